@@ -1,0 +1,10 @@
+"""onnxplain: a compiler from a network to a network that explains itself."""
+
+from __future__ import annotations
+
+from importlib.metadata import PackageNotFoundError, version
+
+try:
+    __version__ = version("onnxplain")
+except PackageNotFoundError:  # a source tree that was never installed
+    __version__ = "0.0.0"

@@ -1,0 +1,96 @@
+"""What an explain graph carries besides its tensors, shared by `export` (writes) and `runtime` (reads).
+
+Everything stands in the ONNX file's `metadata_props` under `onnxplain.*`, as JSON where it is
+not a plain string, so that a runtime needs the file alone.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from onnxplain.errors import BackendError
+
+IMAGE, TARGET, TEMPERATURE, LOGITS, PULLBACK = "image", "target", "temperature", "logits", "pullback"
+"""Names of the graph's inputs and outputs."""
+
+_PREFIX = "onnxplain."
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """How a photograph becomes the network's input: resize, centre crop, scale to [0, 1], normalise.
+
+    `resize` is the length in pixels of the shorter side before the crop of `height` × `width`;
+    `mean` and `std` have one entry per channel (1 or 3), for pixel values in [0, 1];
+    `interpolation` is one of Pillow's resampling names in lower case; `layout` is "NCHW" or "NHWC".
+    """
+
+    height: int
+    width: int
+    resize: int
+    mean: tuple[float, ...] = (0.485, 0.456, 0.406)
+    std: tuple[float, ...] = (0.229, 0.224, 0.225)
+    interpolation: str = "bilinear"
+    layout: str = "NCHW"
+
+    @property
+    def channels(self) -> int:
+        return len(self.mean)
+
+
+@dataclass(frozen=True)
+class Metadata:
+    """The `onnxplain.*` entries of an explain graph.
+
+    `parameters` are the method's (for example `{"temperature": 0.3}`); `multiply_adds` holds
+    "forward" and "explain", counted per image on the exported graph.
+    """
+
+    version: str
+    method: str
+    source: str
+    preprocessing: Preprocessing
+    parameters: Mapping[str, float] = field(default_factory=dict)
+    labels: tuple[str, ...] = ()
+    multiply_adds: Mapping[str, int] = field(default_factory=dict)
+
+    def to_props(self) -> dict[str, str]:
+        """The entries as ONNX `metadata_props`."""
+        entries = dataclasses.asdict(self)
+        return {
+            _PREFIX + key: value if isinstance(value, str) else json.dumps(value)
+            for key, value in entries.items()
+        }
+
+    @classmethod
+    def from_props(cls, props: Mapping[str, str]) -> Metadata:
+        """Read the entries back.
+
+        Raises:
+            BackendError: the file was not written by onnxplain, or by one that this one can't read.
+        """
+        if _PREFIX + "method" not in props:
+            raise BackendError(
+                "this ONNX file is not an explain graph (no onnxplain metadata); "
+                "make one with: onnxplain export FILE.onnx"
+            )
+        try:
+            entries: dict[str, Any] = {
+                f.name: props[_PREFIX + f.name] for f in dataclasses.fields(cls)
+            }
+            for key in ("preprocessing", "parameters", "labels", "multiply_adds"):
+                entries[key] = json.loads(entries[key])
+            pre = entries["preprocessing"]
+            pre["mean"], pre["std"] = tuple(pre["mean"]), tuple(pre["std"])
+            entries["preprocessing"] = Preprocessing(**pre)
+            entries["labels"] = tuple(entries["labels"])
+            return cls(**entries)
+        except (KeyError, TypeError, ValueError) as error:
+            raise BackendError(
+                f"the file's onnxplain metadata cannot be read ({error!r}); export it again "
+                "with the installed version"
+            ) from error

@@ -1,0 +1,34 @@
+"""What can go wrong, each with the exit status that the command line returns for it.
+
+0 success · 1 ran, but the result is not good (parity missed, an image of a folder unreadable) ·
+2 wrong usage of the command line · 3 the network cannot be exported · 4 an image, a target or
+an output path cannot be used · 5 a runtime cannot be used · 130 interrupted.
+"""
+
+
+class OnnxplainError(Exception):
+    """Base of every error that onnxplain raises on purpose; its message says what to do next."""
+
+    exit_code = 1
+
+
+class SourceError(OnnxplainError):
+    """The network could not be found, read, traced or brought to the form the sweep needs."""
+
+    exit_code = 3
+
+
+class NoRuleError(SourceError):
+    """An operator on the way from the input to the logits has no rule for its cotangent."""
+
+
+class InputError(OnnxplainError, ValueError):
+    """An image, target or output path that cannot be used."""
+
+    exit_code = 4
+
+
+class BackendError(OnnxplainError):
+    """A runtime that is missing, or a file that it cannot run."""
+
+    exit_code = 5
