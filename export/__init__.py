@@ -1,1 +1,24 @@
+"""A network in, an explain graph out: `onnxplain.export(source, path, …)`. Imports no runtime."""
 
+from __future__ import annotations
+
+import sys
+from types import ModuleType
+from typing import Any
+
+from onnxplain.export.autodiff import Rule, pull_back
+from onnxplain.export.methods import METHODS, Method
+from onnxplain.export.pipeline import export
+from onnxplain.export.vjps import VJPS, register_vjp
+
+__all__ = ["METHODS", "Method", "Rule", "VJPS", "export", "pull_back", "register_vjp"]
+
+
+class _CallableModule(ModuleType):
+    """`onnxplain.export` is this package and, called, the function that it exists for."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return export(*args, **kwargs)
+
+
+sys.modules[__name__].__class__ = _CallableModule

@@ -1,1 +1,19 @@
+"""An explain graph in, explanations out. Imports numpy, onnxruntime and Pillow alone."""
 
+from onnxplain.runtime.ascent import Accentuation, accentuate
+from onnxplain.runtime.backends import Backend, open_backend
+from onnxplain.runtime.explainer import Explainer, load
+from onnxplain.runtime.explanation import Explanation
+from onnxplain.runtime.images import find_images, load_image
+
+__all__ = [
+    "Accentuation",
+    "Backend",
+    "Explainer",
+    "Explanation",
+    "accentuate",
+    "find_images",
+    "load",
+    "load_image",
+    "open_backend",
+]

@@ -1,0 +1,190 @@
+"""Is an explain graph right? Against the PyTorch reference, and against its own logits."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from onnxplain.contract import IMAGE, LOGITS, PULLBACK, TARGET, Metadata
+from onnxplain.errors import InputError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+Array = npt.NDArray[Any]
+
+
+class Backend(Protocol):
+    def run(self, inputs: Mapping[str, Array], /) -> Mapping[str, Array]: ...
+
+
+class Explainer(Protocol):
+    """What is used here of `onnxplain.runtime.Explainer`."""
+
+    @property
+    def backend(self) -> Backend: ...
+    @property
+    def metadata(self) -> Metadata: ...
+
+
+@dataclass(frozen=True)
+class Parity:
+    """How far an array is from its reference.
+
+    `max_abs` is the largest difference of two elements; `relative_l2` is ‖ours − reference‖ ÷
+    ‖reference‖, infinite where only the reference is zero; `cosine` is that of the angle between
+    them, 0 where one is zero. Two zeros are equal: 0, 0, 1. With a NaN none of the three passes a
+    bound.
+    """
+
+    max_abs: float
+    relative_l2: float
+    cosine: float
+
+    @classmethod
+    def of(cls, ours: npt.ArrayLike, reference: npt.ArrayLike) -> Parity:
+        """Compare two arrays of one shape, in float64.
+
+        Raises:
+            ValueError: the shapes differ.
+        """
+        a, b = np.asarray(ours, np.float64), np.asarray(reference, np.float64)
+        if a.shape != b.shape:
+            raise ValueError(f"shapes differ: {a.shape} and, of the reference, {b.shape}")
+        a, b = a.ravel(), b.ravel()
+        difference, norm_a, norm_b = (float(np.linalg.norm(v)) for v in (a - b, a, b))
+        return cls(
+            max_abs=float(np.abs(a - b).max(initial=0)),
+            relative_l2=_ratio(difference, norm_b),
+            cosine=1.0 if norm_a == norm_b == 0 else float(a @ b) / (norm_a * norm_b or 1.0),
+        )
+
+
+def compare(
+    explainer: Explainer, module: nn.Module, images: npt.ArrayLike, targets: npt.ArrayLike
+) -> dict[str, Parity]:
+    """Run an explain graph and, in float64, the PyTorch reference of its method.
+
+    Args:
+        explainer: of a graph that takes normalised float32 images, NCHW or NHWC.
+        module: the network the graph was exported from; it is copied, not changed.
+        images: [N, C, H, W], whatever the graph's layout.
+        targets: int64 [N] or [N, K], as the graph takes them. Those that count from the top of
+            the ranking follow the graph's own logits, so that a near tie between float32 and
+            float64 does not compare the explanations of two classes.
+
+    Returns:
+        {"logits": Parity, "pullback": Parity}.
+
+    Raises:
+        InputError: the reference has no such method, or cannot use the module or the targets.
+    """
+    # Only here: checking a graph against its own logits needs no torch.
+    import torch
+
+    from onnxplain.bench import reference
+
+    image, target = np.asarray(images, np.float32), np.asarray(targets, np.int64)
+    logits, pullback = _run(explainer, image, target)
+    classes = reference.resolve_targets(torch.tensor(logits), torch.from_numpy(target))
+    expected_logits, expected_pullback = reference.explain(
+        copy.deepcopy(module).double().eval(),
+        torch.from_numpy(image).double(),
+        classes,
+        explainer.metadata.method,
+        explainer.metadata.parameters.get("temperature"),
+    )
+    return {
+        LOGITS: Parity.of(logits, expected_logits.numpy()),
+        PULLBACK: Parity.of(pullback, expected_pullback.numpy()),
+    }
+
+
+@dataclass(frozen=True)
+class DirectionalDerivatives:
+    """A logit's derivatives along directions: [directions] by the pullback, and measured."""
+
+    predicted: Array
+    measured: Array
+
+    @property
+    def relative_error(self) -> float:
+        """Median of |predicted − measured| ÷ median of |measured|, over the directions.
+
+        Medians, because a direction that crosses a kink is wrong by any amount, and because one
+        along which the logit hardly changes measures rounding alone.
+        """
+        error = float(np.median(np.abs(self.predicted - self.measured)))
+        return _ratio(error, float(np.median(np.abs(self.measured))))
+
+
+def finite_differences(
+    explainer: Explainer, image: npt.ArrayLike, target: npt.ArrayLike, directions: int = 16
+) -> DirectionalDerivatives:
+    """Check a graph of the method "gradient" against its own logits.
+
+    Along a Gaussian direction v, scaled to the length of the image, the pullback p predicts the
+    derivative ⟨p, v⟩, and central differences measure it. The step h is a share of the image. A
+    float32 logit carries rounding errors of ε = 2⁻²³ of itself, hence ε/h in the difference,
+    which is wrong by h² besides: together least near h = ε^⅓. Kinks (ReLU, max-pool) add errors
+    that fall with h. So steps from 4 ε^⅓ down to ε^⅓/4 are taken, each half of the one before,
+    and the answer is where two neighbours agree best: small enough for the kinks and large
+    enough for the rounding. The choice never looks at the pullback.
+
+    Args:
+        explainer: of a graph whose batch is free.
+        image: float32 [1, C, H, W].
+        target: a class, or -1, -2, … from the top of the ranking; [1, 1] where the graph takes
+            several targets.
+        directions: how many, drawn with a fixed seed.
+
+    Raises:
+        InputError: the graph is of another method, whose pullback is no derivative.
+    """
+    if explainer.metadata.method != "gradient":
+        raise InputError(
+            f"finite differences check the method gradient, not {explainer.metadata.method}"
+        )
+    x, index = np.asarray(image, np.float32), np.atleast_1d(np.asarray(target, np.int64))
+    logits, pullback = _run(explainer, x, index)
+    class_ = int(index.item())
+    if class_ < 0:
+        class_ = int(np.argsort(-logits[0], kind="stable")[-1 - class_])
+
+    steps = np.cbrt(np.finfo(np.float32).eps) * 2.0 ** np.arange(2, -3, -1)
+    offsets = np.concatenate([steps, -steps]).reshape(-1, 1, 1, 1)
+    batch_target = np.full((len(offsets), *index.shape[1:]), class_)
+    random = np.random.default_rng(0)
+    predicted, measured = np.empty(directions), np.empty(directions)
+    for i in range(directions):
+        v = random.standard_normal(x.shape)
+        v *= (np.linalg.norm(x) or 1.0) / np.linalg.norm(v)
+        logits, _ = _run(explainer, (x + offsets * v).astype(np.float32), batch_target)
+        ahead, behind = np.split(logits[:, class_].astype(np.float64), 2)
+        differences = (ahead - behind) / (2 * steps)
+        measured[i] = differences[1:][np.abs(np.diff(differences)).argmin()]
+        predicted[i] = np.vdot(pullback.astype(np.float64), v)
+    return DirectionalDerivatives(predicted, measured)
+
+
+def _run(explainer: Explainer, image: Array, target: Array) -> tuple[Array, Array]:
+    """Logits and pullback of an NCHW image, whatever the graph's layout."""
+    if explainer.metadata.preprocessing.layout == "NCHW":
+        outputs = explainer.backend.run({IMAGE: image, TARGET: target})
+        return outputs[LOGITS], outputs[PULLBACK]
+    outputs = explainer.backend.run(
+        {IMAGE: np.ascontiguousarray(np.moveaxis(image, -3, -1)), TARGET: target}
+    )
+    return outputs[LOGITS], np.moveaxis(outputs[PULLBACK], -1, -3)
+
+
+def _ratio(error: float, size: float) -> float:
+    """error ÷ size; where the size is zero, 0 if the error is too and else infinite."""
+    if size == 0:
+        return 0.0 if error == 0 else float("inf")
+    return error / size

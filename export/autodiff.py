@@ -1,0 +1,101 @@
+"""Reverse-mode differentiation of an ONNX graph, on the graph itself.
+
+A *rule* gives an operator's vector-Jacobian product: `rule(op, node, *cotangents)` emits nodes
+through the builder `op` (`op.Mul(a, b)`, `op.Conv(x, w, strides=[2, 2])`; Python numbers become
+constants of the neighbour's dtype) and returns the cotangents of the node's inputs, in their
+order: one value alone for the first input, else a sequence. `None` in it means that no cotangent
+flows there; an input past its end has no rule. There is one incoming cotangent per output of the
+node, `None` for an output that nothing depends on.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TypeAlias
+
+import onnx_ir as ir
+from onnxscript import OpBuilder
+
+from onnxplain.errors import NoRuleError, SourceError
+
+Cotangents: TypeAlias = ir.Value | Sequence[ir.Value | None]
+Rule: TypeAlias = Callable[..., Cotangents]
+
+
+def pull_back(
+    op: OpBuilder,
+    seeds: Mapping[ir.Value, ir.Value],
+    wanted: Sequence[ir.Value],
+    rules: Mapping[str, Rule],
+) -> list[ir.Value]:
+    """One reverse sweep: the cotangents of `wanted`, given those of other values of the graph.
+
+    Args:
+        op: the builder of the graph that holds the forward pass; the backward nodes go to its end.
+        seeds: the cotangent of each value that the sweep starts from, of that value's shape.
+        wanted: where the sweep ends. Only nodes on a path from one of these to a seed are visited.
+        rules: operator name → rule (`"domain::Name"` outside the standard domain).
+
+    Returns:
+        One cotangent per wanted value, of its shape and dtype.
+
+    Raises:
+        NoRuleError: an operator on a path has no rule, or none for the input concerned.
+        SourceError: no seed depends on a wanted value.
+    """
+    nodes = list(op.builder.graph)
+    active = dependents(nodes, wanted)
+    arriving: defaultdict[ir.Value, list[ir.Value]] = defaultdict(list)
+    for value, cotangent in seeds.items():
+        arriving[value].append(cotangent)
+
+    def total(value: ir.Value) -> ir.Value | None:
+        terms = arriving[value]
+        if len(terms) > 1:
+            arriving[value] = terms = [op.Add(*terms) if len(terms) == 2 else op.Sum(*terms)]
+        return terms[0] if terms else None
+
+    for node in reversed(nodes):
+        if active.isdisjoint(node.inputs) or not any(arriving[y] for y in node.outputs):
+            continue
+        rule = rules.get(operator_name(node))
+        if rule is None:
+            raise NoRuleError(_no_rule(node))
+        result = rule(op, node, *map(total, node.outputs))
+        cotangents = [result] if isinstance(result, ir.Value) else result
+        for index, x in enumerate(node.inputs):
+            if x is None or x not in active:
+                continue
+            if index >= len(cotangents):
+                raise NoRuleError(_no_rule(node, f" with respect to its input {index} ({x.name})"))
+            if (cotangent := cotangents[index]) is not None:
+                arriving[x].append(cotangent)
+
+    results = [total(value) for value in wanted]
+    if any(result is None for result in results):
+        missing = [w.name for w, r in zip(wanted, results, strict=True) if r is None]
+        raise SourceError(f"the output does not depend on {', '.join(map(str, missing))}")
+    return [result for result in results if result is not None]
+
+
+def dependents(nodes: Iterable[ir.Node], roots: Iterable[ir.Value]) -> set[ir.Value | None]:
+    """The roots and every floating-point value computed from them by `nodes` (in graph order)."""
+    active: set[ir.Value | None] = set(roots)
+    for node in nodes:
+        if not active.isdisjoint(node.inputs):
+            active.update(y for y in node.outputs if y.dtype is None or y.dtype.is_floating_point())
+    return active
+
+
+def operator_name(node: ir.Node) -> str:
+    """The key of a node's operator in a table of rules."""
+    return node.op_type if node.domain in ("", "ai.onnx") else f"{node.domain}::{node.op_type}"
+
+
+def _no_rule(node: ir.Node, where: str = "") -> str:
+    name = operator_name(node)
+    return (
+        f"no rule for the cotangent of operator {name}{where}, at node {node.name!r}; "
+        f'give it one with: onnxplain.export.register_vjp("{name}")'
+    )

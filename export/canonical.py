@@ -1,0 +1,191 @@
+"""The canonical forward: one opset, one spelling, static shapes but for the batch.
+
+What the sweep can rely on afterwards: opset ≥ 20, no functions, every weight and constant an
+initializer, BatchNormalization folded into the convolution before it, dead nodes gone, ranks and
+sizes known, one input named `image` and one output named `logits` [N, classes].
+"""
+
+from __future__ import annotations
+
+import onnx
+import onnx.version_converter
+import onnx_ir as ir
+import onnxscript.optimizer
+from onnx_ir.passes import common
+from onnxscript import GraphBuilder
+
+from onnxplain.contract import IMAGE, LOGITS
+from onnxplain.errors import SourceError
+from onnxplain.export.autodiff import dependents
+from onnxplain.export.tensors import dims
+
+OPSET = 20
+
+
+def canonicalise(
+    model: ir.Model,
+    size: tuple[int, int] | None = None,
+    input_name: str | None = None,
+    output_name: str | None = None,
+) -> ir.Model:
+    """Bring a classifier's forward graph to the canonical form; the model given is consumed.
+
+    Args:
+        size: height and width, for an input that leaves them open.
+        input_name: the image input, where there are several.
+        output_name: the logits, where there are several outputs; any float value [N, classes].
+
+    Raises:
+        SourceError: no single image-like input, no logits, an opset or sizes out of reach; the
+            message names what was found and what to pass.
+    """
+    common.RemoveInitializersFromInputsPass()(model)
+    image = choose_image(model.graph, input_name)
+    fix_sizes(image, size)
+    choose_logits(model.graph, output_name)
+    model = raise_opset(model)
+    for value in list(model.graph.initializers.values()):
+        if value.name and value.name.startswith(("const_", "pullback.")):
+            value.name = f"source.{value.name}"  # these names are the builder's own
+    onnxscript.optimizer.optimize_ir(model)
+    common.IdentityEliminationPass()(model)
+    common.ShapeInferencePass()(model)
+    graph = model.graph
+    image = drop_other_inputs(graph)
+    logits = before_softmax(graph.outputs[0])
+    logits = flatten_logits(graph, logits)
+    if logits not in dependents(graph, [image]):
+        raise SourceError(f"the output {graph.outputs[0].name!r} does not depend on the image")
+    graph.outputs[:] = [logits]
+    common.RemoveUnusedNodesPass()(model)
+    rename(image, IMAGE)
+    rename(logits, LOGITS)
+    return model
+
+
+def choose_image(graph: ir.Graph, name: str | None) -> ir.Value:
+    """The image input: the one named, or the only one with three or four dimensions and floats."""
+    named = {str(value.name): value for value in graph.inputs}
+    listing = ", ".join(f"{n} {v.dtype}{v.shape}" for n, v in named.items()) or "none"
+    if name is not None:
+        if name not in named:
+            raise SourceError(f"no input {name!r}; the inputs are: {listing}")
+        chosen = named[name]
+        if not _like_an_image(chosen):
+            raise SourceError(f"input {name!r} is no float tensor [N, C, H, W]: {listing}")
+    else:
+        images = [value for value in graph.inputs if _like_an_image(value)]
+        if not images:
+            raise SourceError(
+                f"no image-like input (float, [N, C, H, W] or [N, H, W, C]); inputs: {listing}"
+            )
+        if len(images) > 1:
+            raise SourceError(f"several image-like inputs, choose one with --input: {listing}")
+        chosen = images[0]
+    graph.inputs.remove(chosen)
+    graph.inputs.insert(0, chosen)
+    return chosen
+
+
+def _like_an_image(value: ir.Value) -> bool:
+    floating = value.dtype is not None and value.dtype.is_floating_point()
+    return floating and value.shape is not None and len(value.shape) == 4
+
+
+def fix_sizes(image: ir.Value, size: tuple[int, int] | None) -> None:
+    """Fill in open sizes of the image; only the batch may stay dynamic."""
+    shape = dims(image)
+    channels_last = not isinstance(shape[1], int) or (shape[3] in (1, 3) and shape[1] not in (1, 3))
+    at = (1, 2) if channels_last and shape[3] in (1, 3) else (2, 3)
+    for axis, wanted in zip(at, size or (None, None), strict=True):
+        given = shape[axis]
+        if isinstance(given, int):
+            if wanted is not None and wanted != given:
+                raise SourceError(f"the network's input is fixed at {image.shape}, not {size}")
+        elif wanted is None:
+            raise SourceError(
+                f"the input {image.name!r} leaves its size open {image.shape}; say --size HEIGHT"
+            )
+        else:
+            shape[axis] = wanted
+    channels = ({1, 2, 3} - set(at)).pop()
+    if not isinstance(shape[channels], int):
+        shape[channels] = 3
+    if not isinstance(shape[0], int):
+        shape[0] = ir.SymbolicDim("batch")
+    image.shape = ir.Shape(shape)
+
+
+def choose_logits(graph: ir.Graph, name: str | None) -> None:
+    """Make the logits the graph's only output."""
+    if name is None:
+        if len(graph.outputs) != 1:
+            names = ", ".join(str(value.name) for value in graph.outputs)
+            raise SourceError(f"several outputs, choose the logits with --output: {names}")
+        return
+    values = {v.name: v for node in graph for v in node.outputs}
+    if name not in values:
+        outputs = ", ".join(str(value.name) for value in graph.outputs)
+        raise SourceError(f"no value {name!r} in the network; its outputs are: {outputs}")
+    graph.outputs[:] = [values[name]]
+
+
+def raise_opset(model: ir.Model) -> ir.Model:
+    """The same model at opset 20 or newer."""
+    version = model.graph.opset_imports.get("", model.graph.opset_imports.get("ai.onnx", 1))
+    if version >= OPSET:
+        return model
+    try:
+        raised = onnx.version_converter.convert_version(ir.to_proto(model), OPSET)
+    except Exception as error:
+        raise SourceError(f"cannot raise opset {version} to {OPSET}: {error}") from error
+    return ir.from_proto(raised)
+
+
+def drop_other_inputs(graph: ir.Graph) -> ir.Value:
+    """The image alone as input; the others must not matter to the logits."""
+    image, *others = graph.inputs
+    needed = [str(value.name) for value in others if value.uses()]
+    if needed:
+        raise SourceError(
+            f"the logits depend on {', '.join(needed)} besides {image.name!r}; make them "
+            "initializers (constants) of the graph first"
+        )
+    graph.inputs[:] = [image]
+    return image
+
+
+def before_softmax(value: ir.Value) -> ir.Value:
+    """The input of a final Softmax or LogSoftmax (seen through reshapes), else the value itself."""
+    node = value.producer()
+    while node is not None and node.op_type in ("Reshape", "Flatten", "Squeeze", "Identity"):
+        node = node.inputs[0].producer() if node.inputs[0] is not None else None
+    if node is not None and node.op_type in ("Softmax", "LogSoftmax"):
+        assert node.inputs[0] is not None
+        return before_softmax(node.inputs[0])
+    return value
+
+
+def flatten_logits(graph: ir.Graph, logits: ir.Value) -> ir.Value:
+    """[N, classes, 1, 1] → [N, classes]."""
+    shape = dims(logits)
+    if len(shape) > 2 and all(size == 1 for size in shape[2:]):
+        logits = GraphBuilder(graph).op.Flatten(logits, axis=1)
+        shape = shape[:2]
+    if len(shape) != 2 or not isinstance(shape[1], int):
+        raise SourceError(
+            f"the output {logits.name!r} has the shape {logits.shape}, not [N, classes]; choose "
+            "the logits with --output"
+        )
+    return logits
+
+
+def rename(value: ir.Value, name: str) -> None:
+    """Give a value its name in the contract, moving aside one that has it already."""
+    assert value.graph is not None
+    taken = [v for node in value.graph for v in node.outputs if v.name == name]
+    taken += [v for v in value.graph.initializers.values() if v.name == name]
+    for other in taken:
+        if other is not value:
+            other.name = f"source.{name}"
+    value.name = name

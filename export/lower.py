@@ -1,0 +1,79 @@
+"""Lowering: of several forms of a backward operator, the one that runs fastest. Exact, all of them.
+
+A table operator → form, applied to the backward nodes only. A form emits its nodes and returns the
+new output, or `None` to leave the node as it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import onnx_ir as ir
+from onnxscript import OpBuilder
+
+from onnxplain.export.tensors import attribute, reshape, static
+
+
+def lower(op: OpBuilder, nodes: Sequence[ir.Node]) -> None:
+    """Replace each of `nodes` that has a better form. Leaves the graph to be sorted again."""
+    for node in nodes:
+        form = FORMS.get(node.op_type)
+        better = form(op, node) if form is not None else None
+        if better is not None:
+            ir.convenience.replace_all_uses_with(node.outputs[0], better)
+
+
+def as_convolution(op: OpBuilder, node: ir.Node) -> ir.Value | None:
+    """A transposed convolution of stride 1 is a convolution with the kernel flipped and transposed.
+
+    Runtimes have their fast kernels (blocked layouts, fused neighbours) for Conv, not for
+    ConvTranspose. The flip is made of nodes on the shared weight, which the runtime folds when it
+    loads, so the file holds the weight once.
+    """
+    g, w = node.inputs[:2]
+    assert g is not None
+    assert w is not None
+    kernel = static(w, 2)
+    axes = len(kernel)
+    dilations = node.attributes.get_ints("dilations", [1] * axes)
+    pads = node.attributes.get_ints("pads", [0] * 2 * axes)
+    extra = node.attributes.get_ints("output_padding", [0] * axes)
+    reach = [(k - 1) * d for k, d in zip(kernel, dilations, strict=True)]
+    before = [r - p for r, p in zip(reach, pads[:axes], strict=True)]
+    after = [r - p + e for r, p, e in zip(reach, pads[axes:], extra, strict=True)]
+    strides = node.attributes.get_ints("strides", [1] * axes)
+    if any(s != 1 for s in strides) or min(before + after) < 0:
+        return None
+    group = attribute(node, "group", 1)
+    return op.Conv(
+        g,
+        flipped(op, w, group),
+        kernel_shape=kernel,
+        dilations=list(dilations),
+        group=group,
+        pads=[*before, *after],
+    )
+
+
+def flipped(op: OpBuilder, w: ir.Value, group: int) -> ir.Value:
+    """[g·M, C, *k] → [g·C, M, *k] with every spatial axis reversed."""
+    outer, inner, *kernel = static(w)
+    spatial = list(range(-len(kernel), 0))
+    if max(kernel) > 1:
+        first = int(np.iinfo(np.int64).min)
+        n = len(kernel)
+        w = op.Slice(w, [-1] * n, [first] * n, spatial, [-1] * n)
+    if outer == group and inner == 1:
+        return w
+    behind = list(range(2, 2 + len(kernel)))
+    if group == 1:
+        return op.Transpose(w, perm=[1, 0, *behind])
+    split = reshape(op, w, [group, outer // group, inner, *kernel])
+    turned = op.Transpose(split, perm=[0, 2, 1, *(axis + 1 for axis in behind)])
+    return reshape(op, turned, [group * inner, outer // group, *kernel])
+
+
+FORMS: dict[str, Callable[[OpBuilder, ir.Node], ir.Value | None]] = {
+    "ConvTranspose": as_convolution,
+}

@@ -1,0 +1,247 @@
+"""From a network to an explain graph: the one path through this package."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import onnx
+import onnx_ir as ir
+from onnx_ir.passes import common
+from onnxscript import GraphBuilder
+
+from onnxplain import __version__
+from onnxplain.contract import IMAGE, LOGITS, PULLBACK, TARGET, TEMPERATURE, Metadata, Preprocessing
+from onnxplain.errors import InputError, SourceError
+from onnxplain.export.autodiff import pull_back
+from onnxplain.export.canonical import canonicalise
+from onnxplain.export.count import multiply_adds
+from onnxplain.export.heads import one_hot
+from onnxplain.export.lower import lower
+from onnxplain.export.methods import Method, check_temperature, get_method
+from onnxplain.export.source import Source, from_module, from_name, from_onnx
+from onnxplain.export.tensors import dims
+from onnxplain.export.vmap import vmap
+
+if TYPE_CHECKING:
+    import torch
+
+STAGES = ("reading the network", "canonical forward", "backward", "checking", "writing")
+"""What `progress` is told of, in this order."""
+
+
+def export(
+    source: str | os.PathLike[str] | torch.nn.Module,
+    path: str | os.PathLike[str],
+    *,
+    method: str = "excitation",
+    temperature: float | None = None,
+    weights: str = "DEFAULT",
+    example: Any = None,
+    size: int | tuple[int, int] | None = None,
+    preprocessing: Preprocessing | None = None,
+    labels: Sequence[str] | None = None,
+    multi_target: bool = False,
+    live_temperature: bool = False,
+    input: str | None = None,
+    output: str | None = None,
+    progress: Callable[[str], None] = lambda stage: None,
+) -> Metadata:
+    """Write a network's explain graph: image and target in, logits and pullback out.
+
+    Args:
+        source: an `.onnx` file; `efficientnet-lite0` or the name of a torchvision classifier; or a
+            `torch.nn.Module` float [N, C, H, W] → [N, classes].
+        path: the ONNX file to write. An existing file is replaced once the new one is complete.
+        method: one of `onnxplain.export.METHODS`.
+        temperature: of a method that has one; its own default when None.
+        weights: for a name: "DEFAULT", "none", or a checkpoint's path.
+        example: for a module: a tensor [N, C, H, W] like its inputs.
+        size: height and width in pixels, or one number for both, where the source leaves it open.
+        preprocessing: what to record in the file; by default what the source says, else ImageNet's.
+        labels: the names of the classes, in order.
+        multi_target: let `target` be [N, K]: K explanations of each image from one forward pass.
+        live_temperature: make the temperature an input of the graph.
+        input, output: names of the image and the logits, where an ONNX source has several.
+        progress: called with each of `STAGES` as it begins.
+
+    Returns:
+        The metadata that the file carries.
+
+    Raises:
+        SourceError: the network cannot be read or exported; `NoRuleError` names an operator.
+        InputError: the path cannot be written, or is the source itself.
+    """
+    chosen = get_method(method)
+    T = check_temperature(chosen, temperature)
+    if live_temperature and T is None:
+        raise SourceError(f"method {method!r} has no temperature to make live")
+    path = _writable(path, source)
+    sizes = (size, size) if isinstance(size, int) else size
+
+    progress(STAGES[0])
+    found = _read(source, weights, example, sizes)
+    progress(STAGES[1])
+    model = canonicalise(found.model, sizes, input, output)
+    forward = multiply_adds(model.graph)
+    progress(STAGES[2])
+    add_pullback(model, chosen, T, multi_target=multi_target, live_temperature=live_temperature)
+    clean(model)
+    progress(STAGES[3])
+    metadata = Metadata(
+        version=__version__,
+        method=chosen.name,
+        parameters={} if T is None else {"temperature": T},
+        source=found.name,
+        preprocessing=_preprocessing(model.graph.inputs[0], preprocessing or found.preprocessing),
+        labels=_labels(model.graph.outputs[0], found.labels if labels is None else tuple(labels)),
+        multiply_adds={"forward": forward, "explain": multiply_adds(model.graph)},
+    )
+    proto = checked_proto(model, metadata)
+    progress(STAGES[4])
+    _write(proto, path)
+    return metadata
+
+
+def add_pullback(
+    model: ir.Model,
+    method: Method,
+    temperature: float | None,
+    *,
+    multi_target: bool = False,
+    live_temperature: bool = False,
+) -> None:
+    """Add the backward pass to a canonical forward graph, in place (the contract: design §2)."""
+    graph = model.graph
+    (image,), (logits,) = graph.inputs, graph.outputs
+    builder = GraphBuilder(graph)
+    builder.push_module("pullback")
+    op = builder.op
+    batch = dims(image)[0]
+    shape = [batch, ir.SymbolicDim("targets")] if multi_target else [batch]
+    target = builder.input(TARGET, ir.DataType.INT64, shape)
+    T: float | ir.Value | None = temperature
+    if live_temperature:
+        T = builder.input(TEMPERATURE, ir.DataType.FLOAT, [])
+
+    cotangent = one_hot(op, logits, target)
+    if multi_target:
+        K = op.Shape(target, start=1, end=2)
+        several = op.Transpose(cotangent, perm=[1, 0, 2])
+        cotangent = op.Squeeze(op.Slice(cotangent, [0], [1], [1]), [1])  # one of them, to trace
+    head = len(graph)
+    (pullback,) = pull_back(op, {logits: cotangent}, [image], method.rules(T))
+    if multi_target:
+        backward = list(graph)[head:]
+        head = len(graph)
+        pullback = vmap(op, backward, {cotangent: several}, K)[pullback]
+    if method.times_input:
+        pullback = op.Mul(pullback, image)
+    if multi_target:
+        pullback = op.Transpose(pullback, perm=[1, 0, 2, 3, 4])
+    lower(op, list(graph)[head:])
+    pullback = op.Identity(pullback) if pullback is image else pullback
+    pullback.name = PULLBACK
+    graph.outputs.append(pullback)
+    pullback.shape = ir.Shape([*shape, *dims(image)[1:]])
+
+
+def clean(model: ir.Model) -> None:
+    """Sort, drop what nothing needs, share what is computed twice."""
+    for step in (
+        common.TopologicalSortPass(),
+        common.RemoveUnusedNodesPass(),
+        common.CommonSubexpressionEliminationPass(),
+        common.DeduplicateInitializersPass(),
+        common.RemoveUnusedNodesPass(),
+        common.RemoveUnusedOpsetsPass(),
+        common.ClearMetadataAndDocStringPass(),
+        common.NameFixPass(),
+    ):
+        step(model)
+
+
+def checked_proto(model: ir.Model, metadata: Metadata) -> onnx.ModelProto:
+    """The finished model with its metadata.
+
+    Raises:
+        SourceError: it does not pass `onnx.checker` with full shape inference, which is a defect
+            of onnxplain.
+    """
+    model.producer_name, model.producer_version = "onnxplain", __version__
+    model.metadata_props.update(metadata.to_props())
+    proto = ir.to_proto(model)
+    try:
+        onnx.checker.check_model(proto, full_check=True)
+    except Exception as error:
+        raise SourceError(f"the explain graph is not valid ONNX: {error}") from error
+    return proto
+
+
+def _read(source: Any, weights: str, example: Any, size: tuple[int, int] | None) -> Source:
+    if not isinstance(source, str | os.PathLike):
+        if example is None:
+            raise SourceError("a module needs an example input: export(module, path, example=x)")
+        return from_module(source, example)
+    if Path(source).suffix == ".onnx" or Path(source).exists():
+        return from_onnx(source)
+    return from_name(str(source), weights, size)
+
+
+def _preprocessing(image: ir.Value, given: Preprocessing | None) -> Preprocessing:
+    """What the source says, made to fit the graph's input; ImageNet's where it says nothing."""
+    _, *sizes = [int(size) for size in dims(image)[1:] if isinstance(size, int)], *dims(image)[1:]
+    a, b, c = (int(s) for s in sizes)  # type: ignore[call-overload]
+    layout = "NHWC" if c in (1, 3) and a not in (1, 3) else "NCHW"
+    height, width, channels = (a, b, c) if layout == "NHWC" else (b, c, a)
+    if given is None:
+        given = Preprocessing(height, width, resize=round(min(height, width) * 256 / 224))
+        if channels != given.channels:
+            half = (0.5,) * channels
+            given = replace(given, mean=half, std=half)
+    if given.channels != channels:
+        raise SourceError(
+            f"mean and std have {given.channels} channels, the network's input has {channels}"
+        )
+    return replace(given, height=height, width=width, layout=layout)
+
+
+def _labels(logits: ir.Value, labels: tuple[str, ...]) -> tuple[str, ...]:
+    classes = dims(logits)[1]
+    if labels and len(labels) != classes:
+        raise SourceError(f"{len(labels)} labels for {classes} classes")
+    return labels
+
+
+def _writable(path: str | os.PathLike[str], source: Any) -> Path:
+    """The output path, checked before the long work."""
+    path = Path(path)
+    if path.is_dir():
+        raise InputError(f"{path} is a folder; give the file a name")
+    if not path.parent.is_dir():
+        raise InputError(f"cannot write {path}: the folder {path.parent} does not exist")
+    if not os.access(path.parent, os.W_OK):
+        raise InputError(f"cannot write {path}: no permission in {path.parent}")
+    if isinstance(source, str | os.PathLike) and path.exists() and Path(source).exists():
+        if path.samefile(source):
+            raise InputError(f"{path} is the source itself; write the explain graph elsewhere")
+    return path
+
+
+def _write(proto: onnx.ModelProto, path: Path) -> None:
+    """Write beside, then rename: an interrupted export leaves no half-written file."""
+    handle, beside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(proto.SerializeToString())
+        os.chmod(beside, 0o644)
+        os.replace(beside, path)
+    except OSError as error:
+        raise InputError(f"cannot write {path}: {error}") from error
+    finally:
+        if os.path.exists(beside):
+            os.unlink(beside)

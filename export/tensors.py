@@ -1,0 +1,157 @@
+"""What the rules need to know of shapes and constants, and the few nodes that they share.
+
+Axes in the nodes made here count from the end, so that an axis put before all others (the K
+targets of `export.vmap`) moves none of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import onnx_ir as ir
+from onnxscript import OpBuilder
+
+from onnxplain.errors import SourceError
+
+
+def dims(value: ir.Value) -> list[int | ir.SymbolicDim]:
+    """The dimensions of a value: numbers, or symbols where they are known at run time only.
+
+    Raises:
+        SourceError: not even the rank is known.
+    """
+    if value.shape is None:
+        raise SourceError(f"the rank of {value.name!r} is unknown; shape inference must find it")
+    return list(value.shape)
+
+
+def rank(value: ir.Value) -> int:
+    return len(dims(value))
+
+
+def static(value: ir.Value, start: int = 0, stop: int | None = None) -> list[int]:
+    """The dimensions `start:stop` of a value, which must all be numbers.
+
+    Raises:
+        SourceError: one of them is known at run time only.
+    """
+    sizes = dims(value)[start:stop]
+    if not all(isinstance(size, int) for size in sizes):
+        raise SourceError(
+            f"{value.name!r} has the shape {value.shape}, of which only the batch may be dynamic; "
+            "fix the image size with --size"
+        )
+    return [size for size in sizes if isinstance(size, int)]
+
+
+def size_of(value: ir.Value, axis: int) -> int:
+    """The size along one axis, which must be a number; SourceError if it is not."""
+    return static(value, axis, axis + 1 or None)[0]
+
+
+def constant_of(value: ir.Value | None, what: str) -> np.ndarray | None:
+    """The array of a constant value, `None` for an absent input.
+
+    Raises:
+        SourceError: the value is computed at run time; `what` says what it is.
+    """
+    if value is None:
+        return None
+    tensor = ir.convenience.get_const_tensor(value)
+    if tensor is None:
+        raise SourceError(f"{what} ({value.name!r}) must be a constant")
+    return tensor.numpy()
+
+
+def constant(op: OpBuilder, array: np.ndarray, like: ir.Value) -> ir.Value:
+    """A constant with the dtype of `like`."""
+    dtype = like.dtype or ir.DataType.FLOAT
+    name = f"pullback.constant_{len(op.builder.graph.initializers)}"
+    tensor = ir.tensor(array.astype(dtype.numpy()), dtype=dtype, name=name)
+    return op.builder.initializer(tensor, name, qualify=False)
+
+
+def attribute(node: ir.Node, name: str, default: int) -> int:
+    return node.attributes.get_int(name, default)
+
+
+def axis_from_end(node: ir.Node, default: int, of: ir.Value) -> int:
+    """The node's `axis` attribute, counted from the end of `of` (always negative)."""
+    axis = attribute(node, "axis", default)
+    return axis if axis < 0 else axis - rank(of)
+
+
+def axes_from_end(axes: Sequence[int], rank: int) -> list[int]:
+    return [int(axis) if axis < 0 else int(axis) - rank for axis in axes]
+
+
+def reshape(op: OpBuilder, value: ir.Value, shape: Sequence[int | ir.SymbolicDim]) -> ir.Value:
+    """Reshape to `shape`, in which at most one dimension is symbolic."""
+    return op.Reshape(value, [size if isinstance(size, int) else -1 for size in shape])
+
+
+def reshape_like(op: OpBuilder, value: ir.Value, like: ir.Value) -> ir.Value:
+    if sum(not isinstance(size, int) for size in dims(like)) > 1:
+        return op.Reshape(value, op.Shape(like))
+    return reshape(op, value, dims(like))
+
+
+def zeros_like(op: OpBuilder, value: ir.Value) -> ir.Value:
+    return op.Expand(constant(op, np.zeros([1] * rank(value)), value), op.Shape(value))
+
+
+def unbroadcast(op: OpBuilder, g: ir.Value, x: ir.Value, y: ir.Value) -> ir.Value:
+    """Undo broadcasting: sum `g` (of `y`'s shape) over the axes along which `x` was stretched."""
+    extra = rank(y) - rank(x)
+    pairs = zip(dims(x), dims(y)[extra:], strict=True)
+    stretched = [i - rank(x) for i, (dx, dy) in enumerate(pairs) if dx == 1 and dy != 1]
+    added = [i - rank(y) for i in range(extra)]
+    if added or stretched:
+        g = op.ReduceSum(g, [*added, *stretched], keepdims=1)
+    return op.Squeeze(g, added) if added else g
+
+
+def along_axis(op: OpBuilder, g: ir.Value, like: ir.Value, axis: int, matrix: np.ndarray) -> ir.Value:
+    """Apply a constant matrix along one axis: `out[…, j, …] = Σ_i g[…, i, …] · matrix[i, j]`.
+
+    `axis` is negative; `like` has `g`'s rank and gives the constant its dtype.
+    """
+    if axis == -1:
+        return op.MatMul(g, constant(op, matrix, like))
+    if axis == -2:
+        return op.MatMul(constant(op, matrix.T, like), g)
+    swap = list(range(rank(like)))
+    swap[axis], swap[-1] = swap[-1], swap[axis]
+    turned = op.MatMul(op.Transpose(g, perm=swap), constant(op, matrix, like))
+    return op.Transpose(turned, perm=swap)
+
+
+def gather_transpose(
+    op: OpBuilder, g: ir.Value, like: ir.Value, axis: int, indices: np.ndarray, size: int
+) -> ir.Value:
+    """Cotangent of `x` in `y = x[…, indices, …]`: each slice of `g` is added where it came from.
+
+    `axis` (negative) has `size` entries in `x`; `indices` is a vector; `like` has `g`'s rank.
+    """
+    indices = np.where(indices < 0, indices + size, indices)
+    count = len(indices)
+    if count and np.array_equal(indices, np.arange(indices[0], indices[0] + count)):
+        return pad_axis(op, g, axis, int(indices[0]), size - count - int(indices[0]))
+    if len(np.unique(indices)) == count:  # a zero slice at the end serves all that was not taken
+        source = np.full(size, count)
+        source[indices] = np.arange(count)
+        return op.Gather(pad_axis(op, g, axis, 0, 1), source.tolist(), axis=axis)
+    return along_axis(op, g, like, axis, np.eye(size)[indices])
+
+
+def pad_axis(op: OpBuilder, g: ir.Value, axis: int, before: int, after: int) -> ir.Value:
+    """Zeros before and after along one axis (counted from the end)."""
+    return g if before == after == 0 else op.Pad(g, [before, after], None, [axis])
+
+
+def integers(op: OpBuilder, array: np.ndarray) -> ir.Value:
+    """A constant of int64."""
+    name = f"pullback.integers_{len(op.builder.graph.initializers)}"
+    tensor = ir.tensor(array.astype(np.int64), name=name)
+    return op.builder.initializer(tensor, name, qualify=False)

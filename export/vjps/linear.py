@@ -1,0 +1,90 @@
+"""Matrix products and convolutions: linear in the image, weights being constants."""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+from onnxscript import OpBuilder
+
+from onnxplain.export.autodiff import Cotangents
+from onnxplain.export.tensors import attribute, rank, reshape_like, static, unbroadcast
+from onnxplain.export.vjps.table import register_vjp
+from onnxplain.export.windows import Window
+
+
+@register_vjp("MatMul")
+def matmul(op: OpBuilder, node: ir.Node, g: ir.Value) -> Cotangents:
+    """G·Bᵀ and Aᵀ·G, with a vector operand taken as a matrix of one row or column."""
+    a, b = node.inputs
+    A = op.Unsqueeze(a, [0]) if rank(a) == 1 else a
+    B = op.Unsqueeze(b, [1]) if rank(b) == 1 else b
+    new = [axis for axis, x in ((-2, a), (-1, b)) if rank(x) == 1]
+    G = op.Unsqueeze(g, new) if new else g
+    y = op.MatMul(A, B) if new else node.outputs[0]
+    GA = _sum_batches(op, op.MatMul(G, _transposed(op, B)), A, y)
+    GB = _sum_batches(op, op.MatMul(_transposed(op, A), G), B, y)
+    return [
+        reshape_like(op, GA, a) if rank(a) == 1 else GA,
+        reshape_like(op, GB, b) if rank(b) == 1 else GB,
+    ]
+
+
+def _transposed(op: OpBuilder, m: ir.Value) -> ir.Value:
+    axes = list(range(rank(m)))
+    return op.Transpose(m, perm=[*axes[:-2], axes[-1], axes[-2]])
+
+
+def _sum_batches(op: OpBuilder, g: ir.Value, m: ir.Value, y: ir.Value) -> ir.Value:
+    """Undo the broadcasting of the leading axes, the last two being the matrix."""
+    extra = rank(y) - rank(m)
+    stretched = [
+        i - rank(m)
+        for i in range(rank(m) - 2)
+        if m.shape[i] == 1 and y.shape[extra + i] != 1  # type: ignore[index]
+    ]
+    added = [i - rank(y) for i in range(extra)]
+    if added or stretched:
+        g = op.ReduceSum(g, [*added, *stretched], keepdims=1)
+    return op.Squeeze(g, added) if added else g
+
+
+@register_vjp("Gemm")
+def gemm(op: OpBuilder, node: ir.Node, g: ir.Value) -> Cotangents:
+    """y = α A'·B' + β C, where ' transposes if asked to."""
+    a, b, c = [*node.inputs, None][:3]
+    alpha = node.attributes.get_float("alpha", 1.0)
+    ta, tb = attribute(node, "transA", 0), attribute(node, "transB", 0)
+    if ta:
+        ga = op.Gemm(b, g, alpha=alpha, transA=tb, transB=1)
+    else:
+        ga = op.Gemm(g, b, alpha=alpha, transA=0, transB=1 - tb)
+    if tb:
+        gb = op.Gemm(g, a, alpha=alpha, transA=1, transB=ta)
+    else:
+        gb = op.Gemm(a, g, alpha=alpha, transA=1 - ta, transB=0)
+    if c is None:
+        return [ga, gb]
+    beta = node.attributes.get_float("beta", 1.0)
+    return [ga, gb, unbroadcast(op, op.Mul(g, beta), c, node.outputs[0])]
+
+
+@register_vjp("Conv")
+def conv(op: OpBuilder, node: ir.Node, g: ir.Value) -> Cotangents:
+    """The transposed convolution with the same weights, which lie as ConvTranspose wants them."""
+    x, w = node.inputs[:2]
+    window = Window.of(node, x, node.outputs[0], kernel=static(w, 2))
+    return op.ConvTranspose(g, w, group=attribute(node, "group", 1), **window.conv_attributes())
+
+
+@register_vjp("ConvTranspose")
+def conv_transpose(op: OpBuilder, node: ir.Node, g: ir.Value) -> Cotangents:
+    """The convolution with the same weights, which lie as Conv wants them."""
+    x, w = node.inputs[:2]
+    window = Window.of(node, node.outputs[0], x, kernel=static(w, 2))
+    spatial = range(-len(window.size), 0)
+    # Output rows past the last window (`after` negative) were written by no input.
+    ends = [n + min(a, 0) for n, a in zip(window.size, window.after, strict=True)]
+    if ends != list(window.size):
+        g = op.Slice(g, [0] * len(ends), ends, list(spatial))
+    attributes = window.conv_attributes()
+    del attributes["output_padding"]
+    return op.Conv(g, w, group=attribute(node, "group", 1), **attributes)

@@ -1,0 +1,205 @@
+"""Operators that move elements about, and interpolation."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+from onnx.reference import ReferenceEvaluator
+from onnxscript import OpBuilder
+
+from onnxplain.errors import NoRuleError
+from onnxplain.export.autodiff import Cotangents
+from onnxplain.export.tensors import (
+    along_axis,
+    attribute,
+    axes_from_end,
+    axis_from_end,
+    constant_of,
+    dims,
+    gather_transpose,
+    rank,
+    reshape,
+    reshape_like,
+    size_of,
+    static,
+    unbroadcast,
+    zeros_like,
+)
+from onnxplain.export.vjps.table import register_vjp
+
+
+@register_vjp("Reshape", "Flatten", "Squeeze", "Unsqueeze")
+def reshaping(op: OpBuilder, node: ir.Node, g: ir.Value) -> Cotangents:
+    return reshape_like(op, g, node.inputs[0])
+
+
+@register_vjp("Transpose")
+def transpose(op: OpBuilder, node: ir.Node, g: ir.Value) -> Cotangents:
+    perm = node.attributes.get_ints("perm", list(reversed(range(rank(node.inputs[0])))))
+    return op.Transpose(g, perm=np.argsort(perm).tolist())
+
+
+@register_vjp("Expand")
+def expand(op: OpBuilder, node: ir.Node, g: ir.Value) -> Cotangents:
+    return unbroadcast(op, g, node.inputs[0], node.outputs[0])
+
+
+@register_vjp("Concat")
+def concat(op: OpBuilder, node: ir.Node, g: ir.Value) -> Cotangents:
+    axis = axis_from_end(node, 0, node.outputs[0])
+    sizes = [size_of(x, axis) for x in node.inputs]
+    if len(sizes) == 1:
+        return g
+    return list(op.Split(g, sizes, axis=axis, _outputs=len(sizes)))
+
+
+@register_vjp("Split")
+def split(op: OpBuilder, node: ir.Node, *gs: ir.Value | None) -> Cotangents:
+    parts = [
+        zeros_like(op, y) if g is None else g for g, y in zip(gs, node.outputs, strict=True)
+    ]
+    return op.Concat(*parts, axis=axis_from_end(node, 0, node.inputs[0]))
+
+
+@register_vjp("Slice")
+def slicing(op: OpBuilder, node: ir.Node, g: ir.Value) -> Cotangents:
+    x = node.inputs[0]
+    starts, ends, axes, steps = (
+        constant_of(value, f"the {name} of Slice")
+        for value, name in zip(
+            [*node.inputs[1:], None, None][:4], ("starts", "ends", "axes", "steps"), strict=True
+        )
+    )
+    assert starts is not None
+    assert ends is not None
+    at = axes_from_end(range(len(starts)) if axes is None else axes.tolist(), rank(x))
+    for axis, start, end, step in zip(
+        at, starts, ends, np.ones_like(starts) if steps is None else steps, strict=True
+    ):
+        if (start, step) == (0, 1) and end >= np.iinfo(np.int32).max:
+            continue  # takes the whole axis, which may be the dynamic one
+        size = size_of(x, axis)
+        # An end below -size means "past the first" when the step is negative.
+        stop = None if step < 0 and end < -size else int(end)
+        taken = np.arange(size)[int(start) : stop : int(step)]
+        g = gather_transpose(op, g, x, axis, taken, size)
+    return g
+
+
+@register_vjp("Pad")
+def pad(op: OpBuilder, node: ir.Node, g: ir.Value) -> Cotangents:
+    x, pads, _, axes = [*node.inputs, None, None][:4]
+    assert x is not None
+    amounts = constant_of(pads, "the pads of Pad")
+    assert amounts is not None
+    given = constant_of(axes, "the axes of Pad")
+    at = axes_from_end(range(rank(x)) if given is None else given.tolist(), rank(x))
+    mode = node.attributes.get_string("mode", "constant")
+    for axis, before, after in zip(at, *np.split(amounts, 2), strict=True):
+        if before == after == 0:
+            continue
+        size = size_of(x, axis)
+        # Where each padded position comes from; -1 marks those that come from nowhere.
+        kept = np.arange(size)[max(-before, 0) : size + min(after, 0)]
+        widths = (max(before, 0), max(after, 0))
+        if mode == "constant":
+            source = np.pad(kept, widths, constant_values=-1)
+        else:
+            source = np.pad(kept, widths, mode=mode)  # type: ignore[call-overload]
+        g = _from_source(op, g, x, axis, source, size)
+    return g
+
+
+def _from_source(
+    op: OpBuilder, g: ir.Value, x: ir.Value, axis: int, source: np.ndarray, size: int
+) -> ir.Value:
+    inside = np.flatnonzero(source >= 0)
+    if len(inside) < len(source):
+        g = op.Slice(g, [int(inside[0])], [int(inside[-1]) + 1], [axis])
+    return gather_transpose(op, g, x, axis, source[inside], size)
+
+
+@register_vjp("Gather")
+def gather(op: OpBuilder, node: ir.Node, g: ir.Value) -> Cotangents:
+    x, index = node.inputs
+    indices = constant_of(index, "the indices of Gather")
+    assert indices is not None
+    axis = axis_from_end(node, 0, x)
+    sizes = dims(x)
+    sizes[axis] = indices.size
+    flat = g if indices.ndim == 1 else reshape(op, g, sizes)
+    return gather_transpose(op, flat, x, axis, indices.reshape(-1), size_of(x, axis))
+
+
+@register_vjp("Resize")
+def resize(op: OpBuilder, node: ir.Node, g: ir.Value) -> Cotangents:
+    """Separable and linear: along each axis, the transpose of its interpolation matrix."""
+    x, y = node.inputs[0], node.outputs[0]
+    if node.attributes.get_string("coordinate_transformation_mode", "") == "tf_crop_and_resize":
+        raise NoRuleError(f"no rule for Resize by tf_crop_and_resize, at node {node.name!r}")
+    for i in range(rank(x)):
+        if x.shape[i] != y.shape[i]:
+            axis = i - rank(x)
+            g = along_axis(op, g, x, axis, interpolation(node, axis).T)
+    return g
+
+
+def interpolation(node: ir.Node, axis: int) -> np.ndarray:
+    """The matrix [in, out] by which a Resize node interpolates one axis.
+
+    Its columns are what the operator itself makes of the unit vectors, so every mode and
+    coordinate convention is the standard's own.
+    """
+    x, y = node.inputs[0], node.outputs[0]
+    n, m = size_of(x, axis), size_of(y, axis)
+    given = constant_of(node.inputs[2] if len(node.inputs) > 2 else None, "the scales of Resize")
+    scale = float(given[axis]) if given is not None and given.size else m / n
+    attributes = {
+        name: attr.value for name, attr in node.attributes.items() if name in _ALONG_ONE_AXIS
+    }
+    model = onnx.helper.make_model(
+        onnx.helper.make_graph(
+            [onnx.helper.make_node("Resize", ["x", "", "scales"], ["y"], **attributes)],
+            "interpolation",
+            [onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [1, n])],
+            [onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [1, m])],
+            [onnx.numpy_helper.from_array(np.array([1.0, scale], np.float32), "scales")],
+        ),
+        opset_imports=[onnx.helper.make_opsetid("", 19)],
+    )
+    run = ReferenceEvaluator(model).run
+    return np.concatenate([run(None, {"x": row[None]})[0] for row in np.eye(n, dtype=np.float32)])
+
+
+_ALONG_ONE_AXIS = (
+    "antialias",
+    "coordinate_transformation_mode",
+    "cubic_coeff_a",
+    "exclude_outside",
+    "extrapolation_value",
+    "mode",
+    "nearest_mode",
+)
+
+
+@register_vjp("DepthToSpace")
+def depth_to_space(op: OpBuilder, node: ir.Node, g: ir.Value) -> Cotangents:
+    """SpaceToDepth, with its channels put in the order of the mode."""
+    block = attribute(node, "blocksize", 1)
+    z = op.SpaceToDepth(g, blocksize=block)
+    if node.attributes.get_string("mode", "DCR") == "DCR":
+        return z
+    channels, height, width = static(node.inputs[0], 1)
+    by_block = reshape(op, z, [-1, block * block, channels // block**2, height, width])
+    return reshape_like(op, op.Transpose(by_block, perm=[0, 2, 1, 3, 4]), node.inputs[0])
+
+
+@register_vjp("SpaceToDepth")
+def space_to_depth(op: OpBuilder, node: ir.Node, g: ir.Value) -> Cotangents:
+    return op.DepthToSpace(g, blocksize=attribute(node, "blocksize", 1), mode="DCR")
+
+
+@register_vjp("Shape", "Size")
+def no_cotangent(op: OpBuilder, node: ir.Node, g: ir.Value) -> Cotangents:
+    return [None]

@@ -1,0 +1,164 @@
+"""K targets, one forward: repeat what depends on the cotangents along a new leading axis.
+
+As `jax.vmap` would: every value computed from the seeds gets an axis K before all others, every
+node that computes it is rewritten by its operator's batching rule, and the forward pass, with no
+such axis, is shared. Elementwise operators broadcast over it, so a gate is computed once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeAlias
+
+import onnx_ir as ir
+from onnxscript import OpBuilder
+
+from onnxplain.errors import SourceError
+from onnxplain.export.autodiff import operator_name
+from onnxplain.export.tensors import axes_from_end, axis_from_end, constant_of, rank
+
+Inputs: TypeAlias = list[ir.Value | None]
+Outputs: TypeAlias = ir.Value | Sequence[ir.Value]
+BatchingRule: TypeAlias = Callable[[OpBuilder, ir.Node, Inputs, set[int], ir.Value], Outputs]
+"""`rule(op, node, inputs, mapped, K)`: the node on `inputs`, those at the indices `mapped` having
+the new axis; `K` is that axis's size, int64 [1]."""
+
+
+def vmap(
+    op: OpBuilder, nodes: Sequence[ir.Node], seeds: Mapping[ir.Value, ir.Value], K: ir.Value
+) -> dict[ir.Value, ir.Value]:
+    """Repeat `nodes` (in graph order) for seeds with one more leading axis of size `K`.
+
+    Args:
+        seeds: each value to replace → its replacement [K, *its shape].
+
+    Returns:
+        Every value that depends on a seed → the same with the leading axis.
+
+    Raises:
+        SourceError: a node on the way has no batching rule.
+    """
+    mapped = dict(seeds)
+    for node in nodes:
+        which = {i for i, x in enumerate(node.inputs) if x in mapped}
+        if not which or node.outputs[0] in mapped:
+            continue
+        rule = BATCHING.get(operator_name(node))
+        if rule is None:
+            raise SourceError(
+                f"several targets: no batching rule for operator {operator_name(node)} (node "
+                f"{node.name!r}); export with one target, or add a rule to onnxplain.export.vmap"
+            )
+        inputs = [mapped.get(x, x) if x is not None else None for x in node.inputs]
+        results = rule(op, node, inputs, which, K)
+        outputs = [results] if isinstance(results, ir.Value) else results
+        mapped.update(zip(node.outputs, outputs, strict=True))
+    return mapped
+
+
+def _emit(op: OpBuilder, node: ir.Node, inputs: Inputs, **changed: object) -> Outputs:
+    attributes = {name: attr.value for name, attr in node.attributes.items()} | changed
+    return op.builder.call_op(
+        node.op_type, inputs, attributes, version=op.version, outputs=len(node.outputs)
+    )
+
+
+def _elementwise(
+    op: OpBuilder, node: ir.Node, inputs: Inputs, mapped: set[int], K: ir.Value
+) -> Outputs:
+    """Broadcasting does it, once the ranks behind the new axis agree."""
+    for i in mapped:
+        if missing := rank(node.outputs[0]) - rank(node.inputs[i]):
+            inputs[i] = op.Unsqueeze(inputs[i], list(range(1, 1 + missing)))
+    return _emit(op, node, inputs)
+
+
+def _merged(
+    op: OpBuilder, node: ir.Node, inputs: Inputs, mapped: set[int], K: ir.Value
+) -> Outputs:
+    """K joins the batch for operators with a fixed layout [N, C, …] and constant other inputs."""
+    if mapped != {0}:
+        raise SourceError(f"several targets: {node.op_type} {node.name!r} with a mapped weight")
+    x, y = node.inputs[0], node.outputs[0]
+    batched = _emit(op, node, [op.Reshape(inputs[0], [-1, *_tail(x)]), *inputs[1:]])
+    return op.Reshape(batched, op.Concat(K, [-1, *_tail(y)], axis=0))
+
+
+def _tail(value: ir.Value) -> list[int]:
+    assert value.shape is not None
+    sizes = list(value.shape)[1:]
+    if not all(isinstance(size, int) for size in sizes):
+        raise SourceError(f"several targets: {value.name!r} has a dynamic size {value.shape}")
+    return [int(size) for size in sizes]  # type: ignore[arg-type]
+
+
+def _along_axis(
+    op: OpBuilder, node: ir.Node, inputs: Inputs, mapped: set[int], K: ir.Value
+) -> Outputs:
+    """An `axis` attribute counted from the end stays where it is; all data inputs need the axis."""
+    x = node.inputs[min(mapped)]
+    inputs = [
+        op.Expand(value, op.Concat(K, op.Shape(value), axis=0))
+        if value is not None and node.op_type == "Concat" and i not in mapped
+        else value
+        for i, value in enumerate(inputs)
+    ]
+    return _emit(op, node, inputs, axis=axis_from_end(node, 0, x))
+
+
+def _by_axes_input(index: int) -> BatchingRule:
+    """Operators whose input `index` lists axes: count them from the end of the data's rank."""
+
+    def rule(
+        op: OpBuilder, node: ir.Node, inputs: Inputs, mapped: set[int], K: ir.Value
+    ) -> Outputs:
+        of = node.outputs[0] if node.op_type == "Unsqueeze" else node.inputs[0]
+        axes = constant_of(node.inputs[index] if len(inputs) > index else None, "the axes")
+        given = list(range(rank(of))) if axes is None else axes.tolist()
+        inputs = [*inputs, *[None] * (index + 1 - len(inputs))]
+        inputs[index] = op.Add(axes_from_end(given, rank(of)), 0)
+        return _emit(op, node, inputs)
+
+    return rule
+
+
+def _transpose(
+    op: OpBuilder, node: ir.Node, inputs: Inputs, mapped: set[int], K: ir.Value
+) -> Outputs:
+    perm = node.attributes.get_ints("perm", list(reversed(range(rank(node.inputs[0])))))
+    return _emit(op, node, inputs, perm=[0, *(axis + 1 for axis in perm)])
+
+
+def _reshape(
+    op: OpBuilder, node: ir.Node, inputs: Inputs, mapped: set[int], K: ir.Value
+) -> Outputs:
+    shape = constant_of(node.inputs[1], "the shape") if _is_constant(node.inputs[1]) else None
+    tail = inputs[1] if shape is None else shape.tolist()
+    return op.Reshape(inputs[0], op.Concat(K, tail, axis=0))
+
+
+def _is_constant(value: ir.Value) -> bool:
+    return ir.convenience.get_const_tensor(value) is not None
+
+
+BATCHING: dict[str, BatchingRule] = {}
+for _name in (
+    "Add Sub Mul Div Neg Abs Sign Where Sum Cast CastLike Relu Sigmoid Exp Sqrt Greater Less Equal "
+    "And Or Not Max Min Reciprocal Identity Expand MatMul Pow"
+).split():
+    BATCHING[_name] = _elementwise
+for _name in "Conv ConvTranspose SpaceToDepth DepthToSpace AveragePool Gemm".split():
+    BATCHING[_name] = _merged
+for _name in "Concat Split Gather".split():
+    BATCHING[_name] = _along_axis
+BATCHING |= {
+    "ReduceSum": _by_axes_input(1),
+    "ReduceMean": _by_axes_input(1),
+    "ReduceMax": _by_axes_input(1),
+    "Squeeze": _by_axes_input(1),
+    "Unsqueeze": _by_axes_input(1),
+    "Pad": _by_axes_input(3),
+    "Slice": _by_axes_input(3),
+    "Transpose": _transpose,
+    "Reshape": _reshape,
+}

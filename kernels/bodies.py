@@ -1,0 +1,46 @@
+"""The operations worth fusing, spelled in standard operators.
+
+Each is defined here once; a runtime without a kernel of ours runs this.
+"""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+from onnxscript import OpBuilder
+
+from onnxplain.export.windows import Window, fold, unfold
+
+
+def scaled(op: OpBuilder, x: ir.Value, T: float | ir.Value) -> ir.Value:
+    """x / T, for a temperature that is a number or an input of the graph."""
+    return op.Div(x, T) if isinstance(T, ir.Value) else op.Mul(x, 1.0 / T)
+
+
+def soft_gate(op: OpBuilder, z: ir.Value, g: ir.Value, T: float | ir.Value) -> ir.Value:
+    """g · σ(z / T), elementwise (Satkiewicz, arXiv 2507.22832 v1)."""
+    return op.Mul(g, op.Sigmoid(scaled(op, z, T)))
+
+
+def soft_max_pool_grad(
+    op: OpBuilder, x: ir.Value, g: ir.Value, window: Window, T: float | ir.Value
+) -> ir.Value:
+    """Gradient of the softmax-weighted pool, through its weights (Satkiewicz, arXiv 2507.22832 v1).
+
+    With w = softmax(x / T) over the window and s = Σ w_i x_i, it is g · w_i (1 + (x_i − s) / T),
+    added up over the windows that hold x_i; padding takes part with the value 0. Here with
+    u = (x − max) / T, e = exp(u), Z = Σ e and ū = Σ e u / Z, as e · g/Z · (1 − ū) + e u · g/Z.
+
+    Args:
+        x: the pool's input [N, C, *size].
+        g: the cotangent of its output [N, C, *out].
+    """
+    axis = [-len(window.size) - 1]
+    columns = unfold(op, scaled(op, x, T), window)
+    u = op.Sub(columns, op.ReduceMax(columns, axis, keepdims=1))
+    e = op.Exp(u)
+    eu = op.Mul(e, u)
+    Z = op.ReduceSum(e, axis, keepdims=1)
+    mean_u = op.Div(op.ReduceSum(eu, axis, keepdims=1), Z)
+    per_window = op.Div(op.Unsqueeze(g, axis), Z)
+    through_values = op.Mul(e, op.Mul(per_window, op.Sub(1.0, mean_u)))
+    return fold(op, op.Add(through_values, op.Mul(eu, per_window)), x, window)

@@ -1,0 +1,131 @@
+"""Feature accentuation (§3): what would make the network see more of a class?"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnxplain.contract import Preprocessing
+from onnxplain.errors import InputError
+from onnxplain.runtime.batches import Picture, as_batch
+from onnxplain.runtime.explainer import Explainer
+from onnxplain.runtime.targets import Targets
+
+_CLIPS = ("each", "last", "none")
+
+
+@dataclass(frozen=True, eq=False)
+class Accentuation:
+    """A gradient ascent from N photographs, one target each.
+
+    Attributes:
+        start: where it began, pixels in [-1, 1], float [N,C,H,W].
+        end: where it came to, the same; beyond [-1, 1] if it was not clipped.
+        targets: the class indices, int64 [N], none negative.
+        before: the targets' probabilities at the start, [N].
+        after: the same at the end.
+    """
+
+    start: NDArray[Any]
+    end: NDArray[Any]
+    targets: NDArray[np.int64]
+    before: NDArray[Any]
+    after: NDArray[Any]
+
+    @property
+    def difference(self) -> NDArray[Any]:
+        """What the ascent added, [N,C,H,W]; `render.signed_image` shows it."""
+        difference: NDArray[Any] = self.end - self.start
+        return difference
+
+
+def accentuate(
+    explainer: Explainer,
+    images: Picture | Sequence[Picture],
+    targets: Targets = None,
+    steps: int = 5,
+    alpha: float = 20.0,
+    eps: float | None = 100.0,
+    clip: str = "each",
+    progress: Callable[[int], None] | None = None,
+) -> Accentuation:
+    """Change photographs along the pullback of a target, so that its features stand out.
+
+    With pixels in [-1, 1], `x ← clip(x₀ + P_ε(x + α·g/‖g‖₂ − x₀), −1, 1)`, where g is the pullback
+    in that space, norms are per photograph over C×H×W, and P_ε projects onto the ball of radius ε.
+    Takes `steps + 1` runs of the graph.
+
+    Args:
+        explainer: made by `load`.
+        images: as for `Explainer.__call__`.
+        targets: the same, one per image; a negative one is looked up in the ranking at the start.
+        steps: how many, at least 1.
+        alpha: the length α of a step, in units of the pixel space's L2 norm.
+        eps: the farthest ε from the start, in the same units; None sets no bound.
+        clip: to [-1, 1] after "each" step, after the "last" only, or "none".
+        progress: called with 1, 2, … `steps` as each step is done.
+
+    Raises:
+        InputError: an image, target or parameter that cannot be used.
+        BackendError: the runtime failed.
+    """
+    if clip not in _CLIPS:
+        raise InputError(f"clip is one of {', '.join(_CLIPS)}, not '{clip}'")
+    if steps < 1:
+        raise InputError(f"steps must be at least 1, not {steps}")
+    for name, length in (("alpha", alpha), ("eps", eps)):
+        if length is not None and not (math.isfinite(length) and length > 0):
+            raise InputError(f"{name} must be a finite number above 0, not {length}")
+
+    pre = explainer.metadata.preprocessing
+    batch, _ = as_batch(images, pre, explainer.backend.signature.dtype)
+    explanation = explainer(batch, targets)
+    if explanation.targets.size != len(explanation):
+        raise InputError("feature accentuation takes one target per image")
+    fixed, before = explanation.targets, explanation.target_probabilities
+    start = x = _to_pixels(batch, pre)
+    for step in range(1, steps + 1):
+        g = explanation.pullback.reshape(x.shape) / (2 * _per_channel(pre.std, x))
+        displacement = x + alpha * g / _nonzero(_norm(g)) - start
+        if eps is not None:
+            displacement *= eps / np.maximum(_norm(displacement), eps)
+        x = start + displacement
+        if clip == "each" or (clip == "last" and step == steps):
+            x = x.clip(-1, 1)
+        explanation = explainer(_from_pixels(x, pre), fixed)
+        if progress:
+            progress(step)
+    after = explanation.target_probabilities
+    return Accentuation(start, x, fixed.reshape(-1), before.reshape(-1), after.reshape(-1))
+
+
+def _norm(x: NDArray[Any]) -> NDArray[Any]:
+    """Each sample's L2 norm, [N,1,1,1]; summed in float64, where a faint gradient is not yet 0."""
+    squares = np.square(x, dtype=np.float64)
+    norm: NDArray[Any] = np.sqrt(squares.sum(axis=(1, 2, 3), keepdims=True)).astype(x.dtype)
+    return norm
+
+
+def _nonzero(norm: NDArray[Any]) -> NDArray[Any]:
+    return np.where(norm > 0, norm, 1)
+
+
+def _to_pixels(batch: NDArray[Any], pre: Preprocessing) -> NDArray[Any]:
+    """From the network's input to pixels in [-1, 1], [N,C,H,W]."""
+    x = np.moveaxis(batch, -1, 1) if pre.layout == "NHWC" else batch
+    pixels: NDArray[Any] = 2 * (x * _per_channel(pre.std, x) + _per_channel(pre.mean, x)) - 1
+    return pixels
+
+
+def _from_pixels(x: NDArray[Any], pre: Preprocessing) -> NDArray[Any]:
+    batch = ((x + 1) / 2 - _per_channel(pre.mean, x)) / _per_channel(pre.std, x)
+    return np.moveaxis(batch, 1, -1) if pre.layout == "NHWC" else batch
+
+
+def _per_channel(values: tuple[float, ...], like: NDArray[Any]) -> NDArray[Any]:
+    return np.array(values, like.dtype).reshape(-1, 1, 1)

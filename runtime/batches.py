@@ -1,0 +1,136 @@
+"""From pictures to the network's input, and back to what can be looked at."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+from PIL import Image
+
+from onnxplain.contract import Preprocessing
+from onnxplain.errors import InputError
+from onnxplain.runtime.images import load_image
+
+Picture: TypeAlias = str | os.PathLike[str] | Image.Image | NDArray[Any]
+"""A path; a PIL image; uint8 pixels [H,W], [H,W,1|3|4] or [N,H,W,1|3|4] of any size; or floats
+already normalised, [C,H,W] or [N,C,H,W] (channel last where the graph's layout is NHWC)."""
+
+
+def as_batch(
+    images: Picture | Sequence[Picture], pre: Preprocessing, dtype: DTypeLike = np.float32
+) -> tuple[NDArray[Any], NDArray[np.uint8]]:
+    """Bring pictures, of one kind or mixed, to what the network takes.
+
+    Floats are taken as they are; everything else goes through `preprocess`.
+
+    Returns:
+        The network's input, of `dtype` and in `pre.layout`, and the same cropped photographs for
+        display, uint8 [N,H,W,3]; those of floats are un-normalised and clipped.
+
+    Raises:
+        InputError: no image; an array of another dtype or shape; NaN or infinite values; whatever
+            `load_image` and `preprocess` raise.
+    """
+    items: Sequence[Any] = images if isinstance(images, (list, tuple)) else [images]
+    if not items or any(isinstance(item, np.ndarray) and item.size == 0 for item in items):
+        raise InputError("no image given")
+    parts = [_part(item, pre) for item in items]
+    with np.errstate(over="ignore"):
+        batch = np.concatenate([batch for batch, _ in parts]).astype(dtype, copy=False)
+    if not np.isfinite(batch).all():
+        raise InputError("the images have NaN or infinite values")
+    return batch, np.concatenate([photographs for _, photographs in parts])
+
+
+def preprocess(image: Image.Image, pre: Preprocessing) -> NDArray[np.float32]:
+    """Resize, crop and normalise an RGB picture as torchvision's transforms do.
+
+    The shorter side is resized to `pre.resize`, then the centre is taken, with black where the
+    picture is smaller than that. A network of one channel gets the luminance.
+
+    Returns:
+        float32 [C,H,W], or [H,W,C] where `pre.layout` is NHWC.
+
+    Raises:
+        InputError: the picture is so elongated that it would be too large when resized.
+    """
+    return _normalise(_crop(image, pre), pre)
+
+
+def to_photographs(batch: NDArray[Any], pre: Preprocessing) -> NDArray[np.uint8]:
+    """Undo the normalisation of a network's input: uint8 [N,H,W,3], clipped."""
+    pixels = batch if pre.layout == "NHWC" else np.moveaxis(batch, 1, -1)
+    with np.errstate(invalid="ignore"):
+        pixels = np.rint(255 * (pixels * np.array(pre.std) + np.array(pre.mean))).clip(0, 255)
+        return np.broadcast_to(pixels, (*pixels.shape[:3], 3)).astype(np.uint8)
+
+
+def _part(item: Picture, pre: Preprocessing) -> tuple[NDArray[Any], NDArray[np.uint8]]:
+    if isinstance(item, np.ndarray) and item.dtype.kind == "f":
+        batch = _as_given(item, pre)
+        return batch, to_photographs(batch, pre)
+    crops = [_crop(load_image(picture), pre) for picture in _pictures(item)]
+    batch = np.stack([_normalise(photograph, pre) for photograph in crops])
+    return batch, np.stack([np.asarray(photograph) for photograph in crops])
+
+
+def _as_given(array: NDArray[Any], pre: Preprocessing) -> NDArray[Any]:
+    size, channels = [pre.height, pre.width], [pre.channels]
+    expected = size + channels if pre.layout == "NHWC" else channels + size
+    batch = array[None] if array.ndim == 3 else array
+    if batch.ndim != 4 or list(batch.shape[1:]) != expected:
+        raise InputError(
+            f"normalised floats have the shape {expected}, or that with N before it, not "
+            f"{list(array.shape)}; uint8 pixels of any size are resized and normalised"
+        )
+    return batch
+
+
+def _pictures(item: Picture) -> Sequence[str | os.PathLike[str] | Image.Image]:
+    if isinstance(item, (str, os.PathLike, Image.Image)):
+        return [item]
+    if not isinstance(item, np.ndarray):
+        raise InputError(
+            f"an image is a path, a PIL image or a numpy array, not a {type(item).__name__}"
+        )
+    if item.dtype != np.uint8:
+        raise InputError(
+            f"an image array holds uint8 pixels or normalised floats, not {item.dtype}"
+        )
+    pixels = item[..., None] if item.ndim == 2 else item
+    pixels = pixels[None] if pixels.ndim == 3 else pixels
+    if pixels.ndim != 4 or pixels.shape[-1] not in (1, 3, 4):
+        raise InputError(
+            "uint8 pixels have the shape [H, W], [H, W, C] or [N, H, W, C] with C = 1, 3 or 4, "
+            f"not {list(item.shape)}"
+        )
+    return [Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image) for image in pixels]
+
+
+def _crop(image: Image.Image, pre: Preprocessing) -> Image.Image:
+    width, height = (pre.resize * side // min(image.size) for side in image.size)
+    if width * height > (Image.MAX_IMAGE_PIXELS or np.inf):
+        raise InputError(
+            f"an image of {image.width} × {image.height} pixels is too elongated: with its shorter "
+            f"side resized to {pre.resize} it would have {width} × {height}"
+        )
+    image = image.resize((width, height), Image.Resampling[pre.interpolation.upper()])
+    left, top = _offset(width - pre.width), _offset(height - pre.height)
+    return image.crop((left, top, left + pre.width, top + pre.height))
+
+
+def _offset(surplus: int) -> int:
+    """Where a centre crop begins, as torchvision rounds it: half to even, but padding toward 0."""
+    return round(surplus / 2) if surplus > 0 else int(surplus / 2)
+
+
+def _normalise(photograph: Image.Image, pre: Preprocessing) -> NDArray[np.float32]:
+    picture = photograph.convert("L" if pre.channels == 1 else "RGB")
+    pixels = np.asarray(picture, np.float32) / np.float32(255)
+    pixels = pixels.reshape(pre.height, pre.width, pre.channels)
+    pixels -= np.array(pre.mean, np.float32)
+    pixels /= np.array(pre.std, np.float32)
+    return pixels if pre.layout == "NHWC" else pixels.transpose(2, 0, 1)

@@ -1,0 +1,144 @@
+"""An explain graph as a function of pictures."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Sequence
+from numbers import Real
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnxplain.contract import IMAGE, LOGITS, PULLBACK, TARGET, TEMPERATURE, Metadata
+from onnxplain.errors import InputError
+from onnxplain.runtime.backends import Backend, open_backend
+from onnxplain.runtime.batches import Picture, as_batch
+from onnxplain.runtime.explanation import Explanation
+from onnxplain.runtime.targets import Targets, as_indices, resolve
+
+_IMAGES_PER_RUN = 16
+
+
+def load(
+    path: str | os.PathLike[str], provider: str = "auto", threads: int | None = None
+) -> Explainer:
+    """Open an explain graph.
+
+    Args:
+        path: an ONNX file written by `onnxplain.export`.
+        provider: "cpu", or "auto" for the fastest present.
+        threads: threads within one operator; None leaves the number to the backend.
+
+    Raises:
+        BackendError: an unknown provider; no such file; not ONNX; not an explain graph.
+    """
+    return Explainer(open_backend(path, provider, threads))
+
+
+class Explainer:
+    """Explains pictures with one explain graph.
+
+    Attributes:
+        backend: what runs the graph.
+        metadata: what the file says about the method, the source and the preprocessing.
+        labels: the class names; empty when the file has none.
+        multi_target: whether one run explains several targets per image.
+    """
+
+    def __init__(self, backend: Backend) -> None:
+        self.backend = backend
+        self.metadata: Metadata = backend.signature.metadata
+        self.labels: tuple[str, ...] = self.metadata.labels
+        self.multi_target: bool = backend.signature.multi_target
+
+    def __call__(
+        self,
+        images: Picture | Sequence[Picture],
+        targets: Targets = None,
+        temperature: float | None = None,
+        batch_size: int | None = None,
+    ) -> Explanation:
+        """Explain pictures.
+
+        Args:
+            images: one picture or a list: paths, PIL images, uint8 pixels ([H,W], [H,W,C] or
+                [N,H,W,C], any size), or floats already normalised ([C,H,W] or [N,C,H,W] of the
+                network's size; channel last where the graph's layout is NHWC).
+            targets: None for the predicted class; a class index (negative: from the top of the
+                ranking, -2 the runner-up) or class name for all images; one per image, [N]; or,
+                for a graph exported with --multi-target, several per image, [N,K].
+            temperature: only for a graph exported with --live-temperature; None is the exported.
+            batch_size: images per run of the graph, 16 by default; a graph of a fixed batch size
+                knows its own.
+
+        Returns:
+            The explanation of the N images, in their order.
+
+        Raises:
+            InputError: a picture, target, temperature or batch size that cannot be used.
+            BackendError: the runtime failed.
+        """
+        signature = self.backend.signature
+        batch, photographs = as_batch(images, self.metadata.preprocessing, signature.dtype)
+        wanted = as_indices(targets, len(batch), signature.classes, self.labels, self.multi_target)
+        inputs = {IMAGE: batch, TARGET: wanted}
+        constants = self._temperature(temperature)
+        size = self._batch_size(batch_size)
+        runs = [
+            self._run(
+                {name: array[start : start + size] for name, array in inputs.items()}, constants
+            )
+            for start in range(0, len(batch), size)
+        ]
+        logits, pullback = (np.concatenate(parts) for parts in zip(*runs, strict=True))
+        if self.metadata.preprocessing.layout == "NHWC":
+            pullback = np.moveaxis(pullback, -1, -3)
+        return Explanation(
+            logits=logits,
+            pullback=pullback,
+            targets=resolve(wanted, logits),
+            photographs=photographs,
+            class_names=self.labels,
+        )
+
+    def _run(
+        self, chunk: dict[str, NDArray[Any]], constants: dict[str, NDArray[Any]]
+    ) -> tuple[NDArray[Any], NDArray[Any]]:
+        """One run of the graph; a chunk too short for a fixed batch repeats its last image."""
+        length = len(chunk[IMAGE])
+        if surplus := (self.backend.signature.batch or length) - length:
+            chunk = {
+                name: np.concatenate([array, array[-1:].repeat(surplus, axis=0)])
+                for name, array in chunk.items()
+            }
+        outputs = self.backend.run(chunk | constants)
+        return outputs[LOGITS][:length], outputs[PULLBACK][:length]
+
+    def _batch_size(self, wanted: int | None) -> int:
+        fixed = self.backend.signature.batch
+        if wanted is None:
+            return fixed or _IMAGES_PER_RUN
+        if fixed and wanted != fixed:
+            raise InputError(f"this graph was exported for batches of {fixed}, not of {wanted}")
+        if wanted < 1:
+            raise InputError(f"a batch has at least one image, not {wanted}")
+        return wanted
+
+    def _temperature(self, wanted: float | None) -> dict[str, NDArray[Any]]:
+        """The graph's `temperature` input, if it has one."""
+        signature = self.backend.signature
+        if not signature.live_temperature:
+            if wanted is not None:
+                raise InputError(
+                    "the temperature is a constant of this graph; export it with --live-temperature"
+                )
+            return {}
+        if wanted is None:
+            wanted = self.metadata.parameters.get("temperature")
+        if wanted is None:
+            raise InputError("the file records no temperature; pass one")
+        if not (isinstance(wanted, Real) and math.isfinite(wanted) and wanted > 0):
+            raise InputError(f"a temperature is a finite number above 0, not {wanted!r}")
+        return {TEMPERATURE: np.array(wanted, signature.dtype)}

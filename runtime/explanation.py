@@ -1,0 +1,125 @@
+"""What comes out: logits, pullbacks, and the pictures of them."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnxplain.runtime.figures import draw, write_image
+from onnxplain.runtime.render import white_point
+
+_SMOOTHING = 0.02  # the Gaussian's sigma, as a part of the shorter side
+_WHITE_POINT = 99  # the percentile of a heatmap that becomes 1
+
+
+@dataclass(frozen=True, eq=False)
+class Explanation:
+    """The explanation of N images for one target each, or for K.
+
+    Attributes:
+        logits: [N,classes], of the graph's float dtype.
+        pullback: [N,C,H,W], or [N,K,C,H,W] from a graph exported with --multi-target. Channels
+            come first also where the graph's layout is NHWC.
+        targets: the explained class indices, int64 [N] or [N,K], none negative.
+        photographs: what the network saw, uint8 [N,H,W,3].
+        class_names: one for each class; empty when the file has none.
+    """
+
+    logits: NDArray[Any]
+    pullback: NDArray[Any]
+    targets: NDArray[np.int64]
+    photographs: NDArray[np.uint8]
+    class_names: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.logits)
+
+    def __getitem__(self, index: int) -> Explanation:
+        """The explanation of one image, as one of length 1."""
+        chosen = [range(len(self))[index]]
+        return Explanation(
+            self.logits[chosen],
+            self.pullback[chosen],
+            self.targets[chosen],
+            self.photographs[chosen],
+            self.class_names,
+        )
+
+    @property
+    def probabilities(self) -> NDArray[Any]:
+        """Softmax of the logits, [N,classes]."""
+        powers: NDArray[Any] = np.exp(self.logits - self.logits.max(axis=1, keepdims=True))
+        powers /= powers.sum(axis=1, keepdims=True)
+        return powers
+
+    @property
+    def target_probabilities(self) -> NDArray[Any]:
+        """The targets' probabilities, [N] or [N,K]."""
+        columns = self.targets.reshape(len(self), -1)
+        chosen = np.take_along_axis(self.probabilities, columns, axis=1)
+        return chosen.reshape(self.targets.shape)
+
+    @property
+    def names(self) -> list[Any]:
+        """The targets' class names, a list [N] or [N,K]; the index where the file has no name."""
+        return [
+            self._name(row) if row.ndim == 0 else [self._name(target) for target in row]
+            for row in self.targets
+        ]
+
+    def labels(self, k: int = 5) -> list[list[tuple[str, float]]]:
+        """For each image the `k` likeliest classes as (name, probability), the likeliest first."""
+        probabilities = self.probabilities
+        ranking = np.argsort(-probabilities, axis=1, kind="stable")[:, :k]
+        return [
+            [(self._name(index), float(row[index])) for index in order]
+            for row, order in zip(probabilities, ranking, strict=True)
+        ]
+
+    def heatmap(self) -> NDArray[np.float32]:
+        """Where the pullback is strong: float32 [N,H,W] or [N,K,H,W] in [0, 1].
+
+        The sum over channels of |pullback|, smoothed by a Gaussian whose sigma is 2 % of the
+        shorter side, divided by its 99th percentile (per image and target), and clipped.
+        A pullback of zeros gives zeros.
+        """
+        strength = np.abs(self.pullback).sum(axis=-3, dtype=np.float64)
+        height, width = strength.shape[-2:]
+        sigma = _SMOOTHING * min(height, width)
+        strength = _gaussian(height, sigma) @ strength @ _gaussian(width, sigma).T
+        strength /= white_point(strength, _WHITE_POINT, axis=(-2, -1))
+        heat: NDArray[np.float32] = strength.clip(0, 1).astype(np.float32)
+        return heat
+
+    def save(self, path: str | os.PathLike[str], style: str = "pullback") -> None:
+        """Write one picture; the suffix of `path` decides its format.
+
+        Several images are its rows, several targets its columns. The file is replaced as a
+        whole or not at all.
+
+        Args:
+            path: where to; an existing file is replaced.
+            style: "pullback", zero mid-grey and colours as they are; "heatmap"; "overlay", the
+                heatmap over the photograph; or "grid", photograph, pullback and overlay with
+                titles, class names and probabilities.
+
+        Raises:
+            InputError: an unknown style or suffix, or a path that cannot be written.
+        """
+        write_image(draw(self, style), Path(path))
+
+    def _name(self, index: int) -> str:
+        return self.class_names[index] if index < len(self.class_names) else str(index)
+
+
+def _gaussian(size: int, sigma: float) -> NDArray[np.float64]:
+    """The [size,size] matrix that smooths a signal; its rows sum to 1 also at the borders."""
+    distance = np.subtract.outer(np.arange(size), np.arange(size)) / sigma
+    weights: NDArray[np.float64] = np.exp(-(distance**2) / 2)
+    weights /= weights.sum(axis=1, keepdims=True)
+    return weights

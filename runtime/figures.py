@@ -1,0 +1,79 @@
+"""One picture of a whole explanation, and how a picture becomes a file."""
+
+from __future__ import annotations
+
+import io
+import secrets
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image
+
+from onnxplain.errors import InputError
+from onnxplain.runtime.render import Cell, grid, heatmap_image, mosaic, overlay, signed_image
+
+if TYPE_CHECKING:
+    from onnxplain.runtime.explanation import Explanation
+
+
+def draw(explanation: Explanation, style: str) -> Image.Image:
+    """The explanation in a style that `Explanation.save` lists: images are rows, targets columns.
+
+    Raises:
+        InputError: an unknown style.
+    """
+    images = range(len(explanation))
+    height, width = explanation.photographs.shape[1:3]
+    pullbacks = explanation.pullback.reshape(len(images), -1, *explanation.pullback.shape[-3:])
+    heatmaps = explanation.heatmap().reshape(len(images), -1, height, width)
+    targets = range(pullbacks.shape[1])
+    pictures: dict[str, Callable[[int, int], Image.Image]] = {
+        "pullback": lambda i, k: signed_image(pullbacks[i, k]),
+        "heatmap": lambda i, k: heatmap_image(heatmaps[i, k]),
+        "overlay": lambda i, k: overlay(explanation.photographs[i], heatmaps[i, k]),
+    }
+    if style in pictures:
+        return mosaic([[pictures[style](i, k) for k in targets] for i in images])
+    if style != "grid":
+        raise InputError(f"unknown style '{style}'; known: {', '.join([*pictures, 'grid'])}")
+
+    names = np.array(explanation.names).reshape(len(images), -1)
+    probabilities = explanation.target_probabilities.reshape(len(images), -1)
+    rows = []
+    for i, [(predicted, probability)] in enumerate(explanation.labels(k=1)):
+        photograph = Image.fromarray(explanation.photographs[i])
+        row = [Cell(photograph, f"predicted: {predicted}\n{probability:.1%}")]
+        for k in targets:
+            caption = f"target: {names[i, k]}\n{probabilities[i, k]:.1%}"
+            row += [Cell(pictures["pullback"](i, k), caption), Cell(pictures["overlay"](i, k))]
+        rows.append(row)
+    return grid(rows, ["photograph", *["pullback", "overlay"] * len(targets)])
+
+
+def write_image(picture: Image.Image, path: Path) -> None:
+    """Write the picture in the format of the suffix; the file is replaced as a whole or not at all.
+
+    Raises:
+        InputError: the suffix is unknown, the folder missing, or the path not writable.
+    """
+    file_format = Image.registered_extensions().get(path.suffix.lower())
+    if file_format not in Image.SAVE:
+        raise InputError(
+            f"'{path}' has no suffix of a picture's format; give it one, such as .png or .jpg"
+        )
+    if not path.parent.is_dir():
+        raise InputError(f"cannot write '{path}': there is no folder '{path.parent}'")
+    try:
+        encoded = io.BytesIO()
+        picture.save(encoded, file_format)
+    except (OSError, ValueError) as error:
+        raise InputError(f"cannot write '{path}' as {file_format}: {error}") from error
+    beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    try:
+        beside.write_bytes(encoded.getvalue())
+        beside.replace(path)
+    except OSError as error:
+        beside.unlink(missing_ok=True)
+        raise InputError(f"cannot write '{path}': {error.strerror}") from error

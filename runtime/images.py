@@ -1,0 +1,119 @@
+"""From files to eight-bit RGB: find pictures, and decode whatever a camera or scanner wrote."""
+
+from __future__ import annotations
+
+import glob
+import os
+import threading
+import warnings
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from onnxplain.errors import InputError
+
+_SUFFIXES = (
+    *(".jpg", ".jpeg", ".jfif", ".jp2", ".png", ".webp", ".avif", ".bmp", ".gif"),
+    *(".tif", ".tiff", ".ppm", ".pgm", ".pbm"),
+)
+_warning_filters = threading.Lock()  # Python's are global; two threads would restore each other's
+
+
+def find_images(
+    paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
+) -> list[Path]:
+    """The image files that `paths` name, sorted, each once.
+
+    A file is taken whatever its suffix. A folder is searched recursively, and a glob pattern
+    (`**` for any depth) is expanded, for files that have an image's suffix and are not hidden.
+
+    Raises:
+        InputError: one of `paths` names no image.
+    """
+    found: dict[Path, Path] = {}
+    for path in [paths] if isinstance(paths, (str, os.PathLike)) else paths:
+        matches = _matches(path)
+        if not matches:
+            raise InputError(f"no image found at '{os.fspath(path)}'")
+        for match in matches:
+            found.setdefault(match.resolve(), match)
+    if not found:
+        raise InputError("no image given")
+    return sorted(found.values())
+
+
+def _matches(path: str | os.PathLike[str]) -> list[Path]:
+    if Path(path).is_file():
+        return [Path(path)]
+    if Path(path).is_dir():
+        candidates: Iterable[Path] = Path(path).rglob("*")
+    else:
+        candidates = map(Path, glob.glob(os.fspath(path), recursive=True))
+    return [
+        file
+        for file in candidates
+        if file.suffix.lower() in _SUFFIXES and not file.name.startswith(".") and file.is_file()
+    ]
+
+
+def load_image(source: str | os.PathLike[str] | Image.Image) -> Image.Image:
+    """Decode a file, or convert a picture, to mode RGB, upright.
+
+    The orientation that EXIF records is applied. What is transparent shows white. Grey of more
+    than eight bits is scaled, not clipped: from 0…65535 for integers; for floats from the first
+    of 0…1, 0…255 and 0…65535 that holds every pixel; if none does, from its own least to greatest.
+    Of several frames the first is taken.
+
+    Raises:
+        InputError: no such file; not an image; damaged or cut short; empty; NaN or infinite
+            pixels; more pixels than `PIL.Image.MAX_IMAGE_PIXELS`.
+    """
+    name = "the image" if isinstance(source, Image.Image) else f"'{os.fspath(source)}'"
+    try:
+        image = source if isinstance(source, Image.Image) else _open(source)
+        return _to_rgb(ImageOps.exif_transpose(image))
+    except FileNotFoundError:
+        raise InputError(f"no such file: {name}") from None
+    except UnidentifiedImageError:
+        raise InputError(f"{name} is not an image that Pillow can read") from None
+    except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
+        raise InputError(f"{name} is too large to be decoded safely: {error}") from error
+    except (IsADirectoryError, PermissionError) as error:
+        raise InputError(f"{name} cannot be read: {error.strerror}") from error
+    except InputError as error:
+        raise InputError(f"{name} {error}") from None
+    except Exception as error:  # decoders raise whatever a damaged file leads them to
+        raise InputError(f"{name} is damaged or cut short: {error}") from error
+
+
+def _open(path: str | os.PathLike[str]) -> Image.Image:
+    with _warning_filters, warnings.catch_warnings():
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        image = Image.open(path)
+    with image:
+        image.load()
+        return image.copy()
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if 0 in image.size:
+        raise InputError("has no pixels")
+    if image.mode[0] in "IF":
+        image = _to_eight_bits(image)
+    if image.has_transparency_data:
+        white = Image.new("RGBA", image.size, "white")
+        image = Image.alpha_composite(white, image.convert("RGBA"))
+    return image.convert("RGB")
+
+
+def _to_eight_bits(image: Image.Image) -> Image.Image:
+    pixels = np.asarray(image, dtype=np.float64)
+    if not np.isfinite(pixels).all():
+        raise InputError("has NaN or infinite pixels")
+    least, greatest = pixels.min(), pixels.max()
+    tops = (1, 255, 65535) if image.mode == "F" else (65535,)
+    low, high = next(((0, top) for top in tops if 0 <= least <= greatest <= top), (least, greatest))
+    scaled = (pixels - low) * (255 / max(high - low, np.finfo(float).tiny))
+    return Image.fromarray(np.rint(scaled).astype(np.uint8))
