@@ -71,16 +71,16 @@ def explain(
         raise InputError("the module is in training mode; call module.eval() first")
 
     leaf = images.detach().requires_grad_()
-    with torch.enable_grad(), _ReplacedBackward(method, T):
-        # A copy, because the module's first operation may work in place.
-        logits = module(leaf.clone())
-    if not isinstance(logits, Tensor) or logits.ndim != 2:
-        raise InputError("the module must return logits, one tensor of shape [N, classes]")
-
-    classes = resolve_targets(logits.detach(), targets).reshape(len(images), -1)
-    # In evaluation mode no image sees another: one sweep over their sum explains each by itself.
-    seeds = logits.gather(1, classes).sum(dim=0)
-    sweeps = [torch.autograd.grad(seed, leaf, retain_graph=True)[0] for seed in seeds]
+    with torch.enable_grad():
+        with _ReplacedBackward(method, T):
+            # A copy, because the module's first operation may work in place.
+            logits = module(leaf.clone())
+        if not isinstance(logits, Tensor) or logits.ndim != 2:
+            raise InputError("the module must return logits, one tensor of shape [N, classes]")
+        classes = resolve_targets(logits.detach(), targets).reshape(len(images), -1)
+        # In evaluation mode no image sees another: one sweep over their sum explains each.
+        seeds = logits.gather(1, classes).sum(dim=0)
+        sweeps = [torch.autograd.grad(seed, leaf, retain_graph=True)[0] for seed in seeds]
     pullback = torch.stack(sweeps, dim=1)
     if method == "input-x-gradient":
         pullback = images.detach()[:, None] * pullback

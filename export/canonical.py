@@ -17,7 +17,7 @@ from onnxscript import GraphBuilder
 from onnxplain.contract import IMAGE, LOGITS
 from onnxplain.errors import SourceError
 from onnxplain.export.autodiff import dependents
-from onnxplain.export.tensors import dims
+from onnxplain.export.tensors import dims, size_of
 
 OPSET = 20
 
@@ -92,23 +92,33 @@ def _like_an_image(value: ir.Value) -> bool:
     return floating and value.shape is not None and len(value.shape) == 4
 
 
+def image_axes(image: ir.Value) -> tuple[int, int, int]:
+    """Which axes are height, width and channels: the channels are 1 or 3, first if in doubt."""
+    first, last = dims(image)[1], dims(image)[3]
+    return (1, 2, 3) if last in (1, 3) and first not in (1, 3) else (2, 3, 1)
+
+
+def image_size(image: ir.Value) -> tuple[int, int, int]:
+    """Height, width and channels of a canonical graph's input."""
+    height, width, channels = (size_of(image, axis) for axis in image_axes(image))
+    return height, width, channels
+
+
 def fix_sizes(image: ir.Value, size: tuple[int, int] | None) -> None:
     """Fill in open sizes of the image; only the batch may stay dynamic."""
     shape = dims(image)
-    channels_last = not isinstance(shape[1], int) or (shape[3] in (1, 3) and shape[1] not in (1, 3))
-    at = (1, 2) if channels_last and shape[3] in (1, 3) else (2, 3)
-    for axis, wanted in zip(at, size or (None, None), strict=True):
+    *spatial, channels = image_axes(image)
+    for axis, wanted in zip(spatial, size or (None, None), strict=True):
         given = shape[axis]
-        if isinstance(given, int):
-            if wanted is not None and wanted != given:
-                raise SourceError(f"the network's input is fixed at {image.shape}, not {size}")
-        elif wanted is None:
-            raise SourceError(
-                f"the input {image.name!r} leaves its size open {image.shape}; say --size HEIGHT"
-            )
-        else:
+        if not isinstance(given, int):
+            if wanted is None:
+                raise SourceError(
+                    f"the input {image.name!r} leaves its size open, {image.shape}; fix it with "
+                    "--size HEIGHT"
+                )
             shape[axis] = wanted
-    channels = ({1, 2, 3} - set(at)).pop()
+        elif wanted is not None and wanted != given:
+            raise SourceError(f"the network's input is fixed at {image.shape}; --size can't differ")
     if not isinstance(shape[channels], int):
         shape[channels] = 3
     if not isinstance(shape[0], int):

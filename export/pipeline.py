@@ -18,7 +18,7 @@ from onnxplain import __version__
 from onnxplain.contract import IMAGE, LOGITS, PULLBACK, TARGET, TEMPERATURE, Metadata, Preprocessing
 from onnxplain.errors import InputError, SourceError
 from onnxplain.export.autodiff import pull_back
-from onnxplain.export.canonical import canonicalise
+from onnxplain.export.canonical import canonicalise, image_size
 from onnxplain.export.count import multiply_adds
 from onnxplain.export.heads import one_hot
 from onnxplain.export.lower import lower
@@ -43,7 +43,8 @@ def export(
     weights: str = "DEFAULT",
     example: Any = None,
     size: int | tuple[int, int] | None = None,
-    preprocessing: Preprocessing | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
     labels: Sequence[str] | None = None,
     multi_target: bool = False,
     live_temperature: bool = False,
@@ -62,7 +63,8 @@ def export(
         weights: for a name: "DEFAULT", "none", or a checkpoint's path.
         example: for a module: a tensor [N, C, H, W] like its inputs.
         size: height and width in pixels, or one number for both, where the source leaves it open.
-        preprocessing: what to record in the file; by default what the source says, else ImageNet's.
+        mean, std: one number per channel, for pixel values in [0, 1]; by default what the source
+            says, else ImageNet's.
         labels: the names of the classes, in order.
         multi_target: let `target` be [N, K]: K explanations of each image from one forward pass.
         live_temperature: make the temperature an input of the graph.
@@ -97,7 +99,7 @@ def export(
         method=chosen.name,
         parameters={} if T is None else {"temperature": T},
         source=found.name,
-        preprocessing=_preprocessing(model.graph.inputs[0], preprocessing or found.preprocessing),
+        preprocessing=_preprocessing(model.graph.inputs[0], found.preprocessing, mean, std),
         labels=_labels(model.graph.outputs[0], found.labels if labels is None else tuple(labels)),
         multiply_adds={"forward": forward, "explain": multiply_adds(model.graph)},
     )
@@ -151,7 +153,7 @@ def add_pullback(
 
 
 def clean(model: ir.Model) -> None:
-    """Sort, drop what nothing needs, share what is computed twice."""
+    """Sort, drop what nothing needs, share what is computed twice, infer the shapes."""
     for step in (
         common.TopologicalSortPass(),
         common.RemoveUnusedNodesPass(),
@@ -161,6 +163,7 @@ def clean(model: ir.Model) -> None:
         common.RemoveUnusedOpsetsPass(),
         common.ClearMetadataAndDocStringPass(),
         common.NameFixPass(),
+        common.ShapeInferencePass(),
     ):
         step(model)
 
@@ -192,21 +195,25 @@ def _read(source: Any, weights: str, example: Any, size: tuple[int, int] | None)
     return from_name(str(source), weights, size)
 
 
-def _preprocessing(image: ir.Value, given: Preprocessing | None) -> Preprocessing:
-    """What the source says, made to fit the graph's input; ImageNet's where it says nothing."""
-    _, *sizes = [int(size) for size in dims(image)[1:] if isinstance(size, int)], *dims(image)[1:]
-    a, b, c = (int(s) for s in sizes)  # type: ignore[call-overload]
-    layout = "NHWC" if c in (1, 3) and a not in (1, 3) else "NCHW"
-    height, width, channels = (a, b, c) if layout == "NHWC" else (b, c, a)
+def _preprocessing(
+    image: ir.Value,
+    given: Preprocessing | None,
+    mean: Sequence[float] | None,
+    std: Sequence[float] | None,
+) -> Preprocessing:
+    """What the source says, or the user; ImageNet's where neither does."""
+    height, width, channels = image_size(image)
     if given is None:
         given = Preprocessing(height, width, resize=round(min(height, width) * 256 / 224))
         if channels != given.channels:
-            half = (0.5,) * channels
-            given = replace(given, mean=half, std=half)
-    if given.channels != channels:
+            given = replace(given, mean=(0.5,) * channels, std=(0.5,) * channels)
+    given = replace(given, mean=tuple(mean or given.mean), std=tuple(std or given.std))
+    if not len(given.mean) == len(given.std) == channels:
         raise SourceError(
-            f"mean and std have {given.channels} channels, the network's input has {channels}"
+            f"mean and std have {len(given.mean)} and {len(given.std)} entries; the network's "
+            f"input has {channels} channels"
         )
+    layout = "NCHW" if dims(image)[1] == channels else "NHWC"
     return replace(given, height=height, width=width, layout=layout)
 
 

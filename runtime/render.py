@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -11,7 +12,6 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 _SIGNED_WHITE_POINT = 99.5  # the percentile of |value| that becomes full colour
-
 _LEAST_CELL = 192  # pixels of a grid's cell on its shorter side: room for its text
 
 # Black, violet, red, orange, pale yellow: lightness rises evenly (matplotlib's inferno, CC0).
@@ -102,7 +102,7 @@ def grid(
     title_size, gap = round(1.15 * size), size
 
     row_blocks = [_text(title, title_size, width // 2) for title in row_titles]
-    left = gap + sum(row_blocks[0].width + gap for _ in row_blocks[:1])
+    left = gap + (width // 2 + gap if row_titles else 0)
     lefts = [left + j * (width + gap) for j in range(len(rows[0]))]
     top = gap
     placed: list[tuple[Image.Image, int, int]] = []
@@ -142,11 +142,7 @@ def _fit(line: str, font: Any, width: int) -> str:
     """The line, or as much of its beginning as fits before an ellipsis."""
     if font.getlength(line) <= width:
         return line
-    return next(
-        (
-            cut
-            for end in range(len(line), 0, -1)
-            if font.getlength(cut := line[:end].rstrip() + "…") <= width
-        ),
-        "…",
+    fitting = bisect_right(
+        range(len(line)), width, key=lambda end: font.getlength(line[:end] + "…")
     )
+    return line[: max(fitting - 1, 0)].rstrip() + "…"

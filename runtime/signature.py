@@ -42,16 +42,19 @@ class Signature:
         outputs = {node.name: node for node in session.get_outputs()}
         _require((IMAGE, TARGET), inputs, "input")
         _require((LOGITS, PULLBACK), outputs, "output")
-        image, classes = inputs[IMAGE], outputs[LOGITS].shape[-1]
+        image, logits = inputs[IMAGE], outputs[LOGITS].shape
         if image.type not in _DTYPES:
             raise BackendError(f"the graph's '{IMAGE}' is a {image.type}, not a float tensor")
-        if not isinstance(classes, int):
-            raise BackendError(f"the graph's '{LOGITS}' does not declare the number of classes")
+        if len(image.shape) != 4 or len(logits) != 2 or not isinstance(logits[1], int):
+            raise BackendError(
+                f"the graph declares '{IMAGE}' as {image.shape} and '{LOGITS}' as {logits}, not as "
+                "a batch of images and a known number of classes; export it again"
+            )
         return cls(
             metadata=metadata,
             dtype=_DTYPES[image.type],
             batch=image.shape[0] if isinstance(image.shape[0], int) else None,
-            classes=classes,
+            classes=logits[1],
             multi_target=len(inputs[TARGET].shape) == 2,
             live_temperature=TEMPERATURE in inputs,
         )

@@ -132,6 +132,22 @@ def gather(op: OpBuilder, node: ir.Node, g: ir.Value) -> Cotangents:
     return gather_transpose(op, flat, x, axis, indices.reshape(-1), size_of(x, axis))
 
 
+@register_vjp("GatherND")
+def gather_nd(op: OpBuilder, node: ir.Node, g: ir.Value) -> Cotangents:
+    """A Gather of rows, once the indexed axes are merged into one."""
+    x, index = node.inputs
+    indices = constant_of(index, "the indices of GatherND")
+    assert indices is not None
+    if attribute(node, "batch_dims", 0):
+        raise NoRuleError(f"no rule for GatherND with batch_dims, at node {node.name!r}")
+    sizes = static(x, 0, indices.shape[-1])
+    positive = np.where(indices < 0, indices + np.array(sizes), indices)
+    rows = np.ravel_multi_index(np.moveaxis(positive, -1, 0), sizes).reshape(-1)
+    taken = reshape(op, g, [rows.size, -1])
+    merged = gather_transpose(op, taken, taken, -2, rows, int(np.prod(sizes)))
+    return reshape_like(op, merged, x)
+
+
 @register_vjp("Resize")
 def resize(op: OpBuilder, node: ir.Node, g: ir.Value) -> Cotangents:
     """Separable and linear: along each axis, the transpose of its interpolation matrix."""

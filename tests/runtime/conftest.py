@@ -161,11 +161,11 @@ def tiny() -> type[Tiny]:
 
 
 @pytest.fixture
-def graph_file(tmp_path: Path) -> GraphFile:
+def graph_file(tmp_path_factory: pytest.TempPathFactory) -> GraphFile:
     """Writes `explain_graph(**variant)` to a file."""
 
     def write(**variant: object) -> Path:
-        path = tmp_path / "tiny.explain.onnx"
+        path = tmp_path_factory.mktemp("graph") / "tiny.explain.onnx"
         onnx.save(explain_graph(**variant), path)
         return path
 

@@ -78,6 +78,16 @@ def test_our_metadata_on_a_graph_that_explains_nothing(graph_file):
         open_backend(path)
 
 
+def test_our_metadata_on_a_graph_of_an_unknown_number_of_classes(graph_file):
+    path = graph_file()
+    model = onnx.load(path)
+    model.graph.output[0].type.tensor_type.ClearField("shape")
+    model.graph.input[0].type.tensor_type.ClearField("shape")
+    onnx.save(model, path)
+    with pytest.raises(BackendError, match="a known number of classes"):
+        open_backend(path)
+
+
 def test_a_failed_run_leaves_the_backend_usable(graph_file, x):
     backend = open_backend(graph_file())
     with pytest.raises(BackendError, match="ONNX Runtime failed"):

@@ -30,13 +30,13 @@ def test_rgb_is_read_as_it_is(photograph, tmp_path):
     np.testing.assert_array_equal(pixels(load_image(tmp_path / "a.png")), photograph)
 
 
-def test_exif_orientation_is_applied(photograph, tmp_path):
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".tif", ".webp"])
+def test_exif_orientation_is_applied(photograph, tmp_path, suffix):
     exif = Image.Exif()
     exif[0x0112] = 6  # the camera was turned: rotate by 90° clockwise to see it upright
-    photograph.save(tmp_path / "a.png", exif=exif)
-    np.testing.assert_array_equal(
-        pixels(load_image(tmp_path / "a.png")), photograph.rotate(-90, expand=True)
-    )
+    photograph.save(tmp_path / f"a{suffix}", exif=exif)
+    upright = np.asarray(photograph.rotate(-90, expand=True))
+    assert np.abs(pixels(load_image(tmp_path / f"a{suffix}")) - upright).mean() < 6
 
 
 def test_grey_becomes_three_equal_channels(photograph, tmp_path):
@@ -167,11 +167,6 @@ def test_pixels_that_are_not_finite(value, tmp_path):
 def test_an_image_without_pixels():
     with pytest.raises(InputError, match="no pixels"):
         load_image(Image.new("RGB", (0, 4)))
-
-
-def test_a_colour_space_that_pillow_does_not_convert():
-    with pytest.raises(InputError):
-        load_image(Image.new("LAB", (2, 2)))
 
 
 # Finding them

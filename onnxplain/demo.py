@@ -1,0 +1,170 @@
+"""The main job, start to end: export a real network, explain real photographs, check and time it."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+
+from onnxplain.errors import SourceError
+from onnxplain.runtime import Explainer, accentuate
+from onnxplain.runtime.render import Cell, grid, signed_image
+
+Pixels: TypeAlias = NDArray[np.uint8]
+
+NETWORK = "efficientnet-lite0"
+TEMPERATURE = 1.0  # EfficientNet-Lite0's; see the README on choosing one
+TARGETS = 3
+ASCENT_STEPS = 5
+
+
+def run(
+    folder: Path, repeats: int, console: Console, new_progress: Callable[[], Progress]
+) -> None:
+    """Write `explanations.png`, `measurements.json` and the graphs to `folder`; print the tables.
+
+    Raises:
+        SourceError: a package that the demo needs is missing.
+    """
+    try:
+        import skimage.data
+        import torch
+
+        import onnxplain
+        from onnxplain.bench.forward import forward_session
+        from onnxplain.bench.latency import interleaved, machine
+        from onnxplain.bench.parity import compare
+        from onnxplain.bench.reference import explain as reference
+        from onnxplain.export.source import torch_network
+        from onnxplain.runtime.batches import as_batch
+    except ImportError as error:
+        raise SourceError(f"the demo needs: pip install 'onnxplain[demo]' ({error})") from error
+
+    folder.mkdir(parents=True, exist_ok=True)
+    photographs = {name: getattr(skimage.data, name)() for name in ("chelsea", "coffee", "rocket")}
+    threads = os.cpu_count() or 1
+    torch.set_num_threads(threads)
+    with new_progress() as progress:
+        task = progress.add_task("exporting", total=4 + repeats)
+        graphs = {
+            "excitation": folder / f"{NETWORK}.explain.onnx",
+            "gradient": folder / f"{NETWORK}.gradient.onnx",
+        }
+        onnxplain.export(NETWORK, graphs["excitation"], temperature=TEMPERATURE)
+        progress.update(task, advance=1)
+        onnxplain.export(NETWORK, graphs["gradient"], method="gradient")
+        progress.update(task, advance=1, description="explaining")
+        explainers = {m: onnxplain.load(path, threads=threads) for m, path in graphs.items()}
+        picture, cells = explanation_grid(photographs, explainers)
+        picture.save(folder / "explanations.png")
+        progress.update(task, advance=1, description="comparing with PyTorch")
+        explainer = explainers["excitation"]
+        module = torch_network(NETWORK).module
+        batch, _ = as_batch(
+            list(photographs.values()), explainer.metadata.preprocessing, np.dtype(np.float32)
+        )
+        parity = compare(explainer, module, batch, np.full(len(batch), -1))
+        progress.update(task, advance=1, description="timing")
+        forward = forward_session(graphs["excitation"], threads)
+        one, target = batch[:1], np.array([-1])
+        tensor, tensor_target = torch.from_numpy(one), torch.from_numpy(target)
+        timings = interleaved(
+            {
+                "forward, ONNX Runtime": lambda: forward.run(None, {"image": one}),
+                "explain, ONNX Runtime": lambda: explainer.backend.run(
+                    {"image": one, "target": target}
+                ),
+                "explain, PyTorch": lambda: reference(
+                    module, tensor, tensor_target, "excitation", TEMPERATURE
+                ),
+            },
+            repeats=repeats,
+            warmup=3,
+            progress=lambda done, total: progress.update(task, completed=4 + done * repeats / total),
+        )
+
+    measurements = {
+        "network": NETWORK,
+        "method": {"name": "excitation", **explainer.metadata.parameters},
+        "explanations": cells,
+        "parity": {name: dataclasses.asdict(value) for name, value in parity.items()},
+        "seconds, batch 1": {name: dataclasses.asdict(value) for name, value in timings.items()},
+        "machine": machine(),
+    }
+    (folder / "measurements.json").write_text(json.dumps(measurements, indent=1))
+    for table in tables(measurements):
+        console.print(table)
+    console.print(f"The picture: {folder / 'explanations.png'}", highlight=False)
+
+
+def explanation_grid(
+    photographs: Mapping[str, Pixels], explainers: Mapping[str, Explainer]
+) -> tuple[Image.Image, list[dict[str, Any]]]:
+    """Each photograph's top classes, by each method: the pullback and the ascent along it.
+
+    Returns:
+        The picture, and what its captions say, a row each.
+    """
+    images = list(photographs.values())
+    first = next(iter(explainers.values()))(images)
+    top = np.argsort(-first.logits, axis=1)[:, :TARGETS]
+    pictures = [image for image in images for _ in range(TARGETS)]
+    targets = top.reshape(-1)
+    explanations = {m: explainer(pictures, targets) for m, explainer in explainers.items()}
+    ascents = {
+        m: accentuate(explainer, pictures, targets, ASCENT_STEPS)
+        for m, explainer in explainers.items()
+    }
+    rows, cells = [], []
+    for i, (name, photograph) in enumerate(
+        (name, photograph)
+        for name, photograph in zip(photographs, first.photographs, strict=True)
+        for _ in range(TARGETS)
+    ):
+        label = next(iter(explanations.values())).names[i]
+        before = float(next(iter(ascents.values())).before[i])
+        row = [Cell(Image.fromarray(photograph), f"{label}\n{before:.1%}")]
+        entry: dict[str, Any] = {"photograph": name, "target": label, "probability": before}
+        for m in explainers:
+            after = float(ascents[m].after[i])
+            row.append(Cell(signed_image(explanations[m].pullback[i])))
+            row.append(Cell(signed_image(ascents[m].difference[i]), f"{before:.1%} to {after:.1%}"))
+            entry[f"probability after {m} ascent"] = after
+        rows.append(row)
+        cells.append(entry)
+    titles = ["photograph and target"]
+    for m, explainer in explainers.items():
+        T = explainer.metadata.parameters.get("temperature")
+        name = m if T is None else f"{m}, T = {T:g}"
+        titles += [f"{name}: pullback", f"{name}: {ASCENT_STEPS}-step ascent"]
+    return grid(rows, titles), cells
+
+
+def tables(measurements: Mapping[str, Any]) -> list[Table]:
+    """The measurements as they are printed."""
+    classes = Table("photograph", "class", "probability", title=measurements["network"])
+    for cell in measurements["explanations"]:
+        classes.add_row(cell["photograph"], cell["target"], f"{cell['probability']:.1%}")
+    agreement = Table("", "max |difference|", "relative L2", "cosine", title="parity with PyTorch, float64")
+    for name, p in measurements["parity"].items():
+        agreement.add_row(
+            name, f"{p['max_abs']:.1e}", f"{p['relative_l2']:.1e}", f"{p['cosine']:.9f}"
+        )
+    seconds = measurements["seconds, batch 1"]
+    explain = seconds["explain, ONNX Runtime"]["median"]
+    rounds = seconds["explain, ONNX Runtime"]["repeats"]
+    times = Table("batch 1", "median", "÷ our explain", title=f"{rounds} interleaved rounds")
+    for name, timing in seconds.items():
+        median = timing["median"]
+        times.add_row(name, f"{median * 1e3:.1f} ms", f"{median / explain:.2f}")
+    return [classes, agreement, times]

@@ -1,0 +1,130 @@
+"""An explain graph as a function: right answers for every variant that export writes."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from onnxplain.errors import InputError
+from onnxplain.runtime import load
+
+
+def test_logits_and_pullback_are_the_graphs(explainer, tiny, x):
+    explanation = explainer(x, [3, 1, 0])
+    assert explanation.logits.dtype == explanation.pullback.dtype == np.float32
+    np.testing.assert_allclose(explanation.logits, tiny.logits(x), rtol=1e-5)
+    np.testing.assert_allclose(
+        explanation.pullback, tiny.gradient(x, np.array([3, 1, 0])), rtol=1e-5
+    )
+
+
+def test_the_file_alone_tells_what_an_explainer_needs(explainer, tiny):
+    assert explainer.metadata.method == "gradient"
+    assert explainer.metadata.preprocessing == tiny.preprocessing()
+    assert explainer.labels == tiny.labels
+    assert explainer.backend.device == "CPU"
+    assert not explainer.multi_target
+
+
+def test_a_photograph_is_preprocessed(explainer, tiny):
+    photograph = Image.new("RGB", (20, 16), (255, 0, 51))
+    pre = tiny.preprocessing()
+    pixel = (np.array([1, 0, 0.2]) - pre.mean) / pre.std
+    x = np.broadcast_to(pixel[None, :, None, None], (1, 3, tiny.height, tiny.width))
+    explanation = explainer(photograph)
+    np.testing.assert_allclose(explanation.logits, tiny.logits(x), rtol=1e-5)
+    assert explanation.photographs[0, 0, 0].tolist() == [255, 0, 51]
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 7])
+def test_the_batch_size_does_not_change_the_answer(explainer, x, size):
+    whole, parts = explainer(x), explainer(x, batch_size=size)
+    np.testing.assert_allclose(parts.logits, whole.logits, rtol=1e-6)
+    np.testing.assert_allclose(parts.pullback, whole.pullback, rtol=1e-6)
+
+
+@pytest.mark.parametrize("multi_target", [False, True])
+@pytest.mark.parametrize("batch", [1, 2, 4])
+def test_a_graph_of_fixed_batch_size_takes_any_number_of_images(
+    graph_file, tiny, x, batch, multi_target
+):
+    explanation = load(graph_file(batch=batch, multi_target=multi_target))(x, [0, 1, 2])
+    np.testing.assert_allclose(explanation.logits, tiny.logits(x), rtol=1e-5)
+    np.testing.assert_allclose(
+        explanation.pullback.reshape(x.shape), tiny.gradient(x, np.array([0, 1, 2])), rtol=1e-5
+    )
+
+
+def test_another_batch_size_than_the_fixed_one(graph_file, x):
+    explainer = load(graph_file(batch=2))
+    assert len(explainer(x, batch_size=2)) == 3
+    with pytest.raises(InputError, match="batches of 2, not of 3"):
+        explainer(x, batch_size=3)
+
+
+@pytest.mark.parametrize("size", [0, -1])
+def test_a_batch_size_below_one(explainer, x, size):
+    with pytest.raises(InputError, match="at least one image"):
+        explainer(x, batch_size=size)
+
+
+@pytest.mark.parametrize("multi_target", [False, True])
+def test_the_pullback_is_channel_first_also_for_a_channel_last_graph(
+    graph_file, tiny, x, multi_target
+):
+    explainer = load(graph_file(layout="NHWC", multi_target=multi_target))
+    explanation = explainer(x.transpose(0, 2, 3, 1), [0, 1, 2])
+    np.testing.assert_allclose(explanation.logits, tiny.logits(x), rtol=1e-5)
+    expected = tiny.gradient(x, np.array([0, 1, 2]))
+    if multi_target:
+        expected = expected[:, None]
+    np.testing.assert_allclose(explanation.pullback, expected, rtol=1e-5)
+
+
+def test_a_network_of_one_channel(graph_file, tiny):
+    explanation = load(graph_file(channels=1))(Image.new("RGB", (9, 9), (90, 90, 90)), 0)
+    x = np.full((1, 1, tiny.height, tiny.width), (90 / 255 - 0.5) / 0.25)
+    np.testing.assert_allclose(explanation.pullback, tiny.gradient(x, np.array([0])), rtol=1e-4)
+    assert explanation.photographs.shape == (1, tiny.height, tiny.width, 3)
+
+
+def test_a_float64_graph_is_fed_float64(graph_file, tiny, x):
+    exact = x.astype(np.float64) / 3
+    explanation = load(graph_file(dtype=np.float64))(exact, 0)
+    assert explanation.pullback.dtype == np.float64
+    np.testing.assert_allclose(explanation.logits, tiny.logits(exact), rtol=1e-14)
+
+
+def test_image_and_target_are_refused_before_the_graph_runs(explainer, x):
+    with pytest.raises(InputError, match="NaN"):
+        explainer(np.full_like(x, np.nan))
+
+
+# Temperature
+
+
+@pytest.fixture
+def live(graph_file):
+    return load(graph_file(live_temperature=True))
+
+
+def test_a_live_temperature_is_the_graphs_input(live, tiny, x):
+    gradient = tiny.gradient(x, np.zeros(3, int))
+    np.testing.assert_allclose(live(x, 0, temperature=2).pullback, gradient / 2, rtol=1e-5)
+
+
+def test_without_a_temperature_the_exported_one_holds(live, tiny, x):
+    gradient = tiny.gradient(x, np.zeros(3, int))
+    np.testing.assert_allclose(live(x, 0).pullback, gradient / tiny.temperature, rtol=1e-5)
+
+
+def test_a_constant_temperature_cannot_be_changed(explainer, x):
+    with pytest.raises(InputError, match="export it with --live-temperature"):
+        explainer(x, temperature=0.3)
+
+
+@pytest.mark.parametrize("temperature", [0, -1.0, np.nan, np.inf, "hot"])
+def test_a_temperature_is_finite_and_above_zero(live, x, temperature):
+    with pytest.raises(InputError, match="finite number above 0"):
+        live(x, temperature=temperature)
