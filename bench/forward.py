@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+import onnx
 import onnx_ir as ir
 import onnxruntime
 from onnx_ir.passes import common
@@ -11,18 +12,21 @@ from onnx_ir.passes import common
 from onnxplain.contract import IMAGE, LOGITS
 
 
-def forward_session(
-    path: str | os.PathLike[str], threads: int
-) -> onnxruntime.InferenceSession:
-    """A CPU session of the part of an explain graph that computes `logits` from `image`."""
+def forward_proto(path: str | os.PathLike[str]) -> onnx.ModelProto:
+    """The part of an explain graph that computes `logits` from `image`."""
     model = ir.load(path)
     graph = model.graph
     graph.outputs[:] = [value for value in graph.outputs if value.name == LOGITS]
     common.RemoveUnusedNodesPass()(model)
     graph.inputs[:] = [value for value in graph.inputs if value.name == IMAGE]
+    return ir.to_proto(model)
+
+
+def forward_session(path: str | os.PathLike[str], threads: int) -> onnxruntime.InferenceSession:
+    """A CPU session of it."""
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     options.intra_op_num_threads = threads
     return onnxruntime.InferenceSession(
-        ir.to_proto(model).SerializeToString(), options, providers=["CPUExecutionProvider"]
+        forward_proto(path).SerializeToString(), options, providers=["CPUExecutionProvider"]
     )

@@ -15,7 +15,7 @@ from onnxscript import OpBuilder
 
 from onnxplain.errors import SourceError
 from onnxplain.export.autodiff import operator_name
-from onnxplain.export.tensors import axes_from_end, axis_from_end, constant_of, rank
+from onnxplain.export.tensors import attribute, axes_from_end, axis_from_end, constant_of, rank
 
 Inputs: TypeAlias = list[ir.Value | None]
 Outputs: TypeAlias = ir.Value | Sequence[ir.Value]
@@ -84,6 +84,20 @@ def _merged(
     return op.Reshape(batched, op.Concat(K, [-1, *_tail(y)], axis=0))
 
 
+def _gemm(
+    op: OpBuilder, node: ir.Node, inputs: Inputs, mapped: set[int], K: ir.Value
+) -> Outputs:
+    """K joins the rows of A where they stay rows; else the matrix product that a Gemm is."""
+    if len(inputs) > 2:
+        raise SourceError(f"several targets: Gemm {node.name!r} with three inputs")
+    if mapped == {0} and not attribute(node, "transA", 0):
+        return _merged(op, node, inputs, mapped, K)
+    for i, name in enumerate(("transA", "transB")):
+        if attribute(node, name, 0):
+            inputs[i] = op.Transpose(inputs[i], perm=[0, 2, 1] if i in mapped else [1, 0])
+    return op.Mul(op.MatMul(*inputs), node.attributes.get_float("alpha", 1.0))
+
+
 def _tail(value: ir.Value) -> list[int]:
     assert value.shape is not None
     sizes = list(value.shape)[1:]
@@ -147,11 +161,12 @@ for _name in (
     "And Or Not Max Min Reciprocal Identity Expand MatMul Pow"
 ).split():
     BATCHING[_name] = _elementwise
-for _name in "Conv ConvTranspose SpaceToDepth DepthToSpace AveragePool Gemm".split():
+for _name in "Conv ConvTranspose SpaceToDepth DepthToSpace AveragePool".split():
     BATCHING[_name] = _merged
 for _name in "Concat Split Gather".split():
     BATCHING[_name] = _along_axis
 BATCHING |= {
+    "Gemm": _gemm,
     "ReduceSum": _by_axes_input(1),
     "ReduceMean": _by_axes_input(1),
     "ReduceMax": _by_axes_input(1),

@@ -44,6 +44,8 @@ class Window:
         ]
         total = [c - n for c, n in zip(covered, size, strict=True)]
         auto_pad = node.attributes.get_string("auto_pad", "NOTSET")
+        if "output_shape" in node.attributes and auto_pad != "SAME_UPPER":
+            auto_pad = "SAME_LOWER"  # ConvTranspose pads so whatever `pads` says
         if auto_pad in ("SAME_UPPER", "SAME_LOWER"):
             total = [max(t, 0) for t in total]
             before = [(t + (auto_pad == "SAME_LOWER")) // 2 for t in total]

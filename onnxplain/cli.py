@@ -23,13 +23,14 @@ from onnxplain.errors import InputError, OnnxplainError
 app = typer.Typer(
     name="onnxplain",
     no_args_is_help=True,
-    rich_markup_mode="markdown",
+    rich_markup_mode="rich",
     add_completion=False,
     pretty_exceptions_enable=False,
     help="""Compile a network into a network that explains itself.
 
-One standard ONNX graph: image and target class in, logits **and** the picture of *why* out.
+One standard ONNX graph: image and target class in, logits [bold]and[/] the picture of why out.
 
+\b
     onnxplain demo                                   # see it work
     onnxplain export resnet50                        # or a checkpoint, or your .onnx file
     onnxplain explain resnet50.explain.onnx cat.jpg  # explanations/cat.png""",
@@ -138,6 +139,7 @@ def export(
 ) -> None:
     """Compile a network into an explain graph.
 
+    \b
         onnxplain export resnet50                               # pretrained, from torchvision
         onnxplain export resnet50 --weights finetuned.pth -o mine.explain.onnx
         onnxplain export classifier.onnx --method gradient      # needs no PyTorch
@@ -209,6 +211,7 @@ def explain(
 
     An image that cannot be read is reported, the rest goes on, and the exit status is 1.
 
+    \b
         onnxplain explain resnet50.explain.onnx cat.jpg
         onnxplain explain resnet50.explain.onnx photos/ 'more/*.png' -o why
         onnxplain explain resnet50.explain.onnx cat.jpg -t -1 -t -2 -t 'tiger cat'
@@ -277,6 +280,7 @@ def verify(
     With --source, against the independent PyTorch reference in float64. Without, a `gradient`
     graph against finite differences of its own logits (no PyTorch needed).
 
+    \b
         onnxplain verify resnet50.explain.onnx --source resnet50
         onnxplain verify classifier.explain.onnx
     """

@@ -81,7 +81,7 @@ def identity(op: OpBuilder, node: ir.Node, g: ir.Value, *_mask: None) -> Cotange
 
 @register_vjp("Cast", "CastLike")
 def cast(op: OpBuilder, node: ir.Node, g: ir.Value) -> Cotangents:
-    return op.CastLike(g, node.inputs[0])
+    return [op.CastLike(g, node.inputs[0]), None]
 
 
 @register_vjp("Neg")

@@ -1,0 +1,61 @@
+"""Networks and photographs that several test files use."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import skimage.data
+import torch
+from PIL import Image
+
+import onnxplain
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread_per_worker() -> None:
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def photographs() -> dict[str, np.ndarray]:
+    """Real photographs, uint8 [H, W, 3]."""
+    return {name: getattr(skimage.data, name)() for name in ("chelsea", "coffee", "rocket")}
+
+
+@pytest.fixture
+def photo_folder(tmp_path: Path, photographs: dict[str, np.ndarray]) -> Path:
+    folder = tmp_path / "photographs"
+    folder.mkdir()
+    for name, pixels in photographs.items():
+        Image.fromarray(pixels).save(folder / f"{name}.jpg")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def lite0(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """EfficientNet-Lite0 with its ImageNet weights, excitation at T = 1."""
+    path = tmp_path_factory.mktemp("lite0") / "efficientnet-lite0.explain.onnx"
+    onnxplain.export("efficientnet-lite0", path, temperature=1.0)
+    return path
+
+
+@pytest.fixture(scope="session")
+def lite0_forward(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same network as the plain `.onnx` file that anybody's exporter writes."""
+    from onnxplain.export.source import torch_network
+
+    path = tmp_path_factory.mktemp("lite0") / "efficientnet-lite0.onnx"
+    network = torch_network("efficientnet-lite0")
+    torch.onnx.export(
+        network.module,
+        (torch.zeros(2, 3, 224, 224),),
+        path,
+        dynamo=True,
+        dynamic_shapes=({0: torch.export.Dim("batch")},),
+        opset_version=20,
+        external_data=False,
+        verbose=False,
+    )
+    return path

@@ -1,0 +1,175 @@
+"""ONNX graphs in float64: the reference evaluator, with a few operators of our own.
+
+ONNX Runtime has no float64 kernels for many operators, and the reference evaluator's convolutions
+and pools are slow and not right for every attribute. `check.py` holds all of it against ONNX
+Runtime in float32.
+"""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import onnx
+import torch
+from onnx.reference import ReferenceEvaluator
+from onnx.reference.op_run import OpRun
+from torch.nn import functional
+
+
+def evaluate(model: onnx.ModelProto, feeds: dict[str, np.ndarray]) -> list[np.ndarray]:
+    return evaluator(model).run(None, feeds)
+
+
+def evaluator(model: onnx.ModelProto) -> ReferenceEvaluator:
+    return ReferenceEvaluator(model, new_ops=OPERATORS)
+
+
+def padding(auto_pad, pads, total):
+    """Per axis (before, after); `total` is what SAME needs in all."""
+    if auto_pad == "SAME_UPPER":
+        return [(max(t, 0) // 2, max(t, 0) - max(t, 0) // 2) for t in total]
+    if auto_pad == "SAME_LOWER":
+        return [(max(t, 0) - max(t, 0) // 2, max(t, 0) // 2) for t in total]
+    axes = len(total)
+    pads = pads if pads and auto_pad != "VALID" else [0] * 2 * axes
+    return list(zip(pads[:axes], pads[axes:], strict=True))
+
+
+def same(size, reach, strides):
+    """What SAME pads in all: enough for ⌈size / stride⌉ windows."""
+    return [
+        (-(-n // s) - 1) * s + r - n for n, r, s in zip(size, reach, strides, strict=True)
+    ]
+
+
+class Conv(OpRun):
+    def _run(
+        self, X, W, B=None, auto_pad=None, dilations=None, group=None, kernel_shape=None,
+        pads=None, strides=None,
+    ):  # fmt: skip
+        axes = X.ndim - 2
+        strides, dilations = strides or [1] * axes, dilations or [1] * axes
+        reach = [(k - 1) * d + 1 for k, d in zip(W.shape[2:], dilations, strict=True)]
+        around = padding(auto_pad, pads, same(X.shape[2:], reach, strides))
+        x = torch.from_numpy(np.pad(X, [(0, 0), (0, 0), *around]))
+        conv = (functional.conv1d, functional.conv2d, functional.conv3d)[axes - 1]
+        y = conv(x, torch.tensor(W), None, strides, 0, dilations, group or 1).numpy()
+        return (y if B is None else y + B.reshape([-1] + [1] * axes),)
+
+
+class ConvTranspose(OpRun):
+    def _run(
+        self, X, W, B=None, auto_pad=None, dilations=None, group=None, kernel_shape=None,
+        output_padding=None, output_shape=None, pads=None, strides=None,
+    ):  # fmt: skip
+        axes = X.ndim - 2
+        strides, dilations = strides or [1] * axes, dilations or [1] * axes
+        extra = output_padding or [0] * axes
+        conv = (
+            functional.conv_transpose1d, functional.conv_transpose2d, functional.conv_transpose3d
+        )[axes - 1]  # fmt: skip
+        full = conv(
+            torch.tensor(X), torch.tensor(W), None, strides, 0, 0, group or 1, dilations
+        ).numpy()
+        full = np.pad(full, [(0, 0), (0, 0), *((0, e) for e in extra)])
+        size = full.shape[2:]
+        wanted = output_shape or [n * s for n, s in zip(X.shape[2:], strides, strict=True)]
+        if output_shape and auto_pad not in ("SAME_UPPER", "SAME_LOWER"):
+            auto_pad = "SAME_LOWER"
+        total = [n - w for n, w in zip(size, wanted, strict=True)]
+        around = padding(auto_pad, pads, total)
+        cut = tuple(slice(b, n - a) for (b, a), n in zip(around, size, strict=True))
+        y = full[(..., *cut)]
+        return (y if B is None else y + B.reshape([-1] + [1] * axes),)
+
+
+def sliding(x, fill, kernel, strides, dilations, before, out):
+    """The windows of x [N, C, *size], stacked in front; `fill` outside."""
+    axes = len(kernel)
+    room = [
+        b + max((o - 1) * s + (k - 1) * d + 1 - b - n, 0)
+        for b, o, s, k, d, n in zip(before, out, strides, kernel, dilations, x.shape[2:], strict=True)
+    ]
+    around = [(b, r - b) for b, r in zip(before, room, strict=True)]
+    x = np.pad(x, [(0, 0), (0, 0), *around], constant_values=fill)
+    stack = []
+    for at in itertools.product(*map(range, kernel)):
+        cut = tuple(
+            slice(at[i] * dilations[i], at[i] * dilations[i] + (out[i] - 1) * strides[i] + 1, strides[i])
+            for i in range(axes)
+        )
+        stack.append(x[(..., *cut)])
+    return np.stack(stack)
+
+
+def pool_geometry(size, kernel, strides, dilations, pads, auto_pad, ceil_mode):
+    """Strides, dilations, padding per axis and the output's size."""
+    axes = len(kernel)
+    strides, dilations = strides or [1] * axes, dilations or [1] * axes
+    reach = [(k - 1) * d + 1 for k, d in zip(kernel, dilations, strict=True)]
+    around = padding(auto_pad, pads, same(size, reach, strides))
+    out = []
+    for n, r, s, (b, a) in zip(size, reach, strides, around, strict=True):
+        room = n + b + a - r
+        count = (-(-room // s) if ceil_mode else room // s) + 1
+        if ceil_mode and (count - 1) * s >= n + b:  # it would start in the padding after
+            count -= 1
+        out.append(count)
+    return strides, dilations, around, out
+
+
+class MaxPool(OpRun):
+    def _run(
+        self, x, auto_pad=None, ceil_mode=None, dilations=None, kernel_shape=None, pads=None,
+        storage_order=None, strides=None,
+    ):  # fmt: skip
+        strides, dilations, around, out = pool_geometry(
+            x.shape[2:], kernel_shape, strides, dilations, pads, auto_pad, ceil_mode
+        )
+        before = [b for b, _ in around]
+        return (sliding(x, -np.inf, kernel_shape, strides, dilations, before, out).max(0),)
+
+
+class AveragePool(OpRun):
+    def _run(
+        self, x, auto_pad=None, ceil_mode=None, count_include_pad=None, dilations=None,
+        kernel_shape=None, pads=None, strides=None,
+    ):  # fmt: skip
+        strides, dilations, around, out = pool_geometry(
+            x.shape[2:], kernel_shape, strides, dilations, pads, auto_pad, ceil_mode
+        )
+        before = [b for b, _ in around]
+        counted = np.ones_like(x)
+        if count_include_pad:
+            counted = np.pad(counted, [(0, 0), (0, 0), *around], constant_values=1)
+        inside = sliding(
+            counted, 0, kernel_shape, strides, dilations,
+            [0] * len(before) if count_include_pad else before, out,
+        ).sum(0)  # fmt: skip
+        total = sliding(x, 0, kernel_shape, strides, dilations, before, out).sum(0)
+        return (total / inside,)
+
+
+class Erf(OpRun):
+    """The reference evaluator's rounds to float32."""
+
+    def _run(self, x):
+        return (torch.erf(torch.tensor(x)).numpy(),)
+
+
+class Mean(OpRun):
+    """The reference evaluator's adds in place, to a first operand that may be too small."""
+
+    def _run(self, *xs):
+        return (sum(xs) / len(xs),)
+
+
+class GlobalMaxPool(OpRun):
+    """The reference evaluator's is right for images alone."""
+
+    def _run(self, x):
+        return (x.max(axis=tuple(range(2, x.ndim)), keepdims=True),)
+
+
+OPERATORS = [Conv, ConvTranspose, MaxPool, AveragePool, GlobalMaxPool, Erf, Mean]

@@ -1,0 +1,130 @@
+"""Activations."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from onnxplain.errors import NoRuleError
+from onnxplain.export import VJPS, pull_back
+
+from .check import Case, builder_of, check_vjp, distinct, drawn, finished, forward_model, initializer
+from .float64 import evaluate
+
+seeds = st.integers(0, 999).map(np.random.default_rng)
+shapes = st.lists(st.integers(1, 4), min_size=1, max_size=4)
+slopes = st.sampled_from([0.125, 0.5, 1.5])
+
+
+@st.composite
+def of_one(
+    draw: st.DrawFn, op: str, attributes: st.SearchStrategy[dict[str, float]] = st.just({})
+) -> Case:
+    return Case(op, [distinct(draw(seeds), draw(shapes), 5.3)], draw(attributes))
+
+
+@st.composite
+def prelus(draw: st.DrawFn) -> Case:
+    """The slope is broadcast to x."""
+    rng, shape = draw(seeds), draw(shapes)
+    tail = shape[draw(st.integers(0, len(shape))) :]
+    slope = [size if draw(st.booleans()) else 1 for size in tail]
+    dynamic = [] if len(slope) == len(shape) and slope[0] > 1 else [0]
+    return Case("PRelu", [distinct(rng, shape), rng.normal(size=slope)], {}, dynamic=dynamic)
+
+
+@st.composite
+def clips(draw: st.DrawFn) -> Case:
+    low = draw(st.sampled_from([None, np.array(-1.01), np.array(0.0)]))
+    high = draw(st.sampled_from([None, np.array(1.02), np.array(6.0)]))
+    return Case("Clip", [distinct(draw(seeds), draw(shapes), 8.0), low, high])
+
+
+@st.composite
+def softmaxes(draw: st.DrawFn, op: str) -> Case:
+    shape = draw(shapes)
+    axis = draw(st.sampled_from([None, *range(-len(shape), len(shape))]))
+    x = draw(seeds).normal(size=shape) * draw(st.sampled_from([1.0, 5.0]))
+    return Case(op, [x], {} if axis is None else {"axis": axis})
+
+
+alpha = slopes.map(lambda a: {"alpha": a})
+CASES = {
+    **{op: of_one(op) for op in ("Relu", "Sigmoid", "Tanh", "Softplus", "Softsign", "HardSwish")},
+    **{
+        op: of_one(op, st.just({}) | alpha)
+        for op in ("LeakyRelu", "ThresholdedRelu", "Elu", "Selu", "HardSigmoid")
+    },
+    "PRelu": prelus(),
+    "Clip": clips(),
+    "Softmax": softmaxes("Softmax"),
+    "LogSoftmax": softmaxes("LogSoftmax"),
+}
+
+
+COVERED = {*CASES, "Celu"}
+
+
+@pytest.mark.parametrize("operator", CASES)
+@drawn(12)
+@given(data=st.data())
+def test_the_rule_is_the_transposed_jacobian(operator: str, data: st.DataObject):
+    check_vjp(data.draw(CASES[operator]))
+
+
+@pytest.mark.parametrize("alpha", [0.5, 1.0, 2.0])
+def test_celu_which_has_no_float64_agrees_with_torch_autograd(alpha: float):
+    x = distinct(np.random.default_rng(0), [2, 3, 4]).astype(np.float32)
+    leaf = torch.tensor(x, dtype=torch.float64, requires_grad=True)
+    torch.celu(leaf, alpha).sum().backward()
+    found = cotangents_of_ones(Case("Celu", [x], {"alpha": alpha}), ir.DataType.FLOAT)
+    np.testing.assert_allclose(found, leaf.grad, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("operator", "attributes", "x", "slope"),
+    [
+        ("Relu", {}, 0.0, 0.0),
+        ("LeakyRelu", {"alpha": 0.25}, 0.0, 0.25),
+        ("ThresholdedRelu", {"alpha": 0.5}, 0.5, 0.0),
+        ("Elu", {"alpha": 0.5}, 0.0, 0.5),
+        ("HardSwish", {}, 3.0, 1.0),
+        ("HardSwish", {}, -3.0, 0.0),
+        ("HardSigmoid", {"alpha": 1 / 6}, 3.0, 0.0),
+    ],
+)
+def test_at_a_kink_the_cotangent_is_pytorchs(operator, attributes, x, slope):
+    assert cotangents_of_ones(Case(operator, [np.array([x])], attributes)) == pytest.approx(slope)
+
+
+@pytest.mark.parametrize("x", [0.0, 6.0])
+def test_a_clip_lets_nothing_through_at_its_bounds(x: float):
+    """As `torch.nn.ReLU6`; `torch.clamp` would let it through."""
+    case = Case("Clip", [np.array([x]), np.array(0.0), np.array(6.0)])
+    assert cotangents_of_ones(case) == 0.0
+
+
+def cotangents_of_ones(case: Case, dtype: ir.DataType = ir.DataType.DOUBLE) -> np.ndarray:
+    x = case.inputs[0]
+    model = forward_model(case.build, [x.shape], dtype)
+    y = model.graph.outputs[0]
+    op = builder_of(model)
+    ones = initializer(op, np.ones(x.shape), dtype)
+    model.graph.outputs[:] = pull_back(op, {y: ones}, model.graph.inputs, VJPS)
+    return evaluate(finished(model), {"x0": x})[0]
+
+
+def test_a_saturated_sigmoid_has_no_slope_left_and_no_nan():
+    (found,) = check_vjp(Case("Sigmoid", [np.array([[-800.0, 800.0]])]), float32=False)
+    assert not found.any()
+
+
+def test_a_slope_that_depends_on_the_image_has_no_rule():
+    model = forward_model(lambda op, x: [op.PRelu(x, op.Abs(x))], [[2, 3]])
+    y = model.graph.outputs[0]
+    with pytest.raises(NoRuleError, match=r"PRelu.* input 1"):
+        pull_back(builder_of(model), {y: y}, model.graph.inputs, VJPS)
