@@ -7,12 +7,14 @@ sizes known, one input named `image` and one output named `logits` [N, classes].
 
 from __future__ import annotations
 
+from typing import Any
+
 import onnx
 import onnx.version_converter
 import onnx_ir as ir
 import onnxscript.optimizer
 from onnx_ir.passes import common
-from onnxscript import GraphBuilder
+from onnxscript import GraphBuilder, rewriter
 
 from onnxplain.contract import IMAGE, LOGITS
 from onnxplain.errors import SourceError
@@ -49,6 +51,7 @@ def canonicalise(
             value.name = f"source.{value.name}"  # these names are the builder's own
     onnxscript.optimizer.optimize_ir(model)
     common.IdentityEliminationPass()(model)
+    spell_relu(model)
     common.ShapeInferencePass()(model)
     graph = model.graph
     image = drop_other_inputs(graph)
@@ -150,6 +153,26 @@ def raise_opset(model: ir.Model) -> ir.Model:
     except Exception as error:
         raise SourceError(f"cannot raise opset {version} to {OPSET}: {error}") from error
     return ir.from_proto(raised)
+
+
+def spell_relu(model: ir.Model) -> None:
+    """`Max(x, 0)` and `Clip(x, 0)`, as `clamp(min=0)` is exported, are `Relu(x)`: methods know it."""
+
+    def clip(op: Any, x: ir.Value, zero: ir.Value) -> Any:
+        return op.Clip(x, zero)
+
+    def maximum(op: Any, x: ir.Value, zero: ir.Value) -> Any:
+        return op.Max(x, zero)
+
+    def relu(op: Any, x: ir.Value, **_: ir.Value) -> Any:
+        return op.Relu(x)
+
+    def is_zero(_: Any, zero: ir.Value, **__: ir.Value) -> bool:
+        tensor = ir.convenience.get_const_tensor(zero)
+        return tensor is not None and tensor.size == 1 and not tensor.numpy().any()
+
+    rules = [rewriter.pattern.RewriteRule(spelling, relu, is_zero) for spelling in (clip, maximum)]
+    rewriter.rewrite(model, rewriter.pattern.RewriteRuleSet(rules, commute=True))
 
 
 def drop_other_inputs(graph: ir.Graph) -> ir.Value:

@@ -55,7 +55,7 @@ def excited_clip(op: OpBuilder, node: ir.Node, g: ir.Value, T: float | ir.Value)
 
     Our extension of the paper. Other clips keep their gradient.
     """
-    return excited_relu(op, node, g, T) if clips_at_zero(node) else VJPS["Clip"](op, node, g)
+    return excited_relu(op, node, g, T) if is_relu6(node) else VJPS["Clip"](op, node, g)
 
 
 def excited_max_pool(
@@ -66,13 +66,10 @@ def excited_max_pool(
     return soft_max_pool_grad(op, x, g, Window.of(node, x, node.outputs[0]), T)
 
 
-def clips_at_zero(node: ir.Node) -> bool:
-    """Whether a Clip is a ReLU with a ceiling: min = 0 < max."""
-    low, high = (
-        ir.convenience.get_const_tensor(v) if v is not None else None
-        for v in [*node.inputs[1:], None, None][:2]
-    )
-    return low is not None and low.numpy() == 0 and high is not None and bool(high.numpy() > 0)
+def is_relu6(node: ir.Node) -> bool:
+    """Whether a Clip is ReLU6: min = 0, max = 6."""
+    bounds = [ir.convenience.get_const_tensor(v) for v in node.inputs[1:] if v is not None]
+    return [None if b is None else float(b.numpy()) for b in bounds] == [0.0, 6.0]
 
 
 # ----- baselines -----
@@ -80,14 +77,14 @@ def clips_at_zero(node: ir.Node) -> bool:
 
 def guided(op: OpBuilder, node: ir.Node, g: ir.Value) -> Cotangents:
     """The gradient of what is positive: g · 1[z > 0] · 1[g > 0] (Springenberg et al. 2015)."""
-    if node.op_type == "Clip" and not clips_at_zero(node):
+    if node.op_type == "Clip" and not is_relu6(node):
         return VJPS["Clip"](op, node, g)
     return VJPS[node.op_type](op, node, op.Relu(g))
 
 
 def deconvnet(op: OpBuilder, node: ir.Node, g: ir.Value) -> Cotangents:
     """g · 1[g > 0], whatever came in (Zeiler & Fergus 2014)."""
-    if node.op_type == "Clip" and not clips_at_zero(node):
+    if node.op_type == "Clip" and not is_relu6(node):
         return VJPS["Clip"](op, node, g)
     return op.Relu(g)
 

@@ -41,6 +41,8 @@ def average_pool(op: OpBuilder, node: ir.Node, g: ir.Value) -> Cotangents:
     pads = None
     if attribute(node, "count_include_pad", 0):
         pads = node.attributes.get_ints("pads", [0] * 2 * len(window.size))
+        if node.attributes.get_string("auto_pad", "NOTSET").startswith("SAME"):
+            pads = [*window.before, *window.after]
     share = op.Mul(g, constant(op, 1.0 / window.counts(pads), x))
     ones = constant(op, np.ones([1, 1, *window.kernel]), x)
     planes = reshape(op, share, [-1, 1, *window.out])

@@ -68,9 +68,11 @@ def reduce_extremum(op: OpBuilder, node: ir.Node, g: ir.Value) -> Cotangents:
 
 @register_vjp("ReduceL2")
 def reduce_l2(op: OpBuilder, node: ir.Node, g: ir.Value) -> Cotangents:
+    """g · x / ‖x‖, and 0 where x is 0, as in PyTorch."""
     axes = reduced_axes(node)
     x, y = node.inputs[0], node.outputs[0]
-    return op.Mul(x, _kept(op, node, op.Div(g, y), axes))
+    ratio = op.Where(op.Equal(y, 0.0), 0.0, op.Div(g, y))
+    return op.Mul(x, _kept(op, node, ratio, axes))
 
 
 @register_vjp("ReduceSumSquare")

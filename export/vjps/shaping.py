@@ -151,26 +151,42 @@ def gather_nd(op: OpBuilder, node: ir.Node, g: ir.Value) -> Cotangents:
 @register_vjp("Resize")
 def resize(op: OpBuilder, node: ir.Node, g: ir.Value) -> Cotangents:
     """Separable and linear: along each axis, the transpose of its interpolation matrix."""
-    x, y = node.inputs[0], node.outputs[0]
+    x = node.inputs[0]
     if node.attributes.get_string("coordinate_transformation_mode", "") == "tf_crop_and_resize":
         raise NoRuleError(f"no rule for Resize by tf_crop_and_resize, at node {node.name!r}")
-    for i in range(rank(x)):
-        if x.shape[i] != y.shape[i]:
+    for i, scale in enumerate(resize_scales(node)):
+        if scale != 1.0:
             axis = i - rank(x)
-            g = along_axis(op, g, x, axis, interpolation(node, axis).T)
+            g = along_axis(op, g, x, axis, interpolation(node, axis, scale).T)
     return g
 
 
-def interpolation(node: ir.Node, axis: int) -> np.ndarray:
+def resize_scales(node: ir.Node) -> list[float]:
+    """What a Resize node scales each axis by; the axes it leaves alone may be dynamic."""
+    x, y = node.inputs[0], node.outputs[0]
+    if node.attributes.get_string("keep_aspect_ratio_policy", "stretch") != "stretch":
+        raise NoRuleError(f"no rule for Resize that keeps the aspect ratio, at node {node.name!r}")
+    axes = node.attributes.get_ints("axes", list(range(rank(x))))
+    given = constant_of(node.inputs[2] if len(node.inputs) > 2 else None, "the scales of Resize")
+    scales = [1.0] * rank(x)
+    for i, axis in enumerate(axes):
+        if given is not None and given.size:
+            scales[axis] = float(given[i])
+        elif dims(x)[axis] != dims(y)[axis]:
+            scales[axis] = size_of(y, axis) / size_of(x, axis)
+    return scales
+
+
+def interpolation(node: ir.Node, axis: int, scale: float) -> np.ndarray:
     """The matrix [in, out] by which a Resize node interpolates one axis.
 
     Its columns are what the operator itself makes of the unit vectors, so every mode and
     coordinate convention is the standard's own.
     """
-    x, y = node.inputs[0], node.outputs[0]
-    n, m = size_of(x, axis), size_of(y, axis)
-    given = constant_of(node.inputs[2] if len(node.inputs) > 2 else None, "the scales of Resize")
-    scale = float(given[axis]) if given is not None and given.size else m / n
+    n, m = size_of(node.inputs[0], axis), size_of(node.outputs[0], axis)
+    transformation = node.attributes.get_string("coordinate_transformation_mode", "half_pixel")
+    if m == 1 and transformation == "pytorch_half_pixel":
+        return np.eye(n)[:, :1]  # the first, says the standard; the reference takes one before it
     attributes = {
         name: attr.value for name, attr in node.attributes.items() if name in _ALONG_ONE_AXIS
     }
@@ -178,14 +194,14 @@ def interpolation(node: ir.Node, axis: int) -> np.ndarray:
         onnx.helper.make_graph(
             [onnx.helper.make_node("Resize", ["x", "", "scales"], ["y"], **attributes)],
             "interpolation",
-            [onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [1, n])],
-            [onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [1, m])],
+            [onnx.helper.make_tensor_value_info("x", onnx.TensorProto.DOUBLE, [1, n])],
+            [onnx.helper.make_tensor_value_info("y", onnx.TensorProto.DOUBLE, [1, m])],
             [onnx.numpy_helper.from_array(np.array([1.0, scale], np.float32), "scales")],
         ),
         opset_imports=[onnx.helper.make_opsetid("", 19)],
     )
     run = ReferenceEvaluator(model).run
-    return np.concatenate([run(None, {"x": row[None]})[0] for row in np.eye(n, dtype=np.float32)])
+    return np.concatenate([run(None, {"x": row[None]})[0] for row in np.eye(n)])
 
 
 _ALONG_ONE_AXIS = (

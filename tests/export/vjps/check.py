@@ -173,15 +173,7 @@ def check_vjp(case: Case, float32: bool = True) -> list[Array]:
     gs = [[rng.normal(size=y.shape) for y in ys] for _ in range(TARGETS)]
 
     # The rule, in float64, against central differences.
-    model = forward_model(case.build, shapes_of(case))
-    graph = model.graph
-    wanted = list(graph.inputs)
-    seeds = add_seeds(model, case.seeded)
-    cotangents = pull_back(builder_of(model), seeds, wanted, VJPS)
-    graph.outputs[:] = []
-    for i, (cotangent, x) in enumerate(zip(cotangents, wanted, strict=True)):
-        add_output(model, cotangent, f"cotangent{i}", like=x)
-    backward_run = evaluator(finished(model))
+    backward_run = evaluator(backward_model(case))
     found = []
     for k in range(TARGETS):
         result = backward_run.run(None, feeds_of(xs, gs[k]))
@@ -200,6 +192,25 @@ def check_vjp(case: Case, float32: bool = True) -> list[Array]:
     if float32:
         check_float32(case, xs, ys, gs, found)
     return found[0]
+
+
+def backward_model(case: Case, dtype: ir.DataType = ir.DataType.DOUBLE) -> onnx.ModelProto:
+    """Active inputs x0, … and cotangents g0, … in, the cotangents of the active inputs out."""
+    model = forward_model(case.build, shapes_of(case), dtype)
+    graph = model.graph
+    wanted = list(graph.inputs)
+    seeds = add_seeds(model, case.seeded)
+    cotangents = pull_back(builder_of(model), seeds, wanted, VJPS)
+    graph.outputs[:] = []
+    for i, (cotangent, x) in enumerate(zip(cotangents, wanted, strict=True)):
+        add_output(model, cotangent, f"cotangent{i}", like=x)
+    return finished(model)
+
+
+def cotangent_of(case: Case, *gs: Array) -> Array:
+    """The cotangent of the first active input, given those of the outputs; nothing is checked."""
+    dtype = ir.DataType.from_numpy(case.arrays()[0].dtype)
+    return evaluator(backward_model(case, dtype)).run(None, feeds_of(case.arrays(), gs))[0]
 
 
 def add_seeds(model: ir.Model, seeded: Sequence[int], prefix: str = "g") -> dict[ir.Value, ir.Value]:

@@ -172,4 +172,38 @@ class GlobalMaxPool(OpRun):
         return (x.max(axis=tuple(range(2, x.ndim)), keepdims=True),)
 
 
-OPERATORS = [Conv, ConvTranspose, MaxPool, AveragePool, GlobalMaxPool, Erf, Mean]
+class Sigmoid(OpRun):
+    """The reference evaluator's warns of large numbers."""
+
+    def _run(self, x):
+        return (torch.sigmoid(torch.tensor(x)).numpy(),)
+
+
+class LRN(OpRun):
+    """The reference evaluator's takes the batch for the channels."""
+
+    def _run(self, x, alpha=None, beta=None, bias=None, size=None):
+        sums = [
+            (x[:, max(0, c - (size - 1) // 2) : c + size // 2 + 1] ** 2).sum(1)
+            for c in range(x.shape[1])
+        ]
+        return (x / (bias + float(alpha) / size * np.stack(sums, 1)) ** beta,)
+
+
+class Pad(OpRun):
+    """The reference evaluator's has no negative pads."""
+
+    def _run(self, x, pads, value=None, axes=None, mode=None):
+        axes = range(x.ndim) if axes is None else axes
+        for axis, before, after in zip(axes, *np.split(pads, 2), strict=True):
+            widths = np.zeros([x.ndim, 2], int)
+            widths[axis] = max(before, 0), max(after, 0)
+            x = x.take(range(max(-before, 0), x.shape[axis] + min(after, 0)), axis)
+            filling = {"constant_values": value or 0} if mode == "constant" else {}
+            x = np.pad(x, widths, mode=mode, **filling)
+        return (x,)
+
+
+OPERATORS = [
+    Conv, ConvTranspose, MaxPool, AveragePool, GlobalMaxPool, Erf, Mean, Sigmoid, LRN, Pad
+]  # fmt: skip

@@ -1,0 +1,276 @@
+"""Operators that move elements about, and interpolation."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import assume, given
+from hypothesis import strategies as st
+from torch.nn import functional
+
+from onnxplain.errors import NoRuleError, SourceError
+
+from .check import Case, check_vjp, cotangent_of, drawn
+
+seeds = st.integers(0, 999).map(np.random.default_rng)
+LAST = int(np.iinfo(np.int64).max)
+FIRST = int(np.iinfo(np.int64).min)
+
+
+def shapes(least: int = 1, most: int = 4) -> st.SearchStrategy[list[int]]:
+    return st.lists(st.integers(1, 4), min_size=least, max_size=most)
+
+
+def integers(*values: int) -> np.ndarray:
+    return np.array(values, np.int64)
+
+
+@st.composite
+def images(draw: st.DrawFn, least: int = 1, most: int = 4) -> np.ndarray:
+    return draw(seeds).normal(size=draw(shapes(least, most)))
+
+
+def from_either_end(draw: st.DrawFn, axis: int, rank: int) -> int:
+    return axis - rank if draw(st.booleans()) else axis
+
+
+# ----- the same elements in the same order -----
+
+
+@st.composite
+def reshapes(draw: st.DrawFn) -> Case:
+    """0 copies a size, -1 is what remains."""
+    x = draw(images(2))
+    n, *rest = x.shape
+    size = int(np.prod(rest))
+    shape = draw(
+        st.sampled_from([[0, -1], [-1, size], [0, size, 1], [0, 0, -1], [-1], [n, 1, -1], [1, -1, size]])
+    )
+    return Case("Reshape", [x, integers(*shape)])
+
+
+@st.composite
+def flattenings(draw: st.DrawFn) -> Case:
+    x = draw(images())
+    axis = draw(st.sampled_from([None, *range(-x.ndim, x.ndim + 1)]))
+    return Case("Flatten", [x], {} if axis is None else {"axis": axis})
+
+
+@st.composite
+def squeezings(draw: st.DrawFn, op: str) -> Case:
+    x = draw(images(1, 3))
+    full = x.ndim + draw(st.integers(1, 2))
+    chosen = draw(st.permutations(range(full)))[: full - x.ndim]
+    axes = integers(*(from_either_end(draw, axis, full) for axis in chosen))
+    if op == "Unsqueeze":
+        return Case(op, [x, axes])
+    wide = np.expand_dims(x, tuple(int(a) for a in axes))
+    if draw(st.booleans()) and 1 not in x.shape:
+        return Case(op, [wide], dynamic=[])
+    return Case(op, [wide, axes], dynamic=[] if 0 in chosen else [0])
+
+
+# ----- the same elements elsewhere -----
+
+
+@st.composite
+def transpositions(draw: st.DrawFn) -> Case:
+    x = draw(images())
+    perm = draw(st.permutations(range(x.ndim)))
+    return Case("Transpose", [x], draw(st.sampled_from([{}, {"perm": list(perm)}])))
+
+
+@st.composite
+def expansions(draw: st.DrawFn) -> Case:
+    """The shape given may be the shorter one, and hold ones where x is wide."""
+    full = draw(shapes())
+    own = [size if draw(st.booleans()) else 1 for size in full[draw(st.integers(0, len(full) - 1)) :]]
+    wanted = [size if n == 1 or draw(st.booleans()) else 1 for size, n in zip(
+        full, [1] * (len(full) - len(own)) + own, strict=True)]  # fmt: skip
+    fixed = len(own) < len(full) or own[0] == 1
+    x = draw(seeds).normal(size=own)
+    if not fixed and draw(st.booleans()):
+        wanted = wanted[1:]
+    return Case("Expand", [x, integers(*wanted)], dynamic=[] if fixed or wanted[:1] != [1] else [0])
+
+
+@st.composite
+def concatenations(draw: st.DrawFn) -> Case:
+    """Of one or more values, constants among them."""
+    shape, count = draw(shapes(2)), draw(st.integers(1, 3))
+    axis = draw(st.integers(0, len(shape) - 1))
+    rng = draw(seeds)
+    inputs = []
+    for _ in range(count):
+        shape[axis] = draw(st.integers(1, 3))
+        inputs.append(rng.normal(size=shape))
+    active = sorted(draw(st.sets(st.sampled_from(range(count)), min_size=1)))
+    dynamic = active if axis > 0 and len(active) == count else []
+    attributes = {"axis": from_either_end(draw, axis, len(shape))}
+    return Case("Concat", inputs, attributes, active, dynamic)
+
+
+@st.composite
+def splittings(draw: st.DrawFn) -> Case:
+    """Some outputs lead nowhere; a `num_outputs` that does not divide leaves a short last part."""
+    sizes = draw(st.lists(st.integers(1, 3), min_size=1, max_size=4))
+    shape = draw(shapes(2))
+    axis = draw(st.integers(0, len(shape) - 1))
+    shape[axis] = sum(sizes)
+    attributes = {"axis": from_either_end(draw, axis, len(shape))}
+    inputs = [draw(seeds).normal(size=shape), integers(*sizes)]
+    count = len(sizes)
+    part = -(-shape[axis] // count)
+    if draw(st.booleans()) and (count - 1) * part < shape[axis]:
+        inputs = inputs[:1]
+        attributes["num_outputs"] = count
+    seeded = sorted(draw(st.sets(st.sampled_from(range(count)), min_size=1)))
+    dynamic = [0] if axis > 0 else []
+    return Case("Split", inputs, attributes, dynamic=dynamic, outputs=count, seeded=seeded)
+
+
+@st.composite
+def slicings(draw: st.DrawFn) -> Case:
+    """Several axes from either end, any step, and bounds beyond the ends."""
+    x = draw(seeds).normal(size=draw(shapes(2)))
+    axes = draw(st.permutations(range(x.ndim)))[: draw(st.integers(1, x.ndim))]
+    bounds = st.integers(-7, 7) | st.sampled_from([LAST, FIRST])
+    starts, ends, steps = [], [], []
+    for axis in axes:
+        start = draw(st.integers(-7, 7))
+        end = draw(bounds)
+        step = draw(st.sampled_from([1, 1, 2, 3, -1, -2]))
+        # Runtimes differ on what these take.
+        assume(step > 0 or (start >= -x.shape[axis] and end != LAST))
+        if axis == 0 and draw(st.booleans()):
+            start, end, step = 0, LAST, 1
+        starts, ends, steps = [*starts, start], [*ends, end], [*steps, step]
+    whole = all(axis or (s, e, p) == (0, LAST, 1) for axis, s, e, p in zip(
+        axes, starts, ends, steps, strict=True))  # fmt: skip
+    inputs = [x, integers(*starts), integers(*ends)]
+    if list(axes) != list(range(len(axes))) or any(s != 1 for s in steps) or draw(st.booleans()):
+        inputs.append(integers(*(from_either_end(draw, axis, x.ndim) for axis in axes)))
+        if any(s != 1 for s in steps) or draw(st.booleans()):
+            inputs.append(integers(*steps))
+    return Case("Slice", inputs, dynamic=[0] if whole else [])
+
+
+@st.composite
+def paddings(draw: st.DrawFn) -> Case:
+    x = draw(seeds).normal(size=draw(shapes(2)))
+    mode = draw(st.sampled_from(["constant", "reflect", "edge", "wrap"]))
+    axes = list(range(x.ndim))
+    if with_axes := draw(st.booleans()):
+        axes = draw(st.permutations(axes))[: draw(st.integers(1, x.ndim))]
+    pads = []
+    for axis in [*axes, *axes]:
+        n = x.shape[axis]
+        most = {"constant": 3, "edge": 3, "reflect": n - 1, "wrap": n}[mode]
+        least = -((n - 1) // 2)
+        pads.append(draw(st.integers(least, most)))
+    still = all(p == 0 for axis, p in zip([*axes, *axes], pads, strict=True) if axis == 0)
+    inputs: list[np.ndarray | None] = [x, integers(*pads)]
+    if with_axes or draw(st.booleans()):
+        inputs.append(draw(st.sampled_from([None, np.array(1.5)])))
+    if with_axes:
+        inputs.append(integers(*(from_either_end(draw, axis, x.ndim) for axis in axes)))
+    return Case("Pad", inputs, {"mode": mode}, dynamic=[0] if still else [])
+
+
+@st.composite
+def gatherings(draw: st.DrawFn) -> Case:
+    """Indices of any rank, from either end, in any order, with repeats."""
+    x = draw(images())
+    axis = draw(st.integers(0, x.ndim - 1))
+    n = x.shape[axis]
+    shape = draw(st.sampled_from([[], [1], [3], [n], [2, 2], [1, 2, 1]]))
+    size = int(np.prod(shape))
+    indices = draw(st.lists(st.integers(-n, n - 1), min_size=size, max_size=size))
+    ints = draw(st.sampled_from([np.int64, np.int32]))
+    attributes = {"axis": from_either_end(draw, axis, x.ndim)} if axis or draw(st.booleans()) else {}
+    inputs = [x, np.array(indices, ints).reshape(shape)]
+    return Case("Gather", inputs, attributes, dynamic=[0] if axis else [])
+
+
+@st.composite
+def gatherings_of_tuples(draw: st.DrawFn) -> Case:
+    x = draw(images(1, 4))
+    k = draw(st.integers(1, x.ndim))
+    leading = draw(st.sampled_from([[], [1], [4], [2, 3]] if k < x.ndim else [[1], [4], [2, 3]]))
+    columns = [
+        draw(seeds).integers(-n, n, size=[*leading, 1]) for n in x.shape[:k]
+    ]  # fmt: skip
+    return Case("GatherND", [x, np.concatenate(columns, axis=-1)], dynamic=[])
+
+
+# ----- between channels and pixels -----
+
+
+@st.composite
+def blocks(draw: st.DrawFn, op: str) -> Case:
+    b, c = draw(st.integers(1, 3)), draw(st.integers(1, 3))
+    n, h, w = (draw(st.integers(1, 3)) for _ in range(3))
+    if op == "SpaceToDepth":
+        return Case(op, [draw(seeds).normal(size=[n, c, h * b, w * b])], {"blocksize": b})
+    attributes = draw(st.sampled_from([{}, {"mode": "DCR"}, {"mode": "CRD"}]))
+    return Case(op, [draw(seeds).normal(size=[n, c * b * b, h, w])], attributes | {"blocksize": b})
+
+
+# ----- interpolation -----
+
+
+@st.composite
+def resizings(draw: st.DrawFn) -> Case:
+    """Scales and sizes that float32 holds exactly: at others, what is nearest is a toss-up."""
+    mode = draw(st.sampled_from(["nearest", "linear", "cubic"]))
+    size = [draw(st.integers(2, 5)) for _ in range(2)]
+    x = draw(seeds).normal(size=[draw(st.integers(1, 2)), draw(st.integers(1, 2)), *size])
+    transformation = draw(
+        st.sampled_from(["half_pixel", "asymmetric", "align_corners", "pytorch_half_pixel"])
+    )
+    attributes: dict[str, Any] = {"mode": mode, "coordinate_transformation_mode": transformation}
+    if mode == "nearest":
+        attributes["nearest_mode"] = draw(
+            st.sampled_from(["round_prefer_floor", "round_prefer_ceil", "floor", "ceil"])
+        )
+    if mode == "cubic" and draw(st.booleans()):
+        attributes |= {"cubic_coeff_a": -0.5, "exclude_outside": draw(st.integers(0, 1))}
+    exact = [0.5, 1.0, 2.0, 4.0] if mode == "nearest" else [0.5, 0.75, 1.0, 1.25, 1.5, 2.0, 3.0]
+    scales = [draw(st.sampled_from(exact)) for _ in range(2)]
+    if draw(st.booleans()):
+        given = np.array([1, 1, *scales], np.float32)
+        return Case("Resize", [x, None, given], attributes)
+    wanted = [int(n * s) for n, s in zip(size, scales, strict=True)]
+    if mode == "nearest":
+        assume(all(n * s == w for n, s, w in zip(size, scales, wanted, strict=True)))
+    return Case("Resize", [x, None, None, integers(*x.shape[:2], *wanted)], attributes, dynamic=[])
+
+
+CASES = {
+    "Reshape": reshapes(),
+    "Flatten": flattenings(),
+    "Squeeze": squeezings("Squeeze"),
+    "Unsqueeze": squeezings("Unsqueeze"),
+    "Transpose": transpositions(),
+    "Expand": expansions(),
+    "Concat": concatenations(),
+    "Split": splittings(),
+    "Slice": slicings(),
+    "Pad": paddings(),
+    "Gather": gatherings(),
+    "GatherND": gatherings_of_tuples(),
+    "DepthToSpace": blocks("DepthToSpace"),
+    "SpaceToDepth": blocks("SpaceToDepth"),
+    "Resize": resizings(),
+}
+COVERED = set(CASES)
+
+
+@pytest.mark.parametrize("operator", CASES)
+@drawn(40)
+@given(data=st.data())
+def test_the_rule_is_the_transposed_jacobian(operator: str, data: st.DataObject):
+    check_vjp(data.draw(CASES[operator]))

@@ -1,0 +1,192 @@
+"""The command line, as a user types it: output, files and exit status."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+import onnxplain
+from onnxplain.cli import app
+
+
+def run(*arguments: object) -> tuple[int, str]:
+    result = CliRunner().invoke(app, [str(a) for a in arguments])
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+    return result.exit_code, " ".join(result.output.split())
+
+
+@pytest.fixture(scope="module")
+def gradient(lite0_forward: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("cli") / "gradient.onnx"
+    options = ["--method", "gradient", "--mean", "0.5,0.5,0.5", "--std", "0.5,0.5,0.5"]
+    code, text = run("export", lite0_forward, "-o", path, *options)
+    assert code == 0, text
+    assert "2.00 × the forward's multiply-adds" in text
+    return path
+
+
+@pytest.mark.parametrize("command", [[], ["export"], ["explain"], ["verify"], ["info"], ["demo"]])
+def test_help_teaches_by_example(command: list[str]) -> None:
+    code, text = run(*command, "--help")
+    assert code == 0
+    assert "Usage" in text
+    assert command == ["demo"] or "onnxplain " + (command or ["demo"])[0] in text
+
+
+def test_version() -> None:
+    assert run("--version") == (0, f"onnxplain {onnxplain.__version__}")
+
+
+@pytest.mark.parametrize("arguments", [["nonsense"], ["export", "x", "--colour", "red"]])
+def test_wrong_usage_is_status_2(arguments: list[str]) -> None:
+    assert run(*arguments)[0] == 2
+
+
+def test_info_says_what_the_file_holds(lite0: Path) -> None:
+    code, text = run("info", lite0)
+    assert code == 0
+    for part in ("excitation, temperature 1", "[N, 3, 224, 224]", "tench", "2.00 ×", "int64 [N]"):
+        assert part in text
+
+
+def test_info_of_another_file_says_how_to_make_one(lite0_forward: Path) -> None:
+    code, text = run("info", lite0_forward)
+    assert code == 5
+    assert "not an explain graph" in text
+
+
+def test_explain_writes_a_picture_and_a_line_for_each_image(
+    lite0: Path, photo_folder: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    code, text = run("explain", lite0, photo_folder, "-o", out)
+    assert code == 0
+    assert "3 of 3 images" in text
+    records = [json.loads(line) for line in (out / "predictions.jsonl").read_text().splitlines()]
+    names = {Path(r["image"]).stem: r["predictions"][0]["name"] for r in records}
+    assert names["coffee"] == "espresso"
+    assert names["rocket"] == "missile"
+    for record in records:
+        assert record["targets"][0]["name"] == record["predictions"][0]["name"]
+        picture = np.asarray(Image.open(record["picture"]))
+        assert picture.std() > 10
+
+
+def test_explain_takes_targets_by_name_and_by_rank(
+    lite0: Path, photo_folder: Path, tmp_path: Path
+) -> None:
+    image = photo_folder / "coffee.jpg"
+    code, _ = run("explain", lite0, image, "-o", tmp_path, "-t", "-2", "-t", "espresso", "-t", 504)
+    assert code == 0
+    (record,) = map(json.loads, (tmp_path / "predictions.jsonl").read_text().splitlines())
+    second, espresso, mug = record["targets"]
+    assert second["name"] == record["predictions"][1]["name"]
+    assert espresso == {**espresso, "index": 967, "name": "espresso"}
+    assert mug["index"] == 504
+
+
+def test_unreadable_images_are_reported_and_the_rest_goes_on(
+    lite0: Path, photo_folder: Path, tmp_path: Path
+) -> None:
+    whole = (photo_folder / "rocket.jpg").read_bytes()
+    (photo_folder / "cut.jpg").write_bytes(whole[: len(whole) // 2])
+    (photo_folder / "text.png").write_text("no image")
+    code, text = run("explain", lite0, photo_folder, "-o", tmp_path / "out")
+    assert code == 1
+    assert "3 of 5 images" in text
+    assert "cut.jpg" in text
+    assert "text.png" in text
+    lines = (tmp_path / "out" / "predictions.jsonl").read_text().splitlines()
+    errors = {Path(r["image"]).name for r in map(json.loads, lines) if "error" in r}
+    assert errors == {"cut.jpg", "text.png"}
+
+
+def test_two_images_of_one_name_get_two_pictures(
+    lite0: Path, photo_folder: Path, tmp_path: Path
+) -> None:
+    (photo_folder / "more").mkdir()
+    (photo_folder / "rocket.jpg").rename(photo_folder / "more" / "coffee.jpg")
+    code, _ = run("explain", lite0, photo_folder, "-o", tmp_path / "out")
+    assert code == 0
+    pictures = sorted(p.name for p in (tmp_path / "out").glob("*.png"))
+    assert pictures == ["chelsea.png", "coffee-2.png", "coffee.png"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "message"),
+    [
+        (["explain", "{lite0}", "nowhere.jpg"], 4, "nowhere.jpg"),
+        (["explain", "{lite0}", "{photos}", "-t", "1000"], 4, "1000"),
+        (["explain", "{lite0}", "{photos}", "-t", "no such class"], 4, "no such class"),
+        (["explain", "{lite0}", "{photos}", "--temperature", "1"], 4, "--live-temperature"),
+        (["explain", "{lite0}", "{photos}", "--style", "cubist"], 4, "cubist"),
+        (["explain", "{lite0}", "{photos}", "-o", "{lite0}/out"], 4, "cannot write"),
+        (["explain", "nowhere.onnx", "{photos}"], 5, "nowhere.onnx"),
+        (["explain", "{lite0}", "{photos}", "--provider", "abacus"], 5, "cpu"),
+        (["export", "nowhere.onnx"], 3, "no such file"),
+        (["export", "resnet50", "--size", "big"], 4, "224x320"),
+        (["export", "resnet50", "--mean", "grey"], 4, "--mean"),
+        (["export", "resnet50", "-o", "/nowhere/out.onnx"], 4, "does not exist"),
+        (["verify", "{lite0}"], 4, "--source"),
+    ],
+)
+def test_an_error_is_a_sentence_and_a_status(
+    arguments: list[str], status: int, message: str, lite0: Path, photo_folder: Path
+) -> None:
+    code, text = run(*(a.format(lite0=lite0, photos=photo_folder) for a in arguments))
+    if status == 4 and "{photos}" in arguments and "cannot write" not in message:
+        assert code in (1, 4)  # an image each, or the whole call
+    else:
+        assert code == status
+    assert message in text
+    assert "Traceback" not in text
+
+
+def test_verify_against_the_reference(lite0: Path) -> None:
+    code, text = run("verify", lite0, "--source", "efficientnet-lite0")
+    assert code == 0
+    assert "pullback" in text
+    assert "WRONG" not in text
+
+
+def test_verify_tells_a_graph_of_other_weights(lite0: Path) -> None:
+    code, text = run("verify", lite0, "--source", "efficientnet-lite0", "--weights", "none")
+    assert code == 1
+    assert "WRONG" in text
+
+
+def test_verify_by_finite_differences_of_its_own_logits(
+    gradient: Path, photo_folder: Path
+) -> None:
+    code, text = run("verify", gradient, "--image", photo_folder / "chelsea.jpg")
+    assert code == 0, text
+    assert "along the pullback" in text
+
+
+def test_verify_by_finite_differences_tells_a_wrong_gradient(
+    gradient: Path, tmp_path: Path
+) -> None:
+    import onnx
+
+    model = onnx.load(gradient)
+    last = next(n for n in model.graph.node if "pullback" in n.output)
+    last.output[0] = "right"
+    model.graph.node.append(onnx.helper.make_node("Mul", ["right", "scale"], ["pullback"]))
+    model.graph.initializer.append(onnx.numpy_helper.from_array(np.float32(1.1), "scale"))
+    onnx.save(model, tmp_path / "wrong.onnx")
+    code, text = run("verify", tmp_path / "wrong.onnx")
+    assert code == 1
+    assert "WRONG" in text
+
+
+def test_the_installed_command_is_this_one() -> None:
+    command = Path(sys.executable).with_name("onnxplain")
+    shown = subprocess.run([command, "--version"], capture_output=True, text=True, check=True)
+    assert shown.stdout.strip() == f"onnxplain {onnxplain.__version__}"
