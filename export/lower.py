@@ -43,6 +43,9 @@ def as_convolution(op: OpBuilder, node: ir.Node) -> ir.Value | None:
     before = [r - p for r, p in zip(reach, pads[:axes], strict=True)]
     after = [r - p + e for r, p, e in zip(reach, pads[axes:], extra, strict=True)]
     strides = node.attributes.get_ints("strides", [1] * axes)
+    auto = node.attributes.get_string("auto_pad", "NOTSET") != "NOTSET"
+    if auto or "output_shape" in node.attributes or len(node.inputs) > 2:
+        return None  # no rule emits these
     if any(s != 1 for s in strides) or min(before + after) < 0:
         return None
     group = attribute(node, "group", 1)

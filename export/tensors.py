@@ -98,7 +98,9 @@ def reshape_like(op: OpBuilder, value: ir.Value, like: ir.Value) -> ir.Value:
 
 
 def zeros_like(op: OpBuilder, value: ir.Value) -> ir.Value:
-    return op.Expand(constant(op, np.zeros([1] * rank(value)), value), op.Shape(value))
+    zeros = op.Expand(constant(op, np.zeros([1] * rank(value)), value), op.Shape(value))
+    zeros.shape = value.shape  # inference does not see through Shape
+    return zeros
 
 
 def unbroadcast(op: OpBuilder, g: ir.Value, x: ir.Value, y: ir.Value) -> ir.Value:
@@ -112,19 +114,24 @@ def unbroadcast(op: OpBuilder, g: ir.Value, x: ir.Value, y: ir.Value) -> ir.Valu
     return op.Squeeze(g, added) if added else g
 
 
-def along_axis(op: OpBuilder, g: ir.Value, like: ir.Value, axis: int, matrix: np.ndarray) -> ir.Value:
+def along_axis(
+    op: OpBuilder, g: ir.Value, like: ir.Value, axis: int, matrix: np.ndarray | ir.Value
+) -> ir.Value:
     """Apply a constant matrix along one axis: `out[…, j, …] = Σ_i g[…, i, …] · matrix[i, j]`.
 
     `axis` is negative; `like` has `g`'s rank and gives the constant its dtype.
     """
+    if isinstance(matrix, np.ndarray):
+        matrix = constant(op, matrix.T if axis == -2 else matrix, like)
+    elif axis == -2:
+        matrix = op.Transpose(matrix)
     if axis == -1:
-        return op.MatMul(g, constant(op, matrix, like))
+        return op.MatMul(g, matrix)
     if axis == -2:
-        return op.MatMul(constant(op, matrix.T, like), g)
+        return op.MatMul(matrix, g)
     swap = list(range(rank(like)))
     swap[axis], swap[-1] = swap[-1], swap[axis]
-    turned = op.MatMul(op.Transpose(g, perm=swap), constant(op, matrix, like))
-    return op.Transpose(turned, perm=swap)
+    return op.Transpose(op.MatMul(op.Transpose(g, perm=swap), matrix), perm=swap)
 
 
 def gather_transpose(

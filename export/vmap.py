@@ -73,9 +73,7 @@ def _elementwise(
     return _emit(op, node, inputs)
 
 
-def _merged(
-    op: OpBuilder, node: ir.Node, inputs: Inputs, mapped: set[int], K: ir.Value
-) -> Outputs:
+def _merged(op: OpBuilder, node: ir.Node, inputs: Inputs, mapped: set[int], K: ir.Value) -> Outputs:
     """K joins the batch for operators with a fixed layout [N, C, …] and constant other inputs."""
     if mapped != {0}:
         raise SourceError(f"several targets: {node.op_type} {node.name!r} with a mapped weight")
@@ -84,9 +82,7 @@ def _merged(
     return op.Reshape(batched, op.Concat(K, [-1, *_tail(y)], axis=0))
 
 
-def _gemm(
-    op: OpBuilder, node: ir.Node, inputs: Inputs, mapped: set[int], K: ir.Value
-) -> Outputs:
+def _gemm(op: OpBuilder, node: ir.Node, inputs: Inputs, mapped: set[int], K: ir.Value) -> Outputs:
     """K joins the rows of A where they stay rows; else the matrix product that a Gemm is."""
     if len(inputs) > 2:
         raise SourceError(f"several targets: Gemm {node.name!r} with three inputs")

@@ -31,7 +31,9 @@ class Window:
     after: tuple[int, ...]
 
     @classmethod
-    def of(cls, node: ir.Node, x: ir.Value, y: ir.Value, kernel: Sequence[int] | None = None) -> Window:
+    def of(
+        cls, node: ir.Node, x: ir.Value, y: ir.Value, kernel: Sequence[int] | None = None
+    ) -> Window:
         """The window that slides over `x` (the finer side) and leaves `y` (the coarser one)."""
         size, out = static(x, 2), static(y, 2)
         axes = len(size)
@@ -62,7 +64,9 @@ class Window:
 
     def offsets(self) -> list[tuple[int, ...]]:
         """The window's elements, in row-major order, as offsets from its first one."""
-        steps = [[t * d for t in range(k)] for k, d in zip(self.kernel, self.dilations, strict=True)]
+        steps = [
+            [t * d for t in range(k)] for k, d in zip(self.kernel, self.dilations, strict=True)
+        ]
         return list(itertools.product(*steps))
 
     def conv_attributes(self) -> dict[str, list[int]]:

@@ -119,7 +119,9 @@ def export(
         str | None,
         typer.Option(help="The image's size in pixels, `224` or `224x320` (height x width)."),
     ] = None,
-    mean: Annotated[str | None, typer.Option(help="Per channel, of pixels in [0, 1]: `0.5,0.5,0.5`.")] = None,
+    mean: Annotated[
+        str | None, typer.Option(help="Per channel, of pixels in [0, 1]: `0.5,0.5,0.5`.")
+    ] = None,
     std: Annotated[str | None, typer.Option(help="As --mean.")] = None,
     labels: Annotated[
         Path | None, typer.Option(help="Class names: a text file, one a line, or a JSON list.")
@@ -199,9 +201,7 @@ def explain(
             "Give it again for more.",
         ),
     ] = None,
-    style: Annotated[
-        str, typer.Option(help="grid, pullback, heatmap or overlay.")
-    ] = "grid",
+    style: Annotated[str, typer.Option(help="grid, pullback, heatmap or overlay.")] = "grid",
     temperature: Annotated[
         float | None, typer.Option(help="For a graph exported with --live-temperature.")
     ] = None,
@@ -449,7 +449,11 @@ def _labels(path: Path | None) -> list[str] | None:
         return None
     try:
         text = path.read_text(encoding="utf-8")
-        return [str(name) for name in json.loads(text)] if path.suffix == ".json" else text.splitlines()
+        return (
+            [str(name) for name in json.loads(text)]
+            if path.suffix == ".json"
+            else text.splitlines()
+        )
     except (OSError, ValueError) as error:
         raise InputError(f"cannot read the labels in {path}: {error}") from error
 

@@ -14,7 +14,13 @@ from typing import Any
 
 from onnxplain.errors import BackendError
 
-IMAGE, TARGET, TEMPERATURE, LOGITS, PULLBACK = "image", "target", "temperature", "logits", "pullback"
+IMAGE, TARGET, TEMPERATURE, LOGITS, PULLBACK = (
+    "image",
+    "target",
+    "temperature",
+    "logits",
+    "pullback",
+)
 """Names of the graph's inputs and outputs."""
 
 _PREFIX = "onnxplain."

@@ -28,9 +28,7 @@ TARGETS = 3
 ASCENT_STEPS = 5
 
 
-def run(
-    folder: Path, repeats: int, console: Console, new_progress: Callable[[], Progress]
-) -> None:
+def run(folder: Path, repeats: int, console: Console, new_progress: Callable[[], Progress]) -> None:
     """Write `explanations.png`, `measurements.json` and the graphs to `folder`; print the tables.
 
     Raises:
@@ -90,7 +88,9 @@ def run(
             },
             repeats=repeats,
             warmup=3,
-            progress=lambda done, total: progress.update(task, completed=4 + done * repeats / total),
+            progress=lambda done, total: progress.update(
+                task, completed=4 + done * repeats / total
+            ),
         )
 
     measurements = {
@@ -110,44 +110,41 @@ def run(
 def explanation_grid(
     photographs: Mapping[str, Pixels], explainers: Mapping[str, Explainer]
 ) -> tuple[Image.Image, list[dict[str, Any]]]:
-    """Each photograph's top classes, by each method: the pullback and the ascent along it.
+    """A row per photograph and method; for each top class the pullback and the ascent along it.
 
     Returns:
-        The picture, and what its captions say, a row each.
+        The picture, and what its captions say, an entry per photograph and class.
     """
-    images = list(photographs.values())
-    first = next(iter(explainers.values()))(images)
+    first = next(iter(explainers.values()))(list(photographs.values()))
     top = np.argsort(-first.logits, axis=1)[:, :TARGETS]
-    pictures = [image for image in images for _ in range(TARGETS)]
-    targets = top.reshape(-1)
-    explanations = {m: explainer(pictures, targets) for m, explainer in explainers.items()}
-    ascents = {
-        m: accentuate(explainer, pictures, targets, ASCENT_STEPS)
-        for m, explainer in explainers.items()
-    }
-    rows, cells = [], []
-    for i, (name, photograph) in enumerate(
-        (name, photograph)
-        for name, photograph in zip(photographs, first.photographs, strict=True)
-        for _ in range(TARGETS)
-    ):
-        label = next(iter(explanations.values())).names[i]
-        before = float(next(iter(ascents.values())).before[i])
-        row = [Cell(Image.fromarray(photograph), f"{label}\n{before:.1%}")]
-        entry: dict[str, Any] = {"photograph": name, "target": label, "probability": before}
-        for m in explainers:
-            after = float(ascents[m].after[i])
-            row.append(Cell(signed_image(explanations[m].pullback[i])))
-            row.append(Cell(signed_image(ascents[m].difference[i]), f"{before:.1%} to {after:.1%}"))
-            entry[f"probability after {m} ascent"] = after
-        rows.append(row)
-        cells.append(entry)
-    titles = ["photograph and target"]
-    for m, explainer in explainers.items():
-        T = explainer.metadata.parameters.get("temperature")
-        name = m if T is None else f"{m}, T = {T:g}"
-        titles += [f"{name}: pullback", f"{name}: {ASCENT_STEPS}-step ascent"]
-    return grid(rows, titles), cells
+    pictures = [image for image in photographs.values() for _ in range(TARGETS)]
+    rows, row_titles = [], []
+    entries: list[dict[str, Any]] = [{} for _ in pictures]
+    for method, explainer in explainers.items():
+        explanation = explainer(pictures, top.reshape(-1))
+        ascent = accentuate(explainer, pictures, top.reshape(-1), ASCENT_STEPS)
+        temperature = explainer.metadata.parameters.get("temperature")
+        title = method if temperature is None else f"{method}\nT = {temperature:g}"
+        for i, name in enumerate(photographs):
+            row = [Cell(Image.fromarray(first.photographs[i]))]
+            for j in range(i * TARGETS, (i + 1) * TARGETS):
+                label = explanation.names[j]
+                before, after = float(ascent.before[j]), float(ascent.after[j])
+                row.append(Cell(signed_image(explanation.pullback[j]), f"{label}\n{before:.1%}"))
+                row.append(Cell(signed_image(ascent.difference[j]), f"{label}\nto {after:.1%}"))
+                entries[j] |= {"photograph": name, "target": label, "probability": before}
+                entries[j][f"probability after {method} ascent"] = after
+            rows.append(row)
+            row_titles.append(title)
+    by_photograph = [
+        i + k * len(photographs) for i in range(len(photographs)) for k in range(len(explainers))
+    ]
+    picture = grid(
+        [rows[i] for i in by_photograph],
+        ["photograph", *["pullback", f"{ASCENT_STEPS}-step ascent"] * TARGETS],
+        [row_titles[i] for i in by_photograph],
+    )
+    return picture, entries
 
 
 def tables(measurements: Mapping[str, Any]) -> list[Table]:
@@ -155,7 +152,9 @@ def tables(measurements: Mapping[str, Any]) -> list[Table]:
     classes = Table("photograph", "class", "probability", title=measurements["network"])
     for cell in measurements["explanations"]:
         classes.add_row(cell["photograph"], cell["target"], f"{cell['probability']:.1%}")
-    agreement = Table("", "max |difference|", "relative L2", "cosine", title="parity with PyTorch, float64")
+    agreement = Table(
+        "", "max |difference|", "relative L2", "cosine", title="parity with PyTorch, float64"
+    )
     for name, p in measurements["parity"].items():
         agreement.add_row(
             name, f"{p['max_abs']:.1e}", f"{p['relative_l2']:.1e}", f"{p['cosine']:.9f}"

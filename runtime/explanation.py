@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from onnxplain.runtime import notebook
 from onnxplain.runtime.figures import draw, write_image
 from onnxplain.runtime.render import white_point
 
@@ -112,6 +113,14 @@ class Explanation:
             InputError: an unknown style or suffix, or a path that cannot be written.
         """
         write_image(draw(self, style), Path(path))
+
+    def _repr_html_(self) -> str:
+        """What Jupyter shows: pictures and the likeliest classes of the first images."""
+        return notebook.table(self)
+
+    def _repr_png_(self) -> bytes:
+        """The same as a picture, for what shows no HTML."""
+        return notebook.png(self)
 
     def _name(self, index: int) -> str:
         return self.class_names[index] if index < len(self.class_names) else str(index)

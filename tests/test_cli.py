@@ -162,9 +162,7 @@ def test_verify_tells_a_graph_of_other_weights(lite0: Path) -> None:
     assert "WRONG" in text
 
 
-def test_verify_by_finite_differences_of_its_own_logits(
-    gradient: Path, photo_folder: Path
-) -> None:
+def test_verify_by_finite_differences_of_its_own_logits(gradient: Path, photo_folder: Path) -> None:
     code, text = run("verify", gradient, "--image", photo_folder / "chelsea.jpg")
     assert code == 0, text
     assert "along the pullback" in text

@@ -26,7 +26,9 @@ NETWORKS = {  # name → a size other than 224
 }
 
 
-@pytest.mark.parametrize(("name", "size"), [(n, s) for n, other in NETWORKS.items() for s in (224, other)])
+@pytest.mark.parametrize(
+    ("name", "size"), [(n, s) for n, other in NETWORKS.items() for s in (224, other)]
+)
 def test_excitation_agrees_with_the_float64_reference(name: str, size: int, tmp_path: Path) -> None:
     path = tmp_path / "explain.onnx"
     onnxplain.export(name, path, weights="none", size=size)

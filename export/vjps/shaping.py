@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-import onnx
 import onnx_ir as ir
-from onnx.reference import ReferenceEvaluator
 from onnxscript import OpBuilder
 
 from onnxplain.errors import NoRuleError
@@ -15,6 +13,7 @@ from onnxplain.export.tensors import (
     attribute,
     axes_from_end,
     axis_from_end,
+    constant,
     constant_of,
     dims,
     gather_transpose,
@@ -56,9 +55,7 @@ def concat(op: OpBuilder, node: ir.Node, g: ir.Value) -> Cotangents:
 
 @register_vjp("Split")
 def split(op: OpBuilder, node: ir.Node, *gs: ir.Value | None) -> Cotangents:
-    parts = [
-        zeros_like(op, y) if g is None else g for g, y in zip(gs, node.outputs, strict=True)
-    ]
+    parts = [zeros_like(op, y) if g is None else g for g, y in zip(gs, node.outputs, strict=True)]
     return op.Concat(*parts, axis=axis_from_end(node, 0, node.inputs[0]))
 
 
@@ -151,68 +148,34 @@ def gather_nd(op: OpBuilder, node: ir.Node, g: ir.Value) -> Cotangents:
 @register_vjp("Resize")
 def resize(op: OpBuilder, node: ir.Node, g: ir.Value) -> Cotangents:
     """Separable and linear: along each axis, the transpose of its interpolation matrix."""
-    x = node.inputs[0]
+    x, y = node.inputs[0], node.outputs[0]
     if node.attributes.get_string("coordinate_transformation_mode", "") == "tf_crop_and_resize":
         raise NoRuleError(f"no rule for Resize by tf_crop_and_resize, at node {node.name!r}")
-    for i, scale in enumerate(resize_scales(node)):
-        if scale != 1.0:
-            axis = i - rank(x)
-            g = along_axis(op, g, x, axis, interpolation(node, axis, scale).T)
+    if node.attributes.get_string("keep_aspect_ratio_policy", "stretch") != "stretch":
+        raise NoRuleError(f"no rule for Resize that keeps the aspect ratio, at node {node.name!r}")
+    given = constant_of(node.inputs[2] if len(node.inputs) > 2 else None, "the scales of Resize")
+    axes = axes_from_end(node.attributes.get_ints("axes", list(range(rank(x)))), rank(x))
+    for i, axis in enumerate(axes):
+        scale = float(given[i]) if given is not None and given.size else None
+        if scale != 1.0 and (scale is not None or dims(x)[axis] != dims(y)[axis]):
+            g = along_axis(op, g, x, axis, op.Transpose(interpolation(op, node, axis, scale)))
     return g
 
 
-def resize_scales(node: ir.Node) -> list[float]:
-    """What a Resize node scales each axis by; the axes it leaves alone may be dynamic."""
-    x, y = node.inputs[0], node.outputs[0]
-    if node.attributes.get_string("keep_aspect_ratio_policy", "stretch") != "stretch":
-        raise NoRuleError(f"no rule for Resize that keeps the aspect ratio, at node {node.name!r}")
-    axes = node.attributes.get_ints("axes", list(range(rank(x))))
-    given = constant_of(node.inputs[2] if len(node.inputs) > 2 else None, "the scales of Resize")
-    scales = [1.0] * rank(x)
-    for i, axis in enumerate(axes):
-        if given is not None and given.size:
-            scales[axis] = float(given[i])
-        elif dims(x)[axis] != dims(y)[axis]:
-            scales[axis] = size_of(y, axis) / size_of(x, axis)
-    return scales
+def interpolation(op: OpBuilder, node: ir.Node, axis: int, scale: float | None) -> ir.Value:
+    """The matrix [in, out] by which a Resize node interpolates one axis: what it makes of unit vectors.
 
-
-def interpolation(node: ir.Node, axis: int, scale: float) -> np.ndarray:
-    """The matrix [in, out] by which a Resize node interpolates one axis.
-
-    Its columns are what the operator itself makes of the unit vectors, so every mode and
-    coordinate convention is the standard's own.
+    A node on a constant, which the runtime folds when it loads, so that every mode, convention and
+    rounding is the forward pass's own.
     """
     n, m = size_of(node.inputs[0], axis), size_of(node.outputs[0], axis)
-    transformation = node.attributes.get_string("coordinate_transformation_mode", "half_pixel")
-    if m == 1 and transformation == "pytorch_half_pixel":
-        return np.eye(n)[:, :1]  # the first, says the standard; the reference takes one before it
-    attributes = {
-        name: attr.value for name, attr in node.attributes.items() if name in _ALONG_ONE_AXIS
-    }
-    model = onnx.helper.make_model(
-        onnx.helper.make_graph(
-            [onnx.helper.make_node("Resize", ["x", "", "scales"], ["y"], **attributes)],
-            "interpolation",
-            [onnx.helper.make_tensor_value_info("x", onnx.TensorProto.DOUBLE, [1, n])],
-            [onnx.helper.make_tensor_value_info("y", onnx.TensorProto.DOUBLE, [1, m])],
-            [onnx.numpy_helper.from_array(np.array([1.0, scale], np.float32), "scales")],
-        ),
-        opset_imports=[onnx.helper.make_opsetid("", 19)],
-    )
-    run = ReferenceEvaluator(model).run
-    return np.concatenate([run(None, {"x": row[None]})[0] for row in np.eye(n)])
-
-
-_ALONG_ONE_AXIS = (
-    "antialias",
-    "coordinate_transformation_mode",
-    "cubic_coeff_a",
-    "exclude_outside",
-    "extrapolation_value",
-    "mode",
-    "nearest_mode",
-)
+    unit = constant(op, np.eye(n).reshape(1, n, 1, n), node.inputs[0])
+    kept = {name: a.value for name, a in node.attributes.items() if name != "axes"}
+    if scale is None:
+        resized = op.Resize(unit, None, None, [1, n, 1, m], **kept)
+    else:
+        resized = op.Resize(unit, None, [1.0, 1.0, 1.0, scale], **kept)
+    return reshape(op, resized, [n, m])
 
 
 @register_vjp("DepthToSpace")

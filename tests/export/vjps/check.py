@@ -97,15 +97,19 @@ def forward_model(
     graph.outputs.extend(outputs)
     for i, y in enumerate(outputs):
         y.name = f"y{i}"
+    for value in list(graph.initializers.values()):
+        value.name = f"source.{value.name}"  # as the canonical form has it
     model = ir.Model(graph, ir_version=10)
     common.ShapeInferencePass()(model)
     return model
 
 
 def builder_of(model: ir.Model) -> OpBuilder:
-    builder = GraphBuilder(model.graph)
-    builder.push_module("pullback")
-    return builder.op
+    """The one builder of what comes after the forward pass."""
+    if "builder" not in model.meta:
+        model.meta["builder"] = GraphBuilder(model.graph)
+        model.meta["builder"].push_module("pullback")
+    return model.meta["builder"].op
 
 
 def add_output(model: ir.Model, value: ir.Value, name: str, like: ir.Value | None = None) -> None:
@@ -142,7 +146,9 @@ def shapes_of(case: Case) -> list[list[int | str]]:
     ]
 
 
-def directional(run: Callable[..., Sequence[Array]], xs: list[Array], i: int, v: Array) -> list[Array]:
+def directional(
+    run: Callable[..., Sequence[Array]], xs: list[Array], i: int, v: Array
+) -> list[Array]:
     """J v for input i: central differences at two steps, extrapolated to none."""
 
     def slope(h: float) -> list[Array]:
@@ -155,7 +161,9 @@ def directional(run: Callable[..., Sequence[Array]], xs: list[Array], i: int, v:
 
 def close(found: Array, expected: Array, tolerance: float, what: str) -> None:
     scale = max(float(np.abs(expected).max(initial=0)), 0.01)
-    np.testing.assert_allclose(found, expected, rtol=tolerance, atol=tolerance * scale, err_msg=what)
+    np.testing.assert_allclose(
+        found, expected, rtol=tolerance, atol=tolerance * scale, err_msg=what
+    )
 
 
 def check_vjp(case: Case, float32: bool = True) -> list[Array]:
@@ -213,11 +221,15 @@ def cotangent_of(case: Case, *gs: Array) -> Array:
     return evaluator(backward_model(case, dtype)).run(None, feeds_of(case.arrays(), gs))[0]
 
 
-def add_seeds(model: ir.Model, seeded: Sequence[int], prefix: str = "g") -> dict[ir.Value, ir.Value]:
+def add_seeds(
+    model: ir.Model, seeded: Sequence[int], prefix: str = "g"
+) -> dict[ir.Value, ir.Value]:
     graph = model.graph
-    builder = GraphBuilder(graph)
+    builder = builder_of(model).builder
     return {
-        graph.outputs[k]: builder.input(f"{prefix}{j}", graph.outputs[k].dtype, graph.outputs[k].shape)
+        graph.outputs[k]: builder.input(
+            f"{prefix}{j}", graph.outputs[k].dtype, graph.outputs[k].shape
+        )
         for j, k in enumerate(seeded)
     }
 

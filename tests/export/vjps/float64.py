@@ -38,9 +38,7 @@ def padding(auto_pad, pads, total):
 
 def same(size, reach, strides):
     """What SAME pads in all: enough for ⌈size / stride⌉ windows."""
-    return [
-        (-(-n // s) - 1) * s + r - n for n, r, s in zip(size, reach, strides, strict=True)
-    ]
+    return [(-(-n // s) - 1) * s + r - n for n, r, s in zip(size, reach, strides, strict=True)]
 
 
 class Conv(OpRun):
@@ -52,9 +50,9 @@ class Conv(OpRun):
         strides, dilations = strides or [1] * axes, dilations or [1] * axes
         reach = [(k - 1) * d + 1 for k, d in zip(W.shape[2:], dilations, strict=True)]
         around = padding(auto_pad, pads, same(X.shape[2:], reach, strides))
-        x = torch.from_numpy(np.pad(X, [(0, 0), (0, 0), *around]))
+        x = torch.tensor(np.pad(X, [(0, 0), (0, 0), *around]))
         conv = (functional.conv1d, functional.conv2d, functional.conv3d)[axes - 1]
-        y = conv(x, torch.tensor(W), None, strides, 0, dilations, group or 1).numpy()
+        y = conv(x, torch.tensor(np.ascontiguousarray(W)), None, strides, 0, dilations, group or 1).numpy()
         return (y if B is None else y + B.reshape([-1] + [1] * axes),)
 
 
@@ -70,7 +68,7 @@ class ConvTranspose(OpRun):
             functional.conv_transpose1d, functional.conv_transpose2d, functional.conv_transpose3d
         )[axes - 1]  # fmt: skip
         full = conv(
-            torch.tensor(X), torch.tensor(W), None, strides, 0, 0, group or 1, dilations
+            torch.tensor(X), torch.tensor(np.ascontiguousarray(W)), None, strides, 0, 0, group or 1, dilations
         ).numpy()
         full = np.pad(full, [(0, 0), (0, 0), *((0, e) for e in extra)])
         size = full.shape[2:]
@@ -89,14 +87,20 @@ def sliding(x, fill, kernel, strides, dilations, before, out):
     axes = len(kernel)
     room = [
         b + max((o - 1) * s + (k - 1) * d + 1 - b - n, 0)
-        for b, o, s, k, d, n in zip(before, out, strides, kernel, dilations, x.shape[2:], strict=True)
+        for b, o, s, k, d, n in zip(
+            before, out, strides, kernel, dilations, x.shape[2:], strict=True
+        )
     ]
     around = [(b, r - b) for b, r in zip(before, room, strict=True)]
     x = np.pad(x, [(0, 0), (0, 0), *around], constant_values=fill)
     stack = []
     for at in itertools.product(*map(range, kernel)):
         cut = tuple(
-            slice(at[i] * dilations[i], at[i] * dilations[i] + (out[i] - 1) * strides[i] + 1, strides[i])
+            slice(
+                at[i] * dilations[i],
+                at[i] * dilations[i] + (out[i] - 1) * strides[i] + 1,
+                strides[i],
+            )
             for i in range(axes)
         )
         stack.append(x[(..., *cut)])

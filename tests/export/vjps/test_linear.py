@@ -108,6 +108,7 @@ CASES = {
     "Gemm": gemms(),
     "MatMul": matrix_products(),
 }
+COVERED = set(CASES)
 
 
 @pytest.mark.parametrize("operator", CASES)

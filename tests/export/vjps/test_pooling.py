@@ -146,4 +146,3 @@ def test_a_max_pool_whose_indices_are_an_output_too():
     g = np.random.default_rng(0).normal(size=[2, 2, 5, 5])
     one = Case("MaxPool", [x], {"kernel_shape": [2, 2]})
     np.testing.assert_array_equal(cotangent_of(case, g), cotangent_of(one, g))
-

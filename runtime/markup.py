@@ -1,0 +1,47 @@
+"""HTML from untrusted text and pictures, for reports and notebooks."""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+import math
+from string import Template
+
+from PIL import Image
+
+_LEAST_SIDE = 192  # pixels; browsers blur what they enlarge
+
+
+class Markup(str):
+    """HTML that is right as it is; `fill` escapes every other string."""
+
+
+def fill(template: Template, **values: object) -> Markup:
+    """The template with its placeholders replaced, what is not `Markup` escaped."""
+    return Markup(
+        template.substitute(
+            {
+                name: value if isinstance(value, Markup) else html.escape(str(value))
+                for name, value in values.items()
+            }
+        )
+    )
+
+
+def join(parts: list[Markup]) -> Markup:
+    return Markup("\n".join(parts))
+
+
+def data_uri(picture: Image.Image) -> str:
+    """The picture as a JPEG within a URI, of full chroma: a pullback's colours change by the pixel.
+
+    A small picture is enlarged by a whole factor, so that its pixels stay squares.
+    """
+    factor = math.ceil(_LEAST_SIDE / min(picture.size))
+    size = factor * picture.width, factor * picture.height
+    encoded = io.BytesIO()
+    picture.resize(size, Image.Resampling.NEAREST).save(
+        encoded, "JPEG", quality=90, subsampling=0, optimize=True
+    )
+    return "data:image/jpeg;base64," + base64.b64encode(encoded.getvalue()).decode("ascii")

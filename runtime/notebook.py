@@ -1,0 +1,106 @@
+"""How an explanation shows itself in a notebook: never more than a screen or two of it."""
+
+from __future__ import annotations
+
+import io
+from string import Template
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image
+
+from onnxplain.runtime.figures import draw
+from onnxplain.runtime.markup import Markup, data_uri, fill, join
+from onnxplain.runtime.render import overlay, signed_image
+
+if TYPE_CHECKING:
+    from onnxplain.runtime.explanation import Explanation
+
+_IMAGES, _TARGETS, _SIDE = 8, 3, 224
+
+# Notebooks drop <style> from what they do not trust, so what matters is in attributes.
+_TABLE = Template("""<table>
+<thead><tr><th>photograph</th><th>predictions</th>$headings</tr></thead>
+<tbody>
+$rows
+</tbody>
+</table>
+$more""")
+_HEADINGS = Markup("<th>pullback</th><th>heatmap</th>")
+_ROW = Template("""<tr>
+<td>$photograph</td>
+<td style="text-align: left; white-space: nowrap">$predictions</td>
+$pictures
+</tr>""")
+_PREDICTION = Template("<div>$probability&ensp;$name</div>")
+_PICTURE = Template('<img src="$uri" alt="$what" title="$what" width="160">')
+_PAIR = Template("""<td>$pullback<div style="text-align: center">$target</div></td>
+<td>$heatmap<div style="text-align: center">$probability</div></td>""")
+_MORE = Template("<p>$counts not shown</p>")
+
+
+def table(explanation: Explanation) -> str:
+    """Photographs, their likeliest classes, pullbacks and heatmaps, as an HTML table.
+
+    At most 8 images, 3 targets of each and 224 pixels a side; says how many more there are.
+    """
+    shown = _first(explanation)
+    heights, widths = shown.photographs.shape[1:3]
+    pullbacks = shown.pullback.reshape(len(shown), -1, *shown.pullback.shape[-3:])
+    heatmaps = shown.heatmap().reshape(len(shown), -1, heights, widths)
+    names = np.array(shown.names).reshape(len(shown), -1)
+    probabilities = shown.target_probabilities.reshape(len(shown), -1)
+    rows = []
+    for i, ranked in enumerate(shown.labels()):
+        photograph = shown.photographs[i]
+        pairs = [
+            fill(
+                _PAIR,
+                pullback=_picture(signed_image(pullbacks[i, k]), f"pullback for {name}"),
+                heatmap=_picture(overlay(photograph, heatmaps[i, k]), f"heatmap for {name}"),
+                target=name,
+                probability=f"{probabilities[i, k]:.1%}",
+            )
+            for k, name in enumerate(names[i])
+        ]
+        predictions = [fill(_PREDICTION, probability=f"{p:.1%}", name=name) for name, p in ranked]
+        rows.append(
+            fill(
+                _ROW,
+                photograph=_picture(Image.fromarray(photograph), "photograph"),
+                predictions=join(predictions),
+                pictures=join(pairs),
+            )
+        )
+    headings = Markup(_HEADINGS * pullbacks.shape[1])
+    return fill(_TABLE, headings=headings, rows=join(rows), more=_more(explanation, shown))
+
+
+def png(explanation: Explanation) -> bytes:
+    """The `grid` of as much as `table` shows, as a PNG file."""
+    encoded = io.BytesIO()
+    draw(_first(explanation), "grid").save(encoded, "PNG")
+    return encoded.getvalue()
+
+
+def _first(explanation: Explanation) -> Explanation:
+    part = (slice(_IMAGES), slice(_TARGETS))[: explanation.targets.ndim]
+    return type(explanation)(
+        explanation.logits[:_IMAGES],
+        explanation.pullback[part],
+        explanation.targets[part],
+        explanation.photographs[:_IMAGES],
+        explanation.class_names,
+    )
+
+
+def _more(explanation: Explanation, shown: Explanation) -> Markup:
+    images = len(explanation) - len(shown)
+    targets = sum(explanation.targets.shape[1:]) - sum(shown.targets.shape[1:])
+    counts = [f"{images} more images"] * (images > 0) + [f"{targets} more targets"] * (targets > 0)
+    return fill(_MORE, counts=" and ".join(counts)) if counts else Markup()
+
+
+def _picture(picture: Image.Image, what: str) -> Markup:
+    picture.thumbnail((_SIDE, _SIDE))
+    return fill(_PICTURE, uri=data_uri(picture), what=what)

@@ -1,0 +1,102 @@
+"""Lowered forms equal what they replace."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from onnxplain.export.lower import lower
+
+from .vjps.check import Case, add_output, builder_of, drawn, finished, forward_model, runtime, shapes_of
+from .vjps.float64 import evaluate
+
+seeds = st.integers(0, 999).map(np.random.default_rng)
+
+
+@st.composite
+def of_stride_one(draw: st.DrawFn) -> Case:
+    """Pads up to what the kernel reaches, which is where a convolution would need negative ones."""
+    rng, axes = draw(seeds), draw(st.integers(1, 3))
+    group, outer = draw(st.integers(1, 3)), draw(st.integers(1, 2))
+    inner = 1 if draw(st.booleans()) else 2  # depthwise, or not
+    kernel = [draw(st.integers(1, 3)) for _ in range(axes)]
+    dilations = [draw(st.integers(1, 3)) for _ in range(axes)]
+    reach = [(k - 1) * d for k, d in zip(kernel, dilations, strict=True)]
+    size = [draw(st.integers(1, 3)) + r for r in reach]
+    attributes: dict[str, Any] = {"group": group, "dilations": dilations, "kernel_shape": kernel}
+    if draw(st.booleans()):
+        attributes["pads"] = [draw(st.integers(0, r)) for r in reach * 2]
+    if draw(st.booleans()):
+        attributes["output_padding"] = [draw(st.integers(0, d - 1)) for d in dilations]
+    x = rng.normal(size=[draw(st.integers(1, 2)), group * inner, *size])
+    return Case("ConvTranspose", [x, rng.normal(size=[group * inner, outer, *kernel])], attributes)
+
+
+def lowered(case: Case, dtype: ir.DataType = ir.DataType.DOUBLE) -> onnx.ModelProto:
+    model = forward_model(case.build, shapes_of(case), dtype)
+    nodes = list(model.graph)
+    (y,) = model.graph.outputs
+    model.graph.outputs[:] = []
+    y.name = "before"
+    add_output(model, y, "y0")
+    lower(builder_of(model), nodes)
+    return finished(model)
+
+
+def operators(proto: onnx.ModelProto) -> list[str]:
+    return [node.op_type for node in proto.graph.node]
+
+
+@drawn(40)
+@given(of_stride_one())
+def test_a_transposed_convolution_of_stride_one_is_a_convolution(case: Case):
+    plain = finished(forward_model(case.build, shapes_of(case)))
+    changed = lowered(case)
+    assert "ConvTranspose" not in operators(changed)
+    feeds = {"x0": case.inputs[0]}
+    (expected,), (found,) = evaluate(plain, feeds), evaluate(changed, feeds)
+    np.testing.assert_allclose(found, expected, atol=1e-12)
+    (single,) = runtime(lowered(case, ir.DataType.FLOAT), {"x0": feeds["x0"].astype(np.float32)})
+    np.testing.assert_allclose(single, expected, atol=1e-4)
+
+
+
+
+@pytest.mark.parametrize(
+    ("attributes", "bias"),
+    [
+        pytest.param({"strides": [2, 1]}, [], id="stride"),
+        pytest.param({"pads": [3, 0, 0, 0]}, [], id="pads beyond the kernel's reach"),
+        pytest.param({"auto_pad": "SAME_UPPER"}, [], id="auto_pad"),
+        pytest.param({"output_shape": [4, 4]}, [], id="output_shape"),
+        pytest.param({}, [np.ones(3)], id="bias"),
+    ],
+)
+def test_a_transposed_convolution_of_another_kind_stays(attributes, bias):
+    x, w = np.ones([1, 4, 4, 4]), np.ones([4, 3, 3, 3])
+    case = Case("ConvTranspose", [x, w, *bias], attributes)
+    model = forward_model(case.build, shapes_of(case))
+    before = list(model.graph)
+    lower(builder_of(model), before)
+    assert list(model.graph) == before
+
+
+def test_the_weight_is_stored_once():
+    """The flip is made of nodes on it, not of a copy."""
+    w = np.random.default_rng(0).normal(size=[8, 8, 3, 3])
+    proto = lowered(Case("ConvTranspose", [np.ones([1, 8, 6, 6]), w], {"pads": [1] * 4}))
+    large = [t for t in proto.graph.initializer if np.prod(t.dims) >= w.size]
+    assert [list(t.dims) for t in large] == [list(w.shape)]
+
+
+def test_other_operators_stay():
+    model = forward_model(lambda op, x: [op.Relu(x)], [["batch", 3]])
+    before = list(model.graph)
+    lower(builder_of(model), before)
+    assert list(model.graph) == before
