@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING, Any
 import onnx
 import onnx_ir as ir
 from onnx_ir.passes import common
-from onnxscript import GraphBuilder
+from onnxscript import GraphBuilder, OpBuilder
 
 from onnxplain import __version__
 from onnxplain.contract import IMAGE, LOGITS, PULLBACK, TARGET, TEMPERATURE, Metadata, Preprocessing
 from onnxplain.errors import InputError, SourceError
+from onnxplain.export.ascent import add_step
+from onnxplain.export.ascent import unroll as add_unrolled
 from onnxplain.export.autodiff import pull_back
 from onnxplain.export.canonical import canonicalise, image_size
 from onnxplain.export.count import multiply_adds
@@ -48,6 +50,8 @@ def export(
     labels: Sequence[str] | None = None,
     multi_target: bool = False,
     live_temperature: bool = False,
+    step: bool = False,
+    unroll: int | None = None,
     input: str | None = None,
     output: str | None = None,
     progress: Callable[[str], None] = lambda stage: None,
@@ -68,6 +72,9 @@ def export(
         labels: the names of the classes, in order.
         multi_target: let `target` be [N, K]: K explanations of each image from one forward pass.
         live_temperature: make the temperature an input of the graph.
+        step: add one step of feature accentuation: the output `next_image`, from the inputs
+            `origin`, `alpha`, `eps` and `limit` (see `onnxplain.export.ascent`).
+        unroll: the number of steps of a graph that accentuates in one call instead of explaining.
         input, output: names of the image and the logits, where an ONNX source has several.
         progress: called with each of `STAGES` as it begins.
 
@@ -82,6 +89,10 @@ def export(
     T = check_temperature(chosen, temperature)
     if live_temperature and T is None:
         raise SourceError(f"method {method!r} has no temperature to make live")
+    if (step or unroll is not None) and multi_target:
+        raise SourceError("an ascent follows one target per image; leave out multi_target")
+    if unroll is not None and unroll < 1:
+        raise SourceError(f"unroll at least one step, not {unroll}")
     path = _writable(path, source)
     sizes = (size, size) if isinstance(size, int) else size
 
@@ -91,7 +102,16 @@ def export(
     model = canonicalise(found.model, sizes, input, output)
     forward = multiply_adds(model.graph)
     progress(STAGES[2])
-    add_pullback(model, chosen, T, multi_target=multi_target, live_temperature=live_temperature)
+    pre = _preprocessing(model.graph.inputs[0], found.preprocessing, mean, std)
+    names = found.labels if labels is None else tuple(labels)
+    names = _labels(model.graph.outputs[0], names)
+    op, seed = add_pullback(
+        model, chosen, T, multi_target=multi_target, live_temperature=live_temperature
+    )
+    if step:
+        add_step(op, pre)
+    if unroll is not None:
+        add_unrolled(op, unroll, seed, pre)
     clean(model)
     progress(STAGES[3])
     metadata = Metadata(
@@ -99,8 +119,8 @@ def export(
         method=chosen.name,
         parameters={} if T is None else {"temperature": T},
         source=found.name,
-        preprocessing=_preprocessing(model.graph.inputs[0], found.preprocessing, mean, std),
-        labels=_labels(model.graph.outputs[0], found.labels if labels is None else tuple(labels)),
+        preprocessing=pre,
+        labels=names,
         multiply_adds={"forward": forward, "explain": multiply_adds(model.graph)},
     )
     proto = checked_proto(model, metadata)
@@ -116,8 +136,13 @@ def add_pullback(
     *,
     multi_target: bool = False,
     live_temperature: bool = False,
-) -> None:
-    """Add the backward pass to a canonical forward graph, in place (the contract: design §2)."""
+) -> tuple[OpBuilder, ir.Value]:
+    """Add the backward pass to a canonical forward graph, in place (the contract: design §2).
+
+    Returns:
+        The builder that what comes after must use too (it knows the names that are taken), and
+        the cotangent of the logits, which holds the target.
+    """
     graph = model.graph
     (image,), (logits,) = graph.inputs, graph.outputs
     builder = GraphBuilder(graph)
@@ -146,16 +171,17 @@ def add_pullback(
     if multi_target:
         pullback = op.Transpose(pullback, perm=[1, 0, 2, 3, 4])
     lower(op, list(graph)[head:])
+    graph.sort()
     pullback = op.Identity(pullback) if pullback is image else pullback
     pullback.name = PULLBACK
     graph.outputs.append(pullback)
     pullback.shape = ir.Shape([*shape, *dims(image)[1:]])
+    return op, cotangent
 
 
 def clean(model: ir.Model) -> None:
-    """Sort, drop what nothing needs, share what is computed twice, infer the shapes."""
+    """Drop what nothing needs, share what is computed twice, infer the shapes."""
     for step in (
-        common.TopologicalSortPass(),
         common.RemoveUnusedNodesPass(),
         common.CommonSubexpressionEliminationPass(),
         common.DeduplicateInitializersPass(),

@@ -10,12 +10,22 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TypeAlias
 
+import numpy as np
 import onnx_ir as ir
 from onnxscript import OpBuilder
 
 from onnxplain.errors import SourceError
 from onnxplain.export.autodiff import operator_name
-from onnxplain.export.tensors import attribute, axes_from_end, axis_from_end, constant_of, rank
+from onnxplain.export.tensors import (
+    attribute,
+    axes_from_end,
+    axis_from_end,
+    constant_of,
+    dims,
+    integers,
+    rank,
+    size_of,
+)
 
 Inputs: TypeAlias = list[ir.Value | None]
 Outputs: TypeAlias = ir.Value | Sequence[ir.Value]
@@ -68,9 +78,31 @@ def _elementwise(
 ) -> Outputs:
     """Broadcasting does it, once the ranks behind the new axis agree."""
     for i in mapped:
-        if missing := rank(node.outputs[0]) - rank(node.inputs[i]):
+        if (missing := rank(node.outputs[0]) - rank(node.inputs[i])) > 0:
             inputs[i] = op.Unsqueeze(inputs[i], list(range(1, 1 + missing)))
     return _emit(op, node, inputs)
+
+
+def _matmul(
+    op: OpBuilder, node: ir.Node, inputs: Inputs, mapped: set[int], K: ir.Value
+) -> Outputs:
+    """As elementwise; a vector times a stack of matrices, or times one from behind, would not be."""
+    if rank(node.inputs[1]) == 1 or (rank(node.inputs[0]) == 1 and rank(node.inputs[1]) > 2):
+        raise SourceError(f"several targets: MatMul {node.name!r} of a vector; unsqueeze it first")
+    return _elementwise(op, node, inputs, mapped, K)
+
+
+def _cast_like(
+    op: OpBuilder, node: ir.Node, inputs: Inputs, mapped: set[int], K: ir.Value
+) -> Outputs:
+    """The second input gives its dtype alone."""
+    if 0 not in mapped:
+        return _repeated(op, node.outputs[0], K)
+    return op.CastLike(inputs[0], node.inputs[1])
+
+
+def _repeated(op: OpBuilder, value: ir.Value, K: ir.Value) -> ir.Value:
+    return op.Expand(value, op.Concat(K, op.Shape(value), axis=0))
 
 
 def _merged(op: OpBuilder, node: ir.Node, inputs: Inputs, mapped: set[int], K: ir.Value) -> Outputs:
@@ -106,11 +138,11 @@ def _along_axis(
     op: OpBuilder, node: ir.Node, inputs: Inputs, mapped: set[int], K: ir.Value
 ) -> Outputs:
     """An `axis` attribute counted from the end stays where it is; all data inputs need the axis."""
+    if node.op_type != "Concat" and mapped != {0}:
+        raise SourceError(f"several targets: {node.op_type} {node.name!r} by mapped indices")
     x = node.inputs[min(mapped)]
     inputs = [
-        op.Expand(value, op.Concat(K, op.Shape(value), axis=0))
-        if value is not None and node.op_type == "Concat" and i not in mapped
-        else value
+        value if value is None or i in mapped or node.op_type != "Concat" else _repeated(op, value, K)
         for i, value in enumerate(inputs)
     ]
     return _emit(op, node, inputs, axis=axis_from_end(node, 0, x))
@@ -122,14 +154,26 @@ def _by_axes_input(index: int) -> BatchingRule:
     def rule(
         op: OpBuilder, node: ir.Node, inputs: Inputs, mapped: set[int], K: ir.Value
     ) -> Outputs:
+        if mapped != {0}:
+            raise SourceError(f"several targets: {node.op_type} {node.name!r} by mapped numbers")
         of = node.outputs[0] if node.op_type == "Unsqueeze" else node.inputs[0]
         axes = constant_of(node.inputs[index] if len(inputs) > index else None, "the axes")
-        given = list(range(rank(of))) if axes is None else axes.tolist()
+        if attribute(node, "noop_with_empty_axes", 0) and (axes is None or not axes.size):
+            return _emit(op, node, inputs)
+        given = _all_axes(node) if axes is None else axes.tolist()
         inputs = [*inputs, *[None] * (index + 1 - len(inputs))]
-        inputs[index] = op.Add(axes_from_end(given, rank(of)), 0)
+        inputs[index] = integers(op, np.array(axes_from_end(given, rank(of))))
         return _emit(op, node, inputs)
 
     return rule
+
+
+def _all_axes(node: ir.Node) -> list[int]:
+    """The axes that an operator takes when it is given none."""
+    x = node.inputs[0]
+    if node.op_type == "Squeeze":
+        return [i for i, size in enumerate(dims(x)) if size == 1]
+    return list(range(size_of(node.inputs[1], 0) if node.op_type == "Slice" else rank(x)))
 
 
 def _transpose(
@@ -142,19 +186,14 @@ def _transpose(
 def _reshape(
     op: OpBuilder, node: ir.Node, inputs: Inputs, mapped: set[int], K: ir.Value
 ) -> Outputs:
-    shape = constant_of(node.inputs[1], "the shape") if _is_constant(node.inputs[1]) else None
-    tail = inputs[1] if shape is None else shape.tolist()
-    return op.Reshape(inputs[0], op.Concat(K, tail, axis=0))
-
-
-def _is_constant(value: ir.Value) -> bool:
-    return ir.convenience.get_const_tensor(value) is not None
+    """A 0 in the shape copies the size at its own place, which the new axis moves with it."""
+    return op.Reshape(inputs[0], op.Concat(K, inputs[1], axis=0))
 
 
 BATCHING: dict[str, BatchingRule] = {}
 for _name in (
-    "Add Sub Mul Div Neg Abs Sign Where Sum Cast CastLike Relu Sigmoid Exp Sqrt Greater Less Equal "
-    "And Or Not Max Min Reciprocal Identity Expand MatMul Pow"
+    "Add Sub Mul Div Neg Abs Sign Where Sum Cast Relu Sigmoid Exp Sqrt Greater Less Equal "
+    "And Or Not Max Min Reciprocal Identity Expand Pow"
 ).split():
     BATCHING[_name] = _elementwise
 for _name in "Conv ConvTranspose SpaceToDepth DepthToSpace AveragePool".split():
@@ -162,6 +201,8 @@ for _name in "Conv ConvTranspose SpaceToDepth DepthToSpace AveragePool".split():
 for _name in "Concat Split Gather".split():
     BATCHING[_name] = _along_axis
 BATCHING |= {
+    "CastLike": _cast_like,
+    "MatMul": _matmul,
     "Gemm": _gemm,
     "ReduceSum": _by_axes_input(1),
     "ReduceMean": _by_axes_input(1),

@@ -14,14 +14,14 @@ from typing import Any
 
 from onnxplain.errors import BackendError
 
-IMAGE, TARGET, TEMPERATURE, LOGITS, PULLBACK = (
-    "image",
-    "target",
-    "temperature",
-    "logits",
-    "pullback",
-)
-"""Names of the graph's inputs and outputs."""
+IMAGE, TARGET, TEMPERATURE, LOGITS, PULLBACK = "image", "target", "temperature", "logits", "pullback"
+"""Inputs and outputs of every explain graph (`temperature` only of a live one)."""
+
+ORIGIN, ALPHA, EPS, LIMIT, NEXT_IMAGE = "origin", "alpha", "eps", "limit", "next_image"
+"""What a graph exported with a step of the ascent has besides."""
+
+ACCENTUATED, ACCENTUATED_LOGITS = "accentuated", "accentuated_logits"
+"""The outputs of a graph exported with the ascent unrolled, besides `logits` at its start."""
 
 _PREFIX = "onnxplain."
 

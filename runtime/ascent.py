@@ -10,7 +10,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxplain.contract import Preprocessing
+from onnxplain.contract import (
+    ALPHA,
+    EPS,
+    IMAGE,
+    LIMIT,
+    NEXT_IMAGE,
+    ORIGIN,
+    TARGET,
+    Preprocessing,
+)
 from onnxplain.errors import InputError
 from onnxplain.runtime.batches import Picture, as_batch
 from onnxplain.runtime.explainer import Explainer
@@ -52,13 +61,14 @@ def accentuate(
     alpha: float = 20.0,
     eps: float | None = 100.0,
     clip: str = "each",
+    temperature: float | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> Accentuation:
     """Change photographs along the pullback of a target, so that its features stand out.
 
     With pixels in [-1, 1], `x ← clip(x₀ + P_ε(x + α·g/‖g‖₂ − x₀), −1, 1)`, where g is the pullback
     in that space, norms are per photograph over C×H×W, and P_ε projects onto the ball of radius ε.
-    Takes `steps + 1` runs of the graph.
+    Takes `steps + 2` runs of the graph. One exported with `step` keeps the images on its device.
 
     Args:
         explainer: made by `load`.
@@ -68,6 +78,7 @@ def accentuate(
         alpha: the length α of a step, in units of the pixel space's L2 norm.
         eps: the farthest ε from the start, in the same units; None sets no bound.
         clip: to [-1, 1] after "each" step, after the "last" only, or "none".
+        temperature: as for `Explainer.__call__`.
         progress: called with 1, 2, … `steps` as each step is done.
 
     Raises:
@@ -84,12 +95,39 @@ def accentuate(
 
     pre = explainer.metadata.preprocessing
     batch, _ = as_batch(images, pre, explainer.backend.signature.dtype)
-    explanation = explainer(batch, targets)
+    explanation = explainer(batch, targets, temperature)
     if explanation.targets.size != len(explanation):
         raise InputError("feature accentuation takes one target per image")
-    fixed, before = explanation.targets, explanation.target_probabilities
+    fixed = explanation.targets
+    signature = explainer.backend.signature
+    ascend = _on_device if signature.step and signature.batch is None else _on_host
+    climbed = ascend(explainer, batch, fixed, temperature, steps, alpha, eps, clip, progress)
+    after = explainer(climbed, fixed, temperature)
+    return Accentuation(
+        _to_pixels(batch, pre),
+        _to_pixels(climbed, pre),
+        fixed.reshape(-1),
+        explanation.target_probabilities.reshape(-1),
+        after.target_probabilities.reshape(-1),
+    )
+
+
+def _on_host(
+    explainer: Explainer,
+    batch: NDArray[Any],
+    targets: NDArray[np.int64],
+    temperature: float | None,
+    steps: int,
+    alpha: float,
+    eps: float | None,
+    clip: str,
+    progress: Callable[[int], None] | None,
+) -> NDArray[Any]:
+    """The ascent by the graph's pullback and numpy."""
+    pre = explainer.metadata.preprocessing
     start = x = _to_pixels(batch, pre)
     for step in range(1, steps + 1):
+        explanation = explainer(batch, targets, temperature)
         g = explanation.pullback.reshape(x.shape) / (2 * _per_channel(pre.std, x))
         displacement = x + alpha * g / _nonzero(_norm(g)) - start
         if eps is not None:
@@ -97,11 +135,44 @@ def accentuate(
         x = start + displacement
         if clip == "each" or (clip == "last" and step == steps):
             x = x.clip(-1, 1)
-        explanation = explainer(_from_pixels(x, pre), fixed)
+        batch = _from_pixels(x, pre)
         if progress:
             progress(step)
-    after = explanation.target_probabilities
-    return Accentuation(start, x, fixed.reshape(-1), before.reshape(-1), after.reshape(-1))
+    return batch
+
+
+def _on_device(
+    explainer: Explainer,
+    batch: NDArray[Any],
+    targets: NDArray[np.int64],
+    temperature: float | None,
+    steps: int,
+    alpha: float,
+    eps: float | None,
+    clip: str,
+    progress: Callable[[int], None] | None,
+) -> NDArray[Any]:
+    """The ascent by a graph exported with its step: the images stay on the device between steps."""
+
+    def scalar(value: float) -> NDArray[Any]:
+        return np.array(value, batch.dtype)
+
+    def climb(x: NDArray[Any], times: int, limit: float, done: int) -> NDArray[Any]:
+        inputs = common | {IMAGE: x, LIMIT: scalar(limit)}
+        count = None if progress is None else lambda run: progress(done + run)
+        return explainer.backend.iterate(inputs, NEXT_IMAGE, IMAGE, times, count)
+
+    common = {
+        ORIGIN: batch,
+        TARGET: targets,
+        ALPHA: scalar(alpha),
+        EPS: scalar(math.inf if eps is None else eps),
+        **explainer.temperature_input(temperature),
+    }
+    if clip != "last":
+        return climb(batch, steps, 1.0 if clip == "each" else math.inf, 0)
+    unclipped = climb(batch, steps - 1, math.inf, 0) if steps > 1 else batch
+    return climb(unclipped, 1, 1.0, steps - 1)
 
 
 def _norm(x: NDArray[Any]) -> NDArray[Any]:

@@ -39,6 +39,24 @@ class Backend(Protocol):
         """
         ...
 
+    def iterate(
+        self,
+        inputs: Mapping[str, NDArray[Any]],
+        output: str,
+        into: str,
+        times: int,
+        progress: Callable[[int], None] | None = None,
+    ) -> NDArray[Any]:
+        """Run `times` times, each with `output` of the run before as the input `into`.
+
+        What goes from run to run stays on the device; the last `output` is returned. `progress`
+        is called with 1, 2, … `times`.
+
+        Raises:
+            BackendError: the runtime failed; the backend can be used again.
+        """
+        ...
+
 
 class OnnxRuntimeCPU:
     """ONNX Runtime's CPU provider.
@@ -79,6 +97,32 @@ class OnnxRuntimeCPU:
             return dict(zip(names, self._session.run(names, dict(inputs)), strict=True))
         except Exception as error:
             raise BackendError(f"ONNX Runtime failed: {error}") from error
+
+    def iterate(
+        self,
+        inputs: Mapping[str, NDArray[Any]],
+        output: str,
+        into: str,
+        times: int,
+        progress: Callable[[int], None] | None = None,
+    ) -> NDArray[Any]:
+        try:
+            binding = self._session.io_binding()
+            values = {n: onnxruntime.OrtValue.ortvalue_from_numpy(a) for n, a in inputs.items()}
+            for name, value in values.items():
+                binding.bind_ortvalue_input(name, value)
+            for run in range(times):
+                binding.clear_binding_outputs()
+                binding.bind_output(output, self.device.lower())
+                self._session.run_with_iobinding(binding)
+                (carried,) = binding.get_outputs()
+                binding.bind_ortvalue_input(into, carried)
+                if progress:
+                    progress(run + 1)
+            result: NDArray[Any] = carried.numpy()
+        except Exception as error:
+            raise BackendError(f"ONNX Runtime failed: {error}") from error
+        return result
 
 
 _BACKENDS: dict[str, Callable[[Path, int | None], Backend]] = {"cpu": OnnxRuntimeCPU}

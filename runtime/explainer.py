@@ -11,7 +11,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxplain.contract import IMAGE, LOGITS, PULLBACK, TARGET, TEMPERATURE, Metadata
+from onnxplain.contract import (
+    ALPHA,
+    EPS,
+    IMAGE,
+    LIMIT,
+    LOGITS,
+    ORIGIN,
+    PULLBACK,
+    TARGET,
+    TEMPERATURE,
+    Metadata,
+)
 from onnxplain.errors import InputError
 from onnxplain.runtime.backends import Backend, open_backend
 from onnxplain.runtime.batches import Picture, as_batch
@@ -84,7 +95,11 @@ class Explainer:
         batch, photographs = as_batch(images, self.metadata.preprocessing, signature.dtype)
         wanted = as_indices(targets, len(batch), signature.classes, self.labels, self.multi_target)
         inputs = {IMAGE: batch, TARGET: wanted}
-        constants = self._temperature(temperature)
+        constants = self.temperature_input(temperature)
+        if signature.step:  # a step of length 0
+            inputs[ORIGIN] = batch
+            zero, inf = np.zeros((), signature.dtype), np.array(np.inf, signature.dtype)
+            constants |= {ALPHA: zero, EPS: inf, LIMIT: inf}
         size = self._batch_size(batch_size)
         runs = [
             self._run(
@@ -126,8 +141,12 @@ class Explainer:
             raise InputError(f"a batch has at least one image, not {wanted}")
         return wanted
 
-    def _temperature(self, wanted: float | None) -> dict[str, NDArray[Any]]:
-        """The graph's `temperature` input, if it has one."""
+    def temperature_input(self, wanted: float | None) -> dict[str, NDArray[Any]]:
+        """The graph's `temperature` input, by name, if it has one.
+
+        Raises:
+            InputError: a temperature that is not above 0, or for a graph with its own.
+        """
         signature = self.backend.signature
         if not signature.live_temperature:
             if wanted is not None:

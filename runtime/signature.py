@@ -9,7 +9,16 @@ from typing import Any
 import numpy as np
 import onnxruntime
 
-from onnxplain.contract import IMAGE, LOGITS, PULLBACK, TARGET, TEMPERATURE, Metadata
+from onnxplain.contract import (
+    ACCENTUATED,
+    IMAGE,
+    LOGITS,
+    NEXT_IMAGE,
+    PULLBACK,
+    TARGET,
+    TEMPERATURE,
+    Metadata,
+)
 from onnxplain.errors import BackendError
 
 _DTYPES: dict[str, np.dtype[Any]] = {
@@ -29,6 +38,7 @@ class Signature:
     classes: int
     multi_target: bool
     live_temperature: bool
+    step: bool
 
     @classmethod
     def of(cls, session: onnxruntime.InferenceSession) -> Signature:
@@ -40,6 +50,11 @@ class Signature:
         metadata = Metadata.from_props(session.get_modelmeta().custom_metadata_map)
         inputs = {node.name: node for node in session.get_inputs()}
         outputs = {node.name: node for node in session.get_outputs()}
+        if ACCENTUATED in outputs:
+            raise BackendError(
+                "the graph was exported with --unroll: it accentuates in one call of any ONNX "
+                "runtime, and has no pullback to explain with"
+            )
         _require((IMAGE, TARGET), inputs, "input")
         _require((LOGITS, PULLBACK), outputs, "output")
         image, logits = inputs[IMAGE], outputs[LOGITS].shape
@@ -57,6 +72,7 @@ class Signature:
             classes=logits[1],
             multi_target=len(inputs[TARGET].shape) == 2,
             live_temperature=TEMPERATURE in inputs,
+            step=NEXT_IMAGE in outputs,
         )
 
 

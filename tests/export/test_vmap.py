@@ -13,6 +13,7 @@ from onnxscript import OpBuilder
 from onnxplain.errors import SourceError
 from onnxplain.export import METHODS, VJPS, pull_back
 from onnxplain.export.pipeline import add_pullback
+from onnxplain.export.tensors import integers
 from onnxplain.export.vmap import vmap
 
 from .vjps.check import builder_of, close, finished, forward_model, initializer, runtime
@@ -148,20 +149,153 @@ def test_the_forward_pass_is_not_repeated():
         assert count(several, *ops) == count(one, *ops) > 0
 
 
-def mapped(build: Callable[..., ir.Value], *shapes: list[int], which: int = 1) -> onnx.ModelProto:
-    """`build` of the inputs, the first `which` of them with the axis K before all others."""
-    model = forward_model(lambda op, *xs: [op.Identity(x) for x in xs], [])
+# Rule by rule. Each is given a shape for every input; the first `mapped` of them get the axis K.
+
+
+def vmapped(build: Callable[..., ir.Value], *shapes: list[int], mapped: int = 1) -> None:
+    """`vmap` of the nodes that `build` makes equals running them K times."""
+    model = forward_model(lambda op: [], [])
     op = builder_of(model)
-    inputs = [op.builder.input(f"x{i}", ir.DataType.DOUBLE, shape) for i, shape in enumerate(shapes)]
+    inputs = [op.builder.input(f"x{i}", ir.DataType.DOUBLE, s) for i, s in enumerate(shapes)]
     several = [
-        op.builder.input(f"several{i}", ir.DataType.DOUBLE, ["K", *shape])
-        for i, shape in enumerate(shapes[:which])
+        op.builder.input(f"several{i}", ir.DataType.DOUBLE, ["K", *shapes[i]])
+        for i in range(mapped)
     ]
-    start = len(model.graph)
+    before = len(model.graph)
     y = build(op, *inputs)
-    nodes = list(model.graph)[start:]
+    nodes = list(model.graph)[before:]
     K = op.Shape(several[0], start=0, end=1)
     found = vmap(op, nodes, dict(zip(inputs, several, strict=False)), K)[y]
-    assert y.shape is not None
     model.graph.outputs[:] = [op.Identity(y), op.Identity(found)]
-    return finished(model)
+    proto = finished(model)
+
+    rng = np.random.default_rng(0)
+    xs = {f"x{i}": rng.normal(size=shape) for i, shape in enumerate(shapes)}
+    stacked = {f"several{i}": rng.normal(size=[3, *shapes[i]]) for i in range(mapped)}
+    _, result = evaluate(proto, xs | stacked)
+    for k in range(3):
+        changed = {f"x{i}": stacked[f"several{i}"][k] for i in range(mapped)}
+        expected, _ = evaluate(proto, xs | changed | stacked)
+        np.testing.assert_allclose(result[k], expected, atol=1e-12)
+
+
+@pytest.mark.parametrize("mapped", [1, 2])
+@pytest.mark.parametrize(
+    ("a", "b"), [([2, 3], [2, 3]), ([3], [2, 3]), ([2, 3], [3]), ([], [2, 3]), ([2, 1], [4, 1, 3])]
+)
+def test_operands_of_any_ranks_still_broadcast(a: list[int], b: list[int], mapped: int):
+    vmapped(lambda op, x, y: op.Sub(x, y), a, b, mapped=mapped)
+    vmapped(lambda op, x, y: op.Where(op.Greater(x, 0.0), y, x), a, b, mapped=mapped)
+
+
+@pytest.mark.parametrize("mapped", [1, 2])
+@pytest.mark.parametrize(("a", "b"), [([2, 3], [3, 4]), ([2, 3], [5, 3, 4]), ([5, 2, 3], [3, 4])])
+def test_matrix_products(a: list[int], b: list[int], mapped: int):
+    vmapped(lambda op, x, y: op.MatMul(x, y), a, b, mapped=mapped)
+    vmapped(lambda op, y, x: op.MatMul(x, y), b, a, mapped=mapped)
+
+
+def test_a_vector_times_a_matrix():
+    vmapped(lambda op, x, y: op.MatMul(x, y), [3], [3, 4])
+    vmapped(lambda op, y, x: op.MatMul(x, y), [3, 4], [3])
+
+
+def test_a_vector_times_a_stack_of_matrices_is_refused_not_wrong():
+    for build in (lambda op, x, y: op.MatMul(x, y), lambda op, x, y: op.MatMul(y, x)):
+        with pytest.raises(SourceError, match="unsqueeze"):
+            vmapped(build, [3], [2, 3, 3])
+
+
+@pytest.mark.parametrize("ta", [0, 1])
+@pytest.mark.parametrize("tb", [0, 1])
+@pytest.mark.parametrize("mapped", [1, 2])
+def test_gemm_with_either_operand_mapped(ta: int, tb: int, mapped: int):
+    a, b = [[3, 2], [2, 3]][1 - ta], [[4, 3], [3, 4]][1 - tb]
+    attributes = {"transA": ta, "transB": tb, "alpha": 0.5}
+    vmapped(lambda op, x, y: op.Gemm(x, y, **attributes), a, b, mapped=mapped)
+    if mapped == 1:
+        vmapped(lambda op, y, x: op.Gemm(x, y, **attributes), b, a, mapped=mapped)
+
+
+@pytest.mark.parametrize(
+    ("given", "shape"),
+    [
+        ([4, 3, 4], [0, -1]),
+        ([4, 3, 4], [0, 0, 2, 2]),
+        ([4, 3, 4], [-1]),
+        ([4, 3, 4], [2, 2, 0, 3]),
+        ([12, 4], [12, 0]),
+        ([1, 1], []),
+    ],
+)
+def test_reshape_copies_the_sizes_that_it_copied(given: list[int], shape: list[int]):
+    """A 0 stands for the size at its own place, which the new axis moves by one."""
+    vmapped(lambda op, x: op.Reshape(x, integers(op, np.array(shape))), given)
+
+
+def test_reshape_to_a_shape_computed_from_another_value():
+    vmapped(lambda op, x, y: op.Reshape(x, op.Shape(y)), [4, 3], [2, 6])
+
+
+@pytest.mark.parametrize("axis", [0, 1, -1])
+def test_operators_with_an_axis(axis: int):
+    vmapped(lambda op, x, y: op.Concat(y, x, y, axis=axis), [2, 4], [2, 4])
+    vmapped(lambda op, x, y: op.Concat(x, y, axis=axis), [2, 4], [2, 4], mapped=2)
+    vmapped(lambda op, x: op.Gather(x, [1, 0, 1], axis=axis), [2, 4])
+    vmapped(lambda op, x: op.Gather(x, 1, axis=axis), [2, 4])
+    vmapped(lambda op, x: op.Split(x, [1, 3], axis=axis, _outputs=2)[1], [4, 4])
+    vmapped(lambda op, x: op.Split(x, axis=axis, num_outputs=2, _outputs=2)[0], [4, 4])
+
+
+@pytest.mark.parametrize("axes", [[0], [1, 2], [-1], [-3, 2]])
+def test_operators_with_axes(axes: list[int]):
+    for reduce in ("ReduceSum", "ReduceMean", "ReduceMax"):
+        vmapped(lambda op, x, r=reduce: getattr(op, r)(x, axes), [2, 3, 4])
+        vmapped(lambda op, x, r=reduce: getattr(op, r)(x, axes, keepdims=0), [2, 3, 4])
+    vmapped(lambda op, x: op.Unsqueeze(x, axes), [2, 3])
+    vmapped(lambda op, x: op.Squeeze(x, axes), [1, 1, 1])
+    n = len(axes)
+    vmapped(lambda op, x: op.Slice(x, [1] * n, [9] * n, axes), [2, 3, 4])
+    vmapped(lambda op, x: op.Slice(x, [-1] * n, [-9] * n, axes, [-1] * n), [2, 3, 4])
+    vmapped(lambda op, x: op.Pad(x, [1] * n + [2] * n, None, axes), [2, 3, 4])
+
+
+def test_operators_with_no_axes_given_keep_to_the_axes_they_had():
+    vmapped(lambda op, x: op.ReduceSum(x, keepdims=0), [2, 3])
+    vmapped(lambda op, x: op.ReduceSum(x, noop_with_empty_axes=1), [2, 3])
+    vmapped(lambda op, x: op.Squeeze(x), [1, 3, 1])
+    vmapped(lambda op, x: op.Slice(x, [1], [2]), [2, 3])
+    vmapped(lambda op, x: op.Pad(x, [1, 0, 0, 1]), [2, 3])
+    vmapped(lambda op, x: op.Transpose(x), [2, 3])
+
+
+def test_operators_with_channels():
+    vmapped(lambda op, x, w: op.Conv(x, w, pads=[1] * 4), [2, 3, 4, 4], [5, 3, 3, 3])
+    vmapped(lambda op, x, w: op.ConvTranspose(x, w, strides=[2, 2]), [2, 3, 4, 4], [3, 5, 2, 2])
+    vmapped(lambda op, x: op.SpaceToDepth(x, blocksize=2), [2, 3, 4, 4])
+    vmapped(lambda op, x: op.Expand(x, [2, 1, 4]), [3, 1])
+
+
+def test_a_cast_to_the_dtype_of_a_mapped_value():
+    vmapped(lambda op, x, y: op.CastLike(y, x), [2], [3])
+    vmapped(lambda op, x, y: op.Mul(x, op.CastLike(y, x)), [2, 3], [3])
+    vmapped(lambda op, x, y: op.CastLike(x, y), [2], [3], mapped=2)
+
+
+def test_what_does_not_depend_on_a_seed_is_not_repeated():
+    model = forward_model(lambda op, x: [op.Exp(x)], [["batch", 3]])
+    op = builder_of(model)
+    (y,) = model.graph.outputs
+    g = op.builder.input("g", ir.DataType.DOUBLE, ["batch", 3])
+    several = op.builder.input("several", ir.DataType.DOUBLE, ["K", "batch", 3])
+    before = len(model.graph)
+    pull_back(op, {y: g}, model.graph.inputs[:1], VJPS)
+    nodes = list(model.graph)[before:]
+    found = vmap(op, nodes, {g: several}, op.Shape(several, start=0, end=1))
+    assert set(found) == {g, *(node.outputs[0] for node in nodes)}
+    assert y not in found
+
+
+def test_an_operator_without_a_batching_rule_is_an_error_that_names_it():
+    with pytest.raises(SourceError, match=r"no batching rule for operator Det .*export with one"):
+        vmapped(lambda op, x: op.Det(x), [2, 2])

@@ -1,0 +1,60 @@
+// From a photograph to the network's input, as onnxplain.runtime.batches does it: the shorter side
+// to `resize`, the centre, scaled to [0, 1], normalised. `pre` is model.json's "preprocessing".
+
+import { resampleColumns, resampleRows, taps } from './resample.js';
+
+const STRIP = 256; // rows decoded at a time: a phone cannot hold a large photograph's pixels twice
+
+/**
+ * What the network sees of a picture.
+ *
+ * @param picture {width, height, rows(top, count)}: the RGBA pixels of some of its rows
+ * @returns RGB pixels, pre.width × pre.height; black where the picture is smaller than that
+ */
+export function crop(picture, pre) {
+  const shorter = Math.min(picture.width, picture.height);
+  const [width, height] = [picture.width, picture.height].map((side) =>
+    Math.floor((pre.resize * side) / shorter),
+  );
+  const { interpolation } = pre;
+  const left = offset(width - pre.width);
+  const top = offset(height - pre.height);
+  const columns = taps(picture.width, width, left, pre.width, interpolation);
+  const rows = taps(picture.height, height, top, pre.height, interpolation);
+
+  const used = rows.filter(({ weights }) => weights.length);
+  const first = used[0].start;
+  const end = used.at(-1).start + used.at(-1).weights.length;
+  const narrow = new Uint8ClampedArray(3 * pre.width * (end - first));
+  for (let y = first; y < end; y += STRIP) {
+    const strip = picture.rows(y, Math.min(STRIP, end - y));
+    narrow.set(resampleRows(strip, picture.width, columns), 3 * pre.width * (y - first));
+  }
+  return resampleColumns(narrow, pre.width, rows, first);
+}
+
+/** Where a centre crop begins, as torchvision rounds it: half to even, but padding toward 0. */
+function offset(surplus) {
+  if (surplus <= 0) return Math.trunc(surplus / 2);
+  const half = Math.floor(surplus / 2);
+  return surplus % 2 ? half + (half % 2) : half;
+}
+
+/** The network's input, [C,H,W], of RGB pixels; a network of one channel gets the luminance. */
+export function normalise(rgb, pre) {
+  const plane = pre.width * pre.height;
+  const x = new Float32Array(pre.mean.length * plane);
+  pre.mean.forEach((mean, c) => {
+    for (let i = 0; i < plane; i++) {
+      const value = pre.mean.length === 1 ? luminance(rgb, 3 * i) : rgb[3 * i + c];
+      // Rounded to float32 at each step, as numpy does.
+      const centred = Math.fround(Math.fround(value / 255) - Math.fround(mean));
+      x[c * plane + i] = centred / Math.fround(pre.std[c]);
+    }
+  });
+  return x;
+}
+
+function luminance(rgb, i) {
+  return (rgb[i] * 19595 + rgb[i + 1] * 38470 + rgb[i + 2] * 7471 + 0x8000) >> 16;
+}

@@ -1,0 +1,170 @@
+// What takes long, off the page's thread: reading photographs and running the explain graph.
+
+import { crop, normalise } from './preprocess.js';
+
+const AGREEMENT = 0.999; // the least cosine between WebGPU's pullback and WASM's
+
+// Two builds of ONNX Runtime: the one with WebGPU is twice as large, so it is fetched only to be used.
+const BUILDS = {
+  webgpu: { script: 'ort.webgpu.bundle.min.mjs', wasm: 'ort-wasm-simd-threaded.asyncify.wasm' },
+  wasm: { script: 'ort.wasm.bundle.min.mjs', wasm: 'ort-wasm-simd-threaded.wasm' },
+};
+
+let ort, model, session;
+let running = Promise.resolve(); // a session runs one thing at a time
+
+/** Fetch and open the runtime and the graph. Returns where it will run, for people. */
+async function load(description) {
+  model = description;
+  const device = (await hasGpu()) ? 'webgpu' : 'wasm';
+  const build = BUILDS[device];
+  const sizes = [model.bytes[build.wasm], model.bytes['model.onnx']];
+  const report = counter(sizes[0] + sizes[1]);
+  const [wasm, graph] = await Promise.all([
+    download(`ort/${build.wasm}`, report),
+    download('model.onnx', report),
+  ]);
+  ort = await import(`./ort/${build.script}`);
+  ort.env.wasm.wasmBinary = wasm;
+  ort.env.wasm.numThreads = self.crossOriginIsolated ? Math.min(4, navigator.hardwareConcurrency) : 1;
+  session = await ort.InferenceSession.create(graph, { executionProviders: ['wasm'] });
+  if (device === 'webgpu' && (await moveToGpu(graph))) return 'WebGPU';
+  const threads = ort.env.wasm.numThreads;
+  return `WebAssembly, ${threads} thread${threads > 1 ? 's' : ''}`;
+}
+
+async function hasGpu() {
+  try {
+    const adapter = await navigator.gpu?.requestAdapter();
+    return Boolean(adapter) && !adapter.info?.isFallbackAdapter; // that one is software: slower
+  } catch {
+    return false;
+  }
+}
+
+/** Drivers differ, and a wrong picture looks like any other: use the GPU only if it agrees. */
+async function moveToGpu(graph) {
+  const onCpu = session;
+  try {
+    const size = model.preprocessing.mean.length * pixels();
+    const probe = Float32Array.from({ length: size }, (_, i) => Math.sin(i * i));
+    const expected = await run(probe, -1, model.parameters.temperature);
+    session = await ort.InferenceSession.create(graph, { executionProviders: ['webgpu'] });
+    const found = await run(probe, -1, model.parameters.temperature);
+    if (cosine(expected.pullback, found.pullback) >= AGREEMENT) {
+      await onCpu.release();
+      return true;
+    }
+  } catch (error) {
+    console.warn('WebGPU cannot run this graph:', error);
+  }
+  session = onCpu;
+  return false;
+}
+
+function cosine(a, b) {
+  const dot = (x, y) => x.reduce((sum, value, i) => sum + value * y[i], 0);
+  return dot(a, b) / Math.sqrt(dot(a, a) * dot(b, b));
+}
+
+function counter(total) {
+  let received = 0;
+  return (bytes) => postMessage({ progress: [(received += bytes), total] });
+}
+
+async function download(address, report) {
+  const response = await fetch(address);
+  if (!response.ok) throw new Error(`The server has no ${address} (${response.status}).`);
+  const counted = new TransformStream({
+    transform(chunk, controller) {
+      report(chunk.length);
+      controller.enqueue(chunk);
+    },
+  });
+  return new Response(response.body.pipeThrough(counted)).arrayBuffer();
+}
+
+/** What the network sees of an image file: {photograph, RGB pixels; x, the network's input}. */
+async function open(file, pre) {
+  const bitmap = await decode(file);
+  const { width, height } = bitmap;
+  const rows = (top, count) => {
+    const canvas = new OffscreenCanvas(width, count);
+    const context = canvas.getContext('2d', { willReadFrequently: true });
+    context.fillStyle = 'white'; // what is transparent is seen on white
+    context.fillRect(0, 0, width, count);
+    context.drawImage(bitmap, 0, -top);
+    return context.getImageData(0, 0, width, count).data;
+  };
+  const photograph = crop({ width, height, rows }, pre);
+  bitmap.close();
+  return { photograph, x: normalise(photograph, pre) };
+}
+
+async function decode(file) {
+  try {
+    // The file's own pixel values, as Pillow reads them: turned as the camera was held, but not
+    // converted from its colour profile.
+    return await createImageBitmap(file, {
+      imageOrientation: 'from-image',
+      colorSpaceConversion: 'none',
+    });
+  } catch {
+    throw new Error(`“${file.name}” is not an image that this browser can read.`);
+  }
+}
+
+/** Run the graph on one input, [C,H,W]: {logits, pullback [C,H,W], seconds}. */
+function explain(x, target, temperature) {
+  const result = running.then(() => run(x, target, temperature));
+  running = result.catch(() => {});
+  return result;
+}
+
+async function run(x, target, temperature) {
+  const { height, width, mean, layout } = model.preprocessing;
+  const last = layout === 'NHWC';
+  const count = model.batch ?? 1; // a graph of a fixed batch gets the same image in every place
+  const image = new Float32Array(count * x.length);
+  const one = last ? transpose(x, mean.length, pixels()) : x;
+  for (let n = 0; n < count; n++) image.set(one, n * x.length);
+  const size = last ? [height, width, mean.length] : [mean.length, height, width];
+  const targets = new BigInt64Array(count).fill(BigInt(target));
+  const inputs = {
+    image: new ort.Tensor('float32', image, [count, ...size]),
+    target: new ort.Tensor('int64', targets, model.multi_target ? [count, 1] : [count]),
+  };
+  if (model.live_temperature) {
+    inputs.temperature = new ort.Tensor('float32', [temperature], []);
+  }
+  const began = performance.now();
+  const { logits, pullback } = await session.run(inputs);
+  const seconds = (performance.now() - began) / 1000;
+  const gradient = pullback.data.slice(0, x.length);
+  return {
+    logits: logits.data.slice(0, model.classes),
+    pullback: last ? transpose(gradient, pixels(), mean.length) : gradient,
+    seconds,
+  };
+}
+
+function pixels() {
+  return model.preprocessing.height * model.preprocessing.width;
+}
+
+/** A matrix of `rows` rows, flat, turned. */
+function transpose(values, rows, columns) {
+  const out = new Float32Array(values.length);
+  values.forEach((value, i) => (out[(i % columns) * rows + Math.floor(i / columns)] = value));
+  return out;
+}
+
+const functions = { load, open, explain };
+
+self.onmessage = async ({ data: { id, name, args } }) => {
+  try {
+    postMessage({ id, result: await functions[name](...args) });
+  } catch (error) {
+    postMessage({ id, error: error.message ?? String(error) });
+  }
+};
