@@ -14,7 +14,13 @@ from typing import Any
 
 from onnxplain.errors import BackendError
 
-IMAGE, TARGET, TEMPERATURE, LOGITS, PULLBACK = "image", "target", "temperature", "logits", "pullback"
+IMAGE, TARGET, TEMPERATURE, LOGITS, PULLBACK = (
+    "image",
+    "target",
+    "temperature",
+    "logits",
+    "pullback",
+)
 """Inputs and outputs of every explain graph (`temperature` only of a live one)."""
 
 ORIGIN, ALPHA, EPS, LIMIT, NEXT_IMAGE = "origin", "alpha", "eps", "limit", "next_image"

@@ -38,6 +38,7 @@ class Accentuation:
         targets: the class indices, int64 [N], none negative.
         before: the targets' probabilities at the start, [N].
         after: the same at the end.
+        gain: by how much the targets' logits rose, [N].
     """
 
     start: NDArray[Any]
@@ -45,6 +46,7 @@ class Accentuation:
     targets: NDArray[np.int64]
     before: NDArray[Any]
     after: NDArray[Any]
+    gain: NDArray[Any]
 
     @property
     def difference(self) -> NDArray[Any]:
@@ -109,6 +111,7 @@ def accentuate(
         fixed.reshape(-1),
         explanation.target_probabilities.reshape(-1),
         after.target_probabilities.reshape(-1),
+        (after.target_logits - explanation.target_logits).reshape(-1),
     )
 
 

@@ -61,9 +61,16 @@ class Explanation:
     @property
     def target_probabilities(self) -> NDArray[Any]:
         """The targets' probabilities, [N] or [N,K]."""
+        return self._of_targets(self.probabilities)
+
+    @property
+    def target_logits(self) -> NDArray[Any]:
+        """The targets' logits, [N] or [N,K]."""
+        return self._of_targets(self.logits)
+
+    def _of_targets(self, per_class: NDArray[Any]) -> NDArray[Any]:
         columns = self.targets.reshape(len(self), -1)
-        chosen = np.take_along_axis(self.probabilities, columns, axis=1)
-        return chosen.reshape(self.targets.shape)
+        return np.take_along_axis(per_class, columns, axis=1).reshape(self.targets.shape)
 
     @property
     def names(self) -> list[Any]:

@@ -6,6 +6,7 @@ import base64
 import html
 import io
 import math
+from collections.abc import Iterable
 from string import Template
 
 from PIL import Image
@@ -29,7 +30,7 @@ def fill(template: Template, **values: object) -> Markup:
     )
 
 
-def join(parts: list[Markup]) -> Markup:
+def join(parts: Iterable[Markup]) -> Markup:
     return Markup("\n".join(parts))
 
 

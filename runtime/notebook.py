@@ -28,14 +28,15 @@ $rows
 $more""")
 _HEADINGS = Markup("<th>pullback</th><th>heatmap</th>")
 _ROW = Template("""<tr>
-<td>$photograph</td>
-<td style="text-align: left; white-space: nowrap">$predictions</td>
+<td style="vertical-align: top">$photograph</td>
+<td style="vertical-align: top; text-align: left; white-space: nowrap">$predictions</td>
 $pictures
 </tr>""")
-_PREDICTION = Template("<div>$probability&ensp;$name</div>")
+_PREDICTION = Template("<div>$probability $name</div>")
 _PICTURE = Template('<img src="$uri" alt="$what" title="$what" width="160">')
-_PAIR = Template("""<td>$pullback<div style="text-align: center">$target</div></td>
-<td>$heatmap<div style="text-align: center">$probability</div></td>""")
+_PAIR = Template("""\
+<td style="vertical-align: top; text-align: center">$pullback<div>$target</div></td>
+<td style="vertical-align: top; text-align: center">$heatmap<div>$probability</div></td>""")
 _MORE = Template("<p>$counts not shown</p>")
 
 
@@ -45,9 +46,9 @@ def table(explanation: Explanation) -> str:
     At most 8 images, 3 targets of each and 224 pixels a side; says how many more there are.
     """
     shown = _first(explanation)
-    heights, widths = shown.photographs.shape[1:3]
+    height, width = shown.photographs.shape[1:3]
     pullbacks = shown.pullback.reshape(len(shown), -1, *shown.pullback.shape[-3:])
-    heatmaps = shown.heatmap().reshape(len(shown), -1, heights, widths)
+    heatmaps = shown.heatmap().reshape(len(shown), -1, height, width)
     names = np.array(shown.names).reshape(len(shown), -1)
     probabilities = shown.target_probabilities.reshape(len(shown), -1)
     rows = []
@@ -63,7 +64,7 @@ def table(explanation: Explanation) -> str:
             )
             for k, name in enumerate(names[i])
         ]
-        predictions = [fill(_PREDICTION, probability=f"{p:.1%}", name=name) for name, p in ranked]
+        predictions = [fill(_PREDICTION, probability=_aligned(p), name=name) for name, p in ranked]
         rows.append(
             fill(
                 _ROW,
@@ -95,10 +96,17 @@ def _first(explanation: Explanation) -> Explanation:
 
 
 def _more(explanation: Explanation, shown: Explanation) -> Markup:
-    images = len(explanation) - len(shown)
-    targets = sum(explanation.targets.shape[1:]) - sum(shown.targets.shape[1:])
-    counts = [f"{images} more images"] * (images > 0) + [f"{targets} more targets"] * (targets > 0)
+    kinds = {
+        "image": len(explanation) - len(shown),
+        "target": sum(explanation.targets.shape[1:]) - sum(shown.targets.shape[1:]),
+    }
+    counts = [f"{n} more {kind}{'s' * (n > 1)}" for kind, n in kinds.items() if n > 0]
     return fill(_MORE, counts=" and ".join(counts)) if counts else Markup()
+
+
+def _aligned(probability: float) -> str:
+    """As wide as "100.0%", with spaces as wide as a digit."""
+    return f"{probability:6.1%}".replace(" ", "\N{FIGURE SPACE}")
 
 
 def _picture(picture: Image.Image, what: str) -> Markup:

@@ -92,7 +92,7 @@ def write_report(
 
     Args:
         explainer: made by `load`.
-        images: files, in the order of the page; `find_images` finds them.
+        images: files; `find_images` finds them. The page begins sorted by their names.
         path: the .html file to write; an existing one is replaced.
         targets_per_image: explain so many classes, from the top of the ranking.
         steps: of the accentuation, at least 1.
@@ -225,17 +225,18 @@ def _replacing(path: Path) -> Iterator[TextIO]:
     Raises:
         InputError: the path cannot be written.
     """
-    if not path.parent.is_dir():
-        raise InputError(f"cannot write '{path}': there is no folder '{path.parent}'")
-    if path.is_dir():
-        raise InputError(f"cannot write '{path}': it is a folder")
-    beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
-        # A file name that is not text, which POSIX allows, is shown with question marks.
-        with open(beside, "w", encoding="utf-8", errors="replace") as file:
-            yield file
-        beside.replace(path)
+        if not path.parent.is_dir():
+            raise InputError(f"cannot write '{path}': there is no folder '{path.parent}'")
+        if path.is_dir():
+            raise InputError(f"cannot write '{path}': it is a folder")
+        beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+        try:
+            # A file name that is not text, which POSIX allows, is shown with question marks.
+            with open(beside, "w", encoding="utf-8", errors="replace") as file:
+                yield file
+            beside.replace(path)
+        finally:
+            beside.unlink(missing_ok=True)
     except OSError as error:
         raise InputError(f"cannot write '{path}': {error.strerror}") from error
-    finally:
-        beside.unlink(missing_ok=True)

@@ -5,19 +5,17 @@ const ONE = 2 ** 22; // weights are whole multiples of 1 / ONE, as in Pillow
 
 const sinc = (x) => (x === 0 ? 1 : Math.sin(Math.PI * x) / (Math.PI * x));
 
-// At a distance x ≥ 0, in pixels of the smaller of the two pictures.
+// The weight at a distance x from the centre, |x| ≤ support, before it is stretched.
 const FILTERS = {
-  box: { support: 0.5, at: (x) => (x <= 0.5 ? 1 : 0) },
-  bilinear: { support: 1, at: (x) => Math.max(0, 1 - x) },
-  hamming: { support: 1, at: (x) => (x < 1 ? sinc(x) * (0.54 + 0.46 * Math.cos(Math.PI * x)) : 0) },
-  bicubic: { support: 2, at: cubic },
-  lanczos: { support: 3, at: (x) => (x < 3 ? sinc(x) * sinc(x / 3) : 0) },
+  box: { support: 0.5, at: (x) => (x > -0.5 && x <= 0.5 ? 1 : 0) },
+  bilinear: { support: 1, at: (x) => Math.max(0, 1 - Math.abs(x)) },
+  hamming: { support: 1, at: (x) => sinc(x) * (0.54 + 0.46 * Math.cos(Math.PI * x)) },
+  bicubic: { support: 2, at: (x) => cubic(Math.abs(x)) },
+  lanczos: { support: 3, at: (x) => sinc(x) * sinc(x / 3) },
 };
 
 function cubic(x) {
-  if (x < 1) return (1.5 * x - 2.5) * x * x + 1;
-  if (x < 2) return -0.5 * (((x - 5) * x + 8) * x - 4);
-  return 0;
+  return x < 1 ? (1.5 * x - 2.5) * x * x + 1 : -0.5 * (((x - 5) * x + 8) * x - 4);
 }
 
 /**
@@ -51,7 +49,8 @@ function filtered(at, size, newSize, filter) {
   const end = Math.min(size, Math.trunc(centre + reach + 0.5));
   const weights = [];
   for (let x = start; x < end; x++) {
-    weights.push(filter.at(Math.abs((x - centre + 0.5) * (1 / stretch))));
+    const distance = (x - centre + 0.5) / stretch;
+    weights.push(Math.abs(distance) <= filter.support ? filter.at(distance) : 0);
   }
   const sum = weights.reduce((a, b) => a + b, 0);
   return { start, weights: weights.map((w) => whole((w / sum) * ONE)) };

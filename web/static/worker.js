@@ -25,6 +25,7 @@ async function load(description) {
     download('model.onnx', report),
   ]);
   ort = await import(`./ort/${build.script}`);
+  ort.env.logLevel = 'error';
   ort.env.wasm.wasmBinary = wasm;
   ort.env.wasm.numThreads = self.crossOriginIsolated ? Math.min(4, navigator.hardwareConcurrency) : 1;
   session = await ort.InferenceSession.create(graph, { executionProviders: ['wasm'] });

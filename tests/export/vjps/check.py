@@ -123,6 +123,7 @@ def add_output(model: ir.Model, value: ir.Value, name: str, like: ir.Value | Non
 
 
 def finished(model: ir.Model) -> onnx.ModelProto:
+    model.graph.sort()
     clean(model)
     proto = ir.to_proto(model)
     onnx.checker.check_model(proto, full_check=True)

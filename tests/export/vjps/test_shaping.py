@@ -180,12 +180,14 @@ def paddings(draw: st.DrawFn) -> Case:
     axes = list(range(x.ndim))
     if with_axes := draw(st.booleans()):
         axes = draw(st.permutations(axes))[: draw(st.integers(1, x.ndim))]
-    pads = []
-    for axis in [*axes, *axes]:
+    sides = []
+    for axis in axes:
         n = x.shape[axis]
-        most = {"constant": 3, "edge": 3, "reflect": n - 1, "wrap": n}[mode]
-        least = -((n - 1) // 2)
-        pads.append(draw(st.integers(least, most)))
+        before, after = (draw(st.integers(-((n - 1) // 2), 3)) for _ in range(2))
+        kept = n + min(before, 0) + min(after, 0)
+        most = {"constant": 3, "edge": 3, "reflect": kept - 1, "wrap": kept}[mode]
+        sides.append((min(before, most), min(after, most)))
+    pads = [before for before, _ in sides] + [after for _, after in sides]
     still = all(p == 0 for axis, p in zip([*axes, *axes], pads, strict=True) if axis == 0)
     inputs: list[np.ndarray | None] = [x, integers(*pads)]
     if with_axes or draw(st.booleans()):

@@ -1,0 +1,23 @@
+"""The command line: one file per command, what they share in `app`.
+
+Exit status: see `onnxplain.errors`. Everything heavy is imported by the command that needs it.
+"""
+
+# Each command registers itself; --help lists them in this order.
+# isort: off
+from onnxplain.cli import export as export
+from onnxplain.cli import explain as explain
+from onnxplain.cli import accentuate as accentuate
+from onnxplain.cli import report as report
+from onnxplain.cli import web as web
+from onnxplain.cli import tune as tune
+from onnxplain.cli import verify as verify
+from onnxplain.cli import info as info
+from onnxplain.cli import demo as demo
+
+# isort: on
+from onnxplain.cli.app import app
+
+
+def main() -> None:
+    app()

@@ -1,0 +1,88 @@
+"""The command `onnxplain accentuate`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from onnxplain.cli.app import (
+    Images,
+    Model,
+    Provider,
+    Targets,
+    as_target,
+    command,
+    out,
+    progress_bar,
+)
+
+
+@command
+def accentuate(
+    model: Model,
+    images: Images,
+    path: Annotated[
+        Path, typer.Option("--out", "-o", help="The picture to write (.png, .jpg, .webp).")
+    ] = Path("accentuation.png"),
+    target: Targets = None,
+    beside: Annotated[
+        Path | None,
+        typer.Option(help="Another explain graph (of `gradient`, say), for rows to compare with."),
+    ] = None,
+    steps: Annotated[int, typer.Option(min=1, help="Steps of the ascent.")] = 5,
+    alpha: Annotated[float, typer.Option(help="Length of a step, in pixels' L2 norm.")] = 20.0,
+    eps: Annotated[
+        float, typer.Option(help="How far it may go, in the same; 0 for no bound.")
+    ] = 100.0,
+    clip: Annotated[str, typer.Option(help="To valid pixels: each step, last, or none.")] = "each",
+    temperature: Annotated[
+        float | None, typer.Option(help="For a graph exported with --live-temperature.")
+    ] = None,
+    animate: Annotated[
+        Path | None, typer.Option(help="Also write the ascent step by step (.gif, .png for APNG).")
+    ] = None,
+    provider: Provider = "auto",
+) -> None:
+    """Show what would make the network see more of a class: a grid of images by classes.
+
+    A cell is what the ascent along the pullback of its column's class adds to its row's image.
+    Without --target, the columns are the classes predicted for the images (so the diagonal shows
+    each image's own class, and the rest counterfactuals) and one random class.
+
+    \b
+        onnxplain accentuate lite0.explain.onnx cat.jpg coffee.jpg rocket.jpg
+        onnxplain accentuate lite0.explain.onnx cat.jpg -t tiger -t "golden retriever"
+        onnxplain accentuate lite0.explain.onnx *.jpg --beside lite0.gradient.onnx --animate a.gif
+    """
+    import onnxplain
+    from onnxplain.runtime import find_images
+    from onnxplain.runtime.counterfactuals import Grid, write_animation
+    from onnxplain.runtime.figures import write_image
+
+    explainers = [onnxplain.load(file, provider=provider) for file in (model, beside) if file]
+    targets = [as_target(text) for text in target] if target else None
+    grid = Grid.of(explainers[0], find_images(images), targets)
+    temperatures = [temperature, None]
+    frames = range(1, steps + 1) if animate else [steps]
+    with progress_bar() as progress:
+        total = sum(frames) * len(explainers)
+        task = progress.add_task("ascending", total=total)
+        pictures = []
+        for count in frames:
+            ascents = [
+                grid.ascend(explainer, T, count, alpha, eps or None, clip)
+                for explainer, T in zip(explainers, temperatures, strict=False)
+            ]
+            progress.advance(task, count * len(explainers))
+            pictures.append(grid.draw(explainers, ascents))
+    write_image(pictures[-1], path)
+    if animate:
+        write_animation(pictures, animate)
+    raised = ascents[0].after > ascents[0].before
+    out.print(
+        f"{path}  {raised.sum()} of {raised.size} targets more probable after {steps} steps",
+        highlight=False,
+        soft_wrap=True,
+    )

@@ -1,0 +1,113 @@
+"""The application: what every command shares."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from onnxplain import __version__
+from onnxplain.errors import OnnxplainError
+
+app = typer.Typer(
+    name="onnxplain",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="""Compile a network into a network that explains itself.
+
+One standard ONNX graph: image and target class in, logits [bold]and[/] the picture of why out.
+
+\b
+    onnxplain demo                                   # see it work
+    onnxplain export resnet50                        # or a checkpoint, or your .onnx file
+    onnxplain explain resnet50.explain.onnx cat.jpg  # explanations/cat.png""",
+)
+
+out = Console()
+err = Console(stderr=True)
+
+INTERRUPTED = 130
+
+
+def command(function: Callable[..., None]) -> Callable[..., None]:
+    """Register a command whose errors become a sentence and an exit status."""
+
+    @functools.wraps(function)
+    def run(*args: Any, **kwargs: Any) -> None:
+        try:
+            function(*args, **kwargs)
+        except OnnxplainError as error:
+            err.print(f"[bold red]error:[/] {escape(str(error))}", soft_wrap=True, highlight=False)
+            raise typer.Exit(error.exit_code) from None
+        except KeyboardInterrupt:
+            err.print("interrupted; nothing half-written was left")
+            raise typer.Exit(INTERRUPTED) from None
+
+    app.command(no_args_is_help=function.__name__ != "demo")(run)
+    return run
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        out.print(f"onnxplain {__version__}", highlight=False)
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+Model = Annotated[Path, typer.Argument(help="An explain graph, made by `onnxplain export`.")]
+Images = Annotated[list[str], typer.Argument(help="Image files, folders and glob patterns.")]
+Targets = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--target",
+        "-t",
+        help="A class index or name; -1 the predicted class (the default), -2 the runner-up. "
+        "Give it again for more.",
+    ),
+]
+Provider = Annotated[str, typer.Option(help="What runs the graph: auto or cpu.")]
+Weights = Annotated[
+    str,
+    typer.Option(
+        help="For a network by name: DEFAULT (pretrained), none (random, from a fixed seed), or "
+        "the path of a checkpoint (with or without `module.` prefixes)."
+    ),
+]
+
+
+def progress_bar() -> Progress:
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        console=err,
+        transient=True,
+    )
+
+
+def as_target(text: str) -> int | str:
+    try:
+        return int(text)
+    except ValueError:
+        return text
+
+
+def parameters_text(parameters: Any) -> str:
+    return "".join(f", {name} {value:g}" for name, value in parameters.items())

@@ -1,0 +1,180 @@
+"""The command `onnxplain export`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.progress import Progress
+
+from onnxplain.cli.app import Weights, command, out, parameters_text, progress_bar
+from onnxplain.errors import InputError
+
+
+@command
+def export(
+    source: Annotated[
+        str,
+        typer.Argument(
+            help="An .onnx file; `efficientnet-lite0`; or the name of a torchvision classifier."
+        ),
+    ],
+    output: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", help="The file to write. [default: NAME.explain.onnx]"),
+    ] = None,
+    method: Annotated[
+        str,
+        typer.Option(help="excitation, gradient, guided, deconvnet or input-x-gradient."),
+    ] = "excitation",
+    temperature: Annotated[
+        str | None,
+        typer.Option(
+            help="How soft the gates are; 0.3 for excitation unless given. `auto` finds it on "
+            "--images, as `onnxplain tune` does."
+        ),
+    ] = None,
+    images: Annotated[
+        list[str] | None, typer.Option(help="For --temperature auto: files, folders, patterns.")
+    ] = None,
+    weights: Weights = "DEFAULT",
+    size: Annotated[
+        str | None,
+        typer.Option(help="The image's size in pixels, `224` or `224x320` (height x width)."),
+    ] = None,
+    mean: Annotated[
+        str | None, typer.Option(help="Per channel, of pixels in [0, 1]: `0.5,0.5,0.5`.")
+    ] = None,
+    std: Annotated[str | None, typer.Option(help="As --mean.")] = None,
+    labels: Annotated[
+        Path | None, typer.Option(help="Class names: a text file, one a line, or a JSON list.")
+    ] = None,
+    multi_target: Annotated[
+        bool, typer.Option(help="Explain K targets of each image from one forward pass.")
+    ] = False,
+    live_temperature: Annotated[
+        bool, typer.Option(help="Make the temperature an input of the graph.")
+    ] = False,
+    step: Annotated[
+        bool, typer.Option("--step", help="Add a step of the ascent: next_image from image.")
+    ] = False,
+    unroll: Annotated[
+        int | None,
+        typer.Option(help="Instead of explaining, accentuate in one call of this many steps."),
+    ] = None,
+    input_name: Annotated[
+        str | None, typer.Option("--input", help="The image input, where a file has several.")
+    ] = None,
+    output_name: Annotated[
+        str | None, typer.Option("--output", help="The logits, where a file has several outputs.")
+    ] = None,
+) -> None:
+    """Compile a network into an explain graph.
+
+    \b
+        onnxplain export resnet50                               # pretrained, from torchvision
+        onnxplain export resnet50 --weights finetuned.pth -o mine.explain.onnx
+        onnxplain export classifier.onnx --method gradient      # needs no PyTorch
+        onnxplain export efficientnet-lite0 --temperature 1
+    """
+    import onnxplain
+    from onnxplain.export.pipeline import STAGES
+
+    path = output or Path(f"{Path(source).name.removesuffix('.onnx')}.explain.onnx")
+    with progress_bar() as progress:
+        task = progress.add_task(STAGES[0], total=len(STAGES))
+        begun: list[str] = []
+
+        def begin(stage: str) -> None:
+            progress.update(task, description=stage, completed=len(begun))
+            begun.append(stage)
+
+        options = {
+            "method": method,
+            "weights": weights,
+            "size": _size(size),
+            "mean": _numbers(mean, "--mean"),
+            "std": _numbers(std, "--std"),
+            "labels": _labels(labels),
+            "input": input_name,
+            "output": output_name,
+        }
+        metadata = onnxplain.export(
+            source,
+            path,
+            temperature=_temperature(temperature, source, images, options, progress),
+            multi_target=multi_target,
+            live_temperature=live_temperature,
+            step=step,
+            unroll=unroll,
+            progress=begin,
+            **options,
+        )
+        progress.update(task, description="done", completed=len(STAGES))
+    cost = metadata.multiply_adds["explain"] / max(metadata.multiply_adds["forward"], 1)
+    out.print(
+        f"{path}  {path.stat().st_size / 2**20:.1f} MiB, {metadata.method}"
+        f"{parameters_text(metadata.parameters)}, {cost:.2f} × the forward's multiply-adds",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+def _temperature(
+    text: str | None,
+    source: str,
+    images: list[str] | None,
+    options: dict[str, Any],
+    progress: Progress,
+) -> float | None:
+    if text != "auto":
+        numbers = _numbers(text, "--temperature")
+        return None if numbers is None else numbers[0]
+    if not images:
+        raise InputError("--temperature auto needs photographs to tune on: --images FOLDER")
+    from onnxplain.runtime import find_images
+    from onnxplain.runtime.tune import TEMPERATURES
+    from onnxplain.tuning import tune_source
+
+    task = progress.add_task("tuning", total=len(TEMPERATURES))
+    tuning = tune_source(
+        source,
+        find_images(images),
+        progress=lambda done: progress.update(task, completed=done),
+        **options,
+    )
+    return tuning.temperature
+
+
+def _size(text: str | None) -> tuple[int, int] | None:
+    if text is None:
+        return None
+    parts = text.lower().split("x")
+    if len(parts) > 2 or not all(part.isdigit() and int(part) > 0 for part in parts):
+        raise InputError(f"--size is `224` or `224x320`, not {text!r}")
+    return int(parts[0]), int(parts[-1])
+
+
+def _numbers(text: str | None, option: str) -> tuple[float, ...] | None:
+    if text is None:
+        return None
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise InputError(f"{option} is numbers with commas between, not {text!r}") from None
+
+
+def _labels(path: Path | None) -> list[str] | None:
+    if path is None:
+        return None
+    try:
+        text = path.read_text(encoding="utf-8")
+        return (
+            [str(name) for name in json.loads(text)]
+            if path.suffix == ".json"
+            else text.splitlines()
+        )
+    except (OSError, ValueError) as error:
+        raise InputError(f"cannot read the labels in {path}: {error}") from error

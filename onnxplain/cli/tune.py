@@ -1,0 +1,68 @@
+"""The command `onnxplain tune`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from onnxplain.cli.app import Images, Weights, command, out, progress_bar
+
+
+@command
+def tune(
+    source: Annotated[
+        str,
+        typer.Argument(
+            help="What `onnxplain export` takes, or a NAME.explain.onnx with live temperature."
+        ),
+    ],
+    images: Images,
+    weights: Weights = "DEFAULT",
+    path: Annotated[Path, typer.Option("--out", "-o", help="The plot to write.")] = Path(
+        "tuning.png"
+    ),
+    classes: Annotated[
+        int, typer.Option(min=2, help="Classes per image: the predicted one, the others random.")
+    ] = 6,
+) -> None:
+    """Find a network's temperature on your own images.
+
+    It is the softest at which five steps along the pullback still raise the target's logit for at
+    least 90 % of image × class pairs. Takes a few minutes; a handful of images is enough.
+
+    \b
+        onnxplain tune efficientnet-lite0 photos/
+        onnxplain export efficientnet-lite0 --temperature auto --images photos/   # tune and use it
+    """
+    from onnxplain.bench.plots import plot_tuning
+    from onnxplain.runtime import find_images
+    from onnxplain.runtime.tune import TEMPERATURES
+    from onnxplain.tuning import tune_source
+
+    found = find_images(images)
+    options = {} if source.endswith(".explain.onnx") else {"weights": weights}
+    with progress_bar() as progress:
+        task = progress.add_task("tuning", total=len(TEMPERATURES))
+        tuning = tune_source(
+            source,
+            found,
+            classes=classes,
+            progress=lambda done: progress.update(task, completed=done),
+            **options,
+        )
+    table = Table("T", "logits raised", "median gain", "shift", "noise", "class sensitivity")
+    for i, T in enumerate(tuning.temperatures):
+        row = [f"{T:.2f}", f"{tuning.raised[i]:.0%}", f"{tuning.gain[i]:+.2f}"]
+        for curve in (tuning.shift_stability, tuning.noise_stability, tuning.sensitivity):
+            row.append(f"{curve[i]:.2f}")
+        table.add_row(*row, style="bold green" if tuning.temperature == T else None)
+    out.print(table)
+    plot_tuning(tuning, path, Path(source).name)
+    out.print(
+        f"temperature {tuning.temperature:.3g} ({tuning.pairs} pairs); the curves: {path}",
+        highlight=False,
+        soft_wrap=True,
+    )

@@ -1,0 +1,113 @@
+"""The command `onnxplain verify`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from onnxplain.cli.app import Model, Provider, Weights, command, err, out
+from onnxplain.errors import InputError
+
+
+@command
+def verify(
+    model: Model,
+    source: Annotated[
+        str | None,
+        typer.Option(
+            help="The network it was exported from: efficientnet-lite0 or a torchvision name."
+        ),
+    ] = None,
+    weights: Weights = "DEFAULT",
+    image: Annotated[
+        list[str] | None, typer.Option(help="Images to compare on; else seeded noise.")
+    ] = None,
+    tolerance: Annotated[
+        float | None,
+        typer.Option(
+            help="Largest relative error. [default: against the reference 1e-4 for excitation, 3e-2 "
+            "for methods with hard gates, which flip in float32 where float64's do not; against "
+            "finite differences 1e-2, and ten times that along noise]"
+        ),
+    ] = None,
+    provider: Provider = "auto",
+) -> None:
+    """Check an explain graph: exit status 0 if it is right, 1 if not.
+
+    With --source, against the independent PyTorch reference in float64. Without, a `gradient`
+    graph against finite differences of its own logits (no PyTorch needed).
+
+    \b
+        onnxplain verify resnet50.explain.onnx --source resnet50
+        onnxplain verify classifier.explain.onnx
+    """
+    import numpy as np
+
+    import onnxplain
+    from onnxplain.bench import parity
+    from onnxplain.runtime import find_images
+    from onnxplain.runtime.batches import as_batch
+
+    explainer = onnxplain.load(model, provider=provider)
+    metadata = explainer.metadata
+    pre = metadata.preprocessing
+    if image:
+        batch, _ = as_batch(find_images(image), pre, np.dtype(np.float32))
+        batch = np.moveaxis(batch, -1, 1) if pre.layout == "NHWC" else batch
+    else:
+        count = explainer.backend.signature.batch or 3
+        shape = (count, pre.channels, pre.height, pre.width)
+        batch = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
+    target = np.full((len(batch), 1) if explainer.multi_target else len(batch), -1)
+
+    good = True
+    table = Table("", "max |difference|", "relative error", "cosine", "")
+    if source is not None:
+        from onnxplain.export.source import torch_network
+
+        limit = tolerance or (1e-4 if metadata.parameters else 3e-2)
+        network = torch_network(source, weights, (pre.height, pre.width))
+        with err.status("running the PyTorch reference in float64"):
+            found = parity.compare(explainer, network.module, batch, target)
+        for name, measured in found.items():
+            passed = measured.relative_l2 <= limit
+            good &= passed
+            table.add_row(
+                name,
+                f"{measured.max_abs:.2e}",
+                f"{measured.relative_l2:.2e}",
+                f"{measured.cosine:.9f}",
+                _verdict(passed),
+            )
+        title = f"against PyTorch in float64, {len(batch)} images, relative error ≤ {limit:g}"
+    elif metadata.method == "gradient":
+        limits = {"along the pullback": tolerance or 1e-2, "along noise": 10 * (tolerance or 1e-2)}
+        with err.status("measuring finite differences"):
+            measured_along = parity.finite_differences(explainer, batch[:1], target[:1])
+        for kind, derivatives in measured_along.items():
+            passed = derivatives.relative_error <= limits[kind]
+            good &= passed
+            agreement = parity.Parity.of(derivatives.predicted, derivatives.measured)
+            table.add_row(
+                f"{kind}, ≤ {limits[kind]:g}",
+                f"{agreement.max_abs:.2e}",
+                f"{derivatives.relative_error:.2e}",
+                f"{agreement.cosine:.9f}",
+                _verdict(passed),
+            )
+        title = "directional derivatives against finite differences of its own logits"
+    else:
+        raise InputError(
+            f"a {metadata.method!r} graph is checked against the PyTorch reference: say which "
+            "network it was exported from with --source (and --weights)"
+        )
+    table.title = f"{model}: {title}"
+    out.print(table)
+    if not good:
+        raise typer.Exit(1)
+
+
+def _verdict(passed: bool) -> str:
+    return "[green]ok[/]" if passed else "[bold red]WRONG[/]"

@@ -1,0 +1,39 @@
+"""The command `onnxplain web`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from onnxplain.cli.app import Model, command, out, progress_bar
+
+
+@command
+def web(
+    model: Model,
+    folder: Annotated[Path, typer.Option("--out", "-o", help="The folder to write.")] = Path(
+        "site"
+    ),
+) -> None:
+    """Write a static site that explains images in the browser; no image ever leaves the page.
+
+    The page brings ONNX Runtime for the browser with it (fetched once with npm) and needs no
+    server code. Export with --live-temperature to move the temperature there.
+
+    \b
+        onnxplain export efficientnet-lite0 --live-temperature --temperature 1
+        onnxplain web efficientnet-lite0.explain.onnx -o site
+        python -m http.server -d site
+    """
+    from onnxplain.web import STAGES, write_site
+
+    with progress_bar() as progress:
+        task = progress.add_task(STAGES[0], total=len(STAGES))
+        write_site(
+            model,
+            folder,
+            lambda stage: progress.update(task, description=stage, completed=STAGES.index(stage)),
+        )
+    out.print(f"{folder}  look at it: python -m http.server -d {folder}", highlight=False)

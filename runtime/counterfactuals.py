@@ -1,0 +1,119 @@
+"""Grids of images × classes: the difference that an ascent towards each class makes.
+
+As Figure 1 of Satkiewicz, arXiv 2507.22832: the diagonal is each image's own class, off it are
+counterfactuals, and one random class comes last.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from onnxplain.errors import InputError
+from onnxplain.runtime.ascent import Accentuation, accentuate
+from onnxplain.runtime.batches import Picture
+from onnxplain.runtime.explainer import Explainer
+from onnxplain.runtime.render import Cell, grid, signed_image
+
+
+@dataclass(frozen=True, eq=False)
+class Grid:
+    """Images [N] and the classes [K] to ascend towards; `photographs` uint8 [N,H,W,3]."""
+
+    images: list[Picture]
+    photographs: NDArray[np.uint8]
+    predicted: list[tuple[str, float]]
+    targets: NDArray[np.int64]
+    names: list[str]
+
+    @classmethod
+    def of(
+        cls, explainer: Explainer, images: Sequence[Picture], targets: Sequence[int | str] | None
+    ) -> Grid:
+        """The classes given, or those predicted for the images and a random one (seed 0).
+
+        Raises:
+            InputError: an image or a class that cannot be used.
+        """
+        images = list(images)
+        first = explainer(images)
+        if targets is None:
+            own = list(dict.fromkeys(first.targets.reshape(-1).tolist()))
+            others = np.delete(np.arange(first.logits.shape[1]), own)
+            columns = [*own, int(np.random.default_rng(0).choice(others))]
+        else:
+            named = explainer([images[0]] * len(targets), list(targets))
+            columns = named.targets.tolist()
+        names = explainer([images[0]] * len(columns), columns).names
+        return cls(
+            images,
+            first.photographs,
+            [top[0] for top in first.labels(1)],
+            np.array(columns),
+            names,
+        )
+
+    def ascend(
+        self,
+        explainer: Explainer,
+        temperature: float | None,
+        steps: int,
+        alpha: float,
+        eps: float | None,
+        clip: str,
+    ) -> Accentuation:
+        """The ascents of all images towards all classes, [N·K], as `accentuate` makes them."""
+        K = len(self.targets)
+        return accentuate(
+            explainer,
+            [image for image in self.images for _ in range(K)],
+            np.tile(self.targets, len(self.images)),
+            steps,
+            alpha,
+            eps,
+            clip,
+            temperature,
+        )
+
+    def draw(self, explainers: Sequence[Explainer], ascents: Sequence[Accentuation]) -> Image.Image:
+        """A row per image and explainer; cells are the differences, with probabilities."""
+        K = len(self.targets)
+        rows, titles = [], []
+        for i, (name, probability) in enumerate(self.predicted):
+            for explainer, ascent in zip(explainers, ascents, strict=True):
+                photograph = Image.fromarray(self.photographs[i])
+                row = [Cell(photograph, f"{name}\n{probability:.1%}")]
+                for j in range(i * K, (i + 1) * K):
+                    change = f"{ascent.before[j]:.1%} to {ascent.after[j]:.1%}"
+                    row.append(Cell(signed_image(ascent.difference[j]), f"\n{change}"))
+                rows.append(row)
+                titles.append(_title(explainer))
+        return grid(rows, ["predicted", *self.names], titles if len(explainers) > 1 else ())
+
+
+def write_animation(pictures: Sequence[Image.Image], path: Path) -> None:
+    """Write frames, the last one held, as an animated GIF, PNG or WebP.
+
+    Raises:
+        InputError: another suffix, or a path that cannot be written.
+    """
+    if path.suffix.lower() not in (".gif", ".png", ".webp"):
+        raise InputError(f"an animation is a .gif, .png or .webp, not '{path}'")
+    durations: list[int] = [400] * (len(pictures) - 1) + [1600]
+    options: dict[str, Any] = {"duration": durations, "loop": 0}
+    try:
+        pictures[0].save(path, save_all=True, append_images=pictures[1:], **options)
+    except OSError as error:
+        raise InputError(f"cannot write '{path}': {error}") from error
+
+
+def _title(explainer: Explainer) -> str:
+    temperature = explainer.metadata.parameters.get("temperature")
+    method = explainer.metadata.method
+    return method if temperature is None else f"{method}\nT = {temperature:.2g}"

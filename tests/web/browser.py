@@ -1,0 +1,145 @@
+"""A real Chromium, and the site served to it."""
+
+from __future__ import annotations
+
+import contextlib
+import http.server
+import json
+import shutil
+import threading
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from selenium import webdriver
+from selenium.webdriver.chrome.service import Service
+from selenium.webdriver.common.by import By
+from selenium.webdriver.remote.webelement import WebElement
+from selenium.webdriver.support.ui import WebDriverWait
+
+PATIENCE = 120  # seconds: a shared machine of two cores compiles 14 MB of WebAssembly
+
+
+class _Quiet(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, format: str, *args: Any) -> None:
+        pass
+
+
+@contextlib.contextmanager
+def served(folder: Path) -> Iterator[str]:
+    """The address of a static server, like `python -m http.server`."""
+    handler = partial(_Quiet, directory=folder)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}/"
+        server.shutdown()
+
+
+@contextlib.contextmanager
+def chromium(folder: Path, *arguments: str, size: tuple[int, int] = (1280, 900)) -> Iterator[Any]:
+    """A headless Chromium with a fresh profile; what it asks of the network is in `folder`."""
+    options = webdriver.ChromeOptions()
+    options.binary_location = shutil.which("chromium")
+    for argument in (
+        *("headless=new", "no-sandbox", "disable-gpu", "disable-quic", "no-first-run"),
+        *("disable-background-networking", "disable-component-update", "disable-sync"),
+        f"user-data-dir={folder / 'profile'}",
+        f"log-net-log={folder / 'network.json'}",
+        f"window-size={size[0]},{size[1]}",
+        *arguments,
+    ):
+        options.add_argument(f"--{argument}")
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    driver = webdriver.Chrome(options, Service(shutil.which("chromedriver")))
+    try:
+        yield driver
+    finally:
+        driver.quit()
+
+
+def requests(folder: Path) -> list[tuple[str, str]]:
+    """(initiator, address) of all that a browser asked for, workers included, once it is closed."""
+    log = json.loads((folder / "network.json").read_text())
+    return [
+        (event["params"]["initiator"], event["params"]["url"])
+        for event in log["events"]
+        if "initiator" in event.get("params", {}) and "url" in event["params"]
+    ]
+
+
+class Page:
+    """The page as a person uses it, and the numbers behind what it shows."""
+
+    def __init__(self, driver: Any, address: str) -> None:
+        self.driver = driver
+        driver.get(address)
+
+    def find(self, selector: str) -> WebElement:
+        found: WebElement = self.driver.find_element(By.CSS_SELECTOR, selector)
+        return found
+
+    def find_all(self, selector: str) -> list[WebElement]:
+        found: list[WebElement] = self.driver.find_elements(By.CSS_SELECTOR, selector)
+        return found
+
+    def until(self, condition: Callable[[], Any]) -> Any:
+        return WebDriverWait(self.driver, PATIENCE).until(lambda _: condition())
+
+    def script(self, text: str, *arguments: Any) -> Any:
+        return self.driver.execute_script(text, *arguments)
+
+    def until_loaded(self) -> None:
+        """The network can run."""
+        self.until(lambda: self.script("return window.onnxplain?.device"))
+
+    def until_explained(self) -> None:
+        """Nothing on the page is out of date."""
+        self.until(
+            lambda: self.script(
+                "const s = window.onnxplain; return s?.slots.length > 0 && s.slots.every("
+                "({target, explanation: e}) => e?.target === target"
+                " && e.temperature === s.temperature)"
+            )
+        )
+
+    def choose(self, image: Path) -> None:
+        """Put a file into the page's picker, and wait for its explanation."""
+        before = self.script("return window.onnxplain?.photograph?.name") or ""
+        self.find(".photograph-input").send_keys(str(image))
+        self.until(
+            lambda: self.script("return window.onnxplain?.photograph?.name") not in (before, None)
+        )
+        self.until_explained()
+
+    def floats(self, expression: str) -> NDArray[np.float32]:
+        """A typed array of the page's state, such as `slots[0].explanation.pullback`."""
+        return np.array(self.script(f"return Array.from(window.onnxplain.{expression})"))
+
+    def picture(self, selector: str) -> NDArray[np.uint8]:
+        """A canvas' RGBA pixels, flat."""
+        values = self.script(
+            "const c = document.querySelector(arguments[0]);"
+            "return Array.from(c.getContext('2d').getImageData(0, 0, c.width, c.height).data)",
+            selector,
+        )
+        return np.array(values, np.uint8)
+
+    def classes(self) -> list[tuple[str, str]]:
+        """What the list says: (name, percentage)."""
+        return [
+            tuple(row.find_element(By.CLASS_NAME, part).text for part in ("name", "percent"))
+            for row in self.find_all("#classes .class")
+        ]
+
+    def pick(self, name: str) -> None:
+        """Click a class of the list."""
+        (row,) = (r for r in self.find_all("#classes .class") if name in r.text.splitlines())
+        row.click()
+        self.until_explained()
+
+    def errors(self) -> list[str]:
+        """What went wrong on the console."""
+        return [e["message"] for e in self.driver.get_log("browser") if e["level"] == "SEVERE"]
