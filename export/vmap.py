@@ -83,10 +83,8 @@ def _elementwise(
     return _emit(op, node, inputs)
 
 
-def _matmul(
-    op: OpBuilder, node: ir.Node, inputs: Inputs, mapped: set[int], K: ir.Value
-) -> Outputs:
-    """As elementwise; a vector times a stack of matrices, or times one from behind, would not be."""
+def _matmul(op: OpBuilder, node: ir.Node, inputs: Inputs, mapped: set[int], K: ir.Value) -> Outputs:
+    """As elementwise, which would be wrong of a vector at the right or with a stack of matrices."""
     if rank(node.inputs[1]) == 1 or (rank(node.inputs[0]) == 1 and rank(node.inputs[1]) > 2):
         raise SourceError(f"several targets: MatMul {node.name!r} of a vector; unsqueeze it first")
     return _elementwise(op, node, inputs, mapped, K)
@@ -141,10 +139,8 @@ def _along_axis(
     if node.op_type != "Concat" and mapped != {0}:
         raise SourceError(f"several targets: {node.op_type} {node.name!r} by mapped indices")
     x = node.inputs[min(mapped)]
-    inputs = [
-        value if value is None or i in mapped or node.op_type != "Concat" else _repeated(op, value, K)
-        for i, value in enumerate(inputs)
-    ]
+    if node.op_type == "Concat":
+        inputs = [v if i in mapped else _repeated(op, v, K) for i, v in enumerate(inputs)]
     return _emit(op, node, inputs, axis=axis_from_end(node, 0, x))
 
 
@@ -190,27 +186,20 @@ def _reshape(
     return op.Reshape(inputs[0], op.Concat(K, inputs[1], axis=0))
 
 
-BATCHING: dict[str, BatchingRule] = {}
-for _name in (
-    "Add Sub Mul Div Neg Abs Sign Where Sum Cast Relu Sigmoid Exp Sqrt Greater Less Equal "
-    "And Or Not Max Min Reciprocal Identity Expand Pow"
-).split():
-    BATCHING[_name] = _elementwise
-for _name in "Conv ConvTranspose SpaceToDepth DepthToSpace AveragePool".split():
-    BATCHING[_name] = _merged
-for _name in "Concat Split Gather".split():
-    BATCHING[_name] = _along_axis
-BATCHING |= {
+BATCHING: dict[str, BatchingRule] = {
+    **dict.fromkeys(["Add", "Sub", "Mul", "Div", "Sum", "Max", "Min", "Pow"], _elementwise),
+    **dict.fromkeys(["Neg", "Abs", "Sign", "Exp", "Sqrt", "Reciprocal"], _elementwise),
+    **dict.fromkeys(["Relu", "Sigmoid", "Cast", "Identity", "Expand"], _elementwise),
+    **dict.fromkeys(["Greater", "Less", "Equal", "And", "Or", "Not", "Where"], _elementwise),
     "CastLike": _cast_like,
     "MatMul": _matmul,
     "Gemm": _gemm,
-    "ReduceSum": _by_axes_input(1),
-    "ReduceMean": _by_axes_input(1),
-    "ReduceMax": _by_axes_input(1),
-    "Squeeze": _by_axes_input(1),
-    "Unsqueeze": _by_axes_input(1),
-    "Pad": _by_axes_input(3),
-    "Slice": _by_axes_input(3),
+    **dict.fromkeys(["Conv", "ConvTranspose", "AveragePool"], _merged),
+    **dict.fromkeys(["SpaceToDepth", "DepthToSpace"], _merged),
+    **dict.fromkeys(["Concat", "Split", "Gather"], _along_axis),
+    **dict.fromkeys(["ReduceSum", "ReduceMean", "ReduceMax"], _by_axes_input(1)),
+    **dict.fromkeys(["Squeeze", "Unsqueeze"], _by_axes_input(1)),
+    **dict.fromkeys(["Pad", "Slice"], _by_axes_input(3)),
     "Transpose": _transpose,
     "Reshape": _reshape,
 }

@@ -1,4 +1,4 @@
-"""Sliding windows: the geometry that convolutions and pools share, and gathering and scattering by it."""
+"""Sliding windows, which convolutions and pools share; gathering and scattering by them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 import onnx_ir as ir
 from onnxscript import OpBuilder
 
-from onnxplain.export.tensors import attribute, constant, reshape, static
+from onnxplain.export.tensors import constant, reshape, static
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,7 @@ def unfold(op: OpBuilder, x: ir.Value, window: Window, padding: float = 0.0) -> 
 
 
 def fold(op: OpBuilder, columns: ir.Value, x: ir.Value, window: Window) -> ir.Value:
-    """Add each window's `columns` [N, C, elements, *out] back to where it lay in `x`: [N, C, *size].
+    """Add each window's `columns` [N, C, elements, *out] to where it lay in `x` [N, C, *size].
 
     A transposed convolution with one-hot kernels, over all channels alike.
     """

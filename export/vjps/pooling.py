@@ -1,4 +1,4 @@
-"""Pools. Among equals, a maximum's cotangent goes to the first in row-major order, as in PyTorch."""
+"""Pools. Among equals, a maximum's cotangent goes to the first, row by row, as in PyTorch."""
 
 from __future__ import annotations
 

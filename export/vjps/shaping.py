@@ -163,10 +163,10 @@ def resize(op: OpBuilder, node: ir.Node, g: ir.Value) -> Cotangents:
 
 
 def interpolation(op: OpBuilder, node: ir.Node, axis: int, scale: float | None) -> ir.Value:
-    """The matrix [in, out] by which a Resize node interpolates one axis: what it makes of unit vectors.
+    """The matrix [in, out] by which a Resize node interpolates one axis.
 
-    A node on a constant, which the runtime folds when it loads, so that every mode, convention and
-    rounding is the forward pass's own.
+    It is what the operator makes of the unit vectors: a node on a constant, which the runtime folds
+    when it loads, so that every mode, convention and rounding is the forward pass's own.
     """
     n, m = size_of(node.inputs[0], axis), size_of(node.outputs[0], axis)
     unit = constant(op, np.eye(n).reshape(1, n, 1, n), node.inputs[0])

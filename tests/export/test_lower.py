@@ -13,7 +13,16 @@ from hypothesis import strategies as st
 
 from onnxplain.export.lower import lower
 
-from .vjps.check import Case, add_output, builder_of, drawn, finished, forward_model, runtime, shapes_of
+from .vjps.check import (
+    Case,
+    add_output,
+    builder_of,
+    drawn,
+    finished,
+    forward_model,
+    runtime,
+    shapes_of,
+)
 from .vjps.float64 import evaluate
 
 seeds = st.integers(0, 999).map(np.random.default_rng)
@@ -64,8 +73,6 @@ def test_a_transposed_convolution_of_stride_one_is_a_convolution(case: Case):
     np.testing.assert_allclose(found, expected, atol=1e-12)
     (single,) = runtime(lowered(case, ir.DataType.FLOAT), {"x0": feeds["x0"].astype(np.float32)})
     np.testing.assert_allclose(single, expected, atol=1e-4)
-
-
 
 
 @pytest.mark.parametrize(

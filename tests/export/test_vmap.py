@@ -67,7 +67,9 @@ def shuffles(op: OpBuilder, x: ir.Value) -> ir.Value:
 def attention(op: OpBuilder, x: ir.Value) -> ir.Value:
     """Softmax, products of two mapped operands, LayerNorm spelled out, GELU by erf."""
     w = Weights(op, x.dtype)
-    tokens = op.Transpose(op.Reshape(op.Conv(x, w(8, 3, 2, 2), strides=[2, 2]), [0, 8, 16]), perm=[0, 2, 1])
+    tokens = op.Transpose(
+        op.Reshape(op.Conv(x, w(8, 3, 2, 2), strides=[2, 2]), [0, 8, 16]), perm=[0, 2, 1]
+    )
     centred = op.Sub(tokens, op.ReduceMean(tokens, [-1]))
     variance = op.ReduceMean(op.Mul(centred, centred), [-1])
     tokens = op.Add(op.Mul(op.Div(centred, op.Sqrt(op.Add(variance, 1e-5))), w(8)), w(8))

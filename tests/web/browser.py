@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import http.server
 import json
@@ -23,15 +24,28 @@ from selenium.webdriver.support.ui import WebDriverWait
 PATIENCE = 120  # seconds: a shared machine of two cores compiles 14 MB of WebAssembly
 
 
-class _Quiet(http.server.SimpleHTTPRequestHandler):
+class _Handler(http.server.SimpleHTTPRequestHandler):
+    def __init__(self, *args: Any, gate: threading.Event | None, **kwargs: Any) -> None:
+        self.gate = gate
+        super().__init__(*args, **kwargs)
+
+    def copyfile(self, source: Any, outputfile: Any) -> None:
+        if self.gate and self.path.endswith(".onnx"):
+            outputfile.write(source.read(1_500_000))
+            self.gate.wait(PATIENCE)
+        super().copyfile(source, outputfile)
+
     def log_message(self, format: str, *args: Any) -> None:
         pass
 
 
 @contextlib.contextmanager
-def served(folder: Path) -> Iterator[str]:
-    """The address of a static server, like `python -m http.server`."""
-    handler = partial(_Quiet, directory=folder)
+def served(folder: Path, gate: threading.Event | None = None) -> Iterator[str]:
+    """The address of a static server, like `python -m http.server`.
+
+    Until the gate is set, it sends 1.5 MB of the graph and no more.
+    """
+    handler = partial(_Handler, directory=folder, gate=gate)
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{server.server_port}/"
@@ -39,8 +53,8 @@ def served(folder: Path) -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def chromium(folder: Path, *arguments: str, size: tuple[int, int] = (1280, 900)) -> Iterator[Any]:
-    """A headless Chromium with a fresh profile; what it asks of the network is in `folder`."""
+def chromium(folder: Path, *arguments: str) -> Iterator[Any]:
+    """A headless Chromium that keeps its profile, downloads and network log in a new folder."""
     options = webdriver.ChromeOptions()
     options.binary_location = shutil.which("chromium")
     for argument in (
@@ -48,11 +62,12 @@ def chromium(folder: Path, *arguments: str, size: tuple[int, int] = (1280, 900))
         *("disable-background-networking", "disable-component-update", "disable-sync"),
         f"user-data-dir={folder / 'profile'}",
         f"log-net-log={folder / 'network.json'}",
-        f"window-size={size[0]},{size[1]}",
+        "window-size=1280,1000",
         *arguments,
     ):
         options.add_argument(f"--{argument}")
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    options.add_experimental_option("prefs", {"download.default_directory": str(folder)})
     driver = webdriver.Chrome(options, Service(shutil.which("chromedriver")))
     try:
         yield driver
@@ -75,6 +90,7 @@ class Page:
 
     def __init__(self, driver: Any, address: str) -> None:
         self.driver = driver
+        driver.get_log("browser")  # forget what earlier pages said
         driver.get(address)
 
     def find(self, selector: str) -> WebElement:
@@ -107,16 +123,34 @@ class Page:
 
     def choose(self, image: Path) -> None:
         """Put a file into the page's picker, and wait for its explanation."""
-        before = self.script("return window.onnxplain?.photograph?.name") or ""
         self.find(".photograph-input").send_keys(str(image))
-        self.until(
-            lambda: self.script("return window.onnxplain?.photograph?.name") not in (before, None)
+        self.until_shown(image)
+        self.until_explained()
+
+    def until_shown(self, image: Path) -> None:
+        """The photograph is on the page, explained or not."""
+        self.until(lambda: self.script("return window.onnxplain?.photograph?.name") == image.name)
+
+    def drop(self, image: Path, kind: str = "drop") -> None:
+        """Drop a file onto the page, or "paste" it."""
+        self.script(
+            "const [content, name, kind] = arguments;"
+            "const bytes = Uint8Array.from(atob(content), (c) => c.charCodeAt(0));"
+            "const data = new DataTransfer();"
+            "data.items.add(new File([bytes], name));"
+            "const event = kind === 'drop' ? new DragEvent(kind, {dataTransfer: data})"
+            " : new ClipboardEvent(kind, {clipboardData: data});"
+            "document.dispatchEvent(event);",
+            base64.b64encode(image.read_bytes()).decode(),
+            image.name,
+            kind,
         )
+        self.until_shown(image)
         self.until_explained()
 
     def floats(self, expression: str) -> NDArray[np.float32]:
         """A typed array of the page's state, such as `slots[0].explanation.pullback`."""
-        return np.array(self.script(f"return Array.from(window.onnxplain.{expression})"))
+        return np.array(self.script(f"return Array.from(onnxplain.{expression})"))
 
     def picture(self, selector: str) -> NDArray[np.uint8]:
         """A canvas' RGBA pixels, flat."""

@@ -37,7 +37,7 @@ function button(model, index, probability, place) {
   button.type = 'button';
   button.className = 'class';
   button.dataset.class = index;
-  button.setAttribute('aria-pressed', place >= 0);
+  button.ariaPressed = place >= 0;
   if (place >= 0) button.dataset.place = place;
   button.append(
     span('name', className(model, index)),

@@ -113,7 +113,7 @@ def builder_of(model: ir.Model) -> OpBuilder:
 
 
 def add_output(model: ir.Model, value: ir.Value, name: str, like: ir.Value | None = None) -> None:
-    """An output, through an Identity so that any value will do, said to be of the shape of `like`."""
+    """An output, through an Identity so that any value will do; it has the shape of `like`."""
     value = builder_of(model).Identity(value)
     value.name = name
     if like is not None:

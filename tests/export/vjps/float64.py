@@ -52,7 +52,9 @@ class Conv(OpRun):
         around = padding(auto_pad, pads, same(X.shape[2:], reach, strides))
         x = torch.tensor(np.pad(X, [(0, 0), (0, 0), *around]))
         conv = (functional.conv1d, functional.conv2d, functional.conv3d)[axes - 1]
-        y = conv(x, torch.tensor(np.ascontiguousarray(W)), None, strides, 0, dilations, group or 1).numpy()
+        y = conv(
+            x, torch.tensor(np.ascontiguousarray(W)), None, strides, 0, dilations, group or 1
+        ).numpy()
         return (y if B is None else y + B.reshape([-1] + [1] * axes),)
 
 
@@ -68,7 +70,14 @@ class ConvTranspose(OpRun):
             functional.conv_transpose1d, functional.conv_transpose2d, functional.conv_transpose3d
         )[axes - 1]  # fmt: skip
         full = conv(
-            torch.tensor(X), torch.tensor(np.ascontiguousarray(W)), None, strides, 0, 0, group or 1, dilations
+            torch.tensor(X),
+            torch.tensor(np.ascontiguousarray(W)),
+            None,
+            strides,
+            0,
+            0,
+            group or 1,
+            dilations,
         ).numpy()
         full = np.pad(full, [(0, 0), (0, 0), *((0, e) for e in extra)])
         size = full.shape[2:]

@@ -19,10 +19,9 @@ slopes = st.sampled_from([0.125, 0.5, 1.5])
 
 
 @st.composite
-def of_one(
-    draw: st.DrawFn, op: str, attributes: st.SearchStrategy[dict[str, float]] = st.just({})
-) -> Case:
-    return Case(op, [distinct(draw(seeds), draw(shapes), 5.3)], draw(attributes))
+def of_one(draw: st.DrawFn, op: str, attribute: str | None = None) -> Case:
+    attributes = {attribute: draw(slopes)} if attribute and draw(st.booleans()) else {}
+    return Case(op, [distinct(draw(seeds), draw(shapes), 5.3)], attributes)
 
 
 @st.composite
@@ -50,11 +49,10 @@ def softmaxes(draw: st.DrawFn, op: str) -> Case:
     return Case(op, [x], {} if axis is None else {"axis": axis})
 
 
-alpha = slopes.map(lambda a: {"alpha": a})
 CASES = {
     **{op: of_one(op) for op in ("Relu", "Sigmoid", "Tanh", "Softplus", "Softsign", "HardSwish")},
     **{
-        op: of_one(op, st.just({}) | alpha)
+        op: of_one(op, "alpha")
         for op in ("LeakyRelu", "ThresholdedRelu", "Elu", "Selu", "HardSigmoid")
     },
     "PRelu": prelus(),

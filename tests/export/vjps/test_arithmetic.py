@@ -41,7 +41,7 @@ def broadcast(draw: st.DrawFn, count: int) -> list[list[int]]:
 
 
 def batched(given: list[list[int]], active: list[int]) -> list[int]:
-    """Inputs whose first axis may be dynamic: the result's batch, and no other input has it fixed."""
+    """Inputs whose first axis may be dynamic: all those that have the result's batch, or none."""
     rank = max(map(len, given))
     at = [i for i, shape in enumerate(given) if len(shape) == rank > 0 and shape[0] > 1]
     return at if set(at) <= set(active) else []

@@ -1,0 +1,119 @@
+"""The page's arithmetic against the Python runtime's, without a browser."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from onnxplain.contract import Preprocessing
+from onnxplain.runtime.batches import preprocess
+
+from .conftest import STATIC
+
+Node = Callable[..., np.ndarray]
+
+ARRAYS = {np.dtype(np.uint8): "Uint8ClampedArray", np.dtype(np.float32): "Float32Array"}
+
+
+@pytest.fixture
+def node(tmp_path: Path) -> Node:
+    """Evaluates JavaScript that knows `input`, an array, and `options`; gives an array back."""
+    if shutil.which("node") is None:
+        pytest.skip("no node here; on Debian: apt-get install nodejs")
+    modules = tmp_path / "modules"
+    shutil.copytree(STATIC, modules)
+    (modules / "package.json").write_text('{"type": "module"}')
+
+    def run(
+        imports: str, expression: str, array: np.ndarray, dtype: type, **options: object
+    ) -> np.ndarray:
+        (tmp_path / "input").write_bytes(array.tobytes())
+        (modules / "script.js").write_text(
+            f"""
+            import {{ readFileSync, writeFileSync }} from 'node:fs';
+            {imports}
+            const bytes = Uint8Array.from(readFileSync('../input'));
+            const input = new {ARRAYS[array.dtype]}(bytes.buffer);
+            const options = {json.dumps(options)};
+            writeFileSync('../output', {expression});
+            """
+        )
+        subprocess.run(["node", "script.js"], cwd=modules, check=True)
+        return np.frombuffer((tmp_path / "output").read_bytes(), dtype)
+
+    return run
+
+
+def preprocessed(node: Node, pixels: np.ndarray, pre: Preprocessing) -> np.ndarray:
+    height, width, _ = pixels.shape
+    return node(
+        """
+        import { crop, normalise } from './preprocess.js';
+        const rows = (top, count) =>
+          input.subarray(4 * options.width * top, 4 * options.width * (top + count));
+        """,
+        "normalise(crop({ ...options, rows }, options.pre), options.pre)",
+        np.dstack([pixels, np.full((height, width), 255, np.uint8)]),
+        np.float32,
+        width=width,
+        height=height,
+        pre=vars(pre),
+    ).reshape(len(pre.mean), pre.height, pre.width)
+
+
+@pytest.mark.parametrize(
+    "interpolation", ["nearest", "box", "bilinear", "hamming", "bicubic", "lanczos"]
+)
+@pytest.mark.parametrize(
+    ("width", "height"), [(451, 300), (300, 451), (64, 64), (17, 23), (1600, 31)]
+)
+def test_preprocessing_is_pythons_bit_for_bit(
+    node: Node, width: int, height: int, interpolation: str
+) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
+    pre = Preprocessing(height=56, width=61, resize=64, interpolation=interpolation)
+    expected = preprocess(Image.fromarray(pixels), pre)
+    np.testing.assert_array_equal(preprocessed(node, pixels, pre), expected)
+
+
+def test_a_tall_photograph_differs_by_one_rounding_at_most(node: Node) -> None:
+    """Which axis comes first depends on Pillow's version; it takes more than one strip of rows."""
+    pixels = np.random.default_rng(0).integers(0, 256, (900, 300, 3), np.uint8)
+    pre = Preprocessing(height=56, width=61, resize=64)
+    expected = preprocess(Image.fromarray(pixels), pre)
+    found = preprocessed(node, pixels, pre)
+    assert np.abs(found - expected).max() <= 1.01 / 255 / min(pre.std)
+
+
+def test_one_channel_is_the_luminance_and_what_is_missing_is_black(node: Node) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 50, 3), np.uint8)
+    pre = Preprocessing(height=49, width=32, resize=32, mean=(0.4,), std=(0.3,))
+    expected = preprocess(Image.fromarray(pixels), pre)
+    np.testing.assert_array_equal(preprocessed(node, pixels, pre), expected)
+
+
+def test_a_pullback_of_zeros_is_grey_cold_and_leads_nowhere(node: Node) -> None:
+    zeros = np.zeros((3, 4, 5), np.float32)
+    imports = "import * as render from './render.js'; import { ascend } from './ascent.js';"
+    grey = node(imports, "render.signedImage(input, 3)", zeros, np.uint8)
+    assert (grey.reshape(-1, 4) == [128, 128, 128, 255]).all()
+    assert not node(imports, "render.heatmap(input, 3, 5)", zeros, np.float64).any()
+    pre = vars(Preprocessing(height=4, width=5, resize=4))
+    reached = node(imports, "ascend(input, input, input, options.pre)", zeros, np.float32, pre=pre)
+    assert not reached.any()
+
+
+def test_logits_become_a_ranking(node: Node) -> None:
+    logits = np.array([1, 900, 3, 900, 2], np.float32)  # a tie, and too high for exp
+    imports = "import { ranking, softmax } from './ranking.js';"
+    probabilities = node(imports, "softmax(input)", logits, np.float64)
+    np.testing.assert_allclose(probabilities, [0, 0.5, 0, 0.5, 0])
+    order = node(imports, "Int32Array.from(ranking(softmax(input)))", logits, np.int32)
+    assert order[:2].tolist() == [1, 3]

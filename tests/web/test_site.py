@@ -1,0 +1,136 @@
+"""Writing the site: whole or not at all, and errors that say what to do."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+from onnxplain.errors import BackendError, InputError
+from onnxplain.web import STAGES, write_site
+
+from ..runtime.conftest import explain_graph
+from .conftest import STATIC, write_or_skip
+
+
+@pytest.fixture
+def graph(tmp_path: Path) -> Path:
+    path = tmp_path / "tiny.onnx"
+    onnx.save(explain_graph(live_temperature=True), path)
+    return path
+
+
+@pytest.fixture
+def npm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where a test puts its own npm; there is no other, and nothing in the cache."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    (tmp_path / "bin").mkdir()
+    return tmp_path / "bin" / "npm"
+
+
+def script(path: Path, text: str) -> None:
+    path.write_text(f"#!/bin/sh\n{text}\n")
+    path.chmod(0o755)
+
+
+def assert_nothing_written(folder: Path) -> None:
+    assert [path for path in folder.iterdir() if "site" in path.name] == []
+
+
+def test_the_site_has_all_that_the_page_needs(graph: Path, tmp_path: Path) -> None:
+    stages: list[str] = []
+    site = tmp_path / "new" / "site"
+    write_or_skip(graph, site)
+    write_site(graph, site, stages.append)  # once more over its own
+    assert tuple(stages) == STAGES
+    assert (site / "model.onnx").read_bytes() == graph.read_bytes()
+    assert {path.name for path in STATIC.iterdir()} < {path.name for path in site.iterdir()}
+    description = json.loads((site / "model.json").read_text())
+    assert description["labels"][1] == "Egyptian cat"
+    assert description["live_temperature"] is True
+    downloads = [graph.rename(tmp_path / "model.onnx"), *(site / "ort").iterdir()]
+    assert description["bytes"] == {path.name: path.stat().st_size for path in downloads}
+    assert list(site.parent.iterdir()) == [site]
+
+
+def test_what_others_put_into_a_site_stays(graph: Path, tmp_path: Path) -> None:
+    site = tmp_path / "site"
+    write_or_skip(graph, site)
+    (site / "CNAME").write_text("example.org")
+    (site / "main.js").write_text("older")
+    write_site(graph, site)
+    assert (site / "CNAME").read_text() == "example.org"
+    assert (site / "main.js").read_text() == (STATIC / "main.js").read_text()
+
+
+def test_another_onnx_file_is_refused(tmp_path: Path) -> None:
+    model = explain_graph()
+    del model.metadata_props[:]
+    onnx.save(model, tmp_path / "plain.onnx")
+    with pytest.raises(BackendError, match="not an explain graph"):
+        write_site(tmp_path / "plain.onnx", tmp_path / "site")
+    assert_nothing_written(tmp_path)
+
+
+def test_what_a_browser_cannot_run_is_refused(tmp_path: Path) -> None:
+    onnx.save(explain_graph(dtype=np.float64), tmp_path / "double.onnx")
+    with pytest.raises(BackendError, match="float32"):
+        write_site(tmp_path / "double.onnx", tmp_path / "site")
+
+
+@pytest.mark.parametrize("name", ["notes.txt", "model.json"])
+def test_a_folder_of_something_else_is_left_alone(graph: Path, tmp_path: Path, name: str) -> None:
+    folder = tmp_path / "site"
+    folder.mkdir()
+    (folder / name).write_text("[]")
+    with pytest.raises(InputError, match="name a new folder"):
+        write_site(graph, folder)
+    assert [path.name for path in folder.iterdir()] == [name]
+
+
+def test_a_file_is_no_folder(graph: Path) -> None:
+    with pytest.raises(InputError, match="is a file"):
+        write_site(graph, graph)
+
+
+def test_a_folder_that_cannot_be_written_is_a_sentence(graph: Path) -> None:
+    with pytest.raises(InputError, match="cannot write the site"):
+        write_site(graph, graph / "site")
+
+
+def test_without_npm_it_says_what_to_install(graph: Path, tmp_path: Path, npm: Path) -> None:
+    with pytest.raises(BackendError, match=r"there is no npm here; install Node\.js"):
+        write_site(graph, tmp_path / "site")
+    assert_nothing_written(tmp_path)
+
+
+def test_npms_own_reason_is_passed_on(graph: Path, tmp_path: Path, npm: Path) -> None:
+    script(npm, "echo 'npm error network is unreachable' >&2; exit 1")
+    with pytest.raises(BackendError, match="network is unreachable; with a connection"):
+        write_site(graph, tmp_path / "site")
+    assert_nothing_written(tmp_path)
+
+
+def test_another_package_is_not_trusted(graph: Path, tmp_path: Path, npm: Path) -> None:
+    script(npm, "echo something else > onnxruntime-web-0.tgz")
+    with pytest.raises(BackendError, match="as published"):
+        write_site(graph, tmp_path / "site")
+    assert_nothing_written(tmp_path)
+    assert list((tmp_path / "cache" / "onnxplain").iterdir()) == []
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_interrupted_it_leaves_nothing(graph: Path, tmp_path: Path, stage: str) -> None:
+    write_or_skip(graph, tmp_path / "other")
+
+    def interrupt(begun: str) -> None:
+        if begun == stage:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_site(graph, tmp_path / "site", interrupt)
+    assert_nothing_written(tmp_path)
