@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -175,7 +175,7 @@ def finite_differences(
         return float(np.vdot(p, v)), differences[1:][np.abs(np.diff(differences)).argmin()]
 
     random = np.random.default_rng(0)
-    kinds = {
+    kinds: dict[str, Callable[[], Array]] = {
         "along the pullback": lambda: p * random.integers(0, 2, x.shape),
         "along noise": lambda: random.standard_normal(x.shape),
     }

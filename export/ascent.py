@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import onnx_ir as ir
 from onnxscript import OpBuilder
@@ -16,6 +18,7 @@ from onnxplain.contract import (
     ORIGIN,
     Preprocessing,
 )
+from onnxplain.export.autodiff import Node
 from onnxplain.export.tensors import constant
 
 ALPHA_DEFAULT, EPS_DEFAULT = 20.0, 100.0
@@ -27,8 +30,10 @@ def add_step(op: OpBuilder, preprocessing: Preprocessing) -> None:
     graph = op.builder.graph
     image, pullback = graph.inputs[0], graph.outputs[1]
     origin = op.builder.input(ORIGIN, image.dtype, image.shape)
-    scalars = [op.builder.input(name, ir.DataType.FLOAT, []) for name in (ALPHA, EPS, LIMIT)]
-    following = ascent_step(op, image, pullback, origin, *scalars, preprocessing)
+    alpha, eps, limit = (
+        op.builder.input(name, ir.DataType.FLOAT, []) for name in (ALPHA, EPS, LIMIT)
+    )
+    following = ascent_step(op, image, pullback, origin, alpha, eps, limit, preprocessing)
     _output(graph, following, NEXT_IMAGE, image)
 
 
@@ -40,7 +45,7 @@ def unroll(op: OpBuilder, steps: int, seed: ir.Value, preprocessing: Preprocessi
     """
     graph = op.builder.graph
     image, (logits, pullback) = graph.inputs[0], graph.outputs
-    nodes = list(graph)
+    nodes: list[Node] = list(graph)
     alpha, eps = (op.Constant(value_float=v) for v in (ALPHA_DEFAULT, EPS_DEFAULT))
     limit = op.Constant(value_float=1.0)
     x = ascent_step(op, image, pullback, image, alpha, eps, limit, preprocessing)
@@ -54,7 +59,7 @@ def unroll(op: OpBuilder, steps: int, seed: ir.Value, preprocessing: Preprocessi
 
 
 def replay(
-    op: OpBuilder, nodes: list[ir.Node], replaced: dict[ir.Value, ir.Value]
+    op: OpBuilder, nodes: Sequence[Node], replaced: dict[ir.Value, ir.Value]
 ) -> dict[ir.Value, ir.Value]:
     """Repeat the nodes that depend on the replaced values, on their replacements."""
     values = dict(replaced)

@@ -12,12 +12,30 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import onnx_ir as ir
 from onnxscript import OpBuilder
 
 from onnxplain.errors import NoRuleError, SourceError
+
+
+class Node(Protocol):
+    """An `ir.Node` as its rule sees it: values for inputs, since the operator's required ones are there."""
+
+    @property
+    def name(self) -> str | None: ...
+    @property
+    def domain(self) -> str: ...
+    @property
+    def op_type(self) -> str: ...
+    @property
+    def inputs(self) -> Sequence[Any]: ...
+    @property
+    def outputs(self) -> Sequence[ir.Value]: ...
+    @property
+    def attributes(self) -> Any: ...
+
 
 Cotangents: TypeAlias = ir.Value | Sequence[ir.Value | None]
 Rule: TypeAlias = Callable[..., Cotangents]
@@ -63,14 +81,14 @@ def pull_back(
         if rule is None:
             raise NoRuleError(_no_rule(node))
         result = rule(op, node, *map(total, node.outputs))
-        cotangents = [result] if isinstance(result, ir.Value) else result
+        given = [result] if isinstance(result, ir.Value) else result
         for index, x in enumerate(node.inputs):
             if x is None or x not in active:
                 continue
-            if index >= len(cotangents):
+            if index >= len(given):
                 raise NoRuleError(_no_rule(node, f" with respect to its input {index} ({x.name})"))
-            if (cotangent := cotangents[index]) is not None:
-                arriving[x].append(cotangent)
+            if (gx := given[index]) is not None:
+                arriving[x].append(gx)
 
     results = [total(value) for value in wanted]
     if any(result is None for result in results):
@@ -88,7 +106,7 @@ def dependents(nodes: Iterable[ir.Node], roots: Iterable[ir.Value]) -> set[ir.Va
     return active
 
 
-def operator_name(node: ir.Node) -> str:
+def operator_name(node: Node) -> str:
     """The key of a node's operator in a table of rules."""
     return node.op_type if node.domain in ("", "ai.onnx") else f"{node.domain}::{node.op_type}"
 

@@ -7,15 +7,16 @@ from collections.abc import Iterable
 
 import onnx_ir as ir
 
+from onnxplain.export.autodiff import Node
 from onnxplain.export.tensors import attribute
 
 
-def multiply_adds(nodes: Iterable[ir.Node]) -> int:
+def multiply_adds(nodes: Iterable[Node]) -> int:
     """Multiply-adds per image of the matrix products and convolutions, an open batch taken as 1."""
     return sum(_count(node) for node in nodes)
 
 
-def _count(node: ir.Node) -> int:
+def _count(node: Node) -> int:
     if node.op_type not in ("Conv", "ConvTranspose", "Gemm", "MatMul"):
         return 0
     x, w, y = node.inputs[0], node.inputs[1], node.outputs[0]

@@ -12,10 +12,11 @@ import numpy as np
 import onnx_ir as ir
 from onnxscript import OpBuilder
 
+from onnxplain.export.autodiff import Node
 from onnxplain.export.tensors import attribute, reshape, static
 
 
-def lower(op: OpBuilder, nodes: Sequence[ir.Node]) -> None:
+def lower(op: OpBuilder, nodes: Sequence[Node]) -> None:
     """Replace each of `nodes` that has a better form. Leaves the graph to be sorted again."""
     for node in nodes:
         form = FORMS.get(node.op_type)
@@ -24,7 +25,7 @@ def lower(op: OpBuilder, nodes: Sequence[ir.Node]) -> None:
             ir.convenience.replace_all_uses_with(node.outputs[0], better)
 
 
-def as_convolution(op: OpBuilder, node: ir.Node) -> ir.Value | None:
+def as_convolution(op: OpBuilder, node: Node) -> ir.Value | None:
     """A transposed convolution of stride 1 is a convolution with the kernel flipped and transposed.
 
     Runtimes have their fast kernels (blocked layouts, fused neighbours) for Conv, not for
@@ -77,6 +78,6 @@ def flipped(op: OpBuilder, w: ir.Value, group: int) -> ir.Value:
     return reshape(op, turned, [group * inner, outer // group, *kernel])
 
 
-FORMS: dict[str, Callable[[OpBuilder, ir.Node], ir.Value | None]] = {
+FORMS: dict[str, Callable[[OpBuilder, Node], ir.Value | None]] = {
     "ConvTranspose": as_convolution,
 }

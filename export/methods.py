@@ -15,7 +15,7 @@ import onnx_ir as ir
 from onnxscript import OpBuilder
 
 from onnxplain.errors import SourceError
-from onnxplain.export.autodiff import Cotangents, Rule
+from onnxplain.export.autodiff import Cotangents, Node, Rule
 from onnxplain.export.vjps import VJPS
 from onnxplain.export.windows import Window
 from onnxplain.kernels.bodies import soft_gate, soft_max_pool_grad
@@ -36,7 +36,7 @@ class Method:
 
     def rules(self, temperature: float | ir.Value | None) -> dict[str, Rule]:
         """The whole table that the sweep uses, with the temperature in place."""
-        overrides = self.overrides
+        overrides = dict(self.overrides)
         if self.temperature is not None:
             overrides = {name: partial(rule, T=temperature) for name, rule in overrides.items()}
         return VJPS | overrides
@@ -45,12 +45,12 @@ class Method:
 # ----- excitation pullback: Satkiewicz, "Tapping into the Black Box", arXiv 2507.22832 v1 -----
 
 
-def excited_relu(op: OpBuilder, node: ir.Node, g: ir.Value, T: float | ir.Value) -> Cotangents:
+def excited_relu(op: OpBuilder, node: Node, g: ir.Value, T: float | ir.Value) -> Cotangents:
     """g · σ(z / T): how excited a neuron is, not whether it is; all of z counts."""
     return soft_gate(op, node.inputs[0], g, T)
 
 
-def excited_clip(op: OpBuilder, node: ir.Node, g: ir.Value, T: float | ir.Value) -> Cotangents:
+def excited_clip(op: OpBuilder, node: Node, g: ir.Value, T: float | ir.Value) -> Cotangents:
     """ReLU6's gate is ReLU's, with no upper cut: a saturated neuron is a highly excited one.
 
     Our extension of the paper. Other clips keep their gradient.
@@ -59,14 +59,14 @@ def excited_clip(op: OpBuilder, node: ir.Node, g: ir.Value, T: float | ir.Value)
 
 
 def excited_max_pool(
-    op: OpBuilder, node: ir.Node, g: ir.Value, *_indices: None, T: float | ir.Value
+    op: OpBuilder, node: Node, g: ir.Value, *_indices: None, T: float | ir.Value
 ) -> Cotangents:
     """The softmax-weighted pool's gradient, through its weights too."""
     x = node.inputs[0]
     return soft_max_pool_grad(op, x, g, Window.of(node, x, node.outputs[0]), T)
 
 
-def is_relu6(node: ir.Node) -> bool:
+def is_relu6(node: Node) -> bool:
     """Whether a Clip is ReLU6: min = 0, max = 6."""
     bounds = [ir.convenience.get_const_tensor(v) for v in node.inputs[1:] if v is not None]
     return [None if b is None else float(b.numpy()) for b in bounds] == [0.0, 6.0]
@@ -75,14 +75,14 @@ def is_relu6(node: ir.Node) -> bool:
 # ----- baselines -----
 
 
-def guided(op: OpBuilder, node: ir.Node, g: ir.Value) -> Cotangents:
+def guided(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
     """The gradient of what is positive: g · 1[z > 0] · 1[g > 0] (Springenberg et al. 2015)."""
     if node.op_type == "Clip" and not is_relu6(node):
         return VJPS["Clip"](op, node, g)
     return VJPS[node.op_type](op, node, op.Relu(g))
 
 
-def deconvnet(op: OpBuilder, node: ir.Node, g: ir.Value) -> Cotangents:
+def deconvnet(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
     """g · 1[g > 0], whatever came in (Zeiler & Fergus 2014)."""
     if node.op_type == "Clip" and not is_relu6(node):
         return VJPS["Clip"](op, node, g)

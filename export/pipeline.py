@@ -15,7 +15,7 @@ from onnx_ir.passes import common
 from onnxscript import GraphBuilder, OpBuilder
 
 from onnxplain import __version__
-from onnxplain.contract import IMAGE, LOGITS, PULLBACK, TARGET, TEMPERATURE, Metadata, Preprocessing
+from onnxplain.contract import PULLBACK, TARGET, TEMPERATURE, Metadata, Preprocessing
 from onnxplain.errors import InputError, SourceError
 from onnxplain.export.ascent import add_step
 from onnxplain.export.ascent import unroll as add_unrolled

@@ -13,6 +13,7 @@ import onnx_ir as ir
 from onnxscript import OpBuilder
 
 from onnxplain.errors import SourceError
+from onnxplain.export.autodiff import Node
 
 
 def dims(value: ir.Value) -> list[int | ir.SymbolicDim]:
@@ -72,11 +73,11 @@ def constant(op: OpBuilder, array: np.ndarray, like: ir.Value) -> ir.Value:
     return op.builder.initializer(tensor, name, qualify=False)
 
 
-def attribute(node: ir.Node, name: str, default: int) -> int:
+def attribute(node: Node, name: str, default: int) -> int:
     return node.attributes.get_int(name, default)
 
 
-def axis_from_end(node: ir.Node, default: int, of: ir.Value) -> int:
+def axis_from_end(node: Node, default: int, of: ir.Value) -> int:
     """The node's `axis` attribute, counted from the end of `of` (always negative)."""
     axis = attribute(node, "axis", default)
     return axis if axis < 0 else axis - rank(of)

@@ -15,7 +15,7 @@ import onnx_ir as ir
 from onnxscript import OpBuilder
 
 from onnxplain.errors import SourceError
-from onnxplain.export.autodiff import operator_name
+from onnxplain.export.autodiff import Node, operator_name
 from onnxplain.export.tensors import (
     attribute,
     axes_from_end,
@@ -29,13 +29,13 @@ from onnxplain.export.tensors import (
 
 Inputs: TypeAlias = list[ir.Value | None]
 Outputs: TypeAlias = ir.Value | Sequence[ir.Value]
-BatchingRule: TypeAlias = Callable[[OpBuilder, ir.Node, Inputs, set[int], ir.Value], Outputs]
+BatchingRule: TypeAlias = Callable[[OpBuilder, Node, Inputs, set[int], ir.Value], Outputs]
 """`rule(op, node, inputs, mapped, K)`: the node on `inputs`, those at the indices `mapped` having
 the new axis; `K` is that axis's size, int64 [1]."""
 
 
 def vmap(
-    op: OpBuilder, nodes: Sequence[ir.Node], seeds: Mapping[ir.Value, ir.Value], K: ir.Value
+    op: OpBuilder, nodes: Sequence[Node], seeds: Mapping[ir.Value, ir.Value], K: ir.Value
 ) -> dict[ir.Value, ir.Value]:
     """Repeat `nodes` (in graph order) for seeds with one more leading axis of size `K`.
 
@@ -59,14 +59,14 @@ def vmap(
                 f"several targets: no batching rule for operator {operator_name(node)} (node "
                 f"{node.name!r}); export with one target, or add a rule to onnxplain.export.vmap"
             )
-        inputs = [mapped.get(x, x) if x is not None else None for x in node.inputs]
+        inputs: Inputs = [mapped.get(x, x) if x is not None else None for x in node.inputs]
         results = rule(op, node, inputs, which, K)
         outputs = [results] if isinstance(results, ir.Value) else results
         mapped.update(zip(node.outputs, outputs, strict=True))
     return mapped
 
 
-def _emit(op: OpBuilder, node: ir.Node, inputs: Inputs, **changed: object) -> Outputs:
+def _emit(op: OpBuilder, node: Node, inputs: Inputs, **changed: object) -> Outputs:
     attributes = {name: attr.value for name, attr in node.attributes.items()} | changed
     return op.builder.call_op(
         node.op_type, inputs, attributes, version=op.version, outputs=len(node.outputs)
@@ -74,7 +74,7 @@ def _emit(op: OpBuilder, node: ir.Node, inputs: Inputs, **changed: object) -> Ou
 
 
 def _elementwise(
-    op: OpBuilder, node: ir.Node, inputs: Inputs, mapped: set[int], K: ir.Value
+    op: OpBuilder, node: Node, inputs: Inputs, mapped: set[int], K: ir.Value
 ) -> Outputs:
     """Broadcasting does it, once the ranks behind the new axis agree."""
     for i in mapped:
@@ -83,16 +83,14 @@ def _elementwise(
     return _emit(op, node, inputs)
 
 
-def _matmul(op: OpBuilder, node: ir.Node, inputs: Inputs, mapped: set[int], K: ir.Value) -> Outputs:
+def _matmul(op: OpBuilder, node: Node, inputs: Inputs, mapped: set[int], K: ir.Value) -> Outputs:
     """As elementwise, which would be wrong of a vector at the right or with a stack of matrices."""
     if rank(node.inputs[1]) == 1 or (rank(node.inputs[0]) == 1 and rank(node.inputs[1]) > 2):
         raise SourceError(f"several targets: MatMul {node.name!r} of a vector; unsqueeze it first")
     return _elementwise(op, node, inputs, mapped, K)
 
 
-def _cast_like(
-    op: OpBuilder, node: ir.Node, inputs: Inputs, mapped: set[int], K: ir.Value
-) -> Outputs:
+def _cast_like(op: OpBuilder, node: Node, inputs: Inputs, mapped: set[int], K: ir.Value) -> Outputs:
     """The second input gives its dtype alone."""
     if 0 not in mapped:
         return _repeated(op, node.outputs[0], K)
@@ -103,7 +101,7 @@ def _repeated(op: OpBuilder, value: ir.Value, K: ir.Value) -> ir.Value:
     return op.Expand(value, op.Concat(K, op.Shape(value), axis=0))
 
 
-def _merged(op: OpBuilder, node: ir.Node, inputs: Inputs, mapped: set[int], K: ir.Value) -> Outputs:
+def _merged(op: OpBuilder, node: Node, inputs: Inputs, mapped: set[int], K: ir.Value) -> Outputs:
     """K joins the batch for operators with a fixed layout [N, C, …] and constant other inputs."""
     if mapped != {0}:
         raise SourceError(f"several targets: {node.op_type} {node.name!r} with a mapped weight")
@@ -112,7 +110,7 @@ def _merged(op: OpBuilder, node: ir.Node, inputs: Inputs, mapped: set[int], K: i
     return op.Reshape(batched, op.Concat(K, [-1, *_tail(y)], axis=0))
 
 
-def _gemm(op: OpBuilder, node: ir.Node, inputs: Inputs, mapped: set[int], K: ir.Value) -> Outputs:
+def _gemm(op: OpBuilder, node: Node, inputs: Inputs, mapped: set[int], K: ir.Value) -> Outputs:
     """K joins the rows of A where they stay rows; else the matrix product that a Gemm is."""
     if len(inputs) > 2:
         raise SourceError(f"several targets: Gemm {node.name!r} with three inputs")
@@ -133,23 +131,22 @@ def _tail(value: ir.Value) -> list[int]:
 
 
 def _along_axis(
-    op: OpBuilder, node: ir.Node, inputs: Inputs, mapped: set[int], K: ir.Value
+    op: OpBuilder, node: Node, inputs: Inputs, mapped: set[int], K: ir.Value
 ) -> Outputs:
     """An `axis` attribute counted from the end stays where it is; all data inputs need the axis."""
     if node.op_type != "Concat" and mapped != {0}:
         raise SourceError(f"several targets: {node.op_type} {node.name!r} by mapped indices")
     x = node.inputs[min(mapped)]
     if node.op_type == "Concat":
-        inputs = [v if i in mapped else _repeated(op, v, K) for i, v in enumerate(inputs)]
+        every: list[ir.Value] = [v for v in inputs if v is not None]
+        inputs = [v if i in mapped else _repeated(op, v, K) for i, v in enumerate(every)]
     return _emit(op, node, inputs, axis=axis_from_end(node, 0, x))
 
 
 def _by_axes_input(index: int) -> BatchingRule:
     """Operators whose input `index` lists axes: count them from the end of the data's rank."""
 
-    def rule(
-        op: OpBuilder, node: ir.Node, inputs: Inputs, mapped: set[int], K: ir.Value
-    ) -> Outputs:
+    def rule(op: OpBuilder, node: Node, inputs: Inputs, mapped: set[int], K: ir.Value) -> Outputs:
         if mapped != {0}:
             raise SourceError(f"several targets: {node.op_type} {node.name!r} by mapped numbers")
         of = node.outputs[0] if node.op_type == "Unsqueeze" else node.inputs[0]
@@ -164,7 +161,7 @@ def _by_axes_input(index: int) -> BatchingRule:
     return rule
 
 
-def _all_axes(node: ir.Node) -> list[int]:
+def _all_axes(node: Node) -> list[int]:
     """The axes that an operator takes when it is given none."""
     x = node.inputs[0]
     if node.op_type == "Squeeze":
@@ -172,16 +169,12 @@ def _all_axes(node: ir.Node) -> list[int]:
     return list(range(size_of(node.inputs[1], 0) if node.op_type == "Slice" else rank(x)))
 
 
-def _transpose(
-    op: OpBuilder, node: ir.Node, inputs: Inputs, mapped: set[int], K: ir.Value
-) -> Outputs:
+def _transpose(op: OpBuilder, node: Node, inputs: Inputs, mapped: set[int], K: ir.Value) -> Outputs:
     perm = node.attributes.get_ints("perm", list(reversed(range(rank(node.inputs[0])))))
     return _emit(op, node, inputs, perm=[0, *(axis + 1 for axis in perm)])
 
 
-def _reshape(
-    op: OpBuilder, node: ir.Node, inputs: Inputs, mapped: set[int], K: ir.Value
-) -> Outputs:
+def _reshape(op: OpBuilder, node: Node, inputs: Inputs, mapped: set[int], K: ir.Value) -> Outputs:
     """A 0 in the shape copies the size at its own place, which the new axis moves with it."""
     return op.Reshape(inputs[0], op.Concat(K, inputs[1], axis=0))
 

@@ -10,6 +10,7 @@ import numpy as np
 import onnx_ir as ir
 from onnxscript import OpBuilder
 
+from onnxplain.export.autodiff import Node
 from onnxplain.export.tensors import constant, reshape, static
 
 
@@ -32,7 +33,7 @@ class Window:
 
     @classmethod
     def of(
-        cls, node: ir.Node, x: ir.Value, y: ir.Value, kernel: Sequence[int] | None = None
+        cls, node: Node, x: ir.Value, y: ir.Value, kernel: Sequence[int] | None = None
     ) -> Window:
         """The window that slides over `x` (the finer side) and leaves `y` (the coarser one)."""
         size, out = static(x, 2), static(y, 2)

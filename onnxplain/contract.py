@@ -34,7 +34,7 @@ _PREFIX = "onnxplain."
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """How a photograph becomes the network's input: resize, centre crop, scale to [0, 1], normalise.
+    """How a photograph becomes the input: resize, centre crop, scale to [0, 1], normalise.
 
     `resize` is the length in pixels of the shorter side before the crop of `height` × `width`;
     `mean` and `std` have one entry per channel (1 or 3), for pixel values in [0, 1];

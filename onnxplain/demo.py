@@ -1,4 +1,4 @@
-"""The main job, start to end: export a real network, explain real photographs, check and time it."""
+"""The main job: export a real network, explain real photographs, check and time it."""
 
 from __future__ import annotations
 
@@ -38,11 +38,12 @@ def run(folder: Path, repeats: int, console: Console, new_progress: Callable[[],
         import skimage.data
         import torch
 
-        import onnxplain
+        from onnxplain import load
         from onnxplain.bench.forward import forward_session
         from onnxplain.bench.latency import interleaved, machine
         from onnxplain.bench.parity import compare
         from onnxplain.bench.reference import explain as reference
+        from onnxplain.export.pipeline import export
         from onnxplain.export.source import torch_network
         from onnxplain.runtime.batches import as_batch
     except ImportError as error:
@@ -58,11 +59,11 @@ def run(folder: Path, repeats: int, console: Console, new_progress: Callable[[],
             "excitation": folder / f"{NETWORK}.explain.onnx",
             "gradient": folder / f"{NETWORK}.gradient.onnx",
         }
-        onnxplain.export(NETWORK, graphs["excitation"], temperature=TEMPERATURE)
+        export(NETWORK, graphs["excitation"], temperature=TEMPERATURE)
         progress.update(task, advance=1)
-        onnxplain.export(NETWORK, graphs["gradient"], method="gradient")
+        export(NETWORK, graphs["gradient"], method="gradient")
         progress.update(task, advance=1, description="explaining")
-        explainers = {m: onnxplain.load(path, threads=threads) for m, path in graphs.items()}
+        explainers = {m: load(path, threads=threads) for m, path in graphs.items()}
         picture, cells = explanation_grid(photographs, explainers)
         picture.save(folder / "explanations.png")
         progress.update(task, advance=1, description="comparing with PyTorch")

@@ -1,4 +1,4 @@
-"""`--temperature auto`: export once with a live temperature, tune on photographs, export for good."""
+"""`--temperature auto`: export with a live temperature and tune it on photographs."""
 
 from __future__ import annotations
 

@@ -121,7 +121,8 @@ def tune(
             f"no temperature from {temperatures[0]:g} to {temperatures[-1]:g} raises "
             f"{share:.0%} of the logits (at best {columns[0].max():.0%}); try other images"
         )
-    return Tuning(float(temperatures[good[-1]]), np.array(temperatures), *columns, pairs=grid.size)
+    best = float(temperatures[good[-1]])
+    return Tuning(best, np.array(temperatures), *columns, pairs=grid.size)  # type: ignore[misc]
 
 
 def _cosine(a: NDArray[Any], b: NDArray[Any]) -> float:

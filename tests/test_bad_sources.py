@@ -65,14 +65,14 @@ def test_no_such_file(tmp_path: Path, out: Path) -> None:
 
 
 def test_a_name_that_is_neither_file_nor_network(out: Path) -> None:
-    with pytest.raises(SourceError, match="neither a file.*resnet50"):
+    with pytest.raises(SourceError, match=r"neither a file.*resnet50"):
         onnxplain.export("resnet5000", out)
 
 
 def test_a_file_that_is_not_onnx(tmp_path: Path, out: Path) -> None:
     text = tmp_path / "text.onnx"
     text.write_text("not a network\n" * 100)
-    with pytest.raises(SourceError, match="not a readable ONNX model|no ONNX graph"):
+    with pytest.raises(SourceError, match=r"not a readable ONNX model|no ONNX graph"):
         onnxplain.export(text, out)
 
 
@@ -320,5 +320,5 @@ class TestCheckpoints:
 
         monkeypatch.setattr("torch.hub.download_url_to_file", unreachable)
         monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-        with pytest.raises(SourceError, match="--weights PATH.*--weights none"):
+        with pytest.raises(SourceError, match=r"--weights PATH.*--weights none"):
             onnxplain.export("squeezenet1_1", out)

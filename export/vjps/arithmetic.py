@@ -7,7 +7,7 @@ import math
 import onnx_ir as ir
 from onnxscript import OpBuilder
 
-from onnxplain.export.autodiff import Cotangents
+from onnxplain.export.autodiff import Cotangents, Node
 from onnxplain.export.tensors import unbroadcast
 from onnxplain.export.vjps.table import register_vjp
 
@@ -16,37 +16,37 @@ from onnxplain.export.vjps.table import register_vjp
 
 @register_vjp("Add")
 @register_vjp("Sum")
-def add(op: OpBuilder, node: ir.Node, g: ir.Value) -> Cotangents:
+def add(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
     return [unbroadcast(op, g, x, node.outputs[0]) for x in node.inputs]
 
 
 @register_vjp("Mean")
-def mean(op: OpBuilder, node: ir.Node, g: ir.Value) -> Cotangents:
+def mean(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
     share = op.Mul(g, 1.0 / len(node.inputs))
     return [unbroadcast(op, share, x, node.outputs[0]) for x in node.inputs]
 
 
 @register_vjp("Sub")
-def sub(op: OpBuilder, node: ir.Node, g: ir.Value) -> Cotangents:
+def sub(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
     (a, b), y = node.inputs, node.outputs[0]
     return [unbroadcast(op, g, a, y), unbroadcast(op, op.Neg(g), b, y)]
 
 
 @register_vjp("Mul")
-def mul(op: OpBuilder, node: ir.Node, g: ir.Value) -> Cotangents:
+def mul(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
     (a, b), y = node.inputs, node.outputs[0]
     return [unbroadcast(op, op.Mul(g, b), a, y), unbroadcast(op, op.Mul(g, a), b, y)]
 
 
 @register_vjp("Div")
-def div(op: OpBuilder, node: ir.Node, g: ir.Value) -> Cotangents:
+def div(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
     (a, b), y = node.inputs, node.outputs[0]
     ga = op.Div(g, b)
     return [unbroadcast(op, ga, a, y), unbroadcast(op, op.Neg(op.Mul(ga, y)), b, y)]
 
 
 @register_vjp("Pow")
-def power(op: OpBuilder, node: ir.Node, g: ir.Value) -> Cotangents:
+def power(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
     (x, e), y = node.inputs, node.outputs[0]
     exponent = op.CastLike(e, x)
     gx = op.Mul(g, op.Mul(exponent, op.Pow(x, op.Sub(exponent, 1.0))))
@@ -55,7 +55,7 @@ def power(op: OpBuilder, node: ir.Node, g: ir.Value) -> Cotangents:
 
 
 @register_vjp("Max", "Min")
-def extremum(op: OpBuilder, node: ir.Node, g: ir.Value) -> Cotangents:
+def extremum(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
     """Operands that tie for the extremum share the cotangent equally."""
     y = node.outputs[0]
     wins = [op.CastLike(op.Equal(x, y), y) for x in node.inputs]
@@ -65,7 +65,7 @@ def extremum(op: OpBuilder, node: ir.Node, g: ir.Value) -> Cotangents:
 
 
 @register_vjp("Where")
-def where(op: OpBuilder, node: ir.Node, g: ir.Value) -> Cotangents:
+def where(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
     (condition, a, b), y = node.inputs, node.outputs[0]
     ga, gb = op.Where(condition, g, 0.0), op.Where(condition, 0.0, g)
     return [None, unbroadcast(op, ga, a, y), unbroadcast(op, gb, b, y)]
@@ -75,63 +75,63 @@ def where(op: OpBuilder, node: ir.Node, g: ir.Value) -> Cotangents:
 
 
 @register_vjp("Identity", "Dropout")
-def identity(op: OpBuilder, node: ir.Node, g: ir.Value, *_mask: None) -> Cotangents:
+def identity(op: OpBuilder, node: Node, g: ir.Value, *_mask: None) -> Cotangents:
     return g
 
 
 @register_vjp("Cast", "CastLike")
-def cast(op: OpBuilder, node: ir.Node, g: ir.Value) -> Cotangents:
+def cast(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
     return [op.CastLike(g, node.inputs[0]), None]
 
 
 @register_vjp("Neg")
-def neg(op: OpBuilder, node: ir.Node, g: ir.Value) -> Cotangents:
+def neg(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
     return op.Neg(g)
 
 
 @register_vjp("Abs")
-def absolute(op: OpBuilder, node: ir.Node, g: ir.Value) -> Cotangents:
+def absolute(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
     return op.Mul(g, op.Sign(node.inputs[0]))
 
 
 @register_vjp("Exp")
-def exp(op: OpBuilder, node: ir.Node, g: ir.Value) -> Cotangents:
+def exp(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
     return op.Mul(g, node.outputs[0])
 
 
 @register_vjp("Log")
-def log(op: OpBuilder, node: ir.Node, g: ir.Value) -> Cotangents:
+def log(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
     return op.Div(g, node.inputs[0])
 
 
 @register_vjp("Sqrt")
-def sqrt(op: OpBuilder, node: ir.Node, g: ir.Value) -> Cotangents:
+def sqrt(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
     return op.Div(op.Mul(g, 0.5), node.outputs[0])
 
 
 @register_vjp("Reciprocal")
-def reciprocal(op: OpBuilder, node: ir.Node, g: ir.Value) -> Cotangents:
+def reciprocal(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
     y = node.outputs[0]
     return op.Neg(op.Mul(g, op.Mul(y, y)))
 
 
 @register_vjp("Erf")
-def erf(op: OpBuilder, node: ir.Node, g: ir.Value) -> Cotangents:
+def erf(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
     x = node.inputs[0]
     return op.Mul(g, op.Mul(op.Exp(op.Neg(op.Mul(x, x))), 2.0 / math.sqrt(math.pi)))
 
 
 @register_vjp("Sin")
-def sin(op: OpBuilder, node: ir.Node, g: ir.Value) -> Cotangents:
+def sin(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
     return op.Mul(g, op.Cos(node.inputs[0]))
 
 
 @register_vjp("Cos")
-def cos(op: OpBuilder, node: ir.Node, g: ir.Value) -> Cotangents:
+def cos(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
     return op.Neg(op.Mul(g, op.Sin(node.inputs[0])))
 
 
 @register_vjp("Floor", "Ceil", "Round", "Sign")
-def step(op: OpBuilder, node: ir.Node, g: ir.Value) -> Cotangents:
+def step(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
     """Constant wherever it has a slope at all."""
     return [None]

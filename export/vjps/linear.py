@@ -5,14 +5,14 @@ from __future__ import annotations
 import onnx_ir as ir
 from onnxscript import OpBuilder
 
-from onnxplain.export.autodiff import Cotangents
+from onnxplain.export.autodiff import Cotangents, Node
 from onnxplain.export.tensors import attribute, rank, reshape_like, static, unbroadcast
 from onnxplain.export.vjps.table import register_vjp
 from onnxplain.export.windows import Window
 
 
 @register_vjp("MatMul")
-def matmul(op: OpBuilder, node: ir.Node, g: ir.Value) -> Cotangents:
+def matmul(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
     """G·Bᵀ and Aᵀ·G, with a vector operand taken as a matrix of one row or column."""
     a, b = node.inputs
     A = op.Unsqueeze(a, [0]) if rank(a) == 1 else a
@@ -48,7 +48,7 @@ def _sum_batches(op: OpBuilder, g: ir.Value, m: ir.Value, y: ir.Value) -> ir.Val
 
 
 @register_vjp("Gemm")
-def gemm(op: OpBuilder, node: ir.Node, g: ir.Value) -> Cotangents:
+def gemm(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
     """y = α A'·B' + β C, where ' transposes if asked to."""
     a, b, c = [*node.inputs, None][:3]
     alpha = node.attributes.get_float("alpha", 1.0)
@@ -68,7 +68,7 @@ def gemm(op: OpBuilder, node: ir.Node, g: ir.Value) -> Cotangents:
 
 
 @register_vjp("Conv")
-def conv(op: OpBuilder, node: ir.Node, g: ir.Value) -> Cotangents:
+def conv(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
     """The transposed convolution with the same weights, which lie as ConvTranspose wants them."""
     x, w = node.inputs[:2]
     window = Window.of(node, x, node.outputs[0], kernel=static(w, 2))
@@ -76,7 +76,7 @@ def conv(op: OpBuilder, node: ir.Node, g: ir.Value) -> Cotangents:
 
 
 @register_vjp("ConvTranspose")
-def conv_transpose(op: OpBuilder, node: ir.Node, g: ir.Value) -> Cotangents:
+def conv_transpose(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
     """The convolution with the same weights, which lie as Conv wants them."""
     x, w = node.inputs[:2]
     window = Window.of(node, node.outputs[0], x, kernel=static(w, 2))

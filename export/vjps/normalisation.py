@@ -6,13 +6,13 @@ import numpy as np
 import onnx_ir as ir
 from onnxscript import OpBuilder
 
-from onnxplain.export.autodiff import Cotangents
+from onnxplain.export.autodiff import Cotangents, Node
 from onnxplain.export.tensors import along_axis, attribute, constant, rank, size_of
 from onnxplain.export.vjps.table import register_vjp
 
 
 @register_vjp("BatchNormalization")
-def batch_normalization(op: OpBuilder, node: ir.Node, g: ir.Value) -> Cotangents:
+def batch_normalization(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
     """Linear in inference: each channel is scaled by γ / √(variance + ε)."""
     x, scale, _, _, variance = node.inputs
     epsilon = node.attributes.get_float("epsilon", 1e-5)
@@ -22,7 +22,7 @@ def batch_normalization(op: OpBuilder, node: ir.Node, g: ir.Value) -> Cotangents
 
 
 @register_vjp("LRN")
-def lrn(op: OpBuilder, node: ir.Node, g: ir.Value) -> Cotangents:
+def lrn(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
     """y = x · d^−β with d = k + α/n · Σ_window x² over channels.
 
     So ∂: g · d^−β − 2αβ/n · x · Σ_window g · y / d, the window seen from the other side.

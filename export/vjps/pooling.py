@@ -8,7 +8,7 @@ import numpy as np
 import onnx_ir as ir
 from onnxscript import OpBuilder
 
-from onnxplain.export.autodiff import Cotangents
+from onnxplain.export.autodiff import Cotangents, Node
 from onnxplain.export.tensors import (
     attribute,
     constant,
@@ -23,7 +23,7 @@ from onnxplain.export.windows import Window, fold, unfold
 
 
 @register_vjp("MaxPool")
-def max_pool(op: OpBuilder, node: ir.Node, g: ir.Value, *_indices: None) -> Cotangents:
+def max_pool(op: OpBuilder, node: Node, g: ir.Value, *_indices: None) -> Cotangents:
     x = node.inputs[0]
     window = Window.of(node, x, node.outputs[0])
     lowest = float(np.finfo(x.dtype.numpy() if x.dtype else np.float32).min)
@@ -35,7 +35,7 @@ def max_pool(op: OpBuilder, node: ir.Node, g: ir.Value, *_indices: None) -> Cota
 
 
 @register_vjp("AveragePool")
-def average_pool(op: OpBuilder, node: ir.Node, g: ir.Value) -> Cotangents:
+def average_pool(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
     x = node.inputs[0]
     window = Window.of(node, x, node.outputs[0])
     pads = None
@@ -52,14 +52,14 @@ def average_pool(op: OpBuilder, node: ir.Node, g: ir.Value) -> Cotangents:
 
 
 @register_vjp("GlobalAveragePool")
-def global_average_pool(op: OpBuilder, node: ir.Node, g: ir.Value) -> Cotangents:
+def global_average_pool(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
     x = node.inputs[0]
     spatial = static(x, 2)
     return op.Expand(op.Mul(g, 1.0 / math.prod(spatial)), [1, 1, *spatial])
 
 
 @register_vjp("GlobalMaxPool")
-def global_max_pool(op: OpBuilder, node: ir.Node, g: ir.Value) -> Cotangents:
+def global_max_pool(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
     x = node.inputs[0]
     spatial = static(x, 2)
     pixels = math.prod(spatial)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import onnx_ir as ir
 from onnxscript import OpBuilder
 
-from onnxplain.export.autodiff import Cotangents
+from onnxplain.export.autodiff import Cotangents, Node
 from onnxplain.export.tensors import (
     attribute,
     axes_from_end,
@@ -20,7 +20,7 @@ from onnxplain.export.tensors import (
 from onnxplain.export.vjps.table import register_vjp
 
 
-def reduced_axes(node: ir.Node) -> list[int]:
+def reduced_axes(node: Node) -> list[int]:
     """The axes that a Reduce operator reduces, counted from the end."""
     x, axes = [*node.inputs, None][:2]
     assert x is not None
@@ -30,12 +30,12 @@ def reduced_axes(node: ir.Node) -> list[int]:
     return [] if attribute(node, "noop_with_empty_axes", 0) else list(range(-rank(x), 0))
 
 
-def _kept(op: OpBuilder, node: ir.Node, value: ir.Value, axes: Sequence[int]) -> ir.Value:
+def _kept(op: OpBuilder, node: Node, value: ir.Value, axes: Sequence[int]) -> ir.Value:
     """`value`, of the output's shape, with the reduced axes put back as ones."""
     return value if attribute(node, "keepdims", 1) or not axes else op.Unsqueeze(value, axes)
 
 
-def _spread(op: OpBuilder, node: ir.Node, g: ir.Value, axes: Sequence[int]) -> ir.Value:
+def _spread(op: OpBuilder, node: Node, g: ir.Value, axes: Sequence[int]) -> ir.Value:
     x = node.inputs[0]
     assert x is not None
     if all(isinstance(dims(x)[axis], int) for axis in axes):
@@ -45,19 +45,19 @@ def _spread(op: OpBuilder, node: ir.Node, g: ir.Value, axes: Sequence[int]) -> i
 
 
 @register_vjp("ReduceSum")
-def reduce_sum(op: OpBuilder, node: ir.Node, g: ir.Value) -> Cotangents:
+def reduce_sum(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
     return _spread(op, node, g, reduced_axes(node))
 
 
 @register_vjp("ReduceMean")
-def reduce_mean(op: OpBuilder, node: ir.Node, g: ir.Value) -> Cotangents:
+def reduce_mean(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
     axes = reduced_axes(node)
     count = math.prod(size_of(node.inputs[0], axis) for axis in axes)
     return _spread(op, node, op.Mul(g, 1.0 / count), axes)
 
 
 @register_vjp("ReduceMax", "ReduceMin")
-def reduce_extremum(op: OpBuilder, node: ir.Node, g: ir.Value) -> Cotangents:
+def reduce_extremum(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
     """Elements that tie for the extremum share the cotangent equally."""
     axes = reduced_axes(node)
     x, y = node.inputs[0], node.outputs[0]
@@ -67,7 +67,7 @@ def reduce_extremum(op: OpBuilder, node: ir.Node, g: ir.Value) -> Cotangents:
 
 
 @register_vjp("ReduceL2")
-def reduce_l2(op: OpBuilder, node: ir.Node, g: ir.Value) -> Cotangents:
+def reduce_l2(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
     """g · x / ‖x‖, and 0 where x is 0, as in PyTorch."""
     axes = reduced_axes(node)
     x, y = node.inputs[0], node.outputs[0]
@@ -76,12 +76,12 @@ def reduce_l2(op: OpBuilder, node: ir.Node, g: ir.Value) -> Cotangents:
 
 
 @register_vjp("ReduceSumSquare")
-def reduce_sum_square(op: OpBuilder, node: ir.Node, g: ir.Value) -> Cotangents:
+def reduce_sum_square(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
     return op.Mul(node.inputs[0], _kept(op, node, op.Mul(g, 2.0), reduced_axes(node)))
 
 
 @register_vjp("ReduceLogSumExp")
-def reduce_log_sum_exp(op: OpBuilder, node: ir.Node, g: ir.Value) -> Cotangents:
+def reduce_log_sum_exp(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
     axes = reduced_axes(node)
     x, y = node.inputs[0], node.outputs[0]
     weights = op.Exp(op.Sub(x, _kept(op, node, y, axes)))

@@ -7,7 +7,7 @@ import onnx_ir as ir
 from onnxscript import OpBuilder
 
 from onnxplain.errors import NoRuleError
-from onnxplain.export.autodiff import Cotangents
+from onnxplain.export.autodiff import Cotangents, Node
 from onnxplain.export.tensors import (
     along_axis,
     attribute,
@@ -29,23 +29,23 @@ from onnxplain.export.vjps.table import register_vjp
 
 
 @register_vjp("Reshape", "Flatten", "Squeeze", "Unsqueeze")
-def reshaping(op: OpBuilder, node: ir.Node, g: ir.Value) -> Cotangents:
+def reshaping(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
     return reshape_like(op, g, node.inputs[0])
 
 
 @register_vjp("Transpose")
-def transpose(op: OpBuilder, node: ir.Node, g: ir.Value) -> Cotangents:
+def transpose(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
     perm = node.attributes.get_ints("perm", list(reversed(range(rank(node.inputs[0])))))
     return op.Transpose(g, perm=np.argsort(perm).tolist())
 
 
 @register_vjp("Expand")
-def expand(op: OpBuilder, node: ir.Node, g: ir.Value) -> Cotangents:
+def expand(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
     return unbroadcast(op, g, node.inputs[0], node.outputs[0])
 
 
 @register_vjp("Concat")
-def concat(op: OpBuilder, node: ir.Node, g: ir.Value) -> Cotangents:
+def concat(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
     axis = axis_from_end(node, 0, node.outputs[0])
     sizes = [size_of(x, axis) for x in node.inputs]
     if len(sizes) == 1:
@@ -54,13 +54,13 @@ def concat(op: OpBuilder, node: ir.Node, g: ir.Value) -> Cotangents:
 
 
 @register_vjp("Split")
-def split(op: OpBuilder, node: ir.Node, *gs: ir.Value | None) -> Cotangents:
+def split(op: OpBuilder, node: Node, *gs: ir.Value | None) -> Cotangents:
     parts = [zeros_like(op, y) if g is None else g for g, y in zip(gs, node.outputs, strict=True)]
     return op.Concat(*parts, axis=axis_from_end(node, 0, node.inputs[0]))
 
 
 @register_vjp("Slice")
-def slicing(op: OpBuilder, node: ir.Node, g: ir.Value) -> Cotangents:
+def slicing(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
     x = node.inputs[0]
     starts, ends, axes, steps = (
         constant_of(value, f"the {name} of Slice")
@@ -85,7 +85,7 @@ def slicing(op: OpBuilder, node: ir.Node, g: ir.Value) -> Cotangents:
 
 
 @register_vjp("Pad")
-def pad(op: OpBuilder, node: ir.Node, g: ir.Value) -> Cotangents:
+def pad(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
     x, pads, _, axes = [*node.inputs, None, None][:4]
     assert x is not None
     amounts = constant_of(pads, "the pads of Pad")
@@ -118,7 +118,7 @@ def _from_source(
 
 
 @register_vjp("Gather")
-def gather(op: OpBuilder, node: ir.Node, g: ir.Value) -> Cotangents:
+def gather(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
     x, index = node.inputs
     indices = constant_of(index, "the indices of Gather")
     assert indices is not None
@@ -130,7 +130,7 @@ def gather(op: OpBuilder, node: ir.Node, g: ir.Value) -> Cotangents:
 
 
 @register_vjp("GatherND")
-def gather_nd(op: OpBuilder, node: ir.Node, g: ir.Value) -> Cotangents:
+def gather_nd(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
     """A Gather of rows, once the indexed axes are merged into one."""
     x, index = node.inputs
     indices = constant_of(index, "the indices of GatherND")
@@ -146,7 +146,7 @@ def gather_nd(op: OpBuilder, node: ir.Node, g: ir.Value) -> Cotangents:
 
 
 @register_vjp("Resize")
-def resize(op: OpBuilder, node: ir.Node, g: ir.Value) -> Cotangents:
+def resize(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
     """Separable and linear: along each axis, the transpose of its interpolation matrix."""
     x, y = node.inputs[0], node.outputs[0]
     if node.attributes.get_string("coordinate_transformation_mode", "") == "tf_crop_and_resize":
@@ -162,7 +162,7 @@ def resize(op: OpBuilder, node: ir.Node, g: ir.Value) -> Cotangents:
     return g
 
 
-def interpolation(op: OpBuilder, node: ir.Node, axis: int, scale: float | None) -> ir.Value:
+def interpolation(op: OpBuilder, node: Node, axis: int, scale: float | None) -> ir.Value:
     """The matrix [in, out] by which a Resize node interpolates one axis.
 
     It is what the operator makes of the unit vectors: a node on a constant, which the runtime folds
@@ -179,7 +179,7 @@ def interpolation(op: OpBuilder, node: ir.Node, axis: int, scale: float | None) 
 
 
 @register_vjp("DepthToSpace")
-def depth_to_space(op: OpBuilder, node: ir.Node, g: ir.Value) -> Cotangents:
+def depth_to_space(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
     """SpaceToDepth, with its channels put in the order of the mode."""
     block = attribute(node, "blocksize", 1)
     z = op.SpaceToDepth(g, blocksize=block)
@@ -191,10 +191,10 @@ def depth_to_space(op: OpBuilder, node: ir.Node, g: ir.Value) -> Cotangents:
 
 
 @register_vjp("SpaceToDepth")
-def space_to_depth(op: OpBuilder, node: ir.Node, g: ir.Value) -> Cotangents:
+def space_to_depth(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
     return op.DepthToSpace(g, blocksize=attribute(node, "blocksize", 1), mode="DCR")
 
 
 @register_vjp("Shape", "Size")
-def no_cotangent(op: OpBuilder, node: ir.Node, g: ir.Value) -> Cotangents:
+def no_cotangent(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
     return [None]

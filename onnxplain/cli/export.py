@@ -79,19 +79,18 @@ def export(
         onnxplain export classifier.onnx --method gradient      # needs no PyTorch
         onnxplain export efficientnet-lite0 --temperature 1
     """
-    import onnxplain
-    from onnxplain.export.pipeline import STAGES
+    from onnxplain.export import pipeline
 
     path = output or Path(f"{Path(source).name.removesuffix('.onnx')}.explain.onnx")
     with progress_bar() as progress:
-        task = progress.add_task(STAGES[0], total=len(STAGES))
+        task = progress.add_task(pipeline.STAGES[0], total=len(pipeline.STAGES))
         begun: list[str] = []
 
         def begin(stage: str) -> None:
             progress.update(task, description=stage, completed=len(begun))
             begun.append(stage)
 
-        options = {
+        options: dict[str, Any] = {
             "method": method,
             "weights": weights,
             "size": _size(size),
@@ -101,7 +100,7 @@ def export(
             "input": input_name,
             "output": output_name,
         }
-        metadata = onnxplain.export(
+        metadata = pipeline.export(
             source,
             path,
             temperature=_temperature(temperature, source, images, options, progress),
@@ -112,7 +111,7 @@ def export(
             progress=begin,
             **options,
         )
-        progress.update(task, description="done", completed=len(STAGES))
+        progress.update(task, description="done", completed=len(pipeline.STAGES))
     cost = metadata.multiply_adds["explain"] / max(metadata.multiply_adds["forward"], 1)
     out.print(
         f"{path}  {path.stat().st_size / 2**20:.1f} MiB, {metadata.method}"

@@ -25,13 +25,20 @@ async function load(description) {
     download('model.onnx', report),
   ]);
   ort = await import(`./ort/${build.script}`);
-  ort.env.logLevel = 'error';
   ort.env.wasm.wasmBinary = wasm;
   ort.env.wasm.numThreads = self.crossOriginIsolated ? Math.min(4, navigator.hardwareConcurrency) : 1;
-  session = await ort.InferenceSession.create(graph, { executionProviders: ['wasm'] });
+  session = await start(graph, 'wasm');
   if (device === 'webgpu' && (await moveToGpu(graph))) return 'WebGPU';
   const threads = ort.env.wasm.numThreads;
   return `WebAssembly, ${threads} thread${threads > 1 ? 's' : ''}`;
+}
+
+function start(graph, provider) {
+  const errors = 3; // ONNX Runtime's warnings are about the graph, not for who looks at photographs
+  return ort.InferenceSession.create(graph, {
+    executionProviders: [provider],
+    logSeverityLevel: errors,
+  });
 }
 
 async function hasGpu() {
@@ -50,7 +57,7 @@ async function moveToGpu(graph) {
     const size = model.preprocessing.mean.length * pixels();
     const probe = Float32Array.from({ length: size }, (_, i) => Math.sin(i * i));
     const expected = await run(probe, -1, model.parameters.temperature);
-    session = await ort.InferenceSession.create(graph, { executionProviders: ['webgpu'] });
+    session = await start(graph, 'webgpu');
     const found = await run(probe, -1, model.parameters.temperature);
     if (cosine(expected.pullback, found.pullback) >= AGREEMENT) {
       await onCpu.release();
