@@ -282,6 +282,7 @@ async function takeStep() {
   arrive(ascent, reached);
   steps -= 1;
   drawAscent();
+  if (ascent.probabilities.length === 2) $('climb').scrollIntoView({ block: 'nearest' });
   say(`After ${count(ascent)}: ${className(model, target)}, ${percent(reached.probability)}.`);
 }
 
