@@ -1,4 +1,4 @@
-"""The forward pass alone, cut out of an explain graph: what an explanation's cost is measured against."""
+"""The forward pass alone, cut out of an explain graph, to measure an explanation's cost against."""
 
 from __future__ import annotations
 

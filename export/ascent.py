@@ -26,7 +26,7 @@ ALPHA_DEFAULT, EPS_DEFAULT = 20.0, 100.0
 
 
 def add_step(op: OpBuilder, preprocessing: Preprocessing) -> None:
-    """Give an explain graph the inputs `origin`, `alpha`, `eps`, `limit` and output `next_image`."""
+    """Give an explain graph the output `next_image`, one step on from `image`."""
     graph = op.builder.graph
     image, pullback = graph.inputs[0], graph.outputs[1]
     origin = op.builder.input(ORIGIN, image.dtype, image.shape)

@@ -21,7 +21,7 @@ from onnxplain.errors import NoRuleError, SourceError
 
 
 class Node(Protocol):
-    """An `ir.Node` as its rule sees it: values for inputs, since the operator's required ones are there."""
+    """An `ir.Node` as its rule sees it: the inputs that its operator requires are there."""
 
     @property
     def name(self) -> str | None: ...

@@ -19,9 +19,9 @@ from onnxscript import GraphBuilder, rewriter
 from onnxplain.contract import IMAGE, LOGITS
 from onnxplain.errors import SourceError
 from onnxplain.export.autodiff import dependents
-from onnxplain.export.tensors import dims, size_of
+from onnxplain.export.tensors import attribute, dims, size_of, static
 
-OPSET = 20
+OPSET, IR_VERSION = 20, 9
 
 
 def canonicalise(
@@ -41,14 +41,15 @@ def canonicalise(
         SourceError: no single image-like input, no logits, an opset or sizes out of reach; the
             message names what was found and what to pass.
     """
+    model = raise_opset(model)
     common.RemoveInitializersFromInputsPass()(model)
     image = choose_image(model.graph, input_name)
     fix_sizes(image, size)
     choose_logits(model.graph, output_name)
-    model = raise_opset(model)
     for value in list(model.graph.initializers.values()):
         if value.name and value.name.startswith(("const_", "pullback.")):
             value.name = f"source.{value.name}"  # these names are the builder's own
+    spell_ceil_mode(model)
     onnxscript.optimizer.optimize_ir(model)
     common.IdentityEliminationPass()(model)
     spell_relu(model)
@@ -152,11 +153,13 @@ def raise_opset(model: ir.Model) -> ir.Model:
         raised = onnx.version_converter.convert_version(ir.to_proto(model), OPSET)
     except Exception as error:
         raise SourceError(f"cannot raise opset {version} to {OPSET}: {error}") from error
-    return ir.from_proto(raised)
+    model = ir.from_proto(raised)
+    model.ir_version = max(model.ir_version, IR_VERSION)
+    return model
 
 
 def spell_relu(model: ir.Model) -> None:
-    """`Max(x, 0)` and `Clip(x, 0)`, as `clamp(min=0)` is exported, are `Relu(x)`: methods know it."""
+    """`Max(x, 0)` and `Clip(x, 0)`, as `clamp(min=0)` is exported, become `Relu(x)`."""
 
     def clip(op: Any, x: ir.Value, zero: ir.Value) -> Any:
         return op.Clip(x, zero)
@@ -173,6 +176,46 @@ def spell_relu(model: ir.Model) -> None:
 
     rules = [rewriter.pattern.RewriteRule(spelling, relu, is_zero) for spelling in (clip, maximum)]
     rewriter.rewrite(model, rewriter.pattern.RewriteRuleSet(rules, commute=True))
+
+
+def spell_ceil_mode(model: ir.Model) -> None:
+    """A pool's `ceil_mode` as padding at the end, where that means the same.
+
+    So nobody can differ on how many windows there are: those that start before the end padding,
+    as in PyTorch and in every runtime. Shape inference at opset 20 counts one that starts in it;
+    where it did, what it found from there on is inferred again.
+    """
+    for node in model.graph:
+        padding_counts = attribute(node, "count_include_pad", 0)
+        pools = node.op_type == "MaxPool" or (node.op_type == "AveragePool" and not padding_counts)
+        if not (pools and attribute(node, "ceil_mode", 0)):
+            continue
+        x, y = node.inputs[0], node.outputs[0]
+        assert x is not None
+        if x.shape is None:
+            common.ShapeInferencePass()(model)
+        kernel = node.attributes.get_ints("kernel_shape")
+        ones: list[int] = [1] * len(kernel)
+        strides = node.attributes.get_ints("strides", ones)
+        dilations = node.attributes.get_ints("dilations", ones)
+        pads = list(node.attributes.get_ints("pads", [0] * 2 * len(kernel)))
+        out, ends = [], []
+        for i, n in enumerate(static(x, 2)):
+            span, stride = (kernel[i] - 1) * dilations[i] + 1, strides[i]
+            reached = n + pads[i]
+            windows = -(-(reached + pads[len(kernel) + i] - span) // stride) + 1
+            windows -= (windows - 1) * stride >= reached
+            out.append(windows)
+            ends.append(max((windows - 1) * stride + span - reached, 0))
+        if any(end >= k for end, k in zip(ends, kernel, strict=True)):
+            continue  # more padding than runtimes accept
+        node.attributes.add(ir.AttrInt64s("pads", [*pads[: len(kernel)], *ends]))
+        node.attributes.add(ir.AttrInt64("ceil_mode", 0))
+        if y.shape is None or list(y.shape)[2:] != out:
+            for stale in dependents(model.graph, [y]):
+                if stale is not None:
+                    stale.shape = None
+            common.ShapeInferencePass()(model)
 
 
 def drop_other_inputs(graph: ir.Graph) -> ir.Value:

@@ -170,9 +170,10 @@ def add_pullback(
         pullback = op.Mul(pullback, image)
     if multi_target:
         pullback = op.Transpose(pullback, perm=[1, 0, 2, 3, 4])
+    end = op.Identity(pullback)  # a use by which to find the last node's lowered form
     lower(op, list(graph)[head:])
+    pullback = end if pullback is image else end.producer().inputs[0]
     graph.sort()
-    pullback = op.Identity(pullback) if pullback is image else pullback
     pullback.name = PULLBACK
     graph.outputs.append(pullback)
     pullback.shape = ir.Shape([*shape, *dims(image)[1:]])
@@ -259,9 +260,9 @@ def _writable(path: str | os.PathLike[str], source: Any) -> Path:
         raise InputError(f"cannot write {path}: the folder {path.parent} does not exist")
     if not os.access(path.parent, os.W_OK):
         raise InputError(f"cannot write {path}: no permission in {path.parent}")
-    if isinstance(source, str | os.PathLike) and path.exists() and Path(source).exists():
-        if path.samefile(source):
-            raise InputError(f"{path} is the source itself; write the explain graph elsewhere")
+    is_file = isinstance(source, str | os.PathLike) and Path(source).exists()
+    if is_file and path.exists() and path.samefile(source):
+        raise InputError(f"{path} is the source itself; write the explain graph elsewhere")
     return path
 
 

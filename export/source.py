@@ -1,4 +1,4 @@
-"""Where networks come from: a name, a PyTorch module, an ONNX file. All become one forward graph."""
+"""Where networks come from: a name, a PyTorch module, an ONNX file; all become one graph."""
 
 from __future__ import annotations
 
@@ -176,7 +176,7 @@ def _torchvision(name: str, pretrained: bool) -> TorchNetwork:
 
 
 def _untrained(name: str) -> dict[str, bool]:
-    """GoogLeNet and Inception v3 initialise for minutes and add training heads unless told not to."""
+    """GoogLeNet and Inception v3 initialise slowly and add training heads unless told not to."""
     if name in ("googlenet", "inception_v3"):
         return {"init_weights": False, "aux_logits": False}
     return {}

@@ -1,4 +1,4 @@
-"""What an explain graph carries besides its tensors, shared by `export` (writes) and `runtime` (reads).
+"""What an explain graph carries besides its tensors: `export` writes it, `runtime` reads it.
 
 Everything stands in the ONNX file's `metadata_props` under `onnxplain.*`, as JSON where it is
 not a plain string, so that a runtime needs the file alone.

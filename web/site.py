@@ -42,6 +42,7 @@ def write_site(model: Path, folder: Path, progress: Callable[[str], None] | None
     """
     begin = progress or (lambda stage: None)
     begin(STAGES[0])
+    folder = folder.resolve()
     _check_folder(folder)
     signature = open_backend(model).signature
     if signature.dtype != np.float32:
@@ -52,8 +53,9 @@ def write_site(model: Path, folder: Path, progress: Callable[[str], None] | None
     begin(STAGES[1])
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as beside:
-            site = Path(beside) / "site"
+        near = folder if folder.exists() else folder.parent  # on the same file system
+        with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=near) as temporary:
+            site = Path(temporary) / "site"
             shutil.copytree(_STATIC, site)
             runtime = copy_runtime(site / "ort")
             begin(STAGES[2])

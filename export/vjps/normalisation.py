@@ -6,6 +6,7 @@ import numpy as np
 import onnx_ir as ir
 from onnxscript import OpBuilder
 
+from onnxplain.errors import NoRuleError
 from onnxplain.export.autodiff import Cotangents, Node
 from onnxplain.export.tensors import along_axis, attribute, constant, rank, size_of
 from onnxplain.export.vjps.table import register_vjp
@@ -14,6 +15,11 @@ from onnxplain.export.vjps.table import register_vjp
 @register_vjp("BatchNormalization")
 def batch_normalization(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
     """Linear in inference: each channel is scaled by γ / √(variance + ε)."""
+    if attribute(node, "training_mode", 0):
+        raise NoRuleError(
+            f"BatchNormalization {node.name!r} is in training mode; export the network in "
+            "evaluation mode"
+        )
     x, scale, _, _, variance = node.inputs
     epsilon = node.attributes.get_float("epsilon", 1e-5)
     slope = op.Div(scale, op.Sqrt(op.Add(variance, epsilon)))

@@ -54,7 +54,7 @@ def explain(
     targets = [as_target(text) for text in target or ["-1"]]
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        log = open(folder / "predictions.jsonl", "w", encoding="utf-8")
+        log = (folder / "predictions.jsonl").open("w", encoding="utf-8")
     except OSError as error:
         raise InputError(f"cannot write into {folder}: {error.strerror}") from error
     names = _picture_names(paths)

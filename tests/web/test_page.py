@@ -317,10 +317,13 @@ def test_loading_is_shown_and_a_photograph_may_come_first(
         page.find(".photograph-input").send_keys(str(cat))
         page.until_shown(cat)
         assert page.find("#loading").is_displayed()
+        page.find("#compare").click()  # and so may wishes
         gate.set()
         page.until_explained()
         assert not page.find("#loading").is_displayed()
         assert_agrees(page, explainer, cat)
+        expected = explainer([cat], -2).pullback
+        assert cosine(pullback(page, 1), expected) >= AGREEMENT
 
 
 @pytest.mark.parametrize("missing", ["model.json", "model.onnx"])

@@ -1,26 +1,32 @@
 // The pictures on show, side by side with their captions, as one PNG.
 
+import { className } from './ranking.js';
+import { $, state } from './state.js';
+
 const LEAST = 448; // pixels of a picture's shorter side
 const GAP = 24;
 const TEXT = 22;
 const FONT = 'system-ui, sans-serif';
 
-/**
- * Save figures (a canvas, .title and perhaps .percent each) as `name`.
- *
- * @param footnote a line below them: what was explained, and how
- */
-export function downloadFigures(figures, footnote, name) {
-  const canvas = compose(figures, footnote);
-  canvas.toBlob((blob) => {
+export function download() {
+  const { model, photograph, slots, temperature } = state;
+  if (!photograph.probabilities) return; // not explained yet
+  const drawn = [...$('stage').querySelectorAll('figure:has(canvas)')];
+  const figures = drawn.filter((figure) => figure.offsetParent); // null where it is hidden
+  const footnote = [`${model.source}, ${model.method} pullback`];
+  if ('temperature' in model.parameters) footnote.push(`T = ${temperature.toPrecision(2)}`);
+  const names = slots.map(({ target }) => className(model, target));
+  const stem = [photograph.name.replace(/\.\w+$/, ''), ...names].join('-').replace(/\s+/g, '-');
+  compose(figures, footnote.join(', ')).toBlob((blob) => {
     const link = document.createElement('a');
     link.href = URL.createObjectURL(blob);
-    link.download = name;
+    link.download = `${stem}.png`;
     link.click();
     setTimeout(() => URL.revokeObjectURL(link.href), 60_000); // after the browser has read it
   });
 }
 
+/** Figures (a canvas, .title and perhaps .percent each) in a row, and a line below them. */
 function compose(figures, footnote) {
   const first = figures[0].querySelector('canvas');
   const scale = Math.ceil(LEAST / Math.min(first.width, first.height));
@@ -36,7 +42,9 @@ function compose(figures, footnote) {
   figures.forEach((figure, i) => {
     const left = GAP + i * (width + GAP);
     context.drawImage(figure.querySelector('canvas'), left, GAP, width, height);
-    const caption = [...figure.querySelectorAll('.title, .percent')].map((part) => part.textContent);
+    const caption = [...figure.querySelectorAll('.title, .percent')].map(
+      (part) => part.textContent,
+    );
     write(context, caption.join('  '), left, height + 1.5 * GAP, width, '#1a1a1a');
   });
   const below = height + 1.5 * GAP + 2 * TEXT;

@@ -1,4 +1,7 @@
-// The worker's functions as this page's: load(model), open(file), explain(x, target, temperature).
+// The worker's functions as this page's.
+
+/** Once started: load(model), open(file, preprocessing), explain(x, target, temperature). */
+export let engine;
 
 /**
  * @param onProgress called with the bytes received so far and all that there are, as load goes on
@@ -26,5 +29,5 @@ export function startEngine(onProgress) {
         waiting.set(++calls, { resolve, reject });
         worker.postMessage({ id: calls, name, args });
       });
-  return { load: call('load'), open: call('open'), explain: call('explain') };
+  engine = { load: call('load'), open: call('open'), explain: call('explain') };
 }

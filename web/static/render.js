@@ -69,7 +69,9 @@ export function heatmap(pullback, channels, width) {
  */
 function smooth(values, lines, length, between, apart, sigma) {
   const reach = Math.ceil(6 * sigma); // beyond, a weight is below 2e-8
-  const bell = Float64Array.from({ length: reach + 1 }, (_, d) => Math.exp(-((d / sigma) ** 2) / 2));
+  const bell = Float64Array.from({ length: reach + 1 }, (_, d) =>
+    Math.exp(-((d / sigma) ** 2) / 2),
+  );
   const out = new Float64Array(values.length);
   for (let line = 0; line < lines; line++) {
     for (let at = 0; at < length; at++) {

@@ -26,7 +26,9 @@ async function load(description) {
   ]);
   ort = await import(`./ort/${build.script}`);
   ort.env.wasm.wasmBinary = wasm;
-  ort.env.wasm.numThreads = self.crossOriginIsolated ? Math.min(4, navigator.hardwareConcurrency) : 1;
+  ort.env.wasm.numThreads = self.crossOriginIsolated
+    ? Math.min(4, navigator.hardwareConcurrency)
+    : 1;
   session = await start(graph, 'wasm');
   if (device === 'webgpu' && (await moveToGpu(graph))) return 'WebGPU';
   const threads = ort.env.wasm.numThreads;

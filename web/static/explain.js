@@ -1,0 +1,98 @@
+// What a person asks for, and how the pictures follow.
+
+import { stopAscent } from './climb.js';
+import { engine } from './engine.js';
+import { className, percent, ranking, softmax } from './ranking.js';
+import { $, isStale, slot, state } from './state.js';
+import { draw, fail, say, showAbout, showTemperature } from './view.js';
+
+let [opened, refreshing] = [0, false];
+
+/** Explain an image file; the newest wins. */
+export async function openPhotograph(file) {
+  const turn = ++opened;
+  try {
+    const { photograph, x } = await engine.open(file, state.model.preprocessing);
+    if (turn !== opened) return;
+    $('error').hidden = true;
+    say(state.device ? '' : 'It is explained as soon as the network is loaded.');
+    state.photograph = { name: file.name, rgb: photograph, x, probabilities: null };
+    state.slots = state.slots.length > 1 ? [slot(-1), slot(-2)] : [slot(-1)];
+    state.active = 0;
+    stopAscent();
+    $('search').value = '';
+    const focusLost = $('welcome').contains(document.activeElement);
+    $('welcome').hidden = true;
+    $('stage').hidden = false;
+    if (focusLost) $('classes-title').focus({ preventScroll: true });
+    refresh();
+  } catch (error) {
+    fail(error);
+  }
+}
+
+/** Show a class in the active slot. */
+export function pick(index) {
+  state.slots[state.active].target = index;
+  $('search').value = '';
+  stopAscent();
+  refresh();
+  $('classes').querySelector(`[data-class="${index}"]`)?.focus();
+}
+
+/** Show a second class beside the first, or no longer. */
+export function compare(wanted) {
+  const [first] = state.slots;
+  const { probabilities } = state.photograph;
+  const predicted = first.target < 0 || first.target === ranking(probabilities)[0];
+  state.slots = wanted ? [first, slot(predicted ? -2 : -1)] : [first];
+  activate(state.slots.length - 1);
+}
+
+export function activate(place) {
+  state.active = place;
+  stopAscent();
+  refresh();
+}
+
+export function setTemperature(temperature) {
+  state.temperature = temperature;
+  showTemperature();
+  stopAscent();
+  refresh();
+}
+
+/**
+ * Explain what is out of date until nothing is: a person moves faster than the network, and so the
+ * newest wish wins and none queues up.
+ */
+export async function refresh() {
+  draw();
+  if (refreshing || !state.device || !state.photograph) return;
+  refreshing = true;
+  try {
+    while (state.slots.some(isStale)) {
+      for (const stale of state.slots.filter(isStale)) {
+        await explain(stale);
+        draw();
+      }
+    }
+    const { target } = state.slots[state.active];
+    say(`${className(state.model, target)}, ${percent(state.photograph.probabilities[target])}.`);
+  } catch (error) {
+    fail(error);
+  } finally {
+    refreshing = false;
+  }
+}
+
+async function explain(slot) {
+  const { photograph, temperature } = state;
+  const { target } = slot;
+  const { logits, pullback, seconds } = await engine.explain(photograph.x, target, temperature);
+  photograph.probabilities = softmax(logits);
+  const index = target < 0 ? ranking(photograph.probabilities)[-1 - target] : target;
+  if (slot.target === target) slot.target = index;
+  slot.explanation = { target: index, temperature, pullback };
+  showAbout(seconds);
+}
