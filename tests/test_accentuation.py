@@ -23,7 +23,10 @@ NETWORKS = {  # name → weights, size
 }
 
 
-@pytest.fixture(scope="module", params=NETWORKS)
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param(name, marks=pytest.mark.xdist_group(name)) for name in NETWORKS],
+)
 def network(request, tmp_path_factory):
     """A module in float64, and explainers of its graphs without and with the step."""
     weights, size = NETWORKS[request.param]
