@@ -50,6 +50,10 @@ def write_site(model: Path, folder: Path, progress: Callable[[str], None] | None
             f"'{model}' computes in {signature.dtype}, the web page in float32; "
             "export the network in float32"
         )
+    if signature.step:
+        raise BackendError(
+            f"'{model}' was exported with --step; the page makes its own steps, export without"
+        )
     begin(STAGES[1])
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)

@@ -57,6 +57,17 @@ def test_the_site_has_all_that_the_page_needs(graph: Path, tmp_path: Path) -> No
     assert list(site.parent.iterdir()) == [site]
 
 
+def test_a_graph_with_its_own_step_is_refused(graph: Path, tmp_path: Path) -> None:
+    model = onnx.load(graph)
+    step = onnx.helper.make_tensor_value_info("next_image", onnx.TensorProto.FLOAT, None)
+    model.graph.node.append(onnx.helper.make_node("Identity", ["image"], ["next_image"]))
+    model.graph.output.append(step)
+    onnx.save(model, graph)
+    with pytest.raises(BackendError, match="without"):
+        write_site(graph, tmp_path / "site")
+    assert_nothing_written(tmp_path)
+
+
 def test_what_others_put_into_a_site_stays(graph: Path, tmp_path: Path) -> None:
     site = tmp_path / "site"
     write_or_skip(graph, site)
