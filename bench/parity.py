@@ -3,33 +3,21 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from onnxplain.contract import IMAGE, LOGITS, PULLBACK, TARGET, Metadata
+from onnxplain.contract import LOGITS, PULLBACK
 from onnxplain.errors import InputError
+from onnxplain.runtime import Explainer
 
 if TYPE_CHECKING:
     from torch import nn
 
 Array = npt.NDArray[Any]
-
-
-class Backend(Protocol):
-    def run(self, inputs: Mapping[str, Array], /) -> Mapping[str, Array]: ...
-
-
-class Explainer(Protocol):
-    """What is used here of `onnxplain.runtime.Explainer`."""
-
-    @property
-    def backend(self) -> Backend: ...
-    @property
-    def metadata(self) -> Metadata: ...
 
 
 @dataclass(frozen=True)
@@ -99,6 +87,11 @@ def compare(
         explainer.metadata.method,
         explainer.metadata.parameters.get("temperature"),
     )
+    if logits.shape != tuple(expected_logits.shape):
+        raise InputError(
+            f"the graph has {logits.shape[1]} classes, the network {expected_logits.shape[1]}; "
+            "is it the one that the graph was exported from?"
+        )
     return {
         LOGITS: Parity.of(logits, expected_logits.numpy()),
         PULLBACK: Parity.of(pullback, expected_pullback.numpy()),
@@ -186,14 +179,10 @@ def finite_differences(
 
 
 def _run(explainer: Explainer, image: Array, target: Array) -> tuple[Array, Array]:
-    """Logits and pullback of an NCHW image, whatever the graph's layout."""
-    if explainer.metadata.preprocessing.layout == "NCHW":
-        outputs = explainer.backend.run({IMAGE: image, TARGET: target})
-        return outputs[LOGITS], outputs[PULLBACK]
-    outputs = explainer.backend.run(
-        {IMAGE: np.ascontiguousarray(np.moveaxis(image, -3, -1)), TARGET: target}
-    )
-    return outputs[LOGITS], np.moveaxis(outputs[PULLBACK], -1, -3)
+    """Logits and pullback of normalised NCHW images, whatever the graph's layout."""
+    nhwc = explainer.metadata.preprocessing.layout == "NHWC"
+    explanation = explainer(np.moveaxis(image, 1, -1) if nhwc else image, target)
+    return explanation.logits, explanation.pullback
 
 
 def _ratio(error: float, size: float) -> float:

@@ -4,20 +4,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import matplotlib
+
+matplotlib.use("Agg")  # files only, no window
+
+from matplotlib import pyplot
+
 from onnxplain.runtime.tune import Tuning
 
 
 def plot_tuning(tuning: Tuning, path: Path, title: str) -> None:
-    """The curves of a tuning against the temperature, the one to take marked.
-
-    Raises:
-        ImportError: matplotlib is not installed.
-    """
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
+    """The curves of a tuning against the temperature, the one to take marked."""
     figure, (upper, lower) = pyplot.subplots(
         2, 1, sharex=True, figsize=(7, 6), layout="constrained"
     )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from types import ModuleType
-from typing import Any
 
 from onnxplain.export.autodiff import Rule, pull_back
 from onnxplain.export.methods import METHODS, Method
@@ -17,8 +16,7 @@ __all__ = ["METHODS", "Method", "Rule", "VJPS", "export", "pull_back", "register
 class _CallableModule(ModuleType):
     """`onnxplain.export` is this package and, called, the function that it exists for."""
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        return export(*args, **kwargs)
+    __call__ = staticmethod(export)
 
 
 sys.modules[__name__].__class__ = _CallableModule

@@ -30,9 +30,7 @@ def add_step(op: OpBuilder, preprocessing: Preprocessing) -> None:
     graph = op.builder.graph
     image, pullback = graph.inputs[0], graph.outputs[1]
     origin = op.builder.input(ORIGIN, image.dtype, image.shape)
-    alpha, eps, limit = (
-        op.builder.input(name, ir.DataType.FLOAT, []) for name in (ALPHA, EPS, LIMIT)
-    )
+    alpha, eps, limit = (op.builder.input(name, image.dtype, []) for name in (ALPHA, EPS, LIMIT))
     following = ascent_step(op, image, pullback, origin, alpha, eps, limit, preprocessing)
     _output(graph, following, NEXT_IMAGE, image)
 
@@ -46,8 +44,9 @@ def unroll(op: OpBuilder, steps: int, seed: ir.Value, preprocessing: Preprocessi
     graph = op.builder.graph
     image, (logits, pullback) = graph.inputs[0], graph.outputs
     nodes: list[Node] = list(graph)
-    alpha, eps = (op.Constant(value_float=v) for v in (ALPHA_DEFAULT, EPS_DEFAULT))
-    limit = op.Constant(value_float=1.0)
+    alpha, eps, limit = (
+        constant(op, np.array(value), image) for value in (ALPHA_DEFAULT, EPS_DEFAULT, 1.0)
+    )
     x = ascent_step(op, image, pullback, image, alpha, eps, limit, preprocessing)
     for _ in range(steps - 1):
         again = replay(op, nodes, {image: x, seed: seed})

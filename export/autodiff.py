@@ -75,7 +75,7 @@ def pull_back(
         return terms[0] if terms else None
 
     for node in reversed(nodes):
-        if active.isdisjoint(node.inputs) or not any(arriving[y] for y in node.outputs):
+        if not depends(node, active) or not any(arriving[y] for y in node.outputs):
             continue
         rule = rules.get(operator_name(node))
         if rule is None:
@@ -98,12 +98,26 @@ def pull_back(
 
 
 def dependents(nodes: Iterable[ir.Node], roots: Iterable[ir.Value]) -> set[ir.Value | None]:
-    """The roots and every floating-point value computed from them by `nodes` (in graph order)."""
+    """The roots and every value computed from them by `nodes` (in graph order)."""
     active: set[ir.Value | None] = set(roots)
     for node in nodes:
-        if not active.isdisjoint(node.inputs):
-            active.update(y for y in node.outputs if y.dtype is None or y.dtype.is_floating_point())
+        if depends(node, active):
+            active.update(node.outputs)
     return active
+
+
+def depends(node: ir.Node, active: set[ir.Value | None]) -> bool:
+    """Whether a node computes from an active value, in its subgraphs too; shapes do not count."""
+    if node.op_type in ("Shape", "Size"):
+        return False
+    captured = (
+        x
+        for attribute in node.attributes.values()
+        if attribute.type == ir.AttributeType.GRAPH
+        for inner in attribute.as_graph().all_nodes()
+        for x in inner.inputs
+    )
+    return not active.isdisjoint(node.inputs) or not active.isdisjoint(captured)
 
 
 def operator_name(node: Node) -> str:

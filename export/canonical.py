@@ -29,13 +29,17 @@ def canonicalise(
     size: tuple[int, int] | None = None,
     input_name: str | None = None,
     output_name: str | None = None,
-) -> ir.Model:
+) -> tuple[ir.Model, str]:
     """Bring a classifier's forward graph to the canonical form; the model given is consumed.
 
     Args:
         size: height and width, for an input that leaves them open.
         input_name: the image input, where there are several.
         output_name: the logits, where there are several outputs; any float value [N, classes].
+
+    Returns:
+        The model, and the activation that the logits had after them, "softmax" or "sigmoid":
+        how they become probabilities.
 
     Raises:
         SourceError: no single image-like input, no logits, an opset or sizes out of reach; the
@@ -56,7 +60,7 @@ def canonicalise(
     common.ShapeInferencePass()(model)
     graph = model.graph
     image = drop_other_inputs(graph)
-    logits = before_softmax(graph.outputs[0])
+    logits, activation = before_activation(graph.outputs[0])
     logits = flatten_logits(graph, logits)
     if logits not in dependents(graph, [image]):
         raise SourceError(f"the output {graph.outputs[0].name!r} does not depend on the image")
@@ -64,7 +68,7 @@ def canonicalise(
     common.RemoveUnusedNodesPass()(model)
     rename(image, IMAGE)
     rename(logits, LOGITS)
-    return model
+    return model, activation
 
 
 def choose_image(graph: ir.Graph, name: str | None) -> ir.Value:
@@ -231,15 +235,27 @@ def drop_other_inputs(graph: ir.Graph) -> ir.Value:
     return image
 
 
-def before_softmax(value: ir.Value) -> ir.Value:
-    """The input of a final Softmax or LogSoftmax (seen through reshapes), else the value itself."""
-    node = value.producer()
-    while node is not None and node.op_type in ("Reshape", "Flatten", "Squeeze", "Identity"):
-        node = node.inputs[0].producer() if node.inputs[0] is not None else None
-    if node is not None and node.op_type in ("Softmax", "LogSoftmax"):
-        assert node.inputs[0] is not None
-        return before_softmax(node.inputs[0])
-    return value
+def before_activation(output: ir.Value) -> tuple[ir.Value, str]:
+    """The input of a final Softmax over the classes or Sigmoid, else the output itself.
+
+    It is seen through reshapes and casts. Without one, the output is taken for logits of a softmax.
+    """
+    node = output.producer()
+    while node is not None and node.op_type in _TRANSPARENT and node.inputs[0] is not None:
+        node = node.inputs[0].producer()
+    if node is not None and node.op_type in ("Softmax", "LogSoftmax", "Sigmoid"):
+        x = node.inputs[0]
+        assert x is not None
+        if node.op_type == "Sigmoid":
+            return x, "sigmoid"
+        axis = attribute(node, "axis", -1)
+        wide = [i for i, size in enumerate(dims(x)) if size != 1 and i > 0]
+        if wide == [axis % len(dims(x))]:
+            return x, "softmax"
+    return output, "softmax"
+
+
+_TRANSPARENT = ("Reshape", "Flatten", "Squeeze", "Identity", "Cast")
 
 
 def flatten_logits(graph: ir.Graph, logits: ir.Value) -> ir.Value:

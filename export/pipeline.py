@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import onnx
 import onnx_ir as ir
 from onnx_ir.passes import common
@@ -28,6 +28,7 @@ from onnxplain.export.methods import Method, check_temperature, get_method
 from onnxplain.export.source import Source, from_module, from_name, from_onnx
 from onnxplain.export.tensors import dims
 from onnxplain.export.vmap import vmap
+from onnxplain.files import replacing
 
 if TYPE_CHECKING:
     import torch
@@ -89,6 +90,8 @@ def export(
     T = check_temperature(chosen, temperature)
     if live_temperature and T is None:
         raise SourceError(f"method {method!r} has no temperature to make live")
+    if step and unroll is not None:
+        raise SourceError("step is one step, unroll all of them: choose one")
     if (step or unroll is not None) and multi_target:
         raise SourceError("an ascent follows one target per image; leave out multi_target")
     if unroll is not None and unroll < 1:
@@ -99,7 +102,7 @@ def export(
     progress(STAGES[0])
     found = _read(source, weights, example, sizes)
     progress(STAGES[1])
-    model = canonicalise(found.model, sizes, input, output)
+    model, activation = canonicalise(found.model, sizes, input, output)
     forward = multiply_adds(model.graph)
     progress(STAGES[2])
     pre = _preprocessing(model.graph.inputs[0], found.preprocessing, mean, std)
@@ -120,12 +123,14 @@ def export(
         parameters={} if T is None else {"temperature": T},
         source=found.name,
         preprocessing=pre,
+        activation=activation,
         labels=names,
         multiply_adds={"forward": forward, "explain": multiply_adds(model.graph)},
     )
     proto = checked_proto(model, metadata)
     progress(STAGES[4])
-    _write(proto, path)
+    with replacing(path) as beside:
+        beside.write_bytes(proto.SerializeToString())
     return metadata
 
 
@@ -153,7 +158,7 @@ def add_pullback(
     target = builder.input(TARGET, ir.DataType.INT64, shape)
     T: float | ir.Value | None = temperature
     if live_temperature:
-        T = builder.input(TEMPERATURE, ir.DataType.FLOAT, [])
+        T = builder.input(TEMPERATURE, image.dtype, [])
 
     cotangent = one_hot(op, logits, target)
     if multi_target:
@@ -213,13 +218,17 @@ def checked_proto(model: ir.Model, metadata: Metadata) -> onnx.ModelProto:
 
 
 def _read(source: Any, weights: str, example: Any, size: tuple[int, int] | None) -> Source:
-    if not isinstance(source, str | os.PathLike):
-        if example is None:
-            raise SourceError("a module needs an example input: export(module, path, example=x)")
-        return from_module(source, example)
-    if Path(source).suffix == ".onnx" or Path(source).exists():
+    named = isinstance(source, str | os.PathLike)
+    is_file = named and (Path(source).suffix == ".onnx" or Path(source).is_file())
+    if weights != "DEFAULT" and (is_file or not named):
+        raise SourceError("weights are for a network by name; a file or module has its own")
+    if is_file:
         return from_onnx(source)
-    return from_name(str(source), weights, size)
+    if named:
+        return from_name(str(source), weights, size)
+    if example is None:
+        raise SourceError("a module needs an example input: export(module, path, example=x)")
+    return from_module(source, example)
 
 
 def _preprocessing(
@@ -231,10 +240,16 @@ def _preprocessing(
     """What the source says, or the user; ImageNet's where neither does."""
     height, width, channels = image_size(image)
     if given is None:
-        given = Preprocessing(height, width, resize=round(min(height, width) * 256 / 224))
+        # Of the longer side, so that a wide crop lies within any photograph.
+        given = Preprocessing(height, width, resize=round(max(height, width) * 256 / 224))
         if channels != given.channels:
             given = replace(given, mean=(0.5,) * channels, std=(0.5,) * channels)
-    given = replace(given, mean=tuple(mean or given.mean), std=tuple(std or given.std))
+    if mean is not None:
+        given = replace(given, mean=tuple(float(value) for value in mean))
+    if std is not None:
+        given = replace(given, std=tuple(float(value) for value in std))
+    if not np.isfinite([*given.mean, *given.std]).all() or min(given.std) <= 0:
+        raise SourceError(f"mean and std must be finite, std positive: {given.mean}, {given.std}")
     if not len(given.mean) == len(given.std) == channels:
         raise SourceError(
             f"mean and std have {len(given.mean)} and {len(given.std)} entries; the network's "
@@ -264,18 +279,3 @@ def _writable(path: str | os.PathLike[str], source: Any) -> Path:
     if is_file and path.exists() and path.samefile(source):
         raise InputError(f"{path} is the source itself; write the explain graph elsewhere")
     return path
-
-
-def _write(proto: onnx.ModelProto, path: Path) -> None:
-    """Write beside, then rename: an interrupted export leaves no half-written file."""
-    handle, beside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(proto.SerializeToString())
-        os.chmod(beside, 0o644)
-        os.replace(beside, path)
-    except OSError as error:
-        raise InputError(f"cannot write {path}: {error}") from error
-    finally:
-        if os.path.exists(beside):
-            os.unlink(beside)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import re
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -56,10 +57,14 @@ def from_onnx(path: str | os.PathLike[str]) -> Source:
     if not path.is_file():
         raise SourceError(f"no such file: {path}")
     try:
-        model = ir.load(path)
+        # Weights in a file beside, as PyTorch writes them, come along.
+        model = ir.external_data.load_to_model(ir.load(path))
         nodes = len(model.graph)
     except Exception as error:
-        raise SourceError(f"{path} is not a readable ONNX model ({error})") from error
+        reason = error.__cause__ or error
+        raise SourceError(
+            f"{path} is not a readable ONNX model, or its external data are missing ({reason})"
+        ) from error
     if not nodes:
         raise SourceError(f"{path} holds no ONNX graph; is the file truncated, or another format?")
     return Source(path.name, model)
@@ -93,10 +98,8 @@ def from_module(module: torch.nn.Module, example: Any, name: str | None = None) 
                 verbose=False,
             )
         except Exception as error:
-            reason = str(error).strip().splitlines()
             raise SourceError(
-                f"PyTorch could not export {name or type(module).__name__}: "
-                f"{reason[0] if reason else type(error).__name__}"
+                f"PyTorch could not export {name or type(module).__name__}: {_root_cause(error)}"
             ) from error
     return Source(name or type(module).__name__, program.model)
 
@@ -139,7 +142,7 @@ def torch_network(
         network = replace(network, labels=())
     pre = network.preprocessing
     if size is not None and size != (pre.height, pre.width):
-        resize = round(pre.resize * min(size) / min(pre.height, pre.width))
+        resize = round(pre.resize * max(size) / min(pre.height, pre.width))
         pre = replace(pre, height=size[0], width=size[1], resize=resize)
     return replace(network, module=network.module.eval(), preprocessing=pre)
 
@@ -235,6 +238,14 @@ def load_checkpoint(module: torch.nn.Module, path: str | os.PathLike[str]) -> No
         raise SourceError(f"the checkpoint {path} does not fit the network: {error}") from error
 
 
+def _root_cause(error: BaseException) -> str:
+    """The first line of the error that the others were raised from, without terminal colours."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    lines = re.sub(r"\x1b\[[0-9;]*m", "", str(error)).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
+
+
 @contextlib.contextmanager
 def _evaluation(module: torch.nn.Module) -> Iterator[None]:
     """Evaluation mode within, every submodule's own mode again after."""
@@ -250,7 +261,7 @@ def _evaluation(module: torch.nn.Module) -> Iterator[None]:
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """Without the exporter's deprecation warnings and log lines."""
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
+    loggers = [logging.getLogger(name) for name in ("torch", "onnxscript", "onnx_ir")]
     levels = [logger.level for logger in loggers]
     try:
         for logger in loggers:

@@ -104,10 +104,13 @@ def zeros_like(op: OpBuilder, value: ir.Value) -> ir.Value:
     return zeros
 
 
-def unbroadcast(op: OpBuilder, g: ir.Value, x: ir.Value, y: ir.Value) -> ir.Value:
-    """Undo broadcasting: sum `g` (of `y`'s shape) over the axes along which `x` was stretched."""
-    extra = rank(y) - rank(x)
-    pairs = zip(dims(x), dims(y)[extra:], strict=True)
+def unbroadcast(op: OpBuilder, g: ir.Value, x: ir.Value, y: ir.Value, keep: int = 0) -> ir.Value:
+    """Undo broadcasting: sum `g` (of `y`'s shape) over the axes along which `x` was stretched.
+
+    The last `keep` axes do not broadcast (the two of matrices, in stacks of them).
+    """
+    extra, own = rank(y) - rank(x), rank(x) - keep
+    pairs = zip(dims(x)[:own], dims(y)[extra : extra + own], strict=True)
     stretched = [i - rank(x) for i, (dx, dy) in enumerate(pairs) if dx == 1 and dy != 1]
     added = [i - rank(y) for i in range(extra)]
     if added or stretched:

@@ -58,7 +58,8 @@ class Preprocessing:
 class Metadata:
     """The `onnxplain.*` entries of an explain graph.
 
-    `parameters` are the method's (for example `{"temperature": 0.3}`); `multiply_adds` holds
+    `parameters` are the method's (for example `{"temperature": 0.3}`); `activation` makes the
+    logits probabilities, "softmax" or "sigmoid"; `multiply_adds` holds
     "forward" and "explain", counted per image on the exported graph.
     """
 
@@ -67,6 +68,7 @@ class Metadata:
     source: str
     preprocessing: Preprocessing
     parameters: Mapping[str, float] = field(default_factory=dict)
+    activation: str = "softmax"
     labels: tuple[str, ...] = ()
     multiply_adds: Mapping[str, int] = field(default_factory=dict)
 

@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from onnxplain.errors import SourceError
+from onnxplain.errors import InputError, SourceError
 from onnxplain.runtime import Explainer, accentuate
 from onnxplain.runtime.render import Cell, grid, signed_image
 
@@ -49,7 +49,10 @@ def run(folder: Path, repeats: int, console: Console, new_progress: Callable[[],
     except ImportError as error:
         raise SourceError(f"the demo needs: pip install 'onnxplain[demo]' ({error})") from error
 
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"cannot write into {folder}: {error.strerror}") from error
     photographs = {name: getattr(skimage.data, name)() for name in ("chelsea", "coffee", "rocket")}
     threads = os.cpu_count() or 1
     torch.set_num_threads(threads)

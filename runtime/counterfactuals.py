@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from onnxplain.errors import InputError
+from onnxplain.files import replacing
 from onnxplain.runtime.ascent import Accentuation, accentuate
 from onnxplain.runtime.batches import Picture
 from onnxplain.runtime.explainer import Explainer
@@ -107,10 +108,8 @@ def write_animation(pictures: Sequence[Image.Image], path: Path) -> None:
         raise InputError(f"an animation is a .gif, .png or .webp, not '{path}'")
     durations: list[int] = [400] * (len(pictures) - 1) + [1600]
     options: dict[str, Any] = {"duration": durations, "loop": 0}
-    try:
-        pictures[0].save(path, save_all=True, append_images=pictures[1:], **options)
-    except OSError as error:
-        raise InputError(f"cannot write '{path}': {error}") from error
+    with replacing(path) as beside:
+        pictures[0].save(beside, save_all=True, append_images=pictures[1:], **options)
 
 
 def _title(explainer: Explainer) -> str:

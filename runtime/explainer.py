@@ -116,7 +116,18 @@ class Explainer:
             targets=resolve(wanted, logits),
             photographs=photographs,
             class_names=self.labels,
+            activation=self.metadata.activation,
         )
+
+    def check(self, targets: Sequence[int | str], temperature: float | None = None) -> None:
+        """Whether these classes can be explained at this temperature, before any image is read.
+
+        Raises:
+            InputError: a class index out of range, a name that is no class's, or a temperature
+                that the graph cannot take.
+        """
+        self.temperature_input(temperature)
+        as_indices(list(targets), len(targets), self.backend.signature.classes, self.labels, False)
 
     def _run(
         self, chunk: dict[str, NDArray[Any]], constants: dict[str, NDArray[Any]]

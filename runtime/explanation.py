@@ -29,6 +29,7 @@ class Explanation:
         targets: the explained class indices, int64 [N] or [N,K], none negative.
         photographs: what the network saw, uint8 [N,H,W,3].
         class_names: one for each class; empty when the file has none.
+        activation: what makes the logits probabilities, "softmax" or "sigmoid".
     """
 
     logits: NDArray[Any]
@@ -36,6 +37,7 @@ class Explanation:
     targets: NDArray[np.int64]
     photographs: NDArray[np.uint8]
     class_names: tuple[str, ...]
+    activation: str = "softmax"
 
     def __len__(self) -> int:
         return len(self.logits)
@@ -49,11 +51,15 @@ class Explanation:
             self.targets[chosen],
             self.photographs[chosen],
             self.class_names,
+            self.activation,
         )
 
     @property
     def probabilities(self) -> NDArray[Any]:
-        """Softmax of the logits, [N,classes]."""
+        """Softmax of the logits, or their sigmoid where the network ends in one, [N,classes]."""
+        if self.activation == "sigmoid":
+            independent: NDArray[Any] = 0.5 * (1 + np.tanh(0.5 * self.logits))
+            return independent
         powers: NDArray[Any] = np.exp(self.logits - self.logits.max(axis=1, keepdims=True))
         powers /= powers.sum(axis=1, keepdims=True)
         return powers

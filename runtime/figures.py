@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import io
-import secrets
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from onnxplain.errors import InputError
+from onnxplain.files import replacing
 from onnxplain.runtime.render import Cell, grid, heatmap_image, mosaic, overlay, signed_image
 
 if TYPE_CHECKING:
@@ -24,6 +24,8 @@ _FINE: dict[str, dict[str, Any]] = {
     "JPEG": {"quality": 95, "subsampling": 0},
     "WEBP": {"quality": 95},
 }
+
+STYLES = ("pullback", "heatmap", "overlay", "grid")
 
 
 def draw(explanation: Explanation, style: str) -> Image.Image:
@@ -48,8 +50,8 @@ def draw(explanation: Explanation, style: str) -> Image.Image:
     }
     if style in pictures:
         return mosaic([[pictures[style](i, k) for k in targets] for i in images])
-    if style != "grid":
-        raise InputError(f"unknown style '{style}'; known: {', '.join([*pictures, 'grid'])}")
+    if style not in STYLES:
+        raise InputError(f"unknown style '{style}'; known: {', '.join(STYLES)}")
 
     names = np.array(explanation.names).reshape(len(images), -1)
     probabilities = explanation.target_probabilities.reshape(len(images), -1)
@@ -75,17 +77,10 @@ def write_image(picture: Image.Image, path: Path) -> None:
         raise InputError(
             f"'{path}' has no suffix of a picture's format; give it one, such as .png or .jpg"
         )
-    if not path.parent.is_dir():
-        raise InputError(f"cannot write '{path}': there is no folder '{path.parent}'")
     try:
         encoded = io.BytesIO()
         picture.save(encoded, file_format, **_FINE.get(file_format, {}))
     except (OSError, ValueError) as error:
         raise InputError(f"cannot write '{path}' as {file_format}: {error}") from error
-    beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    try:
+    with replacing(path) as beside:
         beside.write_bytes(encoded.getvalue())
-        beside.replace(path)
-    except OSError as error:
-        beside.unlink(missing_ok=True)
-        raise InputError(f"cannot write '{path}': {error.strerror}") from error

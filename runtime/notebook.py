@@ -92,6 +92,7 @@ def _first(explanation: Explanation) -> Explanation:
         explanation.targets[part],
         explanation.photographs[:_IMAGES],
         explanation.class_names,
+        explanation.activation,
     )
 
 

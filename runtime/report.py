@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import secrets
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
 from string import Template
-from typing import Any, TextIO
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +16,7 @@ from PIL import Image
 
 from onnxplain.contract import Metadata
 from onnxplain.errors import InputError
+from onnxplain.files import replacing
 from onnxplain.runtime.ascent import accentuate
 from onnxplain.runtime.batches import as_batch
 from onnxplain.runtime.explainer import Explainer
@@ -116,7 +116,8 @@ def write_report(
     counts = Counter(file.name for file in images)
     failures = []
     before, after = _page(explainer.metadata, steps)
-    with _replacing(path) as page:
+    # A file name that is not text, which POSIX allows, is shown with question marks.
+    with replacing(path) as beside, beside.open("w", encoding="utf-8", errors="replace") as page:
         page.write(before)
         for done, file in enumerate(images, 1):
             name = file.name if counts[file.name] == 1 else str(file)
@@ -216,27 +217,3 @@ def _pixels(x: NDArray[Any]) -> Image.Image:
     """Pixels [C,H,W] in [-1, 1], C = 1 or 3, as a picture."""
     pixels = np.rint(127.5 + 127.5 * x).clip(0, 255).astype(np.uint8).transpose(1, 2, 0)
     return Image.fromarray(np.broadcast_to(pixels, (*pixels.shape[:2], 3)))
-
-
-@contextmanager
-def _replacing(path: Path) -> Iterator[TextIO]:
-    """A file to write that takes the place of `path` at the end, or vanishes when that fails.
-
-    Raises:
-        InputError: the path cannot be written.
-    """
-    try:
-        if not path.parent.is_dir():
-            raise InputError(f"cannot write '{path}': there is no folder '{path.parent}'")
-        if path.is_dir():
-            raise InputError(f"cannot write '{path}': it is a folder")
-        beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-        try:
-            # A file name that is not text, which POSIX allows, is shown with question marks.
-            with open(beside, "w", encoding="utf-8", errors="replace") as file:
-                yield file
-            beside.replace(path)
-        finally:
-            beside.unlink(missing_ok=True)
-    except OSError as error:
-        raise InputError(f"cannot write '{path}': {error.strerror}") from error

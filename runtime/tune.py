@@ -83,6 +83,7 @@ def tune(
     pre = explainer.metadata.preprocessing
     batch, _ = as_batch(images, pre, signature.dtype)
     predicted = explainer(batch).targets
+    classes = min(classes, signature.classes)
     random = np.random.default_rng(0)
     grid = np.stack(
         [

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -218,27 +214,147 @@ def test_a_failed_write_keeps_the_old_file(
     assert sorted(p.name for p in tmp_path.iterdir()) == ["c.onnx", "out.onnx"]
 
 
+@pytest.mark.parametrize("moment", ["before", "within"])
 def test_an_interrupted_export_leaves_no_half_written_file(
-    lite0_forward: Path, tmp_path: Path
+    moment: str, tmp_path: Path, out: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """SIGINT at any moment: no file or a whole one, nothing beside it, status 130."""
-    for delay in (1.0, 2.0, 2.5, 3.0):
-        folder = tmp_path / str(delay)
-        folder.mkdir()
-        out = folder / "out.onnx"
-        process = subprocess.Popen(
-            [sys.executable, "-m", "onnxplain.cli", "export", lite0_forward, "-o", out],
-            stderr=subprocess.PIPE,
-            cwd=folder,
+    write = Path.write_bytes
+
+    def interrupted(path: Path, data: bytes) -> int:
+        if moment == "within":
+            write(path, data[: len(data) // 2])
+        raise KeyboardInterrupt
+
+    source = classifier(tmp_path / "c.onnx")
+    monkeypatch.setattr(Path, "write_bytes", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        onnxplain.export(source, out)
+    assert list(tmp_path.iterdir()) == [source]
+
+
+def test_a_folder_that_must_not_be_written(
+    tmp_path: Path, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.access", lambda *_: False)
+    with pytest.raises(InputError, match="no permission"):
+        onnxplain.export(classifier(tmp_path / "c.onnx"), out)
+
+
+class TestExternalData:
+    """Weights in a file beside the graph, as `torch.onnx.export` writes them."""
+
+    def save(self, folder: Path, opset: int) -> Path:
+        path = classifier(folder / "c.onnx", opsets={"": opset})
+        model = onnx.load(path)
+        onnx.save_model(
+            model, path, save_as_external_data=True, location="c.onnx.data", size_threshold=0
         )
-        time.sleep(delay)
-        process.send_signal(signal.SIGINT)
-        process.communicate(timeout=60)
-        assert process.returncode in (130, 0, -signal.SIGINT)
-        left = list(folder.iterdir())
-        assert left in ([], [out])
-        if left:
-            onnx.checker.check_model(out, full_check=True)
+        return path
+
+    @pytest.mark.parametrize("opset", [18, 20])
+    def test_the_explain_graph_holds_the_weights(self, opset: int, tmp_path: Path) -> None:
+        source, out = self.save(tmp_path, opset), tmp_path / "elsewhere" / "out.onnx"
+        out.parent.mkdir()
+        onnxplain.export(source, out, method="gradient")
+        (tmp_path / "c.onnx.data").unlink()
+        explanation = onnxplain.load(out)(np.ones((1, 3, 8, 8), np.float32))
+        np.testing.assert_allclose(explanation.logits, 3.0)
+
+    def test_missing_data_are_told(self, tmp_path: Path, out: Path) -> None:
+        source = self.save(tmp_path, 20)
+        (tmp_path / "c.onnx.data").unlink()
+        with pytest.raises(SourceError, match="external data"):
+            onnxplain.export(source, out)
+
+
+def test_a_value_captured_by_a_subgraph_is_no_silent_zero(tmp_path: Path, out: Path) -> None:
+    def branch(name: str, factor: float) -> onnx.GraphProto:
+        scale = onnx.numpy_helper.from_array(np.float32(factor), f"{name}_by")
+        node = helper.make_node("Mul", ["x", f"{name}_by"], [name])
+        info = helper.make_tensor_value_info(name, FLOAT, ["N", 3, 8, 8])
+        return helper.make_graph([node], name, [], [info], [scale])
+
+    nodes = [
+        helper.make_node("ReduceSum", ["x"], ["s"], keepdims=0),
+        helper.make_node("Greater", ["s", "s"], ["c"]),
+        helper.make_node(
+            "If", ["c"], ["z"], then_branch=branch("a", 3.0), else_branch=branch("b", 2.0)
+        ),
+        helper.make_node("Add", ["x", "z"], ["h"]),
+    ]
+    with pytest.raises(NoRuleError, match="If"):
+        onnxplain.export(classifier(tmp_path / "if.onnx", nodes), out)
+
+
+def test_a_quantised_path_is_no_silent_zero(tmp_path: Path, out: Path) -> None:
+    scale = helper.make_node("Constant", [], ["scale"], value_float=0.1)
+    nodes = [
+        scale,
+        helper.make_node("QuantizeLinear", ["x", "scale"], ["q"]),
+        helper.make_node("DequantizeLinear", ["q", "scale"], ["d"]),
+        helper.make_node("Add", ["x", "d"], ["h"]),
+    ]
+    with pytest.raises(NoRuleError, match="DequantizeLinear"):
+        onnxplain.export(classifier(tmp_path / "qdq.onnx", nodes), out)
+
+
+@pytest.mark.parametrize(
+    "node",
+    [
+        helper.make_node(
+            "BatchNormalization", ["x", *["ones"] * 4], ["h", "mean", "var"], training_mode=1
+        ),
+        helper.make_node("Dropout", ["x", "", "yes"], ["h"]),
+    ],
+)
+def test_training_mode_is_refused(node: onnx.NodeProto, tmp_path: Path, out: Path) -> None:
+    ones = onnx.numpy_helper.from_array(np.ones(3, np.float32))
+    constants = [
+        helper.make_node("Constant", [], ["ones"], value=ones),
+        helper.make_node("Constant", [], ["yes"], value=onnx.numpy_helper.from_array(np.bool_(1))),
+    ]
+    with pytest.raises(NoRuleError, match="training mode"):
+        onnxplain.export(classifier(tmp_path / "t.onnx", [*constants, node]), out)
+
+
+@pytest.mark.parametrize(
+    ("head", "activation"),
+    [
+        ([helper.make_node("Sigmoid", ["y"], ["p"])], "sigmoid"),
+        ([helper.make_node("Softmax", ["y"], ["p"], axis=1)], "softmax"),
+        (
+            [
+                helper.make_node("Softmax", ["y"], ["s"], axis=-1),
+                helper.make_node("Cast", ["s"], ["p"], to=FLOAT),
+            ],
+            "softmax",
+        ),
+    ],
+)
+def test_a_final_activation_is_recorded_and_gives_the_probabilities(
+    head: list[onnx.NodeProto], activation: str, tmp_path: Path, out: Path
+) -> None:
+    path = classifier(tmp_path / "plain.onnx")
+    model = onnx.load(path)
+    model.graph.node.extend(head)
+    model.graph.output[0].name = "p"
+    onnx.save(model, path)
+    assert onnxplain.export(path, out).activation == activation
+    explanation = onnxplain.load(out)(np.full((1, 3, 8, 8), 0.5, np.float32))
+    np.testing.assert_allclose(explanation.logits, 1.5, rtol=1e-5)
+    expected = 1 / (1 + np.exp(-1.5)) if activation == "sigmoid" else 0.25
+    np.testing.assert_allclose(explanation.probabilities, expected, rtol=1e-5)
+
+
+def test_a_softmax_over_another_axis_is_kept(tmp_path: Path, out: Path) -> None:
+    path = classifier(tmp_path / "plain.onnx")
+    model = onnx.load(path)
+    model.graph.node.append(helper.make_node("Softmax", ["y"], ["p"], axis=0))
+    model.graph.output[0].name = "p"
+    onnx.save(model, path)
+    onnxplain.export(path, out, method="gradient")
+    explanation = onnxplain.load(out)(np.ones((1, 3, 8, 8), np.float32))
+    np.testing.assert_allclose(explanation.logits, 1.0)  # of one image: exp / exp
 
 
 @pytest.mark.parametrize(
@@ -251,6 +367,11 @@ def test_an_interrupted_export_leaves_no_half_written_file(
         ({"method": "gradient", "live_temperature": True}, "no temperature"),
         ({"labels": ["a", "b"]}, "2 labels for 4 classes"),
         ({"mean": [0.5]}, "1 and 3 entries"),
+        ({"std": [0.2, 0.0, 0.2]}, "std positive"),
+        ({"weights": "none"}, "network by name"),
+        ({"step": True, "unroll": 2}, "choose one"),
+        ({"step": True, "multi_target": True}, "multi_target"),
+        ({"unroll": 0}, "at least one step"),
     ],
 )
 def test_options_that_do_not_fit(

@@ -101,6 +101,7 @@ def _describe(signature: Signature) -> dict[str, Any]:
         "parameters": dict(metadata.parameters),
         "preprocessing": dataclasses.asdict(metadata.preprocessing),
         "labels": list(metadata.labels),
+        "activation": metadata.activation,
         "classes": signature.classes,
         "batch": signature.batch,
         "multi_target": signature.multi_target,

@@ -7,8 +7,9 @@ import math
 import onnx_ir as ir
 from onnxscript import OpBuilder
 
+from onnxplain.errors import NoRuleError
 from onnxplain.export.autodiff import Cotangents, Node
-from onnxplain.export.tensors import unbroadcast
+from onnxplain.export.tensors import constant_of, unbroadcast
 from onnxplain.export.vjps.table import register_vjp
 
 # ----- of two or more operands -----
@@ -74,14 +75,28 @@ def where(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
 # ----- of one operand -----
 
 
-@register_vjp("Identity", "Dropout")
-def identity(op: OpBuilder, node: Node, g: ir.Value, *_mask: None) -> Cotangents:
+@register_vjp("Identity")
+def identity(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
+    return g
+
+
+@register_vjp("Dropout")
+def dropout(op: OpBuilder, node: Node, g: ir.Value, *_mask: None) -> Cotangents:
+    training = constant_of([*node.inputs, None, None][2], "the training mode of Dropout")
+    if training is not None and training:
+        raise NoRuleError(
+            f"Dropout {node.name!r} is in training mode; export the network in evaluation mode"
+        )
     return g
 
 
 @register_vjp("Cast", "CastLike")
 def cast(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
-    return [op.CastLike(g, node.inputs[0]), None]
+    """Between floats the identity; from or to integers and booleans constant almost everywhere."""
+    x, y = node.inputs[0], node.outputs[0]
+    if not all(v.dtype is None or v.dtype.is_floating_point() for v in (x, y)):
+        return [None, None]
+    return [op.CastLike(g, x), None]
 
 
 @register_vjp("Neg")

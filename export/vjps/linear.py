@@ -20,8 +20,8 @@ def matmul(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
     new = [axis for axis, x in ((-2, a), (-1, b)) if rank(x) == 1]
     G = op.Unsqueeze(g, new) if new else g
     y = op.MatMul(A, B) if new else node.outputs[0]
-    GA = _sum_batches(op, op.MatMul(G, _transposed(op, B)), A, y)
-    GB = _sum_batches(op, op.MatMul(_transposed(op, A), G), B, y)
+    GA = unbroadcast(op, op.MatMul(G, _transposed(op, B)), A, y, keep=2)
+    GB = unbroadcast(op, op.MatMul(_transposed(op, A), G), B, y, keep=2)
     return [
         reshape_like(op, GA, a) if rank(a) == 1 else GA,
         reshape_like(op, GB, b) if rank(b) == 1 else GB,
@@ -31,20 +31,6 @@ def matmul(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
 def _transposed(op: OpBuilder, m: ir.Value) -> ir.Value:
     axes = list(range(rank(m)))
     return op.Transpose(m, perm=[*axes[:-2], axes[-1], axes[-2]])
-
-
-def _sum_batches(op: OpBuilder, g: ir.Value, m: ir.Value, y: ir.Value) -> ir.Value:
-    """Undo the broadcasting of the leading axes, the last two being the matrix."""
-    extra = rank(y) - rank(m)
-    stretched = [
-        i - rank(m)
-        for i in range(rank(m) - 2)
-        if m.shape[i] == 1 and y.shape[extra + i] != 1  # type: ignore[index]
-    ]
-    added = [i - rank(y) for i in range(extra)]
-    if added or stretched:
-        g = op.ReduceSum(g, [*added, *stretched], keepdims=1)
-    return op.Squeeze(g, added) if added else g
 
 
 @register_vjp("Gemm")

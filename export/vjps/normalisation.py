@@ -13,7 +13,7 @@ from onnxplain.export.vjps.table import register_vjp
 
 
 @register_vjp("BatchNormalization")
-def batch_normalization(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
+def batch_normalization(op: OpBuilder, node: Node, g: ir.Value, *_statistics: None) -> Cotangents:
     """Linear in inference: each channel is scaled by γ / √(variance + ε)."""
     if attribute(node, "training_mode", 0):
         raise NoRuleError(

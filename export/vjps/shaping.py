@@ -193,8 +193,3 @@ def depth_to_space(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
 @register_vjp("SpaceToDepth")
 def space_to_depth(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
     return op.DepthToSpace(g, blocksize=attribute(node, "blocksize", 1), mode="DCR")
-
-
-@register_vjp("Shape", "Size")
-def no_cotangent(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
-    return [None]

@@ -13,7 +13,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from onnxplain import __version__
-from onnxplain.errors import OnnxplainError
+from onnxplain.errors import BackendError, OnnxplainError
 
 app = typer.Typer(
     name="onnxplain",
@@ -36,6 +36,16 @@ err = Console(stderr=True)
 
 INTERRUPTED = 130
 
+EXTRAS = {
+    "onnx": "export",
+    "onnx_ir": "export",
+    "onnxscript": "export",
+    "torch": "torch",
+    "torchvision": "torch",
+    "matplotlib": "plot",
+}
+"""Packages that not every installation has → the extra that brings them."""
+
 
 def command(function: Callable[..., None]) -> Callable[..., None]:
     """Register a command whose errors become a sentence and an exit status."""
@@ -47,8 +57,19 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
         except OnnxplainError as error:
             err.print(f"[bold red]error:[/] {escape(str(error))}", soft_wrap=True, highlight=False)
             raise typer.Exit(error.exit_code) from None
+        except ModuleNotFoundError as error:
+            package = (error.name or "").partition(".")[0]
+            if package not in EXTRAS:
+                raise
+            err.print(
+                f"[bold red]error:[/] this needs the package {package}: "
+                f"pip install 'onnxplain\\[{EXTRAS[package]}]'",
+                soft_wrap=True,
+                highlight=False,
+            )
+            raise typer.Exit(BackendError.exit_code) from None
         except KeyboardInterrupt:
-            err.print("interrupted; nothing half-written was left")
+            err.print("interrupted")
             raise typer.Exit(INTERRUPTED) from None
 
     app.command(no_args_is_help=function.__name__ != "demo")(run)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
 from typing import Annotated, Any
@@ -48,16 +49,20 @@ def explain(
     """
     import onnxplain
     from onnxplain.runtime import find_images
+    from onnxplain.runtime.figures import STYLES
 
     explainer = onnxplain.load(model, provider=provider)
     paths = find_images(images)
     targets = [as_target(text) for text in target or ["-1"]]
+    explainer.check(targets, temperature)
+    if style not in STYLES:
+        raise InputError(f"no style {style!r}; choose one of {', '.join(STYLES)}")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         log = (folder / "predictions.jsonl").open("w", encoding="utf-8")
     except OSError as error:
         raise InputError(f"cannot write into {folder}: {error.strerror}") from error
-    names = _picture_names(paths)
+    names = _picture_names(paths, folder)
     failed = 0
     with log, progress_bar() as progress:
         task = progress.add_task("explaining", total=len(paths))
@@ -82,14 +87,15 @@ def explain(
         raise typer.Exit(1)
 
 
-def _picture_names(paths: list[Path]) -> list[str]:
-    """`cat.png` for `a/cat.jpg`, `cat-2.png` for `b/cat.jpg`."""
-    seen: dict[str, int] = {}
+def _picture_names(paths: list[Path], folder: Path) -> list[str]:
+    """`cat.png` for `a/cat.jpg`, `cat-2.png` for `b/cat.jpg`; never the name of an image itself."""
+    taken = {path.resolve() for path in paths}
     names = []
     for path in paths:
-        seen[path.stem] = seen.get(path.stem, 0) + 1
-        count = seen[path.stem]
-        names.append(f"{path.stem}.png" if count == 1 else f"{path.stem}-{count}.png")
+        numbered = (f"{path.stem}{'' if n == 1 else f'-{n}'}.png" for n in itertools.count(1))
+        name = next(name for name in numbered if (folder / name).resolve() not in taken)
+        taken.add((folder / name).resolve())
+        names.append(name)
     return names
 
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 from rich.progress import Progress
 
-from onnxplain.cli.app import Weights, command, out, parameters_text, progress_bar
+from onnxplain.cli.app import Weights, command, err, out, parameters_text, progress_bar
 from onnxplain.errors import InputError
 
 
@@ -119,6 +119,13 @@ def export(
         highlight=False,
         soft_wrap=True,
     )
+    if source.endswith(".onnx") and mean is None and std is None:
+        err.print(
+            f"assumed ImageNet's mean {metadata.preprocessing.mean} and std "
+            f"{metadata.preprocessing.std}; if the network wants others, give --mean and --std",
+            soft_wrap=True,
+            highlight=False,
+        )
 
 
 def _temperature(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -34,14 +35,10 @@ class FakeExplainer:
     metadata: Metadata
     twist: Callable[[Array], Array] = lambda pullback: pullback
 
-    @property
-    def backend(self) -> FakeExplainer:
-        return self
-
-    def run(self, inputs: Mapping[str, Array]) -> Mapping[str, Array]:
-        image, target = inputs["image"], inputs["target"]
+    def __call__(self, image: Array, target: Array) -> SimpleNamespace:
         assert (image.dtype, target.dtype) == (np.float32, np.int64)
         nhwc = self.metadata.preprocessing.layout == "NHWC"
+        assert image.shape[3 if nhwc else 1] == 3
         logits, pullback = explain(
             network(),
             torch.from_numpy(np.moveaxis(image, -1, -3) if nhwc else image),
@@ -49,8 +46,7 @@ class FakeExplainer:
             self.metadata.method,
             self.metadata.parameters.get("temperature"),
         )
-        p = self.twist(pullback.numpy())
-        return {"logits": logits.numpy(), "pullback": np.moveaxis(p, -3, -1) if nhwc else p}
+        return SimpleNamespace(logits=logits.numpy(), pullback=self.twist(pullback.numpy()))
 
 
 def explainer(

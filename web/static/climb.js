@@ -2,7 +2,7 @@
 
 import { ascend, fromPixels, toPixels } from './ascent.js';
 import { engine } from './engine.js';
-import { className, percent, softmax } from './ranking.js';
+import { className, likelihoods, percent } from './ranking.js';
 import { $, state } from './state.js';
 import { count, drawAscent, fail, say } from './view.js';
 
@@ -60,7 +60,7 @@ async function arrive(ascent, x) {
   const input = fromPixels(x, state.model.preprocessing);
   const { logits, pullback } = await engine.explain(input, ascent.target, state.temperature);
   Object.assign(ascent, { x, pullback });
-  ascent.probabilities.push(softmax(logits)[ascent.target]);
+  ascent.probabilities.push(likelihoods(state.model, logits)[ascent.target]);
 }
 
 function pause() {

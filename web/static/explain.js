@@ -2,7 +2,7 @@
 
 import { stopAscent } from './climb.js';
 import { engine } from './engine.js';
-import { className, percent, ranking, softmax } from './ranking.js';
+import { className, likelihoods, percent, ranking } from './ranking.js';
 import { $, isStale, slot, state } from './state.js';
 import { draw, fail, say, showAbout, showTemperature } from './view.js';
 
@@ -90,7 +90,7 @@ async function explain(slot) {
   const { photograph, temperature } = state;
   const { target } = slot;
   const { logits, pullback, seconds } = await engine.explain(photograph.x, target, temperature);
-  photograph.probabilities = softmax(logits);
+  photograph.probabilities = likelihoods(state.model, logits);
   const index = target < 0 ? ranking(photograph.probabilities)[-1 - target] : target;
   if (slot.target === target) slot.target = index;
   slot.explanation = { target: index, temperature, pullback };

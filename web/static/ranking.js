@@ -1,6 +1,12 @@
 // From logits to what a person reads.
 
-/** Probabilities: the softmax of the logits. */
+/** Probabilities of the logits, by the activation that the network ends in. */
+export function likelihoods(model, logits) {
+  return model.activation === 'sigmoid'
+    ? Float64Array.from(logits, (value) => 1 / (1 + Math.exp(-value)))
+    : softmax(logits);
+}
+
 export function softmax(logits) {
   const highest = logits.reduce((a, b) => Math.max(a, b));
   const powers = Float64Array.from(logits, (value) => Math.exp(value - highest));
