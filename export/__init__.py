@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import sys
 from types import ModuleType
 
@@ -19,4 +20,6 @@ class _CallableModule(ModuleType):
     __call__ = staticmethod(export)
 
 
-sys.modules[__name__].__class__ = _CallableModule
+_module = sys.modules[__name__]
+_module.__class__ = _CallableModule
+_module.__signature__ = inspect.signature(export)  # type: ignore[attr-defined]  for help and IDEs
