@@ -58,6 +58,10 @@ def test_trained_efficientnet_agrees_on_real_photographs(
     assert all(p.relative_l2 <= 1e-4 and p.cosine >= 0.99999 for p in parity.values())
 
 
+def test_the_file_is_hardly_larger_than_the_forwards(lite0: Path, lite0_forward: Path) -> None:
+    assert lite0.stat().st_size <= 1.05 * lite0_forward.stat().st_size
+
+
 def test_trained_efficientnet_recognises_the_photographs(
     lite0: Path, photographs: dict[str, np.ndarray]
 ) -> None:

@@ -1,0 +1,35 @@
+"""The figures in the README are those that were measured."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from onnxplain.bench.readme import TABLES, main
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_the_readme_shows_the_committed_results(name: str) -> None:
+    result = json.loads((ROOT / "bench" / "results" / f"{name}.json").read_text())
+    text = (ROOT / "README.md").read_text()
+    assert f"<!-- {name} -->\n{TABLES[name](result)}\n<!-- /{name} -->" in text
+
+
+def test_figures_are_put_between_the_marks(tmp_path: Path) -> None:
+    readme = tmp_path / "README.md"
+    readme.write_text("before\n<!-- demo -->\nold\n<!-- /demo -->\nafter\n")
+    result = ROOT / "bench" / "results" / "demo.json"
+    main(str(result), str(readme))
+    table = TABLES["demo"](json.loads(result.read_text()))
+    expected = f"before\n<!-- demo -->\n{table}\n<!-- /demo -->\nafter\n"
+    assert readme.read_text() == expected
+
+
+def test_a_readme_without_marks_is_told(tmp_path: Path) -> None:
+    (tmp_path / "README.md").write_text("nothing")
+    with pytest.raises(SystemExit, match="has no"):
+        main(str(ROOT / "bench" / "results" / "demo.json"), str(tmp_path / "README.md"))
