@@ -18,8 +18,7 @@ class _CallableModule(ModuleType):
     """`onnxplain.export` is this package and, called, the function that it exists for."""
 
     __call__ = staticmethod(export)
+    __signature__ = inspect.signature(export)  # for help and editors
 
 
-_module = sys.modules[__name__]
-_module.__class__ = _CallableModule
-_module.__signature__ = inspect.signature(export)  # type: ignore[attr-defined]  for help and IDEs
+sys.modules[__name__].__class__ = _CallableModule
