@@ -12,7 +12,9 @@ from onnxplain.contract import (
     ACCENTUATED,
     ACCENTUATED_LOGITS,
     ALPHA,
+    ALPHA_DEFAULT,
     EPS,
+    EPS_DEFAULT,
     LIMIT,
     NEXT_IMAGE,
     ORIGIN,
@@ -20,9 +22,6 @@ from onnxplain.contract import (
 )
 from onnxplain.export.autodiff import Node
 from onnxplain.export.tensors import constant
-
-ALPHA_DEFAULT, EPS_DEFAULT = 20.0, 100.0
-"""The paper's (v1), in units of the pixel space's L2 norm."""
 
 
 def add_step(op: OpBuilder, preprocessing: Preprocessing) -> None:

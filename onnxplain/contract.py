@@ -26,6 +26,9 @@ IMAGE, TARGET, TEMPERATURE, LOGITS, PULLBACK = (
 ORIGIN, ALPHA, EPS, LIMIT, NEXT_IMAGE = "origin", "alpha", "eps", "limit", "next_image"
 """What a graph exported with a step of the ascent has besides."""
 
+ALPHA_DEFAULT, EPS_DEFAULT = 20.0, 100.0
+"""The ascent's in the paper (v1), in units of the pixel space's L2 norm."""
+
 ACCENTUATED, ACCENTUATED_LOGITS = "accentuated", "accentuated_logits"
 """The outputs of a graph exported with the ascent unrolled, besides `logits` at its start."""
 

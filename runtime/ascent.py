@@ -12,7 +12,9 @@ from numpy.typing import NDArray
 
 from onnxplain.contract import (
     ALPHA,
+    ALPHA_DEFAULT,
     EPS,
+    EPS_DEFAULT,
     IMAGE,
     LIMIT,
     NEXT_IMAGE,
@@ -23,6 +25,7 @@ from onnxplain.contract import (
 from onnxplain.errors import InputError
 from onnxplain.runtime.batches import Picture, as_batch
 from onnxplain.runtime.explainer import Explainer
+from onnxplain.runtime.explanation import Explanation
 from onnxplain.runtime.targets import Targets
 
 _CLIPS = ("each", "last", "none")
@@ -60,8 +63,8 @@ def accentuate(
     images: Picture | Sequence[Picture],
     targets: Targets = None,
     steps: int = 5,
-    alpha: float = 20.0,
-    eps: float | None = 100.0,
+    alpha: float = ALPHA_DEFAULT,
+    eps: float | None = EPS_DEFAULT,
     clip: str = "each",
     temperature: float | None = None,
     progress: Callable[[int], None] | None = None,
@@ -70,7 +73,8 @@ def accentuate(
 
     With pixels in [-1, 1], `x ← clip(x₀ + P_ε(x + α·g/‖g‖₂ − x₀), −1, 1)`, where g is the pullback
     in that space, norms are per photograph over C×H×W, and P_ε projects onto the ball of radius ε.
-    Takes `steps + 2` runs of the graph. One exported with `step` keeps the images on its device.
+    Takes `steps + 1` runs of the graph. One exported with `step` takes one more, and keeps the
+    images on its device.
 
     Args:
         explainer: made by `load`.
@@ -101,9 +105,12 @@ def accentuate(
     if explanation.targets.size != len(explanation):
         raise InputError("feature accentuation takes one target per image")
     fixed = explanation.targets
+    climb = _Climb(explainer, fixed, temperature, steps, alpha, eps, clip, progress)
     signature = explainer.backend.signature
-    ascend = _on_device if signature.step and signature.batch is None else _on_host
-    climbed = ascend(explainer, batch, fixed, temperature, steps, alpha, eps, clip, progress)
+    if signature.step and signature.batch is None:
+        climbed = climb.on_device(batch)
+    else:
+        climbed = climb.on_host(batch, explanation)
     after = explainer(climbed, fixed, temperature)
     return Accentuation(
         _to_pixels(batch, pre),
@@ -115,67 +122,61 @@ def accentuate(
     )
 
 
-def _on_host(
-    explainer: Explainer,
-    batch: NDArray[Any],
-    targets: NDArray[np.int64],
-    temperature: float | None,
-    steps: int,
-    alpha: float,
-    eps: float | None,
-    clip: str,
-    progress: Callable[[int], None] | None,
-) -> NDArray[Any]:
-    """The ascent by the graph's pullback and numpy."""
-    pre = explainer.metadata.preprocessing
-    start = x = _to_pixels(batch, pre)
-    for step in range(1, steps + 1):
-        explanation = explainer(batch, targets, temperature)
-        g = explanation.pullback.reshape(x.shape) / (2 * _per_channel(pre.std, x))
-        displacement = x + alpha * g / _nonzero(_norm(g)) - start
-        if eps is not None:
-            displacement *= eps / np.maximum(_norm(displacement), eps)
-        x = start + displacement
-        if clip == "each" or (clip == "last" and step == steps):
-            x = x.clip(-1, 1)
-        batch = _from_pixels(x, pre)
-        if progress:
-            progress(step)
-    return batch
+@dataclass(frozen=True)
+class _Climb:
+    """The parameters of `accentuate`, and its two ways from a batch to the batch `steps` on."""
 
+    explainer: Explainer
+    targets: NDArray[np.int64]
+    temperature: float | None
+    steps: int
+    alpha: float
+    eps: float | None
+    clip: str
+    progress: Callable[[int], None] | None
 
-def _on_device(
-    explainer: Explainer,
-    batch: NDArray[Any],
-    targets: NDArray[np.int64],
-    temperature: float | None,
-    steps: int,
-    alpha: float,
-    eps: float | None,
-    clip: str,
-    progress: Callable[[int], None] | None,
-) -> NDArray[Any]:
-    """The ascent by a graph exported with its step: the images stay on the device between steps."""
+    def on_host(self, batch: NDArray[Any], explanation: Explanation) -> NDArray[Any]:
+        """By the graph's pullback and numpy; `explanation` is that of `batch`."""
+        pre = self.explainer.metadata.preprocessing
+        start = x = _to_pixels(batch, pre)
+        for step in range(1, self.steps + 1):
+            if step > 1:
+                explanation = self.explainer(batch, self.targets, self.temperature)
+            g = explanation.pullback.reshape(x.shape) / (2 * _per_channel(pre.std, x))
+            displacement = x + self.alpha * g / _nonzero(_norm(g)) - start
+            if self.eps is not None:
+                displacement *= self.eps / np.maximum(_norm(displacement), self.eps)
+            x = start + displacement
+            if self.clip == "each" or (self.clip == "last" and step == self.steps):
+                x = x.clip(-1, 1)
+            batch = _from_pixels(x, pre)
+            if self.progress:
+                self.progress(step)
+        return batch
 
-    def scalar(value: float) -> NDArray[Any]:
-        return np.array(value, batch.dtype)
+    def on_device(self, batch: NDArray[Any]) -> NDArray[Any]:
+        """By a graph exported with its step: the images stay on the device between steps."""
 
-    def climb(x: NDArray[Any], times: int, limit: float, done: int) -> NDArray[Any]:
-        inputs = common | {IMAGE: x, LIMIT: scalar(limit)}
-        count = None if progress is None else lambda run: progress(done + run)
-        return explainer.backend.iterate(inputs, NEXT_IMAGE, IMAGE, times, count)
+        def scalar(value: float) -> NDArray[Any]:
+            return np.array(value, batch.dtype)
 
-    common = {
-        ORIGIN: batch,
-        TARGET: targets,
-        ALPHA: scalar(alpha),
-        EPS: scalar(math.inf if eps is None else eps),
-        **explainer.temperature_input(temperature),
-    }
-    if clip != "last":
-        return climb(batch, steps, 1.0 if clip == "each" else math.inf, 0)
-    unclipped = climb(batch, steps - 1, math.inf, 0) if steps > 1 else batch
-    return climb(unclipped, 1, 1.0, steps - 1)
+        def climb(x: NDArray[Any], times: int, limit: float, done: int) -> NDArray[Any]:
+            inputs = common | {IMAGE: x, LIMIT: scalar(limit)}
+            report = self.progress
+            count = None if report is None else lambda run: report(done + run)
+            return self.explainer.backend.iterate(inputs, NEXT_IMAGE, IMAGE, times, count)
+
+        common = {
+            ORIGIN: batch,
+            TARGET: self.targets,
+            ALPHA: scalar(self.alpha),
+            EPS: scalar(math.inf if self.eps is None else self.eps),
+            **self.explainer.temperature_input(self.temperature),
+        }
+        if self.clip != "last":
+            return climb(batch, self.steps, 1.0 if self.clip == "each" else math.inf, 0)
+        unclipped = climb(batch, self.steps - 1, math.inf, 0) if self.steps > 1 else batch
+        return climb(unclipped, 1, 1.0, self.steps - 1)
 
 
 def _norm(x: NDArray[Any]) -> NDArray[Any]:

@@ -21,6 +21,7 @@ from onnxplain.runtime.ascent import Accentuation, accentuate
 from onnxplain.runtime.batches import Picture
 from onnxplain.runtime.explainer import Explainer
 from onnxplain.runtime.render import Cell, grid, signed_image
+from onnxplain.runtime.targets import as_indices, resolve
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,6 +40,8 @@ class Grid:
     ) -> Grid:
         """The classes given, or those predicted for the images and a random one (seed 0).
 
+        A negative class counts from the top of the first image's ranking.
+
         Raises:
             InputError: an image or a class that cannot be used.
         """
@@ -49,15 +52,15 @@ class Grid:
             others = np.delete(np.arange(first.logits.shape[1]), own)
             columns = [*own, int(np.random.default_rng(0).choice(others))]
         else:
-            named = explainer([images[0]] * len(targets), list(targets))
-            columns = named.targets.tolist()
-        names = explainer([images[0]] * len(columns), columns).names
+            classes = explainer.backend.signature.classes
+            wanted = as_indices(list(targets), len(targets), classes, explainer.labels, False)
+            columns = resolve(wanted, first.logits[:1].repeat(len(wanted), axis=0)).tolist()
         return cls(
             images,
             first.photographs,
             [top[0] for top in first.labels(1)],
             np.array(columns),
-            names,
+            [first.name(column) for column in columns],
         )
 
     def ascend(

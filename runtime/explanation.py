@@ -82,7 +82,7 @@ class Explanation:
     def names(self) -> list[Any]:
         """The targets' class names, a list [N] or [N,K]; the index where the file has no name."""
         return [
-            self._name(row) if row.ndim == 0 else [self._name(target) for target in row]
+            self.name(row) if row.ndim == 0 else [self.name(target) for target in row]
             for row in self.targets
         ]
 
@@ -91,7 +91,7 @@ class Explanation:
         probabilities = self.probabilities
         ranking = np.argsort(-probabilities, axis=1, kind="stable")[:, :k]
         return [
-            [(self._name(index), float(row[index])) for index in order]
+            [(self.name(index), float(row[index])) for index in order]
             for row, order in zip(probabilities, ranking, strict=True)
         ]
 
@@ -135,7 +135,8 @@ class Explanation:
         """The same as a picture, for what shows no HTML."""
         return notebook.png(self)
 
-    def _name(self, index: int) -> str:
+    def name(self, index: int) -> str:
+        """A class's name; its index where the file has none."""
         return self.class_names[index] if index < len(self.class_names) else str(index)
 
 

@@ -12,11 +12,13 @@ from onnxplain.cli.app import (
     Model,
     Provider,
     Targets,
+    Temperature,
     as_target,
     command,
     out,
     progress_bar,
 )
+from onnxplain.contract import ALPHA_DEFAULT, EPS_DEFAULT
 
 
 @command
@@ -32,14 +34,14 @@ def accentuate(
         typer.Option(help="Another explain graph (of `gradient`, say), for rows to compare with."),
     ] = None,
     steps: Annotated[int, typer.Option(min=1, help="Steps of the ascent.")] = 5,
-    alpha: Annotated[float, typer.Option(help="Length of a step, in pixels' L2 norm.")] = 20.0,
+    alpha: Annotated[
+        float, typer.Option(help="Length of a step, in pixels' L2 norm.")
+    ] = ALPHA_DEFAULT,
     eps: Annotated[
         float, typer.Option(help="How far it may go, in the same; 0 for no bound.")
-    ] = 100.0,
+    ] = EPS_DEFAULT,
     clip: Annotated[str, typer.Option(help="To valid pixels: each step, last, or none.")] = "each",
-    temperature: Annotated[
-        float | None, typer.Option(help="For a graph exported with --live-temperature.")
-    ] = None,
+    temperature: Temperature = None,
     animate: Annotated[
         Path | None, typer.Option(help="Also write the ascent step by step (.gif, .png for APNG).")
     ] = None,

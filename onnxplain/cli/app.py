@@ -102,6 +102,9 @@ Targets = Annotated[
         "Give it again for more.",
     ),
 ]
+Temperature = Annotated[
+    float | None, typer.Option(help="For a graph exported with --live-temperature.")
+]
 Provider = Annotated[str, typer.Option(help="What runs the graph: auto or cpu.")]
 Weights = Annotated[
     str,

@@ -15,6 +15,7 @@ from onnxplain.cli.app import (
     Model,
     Provider,
     Targets,
+    Temperature,
     as_target,
     command,
     err,
@@ -33,9 +34,7 @@ def explain(
     ] = Path("explanations"),
     target: Targets = None,
     style: Annotated[str, typer.Option(help="grid, pullback, heatmap or overlay.")] = "grid",
-    temperature: Annotated[
-        float | None, typer.Option(help="For a graph exported with --live-temperature.")
-    ] = None,
+    temperature: Temperature = None,
     provider: Provider = "auto",
 ) -> None:
     """Explain images: one picture each, and a JSON line each in predictions.jsonl.
