@@ -5,10 +5,13 @@ Each is defined here once; a runtime without a kernel of ours runs this.
 
 from __future__ import annotations
 
+import math
+
 import onnx_ir as ir
 from onnxscript import OpBuilder
 
-from onnxplain.export.windows import Window, fold, unfold
+from onnxplain.kernels.functions import fused
+from onnxplain.kernels.windows import Window, fold, unfold
 
 
 def scaled(op: OpBuilder, x: ir.Value, T: float | ir.Value) -> ir.Value:
@@ -16,11 +19,36 @@ def scaled(op: OpBuilder, x: ir.Value, T: float | ir.Value) -> ir.Value:
     return op.Div(x, T) if isinstance(T, ir.Value) else op.Mul(x, 1.0 / T)
 
 
+@fused("SoftGate")
 def soft_gate(op: OpBuilder, z: ir.Value, g: ir.Value, T: float | ir.Value) -> ir.Value:
     """g · σ(z / T), elementwise (Satkiewicz, arXiv 2507.22832 v1)."""
     return op.Mul(g, op.Sigmoid(scaled(op, z, T)))
 
 
+@fused("ReluSoftGate")
+def relu_soft_gate(op: OpBuilder, z: ir.Value, T: float | ir.Value) -> tuple[ir.Value, ir.Value]:
+    """max(z, 0) and the gate σ(z / T) of `soft_gate`."""
+    return op.Relu(z), op.Sigmoid(scaled(op, z, T))
+
+
+@fused("NormalGate")
+def normal_gate(op: OpBuilder, z: ir.Value, g: ir.Value, T: float | ir.Value) -> ir.Value:
+    """g · Φ(z / T), elementwise (Satkiewicz, arXiv 2507.22832 v6)."""
+    return op.Mul(g, phi(op, scaled(op, z, T)))
+
+
+@fused("ReluNormalGate")
+def relu_normal_gate(op: OpBuilder, z: ir.Value, T: float | ir.Value) -> tuple[ir.Value, ir.Value]:
+    """max(z, 0) and the gate Φ(z / T) of `normal_gate`."""
+    return op.Relu(z), phi(op, scaled(op, z, T))
+
+
+def phi(op: OpBuilder, u: ir.Value) -> ir.Value:
+    """Φ(u) = ½ (1 + erf(u / √2)), the standard normal distribution function, elementwise."""
+    return op.Add(op.Mul(op.Erf(op.Mul(u, math.sqrt(0.5))), 0.5), 0.5)
+
+
+@fused("SoftMaxPoolGrad")
 def soft_max_pool_grad(
     op: OpBuilder, x: ir.Value, g: ir.Value, window: Window, T: float | ir.Value
 ) -> ir.Value:
@@ -44,3 +72,23 @@ def soft_max_pool_grad(
     per_window = op.Div(op.Unsqueeze(g, axis), Z)
     through_values = op.Mul(e, op.Mul(per_window, op.Sub(1.0, mean_u)))
     return fold(op, op.Add(through_values, op.Mul(eu, per_window)), x, window)
+
+
+@fused("WeightedPoolGrad")
+def weighted_pool_grad(
+    op: OpBuilder, x: ir.Value, g: ir.Value, window: Window, T: float | ir.Value
+) -> ir.Value:
+    """Gradient of the softmax-weighted pool, weights held constant (arXiv 2507.22832 v6).
+
+    With w = softmax(x / T) over the window it is g · w_i, added up over the windows that hold x_i;
+    padding takes part with the value 0.
+
+    Args:
+        x: the pool's input [N, C, *size].
+        g: the cotangent of its output [N, C, *out].
+    """
+    axis = [-len(window.size) - 1]
+    columns = unfold(op, scaled(op, x, T), window)
+    e = op.Exp(op.Sub(columns, op.ReduceMax(columns, axis, keepdims=1)))
+    per_window = op.Div(op.Unsqueeze(g, axis), op.ReduceSum(e, axis, keepdims=1))
+    return fold(op, op.Mul(e, per_window), x, window)

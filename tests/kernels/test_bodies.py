@@ -11,7 +11,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from onnxplain.export.windows import Window
+from onnxplain.export.windows import window_of
 from onnxplain.kernels.bodies import soft_gate, soft_max_pool_grad
 
 from ..export.vjps.check import (
@@ -62,7 +62,7 @@ def pool_model(case: Case, T: float | None, dtype: ir.DataType = ir.DataType.DOU
     (x,), (y,) = graph.inputs, graph.outputs
     g = op.builder.input("g", dtype, y.shape)
     temperature = op.builder.input("T", dtype, []) if T is None else T
-    found = soft_max_pool_grad(op, x, g, Window.of(y.producer(), x, y), temperature)
+    found = soft_max_pool_grad(op, x, g, window_of(y.producer(), x, y), temperature)
     graph.outputs[:] = []
     add_output(model, found, "pullback", like=x)
     return finished(model)
