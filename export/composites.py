@@ -1,0 +1,135 @@
+"""The composites that ONNX has no operator for, as functions in the domain `onnxplain`.
+
+The canonical forward calls them by name, so that a method can give them a rule; `inline` spells
+them out again, so that the written file holds standard operators alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import onnx_ir as ir
+from onnx_ir.passes import common
+from onnxscript import OpBuilder, build_function
+
+from onnxplain.errors import SourceError
+
+DOMAIN = "onnxplain"
+
+
+def swish(op: OpBuilder, x: ir.Value, *, alpha: float) -> ir.Value:
+    """x · σ(alpha · x): SiLU with alpha = 1, QuickGELU with 1.702."""
+    return op.Mul(x, op.Sigmoid(x if alpha == 1 else op.Mul(x, alpha)))
+
+
+def rms_normalization(
+    op: OpBuilder, x: ir.Value, scale: ir.Value, *, axis: int, epsilon: float
+) -> ir.Value:
+    """x / √(mean(x²) + ε) · scale, the mean over the axes from `axis` (negative) to the last."""
+    return op.Mul(op.Mul(x, inverse_rms(op, x, axis, epsilon)), scale)
+
+
+def inverse_rms(op: OpBuilder, x: ir.Value, axis: int, epsilon: float) -> ir.Value:
+    """1 / √(mean(x²) + ε) over the axes from `axis` (negative) to the last, which are kept."""
+    square = op.ReduceMean(op.Mul(x, x), list(range(axis, 0)), keepdims=1)
+    return op.Reciprocal(op.Sqrt(op.Add(square, epsilon)))
+
+
+def global_response_normalization(
+    op: OpBuilder,
+    x: ir.Value,
+    scale: ir.Value,
+    bias: ir.Value,
+    *,
+    axis: int,
+    axes: list[int],
+    epsilon: float,
+) -> ir.Value:
+    """x + scale · x · u + bias: u, a channel's norm over that of the mean channel (ConvNeXt V2).
+
+    u = ‖x‖ / (mean ‖x‖ + ε), the norm over the spatial `axes`, the mean over the channels, `axis`
+    (all negative). Spelled x · (1 + scale · u) + bias, which passes over x fewer times.
+    """
+    norm = op.ReduceL2(x, axes, keepdims=1)
+    u = op.Div(norm, op.Add(op.ReduceMean(norm, [axis], keepdims=1), epsilon))
+    return op.Add(op.Mul(x, op.Add(op.Mul(scale, u), 1.0)), bias)
+
+
+def attention_weights(op: OpBuilder, x: ir.Value, *, axis: int) -> ir.Value:
+    """A Softmax whose result only ever multiplies values that depend on the image."""
+    return op.Softmax(x, axis=axis)
+
+
+def sigmoid_gate(op: OpBuilder, x: ir.Value) -> ir.Value:
+    """A Sigmoid whose result only ever multiplies values that depend on the image."""
+    return op.Sigmoid(x)
+
+
+def hard_sigmoid_gate(op: OpBuilder, x: ir.Value, *, alpha: float, beta: float) -> ir.Value:
+    """A HardSigmoid whose result only ever multiplies values that depend on the image."""
+    return op.HardSigmoid(x, alpha=alpha, beta=beta)
+
+
+COMPOSITES: dict[str, Callable[..., ir.Value]] = {
+    "Swish": swish,
+    "RMSNormalization": rms_normalization,
+    "GlobalResponseNormalization": global_response_normalization,
+    "AttentionWeights": attention_weights,
+    "SigmoidGate": sigmoid_gate,
+    "HardSigmoidGate": hard_sigmoid_gate,
+}
+
+
+def define(model: ir.Model) -> None:
+    """Give every call of a composite in the main graph its function, in place.
+
+    Each set of attributes and dtypes has its own overload, whose body holds them as plain
+    constants: what is inlined is then what one would have written by hand. The result of a call
+    has the shape and dtype of its first input.
+
+    Raises:
+        SourceError: a call in the domain `onnxplain` that names no composite.
+    """
+    for node in model.graph:
+        if node.domain != DOMAIN:
+            continue
+        x, y = node.inputs[0], node.outputs[0]
+        if x is not None and (y.shape is None or y.dtype is None):
+            y.shape, y.type = x.shape, x.type
+        attributes = {name: attribute.value for name, attribute in node.attributes.items()}
+        dtypes = [value.dtype for value in node.inputs if value is not None]
+        settings = [f"{name}={value}" for name, value in sorted(attributes.items())]
+        node.overload = " ".join([*settings, *(dtype.name for dtype in dtypes if dtype)])
+        if node.op_identifier() not in model.functions:
+            function = _function(model, node, attributes)
+            model.functions[function.identifier()] = function
+            model.opset_imports[DOMAIN] = 1
+
+
+def _function(model: ir.Model, node: ir.Node, attributes: dict[str, Any]) -> ir.Function:
+    body = COMPOSITES.get(node.op_type)
+    if body is None:
+        raise SourceError(
+            f"node {node.name!r} calls {DOMAIN}::{node.op_type}, which is no composite; there are: "
+            f"{', '.join(COMPOSITES)}"
+        )
+    function = build_function(
+        lambda op, *inputs: body(op, *inputs, **attributes),
+        [ir.val(f"x{i}", x.dtype, None) for i, x in enumerate(node.inputs) if x is not None],
+        domain=DOMAIN,
+        name=node.op_type,
+        attributes={name: ir.Attr(name, a.type, None) for name, a in node.attributes.items()},
+        opset_imports={"": model.opset_imports[""]},
+    )
+    function.overload = node.overload
+    return function
+
+
+def inline(model: ir.Model) -> None:
+    """Spell the composites out: standard operators on initializers, no functions, in place."""
+    define(model)
+    common.InlinePass(lambda function: function.domain == DOMAIN)(model)
+    for identifier in [key for key in model.functions if key[0] == DOMAIN]:
+        del model.functions[identifier]
+    common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)

@@ -1,0 +1,71 @@
+"""Patterns: composite operations recognised however an exporter spelled them.
+
+Each file holds one kind: `activations` by what they compute, `normalisations` and `weighting`
+(softmax, attention, gates) by their structure. What is found becomes a standard operator or a
+composite of `onnxplain.export.composites`, so that a method can name it.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import onnx_ir as ir
+from onnx_ir.passes import common
+
+from onnxplain.export import composites
+from onnxplain.export.autodiff import operator_name
+from onnxplain.export.patterns.activations import recognise_activations
+from onnxplain.export.patterns.normalisations import (
+    recognise_normalisations,
+    recognise_response_normalisations,
+)
+from onnxplain.export.patterns.spelling import made_by, single_user
+from onnxplain.export.patterns.weighting import recognise_softmax, recognise_weights
+
+NAMES = {
+    "Gelu": "GELU",
+    "onnxplain::Swish": "SiLU/Swish",
+    "HardSwish": "Hardswish",
+    "Mish": "Mish",
+    "LayerNormalization": "LayerNorm",
+    "onnxplain::RMSNormalization": "RMSNorm",
+    "RMSNormalization": "RMSNorm",
+    "onnxplain::GlobalResponseNormalization": "GRN",
+    "GroupNormalization": "GroupNorm",
+    "InstanceNormalization": "InstanceNorm",
+    "onnxplain::AttentionWeights": "attention",
+    "Attention": "attention",
+    "onnxplain::SigmoidGate": "gate",
+    "onnxplain::HardSigmoidGate": "gate",
+}
+"""Operator → the name of its pattern."""
+
+
+def recognise(model: ir.Model) -> dict[str, int]:
+    """Rewrite the patterns of a canonical forward to operators and composites, in place.
+
+    Shapes must be known before and are known after; values change by rounding alone. The last
+    Softmax or Sigmoid over the classes must have been cut already.
+
+    Returns:
+        How many of each pattern the graph holds, rewritten or there before: name → count.
+    """
+    graph = model.graph
+    recognise_softmax(graph)
+    recognise_activations(graph)
+    recognise_normalisations(graph)
+    recognise_response_normalisations(graph)
+    common.RemoveUnusedNodesPass()(model)  # what was replaced is no use of a weight
+    recognise_weights(graph)
+    common.RemoveUnusedNodesPass()(model)
+    composites.define(model)
+    return dict(Counter(_name(node) for node in graph if operator_name(node) in NAMES))
+
+
+def _name(node: ir.Node) -> str:
+    """A GroupNorm is exported as InstanceNormalization between two reshapes."""
+    reshaped = made_by(node.inputs[0], "Reshape") is not None
+    after = single_user(node.outputs[0])
+    if node.op_type == "InstanceNormalization" and reshaped and after is not None:
+        return "GroupNorm" if after.op_type == "Reshape" else "InstanceNorm"
+    return NAMES[operator_name(node)]

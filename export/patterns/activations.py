@@ -1,0 +1,197 @@
+"""Activations, recognised by what they compute: a chain of elementwise nodes of one value.
+
+There are many ways to write GELU, and its operands commute. So a chain is not compared node by
+node: it is run on numbers between −10⁸ and 10⁸ and compared with what the activations give.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
+import onnx_ir as ir
+
+from onnxplain.export.patterns.spelling import replace, scalar, self_contained
+from onnxplain.export.tensors import rank
+
+Array: TypeAlias = np.ndarray
+LONGEST = 16  # nodes; GELU by tanh with x·x·x has 10
+
+# ----- running a chain -----
+
+erf = np.vectorize(math.erf, otypes=[float])
+
+
+def sigmoid(x: Array) -> Array:
+    return 1 / (1 + np.exp(-x))
+
+
+def softplus(x: Array) -> Array:
+    return np.logaddexp(0, x)
+
+
+def hard_sigmoid(x: Array, alpha: float, beta: float) -> Array:
+    return np.clip(alpha * x + beta, 0, 1)
+
+
+def hard_swish(x: Array) -> Array:
+    return x * hard_sigmoid(x, 1 / 6, 0.5)
+
+
+def gelu(x: Array, approximate: str) -> Array:
+    if approximate == "tanh":
+        return 0.5 * x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
+    return 0.5 * x * (1 + erf(x / math.sqrt(2)))
+
+
+def clip(x: Array, low: Array | None = None, high: Array | None = None) -> Array:
+    x = x if low is None else np.maximum(x, low)
+    return x if high is None else np.minimum(x, high)
+
+
+def _extremum(choose: np.ufunc) -> Callable[..., Array]:
+    return lambda *xs: choose.reduce(np.broadcast_arrays(*xs))
+
+
+ELEMENTWISE: dict[str, Callable[..., Array]] = {
+    "Add": np.add,
+    "Sub": np.subtract,
+    "Mul": np.multiply,
+    "Div": np.divide,
+    "Pow": np.power,
+    "Max": _extremum(np.maximum),
+    "Min": _extremum(np.minimum),
+    "Where": np.where,
+    "Greater": np.greater,
+    "GreaterOrEqual": np.greater_equal,
+    "Less": np.less,
+    "LessOrEqual": np.less_equal,
+    "Neg": np.negative,
+    "Abs": np.abs,
+    "Exp": np.exp,
+    "Log": np.log,
+    "Sqrt": np.sqrt,
+    "Reciprocal": np.reciprocal,
+    "Erf": erf,
+    "Tanh": np.tanh,
+    "Sigmoid": sigmoid,
+    "Softplus": softplus,
+    "Relu": lambda x: np.maximum(x, 0),
+    "Clip": clip,
+    "HardSigmoid": lambda x, alpha=0.2, beta=0.5: hard_sigmoid(x, alpha, beta),
+}
+"""Operator → its function of arrays, with its attributes as keywords."""
+
+
+def run(chain: Sequence[ir.Node], x: ir.Value, numbers: Array) -> Array:
+    """What the last node of a chain gives where `x` is `numbers`."""
+    values: dict[ir.Value | None, Array | None] = {x: numbers, None: None}
+    for node in chain:
+        inputs = [values[v] if v in values else np.array(scalar(v)) for v in node.inputs]
+        attributes = {name: attribute.value for name, attribute in node.attributes.items()}
+        values[node.outputs[0]] = ELEMENTWISE[node.op_type](*inputs, **attributes)
+    result = values[chain[-1].outputs[0]]
+    assert result is not None
+    return result
+
+
+# ----- comparing it -----
+
+_NEAR = np.linspace(-9, 9, 73)
+_FAR = np.array([s * x for x in (15, 40, 80, 1e3, 1e5, 1e8) for s in (-1, 1)])
+NUMBERS = np.concatenate([_NEAR, _FAR])
+_ONE, _MINUS_ONE = (int(np.flatnonzero(x == NUMBERS)[0]) for x in (1.0, -1.0))
+
+Match: TypeAlias = tuple[str, dict[str, Any]]
+
+with np.errstate(all="ignore"):
+    EXACT: list[tuple[str, dict[str, Any], Array]] = [
+        ("Relu", {}, np.maximum(NUMBERS, 0)),
+        ("Gelu", {"approximate": "none"}, gelu(NUMBERS, "none")),
+        ("Gelu", {"approximate": "tanh"}, gelu(NUMBERS, "tanh")),
+        ("onnxplain::Swish", {"alpha": 1.0}, NUMBERS * sigmoid(NUMBERS)),
+        ("HardSwish", {}, hard_swish(NUMBERS)),
+        ("Mish", {}, NUMBERS * np.tanh(softplus(NUMBERS))),
+        ("Sigmoid", {}, sigmoid(NUMBERS)),
+        ("Softplus", {}, softplus(NUMBERS)),
+        ("Elu", {"alpha": 1.0}, np.where(NUMBERS > 0, NUMBERS, np.expm1(NUMBERS))),
+    ]
+
+
+def match(y: Array, tolerance: float) -> Match | None:
+    """The activation that gives `y` at `NUMBERS`: its operator and attributes."""
+    for operator, attributes, expected in EXACT:
+        if _same(y, expected, tolerance):
+            return operator, attributes
+    # The parameter of these follows from one or two values.
+    at_one, at_minus_one = float(y[_ONE]), float(y[_MINUS_ONE])
+    if 0.5 < at_one < 1:
+        alpha = math.log(at_one / (1 - at_one))
+        if _same(y, NUMBERS * sigmoid(alpha * NUMBERS), tolerance):
+            return "onnxplain::Swish", {"alpha": alpha}
+    alpha = (at_one - at_minus_one) / 2
+    if 0 < alpha < 0.5 and _same(y, hard_sigmoid(NUMBERS, alpha, 0.5), tolerance):
+        return "HardSigmoid", {"alpha": alpha, "beta": 0.5}
+    if 0 < -at_minus_one < 1 and _same(
+        y, np.where(NUMBERS > 0, NUMBERS, -at_minus_one * NUMBERS), tolerance
+    ):
+        return "LeakyRelu", {"alpha": -at_minus_one}
+    return None
+
+
+def _same(y: Array, expected: Array, tolerance: float) -> bool:
+    """Equal wherever the spelling does not overflow, which near 0 it must not."""
+    finite = np.isfinite(y)
+    error = np.abs(y - expected) <= tolerance * np.maximum(1, np.abs(expected))
+    return bool(finite[: len(_NEAR)].all() and error[finite].all())
+
+
+# ----- finding it -----
+
+
+def recognise_activations(graph: ir.Graph) -> None:
+    """Put one node for every chain that computes an activation."""
+    place: dict[ir.Node | None, int] = {node: i for i, node in enumerate(graph)}
+    with np.errstate(all="ignore"):
+        for node in list(graph):
+            found = _find(node, place)
+            if found is not None:
+                x, (operator, attributes) = found
+                place[replace(node.outputs[0], operator, [x], attributes)] = place[node]
+
+
+def _find(root: ir.Node, place: Mapping[ir.Node | None, int]) -> tuple[ir.Value, Match] | None:
+    y = root.outputs[0]
+    half = y.dtype is not None and y.dtype.is_floating_point() and y.dtype.itemsize < 4
+    for x, chain in _chains(root, place):
+        if len(chain) == 1 or x.shape is None or y.shape is None or rank(x) != rank(y):
+            continue
+        found = match(run(chain, x, NUMBERS), tolerance=2e-3 if half else 2e-6)
+        if found is None:
+            continue
+        # A Swish shares its sigmoid with whatever else uses it, once it is spelled out again.
+        if found[0] == "onnxplain::Swish" or self_contained(y, x):
+            return x, found
+    return None
+
+
+def _chains(
+    root: ir.Node, place: Mapping[ir.Node | None, int]
+) -> Iterator[tuple[ir.Value, list[ir.Node]]]:
+    """Ever longer chains of elementwise nodes to `root` from one value, which comes with each."""
+    chain: list[ir.Node] = []
+    sources = {root.outputs[0]}
+    while len(chain) < LONGEST:
+        latest = max(sources, key=lambda value: place.get(value.producer(), -1))
+        node = latest.producer()
+        if node is None or node.domain != "" or node.op_type not in ELEMENTWISE:
+            return
+        sources.remove(latest)
+        chain.insert(0, node)
+        sources.update(v for v in node.inputs if v is not None and scalar(v) is None)
+        if not sources:
+            return
+        if len(sources) == 1:
+            yield next(iter(sources)), chain

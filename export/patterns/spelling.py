@@ -1,0 +1,137 @@
+"""What the recognisers share: reading constants, walking the graph, putting one node for many."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TypeAlias
+
+import numpy as np
+import onnx_ir as ir
+
+from onnxplain.export.tensors import rank
+
+
+def array(value: ir.Value | None) -> np.ndarray | None:
+    """The array of a constant, `None` for any other value."""
+    tensor = None if value is None else ir.convenience.get_const_tensor(value)
+    return None if tensor is None else tensor.numpy()
+
+
+def scalar(value: ir.Value | None) -> float | None:
+    """The number that a constant of one element holds, `None` for any other value."""
+    tensor = None if value is None else ir.convenience.get_const_tensor(value)
+    return None if tensor is None or tensor.size != 1 else float(tensor.numpy().item())
+
+
+def made_by(value: ir.Value | None, *operators: str) -> ir.Node | None:
+    """The node that computes `value`, if it is one of those standard operators."""
+    node = None if value is None else value.producer()
+    return node if node is not None and node.domain == "" and node.op_type in operators else None
+
+
+def single_user(value: ir.Value) -> ir.Node | None:
+    """The one node that uses `value`, `None` if there are others or it is an output."""
+    users = {use.node for use in value.uses()}
+    return users.pop() if len(users) == 1 and not value.is_graph_output() else None
+
+
+def other_operand(node: ir.Node, value: ir.Value) -> ir.Value | None:
+    """The other of a node's two inputs; `value` itself if it is both."""
+    a, b = node.inputs
+    return b if a is value else a
+
+
+def constant_operand(node: ir.Node | None, *operators: str) -> tuple[ir.Value, np.ndarray] | None:
+    """A commutative node with one constant operand: the other operand and the constant."""
+    if node is None or node.domain != "" or node.op_type not in operators or len(node.inputs) != 2:
+        return None
+    a, b = node.inputs
+    for x, c in ((a, b), (b, a)):
+        constant = array(c)
+        if x is not None and constant is not None:
+            return x, constant
+    return None
+
+
+def axes_of(node: ir.Node) -> tuple[int, ...] | None:
+    """The axes of a Reduce node that keeps them, counted from the end and sorted."""
+    x = node.inputs[0]
+    axes = array(node.inputs[1]) if len(node.inputs) > 1 else None
+    if x is None or axes is None or not axes.size or node.attributes.get_int("keepdims", 1) != 1:
+        return None
+    return tuple(sorted(int(axis) % rank(x) - rank(x) for axis in axes))
+
+
+def self_contained(result: ir.Value, x: ir.Value) -> bool:
+    """Whether all that is computed from `x` for `result` serves nothing else."""
+    inside: set[ir.Node] = set()
+    open_values = [result]
+    while open_values:
+        value = open_values.pop()
+        node = value.producer()
+        if value is x or node is None or node in inside:
+            continue
+        if value is not result and value.is_graph_output():
+            return False
+        inside.add(node)
+        open_values += [v for v in node.inputs if v is not None]
+    return all(
+        use.node in inside
+        for node in inside
+        for value in node.outputs
+        if value is not result
+        for use in value.uses()
+    )
+
+
+Attributes: TypeAlias = Mapping[str, float | int | str | Sequence[int]]
+_NONE: Attributes = {}
+
+
+def insert(
+    before: ir.Value,
+    operator: str,
+    inputs: Sequence[ir.Value],
+    attributes: Attributes,
+    shape: ir.Shape | None,
+) -> ir.Value:
+    """The output of a new node, of the dtype of `before`, whose place it stands before.
+
+    `operator` is a standard one or "onnxplain::" and a composite's name.
+    """
+    domain, _, op_type = operator.rpartition("::")
+    node, place = ir.node(op_type, inputs, attributes, domain=domain), before.producer()
+    assert place is not None
+    assert isinstance(place.graph, ir.Graph)
+    place.graph.insert_before(place, node)
+    new = node.outputs[0]
+    new.type, new.shape = before.type, shape
+    node.metadata_props.update(place.metadata_props)  # such as the module that it stood in
+    return new
+
+
+def replace(
+    result: ir.Value, operator: str, inputs: Sequence[ir.Value], attributes: Attributes = _NONE
+) -> ir.Node:
+    """Compute `result` with one new node, returned; what it replaces is left unused."""
+    new = insert(result, operator, inputs, attributes, result.shape)
+    new.name, result.name = result.name, None
+    new.metadata_props.update(result.metadata_props)
+    ir.convenience.replace_all_uses_with(result, new, replace_graph_outputs=True)
+    node = new.producer()
+    assert node is not None
+    return node
+
+
+def initializer(graph: ir.Graph, data: np.ndarray, like: ir.Value, name: str) -> ir.Value:
+    """A new constant with the dtype of `like`, named after what it is for."""
+    dtype = like.dtype or ir.DataType.FLOAT
+    base, count = f"pattern.{name}", 0
+    while (name := f"{base}_{count}") in graph.initializers:
+        count += 1
+    tensor = ir.tensor(data.astype(dtype.numpy()), dtype=dtype, name=name)
+    value = ir.Value(
+        name=name, shape=ir.Shape(data.shape), type=ir.TensorType(dtype), const_value=tensor
+    )
+    graph.register_initializer(value)
+    return value

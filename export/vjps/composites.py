@@ -1,0 +1,43 @@
+"""The composites of `onnxplain.export.composites`. What the forward pass computes is not repeated:
+spelled out alike, it is shared."""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+from onnxscript import OpBuilder
+
+from onnxplain.export.autodiff import Cotangents, Node
+from onnxplain.export.tensors import axis_from_end, unbroadcast
+from onnxplain.export.vjps.activations import hard_sigmoid, sigmoid, softmax, swish
+from onnxplain.export.vjps.normalisation import layer_normalization
+from onnxplain.export.vjps.table import register_vjp
+
+register_vjp("onnxplain::Swish")(swish)
+register_vjp("onnxplain::RMSNormalization")(layer_normalization)
+register_vjp("onnxplain::AttentionWeights")(softmax)
+register_vjp("onnxplain::SigmoidGate")(sigmoid)
+register_vjp("onnxplain::HardSigmoidGate")(hard_sigmoid)
+
+
+@register_vjp("onnxplain::GlobalResponseNormalization")
+def global_response_normalization(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
+    """y = x(1 + γu) + β with u = n / d, n = ‖x‖ over space, d = mean n over channels + ε.
+
+    With h = γ · Σ g·x over space, the cotangent of u: that of n is (h − mean(h·u)) / d, and
+    ∂n/∂x = x / n, 0 where n is 0 (as in PyTorch).
+    """
+    x, scale, bias = node.inputs
+    y = node.outputs[0]
+    space, channel = list(node.attributes.get_ints("axes")), axis_from_end(node, -1, x)
+    n = op.ReduceL2(x, space, keepdims=1)
+    mean = op.ReduceMean(n, [channel], keepdims=1)
+    d = op.Add(mean, node.attributes.get_float("epsilon"))
+    u = op.Div(n, d)
+    gx = op.Mul(g, x)
+    of_u = op.ReduceSum(gx, space, keepdims=1)
+    h = op.Mul(of_u, scale)
+    of_n = op.Div(op.Sub(h, op.ReduceMean(op.Mul(h, u), [channel], keepdims=1)), d)
+    ratio = op.Where(op.Equal(n, 0.0), 0.0, op.Div(of_n, n))
+    direct = op.Mul(g, op.Add(op.Mul(scale, u), 1.0))
+    of_scale = unbroadcast(op, op.Mul(gx, u), scale, y)
+    return [op.Add(direct, op.Mul(x, ratio)), of_scale, unbroadcast(op, g, bias, y)]
