@@ -10,6 +10,7 @@ import onnxruntime
 from onnx_ir.passes import common
 
 from onnxplain.contract import IMAGE, LOGITS
+from onnxplain.runtime.backends.onnx_runtime import session_options
 
 
 def forward_proto(path: str | os.PathLike[str]) -> onnx.ModelProto:
@@ -24,9 +25,8 @@ def forward_proto(path: str | os.PathLike[str]) -> onnx.ModelProto:
 
 def forward_session(path: str | os.PathLike[str], threads: int) -> onnxruntime.InferenceSession:
     """A CPU session of it."""
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    options.intra_op_num_threads = threads
     return onnxruntime.InferenceSession(
-        forward_proto(path).SerializeToString(), options, providers=["CPUExecutionProvider"]
+        forward_proto(path).SerializeToString(),
+        session_options(threads),
+        providers=["CPUExecutionProvider"],
     )

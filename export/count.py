@@ -9,6 +9,7 @@ import onnx_ir as ir
 
 from onnxplain.export.autodiff import Node
 from onnxplain.export.tensors import attribute
+from onnxplain.export.vjps.einsum import parse, sizes
 
 
 def multiply_adds(nodes: Iterable[Node]) -> int:
@@ -17,8 +18,10 @@ def multiply_adds(nodes: Iterable[Node]) -> int:
 
 
 def _count(node: Node) -> int:
-    if node.op_type not in ("Conv", "ConvTranspose", "Gemm", "MatMul"):
+    if node.op_type not in ("Conv", "ConvTranspose", "Gemm", "MatMul", "Einsum"):
         return 0
+    if node.op_type == "Einsum":
+        return _einsum(node)
     x, w, y = node.inputs[0], node.inputs[1], node.outputs[0]
     if x is None or w is None or x.shape is None or w.shape is None or y.shape is None:
         return 0
@@ -28,6 +31,14 @@ def _count(node: Node) -> int:
         return _elements(x) * math.prod(_sizes(w)[1:])
     transposed = node.op_type == "Gemm" and attribute(node, "transA", 0)
     return _elements(y) * _sizes(x)[-2 if transposed else -1]
+
+
+def _einsum(node: Node) -> int:
+    """One product for each value of all letters; none where there is but one operand."""
+    if len(node.inputs) == 1 or any(x is None or x.shape is None for x in node.inputs):
+        return 0
+    letters = sizes(node.inputs, parse(node)[0])
+    return math.prod(size if isinstance(size, int) else 1 for size in letters.values())
 
 
 def _elements(value: ir.Value) -> int:

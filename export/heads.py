@@ -6,7 +6,10 @@ from __future__ import annotations
 import onnx_ir as ir
 from onnxscript import OpBuilder
 
-from onnxplain.export.tensors import size_of
+from onnxplain.export.ends import image_size
+from onnxplain.export.layers import spatial_axes
+from onnxplain.export.methods.cams import ActivationMap
+from onnxplain.export.tensors import rank, size_of
 
 
 def one_hot(op: OpBuilder, logits: ir.Value, target: ir.Value) -> ir.Value:
@@ -36,3 +39,34 @@ def one_hot(op: OpBuilder, logits: ir.Value, target: ir.Value) -> ir.Value:
 
 def _rank(op: OpBuilder, target: ir.Value) -> ir.Value:
     return op.Sub(-1, target)
+
+
+def activation_map(
+    op: OpBuilder, formula: ActivationMap, A: ir.Value, g: ir.Value, image: ir.Value, nhwc: bool
+) -> ir.Value:
+    """ReLU of a class activation map, upsampled bilinearly to the image.
+
+    Args:
+        A: the activations of a layer, [N, C, h, w] or [N, h, w, C].
+        g: their cotangent, of A's shape or with an axis K before it.
+        nhwc: where the axis of the one channel goes, last or before height and width.
+
+    Returns:
+        [N, 1, H, W], or [N, K, 1, H, W]; [N, H, W, 1] or [N, K, H, W, 1] where `nhwc`.
+    """
+    several = rank(g) > rank(A)
+    low = op.Relu(formula(op, A, g, spatial_axes(A, image)))
+    low = op.Transpose(low, perm=[1, 0, 2, 3]) if several else op.Unsqueeze(low, [1])
+    height, width, _ = image_size(image)
+    # All the sizes, not `axes` alone: TensorRT's parser loses an open batch over those.
+    high = op.Resize(
+        low,
+        None,
+        None,
+        op.Concat(op.Shape(low, start=0, end=2), [height, width], axis=0),
+        mode="linear",
+        coordinate_transformation_mode="half_pixel",
+    )
+    if several:
+        return op.Unsqueeze(high, [-1 if nhwc else 2])
+    return op.Transpose(high, perm=[0, 2, 3, 1]) if nhwc else high

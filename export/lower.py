@@ -1,7 +1,9 @@
-"""Lowering: of several forms of a backward operator, the one that runs fastest. Exact, all of them.
+"""Lowering: of several forms of a backward operator, the one that runs fastest, and right.
+
+All are exact.
 
 A table operator → form, applied to the backward nodes only. A form emits its nodes and returns the
-new output, or `None` to leave the node as it is.
+new output, or `None` where the node stays (a form may change what it reads).
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ import onnx_ir as ir
 from onnxscript import OpBuilder
 
 from onnxplain.export.autodiff import Node
-from onnxplain.export.tensors import attribute, reshape, static
+from onnxplain.export.tensors import attribute, rank, reshape, static
 
 
 def lower(op: OpBuilder, nodes: Sequence[Node]) -> None:
@@ -78,6 +80,50 @@ def flipped(op: OpBuilder, w: ir.Value, group: int) -> ir.Value:
     return reshape(op, turned, [group * inner, outer // group, *kernel])
 
 
+def with_its_own_weight(op: OpBuilder, node: Node) -> None:
+    """A square constant weight is read reversed twice: the same numbers, another tensor.
+
+    Forward and backward use one weight, one of them transposed. OpenVINO's CPU plugin (2026.4, in
+    float32) remembers a packed weight by its address and shape, whether it is to be transposed or
+    not; where W and Wᵀ have one shape, the backward was silently given W for Wᵀ: a Gemm's of
+    n × n, a ConvTranspose's of C to C channels. A runtime folds the two reversals when it loads,
+    into a tensor with an address of its own.
+    """
+    w = node.inputs[1]
+    if not _is_constant(w):
+        return
+    if node.op_type in ("Conv", "ConvTranspose"):
+        outer, inner = static(w, 0, 2)
+        outer //= attribute(node, "group", 1)
+    elif rank(w) > 1:
+        outer, inner = static(w, -2)
+    else:
+        return
+    if outer == inner > 1:
+        first = int(np.iinfo(np.int64).min)
+        for _ in range(2):
+            w = op.Slice(w, [-1], [first], [0], [-1])
+        node.replace_input_with(1, w)
+
+
+def convolution_or_own_weight(op: OpBuilder, node: Node) -> ir.Value | None:
+    better = as_convolution(op, node)
+    if better is None:
+        with_its_own_weight(op, node)
+    return better
+
+
+def _is_constant(value: ir.Value | None) -> bool:
+    """Whether it is computed from initializers alone."""
+    if value is None or value.is_initializer():
+        return True
+    node = value.producer()
+    return node is not None and all(_is_constant(x) for x in node.inputs)
+
+
 FORMS: dict[str, Callable[[OpBuilder, Node], ir.Value | None]] = {
-    "ConvTranspose": as_convolution,
+    "Conv": with_its_own_weight,
+    "ConvTranspose": convolution_or_own_weight,
+    "Gemm": with_its_own_weight,
+    "MatMul": with_its_own_weight,
 }

@@ -20,15 +20,21 @@ from onnxplain.errors import InputError, SourceError
 from onnxplain.export.ascent import add_step
 from onnxplain.export.ascent import unroll as add_unrolled
 from onnxplain.export.autodiff import pull_back
-from onnxplain.export.canonical import canonicalise, image_size
+from onnxplain.export.canonical import canonicalise
+from onnxplain.export.composites import inline
 from onnxplain.export.count import multiply_adds
-from onnxplain.export.heads import one_hot
+from onnxplain.export.ends import image_axes, image_size
+from onnxplain.export.heads import activation_map, one_hot
+from onnxplain.export.large import is_large, write_large
+from onnxplain.export.layers import last_spatial, layer_name, spatial_layer, value_named
 from onnxplain.export.lower import lower
 from onnxplain.export.methods import Method, check_temperature, get_method
-from onnxplain.export.source import Source, from_module, from_name, from_onnx
+from onnxplain.export.source import FILES, Source, from_file, from_module, from_name
 from onnxplain.export.tensors import dims
 from onnxplain.export.vmap import vmap
 from onnxplain.files import replacing
+from onnxplain.kernels.calls import keep_calls
+from onnxplain.kernels.functions import KernelBuilder
 
 if TYPE_CHECKING:
     import torch
@@ -38,7 +44,7 @@ STAGES = ("reading the network", "canonical forward", "backward", "checking", "w
 
 
 def export(
-    source: str | os.PathLike[str] | torch.nn.Module,
+    source: str | os.PathLike[str] | torch.nn.Module | torch.export.ExportedProgram,
     path: str | os.PathLike[str],
     *,
     method: str = "excitation",
@@ -53,20 +59,29 @@ def export(
     live_temperature: bool = False,
     step: bool = False,
     unroll: int | None = None,
+    kernels: bool = False,
     input: str | None = None,
     output: str | None = None,
+    layer: str | None = None,
     progress: Callable[[str], None] = lambda stage: None,
 ) -> Metadata:
     """Write a network's explain graph: image and target in, logits and pullback out.
 
     Args:
-        source: an `.onnx` file; `efficientnet-lite0` or the name of a torchvision classifier; or a
-            `torch.nn.Module` float [N, C, H, W] → [N, classes].
+        source: where the network comes from.
+            An `.onnx` file.
+            A name: `efficientnet-lite0`; a torchvision classifier, `resnet50`; or one of timm's,
+            `timm/pvt_v2_b1`, `timm/resnet50.a1_in1k`.
+            A `torch.nn.Module` float [N, C, H, W] → [N, classes] (a tensor, or an output with
+            `.logits` as Hugging Face's classifiers have), which is left as it was.
+            A folder that `save_pretrained` of a Hugging Face classifier wrote.
+            TorchScript or a `torch.export` program, as an object or a file (.pt, .pth, .pt2).
         path: the ONNX file to write. An existing file is replaced once the new one is complete.
         method: one of `onnxplain.export.METHODS`.
         temperature: of a method that has one; its own default when None.
         weights: for a name: "DEFAULT", "none", or a checkpoint's path.
-        example: for a module: a tensor [N, C, H, W] like its inputs.
+        example: for a module: a tensor [N, C, H, W] like its inputs, where neither it (timm's and
+            Hugging Face's do) nor `size` says what they are.
         size: height and width in pixels, or one number for both, where the source leaves it open.
         mean, std: one number per channel, for pixel values in [0, 1]; by default what the source
             says, else ImageNet's.
@@ -76,7 +91,12 @@ def export(
         step: add one step of feature accentuation: the output `next_image`, from the inputs
             `origin`, `alpha`, `eps` and `limit` (see `onnxplain.export.ascent`).
         unroll: the number of steps of a graph that accentuates in one call instead of explaining.
+        kernels: keep the operations of `onnxplain.kernels` as calls of functions in the file, for a
+            runtime that has kernels for them; others run the functions' bodies (OpenVINO cannot).
         input, output: names of the image and the logits, where an ONNX source has several.
+        layer: for a class activation map, where to look: the path of a submodule ("layer4.2") of a
+            module or named network, the name of a value or node of an ONNX file. By default the
+            last value with spatial extent, which the metadata name.
         progress: called with each of `STAGES` as it begins.
 
     Returns:
@@ -96,20 +116,36 @@ def export(
         raise SourceError("an ascent follows one target per image; leave out multi_target")
     if unroll is not None and unroll < 1:
         raise SourceError(f"unroll at least one step, not {unroll}")
+    if layer is not None and chosen.activation_map is None:
+        raise SourceError(f"method {method!r} goes down to the image; leave out the layer")
+    if (step or unroll is not None) and chosen.activation_map is not None:
+        raise SourceError(f"an ascent needs a pullback of the image; {method!r} gives a map alone")
     path = _writable(path, source)
     sizes = (size, size) if isinstance(size, int) else size
 
     progress(STAGES[0])
-    found = _read(source, weights, example, sizes)
+    found = _read(source, weights, example, sizes, layer)
     progress(STAGES[1])
-    model, activation = canonicalise(found.model, sizes, input, output)
+    kept = None if found.layer is None else value_named(found.model.graph, found.layer).name
+    canonical = canonicalise(found.model, sizes, input, output, keep=kept)
+    model = canonical.model
     forward = multiply_adds(model.graph)
+    at, parameters = model.graph.inputs[0], {} if T is None else {"temperature": T}
+    if chosen.activation_map is not None:
+        at = last_spatial(model.graph) if kept is None else spatial_layer(model.graph, kept)
+        parameters = {"layer": layer or layer_name(at)}
     progress(STAGES[2])
     pre = _preprocessing(model.graph.inputs[0], found.preprocessing, mean, std)
     names = found.labels if labels is None else tuple(labels)
     names = _labels(model.graph.outputs[0], names)
     op, seed = add_pullback(
-        model, chosen, T, multi_target=multi_target, live_temperature=live_temperature
+        model,
+        chosen,
+        T,
+        at,
+        multi_target=multi_target,
+        live_temperature=live_temperature,
+        kernels=kernels,
     )
     if step:
         add_step(op, pre)
@@ -120,14 +156,28 @@ def export(
     metadata = Metadata(
         version=__version__,
         method=chosen.name,
-        parameters={} if T is None else {"temperature": T},
+        parameters=parameters,
         source=found.name,
         preprocessing=pre,
-        activation=activation,
+        activation=canonical.activation,
         labels=names,
         multiply_adds={"forward": forward, "explain": multiply_adds(model.graph)},
+        patterns=canonical.patterns,
+        notes=_notes(
+            model.graph.inputs[0],
+            replace(found, fixed_batch=found.fixed_batch or canonical.fixed_batch),
+            pre,
+            mean,
+            std,
+        ),
     )
-    proto = checked_proto(model, metadata)
+    model.producer_name, model.producer_version = "onnxplain", __version__
+    model.metadata_props.update(metadata.to_props())
+    if is_large(model):
+        progress(STAGES[4])
+        write_large(model, path)
+        return metadata
+    proto = checked_proto(model)
     progress(STAGES[4])
     with replacing(path) as beside:
         beside.write_bytes(proto.SerializeToString())
@@ -138,11 +188,16 @@ def add_pullback(
     model: ir.Model,
     method: Method,
     temperature: float | None,
+    at: ir.Value,
     *,
     multi_target: bool = False,
     live_temperature: bool = False,
+    kernels: bool = False,
 ) -> tuple[OpBuilder, ir.Value]:
     """Add the backward pass to a canonical forward graph, in place (the contract: design §2).
+
+    Args:
+        at: where it stops: the image, or a layer for a method with an activation map.
 
     Returns:
         The builder that what comes after must use too (it knows the names that are taken), and
@@ -150,7 +205,7 @@ def add_pullback(
     """
     graph = model.graph
     (image,), (logits,) = graph.inputs, graph.outputs
-    builder = GraphBuilder(graph)
+    builder = KernelBuilder(graph) if kernels else GraphBuilder(graph)
     builder.push_module("pullback")
     op = builder.op
     batch = dims(image)[0]
@@ -166,31 +221,40 @@ def add_pullback(
         several = op.Transpose(cotangent, perm=[1, 0, 2])
         cotangent = op.Squeeze(op.Slice(cotangent, [0], [1], [1]), [1])  # one of them, to trace
     head = len(graph)
-    (pullback,) = pull_back(op, {logits: cotangent}, [image], method.rules(T))
+    (pullback,) = pull_back(op, {logits: cotangent}, [at], method.rules(T))
     if multi_target:
         backward = list(graph)[head:]
         head = len(graph)
         pullback = vmap(op, backward, {cotangent: several}, K)[pullback]
     if method.times_input:
         pullback = op.Mul(pullback, image)
-    if multi_target:
+    shape += dims(image)[1:]
+    if method.activation_map is not None:
+        channels = image_axes(image)[2]
+        shape[channels - 4] = 1
+        nhwc = channels == 3
+        pullback = activation_map(op, method.activation_map, at, pullback, image, nhwc)
+    elif multi_target:
         pullback = op.Transpose(pullback, perm=[1, 0, 2, 3, 4])
     end = op.Identity(pullback)  # a use by which to find the last node's lowered form
+    if isinstance(builder, KernelBuilder):
+        keep_calls(model, builder)
     lower(op, list(graph)[head:])
     pullback = end if pullback is image else end.producer().inputs[0]
     graph.sort()
     pullback.name = PULLBACK
     graph.outputs.append(pullback)
-    pullback.shape = ir.Shape([*shape, *dims(image)[1:]])
+    pullback.shape = ir.Shape(shape)
     return op, cotangent
 
 
 def clean(model: ir.Model) -> None:
-    """Drop what nothing needs, share what is computed twice, infer the shapes."""
+    """Standard operators alone; drop what nothing needs, share what is computed twice; shapes."""
+    inline(model)
     for step in (
         common.RemoveUnusedNodesPass(),
-        common.CommonSubexpressionEliminationPass(),
         common.DeduplicateInitializersPass(),
+        common.CommonSubexpressionEliminationPass(),
         common.RemoveUnusedNodesPass(),
         common.RemoveUnusedOpsetsPass(),
         common.ClearMetadataAndDocStringPass(),
@@ -200,16 +264,14 @@ def clean(model: ir.Model) -> None:
         step(model)
 
 
-def checked_proto(model: ir.Model, metadata: Metadata) -> onnx.ModelProto:
-    """The finished model with its metadata.
+def checked_proto(model: ir.Model) -> onnx.ModelProto:
+    """The finished model as one message, weights from a source's data files included.
 
     Raises:
         SourceError: it does not pass `onnx.checker` with full shape inference, which is a defect
             of onnxplain.
     """
-    model.producer_name, model.producer_version = "onnxplain", __version__
-    model.metadata_props.update(metadata.to_props())
-    proto = ir.to_proto(model)
+    proto = ir.to_proto(ir.external_data.load_to_model(model))
     try:
         onnx.checker.check_model(proto, full_check=True)
     except Exception as error:
@@ -217,18 +279,18 @@ def checked_proto(model: ir.Model, metadata: Metadata) -> onnx.ModelProto:
     return proto
 
 
-def _read(source: Any, weights: str, example: Any, size: tuple[int, int] | None) -> Source:
+def _read(
+    source: Any, weights: str, example: Any, size: tuple[int, int] | None, layer: str | None
+) -> Source:
     named = isinstance(source, str | os.PathLike)
-    is_file = named and (Path(source).suffix == ".onnx" or Path(source).is_file())
+    is_file = named and (Path(source).suffix in FILES or Path(source).exists())
     if weights != "DEFAULT" and (is_file or not named):
         raise SourceError("weights are for a network by name; a file or module has its own")
     if is_file:
-        return from_onnx(source)
+        return from_file(Path(source), size, example, layer)
     if named:
-        return from_name(str(source), weights, size)
-    if example is None:
-        raise SourceError("a module needs an example input: export(module, path, example=x)")
-    return from_module(source, example)
+        return from_name(str(source), weights, size, layer)
+    return from_module(source, example, size, layer)
 
 
 def _preprocessing(
@@ -257,6 +319,27 @@ def _preprocessing(
         )
     layout = "NCHW" if dims(image)[1] == channels else "NHWC"
     return replace(given, height=height, width=width, layout=layout)
+
+
+def _notes(
+    image: ir.Value,
+    found: Source,
+    pre: Preprocessing,
+    mean: Sequence[float] | None,
+    std: Sequence[float] | None,
+) -> tuple[str, ...]:
+    """What the user should know: a fixed batch with its reason, a normalisation taken on trust."""
+    notes = []
+    batch = dims(image)[0]
+    if isinstance(batch, int):
+        why = f": {found.fixed_batch}" if found.fixed_batch else ""
+        notes.append(f"the graph takes batches of {batch} alone{why}")
+    if found.preprocessing is None and mean is None and std is None:
+        notes.append(
+            f"assumed ImageNet's mean {pre.mean} and std {pre.std}; if the network wants others, "
+            "give --mean and --std"
+        )
+    return tuple(notes)
 
 
 def _labels(logits: ir.Value, labels: tuple[str, ...]) -> tuple[str, ...]:

@@ -1,13 +1,8 @@
-"""Where networks come from: a name, a PyTorch module, an ONNX file; all become one graph."""
+"""Where networks come from: a name, a PyTorch module, a file; all become one graph."""
 
 from __future__ import annotations
 
-import contextlib
-import logging
 import os
-import re
-import warnings
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,11 +11,26 @@ import onnx_ir as ir
 
 from onnxplain.contract import Preprocessing
 from onnxplain.errors import SourceError
-from onnxplain.export.canonical import OPSET
+from onnxplain.export.from_programs import exported_to_onnx, load_archive, script_to_onnx
+from onnxplain.export.from_timm import PREFIX as TIMM
+from onnxplain.export.from_timm import timm_labels, timm_module, timm_preprocessing
+from onnxplain.export.from_transformers import (
+    configured_labels,
+    configured_size,
+    load_folder,
+)
+from onnxplain.export.labels import imagenet_labels
+from onnxplain.export.suggest import nearest
+from onnxplain.export.tensors import size_of
+from onnxplain.export.tracing import import_torch, trace
 
 if TYPE_CHECKING:
     import torch
 
+FILES = (".onnx", ".pt", ".pth", ".pt2")
+"""How the names of files that hold networks end: ONNX, TorchScript twice, `torch.export`."""
+
+_LARGE_WEIGHT = 2**20  # bytes
 EFFICIENTNET_LITE0 = "efficientnet-lite0"
 
 
@@ -28,11 +38,14 @@ EFFICIENTNET_LITE0 = "efficientnet-lite0"
 class Source:
     """A forward graph and what is known of its input and classes.
 
-    `preprocessing` is None where the source does not say.
+    `fixed_batch` says why the batch is fixed, where tracing fixed it; `layer` is the name of the
+    value that the layer asked for puts out; `preprocessing` is None where the source does not say.
     """
 
     name: str
     model: ir.Model
+    fixed_batch: str | None = None
+    layer: str | None = None
     preprocessing: Preprocessing | None = None
     labels: tuple[str, ...] = ()
 
@@ -57,9 +70,9 @@ def from_onnx(path: str | os.PathLike[str]) -> Source:
     if not path.is_file():
         raise SourceError(f"no such file: {path}")
     try:
-        # Weights in a file beside, as PyTorch writes them, come along.
-        model = ir.external_data.load_to_model(ir.load(path))
+        model = ir.load(path)
         nodes = len(model.graph)
+        check_data(model)
     except Exception as error:
         reason = error.__cause__ or error
         raise SourceError(
@@ -70,70 +83,128 @@ def from_onnx(path: str | os.PathLike[str]) -> Source:
     return Source(path.name, model)
 
 
-def from_module(module: torch.nn.Module, example: Any, name: str | None = None) -> Source:
-    """Trace a PyTorch module by `torch.onnx.export`, with a dynamic batch.
+def check_data(model: ir.Model) -> None:
+    """Check the files beside, in which a model keeps weights, and read the small ones.
 
-    Args:
-        module: a classifier [N, C, H, W] → [N, classes]; traced in evaluation mode, and left in
-            the mode it was in.
-        example: an input tensor, float [N, C, H, W], any N.
+    The large ones stay there until they are written: they may be larger than the memory.
 
     Raises:
-        SourceError: PyTorch is not installed, or could not trace the module.
+        OSError: a file is missing, or shorter than the model says.
     """
-    torch = _torch()
-    if not isinstance(example, torch.Tensor) or example.ndim != 4:
-        raise SourceError("the example input must be one torch tensor [N, C, H, W]")
-    # Two images: torch.export takes a batch of one for a constant.
-    example = example[:1].detach().repeat(2, 1, 1, 1)
-    with _evaluation(module), _quiet():
-        try:
-            program = torch.onnx.export(
-                module,
-                (example,),
-                dynamo=True,
-                dynamic_shapes=({0: torch.export.Dim("batch")},),
-                opset_version=OPSET,
-                optimize=True,
-                verbose=False,
-            )
-        except Exception as error:
+    for value in model.graph.initializers.values():
+        tensor = value.const_value
+        if isinstance(tensor, ir.ExternalTensor):
+            end = (tensor.offset or 0) + (tensor.length or tensor.nbytes)
+            if os.stat(tensor.path).st_size < end:
+                raise OSError(f"{tensor.location} is cut short")
+            if tensor.nbytes < _LARGE_WEIGHT:
+                value.const_value = ir.tensor(tensor.numpy().copy(), name=tensor.name)
+
+
+def from_module(
+    module: Any,
+    example: Any = None,
+    size: tuple[int, int] | None = None,
+    layer: str | None = None,
+) -> Source:
+    """A network from PyTorch: a module, TorchScript, or a `torch.export` program.
+
+    Modules of timm and of Hugging Face transformers say themselves what their input and classes
+    are, and need no example.
+
+    Args:
+        module: a classifier [N, C, H, W] → [N, classes], or what holds its logits
+            (`onnxplain.export.tracing.logits_of`). It is left as it was.
+        example: an input tensor, float [N, C, H, W], any N.
+        size: height and width of the input instead of the example's.
+        layer: the path of a submodule, as in `module.named_modules()`, to be the source's `layer`.
+
+    Raises:
+        SourceError: PyTorch is not installed, or could not trace the module; no such layer; no
+            example where one is needed.
+    """
+    torch = import_torch()
+    name = type(module).__name__
+    if isinstance(module, torch.export.ExportedProgram):
+        return Source(name, exported_to_onnx(module), layer=layer)
+    if isinstance(module, torch.jit.ScriptModule):
+        return Source("TorchScript", script_to_onnx(module, size, example), layer=layer)
+    config, timm_config = getattr(module, "config", None), getattr(module, "pretrained_cfg", None)
+    pre = timm_preprocessing(timm_config) if timm_config else None
+    if example is None:
+        size = size or ((pre.height, pre.width) if pre else configured_size(config))
+        if size is None:
             raise SourceError(
-                f"PyTorch could not export {name or type(module).__name__}: {_root_cause(error)}"
-            ) from error
-    return Source(name or type(module).__name__, program.model)
+                f"{name} doesn't say what its input is: export(module, path, example=x), or size="
+            )
+        example = torch.zeros(2, getattr(config, "num_channels", 3), *size)
+    traced = trace(module, example, name, layer)
+    if pre is not None:
+        pre = at_size(pre, (example.shape[2], example.shape[3]))
+    return Source(
+        name, traced.model, traced.fixed_batch, traced.layer, pre, configured_labels(config)
+    )
 
 
-def from_name(name: str, weights: str = "DEFAULT", size: tuple[int, int] | None = None) -> Source:
+def from_file(
+    path: Path, size: tuple[int, int] | None, example: Any = None, layer: str | None = None
+) -> Source:
+    """A network from a file, ONNX or one of PyTorch's, or from a Hugging Face folder.
+
+    Raises:
+        SourceError: it holds no network, or what reads it is not installed.
+    """
+    if path.is_dir():
+        module, pre = load_folder(path)
+        crop = (pre.height, pre.width) if pre else None
+        source = from_module(module, example, size or crop, layer)
+        if pre is not None:
+            image = source.model.graph.inputs[0]
+            pre = at_size(pre, (size_of(image, 2), size_of(image, 3)))
+        return replace(source, name=path.resolve().name, preprocessing=pre)
+    if path.is_file() and path.suffix in FILES[1:]:
+        return replace(from_module(load_archive(path), example, size, layer), name=path.name)
+    return replace(from_onnx(path), layer=layer)
+
+
+def from_name(
+    name: str,
+    weights: str = "DEFAULT",
+    size: tuple[int, int] | None = None,
+    layer: str | None = None,
+) -> Source:
     """A network by name, traced at `size` or at the size its weights were made for."""
-    torch = _torch()
+    torch = import_torch()
     network = torch_network(name, weights, size)
     pre = network.preprocessing
-    source = from_module(
-        network.module, torch.zeros(2, pre.channels, pre.height, pre.width), network.name
-    )
-    return replace(source, preprocessing=pre, labels=network.labels)
+    example = torch.zeros(2, pre.channels, pre.height, pre.width)
+    traced = trace(network.module, example, network.name, layer)
+    return Source(network.name, traced.model, traced.fixed_batch, traced.layer, pre, network.labels)
 
 
 def torch_network(
     name: str, weights: str = "DEFAULT", size: tuple[int, int] | None = None
 ) -> TorchNetwork:
-    """The PyTorch module of a name: `efficientnet-lite0`, or one of torchvision's classifiers.
+    """The PyTorch module of a name.
 
     Args:
+        name: `efficientnet-lite0`; one of torchvision's classifiers; or `timm/` and a name of
+            timm's, with or without the tag of its weights: `timm/resnet50.a1_in1k`.
         weights: "DEFAULT" (pretrained: from the package for efficientnet-lite0, else downloaded by
-            torchvision), "none" (initialised from seed 0), or the path of a checkpoint.
+            torchvision or timm), "none" (initialised from seed 0), or the path of a checkpoint.
         size: height and width in pixels; the weights' own when None.
 
     Raises:
         SourceError: no such name, weights out of reach, or a checkpoint that does not fit.
     """
-    torch = _torch()
+    torch = import_torch()
     pretrained = weights.upper() == "DEFAULT"
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         if name == EFFICIENTNET_LITE0:
             network = _efficientnet_lite0(pretrained)
+        elif name.startswith(TIMM):
+            network = _timm(name, pretrained, size)
         else:
             network = _torchvision(name, pretrained)
     if not pretrained and weights.lower() != "none":
@@ -141,10 +212,24 @@ def torch_network(
     elif not pretrained:
         network = replace(network, labels=())
     pre = network.preprocessing
-    if size is not None and size != (pre.height, pre.width):
-        resize = round(pre.resize * max(size) / min(pre.height, pre.width))
-        pre = replace(pre, height=size[0], width=size[1], resize=resize)
+    if size is not None:
+        pre = at_size(pre, size)
     return replace(network, module=network.module.eval(), preprocessing=pre)
+
+
+def at_size(pre: Preprocessing, size: tuple[int, int]) -> Preprocessing:
+    """The same preprocessing for an input of another height and width."""
+    if size == (pre.height, pre.width):
+        return pre
+    resize = round(pre.resize * max(size) / min(pre.height, pre.width))
+    return replace(pre, height=size[0], width=size[1], resize=resize)
+
+
+def _timm(name: str, pretrained: bool, size: tuple[int, int] | None) -> TorchNetwork:
+    module: Any = timm_module(name.removeprefix(TIMM), pretrained, size)
+    return TorchNetwork(
+        name, module, timm_preprocessing(module.pretrained_cfg), timm_labels(module)
+    )
 
 
 def _torchvision(name: str, pretrained: bool) -> TorchNetwork:
@@ -154,7 +239,7 @@ def _torchvision(name: str, pretrained: bool) -> TorchNetwork:
     if name not in known:
         raise SourceError(
             f"no network {name!r}: it is neither a file, nor {EFFICIENTNET_LITE0!r}, nor one of "
-            f"torchvision's classifiers ({', '.join(known)})"
+            f"torchvision's classifiers, nor {TIMM}NAME of timm's; {nearest(name, known)}"
         )
     weights = torchvision.models.get_model_weights(name).DEFAULT
     transforms = weights.transforms()
@@ -202,24 +287,22 @@ def _efficientnet_lite0(pretrained: bool) -> TorchNetwork:
     return TorchNetwork(EFFICIENTNET_LITE0, module, pre, imagenet_labels())
 
 
-def imagenet_labels() -> tuple[str, ...]:
-    """The 1000 class names, as torchvision has them."""
-    from torchvision.models import ResNet50_Weights
-
-    return tuple(ResNet50_Weights.DEFAULT.meta["categories"])
-
-
 def load_checkpoint(module: torch.nn.Module, path: str | os.PathLike[str]) -> None:
     """Load a state dict, bare or under `state_dict`/`model`, with or without `module.` prefixes.
 
     Raises:
         SourceError: no such file, no state dict in it, or one that does not fit the network.
     """
-    torch = _torch()
+    torch = import_torch()
     if not Path(path).is_file():
         raise SourceError(f"no such checkpoint: {path} (or pass --weights DEFAULT or none)")
     try:
-        loaded = torch.load(path, map_location="cpu", weights_only=True)
+        if Path(path).suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            loaded: Any = load_file(path)
+        else:
+            loaded = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         raise SourceError(f"{path} is not a PyTorch checkpoint ({error})") from error
     for wrapper in ("state_dict", "model", "model_state"):
@@ -236,50 +319,3 @@ def load_checkpoint(module: torch.nn.Module, path: str | os.PathLike[str]) -> No
         module.load_state_dict(state)
     except RuntimeError as error:
         raise SourceError(f"the checkpoint {path} does not fit the network: {error}") from error
-
-
-def _root_cause(error: BaseException) -> str:
-    """The first line of the error that the others were raised from, without terminal colours."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    lines = re.sub(r"\x1b\[[0-9;]*m", "", str(error)).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
-
-
-@contextlib.contextmanager
-def _evaluation(module: torch.nn.Module) -> Iterator[None]:
-    """Evaluation mode within, every submodule's own mode again after."""
-    modes = [(m, m.training) for m in module.modules()]
-    module.eval()
-    try:
-        yield
-    finally:
-        for m, training in modes:
-            m.training = training
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Without the exporter's deprecation warnings and log lines."""
-    loggers = [logging.getLogger(name) for name in ("torch", "onnxscript", "onnx_ir")]
-    levels = [logger.level for logger in loggers]
-    try:
-        for logger in loggers:
-            logger.setLevel(logging.ERROR)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
-
-
-def _torch() -> Any:
-    try:
-        import torch
-    except ImportError as error:
-        raise SourceError(
-            "exporting from PyTorch needs PyTorch: pip install 'onnxplain[torch]'; an .onnx file "
-            "needs none"
-        ) from error
-    return torch

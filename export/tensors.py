@@ -148,17 +148,27 @@ def gather_transpose(
     indices = np.where(indices < 0, indices + size, indices)
     count = len(indices)
     if count and np.array_equal(indices, np.arange(indices[0], indices[0] + count)):
-        return pad_axis(op, g, axis, int(indices[0]), size - count - int(indices[0]))
+        return pad_axis(op, g, like, axis, int(indices[0]), size - count - int(indices[0]))
     if len(np.unique(indices)) == count:  # a zero slice at the end serves all that was not taken
         source = np.full(size, count)
         source[indices] = np.arange(count)
-        return op.Gather(pad_axis(op, g, axis, 0, 1), source.tolist(), axis=axis)
+        return op.Gather(pad_axis(op, g, like, axis, 0, 1), source.tolist(), axis=axis)
     return along_axis(op, g, like, axis, np.eye(size)[indices])
 
 
-def pad_axis(op: OpBuilder, g: ir.Value, axis: int, before: int, after: int) -> ir.Value:
-    """Zeros before and after along one axis (counted from the end)."""
-    return g if before == after == 0 else op.Pad(g, [before, after], None, [axis])
+def pad_axis(
+    op: OpBuilder, g: ir.Value, like: ir.Value, axis: int, before: int, after: int
+) -> ir.Value:
+    """Zeros before and after along one axis (counted from the end); `like` has `g`'s rank.
+
+    All axes are given their padding: ONNX Runtime's transpose optimiser takes a Pad with `axes` for
+    one without, and moves the padding to other axes.
+    """
+    if before == after == 0:
+        return g
+    pads = [[0] * rank(like), [0] * rank(like)]
+    pads[0][axis], pads[1][axis] = before, after
+    return op.Pad(g, pads[0] + pads[1])
 
 
 def integers(op: OpBuilder, array: np.ndarray) -> ir.Value:

@@ -7,6 +7,7 @@ such axis, is shared. Elementwise operators broadcast over it, so a gate is comp
 
 from __future__ import annotations
 
+import string
 from collections.abc import Callable, Mapping, Sequence
 from typing import TypeAlias
 
@@ -26,6 +27,8 @@ from onnxplain.export.tensors import (
     rank,
     size_of,
 )
+from onnxplain.kernels.calls import batched_call
+from onnxplain.kernels.functions import DOMAIN
 
 Inputs: TypeAlias = list[ir.Value | None]
 Outputs: TypeAlias = ir.Value | Sequence[ir.Value]
@@ -53,7 +56,7 @@ def vmap(
         which = {i for i, x in enumerate(node.inputs) if x in mapped}
         if not which or node.outputs[0] in mapped:
             continue
-        rule = BATCHING.get(operator_name(node))
+        rule = batched_call if node.domain == DOMAIN else BATCHING.get(operator_name(node))
         if rule is None:
             raise SourceError(
                 f"several targets: no batching rule for operator {operator_name(node)} (node "
@@ -133,14 +136,60 @@ def _tail(value: ir.Value) -> list[int]:
 def _along_axis(
     op: OpBuilder, node: Node, inputs: Inputs, mapped: set[int], K: ir.Value
 ) -> Outputs:
-    """An `axis` attribute counted from the end stays where it is; all data inputs need the axis."""
-    if node.op_type != "Concat" and mapped != {0}:
+    """An `axis` attribute counted from the end stays where it is."""
+    if mapped != {0}:
         raise SourceError(f"several targets: {node.op_type} {node.name!r} by mapped indices")
-    x = node.inputs[min(mapped)]
-    if node.op_type == "Concat":
-        every: list[ir.Value] = [v for v in inputs if v is not None]
-        inputs = [v if i in mapped else _repeated(op, v, K) for i, v in enumerate(every)]
-    return _emit(op, node, inputs, axis=axis_from_end(node, 0, x))
+    default = -1 if node.op_type in ("Softmax", "LogSoftmax") else 0
+    return _emit(op, node, inputs, axis=axis_from_end(node, default, node.inputs[0]))
+
+
+def _all_along_axis(
+    op: OpBuilder, node: Node, inputs: Inputs, mapped: set[int], K: ir.Value
+) -> Outputs:
+    """The same where all inputs need the axis K."""
+    every = _every(op, inputs, mapped, K)
+    return _emit(op, node, every, axis=axis_from_end(node, 0, node.inputs[min(mapped)]))
+
+
+def _every(op: OpBuilder, inputs: Inputs, mapped: set[int], K: ir.Value) -> Inputs:
+    given = [x for x in inputs if x is not None]
+    return [x if i in mapped else _repeated(op, x, K) for i, x in enumerate(given)]
+
+
+def _by_tuples(op: OpBuilder, node: Node, inputs: Inputs, mapped: set[int], K: ir.Value) -> Outputs:
+    """The indexed axes are the first ones, so K goes behind all others."""
+    if 1 in mapped:
+        raise SourceError(f"several targets: {node.op_type} {node.name!r} by mapped indices")
+    data = _every(op, [x for i, x in enumerate(inputs) if i != 1], {i and i - 1 for i in mapped}, K)
+    values = [x for i, x in enumerate(node.inputs) if i != 1]
+    last = [
+        op.Transpose(x, perm=[*range(1, rank(value) + 1), 0])
+        for x, value in zip(data, values, strict=True)
+    ]
+    made = _emit(op, node, [last[0], inputs[1], *last[1:]])
+    axes = rank(node.outputs[0])
+    return op.Transpose(made, perm=[axes, *range(axes)])
+
+
+def _cumulative(
+    op: OpBuilder, node: Node, inputs: Inputs, mapped: set[int], K: ir.Value
+) -> Outputs:
+    axis = constant_of(node.inputs[1], "the axis of CumSum")
+    if mapped != {0} or axis is None:
+        raise SourceError(f"several targets: CumSum {node.name!r} along a mapped axis")
+    at = axes_from_end([int(axis.reshape(()))], rank(node.inputs[0]))[0]
+    return _emit(op, node, [inputs[0], integers(op, np.array(at))])
+
+
+def _einsum(op: OpBuilder, node: Node, inputs: Inputs, mapped: set[int], K: ir.Value) -> Outputs:
+    """One more letter, before those of the mapped operands and of the result."""
+    equation = node.attributes.get_string("equation").replace(" ", "")
+    if "..." in equation or "->" not in equation:
+        raise SourceError(f"several targets: Einsum {node.name!r} must spell out {equation!r}")
+    left, result = equation.split("->")
+    letter = next(c for c in string.ascii_letters if c not in equation)
+    terms = [letter * (i in mapped) + term for i, term in enumerate(left.split(","))]
+    return _emit(op, node, inputs, equation=f"{','.join(terms)}->{letter}{result}")
 
 
 def _by_axes_input(index: int) -> BatchingRule:
@@ -159,6 +208,18 @@ def _by_axes_input(index: int) -> BatchingRule:
         return _emit(op, node, inputs)
 
     return rule
+
+
+def _pad(op: OpBuilder, node: Node, inputs: Inputs, mapped: set[int], K: ir.Value) -> Outputs:
+    """None along K; every axis is told so (see `tensors.pad_axis`)."""
+    pads = constant_of(node.inputs[1], "the pads of Pad")
+    if mapped != {0} or pads is None:
+        raise SourceError(f"several targets: Pad {node.name!r} by mapped numbers")
+    axes = constant_of([*node.inputs, None, None][3], "the axes of Pad")
+    whole = np.zeros([2, 1 + rank(node.inputs[0])], np.int64)
+    given = range(rank(node.inputs[0])) if axes is None else axes.tolist()
+    whole[:, axes_from_end(given, rank(node.inputs[0]))] = pads.reshape(2, -1)
+    return _emit(op, node, [inputs[0], integers(op, whole.reshape(-1)), *inputs[2:3]])
 
 
 def _all_axes(node: Node) -> list[int]:
@@ -181,18 +242,27 @@ def _reshape(op: OpBuilder, node: Node, inputs: Inputs, mapped: set[int], K: ir.
 
 BATCHING: dict[str, BatchingRule] = {
     **dict.fromkeys(["Add", "Sub", "Mul", "Div", "Sum", "Max", "Min", "Pow"], _elementwise),
-    **dict.fromkeys(["Neg", "Abs", "Sign", "Exp", "Sqrt", "Reciprocal"], _elementwise),
-    **dict.fromkeys(["Relu", "Sigmoid", "Cast", "Identity", "Expand"], _elementwise),
-    **dict.fromkeys(["Greater", "Less", "Equal", "And", "Or", "Not", "Where"], _elementwise),
+    **dict.fromkeys(["Neg", "Abs", "Sign", "Exp", "Log", "Sqrt", "Reciprocal"], _elementwise),
+    **dict.fromkeys(["Relu", "Sigmoid", "Tanh", "Erf", "Softplus"], _elementwise),
+    **dict.fromkeys(["Floor", "Ceil", "Round", "Clip"], _elementwise),
+    **dict.fromkeys(["Cast", "Identity", "Expand", "Trilu"], _elementwise),
+    **dict.fromkeys(["Greater", "Less", "GreaterOrEqual", "LessOrEqual"], _elementwise),
+    **dict.fromkeys(["Equal", "And", "Or", "Not", "Where"], _elementwise),
     "CastLike": _cast_like,
     "MatMul": _matmul,
     "Gemm": _gemm,
     **dict.fromkeys(["Conv", "ConvTranspose", "AveragePool"], _merged),
     **dict.fromkeys(["SpaceToDepth", "DepthToSpace"], _merged),
-    **dict.fromkeys(["Concat", "Split", "Gather"], _along_axis),
-    **dict.fromkeys(["ReduceSum", "ReduceMean", "ReduceMax"], _by_axes_input(1)),
+    **dict.fromkeys(["Split", "Gather", "Softmax", "LogSoftmax"], _along_axis),
+    **dict.fromkeys(["Concat", "GatherElements", "ScatterElements"], _all_along_axis),
+    **dict.fromkeys(["GatherND", "ScatterND"], _by_tuples),
+    "CumSum": _cumulative,
+    "Einsum": _einsum,
+    **dict.fromkeys(["ReduceSum", "ReduceMean", "ReduceMax", "ReduceMin"], _by_axes_input(1)),
+    **dict.fromkeys(["ReduceL1", "ReduceL2", "ReduceSumSquare"], _by_axes_input(1)),
     **dict.fromkeys(["Squeeze", "Unsqueeze"], _by_axes_input(1)),
-    **dict.fromkeys(["Pad", "Slice"], _by_axes_input(3)),
+    "Slice": _by_axes_input(3),
+    "Pad": _pad,
     "Transpose": _transpose,
     "Reshape": _reshape,
 }

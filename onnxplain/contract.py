@@ -61,19 +61,36 @@ class Preprocessing:
 class Metadata:
     """The `onnxplain.*` entries of an explain graph.
 
-    `parameters` are the method's (for example `{"temperature": 0.3}`); `activation` makes the
-    logits probabilities, "softmax" or "sigmoid"; `multiply_adds` holds
-    "forward" and "explain", counted per image on the exported graph.
+    `parameters` are the method's, numbers and strings (`{"temperature": 0.3}`, or
+    `{"layer": "layer4.2"}` of a class activation map); `activation` makes the logits
+    probabilities, "softmax" or "sigmoid"; `multiply_adds` holds "forward" and "explain", counted
+    per image on the exported graph; `patterns` counts the composite operations found in the
+    network ({"GELU": 12, "attention": 12}); `notes` are sentences on what the export had to
+    assume or could not do.
     """
 
     version: str
     method: str
     source: str
     preprocessing: Preprocessing
-    parameters: Mapping[str, float] = field(default_factory=dict)
+    parameters: Mapping[str, Any] = field(default_factory=dict)
     activation: str = "softmax"
     labels: tuple[str, ...] = ()
     multiply_adds: Mapping[str, int] = field(default_factory=dict)
+    patterns: Mapping[str, int] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    @property
+    def described_method(self) -> str:
+        """The method and its parameters: "excitation, temperature 0.3"."""
+        values = {k: v if isinstance(v, str) else f"{v:g}" for k, v in self.parameters.items()}
+        return ", ".join([self.method, *(f"{name} {value}" for name, value in values.items())])
+
+    @property
+    def is_map(self) -> bool:
+        """Whether the pullback has one channel, however many the image has: a class activation map,
+        not a cotangent of the image."""
+        return "layer" in self.parameters
 
     def to_props(self) -> dict[str, str]:
         """The entries as ONNX `metadata_props`."""
@@ -95,16 +112,19 @@ class Metadata:
                 "this ONNX file is not an explain graph (no onnxplain metadata); "
                 "make one with: onnxplain export FILE.onnx"
             )
+        since = {_PREFIX + "notes": "[]", _PREFIX + "patterns": "{}"}
+        props = since | dict(props)  # files of 0.1.0 may lack these
         try:
             entries: dict[str, Any] = {
                 f.name: props[_PREFIX + f.name] for f in dataclasses.fields(cls)
             }
-            for key in ("preprocessing", "parameters", "labels", "multiply_adds"):
+            for key in entries.keys() - {"version", "method", "source", "activation"}:
                 entries[key] = json.loads(entries[key])
             pre = entries["preprocessing"]
             pre["mean"], pre["std"] = tuple(pre["mean"]), tuple(pre["std"])
             entries["preprocessing"] = Preprocessing(**pre)
-            entries["labels"] = tuple(entries["labels"])
+            for key in ("labels", "notes"):
+                entries[key] = tuple(entries[key])
             return cls(**entries)
         except (KeyError, TypeError, ValueError) as error:
             raise BackendError(

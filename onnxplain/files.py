@@ -33,3 +33,9 @@ def replacing(path: Path) -> Iterator[Path]:
             beside.unlink(missing_ok=True)
     except OSError as error:
         raise InputError(f"cannot write '{path}': {error.strerror or error}") from error
+
+
+def size_on_disk(path: Path) -> int:
+    """Bytes of an explain graph, with the weights in `<name>.data` beside a very large one."""
+    data = path.with_name(f"{path.name}.data")
+    return path.stat().st_size + (data.stat().st_size if data.is_file() else 0)

@@ -2,9 +2,10 @@
 
 from onnxplain.runtime.ascent import Accentuation, accentuate
 from onnxplain.runtime.backends import Backend, open_backend
-from onnxplain.runtime.explainer import Explainer, load
+from onnxplain.runtime.explainer import Explainer
 from onnxplain.runtime.explanation import Explanation
 from onnxplain.runtime.images import find_images, load_image
+from onnxplain.runtime.loading import load
 
 __all__ = [
     "Accentuation",

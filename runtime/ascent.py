@@ -88,7 +88,8 @@ def accentuate(
         progress: called with 1, 2, … `steps` as each step is done.
 
     Raises:
-        InputError: an image, target or parameter that cannot be used.
+        InputError: an image, target or parameter that cannot be used; a graph of class activation
+            maps.
         BackendError: the runtime failed.
     """
     if clip not in _CLIPS:
@@ -98,6 +99,11 @@ def accentuate(
     for name, length in (("alpha", alpha), ("eps", eps)):
         if length is not None and not (math.isfinite(length) and length > 0):
             raise InputError(f"{name} must be a finite number above 0, not {length}")
+    if explainer.metadata.is_map:
+        raise InputError(
+            f"{explainer.metadata.method} gives a map, not a direction in which to change the "
+            "image; export with another method, such as excitation"
+        )
 
     pre = explainer.metadata.preprocessing
     batch, _ = as_batch(images, pre, explainer.backend.signature.dtype)

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Sequence
 from numbers import Real
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,32 +23,18 @@ from onnxplain.contract import (
     Metadata,
 )
 from onnxplain.errors import InputError
-from onnxplain.runtime.backends import Backend, open_backend
+from onnxplain.runtime.backends import Backend
 from onnxplain.runtime.batches import Picture, as_batch
 from onnxplain.runtime.explanation import Explanation
+from onnxplain.runtime.on_device import Tensor, TensorExplanation, explain_tensor
 from onnxplain.runtime.targets import Targets, as_indices, resolve
+from onnxplain.runtime.tensors import is_tensor
 
 _IMAGES_PER_RUN = 16
 
 
-def load(
-    path: str | os.PathLike[str], provider: str = "auto", threads: int | None = None
-) -> Explainer:
-    """Open an explain graph.
-
-    Args:
-        path: an ONNX file written by `onnxplain.export`.
-        provider: "cpu", or "auto" for the fastest present.
-        threads: threads within one operator; None leaves the number to the backend.
-
-    Raises:
-        BackendError: an unknown provider; no such file; not ONNX; not an explain graph.
-    """
-    return Explainer(open_backend(path, provider, threads))
-
-
 class Explainer:
-    """Explains pictures with one explain graph.
+    """Explains pictures with one explain graph. Several threads may call it at once.
 
     Attributes:
         backend: what runs the graph.
@@ -64,19 +49,34 @@ class Explainer:
         self.labels: tuple[str, ...] = self.metadata.labels
         self.multi_target: bool = backend.signature.multi_target
 
-    def __call__(
+    @overload
+    def __call__(  # type: ignore[overload-overlap]
         self,
         images: Picture | Sequence[Picture],
-        targets: Targets = None,
+        targets: Targets = ...,
+        temperature: float | None = ...,
+        batch_size: int | None = ...,
+    ) -> Explanation: ...
+    @overload
+    def __call__(
+        self, images: Tensor, targets: Any = ..., temperature: float | None = ...
+    ) -> TensorExplanation: ...
+    def __call__(
+        self,
+        images: Any,
+        targets: Any = None,
         temperature: float | None = None,
         batch_size: int | None = None,
-    ) -> Explanation:
+    ) -> Explanation | TensorExplanation:
         """Explain pictures.
 
         Args:
             images: one picture or a list: paths, PIL images, uint8 pixels ([H,W], [H,W,C] or
                 [N,H,W,C], any size), or floats already normalised ([C,H,W] or [N,C,H,W] of the
-                network's size; channel last where the graph's layout is NHWC).
+                network's size; channel last where the graph's layout is NHWC). Or a tensor of
+                another package (torch, CuPy, JAX), normalised, [N,C,H,W], on the host or on the
+                backend's GPU: it is explained in one run where it lies, and what comes back is
+                of its package and lies there too.
             targets: None for the predicted class; a class index (negative: from the top of the
                 ranking, -2 the runner-up) or class name for all images; one per image, [N]; or,
                 for a graph exported with --multi-target, several per image, [N,K].
@@ -85,21 +85,21 @@ class Explainer:
                 knows its own.
 
         Returns:
-            The explanation of the N images, in their order.
+            The explanation of the N images, in their order; a `TensorExplanation` of a tensor.
 
         Raises:
             InputError: a picture, target, temperature or batch size that cannot be used.
             BackendError: the runtime failed.
         """
+        if is_tensor(images):
+            return explain_tensor(self, images, targets, temperature, batch_size)
         signature = self.backend.signature
         batch, photographs = as_batch(images, self.metadata.preprocessing, signature.dtype)
         wanted = as_indices(targets, len(batch), signature.classes, self.labels, self.multi_target)
         inputs = {IMAGE: batch, TARGET: wanted}
-        constants = self.temperature_input(temperature)
-        if signature.step:  # a step of length 0
+        if signature.step:
             inputs[ORIGIN] = batch
-            zero, inf = np.zeros((), signature.dtype), np.array(np.inf, signature.dtype)
-            constants |= {ALPHA: zero, EPS: inf, LIMIT: inf}
+        constants = self.constant_inputs(temperature)
         size = self._batch_size(batch_size)
         runs = [
             self._run(
@@ -151,6 +151,18 @@ class Explainer:
         if wanted < 1:
             raise InputError(f"a batch has at least one image, not {wanted}")
         return wanted
+
+    def constant_inputs(self, temperature: float | None) -> dict[str, NDArray[Any]]:
+        """The scalar inputs of an explanation: the temperature, and of a step one of length 0.
+
+        Raises:
+            InputError: as `temperature_input`.
+        """
+        constants, signature = self.temperature_input(temperature), self.backend.signature
+        if signature.step:
+            zero, inf = np.zeros((), signature.dtype), np.array(np.inf, signature.dtype)
+            constants |= {ALPHA: zero, EPS: inf, LIMIT: inf}
+        return constants
 
     def temperature_input(self, wanted: float | None) -> dict[str, NDArray[Any]]:
         """The graph's `temperature` input, by name, if it has one.

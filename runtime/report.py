@@ -102,8 +102,8 @@ def write_report(
         The files that could not be read, each with the reason; the page names them too.
 
     Raises:
-        InputError: no image, too many or too few targets or steps, or a path that cannot be
-            written.
+        InputError: no image, too many or too few targets or steps, a graph of class activation
+            maps, or a path that cannot be written.
         BackendError: the runtime failed.
     """
     if not images:
@@ -141,7 +141,7 @@ def _page(metadata: Metadata, steps: int) -> tuple[str, str]:
     """What comes before the images, and what after."""
     pre, now = metadata.preprocessing, datetime.now()
     facts = [
-        ", ".join([metadata.method, *(f"{k} {v:g}" for k, v in metadata.parameters.items())]),
+        metadata.described_method,
         f"{pre.width} × {pre.height} pixels",
         f"{now.day} {now:%B %Y, %H:%M}",
         f"onnxplain {metadata.version}",

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import onnxruntime
 
 from onnxplain.contract import (
     ACCENTUATED,
@@ -21,11 +20,15 @@ from onnxplain.contract import (
 )
 from onnxplain.errors import BackendError
 
-_DTYPES: dict[str, np.dtype[Any]] = {
-    "tensor(float16)": np.dtype(np.float16),
-    "tensor(float)": np.dtype(np.float32),
-    "tensor(double)": np.dtype(np.float64),
-}
+_DTYPES = ("float16", "float32", "float64")
+
+
+@dataclass(frozen=True)
+class Port:
+    """An input or output of a graph: numpy's name of its dtype, and its shape, None where open."""
+
+    dtype: str
+    shape: tuple[int | None, ...]
 
 
 @dataclass(frozen=True)
@@ -41,15 +44,15 @@ class Signature:
     step: bool
 
     @classmethod
-    def of(cls, session: onnxruntime.InferenceSession) -> Signature:
-        """Read it from a session.
+    def of(
+        cls, props: Mapping[str, str], inputs: Mapping[str, Port], outputs: Mapping[str, Port]
+    ) -> Signature:
+        """Read it from a file's `metadata_props` and its inputs and outputs by name.
 
         Raises:
             BackendError: the graph is not an explain graph.
         """
-        metadata = Metadata.from_props(session.get_modelmeta().custom_metadata_map)
-        inputs = {node.name: node for node in session.get_inputs()}
-        outputs = {node.name: node for node in session.get_outputs()}
+        metadata = Metadata.from_props(props)
         if ACCENTUATED in outputs:
             raise BackendError(
                 "the graph was exported with --unroll: it accentuates in one call of any ONNX "
@@ -58,22 +61,27 @@ class Signature:
         _require((IMAGE, TARGET), inputs, "input")
         _require((LOGITS, PULLBACK), outputs, "output")
         image, logits = inputs[IMAGE], outputs[LOGITS].shape
-        if image.type not in _DTYPES:
-            raise BackendError(f"the graph's '{IMAGE}' is a {image.type}, not a float tensor")
-        if len(image.shape) != 4 or len(logits) != 2 or not isinstance(logits[1], int):
+        if image.dtype not in _DTYPES:
+            raise BackendError(f"the graph's '{IMAGE}' is of {image.dtype}, not a float tensor")
+        if len(image.shape) != 4 or len(logits) != 2 or logits[1] is None:
             raise BackendError(
-                f"the graph declares '{IMAGE}' as {image.shape} and '{LOGITS}' as {logits}, not as "
-                "a batch of images and a known number of classes; export it again"
+                f"the graph declares '{IMAGE}' as {_text(image.shape)} and '{LOGITS}' as "
+                f"{_text(logits)}, not as a batch of images and a known number of classes; "
+                "export it again"
             )
         return cls(
             metadata=metadata,
-            dtype=_DTYPES[image.type],
-            batch=image.shape[0] if isinstance(image.shape[0], int) else None,
+            dtype=np.dtype(image.dtype),
+            batch=image.shape[0],
             classes=logits[1],
             multi_target=len(inputs[TARGET].shape) == 2,
             live_temperature=TEMPERATURE in inputs,
             step=NEXT_IMAGE in outputs,
         )
+
+
+def _text(shape: Iterable[int | None]) -> str:
+    return f"[{', '.join('?' if size is None else str(size) for size in shape)}]"
 
 
 def _require(names: Iterable[str], present: Iterable[str], kind: str) -> None:

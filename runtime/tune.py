@@ -19,6 +19,7 @@ from onnxplain.runtime.batches import Picture, as_batch
 from onnxplain.runtime.explainer import Explainer
 
 TEMPERATURES = np.geomspace(0.1, 3.0, 16)
+"""Those to try: excitation's T (the paper's is 0.3), or semantic's factor (the paper's is 1)."""
 
 _SHIFT = 2  # pixels
 _NOISE = 0.05  # standard deviation, in the network's own space

@@ -54,6 +54,11 @@ def write_site(model: Path, folder: Path, progress: Callable[[str], None] | None
         raise BackendError(
             f"'{model}' was exported with --step; the page makes its own steps, export without"
         )
+    if signature.metadata.is_map:
+        raise BackendError(
+            f"'{model}' gives class activation maps; the page climbs along pullbacks of the image, "
+            "export with another method, such as excitation"
+        )
     begin(STAGES[1])
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import onnx_ir as ir
 from onnxscript import OpBuilder
 
@@ -103,6 +105,55 @@ def hard_swish(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
     between = op.Mul(g, op.Add(op.Mul(x, 1.0 / 3.0), 0.5))
     above = op.Where(op.Greater(x, 0.0), g, 0.0)
     return op.Where(op.Less(op.Abs(x), 3.0), between, above)
+
+
+@register_vjp("Gelu")
+def gelu(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
+    """x·Φ(x): slope Φ(x) + x·φ(x). By tanh: Φ̃ = ½(1 + t), t = tanh(k(x + c·x³)), k = √(2/π)."""
+    x = node.inputs[0]
+    if node.attributes.get_string("approximate", "none") == "none":
+        u = op.Mul(x, math.sqrt(0.5))
+        normal = op.Mul(op.Add(op.Erf(u), 1.0), 0.5)
+        density = op.Exp(op.Neg(op.Mul(u, u)))  # x·φ(x) = u·e^(−u²) / √π
+        return op.Mul(g, op.Add(normal, op.Mul(op.Mul(u, 1.0 / math.sqrt(math.pi)), density)))
+    k, c = math.sqrt(2.0 / math.pi), 0.044715
+    square = op.Mul(x, x)
+    u = op.Mul(op.Mul(x, k), op.Add(op.Mul(square, c), 1.0))
+    t = op.Tanh(u)
+    inner = op.Mul(op.Mul(x, k), op.Add(op.Mul(square, 3.0 * c), 1.0))  # x·du/dx
+    bent = op.Mul(op.Sub(1.0, op.Mul(t, t)), inner)
+    return op.Mul(g, op.Mul(op.Add(op.Add(t, 1.0), bent), 0.5))
+
+
+@register_vjp("Swish")
+def swish(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
+    """x·σ(αx) = y: slope σ(αx) + α·y·(1 − σ(αx))."""
+    x, y = node.inputs[0], node.outputs[0]
+    alpha = node.attributes.get_float("alpha", 1.0)
+    gate = op.Sigmoid(x if alpha == 1.0 else op.Mul(x, alpha))
+    through = y if alpha == 1.0 else op.Mul(y, alpha)
+    return op.Mul(g, op.Add(gate, op.Mul(through, op.Sub(1.0, gate))))
+
+
+@register_vjp("Mish")
+def mish(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
+    """x·t with t = tanh(softplus(x)): slope t + x·σ(x)·(1 − t²)."""
+    x = node.inputs[0]
+    t = op.Tanh(op.Softplus(x))
+    bent = op.Mul(op.Mul(x, op.Sigmoid(x)), op.Sub(1.0, op.Mul(t, t)))
+    return op.Mul(g, op.Add(t, bent))
+
+
+@register_vjp("Shrink")
+def shrink(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
+    threshold = node.attributes.get_float("lambd", 0.5)
+    return op.Where(op.Greater(op.Abs(node.inputs[0]), threshold), g, 0.0)
+
+
+@register_vjp("Hardmax")
+def hardmax(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
+    """Constant wherever it has a slope at all."""
+    return [None]
 
 
 @register_vjp("Softmax")

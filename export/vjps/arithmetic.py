@@ -48,11 +48,25 @@ def div(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
 
 @register_vjp("Pow")
 def power(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
+    """e·x^(e−1) and y·ln x; where x is 0 the exponent passes nothing, as in PyTorch."""
     (x, e), y = node.inputs, node.outputs[0]
     exponent = op.CastLike(e, x)
-    gx = op.Mul(g, op.Mul(exponent, op.Pow(x, op.Sub(exponent, 1.0))))
-    ge = op.Mul(g, op.Mul(y, op.Log(x)))
-    return [unbroadcast(op, gx, x, y), unbroadcast(op, ge, e, y)]
+    known = ir.convenience.get_const_tensor(e)
+    if known is not None and (known.numpy() == 2).all():
+        slope = op.Mul(exponent, x)
+    else:
+        slope = op.Mul(exponent, op.Pow(x, op.Sub(exponent, 1.0)))
+    logarithm = op.Log(op.Where(op.Equal(x, 0.0), 1.0, x))
+    ge = op.Mul(g, op.Mul(y, logarithm))
+    return [unbroadcast(op, op.Mul(g, slope), x, y), unbroadcast(op, ge, e, y)]
+
+
+@register_vjp("Mod")
+def modulo(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
+    """a − b·q, the whole number q being constant almost everywhere."""
+    (a, b), y = node.inputs, node.outputs[0]
+    q = op.Div(op.Sub(a, y), b)
+    return [unbroadcast(op, g, a, y), unbroadcast(op, op.Neg(op.Mul(g, q)), b, y)]
 
 
 @register_vjp("Max", "Min")
@@ -92,8 +106,14 @@ def dropout(op: OpBuilder, node: Node, g: ir.Value, *_mask: None) -> Cotangents:
 
 @register_vjp("Cast", "CastLike")
 def cast(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
-    """Between floats the identity; from or to integers and booleans constant almost everywhere."""
+    """Between floats the identity; from or to integers and booleans constant almost everywhere.
+
+    Not so from the integers that quantised products count in: their own rule decides, or its lack.
+    """
     x, y = node.inputs[0], node.outputs[0]
+    producer = x.producer()
+    if producer is not None and producer.op_type in ("ConvInteger", "MatMulInteger"):
+        return [g, None]
     if not all(v.dtype is None or v.dtype.is_floating_point() for v in (x, y)):
         return [None, None]
     return [op.CastLike(g, x), None]
@@ -144,6 +164,58 @@ def sin(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
 @register_vjp("Cos")
 def cos(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
     return op.Neg(op.Mul(g, op.Sin(node.inputs[0])))
+
+
+@register_vjp("Tan")
+def tan(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
+    y = node.outputs[0]
+    return op.Mul(g, op.Add(op.Mul(y, y), 1.0))
+
+
+@register_vjp("Sinh")
+def sinh(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
+    return op.Mul(g, op.Cosh(node.inputs[0]))
+
+
+@register_vjp("Cosh")
+def cosh(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
+    return op.Mul(g, op.Sinh(node.inputs[0]))
+
+
+@register_vjp("Asin")
+def asin(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
+    x = node.inputs[0]
+    return op.Div(g, op.Sqrt(op.Sub(1.0, op.Mul(x, x))))
+
+
+@register_vjp("Acos")
+def acos(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
+    x = node.inputs[0]
+    return op.Neg(op.Div(g, op.Sqrt(op.Sub(1.0, op.Mul(x, x)))))
+
+
+@register_vjp("Atan")
+def atan(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
+    x = node.inputs[0]
+    return op.Div(g, op.Add(op.Mul(x, x), 1.0))
+
+
+@register_vjp("Asinh")
+def asinh(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
+    x = node.inputs[0]
+    return op.Div(g, op.Sqrt(op.Add(op.Mul(x, x), 1.0)))
+
+
+@register_vjp("Acosh")
+def acosh(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
+    x = node.inputs[0]
+    return op.Div(g, op.Sqrt(op.Sub(op.Mul(x, x), 1.0)))
+
+
+@register_vjp("Atanh")
+def atanh(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
+    x = node.inputs[0]
+    return op.Div(g, op.Sub(1.0, op.Mul(x, x)))
 
 
 @register_vjp("Floor", "Ceil", "Round", "Sign")

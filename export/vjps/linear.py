@@ -8,7 +8,7 @@ from onnxscript import OpBuilder
 from onnxplain.export.autodiff import Cotangents, Node
 from onnxplain.export.tensors import attribute, rank, reshape_like, static, unbroadcast
 from onnxplain.export.vjps.table import register_vjp
-from onnxplain.export.windows import Window
+from onnxplain.export.windows import window_of
 
 
 @register_vjp("MatMul")
@@ -57,7 +57,7 @@ def gemm(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
 def conv(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
     """The transposed convolution with the same weights, which lie as ConvTranspose wants them."""
     x, w = node.inputs[:2]
-    window = Window.of(node, x, node.outputs[0], kernel=static(w, 2))
+    window = window_of(node, x, node.outputs[0], kernel=static(w, 2))
     return op.ConvTranspose(g, w, group=attribute(node, "group", 1), **window.conv_attributes())
 
 
@@ -65,7 +65,7 @@ def conv(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
 def conv_transpose(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
     """The convolution with the same weights, which lie as Conv wants them."""
     x, w = node.inputs[:2]
-    window = Window.of(node, node.outputs[0], x, kernel=static(w, 2))
+    window = window_of(node, node.outputs[0], x, kernel=static(w, 2))
     spatial = range(-len(window.size), 0)
     # Output rows past the last window (`after` negative) were written by no input.
     ends = [n + min(a, 0) for n, a in zip(window.size, window.after, strict=True)]

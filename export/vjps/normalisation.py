@@ -1,6 +1,12 @@
-"""Normalisations, in inference mode."""
+"""Normalisations, in inference mode.
+
+`x̂` is the input with mean 0 and variance 1, `γ` the scale.
+"""
 
 from __future__ import annotations
+
+import math
+from collections.abc import Sequence
 
 import numpy as np
 import onnx_ir as ir
@@ -8,7 +14,19 @@ from onnxscript import OpBuilder
 
 from onnxplain.errors import NoRuleError
 from onnxplain.export.autodiff import Cotangents, Node
-from onnxplain.export.tensors import along_axis, attribute, constant, rank, size_of
+from onnxplain.export.tensors import (
+    along_axis,
+    attribute,
+    axes_from_end,
+    axis_from_end,
+    constant,
+    rank,
+    reshape,
+    reshape_like,
+    size_of,
+    static,
+    unbroadcast,
+)
 from onnxplain.export.vjps.table import register_vjp
 
 
@@ -25,6 +43,90 @@ def batch_normalization(op: OpBuilder, node: Node, g: ir.Value, *_statistics: No
     slope = op.Div(scale, op.Sqrt(op.Add(variance, epsilon)))
     spatial = list(range(1, rank(x) - 1))
     return op.Mul(g, op.Unsqueeze(slope, spatial) if spatial else slope)
+
+
+def standardised(
+    op: OpBuilder,
+    x: ir.Value,
+    g: ir.Value,
+    axes: Sequence[int],
+    epsilon: float,
+    centred: bool = True,
+) -> tuple[ir.Value, ir.Value]:
+    """x̂ = (x − mean) / √(variance + ε) over `axes` (from the end), and its cotangent of x given g.
+
+    That is (g − mean(g) − x̂ · mean(g · x̂)) / √(variance + ε) (Ba et al., "Layer Normalization",
+    arXiv 1607.06450). Not `centred`, the mean is taken for 0: x̂ is x over its root mean square.
+    """
+    deviation = op.Sub(x, op.ReduceMean(x, axes, keepdims=1)) if centred else x
+    variance = op.ReduceMean(op.Mul(deviation, deviation), axes, keepdims=1)
+    slope = op.Reciprocal(op.Sqrt(op.Add(variance, epsilon)))
+    x_hat = op.Mul(deviation, slope)
+    along = op.Mul(x_hat, op.ReduceMean(op.Mul(g, x_hat), axes, keepdims=1))
+    if centred:
+        g = op.Sub(g, op.ReduceMean(g, axes, keepdims=1))
+    return x_hat, op.Mul(op.Sub(g, along), slope)
+
+
+@register_vjp("LayerNormalization", "RMSNormalization")
+def layer_normalization(
+    op: OpBuilder, node: Node, g: ir.Value | None, *statistics: ir.Value | None
+) -> Cotangents:
+    if g is None or any(s is not None for s in statistics):
+        raise NoRuleError(
+            f"no rule for the Mean and InvStdDev of {node.op_type}, at node {node.name!r}"
+        )
+    x, scale, bias = [*node.inputs, None][:3]
+    y = node.outputs[0]
+    axes = list(range(axis_from_end(node, -1, x), 0))
+    centred = node.op_type == "LayerNormalization"
+    epsilon = node.attributes.get_float("epsilon", 1e-5)
+    x_hat, gx = standardised(op, x, op.Mul(g, scale), axes, epsilon, centred)
+    of_scale = unbroadcast(op, op.Mul(g, x_hat), scale, y)
+    return [gx, of_scale] if bias is None else [gx, of_scale, unbroadcast(op, g, bias, y)]
+
+
+@register_vjp("InstanceNormalization")
+def instance_normalization(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
+    x, scale, _ = node.inputs
+    axes = list(range(2 - rank(x), 0))
+    gamma = op.Unsqueeze(scale, list(range(1, rank(x) - 1)))
+    epsilon = node.attributes.get_float("epsilon", 1e-5)
+    return standardised(op, x, op.Mul(g, gamma), axes, epsilon)[1]
+
+
+@register_vjp("GroupNormalization")
+def group_normalization(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
+    """γ is per channel, or per group at opset 18."""
+    x, scale, _ = node.inputs
+    groups = attribute(node, "num_groups", 1)
+    channels, *spatial = static(x, 1)
+    grouped = [-1, groups, channels // groups, math.prod(spatial)]
+    gamma = reshape(op, scale, [groups, size_of(scale, 0) // groups, 1])
+    split, g = reshape(op, x, grouped), op.Mul(reshape(op, g, grouped), gamma)
+    epsilon = node.attributes.get_float("epsilon", 1e-5)
+    return reshape_like(op, standardised(op, split, g, [-2, -1], epsilon)[1], x)
+
+
+@register_vjp("MeanVarianceNormalization")
+def mean_variance_normalization(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
+    x = node.inputs[0]
+    axes = axes_from_end(node.attributes.get_ints("axes", [0, 2, 3]), rank(x))
+    return standardised(op, x, g, axes, 1e-18)[1]  # the operator adds 1e-9 to the deviation
+
+
+@register_vjp("LpNormalization")
+def lp_normalization(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
+    """y = x / ‖x‖: (g − ∂‖x‖/∂x · Σ g·y) / ‖x‖, and 0 where x is 0."""
+    x, y = node.inputs[0], node.outputs[0]
+    axes = [axis_from_end(node, -1, x)]
+    along = op.ReduceSum(op.Mul(g, y), axes, keepdims=1)
+    if attribute(node, "p", 2) == 1:
+        norm, slope = op.ReduceL1(x, axes, keepdims=1), op.Sign(x)
+    else:
+        norm, slope = op.ReduceL2(x, axes, keepdims=1), y
+    gx = op.Div(op.Sub(g, op.Mul(slope, along)), norm)
+    return op.Where(op.Equal(norm, 0.0), 0.0, gx)
 
 
 @register_vjp("LRN")

@@ -19,13 +19,14 @@ from onnxplain.export.tensors import (
     static,
 )
 from onnxplain.export.vjps.table import register_vjp
-from onnxplain.export.windows import Window, fold, unfold
+from onnxplain.export.windows import window_of
+from onnxplain.kernels.windows import Window, fold, unfold
 
 
 @register_vjp("MaxPool")
 def max_pool(op: OpBuilder, node: Node, g: ir.Value, *_indices: None) -> Cotangents:
     x = node.inputs[0]
-    window = Window.of(node, x, node.outputs[0])
+    window = window_of(node, x, node.outputs[0])
     lowest = float(np.finfo(x.dtype.numpy() if x.dtype else np.float32).min)
     axis = -len(window.size) - 1
     first = op.ArgMax(unfold(op, x, window, padding=lowest), axis=axis, keepdims=1)
@@ -37,18 +38,22 @@ def max_pool(op: OpBuilder, node: Node, g: ir.Value, *_indices: None) -> Cotange
 @register_vjp("AveragePool")
 def average_pool(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
     x = node.inputs[0]
-    window = Window.of(node, x, node.outputs[0])
+    window = window_of(node, x, node.outputs[0])
     pads = None
     if attribute(node, "count_include_pad", 0):
         pads = node.attributes.get_ints("pads", [0] * 2 * len(window.size))
         if node.attributes.get_string("auto_pad", "NOTSET").startswith("SAME"):
             pads = [*window.before, *window.after]
     share = op.Mul(g, constant(op, 1.0 / window.counts(pads), x))
+    return _to_all(op, share, x, window)
+
+
+def _to_all(op: OpBuilder, g: ir.Value, x: ir.Value, window: Window) -> ir.Value:
+    """Add each window's value in `g` [N, C, *out] to all of its elements in `x` [N, C, *size]."""
     ones = constant(op, np.ones([1, 1, *window.kernel]), x)
-    planes = reshape(op, share, [-1, 1, *window.out])
-    return reshape(
-        op, op.ConvTranspose(planes, ones, **window.conv_attributes()), [-1, *static(x, 1)]
-    )
+    planes = reshape(op, g, [-1, 1, *window.out])
+    spread = op.ConvTranspose(planes, ones, **window.conv_attributes())
+    return reshape(op, spread, [-1, *static(x, 1)])
 
 
 @register_vjp("GlobalAveragePool")
@@ -68,3 +73,20 @@ def global_max_pool(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
     chosen = op.Equal(first, integers(op, np.arange(pixels)))
     per_plane = reshape(op, g, [*planes[:2], 1])
     return reshape_like(op, op.Where(chosen, per_plane, 0.0), x)
+
+
+@register_vjp("LpPool", "GlobalLpPool")
+def lp_pool(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
+    """y = (Σ|x|ᵖ)^(1/p): g · (|x| / y)^(p−1) · sign(x), and 0 where y is 0."""
+    x, y = node.inputs[0], node.outputs[0]
+    p = attribute(node, "p", 2)
+    share = op.Where(op.Equal(y, 0.0), 0.0, op.Div(g, op.Pow(y, float(p - 1))))
+    if node.op_type == "LpPool":
+        share = _to_all(op, share, x, window_of(node, x, y))
+    return op.Mul(share, op.Mul(op.Pow(op.Abs(x), float(p - 1)), op.Sign(x)))
+
+
+@register_vjp("MaxUnpool")
+def max_unpool(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
+    """Taken from where each element was put, its place in the flattened output."""
+    return [op.Gather(op.Reshape(g, [-1]), node.inputs[1], axis=-1), None, None]

@@ -1,10 +1,11 @@
-"""Reductions over axes."""
+"""Reductions over axes, and running sums along one."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 
+import numpy as np
 import onnx_ir as ir
 from onnxscript import OpBuilder
 
@@ -14,6 +15,7 @@ from onnxplain.export.tensors import (
     axes_from_end,
     constant_of,
     dims,
+    integers,
     rank,
     size_of,
 )
@@ -80,9 +82,46 @@ def reduce_sum_square(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
     return op.Mul(node.inputs[0], _kept(op, node, op.Mul(g, 2.0), reduced_axes(node)))
 
 
+@register_vjp("ReduceL1")
+def reduce_l1(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
+    return op.Mul(op.Sign(node.inputs[0]), _kept(op, node, g, reduced_axes(node)))
+
+
+@register_vjp("ReduceProd")
+def reduce_prod(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
+    """g · the product of all the others, which is not y / x where one of them is 0."""
+    axes = reduced_axes(node)
+    x = node.inputs[0]
+    if not axes:
+        return g
+    zero = op.Equal(x, 0.0)
+    zeros = op.CastLike(zero, x)
+    nonzero = op.Where(zero, 1.0, x)
+    others = op.Div(op.ReduceProd(nonzero, axes, keepdims=1), nonzero)
+    no_other_zero = op.Equal(op.ReduceSum(zeros, axes, keepdims=1), zeros)
+    return op.Mul(_kept(op, node, g, axes), op.Where(no_other_zero, others, 0.0))
+
+
+@register_vjp("ReduceLogSum")
+def reduce_log_sum(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
+    """g / Σx = g · e^(−y)."""
+    return _spread(op, node, op.Mul(g, op.Exp(op.Neg(node.outputs[0]))), reduced_axes(node))
+
+
 @register_vjp("ReduceLogSumExp")
 def reduce_log_sum_exp(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
     axes = reduced_axes(node)
     x, y = node.inputs[0], node.outputs[0]
     weights = op.Exp(op.Sub(x, _kept(op, node, y, axes)))
     return op.Mul(weights, _kept(op, node, g, axes))
+
+
+@register_vjp("CumSum")
+def cumulative_sum(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
+    """The running sum from the other end."""
+    x, axis = node.inputs
+    given = constant_of(axis, "the axis of CumSum")
+    assert given is not None
+    at = axes_from_end([int(given.reshape(()))], rank(x))[0]
+    reverse, exclusive = (attribute(node, name, 0) for name in ("reverse", "exclusive"))
+    return op.CumSum(g, integers(op, np.array(at)), exclusive=exclusive, reverse=1 - reverse)

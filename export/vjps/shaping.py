@@ -1,4 +1,4 @@
-"""Operators that move elements about, and interpolation."""
+"""Operators that move elements about as their axes lie, none by an index."""
 
 from __future__ import annotations
 
@@ -6,14 +6,11 @@ import numpy as np
 import onnx_ir as ir
 from onnxscript import OpBuilder
 
-from onnxplain.errors import NoRuleError
 from onnxplain.export.autodiff import Cotangents, Node
 from onnxplain.export.tensors import (
-    along_axis,
     attribute,
     axes_from_end,
     axis_from_end,
-    constant,
     constant_of,
     dims,
     gather_transpose,
@@ -26,6 +23,7 @@ from onnxplain.export.tensors import (
     zeros_like,
 )
 from onnxplain.export.vjps.table import register_vjp
+from onnxplain.kernels.windows import Window, unfold
 
 
 @register_vjp("Reshape", "Flatten", "Squeeze", "Unsqueeze")
@@ -42,6 +40,28 @@ def transpose(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
 @register_vjp("Expand")
 def expand(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
     return unbroadcast(op, g, node.inputs[0], node.outputs[0])
+
+
+@register_vjp("Tile")
+def tile(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
+    """The copies along each axis, on an axis of their own, are summed."""
+    x, repeats = node.inputs
+    given = constant_of(repeats, "the repeats of Tile")
+    assert given is not None
+    split, copies = [], []
+    for size, count in zip(dims(x), given.tolist(), strict=True):
+        if count != 1:
+            copies.append(len(split))
+            split.append(count)
+        split.append(size)
+    if not copies:
+        return g
+    return op.ReduceSum(reshape(op, g, split), [axis - len(split) for axis in copies], keepdims=0)
+
+
+@register_vjp("Trilu")
+def trilu(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
+    return op.Trilu(g, *node.inputs[1:], upper=attribute(node, "upper", 1))
 
 
 @register_vjp("Concat")
@@ -117,67 +137,6 @@ def _from_source(
     return gather_transpose(op, g, x, axis, source[inside], size)
 
 
-@register_vjp("Gather")
-def gather(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
-    x, index = node.inputs
-    indices = constant_of(index, "the indices of Gather")
-    assert indices is not None
-    axis = axis_from_end(node, 0, x)
-    sizes = dims(x)
-    sizes[axis] = indices.size
-    flat = g if indices.ndim == 1 else reshape(op, g, sizes)
-    return gather_transpose(op, flat, x, axis, indices.reshape(-1), size_of(x, axis))
-
-
-@register_vjp("GatherND")
-def gather_nd(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
-    """A Gather of rows, once the indexed axes are merged into one."""
-    x, index = node.inputs
-    indices = constant_of(index, "the indices of GatherND")
-    assert indices is not None
-    if attribute(node, "batch_dims", 0):
-        raise NoRuleError(f"no rule for GatherND with batch_dims, at node {node.name!r}")
-    sizes = static(x, 0, indices.shape[-1])
-    positive = np.where(indices < 0, indices + np.array(sizes), indices)
-    rows = np.ravel_multi_index(np.moveaxis(positive, -1, 0), sizes).reshape(-1)
-    taken = reshape(op, g, [rows.size, -1])
-    merged = gather_transpose(op, taken, taken, -2, rows, int(np.prod(sizes)))
-    return reshape_like(op, merged, x)
-
-
-@register_vjp("Resize")
-def resize(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
-    """Separable and linear: along each axis, the transpose of its interpolation matrix."""
-    x, y = node.inputs[0], node.outputs[0]
-    if node.attributes.get_string("coordinate_transformation_mode", "") == "tf_crop_and_resize":
-        raise NoRuleError(f"no rule for Resize by tf_crop_and_resize, at node {node.name!r}")
-    if node.attributes.get_string("keep_aspect_ratio_policy", "stretch") != "stretch":
-        raise NoRuleError(f"no rule for Resize that keeps the aspect ratio, at node {node.name!r}")
-    given = constant_of(node.inputs[2] if len(node.inputs) > 2 else None, "the scales of Resize")
-    axes = axes_from_end(node.attributes.get_ints("axes", list(range(rank(x)))), rank(x))
-    for i, axis in enumerate(axes):
-        scale = float(given[i]) if given is not None and given.size else None
-        if scale != 1.0 and (scale is not None or dims(x)[axis] != dims(y)[axis]):
-            g = along_axis(op, g, x, axis, op.Transpose(interpolation(op, node, axis, scale)))
-    return g
-
-
-def interpolation(op: OpBuilder, node: Node, axis: int, scale: float | None) -> ir.Value:
-    """The matrix [in, out] by which a Resize node interpolates one axis.
-
-    It is what the operator makes of the unit vectors: a node on a constant, which the runtime folds
-    when it loads, so that every mode, convention and rounding is the forward pass's own.
-    """
-    n, m = size_of(node.inputs[0], axis), size_of(node.outputs[0], axis)
-    unit = constant(op, np.eye(n).reshape(1, n, 1, n), node.inputs[0])
-    kept = {name: a.value for name, a in node.attributes.items() if name != "axes"}
-    if scale is None:
-        resized = op.Resize(unit, None, None, [1, n, 1, m], **kept)
-    else:
-        resized = op.Resize(unit, None, [1.0, 1.0, 1.0, scale], **kept)
-    return reshape(op, resized, [n, m])
-
-
 @register_vjp("DepthToSpace")
 def depth_to_space(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
     """SpaceToDepth, with its channels put in the order of the mode."""
@@ -193,3 +152,24 @@ def depth_to_space(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
 @register_vjp("SpaceToDepth")
 def space_to_depth(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
     return op.DepthToSpace(g, blocksize=attribute(node, "blocksize", 1), mode="DCR")
+
+
+@register_vjp("Col2Im")
+def col2im(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
+    """The windows whose elements were added to the image, taken from it again."""
+    x = node.inputs[0]
+    kernel = constant_of(node.inputs[2], "the block shape of Col2Im")
+    assert kernel is not None
+    spatial = range(len(kernel))
+    strides, dilations = (
+        node.attributes.get_ints(name, [1] * len(kernel)) for name in ("strides", "dilations")
+    )
+    pads = node.attributes.get_ints("pads", [0] * 2 * len(kernel))
+    size = static(node.outputs[0], 2)
+    reach = [(int(kernel[i]) - 1) * dilations[i] + 1 for i in spatial]
+    room = [size[i] + pads[i] + pads[len(kernel) + i] for i in spatial]
+    out = [(room[i] - reach[i]) // strides[i] + 1 for i in spatial]
+    after = [(out[i] - 1) * strides[i] + reach[i] - size[i] - pads[i] for i in spatial]
+    before = pads[: len(kernel)]
+    window = Window(*map(tuple, (size, out, kernel.tolist(), strides, dilations, before, after)))
+    return reshape_like(op, unfold(op, g, window), x)

@@ -12,6 +12,9 @@ from onnxplain.cli import report as report
 from onnxplain.cli import web as web
 from onnxplain.cli import tune as tune
 from onnxplain.cli import verify as verify
+from onnxplain.cli import build as build
+from onnxplain.cli import run_engine as run_engine
+from onnxplain.cli import doctor as doctor
 from onnxplain.cli import info as info
 from onnxplain.cli import demo as demo
 

@@ -42,7 +42,11 @@ EXTRAS = {
     "onnxscript": "export",
     "torch": "torch",
     "torchvision": "torch",
+    "timm": "zoo",
+    "transformers": "zoo",
     "matplotlib": "plot",
+    "tensorrt": "tensorrt",
+    "tensorrt_rtx": "tensorrt-rtx",
 }
 """Packages that not every installation has → the extra that brings them."""
 
@@ -72,7 +76,7 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
             err.print("interrupted")
             raise typer.Exit(INTERRUPTED) from None
 
-    app.command(no_args_is_help=function.__name__ != "demo")(run)
+    app.command(no_args_is_help=function.__name__ not in ("demo", "doctor"))(run)
     return run
 
 
@@ -105,7 +109,29 @@ Targets = Annotated[
 Temperature = Annotated[
     float | None, typer.Option(help="For a graph exported with --live-temperature.")
 ]
-Provider = Annotated[str, typer.Option(help="What runs the graph: auto or cpu.")]
+Provider = Annotated[
+    str,
+    typer.Option(
+        help="What runs the graph: auto, cpu, openvino, cuda, ort-tensorrt, tensorrt or "
+        "tensorrt-rtx; `onnxplain doctor` says which of them are here."
+    ),
+]
+Precision = Annotated[
+    str,
+    typer.Option(
+        help="float32, tf32, float16, bfloat16 or int8, as the provider has them; or auto, the "
+        "fastest whose explanations agree with float32's."
+    ),
+]
+AtLeast = Annotated[
+    float | None,
+    typer.Option(
+        min=-1,
+        max=1,
+        help="The cosine to float32 on the CPU that a precision must have. "
+        "[default: 0.9999 for float32, 0.99 for halves]",
+    ),
+]
 Weights = Annotated[
     str,
     typer.Option(
@@ -131,7 +157,3 @@ def as_target(text: str) -> int | str:
         return int(text)
     except ValueError:
         return text
-
-
-def parameters_text(parameters: Any) -> str:
-    return "".join(f", {name} {value:g}" for name, value in parameters.items())

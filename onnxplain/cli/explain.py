@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.markup import escape
+from rich.table import Table
 
 from onnxplain.cli.app import (
+    AtLeast,
     Images,
     Model,
+    Precision,
     Provider,
     Targets,
     Temperature,
@@ -24,33 +28,86 @@ from onnxplain.cli.app import (
 )
 from onnxplain.errors import InputError
 
+if TYPE_CHECKING:
+    from onnxplain.runtime import Explainer
+
+Folder = Annotated[
+    Path, typer.Option("--out", "-o", help="Where pictures and predictions.jsonl go.")
+]
+_COMPARED = 8  # images that --precision auto looks at
+
+Style = Annotated[str, typer.Option(help="grid, pullback, heatmap or overlay.")]
+
 
 @command
 def explain(
     model: Model,
     images: Images,
-    folder: Annotated[
-        Path, typer.Option("--out", "-o", help="Where pictures and predictions.jsonl go.")
-    ] = Path("explanations"),
+    folder: Folder = Path("explanations"),
     target: Targets = None,
-    style: Annotated[str, typer.Option(help="grid, pullback, heatmap or overlay.")] = "grid",
+    style: Style = "grid",
     temperature: Temperature = None,
     provider: Provider = "auto",
+    precision: Precision = "float32",
+    at_least: AtLeast = None,
 ) -> None:
     """Explain images: one picture each, and a JSON line each in predictions.jsonl.
 
-    An image that cannot be read is reported, the rest goes on, and the exit status is 1.
+    An image that cannot be read is reported, the rest goes on, and the exit status is 1. With
+    --precision auto, those images are also what the precisions are compared on.
 
     \b
         onnxplain explain resnet50.explain.onnx cat.jpg
         onnxplain explain resnet50.explain.onnx photos/ 'more/*.png' -o why
         onnxplain explain resnet50.explain.onnx cat.jpg -t -1 -t -2 -t 'tiger cat'
+        onnxplain explain resnet50.explain.onnx photos/ --provider openvino --precision auto
     """
-    import onnxplain
+    if precision == "auto":
+        explainer = _fastest(model, images, provider, at_least)
+    else:
+        import onnxplain
+
+        explainer = onnxplain.load(model, provider, precision, at_least=at_least)
+    backend = explainer.backend
+    err.print(f"{backend.name} on {backend.device} in {backend.precision}", highlight=False)
+    explain_images(explainer, images, folder, target, style, temperature)
+
+
+def _fastest(model: Path, images: list[str], provider: str, at_least: float | None) -> Explainer:
+    """What `--precision auto` takes of the first images, with a table of what it tried."""
+    from onnxplain.runtime import find_images
+    from onnxplain.runtime.loading import fastest
+
+    with err.status("comparing the precisions"):
+        explainer, trials = fastest(
+            model, find_images(images)[:_COMPARED], provider, None, at_least
+        )
+    table = Table("provider", "precision", "cosine", "ms", "")
+    for trial in trials:
+        tried = not math.isnan(trial.cosine)
+        table.add_row(
+            trial.provider,
+            trial.precision,
+            f"{trial.cosine:.6f}" if tried else "",
+            f"{1000 * trial.seconds:.1f}" if math.isfinite(trial.seconds) else "",
+            escape(trial.problem),
+        )
+    err.print(table)
+    return explainer
+
+
+def explain_images(
+    explainer: Explainer,
+    images: list[str],
+    folder: Path,
+    target: list[str] | None,
+    style: str,
+    temperature: float | None,
+) -> None:
+    """What the command does once it has what runs the graph."""
     from onnxplain.runtime import find_images
     from onnxplain.runtime.figures import STYLES
 
-    explainer = onnxplain.load(model, provider=provider)
     paths = find_images(images)
     targets = [as_target(text) for text in target or ["-1"]]
     explainer.check(targets, temperature)

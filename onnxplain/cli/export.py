@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.markup import escape
 from rich.progress import Progress
 
-from onnxplain.cli.app import Weights, command, err, out, parameters_text, progress_bar
+from onnxplain.cli.app import Weights, command, err, out, progress_bar
 from onnxplain.errors import InputError
+from onnxplain.files import size_on_disk
 
 
 @command
@@ -18,7 +20,9 @@ def export(
     source: Annotated[
         str,
         typer.Argument(
-            help="An .onnx file; `efficientnet-lite0`; or the name of a torchvision classifier."
+            help="A file (.onnx; TorchScript .pt; torch.export .pt2), a folder of a Hugging Face "
+            "classifier, or a name: torchvision's `resnet50`, timm's `timm/pvt_v2_b1`, "
+            "`efficientnet-lite0`."
         ),
     ],
     output: Annotated[
@@ -27,13 +31,17 @@ def export(
     ] = None,
     method: Annotated[
         str,
-        typer.Option(help="excitation, gradient, guided, deconvnet or input-x-gradient."),
+        typer.Option(
+            help="excitation (ReLU networks), semantic (any: transformers, SiLU, norms), gradient, "
+            "guided, deconvnet, input-x-gradient, gradcam, layercam or hirescam."
+        ),
     ] = "excitation",
     temperature: Annotated[
         str | None,
         typer.Option(
-            help="How soft the gates are; 0.3 for excitation unless given. `auto` finds it on "
-            "--images, as `onnxplain tune` does."
+            help="How soft the gates are: for excitation T, 0.3 unless given; for semantic a "
+            "factor on the paper's temperatures, 1 unless given. `auto` finds it on --images, "
+            "as `onnxplain tune` does."
         ),
     ] = None,
     images: Annotated[
@@ -64,24 +72,47 @@ def export(
         int | None,
         typer.Option(help="Instead of explaining, accentuate in one call of this many steps."),
     ] = None,
+    kernels: Annotated[
+        bool,
+        typer.Option(
+            "--kernels",
+            help="Keep the operations that have CUDA kernels as function calls in the file.",
+        ),
+    ] = False,
     input_name: Annotated[
         str | None, typer.Option("--input", help="The image input, where a file has several.")
     ] = None,
     output_name: Annotated[
         str | None, typer.Option("--output", help="The logits, where a file has several outputs.")
     ] = None,
+    layer: Annotated[
+        str | None,
+        typer.Option(
+            help="For gradcam, layercam and hirescam: the layer to look at, a PyTorch module's "
+            "path or the name of an ONNX value or node. [default: the last with height and width]"
+        ),
+    ] = None,
 ) -> None:
     """Compile a network into an explain graph.
 
     \b
-        onnxplain export resnet50                               # pretrained, from torchvision
+        onnxplain export resnet50                    # pretrained, torchvision's
         onnxplain export resnet50 --weights finetuned.pth -o mine.explain.onnx
-        onnxplain export classifier.onnx --method gradient      # needs no PyTorch
+        onnxplain export timm/pvt_v2_b1 --method semantic
+        onnxplain export timm/resnet50.a1_in1k --weights none       # untrained
+        onnxplain export ./my_vit/                   # of save_pretrained
+        onnxplain export classifier.onnx             # needs no PyTorch
+        onnxplain export scripted.pt --size 224      # of torch.jit.save
+        onnxplain export program.pt2                 # of torch.export.save
         onnxplain export efficientnet-lite0 --temperature 1
+        onnxplain export resnet50 --method gradcam --layer layer4
+
+    What is there as a file or folder is read; anything else is a name. A module in memory goes
+    through Python: onnxplain.export(module, "mine.explain.onnx", example=x).
     """
     from onnxplain.export import pipeline
 
-    path = output or Path(f"{Path(source).name.removesuffix('.onnx')}.explain.onnx")
+    path = output or Path(f"{_stem(source)}.explain.onnx")
     with progress_bar() as progress:
         task = progress.add_task(pipeline.STAGES[0], total=len(pipeline.STAGES))
         begun: list[str] = []
@@ -99,6 +130,7 @@ def export(
             "labels": _labels(labels),
             "input": input_name,
             "output": output_name,
+            "layer": layer,
         }
         metadata = pipeline.export(
             source,
@@ -108,24 +140,28 @@ def export(
             live_temperature=live_temperature,
             step=step,
             unroll=unroll,
+            kernels=kernels,
             progress=begin,
             **options,
         )
         progress.update(task, description="done", completed=len(pipeline.STAGES))
     cost = metadata.multiply_adds["explain"] / max(metadata.multiply_adds["forward"], 1)
     out.print(
-        f"{path}  {path.stat().st_size / 2**20:.1f} MiB, {metadata.method}"
-        f"{parameters_text(metadata.parameters)}, {cost:.2f} × the forward's multiply-adds",
+        f"{path}  {size_on_disk(path) / 2**20:.1f} MiB, {metadata.described_method}, "
+        f"{cost:.2f} × the forward's multiply-adds",
         highlight=False,
         soft_wrap=True,
     )
-    if source.endswith(".onnx") and mean is None and std is None:
-        err.print(
-            f"assumed ImageNet's mean {metadata.preprocessing.mean} and std "
-            f"{metadata.preprocessing.std}; if the network wants others, give --mean and --std",
-            soft_wrap=True,
-            highlight=False,
-        )
+    for note in metadata.notes:
+        err.print(f"note: {escape(note)}", soft_wrap=True, highlight=False)
+
+
+def _stem(source: str) -> str:
+    """What a source is called, for the file made of it."""
+    from onnxplain.export.source import FILES
+
+    name = Path(source).resolve().name if Path(source).is_dir() else Path(source).name
+    return Path(name).stem if name.endswith(FILES) else name
 
 
 def _temperature(

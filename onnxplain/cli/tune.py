@@ -20,6 +20,9 @@ def tune(
         ),
     ],
     images: Images,
+    method: Annotated[
+        str, typer.Option(help="excitation, or semantic (a factor on the paper's temperatures).")
+    ] = "excitation",
     weights: Weights = "DEFAULT",
     path: Annotated[Path, typer.Option("--out", "-o", help="The plot to write.")] = Path(
         "tuning.png"
@@ -35,6 +38,7 @@ def tune(
 
     \b
         onnxplain tune efficientnet-lite0 photos/
+        onnxplain tune convnext_tiny photos/ --method semantic
         onnxplain export efficientnet-lite0 --temperature auto --images photos/   # tune and use it
     """
     from onnxplain.bench.plots import plot_tuning
@@ -43,7 +47,7 @@ def tune(
     from onnxplain.tuning import tune_source
 
     found = find_images(images)
-    options = {} if source.endswith(".explain.onnx") else {"weights": weights}
+    options = {} if source.endswith(".explain.onnx") else {"method": method, "weights": weights}
     with progress_bar() as progress:
         task = progress.add_task("tuning", total=len(TEMPERATURES))
         tuning = tune_source(

@@ -7,7 +7,17 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from onnxplain.cli.app import Model, Provider, Weights, command, err, out
+from onnxplain.cli.app import (
+    AtLeast,
+    Model,
+    Precision,
+    Provider,
+    Weights,
+    command,
+    err,
+    out,
+)
+from onnxplain.contract import LOGITS, PULLBACK
 from onnxplain.errors import InputError
 
 
@@ -34,14 +44,18 @@ def verify(
         ),
     ] = None,
     provider: Provider = "auto",
+    precision: Precision = "float32",
+    at_least: AtLeast = None,
 ) -> None:
-    """Check an explain graph: exit status 0 if it is right, 1 if not.
+    """Check an explain graph, or what runs it: exit status 0 if it is right, 1 if not.
 
-    With --source, against the independent PyTorch reference in float64. Without, a `gradient`
-    graph against finite differences of its own logits (no PyTorch needed).
+    With --source, against the independent PyTorch reference in float64. Without, another provider
+    or precision than ONNX Runtime's float32 on the CPU is checked against that; and on the CPU a
+    `gradient` graph against finite differences of its own logits (no PyTorch needed).
 
     \b
         onnxplain verify resnet50.explain.onnx --source resnet50
+        onnxplain verify resnet50.explain.onnx --provider openvino --precision bfloat16
         onnxplain verify classifier.explain.onnx
     """
     import numpy as np
@@ -49,9 +63,14 @@ def verify(
     import onnxplain
     from onnxplain.bench import parity
     from onnxplain.runtime import find_images
+    from onnxplain.runtime.backends import preferred
     from onnxplain.runtime.batches import as_batch
+    from onnxplain.runtime.verification import agreement as compare
+    from onnxplain.runtime.verification import least_cosine, reference, sample
 
-    explainer = onnxplain.load(model, provider=provider)
+    # `auto` has what it takes checked already, and would go past one that is wrong.
+    name = next(preferred(precision), "cpu") if provider == "auto" else provider
+    explainer = onnxplain.load(model, name, precision)
     metadata = explainer.metadata
     pre = metadata.preprocessing
     if image:
@@ -83,6 +102,21 @@ def verify(
                 _verdict(passed),
             )
         title = f"against PyTorch in float64, {len(batch)} images, relative error ≤ {limit:g}"
+    elif (name, precision) != ("cpu", "float32"):
+        right = reference(model)
+        with err.status("running ONNX Runtime on the CPU"):
+            agreed = compare(explainer, right, sample(right, find_images(image) if image else None))
+        least = least_cosine(explainer.backend.precision) if at_least is None else at_least
+        table = Table("", "cosine", "")
+        for kind, cosine in ((LOGITS, agreed.logits), (PULLBACK, agreed.pullback)):
+            passed = cosine >= least
+            good &= passed
+            table.add_row(kind, f"{cosine:.9f}", _verdict(passed))
+        backend = explainer.backend
+        title = (
+            f"{backend.name} on {backend.device} in {backend.precision} against ONNX Runtime on "
+            f"the CPU in float32, {agreed.images} images, cosine ≥ {least:g}"
+        )
     elif metadata.method == "gradient":
         limits = {"along the pullback": tolerance or 1e-2, "along noise": 10 * (tolerance or 1e-2)}
         with err.status("measuring finite differences"):

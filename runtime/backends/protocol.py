@@ -11,7 +11,7 @@ from onnxplain.runtime.signature import Signature
 
 
 class Backend(Protocol):
-    """An explain graph made ready to run.
+    """An explain graph made ready to run; several threads may call it at once.
 
     `device` says where it runs ("CPU"), `precision` in what it computes ("float32").
     """
@@ -26,6 +26,21 @@ class Backend(Protocol):
 
         Raises:
             BackendError: the runtime failed; the backend can be used again.
+        """
+        ...
+
+    def run_on_device(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
+        """The same for tensors on the device, none of which visits the host.
+
+        Args:
+            inputs: tensors on the device (`__dlpack__` or `__cuda_array_interface__`), contiguous;
+                some may be numpy arrays.
+
+        Returns:
+            Tensors on the device, each with one of the two interfaces.
+
+        Raises:
+            BackendError: a tensor lies elsewhere; or the runtime failed, and can be used again.
         """
         ...
 

@@ -116,6 +116,12 @@ class TestRelu:
         pullback = pull(forgetful, Z, G, "excitation")
         torch.testing.assert_close(pullback, 2 * GRID * torch.sigmoid(2 * Z / T))
 
+    @pytest.mark.parametrize("spelling", [*RELUS, *RELU6S])
+    def test_semantic_gates_relu_and_relu6_by_the_normal_distribution(self, spelling: str) -> None:
+        activation = {**RELUS, **RELU6S}[spelling]
+        pullback = pull(activation, Z, G, "semantic")
+        torch.testing.assert_close(pullback, GRID * torch.special.ndtr(Z / (0.6 * T)))
+
     @pytest.mark.parametrize("method", METHODS[2:])
     def test_other_clamps_keep_their_gradient(self, method: str) -> None:
         bound = torch.zeros(4, dtype=torch.float64)
@@ -254,6 +260,17 @@ class TestNetwork:
         _, pullback = explain(network, images, targets, "input-x-gradient")
         assert torch.equal(pullback, images.detach() * expected)
 
+    @pytest.mark.parametrize("method", METHODS)
+    def test_batch_norm_of_one_image_reads_a_cotangent_in_any_layout(self, method: str) -> None:
+        """torch 2.15's own backward pass gets this wrong, for a batch of one alone."""
+        norm = nn.BatchNorm2d(3).double().eval()
+        nn.init.uniform_(norm.weight, 1, 2)
+        tokens = lambda x: norm(x * 1.0).flatten(2).transpose(1, 2).exp()  # noqa: E731
+        _, alone = explain(Sandwich(tokens, G), Z, torch.tensor([0]), method)
+        twice = torch.cat([Z, Z])
+        _, together = explain(Sandwich(tokens, G), twice, torch.tensor([0, 0]), method)
+        torch.testing.assert_close(alone, together[:1])
+
     def test_excitation_temperature_is_0_3_unless_told(self) -> None:
         relu, target = Sandwich(nn.ReLU(), G), torch.tensor([0])
         by_default = explain(relu, Z, target, "excitation")[1]
@@ -299,7 +316,7 @@ class TestTargets:
 class TestRefusals:
     def test_unknown_method_names_the_known_ones(self) -> None:
         with pytest.raises(InputError, match="excitation"):
-            explain(nn.Flatten().eval(), Z, torch.tensor([0]), "semantic")
+            explain(nn.Flatten().eval(), Z, torch.tensor([0]), "nonsense")
 
     def test_temperature_must_be_positive(self) -> None:
         with pytest.raises(InputError, match="positive"):

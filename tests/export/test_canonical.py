@@ -14,6 +14,9 @@ from onnx import TensorProto, helper, numpy_helper
 import onnxplain
 from onnxplain.bench.parity import compare
 
+from .graphs import images as images_of
+from .graphs import node, source_outputs, write
+
 
 class CeilPools(torch.nn.Module):
     def __init__(self, **options: int) -> None:
@@ -109,16 +112,94 @@ def test_relu_however_it_is_spelled_and_batch_norm_folded(tmp_path: Path) -> Non
     assert all(p.relative_l2 < 1e-5 for p in parity.values())
 
 
-@pytest.mark.parametrize("name", ["resnet50", "vgg19", "bvlc_alexnet", "inception_v1"])
-def test_old_graphs_that_nobody_here_wrote(name: str, tmp_path: Path) -> None:
-    """Opset 9, a final Softmax, weights by ConstantOfShape, a fixed batch."""
-    light = Path(onnx.__file__).parent / "backend/test/data/light" / f"light_{name}.onnx"
-    path = tmp_path / "explain.onnx"
-    onnxplain.export(light, path)
+LIGHT = sorted((Path(onnx.__file__).parent / "backend/test/data/light").glob("light_*.onnx"))
+
+
+@pytest.mark.parametrize("source", LIGHT, ids=lambda path: path.stem)
+def test_old_graphs_that_nobody_here_wrote(source: Path, tmp_path: Path) -> None:
+    """Opset 9, weights by ConstantOfShape, a fixed batch, most of them with a final Softmax."""
+    path, images = tmp_path / "explain.onnx", np.random.default_rng(0).random((2, 3, 224, 224))
+    images = images.astype(np.float32)
+    probabilities = source_outputs(source, images[:1])[0].reshape(1, 1000)
+    for method in ("gradient", "excitation"):
+        onnxplain.export(source, path, method=method)
+        explainer = onnxplain.load(path, threads=1)
+        both = explainer(images, [3, 5])
+        first = explainer(images[:1], [3])
+        assert np.isfinite(both.pullback).all()
+        assert both.pullback[0].any()
+        np.testing.assert_array_equal(both.pullback[:1], first.pullback)
+        found = first.logits if source.stem == "light_densenet121" else first.probabilities
+        np.testing.assert_allclose(found, probabilities, rtol=1e-4, atol=1e-6)
     onnx.checker.check_model(path, full_check=True)
-    explainer = onnxplain.load(path, threads=1)
-    shape = explainer.backend.signature.batch, 3, 224, 224
-    explanation = explainer(np.random.default_rng(0).random(shape, np.float32))
-    assert explanation.pullback.shape == shape
-    assert np.isfinite(explanation.pullback).all()
-    assert explanation.logits.shape == (1, 1000)
+
+
+def fixed(path: Path, *nodes: onnx.NodeProto, batch: int = 1, **weights: np.ndarray) -> Path:
+    return write(path, nodes, weights, (batch, 3, 8, 8))
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+def test_a_fixed_batch_becomes_free_where_images_stay_apart(batch: int, tmp_path: Path) -> None:
+    nodes = [
+        node("Conv", ["x", "K"], ["c"], pads=[1] * 4),
+        node("Relu", ["c"], ["r"]),
+        node("Reshape", ["r", "tokens"], ["t"]),
+        node("Transpose", ["t"], ["u"], perm=[0, 2, 1]),
+        node("Transpose", ["u"], ["v"], perm=[0, 2, 1]),
+        node("MatMul", ["u", "v"], ["a"]),
+        node("Softmax", ["a"], ["s"], axis=-1),
+        node("MatMul", ["s", "u"], ["m"]),
+        node("Reshape", ["m", "flat"], ["f"]),
+        node("MatMul", ["f", "W"], ["w"]),
+        node("Add", ["w", "b"], ["y"]),
+    ]
+    weights = {
+        "K": images_of(4, 3, 3, 3),
+        "tokens": np.array([batch, 4, 64]),
+        "flat": np.array([batch, -1]),
+        "W": images_of(256, 5),
+        "b": images_of(1, 5),
+    }
+    source = fixed(tmp_path / "fixed.onnx", *nodes, batch=batch, **weights)
+    onnxplain.export(source, tmp_path / "e.onnx", method="gradient")
+    explainer = onnxplain.load(tmp_path / "e.onnx", threads=1)
+    assert explainer.backend.signature.batch is None
+    x = images_of(batch + 1, 3, 8, 8)
+    together = explainer(x, 2)
+    alone = [explainer(x[i : i + 1], 2) for i in range(len(x))]
+    expected = source_outputs(source, x[:batch])[0]
+    np.testing.assert_allclose(together.logits[:batch], expected, rtol=1e-4, atol=1e-5)
+    for name in ("logits", "pullback"):
+        single = np.concatenate([getattr(explanation, name) for explanation in alone])
+        np.testing.assert_allclose(getattr(together, name), single, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("mixing", "weights"),
+    [
+        (node("Transpose", ["x"], ["h"], perm=[1, 0, 2, 3]), {}),
+        (node("Softmax", ["x"], ["h"], axis=0), {}),
+        (node("CumSum", ["x", "first"], ["h"]), {"first": np.array(0)}),
+        (node("Add", ["x", "each"], ["h"]), {"each": np.ones((2, 3, 8, 8), np.float32)}),
+        (node("Slice", ["x", "from", "to", "of"], ["h"]),
+         {"from": np.array([-9]), "to": np.array([9]), "of": np.array([0])}),
+    ],
+    ids=lambda value: getattr(value, "op_type", ""),
+)  # fmt: skip
+def test_a_batch_that_may_be_mixed_stays_fixed_and_says_why(
+    mixing: onnx.NodeProto, weights: dict[str, np.ndarray], tmp_path: Path
+) -> None:
+    mixing.name = "mixing"
+    tail = [
+        node("Reshape", ["h", "rows"], ["r"]),
+        node("MatMul", ["r", "W"], ["y"]),
+    ]
+    weights = weights | {"rows": np.array([2, 192]), "W": images_of(192, 4)}
+    source = fixed(tmp_path / "fixed.onnx", mixing, *tail, batch=2, **weights)
+    metadata = onnxplain.export(source, tmp_path / "e.onnx", method="gradient")
+    assert any("batches of 2 alone" in note and "'mixing'" in note for note in metadata.notes)
+    explainer = onnxplain.load(tmp_path / "e.onnx", threads=1)
+    assert explainer.backend.signature.batch == 2
+    x = images_of(2, 3, 8, 8)
+    expected = source_outputs(source, x)[0]
+    np.testing.assert_allclose(explainer(x, 1).logits, expected, rtol=1e-4, atol=1e-5)

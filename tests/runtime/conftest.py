@@ -155,6 +155,14 @@ def explain_graph(
 GraphFile = Callable[..., Path]
 
 
+@pytest.fixture(autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where the backends keep what they compile, in tests."""
+    folder = tmp_path_factory.mktemp("cache")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(folder))
+    return folder
+
+
 @pytest.fixture
 def tiny() -> type[Tiny]:
     return Tiny

@@ -19,7 +19,7 @@ from hypothesis import HealthCheck, settings
 from onnx_ir.passes import common
 from onnxscript import GraphBuilder, OpBuilder
 
-from onnxplain.export import VJPS, pull_back
+from onnxplain.export import VJPS, composites, pull_back
 from onnxplain.export.lower import lower
 from onnxplain.export.pipeline import clean
 from onnxplain.export.vmap import vmap
@@ -47,6 +47,7 @@ class Case:
 
     The inputs listed in `active` are differentiated, and the first axis of those in `dynamic` is
     dynamic; all others are initializers. `seeded` are the outputs that a cotangent arrives at.
+    `opset` is for operators newer than the canonical form's.
     """
 
     op: str
@@ -56,6 +57,7 @@ class Case:
     dynamic: Sequence[int] = (0,)
     outputs: int = 1
     seeded: Sequence[int] = (0,)
+    opset: int = 20
 
     def arrays(self) -> list[Array]:
         return [np.asarray(self.inputs[i]) for i in self.active]
@@ -70,8 +72,10 @@ class Case:
             given.get(i, None if x is None else initializer(op, x, values[0].dtype))
             for i, x in enumerate(self.inputs)
         ]
-        made = op.builder.call_op(
-            self.op, inputs, dict(self.attributes), version=op.version, outputs=self.outputs
+        domain, _, name = self.op.rpartition("::")
+        opset = op.builder.opset(domain, 1) if domain else op
+        made = opset.builder.call_op(
+            name, inputs, dict(self.attributes), domain, opset.version, self.outputs
         )
         return [made] if isinstance(made, ir.Value) else list(made)
 
@@ -88,9 +92,10 @@ def forward_model(
     build: Callable[..., Sequence[ir.Value]],
     shapes: Sequence[Sequence[int | str]],
     dtype: ir.DataType = ir.DataType.DOUBLE,
+    opset: int = 20,
 ) -> ir.Model:
     """A graph with the inputs x0, x1, … and what `build(op, *inputs)` returns as its outputs."""
-    graph = ir.Graph([], [], nodes=[], opset_imports={"": 20}, name="forward")
+    graph = ir.Graph([], [], nodes=[], opset_imports={"": opset}, name="forward")
     builder = GraphBuilder(graph)
     inputs = [builder.input(f"x{i}", dtype, shape) for i, shape in enumerate(shapes)]
     outputs = build(builder.op, *inputs)
@@ -100,6 +105,7 @@ def forward_model(
     for value in list(graph.initializers.values()):
         value.name = f"source.{value.name}"  # as the canonical form has it
     model = ir.Model(graph, ir_version=10)
+    composites.define(model)
     common.ShapeInferencePass()(model)
     return model
 
@@ -171,7 +177,7 @@ def check_vjp(case: Case, float32: bool = True, tolerance: float = 1e-7) -> list
     """The check; returns the cotangents of the active inputs for a g of normal numbers."""
     xs = case.arrays()
     rng = np.random.default_rng(0)
-    forward_proto = finished(forward_model(case.build, shapes_of(case)))
+    forward_proto = finished(forward_model(case.build, shapes_of(case), opset=case.opset))
     forward_run = evaluator(forward_proto)
 
     def run(*values: Array) -> list[Array]:
@@ -205,7 +211,7 @@ def check_vjp(case: Case, float32: bool = True, tolerance: float = 1e-7) -> list
 
 def backward_model(case: Case, dtype: ir.DataType = ir.DataType.DOUBLE) -> onnx.ModelProto:
     """Active inputs x0, … and cotangents g0, … in, the cotangents of the active inputs out."""
-    model = forward_model(case.build, shapes_of(case), dtype)
+    model = forward_model(case.build, shapes_of(case), dtype, case.opset)
     graph = model.graph
     wanted = list(graph.inputs)
     seeds = add_seeds(model, case.seeded)
@@ -243,7 +249,7 @@ def check_float32(
     case: Case, xs: list[Array], ys: list[Array], gs: list[list[Array]], found: list[list[Array]]
 ) -> None:
     """As ONNX Runtime has it: forward, and cotangents for all g at once, lowered."""
-    model = forward_model(case.build, shapes_of(case), ir.DataType.FLOAT)
+    model = forward_model(case.build, shapes_of(case), ir.DataType.FLOAT, case.opset)
     graph = model.graph
     graph.outputs[:] = [graph.outputs[k] for k in case.seeded]
     op = builder_of(model)

@@ -217,6 +217,138 @@ class Pad(OpRun):
         return (x,)
 
 
+class Gelu(OpRun):
+    """The reference evaluator's rounds to float32."""
+
+    def _run(self, x, approximate=None):
+        return (functional.gelu(torch.tensor(x), approximate=approximate).numpy(),)
+
+
+class GroupNormalization(OpRun):
+    """The reference evaluator's rounds to float32."""
+
+    def _run(self, x, scale, bias, epsilon=None, num_groups=None, stash_type=None):
+        repeats = x.shape[1] // len(scale)
+        scale, bias = (torch.tensor(v.repeat(repeats)) for v in (scale, bias))
+        return (functional.group_norm(torch.tensor(x), num_groups, scale, bias, epsilon).numpy(),)
+
+
+class GatherElements(OpRun):
+    """The reference evaluator's wants as many indices as there are elements."""
+
+    def _run(self, x, indices, axis=None):
+        at = np.indices(indices.shape)
+        at[axis] = indices
+        return (x[tuple(at)],)
+
+
+class LpNormalization(OpRun):
+    """The reference evaluator's forgets the sign of what it sums."""
+
+    def _run(self, x, axis=None, p=None):
+        norm = np.linalg.norm(x, p, axis, keepdims=True)
+        return (x / np.where(norm == 0, 1, norm),)
+
+
+class GridSample(OpRun):
+    """The reference evaluator's is slow, and takes its time over each place."""
+
+    def _run(self, x, grid, align_corners=None, mode=None, padding_mode=None):
+        mode = {"linear": "bilinear"}.get(mode, mode)
+        y = functional.grid_sample(
+            torch.tensor(x), torch.tensor(grid), mode, padding_mode, bool(align_corners)
+        )
+        return (y.numpy(),)
+
+
+class AffineGrid(OpRun):
+    """The reference evaluator's rounds to float32."""
+
+    def _run(self, theta, size, align_corners=None):
+        y = functional.affine_grid(torch.tensor(theta), size.tolist(), bool(align_corners))
+        return (y.numpy(),)
+
+
+class LpPool(OpRun):
+    """The reference evaluator's counts what is not there."""
+
+    def _run(
+        self, x, auto_pad=None, ceil_mode=None, dilations=None, kernel_shape=None, p=None,
+        pads=None, strides=None,
+    ):  # fmt: skip
+        strides, dilations, around, out = pool_geometry(
+            x.shape[2:], kernel_shape, strides, dilations, pads, auto_pad, ceil_mode
+        )
+        before = [b for b, _ in around]
+        powers = sliding(np.abs(x) ** p, 0, kernel_shape, strides, dilations, before, out)
+        return (powers.sum(0) ** (1 / p),)
+
+
+class GlobalLpPool(OpRun):
+    def _run(self, x, p=None):
+        axes = tuple(range(2, x.ndim))
+        return ((np.abs(x) ** p).sum(axis=axes, keepdims=True) ** (1 / p),)
+
+
+def directions(direction, x, y_of):
+    """Y [steps, directions, batch, hidden] and the last states, of `y_of(index, x in order)`."""
+    orders = {"forward": [1], "reverse": [-1], "bidirectional": [1, -1]}[direction]
+    found = [y_of(d, x[::order]) for d, order in enumerate(orders)]
+    ys = [y[::order] for (y, *_), order in zip(found, orders, strict=True)]
+    return np.stack(ys, 1), *(np.stack(last) for last in zip(*(s for _, *s in found), strict=True))
+
+
+def sigmoid(x):
+    return 1 / (1 + np.exp(-x))
+
+
+class LSTM(OpRun):
+    """The reference evaluator's goes one way only."""
+
+    def _run(
+        self, X, W, R, B=None, lengths=None, h0=None, c0=None, P=None, activation_alpha=None,
+        activation_beta=None, activations=None, clip=None, direction=None, hidden_size=None,
+        input_forget=None, layout=None,
+    ):  # fmt: skip
+        def run(d, x):
+            h, c = (np.zeros([X.shape[1], hidden_size]) if s is None else s[d] for s in (h0, c0))
+            ys = []
+            for xt in x:
+                pre = xt @ W[d].T + h @ R[d].T + (0 if B is None else sum(np.split(B[d], 2)))
+                i, o, f, ct = np.split(pre, 4, axis=-1)
+                c = sigmoid(f) * c + sigmoid(i) * np.tanh(ct)
+                h = sigmoid(o) * np.tanh(c)
+                ys.append(h)
+            return np.stack(ys), h, c
+
+        return directions(direction, X, run)
+
+
+class GRU(OpRun):
+    """The reference evaluator's goes one way only."""
+
+    def _run(
+        self, X, W, R, B=None, lengths=None, h0=None, activation_alpha=None, activation_beta=None,
+        activations=None, clip=None, direction=None, hidden_size=None, layout=None,
+        linear_before_reset=None,
+    ):  # fmt: skip
+        def run(d, x):
+            h = np.zeros([X.shape[1], hidden_size]) if h0 is None else h0[d]
+            b_x, b_h = (0, 0) if B is None else np.split(B[d], 2)
+            ys = []
+            for xt in x:
+                zx, rx, nx = np.split(xt @ W[d].T + b_x, 3, axis=-1)
+                zh, rh, nh = np.split(h @ R[d].T + b_h, 3, axis=-1)
+                z, r = sigmoid(zx + zh), sigmoid(rx + rh)
+                h = (1 - z) * np.tanh(nx + r * nh) + z * h
+                ys.append(h)
+            return np.stack(ys), h
+
+        return directions(direction, X, run)
+
+
 OPERATORS = [
-    Conv, ConvTranspose, MaxPool, AveragePool, GlobalMaxPool, Erf, Mean, Sigmoid, LRN, Pad
+    Conv, ConvTranspose, MaxPool, AveragePool, GlobalMaxPool, Erf, Mean, Sigmoid, LRN, Pad, Gelu,
+    GroupNormalization, GatherElements, LpNormalization, GridSample, AffineGrid, LpPool,
+    GlobalLpPool, LSTM, GRU,
 ]  # fmt: skip

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -11,17 +14,41 @@ from hypothesis import strategies as st
 from onnxplain.errors import NoRuleError
 from onnxplain.export import VJPS, pull_back
 
-from .check import Case, builder_of, check_vjp, cotangent_of, distinct, drawn, forward_model
+from .check import (
+    Case,
+    builder_of,
+    check_vjp,
+    cotangent_of,
+    distinct,
+    drawn,
+    finished,
+    forward_model,
+)
+from .float64 import evaluate
 
 seeds = st.integers(0, 999).map(np.random.default_rng)
 shapes = st.lists(st.integers(1, 4), min_size=1, max_size=4)
-slopes = st.sampled_from([0.125, 0.5, 1.5])
+SLOPES = [0.125, 0.5, 1.5]
 
 
 @st.composite
-def of_one(draw: st.DrawFn, op: str, attribute: str | None = None) -> Case:
-    attributes = {attribute: draw(slopes)} if attribute and draw(st.booleans()) else {}
-    return Case(op, [distinct(draw(seeds), draw(shapes), 5.3)], attributes)
+def of_one(
+    draw: st.DrawFn,
+    op: str,
+    attribute: str | None = None,
+    among: Sequence[Any] = SLOPES,
+    **more: Any,
+) -> Case:
+    attributes = {}
+    if attribute and draw(st.booleans()):
+        attributes[attribute] = draw(st.sampled_from(among))
+    return Case(op, [distinct(draw(seeds), draw(shapes), 5.3)], attributes, **more)
+
+
+@st.composite
+def shrinks(draw: st.DrawFn) -> Case:
+    attributes = draw(st.sampled_from([{}, {"lambd": 1.26}, {"lambd": 0.51, "bias": 0.25}]))
+    return Case("Shrink", [distinct(draw(seeds), draw(shapes), 5.3)], attributes)
 
 
 @st.composite
@@ -55,6 +82,10 @@ CASES = {
         op: of_one(op, "alpha")
         for op in ("LeakyRelu", "ThresholdedRelu", "Elu", "Selu", "HardSigmoid")
     },
+    "Mish": of_one("Mish"),
+    "Gelu": of_one("Gelu") | of_one("Gelu", "approximate", ["none", "tanh"]),
+    "Swish": of_one("Swish", "alpha", opset=24),
+    "Shrink": shrinks(),
     "PRelu": prelus(),
     "Clip": clips(),
     "Softmax": softmaxes("Softmax"),
@@ -62,7 +93,7 @@ CASES = {
 }
 
 
-COVERED = {*CASES, "Celu"}
+COVERED = {*CASES, "Celu", "Hardmax"}
 
 
 @pytest.mark.parametrize("operator", CASES)
@@ -70,6 +101,34 @@ COVERED = {*CASES, "Celu"}
 @given(data=st.data())
 def test_the_rule_is_the_transposed_jacobian(operator: str, data: st.DataObject):
     check_vjp(data.draw(CASES[operator]))
+
+
+@pytest.mark.parametrize("approximate", ["none", "tanh"])
+def test_gelu_agrees_with_torch_autograd(approximate: str):
+    x = distinct(np.random.default_rng(0), [2, 3, 4], 9.0)
+    leaf = torch.tensor(x, requires_grad=True)
+    torch.nn.functional.gelu(leaf, approximate=approximate).sum().backward()
+    found = cotangent_of(Case("Gelu", [x], {"approximate": approximate}), np.ones_like(x))
+    np.testing.assert_allclose(found, leaf.grad, atol=1e-12)
+
+
+@pytest.mark.parametrize("operator", ["Gelu", "Mish", "Swish"])
+def test_far_from_zero_a_smooth_gate_is_open_or_closed_and_never_nan(operator: str):
+    case = Case(operator, [np.array([[-1e4, -90.0, 90.0, 1e4]])], opset=24)
+    np.testing.assert_allclose(cotangent_of(case, np.ones([1, 4])), [[0, 0, 1, 1]], atol=1e-12)
+
+
+def test_the_winner_of_a_hardmax_passes_no_cotangent():
+    """y = x · hardmax(x): all that arrives comes through the other factor."""
+    x = distinct(np.random.default_rng(0), [2, 3])
+    model = forward_model(lambda op, x: [op.Mul(x, op.Hardmax(x))], [[2, 3]])
+    op = builder_of(model)
+    (y,) = model.graph.outputs
+    seed = op.builder.input("g", y.dtype, y.shape)
+    (found,) = pull_back(op, {y: seed}, model.graph.inputs[:1], VJPS)
+    model.graph.outputs[:] = [found]
+    (result,) = evaluate(finished(model), {"x0": x, "g": np.ones([2, 3])})
+    np.testing.assert_array_equal(result, x == x.max(-1, keepdims=True))
 
 
 @pytest.mark.parametrize("alpha", [0.5, 1.0, 2.0])

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from onnxscript import OpBuilder
 
+from onnxplain.errors import NoRuleError
 from onnxplain.export import VJPS, pull_back
 
 from .check import (
@@ -18,6 +19,7 @@ from .check import (
     add_output,
     builder_of,
     check_vjp,
+    cotangent_of,
     distinct,
     drawn,
     finished,
@@ -79,9 +81,25 @@ def integer_powers(draw: st.DrawFn) -> Case:
 
 
 @st.composite
-def of_one(draw: st.DrawFn, op: str, positive: bool = False, outputs: int = 1) -> Case:
+def remainders(draw: st.DrawFn) -> Case:
+    """Away from whole multiples, where the remainder jumps."""
+    rng, full = draw(seeds), draw(shapes)
+    b = rng.uniform(0.5, 2, size=full[draw(st.integers(0, len(full))) :])
+    q = rng.integers(-3, 4, size=full)
+    a = np.sign(q + 0.5) * (np.abs(q) + rng.uniform(0.1, 0.9, size=full)) * b
+    active = draw(st.sampled_from([[0], [1], [0, 1]]))
+    dynamic = batched([list(a.shape), list(b.shape)], active)
+    return Case("Mod", [a, b * rng.choice([-1, 1])], {"fmod": 1}, active, dynamic)
+
+
+@st.composite
+def of_one(
+    draw: st.DrawFn, op: str, positive: bool = False, among: tuple[float, float] | None = None
+) -> Case:
     x = distinct(draw(seeds), draw(shapes))
-    return Case(op, [np.abs(x) + 0.2 if positive else x], outputs=outputs)
+    if among is not None:
+        x = among[0] + (x + 3) / 6 * (among[1] - among[0])
+    return Case(op, [np.abs(x) + 0.2 if positive else x])
 
 
 @st.composite
@@ -98,6 +116,7 @@ CASES = {
     "Mul": of_several("Mul", 2, 2),
     "Div": of_several("Div", 2, 2, positive=True),
     "Pow": of_several("Pow", 2, 2, positive=True) | integer_powers(),
+    "Mod": remainders(),
     "Sum": of_several("Sum", 1, 4),
     "Mean": of_several("Mean", 1, 4),
     "Max": of_several("Max", 1, 3),
@@ -106,7 +125,10 @@ CASES = {
     "Cast": casts("Cast"),
     "CastLike": casts("CastLike"),
     **{op: of_one(op) for op in ("Identity", "Dropout", "Neg", "Abs", "Exp", "Erf", "Sin", "Cos")},
+    **{op: of_one(op) for op in ("Sinh", "Cosh", "Atan", "Asinh")},
     **{op: of_one(op, positive=True) for op in ("Log", "Sqrt", "Reciprocal")},
+    **{op: of_one(op, among=(-0.9, 0.9)) for op in ("Tan", "Asin", "Acos", "Atanh")},
+    "Acosh": of_one("Acosh", among=(1.2, 4.0)),
 }
 STEPS = ("Floor", "Ceil", "Round", "Sign")
 COVERED = {*CASES, *STEPS}
@@ -137,6 +159,30 @@ def test_operands_that_tie_share_the_cotangent():
 def test_the_square_of_nothing_has_no_slope():
     found, _ = cotangents(lambda op, x: op.Pow(x, 2.0), np.array([0.0, -2.0]))
     np.testing.assert_allclose(found, [0, -4])
+
+
+def test_an_exponent_of_nothing_passes_no_cotangent_as_in_torch():
+    base = np.array([0.0, 2.0])
+    found = cotangent_of(Case("Pow", [base, np.array([2.0, 3.0])], active=[1]), np.ones(2))
+    np.testing.assert_allclose(found, [0, 8 * np.log(2)])
+
+
+def test_the_integers_of_a_quantised_product_are_no_dead_end():
+    """A network in QOperator form would otherwise lose what comes through them."""
+
+    def build(op: OpBuilder, x: ir.Value) -> list[ir.Value]:
+        w = op.builder.initializer(ir.tensor(np.ones([3, 2], np.uint8), name="w"), "w")
+        q, _, _ = op.DynamicQuantizeLinear(x, _outputs=3)
+        return [
+            op.Add(
+                op.Cast(op.MatMulInteger(q, w), to=ir.DataType.FLOAT), op.Slice(x, [0], [2], [1])
+            )
+        ]
+
+    model = forward_model(build, [[2, 3]], ir.DataType.FLOAT)
+    (y,) = model.graph.outputs
+    with pytest.raises(NoRuleError, match="MatMulInteger"):
+        pull_back(builder_of(model), {y: y}, model.graph.inputs, VJPS)
 
 
 def test_a_value_used_as_both_operands_collects_both_cotangents():

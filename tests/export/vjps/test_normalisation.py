@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
+import onnx_ir as ir
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from onnxscript import GraphBuilder, OpBuilder
 from torch.nn import functional
 
-from .check import Case, check_vjp, drawn
+from onnxplain.errors import NoRuleError
+from onnxplain.export import VJPS
+
+from .check import Case, check_vjp, cotangent_of, distinct, drawn
+from .float64 import evaluate
 
 seeds = st.integers(0, 999).map(np.random.default_rng)
 
@@ -34,12 +42,71 @@ def local_responses(draw: st.DrawFn) -> Case:
     return Case("LRN", [draw(seeds).normal(size=shape) * 3], attributes)
 
 
-CASES = {"BatchNormalization": batch_normalisations(), "LRN": local_responses()}
-COVERED = set(CASES)
+@st.composite
+def layer_normalisations(draw: st.DrawFn, op: str) -> Case:
+    """From any axis on, with a scale and bias that depend on the image too."""
+    rng = draw(seeds)
+    shape = [
+        draw(st.integers(1, 3)),
+        *(draw(st.integers(2, 5)) for _ in range(draw(st.integers(1, 3)))),
+    ]
+    axis = draw(st.sampled_from([None, *range(-len(shape) + 1, 0), *range(1, len(shape))]))
+    own = shape[-1 if axis is None else axis :]
+    attributes = {} if axis is None else {"axis": axis}
+    if draw(st.booleans()):
+        attributes["epsilon"] = 0.125
+    inputs = [rng.normal(size=shape) * 2 + 1, rng.normal(size=own)]
+    if op == "LayerNormalization" and draw(st.booleans()):
+        inputs.append(rng.normal(size=own))
+    active = draw(st.sampled_from([[0], list(range(len(inputs)))]))
+    dynamic = [0] if len(own) < len(shape) else []
+    return Case(op, inputs, attributes, active, dynamic, opset=20 if op[0] == "L" else 23)
+
+
+class OfOneShape(Case):
+    """ONNX infers no shape for a GroupNormalization."""
+
+    def build(self, op: OpBuilder, *values: ir.Value) -> Sequence[ir.Value]:
+        (y,) = super().build(op, *values)
+        y.shape = values[0].shape
+        return [y]
+
+
+@st.composite
+def channel_normalisations(draw: st.DrawFn, op: str, opset: int = 20) -> Case:
+    rng = draw(seeds)
+    groups = draw(st.integers(1, 3))
+    channels = groups * draw(st.integers(1, 2))
+    spatial = draw(st.lists(st.integers(2, 4), min_size=1, max_size=3))
+    x = rng.normal(size=[draw(st.integers(1, 2)), channels, *spatial]) * 2 + 1
+    attributes = draw(st.sampled_from([{}, {"epsilon": 0.125}]))
+    if op == "GroupNormalization":
+        attributes = attributes | {"num_groups": groups}
+    of = groups if opset == 18 else channels
+    return OfOneShape(op, [x, rng.normal(size=of), rng.normal(size=of)], attributes, opset=opset)
+
+
+@st.composite
+def unit_norms(draw: st.DrawFn) -> Case:
+    x = distinct(draw(seeds), draw(st.lists(st.integers(1, 4), min_size=1, max_size=4)))
+    attributes = {"axis": draw(st.integers(-x.ndim, x.ndim - 1)), "p": draw(st.integers(1, 2))}
+    return Case("LpNormalization", [x], attributes)
+
+
+CASES = {
+    "BatchNormalization": batch_normalisations(),
+    "LayerNormalization": layer_normalisations("LayerNormalization"),
+    "RMSNormalization": layer_normalisations("RMSNormalization"),
+    "InstanceNormalization": channel_normalisations("InstanceNormalization"),
+    "GroupNormalization": channel_normalisations("GroupNormalization", 21),
+    "LpNormalization": unit_norms(),
+    "LRN": local_responses(),
+}
+COVERED = {*CASES, "MeanVarianceNormalization"}
 
 
 @pytest.mark.parametrize("operator", CASES)
-@drawn(25)
+@drawn(15)
 @given(data=st.data())
 def test_the_rule_is_the_transposed_jacobian(operator: str, data: st.DataObject):
     case = data.draw(CASES[operator])
@@ -55,3 +122,63 @@ def test_local_response_normalisation_agrees_with_torch_autograd():
     attributes = {"size": 5, "alpha": 0.5, "beta": 0.75, "bias": 2.0}
     (found,) = check_vjp(Case("LRN", [x], attributes))
     np.testing.assert_allclose(found, leaf.grad, atol=1e-9)
+
+
+def test_a_group_normalisation_of_opset_18_scales_whole_groups():
+    """It is still that at opset 20, where no runtime has it."""
+    x = np.random.default_rng(1).normal(size=[2, 4, 3])
+    case = OfOneShape(
+        "GroupNormalization", [x, np.array([2.0, -3.0]), np.zeros(2)], {"num_groups": 2}
+    )
+    g = np.random.default_rng(0).normal(size=x.shape)
+    leaf = torch.tensor(x, requires_grad=True)
+    y = functional.group_norm(leaf, 2) * torch.tensor([2.0, 2, -3, -3])[:, None]
+    y.backward(torch.tensor(g))
+    np.testing.assert_allclose(cotangent_of(case, g), leaf.grad, atol=1e-12)
+
+
+@pytest.mark.parametrize("operator", ["LayerNormalization", "RMSNormalization"])
+def test_normalisation_agrees_with_torch_autograd(operator: str):
+    rng = np.random.default_rng(1)
+    x, scale = rng.normal(size=[2, 3, 8]) + 3, rng.normal(size=8)
+    leaf = torch.tensor(x, requires_grad=True)
+    if operator == "LayerNormalization":
+        y = functional.layer_norm(leaf, [8], torch.tensor(scale), eps=1e-5)
+    else:
+        y = functional.rms_norm(leaf, [8], torch.tensor(scale), eps=1e-5)
+    g = rng.normal(size=x.shape)
+    y.backward(torch.tensor(g))
+    case = Case(operator, [x, scale], {"epsilon": 1e-5}, opset=23)
+    np.testing.assert_allclose(cotangent_of(case, g), leaf.grad, atol=1e-7)
+
+
+@pytest.mark.parametrize("axes", [None, [1, 2, 3], [-1], [-3]])
+def test_mean_variance_normalisation_agrees_with_torch_autograd(axes: list[int] | None):
+    """`onnx.checker` refuses the operator in any graph, so there is no `check_vjp` of it."""
+    x = np.random.default_rng(1).normal(size=[2, 3, 4, 5]) * 2 + 1
+    op = GraphBuilder(ir.Graph([], [], nodes=[], opset_imports={"": 20}, name="test")).op
+    image, g = (op.builder.input(name, ir.DataType.DOUBLE, x.shape) for name in "xg")
+    attributes = {} if axes is None else {"axes": axes}
+    node = ir.node("MeanVarianceNormalization", [image], attributes)
+    (gx,) = [VJPS["MeanVarianceNormalization"](op, node, g)]
+    graph = op.builder.graph
+    graph.outputs.append(gx)
+    model = ir.to_proto(ir.Model(graph, ir_version=10))
+    given = np.random.default_rng(0).normal(size=x.shape)
+    (found,) = evaluate(model, {"x": x, "g": given})
+    leaf, over = torch.tensor(x, requires_grad=True), axes or [0, 2, 3]
+    y = (leaf - leaf.mean(over, True)) / (leaf.std(over, correction=0, keepdim=True) + 1e-9)
+    y.backward(torch.tensor(given))
+    np.testing.assert_allclose(found, leaf.grad, atol=1e-7)
+
+
+def test_the_statistics_of_a_layer_normalisation_have_no_rule_and_say_so():
+    case = Case("LayerNormalization", [np.ones([2, 3]), np.ones(3)], outputs=3, seeded=[0, 1])
+    with pytest.raises(NoRuleError, match="Mean and InvStdDev"):
+        cotangent_of(case, np.ones([2, 3]), np.ones([2, 1]))
+
+
+@pytest.mark.parametrize("p", [1, 2])
+def test_the_direction_of_nothing_has_no_slope(p: int):
+    case = Case("LpNormalization", [np.zeros([1, 3])], {"p": p})
+    assert cotangent_of(case, np.ones([1, 3])).tolist() == [[0, 0, 0]]

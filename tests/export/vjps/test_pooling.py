@@ -42,6 +42,8 @@ def pools(draw: st.DrawFn, op: str) -> Case:
         strides = [min(s, k) for s, k in zip(strides, kernel, strict=True)]
         attributes["auto_pad"] = auto_pad
     attributes["strides"] = strides
+    if op == "LpPool":
+        attributes["p"] = draw(st.integers(1, 3))
     if op == "AveragePool":
         attributes["count_include_pad"] = draw(st.integers(0, 1))
     size = [r + draw(st.integers(0, 5 if axes < 3 else 2)) for r in reach]
@@ -52,7 +54,21 @@ def pools(draw: st.DrawFn, op: str) -> Case:
 @st.composite
 def global_pools(draw: st.DrawFn, op: str) -> Case:
     shape = draw(st.lists(st.integers(1, 4), min_size=3, max_size=5))
-    return Case(op, [distinct(draw(seeds), shape)])
+    attributes = {"p": draw(st.integers(1, 3))} if op == "GlobalLpPool" else {}
+    return Case(op, [distinct(draw(seeds), shape)], attributes)
+
+
+@st.composite
+def unpools(draw: st.DrawFn) -> Case:
+    """Every pixel of `x` at a place of its own, counted through the whole output."""
+    rng, n, c = draw(seeds), draw(st.integers(1, 2)), draw(st.integers(1, 2))
+    size = [draw(st.integers(1, 3)) for _ in range(2)]
+    wide = int(np.prod(size)) * 4
+    within = [rng.permutation(wide)[: wide // 4] for _ in range(n * c)]
+    at = np.array(within) + wide * np.arange(n * c)[:, None]
+    attributes = {"kernel_shape": [2, 2], "strides": [2, 2]}
+    inputs = [rng.normal(size=[n, c, *size]), at.reshape([n, c, *size])]
+    return Case("MaxUnpool", inputs, attributes, dynamic=[])
 
 
 CASES = {
@@ -60,12 +76,15 @@ CASES = {
     "AveragePool": pools("AveragePool"),
     "GlobalAveragePool": global_pools("GlobalAveragePool"),
     "GlobalMaxPool": global_pools("GlobalMaxPool"),
+    "LpPool": pools("LpPool"),
+    "GlobalLpPool": global_pools("GlobalLpPool"),
+    "MaxUnpool": unpools(),
 }
 COVERED = set(CASES)
 
 
 @pytest.mark.parametrize("operator", CASES)
-@drawn(60)
+@drawn(40)
 @given(data=st.data())
 def test_the_rule_is_the_transposed_jacobian(operator: str, data: st.DataObject):
     check_vjp(data.draw(CASES[operator]))

@@ -1,4 +1,4 @@
-"""Reductions over axes."""
+"""Reductions over axes, and running sums along one."""
 
 from __future__ import annotations
 
@@ -13,10 +13,12 @@ seeds = st.integers(0, 999).map(np.random.default_rng)
 
 
 @st.composite
-def reductions(draw: st.DrawFn, op: str) -> Case:
+def reductions(draw: st.DrawFn, op: str, positive: bool = False) -> Case:
     """Any axes, counted from either end, none given, or none with `noop_with_empty_axes`."""
     shape = draw(st.lists(st.integers(1, 4), min_size=1, max_size=4))
     x = distinct(draw(seeds), shape)
+    if positive:
+        x = np.abs(x) + 0.3
     attributes = draw(st.sampled_from([{}, {"keepdims": 0}, {"keepdims": 1}]))
     chosen = draw(st.lists(st.sampled_from(range(len(shape))), unique=True))
     axes = [axis - len(shape) if draw(st.booleans()) else axis for axis in chosen]
@@ -28,8 +30,20 @@ def reductions(draw: st.DrawFn, op: str) -> Case:
     return Case(op, inputs, attributes, dynamic=[] if op == "ReduceMean" and over_batch else [0])
 
 
-PLAIN = ["ReduceSum", "ReduceMean", "ReduceMax", "ReduceMin", "ReduceLogSumExp"]
-CASES = {op: reductions(op) for op in (*PLAIN, "ReduceL2", "ReduceSumSquare")}
+@st.composite
+def running_sums(draw: st.DrawFn) -> Case:
+    x = draw(seeds).normal(size=draw(st.lists(st.integers(1, 4), min_size=1, max_size=4)))
+    attributes = {name: draw(st.integers(0, 1)) for name in ("exclusive", "reverse")}
+    axis = np.array(draw(st.integers(-x.ndim, x.ndim - 1)), draw(st.sampled_from(["i4", "i8"])))
+    return Case("CumSum", [x, axis], attributes)
+
+
+PLAIN = ["ReduceSum", "ReduceMean", "ReduceMax", "ReduceMin", "ReduceLogSumExp", "ReduceProd"]
+CASES = {
+    **{op: reductions(op) for op in (*PLAIN, "ReduceL1", "ReduceL2", "ReduceSumSquare")},
+    "ReduceLogSum": reductions("ReduceLogSum", positive=True),
+    "CumSum": running_sums(),
+}
 COVERED = set(CASES)
 
 
@@ -65,3 +79,12 @@ def test_log_sum_exp_of_large_numbers_does_not_overflow():
     (found,) = check_vjp(Case("ReduceLogSumExp", [x, np.array([1])], {"keepdims": 0}))
     assert np.isfinite(found).all()
     assert found.any()
+
+
+@pytest.mark.parametrize(
+    ("factors", "slopes"),
+    [([2, 3, 4], [12, 8, 6]), ([2, 0, 4], [0, 8, 0]), ([0, 3, 0], [0, 0, 0]), ([0], [1])],
+)
+def test_a_product_with_zeros_has_the_slopes_of_the_other_factors(factors, slopes):
+    case = Case("ReduceProd", [np.array([factors], float), np.array([1])])
+    np.testing.assert_allclose(cotangent_of(case, np.ones([1, 1])), [slopes])

@@ -1,0 +1,16 @@
+"""Excitation pullback, arXiv 2507.22832 v1."""
+
+from __future__ import annotations
+
+import torch
+
+from onnxplain.bench.reference.clamps import rectifiers
+from onnxplain.bench.reference.pools import soft_max_pools
+from onnxplain.bench.reference.replace import Replacements
+
+REPLACEMENTS = Replacements(
+    {
+        **rectifiers(lambda z, g, top, T: torch.sigmoid(z / T)),
+        **soft_max_pools(1.0, through_weights=True),
+    }
+)

@@ -1,0 +1,64 @@
+"""Excitation with `onnxplain.kernels`: what PyTorch can do at its fastest, on CUDA."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from torch import Tensor
+
+from onnxplain.bench.reference.clamps import CLAMPS, TOPS
+from onnxplain.bench.reference.pools import MAX_POOLS, per_axis
+from onnxplain.bench.reference.replace import ReplacedBackward, Replacements, Rule
+from onnxplain.errors import InputError
+
+
+def excitation() -> Replacements:
+    """The replacements of `onnxplain.bench.reference.excitation`, for CUDA tensors.
+
+    Raises:
+        InputError: Triton is not installed.
+    """
+    try:
+        from onnxplain.kernels.torch_ops import SoftMaxPool, SoftReLU
+    except ImportError as error:
+        raise InputError(
+            f"the kernels need Triton, which PyTorch brings on Linux: {error}"
+        ) from None
+
+    def rectifier(read: Callable[..., tuple[Any, Any]]) -> Rule:
+        def rule(
+            mode: ReplacedBackward, func: Callable[..., Any], z: Tensor, *args: Any, **kwargs: Any
+        ) -> Any:
+            top = TOPS.get(read(*args, **kwargs))
+            if top is None:
+                return NotImplemented
+            in_place = kwargs.get("inplace") or True in args or func.__name__.endswith("_")
+            y = SoftReLU.apply(z.clone() if in_place else z, top, mode.T)
+            return z.copy_(y) if in_place else y
+
+        return rule
+
+    def pool(axes: int) -> Rule:
+        def rule(
+            mode: ReplacedBackward,
+            func: Callable[..., Any],
+            x: Tensor,
+            kernel_size: int | Sequence[int],
+            stride: int | Sequence[int] | None = None,
+            padding: int | Sequence[int] = 0,
+            dilation: int | Sequence[int] = 1,
+            ceil_mode: bool = False,
+            return_indices: bool = False,  # always False: torch has another function for True
+        ) -> Tensor:
+            if stride is None or stride == []:  # torch's two ways to say "as the kernel"
+                stride = kernel_size
+            window = [per_axis(v, axes) for v in (kernel_size, stride, padding, dilation)]
+            return SoftMaxPool.apply(x, *window, ceil_mode, mode.T)
+
+        return rule
+
+    functions: dict[Callable[..., Any], Rule] = {f: rectifier(read) for f, read in CLAMPS.items()}
+    # The kernels know two axes; a pool along three keeps the other implementation.
+    functions |= {func: pool(axes) for func, axes in MAX_POOLS.items() if axes < 3}
+    return Replacements(functions)

@@ -1,0 +1,80 @@
+"""The commands of the zoo."""
+
+from __future__ import annotations
+
+import fnmatch
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from onnxplain.bench.zoo.networks import networks
+from onnxplain.bench.zoo.table import markdown, passes
+from onnxplain.files import replacing
+
+HERE = Path(__file__).resolve().parents[2]
+Results = Annotated[Path, typer.Option(help="The JSON file with the entries.")]
+Page = Annotated[Path, typer.Option(help="The Markdown page made from it.")]
+RESULTS, PAGE = HERE / "bench/results/zoo.json", HERE / "docs/zoo.md"
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
+
+
+@app.command()
+def run(
+    only: Annotated[str, typer.Option(help="A pattern of names, `timm/*`.")] = "*",
+    again: Annotated[str, typer.Option(help="all: also what has an entry; failed.")] = "",
+    jobs: Annotated[int, typer.Option(help="Networks at a time.")] = 2,
+    timeout: Annotated[float, typer.Option(help="Seconds for one network.")] = 1800,
+    results: Results = RESULTS,
+    page: Page = PAGE,
+) -> None:
+    """Make the entries that are missing, then the page. Hours for all; cut it off at will."""
+    from onnxplain.bench.zoo.sweep import read, sweep
+
+    have = read(results)["networks"]
+    wanted = [name for name in networks() if fnmatch.fnmatchcase(name, only)]
+    if again != "all":
+        kept = {name for name, e in have.items() if passes(e) or again != "failed"}
+        wanted = [name for name in wanted if name not in kept]
+    console = Console()
+    with Progress(
+        TextColumn("zoo"), MofNCompleteColumn(), TimeRemainingColumn(), console=console
+    ) as bar:
+        task = bar.add_task("zoo", total=len(wanted))
+
+        def report(name: str, made: dict[str, Any]) -> None:
+            console.print(f"{'✓' if passes(made) else '✗'} {name}", highlight=False)
+            bar.advance(task)
+
+        sweep(wanted, results, jobs, timeout, report)
+    table(results, page)
+
+
+@app.command()
+def table(results: Results = RESULTS, page: Page = PAGE) -> None:
+    """Make the page from the entries there are."""
+    from onnxplain.bench.zoo.sweep import read
+
+    with replacing(page) as beside:
+        beside.write_text(markdown(read(results)))
+
+
+@app.command()
+def one(
+    name: str, threads: Annotated[int, typer.Option(help="Of PyTorch and the runtime.")] = 1
+) -> None:
+    """Print one network's entry as JSON."""
+    import torch
+
+    from onnxplain.bench.zoo.entry import entry
+
+    torch.set_num_threads(threads)
+    typer.echo(json.dumps(entry(name)))
+
+
+if __name__ == "__main__":
+    app()

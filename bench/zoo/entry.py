@@ -1,0 +1,105 @@
+"""One network's entry in the zoo table: exported, compared with PyTorch, offered to TensorRT."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+import torch
+
+import onnxplain
+from onnxplain.bench.engines import accepts
+from onnxplain.bench.parity import compare
+from onnxplain.contract import LOGITS, PULLBACK
+from onnxplain.export.source import from_module, torch_network
+
+METHODS = ("gradient", "excitation", "semantic")
+
+
+def entry(name: str) -> dict[str, Any]:
+    """Trace a network once, untrained (weights from seed 0), and try every method on it.
+
+    Args:
+        name: as `onnxplain export` takes it.
+
+    Returns:
+        Ready for JSON: "reason" (None, or why it could not be traced), "parameters", "image"
+        [C, H, W], "trace_seconds", "forward_bytes" of the traced file, and "methods", the name of
+        each → what `tried` returns.
+    """
+    try:
+        network = torch_network(name, "none")
+        pre = network.preprocessing
+        shape = (pre.channels, pre.height, pre.width)
+        start = time.perf_counter()
+        model = from_module(network.module, torch.zeros(2, *shape), name).model
+    except Exception as error:
+        return {"reason": _sentence(error)}
+    seconds = time.perf_counter() - start
+    with TemporaryDirectory(prefix="onnxplain-zoo-") as folder:
+        forward = Path(folder) / "forward.onnx"
+        ir.save(model, forward, external_data="forward.onnx.data")
+        del model
+        size = _bytes(forward)
+        return {
+            "reason": None,
+            "parameters": sum(p.numel() for p in network.module.parameters()),
+            "image": shape,
+            "trace_seconds": seconds,
+            "forward_bytes": size,
+            "methods": {method: tried(forward, network.module, method) for method in METHODS},
+        }
+
+
+def tried(forward: Path, module: torch.nn.Module, method: str) -> dict[str, Any]:
+    """Export a traced network with one method, and measure what came out.
+
+    Returns:
+        "reason" (None, or why it could not be exported or run), "export_seconds" (besides the
+        trace), "bytes", "batch" (None where any number of images can be run at once),
+        "logits" and "pullback" (each a `Parity` against the float64 reference, on two images of
+        Gaussian noise), "tensorrt" (None where TensorRT-RTX's compiler takes it, or why not).
+    """
+    path = forward.with_name(f"{method}.explain.onnx")
+    try:
+        start = time.perf_counter()
+        onnxplain.export(forward, path, method=method)
+        seconds = time.perf_counter() - start
+        explainer = onnxplain.load(path, threads=torch.get_num_threads())
+        shape = explainer.metadata.preprocessing
+        batch = explainer.backend.signature.batch
+        images = np.random.default_rng(0).standard_normal(
+            (batch or 2, shape.channels, shape.height, shape.width), dtype=np.float32
+        )
+        targets = np.array([-1, -2])[: len(images)]
+        parity = compare(explainer, module, images, targets)
+        del explainer
+        return {
+            "reason": None,
+            "export_seconds": seconds,
+            "bytes": _bytes(path),
+            "batch": batch,
+            LOGITS: dataclasses.asdict(parity[LOGITS]),
+            PULLBACK: dataclasses.asdict(parity[PULLBACK]),
+            "tensorrt": accepts(path),
+        }
+    except Exception as error:
+        return {"reason": _sentence(error)}
+    finally:
+        for file in path.parent.glob(f"{path.name}*"):
+            file.unlink()
+
+
+def _bytes(path: Path) -> int:
+    """Of a model, with the weights beside it."""
+    return sum(file.stat().st_size for file in path.parent.glob(f"{path.name}*"))
+
+
+def _sentence(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0][:300] if lines else ''}"

@@ -1,0 +1,123 @@
+"""ONNX Runtime's own operators, which its optimised files hold, spelled with standard ones."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+import onnx_ir as ir
+
+from onnxplain.errors import NoRuleError
+from onnxplain.export.autodiff import operator_name
+from onnxplain.export.emit import Emitted, Emitter, replace
+from onnxplain.export.opsets import rms_normalization
+from onnxplain.export.tensors import attribute, rank
+from onnxplain.export.vjps import VJPS
+
+DOMAIN = "com.microsoft"
+
+
+def spell_contrib(model: ir.Model) -> None:
+    """Spell the operators of the domain `com.microsoft` with standard ones.
+
+    Raises:
+        NoRuleError: one that has no such form here, nor a rule of its own.
+    """
+    for node in list(model.graph.all_nodes()):
+        if node.domain.startswith(DOMAIN) and operator_name(node) not in VJPS:
+            form = CONTRIB.get(node.op_type) if node.domain == DOMAIN else None
+            if form is None:
+                raise NoRuleError(
+                    f"operator {operator_name(node)} (node {node.name!r}) is ONNX Runtime's own, "
+                    "put there by its optimiser or quantiser; export the model as it was before "
+                    "(sess_options.optimized_model_filepath writes the optimised one)"
+                )
+            replace(node, form)
+
+
+def _gelu(emit: Emitter, node: ir.Node) -> Emitted:
+    x, bias = [*node.inputs, None][:2]
+    exact = node.op_type != "FastGelu"
+    x = x if bias is None else emit("Add", x, bias)
+    return emit("Gelu", x, approximate="none" if exact else "tanh")
+
+
+def _quick_gelu(emit: Emitter, node: ir.Node) -> Emitted:
+    x = node.inputs[0]
+    alpha = np.array(node.attributes.get_float("alpha", 1.702), np.float32)
+    return emit("Mul", x, emit("Sigmoid", emit("Mul", x, alpha)))
+
+
+def _layer_normalization(emit: Emitter, node: ir.Node) -> Emitted:
+    axis = attribute(node, "axis", -1)
+    epsilon = node.attributes.get_float("epsilon", 1e-5)
+    return emit("LayerNormalization", *node.inputs, axis=axis, epsilon=epsilon)
+
+
+def _skip_layer_normalization(emit: Emitter, node: ir.Node) -> Emitted:
+    """LayerNormalization(x + skip + bias); the sum is its fourth output."""
+    x, skip, gamma, beta, bias = [*node.inputs, None, None][:5]
+    total = emit("Add", x, skip)
+    total = total if bias is None else emit("Add", total, bias)
+    epsilon = node.attributes.get_float("epsilon", 1e-5)
+    y = emit("LayerNormalization", total, gamma, beta, axis=-1, epsilon=epsilon)
+    return [y, None, None, total]
+
+
+def _fused_matmul(emit: Emitter, node: ir.Node) -> Emitted:
+    operands = []
+    for x, name in zip(node.inputs[:2], ("transA", "transB"), strict=True):
+        assert x is not None
+        if attribute(node, name, 0):
+            axes = list(range(rank(x)))
+            axes[-2:] = axes[-1], axes[-2]
+            x = emit("Transpose", x, perm=axes)
+        operands.append(x)
+    y, alpha = emit("MatMul", *operands), node.attributes.get_float("alpha", 1.0)
+    return y if alpha == 1 else emit("Mul", y, np.array(alpha, np.float32))
+
+
+def _fused(op_type: str) -> Callable[[Emitter, ir.Node], Emitted]:
+    """A convolution or matrix product (plus a fourth input), then an activation."""
+
+    def form(emit: Emitter, node: ir.Node) -> Emitted:
+        own = {
+            name: attr.value
+            for name, attr in node.attributes.items()
+            if not name.startswith("activation")
+        }
+        y = emit(op_type, *node.inputs[:3], **own)
+        if len(node.inputs) > 3:
+            y = emit("Add", y, node.inputs[3])
+        name = node.attributes.get_string("activation", "")
+        parameters = list(node.attributes.get_floats("activation_params", []))
+        if name == "Clip":
+            return emit("Clip", y, *(np.array(bound, np.float32) for bound in parameters))
+        names = ("activation_alpha", "activation_beta")  # as FusedGemm has them
+        given = [node.attributes.get_float(n) for n in names if n in node.attributes]
+        pairs = zip(("alpha", "beta"), parameters or given, strict=False)
+        return emit(name, y, **dict(pairs)) if name else y
+
+    return form
+
+
+def _standard(emit: Emitter, node: ir.Node) -> Emitted:
+    """The same operator in ONNX's own domain."""
+    attributes = {name: attr.value for name, attr in node.attributes.items()}
+    return emit(node.op_type, *node.inputs, **attributes)
+
+
+CONTRIB: Mapping[str, Callable[[Emitter, ir.Node], Emitted]] = {
+    "Gelu": _gelu,
+    "BiasGelu": _gelu,
+    "FastGelu": _gelu,
+    "QuickGelu": _quick_gelu,
+    "LayerNormalization": _layer_normalization,
+    "SimplifiedLayerNormalization": rms_normalization,
+    "SkipLayerNormalization": _skip_layer_normalization,
+    "FusedMatMul": _fused_matmul,
+    "FusedConv": _fused("Conv"),
+    "FusedGemm": _fused("Gemm"),
+    "QuantizeLinear": _standard,
+    "DequantizeLinear": _standard,
+}

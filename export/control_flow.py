@@ -1,0 +1,223 @@
+"""`If` and `Loop` whose course is known before any image is seen, written out as plain nodes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+import numpy as np
+import onnx_ir as ir
+from onnx.reference import ReferenceEvaluator
+
+from onnxplain.errors import NoRuleError, SourceError
+from onnxplain.export.autodiff import dependents, depends
+from onnxplain.export.opsets import opset_of
+from onnxplain.export.tensors import attribute
+
+_LARGE = 100_000  # elements of a tensor that decides nothing
+_ROUNDS = 1000  # of a loop that is written out
+
+
+def unfold(model: ir.Model, simplify: Callable[[ir.Model], None]) -> None:
+    """Take the branch of each `If` and the rounds of each `Loop` that are constant, nested too.
+
+    `simplify` folds constants and infers shapes; it is applied after each layer of them.
+    What depends on the image stays (`refuse_control_flow`).
+    """
+    while sum(_unfolded(model, node) for node in list(model.graph)):  # all of a layer
+        simplify(model)
+
+
+def refuse_control_flow(graph: ir.Graph, image: ir.Value) -> None:
+    """
+    Raises:
+        NoRuleError: the logits depend on the image through an `If`, `Loop` or `Scan`.
+    """
+    active = dependents(graph, [image])
+    for node in graph:
+        if node.op_type in ("If", "Loop", "Scan") and depends(node, active):
+            what = {
+                "If": "its condition",
+                "Loop": "its number of rounds",
+            }.get(node.op_type, "how it scans")
+            raise NoRuleError(
+                f"{node.op_type} {node.name!r}: {what} is not a constant of the network, and there "
+                "is no rule for control flow at run time; export the network with it fixed (in "
+                "PyTorch by torch.onnx.export(dynamo=True), which traces one course)"
+            )
+
+
+def _unfolded(model: ir.Model, node: ir.Node) -> bool:
+    if node.op_type == "If":
+        condition = _known(node.inputs[0], opset_of(model))
+        if condition is None:
+            return False
+        branch = node.attributes["then_branch" if condition.item() else "else_branch"].as_graph()
+        _put(model.graph, node, _inline(model.graph, node, branch, [], "branch"))
+        return True
+    return node.op_type == "Loop" and _unroll(model, node)
+
+
+def _unroll(model: ir.Model, node: ir.Node) -> bool:
+    """`Loop`: carried values go from round to round, scanned ones are stacked."""
+    graph = model.graph
+    body = node.attributes["body"].as_graph()
+    rounds = _rounds(node, body, opset_of(model))
+    if rounds is None:
+        return False
+    carried = list(node.inputs[2:])
+    scanned: list[list[ir.Value | None]] = [[] for _ in range(len(body.outputs) - 1 - len(carried))]
+    going = _constant(graph, node, np.array(True))
+    for i in range(rounds):
+        inputs = [_constant(graph, node, np.array(i, np.int64)), going, *carried]
+        _, *outputs = _inline(graph, node, body, inputs, f"round_{i}")
+        carried, scans = outputs[: len(carried)], outputs[len(carried) :]
+        for stack, value in zip(scanned, scans, strict=True):
+            stack.append(value)
+    _put(graph, node, [*carried, *(_stack(graph, node, values) for values in scanned)])
+    return True
+
+
+def _rounds(node: ir.Node, body: ir.Graph, opset: int) -> int | None:
+    """How many rounds a `Loop` has, or None where that is not known before it runs.
+
+    Raises:
+        SourceError: too many to write out.
+    """
+    most, first = (None if x is None else _known(x, opset) for x in node.inputs[:2])
+    if (most is None) != (node.inputs[0] is None) or (first is None) != (node.inputs[1] is None):
+        return None
+    count, going = 0, first is None or bool(first.item())
+    limit = _ROUNDS if most is None else int(most.item())
+    number, condition = body.inputs[:2]
+    while going and count < min(limit, _ROUNDS):
+        given = {id(number): np.array(count, np.int64), id(condition): np.array(True)}
+        following = _known(body.outputs[0], opset, given)
+        if following is None:
+            return None
+        count, going = count + 1, bool(following.item())
+    if going and count == _ROUNDS:
+        raise SourceError(
+            f"Loop {node.name!r} does not end in {_ROUNDS} rounds; too many to unroll"
+        )
+    return count
+
+
+def _known(
+    value: ir.Value | None, opset: int, given: Mapping[int, np.ndarray] | None = None
+) -> np.ndarray | None:
+    """A value that is computed from constants alone (and values `given` by id), or None.
+
+    Sizes count as constants, open ones as long as they make no difference.
+    """
+    results = [_evaluated(value, opset, given or {}, size) for size in _SIZES]
+    first = results[0]
+    if first is None or any(r is None or not np.array_equal(first, r) for r in results):
+        return None
+    return first
+
+
+_SIZES = (1, 2, 1009)
+"""What an open size is taken for: decisions on it are between none, one, several and even."""
+
+
+def _evaluated(
+    value: ir.Value | None, opset: int, given: Mapping[int, np.ndarray], size: int
+) -> np.ndarray | None:
+    if value is None:
+        return None
+    if id(value) in given:
+        return given[id(value)]
+    tensor = ir.convenience.get_const_tensor(value)
+    if tensor is not None:
+        return tensor.numpy() if tensor.size <= _LARGE else None
+    node = value.producer()
+    if node is None or node.domain or any(a.type == _GRAPH for a in node.attributes.values()):
+        return None
+    if node.op_type in ("Shape", "Size") and node.inputs[0] is not None:
+        shape = node.inputs[0].shape
+        if shape is None:
+            return None
+        sizes = np.array([n if isinstance(n, int) else size for n in shape], np.int64)
+        if node.op_type == "Size":
+            return np.array(sizes.prod())
+        return sizes[attribute(node, "start", 0) : attribute(node, "end", len(sizes))]
+    inputs = {}
+    for x in node.inputs:
+        if x is None:
+            continue
+        array = _evaluated(x, opset, given, size)
+        if array is None:
+            return None
+        inputs[str(x.name)] = array
+    evaluator = ReferenceEvaluator(ir.to_proto(node), opsets={"": opset})
+    results = evaluator.run(None, inputs)
+    result = np.asarray(results[list(node.outputs).index(value)])
+    return result if result.size <= _LARGE else None
+
+
+_GRAPH = ir.AttributeType.GRAPH
+
+
+def _inline(
+    graph: ir.Graph, node: ir.Node, body: ir.Graph, inputs: Sequence[ir.Value | None], label: str
+) -> list[ir.Value | None]:
+    """Put a copy of `body` before `node`; returns its outputs."""
+    copy = body.clone(allow_outer_scope_values=True)
+    given = dict(zip(copy.inputs, inputs, strict=True))
+    outputs = [given.get(y, y) for y in copy.outputs]
+    copy.outputs.clear()
+    for inner, outer in given.items():
+        for user, index in list(inner.uses()):
+            user.replace_input_with(index, outer)
+    _rename(copy.initializers.values(), f"{node.name}.{label}")
+    for value in list(copy.initializers.values()):
+        del copy.initializers[str(value.name)]
+        graph.register_initializer(value)
+    nodes = list(copy)
+    for inner_node in nodes:
+        _rename(inner_node.outputs, f"{node.name}.{label}")
+        inner_node.name = f"{node.name}.{label}.{inner_node.name}"
+    copy.remove(nodes)
+    graph.insert_before(node, nodes)
+    return outputs
+
+
+def _rename(values: Iterable[ir.Value], prefix: str) -> None:
+    for value in list(values):
+        value.name = f"{prefix}.{value.name}"
+
+
+def _constant(graph: ir.Graph, node: ir.Node, array: np.ndarray) -> ir.Value:
+    constant = ir.node("Constant", [], {"value": ir.tensor(array)})
+    constant.outputs[0].dtype = ir.DataType.from_numpy(array.dtype)
+    constant.outputs[0].shape = ir.Shape(array.shape)
+    constant.outputs[0].const_value = ir.tensor(array)
+    graph.insert_before(node, constant)
+    return constant.outputs[0]
+
+
+def _stack(graph: ir.Graph, node: ir.Node, values: Sequence[ir.Value | None]) -> ir.Value:
+    """[*shape] of each round → [rounds, *shape]."""
+    if not values:
+        raise SourceError(f"Loop {node.name!r} has no round, and stacks what its rounds give")
+    axes = _constant(graph, node, np.array([0], np.int64))
+    nodes = [ir.node("Unsqueeze", [value, axes]) for value in values]
+    concat = ir.node("Concat", [n.outputs[0] for n in nodes], {"axis": 0})
+    graph.insert_before(node, [*nodes, concat])
+    return concat.outputs[0]
+
+
+def _put(graph: ir.Graph, node: ir.Node, outputs: Sequence[ir.Value | None]) -> None:
+    """Let `outputs` take the place of the node's own."""
+    for old, new in zip(node.outputs, outputs, strict=True):
+        if new is None:
+            continue
+        if old.is_graph_output():  # its name is the user's; what stands for it may have another use
+            identity = ir.node("Identity", [new])
+            graph.insert_before(node, identity)
+            name, identity.outputs[0].shape = old.name, old.shape
+            identity.outputs[0].dtype = old.dtype
+            new, old.name = identity.outputs[0], f"{old.name}.before"
+            new.name = name
+        ir.convenience.replace_all_uses_with(old, new, replace_graph_outputs=True)
+    graph.remove(node, safe=True)

@@ -1,0 +1,59 @@
+"""Nodes of the forward graph put in the place of others."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TypeAlias
+
+import numpy as np
+import onnx_ir as ir
+from onnx_ir.tape import Tape
+
+Operand: TypeAlias = ir.Value | np.ndarray | None
+Emitted: TypeAlias = ir.Value | Sequence[ir.Value | None]
+
+
+class Emitter:
+    """`emit("Mul", a, b)` makes a node and gives its output; arrays become constants."""
+
+    def __init__(self) -> None:
+        self._tape = Tape()
+
+    @property
+    def nodes(self) -> Sequence[ir.Node]:
+        return self._tape.nodes
+
+    def __call__(
+        self, op_type: str, *inputs: Operand, **attributes: int | float | str | Sequence[int]
+    ) -> ir.Value:
+        operands = [self._constant(x) if isinstance(x, np.ndarray) else x for x in inputs]
+        return self._tape.op(op_type, operands, attributes)
+
+    def _constant(self, array: np.ndarray) -> ir.Value:
+        return self._tape.op("Constant", [], {"value": ir.tensor(array)})
+
+
+def integers(*numbers: int) -> np.ndarray:
+    """A vector of int64, as shapes and axes are given."""
+    return np.array(numbers, np.int64)
+
+
+def replace(node: ir.Node, form: Callable[[Emitter, ir.Node], Emitted]) -> None:
+    """Put what `form(emit, node)` emits in the place of `node`.
+
+    It returns the new outputs, in the order of the old ones: those past its end, and where it has
+    `None`, must have no uses.
+    """
+    emit = Emitter()
+    emitted = form(emit, node)
+    outputs = [emitted] if isinstance(emitted, ir.Value) else emitted
+    pairs = [(old, new) for old, new in zip(node.outputs, outputs, strict=False) if new is not None]
+    assert node.graph is not None
+    ir.convenience.replace_nodes_and_values(
+        node.graph,
+        node,
+        [node],
+        emit.nodes,
+        [old for old, _ in pairs],
+        [new for _, new in pairs],
+    )

@@ -1,0 +1,161 @@
+"""The two ends of a classifier: which input is the image, which output the logits."""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+from onnxscript import GraphBuilder
+
+from onnxplain.errors import SourceError
+from onnxplain.export.tensors import attribute, dims, size_of
+
+
+def choose_image(graph: ir.Graph, name: str | None) -> ir.Value:
+    """The image input: the one named, or the only one with three or four dimensions and floats."""
+    named = {str(value.name): value for value in graph.inputs}
+    listing = ", ".join(f"{n} {v.dtype}{v.shape}" for n, v in named.items()) or "none"
+    if name is not None:
+        if name not in named:
+            raise SourceError(f"no input {name!r}; the inputs are: {listing}")
+        chosen = named[name]
+        if not _like_an_image(chosen):
+            raise SourceError(f"input {name!r} is no float tensor [N, C, H, W]: {listing}")
+    else:
+        images = [value for value in graph.inputs if _like_an_image(value)]
+        if not images:
+            raise SourceError(
+                f"no image-like input (float, [N, C, H, W] or [N, H, W, C]); inputs: {listing}"
+            )
+        if len(images) > 1:
+            raise SourceError(f"several image-like inputs, choose one with --input: {listing}")
+        chosen = images[0]
+    graph.inputs.remove(chosen)
+    graph.inputs.insert(0, chosen)
+    return chosen
+
+
+def _like_an_image(value: ir.Value) -> bool:
+    floating = value.dtype is not None and value.dtype.is_floating_point()
+    return floating and value.shape is not None and len(value.shape) == 4
+
+
+def image_axes(image: ir.Value) -> tuple[int, int, int]:
+    """Which axes are height, width and channels: the channels are 1 or 3, first if in doubt."""
+    first, last = dims(image)[1], dims(image)[3]
+    return (1, 2, 3) if last in (1, 3) and first not in (1, 3) else (2, 3, 1)
+
+
+def image_size(image: ir.Value) -> tuple[int, int, int]:
+    """Height, width and channels of a canonical graph's input."""
+    height, width, channels = (size_of(image, axis) for axis in image_axes(image))
+    return height, width, channels
+
+
+def fix_sizes(image: ir.Value, size: tuple[int, int] | None) -> None:
+    """Fill in open sizes of the image; only the batch may stay dynamic."""
+    shape = dims(image)
+    *spatial, channels = image_axes(image)
+    for axis, wanted in zip(spatial, size or (None, None), strict=True):
+        given = shape[axis]
+        if not isinstance(given, int):
+            if wanted is None:
+                raise SourceError(
+                    f"the input {image.name!r} leaves its size open, {image.shape}; fix it with "
+                    "--size HEIGHT"
+                )
+            shape[axis] = wanted
+        elif wanted is not None and wanted != given:
+            raise SourceError(f"the network's input is fixed at {image.shape}; --size can't differ")
+    if not isinstance(shape[channels], int):
+        shape[channels] = 3
+    if not isinstance(shape[0], int):
+        shape[0] = ir.SymbolicDim("batch")
+    image.shape = ir.Shape(shape)
+
+
+def choose_logits(graph: ir.Graph, name: str | None) -> None:
+    """Make the logits the graph's only output: the one named, or the only one that can be logits.
+
+    That is a float value [N, classes] (or [N, classes, 1, 1]), whether before or after a final
+    Softmax; class indices, feature maps and scalars beside it do not count.
+    """
+    outputs = ", ".join(str(value.name) for value in graph.outputs)
+    if name is not None:
+        values = {v.name: v for node in graph for v in node.outputs}
+        if name not in values:
+            raise SourceError(f"no value {name!r} in the network; its outputs are: {outputs}")
+        graph.outputs[:] = [values[name]]
+        return
+    candidates = [v for v in graph.outputs if _like_logits(v)] or list(graph.outputs)
+    distinct = {before_activation(value)[0] for value in candidates}
+    if len(graph.outputs) != 1 and len(distinct) != 1:
+        raise SourceError(f"several outputs, choose the logits with --output: {outputs}")
+    last = [value for value in candidates if before_activation(value)[0] is not value]
+    graph.outputs[:] = [*last, *candidates][:1]
+
+
+def _like_logits(value: ir.Value) -> bool:
+    if value.shape is None or value.dtype is None or not value.dtype.is_floating_point():
+        return False
+    sizes = list(value.shape)
+    return len(sizes) >= 2 and sizes[1] != 1 and all(size == 1 for size in sizes[2:])
+
+
+def drop_other_inputs(graph: ir.Graph) -> ir.Value:
+    """The image alone as input; the others must not matter to the logits."""
+    image, *others = graph.inputs
+    needed = [str(value.name) for value in others if value.uses()]
+    if needed:
+        raise SourceError(
+            f"the logits depend on {', '.join(needed)} besides {image.name!r}; make them "
+            "initializers (constants) of the graph first"
+        )
+    graph.inputs[:] = [image]
+    return image
+
+
+def before_activation(output: ir.Value) -> tuple[ir.Value, str]:
+    """The input of a final Softmax over the classes or Sigmoid, else the output itself.
+
+    It is seen through reshapes and casts. Without one, the output is taken for logits of a softmax.
+    """
+    node = output.producer()
+    while node is not None and node.op_type in _TRANSPARENT and node.inputs[0] is not None:
+        node = node.inputs[0].producer()
+    if node is not None and node.op_type in ("Softmax", "LogSoftmax", "Sigmoid"):
+        x = node.inputs[0]
+        assert x is not None
+        if node.op_type == "Sigmoid":
+            return x, "sigmoid"
+        axis = attribute(node, "axis", -1)
+        wide = [i for i, size in enumerate(dims(x)) if size != 1 and i > 0]
+        if wide == [axis % len(dims(x))]:
+            return x, "softmax"
+    return output, "softmax"
+
+
+_TRANSPARENT = ("Reshape", "Flatten", "Squeeze", "Identity", "Cast")
+
+
+def flatten_logits(graph: ir.Graph, logits: ir.Value) -> ir.Value:
+    """[N, classes, 1, 1] → [N, classes]."""
+    shape = dims(logits)
+    if len(shape) > 2 and all(size == 1 for size in shape[2:]):
+        logits = GraphBuilder(graph).op.Flatten(logits, axis=1)
+        shape = shape[:2]
+    if len(shape) != 2 or not isinstance(shape[1], int):
+        raise SourceError(
+            f"the output {logits.name!r} has the shape {logits.shape}, not [N, classes]; choose "
+            "the logits with --output"
+        )
+    return logits
+
+
+def rename(value: ir.Value, name: str) -> None:
+    """Give a value its name in the contract, moving aside one that has it already."""
+    assert value.graph is not None
+    taken = [v for node in value.graph for v in node.outputs if v.name == name]
+    taken += [v for v in value.graph.initializers.values() if v.name == name]
+    for other in taken:
+        if other is not value:
+            other.name = f"source.{name}"
+    value.name = name

@@ -1,0 +1,101 @@
+"""Networks that PyTorch has traced already: TorchScript and `torch.export` programs."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import zipfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import onnx_ir as ir
+
+from onnxplain.errors import SourceError
+from onnxplain.export.opsets import OPSET
+from onnxplain.export.tracing import import_torch, program_to_onnx, quiet, root_cause
+
+if TYPE_CHECKING:
+    import torch
+
+
+def load_archive(path: Path) -> Any:
+    """The TorchScript module or the `ExportedProgram` in a file that PyTorch wrote.
+
+    Raises:
+        SourceError: PyTorch is not installed, can't read the file, or it holds a checkpoint.
+    """
+    torch = import_torch()
+    try:
+        names = zipfile.ZipFile(path).namelist() if zipfile.is_zipfile(path) else []
+        # Each kind of archive is known by a file that the others lack.
+        if any(name.endswith("/constants.pkl") for name in names):
+            return torch.jit.load(path, map_location="cpu")
+        if any("/models/" in name and name.endswith(".json") for name in names):
+            return torch.export.load(path)
+    except Exception as error:
+        raise SourceError(f"PyTorch can't read {path}: {root_cause(error)}") from error
+    raise SourceError(
+        f"{path} is neither TorchScript nor a torch.export program. If it holds weights, name "
+        f"their network: onnxplain export NAME --weights {path}. If it holds a pickled module, "
+        "load that in Python and pass it to onnxplain.export"
+    )
+
+
+def script_to_onnx(
+    script: torch.jit.ScriptModule, size: tuple[int, int] | None, example: Any = None
+) -> ir.Model:
+    """The graph of a TorchScript module; its batch is dynamic unless it was traced into it.
+
+    Args:
+        size: height and width of the input, which TorchScript leaves open.
+        example: an input, float [N, C, H, W], instead of the size.
+
+    Raises:
+        SourceError: neither is given, or PyTorch can't export it.
+    """
+    torch = import_torch()
+    if example is None and size is None:
+        raise SourceError("a TorchScript network leaves its input's size open; fix it with --size")
+    if example is None:
+        example = torch.zeros(1, _channels(script), *(size or ()))
+    with tempfile.TemporaryDirectory() as folder, quiet():
+        path = os.path.join(folder, "script.onnx")
+        try:
+            torch.onnx.export(
+                script,
+                (example[:1],),
+                path,
+                dynamo=False,  # torch.export takes no TorchScript
+                opset_version=OPSET,
+                dynamic_axes={"image": {0: "batch"}},
+                input_names=["image"],
+            )
+        except Exception as error:
+            raise SourceError(f"PyTorch could not export it: {root_cause(error)}") from error
+        model = ir.external_data.load_to_model(ir.load(path))
+    image, shape = model.graph.inputs[0], model.graph.outputs[0].shape
+    if shape is not None and isinstance(shape[0], int):
+        image.shape = ir.Shape([shape[0], *list(image.shape or ())[1:]])
+    return model
+
+
+def exported_to_onnx(program: torch.export.ExportedProgram) -> ir.Model:
+    """The graph of a `torch.export` program; its batch is as dynamic as the program's.
+
+    Raises:
+        SourceError: PyTorch can't export it.
+    """
+    try:
+        with quiet():
+            return program_to_onnx(program)
+    except Exception as error:
+        raise SourceError(
+            f"PyTorch could not export the program: {root_cause(error)}; try the module that it "
+            "was made from"
+        ) from error
+
+
+def _channels(script: torch.jit.ScriptModule) -> int:
+    """The channels of the input: those of the first convolution, else 3."""
+    first = next((weight for weight in script.parameters() if weight.ndim == 4), None)
+    return 3 if first is None else int(first.shape[1])

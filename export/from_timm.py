@@ -1,0 +1,90 @@
+"""timm's networks, by name."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+from onnxplain.contract import Preprocessing
+from onnxplain.errors import SourceError
+from onnxplain.export.labels import imagenet_labels
+from onnxplain.export.suggest import nearest
+
+if TYPE_CHECKING:
+    import torch
+
+PREFIX = "timm/"
+"""`timm/pvt_v2_b1`, `timm/resnet50.a1_in1k`: the names that timm and the Hugging Face hub use."""
+
+
+def timm_module(
+    name: str, pretrained: bool, size: tuple[int, int] | None = None
+) -> torch.nn.Module:
+    """A network by timm's own name, `pvt_v2_b1` or `resnet50.a1_in1k`.
+
+    Args:
+        size: height and width, for the networks (vision transformers mostly) that are made for one.
+
+    Raises:
+        SourceError: timm is not installed, has no such network, or cannot get its weights.
+    """
+    try:
+        import timm
+    except ImportError as error:
+        raise SourceError(
+            f"{PREFIX}{name} needs timm: pip install 'onnxplain[zoo]' ({error})"
+        ) from error
+    architecture, _, tag = name.partition(".")
+    if not timm.is_model(architecture):
+        raise SourceError(f"timm has no network {name!r}; {nearest(name, timm.list_models())}")
+    trained = timm.list_pretrained([architecture, f"{architecture}.*"])
+    tags = [other.partition(".")[2] for other in trained]
+    if tag and tag not in tags:
+        raise SourceError(f"timm has no weights {tag!r} of {architecture}; {nearest(tag, tags)}")
+    if pretrained and not tags:
+        raise SourceError(
+            f"timm has no trained weights of {architecture}; pass --weights PATH with a "
+            "checkpoint, or --weights none for an untrained network"
+        )
+    options: dict[str, Any] = {"pretrained": pretrained}
+    if size is not None and size != tuple(timm.get_pretrained_cfg(name).input_size)[1:]:
+        options["img_size"] = size
+    try:
+        try:
+            return timm.create_model(name, **options)
+        except TypeError:  # a network that takes any size
+            options.pop("img_size", None)
+            return timm.create_model(name, **options)
+    except Exception as error:
+        if not pretrained:
+            raise SourceError(f"timm cannot make {name}: {error}") from error
+        raise SourceError(
+            f"cannot get the weights of {name} ({error}); pass --weights PATH with a checkpoint, "
+            "or --weights none for an untrained network"
+        ) from error
+
+
+def timm_preprocessing(config: dict[str, Any]) -> Preprocessing:
+    """What a `pretrained_cfg` says of the input: the crop is `crop_pct` of the shorter side."""
+    _, height, width = config["input_size"]
+    return Preprocessing(
+        height=height,
+        width=width,
+        resize=math.floor(max(height, width) / (config.get("crop_pct") or 0.875)),
+        mean=tuple(config["mean"]),
+        std=tuple(config["std"]),
+        interpolation=config.get("interpolation", "bilinear"),
+    )
+
+
+def timm_labels(module: torch.nn.Module) -> tuple[str, ...]:
+    """The class names of a pretrained network, where timm knows the data it was trained on."""
+    from timm.data import ImageNetInfo, infer_imagenet_subset
+
+    subset = infer_imagenet_subset(module)
+    if subset is None:
+        return ()
+    if subset == "imagenet-1k":
+        return imagenet_labels()
+    info = ImageNetInfo(subset)
+    return tuple(info.index_to_description(index) for index in range(info.num_classes()))

@@ -1,0 +1,100 @@
+"""Hugging Face image classifiers: what their configuration says, and folders that hold them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from onnxplain.contract import Preprocessing
+from onnxplain.errors import SourceError
+
+if TYPE_CHECKING:
+    import torch
+
+_INTERPOLATIONS = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic", 4: "box", 5: "hamming"}
+"""Pillow's numbers for its filters, as `preprocessor_config.json` gives them."""
+
+
+def load_folder(folder: Path) -> tuple[torch.nn.Module, Preprocessing | None]:
+    """The classifier that `save_pretrained` wrote, and its image processor if that is beside it.
+
+    Raises:
+        SourceError: transformers is not installed, or the folder holds no such classifier.
+    """
+    if not (folder / "config.json").is_file():
+        raise SourceError(
+            f"{folder} is a folder without config.json; a folder is what save_pretrained of a "
+            "Hugging Face classifier wrote"
+        )
+    try:
+        from transformers import AutoModelForImageClassification
+    except ImportError as error:
+        raise SourceError(
+            f"{folder} needs transformers: pip install 'onnxplain[zoo]' ({error})"
+        ) from error
+    try:
+        module = AutoModelForImageClassification.from_pretrained(folder, local_files_only=True)
+    except Exception as error:
+        raise SourceError(f"{folder} holds no Hugging Face image classifier: {error}") from error
+    written = folder / "preprocessor_config.json"
+    if not written.is_file():
+        return module, None
+    try:
+        return module, processor_preprocessing(json.loads(written.read_text(encoding="utf-8")))
+    except (ValueError, TypeError, KeyError) as error:
+        raise SourceError(f"{written} can't be read: {error!r}") from error
+
+
+def processor_preprocessing(config: dict[str, Any]) -> Preprocessing:
+    """What an image processor does, as `preprocessor_config.json` has it.
+
+    A processor that squeezes every picture into its size is approximated: the centre is cut out
+    after resizing the shorter side.
+
+    Raises:
+        SourceError: it does what `Preprocessing` can't express.
+    """
+    if config.get("do_flip_channel_order"):
+        raise SourceError(
+            "the image processor turns RGB into BGR, which a graph's preprocessing can't; swap "
+            "the channels of the first layer's weights and remove do_flip_channel_order"
+        )
+    resized = _height_width(config.get("size", 224))
+    size = _height_width(config["crop_size"]) if config.get("do_center_crop") else resized
+    resize = min(resized)
+    if "crop_pct" in config and resize < 384:  # ConvNeXt's: resize, then crop to `size`
+        resize = int(resize / (config["crop_pct"] or 1))
+    mean, std = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
+    if config.get("do_normalize", True):
+        mean, std = tuple(config["image_mean"]), tuple(config["image_std"])
+    # The processor's pixels are in [0, 255] times this.
+    factor = 255 * (config.get("rescale_factor", 1 / 255) if config.get("do_rescale", True) else 1)
+    return Preprocessing(
+        height=size[0],
+        width=size[1],
+        resize=max(resize, *size),
+        mean=tuple(value / factor for value in mean),
+        std=tuple(value / factor for value in std),
+        interpolation=_INTERPOLATIONS.get(config.get("resample", 2), "bilinear"),
+    )
+
+
+def configured_size(config: Any) -> tuple[int, int] | None:
+    """The height and width that a model's configuration gives its input, if it does."""
+    size = getattr(config, "image_size", None)
+    return None if size is None else _height_width(size)
+
+
+def configured_labels(config: Any) -> tuple[str, ...]:
+    """The class names of a configuration; none where they are the placeholders LABEL_0, …"""
+    names = getattr(config, "id2label", None) or {}
+    labels = tuple(str(names[index]) for index in sorted(names, key=int))
+    return () if all(name.startswith("LABEL_") for name in labels) else labels
+
+
+def _height_width(size: Any) -> tuple[int, int]:
+    if isinstance(size, dict):
+        edge = size.get("shortest_edge")
+        return (size["height"], size["width"]) if edge is None else (edge, edge)
+    return (size, size) if isinstance(size, int) else (int(size[0]), int(size[1]))

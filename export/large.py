@@ -1,0 +1,48 @@
+"""Graphs whose weights do not fit into one protocol buffer: they go to a file beside the graph."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from pathlib import Path
+
+import onnx
+import onnx_ir as ir
+
+from onnxplain.errors import InputError, SourceError
+
+SINGLE_FILE = 2**31 - 2**24
+"""Bytes of weights that still fit into one file with their graph: a message is below 2 GiB."""
+
+
+def is_large(model: ir.Model) -> bool:
+    """Whether the model needs a second file."""
+    tensors = (value.const_value for value in model.graph.initializers.values())
+    return sum(tensor.nbytes for tensor in tensors if tensor is not None) > SINGLE_FILE
+
+
+def write_large(model: ir.Model, path: Path) -> None:
+    """Write the graph to `path` and its weights to `<name>.data` beside it, and check them.
+
+    Both are complete, and have passed `onnx.checker`, before either takes its place. Weights that
+    lie in a source's own data file are copied from there, without being held in memory.
+
+    Raises:
+        SourceError: it does not pass the checker, which is a defect of onnxplain.
+        InputError: the files cannot be written.
+    """
+    try:
+        folder = Path(tempfile.mkdtemp(prefix=".", dir=path.parent))
+        try:
+            graph, data = folder / path.name, folder / f"{path.name}.data"
+            ir.save(model, graph, external_data=data.name)
+            try:
+                onnx.checker.check_model(graph, full_check=True)
+            except Exception as error:
+                raise SourceError(f"the explain graph is not valid ONNX: {error}") from error
+            data.replace(path.parent / data.name)
+            graph.replace(path)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+    except OSError as error:
+        raise InputError(f"cannot write '{path}': {error.strerror or error}") from error

@@ -1,0 +1,133 @@
+"""Where a class activation map looks: a layer by its name, or the last with spatial extent."""
+
+from __future__ import annotations
+
+import ast
+import math
+
+import onnx_ir as ir
+
+from onnxplain.errors import SourceError
+from onnxplain.export.autodiff import dependents, depends
+from onnxplain.export.count import multiply_adds
+from onnxplain.export.ends import image_size
+from onnxplain.export.suggest import nearest
+from onnxplain.export.tensors import dims, size_of
+
+_SCOPES = "pkg.torch.onnx.name_scopes"
+
+
+def value_named(graph: ir.Graph, name: str) -> ir.Value:
+    """The value of a layer, of a graph as its source has it.
+
+    Args:
+        name: of the value; else of the node that puts it out (its first output); else the path of
+            the PyTorch module, where the exporter noted it (of its last call, the last node).
+
+    Raises:
+        SourceError: there is none.
+    """
+    values = {str(y.name): y for node in graph for y in node.outputs}
+    nodes = {str(node.name): node.outputs[0] for node in graph if node.name}
+    modules = {path: node.outputs[0] for node in graph for path in _paths(node)}
+    known = modules | nodes | values
+    if name not in known:
+        raise SourceError(f"the network has no layer {name!r}; {nearest(name, known)}")
+    return known[name]
+
+
+def _paths(node: ir.Node) -> list[str]:
+    """The modules that a node of PyTorch's exporter stood in, from the outermost."""
+    scopes = node.metadata_props.get(_SCOPES)
+    return [path for path in ast.literal_eval(scopes)[:-1] if path] if scopes else []
+
+
+def layer_name(value: ir.Value) -> str:
+    """How a user can name a value: the innermost module that puts it out, else its own name."""
+    node = value.producer()
+    paths = _paths(node) if node is not None else []
+    return paths[-1] if paths else str(value.name)
+
+
+def last_spatial(graph: ir.Graph) -> ir.Value:
+    """The last value [N, C, h, w], h·w > 1, that everything from image to logits goes through.
+
+    Raises:
+        SourceError: there is none, or most of the network comes after it, as in one that makes
+            tokens of the picture.
+    """
+    spatial = spatial_values(graph)
+    if not spatial:
+        raise SourceError(
+            "the network has no layer with spatial extent that all of it goes through; give one "
+            "with --layer, or choose another method than a class activation map"
+        )
+    last = spatial[-1]
+    after = dependents(graph, [last])
+    rest = multiply_adds(node for node in graph if depends(node, after))
+    if 2 * rest > multiply_adds(graph):
+        raise SourceError(
+            f"the last layer with spatial extent, {layer_name(last)!r} {last.shape}, comes before "
+            "most of the network, which goes on with tokens; give another with --layer, or choose "
+            "another method than a class activation map"
+        )
+    return last
+
+
+def spatial_layer(graph: ir.Graph, name: str) -> ir.Value:
+    """The value of that name in a canonical graph.
+
+    Raises:
+        SourceError: it is gone, or has no height and width; the message names some that do.
+    """
+    value = next((y for node in graph for y in node.outputs if y.name == name), None)
+    if value is not None and is_spatial(value):
+        return value
+    others = [f"{layer_name(v)} {v.shape}" for v in spatial_values(graph)[-6:]]
+    puts_out = "is not part of the simplified network" if value is None else f"is {value.shape}"
+    raise SourceError(
+        f"the layer's output {name!r} {puts_out}, and not [N, C, h, w]; the last ones that are: "
+        f"{', '.join(others) or 'none'}"
+    )
+
+
+def spatial_values(graph: ir.Graph) -> list[ir.Value]:
+    """The values [N, C, h, w] or [N, h, w, C], h·w > 1, that all paths to the logits go through."""
+    image, logits = graph.inputs[0], graph.outputs[0]
+    active = dependents(graph, [image])
+    path = [node for node in graph if depends(node, active)]
+    last_use = {logits: len(path)}
+    for i, node in enumerate(path):
+        last_use |= {x: i for x in node.inputs if x in active and x is not logits}
+    found: list[ir.Value] = []
+    open_until = {image: last_use[image]}
+    for i, node in enumerate(path):
+        open_until |= {y: last_use[y] for y in node.outputs if y in last_use}
+        open_until = {value: end for value, end in open_until.items() if end > i}
+        if len(open_until) == 1:
+            (value,) = open_until
+            if is_spatial(value):
+                found.append(value)
+    return found
+
+
+def is_spatial(value: ir.Value) -> bool:
+    shape = value.shape
+    if shape is None or len(shape) != 4 or not all(isinstance(n, int) for n in list(shape)[1:]):
+        return False
+    return math.prod(dims(value)[axis] for axis in (1, 2, 3)) > max(dims(value)[1], dims(value)[3])
+
+
+def spatial_axes(value: ir.Value, image: ir.Value) -> tuple[int, int, int]:
+    """Which axes of a spatial value, from the end, are height, width and channels.
+
+    Height and width are those two, last or before the last, that have the image's proportions;
+    in doubt the last ones.
+    """
+    height, width, _ = image_size(image)
+
+    def distortion(axes: tuple[int, int, int]) -> float:
+        h, w = size_of(value, axes[0]), size_of(value, axes[1])
+        return abs(math.log(h / height) - math.log(w / width))
+
+    return min((-2, -1, -3), (-3, -2, -1), key=distortion)

@@ -1,0 +1,35 @@
+"""Class activation maps: what a layer's activations A, weighted by the target, show where.
+
+g is the ordinary gradient of the target's logit with respect to A, so the sweep stops at the
+layer. Each formula here gives Σ_k over the channels; its ReLU, the map, follows in
+`onnxplain.export.heads.activation_map`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeAlias
+
+import onnx_ir as ir
+from onnxscript import OpBuilder
+
+ActivationMap: TypeAlias = Callable[[OpBuilder, ir.Value, ir.Value, tuple[int, int, int]], ir.Value]
+"""`(op, A, g, (height, width, channels))`, the axes of A counted from the end → the sum over the
+channels, without their axis. g may have an axis more, in front."""
+
+
+def grad_cam(op: OpBuilder, A: ir.Value, g: ir.Value, axes: tuple[int, int, int]) -> ir.Value:
+    """Σ_k α_k A_k, α_k = mean_ij g_kij (Selvaraju et al. 2017, arXiv 1610.02391)."""
+    height, width, channels = axes
+    alpha = op.ReduceMean(g, [height, width], keepdims=1)
+    return op.ReduceSum(op.Mul(alpha, A), [channels], keepdims=0)
+
+
+def layer_cam(op: OpBuilder, A: ir.Value, g: ir.Value, axes: tuple[int, int, int]) -> ir.Value:
+    """Σ_k ReLU(g_k) A_k (Jiang et al. 2021, LayerCAM)."""
+    return op.ReduceSum(op.Mul(op.Relu(g), A), [axes[2]], keepdims=0)
+
+
+def hires_cam(op: OpBuilder, A: ir.Value, g: ir.Value, axes: tuple[int, int, int]) -> ir.Value:
+    """Σ_k g_k A_k (Draelos & Carin 2020, arXiv 2011.08891)."""
+    return op.ReduceSum(op.Mul(g, A), [axes[2]], keepdims=0)

@@ -1,0 +1,46 @@
+"""Excitation pullback: Satkiewicz, "Tapping into the Black Box", arXiv 2507.22832 v1.
+
+It speaks of ReLU and max-pooling networks. ReLU, ReLU6 (our extension) and MaxPool are soft here;
+GELU, SiLU and the other smooth activations, every normalisation, gates and attention keep their
+ordinary gradient, so that on a network without ReLU and MaxPool it *is* the gradient. `semantic`
+is the method for those.
+"""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+from onnxscript import OpBuilder
+
+from onnxplain.export.autodiff import Cotangents, Node, Rule
+from onnxplain.export.methods.clips import is_relu6
+from onnxplain.export.vjps import VJPS
+from onnxplain.export.windows import window_of
+from onnxplain.kernels.bodies import soft_gate, soft_max_pool_grad
+
+
+def excited_relu(op: OpBuilder, node: Node, g: ir.Value, T: float | ir.Value) -> Cotangents:
+    """g · σ(z / T): how excited a neuron is, not whether it is; all of z counts."""
+    return soft_gate(op, node.inputs[0], g, T)
+
+
+def excited_clip(op: OpBuilder, node: Node, g: ir.Value, T: float | ir.Value) -> Cotangents:
+    """ReLU6's gate is ReLU's, with no upper cut: a saturated neuron is a highly excited one.
+
+    Our extension of the paper. Other clips keep their gradient.
+    """
+    return excited_relu(op, node, g, T) if is_relu6(node) else VJPS["Clip"](op, node, g)
+
+
+def excited_max_pool(
+    op: OpBuilder, node: Node, g: ir.Value, *_indices: None, T: float | ir.Value
+) -> Cotangents:
+    """The softmax-weighted pool's gradient, through its weights too."""
+    x = node.inputs[0]
+    return soft_max_pool_grad(op, x, g, window_of(node, x, node.outputs[0]), T)
+
+
+EXCITATION: dict[str, Rule] = {
+    "Relu": excited_relu,
+    "Clip": excited_clip,
+    "MaxPool": excited_max_pool,
+}

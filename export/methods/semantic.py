@@ -1,0 +1,265 @@
+"""Semantic pullback: Satkiewicz, "Tapping into the Black Box", arXiv 2507.22832 v6.
+
+**The principle.** What is nonlinear in a network multiplies its input by something computed from
+that input: an activation is z · gate(z), a normalisation (z − μ) · 1/σ, attention a sum of values
+times weights, a max-pool a sum of pixels times weights, squeeze-and-excitation x · gate(x). The
+forward pass stays exact. The backward pass holds that something *constant*, so that it is linear in
+the cotangent and explains by what the network let through; and where it is a gate of an activation
+or a pool's choice, it is *softened* by a temperature: gate(z / T).
+
+**The paper's**, with its temperatures:
+
+    Relu            g · Φ(z/T)                        T = 0.6    Φ the normal distribution function
+    Gelu            g · Φ(z/T)                        T = 1.0    either spelling, by erf or by tanh
+    Swish, α = 1    g · σ(z/T)                        T = 1.6    SiLU
+    MaxPool         g · w_i, w = softmax(x/T)         T = 0.3    added up over the windows
+    LayerNorm       g · γ / √(variance + ε)                      over any axes
+    attention       only through the values, with the forward's weights (T = 1.0)
+
+**Ours**, by the same principle. A smooth self-gate has the temperature of SiLU, the nearest of the
+paper's; whatever is a rectifier with a hard or a rounded corner has ReLU's gate.
+
+    Swish           g · σ(αz/T)                       T = 1.6    QuickGELU: α = 1.702
+    HardSwish       g · clip(z/(6T) + ½, 0, 1)        T = 1.6    its own gate, SiLU's in three lines
+    Mish            g · tanh(softplus(z/T))           T = 1.6    its own gate
+    LeakyRelu       g · (α + (1 − α) Φ(z/T))          T = 0.6    PRelu the same
+    Elu, Celu, Softplus, ThresholdedRelu (z − α for z)
+                    g · Φ(z/T)                        T = 0.6    what they do below zero is bounded
+    Selu            g · γ Φ(z/T)                      T = 0.6
+    Clip(0, 6)      g · Φ(z/T)                        T = 0.6    no upper cut: a saturated neuron is
+                                                                 a highly excited one
+    Instance-, Group-, RMS-, LpNormalization, LRN: g times the forward's factor, statistics held
+    GlobalResponseNormalization: g · (1 + γ n), n the forward's response
+    SigmoidGate, HardSigmoidGate (squeeze-and-excitation, gated linear units): nothing flows into
+                    the gate; what it multiplies gets g · gate, as it stands
+
+Everything else keeps its ordinary gradient: convolutions and other linear maps, BatchNorm (linear
+in inference), Tanh, Softsign, a Sigmoid or Softmax that is no gate, GlobalMaxPool.
+
+**The temperature** `T` of this method is one factor on all temperatures of the table (not on
+attention's weights, which are the forward's): 1 is the paper, 2 doubles every one.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import onnx_ir as ir
+from onnxscript import OpBuilder
+
+from onnxplain.export.autodiff import Cotangents, Node, Rule
+from onnxplain.export.methods.clips import is_relu6
+from onnxplain.export.tensors import (
+    along_axis,
+    attribute,
+    axis_from_end,
+    constant,
+    rank,
+    reshape,
+    reshape_like,
+    size_of,
+    static,
+)
+from onnxplain.export.vjps import VJPS
+from onnxplain.export.windows import window_of
+from onnxplain.kernels.bodies import normal_gate, phi, scaled, soft_gate, weighted_pool_grad
+
+RELU, GELU, SILU, MAX_POOL = 0.6, 1.0, 1.6, 0.3
+
+Temperature = float | ir.Value
+
+
+def times(op: OpBuilder, T: Temperature, base: float) -> Temperature:
+    """The method's factor on one of the paper's temperatures."""
+    return op.Mul(T, base) if isinstance(T, ir.Value) else T * base
+
+
+# ----- rectifiers: z · 1[z > 0], and the like -----
+
+
+def rectifier(op: OpBuilder, node: Node, g: ir.Value, T: Temperature) -> Cotangents:
+    """g · Φ(z / T)."""
+    return normal_gate(op, node.inputs[0], g, times(op, T, RELU))
+
+
+def clip(op: OpBuilder, node: Node, g: ir.Value, T: Temperature) -> Cotangents:
+    """ReLU6's gate is ReLU's; other clips keep their gradient."""
+    return rectifier(op, node, g, T) if is_relu6(node) else VJPS["Clip"](op, node, g)
+
+
+def thresholded_relu(op: OpBuilder, node: Node, g: ir.Value, T: Temperature) -> Cotangents:
+    """g · Φ((z − α) / T)."""
+    above = op.Sub(node.inputs[0], node.attributes.get_float("alpha", 1.0))
+    return normal_gate(op, above, g, times(op, T, RELU))
+
+
+def selu(op: OpBuilder, node: Node, g: ir.Value, T: Temperature) -> Cotangents:
+    """g · γ Φ(z / T)."""
+    gamma = node.attributes.get_float("gamma", 1.0507009873554805)
+    return normal_gate(op, node.inputs[0], op.Mul(g, gamma), times(op, T, RELU))
+
+
+def leaky_relu(op: OpBuilder, node: Node, g: ir.Value, T: Temperature) -> Cotangents:
+    """g · (α + (1 − α) Φ(z / T))."""
+    alpha = node.attributes.get_float("alpha", 0.01)
+    gate = phi(op, scaled(op, node.inputs[0], times(op, T, RELU)))
+    return op.Mul(g, op.Add(op.Mul(gate, 1.0 - alpha), alpha))
+
+
+def prelu(op: OpBuilder, node: Node, g: ir.Value, T: Temperature) -> Cotangents:
+    """As LeakyRelu, with a learned α."""
+    x, alpha = node.inputs
+    gate = phi(op, scaled(op, x, times(op, T, RELU)))
+    return op.Mul(g, op.Add(op.Mul(gate, op.Sub(1.0, alpha)), alpha))
+
+
+# ----- smooth self-gates: z · gate(z) -----
+
+
+def gelu(op: OpBuilder, node: Node, g: ir.Value, T: Temperature) -> Cotangents:
+    """g · Φ(z / T)."""
+    return normal_gate(op, node.inputs[0], g, times(op, T, GELU))
+
+
+def swish(op: OpBuilder, node: Node, g: ir.Value, T: Temperature) -> Cotangents:
+    """g · σ(αz / T)."""
+    alpha = node.attributes.get_float("alpha", 1.0)
+    return soft_gate(op, node.inputs[0], g, times(op, T, SILU / alpha))
+
+
+def hard_swish(op: OpBuilder, node: Node, g: ir.Value, T: Temperature) -> Cotangents:
+    """g · clip(z / (6T) + ½, 0, 1)."""
+    slope = scaled(op, node.inputs[0], times(op, T, 6.0 * SILU))
+    return op.Mul(g, op.Clip(op.Add(slope, 0.5), 0.0, 1.0))
+
+
+def mish(op: OpBuilder, node: Node, g: ir.Value, T: Temperature) -> Cotangents:
+    """g · tanh(softplus(z / T))."""
+    return op.Mul(g, op.Tanh(op.Softplus(scaled(op, node.inputs[0], times(op, T, SILU)))))
+
+
+# ----- pools -----
+
+
+def max_pool(op: OpBuilder, node: Node, g: ir.Value, *_indices: None, T: Temperature) -> Cotangents:
+    """g · w_i with w = softmax(x / T) over the window."""
+    x = node.inputs[0]
+    window = window_of(node, x, node.outputs[0])
+    return weighted_pool_grad(op, x, g, window, times(op, T, MAX_POOL))
+
+
+# ----- normalisations: (z − μ) · γ/σ with μ and σ held constant -----
+
+
+def deviation(
+    op: OpBuilder, x: ir.Value, axes: Sequence[int], epsilon: float, centred: bool = True
+) -> ir.Value:
+    """√(variance + ε) over `axes` (from the end), which stay with size 1; the root mean square
+    where not `centred`."""
+    apart = op.Sub(x, op.ReduceMean(x, axes, keepdims=1)) if centred else x
+    variance = op.ReduceMean(op.Mul(apart, apart), axes, keepdims=1)
+    return op.Sqrt(op.Add(variance, epsilon))
+
+
+def layer_normalization(
+    op: OpBuilder, node: Node, g: ir.Value, *_statistics: None, T: Temperature
+) -> Cotangents:
+    """g · γ / √(variance + ε); RMSNormalization takes the mean for 0."""
+    x, scale = node.inputs[:2]
+    axes = list(range(axis_from_end(node, -1, x), 0))
+    centred = node.op_type == "LayerNormalization"
+    sigma = deviation(op, x, axes, node.attributes.get_float("epsilon", 1e-5), centred)
+    return op.Div(op.Mul(g, scale), sigma)
+
+
+def instance_normalization(op: OpBuilder, node: Node, g: ir.Value, T: Temperature) -> Cotangents:
+    """g · γ / √(variance + ε), the variance that of each channel of each image."""
+    x, scale, _ = node.inputs
+    axes = list(range(2 - rank(x), 0))
+    sigma = deviation(op, x, axes, node.attributes.get_float("epsilon", 1e-5))
+    return op.Mul(g, op.Div(op.Unsqueeze(scale, axes), sigma))
+
+
+def group_normalization(op: OpBuilder, node: Node, g: ir.Value, T: Temperature) -> Cotangents:
+    """g · γ / √(variance + ε); γ is per channel, or per group at opset 18."""
+    x, scale, _ = node.inputs
+    groups = attribute(node, "num_groups", 1)
+    channels, *spatial = static(x, 1)
+    grouped = [-1, groups, channels // groups, math.prod(spatial)]
+    sigma = deviation(
+        op, reshape(op, x, grouped), [-2, -1], node.attributes.get_float("epsilon", 1e-5)
+    )
+    gamma = reshape(op, scale, [groups, size_of(scale, 0) // groups, 1])
+    return reshape_like(op, op.Div(op.Mul(reshape(op, g, grouped), gamma), sigma), x)
+
+
+def lp_normalization(op: OpBuilder, node: Node, g: ir.Value, T: Temperature) -> Cotangents:
+    """g / ‖x‖, and 0 where x is 0."""
+    x = node.inputs[0]
+    reduce = op.ReduceL1 if attribute(node, "p", 2) == 1 else op.ReduceL2
+    norm = reduce(x, [axis_from_end(node, -1, x)], keepdims=1)
+    return op.Where(op.Equal(norm, 0.0), 0.0, op.Div(g, norm))
+
+
+def lrn(op: OpBuilder, node: Node, g: ir.Value, T: Temperature) -> Cotangents:
+    """g · d^−β with d = k + α/n · Σ_window x² over channels."""
+    x = node.inputs[0]
+    size = attribute(node, "size", 1)
+    alpha = node.attributes.get_float("alpha", 1e-4) / size
+    beta = node.attributes.get_float("beta", 0.75)
+    at = np.arange(size_of(x, 1))
+    lag = at[:, None] - at[None, :]  # channel i is in the window of channel j
+    window = ((lag >= -((size - 1) // 2)) & (lag <= size // 2)).astype(float)
+    sums = along_axis(op, op.Mul(x, x), x, 1 - rank(x), window)
+    d = op.Add(op.Mul(sums, alpha), node.attributes.get_float("bias", 1.0))
+    return op.Mul(g, op.Pow(d, constant(op, np.array(-beta), x)))
+
+
+def global_response_normalization(
+    op: OpBuilder, node: Node, g: ir.Value, T: Temperature
+) -> Cotangents:
+    """g · (1 + γ n), n = ‖x‖ over the spatial axes ÷ its mean over the channels."""
+    x, scale, _ = node.inputs
+    norm = op.ReduceL2(x, list(node.attributes.get_ints("axes")), keepdims=1)
+    mean = op.ReduceMean(norm, [axis_from_end(node, -1, x)], keepdims=1)
+    n = op.Div(norm, op.Add(mean, node.attributes.get_float("epsilon")))
+    return op.Mul(g, op.Add(op.Mul(scale, n), 1.0))
+
+
+# ----- what is computed to multiply something else -----
+
+
+def held_constant(op: OpBuilder, node: Node, g: ir.Value, T: Temperature) -> Cotangents:
+    """Nothing flows into a gate or into attention's weights."""
+    return [None]
+
+
+SEMANTIC: dict[str, Rule] = {
+    **dict.fromkeys(["Relu", "Elu", "Celu", "Softplus"], rectifier),
+    "Clip": clip,
+    "ThresholdedRelu": thresholded_relu,
+    "Selu": selu,
+    "LeakyRelu": leaky_relu,
+    "PRelu": prelu,
+    "Gelu": gelu,
+    **dict.fromkeys(["Swish", "onnxplain::Swish"], swish),
+    "HardSwish": hard_swish,
+    "Mish": mish,
+    "MaxPool": max_pool,
+    **dict.fromkeys(
+        ["LayerNormalization", "RMSNormalization", "onnxplain::RMSNormalization"],
+        layer_normalization,
+    ),
+    "InstanceNormalization": instance_normalization,
+    "GroupNormalization": group_normalization,
+    "LpNormalization": lp_normalization,
+    "LRN": lrn,
+    "onnxplain::GlobalResponseNormalization": global_response_normalization,
+    **dict.fromkeys(
+        ["onnxplain::AttentionWeights", "onnxplain::SigmoidGate", "onnxplain::HardSigmoidGate"],
+        held_constant,
+    ),
+}
+"""Operator name → its rule, with the factor on the paper's temperatures as `T`."""

@@ -1,0 +1,309 @@
+"""Opsets: what is older than 20 is raised to it, what came later is spelled with its operators."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx.version_converter
+import onnx_ir as ir
+from onnx_ir.passes import common
+
+from onnxplain.errors import SourceError
+from onnxplain.export.emit import Emitted, Emitter, integers, replace
+from onnxplain.export.tensors import attribute, dims, rank, size_of, static
+
+OPSET, IR_VERSION = 20, 9
+_LARGE = 1000  # bytes: weights, which no conversion looks into
+
+
+def raise_opset(model: ir.Model) -> ir.Model:
+    """The same model at opset 20 or newer; the model given is consumed.
+
+    Raises:
+        SourceError: onnx has no conversion from its opset.
+    """
+    version = opset_of(model)
+    model.graph.opset_imports.pop("ai.onnx", None)
+    model.graph.opset_imports[""] = version
+    if version >= OPSET:
+        return model
+    for node in model.graph.all_nodes():
+        if (node.op_type == "LayerNormalization" and version < 17) or (
+            node.op_type == "SimplifiedLayerNormalization"
+        ):
+            node.domain = "com.microsoft"  # ONNX Runtime's own, before ONNX had one
+            model.graph.opset_imports["com.microsoft"] = 1
+    with without_weights(model) as weights:
+        try:
+            raised = onnx.version_converter.convert_version(ir.to_proto(model), OPSET)
+        except Exception as error:
+            raise SourceError(f"cannot raise opset {version} to {OPSET}: {error}") from error
+        model = ir.from_proto(raised)
+        weights.restore(model)
+    for node in model.graph.all_nodes():
+        if node.op_type == "Resize" and version <= 10:
+            # Until opset 10 a pixel was at its index times the scale; since then at its centre.
+            node.attributes.add(ir.AttrString("coordinate_transformation_mode", "asymmetric"))
+            node.attributes.add(ir.AttrString("nearest_mode", "floor"))
+    model.ir_version = max(model.ir_version or 0, IR_VERSION)
+    return model
+
+
+def opset_of(model: ir.Model) -> int:
+    """The version of the standard operators that a model imports."""
+    imports = model.graph.opset_imports
+    return imports.get("", imports.get("ai.onnx", 1))
+
+
+class Weights:
+    """Large initializers taken out of a model, to be put back into one made from it."""
+
+    def __init__(self, model: ir.Model) -> None:
+        graph = model.graph
+        self._tensors = {
+            name: value.const_value
+            for name, value in graph.initializers.items()
+            if value.const_value is not None and value.const_value.nbytes > _LARGE
+        }
+        self._inputs = {value.name for value in graph.inputs}
+        for name, tensor in self._tensors.items():
+            value = graph.initializers.pop(name)
+            value.dtype, value.shape = tensor.dtype, ir.Shape(tensor.shape)
+            value.const_value = None
+            if name not in self._inputs:
+                graph.inputs.append(value)
+
+    def restore(self, model: ir.Model) -> None:
+        graph = model.graph
+        values = {value.name: value for value in graph.inputs}
+        for name, tensor in self._tensors.items():
+            if (value := values.get(name)) is None:
+                continue  # the conversion made nothing of it
+            value.const_value = tensor
+            graph.register_initializer(value)
+            if name not in self._inputs:
+                graph.inputs.remove(value)
+
+
+@contextmanager
+def without_weights(model: ir.Model) -> Iterator[Weights]:
+    """The model within has its large initializers as inputs: ONNX's own passes copy a model as
+    one message, which must stay under 2 GB."""
+    weights = Weights(model)
+    yield weights
+
+
+def spell_newer(model: ir.Model) -> None:
+    """Spell the operators that came after opset 20 with those that it has.
+
+    Ranks and sizes must be known. Attention becomes MatMul → Softmax → MatMul; what has no form
+    here becomes ONNX's own function body.
+
+    Raises:
+        SourceError: a form of an operator that cannot be spelled so; the message names it.
+    """
+    version = opset_of(model)
+    for node in list(model.graph.all_nodes()):
+        if node.domain not in ("", "ai.onnx"):
+            continue
+        if (form := NEWER.get(node.op_type)) is not None:
+            replace(node, form(version) if node.op_type == "GroupNormalization" else form)
+        elif _since(node, OPSET) is None and _since(node, version) is not None:
+            _call_body(model, node, version)
+    common.InlinePass()(model)
+
+
+def declare_opset(model: ir.Model) -> None:
+    """Declare opset 20 where every node means the same in it, so that older runtimes run it."""
+    version = opset_of(model)
+    if version > OPSET and all(
+        _valid_at(node, OPSET) for node in model.graph.all_nodes() if node.domain == ""
+    ):
+        model.graph.opset_imports[""] = OPSET
+        model.ir_version = IR_VERSION
+
+
+def _since(node: ir.Node, version: int) -> int | None:
+    """The opset in which the operator took the form that it has in opset `version`."""
+    try:
+        return int(onnx.defs.get_schema(node.op_type, version, "").since_version)
+    except onnx.defs.SchemaError:
+        return None
+
+
+def _valid_at(node: ir.Node, version: int) -> bool:
+    if _since(node, version) is None:
+        return False
+    schema = onnx.defs.get_schema(node.op_type, version, "")
+    allowed: list[Any] = list(schema.inputs)
+    if len(node.inputs) > len(allowed):
+        variadic = schema.inputs and schema.inputs[-1].option.name == "Variadic"
+        if not variadic:
+            return False
+        allowed += [schema.inputs[-1]] * (len(node.inputs) - len(allowed))
+    types_fit = all(
+        x is None or x.dtype is None or f"tensor({x.dtype.name.lower()})" in formal.types
+        for x, formal in zip(node.inputs, allowed, strict=False)
+    )
+    return types_fit and set(node.attributes) <= set(schema.attributes)
+
+
+def _call_body(model: ir.Model, node: ir.Node, version: int) -> None:
+    """Make the node a call of its operator's own function body."""
+    schema = onnx.defs.get_schema(node.op_type, version, "")
+    proto = onnx.FunctionProto()
+    if schema.has_context_dependent_function:
+        types = [_type_proto(x).SerializeToString() for x in node.inputs]
+        at = max(v for v in schema.context_dependent_function_opset_versions if v <= version)
+        serialized = ir.to_proto(node).SerializeToString()
+        body = schema.get_context_dependent_function_with_opset_version(at, serialized, types)
+        proto.ParseFromString(body)
+    elif schema.has_function:
+        proto.CopyFrom(schema.function_body)
+    else:
+        raise SourceError(
+            f"operator {node.op_type} (node {node.name!r}), of opset {schema.since_version}, has "
+            "no spelling in older operators"
+        )
+    proto.domain = f"onnxplain.body.{node.op_type}"
+    proto.name = f"body_{len(model.functions)}"
+    function = ir.from_proto(proto)
+    model.functions[function.identifier()] = function
+    model.graph.opset_imports[proto.domain] = 1
+    inputs = list(node.inputs) + [None] * (len(proto.input) - len(node.inputs))
+    call = ir.Node(
+        proto.domain,
+        proto.name,
+        inputs,
+        list(node.attributes.values()),
+        num_outputs=len(node.outputs),
+    )
+    assert node.graph is not None
+    ir.convenience.replace_nodes_and_values(
+        node.graph, node, [node], [call], node.outputs, call.outputs
+    )
+
+
+def _type_proto(value: ir.Value | None) -> onnx.TypeProto:
+    if value is None or value.type is None:
+        return onnx.TypeProto()
+    proto: onnx.TypeProto = ir.serde.serialize_type(value.type)
+    if value.shape is not None:
+        ir.serde.serialize_shape_into(proto, value.shape)
+    return proto
+
+
+# ----- operators by hand, where their own body hides what they are -----
+
+
+def attention(emit: Emitter, node: ir.Node) -> Emitted:
+    """softmax(scale · Q Kᵀ + mask) V, over heads [N, H, L, D]."""
+    q, k, v, mask, *cache = [*node.inputs, *[None] * 7][:7]
+    if any(x is not None for x in cache) or any(y.uses() for y in node.outputs[1:]):
+        raise SourceError(
+            f"Attention {node.name!r} keeps a cache of keys and values; export the network "
+            "without one"
+        )
+    assert q is not None
+    assert k is not None
+    assert v is not None
+    merged = rank(q) == 3
+    if merged:
+        q_heads, kv_heads = attribute(node, "q_num_heads", 0), attribute(node, "kv_num_heads", 0)
+        D, Dv = size_of(q, 2) // q_heads, size_of(v, 2) // kv_heads
+    else:
+        q_heads, kv_heads, D, Dv = size_of(q, 1), size_of(k, 1), size_of(q, 3), size_of(v, 3)
+    L, S = size_of(q, -2), size_of(k, -2)
+
+    def split(x: ir.Value, heads: int, width: int) -> ir.Value:
+        x = emit("Reshape", x, integers(0, 0, heads, width))
+        return emit("Transpose", x, perm=[0, 2, 1, 3])
+
+    def shared(x: ir.Value, width: int) -> ir.Value:
+        """Each head of keys or values for as many heads of queries."""
+        if kv_heads == q_heads:
+            return x
+        x = emit("Unsqueeze", x, integers(2))
+        x = emit("Expand", x, integers(1, 1, q_heads // kv_heads, 1, 1))
+        return emit("Reshape", x, integers(0, q_heads, S, width))
+
+    if merged:
+        q, k, v = split(q, q_heads, D), split(k, kv_heads, D), split(v, kv_heads, Dv)
+    scale = node.attributes.get_float("scale", 0.0) or D**-0.5
+    keys = emit("Transpose", shared(k, D), perm=[0, 1, 3, 2])
+    scores = emit("Mul", emit("MatMul", q, keys), np.array(scale, np.float32))
+    if softcap := node.attributes.get_float("softcap", 0.0):
+        cap = np.array(softcap, np.float32)
+        scores = emit("Mul", emit("Tanh", emit("Div", scores, cap)), cap)
+    lowest = np.array(np.finfo(np.float32).min)
+    if mask is not None:
+        if dims(mask)[-1] not in (1, S):
+            raise SourceError(f"Attention {node.name!r} has a mask for fewer than its {S} keys")
+        if mask.dtype == ir.DataType.BOOL:
+            mask = emit("Where", mask, np.array(0, np.float32), lowest)
+        scores = emit("Add", scores, mask)
+    if attribute(node, "is_causal", 0):
+        scores = emit("Add", scores, np.triu(np.full((L, S), lowest), 1))
+    y = emit("MatMul", emit("Softmax", scores, axis=-1), shared(v, Dv))
+    if not merged:
+        return y
+    return emit("Reshape", emit("Transpose", y, perm=[0, 2, 1, 3]), integers(0, 0, q_heads * Dv))
+
+
+def rms_normalization(emit: Emitter, node: ir.Node) -> Emitted:
+    """x / √(mean(x²) + ε) · scale, the mean over `axis` and all after it."""
+    x, scale = node.inputs[:2]
+    assert x is not None
+    first = attribute(node, "axis", -1)
+    axes = range(first if first < 0 else first - rank(x), 0)
+    epsilon = np.array(node.attributes.get_float("epsilon", 1e-5), np.float32)
+    mean = emit("ReduceMean", emit("Mul", x, x), integers(*axes), keepdims=1)
+    normalized = emit("Div", x, emit("Sqrt", emit("Add", mean, epsilon)))
+    return emit("Mul", normalized, scale)
+
+
+def group_normalization(version: int) -> Callable[[Emitter, ir.Node], Emitted]:
+    """InstanceNormalization of groups of channels, as PyTorch's exporter spells it.
+
+    Its scale and bias were per group in opset 18, and are per channel from 21 on.
+    """
+
+    def form(emit: Emitter, node: ir.Node) -> Emitted:
+        x, scale, bias = node.inputs[:3]
+        assert x is not None
+        groups = attribute(node, "num_groups", 1)
+        epsilon = node.attributes.get_float("epsilon", 1e-5)
+        grouped = emit("Reshape", x, integers(0, groups, -1))
+        ones, zeros = np.ones(groups, np.float32), np.zeros(groups, np.float32)
+        y = emit("InstanceNormalization", grouped, ones, zeros, epsilon=epsilon)
+
+        def affine(y: ir.Value, behind: int) -> ir.Value:
+            axes = integers(*range(1, 1 + behind))
+            scaled = emit("Mul", y, emit("Unsqueeze", scale, axes))
+            return emit("Add", scaled, emit("Unsqueeze", bias, axes))
+
+        if version < 21:
+            y = affine(y, 1)
+        y = emit("Reshape", y, integers(0, *static(x, 1)))
+        return y if version < 21 else affine(y, rank(x) - 2)
+
+    return form
+
+
+def swish(emit: Emitter, node: ir.Node) -> Emitted:
+    """x · σ(alpha · x)."""
+    x, alpha = node.inputs[0], node.attributes.get_float("alpha", 1.0)
+    inner = x if alpha == 1 else emit("Mul", x, np.array(alpha, np.float32))
+    return emit("Mul", x, emit("Sigmoid", inner))
+
+
+NEWER: Mapping[str, Callable[..., Any]] = {
+    "Attention": attention,
+    "GroupNormalization": group_normalization,
+    "RMSNormalization": rms_normalization,
+    "Swish": swish,
+}

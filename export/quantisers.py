@@ -1,0 +1,136 @@
+"""Quantised networks in QDQ form: what their quantisers hide, and formats that hide too much."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+
+from onnxplain.errors import NoRuleError
+from onnxplain.export.autodiff import dependents
+from onnxplain.export.tensors import attribute
+
+_LOWEST = {
+    ir.DataType.UINT8: 0,
+    ir.DataType.INT8: -128,
+    ir.DataType.UINT16: 0,
+    ir.DataType.INT16: -32768,
+}
+
+
+def refuse_integer_arithmetic(model: ir.Model) -> None:
+    """
+    Raises:
+        NoRuleError: the network computes with integers (QOperator format, or dynamic
+            quantisation), which leaves no float value between its operators to explain.
+    """
+    for node in model.graph.all_nodes():
+        name = node.op_type
+        if name.startswith("QLinear") or name.endswith("Integer") or name in _INTEGER_ARITHMETIC:
+            raise NoRuleError(
+                f"operator {name} (node {node.name!r}) computes with integers, and has no rule for "
+                "the cotangent; quantise the network in QDQ format instead: "
+                "onnxruntime.quantization.quantize_static(…, quant_format=QuantFormat.QDQ)"
+            )
+
+
+_INTEGER_ARITHMETIC = ("DynamicQuantizeLinear", "DynamicQuantizeMatMul", "QGemm", "QAttention")
+
+
+def show_relus(graph: ir.Graph, image: ir.Value) -> None:
+    """Put the `Relu` or ReLU6 before each quantiser that does its work; the forward stays as it is.
+
+    ONNX Runtime's quantiser removes a ReLU or ReLU6 before a QuantizeLinear whose zero point is
+    the lowest value of its type: it saturates there, so negative values become zero all the same,
+    bit by bit. Methods must see that gate. Where the highest value stands for 6, it was a ReLU6,
+    and becomes `Clip(x, 0, 6)` again. Any other saturation at the top is a quantiser's, and is
+    passed straight through.
+    """
+    active = dependents(graph, [image])
+    for node in list(graph):
+        if node.op_type != "QuantizeLinear" or node.inputs[0] not in active:
+            continue
+        x = node.inputs[0]
+        assert x is not None
+        if not _starts_at_zero(node) or _nonnegative(x) or _is_laid_out(x, image):
+            continue
+        if _ends_at_six(node):
+            low, high = (_scalar(graph, f"{node.name}.{bound}", bound) for bound in (0.0, 6.0))
+            gate = ir.node("Clip", [x, low, high], name=f"{node.name}.relu6")
+        else:
+            gate = ir.node("Relu", [x], name=f"{node.name}.relu")
+        gate.outputs[0].dtype, gate.outputs[0].shape = x.dtype, x.shape
+        graph.insert_before(node, gate)
+        node.replace_input_with(0, gate.outputs[0])
+
+
+def _ends_at_six(node: ir.Node) -> bool:
+    """Whether all from 6 on, and little else, is the highest value of a quantiser from zero on."""
+    scale = ir.convenience.get_const_tensor(node.inputs[1])
+    dtype = node.outputs[0].dtype
+    if scale is None or dtype not in _LOWEST or scale.size != 1:
+        return False
+    steps = int(256**dtype.itemsize) - 1
+    return abs(6.0 / float(scale.numpy().item()) - steps) < 0.5
+
+
+def _scalar(graph: ir.Graph, name: str, number: float) -> ir.Value:
+    tensor = ir.tensor(np.array(number, np.float32), name=name)
+    value = ir.Value(name=name, const_value=tensor, shape=ir.Shape([]))
+    value.dtype = tensor.dtype
+    graph.register_initializer(value)
+    return value
+
+
+def _starts_at_zero(node: ir.Node) -> bool:
+    """Whether the least value that a (de)quantiser knows is zero."""
+    zero_point = node.inputs[2] if len(node.inputs) > 2 else None
+    if zero_point is None:
+        return attribute(node, "output_dtype", ir.DataType.UINT8) == ir.DataType.UINT8
+    tensor = ir.convenience.get_const_tensor(zero_point)
+    lowest = None if tensor is None else _LOWEST.get(tensor.dtype)
+    return tensor is not None and lowest is not None and bool((tensor.numpy() == lowest).all())
+
+
+def _is_laid_out(value: ir.Value, image: ir.Value) -> bool:
+    """Whether a value is the image, at most laid out otherwise: that is no activation."""
+    while (node := value.producer()) is not None and node.op_type in _LAYOUT:
+        assert node.inputs[0] is not None
+        value = node.inputs[0]
+    return value is image
+
+
+def _nonnegative(value: ir.Value) -> bool:
+    """Whether a value is known not to be negative."""
+    node = value.producer()
+    if node is None:
+        tensor = ir.convenience.get_const_tensor(value)
+        return tensor is not None and bool((tensor.numpy() >= 0).all())
+    if node.op_type in _NEVER_NEGATIVE:
+        return True
+    if node.op_type == "DequantizeLinear":
+        return _starts_at_zero(node)
+    if node.op_type == "Clip":
+        low = ir.convenience.get_const_tensor(node.inputs[1]) if node.inputs[1:2] else None
+        return low is not None and float(np.min(low.numpy())) >= 0
+    if node.op_type in _KEEPS_THE_SIGN:
+        x = node.inputs[0]
+        return x is not None and _nonnegative(x)
+    if node.op_type in _OF_ALL_INPUTS:
+        return all(x is not None and _nonnegative(x) for x in node.inputs)
+    return False
+
+
+_NEVER_NEGATIVE = {
+    *("Relu", "Sigmoid", "HardSigmoid", "Softmax", "Softplus", "Exp", "Abs", "Sqrt"),
+    *("ReduceL1", "ReduceL2", "ReduceSumSquare", "LpPool", "GlobalLpPool"),
+}
+_LAYOUT = {
+    *("Reshape", "Transpose", "Flatten", "Squeeze", "Unsqueeze", "Slice", "Gather", "Split"),
+    *("Expand", "Tile", "Identity", "Cast", "DepthToSpace", "SpaceToDepth"),
+}
+_KEEPS_THE_SIGN = {
+    *_LAYOUT,
+    *("MaxPool", "AveragePool", "GlobalMaxPool", "GlobalAveragePool"),
+    *("ReduceMean", "ReduceSum", "ReduceMax", "ReduceMin", "LeakyRelu", "Dropout"),
+}
+_OF_ALL_INPUTS = {"Concat", "Add", "Mul", "Div", "Sum", "Mean", "Max", "Min"}

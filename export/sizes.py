@@ -1,0 +1,102 @@
+"""Sizes that a graph computes from its own shapes, found with the batch left open.
+
+Exporters write `x.view(x.shape[0], 2, x.shape[1] // 2, …)` as arithmetic on the result of a Shape
+node. With a dynamic batch no constant folding sees through it, although only the batch is open. So
+the graph is folded twice with a concrete batch, of 2 and of 3: what comes out the same for both
+does not depend on the batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import onnx_ir as ir
+from onnx_ir.passes import common
+
+from onnxplain.export.autodiff import dependents
+from onnxplain.export.tensors import dims
+
+_BATCHES = (2, 3)
+_LARGE = 1024  # elements: more are no sizes
+
+
+def settle_sizes(model: ir.Model, image: ir.Value, simplify: Callable[[ir.Model], None]) -> None:
+    """Write the sizes that do not depend on the batch as constants, and infer all shapes.
+
+    `simplify` folds the constants of a model in place.
+    """
+    graph = model.graph
+    if isinstance(dims(image)[0], int) or not any(node.op_type == "Shape" for node in graph):
+        return
+    first, second = (_with_batch(model, image, batch, simplify) for batch in _BATCHES)
+    active = dependents(graph, [image])
+    for node in list(graph):
+        for value in node.outputs:
+            pair = first.get(value.name), second.get(value.name)
+            if pair[0] is not None and pair[1] is not None:
+                _settle(graph, value, pair[0], pair[1], value in active)
+        if node.op_type == "Reshape":
+            _settle_reshape(graph, node)
+    common.RemoveUnusedNodesPass()(model)
+    common.ShapeInferencePass()(model)
+
+
+def _with_batch(
+    model: ir.Model, image: ir.Value, batch: int, simplify: Callable[[ir.Model], None]
+) -> dict[str | None, ir.Value]:
+    """The values of the model, by name, when it is simplified for batches of one size."""
+    copy = model.clone()
+    concrete = next(value for value in copy.graph.inputs if value.name == image.name)
+    concrete.shape = ir.Shape([batch, *dims(image)[1:]])
+    for node in copy.graph:
+        for value in node.outputs:
+            value.shape = None  # found with an open batch
+    for value in copy.graph.outputs:
+        value.shape = None
+    simplify(copy)
+    values = {value.name: value for node in copy.graph for value in node.outputs}
+    return values | {value.name: value for value in copy.graph.initializers.values()}
+
+
+def _settle(graph: ir.Graph, value: ir.Value, a: ir.Value, b: ir.Value, active: bool) -> None:
+    """Give a value its constant, or the part of its shape that is the same for both batches."""
+    numbers = [ir.convenience.get_const_tensor(v) for v in (a, b)]
+    if numbers[0] is not None and numbers[1] is not None and not active:
+        arrays = [tensor.numpy() for tensor in numbers if tensor is not None]
+        if arrays[0].size <= _LARGE and np.array_equal(*arrays) and not value.is_graph_output():
+            _replace(graph, value, arrays[0])
+            return
+    if a.shape is None or b.shape is None or len(a.shape) != len(b.shape):
+        return
+    sizes: list[int | ir.SymbolicDim] = []
+    for m, n in zip(a.shape, b.shape, strict=True):
+        if isinstance(m, int) and m == n:
+            sizes.append(m)
+        else:
+            sizes.append(ir.SymbolicDim("batch" if (m, n) == _BATCHES else None))
+    value.shape = ir.Shape(sizes)
+
+
+def _settle_reshape(graph: ir.Graph, node: ir.Node) -> None:
+    """A Reshape of which one size is open has a constant shape with -1 there."""
+    y, given = node.outputs[0], node.inputs[1]
+    if y.shape is None or given is None or ir.convenience.get_const_tensor(given) is not None:
+        return
+    sizes = [size if isinstance(size, int) else -1 for size in y.shape]
+    if sizes.count(-1) == 1 and 0 not in sizes:
+        constant = _initializer(graph, f"{y.name}.shape", np.array(sizes, np.int64))
+        node.replace_input_with(1, constant)
+
+
+def _replace(graph: ir.Graph, value: ir.Value, array: np.ndarray) -> None:
+    constant = _initializer(graph, f"{value.name}.settled", array)
+    ir.convenience.replace_all_uses_with(value, constant)
+
+
+def _initializer(graph: ir.Graph, name: str, array: np.ndarray) -> ir.Value:
+    tensor = ir.tensor(array, name=name)
+    value = ir.Value(name=name, const_value=tensor, shape=ir.Shape(tensor.shape))
+    value.dtype = tensor.dtype
+    graph.register_initializer(value)
+    return value

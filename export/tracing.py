@@ -1,0 +1,251 @@
+"""PyTorch modules to ONNX, by `torch.export`."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import logging
+import re
+import warnings
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import onnx_ir as ir
+
+from onnxplain.errors import SourceError
+from onnxplain.export.opsets import OPSET
+from onnxplain.export.suggest import nearest
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True)
+class Traced:
+    """A module's graph: one output, the logits.
+
+    `layer` is the name of the value that the layer asked for puts out; `fixed_batch` says why the
+    graph takes one image at a time, where it does.
+    """
+
+    model: ir.Model
+    layer: str | None = None
+    fixed_batch: str | None = None
+
+
+def trace(module: torch.nn.Module, example: Any, name: str, layer: str | None = None) -> Traced:
+    """The graph of a module in evaluation mode; the module is left as it is.
+
+    The batch is dynamic. Where the module's own code fixes it, the graph takes one image at a time.
+
+    Args:
+        module: [N, C, H, W] → the logits [N, classes]: a tensor, or what holds one (`logits_of`).
+        example: an input, float [N, C, H, W], any N.
+        layer: the path of a submodule whose output is wanted, as in `module.named_modules()`.
+
+    Raises:
+        SourceError: no such layer; or PyTorch cannot trace the module, or not copy it.
+    """
+    torch = import_torch()
+    if not isinstance(example, torch.Tensor) or example.ndim != 4:
+        raise SourceError("the example input must be one torch tensor [N, C, H, W]")
+    network = _twin(module)
+    _add_hooks(network, layer)
+    example = example[:1].detach()
+    fixed_batch = None
+    with quiet(), spelled_attention():
+        try:
+            # Two images: torch.export takes a batch of one for a constant.
+            model = _export(network, example.repeat(2, 1, 1, 1), open_batch=True)
+        except SourceError:
+            raise
+        except Exception as dynamic:
+            try:
+                model = _export(network, example, open_batch=False)
+            except Exception as error:
+                raise SourceError(
+                    f"PyTorch could not export {name}: {root_cause(error)}"
+                ) from error
+            fixed_batch = f"PyTorch can't trace {name} with an open one ({root_cause(dynamic)})"
+    if layer is None:
+        return Traced(model, fixed_batch=fixed_batch)
+    value = model.graph.outputs.pop()
+    while (node := value.producer()) is not None and node.op_type == "Identity":
+        assert node.inputs[0] is not None
+        value = node.inputs[0]
+    return Traced(model, value.name, fixed_batch)
+
+
+def _export(network: torch.nn.Module, example: Any, *, open_batch: bool) -> ir.Model:
+    import torch
+
+    program = torch.export.export(
+        network,
+        (example,),
+        dynamic_shapes=({0: torch.export.Dim("batch")},) if open_batch else None,
+        strict=False,
+    )
+    return program_to_onnx(program)
+
+
+def program_to_onnx(program: torch.export.ExportedProgram) -> ir.Model:
+    import torch
+
+    exported = torch.onnx.export(
+        program, dynamo=True, opset_version=OPSET, optimize=True, verbose=False
+    )
+    assert exported is not None
+    return exported.model
+
+
+def logits_of(output: Any) -> torch.Tensor:
+    """The logits in what a classifier returns.
+
+    A tensor; the `.logits` of a Hugging Face output; the entry `logits`, or the only one, of a
+    dictionary; the first of a tuple.
+
+    Raises:
+        SourceError: none of these.
+    """
+    import torch
+
+    found = output
+    if isinstance(found, Mapping):
+        found = found.get("logits", next(iter(found.values())) if len(found) == 1 else None)
+    elif hasattr(found, "logits"):
+        found = found.logits
+    elif isinstance(found, tuple | list) and found:
+        found = found[0]
+    if not isinstance(found, torch.Tensor):
+        keys = f" with {', '.join(map(str, output))}" if isinstance(output, Mapping) else ""
+        raise SourceError(
+            f"the network returns a {type(output).__name__}{keys}, in which no logits are found; "
+            "wrap it in a module that returns the tensor [N, classes]"
+        )
+    return found
+
+
+def _add_hooks(network: torch.nn.Module, layer: str | None) -> None:
+    """Let a network return its logits alone, or with the output of a layer's last call."""
+    if layer is None:
+        network.register_forward_hook(lambda _, __, output: logits_of(output))
+        return
+    modules = dict(network.named_modules())
+    if layer not in modules or layer == "":
+        raise SourceError(f"the network has no layer {layer!r}; {nearest(layer, modules)}")
+    last: list[torch.Tensor] = []
+
+    def remember(_: Any, __: Any, output: Any) -> None:
+        # A copy, because what comes next may work in place.
+        last[:] = [logits_of(output).clone()]
+
+    modules[layer].register_forward_hook(remember)
+    network.register_forward_hook(lambda _, __, output: (logits_of(output), *last))
+
+
+def _twin(module: torch.nn.Module) -> torch.nn.Module:
+    """The module again in evaluation mode, with the same tensors.
+
+    Tracing leaves traces: hooks, caches that a forward pass fills.
+    """
+    import torch
+
+    tensors = {
+        id(value): value
+        for part in module.modules()
+        for held in (vars(part), part._parameters, part._buffers)
+        for value in held.values()
+        if isinstance(value, torch.Tensor)
+    }
+    try:
+        return copy.deepcopy(module, dict(tensors)).eval()
+    except Exception as error:
+        raise SourceError(
+            f"{type(module).__name__} can't be copied, and tracing would change it: {error}; "
+            "export it with torch.onnx.export and give the .onnx file"
+        ) from error
+
+
+def spelled_attention() -> contextlib.AbstractContextManager[Any]:
+    """Within, attention is traced as softmax(scale · q kᵀ + mask) v.
+
+    PyTorch's exporter takes `scaled_dot_product_attention` of four dimensions alone, and gives its
+    result strides that the views after it may not fit.
+    """
+    import torch
+    from torch.nn import functional
+    from torch.overrides import TorchFunctionMode
+
+    def attention(
+        query: Any,
+        key: Any,
+        value: Any,
+        attn_mask: Any = None,
+        dropout_p: float = 0.0,
+        is_causal: bool = False,
+        scale: float | None = None,
+        enable_gqa: bool = False,
+    ) -> Any:
+        if enable_gqa:
+            key, value = (
+                x.repeat_interleave(query.size(-3) // x.size(-3), dim=-3) for x in (key, value)
+            )
+        scores = (query * (query.size(-1) ** -0.5 if scale is None else scale)) @ key.mT
+        if is_causal:
+            attn_mask = scores.new_ones(scores.shape[-2:], dtype=torch.bool).tril()
+        if attn_mask is not None and attn_mask.dtype == torch.bool:
+            scores = scores.masked_fill(~attn_mask, -torch.inf)
+        elif attn_mask is not None:
+            scores = scores + attn_mask
+        return scores.softmax(dim=-1) @ value
+
+    class Spelled(TorchFunctionMode):
+        def __torch_function__(
+            self, function: Any, types: Any, args: Any = (), kwargs: Any = None
+        ) -> Any:
+            if function is functional.scaled_dot_product_attention:
+                function = attention
+            return function(*args, **(kwargs or {}))
+
+    return Spelled()
+
+
+def root_cause(error: BaseException) -> str:
+    """The first line of the error that the others were raised from, without terminal colours."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    lines = re.sub(r"\x1b\[[0-9;]*m", "", str(error)).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Without the exporter's deprecation warnings and log lines."""
+    loggers = [logging.getLogger(name) for name in ("torch", "onnxscript", "onnx_ir")]
+    levels = [logger.level for logger in loggers]
+    try:
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+def import_torch() -> Any:
+    """PyTorch.
+
+    Raises:
+        SourceError: it is not installed.
+    """
+    try:
+        import torch
+    except ImportError as error:
+        raise SourceError(
+            "exporting from PyTorch needs PyTorch: pip install 'onnxplain[torch]'; an .onnx file "
+            "needs none"
+        ) from error
+    return torch

@@ -1,0 +1,83 @@
+"""The command `onnxplain doctor`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
+
+from rich.markup import escape
+from rich.table import Table
+
+from onnxplain.cli.app import command, out
+from onnxplain.errors import BackendError
+
+_PRECISIONS = ("float32", "float16", "bfloat16")
+_WHY = {
+    "tensorrt": "the fastest on a GPU",
+    "cuda": "the fastest on a GPU without TensorRT",
+    "openvino": "the fastest on a processor in half precision",
+    "cpu": "ONNX Runtime, which is here always and is what the others are checked against",
+}
+_CHECKS = (
+    "What auto takes is checked against ONNX Runtime on the CPU when it loads a graph, and the "
+    "next is taken if it is wrong. --precision auto measures all of them on your images."
+)
+
+
+@command
+def doctor() -> None:
+    """Show what can run explain graphs here, what `auto` takes and why, and what to install.
+
+    \b
+        onnxplain doctor
+    """
+    from onnxplain.runtime.backends import PROVIDERS, preferred, usable
+
+    table = Table("provider", "installed", "computes in", "", title="What runs explain graphs")
+    missing: dict[str, list[str]] = {}
+    for name, provider in PROVIDERS.items():
+        installed = [f"{package} {_version(package)}" for package in provider.packages]
+        reason = provider.missing()
+        if reason is not None:
+            missing.setdefault(reason, []).append(name)
+        table.add_row(
+            name,
+            "\n".join(text for text in installed if not text.endswith(" ")) or "–",
+            ", ".join(usable(name)) or "–",
+            "[green]ready[/]" if reason is None else "[yellow]not here[/]",
+        )
+    out.print(table)
+    for line in (
+        *_devices(),
+        *(f"{', '.join(names)}: {reason}" for reason, names in missing.items()),
+        *(_auto(precision, preferred) for precision in _PRECISIONS),
+        _CHECKS,
+    ):
+        out.print(escape(line), highlight=False, soft_wrap=True)
+
+
+def _devices() -> Iterator[str]:
+    from onnxplain.runtime.backends import openvino
+    from onnxplain.runtime.backends.tensorrt.cuda import gpu
+
+    with suppress(BackendError):
+        found = gpu()
+        yield f"GPU: {found.name}, SM {found.sm}"
+    if openvino.missing() is None:
+        for device, (name, precisions) in openvino.devices().items():
+            yield f"OpenVINO's {device}: {name.strip()}, in {', '.join(precisions)}"
+
+
+def _auto(precision: str, preferred: Callable[[str], Iterator[str]]) -> str:
+    taken = next(preferred(precision), None)
+    if taken is None:
+        return f"auto in {precision}: nothing here computes in it"
+    return f"auto in {precision}: {taken}, {_WHY[taken]}"
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return ""

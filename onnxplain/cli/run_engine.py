@@ -1,0 +1,32 @@
+"""The command `onnxplain run-engine`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from onnxplain.cli.app import Images, Targets, Temperature, command
+from onnxplain.cli.explain import Folder, Style, explain_images
+
+
+@command
+def run_engine(
+    engine: Annotated[Path, typer.Argument(help="An engine, made by `onnxplain build`.")],
+    images: Images,
+    folder: Folder = Path("explanations"),
+    target: Targets = None,
+    style: Style = "grid",
+    temperature: Temperature = None,
+) -> None:
+    """Explain images with an engine, on the GPU: what `explain` does with a graph.
+
+    \b
+        onnxplain build resnet50.explain.onnx --sm 89
+        onnxplain run-engine resnet50.explain.engine photos/ -o why
+    """
+    from onnxplain.runtime import Explainer
+    from onnxplain.runtime.backends.tensorrt import open_engine
+
+    explain_images(Explainer(open_engine(engine)), images, folder, target, style, temperature)

@@ -1,0 +1,291 @@
+"""OpenVINO, on the CPU and the other devices that it finds."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import warnings
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnxplain.contract import (
+    ACCENTUATED,
+    ALPHA,
+    EPS,
+    IMAGE,
+    LIMIT,
+    LOGITS,
+    NEXT_IMAGE,
+    ORIGIN,
+    PULLBACK,
+    TARGET,
+    TEMPERATURE,
+)
+from onnxplain.errors import BackendError, InputError
+from onnxplain.files import replacing
+from onnxplain.runtime.backends.openvino_stem import stem_in_float32
+from onnxplain.runtime.cache import cache_folder
+from onnxplain.runtime.onnx_file import digest, read_metadata
+from onnxplain.runtime.signature import Port, Signature
+
+PRECISIONS = ("float32", "float16", "bfloat16", "int8")
+DEFAULT_DEVICE = "CPU"
+HINTS = ("latency", "throughput")
+
+_HINT_OF = {"float32": "f32", "float16": "f16", "bfloat16": "bf16", "int8": "f32"}
+_CAPABILITY = {"float32": "FP32", "float16": "FP16", "bfloat16": "BF16", "int8": "INT8"}
+_NAMES = (
+    *(IMAGE, TARGET, TEMPERATURE, ORIGIN, ALPHA, EPS, LIMIT),
+    *(LOGITS, PULLBACK, NEXT_IMAGE, ACCENTUATED),
+)
+_FORMAT = 1  # to be raised when the same graph is compiled otherwise than before
+_DIGEST = 32  # bytes of SHA-256 before what is kept of a compiled graph
+
+
+def missing() -> str | None:
+    """What stands in the way of this provider; None if nothing does."""
+    try:
+        import openvino as openvino
+    except ModuleNotFoundError:
+        return "the provider openvino needs the package openvino: pip install 'onnxplain[openvino]'"
+    except ImportError as error:
+        return f"the package openvino cannot be loaded: {error}"
+    return None
+
+
+@functools.cache
+def devices() -> dict[str, tuple[str, tuple[str, ...]]]:
+    """The devices that OpenVINO finds: name → what it is, and the precisions it computes in."""
+    from openvino import Core
+
+    core = Core()
+    found = {}
+    for device in core.available_devices:
+        able = core.get_property(device, "OPTIMIZATION_CAPABILITIES")
+        precisions = tuple(p for p in PRECISIONS if _CAPABILITY[p] in able)
+        found[device] = (str(core.get_property(device, "FULL_DEVICE_NAME")), precisions)
+    return found
+
+
+class OpenVINO:
+    """An explain graph compiled by OpenVINO (a `Backend`).
+
+    Args:
+        path: an explain graph.
+        precision: "float32", what the device computes in halves of ("bfloat16", "float16"), or
+            "int8" for a network quantised already (QDQ), as it is.
+        threads: None leaves the number to OpenVINO.
+        device: one of `devices()`.
+        hint: "latency", one call after the other as fast as can be; or "throughput", several
+            threads' calls at once.
+
+    Raises:
+        BackendError: OpenVINO or the device is missing; the device does not compute in this
+            precision; no such file, not an ONNX file, not an explain graph.
+    """
+
+    name = "openvino"
+
+    def __init__(
+        self,
+        path: Path,
+        precision: str = "float32",
+        threads: int | None = None,
+        *,
+        device: str = DEFAULT_DEVICE,
+        hint: str = "latency",
+    ) -> None:
+        if (reason := missing()) is not None:
+            raise BackendError(reason)
+        if hint not in HINTS:
+            raise BackendError(f"hint is one of {', '.join(HINTS)}, not '{hint}'")
+        self.precision = precision
+        self.device = device
+        metadata = read_metadata(path)
+        config: dict[str, Any] = {
+            "INFERENCE_PRECISION_HINT": _HINT_OF[precision],
+            "PERFORMANCE_HINT": hint.upper(),
+        }
+        if threads is not None:
+            config["INFERENCE_NUM_THREADS"] = threads
+        compiled = _compiled(path, device, precision, config)
+        inputs, outputs = _ports(compiled.inputs), _ports(compiled.outputs)
+        self.signature = Signature.of(metadata, inputs, outputs)
+        self._inputs, self._outputs = inputs, outputs.keys()
+        self._compiled = compiled
+        self._idle: deque[Any] = deque([compiled.create_infer_request()])
+
+    def run(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        with self._request(inputs) as request:
+            outputs = request.infer(dict(inputs), share_inputs=True)
+            return {name: outputs[name] for name in self._outputs}
+
+    def run_on_device(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
+        raise BackendError(
+            f"OpenVINO's {self.device} reads the host's memory; pass tensor.cpu(), or load the "
+            "graph with provider='cuda'"
+        )
+
+    def iterate(
+        self,
+        inputs: Mapping[str, NDArray[Any]],
+        output: str,
+        into: str,
+        times: int,
+        progress: Callable[[int], None] | None = None,
+    ) -> NDArray[Any]:
+        given = dict(inputs)
+        with self._request(given) as request:
+            for run in range(times):
+                given[into] = request.infer(given, share_inputs=True)[output]
+                if progress:
+                    progress(run + 1)
+        return given[into]
+
+    @contextmanager
+    def _request(self, inputs: Mapping[str, Any]) -> Iterator[Any]:
+        """A request that no other thread uses; there are as many as there were callers at once.
+
+        One in which a call failed is not used again.
+        """
+        self._check(inputs)
+        try:
+            try:
+                request = self._idle.pop()
+            except IndexError:
+                request = self._compiled.create_infer_request()
+            yield request
+        except (RuntimeError, TypeError, ValueError, MemoryError) as error:
+            self._recover()
+            raise _failure(error) from error
+        self._idle.append(request)
+
+    def _check(self, inputs: Mapping[str, Any]) -> None:
+        """OpenVINO takes a missing input from the call before, and converts another dtype."""
+        if inputs.keys() != self._inputs.keys():
+            raise BackendError(
+                f"the graph's inputs are {', '.join(self._inputs)}, not {', '.join(inputs)}"
+            )
+        batches = set()
+        for name, port in self._inputs.items():
+            array = inputs[name]
+            fits = len(array.shape) == len(port.shape) and all(
+                size in (None, given) for size, given in zip(port.shape, array.shape, strict=True)
+            )
+            if not fits or array.dtype != port.dtype:
+                wanted = ", ".join("?" if size is None else str(size) for size in port.shape)
+                raise BackendError(
+                    f"'{name}' is {array.dtype} {list(array.shape)}, not {port.dtype} [{wanted}]"
+                )
+            batches.update(array.shape[:1])
+        if len(batches) > 1:
+            raise BackendError(f"the inputs are of different batches: {sorted(batches)}")
+
+    def _recover(self) -> None:
+        """After a failure, run two batches of zeros.
+
+        A call that fails between two nodes leaves the compiled graph (OpenVINO 2026.4) unable to
+        run inputs of the same shapes, until it has run others.
+        """
+        for batch in (1, 2):
+            zeros = {
+                name: np.zeros([batch if n is None else n for n in port.shape], port.dtype)
+                for name, port in self._inputs.items()
+            }
+            with suppress(RuntimeError, MemoryError):
+                self._compiled.create_infer_request().infer(zeros)
+
+
+def _compiled(path: Path, device: str, precision: str, config: Mapping[str, Any]) -> Any:
+    """The compiled graph: of the cache, if the same was compiled before, else compiled and kept.
+
+    OpenVINO's own cache (2026.4) runs what it finds in a damaged file; so it is not used.
+    """
+    import openvino
+
+    core = openvino.Core()
+    found = devices()
+    if device not in found:
+        raise BackendError(f"OpenVINO finds no device '{device}' here; it finds {', '.join(found)}")
+    full_name, able = found[device]
+    if precision not in able:
+        raise BackendError(
+            f"OpenVINO does not compute in {precision} on {device} ({full_name.strip()}); it does "
+            f"in {', '.join(able)}"
+        )
+    key = [_FORMAT, digest(path), openvino.__version__, device, full_name, precision, dict(config)]
+    name = hashlib.sha256(json.dumps(key).encode()).hexdigest()[:32]
+    kept = cache_folder("openvino") / f"{name}.blob"
+    try:
+        if (blob := _read(kept)) is not None:
+            return core.import_model(blob, device, dict(config))
+    except RuntimeError as error:
+        warnings.warn(f"'{kept}' is not used and made anew: {error}", stacklevel=2)
+    try:
+        model = core.read_model(path)
+        if precision == "int8" and not _quantised(model):
+            raise BackendError(
+                f"'{path}' is not quantised: quantise the network (QDQ), then export it"
+            )
+        if precision == "bfloat16":
+            model = stem_in_float32(core, model)
+        compiled = core.compile_model(model, device, dict(config))
+    except (RuntimeError, MemoryError) as error:
+        raise BackendError(f"OpenVINO cannot load '{path}': {error}") from error
+    _write(kept, compiled)
+    return compiled
+
+
+def _quantised(model: Any) -> bool:
+    return any(node.get_type_name() == "FakeQuantize" for node in model.get_ops())
+
+
+def _read(path: Path) -> bytes | None:
+    """What was kept there; None, with a warning, if it is not what was written."""
+    try:
+        data = path.read_bytes()
+    except OSError:
+        return None
+    if hashlib.sha256(data[_DIGEST:]).digest() == data[:_DIGEST]:
+        return data[_DIGEST:]
+    warnings.warn(f"'{path}' is damaged, and made anew", stacklevel=2)
+    return None
+
+
+def _write(path: Path, compiled: Any) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        blob: bytes = compiled.export_model().getvalue()
+        with replacing(path) as beside, beside.open("wb") as file:
+            file.write(hashlib.sha256(blob).digest())
+            file.write(blob)
+    except (OSError, InputError, RuntimeError) as error:
+        warnings.warn(f"the compiled graph cannot be kept: {error}", stacklevel=2)
+
+
+def _ports(ports: Sequence[Any]) -> dict[str, Port]:
+    """By the contract's names: OpenVINO gives a tensor those of its copies too."""
+    described = {}
+    for port in ports:
+        shape = tuple(d.get_length() if d.is_static else None for d in port.get_partial_shape())
+        dtype = np.dtype(port.get_element_type().to_dtype()).name
+        name = next((name for name in _NAMES if name in port.names), port.any_name)
+        described[name] = Port(dtype, shape)
+    return described
+
+
+def _failure(error: Exception) -> BackendError:
+    if (
+        isinstance(error, MemoryError)
+        or "bad_alloc" in str(error)
+        or "Cannot allocate" in str(error)
+    ):
+        return BackendError(f"not enough memory; run smaller batches: {error}")
+    return BackendError(f"OpenVINO failed: {error}")

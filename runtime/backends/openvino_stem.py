@@ -1,0 +1,84 @@
+"""bfloat16 on OpenVINO, right for networks whose second convolution is a depthwise one.
+
+A mobile network's first depthwise convolution, with its normalisation folded in, has channels
+whose large weights cancel; bfloat16's 8 bits of its input leave an error that every gate behind it
+sees. EfficientNet-Lite0's pullbacks, trained, on three photographs: cosine 0.964 to float32's with
+all in bfloat16, 0.997 with what leads to that one convolution in float32, 1 % of the work.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+_PRODUCTS = ("Convolution", "GroupConvolution", "MatMul")
+_KEEP = "precise_0"  # what `disable_fp16_compression` is called in OpenVINO's `rt_info`
+
+
+def stem_in_float32(core: Any, model: Any) -> Any:
+    """The model (an `openvino.Model`), with its stem marked to stay in float32.
+
+    The stem is what leads to the first depthwise convolution, where at most one other convolution
+    does; without such a one, it is the model as it was.
+    """
+    from openvino import save_model
+
+    depthwise = next((n for n in model.get_ordered_ops() if _is(n, "GroupConvolution")), None)
+    if depthwise is None:
+        return model
+    stem = _leading_to(depthwise)
+    if sum(node.get_type_name() in _PRODUCTS for node in stem) > 2:
+        return model
+    for node in stem:
+        _as_clamp(node)
+    for node in _leading_to(depthwise):
+        node.get_rt_info()[_KEEP] = ""
+    with TemporaryDirectory(prefix="onnxplain-") as folder:  # the mark takes effect when read
+        path = Path(folder) / "stem.xml"
+        save_model(model, path, compress_to_fp16=False)
+        return core.read_model(path)
+
+
+def _leading_to(node: Any) -> list[Any]:
+    """The node and all that it is computed from, less constants."""
+    found: dict[str, Any] = {}
+    pending = [node]
+    while pending:
+        node = pending.pop()
+        if node.get_friendly_name() in found or _is(node, "Constant", "Parameter"):
+            continue
+        found[node.get_friendly_name()] = node
+        pending.extend(port.get_source_output().get_node() for port in node.inputs())
+    return list(found.values())
+
+
+def _as_clamp(node: Any) -> None:
+    """Replace min(max(x, a), b), which is what a Clip is read as, by one node.
+
+    OpenVINO does so itself, and the node that it puts there is no longer marked.
+    """
+    from openvino import opset13
+
+    if not _is(node, "Minimum") or (upper := _with_number(node)) is None:
+        return
+    if not _is(upper[0].get_node(), "Maximum"):
+        return
+    if (lower := _with_number(upper[0].get_node())) is not None:
+        clamp = opset13.clamp(lower[0], lower[1], upper[1])
+        clamp.set_friendly_name(node.get_friendly_name())
+        node.output(0).replace(clamp.output(0))
+
+
+def _with_number(node: Any) -> tuple[Any, float] | None:
+    """The operand and the number of a binary operation that has a number for the other one."""
+    operands = [node.input_value(0), node.input_value(1)]
+    operands.sort(key=lambda value: _is(value.get_node(), "Constant"))
+    number = operands[1].get_node()
+    if not _is(number, "Constant") or number.get_data().size != 1:
+        return None
+    return operands[0], float(number.get_data().item())
+
+
+def _is(node: Any, *types: str) -> bool:
+    return node.get_type_name() in types

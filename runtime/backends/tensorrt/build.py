@@ -1,0 +1,321 @@
+"""From an explain graph to an engine."""
+
+from __future__ import annotations
+
+import threading
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, TypeAlias
+
+from onnxplain.contract import TARGET
+from onnxplain.errors import BackendError
+from onnxplain.runtime.backends.onnx_runtime import half
+from onnxplain.runtime.backends.tensorrt.cache import (
+    KIND,
+    cached,
+    hashed,
+    load_bytes,
+    save_bytes,
+)
+from onnxplain.runtime.backends.tensorrt.cuda import gpu
+from onnxplain.runtime.backends.tensorrt.engine import Engine, Shape, this_system
+from onnxplain.runtime.backends.tensorrt.monitor import Progress, watch
+from onnxplain.runtime.backends.tensorrt.package import Package, load_package
+from onnxplain.runtime.cache import cache_folder
+from onnxplain.runtime.onnx_file import digest, read_metadata
+from onnxplain.runtime.signature import Port, Signature
+
+PRECISIONS = ("float32", "tf32", "float16", "bfloat16", "int8")
+
+BATCHES = (1, 8, 64)
+TARGETS = (1, 2, 16)
+"""The smallest, usual and largest number of images, and of targets for each of them."""
+
+AMPERE_AND_LATER = (80, 86, 89, 120)
+"""What `tensorrt_rtx` builds for when not told otherwise (its manual, "CPU-Only AOT")."""
+
+_PORTABLE = (80, 86, 87, 89, 90, 100, 103, 110, 120, 121)
+_NUMPY = {"FLOAT": "float32", "HALF": "float16", "INT64": "int64", "UINT8": "uint8"}
+
+_ADVICE = {
+    "for Turing": "Leave out SM 75, or build with --precision float16",
+    "QuantizeLinear": "TensorRT takes symmetric quantisers and float biases: quantize_static(…, "
+    "extra_options={'ActivationSymmetric': True, 'QuantizeBias': False})",
+}
+"""Words of a refusal → what to do."""
+
+Shapes: TypeAlias = tuple[Shape, Shape, Shape]
+
+_building = threading.Lock()  # the compilers take as much memory as there is, and log to one place
+
+
+def build_engine(
+    path: Path,
+    *,
+    provider: str = "tensorrt-rtx",
+    sm: Sequence[int] | None = None,
+    precision: str = "float32",
+    batches: Sequence[int] = BATCHES,
+    targets: Sequence[int] = TARGETS,
+    refittable: bool = False,
+    portable: bool = False,
+    keep: bool = True,
+    progress: Progress | None = None,
+) -> Engine:
+    """Compile an explain graph, or take the engine compiled from the same graph before.
+
+    Args:
+        path: an ONNX file written by `onnxplain.export`.
+        provider: "tensorrt-rtx", on any machine, for every GPU in `sm`; or "tensorrt", for the
+            GPU of this one.
+        sm: compute capabilities, 89 for 8.9; by default Ampere and later.
+        precision: "float32"; "tf32", whose products round to 10 bits; "float16" or "bfloat16",
+            where the graph bears it; or "int8" for a network quantised already (QDQ), as it is.
+        batches: the smallest, usual and largest number of images; one number fixes it.
+        targets: the same for the targets per image of a graph exported with --multi-target.
+        refittable: let the weights be replaced (`TensorRT.refit`).
+        portable: of "tensorrt": for any GPU from Ampere on, at some cost in speed.
+        keep: take the engine from the cache, and leave it there.
+        progress: called with the part that is done, 0 … 1.
+
+    Raises:
+        BackendError: the package is missing; no GPU where one is needed; a GPU that the package
+            cannot build for; not an explain graph; an operator that the compiler refuses.
+    """
+    package = load_package(provider)
+    if precision not in PRECISIONS:
+        raise BackendError(f"unknown precision {precision!r}; known: {', '.join(PRECISIONS)}")
+    sms, name = _hardware(package, sm, refittable, portable)
+    profile = {"batches": _range(batches, "batch"), "targets": _range(targets, "targets")}
+    metadata = read_metadata(path)
+    graph = digest(path)
+    key = {
+        "graph": graph,
+        "package": [provider, package.version],
+        "gpu": [name, *sms],
+        "precision": precision,
+        "profile": profile,
+        "options": [refittable, portable],
+    }
+
+    def build() -> Engine:
+        with _building, TemporaryDirectory(prefix="onnxplain-") as folder:
+            ready = _in_precision(path, precision, Path(folder))
+            builder, network, _parser = _parse(package, ready)  # it owns the network's weights
+            inputs = [network.get_input(i) for i in range(network.num_inputs)]
+            outputs = [network.get_output(i) for i in range(network.num_outputs)]
+            shapes = {t.name: _shapes(t, profile) for t in inputs if -1 in tuple(t.shape)}
+            ports = [
+                {t.name: _port(t, shapes.get(t.name)) for t in end} for end in (inputs, outputs)
+            ]
+            Signature.of(metadata, *ports)
+            if precision == "int8":
+                _require_quantisers(package, network, path)
+            config = _configure(package, builder, shapes, sms, precision, refittable, portable)
+            payload = _compile(package, builder, network, config, progress)
+        return Engine(
+            provider=provider,
+            version=package.version,
+            sms=sms,
+            gpu=name,
+            system="" if package.ahead_of_time else this_system(),
+            precision=precision,
+            profile=shapes,
+            refittable=refittable,
+            graph=graph,
+            metadata=metadata,
+            inputs=ports[0],
+            outputs=ports[1],
+            payload=payload,
+        )
+
+    return cached(key, build) if keep else build()
+
+
+def _hardware(
+    package: Package, sm: Sequence[int] | None, refittable: bool, portable: bool
+) -> tuple[tuple[int, ...], str]:
+    """The compute capabilities to build for, and the model of GPU if it must be that one."""
+    if package.ahead_of_time and portable:
+        raise BackendError(
+            "an engine of TensorRT-RTX runs on every GPU whose SM it was built for; name them "
+            "instead of asking for a portable one"
+        )
+    if package.ahead_of_time and not refittable:
+        sms = tuple(sorted(set(AMPERE_AND_LATER if sm is None else sm)))
+        for wanted in sms:
+            if wanted not in package.sms:
+                raise BackendError(_no_such_sm(package, wanted))
+        return sms, ""
+    what = "a refittable engine" if refittable else "an engine of TensorRT"
+    try:
+        here = gpu()
+    except BackendError as error:
+        raise BackendError(f"{what} is built on the GPU that is to run it; {error}") from None
+    if sm is not None and list(sm) != [here.sm]:
+        raise BackendError(
+            f"{what} is built on the GPU that is to run it ({here.name}, SM {here.sm}), not for SM "
+            f"{', '.join(map(str, sm))}; --provider tensorrt-rtx builds others ahead of time"
+        )
+    if package.ahead_of_time:
+        return (here.sm,), ""
+    return (_PORTABLE, "") if portable else ((here.sm,), here.name)
+
+
+def _no_such_sm(package: Package, wanted: int) -> str:
+    known = ", ".join(map(str, package.sms))
+    if wanted in (90, 100, 103):
+        what = "Hopper" if wanted == 90 else "this Blackwell data-centre GPU"
+        return (
+            f"TensorRT-RTX is for RTX GPUs and does not build for SM {wanted} ({what}); it builds "
+            f"for {known}. On such a GPU use --provider tensorrt or cuda"
+        )
+    return f"{package.title} does not build for SM {wanted}; it builds for {known}"
+
+
+def _range(numbers: Sequence[int], what: str) -> tuple[int, int, int]:
+    """(smallest, usual, largest)."""
+    three = tuple(numbers) * (3 if len(numbers) == 1 else 1)
+    if len(three) != 3 or not 1 <= three[0] <= three[1] <= three[2]:
+        raise BackendError(
+            f"the profile's {what} is one number, or the smallest, usual and largest in rising "
+            f"order, from 1; not {', '.join(map(str, numbers)) or 'nothing'}"
+        )
+    return three
+
+
+def _in_precision(path: Path, precision: str, folder: Path) -> Path:
+    """The graph that computes in that precision: the networks here are strongly typed."""
+    if precision not in ("float16", "bfloat16"):
+        return path
+    ready = folder / path.name
+    ready.write_bytes(half(path, precision))
+    return ready
+
+
+def _parse(package: Package, path: Path) -> tuple[Any, Any, Any]:
+    """The builder, the network, and the parser."""
+    trt = package.trt
+    package.logger.words.clear()
+    builder = trt.Builder(package.logger)
+    network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
+    parser = trt.OnnxParser(network, package.logger)
+    if not parser.parse_from_file(str(path)):
+        errors = [parser.get_error(i) for i in range(parser.num_errors)]
+        raise BackendError(
+            f"{package.title} cannot read the graph: "
+            + _hint(" · ".join(dict.fromkeys(map(_refusal, errors))) or package.said())
+        )
+    return builder, network, parser
+
+
+def _refusal(error: Any) -> str:
+    if error.node_operator():
+        where = f"operator {error.node_operator()}, node '{error.node_name()}': "
+    else:
+        where = f"{error.func()}: "  # the parser's function is called after the operator
+    return where + " ".join(error.desc().split())
+
+
+def _require_quantisers(package: Package, network: Any, path: Path) -> None:
+    kinds = {network.get_layer(i).type for i in range(network.num_layers)}
+    if package.trt.LayerType.DEQUANTIZE not in kinds:
+        raise BackendError(
+            f"'{path}' is not quantised: quantise the network (QDQ), then export it, then build"
+        )
+
+
+def _shapes(tensor: Any, profile: Mapping[str, tuple[int, int, int]]) -> Shapes:
+    """The smallest, usual and largest shape of an input with open dimensions."""
+    sizes = []
+    for axis, size in enumerate(tensor.shape):
+        if size != -1:
+            sizes.append((size,) * 3)
+        elif axis == 0:
+            sizes.append(profile["batches"])
+        elif tensor.name == TARGET:
+            sizes.append(profile["targets"])
+        else:
+            raise BackendError(
+                f"dimension {axis} of the input '{tensor.name}' is open; TensorRT needs its "
+                "size: export the graph with --size"
+            )
+    least, usual, most = zip(*sizes, strict=True)
+    return least, usual, most
+
+
+def _port(tensor: Any, shapes: Shapes | None) -> Port:
+    """As the engine declares it: what the profile fixes is no longer open."""
+    least, _, most = shapes or (tensor.shape,) * 3
+    shape = tuple(a if a == b != -1 else None for a, b in zip(least, most, strict=True))
+    name = tensor.dtype.name
+    return Port(_NUMPY.get(name, name.lower()), shape)
+
+
+def _configure(
+    package: Package,
+    builder: Any,
+    shapes: Mapping[str, Shapes],
+    sms: tuple[int, ...],
+    precision: str,
+    refittable: bool,
+    portable: bool,
+) -> Any:
+    trt = package.trt
+    config = builder.create_builder_config()
+    if shapes:
+        profile = builder.create_optimization_profile()
+        for name, three in shapes.items():
+            profile.set_shape(name, *three)
+        config.add_optimization_profile(profile)
+    if precision != "tf32":
+        config.clear_flag(trt.BuilderFlag.TF32)
+    if refittable:
+        config.set_flag(trt.BuilderFlag.REFIT)
+    if portable:
+        config.hardware_compatibility_level = trt.HardwareCompatibilityLevel.AMPERE_PLUS
+    if package.ahead_of_time:
+        config.num_compute_capabilities = len(sms)
+        for i, sm in enumerate(sms):
+            config.set_compute_capability(getattr(trt.ComputeCapability, f"SM{sm}"), i)
+    return config
+
+
+def _compile(
+    package: Package, builder: Any, network: Any, config: Any, progress: Progress | None
+) -> memoryview:
+    keep_timings = _timings(package, config)
+    with watch(package.trt, config, progress):
+        built = builder.build_serialized_network(network, config)
+    if built is None:
+        raise BackendError(f"{package.title} cannot compile the graph: {_hint(package.said())}")
+    keep_timings()
+    return memoryview(built).cast("B")
+
+
+def _hint(reason: str) -> str:
+    """The reason, and what can be done about it where that is known."""
+    for words, advice in _ADVICE.items():
+        if words in reason:
+            return f"{reason} · {advice}"
+    return reason
+
+
+def _timings(package: Package, config: Any) -> Callable[[], None]:
+    """Let the compiler use what it measured in earlier builds; the rest keeps what it measures.
+
+    `tensorrt_rtx` measures nothing while it builds.
+    """
+    if package.ahead_of_time:
+        return lambda: None
+    key = hashed({"package": package.version, "gpu": gpu().name})
+    path = cache_folder(KIND) / f"{key}.timings"
+    measured = config.create_timing_cache(load_bytes(path))
+    if measured is None or not config.set_timing_cache(measured, ignore_mismatch=False):
+        warnings.warn(
+            f"the timing cache '{path}' cannot be used; it is being made anew", stacklevel=2
+        )
+        config.set_timing_cache(config.create_timing_cache(b""), ignore_mismatch=False)
+    return lambda: save_bytes(path, bytes(config.get_timing_cache().serialize()))

@@ -1,0 +1,212 @@
+"""Running an engine on a GPU."""
+
+from __future__ import annotations
+
+import weakref
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
+
+from onnxplain.errors import BackendError
+from onnxplain.runtime.backends.tensorrt.build import BATCHES, TARGETS, build_engine
+from onnxplain.runtime.backends.tensorrt.cache import KIND, hashed, load_bytes, save_bytes
+from onnxplain.runtime.backends.tensorrt.cuda import Cuda, gpu
+from onnxplain.runtime.backends.tensorrt.engine import Engine, read_engine
+from onnxplain.runtime.backends.tensorrt.lane import DeviceArray, Lane
+from onnxplain.runtime.backends.tensorrt.monitor import Progress
+from onnxplain.runtime.backends.tensorrt.package import Package, load_package
+from onnxplain.runtime.backends.tensorrt.source import Source
+from onnxplain.runtime.cache import cache_folder
+from onnxplain.runtime.signature import Signature
+
+
+def open_engine(path: Path) -> TensorRT:
+    """Make an engine file ready to run.
+
+    Raises:
+        BackendError: not an engine file, a damaged one, one of another version, system or GPU; the
+            package that built it is missing, or there is no GPU.
+    """
+    engine = read_engine(path)
+    package = load_package(engine.provider)
+    engine.check(package)
+    return TensorRT(engine, package, gpu())
+
+
+def open_graph(
+    path: Path,
+    provider: str,
+    *,
+    precision: str = "float32",
+    batches: Sequence[int] = BATCHES,
+    targets: Sequence[int] = TARGETS,
+    progress: Progress | None = None,
+) -> TensorRT:
+    """Make an explain graph ready to run on the GPU here; what `build_engine` says holds.
+
+    Raises:
+        BackendError: the package is missing, there is no GPU, or the compiler refuses the graph.
+    """
+    package, cuda = load_package(provider), gpu()
+    engine = build_engine(
+        path,
+        provider=provider,
+        sm=[cuda.sm],
+        precision=precision,
+        batches=batches,
+        targets=targets,
+        progress=progress,
+    )
+    return TensorRT(engine, package, cuda)
+
+
+class TensorRT:
+    """An engine on a GPU (a `Backend`). Several threads may call it at once.
+
+    Each call takes a lane (a context with its stream and buffers) that is idle, or makes one; so
+    there are as many as there were callers at once. One in which a call failed is not used again.
+
+    Raises:
+        BackendError: the engine is not for this package or GPU, or the GPU has not enough memory.
+    """
+
+    def __init__(self, engine: Engine, package: Package, cuda: Cuda) -> None:
+        engine.check(package, cuda)
+        cuda.enter()
+        self.name = engine.provider
+        self.device = f"{cuda.name} (SM {cuda.sm})"
+        self.precision = engine.precision
+        self.signature = Signature.of(engine.metadata, engine.inputs, engine.outputs)
+        self._engine, self._package, self._cuda = engine, package, cuda
+        self._runtime = package.trt.Runtime(package.logger)
+        self._compiled = self._runtime.deserialize_cuda_engine(engine.payload)
+        if self._compiled is None:
+            raise BackendError(f"{package.title} cannot load the engine: {package.said()}")
+        self._kernels = self._kernel_cache() if package.ahead_of_time else None
+        self._idle: deque[Lane] = deque()
+        self._idle.append(self._new_lane())
+
+    def run(self, inputs: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
+        with self._fed(inputs) as lane:
+            lane.execute()
+            outputs = {name: lane.fetch(name) for name in self._engine.outputs}
+            lane.stream.wait()
+        return outputs
+
+    def run_on_device(self, inputs: Mapping[str, Any]) -> dict[str, DeviceArray]:
+        with self._fed(inputs) as lane:
+            lane.execute()
+            outputs = {name: lane.hand_over(name) for name in self._engine.outputs}
+            lane.stream.wait()
+        return outputs
+
+    def iterate(
+        self,
+        inputs: Mapping[str, NDArray[Any]],
+        output: str,
+        into: str,
+        times: int,
+        progress: Callable[[int], None] | None = None,
+    ) -> NDArray[Any]:
+        with self._fed(inputs) as lane:
+            for run in range(times):
+                if run:
+                    lane.carry(output, into)
+                lane.execute()
+                if progress:
+                    lane.stream.wait()
+                    progress(run + 1)
+            result = lane.fetch(output)
+            lane.stream.wait()
+        return result
+
+    def refit(self, path: Path) -> None:
+        """Take the weights of another explain graph, of the same network exported alike.
+
+        Not while another thread runs the engine.
+
+        Raises:
+            BackendError: the engine was not built refittable, or the graph's weights don't fit.
+        """
+        if not self._engine.refittable:
+            raise BackendError("the engine's weights are fixed; build it with --refittable")
+        self._cuda.enter()
+        trt, logger = self._package.trt, self._package.logger
+        refitter = trt.Refitter(self._compiled, logger)
+        parsed = trt.OnnxParserRefitter(refitter, logger).refit_from_file(str(path))
+        if not (parsed and refitter.refit_cuda_engine()):
+            raise BackendError(f"the weights of '{path}' don't fit: {self._package.said()}")
+
+    @contextmanager
+    def _fed(self, inputs: Mapping[str, Any]) -> Iterator[Lane]:
+        """A lane to which the inputs have been queued."""
+        sources = {name: Source.of(tensor) for name, tensor in inputs.items()}
+        self._check(sources)
+        self._cuda.enter()
+        self._package.logger.words.clear()
+        try:
+            lane = self._idle.pop()
+        except IndexError:
+            lane = self._new_lane()
+        try:
+            lane.fit({name: source.shape for name, source in sources.items()})
+            lane.feed(sources)
+            yield lane
+        except BackendError as error:
+            said = self._package.said() if self._package.logger.words else ""
+            raise BackendError(f"{error}: {said}" if said else str(error)) from error
+        self._idle.append(lane)
+
+    def _check(self, sources: Mapping[str, Source]) -> None:
+        if sources.keys() != self._engine.inputs.keys():
+            raise BackendError(
+                f"the engine's inputs are {', '.join(self._engine.inputs)}, not "
+                f"{', '.join(sources)}"
+            )
+        for name, port in self._engine.inputs.items():
+            shape, dtype = sources[name].shape, sources[name].dtype
+            fixed = tuple(size or 0 for size in port.shape)
+            least, _, most = self._engine.profile.get(name, (fixed,) * 3)
+            within = len(shape) == len(most) and all(
+                a <= size <= b for a, size, b in zip(least, shape, most, strict=True)
+            )
+            if dtype != port.dtype or not within:
+                most_text = "" if least == most else f" to {list(most)}"
+                raise BackendError(
+                    f"'{name}' is {dtype} {list(shape)}; this engine takes {port.dtype} "
+                    f"{list(least)}{most_text}. For other batches build one: "
+                    "onnxplain build --batch SMALLEST,USUAL,LARGEST"
+                )
+
+    def _new_lane(self) -> Lane:
+        if self._package.ahead_of_time:
+            config = self._compiled.create_runtime_config()
+            config.cuda_graph_strategy = self._package.trt.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
+            config.set_runtime_cache(self._kernels)
+            context = self._compiled.create_execution_context(config)
+        else:
+            context = self._compiled.create_execution_context()
+        if context is None:
+            raise BackendError(
+                f"{self._package.title} cannot make room for a run on {self.device}: "
+                f"{self._package.said()} · build with smaller batches"
+            )
+        return Lane(self._cuda, self._engine, context, record=not self._package.ahead_of_time)
+
+    def _kernel_cache(self) -> Any:
+        """What `tensorrt_rtx` compiled on this GPU before, kept again when the process ends.
+
+        A file that is damaged or of another driver is for the package to find out; it then
+        compiles anew.
+        """
+        kernels = self._compiled.create_runtime_config().create_runtime_cache()
+        key = {"engine": self._engine.graph, "package": self._package.version}
+        path = cache_folder(KIND) / f"{hashed(key | {'gpu': self.device})}.kernels"
+        if known := load_bytes(path):
+            kernels.deserialize(known)
+        weakref.finalize(self, lambda: save_bytes(path, bytes(kernels.serialize())))
+        return kernels

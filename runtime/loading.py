@@ -1,0 +1,202 @@
+"""Opening an explain graph with the provider and the precision asked for."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from numpy.typing import NDArray
+
+from onnxplain.errors import BackendError, InputError
+from onnxplain.runtime.backends import (
+    AUTO,
+    PROVIDERS,
+    check_provider,
+    open_backend,
+    preferred,
+    usable,
+)
+from onnxplain.runtime.batches import Picture
+from onnxplain.runtime.explainer import Explainer
+from onnxplain.runtime.verification import HALF, agreement, reference, sample
+from onnxplain.runtime.verification import verify as verify_backend
+
+_TIMED_RUNS = 5
+_IMAGES_TIMED = 8
+
+
+def load(
+    path: str | os.PathLike[str],
+    provider: str = "auto",
+    precision: str = "float32",
+    threads: int | None = None,
+    verify: bool = False,
+    *,
+    images: Sequence[Picture] | None = None,
+    at_least: float | None = None,
+    **options: Any,
+) -> Explainer:
+    """Open an explain graph.
+
+    Args:
+        path: an ONNX file written by `onnxplain.export`, or an engine of `onnxplain build`, which
+            has its own provider and precision.
+        provider: "cpu" (ONNX Runtime), "openvino", "cuda", "ort-tensorrt" (both ONNX Runtime),
+            "tensorrt", "tensorrt-rtx"; or "auto" for the fastest of those here that gives what
+            ONNX Runtime gives on the CPU. `explainer.backend` says which it is.
+        precision: "float32", "tf32", "float16", "bfloat16" or "int8", as the provider has them; or
+            "auto" for the fastest whose explanations of `images` agree with float32's.
+        threads: of the processor; None leaves the number to the backend.
+        verify: whether to check the backend against ONNX Runtime on the CPU in float32 now, on
+            `images` or else on noise. `auto` always does.
+        images: what to compare on, as for `Explainer.__call__`.
+        at_least: the least cosine of logits and pullback; 0.9999 for float32, 0.99 for halves.
+        options: the provider's own: openvino's `device` and `hint`; cuda's and ort-tensorrt's
+            `device_id`, `cuda_graphs` and `memory_limit`; tensorrt's `batches`, `targets` and
+            `progress`.
+
+    Raises:
+        BackendError: an unknown provider, precision or option; a package or device that is missing
+            (and what to install); no such file; not ONNX; not an explain graph; a backend that is
+            not right, with the figure.
+        InputError: precision "auto" without images, or images that cannot be used.
+    """
+    if precision == "auto":
+        return fastest(path, images, provider, threads, at_least, **options)[0]
+    if provider == "auto" and Path(path).suffix != ".engine":
+        return _first_right(path, precision, threads, images, at_least, options)
+    explainer = Explainer(open_backend(path, provider, threads, precision, **options))
+    if verify:
+        verify_backend(explainer, path, images, at_least)
+    return explainer
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One provider in one precision, tried by `fastest`.
+
+    Attributes:
+        provider, precision: what was tried.
+        cosine: the least of logits and pullback, to ONNX Runtime's on the CPU in float32.
+        seconds: the median of a run's; infinite where it was too far off to be timed.
+        problem: why it could not be tried; empty otherwise.
+    """
+
+    provider: str
+    precision: str
+    cosine: float = float("nan")
+    seconds: float = float("inf")
+    problem: str = ""
+
+
+def fastest(
+    path: str | os.PathLike[str],
+    images: Sequence[Picture] | None,
+    provider: str = "auto",
+    threads: int | None = None,
+    at_least: float | None = None,
+    **options: Any,
+) -> tuple[Explainer, list[Trial]]:
+    """The fastest precision whose explanations of the images agree with float32's, and the trials.
+
+    Args:
+        path: an explain graph.
+        images: the caller's own; up to eight of them are timed in one run.
+        provider: one, or "auto" for all that are here.
+        at_least: the least cosine of logits and pullback, 0.99 unless given.
+
+    Raises:
+        InputError: no images, or ones that cannot be used.
+        BackendError: a provider that is missing, or none that agrees.
+    """
+    if not images:
+        raise InputError("precision 'auto' compares on images of yours: give some")
+    least = HALF if at_least is None else at_least
+    right = reference(path, threads)
+    batch = sample(right, images)
+    trials: list[Trial] = []
+    best: tuple[float, Explainer] | None = None
+    for name, precision in _combinations(provider, options):
+        try:
+            explainer = Explainer(open_backend(path, name, threads, precision, **options))
+            cosine = agreement(explainer, right, batch).cosine
+        except BackendError as error:
+            trials.append(Trial(name, precision, problem=str(error)))
+            continue
+        if not cosine >= least:
+            trials.append(Trial(name, precision, cosine))
+            continue
+        seconds = _seconds(explainer, batch[:_IMAGES_TIMED])
+        trials.append(Trial(name, precision, cosine, seconds))
+        if best is None or seconds < best[0]:
+            best = seconds, explainer
+    if best is None:
+        said = "; ".join(f"{t.precision}: {t.problem or f'{t.cosine:.6f}'}" for t in trials)
+        raise BackendError(f"no precision of {provider} has a cosine of {least:g} or more: {said}")
+    return best[1], trials
+
+
+def _combinations(provider: str, options: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """(provider, precision) to try. On the CPU, ONNX Runtime has float32 alone that is fast."""
+    if provider == "auto":
+        _no_options(options)
+        names: Sequence[str] = AUTO
+    else:
+        check_provider(provider)
+        if (reason := PROVIDERS[provider].missing()) is not None:
+            raise BackendError(reason)
+        names = [provider]
+    return [
+        (name, precision)
+        for name in names
+        for precision in (usable(name) if name != "cpu" else ("float32",))
+    ]
+
+
+def _first_right(
+    path: str | os.PathLike[str],
+    precision: str,
+    threads: int | None,
+    images: Sequence[Picture] | None,
+    at_least: float | None,
+    options: Mapping[str, Any],
+) -> Explainer:
+    """The first that `auto` prefers and that passes verification."""
+    _no_options(options)
+    problems = []
+    for name in preferred(precision):
+        try:
+            explainer = Explainer(open_backend(path, name, threads, precision))
+            if (name, precision) != ("cpu", "float32"):  # which is the reference itself
+                verify_backend(explainer, path, images, at_least)
+            return explainer
+        except BackendError as error:
+            problems.append(error)
+    if precision == "float32":
+        raise problems[-1]  # the CPU's, which says what is wrong with the file
+    said = "; ".join(map(str, problems)) or "no provider that has it is here"
+    raise BackendError(
+        f"nothing here explains this graph in {precision}: {said}. `onnxplain doctor` says what "
+        "can be installed"
+    )
+
+
+def _no_options(options: Mapping[str, Any]) -> None:
+    if options:
+        raise BackendError(
+            f"'{min(options)}' is an option of some providers; name the provider instead of 'auto'"
+        )
+
+
+def _seconds(explainer: Explainer, batch: NDArray[Any]) -> float:
+    seconds = []
+    for _ in range(_TIMED_RUNS):
+        start = time.perf_counter()
+        explainer(batch, batch_size=explainer.backend.signature.batch or len(batch))
+        seconds.append(time.perf_counter() - start)
+    return median(seconds)

@@ -1,0 +1,118 @@
+"""Is a backend right? Measured against ONNX Runtime on the CPU, in float32."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnxplain.errors import BackendError
+from onnxplain.runtime.backends import open_backend
+from onnxplain.runtime.batches import Picture, as_batch
+from onnxplain.runtime.explainer import Explainer
+
+HALF = 0.99
+"""The least cosine of a half precision."""
+
+_LEAST_COSINE = {"float64": 0.9999, "float32": 0.9999, "tf32": 0.999, "int8": 0.9999}
+
+
+def least_cosine(precision: str) -> float:
+    """Below this, a backend that computes in the precision is refused."""
+    return _LEAST_COSINE.get(precision, HALF)
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How a backend's answers compare with the reference's, over some images.
+
+    Attributes:
+        logits, pullback: the least cosine of an image's, 1 where they agree.
+        images: how many there were.
+    """
+
+    logits: float
+    pullback: float
+    images: int
+
+    @property
+    def cosine(self) -> float:
+        """The lesser of the two."""
+        return min(self.logits, self.pullback)
+
+
+def reference(path: str | os.PathLike[str], threads: int | None = None) -> Explainer:
+    """What every backend is measured against: ONNX Runtime on the CPU, in float32."""
+    return Explainer(open_backend(path, "cpu", threads))
+
+
+def sample(explainer: Explainer, images: Sequence[Picture] | None = None) -> NDArray[Any]:
+    """Images to measure on, normalised: those given, or else two of seeded noise."""
+    pre, signature = explainer.metadata.preprocessing, explainer.backend.signature
+    if images is not None:
+        return as_batch(images, pre, signature.dtype)[0]
+    size = [pre.channels, pre.height, pre.width]
+    size = [*size[1:], size[0]] if pre.layout == "NHWC" else size
+    noise = np.random.default_rng(0).standard_normal((signature.batch or 2, *size))
+    return noise.astype(signature.dtype)
+
+
+def agreement(explainer: Explainer, right: Explainer, images: NDArray[Any]) -> Agreement:
+    """Compare two explainers of one graph on the classes that `right` predicts.
+
+    Raises:
+        BackendError: one of them failed.
+    """
+    expected = right(images)
+    found = explainer(images, expected.targets)
+    return Agreement(
+        _least_cosine(found.logits, expected.logits),
+        _least_cosine(found.pullback, expected.pullback),
+        len(images),
+    )
+
+
+def verify(
+    explainer: Explainer,
+    path: str | os.PathLike[str],
+    images: Sequence[Picture] | None = None,
+    at_least: float | None = None,
+) -> Agreement:
+    """Refuse a backend that does not give what ONNX Runtime gives on the CPU in float32.
+
+    Args:
+        explainer: what `load` made of the file.
+        path: the same file.
+        images: what to compare on; two of noise where none are given.
+        at_least: the least cosine; by default that of the precision (`least_cosine`).
+
+    Raises:
+        BackendError: the cosine is below; the sentence gives the figure.
+    """
+    backend = explainer.backend
+    right = reference(path)
+    found = agreement(explainer, right, sample(right, images))
+    least = least_cosine(backend.precision) if at_least is None else at_least
+    for what, cosine in (("logits", found.logits), ("pullback", found.pullback)):
+        if not cosine >= least:
+            raise BackendError(
+                f"{backend.name} on {backend.device} in {backend.precision} is not right on this "
+                f"graph: the cosine of its {what} to ONNX Runtime's on the CPU in float32 is "
+                f"{cosine:.6f} on {found.images} images, below {least:g}; use another provider or "
+                "precision"
+            )
+    return found
+
+
+def _least_cosine(a: NDArray[Any], b: NDArray[Any]) -> float:
+    """Of the images' (rows'); 1 for two zeros, and NaN if there is one."""
+    a, b = (v.reshape(len(v), -1).astype(np.float64) for v in (a, b))
+    lengths = np.linalg.norm(a, axis=1), np.linalg.norm(b, axis=1)
+    both_zero = (lengths[0] == 0) & (lengths[1] == 0)
+    product = lengths[0] * lengths[1]
+    cosines = (a * b).sum(axis=1) / np.where(product == 0, 1, product)
+    return float(np.where(both_zero, 1, cosines).min())

@@ -1,0 +1,186 @@
+"""`If` and `Loop` that no image decides are written out; one that an image decides is named."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from onnxplain.errors import NoRuleError, SourceError
+
+from .graphs import explain, head, images, node, operators, source_outputs, write
+
+X = images(2, 3, 6, 6)
+FLOAT, INT64, BOOL = TensorProto.FLOAT, TensorProto.INT64, TensorProto.BOOL
+
+
+def body(
+    nodes: list[onnx.NodeProto],
+    outputs: dict[str, int],
+    inputs: dict[str, int] | None = None,
+    **constants: Any,
+) -> onnx.GraphProto:
+    return helper.make_graph(
+        nodes,
+        f"body of {next(iter(outputs))}",
+        [
+            helper.make_tensor_value_info(n, t, None if t == FLOAT else [])
+            for n, t in (inputs or {}).items()
+        ],
+        [helper.make_tensor_value_info(n, t, None) for n, t in outputs.items()],
+        [numpy_helper.from_array(np.asarray(v), n) for n, v in constants.items()],
+    )
+
+
+def scaled(name: str, by: float) -> onnx.GraphProto:
+    """x, from the graph around it, times a number."""
+    return body([node("Mul", ["x", f"{name}_by"], [name])], {name: FLOAT}, **{
+        f"{name}_by": np.float32(by)
+    })  # fmt: skip
+
+
+def choice(condition: str, out: str, **branches: onnx.GraphProto) -> onnx.NodeProto:
+    return node("If", [condition], [out], name=f"choose_{out}", **branches)
+
+
+def check(path: Path, nodes: list[onnx.NodeProto], features: int = 108, opset: int = 20, **w: Any):
+    tail, weight = head("h", features)
+    write(path, [*nodes, *tail], w | weight, ("N", 3, 6, 6), opset=opset)
+    expected = source_outputs(path, X)[0]
+    explanation = explain(path, X)
+    np.testing.assert_allclose(explanation.logits, expected, rtol=1e-4, atol=1e-5)
+    count = operators(path.with_suffix(".gradient.onnx"))
+    assert count["If"] == count["Loop"] == 0
+    return explanation
+
+
+@pytest.mark.parametrize("condition", [True, False])
+@pytest.mark.parametrize("opset", [11, 20])
+def test_the_branch_of_a_constant_condition_is_taken(
+    opset: int, condition: bool, tmp_path: Path
+) -> None:
+    branches = {"then_branch": scaled("a", 3.0), "else_branch": scaled("b", -2.0)}
+    nodes = [choice("c", "h", **branches)]
+    explanation = check(tmp_path / "if.onnx", nodes, opset=opset, c=np.array(condition))
+    factor = 3.0 if condition else -2.0
+    expected = factor * head("h", 108)[1]["W"][:, 1].reshape(3, 6, 6)
+    np.testing.assert_allclose(explanation.pullback[0], expected, rtol=1e-5)
+
+
+def test_a_condition_on_a_size_that_is_known(tmp_path: Path) -> None:
+    """As TorchScript leaves `if x.shape[2] > 4`."""
+    nodes = [
+        node("Shape", ["x"], ["shape"]),
+        node("Gather", ["shape", "two"], ["height"], axis=0),
+        node("Greater", ["height", "four"], ["tall"]),
+        choice("tall", "h", then_branch=scaled("a", 3.0), else_branch=scaled("b", -2.0)),
+    ]
+    check(tmp_path / "if.onnx", nodes, two=np.array(2), four=np.array(4))
+
+
+def test_branches_within_branches_and_names_used_twice(tmp_path: Path) -> None:
+    inner = choice("d", "i", then_branch=scaled("a", 2.0), else_branch=scaled("b", 1.0))
+    outer = body([inner, node("Add", ["i", "x"], ["o"])], {"o": FLOAT})
+    nodes = [
+        choice("c", "p", then_branch=outer, else_branch=scaled("z", 5.0)),
+        choice("d", "q", then_branch=scaled("e", 2.0), else_branch=scaled("a", 7.0)),
+        node("Mul", ["p", "q"], ["h"]),
+    ]
+    check(tmp_path / "if.onnx", nodes, c=np.array(True), d=np.array(False))
+
+
+def rounds(carry: str, *more: onnx.NodeProto, condition: str = "go") -> onnx.GraphProto:
+    """v ← v · w + x, and what `more` makes of it."""
+    nodes = [
+        node("Mul", ["v", "w"], ["vw"]),
+        node("Add", ["vw", "x"], [carry]),
+        *more,
+    ]
+    outputs = {condition: BOOL, carry: FLOAT}
+    outputs |= {name: FLOAT for made in more for name in made.output if name.startswith("scan")}
+    return body(nodes, outputs, {"i": INT64, "going": BOOL, "v": FLOAT})
+
+
+GO = node("Identity", ["going"], ["go"])
+
+
+def test_a_loop_of_so_many_rounds(tmp_path: Path) -> None:
+    loop = node("Loop", ["three", "", "x"], ["h"], body=rounds("out", GO))
+    check(tmp_path / "loop.onnx", [loop], three=np.array(3), w=np.float32(0.5))
+
+
+def test_a_loop_that_stacks_what_its_rounds_give(tmp_path: Path) -> None:
+    counted = [node("Cast", ["i"], ["f"], to=FLOAT), node("Mul", ["out", "f"], ["scan"])]
+    loop = node("Loop", ["three", "yes", "x"], ["last", "all"], body=rounds("out", GO, *counted))
+    nodes = [
+        loop,
+        node("ReduceMean", ["all", "zero"], ["mean"], keepdims=0),
+        node("Mul", ["mean", "last"], ["h"]),
+    ]
+    constants = {"three": np.array(3), "yes": np.array(True), "zero": np.array([0])}
+    check(tmp_path / "loop.onnx", nodes, w=np.float32(0.5), **constants)
+
+
+def test_a_loop_that_ends_by_counting_its_rounds(tmp_path: Path) -> None:
+    until = node("Less", ["i", "two"], ["go"])
+    loop = node("Loop", ["", "yes", "x"], ["h"], body=rounds("out", until))
+    constants = {"two": np.array(2), "yes": np.array(True), "w": np.float32(0.5)}
+    check(tmp_path / "loop.onnx", [loop], **constants)
+
+
+def test_a_loop_of_no_round(tmp_path: Path) -> None:
+    loop = node("Loop", ["none", "", "x"], ["h"], body=rounds("out", GO))
+    check(tmp_path / "loop.onnx", [loop], none=np.array(0), w=np.float32(0.5))
+
+
+def test_a_choice_within_a_loop_by_the_round(tmp_path: Path) -> None:
+    nodes = [
+        GO,
+        node("Equal", ["i", "one"], ["second"]),
+        choice("second", "y", then_branch=scaled("a", 2.0), else_branch=scaled("b", -1.0)),
+        node("Add", ["y", "v"], ["out"]),
+    ]
+    inner = body(nodes, {"go": BOOL, "out": FLOAT}, {"i": INT64, "going": BOOL, "v": FLOAT})
+    loop = node("Loop", ["three", "", "x"], ["h"], body=inner)
+    check(tmp_path / "loop.onnx", [loop], three=np.array(3), one=np.array(1))
+
+
+def refused(path: Path, *nodes: onnx.NodeProto, **weights: Any) -> None:
+    tail, weight = head("h", 108)
+    write(path, [*nodes, *tail], weights | weight, ("N", 3, 6, 6))
+    explain(path, X)
+
+
+BRIGHT = [
+    node("ReduceSum", ["x"], ["sum"], keepdims=0),
+    node("Greater", ["sum", "zero"], ["bright"]),
+]
+
+
+def test_an_if_that_the_image_decides_is_named(tmp_path: Path) -> None:
+    chosen = choice("bright", "h", then_branch=scaled("a", 2.0), else_branch=scaled("b", 3.0))
+    with pytest.raises(NoRuleError, match=r"If 'choose_h': its condition is not a constant"):
+        refused(tmp_path / "if.onnx", *BRIGHT, chosen, zero=np.float32(0))
+
+
+def test_a_loop_that_the_image_ends_is_named(tmp_path: Path) -> None:
+    stop = [node("ReduceSum", ["out"], ["s"], keepdims=0), node("Less", ["s", "w"], ["go"])]
+    loop = node("Loop", ["", "yes", "x"], ["h"], name="until", body=rounds("out", *stop))
+    with pytest.raises(NoRuleError, match=r"Loop 'until': its number of rounds"):
+        refused(tmp_path / "loop.onnx", loop, yes=np.array(True), w=np.float32(0.5))
+
+
+def test_a_loop_without_end_is_named(tmp_path: Path) -> None:
+    loop = node("Loop", ["", "yes", "x"], ["h"], name="ever", body=rounds("out", GO))
+    with pytest.raises(SourceError, match=r"Loop 'ever'.*does not end"):
+        refused(tmp_path / "loop.onnx", loop, yes=np.array(True), w=np.float32(0.5))
+
+
+def test_control_flow_beside_the_logits_does_not_matter(tmp_path: Path) -> None:
+    chosen = choice("bright", "spare", then_branch=scaled("a", 2.0), else_branch=scaled("b", 3.0))
+    copy = node("Identity", ["x"], ["h"])
+    refused(tmp_path / "if.onnx", *BRIGHT, chosen, copy, zero=np.float32(0))

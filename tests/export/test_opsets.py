@@ -1,0 +1,315 @@
+"""Operators older and newer than opset 20: the logits stay the source's own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import helper
+
+from onnxplain.errors import NoRuleError, SourceError
+
+from .graphs import Array, explain, head, images, node, operators, source_outputs, write
+
+X = images(2, 3, 6, 6)
+BATCH_NORM = {name: np.abs(images(3, seed=i)) + 0.5 for i, name in enumerate("sbmv")}
+
+
+def same_logits(path: Path, x: Array, **options: Any) -> None:
+    expected = source_outputs(path, x)[0]
+    explanation = explain(path, x, **options)
+    np.testing.assert_allclose(explanation.logits, expected, rtol=1e-4, atol=1e-5)
+    assert np.isfinite(explanation.pullback).all()
+    assert explanation.pullback.any()
+
+
+OLD: dict[str, tuple[int, list[onnx.NodeProto], dict[str, Any], int]] = {
+    "nearest Upsample with scales as an attribute": (
+        7,
+        [node("Upsample", ["x"], ["h"], scales=[1.0, 1.0, 2.0, 2.0], mode="nearest")],
+        {},
+        3 * 144,
+    ),
+    "linear Upsample, whose pixels are not at their centres": (
+        9,
+        [node("Upsample", ["x", "scales"], ["h"], mode="linear")],
+        {"scales": np.array([1, 1, 2, 2], np.float32)},
+        3 * 144,
+    ),
+    "linear Resize of opset 10": (
+        10,
+        [node("Resize", ["x", "scales"], ["h"], mode="linear")],
+        {"scales": np.array([1, 1, 1.5, 0.5], np.float32)},
+        3 * 27,
+    ),
+    "BatchNormalization with spatial": (
+        7,
+        [node("BatchNormalization", ["x", *"sbmv"], ["h"], spatial=1, momentum=0.9)],
+        BATCH_NORM,
+        3 * 36,
+    ),
+    "Softmax that takes a matrix": (
+        9,
+        [node("Softmax", ["x"], ["h"], axis=2)],
+        {},
+        3 * 36,
+    ),
+    "Dropout with a ratio": (7, [node("Dropout", ["x"], ["h"], ratio=0.4)], {}, 3 * 36),
+    "Clip with bounds as attributes": (
+        8,
+        [node("Clip", ["x"], ["h"], min=-0.5, max=0.7)],
+        {},
+        3 * 36,
+    ),
+    "Pad with attributes": (
+        7,
+        [node("Pad", ["x"], ["h"], pads=[0, 0, 1, 0, 0, 0, 2, 1], value=0.5)],
+        {},
+        3 * 9 * 7,
+    ),
+    "Slice with attributes": (
+        9,
+        [node("Slice", ["x"], ["h"], axes=[2, 3], starts=[1, 0], ends=[5, -1])],
+        {},
+        3 * 4 * 5,
+    ),
+    "reductions, squeezes and splits with axes as attributes": (
+        11,
+        [
+            node("ReduceMean", ["x"], ["m"], axes=[2], keepdims=1),
+            node("Squeeze", ["m"], ["q"], axes=[2]),
+            node("Unsqueeze", ["q"], ["u"], axes=[3]),
+            node("Split", ["u"], ["a", "b"], axis=1, split=[1, 2]),
+            node("ReduceSum", ["b"], ["c"], axes=[1], keepdims=1),
+            node("Mul", ["a", "c"], ["h"]),
+        ],
+        {},
+        6,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", OLD)
+def test_older_spellings_are_raised(name: str, tmp_path: Path) -> None:
+    opset, nodes, weights, features = OLD[name]
+    tail, weight = head("h", features)
+    shape = ("N", 3, 6, 6)
+    path = write(tmp_path / "old.onnx", [*nodes, *tail], weights | weight, shape, opset=opset)
+    same_logits(path, X)
+
+
+def test_what_onnx_cannot_raise_is_named(tmp_path: Path) -> None:
+    training = node("BatchNormalization", ["x", *"sbmv"], ["h", *"12345"[:4]])
+    tail, weight = head("h", 3 * 36)
+    path = write(tmp_path / "t.onnx", [training, *tail], BATCH_NORM | weight, X.shape, opset=9)
+    with pytest.raises(SourceError, match=r"cannot raise opset 9 to 20: .*BatchNormalization"):
+        explain(path, X)
+
+
+def transformer(
+    path: Path, opset: int, attention: onnx.NodeProto, width: int, **extra: Any
+) -> Path:
+    """Patches of 2 × 2 as 16 tokens of 24 numbers, projected to q, k and v."""
+    weights: dict[str, Any] = {
+        name: images(12, columns, seed=i) / 4
+        for i, (name, columns) in enumerate((("Wq", 24), ("Wk", width), ("Wv", width)))
+    }
+    nodes = [
+        node("SpaceToDepth", ["x"], ["patches"], blocksize=2),
+        node("Reshape", ["patches", "flat_shape"], ["rows"]),
+        node("Transpose", ["rows"], ["tokens"], perm=[0, 2, 1]),
+        node("MatMul", ["tokens", "Wq"], ["q"]),
+        node("MatMul", ["tokens", "Wk"], ["k"]),
+        node("MatMul", ["tokens", "Wv"], ["v"]),
+        attention,
+    ]
+    tail, head_weight = head("h", 16 * 24)
+    weights |= {"flat_shape": np.array([0, 12, -1])} | extra | head_weight
+    return write(path, [*nodes, *tail], weights, opset=opset)
+
+
+MASK = np.tril(np.ones((16, 16), bool))
+
+
+@pytest.mark.parametrize(
+    ("opset", "inputs", "attributes", "width"),
+    [
+        (23, [], {"q_num_heads": 4, "kv_num_heads": 4}, 24),
+        (23, [], {"q_num_heads": 4, "kv_num_heads": 2}, 12),  # grouped queries
+        (23, [], {"q_num_heads": 4, "kv_num_heads": 1, "scale": 0.2, "softcap": 1.5}, 6),
+        (23, ["mask"], {"q_num_heads": 4, "kv_num_heads": 4}, 24),
+        (24, ["bias"], {"q_num_heads": 2, "kv_num_heads": 2, "is_causal": 1}, 24),
+    ],
+)
+def test_attention_becomes_matmul_softmax_matmul(
+    opset: int, inputs: list[str], attributes: dict[str, Any], width: int, tmp_path: Path
+) -> None:
+    attention = node("Attention", ["q", "k", "v", *inputs], ["h"], **attributes)
+    extra = {"mask": MASK, "bias": images(4, 16, 16)[:2]}
+    given = {name: extra[name] for name in inputs}
+    path = transformer(tmp_path / "a.onnx", opset, attention, width, **given)
+    same_logits(path, images(2, 3, 8, 8))
+    explained = tmp_path / "a.gradient.onnx"
+    assert operators(explained)["Attention"] == 0
+    assert operators(explained)["Softmax"] == 1
+    assert onnx.load(explained).opset_import[0].version == 20  # which older runtimes run too
+
+
+def test_attention_with_a_cache_is_refused(tmp_path: Path) -> None:
+    inputs = ["q", "k", "v", "", "past", "past"]
+    attributes = {"q_num_heads": 4, "kv_num_heads": 4}
+    attention = node("Attention", inputs, ["h", "keys", "values"], name="cached", **attributes)
+    past = images(2, 4, 3, 6)
+    with pytest.raises(SourceError, match=r"'cached' keeps a cache"):
+        explain(transformer(tmp_path / "a.onnx", 23, attention, 24, past=past), X)
+
+
+def test_attention_over_heads_given_apart(tmp_path: Path) -> None:
+    nodes = [
+        node("Reshape", ["x", "to_heads"], ["q"]),
+        node("Attention", ["q", "q", "q"], ["h"], scale=0.3),
+    ]
+    tail, weight = head("h", 192)
+    weights = {"to_heads": np.array([0, 3, 16, 4])} | weight
+    same_logits(write(tmp_path / "a.onnx", [*nodes, *tail], weights, opset=23), images(2, 3, 8, 8))
+
+
+def newer(path: Path, opset: int, *nodes: onnx.NodeProto, **weights: Any) -> Path:
+    tail, weight = head("h", 3 * 36)
+    return write(path, [*nodes, *tail], weights | weight, ("N", 3, 6, 6), opset=opset)
+
+
+def test_rms_normalization(tmp_path: Path) -> None:
+    norm = node("RMSNormalization", ["x", "scale"], ["h"], axis=2, epsilon=1e-3)
+    path = newer(tmp_path / "rms.onnx", 23, norm, scale=images(6, 6))
+    mean = (X.astype(np.float64) ** 2).mean((2, 3), keepdims=True)
+    h = X / np.sqrt(mean + 1e-3) * images(6, 6)
+    expected = h.reshape(2, -1) @ head("h", 3 * 36)[1]["W"]
+    np.testing.assert_allclose(explain(path, X).logits, expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(("opset", "size"), [(18, 2), (21, 6)])
+def test_group_normalization_per_group_and_per_channel(
+    opset: int, size: int, tmp_path: Path
+) -> None:
+    """ONNX Runtime runs neither as it stands, so the expected logits are numpy's."""
+    scale, bias = images(size, seed=1), images(size, seed=2)
+    twice = node("Concat", ["x", "x"], ["six"], axis=1)
+    norm = node("GroupNormalization", ["six", "scale", "bias"], ["h"], num_groups=2, epsilon=1e-3)
+    tail, weight = head("h", 6 * 36)
+    weights = {"scale": scale, "bias": bias} | weight
+    shape = ("N", 3, 6, 6)
+    path = write(tmp_path / "gn.onnx", [twice, norm, *tail], weights, shape, opset=opset)
+    six = np.concatenate([X, X], 1).astype(np.float64)
+    grouped = six.reshape(2, 2, -1)
+    deviation = np.sqrt(grouped.var(2, keepdims=True) + 1e-3)
+    y = ((grouped - grouped.mean(2, keepdims=True)) / deviation).reshape(six.shape)
+    per_channel = [a.repeat(6 // size)[:, None, None] for a in (scale, bias)]
+    expected = (y * per_channel[0] + per_channel[1]).reshape(2, -1) @ weight["W"]
+    np.testing.assert_allclose(explain(path, X).logits, expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("alpha", [1.0, 1.702])
+def test_swish(alpha: float, tmp_path: Path) -> None:
+    path = newer(tmp_path / "swish.onnx", 24, node("Swish", ["x"], ["h"], alpha=alpha))
+    h = X / (1 + np.exp(-alpha * X))
+    expected = h.reshape(2, -1) @ head("h", 3 * 36)[1]["W"]
+    np.testing.assert_allclose(explain(path, X).logits, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_rotary_embedding_by_the_body_that_onnx_gives_it(tmp_path: Path) -> None:
+    angles = images(2, 6, 3)
+    rotary = node("RotaryEmbedding", ["x", "cos", "sin"], ["h"])
+    path = newer(tmp_path / "r.onnx", 23, rotary, cos=np.cos(angles), sin=np.sin(angles))
+    same_logits(path, X)
+
+
+def test_an_operator_that_opset_20_has_no_spelling_for_is_named(tmp_path: Path) -> None:
+    cumulative = node("CumProd", ["x", "axis"], ["h"], name="cumulative")
+    path = newer(tmp_path / "c.onnx", 26, cumulative, axis=np.array(1))
+    with pytest.raises(SourceError, match=r"CumProd.*cumulative"):
+        explain(path, X)
+
+
+def contrib(path: Path, *nodes: onnx.NodeProto, **weights: Any) -> Path:
+    tail, weight = head("h", 3 * 36)
+    return write(
+        path,
+        [*nodes, *tail],
+        weights | weight,
+        ("N", 3, 6, 6),
+        opset=17,
+        domains=["com.microsoft"],
+    )
+
+
+def own(op_type: str, inputs: list[str], outputs: list[str], **attributes: Any) -> onnx.NodeProto:
+    return helper.make_node(op_type, inputs, outputs, domain="com.microsoft", **attributes)
+
+
+CONTRIB: dict[str, list[onnx.NodeProto]] = {
+    "Gelu": [own("Gelu", ["x"], ["h"])],
+    "FastGelu": [own("FastGelu", ["x", "six"], ["h"])],
+    "BiasGelu": [own("BiasGelu", ["x", "six"], ["h"])],
+    "QuickGelu": [own("QuickGelu", ["x"], ["h"], alpha=1.5)],
+    "SkipLayerNormalization": [
+        node("Reshape", ["x", "to_rows"], ["rows"]),
+        own("SkipLayerNormalization", ["rows", "rows", "six", "six", "six"], ["n", "", "", "sum"]),
+        node("Add", ["n", "sum"], ["h"]),
+    ],
+    "FusedMatMul": [own("FusedMatMul", ["x", "square"], ["h"], transB=1, alpha=0.7)],
+    "FusedConv": [
+        own("FusedConv", ["x", "kernel"], ["c"], activation="Relu", pads=[1] * 4),
+        own("FusedConv", ["c", "kernel", "three", "x"], ["d"], activation="Relu", pads=[1] * 4),
+        own("FusedConv", ["d", "kernel"], ["h"], activation="Clip", activation_params=[-1.0, 2.0],
+            pads=[1] * 4),
+    ],
+    "FusedGemm": [
+        node("Reshape", ["x", "to_matrix"], ["matrix"]),
+        own("FusedGemm", ["matrix", "wide", "b108"], ["g"], activation="LeakyRelu",
+            activation_alpha=0.1),
+        node("Identity", ["g"], ["h"]),
+    ],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CONTRIB)
+def test_onnx_runtimes_own_operators(name: str, tmp_path: Path) -> None:
+    every = {
+        "six": images(6, seed=1),
+        "three": images(3, seed=2),
+        "square": images(6, 6, seed=3),
+        "kernel": images(3, 3, 3, 3, seed=4) / 6,
+        "to_rows": np.array([0, 18, 6]),
+        "to_matrix": np.array([0, 108]),
+        "wide": images(108, 108, seed=5) / 12,
+        "b108": images(108, seed=6),
+    }
+    used = {n for made in CONTRIB[name] for n in made.input}
+    weights = {key: value for key, value in every.items() if key in used}
+    path = contrib(tmp_path / "contrib.onnx", *CONTRIB[name], **weights)
+    same_logits(path, X)
+
+
+def test_a_layer_normalization_older_than_opset_17(tmp_path: Path) -> None:
+    norm = node("LayerNormalization", ["x", "s", "b"], ["h"], axis=-1)
+    tail, weight = head("h", 3 * 36)
+    weights = {"s": images(6, seed=1), "b": images(6, seed=2)} | weight
+    shape = ("N", 3, 6, 6)
+    path = write(tmp_path / "ln.onnx", [norm, *tail], weights, shape, opset=12)
+    same_logits(path, X)
+
+
+@pytest.mark.parametrize("domain", ["com.microsoft", "com.microsoft.nchwc"])
+def test_other_operators_of_an_optimised_file_say_what_to_export(
+    domain: str, tmp_path: Path
+) -> None:
+    fused = helper.make_node("Mystery", ["x"], ["h"], domain=domain, name="fused_1")
+    tail, weight = head("h", 3 * 36)
+    path = tmp_path / "optimised.onnx"
+    write(path, [fused, *tail], weight, ("N", 3, 6, 6), domains=[domain])
+    with pytest.raises(NoRuleError, match=r"Mystery.*fused_1.*before"):
+        explain(path, X)

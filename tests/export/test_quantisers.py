@@ -1,0 +1,199 @@
+"""Quantised networks: the ReLUs in their quantisers are shown, integer arithmetic is named."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnxruntime.quantization import (
+    CalibrationDataReader,
+    QuantFormat,
+    QuantType,
+    quantize_dynamic,
+    quantize_static,
+)
+
+import onnxplain
+from onnxplain.errors import NoRuleError
+from onnxplain.export.source import torch_network
+from onnxplain.runtime.batches import as_batch
+
+from .graphs import cosine, explain, head, images, node, operators, session, write
+
+X = images(4, 3, 12, 12)
+LOWEST = np.uint8(0)
+
+
+class Images(CalibrationDataReader):
+    def __init__(self, name: str, batch: np.ndarray) -> None:
+        self.feeds = iter([{name: image[None]} for image in batch])
+
+    def get_next(self) -> dict[str, np.ndarray] | None:
+        return next(self.feeds, None)
+
+
+def quantised(source: Path, batch: np.ndarray, **options: Any) -> Path:
+    name = onnx.load(source, load_external_data=False).graph.input[0].name
+    path = source.with_suffix(".quantised.onnx")
+    options = {"quant_format": QuantFormat.QDQ, "per_channel": True} | options
+    quantize_static(source, path, Images(name, batch), **options)
+    return path
+
+
+@pytest.fixture
+def network(tmp_path: Path) -> Path:
+    """Conv → ReLU → pool, and a residual block Conv → ReLU6 → Conv → + → ReLU; then the head."""
+    nodes = [
+        node("Conv", ["x", "A", "a"], ["c"], pads=[1] * 4),
+        node("Relu", ["c"], ["r"]),
+        node("MaxPool", ["r"], ["p"], kernel_shape=[2, 2], strides=[2, 2]),
+        node("Conv", ["p", "B", "b"], ["d"], pads=[1] * 4),
+        node("Clip", ["d", "zero", "six"], ["e"]),
+        node("Conv", ["e", "B", "b"], ["f"], pads=[1] * 4),
+        node("Add", ["f", "p"], ["s"]),
+        node("Relu", ["s"], ["t"]),
+        node("GlobalAveragePool", ["t"], ["g"]),
+    ]
+    tail, weight = head("g", 8)
+    weights = {
+        "A": images(8, 3, 3, 3, seed=1),
+        "a": images(8, seed=2),
+        "B": images(8, 8, 3, 3, seed=3),
+        "b": images(8, seed=4),
+        "zero": np.float32(0),
+        "six": np.float32(6),
+    }
+    return write(tmp_path / "net.onnx", [*nodes, *tail], weights | weight, ("N", 3, 12, 12))
+
+
+def gates(path: Path) -> tuple[int, int]:
+    count = operators(path)
+    return count["Relu"], count["Clip"]
+
+
+@pytest.mark.parametrize("activations", [QuantType.QUInt8, QuantType.QInt8])
+def test_relus_that_the_quantiser_removed_are_shown(activations: QuantType, network: Path) -> None:
+    source = quantised(network, X, activation_type=activations)
+    assert gates(source) == (0, 0)
+    explain(source, X, method="excitation")
+    assert gates(source.with_suffix(".excitation.onnx")) == (2, 1)
+
+
+def test_the_forward_pass_stays_bit_by_bit(network: Path) -> None:
+    source = quantised(network, X)
+    explain(source, X)
+    path = source.with_suffix(".gradient.onnx")
+    expected = session(source, optimised=False).run(None, {"x": X})[0]
+    feeds = {"image": X, "target": np.zeros(4, np.int64)}
+    logits = session(path, optimised=False).run(["logits"], feeds)[0]
+    np.testing.assert_array_equal(logits, expected)
+
+
+@pytest.mark.parametrize("options", [
+    {},
+    {"activation_type": QuantType.QInt8, "extra_options": {"ActivationSymmetric": True}},
+    {"activation_type": QuantType.QUInt16},
+])  # fmt: skip
+def test_the_explanation_is_close_to_the_float_networks(
+    options: dict[str, Any], network: Path
+) -> None:
+    """Relus that were there, that were removed, and the 16-bit form, all alike."""
+    for method, least in (("excitation", 0.98), ("gradient", 0.9)):
+        expected = explain(network, X, method=method)
+        found = explain(quantised(network, X, **options), X, method=method)
+        assert cosine(found.pullback, expected.pullback) >= least
+
+
+def qdq(path: Path, *before: onnx.NodeProto, zero: Any = LOWEST, **weights: Any) -> Path:
+    """x → before → h → Q → DQ → the head."""
+    between = [
+        node("QuantizeLinear", ["h", "scale", "zero"], ["q"]),
+        node("DequantizeLinear", ["q", "scale", "zero"], ["k"]),
+    ]
+    tail, weight = head("k", 3 * 144)
+    weights = {"scale": np.float32(0.02), "zero": zero} | weights | weight
+    return write(path, [*before, *between, *tail], weights, ("N", 3, 12, 12))
+
+
+TWICE = node("Add", ["x", "x"], ["h"])
+
+
+@pytest.mark.parametrize(
+    ("zero", "before", "shown"),
+    [
+        (np.uint8(0), [TWICE], 1),
+        (np.int8(-128), [TWICE], 1),
+        (np.uint16(0), [TWICE], 1),
+        (np.uint8(1), [TWICE], 0),
+        (np.int8(0), [TWICE], 0),
+        (np.uint8(0), [node("Sigmoid", ["x"], ["h"])], 0),
+        (np.uint8(0), [node("Abs", ["x"], ["a"]), node("Add", ["a", "a"], ["h"])], 0),
+        (np.uint8(0), [node("Exp", ["x"], ["a"]), node("Concat", ["a"], ["h"], axis=1)], 0),
+        (np.uint8(0), [node("Reshape", ["x", "same"], ["h"])], 0),  # the image is no activation
+        (np.uint8(0), [node("Exp", ["x"], ["a"]), node("Sub", ["a", "x"], ["h"])], 1),
+    ],
+)
+def test_which_quantisers_stand_for_a_relu(
+    zero: Any, before: list[onnx.NodeProto], shown: int, tmp_path: Path
+) -> None:
+    path = qdq(tmp_path / "q.onnx", *before, zero=zero, same=np.array([0, 3, 12, 12]))
+    model = onnx.load(path)
+    if zero.dtype == np.uint16:
+        model.opset_import[0].version = 21
+        onnx.save(model, path)
+    onnxplain.export(path, tmp_path / "e.onnx", method="excitation")
+    assert operators(tmp_path / "e.onnx")["Relu"] == shown
+
+
+def test_a_quantiser_up_to_six_stands_for_relu6(tmp_path: Path) -> None:
+    path = qdq(tmp_path / "q.onnx", TWICE, scale=np.float32(6 / 255))
+    x = images(2, 3, 12, 12) * 3
+    gradient = explain(path, x).pullback
+    inside = (x > 0) & (2 * x < 6)
+    assert not gradient[~inside].any()
+    assert np.all(gradient[inside] != 0)
+
+
+def test_a_saturation_elsewhere_is_passed_straight_through(tmp_path: Path) -> None:
+    path = qdq(tmp_path / "q.onnx", TWICE, scale=np.float32(4 / 255))
+    x = images(2, 3, 12, 12) * 3
+    gradient = explain(path, x).pullback
+    np.testing.assert_array_equal(gradient != 0, x > 0)
+
+
+def test_qoperator_format_says_to_use_qdq(network: Path) -> None:
+    source = quantised(network, X, quant_format=QuantFormat.QOperator)
+    with pytest.raises(NoRuleError, match=r"QLinear\w+ .*QDQ format"):
+        explain(source, X)
+
+
+def test_dynamic_quantisation_says_to_use_qdq(network: Path) -> None:
+    path = network.with_name("dynamic.onnx")
+    quantize_dynamic(network, path)
+    with pytest.raises(NoRuleError, match=r"computes with integers.*QDQ format"):
+        explain(path, X)
+
+
+def test_the_file_keeps_its_integers(lite0_forward: Path, photographs: dict[str, Any]) -> None:
+    """EfficientNet-Lite0 with its real weights, on photographs it was calibrated with."""
+    network = torch_network("efficientnet-lite0")
+    pre = network.preprocessing
+    batch, _ = as_batch(list(photographs.values()), pre)
+    shifted = [batch, batch[..., ::-1].copy(), np.roll(batch, 40, -1)]
+    source = quantised(lite0_forward, np.concatenate(shifted))
+    options = {"method": "excitation", "temperature": 1.0, "mean": pre.mean, "std": pre.std}
+    expected = explain(lite0_forward, batch, target=-1, **options)
+    found = explain(source, batch, target=expected.targets, **options)
+    explained = source.with_suffix(".excitation.onnx")
+    assert explained.stat().st_size <= 1.05 * source.stat().st_size
+    assert operators(explained)["Clip"] == 33  # all ReLU6 of the network, removed and shown again
+
+    pairs = list(zip(found.pullback, expected.pullback, strict=True))
+    similarity = [cosine(a, b) for a, b in pairs]
+    assert np.mean(similarity) >= 0.9
+    assert min(similarity) >= 0.85  # rounding the weights alone leaves 0.98, 0.97 and 0.92
+    heat = zip(found.heatmap(), expected.heatmap(), strict=True)
+    assert min(cosine(a, b) for a, b in heat) >= 0.98
