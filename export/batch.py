@@ -14,6 +14,7 @@ import onnx_ir as ir
 from onnx_ir.passes import common
 
 from onnxplain.export.autodiff import depends
+from onnxplain.export.emit import initializer
 from onnxplain.export.tensors import attribute, dims, rank
 
 Active = set[ir.Value | None]
@@ -69,12 +70,9 @@ def _keep_first(graph: ir.Graph, node: ir.Node, first: int) -> None:
     assert shape is not None
     assert node.inputs[1] is not None
     if shape[0] > 0:
-        tensor = ir.tensor(np.array([first, *shape[1:]], np.int64))
         name = f"{node.outputs[0].name}.free_shape"
-        value = ir.Value(name=name, const_value=tensor, shape=ir.Shape(tensor.shape))
-        value.dtype = tensor.dtype
-        graph.register_initializer(value)
-        node.replace_input_with(1, value)
+        free = initializer(graph, name, np.array([first, *shape[1:]], np.int64))
+        node.replace_input_with(1, free)
 
 
 def _repeat_constants(graph: ir.Graph, node: ir.Node, active: Active) -> None:
@@ -87,7 +85,7 @@ def _repeat_constants(graph: ir.Graph, node: ir.Node, active: Active) -> None:
         shape = ir.node("Concat", [batch.outputs[0], ones.outputs[0]], {"axis": 0})
         expand = ir.node("Expand", [x, shape.outputs[0]])
         expand.outputs[0].shape = ir.Shape([ir.SymbolicDim("batch"), *dims(x)[1:]])
-        expand.outputs[0].dtype = x.dtype
+        expand.outputs[0].type = x.type
         graph.insert_before(node, [ones, batch, shape, expand])
         node.replace_input_with(index, expand.outputs[0])
 

@@ -9,6 +9,7 @@ output named `logits` [N, classes].
 
 from __future__ import annotations
 
+import string
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -39,6 +40,7 @@ from onnxplain.export.opsets import declare_opset, raise_opset, spell_newer
 from onnxplain.export.patterns import recognise
 from onnxplain.export.quantisers import refuse_integer_arithmetic, show_relus
 from onnxplain.export.sizes import settle_sizes
+from onnxplain.export.strided import spell_strided
 from onnxplain.export.tensors import attribute, static
 
 
@@ -105,6 +107,9 @@ def canonicalise(
     common.IdentityEliminationPass()(model)
     spell_relu(model)
     common.ShapeInferencePass()(model)
+    spell_strided(model)
+    spell_einsum(model)
+    common.ShapeInferencePass()(model)
     image = drop_other_inputs(graph)
     refuse_control_flow(graph, image)
     show_relus(graph, image)
@@ -131,7 +136,7 @@ def _should_fold(node: ir.Node) -> bool | None:
     """Weights stored in few bits stay so, or as one number; else as the optimiser decides."""
     if is_stored_half(node):
         return False
-    if node.op_type == "ConstantOfShape":
+    if node.op_type == "ConstantOfShape" and node.inputs[0] is not None:
         shape = ir.convenience.get_const_tensor(node.inputs[0])
         small = shape is not None and int(np.prod(shape.numpy())) <= _SMALL
         return True if small else None
@@ -159,6 +164,16 @@ def spell_relu(model: ir.Model) -> None:
 
     rules = [rewriter.pattern.RewriteRule(spelling, relu, is_zero) for spelling in (clip, maximum)]
     rewriter.rewrite(model, rewriter.pattern.RewriteRuleSet(rules, commute=True))
+
+
+def spell_einsum(model: ir.Model) -> None:
+    """An Einsum's letters become a, b, c …: TensorRT takes none but lower-case ones."""
+    for node in model.graph:
+        if node.op_type == "Einsum":
+            equation = node.attributes.get_string("equation", "")
+            letters = dict.fromkeys(filter(str.isalpha, equation))
+            table = str.maketrans(dict(zip(letters, string.ascii_lowercase, strict=False)))
+            node.attributes.add(ir.AttrString("equation", equation.translate(table)))
 
 
 def spell_ceil_mode(model: ir.Model) -> None:

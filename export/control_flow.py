@@ -216,7 +216,7 @@ def _put(graph: ir.Graph, node: ir.Node, outputs: Sequence[ir.Value | None]) -> 
             identity = ir.node("Identity", [new])
             graph.insert_before(node, identity)
             name, identity.outputs[0].shape = old.name, old.shape
-            identity.outputs[0].dtype = old.dtype
+            identity.outputs[0].type = old.type
             new, old.name = identity.outputs[0], f"{old.name}.before"
             new.name = name
         ir.convenience.replace_all_uses_with(old, new, replace_graph_outputs=True)

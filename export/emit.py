@@ -1,4 +1,4 @@
-"""Nodes of the forward graph put in the place of others."""
+"""Nodes of the forward graph put in the place of others, and constants for them."""
 
 from __future__ import annotations
 
@@ -36,6 +36,15 @@ class Emitter:
 def integers(*numbers: int) -> np.ndarray:
     """A vector of int64, as shapes and axes are given."""
     return np.array(numbers, np.int64)
+
+
+def initializer(graph: ir.Graph, name: str, array: np.ndarray) -> ir.Value:
+    """A constant of the graph."""
+    type_ = ir.TensorType(ir.DataType.from_numpy(array.dtype))
+    tensor = ir.tensor(array, name=name)
+    value = ir.Value(name=name, const_value=tensor, shape=ir.Shape(array.shape), type=type_)
+    graph.register_initializer(value)
+    return value
 
 
 def replace(node: ir.Node, form: Callable[[Emitter, ir.Node], Emitted]) -> None:

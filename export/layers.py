@@ -12,7 +12,7 @@ from onnxplain.export.autodiff import dependents, depends
 from onnxplain.export.count import multiply_adds
 from onnxplain.export.ends import image_size
 from onnxplain.export.suggest import nearest
-from onnxplain.export.tensors import dims, size_of
+from onnxplain.export.tensors import size_of
 
 _SCOPES = "pkg.torch.onnx.name_scopes"
 
@@ -98,7 +98,9 @@ def spatial_values(graph: ir.Graph) -> list[ir.Value]:
     path = [node for node in graph if depends(node, active)]
     last_use = {logits: len(path)}
     for i, node in enumerate(path):
-        last_use |= {x: i for x in node.inputs if x in active and x is not logits}
+        for x in node.inputs:
+            if x is not None and x in active and x is not logits:
+                last_use[x] = i
     found: list[ir.Value] = []
     open_until = {image: last_use[image]}
     for i, node in enumerate(path):
@@ -112,10 +114,13 @@ def spatial_values(graph: ir.Graph) -> list[ir.Value]:
 
 
 def is_spatial(value: ir.Value) -> bool:
-    shape = value.shape
-    if shape is None or len(shape) != 4 or not all(isinstance(n, int) for n in list(shape)[1:]):
-        return False
-    return math.prod(dims(value)[axis] for axis in (1, 2, 3)) > max(dims(value)[1], dims(value)[3])
+    """Whether it is [N, C, h, w] or [N, h, w, C] with h·w > 1, of known sizes."""
+    sizes = [] if value.shape is None else [n for n in list(value.shape)[1:] if isinstance(n, int)]
+    return (
+        len(sizes) == 3
+        and len(value.shape or ()) == 4
+        and math.prod(sizes) > max(sizes[0], sizes[2])
+    )
 
 
 def spatial_axes(value: ir.Value, image: ir.Value) -> tuple[int, int, int]:

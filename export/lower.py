@@ -115,10 +115,17 @@ def convolution_or_own_weight(op: OpBuilder, node: Node) -> ir.Value | None:
 
 def _is_constant(value: ir.Value | None) -> bool:
     """Whether it is computed from initializers alone."""
-    if value is None or value.is_initializer():
-        return True
-    node = value.producer()
-    return node is not None and all(_is_constant(x) for x in node.inputs)
+    waiting, seen = [value], set()
+    while waiting:
+        x = waiting.pop()
+        if x is None or x.is_initializer() or x in seen:
+            continue
+        node = x.producer()
+        if node is None:
+            return False
+        seen.add(x)
+        waiting.extend(node.inputs)
+    return True
 
 
 FORMS: dict[str, Callable[[OpBuilder, Node], ir.Value | None]] = {

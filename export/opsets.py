@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -37,13 +36,13 @@ def raise_opset(model: ir.Model) -> ir.Model:
         ):
             node.domain = "com.microsoft"  # ONNX Runtime's own, before ONNX had one
             model.graph.opset_imports["com.microsoft"] = 1
-    with without_weights(model) as weights:
-        try:
-            raised = onnx.version_converter.convert_version(ir.to_proto(model), OPSET)
-        except Exception as error:
-            raise SourceError(f"cannot raise opset {version} to {OPSET}: {error}") from error
-        model = ir.from_proto(raised)
-        weights.restore(model)
+    weights = Weights(model)
+    try:
+        raised = onnx.version_converter.convert_version(ir.to_proto(model), OPSET)
+    except Exception as error:
+        raise SourceError(f"cannot raise opset {version} to {OPSET}: {error}") from error
+    model = ir.from_proto(raised)
+    weights.restore(model)
     for node in model.graph.all_nodes():
         if node.op_type == "Resize" and version <= 10:
             # Until opset 10 a pixel was at its index times the scale; since then at its centre.
@@ -60,7 +59,11 @@ def opset_of(model: ir.Model) -> int:
 
 
 class Weights:
-    """Large initializers taken out of a model, to be put back into one made from it."""
+    """Large initializers taken out of a model, to be put back into one made from it.
+
+    Within, they are inputs: ONNX's conversion copies a model as one message, which must stay
+    below 2 GB.
+    """
 
     def __init__(self, model: ir.Model) -> None:
         graph = model.graph
@@ -72,7 +75,8 @@ class Weights:
         self._inputs = {value.name for value in graph.inputs}
         for name, tensor in self._tensors.items():
             value = graph.initializers.pop(name)
-            value.dtype, value.shape = tensor.dtype, ir.Shape(tensor.shape)
+            value.dtype = tensor.dtype
+            value.shape = ir.Shape(tensor.shape)  # type: ignore[arg-type]  # numbers alone
             value.const_value = None
             if name not in self._inputs:
                 graph.inputs.append(value)
@@ -87,14 +91,6 @@ class Weights:
             graph.register_initializer(value)
             if name not in self._inputs:
                 graph.inputs.remove(value)
-
-
-@contextmanager
-def without_weights(model: ir.Model) -> Iterator[Weights]:
-    """The model within has its large initializers as inputs: ONNX's own passes copy a model as
-    one message, which must stay under 2 GB."""
-    weights = Weights(model)
-    yield weights
 
 
 def spell_newer(model: ir.Model) -> None:

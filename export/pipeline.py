@@ -130,7 +130,8 @@ def export(
     canonical = canonicalise(found.model, sizes, input, output, keep=kept)
     model = canonical.model
     forward = multiply_adds(model.graph)
-    at, parameters = model.graph.inputs[0], {} if T is None else {"temperature": T}
+    at = model.graph.inputs[0]
+    parameters: dict[str, Any] = {} if T is None else {"temperature": T}
     if chosen.activation_map is not None:
         at = last_spatial(model.graph) if kept is None else spatial_layer(model.graph, kept)
         parameters = {"layer": layer or layer_name(at)}

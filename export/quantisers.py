@@ -7,6 +7,7 @@ import onnx_ir as ir
 
 from onnxplain.errors import NoRuleError
 from onnxplain.export.autodiff import dependents
+from onnxplain.export.emit import initializer
 from onnxplain.export.tensors import attribute
 
 _LOWEST = {
@@ -54,31 +55,26 @@ def show_relus(graph: ir.Graph, image: ir.Value) -> None:
         if not _starts_at_zero(node) or _nonnegative(x) or _is_laid_out(x, image):
             continue
         if _ends_at_six(node):
-            low, high = (_scalar(graph, f"{node.name}.{bound}", bound) for bound in (0.0, 6.0))
+            name = f"{node.outputs[0].name}.relu6"
+            low = initializer(graph, f"{name}.low", np.array(0, np.float32))
+            high = initializer(graph, f"{name}.high", np.array(6, np.float32))
             gate = ir.node("Clip", [x, low, high], name=f"{node.name}.relu6")
         else:
             gate = ir.node("Relu", [x], name=f"{node.name}.relu")
-        gate.outputs[0].dtype, gate.outputs[0].shape = x.dtype, x.shape
+        gate.outputs[0].type, gate.outputs[0].shape = x.type, x.shape
         graph.insert_before(node, gate)
         node.replace_input_with(0, gate.outputs[0])
 
 
 def _ends_at_six(node: ir.Node) -> bool:
     """Whether all from 6 on, and little else, is the highest value of a quantiser from zero on."""
+    assert node.inputs[1] is not None
     scale = ir.convenience.get_const_tensor(node.inputs[1])
     dtype = node.outputs[0].dtype
     if scale is None or dtype not in _LOWEST or scale.size != 1:
         return False
     steps = int(256**dtype.itemsize) - 1
     return abs(6.0 / float(scale.numpy().item()) - steps) < 0.5
-
-
-def _scalar(graph: ir.Graph, name: str, number: float) -> ir.Value:
-    tensor = ir.tensor(np.array(number, np.float32), name=name)
-    value = ir.Value(name=name, const_value=tensor, shape=ir.Shape([]))
-    value.dtype = tensor.dtype
-    graph.register_initializer(value)
-    return value
 
 
 def _starts_at_zero(node: ir.Node) -> bool:
@@ -110,7 +106,8 @@ def _nonnegative(value: ir.Value) -> bool:
     if node.op_type == "DequantizeLinear":
         return _starts_at_zero(node)
     if node.op_type == "Clip":
-        low = ir.convenience.get_const_tensor(node.inputs[1]) if node.inputs[1:2] else None
+        bound = node.inputs[1] if len(node.inputs) > 1 else None
+        low = None if bound is None else ir.convenience.get_const_tensor(bound)
         return low is not None and float(np.min(low.numpy())) >= 0
     if node.op_type in _KEEPS_THE_SIGN:
         x = node.inputs[0]

@@ -15,6 +15,7 @@ import onnx_ir as ir
 from onnx_ir.passes import common
 
 from onnxplain.export.autodiff import dependents
+from onnxplain.export.emit import initializer
 from onnxplain.export.tensors import dims
 
 _BATCHES = (2, 3)
@@ -63,9 +64,10 @@ def _settle(graph: ir.Graph, value: ir.Value, a: ir.Value, b: ir.Value, active: 
     """Give a value its constant, or the part of its shape that is the same for both batches."""
     numbers = [ir.convenience.get_const_tensor(v) for v in (a, b)]
     if numbers[0] is not None and numbers[1] is not None and not active:
-        arrays = [tensor.numpy() for tensor in numbers if tensor is not None]
-        if arrays[0].size <= _LARGE and np.array_equal(*arrays) and not value.is_graph_output():
-            _replace(graph, value, arrays[0])
+        small = numbers[0].size <= _LARGE and not value.is_graph_output()
+        if small and np.array_equal(numbers[0].numpy(), numbers[1].numpy()):
+            constant = initializer(graph, f"{value.name}.settled", numbers[0].numpy())
+            ir.convenience.replace_all_uses_with(value, constant)
             return
     if a.shape is None or b.shape is None or len(a.shape) != len(b.shape):
         return
@@ -85,18 +87,5 @@ def _settle_reshape(graph: ir.Graph, node: ir.Node) -> None:
         return
     sizes = [size if isinstance(size, int) else -1 for size in y.shape]
     if sizes.count(-1) == 1 and 0 not in sizes:
-        constant = _initializer(graph, f"{y.name}.shape", np.array(sizes, np.int64))
+        constant = initializer(graph, f"{y.name}.shape", np.array(sizes, np.int64))
         node.replace_input_with(1, constant)
-
-
-def _replace(graph: ir.Graph, value: ir.Value, array: np.ndarray) -> None:
-    constant = _initializer(graph, f"{value.name}.settled", array)
-    ir.convenience.replace_all_uses_with(value, constant)
-
-
-def _initializer(graph: ir.Graph, name: str, array: np.ndarray) -> ir.Value:
-    tensor = ir.tensor(array, name=name)
-    value = ir.Value(name=name, const_value=tensor, shape=ir.Shape(tensor.shape))
-    value.dtype = tensor.dtype
-    graph.register_initializer(value)
-    return value

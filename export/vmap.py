@@ -219,7 +219,8 @@ def _pad(op: OpBuilder, node: Node, inputs: Inputs, mapped: set[int], K: ir.Valu
     whole = np.zeros([2, 1 + rank(node.inputs[0])], np.int64)
     given = range(rank(node.inputs[0])) if axes is None else axes.tolist()
     whole[:, axes_from_end(given, rank(node.inputs[0]))] = pads.reshape(2, -1)
-    return _emit(op, node, [inputs[0], integers(op, whole.reshape(-1)), *inputs[2:3]])
+    value = [v for v in inputs[2:3] if v is not None]
+    return _emit(op, node, [inputs[0], integers(op, whole.reshape(-1)), *value])
 
 
 def _all_axes(node: Node) -> list[int]:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from onnxplain.bench.reference import baselines, excitation, fused, semantic
+from onnxplain.bench.reference import baselines, excitation, fused, norms, semantic
 from onnxplain.bench.reference.replace import ReplacedBackward, Replacements
 from onnxplain.errors import InputError
 
@@ -58,8 +58,7 @@ def explain(
     if module.training:
         raise InputError("the module is in training mode; call module.eval() first")
 
-    replacements = fused.excitation() if kernels else REPLACEMENTS.get(method, Replacements())
-    chosen = REPLACEMENTS.get(method, Replacements())
+    chosen = fused.excitation() if kernels else REPLACEMENTS.get(method, Replacements())
     functions = {functional.batch_norm: norms.batch_norm, **chosen.functions}
     replacements = Replacements(functions, chosen.modules)
     leaf = images.detach().requires_grad_()

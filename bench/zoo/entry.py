@@ -20,9 +20,12 @@ from onnxplain.export.source import from_module, torch_network
 
 METHODS = ("gradient", "excitation", "semantic")
 
+COMPILED = "excitation"
+"""The method whose graph is offered to TensorRT-RTX."""
+
 
 def entry(name: str) -> dict[str, Any]:
-    """Trace a network once, untrained (weights from seed 0), and try every method on it.
+    """Trace a network once, untrained (seed 0) and awake, and try every method on it.
 
     Args:
         name: as `onnxplain export` takes it.
@@ -34,10 +37,11 @@ def entry(name: str) -> dict[str, Any]:
     """
     try:
         network = torch_network(name, "none")
+        awaken(network.module)
         pre = network.preprocessing
         shape = (pre.channels, pre.height, pre.width)
         start = time.perf_counter()
-        model = from_module(network.module, torch.zeros(2, *shape), name).model
+        model = from_module(network.module, torch.zeros(2, *shape)).model
     except Exception as error:
         return {"reason": _sentence(error)}
     seconds = time.perf_counter() - start
@@ -56,6 +60,20 @@ def entry(name: str) -> dict[str, Any]:
         }
 
 
+def awaken(module: torch.nn.Module) -> None:
+    """Make random what is initialised to one number: heads and biases of 0, scales of 1 or 1e-6.
+
+    A network with a head of 0 has a pullback of 0, and any graph would agree with it.
+    """
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for parameter in module.parameters():
+            if not parameter.any():
+                parameter.normal_(std=0.1)
+            elif parameter.numel() > 1 and parameter.min() == parameter.max():
+                parameter.uniform_(0.5, 1.5)
+
+
 def tried(forward: Path, module: torch.nn.Module, method: str) -> dict[str, Any]:
     """Export a traced network with one method, and measure what came out.
 
@@ -63,7 +81,8 @@ def tried(forward: Path, module: torch.nn.Module, method: str) -> dict[str, Any]
         "reason" (None, or why it could not be exported or run), "export_seconds" (besides the
         trace), "bytes", "batch" (None where any number of images can be run at once),
         "logits" and "pullback" (each a `Parity` against the float64 reference, on two images of
-        Gaussian noise), "tensorrt" (None where TensorRT-RTX's compiler takes it, or why not).
+        Gaussian noise), and of the method `COMPILED` "tensorrt" (None where TensorRT-RTX's compiler
+        takes the graph, or why not).
     """
     path = forward.with_name(f"{method}.explain.onnx")
     try:
@@ -86,7 +105,7 @@ def tried(forward: Path, module: torch.nn.Module, method: str) -> dict[str, Any]
             "batch": batch,
             LOGITS: dataclasses.asdict(parity[LOGITS]),
             PULLBACK: dataclasses.asdict(parity[PULLBACK]),
-            "tensorrt": accepts(path),
+            **({"tensorrt": accepts(path)} if method == COMPILED else {}),
         }
     except Exception as error:
         return {"reason": _sentence(error)}

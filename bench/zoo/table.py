@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from onnxplain.bench.zoo.entry import METHODS
+from onnxplain.bench.zoo.entry import COMPILED, METHODS
 from onnxplain.bench.zoo.networks import FAMILIES, MORE
 
 RELATIVE_L2, COSINE = 1e-3, 0.9999
@@ -36,7 +36,7 @@ def markdown(results: dict[str, Any]) -> str:
     lines = [
         "# The zoo",
         "",
-        "Networks with untrained weights (seed 0), exported with each method and compared with the "
+        "Networks with untrained weights (seed 0; what starts as zeros or ones made random), exported with each method and compared with the "
         "float64 PyTorch reference on two images of noise. Made by "
         "`python -m onnxplain.bench.zoo run`, from "
         "[`bench/results/zoo.json`](../bench/results/zoo.json).",
@@ -49,7 +49,7 @@ def markdown(results: dict[str, Any]) -> str:
         f"*Agreement* is a relative L2 ≤ {RELATIVE_L2:g} and a cosine ≥ {COSINE}. A column of a "
         "method gives the relative L2, ✗ where it is missed; the file's size and the seconds "
         "are those of the excitation graph ÷ the traced forward, and of its export besides the "
-        "trace. RTX: whether TensorRT-RTX's ahead-of-time compiler builds each graph.",
+        f"trace. RTX: whether TensorRT-RTX's ahead-of-time compiler builds the {COMPILED} graph.",
         "",
         f"{machine['cpu']}, {machine['cores']} cores; onnxplain {results['onnxplain']}, "
         + ", ".join(f"{name} {version}" for name, version in machine["versions"].items()),
@@ -88,8 +88,8 @@ def _table(networks: dict[str, Any], families: dict[str, str]) -> Iterator[str]:
             tried = [entry["methods"][method] for method in METHODS]
             cells += [f"{entry['parameters'] / 1e6:.1f} M", "×".join(map(str, entry["image"]))]
             cells += [_parity(t) for t in tried]
-            cells += _cost(entry, entry["methods"]["excitation"])
-            cells += ["".join(_mark(t) for t in tried)]
+            cells += _cost(entry, entry["methods"][COMPILED])
+            cells += [_mark(entry["methods"][COMPILED])]
         yield "| " + " | ".join(cells) + " |"
 
 
@@ -123,5 +123,5 @@ def _failures(networks: dict[str, Any]) -> Iterator[str]:
                     f"- **{name}**, {method}: relative L2 {p['relative_l2']:.1e}, cosine "
                     f"{p['cosine']:.6f}"
                 )
-            if tried["reason"] is None and tried["tensorrt"] is not None:
+            if tried.get("tensorrt") is not None:
                 yield f"- **{name}**, {method}, TensorRT-RTX: {tried['tensorrt']}"

@@ -45,6 +45,7 @@ EXTRAS = {
     "timm": "zoo",
     "transformers": "zoo",
     "matplotlib": "plot",
+    "openvino": "openvino",
     "tensorrt": "tensorrt",
     "tensorrt_rtx": "tensorrt-rtx",
 }

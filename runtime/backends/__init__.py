@@ -38,12 +38,14 @@ class Provider:
         missing: says what stands in its way, in a sentence; None if nothing does.
         precisions: what it can be asked to compute in.
         packages: the distributions that bring it, any one of them.
+        able: which of `precisions` the hardware here has; None for all of them.
     """
 
     open: Callable[..., Backend]
     missing: Callable[[], str | None]
     precisions: tuple[str, ...]
     packages: tuple[str, ...]
+    able: Callable[[], tuple[str, ...]] | None = None
 
     @property
     def options(self) -> tuple[str, ...]:
@@ -93,7 +95,11 @@ PROVIDERS: Mapping[str, Provider] = MappingProxyType(
             onnx_runtime.open_cpu, lambda: None, onnx_runtime.PRECISIONS, _ONNX_RUNTIME
         ),
         "openvino": Provider(
-            openvino.OpenVINO, openvino.missing, openvino.PRECISIONS, ("openvino",)
+            openvino.OpenVINO,
+            openvino.missing,
+            openvino.PRECISIONS,
+            ("openvino",),
+            lambda: openvino.devices()[openvino.DEFAULT_DEVICE][1],
         ),
         "cuda": Provider(cuda.open_cuda, cuda.missing_cuda, cuda.PRECISIONS, _ONNX_RUNTIME),
         "ort-tensorrt": Provider(
@@ -129,9 +135,7 @@ def usable(name: str) -> tuple[str, ...]:
     provider = PROVIDERS[name]
     if provider.missing() is not None:
         return ()
-    if name == "openvino":
-        return openvino.devices()[openvino.DEFAULT_DEVICE][1]
-    return provider.precisions
+    return provider.precisions if provider.able is None else provider.able()
 
 
 def check_provider(name: str) -> None:

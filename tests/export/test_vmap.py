@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import onnx
@@ -102,18 +103,37 @@ def normalisations(op: OpBuilder, x: ir.Value) -> ir.Value:
     return op.MatMul(op.LogSoftmax(op.Tanh(x), axis=1), w(16, CLASSES))
 
 
-NETWORKS: list[Network] = [pools_and_convolutions, shuffles, attention, normalisations]
+def lookups(op: OpBuilder, x: ir.Value) -> ir.Value:
+    """Tokens chosen by the image, an index from the batch, einsum, windows rolled, running sums."""
+    w = Weights(op, x.dtype)
+    tokens = op.Conv(x, w(8, 3, 2, 2), strides=[2, 2])
+    tokens = op.Transpose(op.Reshape(tokens, [0, 8, 16]), perm=[0, 2, 1])
+    tokens = op.Gelu(op.LayerNormalization(tokens, w(8), w(8)), approximate="tanh")
+    rolled = op.Concat(op.Slice(tokens, [5], [16], [1]), op.Slice(tokens, [0], [5], [1]), axis=1)
+    scores = op.Einsum(tokens, rolled, w(8), equation="bid,bjd,d->bij")
+    tokens = op.Einsum(op.Softmax(scores), rolled, equation="bij,bjd->bid")
+    best, at = op.TopK(op.ReduceMax(tokens, [2], keepdims=0), [6], axis=1, _outputs=2)
+    chosen = op.GatherND(tokens, op.Unsqueeze(at, [2]), batch_dims=1)
+    first = op.Gather(op.Reshape(chosen, [-1]), op.Mul(op.Range(0, op.Size(best), 1), 8))
+    summed = op.CumSum(op.Mul(chosen, op.Unsqueeze(best, [2])), -2, reverse=1)
+    summed = op.Trilu(op.Mish(summed), 1, upper=0)
+    x = op.Add(op.ReduceSum(summed, [1], keepdims=0), op.ReduceL1(op.Reshape(first, [-1, 6]), [1]))
+    return op.MatMul(op.LpNormalization(x), w(8, CLASSES))
+
+
+NETWORKS: list[Network] = [pools_and_convolutions, shuffles, attention, normalisations, lookups]
 
 
 def explain(
     network: Network, method: str, dtype: ir.DataType, several: bool, temperature: float | None
 ) -> onnx.ModelProto:
     model = forward_model(lambda op, x: [network(op, x)], [["batch", *IMAGES.shape[1:]]], dtype)
-    add_pullback(model, METHODS[method], temperature, multi_target=several)
+    (image,) = model.graph.inputs
+    add_pullback(model, METHODS[method], temperature, image, multi_target=several)
     return finished(model)
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", [m.name for m in METHODS.values() if not m.activation_map])
 @pytest.mark.parametrize("network", NETWORKS)
 def test_several_targets_equal_as_many_single_ones(network: Network, method: str):
     T = METHODS[method].temperature
@@ -269,6 +289,94 @@ def test_operators_with_no_axes_given_keep_to_the_axes_they_had():
     vmapped(lambda op, x: op.Slice(x, [1], [2]), [2, 3])
     vmapped(lambda op, x: op.Pad(x, [1, 0, 0, 1]), [2, 3])
     vmapped(lambda op, x: op.Transpose(x), [2, 3])
+
+
+def test_padding_names_every_axis_for_onnx_runtime_mistakes_it_otherwise():
+    """Its transpose optimiser takes a Pad with `axes` for one without; see `tensors.pad_axis`."""
+    model = forward_model(lambda op: [], [])
+    op = builder_of(model)
+    x = op.builder.input("x", ir.DataType.FLOAT, [2, 3])
+    several = op.builder.input("several", ir.DataType.FLOAT, ["K", 2, 3])
+    op.Pad(x, [1, 2], None, [1])
+    nodes = list(model.graph)
+    found = vmap(op, nodes, {x: several}, op.Shape(several, start=0, end=1))
+    (pad,) = [found[node.outputs[0]].producer() for node in nodes if node.op_type == "Pad"]
+    assert len(pad.inputs) == 2
+    assert pad.inputs[1].const_value.numpy().tolist() == [0, 0, 1, 0, 0, 2]
+
+
+def indices(op: OpBuilder, *at: Any) -> ir.Value:
+    return integers(op, np.array(at))
+
+
+@pytest.mark.parametrize("axis", [0, 1, -1])
+def test_operators_with_indices(axis: int):
+    vmapped(lambda op, x: op.GatherElements(x, indices(op, [1, 0], [0, 1]), axis=axis), [2, 2])
+    for reduction in ("none", "add"):
+
+        def put(op: OpBuilder, x: ir.Value, y: ir.Value, kind: str = reduction) -> ir.Value:
+            at = indices(op, [1, 0], [0, 1])
+            return op.ScatterElements(x, at, y, axis=axis, reduction=kind)
+
+        vmapped(put, [2, 2], [2, 2])
+        vmapped(put, [2, 2], [2, 2], mapped=2)
+        vmapped(lambda op, y, x, put=put: put(op, x, y), [2, 2], [2, 2])
+
+
+@pytest.mark.parametrize("batch", [0, 1])
+def test_operators_with_tuples_of_indices(batch: int):
+    vmapped(lambda op, x: op.GatherND(x, indices(op, [1], [0]), batch_dims=batch), [2, 2, 3])
+    at = ([[1, 0]], [[0, 1]])
+    vmapped(lambda op, x: op.GatherND(x, indices(op, *at), batch_dims=batch), [2, 2, 3, 2])
+
+
+@pytest.mark.parametrize("reduction", ["none", "add"])
+@pytest.mark.parametrize(("at", "shape"), [([1], [1, 3]), ([1, 2], [1])])
+def test_scattering_by_tuples_of_indices(at: list[int], shape: list[int], reduction: str):
+    def put(op: OpBuilder, x: ir.Value, y: ir.Value) -> ir.Value:
+        return op.ScatterND(x, indices(op, at), y, reduction=reduction)
+
+    vmapped(put, [2, 3], shape)
+    vmapped(put, [2, 3], shape, mapped=2)
+    vmapped(lambda op, y, x: put(op, x, y), shape, [2, 3])
+
+
+def test_mapped_indices_are_refused_not_wrong():
+    def gather(name: str) -> Callable[..., ir.Value]:
+        return lambda op, x, y: getattr(op, name)(y, op.Cast(x, to=ir.DataType.INT64))
+
+    for name in ("Gather", "GatherND"):
+        with pytest.raises(SourceError, match=f"{name} .*by mapped indices"):
+            vmapped(gather(name), [2, 1], [2, 1])
+
+
+@pytest.mark.parametrize("axis", [0, 1, -1])
+def test_running_sums(axis: int):
+    vmapped(lambda op, x: op.CumSum(x, axis), [2, 4])
+    vmapped(lambda op, x: op.CumSum(x, axis, exclusive=1, reverse=1), [2, 4])
+
+
+@pytest.mark.parametrize("mapped", [1, 2])
+@pytest.mark.parametrize("equation", ["ij,jk->ik", "ij, jk -> kji", "ij,ji->"])
+def test_an_einsum_gets_one_letter_more(equation: str, mapped: int):
+    b = [3, 2]
+    vmapped(lambda op, x, y: op.Einsum(x, y, equation=equation), [2, 3], b, mapped=mapped)
+    vmapped(lambda op, y, x: op.Einsum(x, y, equation=equation), b, [2, 3], mapped=mapped)
+
+
+def test_an_einsum_that_leaves_its_axes_unsaid_is_refused_not_wrong():
+    with pytest.raises(SourceError, match="spell out"):
+        vmapped(lambda op, x: op.Einsum(x, equation="...i->..."), [2, 3])
+
+
+@pytest.mark.parametrize("axis", [0, -1])
+def test_a_softmax_keeps_to_its_axis(axis: int):
+    vmapped(lambda op, x: op.Softmax(x, axis=axis), [2, 3])
+    vmapped(lambda op, x: op.LogSoftmax(x), [2, 3])
+
+
+def test_a_triangle_is_that_of_the_last_two_axes():
+    vmapped(lambda op, x: op.Trilu(x, 1, upper=0), [3, 4])
 
 
 def test_operators_with_channels():

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-import onnx_ir as ir
 import pytest
 import torch
 import torchvision
@@ -21,7 +20,6 @@ from typer.testing import CliRunner
 import onnxplain
 from onnxplain.cli import app
 from onnxplain.errors import BackendError, InputError
-from onnxplain.export.source import from_module
 from onnxplain.runtime.backends.tensorrt import (
     Engine,
     build_engine,
@@ -396,7 +394,7 @@ def test_a_quantised_network_compiles_as_it_is(tmp_path: Path) -> None:
 def test_a_quantiser_with_a_zero_point_is_refused_with_the_options_to_quantise_by(
     tmp_path: Path,
 ) -> None:
-    with pytest.raises(BackendError, match=r"QuantizeLinear.* 'ActivationSymmetric': True"):
+    with pytest.raises(BackendError, match=r"operator QuantizeLinear.*'ActivationSymmetric': True"):
         build_engine(quantised(tmp_path), sm=[89], precision="int8")
 
 
@@ -460,21 +458,19 @@ def test_a_network_without_a_pullback_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "methods"),
+    ("name", "method"),
     [
-        ("mobilenet_v3_small", ["excitation", "semantic"]),
-        ("squeezenet1_1", ["excitation"]),
-        ("shufflenet_v2_x0_5", ["gradient"]),
+        ("mobilenet_v3_small", "semantic"),
+        ("shufflenet_v2_x0_5", "excitation"),
+        ("squeezenet1_1", "gradient"),
     ],
 )
-def test_torchvision_networks_compile(tmp_path: Path, name: str, methods: list[str]) -> None:
+def test_torchvision_networks_compile(tmp_path: Path, name: str, method: str) -> None:
     network = torchvision.models.get_model(name, weights=None).eval()
-    forward, path = tmp_path / "forward.onnx", tmp_path / "explain.onnx"
-    ir.save(from_module(network, torch.zeros(2, 3, 224, 224), name).model, forward)
-    for method in methods:
-        onnxplain.export(forward, path, method=method)
-        engine = build_engine(path, sm=[89, 120], keep=False)
-        assert engine.outputs["pullback"].shape == (None, 3, 224, 224)
+    path = tmp_path / "network.explain.onnx"
+    onnxplain.export(network, path, example=torch.zeros(2, 3, 96, 96), method=method)
+    engine = build_engine(path, sm=[89, 120], keep=False)
+    assert engine.outputs["pullback"].shape == (None, 3, 96, 96)
 
 
 def run(*arguments: object) -> tuple[int, str]:

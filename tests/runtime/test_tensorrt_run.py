@@ -163,6 +163,15 @@ def test_iterating_is_running_again_with_the_output_as_input(
     assert seen == [1, 2, 3]
 
 
+def test_an_interrupted_iteration_leaves_it_usable(backend: TensorRT, x: np.ndarray) -> None:
+    def interrupt(run: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        backend.iterate(inputs(x), "pullback", "image", 3, interrupt)
+    assert len(backend.run(inputs(x))["logits"]) == 3
+
+
 def test_tensors_on_the_gpu_stay_there(
     backend: TensorRT, explainer: Explainer, driver: FakeDriver, x: np.ndarray
 ) -> None:

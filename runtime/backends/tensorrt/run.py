@@ -5,7 +5,8 @@ from __future__ import annotations
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -81,7 +82,8 @@ class TensorRT:
         self.device = f"{cuda.name} (SM {cuda.sm})"
         self.precision = engine.precision
         self.signature = Signature.of(engine.metadata, engine.inputs, engine.outputs)
-        self._engine, self._package, self._cuda = engine, package, cuda
+        self._package, self._cuda = package, cuda
+        self._engine = replace(engine, payload=memoryview(b""))  # the GPU has it from here on
         self._runtime = package.trt.Runtime(package.logger)
         self._compiled = self._runtime.deserialize_cuda_engine(engine.payload)
         if self._compiled is None:
@@ -156,9 +158,12 @@ class TensorRT:
             lane.fit({name: source.shape for name, source in sources.items()})
             lane.feed(sources)
             yield lane
-        except BackendError as error:
-            said = self._package.said() if self._package.logger.words else ""
-            raise BackendError(f"{error}: {said}" if said else str(error)) from error
+        except BaseException as error:
+            with suppress(BackendError):
+                lane.stream.wait()  # what is queued still reads and writes the caller's arrays
+            if isinstance(error, BackendError) and self._package.logger.words:
+                raise BackendError(f"{error}: {self._package.said()}") from error
+            raise
         self._idle.append(lane)
 
     def _check(self, sources: Mapping[str, Source]) -> None:

@@ -168,7 +168,7 @@ class Erf(OpRun):
     """The reference evaluator's rounds to float32."""
 
     def _run(self, x):
-        return (torch.erf(torch.tensor(x)).numpy(),)
+        return (torch.erf(torch.tensor(x.copy())).numpy(),)
 
 
 class Mean(OpRun):
@@ -189,7 +189,7 @@ class Sigmoid(OpRun):
     """The reference evaluator's warns of large numbers."""
 
     def _run(self, x):
-        return (torch.sigmoid(torch.tensor(x)).numpy(),)
+        return (torch.sigmoid(torch.tensor(x.copy())).numpy(),)
 
 
 class LRN(OpRun):
@@ -221,7 +221,7 @@ class Gelu(OpRun):
     """The reference evaluator's rounds to float32."""
 
     def _run(self, x, approximate=None):
-        return (functional.gelu(torch.tensor(x), approximate=approximate).numpy(),)
+        return (functional.gelu(torch.tensor(x.copy()), approximate=approximate).numpy(),)
 
 
 class GroupNormalization(OpRun):
@@ -230,7 +230,9 @@ class GroupNormalization(OpRun):
     def _run(self, x, scale, bias, epsilon=None, num_groups=None, stash_type=None):
         repeats = x.shape[1] // len(scale)
         scale, bias = (torch.tensor(v.repeat(repeats)) for v in (scale, bias))
-        return (functional.group_norm(torch.tensor(x), num_groups, scale, bias, epsilon).numpy(),)
+        return (
+            functional.group_norm(torch.tensor(x.copy()), num_groups, scale, bias, epsilon).numpy(),
+        )
 
 
 class GatherElements(OpRun):
