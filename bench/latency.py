@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-_PACKAGES = ("numpy", "onnxruntime", "onnxruntime-gpu", "torch")
+_PACKAGES = ("numpy", "onnxruntime", "onnxruntime-gpu", "openvino", "torch")
 
 
 @dataclass(frozen=True)

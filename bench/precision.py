@@ -138,8 +138,8 @@ def right(record: dict[str, Any]) -> bool:
     """Whether a record is within the bounds; half precision has one with trained weights alone."""
     least = FLOAT32_COSINE if record["precision"] == "float32" else HALF_COSINE
     bound = record["precision"] == "float32" or record["trained"]
-    cosine = min(record[f"{LOGITS} cosine"], record[f"{PULLBACK} cosine"])
-    return not bound or bool(cosine >= least)
+    cosines = (record[f"{LOGITS} cosine"], record[f"{PULLBACK} cosine"])
+    return not bound or all(cosine >= least for cosine in cosines)  # false of a NaN
 
 
 def main(result: str, *networks: str) -> None:
@@ -155,6 +155,7 @@ def main(result: str, *networks: str) -> None:
             for record in measure(network, Path(folder), photographs):
                 records.append(record)
                 print(json.dumps(record) + ("" if right(record) else "  OUT OF BOUNDS"), flush=True)
+        records.sort(key=lambda record: list(NETWORKS).index(record["network"]))
         path.write_text(json.dumps({"machine": machine(), "records": records}, indent=1) + "\n")
     if not all(map(right, records)):
         sys.exit("a figure is out of bounds")

@@ -157,7 +157,7 @@ def variants(module: nn.Module, T: float) -> dict[str, Explain]:
 def recorded(explain: Explain, images: Tensor, targets: Tensor) -> Explain:
     """The same as a CUDA graph, for inputs of these shapes on the GPU."""
     given, classes = images.clone(), targets.clone()
-    side = torch.cuda.Stream()
+    side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
     side.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(side):
         for _ in range(3):

@@ -26,10 +26,13 @@ def spell_strided(model: ir.Model) -> None:
     for node in list(model.graph):
         if node.op_type != "Gather" or attribute(node, "axis", 0) != 0:
             continue
-        flat = node.inputs[0].producer() if node.inputs[0] is not None else None
-        if flat is None or flat.op_type != "Reshape" or len(dims(flat.outputs[0])) != 1:
+        data, indices = node.inputs
+        assert data is not None
+        assert indices is not None
+        flat = data.producer()
+        if flat is None or flat.op_type != "Reshape" or len(dims(data)) != 1:
             continue
-        small, large = (_evaluated(model, node.inputs[1], batch) for batch in _BATCHES)
+        small, large = (_evaluated(model, indices, batch) for batch in _BATCHES)
         if small is None or large is None or not (_in_order(small) and _in_order(large)):
             continue
         if small.shape[1:] != large.shape[1:]:
@@ -46,26 +49,29 @@ def _in_order(indices: np.ndarray) -> bool:
     return np.array_equal(indices.ravel(), np.arange(indices.size))
 
 
-def _evaluated(model: ir.Model, value: ir.Value | None, batch: int) -> np.ndarray | None:
+def _evaluated(model: ir.Model, value: ir.Value, batch: int) -> np.ndarray | None:
     """A value that depends on sizes alone, where the batch has that size; None of another value."""
     above = list(_above(value))
     sizes = {node for node in above if node.op_type == "Shape"}
     nodes = [node for node in model.graph if node in above and node not in sizes]
     made = {y for node in above for y in node.outputs}
     given = {x for node in nodes for x in node.inputs if x is not None} - made
-    if not sizes or any(x.const_value is None for x in given):
+    constants = {str(x.name): ir.convenience.get_const_tensor(x) for x in given}
+    if not sizes or any(tensor is None for tensor in constants.values()):
         return None
     feeds = {}
     for node in sizes:
+        (measured,) = node.inputs
+        assert measured is not None
         start, stop = attribute(node, "start", 0), node.attributes.get_int("end", None)
-        numbers = [d if isinstance(d, int) else batch for d in dims(node.inputs[0])[start:stop]]
+        numbers = [d if isinstance(d, int) else batch for d in dims(measured)[start:stop]]
         feeds[str(node.outputs[0].name)] = integers(*numbers)
     part = helper.make_graph(
         [ir.to_proto(node) for node in nodes],
         "sizes",
         [helper.make_tensor_value_info(n, TensorProto.INT64, f.shape) for n, f in feeds.items()],
         [helper.make_empty_tensor_value_info(str(value.name))],
-        [numpy_helper.from_array(x.const_value.numpy(), x.name) for x in given],
+        [numpy_helper.from_array(t.numpy(), name) for name, t in constants.items() if t],
     )
     opsets = [helper.make_opsetid("", model.graph.opset_imports[""])]
     evaluator = ReferenceEvaluator(helper.make_model(part, opset_imports=opsets))

@@ -41,8 +41,8 @@ class Agreement:
 
     @property
     def cosine(self) -> float:
-        """The lesser of the two."""
-        return min(self.logits, self.pullback)
+        """The lesser of the two; NaN if one of them is."""
+        return float(np.min([self.logits, self.pullback]))
 
 
 def reference(path: str | os.PathLike[str], threads: int | None = None) -> Explainer:

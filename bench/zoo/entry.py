@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import time
 from pathlib import Path
@@ -12,13 +13,16 @@ import numpy as np
 import onnx_ir as ir
 import torch
 
-import onnxplain
+from onnxplain import load
 from onnxplain.bench.engines import accepts
 from onnxplain.bench.parity import compare
 from onnxplain.contract import LOGITS, PULLBACK
-from onnxplain.export.source import from_module, torch_network
+from onnxplain.export.pipeline import export
+from onnxplain.export.source import TorchNetwork, from_module, torch_network
 
 METHODS = ("gradient", "excitation", "semantic")
+
+SMALL = 128
 
 COMPILED = "excitation"
 """The method whose graph is offered to TensorRT-RTX."""
@@ -38,8 +42,7 @@ def entry(name: str) -> dict[str, Any]:
     try:
         network = torch_network(name, "none")
         awaken(network.module)
-        pre = network.preprocessing
-        shape = (pre.channels, pre.height, pre.width)
+        shape = image_shape(network)
         start = time.perf_counter()
         model = from_module(network.module, torch.zeros(2, *shape)).model
     except Exception as error:
@@ -58,6 +61,17 @@ def entry(name: str) -> dict[str, Any]:
             "forward_bytes": size,
             "methods": {method: tried(forward, network.module, method) for method in METHODS},
         }
+
+
+def image_shape(network: TorchNetwork) -> tuple[int, int, int]:
+    """The network's own image [C, H, W], or a small one where it takes any: right is right."""
+    pre = network.preprocessing
+    if min(pre.height, pre.width) > SMALL:
+        small = torch.zeros(1, pre.channels, SMALL, SMALL)
+        with contextlib.suppress(Exception), torch.no_grad():  # a fixed size shows in many ways
+            network.module.eval()(small)
+            return pre.channels, SMALL, SMALL
+    return pre.channels, pre.height, pre.width
 
 
 def awaken(module: torch.nn.Module) -> None:
@@ -87,9 +101,9 @@ def tried(forward: Path, module: torch.nn.Module, method: str) -> dict[str, Any]
     path = forward.with_name(f"{method}.explain.onnx")
     try:
         start = time.perf_counter()
-        onnxplain.export(forward, path, method=method)
+        export(forward, path, method=method)
         seconds = time.perf_counter() - start
-        explainer = onnxplain.load(path, threads=torch.get_num_threads())
+        explainer = load(path, threads=torch.get_num_threads())
         shape = explainer.metadata.preprocessing
         batch = explainer.backend.signature.batch
         images = np.random.default_rng(0).standard_normal(

@@ -36,8 +36,8 @@ def markdown(results: dict[str, Any]) -> str:
     lines = [
         "# The zoo",
         "",
-        "Networks with untrained weights (seed 0; what starts as zeros or ones made random), exported with each method and compared with the "
-        "float64 PyTorch reference on two images of noise. Made by "
+        "Untrained networks (seed 0; what starts as zeros or ones made random), exported with each "
+        "method and compared with the float64 PyTorch reference on two images of noise. Made by "
         "`python -m onnxplain.bench.zoo run`, from "
         "[`bench/results/zoo.json`](../bench/results/zoo.json).",
         "",

@@ -112,7 +112,7 @@ def _check(
         "clip": "clip" in node.attributes,
         "layout": attribute(node, "layout", 0),
         "input_forget": attribute(node, "input_forget", 0),
-        "activations": list(node.attributes.get_strings("activations", usual * directions))
+        "activations": list(node.attributes.get_strings("activations", [*usual] * directions))
         != list(usual) * directions,
     }
     if any(unusual.values()):

@@ -48,7 +48,8 @@ def tile(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
     x, repeats = node.inputs
     given = constant_of(repeats, "the repeats of Tile")
     assert given is not None
-    split, copies = [], []
+    split: list[int | ir.SymbolicDim] = []
+    copies: list[int] = []
     for size, count in zip(dims(x), given.tolist(), strict=True):
         if count != 1:
             copies.append(len(split))

@@ -183,8 +183,13 @@ def look_up(op: OpBuilder, x: ir.Value, y: ir.Value, rng: Generator) -> ir.Value
     def at(n: int, *shape: int) -> ir.Value:
         return integers(op, rng.integers(-n, n, size=shape))
 
+    def apart(n: int) -> ir.Value:
+        """So that equals do not tie: which of them is chosen would be for rounding to say."""
+        return weight(op, x, np.arange(n) / 7)
+
     def best_columns() -> ir.Value:
-        best = op.ArgMax(op.ReduceSum(y, [1, 2], keepdims=0), axis=1, keepdims=0)
+        score = op.Add(op.ReduceSum(y, [1, 2], keepdims=0), apart(static(y, 3)[0]))
+        best = op.ArgMax(score, axis=1, keepdims=0)
         return op.Unsqueeze(
             op.GatherND(x, op.Unsqueeze(op.Min(best, channels - 1), [1]), batch_dims=1), [1]
         )
@@ -194,7 +199,7 @@ def look_up(op: OpBuilder, x: ir.Value, y: ir.Value, rng: Generator) -> ir.Value
         return op.TopK(x, [k], axis=3, _outputs=2)[0]
 
     def top_channels() -> ir.Value:
-        score = op.ReduceMean(x, [2, 3])
+        score = op.Add(op.ReduceMean(x, [2, 3]), op.Unsqueeze(apart(channels), [1, 2]))
         values, best = op.TopK(score, [max(channels // 2, 1)], axis=1, _outputs=2)
         there = op.Expand(best, [1, 1, height, width])
         return op.Mul(op.GatherElements(x, there, axis=1), op.Sigmoid(values))

@@ -12,6 +12,7 @@ import pytest
 from onnxplain.errors import BackendError, InputError
 from onnxplain.runtime import backends, load, loading
 from onnxplain.runtime.backends import AUTO, PROVIDERS, Provider, cuda, onnx_runtime, preferred
+from onnxplain.runtime.verification import agreement
 
 
 def without_gpu() -> bool:
@@ -231,3 +232,12 @@ def test_precision_auto_of_a_provider_that_is_missing(graph_file, providers, x):
         load(graph_file(), "openvino", "auto", images=[x])
     with pytest.raises(BackendError, match="unknown provider"):
         load(graph_file(), "abacus", "auto", images=[x])
+
+
+def test_a_backend_that_gives_nan_agrees_with_nothing(graph_file, x, monkeypatch):
+    right, broken = load(graph_file(), "cpu"), load(graph_file(), "cpu")
+    run = broken.backend.run
+    monkeypatch.setattr(
+        broken.backend, "run", lambda inputs: run(inputs) | {"pullback": np.full_like(x, np.nan)}
+    )
+    assert not agreement(broken, right, x).cosine >= -1
