@@ -50,7 +50,52 @@ def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
-TABLES = {"demo": demo_table}
+def precision_table(measured: Mapping[str, Any]) -> str:
+    """What `onnxplain.bench.precision` measured: the pullback's cosine per provider."""
+    records = measured["records"]
+    columns = list(dict.fromkeys((r["provider"], r["precision"]) for r in records))
+    found = {(r["network"], r["provider"], r["precision"]): r for r in records}
+    rows = []
+    for network in dict.fromkeys(r["network"] for r in records):
+        here = [found.get((network, *column)) for column in columns]
+        one = next(r for r in here if r)
+        trained = ", trained" if one["trained"] else ""
+        cosines = [f"{r['pullback cosine']:.7f}" if r else "" for r in here]
+        rows.append([f"{network}{trained}", one["method"], *cosines])
+    header = ["network", "method", *(" ".join(column) for column in columns)]
+    return (
+        f"{markdown(header, rows)}\n\nUntrained networks have random weights, which halves "
+        "suit less."
+    )
+
+
+def runtimes_table(measured: Mapping[str, Any]) -> str:
+    """What `onnxplain.bench.runtimes` measured: every way to explain, the fastest first."""
+    rows = []
+    for record in measured["records"]:
+        timed = sorted(record["rows"], key=lambda row: row["median"])
+        eager = next(r for r in timed if r["name"] == "explain, PyTorch eager")["median"]
+        for row in timed:
+            rows.append(
+                [
+                    f"{record['network']}, batch {record['batch']}",
+                    row["name"],
+                    f"{row['median'] * 1e3:.1f} ms",
+                    f"{row['p95'] * 1e3:.1f} ms",
+                    f"{eager / row['median']:.2f}",
+                    "" if row["cosine"] is None else f"{row['cosine']:.6f}",
+                ]
+            )
+    machine = measured["machine"]
+    header = ["network", "", "median", "p95", "PyTorch eager's explain ÷ this", "cosine"]
+    rounds = measured["records"][0]["rows"][0]["repeats"]
+    return (
+        f"{markdown(header, rows)}\n\nExcitation, random weights, {rounds} interleaved rounds on "
+        f"{machine.get('gpu', machine['cpu'])}, {machine['cores']} cores."
+    )
+
+
+TABLES = {"demo": demo_table, "precision": precision_table, "runtimes": runtimes_table}
 
 
 def main(result: str, readme: str) -> None:

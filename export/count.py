@@ -13,32 +13,38 @@ from onnxplain.export.vjps.einsum import parse, sizes
 
 
 def multiply_adds(nodes: Iterable[Node]) -> int:
-    """Multiply-adds per image of the matrix products and convolutions, an open batch taken as 1."""
+    """Multiply-adds per image of the matrix products and convolutions, an open batch taken as 1.
+
+    Those of recurrent layers too.
+    """
     return sum(_count(node) for node in nodes)
 
 
 def _count(node: Node) -> int:
-    if node.op_type not in ("Conv", "ConvTranspose", "Gemm", "MatMul", "Einsum"):
+    if node.op_type not in COUNTED or any(v.shape is None for v in _operands(node)):
         return 0
-    if node.op_type == "Einsum":
-        return _einsum(node)
-    x, w, y = node.inputs[0], node.inputs[1], node.outputs[0]
-    if x is None or w is None or x.shape is None or w.shape is None or y.shape is None:
+    if node.op_type == "Einsum":  # one product for each value of all letters
+        letters = sizes(node.inputs, parse(node)[0])
+        return math.prod(map(_size, letters.values())) if len(node.inputs) > 1 else 0
+    x, w, *more = _operands(node)
+    y = node.outputs[0]
+    if node.op_type in ("LSTM", "GRU"):  # every step of every image: one product per weight
+        return math.prod(_sizes(x)[:2]) * (_elements(w) + _elements(more[0]))
+    if node.op_type == "ConvTranspose":  # every input element: one product per weight of its filter
+        return _elements(x) * math.prod(_sizes(w)[1:])
+    if y.shape is None:
         return 0
     if node.op_type == "Conv":  # every output element: one product per weight of its filter
         return _elements(y) * math.prod(_sizes(w)[1:])
-    if node.op_type == "ConvTranspose":  # every input element: one product per weight of its filter
-        return _elements(x) * math.prod(_sizes(w)[1:])
     transposed = node.op_type == "Gemm" and attribute(node, "transA", 0)
     return _elements(y) * _sizes(x)[-2 if transposed else -1]
 
 
-def _einsum(node: Node) -> int:
-    """One product for each value of all letters; none where there is but one operand."""
-    if len(node.inputs) == 1 or any(x is None or x.shape is None for x in node.inputs):
-        return 0
-    letters = sizes(node.inputs, parse(node)[0])
-    return math.prod(size if isinstance(size, int) else 1 for size in letters.values())
+COUNTED = ("Conv", "ConvTranspose", "Gemm", "MatMul", "Einsum", "LSTM", "GRU")
+
+
+def _operands(node: Node) -> list[ir.Value]:
+    return [x for x in node.inputs if x is not None]
 
 
 def _elements(value: ir.Value) -> int:
@@ -46,4 +52,11 @@ def _elements(value: ir.Value) -> int:
 
 
 def _sizes(value: ir.Value) -> list[int]:
-    return [size if isinstance(size, int) else 1 for size in value.shape or ()]
+    return [_size(size) for size in value.shape or ()]
+
+
+def _size(size: int | ir.SymbolicDim) -> int:
+    """With windows in the batch, 64 · batch, it is those of one image."""
+    if isinstance(size, ir.SymbolicDim):
+        size = size.evaluate(dict.fromkeys(size.free_symbols(), 1))
+    return size if isinstance(size, int) else 1

@@ -11,7 +11,7 @@ import onnx_ir as ir
 from onnxscript import OpBuilder
 
 from onnxplain.export.autodiff import Cotangents, Node
-from onnxplain.export.tensors import constant, dims, rank
+from onnxplain.export.tensors import constant, dims, rank, size_of
 from onnxplain.export.vjps.table import register_vjp
 
 Size = int | ir.SymbolicDim
@@ -64,7 +64,7 @@ def einsum(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
         ones = [i - len(term) for i in range(len(term)) if i not in axes]
         given.append((op.Squeeze(x, ones) if ones else x, "".join(term[i] for i in axes)))
     return [
-        _cotangent(op, x, term, axes, size, given[: 1 + i] + given[2 + i :])
+        _cotangent(op, x, term, axes, given[: 1 + i] + given[2 + i :])
         for i, (x, term, axes) in enumerate(zip(node.inputs, terms, wide, strict=True))
     ]
 
@@ -74,7 +74,6 @@ def _cotangent(
     x: ir.Value,
     term: str,
     wide: Sequence[int],
-    size: dict[str, Size],
     given: Sequence[tuple[ir.Value, str]],
 ) -> ir.Value:
     known = set().union(*(letters for _, letters in given))
@@ -89,13 +88,13 @@ def _cotangent(
         gx = op.Unsqueeze(gx, [i - len(term) for i in missing])
     for letter, axes in at.items():
         if len(axes) > 1:  # of a diagonal, nothing else was taken
-            gx = op.Mul(gx, constant(op, _diagonal(len(term), axes, size[letter]), x))
+            gx = op.Mul(gx, constant(op, _diagonal(len(term), axes, size_of(x, axes[0])), x))
         elif letter not in known:  # summed over in this operand alone
-            gx = op.Expand(gx, [size[letter] if i in axes else 1 for i in range(len(term))])
+            gx = op.Expand(gx, [size_of(x, i) if i in axes else 1 for i in range(len(term))])
     return gx
 
 
-def _diagonal(rank: int, axes: Sequence[int], size: Size) -> np.ndarray:
+def _diagonal(rank: int, axes: Sequence[int], size: int) -> np.ndarray:
     """Ones where the indices along `axes` agree; the other axes have size 1."""
     index = np.indices([size if i in axes else 1 for i in range(rank)])[list(axes)]
     return (index == index[:1]).all(0).astype(float)

@@ -63,7 +63,6 @@ def join(op: OpBuilder, x: ir.Value, y: ir.Value, rng: Generator) -> ir.Value:
         lambda: op.Div(x, op.Add(gate, 1.0)),
         lambda: op.Where(op.Greater(gate, 0.5), op.Mul(x, gate), x),
         lambda: op.Pow(op.Softplus(x), op.Add(gate, 1.0)),
-        lambda: op.Mod(x, op.Add(gate, 2.0), fmod=1),
     )
 
 
@@ -117,7 +116,6 @@ def bend(op: OpBuilder, x: ir.Value, _: ir.Value, rng: Generator) -> ir.Value:
         lambda: op.PRelu(x, weight(op, x, rng.uniform(size=[static(x, 1)[0], 1, 1]))),
         lambda: op.Log(op.Add(op.Exp(op.Neg(op.Abs(x))), 0.5)),
         lambda: op.Tan(op.Mul(op.Tanh(x), 0.7)),
-        lambda: op.Mul(x, op.Floor(op.Mul(x, 2.0))),
     )
 
 

@@ -134,7 +134,7 @@ def test_an_activations_gate_is_softened_by_the_factor_times_the_papers_temperat
     np.testing.assert_allclose(pulled(case, G, T, live=live), expected, rtol=1e-6, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", set(GATES) - {"ReLU6"})
+@pytest.mark.parametrize("name", sorted(set(GATES) - {"ReLU6"}))
 def test_a_cold_gate_is_the_activations_own_slope_away_from_its_corner(name: str):
     """Those that saturate have slope e^z far below zero; a rounded corner ends some ±6 away."""
     case, _ = GATES[name]

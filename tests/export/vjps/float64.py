@@ -25,6 +25,11 @@ def evaluator(model: onnx.ModelProto) -> ReferenceEvaluator:
     return ReferenceEvaluator(model, new_ops=OPERATORS)
 
 
+def tensor(x):
+    """PyTorch takes no array that is read backwards."""
+    return torch.tensor(np.array(x))
+
+
 def padding(auto_pad, pads, total):
     """Per axis (before, after); `total` is what SAME needs in all."""
     if auto_pad == "SAME_UPPER":
@@ -50,11 +55,9 @@ class Conv(OpRun):
         strides, dilations = strides or [1] * axes, dilations or [1] * axes
         reach = [(k - 1) * d + 1 for k, d in zip(W.shape[2:], dilations, strict=True)]
         around = padding(auto_pad, pads, same(X.shape[2:], reach, strides))
-        x = torch.tensor(np.pad(X, [(0, 0), (0, 0), *around]))
+        x = tensor(np.pad(X, [(0, 0), (0, 0), *around]))
         conv = (functional.conv1d, functional.conv2d, functional.conv3d)[axes - 1]
-        y = conv(
-            x, torch.tensor(np.ascontiguousarray(W)), None, strides, 0, dilations, group or 1
-        ).numpy()
+        y = conv(x, tensor(W), None, strides, 0, dilations, group or 1).numpy()
         return (y if B is None else y + B.reshape([-1] + [1] * axes),)
 
 
@@ -70,8 +73,8 @@ class ConvTranspose(OpRun):
             functional.conv_transpose1d, functional.conv_transpose2d, functional.conv_transpose3d
         )[axes - 1]  # fmt: skip
         full = conv(
-            torch.tensor(X),
-            torch.tensor(np.ascontiguousarray(W)),
+            tensor(X),
+            tensor(W),
             None,
             strides,
             0,
@@ -168,7 +171,7 @@ class Erf(OpRun):
     """The reference evaluator's rounds to float32."""
 
     def _run(self, x):
-        return (torch.erf(torch.tensor(x.copy())).numpy(),)
+        return (torch.erf(tensor(x)).numpy(),)
 
 
 class Mean(OpRun):
@@ -189,7 +192,7 @@ class Sigmoid(OpRun):
     """The reference evaluator's warns of large numbers."""
 
     def _run(self, x):
-        return (torch.sigmoid(torch.tensor(x.copy())).numpy(),)
+        return (torch.sigmoid(tensor(x)).numpy(),)
 
 
 class LRN(OpRun):
@@ -221,7 +224,7 @@ class Gelu(OpRun):
     """The reference evaluator's rounds to float32."""
 
     def _run(self, x, approximate=None):
-        return (functional.gelu(torch.tensor(x.copy()), approximate=approximate).numpy(),)
+        return (functional.gelu(tensor(x), approximate=approximate).numpy(),)
 
 
 class GroupNormalization(OpRun):
@@ -229,10 +232,8 @@ class GroupNormalization(OpRun):
 
     def _run(self, x, scale, bias, epsilon=None, num_groups=None, stash_type=None):
         repeats = x.shape[1] // len(scale)
-        scale, bias = (torch.tensor(v.repeat(repeats)) for v in (scale, bias))
-        return (
-            functional.group_norm(torch.tensor(x.copy()), num_groups, scale, bias, epsilon).numpy(),
-        )
+        scale, bias = (tensor(v.repeat(repeats)) for v in (scale, bias))
+        return (functional.group_norm(tensor(x), num_groups, scale, bias, epsilon).numpy(),)
 
 
 class GatherElements(OpRun):
@@ -257,9 +258,7 @@ class GridSample(OpRun):
 
     def _run(self, x, grid, align_corners=None, mode=None, padding_mode=None):
         mode = {"linear": "bilinear"}.get(mode, mode)
-        y = functional.grid_sample(
-            torch.tensor(x), torch.tensor(grid), mode, padding_mode, bool(align_corners)
-        )
+        y = functional.grid_sample(tensor(x), tensor(grid), mode, padding_mode, bool(align_corners))
         return (y.numpy(),)
 
 
@@ -267,7 +266,7 @@ class AffineGrid(OpRun):
     """The reference evaluator's rounds to float32."""
 
     def _run(self, theta, size, align_corners=None):
-        y = functional.affine_grid(torch.tensor(theta), size.tolist(), bool(align_corners))
+        y = functional.affine_grid(tensor(theta), size.tolist(), bool(align_corners))
         return (y.numpy(),)
 
 

@@ -105,3 +105,9 @@ def test_the_products_of_an_einsum_are_counted():
     case = case_of("bij,bjk->bik", np.random.default_rng(1))
     model = forward_model(case.build, shapes_of(case))
     assert multiply_adds(model.graph) == 2 * 3 * 4 * 2
+
+
+def test_windows_in_the_batch_are_counted_for_one_image():
+    """As a Swin transformer has them: [64 · batch, 3, 4]."""
+    model = forward_model(lambda op, x, w: [op.MatMul(x, w)], [["64*batch", 3, 4], [4, 2]])
+    assert multiply_adds(model.graph) == 64 * 3 * 4 * 2

@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from onnxplain.errors import NoRuleError
+from onnxplain.export.count import multiply_adds
 
-from .check import Case, check_vjp, cotangent_of, drawn
+from .check import Case, check_vjp, cotangent_of, drawn, forward_model, shapes_of
 
 seeds = st.integers(0, 999).map(np.random.default_rng)
 GATES = {"LSTM": 4, "GRU": 3}
@@ -97,3 +98,9 @@ def test_a_gru_that_resets_before_its_product_has_no_rule_and_says_so():
     del case.attributes["linear_before_reset"]
     with pytest.raises(NoRuleError, match="linear_before_reset"):
         cotangent_of(case, np.ones([3, 1, 2, 2]))
+
+
+def test_the_products_of_a_layer_are_counted():
+    case = layer("LSTM", np.random.default_rng(1), "bidirectional", steps=5)
+    model = forward_model(case.build, shapes_of(case))
+    assert multiply_adds(model.graph) == 5 * 2 * 2 * (4 * 2 * 3 + 4 * 2 * 2)
