@@ -94,6 +94,7 @@ def excited(module: nn.Module, T: float) -> fx.GraphModule:
         node.replace_all_uses_with(replacement)
         traced.graph.erase_node(node)
     traced.recompile()
+    traced.requires_grad_(False)  # or a compiled backward computes the weights' gradients too
     return traced
 
 

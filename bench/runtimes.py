@@ -1,4 +1,4 @@
-"""Every runtime here against PyTorch: `python -m onnxplain.bench.runtimes --help`.
+"""ONNX Runtime and OpenVINO against PyTorch: `python -m onnxplain.bench.runtimes --help`.
 
 Forward and explanation, on the GPU where there is one and else on the processor, all of a network
 and batch in one interleaved run, with the cosine to the float64 reference beside each time.
@@ -32,6 +32,7 @@ from onnxplain.errors import OnnxplainError
 from onnxplain.export.pipeline import export
 from onnxplain.export.source import torch_network
 from onnxplain.files import replacing
+from onnxplain.runtime.backends import usable
 from onnxplain.runtime.backends.cuda import cuda_options
 from onnxplain.runtime.backends.onnx_runtime import session_options
 
@@ -81,6 +82,8 @@ def rows(network: str, batch: int, device: str, folder: Path) -> tuple[dict[str,
 
 def _ours(path: Path, images: Tensor, targets: Tensor) -> Iterator[tuple[str, Run]]:
     for provider, precision, options in ON_GPU if images.is_cuda else ON_CPU:
+        if precision not in usable(provider):
+            continue
         explainer = load(path, provider, precision, **options)
         graphs = ", CUDA graph" if options.get("cuda_graphs") else ""
         name = f"{provider} {precision}{graphs}"
@@ -178,6 +181,7 @@ def run(
     where: dict[str, Any] = machine()
     if device == "cuda":
         where["gpu"] = torch.cuda.get_device_name()
+        torch.backends.cudnn.allow_tf32 = False  # float32 is float32 for everybody
     console = Console()
     jobs = [(name, int(batch)) for name in networks.split(",") for batch in batches.split(",")]
     records = []

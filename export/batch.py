@@ -73,6 +73,8 @@ def _keep_first(graph: ir.Graph, node: ir.Node, first: int) -> None:
         name = f"{node.outputs[0].name}.free_shape"
         free = initializer(graph, name, np.array([first, *shape[1:]], np.int64))
         node.replace_input_with(1, free)
+        if node.op_type == "Reshape":
+            node.attributes.add(ir.AttrInt64("allowzero", 0))  # 0 is the batch, not an empty axis
 
 
 def _repeat_constants(graph: ir.Graph, node: ir.Node, active: Active) -> None:

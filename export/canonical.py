@@ -86,7 +86,7 @@ def canonicalise(
     model = raise_opset(model)
     graph = model.graph
     common.RemoveInitializersFromInputsPass()(model)
-    to_float32(model)
+    was_half = to_float32(model)
     image = choose_image(graph, input_name)
     fix_sizes(image, size)
     for value in list(graph.initializers.values()):
@@ -122,7 +122,7 @@ def canonicalise(
     common.RemoveUnusedNodesPass()(model)
     rename(image, IMAGE)
     rename(logits, LOGITS)
-    return Canonical(model, activation, recognise(model), fixed_batch)
+    return Canonical(model, activation, recognise(model, was_half), fixed_batch)
 
 
 def simplify(model: ir.Model) -> None:
@@ -171,7 +171,7 @@ def spell_einsum(model: ir.Model) -> None:
     for node in model.graph:
         if node.op_type == "Einsum":
             equation = node.attributes.get_string("equation", "")
-            letters = dict.fromkeys(filter(str.isalpha, equation))
+            letters = sorted(set(filter(str.isalpha, equation)))  # the order of an implicit result
             table = str.maketrans(dict(zip(letters, string.ascii_lowercase, strict=False)))
             node.attributes.add(ir.AttrString("equation", equation.translate(table)))
 

@@ -50,7 +50,7 @@ def _quick_gelu(emit: Emitter, node: ir.Node) -> Emitted:
 
 def _layer_normalization(emit: Emitter, node: ir.Node) -> Emitted:
     axis = attribute(node, "axis", -1)
-    epsilon = node.attributes.get_float("epsilon", 1e-5)
+    epsilon = node.attributes.get_float("epsilon", 1e-12)
     return emit("LayerNormalization", *node.inputs, axis=axis, epsilon=epsilon)
 
 
@@ -59,12 +59,17 @@ def _skip_layer_normalization(emit: Emitter, node: ir.Node) -> Emitted:
     x, skip, gamma, beta, bias = [*node.inputs, None, None][:5]
     total = emit("Add", x, skip)
     total = total if bias is None else emit("Add", total, bias)
-    epsilon = node.attributes.get_float("epsilon", 1e-5)
+    epsilon = node.attributes.get_float("epsilon", 1e-12)
     y = emit("LayerNormalization", total, gamma, beta, axis=-1, epsilon=epsilon)
     return [y, None, None, total]
 
 
 def _fused_matmul(emit: Emitter, node: ir.Node) -> Emitted:
+    if attribute(node, "transBatchA", 0) or attribute(node, "transBatchB", 0):
+        raise NoRuleError(
+            f"FusedMatMul {node.name!r} transposes its batches: export the model that ONNX Runtime "
+            "has not optimised"
+        )
     operands = []
     for x, name in zip(node.inputs[:2], ("transA", "transB"), strict=True):
         assert x is not None

@@ -85,9 +85,11 @@ def choose_logits(graph: ir.Graph, name: str | None) -> None:
             raise SourceError(f"no value {name!r} in the network; its outputs are: {outputs}")
         graph.outputs[:] = [values[name]]
         return
+    if len(graph.outputs) == 1:
+        return
     candidates = [v for v in graph.outputs if _like_logits(v)] or list(graph.outputs)
     distinct = {before_activation(value)[0] for value in candidates}
-    if len(graph.outputs) != 1 and len(distinct) != 1:
+    if len(distinct) != 1:
         raise SourceError(f"several outputs, choose the logits with --output: {outputs}")
     last = [value for value in candidates if before_activation(value)[0] is not value]
     graph.outputs[:] = [*last, *candidates][:1]

@@ -15,11 +15,11 @@ _SMALL = 1024  # elements of a constant that is stored as float32: bounds, scale
 _DTYPE_ATTRIBUTES = ("to", "dtype", "output_dtype", "stash_type", "softmax_precision", "precision")
 
 
-def to_float32(model: ir.Model) -> None:
-    """Compute in float32 what the network computes in half precision."""
+def to_float32(model: ir.Model) -> bool:
+    """Compute in float32 what the network computes in half precision; whether there was any."""
     graph = model.graph
     if not any(value.dtype in HALF for value in _values(graph)):
-        return
+        return False
     common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
     common.LiftSubgraphInitializersToMainGraphPass()(model)
     for node in graph.all_nodes():
@@ -30,6 +30,7 @@ def to_float32(model: ir.Model) -> None:
             value.dtype = ir.DataType.FLOAT
     for weight in weights:
         _widen(graph, weight)
+    return True
 
 
 def is_stored_half(node: ir.Node) -> bool:

@@ -80,6 +80,9 @@ def _ends_at_six(node: ir.Node) -> bool:
 def _starts_at_zero(node: ir.Node) -> bool:
     """Whether the least value that a (de)quantiser knows is zero."""
     zero_point = node.inputs[2] if len(node.inputs) > 2 else None
+    if zero_point is None and node.op_type == "DequantizeLinear":
+        assert node.inputs[0] is not None
+        return node.inputs[0].dtype == ir.DataType.UINT8
     if zero_point is None:
         return attribute(node, "output_dtype", ir.DataType.UINT8) == ir.DataType.UINT8
     tensor = ir.convenience.get_const_tensor(zero_point)
@@ -109,7 +112,8 @@ def _nonnegative(value: ir.Value) -> bool:
         bound = node.inputs[1] if len(node.inputs) > 1 else None
         low = None if bound is None else ir.convenience.get_const_tensor(bound)
         return low is not None and float(np.min(low.numpy())) >= 0
-    if node.op_type in _KEEPS_THE_SIGN:
+    interpolates = node.op_type == "Resize" and node.attributes.get_string("mode", "") != "cubic"
+    if node.op_type in _KEEPS_THE_SIGN or interpolates:
         x = node.inputs[0]
         return x is not None and _nonnegative(x)
     if node.op_type in _OF_ALL_INPUTS:

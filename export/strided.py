@@ -5,6 +5,7 @@ The gather's backward would be a scatter-add, which is dear, and which TensorRT 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import numpy as np
@@ -33,9 +34,12 @@ def spell_strided(model: ir.Model) -> None:
         if flat is None or flat.op_type != "Reshape" or len(dims(data)) != 1:
             continue
         small, large = (_evaluated(model, indices, batch) for batch in _BATCHES)
-        if small is None or large is None or not (_in_order(small) and _in_order(large)):
+        if small is None or large is None or small.shape[1:] != large.shape[1:]:
             continue
-        if small.shape[1:] != large.shape[1:]:
+        (x, _) = flat.inputs
+        assert x is not None
+        counts = [math.prod(_sizes(x, batch)) for batch in _BATCHES]
+        if not (_in_order(small, counts[0]) and _in_order(large, counts[1])):
             continue
         shape = [-1, *large.shape[1:]] if small.shape != large.shape else list(large.shape)
 
@@ -45,8 +49,18 @@ def spell_strided(model: ir.Model) -> None:
         replace(node, reshape)
 
 
-def _in_order(indices: np.ndarray) -> bool:
-    return np.array_equal(indices.ravel(), np.arange(indices.size))
+def _in_order(indices: np.ndarray, count: int) -> bool:
+    return np.array_equal(indices.ravel(), np.arange(count))
+
+
+def _sizes(value: ir.Value, batch: int) -> list[int]:
+    """Its dimensions where the batch has that size; -1 for one that is no multiple of it."""
+    sizes = []
+    for size in dims(value):
+        if isinstance(size, ir.SymbolicDim):
+            size = size.evaluate(dict.fromkeys(size.free_symbols(), batch))
+        sizes.append(size if isinstance(size, int) else -1)
+    return sizes
 
 
 def _evaluated(model: ir.Model, value: ir.Value, batch: int) -> np.ndarray | None:
@@ -64,8 +78,7 @@ def _evaluated(model: ir.Model, value: ir.Value, batch: int) -> np.ndarray | Non
         (measured,) = node.inputs
         assert measured is not None
         start, stop = attribute(node, "start", 0), node.attributes.get_int("end", None)
-        numbers = [d if isinstance(d, int) else batch for d in dims(measured)[start:stop]]
-        feeds[str(node.outputs[0].name)] = integers(*numbers)
+        feeds[str(node.outputs[0].name)] = integers(*_sizes(measured, batch)[start:stop])
     part = helper.make_graph(
         [ir.to_proto(node) for node in nodes],
         "sizes",

@@ -57,8 +57,8 @@ def load(
         images: what to compare on, as for `Explainer.__call__`.
         at_least: the least cosine of logits and pullback; 0.9999 for float32, 0.99 for halves.
         options: the provider's own: openvino's `device` and `hint`; cuda's and ort-tensorrt's
-            `device_id`, `cuda_graphs` and `memory_limit`; tensorrt's `batches`, `targets` and
-            `progress`.
+            `device_id` and `memory_limit`; cuda's `cuda_graphs`; tensorrt's `batches`, `targets`
+            and `progress`.
 
     Raises:
         BackendError: an unknown provider, precision or option; a package or device that is missing
@@ -71,7 +71,7 @@ def load(
     if provider == "auto" and Path(path).suffix != ".engine":
         return _first_right(path, precision, threads, images, at_least, options)
     explainer = Explainer(open_backend(path, provider, threads, precision, **options))
-    if verify:
+    if verify or at_least is not None:
         verify_backend(explainer, path, images, at_least)
     return explainer
 

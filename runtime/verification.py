@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from onnxplain.errors import BackendError
-from onnxplain.runtime.backends import open_backend
+from onnxplain.runtime.backends import ENGINE, open_backend
 from onnxplain.runtime.batches import Picture, as_batch
 from onnxplain.runtime.explainer import Explainer
 
@@ -46,7 +47,16 @@ class Agreement:
 
 
 def reference(path: str | os.PathLike[str], threads: int | None = None) -> Explainer:
-    """What every backend is measured against: ONNX Runtime on the CPU, in float32."""
+    """What every backend is measured against: ONNX Runtime on the CPU, in float32.
+
+    Raises:
+        BackendError: an engine, which ONNX Runtime cannot run; a file that it cannot load.
+    """
+    if Path(path).suffix == ENGINE:
+        raise BackendError(
+            f"'{path}' is an engine, which ONNX Runtime cannot run to compare with: verify the "
+            "explain graph that it was built from, with the engine's provider"
+        )
     return Explainer(open_backend(path, "cpu", threads))
 
 

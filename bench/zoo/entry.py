@@ -103,7 +103,7 @@ def tried(forward: Path, module: torch.nn.Module, method: str) -> dict[str, Any]
         start = time.perf_counter()
         export(forward, path, method=method)
         seconds = time.perf_counter() - start
-        explainer = load(path, threads=torch.get_num_threads())
+        explainer = load(path, "cpu", threads=torch.get_num_threads())
         shape = explainer.metadata.preprocessing
         batch = explainer.backend.signature.batch
         images = np.random.default_rng(0).standard_normal(

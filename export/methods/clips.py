@@ -10,4 +10,4 @@ from onnxplain.export.autodiff import Node
 def is_relu6(node: Node) -> bool:
     """Whether a Clip is ReLU6: min = 0, max = 6."""
     bounds = [ir.convenience.get_const_tensor(v) for v in node.inputs[1:] if v is not None]
-    return [None if b is None else float(b.numpy()) for b in bounds] == [0.0, 6.0]
+    return [None if b is None else b.numpy().item() for b in bounds] == [0.0, 6.0]

@@ -41,18 +41,21 @@ NAMES = {
 """Operator → the name of its pattern."""
 
 
-def recognise(model: ir.Model) -> dict[str, int]:
+def recognise(model: ir.Model, was_half: bool = False) -> dict[str, int]:
     """Rewrite the patterns of a canonical forward to operators and composites, in place.
 
     Shapes must be known before and are known after; values change by rounding alone. The last
     Softmax or Sigmoid over the classes must have been cut already.
+
+    Args:
+        was_half: whether the graph's constants were rounded to half precision.
 
     Returns:
         How many of each pattern the graph holds, rewritten or there before: name → count.
     """
     graph = model.graph
     recognise_softmax(graph)
-    recognise_activations(graph)
+    recognise_activations(graph, 2e-3 if was_half else 2e-6)
     recognise_normalisations(graph)
     recognise_response_normalisations(graph)
     common.RemoveUnusedNodesPass()(model)  # what was replaced is no use of a weight

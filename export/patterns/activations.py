@@ -102,43 +102,59 @@ def run(chain: Sequence[ir.Node], x: ir.Value, numbers: Array) -> Array:
 _NEAR = np.linspace(-9, 9, 73)
 _FAR = np.array([s * x for x in (15, 40, 80, 1e3, 1e5, 1e8) for s in (-1, 1)])
 NUMBERS = np.concatenate([_NEAR, _FAR])
+_KNOT = 100.0
 _ONE, _MINUS_ONE = (int(np.flatnonzero(x == NUMBERS)[0]) for x in (1.0, -1.0))
 
 Match: TypeAlias = tuple[str, dict[str, Any]]
+Function: TypeAlias = Callable[[Array], Array]
 
+_KNOWN: list[tuple[Match, Function]] = [
+    (("Relu", {}), lambda x: np.maximum(x, 0)),
+    (("Gelu", {"approximate": "none"}), lambda x: gelu(x, "none")),
+    (("Gelu", {"approximate": "tanh"}), lambda x: gelu(x, "tanh")),
+    (("onnxplain::Swish", {"alpha": 1.0}), lambda x: x * sigmoid(x)),
+    (("HardSwish", {}), hard_swish),
+    (("Mish", {}), lambda x: x * np.tanh(softplus(x))),
+    (("Sigmoid", {}), sigmoid),
+    (("Softplus", {}), softplus),
+    (("Elu", {"alpha": 1.0}), lambda x: np.where(x > 0, x, np.expm1(x))),
+]
 with np.errstate(all="ignore"):
-    EXACT: list[tuple[str, dict[str, Any], Array]] = [
-        ("Relu", {}, np.maximum(NUMBERS, 0)),
-        ("Gelu", {"approximate": "none"}, gelu(NUMBERS, "none")),
-        ("Gelu", {"approximate": "tanh"}, gelu(NUMBERS, "tanh")),
-        ("onnxplain::Swish", {"alpha": 1.0}, NUMBERS * sigmoid(NUMBERS)),
-        ("HardSwish", {}, hard_swish(NUMBERS)),
-        ("Mish", {}, NUMBERS * np.tanh(softplus(NUMBERS))),
-        ("Sigmoid", {}, sigmoid(NUMBERS)),
-        ("Softplus", {}, softplus(NUMBERS)),
-        ("Elu", {"alpha": 1.0}, np.where(NUMBERS > 0, NUMBERS, np.expm1(NUMBERS))),
-    ]
+    EXACT = [(found, function, function(NUMBERS)) for found, function in _KNOWN]
 
 
-def match(y: Array, tolerance: float) -> Match | None:
-    """The activation that gives `y` at `NUMBERS`: its operator and attributes."""
-    for operator, attributes, expected in EXACT:
+def match(y: Array, tolerance: float) -> tuple[Match, Function] | None:
+    """The activation that gives `y` at `NUMBERS`: its operator and attributes, and its function."""
+    for found, function, expected in EXACT:
         if _same(y, expected, tolerance):
-            return operator, attributes
-    # The parameter of these follows from one or two values.
-    at_one, at_minus_one = float(y[_ONE]), float(y[_MINUS_ONE])
-    if 0.5 < at_one < 1:
-        alpha = math.log(at_one / (1 - at_one))
-        if _same(y, NUMBERS * sigmoid(alpha * NUMBERS), tolerance):
-            return "onnxplain::Swish", {"alpha": alpha}
-    alpha = (at_one - at_minus_one) / 2
-    if 0 < alpha < 0.5 and _same(y, hard_sigmoid(NUMBERS, alpha, 0.5), tolerance):
-        return "HardSigmoid", {"alpha": alpha, "beta": 0.5}
-    if 0 < -at_minus_one < 1 and _same(
-        y, np.where(NUMBERS > 0, NUMBERS, -at_minus_one * NUMBERS), tolerance
-    ):
-        return "LeakyRelu", {"alpha": -at_minus_one}
+            return found, function
+    for found, function in _with_parameter(float(y[_ONE]), float(y[_MINUS_ONE])):
+        if _same(y, function(NUMBERS), tolerance):
+            return found, function
     return None
+
+
+def _with_parameter(at_one: float, at_minus_one: float) -> Iterator[tuple[Match, Function]]:
+    """Activations whose parameter follows from one or two of their values."""
+    if 0.5 < at_one < 1:
+        beta = math.log(at_one / (1 - at_one))
+        yield ("onnxplain::Swish", {"alpha": beta}), lambda x: x * sigmoid(beta * x)
+    alpha = (at_one - at_minus_one) / 2
+    if 0 < alpha < 0.5:
+        yield ("HardSigmoid", {"alpha": alpha, "beta": 0.5}), lambda x: hard_sigmoid(x, alpha, 0.5)
+    slope = -at_minus_one
+    if 0 < slope < 1:
+        yield ("LeakyRelu", {"alpha": slope}), lambda x: np.where(x > 0, x, slope * x)
+
+
+def _between(chain: Sequence[ir.Node]) -> Array:
+    """Numbers between those of `NUMBERS`: small ones, and beside each constant of the chain, where
+    a threshold would be."""
+    constants = {scalar(v) for node in chain for v in node.inputs}
+    knots = [c for c in constants if c is not None and 0 < abs(c) <= _KNOT]
+    beside = [c * (1 + e) for c in knots for e in (-1e-3, 1e-3)]
+    numbers = np.array([1e-3, 1e-2, 0.1, *beside])
+    return np.concatenate([numbers, -numbers])
 
 
 def _same(y: Array, expected: Array, tolerance: float) -> bool:
@@ -151,25 +167,29 @@ def _same(y: Array, expected: Array, tolerance: float) -> bool:
 # ----- finding it -----
 
 
-def recognise_activations(graph: ir.Graph) -> None:
-    """Put one node for every chain that computes an activation."""
+def recognise_activations(graph: ir.Graph, tolerance: float = 2e-6) -> None:
+    """Put one node for every chain that computes an activation, to a relative `tolerance`."""
     place: dict[ir.Node | None, int] = {node: i for i, node in enumerate(graph)}
     with np.errstate(all="ignore"):
         for node in list(graph):
-            found = _find(node, place)
+            found = _find(node, place, tolerance)
             if found is not None:
                 x, (operator, attributes) = found
                 place[replace(node.outputs[0], operator, [x], attributes)] = place[node]
 
 
-def _find(root: ir.Node, place: Mapping[ir.Node | None, int]) -> tuple[ir.Value, Match] | None:
+def _find(
+    root: ir.Node, place: Mapping[ir.Node | None, int], tolerance: float
+) -> tuple[ir.Value, Match] | None:
     y = root.outputs[0]
-    half = y.dtype is not None and y.dtype.is_floating_point() and y.dtype.itemsize < 4
     for x, chain in _chains(root, place):
         if len(chain) == 1 or x.shape is None or y.shape is None or rank(x) != rank(y):
             continue
-        found = match(run(chain, x, NUMBERS), tolerance=2e-3 if half else 2e-6)
-        if found is None:
+        matched = match(run(chain, x, NUMBERS), tolerance)
+        if matched is None:
+            continue
+        (found, function), between = matched, _between(chain)
+        if not _same(run(chain, x, between), function(between), tolerance):
             continue
         # A Swish shares its sigmoid with whatever else uses it, once it is spelled out again.
         if found[0] == "onnxplain::Swish" or self_contained(y, x):

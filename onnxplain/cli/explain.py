@@ -5,6 +5,8 @@ from __future__ import annotations
 import itertools
 import json
 import math
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -79,9 +81,8 @@ def _fastest(model: Path, images: list[str], provider: str, at_least: float | No
     from onnxplain.runtime.loading import fastest
 
     with err.status("comparing the precisions"):
-        explainer, trials = fastest(
-            model, find_images(images)[:_COMPARED], provider, None, at_least
-        )
+        compared = list(itertools.islice(_readable(find_images(images)), _COMPARED))
+        explainer, trials = fastest(model, compared, provider, None, at_least)
     table = Table("provider", "precision", "cosine", "ms", "")
     for trial in trials:
         tried = not math.isnan(trial.cosine)
@@ -94,6 +95,16 @@ def _fastest(model: Path, images: list[str], provider: str, at_least: float | No
         )
     err.print(table)
     return explainer
+
+
+def _readable(paths: Iterable[Path]) -> Iterator[Path]:
+    """The images that can be read; the others are reported when all are explained."""
+    from onnxplain.runtime.images import load_image
+
+    for path in paths:
+        with suppress(InputError):
+            load_image(path)
+            yield path
 
 
 def explain_images(

@@ -15,7 +15,7 @@ def info(model: Model) -> None:
     the patterns found in the network (attention, GELU, …), cost."""
     import onnxplain
 
-    explainer = onnxplain.load(model)
+    explainer = onnxplain.load(model, "cpu")
     metadata, signature = explainer.metadata, explainer.backend.signature
     pre, cost = metadata.preprocessing, metadata.multiply_adds
     batch = signature.batch or "N"

@@ -68,6 +68,8 @@ def verify(
     from onnxplain.runtime.verification import agreement as compare
     from onnxplain.runtime.verification import least_cosine, reference, sample
 
+    if precision == "auto":
+        raise InputError("verify checks one precision: name it, or see `onnxplain explain --help`")
     # `auto` has what it takes checked already, and would go past one that is wrong.
     name = next(preferred(precision), "cpu") if provider == "auto" else provider
     explainer = onnxplain.load(model, name, precision)

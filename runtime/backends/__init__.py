@@ -19,6 +19,7 @@ from onnxplain.runtime.backends.protocol import Backend
 
 __all__ = [
     "AUTO",
+    "ENGINE",
     "Backend",
     "PROVIDERS",
     "Provider",
@@ -103,14 +104,14 @@ PROVIDERS: Mapping[str, Provider] = MappingProxyType(
         ),
         "cuda": Provider(cuda.open_cuda, cuda.missing_cuda, cuda.PRECISIONS, _ONNX_RUNTIME),
         "ort-tensorrt": Provider(
-            cuda.open_tensorrt, cuda.missing_tensorrt, cuda.PRECISIONS, _ONNX_RUNTIME
+            cuda.open_tensorrt, cuda.missing_tensorrt, cuda.TENSORRT_PRECISIONS, _ONNX_RUNTIME
         ),
         "tensorrt": _tensorrt("tensorrt", "tensorrt"),
         "tensorrt-rtx": _tensorrt("tensorrt-rtx", "tensorrt-rtx-cu13"),
     }
 )
 
-_ENGINE = ".engine"
+ENGINE = ".engine"
 
 AUTO = ("tensorrt", "cuda", "openvino", "cpu")
 """What `auto` tries, in this order."""
@@ -167,7 +168,7 @@ def open_backend(
     """
     if threads is not None and threads < 1:
         raise BackendError(f"threads must be at least 1, not {threads}")
-    if Path(path).suffix == _ENGINE:
+    if Path(path).suffix == ENGINE:
         from onnxplain.runtime.backends import tensorrt
 
         return tensorrt.open_engine(Path(path))

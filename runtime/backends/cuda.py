@@ -8,6 +8,7 @@ import io
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,8 @@ from onnxplain.runtime.onnx_file import digest
 PRECISIONS = ("float32", "tf32", "float16")
 """Not bfloat16: of ONNX Runtime's CUDA kernels (1.31), ConvTranspose and Clip do not take it."""
 
+TENSORRT_PRECISIONS = ("tf32", "float16")
+
 _LIBRARIES = {
     "CUDAExecutionProvider": "onnxruntime_providers_cuda",
     "TensorrtExecutionProvider": "onnxruntime_providers_tensorrt",
@@ -43,7 +46,7 @@ def missing_cuda() -> str | None:
 def missing_tensorrt() -> str | None:
     """What stands in the way of the provider ort-tensorrt; None if nothing does."""
     return missing_cuda() or _missing(
-        "TensorrtExecutionProvider", "pip install 'onnxplain[cuda]' tensorrt"
+        "TensorrtExecutionProvider", "pip install 'onnxplain[cuda]' 'tensorrt<11'"
     )
 
 
@@ -89,19 +92,19 @@ def open_tensorrt(
     threads: int | None = None,
     *,
     device_id: int = 0,
-    cuda_graphs: bool = False,
     memory_limit: int | None = None,
 ) -> OnnxRuntime:
     """ONNX Runtime's TensorRT provider; what TensorRT cannot run goes to the CUDA provider.
 
     Engines and timings are kept in the cache, under the graph's digest. The first call of a shape
-    builds its engine, which can take minutes. Arguments and errors are those of `open_cuda`.
+    builds its engine, which can take minutes. Arguments and errors are those of `open_cuda`, but
+    for "float32": the provider has no switch that turns TF32 off.
     """
     if (reason := missing_tensorrt()) is not None:
         raise BackendError(reason)
     after = ("CUDAExecutionProvider", cuda_options(precision, device_id, False, memory_limit))
     options = tensorrt_options(
-        cache_folder("ort-tensorrt") / digest(path)[:32] / precision, device_id, cuda_graphs
+        cache_folder("ort-tensorrt") / digest(path)[:32] / precision, device_id
     )
     session = _session(path, precision, threads, [("TensorrtExecutionProvider", options), after])
     place = {"device": f"{gpu().name} (cuda:{device_id})", "device_type": "cuda"}
@@ -126,7 +129,7 @@ def cuda_options(
     return options
 
 
-def tensorrt_options(folder: Path, device_id: int, cuda_graphs: bool) -> dict[str, str]:
+def tensorrt_options(folder: Path, device_id: int) -> dict[str, str]:
     """The TensorRT provider's (onnxruntime.ai, "TensorRT Execution Provider": configurations).
 
     float16 comes with the graph, in which what must not is still in float32.
@@ -138,7 +141,6 @@ def tensorrt_options(folder: Path, device_id: int, cuda_graphs: bool) -> dict[st
         "trt_engine_cache_path": str(folder),
         "trt_timing_cache_enable": "1",
         "trt_timing_cache_path": str(folder.parent.parent),
-        "trt_cuda_graph_enable": str(int(cuda_graphs)),
     }
 
 
@@ -174,6 +176,9 @@ def _cannot_load(provider: str) -> str | None:
     """Why the provider's library cannot be loaded; None if it can."""
     with contextlib.redirect_stdout(io.StringIO()):  # it prints what it does not find
         onnxruntime.preload_dlls()
+        with contextlib.suppress(ImportError):  # the package loads the libraries that it brings
+            if provider == "TensorrtExecutionProvider":
+                import_module("tensorrt")
     folder = Path(onnxruntime.__file__).parent / "capi"
     try:
         for name in ("onnxruntime_providers_shared", _LIBRARIES[provider]):
@@ -204,6 +209,7 @@ class RecordedRuns(OnnxRuntime):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self._options = _graph_id(_NOT_RECORDED)
         self._lock = threading.Lock()
         self._recordings: dict[tuple[Any, ...], _Recording] = {}
 
@@ -211,15 +217,17 @@ class RecordedRuns(OnnxRuntime):
         outputs = self.run_on_device(inputs)
         return {name: value.numpy() for name, value in outputs.items()}
 
-    def _run_bound(
-        self, inputs: Mapping[str, Any], options: onnxruntime.RunOptions | None = None
-    ) -> dict[str, onnxruntime.OrtValue]:
+    def iterate(self, *args: Any, **kwargs: Any) -> NDArray[Any]:
+        with self._lock:
+            return super().iterate(*args, **kwargs)
+
+    def _run_bound(self, inputs: Mapping[str, Any]) -> dict[str, onnxruntime.OrtValue]:
         given = {name: self._value(tensor) for name, tensor in inputs.items()}
         shapes = tuple((name, tuple(value.shape())) for name, value in sorted(given.items()))
         with self._lock:
             recording = self._recordings.get(shapes)
             if recording is None:
-                outputs = super()._run_bound(given, _graph_id(_NOT_RECORDED))
+                outputs = super()._run_bound(given)
                 if len(self._recordings) < _RECORDINGS:
                     self._recordings[shapes] = self._prepared(given, outputs)
                 return outputs

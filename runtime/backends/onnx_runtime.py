@@ -100,6 +100,7 @@ class OnnxRuntime:
     """
 
     name = "onnxruntime"
+    _options: onnxruntime.RunOptions | None = None
 
     def __init__(
         self,
@@ -152,7 +153,7 @@ class OnnxRuntime:
             for run in range(times):
                 binding.clear_binding_outputs()
                 binding.bind_output(output, *self._place)
-                self._session.run_with_iobinding(binding)
+                self._session.run_with_iobinding(binding, self._options)
                 (carried,) = binding.get_outputs()
                 binding.bind_ortvalue_input(into, carried)
                 if progress:
@@ -162,9 +163,7 @@ class OnnxRuntime:
             raise failure(error) from error
         return result
 
-    def _run_bound(
-        self, inputs: Mapping[str, Any], options: onnxruntime.RunOptions | None = None
-    ) -> dict[str, onnxruntime.OrtValue]:
+    def _run_bound(self, inputs: Mapping[str, Any]) -> dict[str, onnxruntime.OrtValue]:
         """One run, inputs and outputs on the device."""
         binding = self._session.io_binding()
         kept = []
@@ -186,7 +185,7 @@ class OnnxRuntime:
         for name in self._names:
             binding.bind_output(name, *self._place)
         binding.synchronize_inputs()  # with what their producer still has queued
-        self._session.run_with_iobinding(binding, options)
+        self._session.run_with_iobinding(binding, self._options)
         return dict(zip(self._names, binding.get_outputs(), strict=True))
 
     def _value(self, tensor: Any) -> onnxruntime.OrtValue:

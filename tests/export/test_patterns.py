@@ -235,7 +235,21 @@ def test_an_activation_of_half_precision_has_rounder_constants():
     graph.outputs[0].name = "logits"
     model = ir.Model(graph, ir_version=10)
     common.ShapeInferencePass()(model)
-    assert recognise(model) == {"GELU": 1}
+    assert recognise(model, was_half=True) == {"GELU": 1}
+
+
+@pytest.mark.parametrize("threshold", [0.1, 0.3, 2.6])
+def test_a_threshold_between_the_numbers_tried_is_no_relu(threshold):
+    graph = ir.Graph([], [], nodes=[], opset_imports={"": 20}, name="threshold")
+    builder = GraphBuilder(graph)
+    x = builder.input("image", ir.DataType.FLOAT, ["N", 8])
+    y = builder.op.Where(builder.op.Greater(x, threshold), x, 0.0)
+    graph.outputs.append(builder.op.Relu(y))
+    graph.outputs[0].name = "logits"
+    model = ir.Model(graph, ir_version=10)
+    common.ShapeInferencePass()(model)
+    recognise(model)
+    assert [node.op_type for node in model.graph] == ["Greater", "Where", "Relu"]
 
 
 # ----- normalisations -----

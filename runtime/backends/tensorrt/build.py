@@ -160,6 +160,8 @@ def _hardware(
             f"{', '.join(map(str, sm))}; --provider tensorrt-rtx builds others ahead of time"
         )
     if package.ahead_of_time:
+        if here.sm not in package.sms:
+            raise BackendError(_no_such_sm(package, here.sm))
         return (here.sm,), ""
     return (_PORTABLE, "") if portable else ((here.sm,), here.name)
 

@@ -33,7 +33,7 @@ from onnxplain.runtime.signature import Port
 SUFFIX = ".engine"
 
 _MAGIC = b"onnxplain engine"
-_FORMAT = 1
+_FORMAT = 2
 _LONGEST_HEADER = 1 << 26
 _RAW = (b"ptrt", b"ftrt", b"vtrt")  # how the compilers' own files begin
 
@@ -113,12 +113,19 @@ class Engine:
             "inputs": {name: dataclasses.astuple(port) for name, port in self.inputs.items()},
             "outputs": {name: dataclasses.astuple(port) for name, port in self.outputs.items()},
             "bytes": len(self.payload),
-            "sha256": hashlib.sha256(self.payload).hexdigest(),
         }
+        header["sha256"] = _digest(header, self.payload)
         text = json.dumps(header, ensure_ascii=False).encode()
         with replacing(path) as beside, beside.open("wb") as file:
             file.write(_MAGIC + struct.pack("<Q", len(text)) + text)
             file.write(self.payload)
+
+
+def _digest(header: Mapping[str, Any], payload: bytes | memoryview) -> str:
+    """Of all that the file says and holds."""
+    digest = hashlib.sha256(json.dumps(header, ensure_ascii=False).encode())
+    digest.update(payload)
+    return digest.hexdigest()
 
 
 def this_system() -> str:
@@ -144,10 +151,8 @@ def read_engine(path: Path) -> Engine:
             f"'{path}' is an engine file of format {header.get('format')}, this onnxplain reads "
             f"format {_FORMAT}: build it again (onnxplain build)"
         )
-    sound = len(payload) == header.get("bytes") and (
-        hashlib.sha256(payload).hexdigest() == header.get("sha256")
-    )
-    if not sound:
+    written = header.pop("sha256", None)
+    if len(payload) != header.get("bytes") or _digest(header, payload) != written:
         raise _damaged(path)
     try:
         fields = {entry.name: header[entry.name] for entry in dataclasses.fields(Engine)[:-1]}
