@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from onnxplain.bench.zoo.entry import COMPILED, METHODS
 from onnxplain.bench.zoo.networks import FAMILIES, MORE
+from onnxplain.bench.zoo.networks import networks as every
 
 RELATIVE_L2, COSINE = 1e-3, 0.9999
 """The bounds of parity."""
@@ -66,8 +67,13 @@ def markdown(results: dict[str, Any]) -> str:
         "",
         *(list(_failures(networks)) or ["Everything worked."]),
         "",
+        *_not_tried([name for name in every() if name not in networks]),
     ]
     return "\n".join(lines)
+
+
+def _not_tried(names: Sequence[str]) -> list[str]:
+    return ["## Not tried yet", "", ", ".join(names), ""] if names else []
 
 
 def _passed(entries: Iterable[dict[str, Any]]) -> str:
