@@ -10,6 +10,7 @@ import pytest
 import torch
 
 import onnxplain
+from onnxplain.bench import reference
 from onnxplain.bench.forward import forward_proto
 from onnxplain.bench.parity import compare
 from onnxplain.export.source import torch_network
@@ -136,7 +137,7 @@ def test_a_users_own_module_is_left_in_its_mode(tmp_path: Path) -> None:
     assert not module.block.training
 
 
-@pytest.mark.parametrize("method", list(onnxplain.export.METHODS))
+@pytest.mark.parametrize("method", reference.METHODS)
 def test_every_method_agrees_on_a_users_own_module(method: str, tmp_path: Path) -> None:
     torch.manual_seed(1)
     module, path = Tiny().eval(), tmp_path / "tiny.onnx"

@@ -27,7 +27,7 @@ def without_gpu() -> bool:
 @pytest.mark.parametrize("provider", ["cuda", "ort-tensorrt", "tensorrt-rtx"])
 def test_without_a_gpu_its_providers_say_so(graph_file, provider):
     with pytest.raises(BackendError, match="no NVIDIA GPU / driver found: libcuda"):
-        load(graph_file(), provider)
+        load(graph_file(), provider, "tf32")
 
 
 def test_a_library_that_is_missing_is_named_with_what_brings_it(graph_file, monkeypatch):
@@ -42,7 +42,7 @@ def test_an_onnx_runtime_without_cuda_is_said_to_be_one(graph_file, monkeypatch)
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CPUExecutionProvider"])
     for provider in ("cuda", "ort-tensorrt"):
         with pytest.raises(BackendError, match="ONNX Runtime has no CUDAExecutionProvider: pip"):
-            load(graph_file(), provider)
+            load(graph_file(), provider, "tf32")
 
 
 def test_a_provider_that_silently_fell_back_to_the_processor_is_refused(graph_file, monkeypatch):
@@ -69,7 +69,7 @@ def test_tf32_only_where_it_is_asked_for(precision, flag):
 
 
 def test_engines_and_timings_are_kept_in_the_cache(tmp_path):
-    options = cuda.tensorrt_options(tmp_path / "graph" / "float16", 0, False)
+    options = cuda.tensorrt_options(tmp_path / "graph" / "float16", 0)
     assert options["trt_engine_cache_path"] == str(tmp_path / "graph" / "float16")
     assert options["trt_engine_cache_enable"] == options["trt_timing_cache_enable"] == "1"
     assert (tmp_path / "graph" / "float16").is_dir()

@@ -176,6 +176,7 @@ def _with_header(data: bytes, **changed: object) -> bytes:
         (lambda data: data + b"more", "cut short or damaged"),
         (lambda data: _with_header(data, metadata=None), "cut short or damaged"),
         (lambda data: _with_header(data, inputs=[1]), "cut short or damaged"),
+        (lambda data: _with_header(data, version="1.0.0"), "cut short or damaged"),
         (lambda data: _with_header(data, format=99), "of format 99, this onnxplain reads"),
         (lambda data: data[data.index(b"vtrt") :], "is a raw TensorRT engine"),
         (lambda data: b"", "is not an engine file"),
@@ -256,7 +257,7 @@ def test_a_version_is_refused_before_a_gpu_is_looked_for(
     built: tuple[Path, Path], tmp_path: Path
 ) -> None:
     file = tmp_path / "old.engine"
-    file.write_bytes(_with_header(built[1].read_bytes(), version="1.0.0"))
+    dataclasses.replace(read_engine(built[1]), version="1.0.0").write(file)
     with pytest.raises(BackendError, match=r"only that version can run it"):
         open_engine(file)
 
