@@ -21,6 +21,7 @@ from onnxplain.runtime.backends import (
     preferred,
     usable,
 )
+from onnxplain.runtime.backends.tensorrt.engine import SUFFIX
 from onnxplain.runtime.batches import Picture
 from onnxplain.runtime.explainer import Explainer
 from onnxplain.runtime.verification import HALF, agreement, reference, sample
@@ -68,7 +69,7 @@ def load(
     """
     if precision == "auto":
         return fastest(path, images, provider, threads, at_least, **options)[0]
-    if provider == "auto" and Path(path).suffix != ".engine":
+    if provider == "auto" and Path(path).suffix != SUFFIX:
         return _first_right(path, precision, threads, images, at_least, options)
     explainer = Explainer(open_backend(path, provider, threads, precision, **options))
     if verify or at_least is not None:

@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxplain.errors import BackendError
-from onnxplain.runtime.backends import ENGINE, open_backend
+from onnxplain.runtime.backends import open_backend
+from onnxplain.runtime.backends.tensorrt.engine import SUFFIX
 from onnxplain.runtime.batches import Picture, as_batch
 from onnxplain.runtime.explainer import Explainer
 
@@ -52,7 +53,7 @@ def reference(path: str | os.PathLike[str], threads: int | None = None) -> Expla
     Raises:
         BackendError: an engine, which ONNX Runtime cannot run; a file that it cannot load.
     """
-    if Path(path).suffix == ENGINE:
+    if Path(path).suffix == SUFFIX:
         raise BackendError(
             f"'{path}' is an engine, which ONNX Runtime cannot run to compare with: verify the "
             "explain graph that it was built from, with the engine's provider"

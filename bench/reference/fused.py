@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 from torch import Tensor
 
 from onnxplain.bench.reference.clamps import CLAMPS, TOPS
-from onnxplain.bench.reference.pools import MAX_POOLS, per_axis
+from onnxplain.bench.reference.pools import MAX_POOLS, read_window
 from onnxplain.bench.reference.replace import ReplacedBackward, Replacements, Rule
 from onnxplain.errors import InputError
 
@@ -44,16 +44,10 @@ def excitation() -> Replacements:
             mode: ReplacedBackward,
             func: Callable[..., Any],
             x: Tensor,
-            kernel_size: int | Sequence[int],
-            stride: int | Sequence[int] | None = None,
-            padding: int | Sequence[int] = 0,
-            dilation: int | Sequence[int] = 1,
-            ceil_mode: bool = False,
-            return_indices: bool = False,  # always False: torch has another function for True
+            *args: Any,
+            **kwargs: Any,
         ) -> Tensor:
-            if stride is None or stride == []:  # torch's two ways to say "as the kernel"
-                stride = kernel_size
-            window = [per_axis(v, axes) for v in (kernel_size, stride, padding, dilation)]
+            window, ceil_mode = read_window(axes, *args, **kwargs)
             return SoftMaxPool.apply(x, *window, ceil_mode, mode.T)
 
         return rule

@@ -21,23 +21,32 @@ def soft_max_pools(temperature: float, through_weights: bool) -> dict[Callable[.
     """
 
     def rule(axes: int) -> Rule:
-        def backward(
-            T: float,
-            kernel_size: int | Sequence[int],
-            stride: int | Sequence[int] | None = None,
-            padding: int | Sequence[int] = 0,
-            dilation: int | Sequence[int] = 1,
-            ceil_mode: bool = False,
-            return_indices: bool = False,  # always False: torch has another function for True
-        ) -> Pull:
-            if stride is None or stride == []:  # torch's two ways to say "as the kernel"
-                stride = kernel_size
-            window = [per_axis(v, axes) for v in (kernel_size, stride, padding, dilation)]
+        def backward(T: float, *args: Any, **kwargs: Any) -> Pull:
+            window, _ = read_window(axes, *args, **kwargs)
             return _pull(window, temperature * T, through_weights)
 
         return backward_of(backward)
 
     return {func: rule(axes) for func, axes in MAX_POOLS.items()}
+
+
+def read_window(
+    axes: int,
+    kernel_size: int | Sequence[int],
+    stride: int | Sequence[int] | None = None,
+    padding: int | Sequence[int] = 0,
+    dilation: int | Sequence[int] = 1,
+    ceil_mode: bool = False,
+    return_indices: bool = False,  # always False: torch has another function for True
+) -> tuple[list[list[int]], bool]:
+    """The arguments of a torch max-pool after its input.
+
+    Returns:
+        Kernel, stride, padding and dilation, each one number per spatial axis; `ceil_mode`.
+    """
+    if stride is None or stride == []:  # torch's two ways to say "as the kernel"
+        stride = kernel_size
+    return [per_axis(v, axes) for v in (kernel_size, stride, padding, dilation)], ceil_mode
 
 
 def _pull(window: Sequence[Sequence[int]], T: float, through_weights: bool) -> Pull:

@@ -16,10 +16,10 @@ from typing import Any
 from onnxplain.errors import BackendError
 from onnxplain.runtime.backends import cuda, onnx_runtime, openvino
 from onnxplain.runtime.backends.protocol import Backend
+from onnxplain.runtime.backends.tensorrt.engine import SUFFIX
 
 __all__ = [
     "AUTO",
-    "ENGINE",
     "Backend",
     "PROVIDERS",
     "Provider",
@@ -111,7 +111,6 @@ PROVIDERS: Mapping[str, Provider] = MappingProxyType(
     }
 )
 
-ENGINE = ".engine"
 
 AUTO = ("tensorrt", "cuda", "openvino", "cpu")
 """What `auto` tries, in this order."""
@@ -168,7 +167,7 @@ def open_backend(
     """
     if threads is not None and threads < 1:
         raise BackendError(f"threads must be at least 1, not {threads}")
-    if Path(path).suffix == ENGINE:
+    if Path(path).suffix == SUFFIX:
         from onnxplain.runtime.backends import tensorrt
 
         return tensorrt.open_engine(Path(path))
