@@ -56,8 +56,8 @@ def rows(network: str, batch: int, device: str, folder: Path) -> tuple[dict[str,
 
     Each returns (logits, pullback) of `batch` images, in any array type; a forward, the logits.
     """
-    module = torch_network(network, "DEFAULT" if network in TRAINED else "none").module
-    pre = torch_network(network, "none").preprocessing
+    found = torch_network(network, "DEFAULT" if network in TRAINED else "none")
+    module, pre = found.module, found.preprocessing
     path = folder / f"{network}.explain.onnx"
     if not path.exists():
         example = torch.zeros(1, pre.channels, pre.height, pre.width)
@@ -70,11 +70,11 @@ def rows(network: str, batch: int, device: str, folder: Path) -> tuple[dict[str,
     )
     module, images, targets = module.to(device), images.to(device), targets.to(device)
     made: dict[str, Run] = dict(_ours(path, images, targets))
-    for name, explain in pytorch.variants(module, TEMPERATURE).items():
+    variants = pytorch.variants(module, TEMPERATURE)
+    for name, explain in variants.items():
         made[f"explain, PyTorch {name}"] = _waiting(partial(explain, images, targets), device)
-    eager = pytorch.explainer(pytorch.excited(module, TEMPERATURE))
     if device == "cuda":
-        graphed = pytorch.recorded(eager, images, targets)
+        graphed = pytorch.recorded(variants["eager"], images, targets)
         made["explain, PyTorch CUDA graph"] = _waiting(partial(graphed, images, targets), device)
     made["forward, PyTorch eager"] = _waiting(partial(_forward, module, images), device)
     return made, expected
