@@ -30,7 +30,7 @@ from onnxplain.bench.parity import Parity
 from onnxplain.contract import LOGITS, PULLBACK
 from onnxplain.errors import BackendError
 from onnxplain.export.pipeline import export
-from onnxplain.export.source import torch_network
+from onnxplain.export.sources.source import torch_network
 from onnxplain.runtime import Explainer, load
 from onnxplain.runtime.backends import PROVIDERS, usable
 from onnxplain.runtime.batches import as_batch

@@ -30,7 +30,7 @@ from onnxplain.bench.latency import Timing, interleaved, machine
 from onnxplain.bench.parity import Parity
 from onnxplain.errors import OnnxplainError
 from onnxplain.export.pipeline import export
-from onnxplain.export.source import torch_network
+from onnxplain.export.sources.source import torch_network
 from onnxplain.files import replacing
 from onnxplain.runtime.backends import usable
 from onnxplain.runtime.backends.cuda import cuda_options

@@ -6,7 +6,7 @@ from __future__ import annotations
 import onnx_ir as ir
 from onnxscript import OpBuilder
 
-from onnxplain.export.ends import image_size
+from onnxplain.export.canonical.ends import image_size
 from onnxplain.export.layers import spatial_axes
 from onnxplain.export.methods.cams import ActivationMap
 from onnxplain.export.tensors import rank, size_of

@@ -9,8 +9,8 @@ import onnx_ir as ir
 
 from onnxplain.errors import SourceError
 from onnxplain.export.autodiff import dependents, depends
+from onnxplain.export.canonical.ends import image_size
 from onnxplain.export.count import multiply_adds
-from onnxplain.export.ends import image_size
 from onnxplain.export.suggest import nearest
 from onnxplain.export.tensors import size_of
 

@@ -20,16 +20,16 @@ from onnxplain.errors import InputError, SourceError
 from onnxplain.export.ascent import add_step
 from onnxplain.export.ascent import unroll as add_unrolled
 from onnxplain.export.autodiff import pull_back
-from onnxplain.export.canonical import canonicalise
+from onnxplain.export.canonical.canonicalise import canonicalise
+from onnxplain.export.canonical.ends import image_axes, image_size
 from onnxplain.export.composites import inline
 from onnxplain.export.count import multiply_adds
-from onnxplain.export.ends import image_axes, image_size
 from onnxplain.export.heads import activation_map, one_hot
 from onnxplain.export.large import is_large, write_large
 from onnxplain.export.layers import last_spatial, layer_name, spatial_layer, value_named
 from onnxplain.export.lower import lower
 from onnxplain.export.methods import Method, check_temperature, get_method
-from onnxplain.export.source import FILES, Source, from_file, from_module, from_name
+from onnxplain.export.sources.source import FILES, Source, from_file, from_module, from_name
 from onnxplain.export.tensors import dims
 from onnxplain.export.vmap import vmap
 from onnxplain.files import replacing

@@ -44,7 +44,7 @@ def run(folder: Path, repeats: int, console: Console, new_progress: Callable[[],
         from onnxplain.bench.parity import compare
         from onnxplain.bench.reference import explain as reference
         from onnxplain.export.pipeline import export
-        from onnxplain.export.source import torch_network
+        from onnxplain.export.sources.source import torch_network
         from onnxplain.runtime.batches import as_batch
     except ImportError as error:
         raise SourceError(f"the demo needs: pip install 'onnxplain[demo]' ({error})") from error

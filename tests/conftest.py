@@ -44,7 +44,7 @@ def lite0(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def lite0_forward(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same network as the plain `.onnx` file that anybody's exporter writes."""
-    from onnxplain.export.source import torch_network
+    from onnxplain.export.sources.source import torch_network
 
     path = tmp_path_factory.mktemp("lite0") / "efficientnet-lite0.onnx"
     network = torch_network("efficientnet-lite0")

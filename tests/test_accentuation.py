@@ -12,7 +12,7 @@ import torch
 import onnxplain
 from onnxplain.bench.parity import Parity
 from onnxplain.bench.reference import explain
-from onnxplain.export.source import torch_network
+from onnxplain.export.sources.source import torch_network
 from onnxplain.runtime.batches import as_batch
 
 NETWORKS = {  # name → weights, size

@@ -397,7 +397,7 @@ def test_a_module_that_cannot_be_traced(out: Path) -> None:
 
 class TestCheckpoints:
     def network(self) -> torch.nn.Module:
-        from onnxplain.export.source import torch_network
+        from onnxplain.export.sources.source import torch_network
 
         return torch_network("squeezenet1_1", "none").module
 
@@ -406,7 +406,7 @@ class TestCheckpoints:
     def test_a_checkpoint_loads_with_or_without_prefix_and_wrapper(
         self, prefix: str, wrap, tmp_path: Path
     ) -> None:
-        from onnxplain.export.source import torch_network
+        from onnxplain.export.sources.source import torch_network
 
         torch.manual_seed(5)
         module = self.network()

@@ -20,7 +20,7 @@ import onnxplain
 from onnxplain.bench.parity import Parity
 from onnxplain.cli.app import app
 from onnxplain.errors import BackendError, InputError, SourceError
-from onnxplain.export.source import torch_network
+from onnxplain.export.sources.source import torch_network
 from onnxplain.runtime.batches import as_batch
 
 Tensor = torch.Tensor

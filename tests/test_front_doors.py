@@ -20,9 +20,9 @@ import onnxplain
 from onnxplain.bench.parity import compare
 from onnxplain.cli.app import app
 from onnxplain.errors import SourceError
-from onnxplain.export.from_transformers import processor_preprocessing
-from onnxplain.export.source import from_module, torch_network
-from onnxplain.export.tracing import logits_of, trace
+from onnxplain.export.sources.from_transformers import processor_preprocessing
+from onnxplain.export.sources.source import from_module, torch_network
+from onnxplain.export.sources.tracing import logits_of, trace
 
 SIZE = 32
 
@@ -420,7 +420,7 @@ def test_tracing_leaves_a_module_as_it_was(tmp_path: Path) -> None:
 @pytest.mark.parametrize("dimensions", [3, 4, 5])
 @pytest.mark.parametrize("mask", [None, "causal", "boolean", "added"])
 def test_attention_is_spelled_as_pytorch_computes_it(mask: str | None, dimensions: int) -> None:
-    from onnxplain.export.tracing import spelled_attention
+    from onnxplain.export.sources.tracing import spelled_attention
 
     generator = torch.Generator().manual_seed(0)
     shape = (2, 3, 4, 6, 8)[5 - dimensions :]
@@ -438,7 +438,7 @@ def test_attention_is_spelled_as_pytorch_computes_it(mask: str | None, dimension
 
 
 def test_grouped_attention_is_spelled_as_pytorch_computes_it() -> None:
-    from onnxplain.export.tracing import spelled_attention
+    from onnxplain.export.sources.tracing import spelled_attention
 
     q, k, v = torch.randn(2, 4, 6, 8), torch.randn(2, 2, 6, 8), torch.randn(2, 2, 6, 8)
     attention = torch.nn.functional.scaled_dot_product_attention

@@ -13,7 +13,7 @@ import onnxplain
 from onnxplain.bench import reference
 from onnxplain.bench.forward import forward_proto
 from onnxplain.bench.parity import compare
-from onnxplain.export.source import torch_network
+from onnxplain.export.sources.source import torch_network
 from onnxplain.runtime.batches import as_batch
 
 NETWORKS = {  # name → a size other than 224

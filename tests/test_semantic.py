@@ -14,7 +14,7 @@ import torchvision
 
 import onnxplain
 from onnxplain.bench.parity import compare
-from onnxplain.export.source import torch_network
+from onnxplain.export.sources.source import torch_network
 from onnxplain.runtime.batches import as_batch
 
 NETWORKS: dict[str, tuple[int, dict[str, Any]]] = {  # name → size, arguments

@@ -18,7 +18,7 @@ from onnxplain.bench.engines import accepts
 from onnxplain.bench.parity import compare
 from onnxplain.contract import LOGITS, PULLBACK
 from onnxplain.export.pipeline import export
-from onnxplain.export.source import TorchNetwork, from_module, torch_network
+from onnxplain.export.sources.source import TorchNetwork, from_module, torch_network
 
 METHODS = ("gradient", "excitation", "semantic")
 

@@ -158,7 +158,7 @@ def export(
 
 def _stem(source: str) -> str:
     """What a source is called, for the file made of it."""
-    from onnxplain.export.source import FILES
+    from onnxplain.export.sources.source import FILES
 
     name = Path(source).resolve().name if Path(source).is_dir() else Path(source).name
     return Path(name).stem if name.endswith(FILES) else name

@@ -87,7 +87,7 @@ def verify(
     good = True
     table = Table("", "max |difference|", "relative error", "cosine", "")
     if source is not None:
-        from onnxplain.export.source import torch_network
+        from onnxplain.export.sources.source import torch_network
 
         limit = tolerance or (1e-4 if metadata.parameters else 3e-2)
         network = torch_network(source, weights, (pre.height, pre.width))

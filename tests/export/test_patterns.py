@@ -25,8 +25,8 @@ from onnxplain.bench.parity import compare
 from onnxplain.cli import app
 from onnxplain.export import composites
 from onnxplain.export.autodiff import operator_name
-from onnxplain.export.canonical import canonicalise
-from onnxplain.export.patterns import recognise
+from onnxplain.export.canonical.canonicalise import canonicalise
+from onnxplain.export.canonical.patterns import recognise
 from onnxplain.export.pipeline import clean
 
 Spelling = Callable[[OpBuilder, ir.Value], ir.Value]

@@ -18,7 +18,7 @@ from onnxruntime.quantization import (
 
 import onnxplain
 from onnxplain.errors import NoRuleError
-from onnxplain.export.source import torch_network
+from onnxplain.export.sources.source import torch_network
 from onnxplain.runtime.batches import as_batch
 
 from .graphs import cosine, explain, head, images, node, operators, session, write

@@ -8,7 +8,7 @@ import onnx_ir as ir
 import pytest
 from onnx import parser
 
-from onnxplain.export.canonical import canonicalise
+from onnxplain.export.canonical.canonicalise import canonicalise
 
 HEAD = '<ir_version: 10, opset_import: ["": 20]>'
 

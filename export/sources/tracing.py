@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import onnx_ir as ir
 
 from onnxplain.errors import SourceError
-from onnxplain.export.opsets import OPSET
+from onnxplain.export.canonical.opsets import OPSET
 from onnxplain.export.suggest import nearest
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ import onnx_ir as ir
 from onnx_ir.passes import common
 
 from onnxplain.export.autodiff import dependents
-from onnxplain.export.emit import initializer
+from onnxplain.export.canonical.emit import initializer
 from onnxplain.export.tensors import dims
 
 _BATCHES = (2, 3)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from onnxplain.export.patterns.spelling import (
+from onnxplain.export.canonical.patterns.spelling import (
     Attributes,
     array,
     axes_of,

@@ -10,7 +10,7 @@ from onnx.reference import ReferenceEvaluator
 
 from onnxplain.errors import NoRuleError, SourceError
 from onnxplain.export.autodiff import dependents, depends
-from onnxplain.export.opsets import opset_of
+from onnxplain.export.canonical.opsets import opset_of
 from onnxplain.export.tensors import attribute
 
 _LARGE = 100_000  # elements of a tensor that decides nothing

@@ -23,10 +23,10 @@ from onnxscript import rewriter
 from onnxplain.contract import IMAGE, LOGITS
 from onnxplain.errors import SourceError
 from onnxplain.export.autodiff import dependents
-from onnxplain.export.batch import free_batch
-from onnxplain.export.contrib import spell_contrib
-from onnxplain.export.control_flow import refuse_control_flow, unfold
-from onnxplain.export.ends import (
+from onnxplain.export.canonical.batch import free_batch
+from onnxplain.export.canonical.contrib import spell_contrib
+from onnxplain.export.canonical.control_flow import refuse_control_flow, unfold
+from onnxplain.export.canonical.ends import (
     before_activation,
     choose_image,
     choose_logits,
@@ -35,12 +35,12 @@ from onnxplain.export.ends import (
     flatten_logits,
     rename,
 )
-from onnxplain.export.half import is_stored_half, to_float32
-from onnxplain.export.opsets import declare_opset, raise_opset, spell_newer
-from onnxplain.export.patterns import recognise
-from onnxplain.export.quantisers import refuse_integer_arithmetic, show_relus
-from onnxplain.export.sizes import settle_sizes
-from onnxplain.export.strided import spell_strided
+from onnxplain.export.canonical.half import is_stored_half, to_float32
+from onnxplain.export.canonical.opsets import declare_opset, raise_opset, spell_newer
+from onnxplain.export.canonical.patterns import recognise
+from onnxplain.export.canonical.quantisers import refuse_integer_arithmetic, show_relus
+from onnxplain.export.canonical.sizes import settle_sizes
+from onnxplain.export.canonical.strided import spell_strided
 from onnxplain.export.tensors import attribute, static
 
 
@@ -49,7 +49,7 @@ class Canonical:
     """A canonical forward and what was learned of it.
 
     `activation` is what the logits had after them, "softmax" or "sigmoid": how they become
-    probabilities. `patterns` counts what `onnxplain.export.patterns` recognised, by name.
+    probabilities. `patterns` counts what `onnxplain.export.canonical.patterns` recognised, by name.
     `fixed_batch` says why the batch is fixed, where it could not be made free.
     """
 

@@ -14,13 +14,13 @@ from onnx_ir.passes import common
 
 from onnxplain.export import composites
 from onnxplain.export.autodiff import operator_name
-from onnxplain.export.patterns.activations import recognise_activations
-from onnxplain.export.patterns.normalisations import (
+from onnxplain.export.canonical.patterns.activations import recognise_activations
+from onnxplain.export.canonical.patterns.normalisations import (
     recognise_normalisations,
     recognise_response_normalisations,
 )
-from onnxplain.export.patterns.spelling import made_by, single_user
-from onnxplain.export.patterns.weighting import recognise_softmax, recognise_weights
+from onnxplain.export.canonical.patterns.spelling import made_by, single_user
+from onnxplain.export.canonical.patterns.weighting import recognise_softmax, recognise_weights
 
 NAMES = {
     "Gelu": "GELU",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from onnxplain.export.autodiff import dependents
-from onnxplain.export.patterns.spelling import axes_of, made_by, replace, self_contained
+from onnxplain.export.canonical.patterns.spelling import axes_of, made_by, replace, self_contained
 
 
 def recognise_softmax(graph: ir.Graph) -> None:

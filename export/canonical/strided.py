@@ -13,7 +13,7 @@ import onnx_ir as ir
 from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
-from onnxplain.export.emit import Emitted, Emitter, integers, replace
+from onnxplain.export.canonical.emit import Emitted, Emitter, integers, replace
 from onnxplain.export.tensors import attribute, dims
 
 _BATCHES = (2, 3)

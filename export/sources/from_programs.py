@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import onnx_ir as ir
 
 from onnxplain.errors import SourceError
-from onnxplain.export.opsets import OPSET
-from onnxplain.export.tracing import import_torch, program_to_onnx, quiet, root_cause
+from onnxplain.export.canonical.opsets import OPSET
+from onnxplain.export.sources.tracing import import_torch, program_to_onnx, quiet, root_cause
 
 if TYPE_CHECKING:
     import torch

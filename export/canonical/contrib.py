@@ -9,8 +9,8 @@ import onnx_ir as ir
 
 from onnxplain.errors import NoRuleError
 from onnxplain.export.autodiff import operator_name
-from onnxplain.export.emit import Emitted, Emitter, replace
-from onnxplain.export.opsets import rms_normalization
+from onnxplain.export.canonical.emit import Emitted, Emitter, replace
+from onnxplain.export.canonical.opsets import rms_normalization
 from onnxplain.export.tensors import attribute, rank
 from onnxplain.export.vjps import VJPS
 

@@ -14,7 +14,7 @@ import onnx_ir as ir
 from onnx_ir.passes import common
 
 from onnxplain.export.autodiff import depends
-from onnxplain.export.emit import initializer
+from onnxplain.export.canonical.emit import initializer
 from onnxplain.export.tensors import attribute, dims, rank
 
 Active = set[ir.Value | None]

@@ -7,7 +7,7 @@ import onnx_ir as ir
 
 from onnxplain.errors import NoRuleError
 from onnxplain.export.autodiff import dependents
-from onnxplain.export.emit import initializer
+from onnxplain.export.canonical.emit import initializer
 from onnxplain.export.tensors import attribute
 
 _LOWEST = {

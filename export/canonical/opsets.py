@@ -12,7 +12,7 @@ import onnx_ir as ir
 from onnx_ir.passes import common
 
 from onnxplain.errors import SourceError
-from onnxplain.export.emit import Emitted, Emitter, integers, replace
+from onnxplain.export.canonical.emit import Emitted, Emitter, integers, replace
 from onnxplain.export.tensors import attribute, dims, rank, size_of, static
 
 OPSET, IR_VERSION = 20, 9

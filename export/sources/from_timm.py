@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from onnxplain.contract import Preprocessing
 from onnxplain.errors import SourceError
-from onnxplain.export.labels import imagenet_labels
+from onnxplain.export.sources.labels import imagenet_labels
 from onnxplain.export.suggest import nearest
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import onnx_ir as ir
 
-from onnxplain.export.patterns.spelling import replace, scalar, self_contained
+from onnxplain.export.canonical.patterns.spelling import replace, scalar, self_contained
 from onnxplain.export.tensors import rank
 
 Array: TypeAlias = np.ndarray

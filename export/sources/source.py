@@ -11,18 +11,18 @@ import onnx_ir as ir
 
 from onnxplain.contract import Preprocessing
 from onnxplain.errors import SourceError
-from onnxplain.export.from_programs import exported_to_onnx, load_archive, script_to_onnx
-from onnxplain.export.from_timm import PREFIX as TIMM
-from onnxplain.export.from_timm import timm_labels, timm_module, timm_preprocessing
-from onnxplain.export.from_transformers import (
+from onnxplain.export.sources.from_programs import exported_to_onnx, load_archive, script_to_onnx
+from onnxplain.export.sources.from_timm import PREFIX as TIMM
+from onnxplain.export.sources.from_timm import timm_labels, timm_module, timm_preprocessing
+from onnxplain.export.sources.from_transformers import (
     configured_labels,
     configured_size,
     load_folder,
 )
-from onnxplain.export.labels import imagenet_labels
+from onnxplain.export.sources.labels import imagenet_labels
+from onnxplain.export.sources.tracing import import_torch, trace
 from onnxplain.export.suggest import nearest
 from onnxplain.export.tensors import size_of
-from onnxplain.export.tracing import import_torch, trace
 
 if TYPE_CHECKING:
     import torch
@@ -114,7 +114,7 @@ def from_module(
 
     Args:
         module: a classifier [N, C, H, W] → [N, classes], or what holds its logits
-            (`onnxplain.export.tracing.logits_of`). It is left as it was.
+            (`onnxplain.export.sources.tracing.logits_of`). It is left as it was.
         example: an input tensor, float [N, C, H, W], any N.
         size: height and width of the input instead of the example's.
         layer: the path of a submodule, as in `module.named_modules()`, to be the source's `layer`.
