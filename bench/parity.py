@@ -5,12 +5,12 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from onnxplain.contract import LOGITS, PULLBACK
+from onnxplain.contract import LOGITS, PULLBACK, Metadata
 from onnxplain.errors import InputError
 from onnxplain.runtime import Explainer
 
@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from torch import nn
 
 Array = npt.NDArray[Any]
+
+RELATIVE_L2, COSINE = 1e-3, 0.9999
+"""The bounds within which a graph agrees with its reference."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,11 @@ class Parity:
     max_abs: float
     relative_l2: float
     cosine: float
+
+    @property
+    def agrees(self) -> bool:
+        """Whether the relative L2 and the cosine are within the bounds."""
+        return self.relative_l2 <= RELATIVE_L2 and self.cosine >= COSINE
 
     @classmethod
     def of(cls, ours: npt.ArrayLike, reference: npt.ArrayLike) -> Parity:
@@ -51,6 +59,29 @@ class Parity:
             relative_l2=_ratio(difference, norm_b),
             cosine=1.0 if norm_a == norm_b == 0 else float(a @ b) / (norm_a * norm_b or 1.0),
         )
+
+
+class Explained(NamedTuple):
+    """Logits [N, classes], and the pullback of normalised NCHW images."""
+
+    logits: Array
+    pullback: Array
+
+    def parity(self, reference: Explained) -> dict[str, Parity]:
+        """How far both are from their reference: {"logits": Parity, "pullback": Parity}.
+
+        Raises:
+            InputError: the numbers of classes differ.
+        """
+        if self.logits.shape != reference.logits.shape:
+            raise InputError(
+                f"the graph has {self.logits.shape[1]} classes, the network "
+                f"{reference.logits.shape[1]}; is it the one that the graph was exported from?"
+            )
+        return {
+            LOGITS: Parity.of(self.logits, reference.logits),
+            PULLBACK: Parity.of(self.pullback, reference.pullback),
+        }
 
 
 def compare(
@@ -72,30 +103,49 @@ def compare(
     Raises:
         InputError: the reference has no such method, or cannot use the module or the targets.
     """
+    ours, classes = run(explainer, images, targets)
+    return ours.parity(expected(explainer.metadata, module, images, classes))
+
+
+def run(
+    explainer: Explainer, images: npt.ArrayLike, targets: npt.ArrayLike
+) -> tuple[Explained, Array]:
+    """An explain graph's answer to what `compare` takes, and the classes ≥ 0 that it explained.
+
+    Raises:
+        InputError: targets of a wrong shape or out of range.
+    """
     # Only here: checking a graph against its own logits needs no torch.
+    import torch
+
+    from onnxplain.bench.reference import resolve_targets
+
+    target = np.asarray(targets, np.int64)
+    ours = _run(explainer, np.asarray(images, np.float32), target)
+    classes = resolve_targets(torch.tensor(ours.logits), torch.from_numpy(target))
+    return ours, classes.numpy()
+
+
+def expected(
+    metadata: Metadata, module: nn.Module, images: npt.ArrayLike, classes: Array
+) -> Explained:
+    """The float64 reference's answer for a graph of these metadata, as `compare` takes the rest.
+
+    Raises:
+        InputError: the reference has no such method, or cannot use the module.
+    """
     import torch
 
     from onnxplain.bench import reference
 
-    image, target = np.asarray(images, np.float32), np.asarray(targets, np.int64)
-    logits, pullback = _run(explainer, image, target)
-    classes = reference.resolve_targets(torch.tensor(logits), torch.from_numpy(target))
-    expected_logits, expected_pullback = reference.explain(
+    logits, pullback = reference.explain(
         copy.deepcopy(module).double().eval(),
-        torch.from_numpy(image).double(),
-        classes,
-        explainer.metadata.method,
-        explainer.metadata.parameters.get("temperature"),
+        torch.from_numpy(np.asarray(images, np.float32)).double(),
+        torch.from_numpy(classes),
+        metadata.method,
+        metadata.parameters.get("temperature"),
     )
-    if logits.shape != tuple(expected_logits.shape):
-        raise InputError(
-            f"the graph has {logits.shape[1]} classes, the network {expected_logits.shape[1]}; "
-            "is it the one that the graph was exported from?"
-        )
-    return {
-        LOGITS: Parity.of(logits, expected_logits.numpy()),
-        PULLBACK: Parity.of(pullback, expected_pullback.numpy()),
-    }
+    return Explained(logits.numpy(), pullback.numpy())
 
 
 @dataclass(frozen=True)
@@ -178,11 +228,11 @@ def finite_differences(
     }
 
 
-def _run(explainer: Explainer, image: Array, target: Array) -> tuple[Array, Array]:
-    """Logits and pullback of normalised NCHW images, whatever the graph's layout."""
+def _run(explainer: Explainer, image: Array, target: Array) -> Explained:
+    """Of normalised NCHW images, whatever the graph's layout."""
     nhwc = explainer.metadata.preprocessing.layout == "NHWC"
     explanation = explainer(np.moveaxis(image, 1, -1) if nhwc else image, target)
-    return explanation.logits, explanation.pullback
+    return Explained(explanation.logits, explanation.pullback)
 
 
 def _ratio(error: float, size: float) -> float:

@@ -8,6 +8,7 @@ new output, or `None` where the node stays (a form may change what it reads).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -16,6 +17,9 @@ from onnxscript import OpBuilder
 
 from onnxplain.export.autodiff import Node
 from onnxplain.export.tensors import attribute, rank, reshape, static
+
+MOST_ZEROS = 1.4
+"""Times a kernel's elements that its sub-pixel form may have, with the zeros between."""
 
 
 def lower(op: OpBuilder, nodes: Sequence[Node]) -> None:
@@ -46,9 +50,6 @@ def as_convolution(op: OpBuilder, node: Node) -> ir.Value | None:
     before = [r - p for r, p in zip(reach, pads[:axes], strict=True)]
     after = [r - p + e for r, p, e in zip(reach, pads[axes:], extra, strict=True)]
     strides = node.attributes.get_ints("strides", [1] * axes)
-    auto = node.attributes.get_string("auto_pad", "NOTSET") != "NOTSET"
-    if auto or "output_shape" in node.attributes or len(node.inputs) > 2:
-        return None  # no rule emits these
     if any(s != 1 for s in strides) or min(before + after) < 0:
         return None
     group = attribute(node, "group", 1)
@@ -62,14 +63,61 @@ def as_convolution(op: OpBuilder, node: Node) -> ir.Value | None:
     )
 
 
+def as_sub_pixel(op: OpBuilder, node: Node) -> ir.Value | None:
+    """A transposed convolution of stride s is a convolution onto s² · C channels, rearranged.
+
+    Output o takes input j through kernel element o + p - s j. With o + p + δ = s q + a that element
+    is a + s τ - δ, τ = q - j: for each phase a a convolution over q - τ with every s-th element of
+    the kernel, and DepthToSpace puts the s · s phases between one another (Shi et al., arXiv
+    1609.05158). The kernel gets δ zeros in front, and as many behind as make up a multiple of s:
+    δ = -p mod s begins with the first output, δ = 0 may need fewer zeros and cuts off p mod s.
+    """
+    g, w = node.inputs[:2]
+    assert g is not None
+    assert w is not None
+    kernel, strides = static(w, 2), node.attributes.get_ints("strides", [1])
+    s = strides[0]
+    others = [*node.attributes.get_ints("dilations", [1]), attribute(node, "group", 1)]
+    if len(kernel) != 2 or any(n != s for n in strides) or any(n != 1 for n in others):
+        return None
+    pads = node.attributes.get_ints("pads", [0] * 4)[:2]
+    shift = [
+        min((0, -p % s), key=lambda d: (-(-(k + d) // s), (p + d) % s))
+        for k, p in zip(kernel, pads, strict=True)
+    ]
+    taps = [-(-(k + d) // s) for k, d in zip(kernel, shift, strict=True)]
+    if math.prod(taps) * s * s > MOST_ZEROS * math.prod(kernel):
+        return None
+    first, cut = zip(*(divmod(p + d, s) for p, d in zip(pads, shift, strict=True)), strict=True)
+    ends = [c + n for c, n in zip(cut, static(node.outputs[0], 2), strict=True)]
+    count = [-(-end // s) for end in ends]
+    before = [t - 1 - f for t, f in zip(taps, first, strict=True)]
+    after = [
+        q - j - b + t - 1 for q, j, b, t in zip(count, static(g, 2), before, taps, strict=True)
+    ]
+    if min(before + after) < 0:
+        return None
+    inner, outer = static(w, 0, 2)
+    behind = [t * s - k - d for t, k, d in zip(taps, kernel, shift, strict=True)]
+    if any(shift + behind):
+        w = op.Pad(w, [*shift, *behind], None, [-2, -1])
+    phases = reshape(op, w, [inner, outer, taps[0], s, taps[1], s])
+    kernels = op.Transpose(phases, perm=[1, 3, 5, 0, 2, 4])
+    if max(taps) > 1:
+        kernels = reversed_along(op, kernels, [-2, -1])
+    kernels = reshape(op, kernels, [outer * s * s, inner, *taps])
+    y = op.Conv(g, kernels, kernel_shape=taps, pads=[*before, *after])
+    y = op.DepthToSpace(y, blocksize=s, mode="CRD")
+    if any(cut) or ends != [q * s for q in count]:
+        y = op.Slice(y, list(cut), ends, [-2, -1])
+    return y
+
+
 def flipped(op: OpBuilder, w: ir.Value, group: int) -> ir.Value:
     """[g·M, C, *k] → [g·C, M, *k] with every spatial axis reversed."""
     outer, inner, *kernel = static(w)
-    spatial = list(range(-len(kernel), 0))
     if max(kernel) > 1:
-        first = int(np.iinfo(np.int64).min)
-        n = len(kernel)
-        w = op.Slice(w, [-1] * n, [first] * n, spatial, [-1] * n)
+        w = reversed_along(op, w, list(range(-len(kernel), 0)))
     if outer == group and inner == 1:
         return w
     behind = list(range(2, 2 + len(kernel)))
@@ -78,6 +126,12 @@ def flipped(op: OpBuilder, w: ir.Value, group: int) -> ir.Value:
     split = reshape(op, w, [group, outer // group, inner, *kernel])
     turned = op.Transpose(split, perm=[0, 2, 1, *(axis + 1 for axis in behind)])
     return reshape(op, turned, [group * inner, outer // group, *kernel])
+
+
+def reversed_along(op: OpBuilder, w: ir.Value, axes: Sequence[int]) -> ir.Value:
+    n = len(axes)
+    first = int(np.iinfo(np.int64).min)
+    return op.Slice(w, [-1] * n, [first] * n, list(axes), [-1] * n)
 
 
 def with_its_own_weight(op: OpBuilder, node: Node) -> None:
@@ -100,17 +154,21 @@ def with_its_own_weight(op: OpBuilder, node: Node) -> None:
     else:
         return
     if outer == inner > 1:
-        first = int(np.iinfo(np.int64).min)
         for _ in range(2):
-            w = op.Slice(w, [-1], [first], [0], [-1])
+            w = reversed_along(op, w, [0])
         node.replace_input_with(1, w)
 
 
-def convolution_or_own_weight(op: OpBuilder, node: Node) -> ir.Value | None:
-    better = as_convolution(op, node)
-    if better is None:
-        with_its_own_weight(op, node)
-    return better
+def without_transposing(op: OpBuilder, node: Node) -> ir.Value | None:
+    """A transposed convolution's better form, if it has one."""
+    auto = node.attributes.get_string("auto_pad", "NOTSET") != "NOTSET"
+    if auto or "output_shape" in node.attributes or len(node.inputs) > 2:
+        return None  # no rule emits these
+    for form in (as_convolution, as_sub_pixel):
+        if (better := form(op, node)) is not None:
+            return better
+    with_its_own_weight(op, node)
+    return None
 
 
 def _is_constant(value: ir.Value | None) -> bool:
@@ -130,7 +188,7 @@ def _is_constant(value: ir.Value | None) -> bool:
 
 FORMS: dict[str, Callable[[OpBuilder, Node], ir.Value | None]] = {
     "Conv": with_its_own_weight,
-    "ConvTranspose": convolution_or_own_weight,
+    "ConvTranspose": without_transposing,
     "Gemm": with_its_own_weight,
     "MatMul": with_its_own_weight,
 }

@@ -11,7 +11,7 @@ import onnx_ir as ir
 from onnxscript import OpBuilder
 
 from onnxplain.kernels.functions import fused
-from onnxplain.kernels.windows import Window, fold, unfold
+from onnxplain.kernels.windows import Window, scatter, taps
 
 
 def scaled(op: OpBuilder, x: ir.Value, T: float | ir.Value) -> ir.Value:
@@ -62,16 +62,20 @@ def soft_max_pool_grad(
         x: the pool's input [N, C, *size].
         g: the cotangent of its output [N, C, *out].
     """
-    axis = [-len(window.size) - 1]
-    columns = unfold(op, scaled(op, x, T), window)
-    u = op.Sub(columns, op.ReduceMax(columns, axis, keepdims=1))
-    e = op.Exp(u)
-    eu = op.Mul(e, u)
-    Z = op.ReduceSum(e, axis, keepdims=1)
-    mean_u = op.Div(op.ReduceSum(eu, axis, keepdims=1), Z)
-    per_window = op.Div(op.Unsqueeze(g, axis), Z)
-    through_values = op.Mul(e, op.Mul(per_window, op.Sub(1.0, mean_u)))
-    return fold(op, op.Add(through_values, op.Mul(eu, per_window)), x, window)
+    each = taps(op, scaled(op, x, T), window)
+    highest = op.Max(*each)
+    us = [op.Sub(tap, highest) for tap in each]
+    es = [op.Exp(u) for u in us]
+    eus = [op.Mul(e, u) for e, u in zip(es, us, strict=True)]
+    Z = op.Sum(*es)
+    mean_u = op.Div(op.Sum(*eus), Z)
+    per_window = op.Div(g, Z)
+    through_value = op.Mul(per_window, op.Sub(1.0, mean_u))
+    parts = [
+        op.Add(op.Mul(e, through_value), op.Mul(eu, per_window))
+        for e, eu in zip(es, eus, strict=True)
+    ]
+    return scatter(op, parts, x, window)
 
 
 @fused("WeightedPoolGrad")
@@ -87,8 +91,8 @@ def weighted_pool_grad(
         x: the pool's input [N, C, *size].
         g: the cotangent of its output [N, C, *out].
     """
-    axis = [-len(window.size) - 1]
-    columns = unfold(op, scaled(op, x, T), window)
-    e = op.Exp(op.Sub(columns, op.ReduceMax(columns, axis, keepdims=1)))
-    per_window = op.Div(op.Unsqueeze(g, axis), op.ReduceSum(e, axis, keepdims=1))
-    return fold(op, op.Mul(e, per_window), x, window)
+    each = taps(op, scaled(op, x, T), window)
+    highest = op.Max(*each)
+    es = [op.Exp(op.Sub(tap, highest)) for tap in each]
+    per_window = op.Div(g, op.Sum(*es))
+    return scatter(op, [op.Mul(e, per_window) for e in es], x, window)

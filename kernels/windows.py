@@ -68,27 +68,32 @@ class Window:
         return np.prod(np.array(np.meshgrid(*per_axis, indexing="ij")), axis=0)
 
 
-def unfold(op: OpBuilder, x: ir.Value, window: Window, padding: float = 0.0) -> ir.Value:
-    """The windows of `x` [N, C, *size] side by side: [N, C, elements, *out]; exact copies."""
-    spatial = len(window.size)
-    axes = list(range(-spatial, 0))
+def taps(op: OpBuilder, x: ir.Value, window: Window, padding: float = 0.0) -> list[ir.Value]:
+    """Each of the window's elements of `x` [N, C, *size], for all windows at once: [N, C, *out]."""
+    axes = list(range(-len(window.size), 0))
     pads = [*window.before, *(max(a, 0) for a in window.after)]
     if any(pads):
         x = op.Pad(x, pads, padding, axes)
-    columns = []
+    found = []
     for offset in window.offsets():
         ends = [
             o + (n - 1) * s + 1 for o, n, s in zip(offset, window.out, window.strides, strict=True)
         ]
-        column = op.Slice(x, list(offset), ends, axes, list(window.strides))
-        columns.append(op.Unsqueeze(column, [-spatial - 1]))
-    return op.Concat(*columns, axis=-spatial - 1)
+        found.append(op.Slice(x, list(offset), ends, axes, list(window.strides)))
+    return found
 
 
-def fold(op: OpBuilder, columns: ir.Value, x: ir.Value, window: Window) -> ir.Value:
-    """Add each window's `columns` [N, C, elements, *out] to where it lay in `x` [N, C, *size].
+def side_by_side(op: OpBuilder, each: Sequence[ir.Value], window: Window) -> ir.Value:
+    """The window's elements, each [N, C, *out], as one tensor [N, C, elements, *out]."""
+    axis = -len(window.size) - 1
+    return op.Concat(*(op.Unsqueeze(tap, [axis]) for tap in each), axis=axis)
 
-    A transposed convolution with one-hot kernels, over all channels alike.
+
+def scatter(op: OpBuilder, each: Sequence[ir.Value], x: ir.Value, window: Window) -> ir.Value:
+    """Add up, in each place of `x` [N, C, *size], what the windows hold for it: `taps` transposed.
+
+    Args:
+        each: the window's elements, each [N, C, *out]. Axes before these join the batch.
 
     Raises:
         SourceError: the number of channels is known at run time only.
@@ -96,7 +101,49 @@ def fold(op: OpBuilder, columns: ir.Value, x: ir.Value, window: Window) -> ir.Va
     channels = None if x.shape is None else x.shape[1]
     if not isinstance(channels, int):
         raise SourceError(f"{x.name!r} has the shape {x.shape}; its channels must be a number")
-    dtype = x.dtype or ir.DataType.FLOAT
+    if len(window.size) == 2 and len(set(window.strides)) == 1:
+        return _interleaved(op, each, channels, window)
+    columns = side_by_side(op, each, window)
+    return _transposed_convolution(op, columns, channels, x.dtype or ir.DataType.FLOAT, window)
+
+
+def _interleaved(
+    op: OpBuilder, each: Sequence[ir.Value], channels: int, window: Window
+) -> ir.Value:
+    """The taps that meet in one place modulo the stride s are shifted and added; DepthToSpace puts
+    these s · s sums between one another. Elementwise throughout, on tensors that fit into a cache.
+    """
+    s, axes = window.strides[0], [-2, -1]
+    starts = [[o // s for o in offset] for offset in window.offsets()]
+    cells = [
+        max(-(-(b + n) // s), out + max(start))
+        for b, n, out, start in zip(
+            window.before, window.size, window.out, zip(*starts, strict=True), strict=True
+        )
+    ]
+    sums: dict[tuple[int, ...], list[ir.Value]] = {
+        phase: [] for phase in itertools.product(range(s), repeat=2)
+    }
+    for offset, start, tap in zip(window.offsets(), starts, each, strict=True):
+        end = [c - n - b for c, n, b in zip(cells, window.out, start, strict=True)]
+        if any([*start, *end]):
+            tap = op.Pad(tap, [*start, *end], 0.0, axes)
+        sums[tuple(o % s for o in offset)].append(tap)
+    zeros = op.Mul(next(filter(None, sums.values()))[0], 0.0) if not all(sums.values()) else None
+    phases = [op.Sum(*found) if found else zeros for found in sums.values()]
+    y = op.Reshape(op.Concat(*phases, axis=-3), [-1, s * s * channels, *cells])
+    if s > 1:
+        y = op.DepthToSpace(y, blocksize=s)
+    ends = [b + n for b, n in zip(window.before, window.size, strict=True)]
+    if [*window.before] == [0, 0] and ends == [c * s for c in cells]:
+        return y
+    return op.Slice(y, list(window.before), ends, axes)
+
+
+def _transposed_convolution(
+    op: OpBuilder, columns: ir.Value, channels: int, dtype: ir.DataType, window: Window
+) -> ir.Value:
+    """The same of `columns` [N, C, elements, *out], one-hot kernels going over each channel."""
     spread = np.eye(window.elements, dtype=dtype.numpy())
     one_hot = ir.tensor(spread.reshape(window.elements, 1, *window.kernel), dtype=dtype)
     merged = op.Reshape(columns, [-1, window.elements, *window.out])

@@ -15,8 +15,9 @@ import torch
 
 from onnxplain import load
 from onnxplain.bench.engines import accepts
-from onnxplain.bench.parity import compare
-from onnxplain.contract import LOGITS, PULLBACK
+from onnxplain.bench.float64 import evaluate_in_float64
+from onnxplain.bench.parity import Array, Parity, expected, run
+from onnxplain.contract import IMAGE, LOGITS, PULLBACK, TARGET
 from onnxplain.export.pipeline import export
 from onnxplain.export.sources.source import TorchNetwork, from_module, torch_network
 
@@ -95,8 +96,9 @@ def tried(forward: Path, module: torch.nn.Module, method: str) -> dict[str, Any]
         "reason" (None, or why it could not be exported or run), "export_seconds" (besides the
         trace), "bytes", "batch" (None where any number of images can be run at once),
         "logits" and "pullback" (each a `Parity` against the float64 reference, on two images of
-        Gaussian noise), and of the method `COMPILED` "tensorrt" (None where TensorRT-RTX's compiler
-        takes the graph, or why not).
+        Gaussian noise), where the pullback misses the bounds "float64" (the `Parity` of the same
+        graph's in float64, or why it could not be evaluated), and of the method `COMPILED`
+        "tensorrt" (None where TensorRT-RTX's compiler takes the graph, or why not).
     """
     path = forward.with_name(f"{method}.explain.onnx")
     try:
@@ -110,22 +112,39 @@ def tried(forward: Path, module: torch.nn.Module, method: str) -> dict[str, Any]
             (batch or 2, shape.channels, shape.height, shape.width), dtype=np.float32
         )
         targets = np.array([-1, -2])[: len(images)]
-        parity = compare(explainer, module, images, targets)
+        ours, classes = run(explainer, images, targets)
+        reference = expected(explainer.metadata, module, images, classes)
+        parity = ours.parity(reference)
         del explainer
-        return {
+        made: dict[str, Any] = {
             "reason": None,
             "export_seconds": seconds,
             "bytes": _bytes(path),
             "batch": batch,
             LOGITS: dataclasses.asdict(parity[LOGITS]),
             PULLBACK: dataclasses.asdict(parity[PULLBACK]),
-            **({"tensorrt": accepts(path)} if method == COMPILED else {}),
         }
+        if not parity[PULLBACK].agrees:
+            made["float64"] = in_float64(path, images, classes, reference.pullback)
+        if method == COMPILED:
+            made["tensorrt"] = accepts(path)
+        return made
     except Exception as error:
         return {"reason": _sentence(error)}
     finally:
         for file in path.parent.glob(f"{path.name}*"):
             file.unlink()
+
+
+def in_float64(
+    path: Path, images: Array, classes: Array, reference: Array
+) -> dict[str, float] | str:
+    """The `Parity` of the graph's pullback evaluated in float64, or why it could not be."""
+    try:
+        pullback = evaluate_in_float64(path, {IMAGE: images, TARGET: classes})[PULLBACK]
+        return dataclasses.asdict(Parity.of(pullback, reference))
+    except Exception as error:  # whatever an operator that NumPy has to play may raise
+        return _sentence(error)
 
 
 def _bytes(path: Path) -> int:

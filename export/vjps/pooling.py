@@ -20,7 +20,7 @@ from onnxplain.export.tensors import (
 )
 from onnxplain.export.vjps.table import register_vjp
 from onnxplain.export.windows import window_of
-from onnxplain.kernels.windows import Window, fold, unfold
+from onnxplain.kernels.windows import Window, scatter, side_by_side, taps
 
 
 @register_vjp("MaxPool")
@@ -28,11 +28,13 @@ def max_pool(op: OpBuilder, node: Node, g: ir.Value, *_indices: None) -> Cotange
     x = node.inputs[0]
     window = window_of(node, x, node.outputs[0])
     lowest = float(np.finfo(x.dtype.numpy() if x.dtype else np.float32).min)
-    axis = -len(window.size) - 1
-    first = op.ArgMax(unfold(op, x, window, padding=lowest), axis=axis, keepdims=1)
-    at = np.arange(window.elements).reshape([-1] + [1] * len(window.size))
-    chosen = op.Equal(first, integers(op, at))
-    return fold(op, op.Where(chosen, op.Unsqueeze(g, [axis]), 0.0), x, window)
+    columns = side_by_side(op, taps(op, x, window, padding=lowest), window)
+    first = op.ArgMax(columns, axis=-len(window.size) - 1, keepdims=0)
+    each = [
+        op.Where(op.Equal(first, integers(op, np.array(tap))), g, 0.0)
+        for tap in range(window.elements)
+    ]
+    return scatter(op, each, x, window)
 
 
 @register_vjp("AveragePool")

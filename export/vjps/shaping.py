@@ -23,7 +23,7 @@ from onnxplain.export.tensors import (
     zeros_like,
 )
 from onnxplain.export.vjps.table import register_vjp
-from onnxplain.kernels.windows import Window, unfold
+from onnxplain.kernels.windows import Window, side_by_side, taps
 
 
 @register_vjp("Reshape", "Flatten", "Squeeze", "Unsqueeze")
@@ -173,4 +173,4 @@ def col2im(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
     after = [(out[i] - 1) * strides[i] + reach[i] - size[i] - pads[i] for i in spatial]
     before = pads[: len(kernel)]
     window = Window(*map(tuple, (size, out, kernel.tolist(), strides, dilations, before, after)))
-    return reshape_like(op, unfold(op, g, window), x)
+    return reshape_like(op, side_by_side(op, taps(op, g, window), window), x)

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from onnxplain.bench.float64 import evaluate
 from onnxplain.export.lower import lower
 
 from .vjps.check import (
@@ -23,7 +24,6 @@ from .vjps.check import (
     runtime,
     shapes_of,
 )
-from .vjps.float64 import evaluate
 
 seeds = st.integers(0, 999).map(np.random.default_rng)
 
@@ -75,10 +75,55 @@ def test_a_transposed_convolution_of_stride_one_is_a_convolution(case: Case):
     np.testing.assert_allclose(single, expected, atol=1e-4)
 
 
+@st.composite
+def of_equal_strides(draw: st.DrawFn) -> Case:
+    """Kernels near a multiple of the stride, with any pads that leave something."""
+    rng, s = draw(seeds), draw(st.integers(2, 4))
+    kernel = [draw(st.sampled_from([s, 2 * s - 1, 2 * s, 3 * s - 1, 3 * s])) for _ in range(2)]
+    size = [draw(st.integers(2, 4)) for _ in range(2)]
+    x = rng.normal(size=[draw(st.integers(1, 2)), 2, *size])
+    attributes = {
+        "strides": [s, s],
+        "pads": [draw(st.integers(0, k - 1)) // 2 for k in kernel * 2],
+        "output_padding": [draw(st.integers(0, s - 1)) for _ in range(2)],
+    }
+    return Case("ConvTranspose", [x, rng.normal(size=[2, 3, *kernel])], attributes)
+
+
+@drawn(60)
+@given(of_equal_strides())
+def test_one_of_a_larger_stride_is_a_sub_pixel_convolution(case: Case):
+    plain, changed = finished(forward_model(case.build, shapes_of(case))), lowered(case)
+    feeds = {"x0": case.inputs[0]}
+    (expected,), (found,) = evaluate(plain, feeds), evaluate(changed, feeds)
+    np.testing.assert_allclose(found, expected, atol=1e-12)
+    (single,) = runtime(lowered(case, ir.DataType.FLOAT), {"x0": feeds["x0"].astype(np.float32)})
+    np.testing.assert_allclose(single, expected, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("kernel", "stride", "pad", "extra"),
+    [
+        pytest.param(7, 2, 3, 1, id="the first convolution of a ResNet"),
+        pytest.param(11, 4, 2, 1, id="of AlexNet"),
+        pytest.param(16, 16, 0, 0, id="the patches of a ViT"),
+        pytest.param(2, 2, 0, 0, id="the downsampling of a ConvNeXt"),
+    ],
+)
+def test_what_wastes_little_becomes_a_sub_pixel_convolution(kernel, stride, pad, extra):
+    attributes = {
+        "strides": [stride] * 2, "pads": [pad] * 4, "output_padding": [extra] * 2
+    }  # fmt: skip
+    inputs = [np.ones([1, 4, 6, 6]), np.ones([4, 3, kernel, kernel])]
+    assert "ConvTranspose" not in operators(lowered(Case("ConvTranspose", inputs, attributes)))
+
+
 @pytest.mark.parametrize(
     ("attributes", "bias"),
     [
-        pytest.param({"strides": [2, 1]}, [], id="stride"),
+        pytest.param({"strides": [2, 1]}, [], id="unequal strides"),
+        pytest.param({"strides": [2, 2]}, [], id="a kernel that would be half zeros"),
+        pytest.param({"strides": [3, 3], "dilations": [2, 1]}, [], id="stride and dilation"),
         pytest.param({"pads": [3, 0, 0, 0]}, [], id="pads beyond the kernel's reach"),
         pytest.param({"auto_pad": "SAME_UPPER"}, [], id="auto_pad"),
         pytest.param({"output_shape": [4, 4]}, [], id="output_shape"),

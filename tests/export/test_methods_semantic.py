@@ -13,6 +13,7 @@ import torch
 from onnxscript import OpBuilder
 from torch import Tensor
 
+from onnxplain.bench.float64 import evaluate
 from onnxplain.errors import NoRuleError, SourceError
 from onnxplain.export import composites
 from onnxplain.export.autodiff import pull_back
@@ -31,7 +32,6 @@ from .vjps.check import (
     initializer,
     shapes_of,
 )
-from .vjps.float64 import evaluate
 
 RNG = np.random.default_rng(0)
 Z = 3 * RNG.normal(size=(2, 3, 4, 5))

@@ -11,6 +11,7 @@ import onnx_ir as ir
 import pytest
 from onnxscript import OpBuilder
 
+from onnxplain.bench.float64 import evaluate
 from onnxplain.errors import SourceError
 from onnxplain.export import METHODS, VJPS, pull_back
 from onnxplain.export.pipeline import add_pullback
@@ -18,7 +19,6 @@ from onnxplain.export.tensors import integers
 from onnxplain.export.vmap import vmap
 
 from .vjps.check import builder_of, close, finished, forward_model, initializer, runtime
-from .vjps.float64 import evaluate
 
 CLASSES = 4
 IMAGES = np.random.default_rng(0).normal(size=[3, 3, 8, 8])

@@ -11,6 +11,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from onnxplain.bench.float64 import evaluate
+from onnxplain.bench.float64_operators import pool_geometry
 from onnxplain.export.windows import window_of
 from onnxplain.kernels.bodies import soft_gate, soft_max_pool_grad
 
@@ -25,7 +27,6 @@ from ..export.vjps.check import (
     runtime,
     shapes_of,
 )
-from ..export.vjps.float64 import evaluate, pool_geometry
 from ..export.vjps.test_pooling import pools
 
 

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from onnxscript import OpBuilder
 
+from onnxplain.bench.float64 import evaluate
 from onnxplain.errors import NoRuleError
 from onnxplain.export import VJPS, pull_back
 
@@ -26,7 +27,6 @@ from .check import (
     forward_model,
     initializer,
 )
-from .float64 import evaluate
 
 seeds = st.integers(0, 999).map(np.random.default_rng)
 shapes = st.lists(st.integers(1, 4), min_size=1, max_size=4)

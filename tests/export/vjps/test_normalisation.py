@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 from onnxscript import GraphBuilder, OpBuilder
 from torch.nn import functional
 
+from onnxplain.bench.float64 import evaluate
 from onnxplain.errors import NoRuleError
 from onnxplain.export import VJPS
 
 from .check import Case, check_vjp, cotangent_of, distinct, drawn
-from .float64 import evaluate
 
 seeds = st.integers(0, 999).map(np.random.default_rng)
 

@@ -10,6 +10,7 @@ import onnx_ir as ir
 import pytest
 from onnxscript import GraphBuilder, OpBuilder
 
+from onnxplain.bench.float64 import evaluate
 from onnxplain.errors import NoRuleError
 from onnxplain.export import VJPS, pull_back, register_vjp
 
@@ -29,7 +30,6 @@ from . import (
     test_shaping,
 )
 from .check import add_output, builder_of, finished, forward_model
-from .float64 import evaluate
 
 KINDS = (
     test_activations,

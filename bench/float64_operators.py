@@ -1,37 +1,38 @@
-"""ONNX graphs in float64: the reference evaluator, with a few operators of our own.
+"""Operators of the float64 evaluator, where the reference evaluator's own are slow or not right.
 
-ONNX Runtime has no float64 kernels for many operators, and the reference evaluator's convolutions
-and pools are slow and not right for every attribute. `check.py` holds all of it against ONNX
-Runtime in float32.
+Each takes what ONNX's specification lists, the inputs and then the attributes by name. Windows are
+slid over arrays of [N, C, *size]; attributes that ONNX leaves out arrive as None.
 """
 
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
-import onnx
+import numpy.typing as npt
 import torch
-from onnx.reference import ReferenceEvaluator
 from onnx.reference.op_run import OpRun
 from torch.nn import functional
 
-
-def evaluate(model: onnx.ModelProto, feeds: dict[str, np.ndarray]) -> list[np.ndarray]:
-    return evaluator(model).run(None, feeds)
-
-
-def evaluator(model: onnx.ModelProto) -> ReferenceEvaluator:
-    return ReferenceEvaluator(model, new_ops=OPERATORS)
+Array = npt.NDArray[Any]
+Ints = Sequence[int]
+Pads = list[tuple[int, int]]
+"""Per axis, before and after."""
 
 
-def tensor(x):
-    """PyTorch takes no array that is read backwards."""
-    return torch.tensor(np.array(x))
+class Operator(OpRun):  # type: ignore[misc]  # onnx has no types
+    """An operator of the name of its class."""
 
 
-def padding(auto_pad, pads, total):
-    """Per axis (before, after); `total` is what SAME needs in all."""
+def tensor(x: Array) -> torch.Tensor:
+    """A copy: PyTorch takes no array that is read backwards."""
+    return torch.from_numpy(np.array(x))
+
+
+def padding(auto_pad: str | None, pads: Ints | None, total: Ints) -> Pads:
+    """Of each axis, where `total` is what SAME needs in all."""
     if auto_pad == "SAME_UPPER":
         return [(max(t, 0) // 2, max(t, 0) - max(t, 0) // 2) for t in total]
     if auto_pad == "SAME_LOWER":
@@ -41,16 +42,17 @@ def padding(auto_pad, pads, total):
     return list(zip(pads[:axes], pads[axes:], strict=True))
 
 
-def same(size, reach, strides):
+def same(size: Ints, reach: Ints, strides: Ints) -> list[int]:
     """What SAME pads in all: enough for ⌈size / stride⌉ windows."""
     return [(-(-n // s) - 1) * s + r - n for n, r, s in zip(size, reach, strides, strict=True)]
 
 
-class Conv(OpRun):
+class Conv(Operator):
     def _run(
-        self, X, W, B=None, auto_pad=None, dilations=None, group=None, kernel_shape=None,
-        pads=None, strides=None,
-    ):  # fmt: skip
+        self, X: Array, W: Array, B: Array | None = None, auto_pad: str | None = None,
+        dilations: Ints | None = None, group: int | None = None, kernel_shape: Ints | None = None,
+        pads: Ints | None = None, strides: Ints | None = None,
+    ) -> tuple[Array]:  # fmt: skip
         axes = X.ndim - 2
         strides, dilations = strides or [1] * axes, dilations or [1] * axes
         reach = [(k - 1) * d + 1 for k, d in zip(W.shape[2:], dilations, strict=True)]
@@ -61,27 +63,20 @@ class Conv(OpRun):
         return (y if B is None else y + B.reshape([-1] + [1] * axes),)
 
 
-class ConvTranspose(OpRun):
+class ConvTranspose(Operator):
     def _run(
-        self, X, W, B=None, auto_pad=None, dilations=None, group=None, kernel_shape=None,
-        output_padding=None, output_shape=None, pads=None, strides=None,
-    ):  # fmt: skip
+        self, X: Array, W: Array, B: Array | None = None, auto_pad: str | None = None,
+        dilations: Ints | None = None, group: int | None = None, kernel_shape: Ints | None = None,
+        output_padding: Ints | None = None, output_shape: Ints | None = None,
+        pads: Ints | None = None, strides: Ints | None = None,
+    ) -> tuple[Array]:  # fmt: skip
         axes = X.ndim - 2
         strides, dilations = strides or [1] * axes, dilations or [1] * axes
         extra = output_padding or [0] * axes
         conv = (
             functional.conv_transpose1d, functional.conv_transpose2d, functional.conv_transpose3d
         )[axes - 1]  # fmt: skip
-        full = conv(
-            tensor(X),
-            tensor(W),
-            None,
-            strides,
-            0,
-            0,
-            group or 1,
-            dilations,
-        ).numpy()
+        full = conv(tensor(X), tensor(W), None, strides, 0, 0, group or 1, dilations).numpy()
         full = np.pad(full, [(0, 0), (0, 0), *((0, e) for e in extra)])
         size = full.shape[2:]
         wanted = output_shape or [n * s for n, s in zip(X.shape[2:], strides, strict=True)]
@@ -89,14 +84,15 @@ class ConvTranspose(OpRun):
             auto_pad = "SAME_LOWER"
         total = [n - w for n, w in zip(size, wanted, strict=True)]
         around = padding(auto_pad, pads, total)
-        cut = tuple(slice(b, n - a) for (b, a), n in zip(around, size, strict=True))
-        y = full[(..., *cut)]
+        cut: Any = [slice(b, n - a) for (b, a), n in zip(around, size, strict=True)]
+        y = full[..., *cut]
         return (y if B is None else y + B.reshape([-1] + [1] * axes),)
 
 
-def sliding(x, fill, kernel, strides, dilations, before, out):
+def sliding(
+    x: Array, fill: float, kernel: Ints, strides: Ints, dilations: Ints, before: Ints, out: Ints
+) -> Array:
     """The windows of x [N, C, *size], stacked in front; `fill` outside."""
-    axes = len(kernel)
     room = [
         b + max((o - 1) * s + (k - 1) * d + 1 - b - n, 0)
         for b, o, s, k, d, n in zip(
@@ -107,19 +103,23 @@ def sliding(x, fill, kernel, strides, dilations, before, out):
     x = np.pad(x, [(0, 0), (0, 0), *around], constant_values=fill)
     stack = []
     for at in itertools.product(*map(range, kernel)):
-        cut = tuple(
-            slice(
-                at[i] * dilations[i],
-                at[i] * dilations[i] + (out[i] - 1) * strides[i] + 1,
-                strides[i],
-            )
-            for i in range(axes)
-        )
-        stack.append(x[(..., *cut)])
+        cut: Any = [
+            slice(first := k * d, first + (o - 1) * s + 1, s)
+            for k, d, o, s in zip(at, dilations, out, strides, strict=True)
+        ]
+        stack.append(x[..., *cut])
     return np.stack(stack)
 
 
-def pool_geometry(size, kernel, strides, dilations, pads, auto_pad, ceil_mode):
+def pool_geometry(
+    size: Ints,
+    kernel: Ints,
+    strides: Ints | None,
+    dilations: Ints | None,
+    pads: Ints | None,
+    auto_pad: str | None,
+    ceil_mode: int | None,
+) -> tuple[Ints, Ints, Pads, list[int]]:
     """Strides, dilations, padding per axis and the output's size."""
     axes = len(kernel)
     strides, dilations = strides or [1] * axes, dilations or [1] * axes
@@ -135,11 +135,12 @@ def pool_geometry(size, kernel, strides, dilations, pads, auto_pad, ceil_mode):
     return strides, dilations, around, out
 
 
-class MaxPool(OpRun):
+class MaxPool(Operator):
     def _run(
-        self, x, auto_pad=None, ceil_mode=None, dilations=None, kernel_shape=None, pads=None,
-        storage_order=None, strides=None,
-    ):  # fmt: skip
+        self, x: Array, auto_pad: str | None = None, ceil_mode: int | None = None,
+        dilations: Ints | None = None, kernel_shape: Ints = (), pads: Ints | None = None,
+        storage_order: int | None = None, strides: Ints | None = None,
+    ) -> tuple[Array]:  # fmt: skip
         strides, dilations, around, out = pool_geometry(
             x.shape[2:], kernel_shape, strides, dilations, pads, auto_pad, ceil_mode
         )
@@ -147,11 +148,12 @@ class MaxPool(OpRun):
         return (sliding(x, -np.inf, kernel_shape, strides, dilations, before, out).max(0),)
 
 
-class AveragePool(OpRun):
+class AveragePool(Operator):
     def _run(
-        self, x, auto_pad=None, ceil_mode=None, count_include_pad=None, dilations=None,
-        kernel_shape=None, pads=None, strides=None,
-    ):  # fmt: skip
+        self, x: Array, auto_pad: str | None = None, ceil_mode: int | None = None,
+        count_include_pad: int | None = None, dilations: Ints | None = None,
+        kernel_shape: Ints = (), pads: Ints | None = None, strides: Ints | None = None,
+    ) -> tuple[Array]:  # fmt: skip
         strides, dilations, around, out = pool_geometry(
             x.shape[2:], kernel_shape, strides, dilations, pads, auto_pad, ceil_mode
         )
@@ -167,38 +169,40 @@ class AveragePool(OpRun):
         return (total / inside,)
 
 
-class Erf(OpRun):
+class Erf(Operator):
     """The reference evaluator's rounds to float32."""
 
-    def _run(self, x):
+    def _run(self, x: Array) -> tuple[Array]:
         return (torch.erf(tensor(x)).numpy(),)
 
 
-class Mean(OpRun):
+class Mean(Operator):
     """The reference evaluator's adds in place, to a first operand that may be too small."""
 
-    def _run(self, *xs):
-        return (sum(xs) / len(xs),)
+    def _run(self, *xs: Array) -> tuple[Array]:
+        return (np.asarray(sum(xs) / len(xs)),)
 
 
-class GlobalMaxPool(OpRun):
+class GlobalMaxPool(Operator):
     """The reference evaluator's is right for images alone."""
 
-    def _run(self, x):
+    def _run(self, x: Array) -> tuple[Array]:
         return (x.max(axis=tuple(range(2, x.ndim)), keepdims=True),)
 
 
-class Sigmoid(OpRun):
+class Sigmoid(Operator):
     """The reference evaluator's warns of large numbers."""
 
-    def _run(self, x):
+    def _run(self, x: Array) -> tuple[Array]:
         return (torch.sigmoid(tensor(x)).numpy(),)
 
 
-class LRN(OpRun):
+class LRN(Operator):
     """The reference evaluator's takes the batch for the channels."""
 
-    def _run(self, x, alpha=None, beta=None, bias=None, size=None):
+    def _run(
+        self, x: Array, alpha: float = 1e-4, beta: float = 0.75, bias: float = 1.0, size: int = 1
+    ) -> tuple[Array]:
         sums = [
             (x[:, max(0, c - (size - 1) // 2) : c + size // 2 + 1] ** 2).sum(1)
             for c in range(x.shape[1])
@@ -206,12 +210,15 @@ class LRN(OpRun):
         return (x / (bias + float(alpha) / size * np.stack(sums, 1)) ** beta,)
 
 
-class Pad(OpRun):
+class Pad(Operator):
     """The reference evaluator's has no negative pads."""
 
-    def _run(self, x, pads, value=None, axes=None, mode=None):
-        axes = range(x.ndim) if axes is None else axes
-        for axis, before, after in zip(axes, *np.split(pads, 2), strict=True):
+    def _run(
+        self, x: Array, pads: Array, value: Array | None = None, axes: Array | None = None,
+        mode: Any = "constant",
+    ) -> tuple[Array]:  # fmt: skip
+        padded = range(x.ndim) if axes is None else axes
+        for axis, before, after in zip(padded, *np.split(pads, 2), strict=True):
             widths = np.zeros([x.ndim, 2], int)
             widths[axis] = max(before, 0), max(after, 0)
             x = x.take(range(max(-before, 0), x.shape[axis] + min(after, 0)), axis)
@@ -220,63 +227,70 @@ class Pad(OpRun):
         return (x,)
 
 
-class Gelu(OpRun):
+class Gelu(Operator):
     """The reference evaluator's rounds to float32."""
 
-    def _run(self, x, approximate=None):
+    def _run(self, x: Array, approximate: str = "none") -> tuple[Array]:
         return (functional.gelu(tensor(x), approximate=approximate).numpy(),)
 
 
-class GroupNormalization(OpRun):
+class GroupNormalization(Operator):
     """The reference evaluator's rounds to float32."""
 
-    def _run(self, x, scale, bias, epsilon=None, num_groups=None, stash_type=None):
+    def _run(
+        self, x: Array, scale: Array, bias: Array, epsilon: float = 1e-5, num_groups: int = 1,
+        stash_type: int | None = None,
+    ) -> tuple[Array]:  # fmt: skip
         repeats = x.shape[1] // len(scale)
-        scale, bias = (tensor(v.repeat(repeats)) for v in (scale, bias))
-        return (functional.group_norm(tensor(x), num_groups, scale, bias, epsilon).numpy(),)
+        weight, shift = (tensor(v.repeat(repeats)) for v in (scale, bias))
+        return (functional.group_norm(tensor(x), num_groups, weight, shift, epsilon).numpy(),)
 
 
-class GatherElements(OpRun):
+class GatherElements(Operator):
     """The reference evaluator's wants as many indices as there are elements."""
 
-    def _run(self, x, indices, axis=None):
+    def _run(self, x: Array, indices: Array, axis: int = 0) -> tuple[Array]:
         at = np.indices(indices.shape)
         at[axis] = indices
         return (x[tuple(at)],)
 
 
-class LpNormalization(OpRun):
+class LpNormalization(Operator):
     """The reference evaluator's forgets the sign of what it sums."""
 
-    def _run(self, x, axis=None, p=None):
+    def _run(self, x: Array, axis: int = -1, p: int = 2) -> tuple[Array]:
         norm = np.linalg.norm(x, p, axis, keepdims=True)
         return (x / np.where(norm == 0, 1, norm),)
 
 
-class GridSample(OpRun):
+class GridSample(Operator):
     """The reference evaluator's is slow, and takes its time over each place."""
 
-    def _run(self, x, grid, align_corners=None, mode=None, padding_mode=None):
+    def _run(
+        self, x: Array, grid: Array, align_corners: int | None = None, mode: str = "linear",
+        padding_mode: str = "zeros",
+    ) -> tuple[Array]:  # fmt: skip
         mode = {"linear": "bilinear"}.get(mode, mode)
         y = functional.grid_sample(tensor(x), tensor(grid), mode, padding_mode, bool(align_corners))
         return (y.numpy(),)
 
 
-class AffineGrid(OpRun):
+class AffineGrid(Operator):
     """The reference evaluator's rounds to float32."""
 
-    def _run(self, theta, size, align_corners=None):
+    def _run(self, theta: Array, size: Array, align_corners: int | None = None) -> tuple[Array]:
         y = functional.affine_grid(tensor(theta), size.tolist(), bool(align_corners))
         return (y.numpy(),)
 
 
-class LpPool(OpRun):
+class LpPool(Operator):
     """The reference evaluator's counts what is not there."""
 
     def _run(
-        self, x, auto_pad=None, ceil_mode=None, dilations=None, kernel_shape=None, p=None,
-        pads=None, strides=None,
-    ):  # fmt: skip
+        self, x: Array, auto_pad: str | None = None, ceil_mode: int | None = None,
+        dilations: Ints | None = None, kernel_shape: Ints = (), p: int = 2,
+        pads: Ints | None = None, strides: Ints | None = None,
+    ) -> tuple[Array]:  # fmt: skip
         strides, dilations, around, out = pool_geometry(
             x.shape[2:], kernel_shape, strides, dilations, pads, auto_pad, ceil_mode
         )
@@ -285,13 +299,15 @@ class LpPool(OpRun):
         return (powers.sum(0) ** (1 / p),)
 
 
-class GlobalLpPool(OpRun):
-    def _run(self, x, p=None):
+class GlobalLpPool(Operator):
+    def _run(self, x: Array, p: int = 2) -> tuple[Array]:
         axes = tuple(range(2, x.ndim))
         return ((np.abs(x) ** p).sum(axis=axes, keepdims=True) ** (1 / p),)
 
 
-def directions(direction, x, y_of):
+def directions(
+    direction: str, x: Array, y_of: Callable[[int, Array], tuple[Array, ...]]
+) -> tuple[Array, ...]:
     """Y [steps, directions, batch, hidden] and the last states, of `y_of(index, x in order)`."""
     orders = {"forward": [1], "reverse": [-1], "bidirectional": [1, -1]}[direction]
     found = [y_of(d, x[::order]) for d, order in enumerate(orders)]
@@ -299,19 +315,19 @@ def directions(direction, x, y_of):
     return np.stack(ys, 1), *(np.stack(last) for last in zip(*(s for _, *s in found), strict=True))
 
 
-def sigmoid(x):
+def sigmoid(x: Array) -> Array:
     return 1 / (1 + np.exp(-x))
 
 
-class LSTM(OpRun):
+class LSTM(Operator):
     """The reference evaluator's goes one way only."""
 
     def _run(
-        self, X, W, R, B=None, lengths=None, h0=None, c0=None, P=None, activation_alpha=None,
-        activation_beta=None, activations=None, clip=None, direction=None, hidden_size=None,
-        input_forget=None, layout=None,
-    ):  # fmt: skip
-        def run(d, x):
+        self, X: Array, W: Array, R: Array, B: Array | None = None, lengths: Array | None = None,
+        h0: Array | None = None, c0: Array | None = None, P: Array | None = None,
+        direction: str = "forward", hidden_size: int = 0, **_: Any,
+    ) -> tuple[Array, ...]:  # fmt: skip
+        def run(d: int, x: Array) -> tuple[Array, ...]:
             h, c = (np.zeros([X.shape[1], hidden_size]) if s is None else s[d] for s in (h0, c0))
             ys = []
             for xt in x:
@@ -325,15 +341,14 @@ class LSTM(OpRun):
         return directions(direction, X, run)
 
 
-class GRU(OpRun):
+class GRU(Operator):
     """The reference evaluator's goes one way only."""
 
     def _run(
-        self, X, W, R, B=None, lengths=None, h0=None, activation_alpha=None, activation_beta=None,
-        activations=None, clip=None, direction=None, hidden_size=None, layout=None,
-        linear_before_reset=None,
-    ):  # fmt: skip
-        def run(d, x):
+        self, X: Array, W: Array, R: Array, B: Array | None = None, lengths: Array | None = None,
+        h0: Array | None = None, direction: str = "forward", hidden_size: int = 0, **_: Any,
+    ) -> tuple[Array, ...]:  # fmt: skip
+        def run(d: int, x: Array) -> tuple[Array, ...]:
             h = np.zeros([X.shape[1], hidden_size]) if h0 is None else h0[d]
             b_x, b_h = (0, 0) if B is None else np.split(B[d], 2)
             ys = []

@@ -1,0 +1,90 @@
+"""An explain graph evaluated in float64: is it right, where float32 rounds a gate open or shut?
+
+A hard gate, a ReLU's in the method "gradient", opens in float32 and not in float64 where its
+preactivation lies within rounding of 0; then a right graph and its float64 reference differ. The
+same graph in float64 does not.
+
+ONNX Runtime has no float64 kernels for many operators, so this is ONNX's reference evaluator, with
+the operators of `float64_operators` in place of those that are slow or not right.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+from onnx import AttributeProto, TensorProto, numpy_helper
+from onnx.reference import ReferenceEvaluator
+
+from onnxplain.bench.float64_operators import OPERATORS
+
+Array = npt.NDArray[Any]
+
+
+def evaluator(model: onnx.ModelProto) -> ReferenceEvaluator:
+    """Of a model of any floating-point type; it computes in that of the model."""
+    return ReferenceEvaluator(model, new_ops=OPERATORS)
+
+
+def evaluate(model: onnx.ModelProto, feeds: Mapping[str, Array]) -> list[Array]:
+    """The outputs of a model, in their order."""
+    return evaluator(model).run(None, dict(feeds))
+
+
+def evaluate_in_float64(path: Path, feeds: Mapping[str, npt.ArrayLike]) -> dict[str, Array]:
+    """Run an explain graph in float64.
+
+    Args:
+        path: of a float32 explain graph.
+        feeds: its inputs by name, of the shapes that it takes; floats of any precision.
+
+    Returns:
+        The outputs by name, float64. What was rounded when the graph was written stays so, a
+        folded batch norm's weights and a temperature of 0.3: some 10⁻⁷ of the pullback.
+
+    Raises:
+        Exception: of any kind, where the reference evaluator has no such operator.
+    """
+    graph = evaluator(in_float64(path))
+    inputs = {name: _widened(np.asarray(array)) for name, array in feeds.items()}
+    # `graph.run` would keep every activation alive; of a large network they are many GB.
+    last = {name: node for node in graph.rt_nodes_ for name in node.input}
+    values: dict[str, Array] = {**graph.rt_inits_, **inputs}
+    for node in graph.rt_nodes_:
+        made = node.run(*(values[name] if name else None for name in node.input))
+        values.update(zip(node.output, made, strict=False))  # MaxPool's indices are left out
+        for name in {*node.input, *node.output} - {"", *graph.output_names}:
+            if last.get(name, node) is node:
+                del values[name]
+    return {name: values[name] for name in graph.output_names}
+
+
+def in_float64(path: Path) -> onnx.ModelProto:
+    """An explain graph with float64 wherever it has float32: values, weights, constants, casts."""
+    model = onnx.load(path)
+    graph = model.graph
+    for value in (*graph.input, *graph.value_info, *graph.output):
+        if value.type.tensor_type.elem_type == TensorProto.FLOAT:
+            value.type.tensor_type.elem_type = TensorProto.DOUBLE
+    for tensor in graph.initializer:
+        _widen(tensor)
+    for attribute in (a for node in graph.node for a in node.attribute):
+        if attribute.type == AttributeProto.TENSOR:
+            _widen(attribute.t)
+        elif attribute.name in ("to", "dtype") and attribute.i == TensorProto.FLOAT:
+            attribute.i = TensorProto.DOUBLE
+    return model
+
+
+def _widen(tensor: TensorProto) -> None:
+    if tensor.data_type == TensorProto.FLOAT:
+        array = _widened(numpy_helper.to_array(tensor))
+        tensor.CopyFrom(numpy_helper.from_array(array, tensor.name))
+
+
+def _widened(array: Array) -> Array:
+    return array.astype(np.float64) if np.issubdtype(array.dtype, np.floating) else array

@@ -1,0 +1,122 @@
+"""The float64 evaluator: nothing of a graph stays float32, and its figures are the reference's."""
+
+from __future__ import annotations
+
+import tracemalloc
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import onnxruntime
+import pytest
+import torch
+from onnxscript import GraphBuilder
+from torch import nn
+
+import onnxplain
+from onnxplain.bench.float64 import evaluate_in_float64, in_float64
+from onnxplain.bench.parity import Parity
+from onnxplain.bench.reference import explain
+
+IMAGES = np.random.default_rng(0).standard_normal((2, 3, 12, 12), dtype=np.float32)
+CLASSES = np.array([3, 0])
+
+
+def network() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2),
+        nn.Conv2d(8, 8, 3, stride=2), nn.SiLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
+        nn.Linear(8, 5),
+    ).eval()  # fmt: skip
+
+
+def gate(path: Path) -> Path:
+    """opens = 1 where image + 1 > 1, through an initializer, a constant's value and a cast."""
+    graph = ir.Graph([], [], nodes=[], opset_imports={"": 20}, name="gate")
+    builder = GraphBuilder(graph)
+    op = builder.op
+    image = builder.input("image", ir.DataType.FLOAT, ["batch"])
+    one = builder.initializer(ir.tensor(np.float32([1.0]), name="one"), "one")
+    threshold = op.ConstantOfShape(op.Shape(image), value=ir.tensor(np.float32([1.0])))
+    opens = op.Cast(op.Greater(op.Add(image, one), threshold), to=ir.DataType.FLOAT)
+    opens.name, opens.shape, opens.dtype = "opens", image.shape, ir.DataType.FLOAT
+    graph.outputs.append(opens)
+    ir.save(ir.Model(graph, ir_version=10), path)
+    return path
+
+
+def test_a_gate_that_float32_shuts_is_open_in_float64(tmp_path: Path) -> None:
+    path, image = gate(tmp_path / "gate.onnx"), np.float32([1e-9, -1e-9, 1.0])
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    assert session.run(None, {"image": image})[0].tolist() == [0, 0, 1]
+    opens = evaluate_in_float64(path, {"image": image})["opens"]
+    assert (opens.dtype, opens.tolist()) == (np.float64, [1, 0, 1])
+
+
+def test_nothing_stays_float32(tmp_path: Path) -> None:
+    path = tmp_path / "explain.onnx"
+    onnxplain.export(network(), path, example=torch.from_numpy(IMAGES), method="excitation")
+    model = in_float64(path)
+    onnx.checker.check_model(model, full_check=True)
+    types = {
+        v.name: v.type.tensor_type.elem_type for v in (*model.graph.input, *model.graph.output)
+    }
+    assert types.pop("target") == onnx.TensorProto.INT64
+    assert set(types.values()) == {onnx.TensorProto.DOUBLE}
+    assert onnx.TensorProto.FLOAT not in {w.data_type for w in model.graph.initializer}
+
+
+@pytest.mark.parametrize(
+    ("method", "bound"),
+    # A graph holds its temperatures, 0.3 for one, as it was written: in float32.
+    [("gradient", 1e-14), ("excitation", 5e-8), ("semantic", 5e-8)],
+)
+def test_float64_agrees_with_the_reference_where_float32_rounds(
+    method: str, bound: float, tmp_path: Path
+) -> None:
+    path, module = tmp_path / "explain.onnx", network()
+    onnxplain.export(module, path, example=torch.from_numpy(IMAGES), method=method)
+    _, expected = explain(
+        module.double(), torch.from_numpy(IMAGES).double(), torch.from_numpy(CLASSES), method
+    )
+    rounded = onnxplain.load(path, threads=1)(IMAGES, CLASSES).pullback
+    found = evaluate_in_float64(path, {"image": IMAGES, "target": CLASSES})
+    assert list(found) == ["logits", "pullback"]
+    assert Parity.of(rounded, expected).relative_l2 > 5e-8
+    assert Parity.of(found["pullback"], expected).relative_l2 < bound
+
+
+def test_the_temperature_of_a_live_graph_is_fed_as_it_is(tmp_path: Path) -> None:
+    path, module = tmp_path / "live.onnx", network()
+    onnxplain.export(
+        module, path, example=torch.from_numpy(IMAGES), method="excitation", live_temperature=True
+    )
+    feeds = {"image": IMAGES, "target": CLASSES, "temperature": np.array(0.7)}
+    _, expected = explain(
+        module.double(), torch.from_numpy(IMAGES).double(), torch.from_numpy(CLASSES),
+        "excitation", 0.7,
+    )  # fmt: skip
+    found = evaluate_in_float64(path, feeds)["pullback"]
+    assert Parity.of(found, expected).relative_l2 < 1e-10
+
+
+def test_activations_are_dropped_once_they_are_used(tmp_path: Path) -> None:
+    graph = ir.Graph([], [], nodes=[], opset_imports={"": 20}, name="chain")
+    builder = GraphBuilder(graph)
+    y = image = builder.input("image", ir.DataType.FLOAT, ["elements"])
+    for _ in range(50):
+        y = builder.op.Neg(y)
+    y.name, y.shape, y.dtype = "negated", image.shape, ir.DataType.FLOAT
+    graph.outputs.append(y)
+    ir.save(ir.Model(graph, ir_version=10), tmp_path / "chain.onnx")
+    image = np.ones(1 << 17, np.float32)
+    tracemalloc.start()
+    try:
+        negated = evaluate_in_float64(tmp_path / "chain.onnx", {"image": image})["negated"]
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert (negated == 1).all()
+    assert peak < 6 * negated.nbytes

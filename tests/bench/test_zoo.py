@@ -1,0 +1,130 @@
+"""The zoo's entries and its page: what counts as agreement, and what float64 is asked for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+import torch
+from torch import Tensor, nn
+
+from onnxplain.bench.zoo.entry import METHODS, in_float64, tried
+from onnxplain.bench.zoo.table import exact, markdown, passes, right_in_float64
+from onnxplain.export.sources.source import from_module
+
+AGREES = {"max_abs": 1e-9, "relative_l2": 4e-7, "cosine": 1.0}
+ROUNDED = {"max_abs": 1e-5, "relative_l2": 1.6e-3, "cosine": 0.999999}
+WRONG = {"max_abs": 1.0, "relative_l2": 0.5, "cosine": 0.9}
+TINY = {"max_abs": 1e-12, "relative_l2": 1.2e-12, "cosine": 1.0}
+ERROR = "RuntimeError: no such operator"
+
+
+class Rounding(nn.Module):
+    """Gates whose preactivations float32 knows to within 1e-4 alone, at an offset of 2000."""
+
+    def __init__(self, offset: float) -> None:
+        super().__init__()
+        self.offset = offset
+        self.head = nn.Linear(3 * 128 * 128, 5)
+
+    def forward(self, image: Tensor) -> Tensor:
+        shifted = (image + self.offset).abs()  # which keeps the offsets from cancelling
+        return self.head(torch.relu(shifted - self.offset).flatten(1))
+
+
+def made(offset: float, method: str, folder: Path) -> dict[str, Any]:
+    torch.manual_seed(0)
+    module = Rounding(offset).eval()
+    forward = folder / "forward.onnx"
+    ir.save(from_module(module, torch.zeros(2, 3, 128, 128)).model, forward)
+    return tried(forward, module, method)
+
+
+def of(pullback: dict[str, float], **more: Any) -> dict[str, Any]:
+    cost = {"export_seconds": 1.0, "bytes": 20, "batch": None, "tensorrt": None}
+    return {"reason": None, "logits": AGREES, "pullback": pullback, **cost, **more}
+
+
+def entry(gradient: dict[str, Any]) -> dict[str, Any]:
+    methods = {method: gradient if method == "gradient" else of(AGREES) for method in METHODS}
+    traced = {"parameters": 1_000_000, "image": [3, 8, 8], "trace_seconds": 1.0}
+    return {"reason": None, "forward_bytes": 10, **traced, "methods": methods}
+
+
+def page(**networks: dict[str, Any]) -> str:
+    machine = {"cpu": "a processor", "cores": 2, "versions": {"onnx": "1"}}
+    return markdown({"networks": networks, "machine": machine, "onnxplain": "0"})
+
+
+def section(page: str, title: str) -> str:
+    return page.partition(f"## {title}\n")[2].partition("\n## ")[0]
+
+
+class TestEntry:
+    def test_a_gate_within_rounding_of_0_is_right_in_float64(self, tmp_path: Path) -> None:
+        found = made(2000.0, "gradient", tmp_path)
+        assert found["pullback"]["relative_l2"] > 1e-3
+        assert found["float64"]["relative_l2"] < 1e-12
+        assert right_in_float64(found)
+        assert exact(found)
+
+    def test_float64_is_asked_only_where_float32_misses(self, tmp_path: Path) -> None:
+        found = made(4.0, "gradient", tmp_path)
+        assert exact(found)
+        assert "float64" not in found
+
+    def test_an_evaluation_that_fails_is_told_in_a_sentence(self, tmp_path: Path) -> None:
+        nothing = np.zeros(1)
+        found = in_float64(tmp_path / "absent.onnx", nothing, nothing, nothing)
+        assert isinstance(found, str)
+        assert found.startswith("FileNotFoundError: ")
+
+
+class TestAgreement:
+    @pytest.mark.parametrize(
+        ("gradient", "right"),
+        [
+            (of(AGREES), True),
+            (of(ROUNDED), False),
+            (of(ROUNDED, float64=TINY), True),
+            (of(ROUNDED, float64=ROUNDED), False),
+            (of(ROUNDED, float64=ERROR), False),
+            (of(WRONG, float64=TINY), False),
+            (of({**AGREES, "cosine": float("nan")}), False),
+            ({"reason": "SourceError: none"}, False),
+        ],
+    )
+    def test_of_a_method_and_so_of_its_network(self, gradient: dict[str, Any], right: bool) -> None:
+        assert exact(gradient) is right
+        assert passes(entry(gradient)) is right
+
+
+class TestPage:
+    def test_a_graph_right_in_float64_passes_and_shows_both_figures(self) -> None:
+        text = page(alexnet=entry(of(AGREES)), densenet121=entry(of(ROUNDED, float64=TINY)))
+        assert "- torchvision: 2 of 2 (1 of them with a method right in float64) of its" in text
+        row = next(line for line in text.splitlines() if line.startswith("| densenet121"))
+        assert "| 2e-03 (float64: 1e-12) |" in row
+        assert section(text, "What did not work").strip() == "Everything worked."
+        assert section(text, "Right in float64, off in float32").strip() == (
+            "- **densenet121**, gradient: relative L2 1.6e-03, cosine 0.999999; "
+            "in float64 relative L2 1.2e-12, cosine 1.000000"
+        )
+
+    def test_one_that_is_wrong_in_float64_too_did_not_work(self) -> None:
+        text = page(alexnet=entry(of(WRONG, float64=WRONG)), vgg11=entry(of(WRONG, float64=ERROR)))
+        assert "- torchvision: 0 of 2 of its" in text
+        assert "5e-01 (float64: 5e-01) ✗" in text
+        assert "Right in float64" not in text
+        failures = section(text, "What did not work")
+        off = "gradient: relative L2 5.0e-01, cosine 0.900000"
+        assert f"- **alexnet**, {off}; in float64 relative L2 5.0e-01, cosine 0.9" in failures
+        assert f"- **vgg11**, {off}; in float64 {ERROR}" in failures
+
+    def test_without_such_a_graph_it_says_nothing_of_them(self) -> None:
+        text = page(alexnet=entry(of(AGREES)))
+        assert "- torchvision: 1 of 1 of its" in text
+        assert "Right in float64, off" not in text
