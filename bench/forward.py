@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import onnx
 import onnx_ir as ir
@@ -10,12 +13,17 @@ import onnxruntime
 from onnx_ir.passes import common
 
 from onnxplain.contract import IMAGE, LOGITS
-from onnxplain.runtime.backends.onnx_runtime import session_options
+from onnxplain.runtime.backends.cuda import cuda_options
+from onnxplain.runtime.backends.onnx_runtime import converted, session_options
+from onnxplain.runtime.backends.openvino import configuration
 
 
-def forward_proto(path: str | os.PathLike[str]) -> onnx.ModelProto:
-    """The part of an explain graph that computes `logits` from `image`."""
-    model = ir.load(path)
+def forward_proto(path: str | os.PathLike[str], precision: str = "float32") -> onnx.ModelProto:
+    """The part of an explain graph that computes `logits` from `image`, in that precision."""
+    if precision in ("float16", "bfloat16"):
+        model = ir.from_proto(onnx.load_from_string(converted(Path(path), precision)))
+    else:
+        model = ir.load(path)
     graph = model.graph
     graph.outputs[:] = [value for value in graph.outputs if value.name == LOGITS]
     common.RemoveUnusedNodesPass()(model)
@@ -23,10 +31,43 @@ def forward_proto(path: str | os.PathLike[str]) -> onnx.ModelProto:
     return ir.to_proto(model)
 
 
-def forward_session(path: str | os.PathLike[str], threads: int) -> onnxruntime.InferenceSession:
-    """A CPU session of it."""
-    return onnxruntime.InferenceSession(
-        forward_proto(path).SerializeToString(),
-        session_options(threads),
-        providers=["CPUExecutionProvider"],
-    )
+def forward_run(
+    path: str | os.PathLike[str], provider: str, precision: str, threads: int | None, images: Any
+) -> Callable[[], Any]:
+    """The forward pass on the engine, and with the settings, that run the explanation.
+
+    Args:
+        provider: "cpu", "openvino" or "cuda".
+        images: float32 [N, C, H, W], an array, or a torch tensor on the GPU.
+
+    Returns:
+        What computes the logits of the images, and waits for them.
+    """
+    if provider == "openvino":
+        return _openvino(forward_proto(path), precision, threads, images)
+    if provider == "cpu":
+        session = _session(forward_proto(path, precision), threads, ["CPUExecutionProvider"])
+        return lambda: session.run([LOGITS], {IMAGE: images})[0]
+    options = ("CUDAExecutionProvider", cuda_options(precision, 0, False, None))
+    session = _session(forward_proto(path, precision), None, [options])
+    binding = session.io_binding()
+    binding.bind_ortvalue_input(IMAGE, onnxruntime.OrtValue.from_dlpack(images))
+    binding.bind_output(LOGITS, "cuda")
+    return lambda: session.run_with_iobinding(binding)
+
+
+def _session(
+    model: onnx.ModelProto, threads: int | None, providers: list[Any]
+) -> onnxruntime.InferenceSession:
+    options = session_options(threads)
+    return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=providers)
+
+
+def _openvino(model: onnx.ModelProto, precision: str, threads: int | None, images: Any) -> Any:
+    import openvino
+
+    core = openvino.Core()
+    read = core.read_model(model.SerializeToString())
+    config = configuration(precision, "latency", threads)
+    request = core.compile_model(read, "CPU", config).create_infer_request()
+    return lambda: request.infer({IMAGE: images}, share_inputs=True)[0]

@@ -14,7 +14,17 @@ from pathlib import Path
 
 import numpy as np
 
-_PACKAGES = ("numpy", "onnxruntime", "onnxruntime-gpu", "openvino", "torch")
+_PAUSE = 0.01
+_PACKAGES = (
+    "numpy",
+    "onnxruntime",
+    "onnxruntime-gpu",
+    "openvino",
+    "torch",
+    "captum",
+    "zennit",
+    "grad-cam",
+)
 
 
 @dataclass(frozen=True)
@@ -37,7 +47,8 @@ def interleaved(
 
     So what changes on the machine meanwhile (heat, neighbours, clock) meets all of them alike;
     the order is shuffled each round, by a fixed seed, so that none always profits from its
-    predecessor's caches. A callable that only queues work on a device must wait for it.
+    predecessor's caches; and before each there is a pause, in which the threads of the one before
+    stop waiting busily for more. A callable that only queues work on a device must wait for it.
 
     Args:
         callables: by name.
@@ -56,6 +67,7 @@ def interleaved(
     for done in range(1, warmup + repeats + 1):
         shuffle(order)
         for name in order:
+            time.sleep(_PAUSE)
             start = time.perf_counter()
             callables[name]()
             seconds[name].append(time.perf_counter() - start)

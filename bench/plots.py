@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 
 matplotlib.use("Agg")  # files only, no window
 
 from matplotlib import pyplot
+from matplotlib.patches import Patch
 
 from onnxplain.runtime.tune import Tuning
 
@@ -36,5 +39,127 @@ def plot_tuning(tuning: Tuning, path: Path, title: str) -> None:
         axes.grid(alpha=0.25)
         axes.legend(frameon=False, fontsize=9)
     figure.suptitle(f"{title}: T = {tuning.temperature:.2g}, {tuning.pairs} pairs")
+    _save(figure, path)
+
+
+OURS, PYTORCH, PEERS, FORWARD = "#b5361c", "#4a6fa5", "#8a8a8a", "#d9b44a"
+"""Colours: our explanations, PyTorch's, other packages', forward passes."""
+
+
+def plot_latencies(record: Mapping[str, Any], path: Path) -> None:
+    """A bar for each way of one network and batch, the fastest on top."""
+    rows = sorted((r for r in record["rows"] if "median" in r), key=lambda r: -r["median"])
+    figure, axes = pyplot.subplots(figsize=(8, 0.6 + 0.26 * len(rows)), layout="constrained")
+    names = [f"{row['kind']}, {row['name']}" for row in rows]
+    medians = [row["median"] * 1e3 for row in rows]
+    tails = [(row["p95"] - row["median"]) * 1e3 for row in rows]
+    none = [0.0] * len(rows)
+    axes.barh(
+        names, medians, xerr=[none, tails], color=[_colour(row) for row in rows], ecolor="#00000055"
+    )
+    axes.set_xlabel("milliseconds: the median, and a line to the 95th percentile")
+    axes.set_title(f"{record['network']}, batch {record['batch']}", loc="left")
+    handles = [Patch(color=colour) for colour in (OURS, PYTORCH, PEERS, FORWARD)]
+    labels = ["onnxplain", "PyTorch", "other packages' explanations", "forward passes"]
+    axes.legend(handles, labels, frameon=False, fontsize=9)
+    axes.grid(axis="x", alpha=0.25)
+    axes.tick_params(axis="y", labelsize=8)
+    axes.spines[["top", "right"]].set_visible(False)
+    _save(figure, path)
+
+
+def plot_costs(measured: Mapping[str, Any], path: Path) -> None:
+    """Explain ÷ forward on the same engine, for each network, above the floor of 2."""
+    records = [r for r in measured["records"] if r["batch"] == measured["records"][0]["batch"]]
+    engines = _engines(records[0])
+    figure, axes = pyplot.subplots(figsize=(8, 4), layout="constrained")
+    width = 0.8 / len(engines)
+    for i, engine in enumerate(engines):
+        at = [x + (i - (len(engines) - 1) / 2) * width for x in range(len(records))]
+        heights = [_seconds(r, "explain", engine) / _seconds(r, "forward", engine) for r in records]
+        bars = axes.bar(at, heights, width * 0.92, label=engine, color=_SHADES[i % len(_SHADES)])
+        axes.bar_label(bars, fmt="%.2f", fontsize=7)
+    axes.axhline(2, color="#1a1a1a", linewidth=1, linestyle="--")
+    axes.annotate("2.0: the multiply-adds", (0.01, 2), xycoords=("axes fraction", "data"),
+                  fontsize=8, va="bottom")  # fmt: skip
+    axes.set_xticks(range(len(records)), [r["network"] for r in records], fontsize=8)
+    axes.set_ylabel("explain ÷ forward, same engine")
+    axes.legend(frameon=False, fontsize=9)
+    axes.spines[["top", "right"]].set_visible(False)
+    _save(figure, path)
+
+
+def plot_throughput(measured: Mapping[str, Any], network: str, path: Path) -> None:
+    """Explanations per second against the batch."""
+    records = [r for r in measured["records"] if r["network"] == network]
+    figure, axes = pyplot.subplots(figsize=(7, 4), layout="constrained")
+    batches = [r["batch"] for r in records]
+    for i, engine in enumerate([*_engines(records[0]), "PyTorch eager"]):
+        rates = [r["batch"] / _seconds(r, "explain", engine) for r in records]
+        axes.plot(batches, rates, "o-", label=engine, color=[*_SHADES[:3], PYTORCH][i % 4])
+    axes.set(xlabel="images per run", ylabel="explanations per second", title=network)
+    axes.set_xscale("log", base=2)
+    axes.set_xticks(batches, map(str, batches))
+    axes.set_ylim(bottom=0)
+    axes.grid(alpha=0.25)
+    axes.legend(frameon=False, fontsize=9)
+    _save(figure, path)
+
+
+def plot_targets(measured: Mapping[str, Any], path: Path) -> None:
+    """What K explanations of an image cost, in explanations, against (1 + K) ÷ 2."""
+    records = [r for r in measured["records"] if r["batch"] == measured["records"][0]["batch"]]
+    counts = sorted(
+        {
+            int(r["kind"].partition("=")[2])
+            for one in records
+            for r in one["rows"]
+            if "=" in r["kind"]
+        }
+    )
+    figure, axes = pyplot.subplots(figsize=(7, 4), layout="constrained")
+    engine = _engines(records[0])[0]
+    for record in records:
+        one = _seconds(record, "explain", engine)
+        costs = [1.0, *(_seconds(record, f"explain K={K}", engine) / one for K in counts)]
+        axes.plot([1, *counts], costs, "o-", label=record["network"], alpha=0.8)
+    floor = [(1 + K) / 2 for K in (1, *counts)]
+    axes.plot(
+        [1, *counts], floor, "--", color="#1a1a1a", label="(1 + K) ÷ 2: one forward, K backward"
+    )
+    axes.plot([1, *counts], [1, *counts], ":", color="#8a8a8a", label="K explanations one by one")
+    axes.set(xlabel="K targets", ylabel=f"÷ one target ({engine})")
+    axes.set_xticks([1, *counts])
+    axes.grid(alpha=0.25)
+    axes.legend(frameon=False, fontsize=8)
+    _save(figure, path)
+
+
+_SHADES = ("#b5361c", "#e07b5a", "#7a1f0e", "#f0b49e", "#c9572f", "#5a1508")
+
+
+def _engines(record: Mapping[str, Any]) -> list[str]:
+    """Ours, by name, that have both a forward pass and an explanation."""
+    timed = {(r["kind"], r["name"]) for r in record["rows"] if "median" in r}
+    return [name for kind, name in sorted(timed) if kind == "forward" and _both(timed, name)]
+
+
+def _both(timed: set[tuple[str, str]], name: str) -> bool:
+    return ("explain", name) in timed and not name.startswith("PyTorch")
+
+
+def _seconds(record: Mapping[str, Any], kind: str, name: str) -> float:
+    rows: Sequence[Mapping[str, Any]] = record["rows"]
+    found = [r["median"] for r in rows if (r["kind"], r["name"]) == (kind, name) and "median" in r]
+    return float(found[0]) if found else float("nan")
+
+
+def _colour(row: Mapping[str, Any]) -> str:
+    if row["kind"] == "forward":
+        return FORWARD
+    return {"onnxplain": OURS, "PyTorch": PYTORCH}.get(row["by"], PEERS)
+
+
+def _save(figure: Any, path: Path) -> None:
     figure.savefig(path, dpi=130)
     pyplot.close(figure)

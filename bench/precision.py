@@ -2,11 +2,7 @@
 
     python -m onnxplain.bench.precision bench/results/precision.json [NETWORK …]
 
-Seven networks on three photographs, against the PyTorch reference in float64. EfficientNet-Lite0
-has its trained weights; the others, whose weights come with no package, random ones. Then their
-batch normalisations get the statistics of the photographs, without which activations grow or
-vanish with depth as they do in no network in use; and what an initialisation switches off (the
-head of a ViT is 0, a ConvNeXt's blocks count 1e-6) is switched on.
+Seven networks (`bench.networks`) on three photographs, against the PyTorch reference in float64.
 """
 
 from __future__ import annotations
@@ -22,15 +18,14 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
 
-from onnxplain.bench import reference
+from onnxplain.bench import networks, reference
 from onnxplain.bench.latency import machine
+from onnxplain.bench.networks import TRAINED
 from onnxplain.bench.parity import Parity
 from onnxplain.contract import LOGITS, PULLBACK
 from onnxplain.errors import BackendError
 from onnxplain.export.pipeline import export
-from onnxplain.export.sources.source import torch_network
 from onnxplain.runtime import Explainer, load
 from onnxplain.runtime.backends import PROVIDERS, usable
 from onnxplain.runtime.batches import as_batch
@@ -46,27 +41,21 @@ NETWORKS: dict[str, dict[str, Any]] = {
 }
 """Network → the method that fits its activations."""
 
-TRAINED = ("efficientnet-lite0",)
-PHOTOGRAPHS = ("chelsea", "coffee", "rocket")
-
 FLOAT32_COSINE, HALF_COSINE = 0.99999, 0.99
 """The least that is right: in float32 always, in halves with trained weights."""
 
 
-def measure(network: str, folder: Path, photographs: Sequence[Any]) -> Iterator[dict[str, Any]]:
+def measure(network: str, folder: Path, pictures: Sequence[Any]) -> Iterator[dict[str, Any]]:
     """A record for each provider and precision here: cosine and relative error, least and largest
     of the photographs'."""
-    weights = "DEFAULT" if network in TRAINED else "none"
-    module = torch_network(network, weights, (224, 224)).module
+    module = networks.network(network, pictures)
     path = folder / f"{network}.explain.onnx"
     if network in TRAINED:
         export(network, path, **NETWORKS[network])
     else:
-        example = torch.zeros(1, 3, 224, 224)
-        _settle(module, photographs)
-        export(module, path, example=example, **NETWORKS[network])
+        export(module, path, example=torch.zeros(1, 3, 224, 224), **NETWORKS[network])
     right = load(path, "cpu")
-    images, _ = as_batch(photographs, right.metadata.preprocessing)
+    images, _ = as_batch(pictures, right.metadata.preprocessing)
     targets = right(images, batch_size=1).targets
     expected = reference.explain(
         copy.deepcopy(module).double(),
@@ -111,29 +100,6 @@ def _compared(
     return record
 
 
-def _settle(module: nn.Module, photographs: Sequence[Any]) -> None:
-    """Give the batch normalisations the photographs' statistics, and zeros a value."""
-    torch.manual_seed(0)
-    with torch.no_grad():
-        for name, parameter in module.named_parameters():
-            if name.endswith("layer_scale"):
-                parameter.fill_(0.1)
-            elif parameter.ndim > 1 and not parameter.any():
-                nn.init.xavier_uniform_(parameter)
-    norms = [m for m in module.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
-    if not norms:
-        return
-    crops = [photograph.resize((224, 224)) for photograph in photographs]
-    pixels = np.stack([np.asarray(crop, np.float32) for crop in crops]).transpose(0, 3, 1, 2)
-    for norm in norms:
-        norm.train()
-        norm.momentum = None
-    with torch.no_grad():
-        module(torch.from_numpy((pixels / 255 - 0.45) / 0.225))
-    for norm in norms:
-        norm.eval()
-
-
 def right(record: dict[str, Any]) -> bool:
     """Whether a record is within the bounds; half precision has one with trained weights alone."""
     least = FLOAT32_COSINE if record["precision"] == "float32" else HALF_COSINE
@@ -142,17 +108,14 @@ def right(record: dict[str, Any]) -> bool:
     return not bound or all(cosine >= least for cosine in cosines)  # false of a NaN
 
 
-def main(result: str, *networks: str) -> None:
-    import skimage.data
-    from PIL import Image
-
-    photographs = [Image.fromarray(getattr(skimage.data, name)()) for name in PHOTOGRAPHS]
+def main(result: str, *names: str) -> None:
+    pictures = networks.photographs()
     path = Path(result)
     known = json.loads(path.read_text())["records"] if path.exists() else []
-    records = [r for r in known if r["network"] not in (networks or NETWORKS)]
-    for network in networks or NETWORKS:
+    records = [r for r in known if r["network"] not in (names or NETWORKS)]
+    for network in names or NETWORKS:
         with tempfile.TemporaryDirectory(prefix="onnxplain-") as folder:
-            for record in measure(network, Path(folder), photographs):
+            for record in measure(network, Path(folder), pictures):
                 records.append(record)
                 print(json.dumps(record) + ("" if right(record) else "  OUT OF BOUNDS"), flush=True)
         records.sort(key=lambda record: list(NETWORKS).index(record["network"]))

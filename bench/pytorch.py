@@ -129,30 +129,32 @@ def autocast(explain: Explain, dtype: torch.dtype) -> Explain:
     return half
 
 
-def variants(module: nn.Module, T: float) -> dict[str, Explain]:
-    """PyTorch's ways to run it, by name, on the device that the module is on.
+def variants(device: str) -> dict[str, Callable[[nn.Module, float], Explain]]:
+    """PyTorch's ways to run it, by name: each makes of a module on the device, and of T, its run.
 
     Compiled ones compile on their first call, which takes up to a minute.
     """
-    eager = excited(module, T)
-    last = copy.deepcopy(eager).to(memory_format=torch.channels_last)
-    compiled = torch.compile(eager)
-    compiled_last = torch.compile(last)
-
-    def channels_last(explain: Explain) -> Explain:
-        return lambda x, t: explain(x.contiguous(memory_format=torch.channels_last), t)
-
-    half = torch.float16 if next(module.parameters()).is_cuda else torch.bfloat16
+    half = torch.float16 if device == "cuda" else torch.bfloat16
     name = str(half).removeprefix("torch.")
+
+    def last(module: nn.Module, T: float) -> fx.GraphModule:
+        return excited(module, T).to(memory_format=torch.channels_last)
+
     return {
-        "eager": explainer(eager),
-        "channels-last": channels_last(explainer(last)),
-        f"channels-last, {name} autocast": channels_last(autocast(explainer(last), half)),
-        "compile": explainer(compiled),
-        f"compile, channels-last, {name} autocast": channels_last(
-            autocast(explainer(compiled_last), half)
+        "eager": lambda m, T: explainer(excited(m, T)),
+        "channels-last": lambda m, T: channels_last(explainer(last(m, T))),
+        f"channels-last, {name} autocast": lambda m, T: channels_last(
+            autocast(explainer(last(m, T)), half)
+        ),
+        "compile": lambda m, T: explainer(torch.compile(excited(m, T))),
+        f"compile, channels-last, {name} autocast": lambda m, T: channels_last(
+            autocast(explainer(torch.compile(last(m, T))), half)
         ),
     }
+
+
+def channels_last(explain: Explain) -> Explain:
+    return lambda x, t: explain(x.contiguous(memory_format=torch.channels_last), t)
 
 
 def recorded(explain: Explain, images: Tensor, targets: Tensor) -> Explain:

@@ -1,7 +1,7 @@
 """Put measured figures into the README: `python -m onnxplain.bench.readme RESULT.json README.md`.
 
 A table stands between `<!-- NAME -->` and `<!-- /NAME -->`, NAME being the JSON file's stem, so
-no figure is typed in by hand.
+no figure is typed in by hand. The benchmark's plots are drawn into `docs/` beside the README.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from onnxplain.bench.suite.ratios import ratios
 
 
 def demo_table(measured: Mapping[str, Any]) -> str:
@@ -69,43 +71,98 @@ def precision_table(measured: Mapping[str, Any]) -> str:
     )
 
 
-def runtimes_table(measured: Mapping[str, Any]) -> str:
-    """What `onnxplain.bench.runtimes` measured: every way to explain, the fastest first."""
+def bench_table(measured: Mapping[str, Any]) -> str:
+    """What `onnxplain bench` measured: a table of every way to explain for each network."""
+    parts = [_summary(measured)]
+    for record in measured["records"]:
+        title = f"{record['network']}, batch {record['batch']}"
+        trained = "trained" if record["trained"] else "random weights"
+        parts.append(f"<details><summary>{title} ({trained})</summary>\n")
+        parts.append(_ways(record))
+        parts.append("\n</details>")
+    machine = measured["machine"]
+    parts.append(
+        f"\nExcitation, {measured['threads']} threads each, medians of interleaved rounds on "
+        f"{machine.get('gpu', machine['cpu'])}, {machine['cores']} cores."
+    )
+    return "\n".join(parts)
+
+
+def _summary(measured: Mapping[str, Any]) -> str:
+    """A row for each network and batch: the ratios that are claimed."""
+    found = ratios(measured)
+    engines = [
+        row["name"]
+        for row in measured["records"][0]["rows"]
+        if row["kind"] == "explain" and row["by"] == "onnxplain"
+    ]
     rows = []
     for record in measured["records"]:
-        timed = sorted(record["rows"], key=lambda row: row["median"])
-        eager = next(r for r in timed if r["name"] == "explain, PyTorch eager")["median"]
-        for row in timed:
-            rows.append(
-                [
-                    f"{record['network']}, batch {record['batch']}",
-                    row["name"],
-                    f"{row['median'] * 1e3:.1f} ms",
-                    f"{row['p95'] * 1e3:.1f} ms",
-                    f"{eager / row['median']:.2f}",
-                    "" if row["cosine"] is None else f"{row['cosine']:.6f}",
-                ]
-            )
-    machine = measured["machine"]
-    header = ["network", "", "median", "p95", "PyTorch eager's explain ÷ this", "cosine"]
-    rounds = measured["records"][0]["rows"][0]["repeats"]
-    return (
-        f"{markdown(header, rows)}\n\nExcitation, random weights, {rounds} interleaved rounds on "
-        f"{machine.get('gpu', machine['cpu'])}, {machine['cores']} cores."
+        where = f"{record['network']}, batch {record['batch']}"
+        cells = [
+            found.get(f"{where}, {engine}: {what}")
+            for what in ("explain ÷ forward", "explain ÷ PyTorch eager's")
+            for engine in engines
+        ]
+        rows.append([where, *("" if cell is None else f"{cell:.2f}" for cell in cells)])
+    header = [
+        "",
+        *(f"explain ÷ forward, {engine}" for engine in engines),
+        *(f"÷ PyTorch eager's explain, {engine}" for engine in engines),
+    ]
+    return markdown(header, rows) + "\n"
+
+
+def _ways(record: Mapping[str, Any]) -> str:
+    timed = sorted((r for r in record["rows"] if "median" in r), key=lambda row: row["median"])
+    eager = next(r for r in timed if (r["kind"], r["name"]) == ("explain", "PyTorch eager"))
+    rows = [
+        [
+            row["kind"],
+            row["name"],
+            f"{row['median'] * 1e3:.1f} ms",
+            f"{row['p95'] * 1e3:.1f} ms",
+            f"{eager['median'] / row['median']:.2f}",
+            f"{row['cosine']:.6f}" if "cosine" in row else "",
+            f"{row['memory_bytes'] / 2**20:.0f} MiB" if "memory_bytes" in row else "",
+        ]
+        for row in timed
+    ]
+    rows += [
+        [r["kind"], r["name"], r["problem"], "", "", "", ""]
+        for r in record["rows"]
+        if "problem" in r
+    ]
+    return markdown(
+        ["", "", "median", "p95", "PyTorch eager's explain ÷ this", "cosine", "peak memory"], rows
     )
 
 
-TABLES = {"demo": demo_table, "precision": precision_table, "runtimes": runtimes_table}
+TABLES = {"demo": demo_table, "precision": precision_table, "bench": bench_table}
 
 
 def main(result: str, readme: str) -> None:
     name = Path(result).stem
-    table = TABLES[name](json.loads(Path(result).read_text()))
+    measured = json.loads(Path(result).read_text())
+    table = TABLES[name](measured)
     text = Path(readme).read_text()
     between = re.compile(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", re.DOTALL)
     if not between.search(text):
         sys.exit(f"{readme} has no <!-- {name} --> … <!-- /{name} -->")
     Path(readme).write_text(between.sub(lambda m: f"{m[1]}{table}\n{m[2]}", text))
+    if name == "bench":
+        draw(measured, Path(readme).parent / "docs")
+
+
+def draw(measured: Mapping[str, Any], folder: Path) -> None:
+    """The benchmark's plots, `bench-….webp`."""
+    from onnxplain.bench import plots
+
+    first = measured["records"][0]
+    plots.plot_latencies(first, folder / "bench-latencies.webp")
+    plots.plot_costs(measured, folder / "bench-costs.webp")
+    plots.plot_throughput(measured, first["network"], folder / "bench-throughput.webp")
+    plots.plot_targets(measured, folder / "bench-targets.webp")
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ there is computed in float32, between casts:
 - the steps of an ascent, whose norms sum the squares of a whole image;
 - in bfloat16, a convolution and the depthwise one behind it with which a network begins: its
   folded normalisation leaves large weights that cancel (see `runtime.backends.openvino_stem`);
+- also in bfloat16, the operators that TensorRT-RTX (1.7) refuses in it;
 - the inputs and outputs, as the contract has them.
 
 An elementwise operation between those stays in float32 with them, so that a value is cast where it
@@ -27,6 +28,8 @@ from onnx_ir.passes import common
 
 from onnxplain.contract import PULLBACK, TARGET
 from onnxplain.errors import BackendError
+from onnxplain.export.canonical.emit import initializer
+from onnxplain.export.inline import inline
 
 _BFLOAT16 = ir.DataType.BFLOAT16
 
@@ -43,6 +46,9 @@ _SINGLE = frozenset(
     }
 )
 """Operators that compute in float32."""
+
+_NO_BFLOAT16 = frozenset({"ConvTranspose", "HardSwish", "Mish"})
+"""Those that do so in a bfloat16 graph: TensorRT-RTX (1.7) refuses them in bfloat16."""
 
 _ELEMENTWISE = frozenset(
     {
@@ -69,18 +75,47 @@ _BFLOAT16_OPSET = 22  # the first whose convolutions and pools take it
 
 
 def convert(path: str | os.PathLike[str], precision: str) -> bytes:
-    """An explain graph of a file, in half precision, as an ONNX file's bytes.
+    """An explain graph of a file, in half precision or with `float_biases`, as a file's bytes.
+
+    Args:
+        path: as `onnxplain.export` writes it; weights beside it are taken in.
+        precision: "float16" or "bfloat16"; or "int8" of a network quantised already.
 
     Raises:
         BackendError: an unknown precision, or a graph that cannot be converted.
     """
     model = ir.load(path)
-    to_half(model, precision)
+    ir.external_data.load_to_model(model)
+    if precision == "int8":
+        float_biases(model)
+    else:
+        to_half(model, precision)
     return ir.to_proto(model).SerializeToString()
+
+
+def float_biases(model: ir.Model) -> None:
+    """Write out biases that are kept as 32-bit integers, x · scale, in place.
+
+    ONNX Runtime's quantiser keeps them so; TensorRT's DequantizeLinear takes no more than 8 bits.
+    """
+    for node in list(model.graph):
+        if node.op_type != "DequantizeLinear":
+            continue
+        x, scale = (ir.convenience.get_const_tensor(v) if v else None for v in node.inputs[:2])
+        if x is None or scale is None or x.dtype != ir.DataType.INT32 or x.numpy().ndim > 1:
+            continue
+        bias, floats = node.outputs[0], x.numpy() * scale.numpy()
+        name = f"{bias.name}_float32"
+        constant = initializer(model.graph, name, floats.astype(np.float32))
+        bias.replace_all_uses_with(constant)
+        model.graph.remove(node, safe=True)
+    common.RemoveUnusedNodesPass()(model)
 
 
 def to_half(model: ir.Model, precision: str) -> None:
     """Convert a float32 explain graph in place; its inputs and outputs stay float32.
+
+    Functions (`--kernels`) are inlined: their bodies too have parts that stay in float32.
 
     Args:
         model: as `onnxplain.export` writes it.
@@ -91,6 +126,7 @@ def to_half(model: ir.Model, precision: str) -> None:
     """
     if precision not in PRECISIONS:
         raise BackendError(f"half precision is float16 or bfloat16, not {precision!r}")
+    inline(model)
     graph = model.graph
     for node in graph:
         if any(a.type in _GRAPHS for a in node.attributes.values()):
@@ -115,7 +151,7 @@ class _Conversion:
 
     def __init__(self, graph: ir.Graph, half: ir.DataType) -> None:
         self.graph, self.half = graph, half
-        self.single = _single_nodes(graph, _stem(graph) if half == _BFLOAT16 else set())
+        self.single = _single_nodes(graph, _without_bfloat16(graph) if half == _BFLOAT16 else set())
         self._casts: dict[tuple[ir.Value, ir.DataType], ir.Value] = {}
 
     def run(self) -> None:
@@ -130,7 +166,7 @@ class _Conversion:
         for node in nodes:
             if node not in self.single:
                 for value in filter(_is_float, node.outputs):
-                    value.dtype = self.half
+                    value.type = ir.TensorType(self.half)  # inlined calls share their types
                 if node.op_type == "Cast" and _is_half(node.outputs[0]):
                     node.attributes["to"] = ir.AttrInt64("to", self.half)
         for node, index, x in edges:
@@ -150,7 +186,7 @@ class _Conversion:
         if key not in self._casts:
             name = f"{value.name}_{dtype.name.lower()}"
             if value.is_initializer():
-                self._casts[key] = _constant(self.graph, name, _rounded(value, dtype), dtype)
+                self._casts[key] = initializer(self.graph, name, _rounded(value, dtype), dtype)
             else:
                 cast = ir.node("Cast", [value], {"to": ir.AttrInt64("to", dtype)})
                 cast.outputs[0].name, cast.outputs[0].shape = name, value.shape
@@ -158,6 +194,10 @@ class _Conversion:
                 self.graph.append(cast)
                 self._casts[key] = cast.outputs[0]
         return self._casts[key]
+
+
+def _without_bfloat16(graph: ir.Graph) -> set[ir.Node]:
+    return _stem(graph) | {node for node in graph if node.op_type in _NO_BFLOAT16}
 
 
 def _stem(graph: ir.Graph) -> set[ir.Node]:
@@ -170,7 +210,8 @@ def _stem(graph: ir.Graph) -> set[ir.Node]:
     return set(first_two) if group > 1 else set()
 
 
-def _single_nodes(graph: ir.Graph, stem: set[ir.Node]) -> set[ir.Node]:
+def _single_nodes(graph: ir.Graph, others: set[ir.Node]) -> set[ir.Node]:
+    """Those of `_SINGLE`, the `others`, and what joins them."""
     nodes = list(graph)
     varying = {value for value in graph.inputs if _is_float(value)}
     for node in nodes:
@@ -180,7 +221,7 @@ def _single_nodes(graph: ir.Graph, stem: set[ir.Node]) -> set[ir.Node]:
         node
         for node in nodes
         if node.op_type in _SINGLE
-        or node in stem
+        or node in others
         or (any(map(_is_float, node.outputs)) and not any(map(_is_float, node.inputs)))
     }
 
@@ -237,7 +278,7 @@ def _scale_seed(graph: ir.Graph) -> None:
 def _multiplied(graph: ir.Graph, value: ir.Value, factor: float) -> ir.Value:
     """Put a multiplication between a value and all that reads it."""
     name = f"{value.name}_times"
-    number = _constant(graph, f"{name}_factor", np.array(factor, np.float32), ir.DataType.FLOAT)
+    number = initializer(graph, f"{name}_factor", np.array(factor, np.float32), ir.DataType.FLOAT)
     node = ir.node("Mul", [value, number])
     (product,) = node.outputs
     product.name, product.shape, product.dtype = name, value.shape, ir.DataType.FLOAT
@@ -256,15 +297,6 @@ def _rounded(value: ir.Value, dtype: ir.DataType) -> np.ndarray:
         largest = float(np.finfo(np.float16).max)
         array = np.where(np.isfinite(array), array.clip(-largest, largest), array)
     return array.astype(dtype.numpy())
-
-
-def _constant(graph: ir.Graph, name: str, array: np.ndarray, dtype: ir.DataType) -> ir.Value:
-    tensor = ir.tensor(np.asarray(array), dtype=dtype, name=name)
-    value = ir.Value(
-        name=name, shape=ir.Shape(array.shape), type=ir.TensorType(dtype), const_value=tensor
-    )
-    graph.register_initializer(value)
-    return value
 
 
 def _is_float(value: ir.Value | None) -> bool:

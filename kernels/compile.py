@@ -11,6 +11,8 @@ from typing import Any
 
 from onnxplain.errors import BackendError, InputError
 
+NO_TRITON = "the kernels need the package triton, which is for Linux: pip install triton"
+
 TARGETS = (80, 86, 89, 90, 100, 120)
 """Compute capabilities × 10: A100; RTX 30; RTX 40 and L4; H100 and H200; B200; RTX 50."""
 
@@ -68,10 +70,12 @@ def compile_kernel(
         raise InputError(f"no target sm_{target}; choose one of {', '.join(map(str, TARGETS))}")
     if dtype not in DTYPES:
         raise InputError(f"no kernels for {dtype}; choose one of {', '.join(DTYPES)}")
-    import triton
-    from triton.backends.compiler import GPUTarget
-    from triton.compiler import ASTSource
-
+    try:
+        import triton
+        from triton.backends.compiler import GPUTarget
+        from triton.compiler import ASTSource
+    except ModuleNotFoundError:
+        raise BackendError(NO_TRITON) from None
     expected = {p.name for p in kernel.params if p.is_constexpr}
     if expected != constants.keys():
         raise InputError(

@@ -6,13 +6,19 @@ import math
 from typing import Any
 
 import torch
-import triton
 from torch import Tensor
 from torch.nn import functional
 
-from onnxplain.errors import InputError
-from onnxplain.kernels import triton_gates, triton_pools
+from onnxplain.errors import BackendError, InputError
+from onnxplain.kernels.compile import NO_TRITON
 from onnxplain.kernels.pool import Pool
+
+try:
+    import triton
+
+    from onnxplain.kernels import triton_gates, triton_pools
+except ModuleNotFoundError as error:
+    raise BackendError(NO_TRITON) from error
 
 _DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 

@@ -39,7 +39,7 @@ def run(folder: Path, repeats: int, console: Console, new_progress: Callable[[],
         import torch
 
         from onnxplain import load
-        from onnxplain.bench.forward import forward_session
+        from onnxplain.bench.forward import forward_run
         from onnxplain.bench.latency import interleaved, machine
         from onnxplain.bench.parity import compare
         from onnxplain.bench.reference import explain as reference
@@ -77,12 +77,12 @@ def run(folder: Path, repeats: int, console: Console, new_progress: Callable[[],
         )
         parity = compare(explainer, module, batch, np.full(len(batch), -1))
         progress.update(task, advance=1, description="timing")
-        forward = forward_session(graphs["excitation"], threads)
         one, target = batch[:1], np.array([-1])
+        forward = forward_run(graphs["excitation"], "cpu", "float32", threads, one)
         tensor, tensor_target = torch.from_numpy(one), torch.from_numpy(target)
         timings = interleaved(
             {
-                "forward, ONNX Runtime": lambda: forward.run(None, {"image": one}),
+                "forward, ONNX Runtime": forward,
                 "explain, ONNX Runtime": lambda: explainer.backend.run(
                     {"image": one, "target": target}
                 ),

@@ -113,7 +113,10 @@ def accentuate(
     fixed = explanation.targets
     climb = _Climb(explainer, fixed, temperature, steps, alpha, eps, clip, progress)
     signature = explainer.backend.signature
-    if signature.step and signature.batch is None:
+    in_one_run = signature.batch is None and signature.least <= len(batch) <= (
+        signature.most or len(batch)
+    )
+    if signature.step and in_one_run:
         climbed = climb.on_device(batch)
     else:
         climbed = climb.on_host(batch, explanation)

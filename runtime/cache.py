@@ -1,12 +1,64 @@
-"""Where the runtimes keep what they compiled, from one time to the next."""
+"""Where the runtimes keep what they compiled, from one time to the next.
+
+What is kept is machine code, and no compiler reads a damaged file safely: so each file begins with
+the SHA-256 of the rest, and one that does not agree is never handed on.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
+import warnings
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
+
+from onnxplain.errors import InputError
+from onnxplain.files import replacing
+
+_DIGEST = 32  # bytes of SHA-256
 
 
 def cache_folder(kind: str) -> Path:
     """`$XDG_CACHE_HOME/onnxplain/KIND`, or the same under `~/.cache`; always safe to delete."""
     home = os.environ.get("XDG_CACHE_HOME")
     return (Path(home) if home else Path.home() / ".cache") / "onnxplain" / kind
+
+
+def hashed(key: Any) -> str:
+    """A file's name, for all that its content depends on."""
+    return hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def load(path: Path) -> bytes | None:
+    """What `save` kept there; None where nothing is, and with a warning where it is damaged."""
+    try:
+        with path.open("rb") as file:
+            written, data = file.read(_DIGEST), file.read()
+    except OSError:
+        return None
+    if hashlib.sha256(data).digest() == written:
+        return data
+    warnings.warn(f"'{path}' is damaged, and made anew", stacklevel=2)
+    return None
+
+
+def save(path: Path, data: bytes) -> None:
+    """Keep it; that it cannot be kept is a warning."""
+
+    def write(path: Path) -> None:
+        with replacing(path) as beside, beside.open("wb") as file:
+            file.write(hashlib.sha256(data).digest())
+            file.write(data)
+
+    keep(path, write)
+
+
+def keep(path: Path, write: Callable[[Path], object]) -> None:
+    """Call `write` with a path of the cache; that it fails is a warning."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write(path)
+    except (OSError, InputError) as error:
+        warnings.warn(f"the cache cannot be kept: {error}", stacklevel=3)

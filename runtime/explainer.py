@@ -81,8 +81,8 @@ class Explainer:
                 ranking, -2 the runner-up) or class name for all images; one per image, [N]; or,
                 for a graph exported with --multi-target, several per image, [N,K].
             temperature: only for a graph exported with --live-temperature; None is the exported.
-            batch_size: images per run of the graph, 16 by default; a graph of a fixed batch size
-                knows its own.
+            batch_size: images per run of the graph, 16 by default, or what an engine takes at most
+                if that is less; a graph of a fixed batch size knows its own.
 
         Returns:
             The explanation of the N images, in their order; a `TensorExplanation` of a tensor.
@@ -132,9 +132,9 @@ class Explainer:
     def _run(
         self, chunk: dict[str, NDArray[Any]], constants: dict[str, NDArray[Any]]
     ) -> tuple[NDArray[Any], NDArray[Any]]:
-        """One run of the graph; a chunk too short for a fixed batch repeats its last image."""
-        length = len(chunk[IMAGE])
-        if surplus := (self.backend.signature.batch or length) - length:
+        """One run of the graph; a chunk too short for it repeats its last image."""
+        length, signature = len(chunk[IMAGE]), self.backend.signature
+        if surplus := max(signature.batch or signature.least, length) - length:
             chunk = {
                 name: np.concatenate([array, array[-1:].repeat(surplus, axis=0)])
                 for name, array in chunk.items()
@@ -143,9 +143,14 @@ class Explainer:
         return outputs[LOGITS][:length], outputs[PULLBACK][:length]
 
     def _batch_size(self, wanted: int | None) -> int:
-        fixed = self.backend.signature.batch
+        fixed, most = self.backend.signature.batch, self.backend.signature.most
         if wanted is None:
-            return fixed or _IMAGES_PER_RUN
+            return fixed or min(_IMAGES_PER_RUN, most or _IMAGES_PER_RUN)
+        if most and wanted > most:
+            raise InputError(
+                f"this engine takes batches of {most} at most, not of {wanted}; build one for "
+                "others: onnxplain build --batch SMALLEST,USUAL,LARGEST"
+            )
         if fixed and wanted != fixed:
             raise InputError(f"this graph was exported for batches of {fixed}, not of {wanted}")
         if wanted < 1:

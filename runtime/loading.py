@@ -28,7 +28,7 @@ from onnxplain.runtime.verification import HALF, agreement, reference, sample
 from onnxplain.runtime.verification import verify as verify_backend
 
 _TIMED_RUNS = 5
-_IMAGES_TIMED = 8
+_IMAGES_TIMED = 8  # fewer than an explainer puts into one run
 
 
 def load(
@@ -56,7 +56,8 @@ def load(
         verify: whether to check the backend against ONNX Runtime on the CPU in float32 now, on
             `images` or else on noise. `auto` always does.
         images: what to compare on, as for `Explainer.__call__`.
-        at_least: the least cosine of logits and pullback; 0.9999 for float32, 0.99 for halves.
+        at_least: the least cosine of logits and pullback; 0.9999 for float32, 0.99 for halves and
+            int8.
         options: the provider's own: openvino's `device` and `hint`; cuda's and ort-tensorrt's
             `device_id` and `memory_limit`; cuda's `cuda_graphs`; tensorrt's `batches`, `targets`
             and `progress`.
@@ -198,6 +199,6 @@ def _seconds(explainer: Explainer, batch: NDArray[Any]) -> float:
     seconds = []
     for _ in range(_TIMED_RUNS):
         start = time.perf_counter()
-        explainer(batch, batch_size=explainer.backend.signature.batch or len(batch))
+        explainer(batch)
         seconds.append(time.perf_counter() - start)
     return median(seconds)

@@ -13,7 +13,7 @@ from typing import TypeAlias
 
 from onnxplain.errors import BackendError
 
-_MODEL_GRAPH, _MODEL_METADATA = 7, 14
+_MODEL_GRAPH, _MODEL_METADATA, _MODEL_FUNCTIONS = 7, 14, 25
 _GRAPH_INITIALIZER, _TENSOR_EXTERNAL = 5, 13
 _ENTRY_KEY, _ENTRY_VALUE = 1, 2
 
@@ -31,6 +31,16 @@ def read_metadata(path: Path) -> dict[str, str]:
     """
     with _opened(path) as data:
         return dict(_entry(data, span) for span in _inside(data, (0, len(data)), _MODEL_METADATA))
+
+
+def has_functions(path: Path) -> bool:
+    """Whether nodes of the file call functions of its own.
+
+    Raises:
+        BackendError: no such file, or not an ONNX file.
+    """
+    with _opened(path) as data:
+        return any(True for _ in _inside(data, (0, len(data)), _MODEL_FUNCTIONS))
 
 
 def digest(path: Path) -> str:

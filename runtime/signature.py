@@ -33,7 +33,10 @@ class Port:
 
 @dataclass(frozen=True)
 class Signature:
-    """`dtype` is the image's; `batch` is None when any number of images can be run at once."""
+    """`dtype` is the image's; `batch` is None where the number of images in a run is open.
+
+    It is then from `least` to `most`, any number from `least` on where that is None.
+    """
 
     metadata: Metadata
     dtype: np.dtype[Any]
@@ -42,6 +45,8 @@ class Signature:
     multi_target: bool
     live_temperature: bool
     step: bool
+    least: int = 1
+    most: int | None = None
 
     @classmethod
     def of(

@@ -11,6 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+LEGACY_STREAM = 1
+"""How DLPack and CUDA call the default stream; what a producer is told will read its tensor."""
+
 _HOST = (1, 3)  # DLPack's kDLCPU and kDLCUDAHost
 
 

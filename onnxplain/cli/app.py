@@ -13,7 +13,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from onnxplain import __version__
-from onnxplain.errors import BackendError, OnnxplainError
+from onnxplain.errors import BackendError, InputError, OnnxplainError
 
 app = typer.Typer(
     name="onnxplain",
@@ -45,6 +45,7 @@ EXTRAS = {
     "timm": "zoo",
     "transformers": "zoo",
     "matplotlib": "plot",
+    "skimage": "demo",
     "openvino": "openvino",
     "tensorrt": "tensorrt",
     "tensorrt_rtx": "tensorrt-rtx",
@@ -77,7 +78,7 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
             err.print("interrupted")
             raise typer.Exit(INTERRUPTED) from None
 
-    app.command(no_args_is_help=function.__name__ not in ("demo", "doctor"))(run)
+    app.command(no_args_is_help=function.__name__ not in ("demo", "doctor", "bench"))(run)
     return run
 
 
@@ -158,3 +159,18 @@ def as_target(text: str) -> int | str:
         return int(text)
     except ValueError:
         return text
+
+
+def as_numbers(text: str, option: str) -> list[int]:
+    """What an option gives as numbers with commas between.
+
+    Raises:
+        InputError: it is something else, or a number below 1.
+    """
+    try:
+        numbers = [int(number) for number in text.split(",")]
+    except ValueError:
+        numbers = []
+    if not numbers or min(numbers) < 1:
+        raise InputError(f"{option} takes numbers from 1 on with commas between, not {text!r}")
+    return numbers

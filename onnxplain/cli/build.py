@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
-from onnxplain.cli.app import Model, command, err, out
+from onnxplain.cli.app import Model, as_numbers, command, err, out
 from onnxplain.errors import InputError
 
 
@@ -78,10 +78,10 @@ def build(
         engine = build_engine(
             model,
             provider=provider,
-            sm=None if sm is None else _numbers(sm, "--sm"),
+            sm=None if sm is None else as_numbers(sm, "--sm"),
             precision=precision,
-            batches=_numbers(batch, "--batch"),
-            targets=_numbers(targets, "--targets"),
+            batches=as_numbers(batch, "--batch"),
+            targets=as_numbers(targets, "--targets"),
             refittable=refittable,
             portable=portable,
             progress=lambda done: bar.update(task, completed=done),
@@ -106,10 +106,3 @@ def _bar() -> Progress:
         console=err,
         transient=True,
     )
-
-
-def _numbers(text: str, option: str) -> list[int]:
-    try:
-        return [int(number) for number in text.split(",")]
-    except ValueError:
-        raise InputError(f"{option} takes numbers with commas between, not {text!r}") from None

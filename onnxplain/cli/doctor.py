@@ -59,11 +59,11 @@ def doctor() -> None:
 
 def _devices() -> Iterator[str]:
     from onnxplain.runtime.backends import openvino
-    from onnxplain.runtime.backends.tensorrt.cuda import gpu
+    from onnxplain.runtime.backends.tensorrt.cuda import gpus
 
     with suppress(BackendError):
-        found = gpu()
-        yield f"GPU: {found.name}, SM {found.sm}"
+        for index, found in enumerate(gpus()):
+            yield f"GPU {index}: {found.name}, SM {found.sm}"
     if openvino.missing() is None:
         for device, (name, precisions) in openvino.devices().items():
             yield f"OpenVINO's {device}: {name.strip()}, in {', '.join(precisions)}"

@@ -76,14 +76,14 @@ def open_cuda(
     """
     if (reason := missing_cuda()) is not None:
         raise BackendError(reason)
+    place = _place(device_id)
     provider = (
         "CUDAExecutionProvider",
         cuda_options(precision, device_id, cuda_graphs, memory_limit),
     )
     session = _session(path, precision, threads, [provider])
-    place = {"device": f"{gpu().name} (cuda:{device_id})", "device_type": "cuda"}
     kind = RecordedRuns if cuda_graphs else OnnxRuntime
-    return kind(session, precision, **place, device_id=device_id)
+    return kind(session, precision, *place)
 
 
 def open_tensorrt(
@@ -102,15 +102,20 @@ def open_tensorrt(
     """
     if (reason := missing_tensorrt()) is not None:
         raise BackendError(reason)
+    place = _place(device_id)
     after = ("CUDAExecutionProvider", cuda_options(precision, device_id, False, memory_limit))
     options = tensorrt_options(
         cache_folder("ort-tensorrt") / digest(path)[:32] / precision, device_id
     )
     session = _session(path, precision, threads, [("TensorrtExecutionProvider", options), after])
-    place = {"device": f"{gpu().name} (cuda:{device_id})", "device_type": "cuda"}
-    backend = OnnxRuntime(session, precision, **place, device_id=device_id)
+    backend = OnnxRuntime(session, precision, *place)
     backend.name = "onnxruntime-tensorrt"
     return backend
+
+
+def _place(device_id: int) -> tuple[str, str, int]:
+    """`OnnxRuntime`'s `device`, `device_type` and `device_id`."""
+    return f"{gpu(device_id).name} (cuda:{device_id})", "cuda", device_id
 
 
 def cuda_options(

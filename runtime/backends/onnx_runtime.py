@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from onnxplain.errors import BackendError
 from onnxplain.runtime.signature import Port, Signature
-from onnxplain.runtime.tensors import on_host
+from onnxplain.runtime.tensors import LEGACY_STREAM, on_host
 
 PRECISIONS = ("float32", "float16")
 
@@ -57,7 +57,9 @@ def open_session(
     if not path.is_file():
         raise BackendError(f"no such file: '{path}'")
     try:
-        model: Path | bytes = path if precision in ("float32", "tf32") else half(path, precision)
+        model: Path | bytes = (
+            path if precision in ("float32", "tf32") else converted(path, precision)
+        )
         return onnxruntime.InferenceSession(model, options, providers=list(providers))
     except BackendError:
         raise
@@ -69,8 +71,8 @@ def open_session(
         ) from error
 
 
-def half(path: Path, precision: str) -> bytes:
-    """The graph in half precision.
+def converted(path: Path, precision: str) -> bytes:
+    """The graph as `onnxplain.export.precision.convert` writes it for that precision.
 
     Raises:
         BackendError: what converts it is not installed.
@@ -180,6 +182,8 @@ class OnnxRuntime:
                 interface = tensor.__cuda_array_interface__
                 if interface.get("strides") is not None:
                     raise BackendError(f"'{name}' must be contiguous on the GPU")
+                if (stream := interface.get("stream")) is not None:
+                    _wait_for(stream, self._place[1])
                 dtype, (pointer, _) = np.dtype(interface["typestr"]), interface["data"]
                 binding.bind_input(name, *self._place, dtype, interface["shape"], pointer)
         for name in self._names:
@@ -192,7 +196,20 @@ class OnnxRuntime:
         """A tensor of the device, as it lies; a numpy array is copied there."""
         if isinstance(tensor, np.ndarray):
             return onnxruntime.OrtValue.ortvalue_from_numpy(tensor, *self._place)
-        return onnxruntime.OrtValue.from_dlpack(tensor)
+        if isinstance(tensor, onnxruntime.OrtValue):
+            return tensor
+        # ONNX Runtime (1.31) names no stream, and torch then waits for none.
+        shared = tensor if on_host(tensor) else tensor.__dlpack__(stream=LEGACY_STREAM)
+        return onnxruntime.OrtValue.from_dlpack(shared)
+
+
+def _wait_for(stream: int, device_id: int) -> None:
+    """Until what was queued on a stream of somebody else is done."""
+    from onnxplain.runtime.backends.tensorrt.cuda import gpu, wait_for
+
+    cuda = gpu(device_id)
+    with cuda.current():
+        wait_for(cuda, stream)
 
 
 def _ports(declared: Sequence[onnxruntime.NodeArg]) -> dict[str, Port]:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import functools
-import hashlib
-import json
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -28,11 +26,10 @@ from onnxplain.contract import (
     TARGET,
     TEMPERATURE,
 )
-from onnxplain.errors import BackendError, InputError
-from onnxplain.files import replacing
+from onnxplain.errors import BackendError
 from onnxplain.runtime.backends.openvino_stem import stem_in_float32
-from onnxplain.runtime.cache import cache_folder
-from onnxplain.runtime.onnx_file import digest, read_metadata
+from onnxplain.runtime.cache import cache_folder, hashed, load, save
+from onnxplain.runtime.onnx_file import digest, has_functions, read_metadata
 from onnxplain.runtime.signature import Port, Signature
 
 PRECISIONS = ("float32", "float16", "bfloat16", "int8")
@@ -46,7 +43,6 @@ _NAMES = (
     *(LOGITS, PULLBACK, NEXT_IMAGE, ACCENTUATED),
 )
 _FORMAT = 1  # to be raised when the same graph is compiled otherwise than before
-_DIGEST = 32  # bytes of SHA-256 before what is kept of a compiled graph
 
 
 def missing() -> str | None:
@@ -72,6 +68,17 @@ def devices() -> dict[str, tuple[str, tuple[str, ...]]]:
         precisions = tuple(p for p in PRECISIONS if _CAPABILITY[p] in able)
         found[device] = (str(core.get_property(device, "FULL_DEVICE_NAME")), precisions)
     return found
+
+
+def configuration(precision: str, hint: str, threads: int | None) -> dict[str, Any]:
+    """OpenVINO's properties for a precision, a hint and a number of threads (None: its own)."""
+    config: dict[str, Any] = {
+        "INFERENCE_PRECISION_HINT": _HINT_OF[precision],
+        "PERFORMANCE_HINT": hint.upper(),
+    }
+    if threads is not None:
+        config["INFERENCE_NUM_THREADS"] = threads
+    return config
 
 
 class OpenVINO:
@@ -109,12 +116,7 @@ class OpenVINO:
         self.precision = precision
         self.device = device
         metadata = read_metadata(path)
-        config: dict[str, Any] = {
-            "INFERENCE_PRECISION_HINT": _HINT_OF[precision],
-            "PERFORMANCE_HINT": hint.upper(),
-        }
-        if threads is not None:
-            config["INFERENCE_NUM_THREADS"] = threads
+        config = configuration(precision, hint, threads)
         compiled = _compiled(path, device, precision, config)
         inputs, outputs = _ports(compiled.inputs), _ports(compiled.outputs)
         self.signature = Signature.of(metadata, inputs, outputs)
@@ -221,15 +223,14 @@ def _compiled(path: Path, device: str, precision: str, config: Mapping[str, Any]
             f"in {', '.join(able)}"
         )
     key = [_FORMAT, digest(path), openvino.__version__, device, full_name, precision, dict(config)]
-    name = hashlib.sha256(json.dumps(key).encode()).hexdigest()[:32]
-    kept = cache_folder("openvino") / f"{name}.blob"
+    kept = cache_folder("openvino") / f"{hashed(key)}.blob"
     try:
-        if (blob := _read(kept)) is not None:
+        if (blob := load(kept)) is not None:
             return core.import_model(blob, device, dict(config))
     except RuntimeError as error:
         warnings.warn(f"'{kept}' is not used and made anew: {error}", stacklevel=2)
     try:
-        model = core.read_model(path)
+        model = core.read_model(_readable(path))
         if precision == "int8" and not _quantised(model):
             raise BackendError(
                 f"'{path}' is not quantised: quantise the network (QDQ), then export it"
@@ -239,35 +240,40 @@ def _compiled(path: Path, device: str, precision: str, config: Mapping[str, Any]
         compiled = core.compile_model(model, device, dict(config))
     except (RuntimeError, MemoryError) as error:
         raise BackendError(f"OpenVINO cannot load '{path}': {error}") from error
-    _write(kept, compiled)
+    _keep(kept, compiled)
     return compiled
+
+
+def _readable(path: Path) -> Path | bytes:
+    """The graph as OpenVINO (2026.4) can read it: without the functions of `--kernels`.
+
+    Raises:
+        BackendError: what writes them out is not installed.
+    """
+    if not has_functions(path):
+        return path
+    try:
+        from onnxplain.export.inline import inlined
+    except ModuleNotFoundError as error:
+        raise BackendError(
+            f"'{path}' was exported with --kernels, and OpenVINO reads standard operators alone: "
+            f"export it without; or, to have them written out here, install the package "
+            f"{error.name}: pip install 'onnxplain[export]'"
+        ) from None
+    return inlined(path)
 
 
 def _quantised(model: Any) -> bool:
     return any(node.get_type_name() == "FakeQuantize" for node in model.get_ops())
 
 
-def _read(path: Path) -> bytes | None:
-    """What was kept there; None, with a warning, if it is not what was written."""
+def _keep(path: Path, compiled: Any) -> None:
     try:
-        data = path.read_bytes()
-    except OSError:
-        return None
-    if hashlib.sha256(data[_DIGEST:]).digest() == data[:_DIGEST]:
-        return data[_DIGEST:]
-    warnings.warn(f"'{path}' is damaged, and made anew", stacklevel=2)
-    return None
-
-
-def _write(path: Path, compiled: Any) -> None:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
         blob: bytes = compiled.export_model().getvalue()
-        with replacing(path) as beside, beside.open("wb") as file:
-            file.write(hashlib.sha256(blob).digest())
-            file.write(blob)
-    except (OSError, InputError, RuntimeError) as error:
+    except RuntimeError as error:
         warnings.warn(f"the compiled graph cannot be kept: {error}", stacklevel=2)
+    else:
+        save(path, blob)
 
 
 def _ports(ports: Sequence[Any]) -> dict[str, Port]:

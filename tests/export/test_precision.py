@@ -14,7 +14,7 @@ import torch
 
 import onnxplain
 from onnxplain.errors import BackendError
-from onnxplain.export.precision import PRECISIONS, convert, to_half
+from onnxplain.export.precision import PRECISIONS, convert, float_biases, to_half
 from onnxplain.runtime import load
 from onnxplain.runtime.verification import agreement
 
@@ -43,7 +43,12 @@ class Network(torch.nn.Module):
 def graphs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     torch.manual_seed(0)
     network, example = Network().eval(), torch.zeros(1, 3, 24, 24)
-    options = {"plain": {}, "step": {"step": True}, "multi": {"multi_target": True}}
+    options = {
+        "plain": {},
+        "step": {"step": True},
+        "multi": {"multi_target": True},
+        "kernels": {"kernels": True},
+    }
     folder = tmp_path_factory.mktemp("precision")
     for name, given in options.items():
         onnxplain.export(network, folder / f"{name}.onnx", example=example, **given)
@@ -64,7 +69,7 @@ def types(model: onnx.ModelProto) -> dict[str, int]:
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
-@pytest.mark.parametrize("kind", ["plain", "step", "multi"])
+@pytest.mark.parametrize("kind", ["plain", "step", "multi", "kernels"])
 def test_the_graph_is_valid_and_its_inputs_and_outputs_are_those_of_the_contract(
     graphs, kind, precision
 ):
@@ -83,12 +88,37 @@ def test_the_graph_is_valid_and_its_inputs_and_outputs_are_those_of_the_contract
 def test_convolutions_and_their_weights_are_half(graphs, precision):
     model = onnx.load_from_string(convert(graphs["plain"], precision))
     found = types(model)
+    weights = set()
     for node in model.graph.node:
-        if node.op_type in ("Conv", "ConvTranspose", "Gemm", "MatMul"):
+        if node.op_type in ("Conv", "Gemm", "MatMul"):
             assert found[node.input[0]] == found[node.output[0]] == HALF[precision]
-    weights = [tensor for tensor in model.graph.initializer if len(tensor.dims) == 4]
-    assert weights
-    assert all(tensor.data_type == HALF[precision] for tensor in weights)
+            weights.add(node.input[1])
+    kernels = [tensor for tensor in model.graph.initializer if tensor.name in weights]
+    assert any(len(tensor.dims) == 4 for tensor in kernels)
+    assert all(tensor.data_type == HALF[precision] for tensor in kernels)
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("name", ["HardSwish", "Mish", "ConvTranspose"])
+def test_what_tensorrt_refuses_in_bfloat16_is_in_float32_there_and_half_in_float16(
+    tmp_path, precision, name
+):
+    activation = torch.nn.Mish() if name == "Mish" else torch.nn.Hardswish()
+    network = torch.nn.Sequential(
+        torch.nn.Conv2d(3, 8, 3, stride=2, padding=1),
+        activation,
+        torch.nn.AdaptiveAvgPool2d(1),
+        torch.nn.Flatten(),
+        torch.nn.Linear(8, 5),
+    )
+    onnxplain.export(network.eval(), tmp_path / "net.onnx", example=torch.zeros(1, 3, 24, 24))
+    model = onnx.load_from_string(convert(tmp_path / "net.onnx", precision))
+    found = types(model)
+    (node,) = [node for node in model.graph.node if node.op_type == name]
+    expected = FLOAT if precision == "bfloat16" else HALF[precision]
+    assert [found[value] for value in (*node.input, *node.output)] == [expected] * (
+        len(node.input) + 1
+    )
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
@@ -106,10 +136,12 @@ def test_exponentials_and_statistics_are_not(graphs, precision):
 def test_the_difference_that_goes_into_an_exponential_is_not_half(graphs):
     model = onnx.load_from_string(convert(graphs["plain"], "float16"))
     producers = {name: node for node in model.graph.node for name in node.output}
-    (exponential,) = [node for node in model.graph.node if node.op_type == "Exp"]
-    difference = producers[exponential.input[0]]
-    assert difference.op_type == "Sub"
-    assert {types(model)[name] for name in difference.input} == {FLOAT}
+    exponentials = [node for node in model.graph.node if node.op_type == "Exp"]
+    assert exponentials
+    for exponential in exponentials:
+        difference = producers[exponential.input[0]]
+        assert difference.op_type == "Sub"
+        assert {types(model)[name] for name in difference.input} == {FLOAT}
 
 
 def test_a_value_is_cast_once_and_not_within_a_part(graphs):
@@ -125,7 +157,7 @@ def test_a_value_is_cast_once_and_not_within_a_part(graphs):
     assert not any(produced.get(n.input[0]) == "Cast" for n in casts)
 
 
-@pytest.mark.parametrize("kind", ["plain", "step", "multi"])
+@pytest.mark.parametrize("kind", ["plain", "step", "multi", "kernels"])
 def test_float16_is_right(graphs, kind, images):
     half, right = load(graphs[kind], "cpu", "float16"), load(graphs[kind], "cpu")
     assert half.backend.precision == "float16"
@@ -185,6 +217,41 @@ def test_a_constant_beyond_float16_becomes_its_largest_number_and_infinity_stays
     value = constants_model(array).graph.initializers["c"]
     rounded = precision._rounded(value, ir.DataType.FLOAT16)
     np.testing.assert_array_equal(rounded, np.array([65504, -65504, np.inf, 3], np.float16))
+
+
+@pytest.mark.parametrize("scale", [np.float32(0.5), np.array([0.5, 0.25, 2], np.float32)])
+def test_biases_in_integers_become_floats_and_the_answer_stays(scale):
+    helper, constant = onnx.helper, onnx.numpy_helper.from_array
+    graph = helper.make_graph(
+        [
+            helper.make_node("DequantizeLinear", ["w", "two"], ["weight"]),
+            helper.make_node("DequantizeLinear", ["b", "scale"], ["bias"], axis=0),
+            helper.make_node("Gemm", ["image", "weight", "bias"], ["logits"]),
+        ],
+        "quantised",
+        [helper.make_tensor_value_info("image", FLOAT, ["N", 2])],
+        [helper.make_tensor_value_info("logits", FLOAT, ["N", 3])],
+        [
+            constant(np.array([[1, -2, 3], [4, 5, -6]], np.int8), "w"),
+            constant(np.array([100000, -7, 12], np.int32), "b"),
+            constant(scale, "scale"),
+            constant(np.float32(2), "two"),
+        ],
+    )
+    before = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    model = ir.from_proto(before)
+    float_biases(model)
+    after = ir.to_proto(model)
+    onnx.checker.check_model(after, full_check=True)
+    assert [node.op_type for node in after.graph.node] == ["DequantizeLinear", "Gemm"]
+    image = np.random.default_rng(0).standard_normal((2, 2)).astype(np.float32)
+    found, expected = (
+        onnxruntime.InferenceSession(m.SerializeToString(), providers=["CPUExecutionProvider"]).run(
+            None, {"image": image}
+        )[0]
+        for m in (after, before)
+    )
+    np.testing.assert_array_equal(found, expected)
 
 
 def test_an_unknown_precision(graphs):

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+import sys
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from onnxplain.errors import InputError
+from onnxplain.errors import BackendError, InputError
 from onnxplain.kernels import triton_gates, triton_pools
 from onnxplain.kernels.compile import DTYPES, TARGETS, compile_kernel
 from onnxplain.kernels.pool import Pool
@@ -49,6 +51,16 @@ def test_a_kernel_compiles_for_the_target_with_every_dtype(name: str, target: in
         parameters = re.findall(r"^\s*\.param", compiled.ptx, re.MULTILINE)
         assert len(parameters) == len(compiled.signature) + 2
         assert not re.search(r"\b(atom|red)\.", compiled.ptx)  # the same bits in every run
+
+
+def test_without_triton_it_is_said_what_to_install(monkeypatch: pytest.MonkeyPatch):
+    kernel, constants = KERNELS["SoftGate"]
+    monkeypatch.setitem(sys.modules, "triton", None)
+    with pytest.raises(BackendError, match=r"need the package triton.*pip install triton"):
+        compile_kernel(kernel, "float32", constants, 90)
+    monkeypatch.delitem(sys.modules, "onnxplain.kernels.torch_ops", raising=False)
+    with pytest.raises(BackendError, match=r"need the package triton.*pip install triton"):
+        import_module("onnxplain.kernels.torch_ops")
 
 
 def test_promised_alignment_makes_vector_loads():

@@ -8,7 +8,9 @@ An engine is an ONNX file, which ONNX Runtime executes.
 from __future__ import annotations
 
 import ctypes
+import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +18,7 @@ import onnxruntime
 
 _FAILURES = {
     2: b"out of memory",
+    101: b"invalid device ordinal",
     100: b"no CUDA-capable device is detected",
     700: b"illegal address",
 }
@@ -29,7 +32,8 @@ class FakeDriver:
     """`libcuda`: its functions take what ctypes gives them, and return a status."""
 
     def __init__(self, name: str = "NVIDIA L4", sm: int = 89, memory: int = 1 << 30) -> None:
-        self.name, self.sm, self.left = name, sm, memory
+        self.names, self.sm, self.left = [name], sm, memory
+        self.contexts = threading.local()  # of each thread, the stack of those that were pushed
         self.allocated: dict[int, Any] = {}
         self.streams: set[int] = set()
         self.graphs: dict[int, list[Callable[[], None]]] = {}
@@ -57,24 +61,37 @@ class FakeDriver:
 
     def _cuInit(self, flags: int) -> None: ...
 
-    def _cuDeviceGet(self, device: Any, index: int) -> None:
+    @property
+    def stack(self) -> list[int]:
+        return self.contexts.__dict__.setdefault("stack", [])
+
+    def _cuDeviceGetCount(self, count: Any) -> None:
+        count._obj.value = len(self.names)
+
+    def _cuDeviceGet(self, device: Any, index: int) -> int:
         device._obj.value = index
+        return 0 if index < len(self.names) else 101
 
     def _cuDeviceGetAttribute(self, value: Any, attribute: int, device: Any) -> None:
         value._obj.value = self.sm // 10 if attribute == 75 else self.sm % 10
 
     def _cuDeviceGetName(self, text: Any, length: int, device: Any) -> None:
-        text.value = self.name.encode()
+        text.value = self.names[number(device)].encode()
 
     def _cuDevicePrimaryCtxRetain(self, context: Any, device: Any) -> None:
-        context._obj.value = 1
+        context._obj.value = 1 + number(device)
 
-    def _cuCtxSetCurrent(self, context: Any) -> None: ...
+    def _cuCtxPushCurrent_v2(self, context: Any) -> None:
+        self.stack.append(number(context))
+
+    def _cuCtxPopCurrent_v2(self, context: Any) -> None:
+        context._obj.value = self.stack.pop()
 
     def _cuGetErrorString(self, status: int, words: Any) -> None:
         words._obj.value = _FAILURES[status]
 
     def _cuMemAlloc_v2(self, pointer: Any, size: Any) -> int:
+        assert self.stack[-1] == 1
         if number(size) > self.left:
             return 2
         self.left -= number(size)
@@ -135,13 +152,34 @@ class FakeTensorRT:
         self.contexts = 0
         self.fails: list[str] = []  # what the next executions say as they fail
         self.logger: Any = None
+        self.refitted: list[bytes] = []  # the files whose weights an engine took
         if ahead_of_time:
             self.ComputeCapability = type("ComputeCapability", (), {"__members__": {"SM89": 0}})
             self.CudaGraphStrategy = type("CudaGraphStrategy", (), {"WHOLE_GRAPH_CAPTURE": 1})
 
+    def Refitter(self, engine: FakeEngine, logger: Any) -> FakeRefitter:
+        return FakeRefitter(self)
+
+    def OnnxParserRefitter(self, refitter: FakeRefitter, logger: Any) -> FakeRefitter:
+        return refitter
+
     def Runtime(self, logger: Any) -> FakeRuntime:
         self.logger = logger
         return FakeRuntime(self)
+
+
+class FakeRefitter:
+    """And its parser."""
+
+    def __init__(self, trt: FakeTensorRT) -> None:
+        self.trt = trt
+
+    def refit_from_file(self, path: str) -> bool:
+        self.trt.refitted.append(Path(path).read_bytes())
+        return True
+
+    def refit_cuda_engine(self) -> bool:
+        return True
 
 
 class FakeRuntime:
@@ -216,6 +254,7 @@ class FakeContext:
     def execute_async_v3(self, stream: int) -> bool:
         trt = self.engine.trt
         assert stream in trt.driver.streams
+        assert trt.driver.stack[-1] == 1
         if trt.fails:
             trt.logger.words.append(trt.fails.pop(0))
             return False

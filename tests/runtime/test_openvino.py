@@ -17,6 +17,8 @@ from onnxplain.runtime import load
 from onnxplain.runtime.backends import openvino as backend
 from onnxplain.runtime.verification import agreement
 
+from .quantised import quantised
+
 openvino = pytest.importorskip("openvino")
 
 
@@ -68,9 +70,27 @@ def test_a_half_precision_is_what_the_device_computes_in_or_refused(graph_file, 
                 load(graph_file(), "openvino", precision)
 
 
+def test_bfloat16_is_refused_where_the_processor_has_none(graph_file, monkeypatch):
+    has = {"CPU": ("An old processor ", ("float32", "int8"))}
+    monkeypatch.setattr(backend, "devices", lambda: has)
+    with pytest.raises(
+        BackendError, match=r"bfloat16 on CPU \(An old processor\); it does in float32, int8"
+    ):
+        load(graph_file(), "openvino", "bfloat16")
+
+
 def test_int8_needs_a_quantised_network(graph_file):
     with pytest.raises(BackendError, match="is not quantised"):
         load(graph_file(), "openvino", "int8")
+
+
+@pytest.mark.parametrize("options", [{}, {"ActivationSymmetric": True}], ids=str)
+def test_int8_gives_what_onnx_runtime_gives_for_a_quantised_network(tmp_path, options):
+    path = quantised(tmp_path, **options)
+    images = np.random.default_rng(1).random((4, 3, 8, 8), np.float32)
+    found, right = load(path, "openvino", "int8"), load(path, "cpu")
+    assert found.backend.precision == "int8"
+    assert agreement(found, right, images).cosine >= 0.99
 
 
 def test_without_the_package_it_says_what_to_install(graph_file, monkeypatch):
@@ -260,6 +280,40 @@ def test_a_convolution_to_as_many_channels_is_right(tmp_path, kind):
     images = np.random.default_rng(1).normal(size=(3, 3, 12, 12)).astype(np.float32)
     found, expected = load(path, "openvino")(images), load(path, "cpu")(images)
     np.testing.assert_allclose(found.pullback, expected.pullback, rtol=1e-4, atol=1e-6)
+
+
+@pytest.fixture(scope="module")
+def kept_calls(tmp_path_factory):
+    """A graph exported with --kernels, whose functions OpenVINO's frontend does not take."""
+    torch = pytest.importorskip("torch")
+    torch.manual_seed(0)
+    network = torch.nn.Sequential(
+        torch.nn.Conv2d(3, 4, 3, padding=1),
+        torch.nn.ReLU(),
+        torch.nn.MaxPool2d(3, 2, 1),
+        torch.nn.Conv2d(4, 4, 3, padding=1),
+        torch.nn.ReLU(),
+        torch.nn.AdaptiveAvgPool2d(1),
+        torch.nn.Flatten(),
+        torch.nn.Linear(4, 5),
+    )
+    path = tmp_path_factory.mktemp("kernels") / "kernels.explain.onnx"
+    onnxplain.export(network.eval(), path, example=torch.zeros(1, 3, 12, 12), kernels=True)
+    assert len(onnx.load(path).functions) == 2
+    return path
+
+
+def test_a_graph_exported_with_kernels_is_read_with_their_bodies(kept_calls):
+    images = np.random.default_rng(1).normal(size=(3, 3, 12, 12)).astype(np.float32)
+    found, expected = load(kept_calls, "openvino")(images), load(kept_calls, "cpu")(images)
+    np.testing.assert_allclose(found.logits, expected.logits, rtol=1e-5)
+    np.testing.assert_allclose(found.pullback, expected.pullback, rtol=1e-4, atol=1e-6)
+
+
+def test_without_what_writes_the_bodies_out_it_says_how_to_export(kept_calls, monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnxplain.export.inline", None)
+    with pytest.raises(BackendError, match=r"exported with --kernels.*onnxplain\[export\]"):
+        load(kept_calls, "openvino")
 
 
 def mobile_network(torch, channels: int = 16):

@@ -31,7 +31,7 @@ def test_without_a_gpu_its_providers_say_so(graph_file, provider):
 
 
 def test_a_library_that_is_missing_is_named_with_what_brings_it(graph_file, monkeypatch):
-    monkeypatch.setattr(cuda, "gpu", lambda: SimpleNamespace(name="a GPU"))
+    monkeypatch.setattr(cuda, "gpu", lambda *_: SimpleNamespace(name="a GPU"))
     if cuda._cannot_load("CUDAExecutionProvider") is None:
         pytest.skip("nothing is missing here")
     with pytest.raises(BackendError, match=r"a library that is missing .*onnxplain\[cuda\]"):
@@ -47,7 +47,7 @@ def test_an_onnx_runtime_without_cuda_is_said_to_be_one(graph_file, monkeypatch)
 
 def test_a_provider_that_silently_fell_back_to_the_processor_is_refused(graph_file, monkeypatch):
     monkeypatch.setattr(cuda, "missing_cuda", lambda: None)
-    monkeypatch.setattr(cuda, "gpu", lambda: SimpleNamespace(name="a GPU"))
+    monkeypatch.setattr(cuda, "gpu", lambda *_: SimpleNamespace(name="a GPU"))
     if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
         pytest.skip("this ONNX Runtime has no CUDA provider to fall back from")
     if without_gpu():
@@ -216,7 +216,7 @@ def test_precision_auto_takes_the_fastest_that_agrees(graph_file, providers, x, 
     )
     seconds = {"float32": 3.0, "float16": 1.0, "bfloat16": 2.0}
     monkeypatch.setattr(loading, "_seconds", lambda e, _: seconds[e.backend.precision])
-    monkeypatch.setattr(onnx_runtime, "half", lambda path, precision: path.read_bytes())
+    monkeypatch.setattr(onnx_runtime, "converted", lambda path, precision: path.read_bytes())
     assert load(graph_file(), "openvino", "auto", images=[x]).backend.precision == "float16"
 
 

@@ -8,6 +8,7 @@ import os
 import struct
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
@@ -20,6 +21,7 @@ from typer.testing import CliRunner
 import onnxplain
 from onnxplain.cli import app
 from onnxplain.errors import BackendError, InputError
+from onnxplain.runtime import cache as kept_files
 from onnxplain.runtime.backends.tensorrt import (
     Engine,
     build_engine,
@@ -27,12 +29,14 @@ from onnxplain.runtime.backends.tensorrt import (
     open_graph,
     read_engine,
 )
+from onnxplain.runtime.backends.tensorrt import build as building
 from onnxplain.runtime.backends.tensorrt import cuda as driver
 from onnxplain.runtime.backends.tensorrt.cuda import Cuda
 from onnxplain.runtime.backends.tensorrt.package import Package, load_package
 from onnxplain.runtime.cache import cache_folder
 
 from .fake_gpu import FakeDriver
+from .quantised import quantised
 
 pytest.importorskip("tensorrt_rtx")
 
@@ -117,8 +121,6 @@ def test_the_second_build_is_the_first_ones_engine(
     graph = graph_file()
     first = build_engine(graph, sm=[89])
     assert len(list(cache.glob("*.engine"))) == 1
-    from onnxplain.runtime.backends.tensorrt import build as building
-
     monkeypatch.setattr(building, "_parse", lambda *_: pytest.fail("it was built again"))
     assert build_engine(graph, sm=[89]) == first
 
@@ -149,6 +151,45 @@ def test_a_damaged_cached_engine_is_built_again(
     with pytest.warns(UserWarning, match="is not used and built anew"):
         engine = build_engine(graph, sm=[89])
     assert read_engine(cached) == engine
+
+
+def test_damaged_timings_are_never_handed_to_the_compiler_and_measured_anew(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(building, "gpu", lambda: SimpleNamespace(name="NVIDIA L4"))
+    package = Package("tensorrt", SimpleNamespace(__version__="11.0.0"), None)
+
+    class Config:
+        def create_timing_cache(self, data: bytes) -> bytes:
+            return data
+
+        def set_timing_cache(self, known: bytes, ignore_mismatch: bool) -> bool:
+            self.known = known
+            return True
+
+        def get_timing_cache(self) -> SimpleNamespace:
+            return SimpleNamespace(serialize=lambda: self.known + b"timing ")
+
+    for known in (b"", b"timing "):
+        building._timings(package, config := Config())()
+        assert config.known == known
+    (kept,) = cache.glob("*.timings")
+    kept.write_bytes(kept.read_bytes()[:-1])
+    with pytest.warns(UserWarning, match="is damaged, and made anew"):
+        keep = building._timings(package, config := Config())
+    assert config.known == b""
+    keep()
+    assert kept_files.load(kept) == b"timing "
+
+
+def test_an_engine_of_another_format_of_building_is_built_again(
+    graph_file: GraphFile, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    graph = graph_file()
+    build_engine(graph, sm=[89])
+    monkeypatch.setattr(building, "_FORMAT", building._FORMAT + 1)
+    build_engine(graph, sm=[89])
+    assert len(list(cache.glob("*.engine"))) == 2
 
 
 def test_a_cache_that_cannot_be_written_is_a_warning(graph_file: GraphFile, tmp_path: Path) -> None:
@@ -230,7 +271,7 @@ def test_an_engine_for_another_gpu_is_refused(
     if not stranger:
         engine.check(package, cuda)
         return
-    with pytest.raises(BackendError, match=f"SM 89, 120, and the GPU here is {gpu.name}"):
+    with pytest.raises(BackendError, match=f"SM 89, 120, and the GPU here is {gpu.names[0]}"):
         engine.check(package, cuda)
 
 
@@ -344,52 +385,29 @@ def test_half_precision_compiles(built: tuple[Path, Path]) -> None:
     assert engine.inputs["image"].dtype == "float32"
 
 
-def quantised(folder: Path, **options: bool) -> Path:
-    """An explain graph of a network that ONNX Runtime's quantiser took to int8."""
-    from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_static
-
-    class Noise(CalibrationDataReader):
-        def __init__(self) -> None:
-            self.images = iter(np.random.default_rng(0).random((2, 1, 3, 8, 8), np.float32))
-
-        def get_next(self) -> dict[str, np.ndarray] | None:
-            image = next(self.images, None)
-            return None if image is None else {"image": image}
-
-    info, constant = helper.make_tensor_value_info, onnx.numpy_helper.from_array
-    random = np.random.default_rng(0)
-    graph = helper.make_graph(
-        [
-            helper.make_node("Conv", ["image", "w", "b"], ["z"], name="conv"),
-            helper.make_node("Relu", ["z"], ["y"]),
-            helper.make_node("ReduceMean", ["y", "axes"], ["logits"], keepdims=0),
-        ],
-        "network",
-        [info("image", TensorProto.FLOAT, ["N", 3, 8, 8])],
-        [info("logits", TensorProto.FLOAT, ["N", 4])],
-        [
-            constant(random.standard_normal((4, 3, 3, 3), np.float32), "w"),
-            constant(random.standard_normal(4, np.float32), "b"),
-            constant(np.array([2, 3]), "axes"),
-        ],
+@pytest.mark.parametrize("activation", [torch.nn.Hardswish(), torch.nn.Mish()], ids=repr)
+def test_bfloat16_compiles_with_what_the_compiler_has_in_float32_alone(
+    tmp_path: Path, activation: torch.nn.Module
+) -> None:
+    """A stride of 2, whose backward is a transposed convolution, and one of the forward."""
+    network = torch.nn.Sequential(
+        torch.nn.Conv2d(3, 8, 3, 2, 1),
+        activation,
+        torch.nn.ConvTranspose2d(8, 8, 2, 2),
+        torch.nn.ReLU(),
+        torch.nn.AdaptiveAvgPool2d(1),
+        torch.nn.Flatten(),
+        torch.nn.Linear(8, 5),
     )
-    opsets = [helper.make_opsetid("", 20)]
-    onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=10), folder / "float.onnx")
-    quantize_static(
-        folder / "float.onnx",
-        folder / "int8.onnx",
-        Noise(),
-        activation_type=QuantType.QInt8,
-        weight_type=QuantType.QInt8,
-        extra_options={"QuantizeBias": False} | options,
-    )
-    onnxplain.export(folder / "int8.onnx", folder / "int8.explain.onnx")
-    return folder / "int8.explain.onnx"
+    path = tmp_path / "network.explain.onnx"
+    onnxplain.export(network.eval(), path, example=torch.zeros(2, 3, 16, 16))
+    assert build_engine(path, sm=[89], precision="bfloat16").precision == "bfloat16"
 
 
-def test_a_quantised_network_compiles_as_it_is(tmp_path: Path) -> None:
-    engine = build_engine(quantised(tmp_path, ActivationSymmetric=True), sm=[89], precision="int8")
-    assert engine.precision == "int8"
+@pytest.mark.parametrize("bias", [True, False])
+def test_a_quantised_network_compiles_with_its_biases_in_floats(tmp_path: Path, bias: bool) -> None:
+    graph = quantised(tmp_path, ActivationSymmetric=True, QuantizeBias=bias)
+    assert build_engine(graph, sm=[89], precision="int8").precision == "int8"
 
 
 def test_a_quantiser_with_a_zero_point_is_refused_with_the_options_to_quantise_by(
@@ -494,7 +512,7 @@ def test_the_command_build_writes_an_engine(graph_file: GraphFile) -> None:
     ("arguments", "status", "sentence"),
     [
         (["--sm", "90"], 5, "does not build for SM 90 (Hopper)"),
-        (["--sm", "eighty"], 4, "--sm takes numbers with commas between, not 'eighty'"),
+        (["--sm", "eighty"], 4, "--sm takes numbers from 1 on with commas between, not 'eighty'"),
         (["--batch", "4,2,1"], 5, "in rising order"),
         (["--provider", "cuda"], 4, "no provider 'cuda' to build for; known: tensorrt, tensorrt-"),
         (["-o", "/nowhere/x.engine"], 4, "there is no folder '/nowhere'"),
@@ -548,6 +566,19 @@ def test_a_driver_without_a_gpu_is_said() -> None:
     library.failing["cuInit"] = 100
     with pytest.raises(BackendError, match=f"{NO_GPU}CUDA's cuInit failed: no CUDA-capable device"):
         Cuda(library)
+
+
+def test_each_gpu_is_called_by_its_own_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    library = FakeDriver("NVIDIA L4")
+    library.names.append("NVIDIA A10")
+    monkeypatch.setattr(driver, "_driver", lambda: library)
+    assert [found.name for found in driver.gpus()] == ["NVIDIA L4", "NVIDIA A10"]
+    assert driver.gpu(1).name == "NVIDIA A10"
+    with pytest.raises(BackendError, match=f"{NO_GPU}CUDA's cuDeviceGet failed: invalid device"):
+        driver.gpu(2)
+    code, text = run("doctor")
+    assert code == 0
+    assert "GPU 0: NVIDIA L4, SM 89 GPU 1: NVIDIA A10, SM 89" in text
 
 
 def test_an_engine_is_not_written_into_a_folder_that_is_not_there(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gc
 import threading
 from collections.abc import Callable
@@ -10,8 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from onnxplain.errors import BackendError
+from onnxplain.errors import BackendError, InputError
+from onnxplain.export.precision import convert
 from onnxplain.runtime import Explainer, load
+from onnxplain.runtime import cache as kept_files
 from onnxplain.runtime.backends.tensorrt import Engine, TensorRT
 from onnxplain.runtime.backends.tensorrt.cuda import Cuda
 from onnxplain.runtime.backends.tensorrt.package import Package
@@ -45,7 +48,7 @@ def trt(driver: FakeDriver) -> FakeTensorRT:
     return FakeTensorRT(driver)
 
 
-def engine_of(graph: Path, most: int = 4) -> Engine:
+def engine_of(graph: Path, most: int = 4, least: int = 1) -> Engine:
     size = (3, 6, 8)
     return Engine(
         provider="tensorrt",
@@ -55,8 +58,8 @@ def engine_of(graph: Path, most: int = 4) -> Engine:
         system="",
         precision="float32",
         profile={
-            "image": ((1, *size), (2, *size), (most, *size)),
-            "target": ((1,), (2,), (most,)),
+            "image": ((least, *size), (most, *size), (most, *size)),
+            "target": ((least,), (most,), (most,)),
         },
         refittable=False,
         graph="0",
@@ -148,7 +151,22 @@ def test_rtx_is_asked_to_record_by_itself_and_keeps_what_it_compiled(
         del backend
         gc.collect()
         (kept,) = cache.glob("*.kernels")
-        assert kept.read_bytes() == b"kernel " * times
+        assert kept_files.load(kept) == b"kernel " * times
+
+
+def test_damaged_kernels_of_rtx_are_never_handed_to_it(
+    graph_file: GraphFile, driver: FakeDriver, cache: Path
+) -> None:
+    package = Package("", FakeTensorRT(driver, ahead_of_time=True), Logger())
+    for damage in (b"", b"kernel ", b"\0" * 99):
+        TensorRT(engine_of(graph_file()), package, Cuda(driver))
+        gc.collect()
+        (kept,) = cache.glob("*.kernels")
+        kept.write_bytes(damage)
+        with pytest.warns(UserWarning, match="is damaged, and made anew"):
+            TensorRT(engine_of(graph_file()), package, Cuda(driver))
+        gc.collect()
+        assert kept_files.load(kept) == b"kernel "
 
 
 def test_iterating_is_running_again_with_the_output_as_input(
@@ -220,6 +238,97 @@ def test_a_batch_beyond_the_profile_is_refused_with_what_would_take_it(
     with pytest.raises(BackendError, match="the engine's inputs are image, target, not image"):
         backend.run({"image": x})
     assert len(backend.run(inputs(x))["logits"]) == 3
+
+
+def test_a_thread_keeps_its_own_gpu_whatever_a_call_comes_to(
+    engine: Engine, trt: FakeTensorRT, driver: FakeDriver, x: np.ndarray
+) -> None:
+    driver.stack.append(7)  # another GPU's context, of torch say
+    backend = TensorRT(engine, Package("tensorrt", trt, Logger()), Cuda(driver))
+    backend.run(inputs(x))
+    backend.run_on_device(inputs(x))["logits"].numpy()
+    backend.iterate(inputs(x), "pullback", "image", 2)
+    assert driver.stack == [7]
+    trt.fails = ["wrong"]
+    with pytest.raises(BackendError, match="TensorRT failed: wrong"):
+        backend.iterate(inputs(x[:1]), "pullback", "image", 2)
+    driver.failing["cuMemcpyHtoDAsync_v2"] = 700
+    with pytest.raises(BackendError, match="illegal address"):
+        backend.run(inputs(x))
+    driver.failing["cuCtxPushCurrent_v2"] = 700
+    with pytest.raises(BackendError, match="illegal address"):
+        backend.run(inputs(x))
+    assert driver.stack == [7]
+    driver.failing.clear()
+    with pytest.raises(BackendError, match="cannot load the engine"):
+        TensorRT(
+            dataclasses.replace(engine, payload=memoryview(b"nonsense")),
+            Package("tensorrt", trt, Logger()),
+            Cuda(driver),
+        )
+    del backend
+    gc.collect()
+    assert driver.stack == [7]
+    assert not driver.allocated
+
+
+def test_a_producers_stream_is_told_who_reads_its_tensor(
+    backend: TensorRT, explainer: Explainer, driver: FakeDriver, x: np.ndarray
+) -> None:
+    """torch's tensors have both interfaces, and only DLPack makes a stream wait for another."""
+    torch = pytest.importorskip("torch")
+    told: list[object] = []
+
+    class OnSideStream:
+        __cuda_array_interface__ = {  # noqa: RUF012
+            "shape": x.shape,
+            "typestr": "<f4",
+            "data": (x.ctypes.data, True),
+            "strides": None,
+            "version": 2,
+        }
+        index = 0
+
+        def __dlpack_device__(self) -> tuple[int, int]:
+            return 2, self.index
+
+        def __dlpack__(self, stream: int | None = -1) -> object:
+            told.append(stream)
+            return torch.from_numpy(x).__dlpack__()
+
+    found = backend.run({**inputs(x), "image": OnSideStream()})
+    np.testing.assert_array_equal(found["logits"], explainer.backend.run(inputs(x))["logits"])
+    assert told == [1]
+    assert 1 in driver.waited_for
+    OnSideStream.index = 1
+    with pytest.raises(BackendError, match="lies on GPU 1, and the engine runs on GPU 0"):
+        backend.run({**inputs(x), "image": OnSideStream()})
+
+
+@pytest.mark.parametrize("profile", [(1, 4), (2, 4), (4, 4), (3, 64)])
+def test_an_explainer_cuts_its_batches_to_the_profile_and_fills_them_up(
+    graph_file: GraphFile,
+    trt: FakeTensorRT,
+    driver: FakeDriver,
+    explainer: Explainer,
+    profile: tuple[int, int],
+) -> None:
+    least, most = profile
+    engine = engine_of(graph_file(), most, least)
+    backend = TensorRT(engine, Package("tensorrt", trt, Logger()), Cuda(driver))
+    images = np.random.default_rng(0).normal(size=(17, 3, 6, 8)).astype(np.float32)
+    for count in (1, 5, 17):
+        ours, theirs = Explainer(backend)(images[:count]), explainer(images[:count])
+        np.testing.assert_array_equal(ours.logits, theirs.logits)
+        np.testing.assert_array_equal(ours.pullback, theirs.pullback)
+
+
+def test_a_batch_size_beyond_the_profile_is_refused_with_what_would_take_it(
+    backend: TensorRT, x: np.ndarray
+) -> None:
+    with pytest.raises(InputError, match=r"takes batches of 4 at most, not of 5; build .* --batch"):
+        Explainer(backend)(x, batch_size=5)
+    assert len(Explainer(backend)(x, batch_size=1)) == 3
 
 
 def test_after_a_failed_call_it_can_be_used(
@@ -298,11 +407,21 @@ def test_several_threads_have_a_lane_each(
 def test_an_engine_that_the_compiler_does_not_take_is_refused(
     graph_file: GraphFile, trt: FakeTensorRT, driver: FakeDriver
 ) -> None:
-    import dataclasses
-
     engine = dataclasses.replace(engine_of(graph_file()), payload=memoryview(b"nonsense"))
     with pytest.raises(BackendError, match=r"TensorRT 11\.0\.0 cannot load the engine: bad engine"):
         TensorRT(engine, Package("tensorrt", trt, Logger()), Cuda(driver))
+
+
+@pytest.mark.parametrize("precision", ["float32", "float16", "bfloat16"])
+def test_weights_are_refitted_in_the_engines_precision(
+    graph_file: GraphFile, trt: FakeTensorRT, driver: FakeDriver, precision: str
+) -> None:
+    graph = graph_file()
+    engine = dataclasses.replace(engine_of(graph), refittable=True, precision=precision)
+    TensorRT(engine, Package("tensorrt", trt, Logger()), Cuda(driver)).refit(graph)
+    (weights,) = trt.refitted
+    assert weights == (graph.read_bytes() if precision == "float32" else convert(graph, precision))
+    assert not driver.stack
 
 
 def test_fixed_weights_are_not_refitted(backend: TensorRT, tmp_path: Path) -> None:

@@ -11,19 +11,13 @@ from typing import Any, TypeAlias
 
 from onnxplain.contract import TARGET
 from onnxplain.errors import BackendError
-from onnxplain.runtime.backends.onnx_runtime import half
-from onnxplain.runtime.backends.tensorrt.cache import (
-    KIND,
-    cached,
-    hashed,
-    load_bytes,
-    save_bytes,
-)
+from onnxplain.runtime.backends.onnx_runtime import converted
+from onnxplain.runtime.backends.tensorrt.cache import KIND, cached
 from onnxplain.runtime.backends.tensorrt.cuda import gpu
 from onnxplain.runtime.backends.tensorrt.engine import Engine, Shape, this_system
 from onnxplain.runtime.backends.tensorrt.monitor import Progress, watch
 from onnxplain.runtime.backends.tensorrt.package import Package, load_package
-from onnxplain.runtime.cache import cache_folder
+from onnxplain.runtime.cache import cache_folder, hashed, load, save
 from onnxplain.runtime.onnx_file import digest, read_metadata
 from onnxplain.runtime.signature import Port, Signature
 
@@ -39,12 +33,17 @@ AMPERE_AND_LATER = (80, 86, 89, 120)
 _PORTABLE = (80, 86, 87, 89, 90, 100, 103, 110, 120, 121)
 _NUMPY = {"FLOAT": "float32", "HALF": "float16", "INT64": "int64", "UINT8": "uint8"}
 
+_TF32 = ("tf32", "bfloat16")
+"""Precisions whose float32 products may round to TF32's 10 bits; bfloat16 itself has 7."""
+
 _ADVICE = {
     "for Turing": "Leave out SM 75, or build with --precision float16",
-    "QuantizeLinear": "TensorRT takes symmetric quantisers and float biases: quantize_static(…, "
-    "extra_options={'ActivationSymmetric': True, 'QuantizeBias': False})",
+    "QuantizeLinear": "TensorRT takes symmetric quantisers: quantize_static(…, "
+    "extra_options={'ActivationSymmetric': True})",
 }
 """Words of a refusal → what to do."""
+
+_FORMAT = 1  # to be raised when the same graph is compiled otherwise than before
 
 Shapes: TypeAlias = tuple[Shape, Shape, Shape]
 
@@ -92,6 +91,7 @@ def build_engine(
     metadata = read_metadata(path)
     graph = digest(path)
     key = {
+        "format": _FORMAT,
         "graph": graph,
         "package": [provider, package.version],
         "gpu": [name, *sms],
@@ -102,7 +102,7 @@ def build_engine(
 
     def build() -> Engine:
         with _building, TemporaryDirectory(prefix="onnxplain-") as folder:
-            ready = _in_precision(path, precision, Path(folder))
+            ready = in_precision(path, precision, Path(folder))
             builder, network, _parser = _parse(package, ready)  # it owns the network's weights
             inputs = [network.get_input(i) for i in range(network.num_inputs)]
             outputs = [network.get_output(i) for i in range(network.num_outputs)]
@@ -188,12 +188,12 @@ def _range(numbers: Sequence[int], what: str) -> tuple[int, int, int]:
     return three
 
 
-def _in_precision(path: Path, precision: str, folder: Path) -> Path:
+def in_precision(path: Path, precision: str, folder: Path) -> Path:
     """The graph that computes in that precision: the networks here are strongly typed."""
-    if precision not in ("float16", "bfloat16"):
+    if precision in ("float32", "tf32"):
         return path
     ready = folder / path.name
-    ready.write_bytes(half(path, precision))
+    ready.write_bytes(converted(path, precision))
     return ready
 
 
@@ -272,7 +272,7 @@ def _configure(
         for name, three in shapes.items():
             profile.set_shape(name, *three)
         config.add_optimization_profile(profile)
-    if precision != "tf32":
+    if precision not in _TF32:
         config.clear_flag(trt.BuilderFlag.TF32)
     if refittable:
         config.set_flag(trt.BuilderFlag.REFIT)
@@ -314,10 +314,10 @@ def _timings(package: Package, config: Any) -> Callable[[], None]:
         return lambda: None
     key = hashed({"package": package.version, "gpu": gpu().name})
     path = cache_folder(KIND) / f"{key}.timings"
-    measured = config.create_timing_cache(load_bytes(path))
+    measured = config.create_timing_cache(load(path) or b"")
     if measured is None or not config.set_timing_cache(measured, ignore_mismatch=False):
         warnings.warn(
             f"the timing cache '{path}' cannot be used; it is being made anew", stacklevel=2
         )
         config.set_timing_cache(config.create_timing_cache(b""), ignore_mismatch=False)
-    return lambda: save_bytes(path, bytes(config.get_timing_cache().serialize()))
+    return lambda: save(path, bytes(config.get_timing_cache().serialize()))

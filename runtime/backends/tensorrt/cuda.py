@@ -10,6 +10,8 @@ import ctypes
 import functools
 import sys
 import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
 from ctypes import byref, c_char_p, c_int, c_size_t, c_void_p
 from dataclasses import dataclass
 from typing import Any
@@ -41,16 +43,15 @@ class Cuda:
         self._library = library
         try:
             self("cuInit", 0)
-            device, context, major, minor = c_int(), c_void_p(), c_int(), c_int()
+            device, major, minor = c_int(), c_int(), c_int()
             self("cuDeviceGet", byref(device), index)
             self("cuDeviceGetAttribute", byref(major), _MAJOR, device)
             self("cuDeviceGetAttribute", byref(minor), _MINOR, device)
             name = ctypes.create_string_buffer(256)
             self("cuDeviceGetName", name, 256, device)
-            self("cuDevicePrimaryCtxRetain", byref(context), device)
         except BackendError as error:
             raise BackendError(f"no NVIDIA GPU / driver found: {error}") from None
-        self._context = context
+        self._device = device
         self.name = name.value.decode()
         self.sm = 10 * major.value + minor.value
 
@@ -69,9 +70,21 @@ class Cuda:
             said = (words.value or b"unknown error").decode()
             raise BackendError(f"CUDA's {function} failed: {said} ({status})")
 
-    def enter(self) -> None:
-        """Make the GPU that of the calling thread."""
-        self("cuCtxSetCurrent", self._context)
+    @contextmanager
+    def current(self) -> Iterator[None]:
+        """Make the GPU that of the calling thread within, whose own is what it was afterwards."""
+        self("cuCtxPushCurrent_v2", self._context)
+        try:
+            yield
+        finally:  # a status here would be that of an error before, which is raised already
+            self._library.cuCtxPopCurrent_v2(byref(c_void_p()))
+
+    @functools.cached_property
+    def _context(self) -> c_void_p:
+        """The one that CUDA's runtime, and so torch and TensorRT, use too."""
+        context = c_void_p()
+        self("cuDevicePrimaryCtxRetain", byref(context), self._device)
+        return context
 
 
 @functools.cache
@@ -86,13 +99,24 @@ def _driver() -> Any:
         ) from error
 
 
-def gpu() -> Cuda:
-    """The first GPU that is visible (`CUDA_VISIBLE_DEVICES` says which is).
+def gpu(index: int = 0) -> Cuda:
+    """One of the GPUs that are visible (`CUDA_VISIBLE_DEVICES` says which are).
 
     Raises:
         BackendError: "no NVIDIA GPU / driver found: …", with the reason.
     """
-    return Cuda(_driver())
+    return Cuda(_driver(), index)
+
+
+def gpus() -> list[Cuda]:
+    """All that are visible.
+
+    Raises:
+        BackendError: as `gpu`.
+    """
+    first, count = gpu(), c_int()
+    first("cuDeviceGetCount", byref(count))
+    return [first, *(gpu(index) for index in range(1, count.value))]
 
 
 class Buffer:
@@ -165,7 +189,7 @@ def wait_for(cuda: Cuda, stream: int) -> None:
 def _quietly(cuda: Cuda, function: str, handle: c_void_p) -> None:
     """Give something back. By then the process may be ending, and the driver gone before."""
     try:
-        cuda.enter()
-        cuda(function, handle)
+        with cuda.current():
+            cuda(function, handle)
     except BackendError:
         pass

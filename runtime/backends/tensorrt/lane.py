@@ -41,11 +41,11 @@ class DeviceArray:
 
     def numpy(self) -> NDArray[Any]:
         """A copy in the host's memory."""
-        self._cuda.enter()
         array = np.empty(self.shape, self.dtype)
-        stream = Stream(self._cuda)
-        stream.download(array.ctypes.data, self.pointer, array.nbytes)
-        stream.wait()
+        with self._cuda.current():
+            stream = Stream(self._cuda)
+            stream.download(array.ctypes.data, self.pointer, array.nbytes)
+            stream.wait()
         return array
 
 

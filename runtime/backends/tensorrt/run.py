@@ -8,20 +8,22 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from numpy.typing import NDArray
 
+from onnxplain.contract import IMAGE
 from onnxplain.errors import BackendError
-from onnxplain.runtime.backends.tensorrt.build import BATCHES, TARGETS, build_engine
-from onnxplain.runtime.backends.tensorrt.cache import KIND, hashed, load_bytes, save_bytes
+from onnxplain.runtime.backends.tensorrt.build import BATCHES, TARGETS, build_engine, in_precision
+from onnxplain.runtime.backends.tensorrt.cache import KIND
 from onnxplain.runtime.backends.tensorrt.cuda import Cuda, gpu
 from onnxplain.runtime.backends.tensorrt.engine import Engine, read_engine
 from onnxplain.runtime.backends.tensorrt.lane import DeviceArray, Lane
 from onnxplain.runtime.backends.tensorrt.monitor import Progress
 from onnxplain.runtime.backends.tensorrt.package import Package, load_package
 from onnxplain.runtime.backends.tensorrt.source import Source
-from onnxplain.runtime.cache import cache_folder
+from onnxplain.runtime.cache import cache_folder, hashed, load, save
 from onnxplain.runtime.signature import Signature
 
 
@@ -65,6 +67,15 @@ def open_graph(
     return TensorRT(engine, package, cuda)
 
 
+def _signature(engine: Engine) -> Signature:
+    """With the numbers of images that the engine's profile allows."""
+    signature = Signature.of(engine.metadata, engine.inputs, engine.outputs)
+    if IMAGE not in engine.profile:
+        return signature
+    (least, *_), _, (most, *_) = engine.profile[IMAGE]
+    return replace(signature, least=least, most=most)
+
+
 class TensorRT:
     """An engine on a GPU (a `Backend`). Several threads may call it at once.
 
@@ -77,20 +88,20 @@ class TensorRT:
 
     def __init__(self, engine: Engine, package: Package, cuda: Cuda) -> None:
         engine.check(package, cuda)
-        cuda.enter()
         self.name = engine.provider
         self.device = f"{cuda.name} (SM {cuda.sm})"
         self.precision = engine.precision
-        self.signature = Signature.of(engine.metadata, engine.inputs, engine.outputs)
+        self.signature = _signature(engine)
         self._package, self._cuda = package, cuda
         self._engine = replace(engine, payload=memoryview(b""))  # the GPU has it from here on
         self._runtime = package.trt.Runtime(package.logger)
-        self._compiled = self._runtime.deserialize_cuda_engine(engine.payload)
-        if self._compiled is None:
-            raise BackendError(f"{package.title} cannot load the engine: {package.said()}")
-        self._kernels = self._kernel_cache() if package.ahead_of_time else None
         self._idle: deque[Lane] = deque()
-        self._idle.append(self._new_lane())
+        with cuda.current():
+            self._compiled = self._runtime.deserialize_cuda_engine(engine.payload)
+            if self._compiled is None:
+                raise BackendError(f"{package.title} cannot load the engine: {package.said()}")
+            self._kernels = self._kernel_cache() if package.ahead_of_time else None
+            self._idle.append(self._new_lane())
 
     def run(self, inputs: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
         with self._fed(inputs) as lane:
@@ -136,34 +147,35 @@ class TensorRT:
         """
         if not self._engine.refittable:
             raise BackendError("the engine's weights are fixed; build it with --refittable")
-        self._cuda.enter()
         trt, logger = self._package.trt, self._package.logger
-        refitter = trt.Refitter(self._compiled, logger)
-        parsed = trt.OnnxParserRefitter(refitter, logger).refit_from_file(str(path))
-        if not (parsed and refitter.refit_cuda_engine()):
-            raise BackendError(f"the weights of '{path}' don't fit: {self._package.said()}")
+        with self._cuda.current(), TemporaryDirectory(prefix="onnxplain-") as folder:
+            ready = in_precision(path, self.precision, Path(folder))
+            refitter = trt.Refitter(self._compiled, logger)
+            parsed = trt.OnnxParserRefitter(refitter, logger).refit_from_file(str(ready))
+            if not (parsed and refitter.refit_cuda_engine()):
+                raise BackendError(f"the weights of '{path}' don't fit: {self._package.said()}")
 
     @contextmanager
     def _fed(self, inputs: Mapping[str, Any]) -> Iterator[Lane]:
         """A lane to which the inputs have been queued."""
         sources = {name: Source.of(tensor) for name, tensor in inputs.items()}
         self._check(sources)
-        self._cuda.enter()
         self._package.logger.words.clear()
-        try:
-            lane = self._idle.pop()
-        except IndexError:
-            lane = self._new_lane()
-        try:
-            lane.fit({name: source.shape for name, source in sources.items()})
-            lane.feed(sources)
-            yield lane
-        except BaseException as error:
-            with suppress(BackendError):
-                lane.stream.wait()  # what is queued still reads and writes the caller's arrays
-            if isinstance(error, BackendError) and self._package.logger.words:
-                raise BackendError(f"{error}: {self._package.said()}") from error
-            raise
+        with self._cuda.current():
+            try:
+                lane = self._idle.pop()
+            except IndexError:
+                lane = self._new_lane()
+            try:
+                lane.fit({name: source.shape for name, source in sources.items()})
+                lane.feed(sources)
+                yield lane
+            except BaseException as error:
+                with suppress(BackendError):
+                    lane.stream.wait()  # what is queued still reads and writes the caller's arrays
+                if isinstance(error, BackendError) and self._package.logger.words:
+                    raise BackendError(f"{error}: {self._package.said()}") from error
+                raise
         self._idle.append(lane)
 
     def _check(self, sources: Mapping[str, Source]) -> None:
@@ -205,13 +217,12 @@ class TensorRT:
     def _kernel_cache(self) -> Any:
         """What `tensorrt_rtx` compiled on this GPU before, kept again when the process ends.
 
-        A file that is damaged or of another driver is for the package to find out; it then
-        compiles anew.
+        One of another driver is for the package to find out; it then compiles anew.
         """
         kernels = self._compiled.create_runtime_config().create_runtime_cache()
         key = {"engine": self._engine.graph, "package": self._package.version}
         path = cache_folder(KIND) / f"{hashed(key | {'gpu': self.device})}.kernels"
-        if known := load_bytes(path):
+        if known := load(path):
             kernels.deserialize(known)
-        weakref.finalize(self, lambda: save_bytes(path, bytes(kernels.serialize())))
+        weakref.finalize(self, lambda: save(path, bytes(kernels.serialize())))
         return kernels

@@ -10,9 +10,8 @@ from typing import Any
 import numpy as np
 
 from onnxplain.errors import BackendError
-from onnxplain.runtime.tensors import as_numpy, on_host
+from onnxplain.runtime.tensors import LEGACY_STREAM, as_numpy, on_host
 
-_LEGACY_STREAM = 1  # CU_STREAM_LEGACY, on which works who names no stream
 _KINDS = {0: "int", 1: "uint", 2: "float"}  # DLPack's kDLInt, kDLUInt, kDLFloat
 
 
@@ -38,16 +37,25 @@ class Source:
 
     @classmethod
     def of(cls, tensor: Any) -> Source:
-        """Of a numpy array, or of a tensor with `__cuda_array_interface__` or `__dlpack__`.
+        """Of a numpy array, or of a tensor with `__dlpack__` or `__cuda_array_interface__`.
+
+        In this order: torch's tensors have both, and only the first is told which stream will read
+        it, so that what a stream of its own still writes is waited for.
 
         Raises:
-            BackendError: it is not contiguous on the GPU, or its package does not share it.
+            BackendError: it is not contiguous on the GPU, or on another than the first; or its
+                package does not share it.
         """
-        if (interface := getattr(tensor, "__cuda_array_interface__", None)) is not None:
-            return _from_interface(tensor, interface)
         try:
             if hasattr(tensor, "__dlpack__") and not on_host(tensor):
-                return _from_dlpack(tensor.__dlpack__(stream=_LEGACY_STREAM))
+                if (index := int(tensor.__dlpack_device__()[1])) != 0:
+                    raise BackendError(
+                        f"a tensor lies on GPU {index}, and the engine runs on GPU 0: pass "
+                        "tensor.to('cuda:0')"
+                    )
+                return _from_dlpack(tensor.__dlpack__(stream=LEGACY_STREAM))
+            if (interface := getattr(tensor, "__cuda_array_interface__", None)) is not None:
+                return _from_interface(tensor, interface)
             shared = hasattr(tensor, "__dlpack__") and not isinstance(tensor, np.generic)
             array = as_numpy(tensor) if shared else np.asarray(tensor)
         except (BufferError, TypeError) as error:
@@ -62,7 +70,7 @@ def _from_interface(tensor: Any, interface: dict[str, Any]) -> Source:
     strides = interface.get("strides")
     if strides is not None:
         _require_dense(shape, [step // dtype.itemsize for step in strides])
-    stream = interface.get("stream", _LEGACY_STREAM)
+    stream = interface.get("stream", LEGACY_STREAM)
     return Source(tensor, shape, dtype.name, interface["data"][0], True, stream)
 
 
@@ -93,7 +101,7 @@ def _from_dlpack(capsule: Any) -> Source:
         _require_dense(shape, tensor.strides[: tensor.ndim])
     dtype = f"{_KINDS.get(tensor.code, 'unknown type ')}{tensor.bits}"
     pointer = (tensor.data or 0) + tensor.byte_offset
-    return Source(capsule, shape, dtype, pointer, True, _LEGACY_STREAM)
+    return Source(capsule, shape, dtype, pointer, True, LEGACY_STREAM)
 
 
 def _require_dense(shape: Sequence[int], strides: Sequence[int]) -> None:

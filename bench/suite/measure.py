@@ -1,0 +1,109 @@
+"""Timing a job's ways against each other, with parity, and what memory each takes by itself."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from onnxplain.bench.latency import interleaved
+from onnxplain.bench.networks import TRAINED
+from onnxplain.bench.parity import Parity
+from onnxplain.bench.suite.job import LAYERS, Job
+from onnxplain.bench.suite.ours import ours
+from onnxplain.bench.suite.peers import peers
+from onnxplain.bench.suite.theirs import theirs
+from onnxplain.bench.suite.way import Run, Way
+
+WARMUP = 3
+MEMORY = (("cpu float32", "explain"), ("openvino float32", "explain"), ("PyTorch eager", "explain"))
+"""(name, kind) of the ways whose memory is measured."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Scope:
+    """What is measured of a job: targets per image, and whether compiled and others' ways are."""
+
+    targets: Sequence[int] = (1,)
+    compiled: bool = True
+    peers: bool = True
+
+    def ways(self, job: Job) -> Iterator[Way]:
+        maps = self.peers and job.network in LAYERS
+        yield from ours(job.device, self.targets, maps)
+        yield from theirs(job.device, self.compiled)
+        if self.peers and job.device == "cpu":
+            yield from peers(maps)
+
+
+def measure(
+    job: Job,
+    scope: Scope,
+    rounds: int,
+    memory: bool,
+    progress: Callable[[str], None],
+) -> dict[str, Any]:
+    """A record of one job, ready for JSON.
+
+    Args:
+        rounds: interleaved ones that count.
+        memory: whether to measure memory too, in processes of their own.
+        progress: told what is being done.
+
+    Returns:
+        "network", "trained", "batch", "rounds", and "rows": of each way its "name", "kind", "by"
+        and either "problem" or its `Timing`; of an "explain" the "cosine" of the pullback to the
+        float64 reference's, the lowest of the images'; "memory_bytes" where it was measured.
+    """
+    rows, runs = [], {}
+    for way in scope.ways(job):
+        progress(f"{way.kind}, {way.name}: first run")
+        row: dict[str, Any] = {"name": way.name, "kind": way.kind, "by": way.by}
+        try:
+            run = way.build(job)
+            result = run()
+        except Exception as error:  # a peer may not take every network, and raises what it likes
+            row["problem"] = f"{type(error).__name__}: {error}".splitlines()[0][:200]
+        else:
+            runs[way.name, way.kind] = run
+            if way.kind == "explain":
+                row["cosine"] = _cosine(result, job.expected)
+        rows.append(row)
+    progress("timing")
+    timings = interleaved(_named(runs), rounds, WARMUP)
+    for row in rows:
+        key = f"{row['kind']}, {row['name']}"
+        if key in timings:
+            row |= dataclasses.asdict(timings[key])
+        if memory and (row["name"], row["kind"]) in MEMORY:
+            progress(f"{key}: memory")
+            row["memory_bytes"] = _memory(job, row["name"])
+    return {
+        "network": job.network,
+        "trained": job.network in TRAINED,
+        "batch": job.batch,
+        "rounds": rounds,
+        "rows": rows,
+    }
+
+
+def _named(runs: Mapping[tuple[str, str], Run]) -> dict[str, Run]:
+    return {f"{kind}, {name}": run for (name, kind), run in runs.items()}
+
+
+def _cosine(pullback: Any, expected: Any) -> float:
+    found = pullback.float().cpu().numpy() if hasattr(pullback, "cpu") else np.asarray(pullback)
+    return min(Parity.of(a, b).cosine for a, b in zip(found, expected, strict=False))
+
+
+def _memory(job: Job, name: str) -> int:
+    """Of a process that explains the job's images a few times, the most that it held, in bytes."""
+    fields = json.dumps({**dataclasses.asdict(job), "folder": str(job.folder), "name": name})
+    child = [sys.executable, "-m", "onnxplain.bench.suite.memory", fields]
+    done = subprocess.run(child, capture_output=True, text=True, check=True)
+    return int(done.stdout.splitlines()[-1])

@@ -1,0 +1,83 @@
+"""Our graphs on every provider and precision here, and the forward pass alone on the same."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from onnxplain.bench.forward import forward_run
+from onnxplain.bench.suite.job import Job
+from onnxplain.bench.suite.way import Run, Way
+from onnxplain.contract import IMAGE, PULLBACK, TARGET
+from onnxplain.runtime import load
+from onnxplain.runtime.backends import usable
+
+ON_CPU: tuple[tuple[str, str, dict[str, Any]], ...] = (
+    ("cpu", "float32", {}),
+    ("openvino", "float32", {}),
+    ("openvino", "bfloat16", {}),
+)
+ON_GPU: tuple[tuple[str, str, dict[str, Any]], ...] = tuple(
+    ("cuda", precision, {"cuda_graphs": graphs})
+    for precision in ("float32", "tf32", "float16")
+    for graphs in (False, True)
+)
+"""(provider, precision, the provider's options)."""
+
+
+def ours(device: str, targets: Sequence[int], maps: bool) -> Iterator[Way]:
+    """Forward and explanation on each provider and precision; activation maps if asked for."""
+    for provider, precision, options in ON_GPU if device == "cuda" else ON_CPU:
+        if precision not in usable(provider):
+            continue
+        graphs = ", CUDA graph" if options.get("cuda_graphs") else ""
+        name = f"{provider} {precision}{graphs}"
+        engine = {"provider": provider, "precision": precision, **options}
+        if not graphs:
+            yield Way(name, "forward", "onnxplain", partial(_forward, engine=engine))
+        for K in targets:
+            kind = "explain" if K == 1 else f"explain K={K}"
+            yield Way(name, kind, "onnxplain", partial(_explain, engine=engine, K=K))
+        if maps:
+            gradcam = partial(_explain, engine=engine, K=1, method="gradcam")
+            yield Way(f"{name}, Grad-CAM", "map", "onnxplain", gradcam)
+
+
+def _forward(job: Job, engine: dict[str, Any]) -> Run:
+    return forward_run(
+        job.graph(), engine["provider"], engine["precision"], job.threads, _images(job)
+    )
+
+
+def _explain(job: Job, engine: dict[str, Any], K: int, method: str = "excitation") -> Run:
+    explainer = _load(job.graph(method, K), job, engine)
+    images, targets = _images(job), job.targets if K == 1 else job.several(K)
+    if job.device == "cuda":
+        import torch
+
+        there = torch.from_numpy(targets).to(job.device)
+        return lambda: _synchronised(explainer(images, there).pullback)
+    feeds = {IMAGE: images, TARGET: targets}
+    return lambda: explainer.backend.run(feeds)[PULLBACK]
+
+
+def _load(path: Path, job: Job, engine: dict[str, Any]) -> Any:
+    threads = job.threads if job.device == "cpu" else None
+    return load(path, threads=threads, **engine)
+
+
+def _images(job: Job) -> Any:
+    if job.device == "cpu":
+        return job.images
+    import torch
+
+    return torch.from_numpy(job.images).to(job.device)
+
+
+def _synchronised(pullback: Any) -> Any:
+    import torch
+
+    torch.cuda.synchronize()
+    return pullback

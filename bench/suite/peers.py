@@ -1,0 +1,74 @@
+"""Other packages' explanations, each as its documentation has it run."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Iterator
+from functools import partial
+from typing import Any
+
+from onnxplain.bench.suite.job import LAYERS, Job
+from onnxplain.bench.suite.theirs import tensors, waited
+from onnxplain.bench.suite.way import Run, Way
+
+INTEGRATION_STEPS = 20
+
+
+def peers(maps: bool) -> Iterator[Way]:
+    """Those of the packages that are installed; activation maps if asked for."""
+    if importlib.util.find_spec("captum"):
+        yield Way("Captum Saliency", "pixels", "Captum", partial(_captum, name="Saliency"))
+        guided = partial(_captum, name="GuidedBackprop")
+        yield Way("Captum GuidedBackprop", "pixels", "Captum", guided)
+        steps = partial(_captum, name="IntegratedGradients", n_steps=INTEGRATION_STEPS)
+        yield Way(f"Captum IntegratedGradients-{INTEGRATION_STEPS}", "pixels", "Captum", steps)
+    if importlib.util.find_spec("zennit"):
+        guided = partial(_zennit, name="GuidedBackprop")
+        yield Way("zennit GuidedBackprop", "pixels", "zennit", guided)
+        yield Way("zennit EpsilonPlus", "pixels", "zennit", partial(_zennit, name="EpsilonPlus"))
+    if maps and importlib.util.find_spec("pytorch_grad_cam"):
+        yield Way("pytorch-grad-cam GradCAM", "map", "pytorch-grad-cam", _grad_cam)
+
+
+def _captum(job: Job, name: str, **options: Any) -> Run:
+    import captum.attr
+
+    images, targets = tensors(job)
+    method = getattr(captum.attr, name)(job.module)
+    return lambda: waited(method.attribute(images, target=targets, **options))
+
+
+def _zennit(job: Job, name: str) -> Run:
+    import torch
+    import zennit.composites
+    from zennit.attribution import Gradient
+    from zennit.canonizers import SequentialMergeBatchNorm
+    from zennit.torchvision import ResNetCanonizer, VGGCanonizer
+
+    images, targets = tensors(job)
+    canonizer = (
+        ResNetCanonizer
+        if job.network.startswith("resnet")
+        else VGGCanonizer
+        if job.network.startswith("vgg")
+        else SequentialMergeBatchNorm
+    )
+    composite = getattr(zennit.composites, name)(canonizers=[canonizer()])
+    attributor = Gradient(job.module, composite)
+    seeds = torch.nn.functional.one_hot(targets, job.classes).to(images)
+
+    def run() -> Any:
+        with attributor:
+            return waited(attributor(images, seeds)[1])
+
+    return run
+
+
+def _grad_cam(job: Job) -> Run:
+    from pytorch_grad_cam import GradCAM
+    from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
+
+    images, targets = tensors(job)
+    cam = GradCAM(job.module, [job.module.get_submodule(LAYERS[job.network])])
+    wanted = [ClassifierOutputTarget(int(target)) for target in targets]
+    return lambda: cam(images, wanted)

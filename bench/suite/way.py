@@ -1,0 +1,31 @@
+"""A way to compute something for a job's images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from onnxplain.bench.suite.job import Job
+
+Run: TypeAlias = Callable[[], Any]
+"""Computes everything anew, and waits for it; returns the pullback if it is one, else anything."""
+
+
+@dataclass(frozen=True)
+class Way:
+    """A way that is not built yet: only what is built takes memory.
+
+    Attributes:
+        name: what it is of whom, "OpenVINO bfloat16".
+        kind: what it computes: "forward"; "explain", the excitation pullback; "explain K=5", five
+            of them per image; "pixels", a peer's explanation of another kind at the image's
+            resolution; "map", an activation map.
+        by: "onnxplain", "PyTorch", or the peer's name.
+        build: makes it ready to run.
+    """
+
+    name: str
+    kind: str
+    by: str
+    build: Callable[[Job], Run]

@@ -1,0 +1,23 @@
+"""Explain graphs exported with `--kernels`, with the bodies of their functions written out."""
+
+from __future__ import annotations
+
+import os
+
+import onnx_ir as ir
+from onnx_ir.passes import common
+
+
+def inline(model: ir.Model) -> None:
+    """Put its body, in standard operators, in the place of each call of a function, in place."""
+    if model.functions:
+        common.InlinePass()(model)
+        common.ShapeInferencePass()(model)
+
+
+def inlined(path: str | os.PathLike[str]) -> bytes:
+    """An explain graph of a file without functions, as an ONNX file's bytes."""
+    model = ir.load(path)
+    ir.external_data.load_to_model(model)
+    inline(model)
+    return ir.to_proto(model).SerializeToString()

@@ -1,0 +1,135 @@
+"""The command `onnxplain bench`."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from onnxplain.cli.app import as_numbers, command, err, out
+from onnxplain.errors import InputError
+
+
+@command
+def bench(
+    networks: Annotated[
+        list[str] | None, typer.Argument(help="Networks by name. [default: seven of all kinds]")
+    ] = None,
+    quick: Annotated[
+        bool,
+        typer.Option("--quick", help="Two networks, a batch of 1, no peers: under 3 minutes."),
+    ] = False,
+    batches: Annotated[str, typer.Option(help="Images per run, with commas between.")] = "1,8",
+    targets: Annotated[str, typer.Option(help="Targets per image, with commas between.")] = "1,5",
+    rounds: Annotated[int, typer.Option(min=1, help="Interleaved rounds that count.")] = 20,
+    threads: Annotated[int | None, typer.Option(min=1, help="Of every way. [default: all]")] = None,
+    device: Annotated[str, typer.Option(help="cpu, or cuda for the GPU's ways.")] = "cpu",
+    path: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Write the results here, as JSON.")
+    ] = None,
+    check: Annotated[
+        Path | None,
+        typer.Option(help="Earlier results: exit with 1 if a ratio has got worse than there."),
+    ] = None,
+    profile: Annotated[
+        bool,
+        typer.Option("--profile", help="Instead: where one explanation's time goes, by operator."),
+    ] = False,
+) -> None:
+    """Measure explanations on every runtime here, beside PyTorch and other packages.
+
+    All of a network and batch run in turns, so that what else the machine does meets all alike;
+    the cosine to the float64 reference stands beside each time. Compare ratios, not milliseconds.
+
+    \b
+        onnxplain bench --quick
+        onnxplain bench resnet50 -o mine.json          # all ways to explain ResNet-50
+        onnxplain bench --quick --check mine.json      # has a ratio got worse?
+        onnxplain bench resnet50 --profile             # what to make faster next
+    """
+    from onnxplain.bench.suite.measure import Scope
+    from onnxplain.bench.suite.ratios import worse
+    from onnxplain.bench.suite.suite import NETWORKS, Plan, suite
+
+    if device not in ("cpu", "cuda"):
+        raise InputError(f"the device is cpu or cuda, not {device!r}")
+    baseline = _read(check) if check else None
+    cores = threads or os.cpu_count() or 1
+    if profile:
+        from onnxplain.bench.suite.profile import profiled, table
+
+        for network in networks or NETWORKS[:1]:
+            for one in profiled(network, cores):
+                out.print(table(one))
+        return
+    if quick:
+        scope = Scope(compiled=False, peers=False)
+        few = networks or ("resnet50", "efficientnet-lite0")
+        plan = Plan(few, (1,), min(rounds, 10), scope, False, cores, device)
+    else:
+        scope = Scope(as_numbers(targets, "--targets"))
+        sizes = as_numbers(batches, "--batches")
+        plan = Plan(networks or NETWORKS, sizes, rounds, scope, True, cores, device)
+    bar = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        console=err,
+        transient=True,
+    )
+    with bar:
+        task = bar.add_task("bench")
+        results = suite(
+            plan,
+            path,
+            lambda what, done, total: bar.update(
+                task, description=what, completed=done, total=total
+            ),
+        )
+    for record in results["records"]:
+        out.print(_table(record))
+    if baseline is not None:
+        sentences = worse(results, baseline)
+        for sentence in sentences:
+            err.print(f"[bold red]worse:[/] {sentence}", highlight=False, soft_wrap=True)
+        if sentences:
+            raise typer.Exit(1)
+
+
+def _table(record: dict[str, Any]) -> Table:
+    trained = "trained" if record["trained"] else "random weights"
+    table = Table(
+        title=f"{record['network']} ({trained}), batch {record['batch']}, {record['rounds']} rounds"
+    )
+    for column in ("", "", "median ms", "p95 ms", "÷ eager's explain", "cosine", "MiB"):
+        table.add_column(column, justify="left" if not column else "right")
+    timed = sorted((r for r in record["rows"] if "median" in r), key=lambda r: r["median"])
+    seconds = {(r["kind"], r["name"]): r["median"] for r in timed}
+    eager = seconds.get(("explain", "PyTorch eager"))
+    for row in timed:
+        table.add_row(
+            row["kind"],
+            row["name"],
+            f"{row['median'] * 1e3:.1f}",
+            f"{row['p95'] * 1e3:.1f}",
+            f"{row['median'] / eager:.2f}" if eager else "",
+            f"{row['cosine']:.6f}" if "cosine" in row else "",
+            f"{row['memory_bytes'] / 2**20:.0f}" if "memory_bytes" in row else "",
+        )
+    for row in record["rows"]:
+        if "problem" in row:
+            table.add_row(row["kind"], row["name"], row["problem"])
+    return table
+
+
+def _read(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise InputError(f"cannot read results from '{path}': {error}") from error

@@ -1,0 +1,108 @@
+"""The benchmark measures what it says, and its claims are checked against earlier ones."""
+
+from __future__ import annotations
+
+import copy
+import json
+
+import pytest
+from typer.testing import CliRunner
+
+from onnxplain.bench import plots
+from onnxplain.bench.readme import bench_table
+from onnxplain.bench.suite.measure import Scope
+from onnxplain.bench.suite.ratios import ratios, worse
+from onnxplain.bench.suite.suite import Plan, suite
+from onnxplain.cli import app
+
+
+@pytest.fixture(scope="session")
+def results(tmp_path_factory):
+    """One network, one round of everything but compiled and peers' ways."""
+    path = tmp_path_factory.mktemp("bench") / "bench.json"
+    plan = Plan(["efficientnet-lite0"], (1, 2), 1, Scope((1, 3), False, False), True, 1)
+    found = suite(plan, path, lambda what, done, total: None)
+    assert json.loads(path.read_text()) == found
+    return found
+
+
+def rows(results, batch):
+    record = next(r for r in results["records"] if r["batch"] == batch)
+    return {(row["kind"], row["name"]): row for row in record["rows"]}
+
+
+def test_every_engine_is_timed_forward_and_explaining(results):
+    found = rows(results, 1)
+    for engine in ("cpu float32", "openvino float32"):
+        for kind in ("forward", "explain", "explain K=3"):
+            assert found[kind, engine]["median"] > 0
+    assert {("forward", "PyTorch eager"), ("explain", "PyTorch eager")} <= set(found)
+    assert not any("problem" in row for row in found.values())
+
+
+def test_parity_stands_beside_every_explanation(results):
+    for batch in (1, 2):
+        explained = [row for (kind, _), row in rows(results, batch).items() if kind == "explain"]
+        assert all(row["cosine"] >= 0.99 for row in explained)
+        exact = [row for row in explained if "bfloat16" not in row["name"]]
+        assert min(row["cosine"] for row in exact) >= 0.99999
+
+
+def test_memory_is_that_of_a_process_of_its_own(results):
+    """PyTorch alone holds more than our whole process."""
+    found = rows(results, 1)
+    ours, theirs = (found["explain", n]["memory_bytes"] for n in ("cpu float32", "PyTorch eager"))
+    assert 2**26 < ours < theirs
+
+
+def test_the_ratios_are_of_times_in_one_run(results):
+    found, times = ratios(results), rows(results, 1)
+    where = "efficientnet-lite0, batch 1, cpu float32"
+    explain, forward = (times[kind, "cpu float32"]["median"] for kind in ("explain", "forward"))
+    eager = times["explain", "PyTorch eager"]["median"]
+    several = times["explain K=3", "cpu float32"]["median"]
+    assert found[f"{where}: explain ÷ forward"] == explain / forward
+    assert found[f"{where}: explain ÷ PyTorch eager's"] == explain / eager
+    assert found[f"{where}: explain K=3 ÷ explain"] == several / explain
+
+
+def test_a_ratio_that_got_worse_is_named(results):
+    slower = copy.deepcopy(results)
+    row = next(r for r in slower["records"][0]["rows"] if r["kind"] == "explain")
+    row["median"] *= 2
+    sentences = worse(slower, results)
+    assert any(
+        "explain ÷ forward" in sentence and row["name"] in sentence for sentence in sentences
+    )
+    assert worse(results, results) == []
+    faster_machine = copy.deepcopy(results)
+    for record in faster_machine["records"]:
+        for timed in record["rows"]:
+            timed["median"] /= 10
+    assert worse(faster_machine, results) == []
+
+
+def test_tables_and_plots_are_made_of_it(results, tmp_path):
+    table = bench_table(results)
+    assert "efficientnet-lite0, batch 2" in table
+    plots.plot_latencies(results["records"][0], tmp_path / "latencies.png")
+    plots.plot_costs(results, tmp_path / "costs.png")
+    plots.plot_throughput(results, "efficientnet-lite0", tmp_path / "throughput.png")
+    plots.plot_targets(results, tmp_path / "targets.png")
+    assert all(file.stat().st_size > 10_000 for file in tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--batches", "0"], "--batches takes numbers"),
+        (["--targets", "one"], "--targets takes numbers"),
+        (["--device", "tpu"], "cpu or cuda"),
+        (["--check", "nowhere.json"], "cannot read results"),
+        (["resnet5"], "resnet50"),
+    ],
+)
+def test_what_cannot_be_measured_is_said_first(arguments, said):
+    result = CliRunner().invoke(app, ["bench", *arguments])
+    assert result.exit_code in (3, 4)
+    assert said in " ".join(result.stderr.split())
