@@ -70,8 +70,10 @@ def in_float64(path: Path) -> onnx.ModelProto:
     for value in (*graph.input, *graph.value_info, *graph.output):
         if value.type.tensor_type.elem_type == TensorProto.FLOAT:
             value.type.tensor_type.elem_type = TensorProto.DOUBLE
+    scales = {name for node in graph.node if node.op_type == "Resize" for name in node.input[1:3]}
     for tensor in graph.initializer:
-        _widen(tensor)
+        if tensor.name not in scales:  # which are float32 whatever is resized
+            _widen(tensor)
     for attribute in (a for node in graph.node for a in node.attribute):
         if attribute.type == AttributeProto.TENSOR:
             _widen(attribute.t)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -134,3 +135,24 @@ def test_an_ascent_raises_the_target_in_nine_of_ten_cells(
     pairs = [image for image in images for _ in classes]
     found = onnxplain.accentuate(onnxplain.load(lite0, threads=1), pairs, classes * 4)
     assert (found.after > found.before).mean() >= 0.9
+
+
+@pytest.mark.parametrize("most", [1, 2])
+def test_more_images_than_fit_in_one_run_are_accentuated_all_the_same(tmp_path, most) -> None:
+    """As with an engine of a profile that ends there."""
+    torch.manual_seed(0)
+    network = torch.nn.Sequential(
+        torch.nn.Conv2d(3, 4, 3), torch.nn.ReLU(), torch.nn.Flatten(), torch.nn.Linear(400, 5)
+    )
+    path = tmp_path / "step.onnx"
+    onnxplain.export(network.eval(), path, example=torch.zeros(1, 3, 12, 12), step=True)
+    images = np.random.default_rng(0).standard_normal((3, 3, 12, 12)).astype(np.float32) / 4
+    explainer = onnxplain.load(path, "cpu")
+    expected = onnxplain.accentuate(explainer, images, [0, 1, 2], alpha=1.0)
+    backend = explainer.backend
+    backend.signature = replace(backend.signature, most=most)
+    run, seen = backend.run, []
+    backend.run = lambda inputs: seen.append(len(inputs["image"])) or run(inputs)
+    found = onnxplain.accentuate(explainer, images, [0, 1, 2], alpha=1.0)
+    np.testing.assert_allclose(found.end, expected.end, atol=1e-4)
+    assert max(seen) == most

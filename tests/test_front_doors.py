@@ -22,7 +22,7 @@ from onnxplain.cli.app import app
 from onnxplain.errors import SourceError
 from onnxplain.export.sources.from_transformers import processor_preprocessing
 from onnxplain.export.sources.source import from_module, torch_network
-from onnxplain.export.sources.tracing import logits_of, trace
+from onnxplain.export.sources.tracing import blank_image, logits_of, trace
 
 SIZE = 32
 
@@ -300,6 +300,20 @@ def test_a_timm_module_needs_no_example(tmp_path: Path) -> None:
     metadata = onnxplain.export(module, tmp_path / "x.onnx", method="gradient")
     assert metadata.preprocessing.interpolation == module.pretrained_cfg["interpolation"]
     assert module.training
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("how", ["module", "script"])
+def test_a_module_in_half_precision_needs_no_example_either(how: str, dtype: torch.dtype) -> None:
+    module = small().to(dtype)
+    module = torch.jit.script(module) if how == "script" else module
+    source = from_module(module, size=(SIZE, SIZE))
+    assert source.model.graph.inputs[0].dtype.name == str(dtype).removeprefix("torch.").upper()
+
+
+def test_the_default_example_is_on_the_device_of_the_module() -> None:
+    example = blank_image(small().to("meta"), 3, (SIZE, SIZE))
+    assert (example.device.type, example.dtype) == ("meta", torch.float32)
 
 
 # ----- TorchScript and torch.export -----

@@ -27,9 +27,9 @@ from onnxplain.export.canonical.batch import free_batch
 from onnxplain.export.canonical.contrib import spell_contrib
 from onnxplain.export.canonical.control_flow import refuse_control_flow, unfold
 from onnxplain.export.canonical.ends import (
-    before_activation,
     choose_image,
     choose_logits,
+    cut_activation,
     drop_other_inputs,
     fix_sizes,
     flatten_logits,
@@ -114,7 +114,7 @@ def canonicalise(
     refuse_control_flow(graph, image)
     show_relus(graph, image)
     fixed_batch = free_batch(model)
-    logits, activation = before_activation(graph.outputs[0])
+    logits, activation = cut_activation(graph)
     logits = flatten_logits(graph, logits)
     if logits not in dependents(graph, [image]):
         raise SourceError(f"the output {graph.outputs[0].name!r} does not depend on the image")

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 import onnx_ir as ir
+from onnx_ir.passes import common
 
 from onnxplain.errors import NoRuleError
 from onnxplain.export.autodiff import operator_name
@@ -32,7 +33,14 @@ def spell_contrib(model: ir.Model) -> None:
                     "put there by its optimiser or quantiser; export the model as it was before "
                     "(sess_options.optimized_model_filepath writes the optimised one)"
                 )
+            if node.op_type in _BY_RANK and any(
+                x is not None and x.shape is None for x in node.inputs
+            ):
+                common.ShapeInferencePass()(model)  # which knew no operator before it, but now does
             replace(node, form)
+
+
+_BY_RANK = ("FusedMatMul", "SimplifiedLayerNormalization")
 
 
 def _gelu(emit: Emitter, node: ir.Node) -> Emitted:

@@ -6,14 +6,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 import onnx_ir as ir
-from onnx.reference import ReferenceEvaluator
 
 from onnxplain.errors import NoRuleError, SourceError
 from onnxplain.export.autodiff import dependents, depends
+from onnxplain.export.canonical.emit import initializer, integers
+from onnxplain.export.canonical.evaluate import evaluated
 from onnxplain.export.canonical.opsets import opset_of
-from onnxplain.export.tensors import attribute
 
-_LARGE = 100_000  # elements of a tensor that decides nothing
 _ROUNDS = 1000  # of a loop that is written out
 
 
@@ -48,7 +47,7 @@ def refuse_control_flow(graph: ir.Graph, image: ir.Value) -> None:
 
 def _unfolded(model: ir.Model, node: ir.Node) -> bool:
     if node.op_type == "If":
-        condition = _known(node.inputs[0], opset_of(model))
+        condition = _known(node.inputs[0], opset_of(model)) if node.inputs[0] else None
         if condition is None:
             return False
         branch = node.attributes["then_branch" if condition.item() else "else_branch"].as_graph()
@@ -66,14 +65,16 @@ def _unroll(model: ir.Model, node: ir.Node) -> bool:
         return False
     carried = list(node.inputs[2:])
     scanned: list[list[ir.Value | None]] = [[] for _ in range(len(body.outputs) - 1 - len(carried))]
-    going = _constant(graph, node, np.array(True))
+    going = initializer(graph, f"{node.name}.going", np.array(True))
+    axes = initializer(graph, f"{node.name}.axes", integers(0))
     for i in range(rounds):
-        inputs = [_constant(graph, node, np.array(i, np.int64)), going, *carried]
+        number = initializer(graph, f"{node.name}.round_{i}", np.array(i, np.int64))
+        inputs = [number, going, *carried]
         _, *outputs = _inline(graph, node, body, inputs, f"round_{i}")
         carried, scans = outputs[: len(carried)], outputs[len(carried) :]
         for stack, value in zip(scanned, scans, strict=True):
             stack.append(value)
-    _put(graph, node, [*carried, *(_stack(graph, node, values) for values in scanned)])
+    _put(graph, node, [*carried, *(_stack(graph, node, values, axes) for values in scanned)])
     return True
 
 
@@ -90,7 +91,7 @@ def _rounds(node: ir.Node, body: ir.Graph, opset: int) -> int | None:
     limit = _ROUNDS if most is None else int(most.item())
     number, condition = body.inputs[:2]
     while going and count < min(limit, _ROUNDS):
-        given = {id(number): np.array(count, np.int64), id(condition): np.array(True)}
+        given = {number: np.array(count, np.int64), condition: np.array(True)}
         following = _known(body.outputs[0], opset, given)
         if following is None:
             return None
@@ -103,59 +104,21 @@ def _rounds(node: ir.Node, body: ir.Graph, opset: int) -> int | None:
 
 
 def _known(
-    value: ir.Value | None, opset: int, given: Mapping[int, np.ndarray] | None = None
+    value: ir.Value, opset: int, given: Mapping[ir.Value, np.ndarray] | None = None
 ) -> np.ndarray | None:
-    """A value that is computed from constants alone (and values `given` by id), or None.
+    """A value that is computed from constants alone (and values `given`), or None.
 
     Sizes count as constants, open ones as long as they make no difference.
     """
-    results = [_evaluated(value, opset, given or {}, size) for size in _SIZES]
-    first = results[0]
-    if first is None or any(r is None or not np.array_equal(first, r) for r in results):
+    first, *others = (evaluated(value, opset, size, given) for size in _SIZES)
+    if first is None or any(r is None or not np.array_equal(first, r) for r in others):
         return None
     return first
 
 
-_SIZES = (1, 2, 1009)
-"""What an open size is taken for: decisions on it are between none, one, several and even."""
-
-
-def _evaluated(
-    value: ir.Value | None, opset: int, given: Mapping[int, np.ndarray], size: int
-) -> np.ndarray | None:
-    if value is None:
-        return None
-    if id(value) in given:
-        return given[id(value)]
-    tensor = ir.convenience.get_const_tensor(value)
-    if tensor is not None:
-        return tensor.numpy() if tensor.size <= _LARGE else None
-    node = value.producer()
-    if node is None or node.domain or any(a.type == _GRAPH for a in node.attributes.values()):
-        return None
-    if node.op_type in ("Shape", "Size") and node.inputs[0] is not None:
-        shape = node.inputs[0].shape
-        if shape is None:
-            return None
-        sizes = np.array([n if isinstance(n, int) else size for n in shape], np.int64)
-        if node.op_type == "Size":
-            return np.array(sizes.prod())
-        return sizes[attribute(node, "start", 0) : attribute(node, "end", len(sizes))]
-    inputs = {}
-    for x in node.inputs:
-        if x is None:
-            continue
-        array = _evaluated(x, opset, given, size)
-        if array is None:
-            return None
-        inputs[str(x.name)] = array
-    evaluator = ReferenceEvaluator(ir.to_proto(node), opsets={"": opset})
-    results = evaluator.run(None, inputs)
-    result = np.asarray(results[list(node.outputs).index(value)])
-    return result if result.size <= _LARGE else None
-
-
-_GRAPH = ir.AttributeType.GRAPH
+_SIZES = (1, 2, 960, 1009)
+"""What an open size is taken for: decisions on it are between none, one, several, divisible by
+this or that, and prime."""
 
 
 def _inline(
@@ -187,20 +150,12 @@ def _rename(values: Iterable[ir.Value], prefix: str) -> None:
         value.name = f"{prefix}.{value.name}"
 
 
-def _constant(graph: ir.Graph, node: ir.Node, array: np.ndarray) -> ir.Value:
-    constant = ir.node("Constant", [], {"value": ir.tensor(array)})
-    constant.outputs[0].dtype = ir.DataType.from_numpy(array.dtype)
-    constant.outputs[0].shape = ir.Shape(array.shape)
-    constant.outputs[0].const_value = ir.tensor(array)
-    graph.insert_before(node, constant)
-    return constant.outputs[0]
-
-
-def _stack(graph: ir.Graph, node: ir.Node, values: Sequence[ir.Value | None]) -> ir.Value:
+def _stack(
+    graph: ir.Graph, node: ir.Node, values: Sequence[ir.Value | None], axes: ir.Value
+) -> ir.Value:
     """[*shape] of each round → [rounds, *shape]."""
     if not values:
         raise SourceError(f"Loop {node.name!r} has no round, and stacks what its rounds give")
-    axes = _constant(graph, node, np.array([0], np.int64))
     nodes = [ir.node("Unsqueeze", [value, axes]) for value in values]
     concat = ir.node("Concat", [n.outputs[0] for n in nodes], {"axis": 0})
     graph.insert_before(node, [*nodes, concat])

@@ -38,10 +38,12 @@ def integers(*numbers: int) -> np.ndarray:
     return np.array(numbers, np.int64)
 
 
-def initializer(graph: ir.Graph, name: str, array: np.ndarray) -> ir.Value:
-    """A constant of the graph."""
-    type_ = ir.TensorType(ir.DataType.from_numpy(array.dtype))
-    tensor = ir.tensor(array, name=name)
+def initializer(
+    graph: ir.Graph, name: str, array: np.ndarray, dtype: ir.DataType | None = None
+) -> ir.Value:
+    """A constant of the graph, whose `dtype` is the array's, or given where numpy has it not."""
+    tensor = ir.tensor(np.asarray(array), dtype=dtype, name=name)
+    type_ = ir.TensorType(tensor.dtype)
     value = ir.Value(name=name, const_value=tensor, shape=ir.Shape(array.shape), type=type_)
     graph.register_initializer(value)
     return value

@@ -88,10 +88,10 @@ def choose_logits(graph: ir.Graph, name: str | None) -> None:
     if len(graph.outputs) == 1:
         return
     candidates = [v for v in graph.outputs if _like_logits(v)] or list(graph.outputs)
-    distinct = {before_activation(value)[0] for value in candidates}
-    if len(distinct) != 1:
+    activations = {value: _final_activation(value) for value in candidates}
+    if len({node.inputs[0] if node else value for value, node in activations.items()}) != 1:
         raise SourceError(f"several outputs, choose the logits with --output: {outputs}")
-    last = [value for value in candidates if before_activation(value)[0] is not value]
+    last = [value for value, node in activations.items() if node is not None]
     graph.outputs[:] = [*last, *candidates][:1]
 
 
@@ -115,27 +115,42 @@ def drop_other_inputs(graph: ir.Graph) -> ir.Value:
     return image
 
 
-def before_activation(output: ir.Value) -> tuple[ir.Value, str]:
-    """The input of a final Softmax over the classes or Sigmoid, else the output itself.
+def cut_activation(graph: ir.Graph) -> tuple[ir.Value, str]:
+    """The logits of the graph's output without a final activation, and which one that was.
 
-    It is seen through reshapes and casts. Without one, the output is taken for logits of a softmax.
+    Without one, the output is taken for logits of a softmax.
     """
+    output = graph.outputs[0]
+    node = _final_activation(output)
+    if node is None or (x := node.inputs[0]) is None:
+        return output, "softmax"
+    for user, index in list(node.outputs[0].uses()):  # what reshapes it reshapes its input
+        user.replace_input_with(index, x)
+    logits = x if output is node.outputs[0] else output
+    return logits, "sigmoid" if node.op_type == "Sigmoid" else "softmax"
+
+
+def _final_activation(output: ir.Value) -> ir.Node | None:
+    """The Softmax over the classes, or Sigmoid, that the output is, seen through reshapes."""
     node = output.producer()
     while node is not None and node.op_type in _TRANSPARENT and node.inputs[0] is not None:
         node = node.inputs[0].producer()
-    if node is not None and node.op_type in ("Softmax", "LogSoftmax", "Sigmoid"):
-        x = node.inputs[0]
-        assert x is not None
-        if node.op_type == "Sigmoid":
-            return x, "sigmoid"
-        axis = attribute(node, "axis", -1)
-        wide = [i for i, size in enumerate(dims(x)) if size != 1 and i > 0]
-        if wide == [axis % len(dims(x))]:
-            return x, "softmax"
-    return output, "softmax"
+    if node is None or node.op_type == "Sigmoid":
+        return node
+    if node.op_type not in ("Softmax", "LogSoftmax"):
+        return None
+    y = node.outputs[0]
+    wide = [i for i, size in enumerate(dims(y)) if size != 1 and i > 0]
+    over_all_but_batch = wide == [attribute(node, "axis", -1) % len(dims(y))]
+    return node if over_all_but_batch and (y is output or _classes(y) == _classes(output)) else None
 
 
 _TRANSPARENT = ("Reshape", "Flatten", "Squeeze", "Identity", "Cast")
+
+
+def _classes(value: ir.Value) -> list[int | ir.SymbolicDim] | None:
+    """The sizes other than 1 behind the batch, or None where the rank is unknown."""
+    return None if value.shape is None else [size for size in dims(value)[1:] if size != 1]
 
 
 def flatten_logits(graph: ir.Graph, logits: ir.Value) -> ir.Value:

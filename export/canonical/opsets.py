@@ -103,14 +103,20 @@ def spell_newer(model: ir.Model) -> None:
         SourceError: a form of an operator that cannot be spelled so; the message names it.
     """
     version = opset_of(model)
-    for node in list(model.graph.all_nodes()):
-        if node.domain not in ("", "ai.onnx"):
-            continue
-        if (form := NEWER.get(node.op_type)) is not None:
-            replace(node, form(version) if node.op_type == "GroupNormalization" else form)
-        elif _since(node, OPSET) is None and _since(node, version) is not None:
-            _call_body(model, node, version)
-    common.InlinePass()(model)
+    while newer := [node for node in model.graph.all_nodes() if _is_newer(node, version)]:
+        for node in newer:
+            if (form := NEWER.get(node.op_type)) is not None:
+                replace(node, form(version) if node.op_type == "GroupNormalization" else form)
+            else:
+                _call_body(model, node, version)
+        common.InlinePass()(model)  # a body may call newer operators too
+
+
+def _is_newer(node: ir.Node, version: int) -> bool:
+    if node.domain not in ("", "ai.onnx"):
+        return False
+    since_then = _since(node, OPSET) is None and _since(node, version) is not None
+    return node.op_type in NEWER or since_then
 
 
 def declare_opset(model: ir.Model) -> None:

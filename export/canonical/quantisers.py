@@ -6,7 +6,7 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxplain.errors import NoRuleError
-from onnxplain.export.autodiff import dependents
+from onnxplain.export.autodiff import dependents, depends
 from onnxplain.export.canonical.emit import initializer
 from onnxplain.export.tensors import attribute
 
@@ -44,15 +44,16 @@ def show_relus(graph: ir.Graph, image: ir.Value) -> None:
     the lowest value of its type: it saturates there, so negative values become zero all the same,
     bit by bit. Methods must see that gate. Where the highest value stands for 6, it was a ReLU6,
     and becomes `Clip(x, 0, 6)` again. Any other saturation at the top is a quantiser's, and is
-    passed straight through.
+    passed straight through. Before the first layer there is but the image, normalised perhaps.
     """
     active = dependents(graph, [image])
+    layers = [node for node in graph if node.op_type in _LAYERS and depends(node, active)]
+    activations = dependents(graph, [node.outputs[0] for node in layers])
     for node in list(graph):
-        if node.op_type != "QuantizeLinear" or node.inputs[0] not in active:
+        x = node.inputs[0] if node.inputs else None
+        if node.op_type != "QuantizeLinear" or x is None or x not in activations:
             continue
-        x = node.inputs[0]
-        assert x is not None
-        if not _starts_at_zero(node) or _nonnegative(x) or _is_laid_out(x, image):
+        if not _starts_at_zero(node) or _nonnegative(x):
             continue
         if _ends_at_six(node):
             name = f"{node.outputs[0].name}.relu6"
@@ -90,14 +91,6 @@ def _starts_at_zero(node: ir.Node) -> bool:
     return tensor is not None and lowest is not None and bool((tensor.numpy() == lowest).all())
 
 
-def _is_laid_out(value: ir.Value, image: ir.Value) -> bool:
-    """Whether a value is the image, at most laid out otherwise: that is no activation."""
-    while (node := value.producer()) is not None and node.op_type in _LAYOUT:
-        assert node.inputs[0] is not None
-        value = node.inputs[0]
-    return value is image
-
-
 def _nonnegative(value: ir.Value) -> bool:
     """Whether a value is known not to be negative."""
     node = value.producer()
@@ -121,6 +114,7 @@ def _nonnegative(value: ir.Value) -> bool:
     return False
 
 
+_LAYERS = {"Conv", "ConvTranspose", "Gemm", "MatMul"}
 _NEVER_NEGATIVE = {
     *("Relu", "Sigmoid", "HardSigmoid", "Softmax", "Softplus", "Exp", "Abs", "Sqrt"),
     *("ReduceL1", "ReduceL2", "ReduceSumSquare", "LpPool", "GlobalLpPool"),

@@ -55,8 +55,10 @@ def _with_batch(
             value.shape = None  # found with an open batch
     for value in copy.graph.outputs:
         value.shape = None
-    simplify(copy)
+    common.ShapeInferencePass()(copy)
     values = {value.name: value for node in copy.graph for value in node.outputs}
+    simplify(copy)  # where that decides a branch, the sizes that decided it are gone
+    values |= {value.name: value for node in copy.graph for value in node.outputs}
     return values | {value.name: value for value in copy.graph.initializers.values()}
 
 
@@ -73,11 +75,18 @@ def _settle(graph: ir.Graph, value: ir.Value, a: ir.Value, b: ir.Value, active: 
         return
     sizes: list[int | ir.SymbolicDim] = []
     for m, n in zip(a.shape, b.shape, strict=True):
-        if isinstance(m, int) and m == n:
-            sizes.append(m)
-        else:
-            sizes.append(ir.SymbolicDim("batch" if (m, n) == _BATCHES else None))
+        sizes.append(m if isinstance(m, int) and m == n else _multiple_of_batch(m, n))
     value.shape = ir.Shape(sizes)
+
+
+def _multiple_of_batch(m: int | ir.SymbolicDim, n: int | ir.SymbolicDim) -> ir.SymbolicDim:
+    """A size that is m and n for the two batches."""
+    if not isinstance(m, int) or not isinstance(n, int):
+        return ir.SymbolicDim(None)
+    factor = n - m
+    if (m, n) != (_BATCHES[0] * factor, _BATCHES[1] * factor):
+        return ir.SymbolicDim(None)
+    return ir.SymbolicDim("batch" if factor == 1 else f"{factor}*batch")
 
 
 def _settle_reshape(graph: ir.Graph, node: ir.Node) -> None:

@@ -6,14 +6,13 @@ The gather's backward would be a scatter-add, which is dear, and which TensorRT 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 
 import numpy as np
 import onnx_ir as ir
-from onnx import TensorProto, helper, numpy_helper
-from onnx.reference import ReferenceEvaluator
 
 from onnxplain.export.canonical.emit import Emitted, Emitter, integers, replace
+from onnxplain.export.canonical.evaluate import concrete, evaluated
+from onnxplain.export.canonical.opsets import opset_of
 from onnxplain.export.tensors import attribute, dims
 
 _BATCHES = (2, 3)
@@ -33,15 +32,12 @@ def spell_strided(model: ir.Model) -> None:
         flat = data.producer()
         if flat is None or flat.op_type != "Reshape" or len(dims(data)) != 1:
             continue
-        small, large = (_evaluated(model, indices, batch) for batch in _BATCHES)
-        if small is None or large is None or small.shape[1:] != large.shape[1:]:
-            continue
-        (x, _) = flat.inputs
+        x = flat.inputs[0]
         assert x is not None
-        counts = [math.prod(_sizes(x, batch)) for batch in _BATCHES]
-        if not (_in_order(small, counts[0]) and _in_order(large, counts[1])):
+        small, large = (_in_order(x, indices, opset_of(model), batch) for batch in _BATCHES)
+        if small is None or large is None or small[1:] != large[1:]:
             continue
-        shape = [-1, *large.shape[1:]] if small.shape != large.shape else list(large.shape)
+        shape = [-1, *large[1:]] if small != large else list(large)
 
         def reshape(emit: Emitter, node: ir.Node, shape: list[int] = shape) -> Emitted:
             return emit("Reshape", node.inputs[0], integers(*shape))
@@ -49,57 +45,12 @@ def spell_strided(model: ir.Model) -> None:
         replace(node, reshape)
 
 
-def _in_order(indices: np.ndarray, count: int) -> bool:
-    return np.array_equal(indices.ravel(), np.arange(count))
-
-
-def _sizes(value: ir.Value, batch: int) -> list[int]:
-    """Its dimensions where the batch has that size; -1 for one that is no multiple of it."""
-    sizes = []
-    for size in dims(value):
-        if isinstance(size, ir.SymbolicDim):
-            size = size.evaluate(dict.fromkeys(size.free_symbols(), batch))
-        sizes.append(size if isinstance(size, int) else -1)
-    return sizes
-
-
-def _evaluated(model: ir.Model, value: ir.Value, batch: int) -> np.ndarray | None:
-    """A value that depends on sizes alone, where the batch has that size; None of another value."""
-    above = list(_above(value))
-    sizes = {node for node in above if node.op_type == "Shape"}
-    nodes = [node for node in model.graph if node in above and node not in sizes]
-    made = {y for node in above for y in node.outputs}
-    given = {x for node in nodes for x in node.inputs if x is not None} - made
-    constants = {str(x.name): ir.convenience.get_const_tensor(x) for x in given}
-    if not sizes or any(tensor is None for tensor in constants.values()):
+def _in_order(x: ir.Value, indices: ir.Value, opset: int, batch: int) -> tuple[int, ...] | None:
+    """The shape of the indices, if they are those of all elements of x in order, else None."""
+    sizes = concrete(x, batch)
+    if sizes is None or any(isinstance(n, ir.SymbolicDim) and n.value is None for n in dims(x)):
         return None
-    feeds = {}
-    for node in sizes:
-        (measured,) = node.inputs
-        assert measured is not None
-        start, stop = attribute(node, "start", 0), node.attributes.get_int("end", None)
-        feeds[str(node.outputs[0].name)] = integers(*_sizes(measured, batch)[start:stop])
-    part = helper.make_graph(
-        [ir.to_proto(node) for node in nodes],
-        "sizes",
-        [helper.make_tensor_value_info(n, TensorProto.INT64, f.shape) for n, f in feeds.items()],
-        [helper.make_empty_tensor_value_info(str(value.name))],
-        [numpy_helper.from_array(t.numpy(), name) for name, t in constants.items() if t],
-    )
-    opsets = [helper.make_opsetid("", model.graph.opset_imports[""])]
-    evaluator = ReferenceEvaluator(helper.make_model(part, opset_imports=opsets))
-    result: np.ndarray = evaluator.run(None, feeds)[0]
-    return result
-
-
-def _above(value: ir.Value | None) -> Iterator[ir.Node]:
-    """The nodes that a value is computed by, as far up as the sizes of tensors."""
-    seen: set[ir.Node] = set()
-    waiting = [value]
-    while waiting:
-        x = waiting.pop()
-        node = x.producer() if x is not None else None
-        if node is not None and node not in seen:
-            seen.add(node)
-            yield node
-            waiting.extend(node.inputs if node.op_type != "Shape" else ())
+    count = math.prod(sizes)
+    table = evaluated(indices, opset, batch, largest=max(count, 100))
+    in_order = table is not None and np.array_equal(table.ravel(), np.arange(count))
+    return table.shape if table is not None and in_order else None

@@ -42,7 +42,6 @@ attention's weights, which are the forward's): 1 is the paper, 2 doubles every o
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -57,10 +56,7 @@ from onnxplain.export.tensors import (
     axis_from_end,
     constant,
     rank,
-    reshape,
-    reshape_like,
     size_of,
-    static,
 )
 from onnxplain.export.vjps import VJPS
 from onnxplain.export.windows import window_of
@@ -182,19 +178,6 @@ def instance_normalization(op: OpBuilder, node: Node, g: ir.Value, T: Temperatur
     return op.Mul(g, op.Div(op.Unsqueeze(scale, axes), sigma))
 
 
-def group_normalization(op: OpBuilder, node: Node, g: ir.Value, T: Temperature) -> Cotangents:
-    """g · γ / √(variance + ε); γ is per channel, or per group at opset 18."""
-    x, scale, _ = node.inputs
-    groups = attribute(node, "num_groups", 1)
-    channels, *spatial = static(x, 1)
-    grouped = [-1, groups, channels // groups, math.prod(spatial)]
-    sigma = deviation(
-        op, reshape(op, x, grouped), [-2, -1], node.attributes.get_float("epsilon", 1e-5)
-    )
-    gamma = reshape(op, scale, [groups, size_of(scale, 0) // groups, 1])
-    return reshape_like(op, op.Div(op.Mul(reshape(op, g, grouped), gamma), sigma), x)
-
-
 def lp_normalization(op: OpBuilder, node: Node, g: ir.Value, T: Temperature) -> Cotangents:
     """g / ‖x‖, and 0 where x is 0."""
     x = node.inputs[0]
@@ -244,16 +227,13 @@ SEMANTIC: dict[str, Rule] = {
     "LeakyRelu": leaky_relu,
     "PRelu": prelu,
     "Gelu": gelu,
-    **dict.fromkeys(["Swish", "onnxplain::Swish"], swish),
+    "onnxplain::Swish": swish,
     "HardSwish": hard_swish,
     "Mish": mish,
     "MaxPool": max_pool,
-    **dict.fromkeys(
-        ["LayerNormalization", "RMSNormalization", "onnxplain::RMSNormalization"],
-        layer_normalization,
-    ),
+    "LayerNormalization": layer_normalization,
+    "onnxplain::RMSNormalization": layer_normalization,
     "InstanceNormalization": instance_normalization,
-    "GroupNormalization": group_normalization,
     "LpNormalization": lp_normalization,
     "LRN": lrn,
     "onnxplain::GlobalResponseNormalization": global_response_normalization,

@@ -12,7 +12,13 @@ import onnx_ir as ir
 
 from onnxplain.errors import SourceError
 from onnxplain.export.canonical.opsets import OPSET
-from onnxplain.export.sources.tracing import import_torch, program_to_onnx, quiet, root_cause
+from onnxplain.export.sources.tracing import (
+    blank_image,
+    import_torch,
+    program_to_onnx,
+    quiet,
+    root_cause,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -54,10 +60,11 @@ def script_to_onnx(
         SourceError: neither is given, or PyTorch can't export it.
     """
     torch = import_torch()
-    if example is None and size is None:
-        raise SourceError("a TorchScript network leaves its input's size open; fix it with --size")
     if example is None:
-        example = torch.zeros(1, _channels(script), *(size or ()))
+        if size is None:
+            message = "a TorchScript network leaves its input's size open; fix it with --size"
+            raise SourceError(message)
+        example = blank_image(script, _channels(script), size)
     with tempfile.TemporaryDirectory() as folder, quiet():
         path = os.path.join(folder, "script.onnx")
         try:

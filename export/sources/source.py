@@ -20,7 +20,7 @@ from onnxplain.export.sources.from_transformers import (
     load_folder,
 )
 from onnxplain.export.sources.labels import imagenet_labels
-from onnxplain.export.sources.tracing import import_torch, trace
+from onnxplain.export.sources.tracing import blank_image, import_torch, trace
 from onnxplain.export.suggest import nearest
 from onnxplain.export.tensors import size_of
 
@@ -137,7 +137,7 @@ def from_module(
             raise SourceError(
                 f"{name} doesn't say what its input is: export(module, path, example=x), or size="
             )
-        example = torch.zeros(2, getattr(config, "num_channels", 3), *size)
+        example = blank_image(module, getattr(config, "num_channels", 3), size)
     traced = trace(module, example, name, layer)
     if pre is not None:
         pre = at_size(pre, (example.shape[2], example.shape[3]))

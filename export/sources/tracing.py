@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import itertools
 import logging
 import re
 import warnings
@@ -75,6 +76,15 @@ def trace(module: torch.nn.Module, example: Any, name: str, layer: str | None = 
         assert node.inputs[0] is not None
         value = node.inputs[0]
     return Traced(model, value.name, fixed_batch)
+
+
+def blank_image(module: torch.nn.Module, channels: int, size: tuple[int, int]) -> torch.Tensor:
+    """Zeros [1, C, H, W], of the dtype and on the device of the module's first float tensor."""
+    import torch
+
+    tensors = itertools.chain(module.parameters(), module.buffers())
+    own = next((tensor for tensor in tensors if tensor.is_floating_point()), torch.empty(0))
+    return own.new_zeros(1, channels, *size)
 
 
 def _export(network: torch.nn.Module, example: Any, *, open_batch: bool) -> ir.Model:

@@ -14,8 +14,8 @@ from onnx import TensorProto, helper, numpy_helper
 import onnxplain
 from onnxplain.bench.parity import compare
 
+from .graphs import explain, head, node, source_outputs, write
 from .graphs import images as images_of
-from .graphs import node, source_outputs, write
 
 
 class CeilPools(torch.nn.Module):
@@ -110,6 +110,31 @@ def test_relu_however_it_is_spelled_and_batch_norm_folded(tmp_path: Path) -> Non
     images = np.random.default_rng(0).standard_normal((2, 3, 12, 12)).astype(np.float32)
     parity = compare(onnxplain.load(path), module, images, np.array([0, 2]))
     assert all(p.relative_l2 < 1e-5 for p in parity.values())
+
+
+@pytest.mark.parametrize(
+    "relu6",
+    [
+        [node("Relu", ["c"], ["r"]), node("Min", ["r", "six"], ["h"])],
+        [node("Max", ["c", "zero"], ["r"]), node("Min", ["six", "r"], ["h"])],
+        [node("Min", ["c", "six"], ["r"]), node("Max", ["r", "zero"], ["h"])],
+    ],
+    ids=["Min(Relu)", "Min(Max)", "Max(Min)"],
+)
+def test_excitation_gates_relu6_however_it_is_spelled(
+    relu6: list[onnx.NodeProto], tmp_path: Path
+) -> None:
+    conv = node("Conv", ["x", "K"], ["c"])
+    tail, weights = head("h", 4 * 64)
+    bounds = {"zero": np.float32(0), "six": np.float32(6)}
+    weights |= bounds | {"K": 4 * images_of(4, 3, 1, 1)}
+    plain = [node("Clip", ["c", "zero", "six"], ["h"])]
+    x = images_of(2, 3, 8, 8)
+    found, expected = (
+        explain(write(tmp_path / f"{i}.onnx", [conv, *nodes, *tail], weights), x, "excitation")
+        for i, nodes in enumerate((relu6, plain))
+    )
+    np.testing.assert_array_equal(found.pullback, expected.pullback)
 
 
 LIGHT = sorted((Path(onnx.__file__).parent / "backend/test/data/light").glob("light_*.onnx"))

@@ -184,3 +184,19 @@ def test_control_flow_beside_the_logits_does_not_matter(tmp_path: Path) -> None:
     chosen = choice("bright", "spare", then_branch=scaled("a", 2.0), else_branch=scaled("b", 3.0))
     copy = node("Identity", ["x"], ["h"])
     refused(tmp_path / "if.onnx", *BRIGHT, chosen, copy, zero=np.float32(0))
+
+
+def test_a_condition_on_a_size_that_is_a_multiple_of_the_batch(tmp_path: Path) -> None:
+    """As `if x.shape[0] % 36 == 0` of x.view(36 * batch, 3): so it is, whatever the batch."""
+    nodes = [
+        node("Transpose", ["x"], ["t"], perm=[0, 2, 3, 1]),
+        node("Reshape", ["t", "rows"], ["r"]),
+        node("Shape", ["r"], ["shape"], start=0, end=1),
+        node("Mod", ["shape", "each"], ["rest"]),
+        node("Equal", ["rest", "none"], ["even"]),
+        node("Squeeze", ["even"], ["c"]),
+        choice("c", "h", then_branch=scaled("a", 3.0), else_branch=scaled("b", -2.0)),
+    ]
+    constants = {"rows": np.array([-1, 3]), "each": np.array([36]), "none": np.array([0])}
+    explanation = check(tmp_path / "if.onnx", nodes, **constants)
+    assert explanation.pullback.any()

@@ -220,6 +220,16 @@ def test_swish(alpha: float, tmp_path: Path) -> None:
     np.testing.assert_allclose(explain(path, X).logits, expected, rtol=1e-4, atol=1e-5)
 
 
+def test_what_the_body_of_a_newer_operator_calls_is_spelled_too(tmp_path: Path) -> None:
+    """SwiGLU's is a Swish and a product."""
+    path = newer(tmp_path / "g.onnx", 28, node("SwiGLU", ["x", "x"], ["h"], alpha=1.5))
+    h = X * X / (1 + np.exp(-1.5 * X))
+    expected = h.reshape(2, -1) @ head("h", 3 * 36)[1]["W"]
+    np.testing.assert_allclose(explain(path, X).logits, expected, rtol=1e-4, atol=1e-5)
+    explained = onnx.load(tmp_path / "g.gradient.onnx")
+    assert explained.opset_import[0].version == 20
+
+
 def test_rotary_embedding_by_the_body_that_onnx_gives_it(tmp_path: Path) -> None:
     angles = images(2, 6, 3)
     rotary = node("RotaryEmbedding", ["x", "cos", "sin"], ["h"])
@@ -261,6 +271,15 @@ CONTRIB: dict[str, list[onnx.NodeProto]] = {
         node("Add", ["n", "sum"], ["h"]),
     ],
     "FusedMatMul": [own("FusedMatMul", ["x", "square"], ["h"], transB=1, alpha=0.7)],
+    "FusedMatMul behind another": [
+        own("FusedMatMul", ["x", "square"], ["a"], transB=1),
+        node("Relu", ["a"], ["b"]),
+        own("FusedMatMul", ["b", "b"], ["h"], transA=1, alpha=0.1),
+    ],
+    "SimplifiedLayerNormalization": [
+        own("FusedMatMul", ["x", "square"], ["a"]),
+        node("SimplifiedLayerNormalization", ["a", "six"], ["h"], axis=3),
+    ],
     "FusedConv": [
         own("FusedConv", ["x", "kernel"], ["c"], activation="Relu", pads=[1] * 4),
         own("FusedConv", ["c", "kernel", "three", "x"], ["d"], activation="Relu", pads=[1] * 4),

@@ -136,6 +136,13 @@ ACTIVATIONS: dict[str, list[Spelling]] = {
         lambda op, x: op.Mul(op.Clip(op.Add(x, 3.0), 0.0, 6.0), 1 / 6),
         lambda op, x: op.Clip(op.Add(op.Mul(x, 0.2), 0.5), 0.0, 1.0),
     ],
+    "Clip": [  # ReLU6
+        lambda op, x: op.Min(op.Relu(x), 6.0),
+        lambda op, x: op.Min(6.0, op.Max(x, 0.0)),
+        lambda op, x: op.Max(op.Min(x, 6.0), 0.0),
+        lambda op, x: op.Min(op.Clip(x, 0.0), 6.0),
+        lambda op, x: op.Clip(op.Relu(x), None, 6.0),
+    ],
     "Mish": [
         lambda op, x: op.Mul(x, op.Tanh(op.Softplus(x))),
         lambda op, x: op.Mul(op.Tanh(op.Log(op.Add(op.Exp(x), 1.0))), x),
@@ -341,6 +348,52 @@ def test_rms_norm_of_channels_first():
     assert operators(spell) == {"Transpose": 2, "onnxplain::RMSNormalization": 1}
 
 
+def by_variance(op: OpBuilder, x: ir.Value) -> ir.Value:
+    """As PyTorch's exporter writes x.var(1, unbiased=False, keepdim=True)."""
+    d = op.Sub(x, op.ReduceMean(x, [1], keepdims=1))
+    variance = op.Reshape(op.ReduceMean(op.Mul(d, d), [1], keepdims=0), [-1, 1, 6, 6])
+    return op.Mul(d, op.Reciprocal(op.Sqrt(op.Add(variance, 1e-6))))
+
+
+def axes_put_back_late(op: OpBuilder, x: ir.Value) -> ir.Value:
+    d = op.Sub(x, op.Unsqueeze(op.Div(op.ReduceSum(x, [1], keepdims=0), 4.0), [1]))
+    variance = op.ReduceMean(op.Pow(d, 2.0), [1], keepdims=0)
+    return op.Div(d, op.Unsqueeze(op.Sqrt(op.Add(variance, 1e-6)), [1]))
+
+
+@pytest.mark.parametrize("spell", [by_variance, axes_put_back_late])
+def test_layer_norm_whose_statistics_lose_their_axes_on_the_way(spell: Spelling):
+    assert operators(spell) == {"Transpose": 2, "LayerNormalization": 1}
+
+
+def test_a_reduction_is_left_alone_where_other_axes_are_put_back_or_others_use_it():
+    def elsewhere(op: OpBuilder, x: ir.Value) -> ir.Value:
+        return op.Mul(x, op.Unsqueeze(op.ReduceMean(x, [3], keepdims=0), [2]))
+
+    def shared(op: OpBuilder, x: ir.Value) -> ir.Value:
+        mean = op.ReduceMean(x, [3], keepdims=0)
+        return op.Add(op.ReduceSum(op.Mul(x, op.Unsqueeze(mean, [3])), [3], keepdims=0), mean)
+
+    assert operators(elsewhere)["Unsqueeze"] == 1
+    assert operators(shared)["Unsqueeze"] == 1
+
+
+@pytest.mark.parametrize("axes", [[1, 2], [1, 3], [2]], ids=str)
+def test_a_norm_over_any_axes_is_one_of_trailing_axes_between_transpositions(axes: list[int]):
+    """[1, 2] of NHWC is InstanceNorm as TensorFlow writes it."""
+    shape = [size if axis + 1 in axes else 1 for axis, size in enumerate((4, 5, 6))]
+
+    def spell(op: OpBuilder, x: ir.Value) -> ir.Value:
+        y = op.Add(op.Mul(weight(op, *shape), layer_norm(op, x, axes)), weight(op, *shape))
+        return op.Mul(rms_norm(op, y, axes), weight(op, *shape))
+
+    assert operators(spell, (4, 5, 6)) == {
+        "Transpose": 4,
+        "LayerNormalization": 1,
+        "onnxplain::RMSNormalization": 1,
+    }
+
+
 def tensorflow(op: OpBuilder, x: ir.Value) -> ir.Value:
     """x · s + (β − mean · s), the variance as mean(x²) − mean², from below at 0."""
     mean = op.ReduceMean(x, [-1], keepdims=1)
@@ -479,6 +532,20 @@ def convolved(op: OpBuilder, a: ir.Value) -> ir.Value:
     return op.Conv(a, weight(op, HEADS, HEADS, 1, 1), weight(op, HEADS))
 
 
+def mixed_with_constant(op: OpBuilder, a: ir.Value) -> ir.Value:
+    return op.Add(op.Mul(a, 0.5), weight(op, HEADS, 6, 6))
+
+
+def renormalised(op: OpBuilder, a: ir.Value) -> ir.Value:
+    """ConViT: divided by their own sum once they are mixed with weights of the positions."""
+    a = mixed_with_constant(op, a)
+    return op.Div(a, op.Unsqueeze(op.ReduceSum(a, [-1], keepdims=0), [-1]))
+
+
+def renormalised_above_zero(op: OpBuilder, a: ir.Value) -> ir.Value:
+    return op.Div(a, op.Add(1e-9, op.ReduceSum(a, [-2], keepdims=1)))
+
+
 def fewer_tokens(op: OpBuilder, x: ir.Value) -> ir.Value:
     """PVT's linear spatial reduction: keys and values of a pooled picture."""
     image = op.Reshape(op.Transpose(x, perm=[0, 2, 1]), [N, WIDTH, 2, 3])
@@ -495,6 +562,9 @@ ATTENTIONS: dict[str, Spelling] = {
     "convolved heads": lambda op, x: attention(op, x, weights=convolved),
     "spatial reduction": lambda op, x: attention(op, x, memory=fewer_tokens),
     "dropout": lambda op, x: attention(op, x, weights=lambda op, a: op.Dropout(a)),
+    "mixed with a constant": lambda op, x: attention(op, x, weights=mixed_with_constant),
+    "renormalised": lambda op, x: attention(op, x, weights=renormalised),
+    "renormalised, above zero": lambda op, x: attention(op, x, weights=renormalised_above_zero),
 }
 
 
@@ -574,7 +644,15 @@ def test_a_softmax_that_is_no_weight_stays_a_softmax():
     def only_constants(op: OpBuilder, x: ir.Value) -> ir.Value:
         return op.Relu(op.MatMul(op.Softmax(x), weight(op, 4, 6)))
 
-    for spell in (added, squashed, output, only_constants):
+    def divided(op: OpBuilder, x: ir.Value) -> ir.Value:
+        a = op.Softmax(op.MatMul(x, weight(op, 4, 6)))
+        return op.MatMul(op.Div(a, op.ReduceSum(op.Exp(x), [-1], keepdims=1)), x)
+
+    def divisor(op: OpBuilder, x: ir.Value) -> ir.Value:
+        a = op.Softmax(op.MatMul(x, weight(op, 4, 4)))
+        return op.Div(op.Exp(x), op.ReduceSum(a, [-1], keepdims=1))
+
+    for spell in (added, squashed, output, only_constants, divided, divisor):
         assert operators(spell, (TOKENS, WIDTH))["Softmax"] == 1
 
 

@@ -114,11 +114,12 @@ def qdq(path: Path, *before: onnx.NodeProto, zero: Any = LOWEST, **weights: Any)
         node("DequantizeLinear", ["q", "scale", "zero"], ["k"]),
     ]
     tail, weight = head("k", 3 * 144)
-    weights = {"scale": np.float32(0.02), "zero": zero} | weights | weight
+    weights = {"scale": np.float32(0.02), "zero": zero, "two": DOUBLE} | weights | weight
     return write(path, [*before, *between, *tail], weights, ("N", 3, 12, 12))
 
 
-TWICE = node("Add", ["x", "x"], ["h"])
+DOUBLE = 2 * np.eye(3, dtype=np.float32)[:, :, None, None]
+TWICE = node("Conv", ["x", "two"], ["h"])
 
 
 @pytest.mark.parametrize(
@@ -133,13 +134,20 @@ TWICE = node("Add", ["x", "x"], ["h"])
         (np.uint8(0), [node("Abs", ["x"], ["a"]), node("Add", ["a", "a"], ["h"])], 0),
         (np.uint8(0), [node("Exp", ["x"], ["a"]), node("Concat", ["a"], ["h"], axis=1)], 0),
         (np.uint8(0), [node("Reshape", ["x", "same"], ["h"])], 0),  # the image is no activation
-        (np.uint8(0), [node("Exp", ["x"], ["a"]), node("Sub", ["a", "x"], ["h"])], 1),
+        (np.uint8(0), [node("Sub", ["x", "mean"], ["a"]), node("Mul", ["a", "mean"], ["h"])], 0),
+        (np.uint8(0), [node("Conv", ["x", "two"], ["a"]), node("Sub", ["a", "x"], ["h"])], 1),
+        (np.uint8(0), [node("MatMul", ["x", "square"], ["a"]), node("Neg", ["a"], ["h"])], 1),
     ],
 )
 def test_which_quantisers_stand_for_a_relu(
     zero: Any, before: list[onnx.NodeProto], shown: int, tmp_path: Path
 ) -> None:
-    path = qdq(tmp_path / "q.onnx", *before, zero=zero, same=np.array([0, 3, 12, 12]))
+    constants = {
+        "same": np.array([0, 3, 12, 12]),
+        "mean": images(3, 1, 1),
+        "square": images(12, 12),
+    }
+    path = qdq(tmp_path / "q.onnx", *before, zero=zero, **constants)
     model = onnx.load(path)
     if zero.dtype == np.uint16:
         model.opset_import[0].version = 21

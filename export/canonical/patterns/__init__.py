@@ -19,6 +19,7 @@ from onnxplain.export.canonical.patterns.normalisations import (
     recognise_normalisations,
     recognise_response_normalisations,
 )
+from onnxplain.export.canonical.patterns.reductions import keep_reduced_axes
 from onnxplain.export.canonical.patterns.spelling import made_by, single_user
 from onnxplain.export.canonical.patterns.weighting import recognise_softmax, recognise_weights
 
@@ -29,12 +30,9 @@ NAMES = {
     "Mish": "Mish",
     "LayerNormalization": "LayerNorm",
     "onnxplain::RMSNormalization": "RMSNorm",
-    "RMSNormalization": "RMSNorm",
     "onnxplain::GlobalResponseNormalization": "GRN",
-    "GroupNormalization": "GroupNorm",
     "InstanceNormalization": "InstanceNorm",
     "onnxplain::AttentionWeights": "attention",
-    "Attention": "attention",
     "onnxplain::SigmoidGate": "gate",
     "onnxplain::HardSigmoidGate": "gate",
 }
@@ -54,6 +52,7 @@ def recognise(model: ir.Model, was_half: bool = False) -> dict[str, int]:
         How many of each pattern the graph holds, rewritten or there before: name → count.
     """
     graph = model.graph
+    keep_reduced_axes(graph)
     recognise_softmax(graph)
     recognise_activations(graph, 2e-3 if was_half else 2e-6)
     recognise_normalisations(graph)

@@ -13,7 +13,12 @@ from typing import Any, TypeAlias
 import numpy as np
 import onnx_ir as ir
 
-from onnxplain.export.canonical.patterns.spelling import replace, scalar, self_contained
+from onnxplain.export.canonical.patterns.spelling import (
+    initializer,
+    replace,
+    scalar,
+    self_contained,
+)
 from onnxplain.export.tensors import rank
 
 Array: TypeAlias = np.ndarray
@@ -108,8 +113,12 @@ _ONE, _MINUS_ONE = (int(np.flatnonzero(x == NUMBERS)[0]) for x in (1.0, -1.0))
 Match: TypeAlias = tuple[str, dict[str, Any]]
 Function: TypeAlias = Callable[[Array], Array]
 
+RELU6 = (0.0, 6.0)
+"""The bounds of the only Clip among them."""
+
 _KNOWN: list[tuple[Match, Function]] = [
     (("Relu", {}), lambda x: np.maximum(x, 0)),
+    (("Clip", {}), lambda x: np.clip(x, *RELU6)),
     (("Gelu", {"approximate": "none"}), lambda x: gelu(x, "none")),
     (("Gelu", {"approximate": "tanh"}), lambda x: gelu(x, "tanh")),
     (("onnxplain::Swish", {"alpha": 1.0}), lambda x: x * sigmoid(x)),
@@ -174,13 +183,19 @@ def recognise_activations(graph: ir.Graph, tolerance: float = 2e-6) -> None:
         for node in list(graph):
             found = _find(node, place, tolerance)
             if found is not None:
-                x, (operator, attributes) = found
-                place[replace(node.outputs[0], operator, [x], attributes)] = place[node]
+                x, chain, (operator, attributes) = found
+                bounds = RELU6 if operator == "Clip" else ()
+                inputs = [x, *(initializer(graph, np.array(b), x, "relu6") for b in bounds)]
+                place[replace(node.outputs[0], operator, inputs, attributes)] = place[node]
+                for spent in reversed(chain):  # a longer chain must not share values with them
+                    if not spent.outputs[0].uses() and not spent.outputs[0].is_graph_output():
+                        graph.remove(spent, safe=True)
 
 
 def _find(
     root: ir.Node, place: Mapping[ir.Node | None, int], tolerance: float
-) -> tuple[ir.Value, Match] | None:
+) -> tuple[ir.Value, list[ir.Node], Match] | None:
+    """The value that an activation, which ends in `root`, is one of; its nodes; what it is."""
     y = root.outputs[0]
     for x, chain in _chains(root, place):
         if len(chain) == 1 or x.shape is None or y.shape is None or rank(x) != rank(y):
@@ -193,7 +208,7 @@ def _find(
             continue
         # A Swish shares its sigmoid with whatever else uses it, once it is spelled out again.
         if found[0] == "onnxplain::Swish" or self_contained(y, x):
-            return x, found
+            return x, chain, found
     return None
 
 

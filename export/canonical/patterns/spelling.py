@@ -8,6 +8,7 @@ from typing import TypeAlias
 import numpy as np
 import onnx_ir as ir
 
+from onnxplain.export.canonical import emit
 from onnxplain.export.tensors import rank
 
 
@@ -129,9 +130,4 @@ def initializer(graph: ir.Graph, data: np.ndarray, like: ir.Value, name: str) ->
     base, count = f"pattern.{name}", 0
     while (name := f"{base}_{count}") in graph.initializers:
         count += 1
-    tensor = ir.tensor(data.astype(dtype.numpy()), dtype=dtype, name=name)
-    value = ir.Value(
-        name=name, shape=ir.Shape(data.shape), type=ir.TensorType(dtype), const_value=tensor
-    )
-    graph.register_initializer(value)
-    return value
+    return emit.initializer(graph, name, data.astype(dtype.numpy()), dtype)

@@ -5,7 +5,13 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from onnxplain.export.autodiff import dependents
-from onnxplain.export.canonical.patterns.spelling import axes_of, made_by, replace, self_contained
+from onnxplain.export.canonical.patterns.spelling import (
+    axes_of,
+    constant_operand,
+    made_by,
+    replace,
+    self_contained,
+)
 
 
 def recognise_softmax(graph: ir.Graph) -> None:
@@ -69,7 +75,8 @@ SUMS = frozenset(["Add", "Sub", "Sum", "Where", "IsNaN"])
 def only_weights(value: ir.Value, active: set[ir.Value | None]) -> bool:
     """Whether `value` only ever multiplies values that depend on the image, among `active`.
 
-    On the way it may go through layout, linear maps by constants and additions of constants.
+    On the way it may go through layout, linear maps by constants, additions of constants, and a
+    division by its own sum.
     """
     reached, queue = {value}, [value]
     factors: list[set[ir.Value]] = []  # what each product has besides: something not reached
@@ -89,13 +96,22 @@ def only_weights(value: ir.Value, active: set[ir.Value | None]) -> bool:
             if node.op_type in PRODUCTS and others and not bias:
                 factors.append(others)
                 continue
-            if node.op_type in SUMS or bias:
+            if node.op_type in SUMS or bias or _shares(node):
                 terms |= others
             elif not _linear(node, index, others):
                 return False
             queue += [y for y in node.outputs if y not in reached]
             reached.update(node.outputs)
     return bool(factors) and terms <= reached and not any(other <= reached for other in factors)
+
+
+def _shares(node: ir.Node) -> bool:
+    """Whether a node divides a value by a sum over itself, plus a constant perhaps."""
+    if node.op_type != "Div":
+        return False
+    shifted = constant_operand(made_by(node.inputs[1], "Add"), "Add")
+    total = made_by(node.inputs[1] if shifted is None else shifted[0], "ReduceSum")
+    return total is not None and total.inputs[0] is node.inputs[0]
 
 
 def _linear(node: ir.Node, index: int, others: set[ir.Value]) -> bool:

@@ -1,0 +1,104 @@
+"""What a graph computes from sizes and constants, when its open sizes are taken for a number."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import numpy as np
+import onnx_ir as ir
+from onnx.reference import ReferenceEvaluator
+
+from onnxplain.export.canonical.emit import integers
+from onnxplain.export.tensors import attribute, dims
+
+
+def concrete(value: ir.Value, size: int) -> list[int] | None:
+    """The dimensions of a value, whose open sizes and their symbols are all taken for `size`.
+
+    None where even the rank is unknown, or a size is no whole number then (batch / 2).
+    """
+    if value.shape is None:
+        return None
+    sizes = []
+    for n in dims(value):
+        if isinstance(n, ir.SymbolicDim):
+            n = n.evaluate(dict.fromkeys(n.free_symbols(), size)) if n.value is not None else size
+        if not isinstance(n, int):
+            return None
+        sizes.append(n)
+    return sizes
+
+
+def evaluated(
+    value: ir.Value,
+    opset: int,
+    size: int,
+    given: Mapping[ir.Value, np.ndarray] | None = None,
+    largest: int = 100_000,
+) -> np.ndarray | None:
+    """A value that is computed from sizes and constants alone (and values `given`), else None.
+
+    Args:
+        value: of the main graph or of a body in it.
+        opset: the opset of its model.
+        size: what an open size is taken for (`concrete`).
+        given: values that are known for this once, such as the number of a round.
+        largest: elements that a tensor on the way may have.
+    """
+    known = dict(given or {})
+    waiting = [value]
+    while waiting:
+        if (x := waiting[-1]) in known:
+            waiting.pop()
+            continue
+        node, tensor = x.producer(), ir.convenience.get_const_tensor(x)
+        if tensor is not None:
+            if tensor.size > largest:
+                return None
+            known[x] = tensor.numpy()
+        elif node is None or node.domain or any(a.type == _GRAPH for a in node.attributes.values()):
+            return None
+        elif missing := [y for y in _operands(node) if y not in known]:
+            waiting += missing
+        else:
+            results = _measured(node, size) or _computed(node, known, opset)
+            if results is None or any(array.size > largest for array in results):
+                return None
+            known.update(zip(node.outputs, results, strict=True))
+    return known[value]
+
+
+_GRAPH = ir.AttributeType.GRAPH
+_MEASURES = ("Shape", "Size")
+
+
+def _operands(node: ir.Node) -> list[ir.Value]:
+    """The inputs that must be known; for a size they need not be."""
+    return [] if node.op_type in _MEASURES else [x for x in node.inputs if x is not None]
+
+
+def _measured(node: ir.Node, size: int) -> list[np.ndarray] | None:
+    """What a Shape or Size gives."""
+    if node.op_type not in _MEASURES or (x := node.inputs[0]) is None:
+        return None
+    if (sizes := concrete(x, size)) is None:
+        return None
+    if node.op_type == "Size":
+        return [np.array(math.prod(sizes))]
+    start, end = attribute(node, "start", 0), attribute(node, "end", len(sizes))
+    return [integers(*sizes[start:end])]
+
+
+def _computed(
+    node: ir.Node, known: Mapping[ir.Value, np.ndarray], opset: int
+) -> list[np.ndarray] | None:
+    """What another node gives; None where it cannot be run, as for a size that does not fit."""
+    if node.op_type in _MEASURES:
+        return None
+    evaluator = ReferenceEvaluator(ir.to_proto(node), opsets={"": opset})
+    try:
+        results = evaluator.run(None, {str(x.name): known[x] for x in _operands(node)})
+    except Exception:
+        return None
+    return [np.asarray(result) for result in results]

@@ -1,0 +1,66 @@
+"""Reductions whose axes are put back behind them become reductions that keep them.
+
+PyTorch's exporter writes `x.var(1, keepdim=True)` so, and many networks are written so.
+"""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+
+from onnxplain.export.canonical.patterns.spelling import array, made_by, scalar, single_user
+
+_BETWEEN = (
+    *("Add", "Sub", "Mul", "Div", "Pow", "Max", "Min", "Clip"),
+    *("Sqrt", "Reciprocal", "Relu", "Neg", "Abs", "Exp", "Log"),
+)
+"""Elementwise operators, here with numbers alone besides, which a reduction's axes move through."""
+
+
+def keep_reduced_axes(graph: ir.Graph) -> None:
+    """`Reduce…(keepdims=0)`, elementwise operators, Unsqueeze or Reshape: the last is left out."""
+    for node in list(graph):
+        y, below = node.outputs[0], made_by(node.outputs[0], "Unsqueeze", "Reshape")
+        if below is None or y.is_graph_output() or (path := _to_reduction(below)) is None:
+            continue
+        x, axes = path[-1].inputs[0], array(path[-1].inputs[1])
+        if x is None or x.shape is None or y.shape is None or axes is None or not axes.size:
+            continue
+        n = len(x.shape)
+        reduced = {int(axis) % n for axis in axes}
+        kept = ir.Shape([1 if i in reduced else size for i, size in enumerate(x.shape)])
+        if not _same(y.shape, kept):
+            continue
+        path[-1].attributes.add(ir.AttrInt64("keepdims", 1))
+        for above in path:
+            above.outputs[0].shape = kept
+        ir.convenience.replace_all_uses_with(y, path[0].outputs[0])
+        graph.remove(node, safe=True)
+        path[0].outputs[0].name = y.name  # a layer may be known by it
+
+
+def _same(a: ir.Shape, b: ir.Shape) -> bool:
+    """Whether two shapes of as many elements are the same: one size may be open in both."""
+    if len(a) != len(b):
+        return False
+    differing = [pair for pair in zip(a, b, strict=True) if pair[0] != pair[1]]
+    return len(differing) <= 1 and not any(isinstance(n, int) for pair in differing for n in pair)
+
+
+def _to_reduction(node: ir.Node) -> list[ir.Node] | None:
+    """The nodes above one, up to a reduction that drops its axes; each serves the next alone."""
+    path: list[ir.Node] = []
+    x = node.inputs[0]
+    while x is not None and single_user(x) is not None and (above := x.producer()) is not None:
+        path.append(above)
+        if above.op_type.startswith("Reduce") and above.domain == "" and len(above.inputs) > 1:
+            return path if above.attributes.get_int("keepdims", 1) == 0 else None
+        open_inputs = [v for v in above.inputs if v is not None and not _is_number(v)]
+        if above.op_type not in _BETWEEN or above.domain != "" or len(open_inputs) != 1:
+            return None
+        x = open_inputs[0]
+    return None
+
+
+def _is_number(value: ir.Value) -> bool:
+    """Whether it is a constant of one element, which broadcasts to any rank from 1 on."""
+    return scalar(value) is not None and value.shape is not None and len(value.shape) <= 1
