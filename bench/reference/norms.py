@@ -113,7 +113,7 @@ def statistic(mode: ReplacedBackward, func: Callable[..., Any], *args: Any, **kw
     return found.detach() if isinstance(found, Tensor) else tuple(part.detach() for part in found)
 
 
-_NORM = re.compile(r"(Norm|GRN)((Exp)?\dd)?(Fp32)?$")
+_NORM = re.compile(r"(Norm|GRN)(Act)?((Exp)?\dd)?(Fp32)?$")
 
 _BACKWARDS: dict[Callable[..., Any], Backward] = {
     **dict.fromkeys([functional.layer_norm, torch.layer_norm], layer_norm),

@@ -21,13 +21,19 @@ def exact(tried: dict[str, Any]) -> bool:
 def right_in_float64(tried: dict[str, Any]) -> bool:
     """Whether a graph misses the bounds in float32 by rounding alone.
 
-    In float64 it agrees, and in float32 it points in the reference's direction: its cosine is
-    within the bound.
+    In float64 it agrees, or is as near to the reference as the reference is to itself when its
+    weights are rounded; and in float32 it points in the reference's direction: its cosine is within
+    the bound.
     """
     again = tried.get("float64")  # only of a graph that misses the bounds in float32
     if not isinstance(again, dict):
         return False
-    return Parity(**again).agrees and Parity(**tried["pullback"]).cosine >= COSINE
+    near = again["relative_l2"] <= ROUNDING_SPREAD * tried.get("rounding", 0.0)
+    return (Parity(**again).agrees or near) and Parity(**tried["pullback"]).cosine >= COSINE
+
+
+ROUNDING_SPREAD = 2.0
+"""Times the largest of a few draws of rounded weights that another draw may be."""
 
 
 def passes(entry: dict[str, Any]) -> bool:
@@ -65,7 +71,10 @@ def markdown(results: dict[str, Any]) -> str:
         "behind its first. One that agrees there is *right in float64* and counts as agreement "
         f"where its cosine in float32 is ≥ {COSINE}: the gradient has hard gates, and one whose "
         "preactivation lies within float32's rounding of 0 may open in float32 and stay shut in "
-        "float64.",
+        "float64. Where the rounding of the weights alone decides (batch norms are folded into "
+        "them), *rounding* is given too: how far the PyTorch reference itself moves when its "
+        "weights are changed by up to half a unit in float32's last place. A graph within "
+        f"{ROUNDING_SPREAD:g} times that counts likewise.",
         "",
         f"{machine['cpu']}, {machine['cores']} cores; onnxplain {results['onnxplain']}, "
         + ", ".join(f"{name} {version}" for name, version in machine["versions"].items()),
@@ -124,7 +133,9 @@ def _parity(tried: dict[str, Any]) -> str:
         return "✗"
     again = tried.get("float64")
     figure = f"{tried['pullback']['relative_l2']:.0e}"
-    figure += f" (float64: {again['relative_l2']:.0e})" if isinstance(again, dict) else ""
+    figure += f" (float64: {again['relative_l2']:.0e}" if isinstance(again, dict) else ""
+    figure += f", rounding: {tried['rounding']:.0e}" if "rounding" in tried else ""
+    figure += ")" if "(" in figure else ""
     return figure + ("" if exact(tried) else " ✗")
 
 
@@ -164,7 +175,8 @@ def _figures(tried: dict[str, Any]) -> str:
     figures, again = _agreement(tried["pullback"]), tried.get("float64")
     if again is None:
         return figures
-    return f"{figures}; in float64 {again if isinstance(again, str) else _agreement(again)}"
+    figures += f"; in float64 {again if isinstance(again, str) else _agreement(again)}"
+    return figures + (f"; rounding {tried['rounding']:.1e}" if "rounding" in tried else "")
 
 
 def _agreement(parity: dict[str, float]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from onnxplain.bench.zoo.entry import METHODS, in_float64, tried
+from onnxplain.bench.zoo.entry import METHODS, in_float64, moved_by_rounding, tried
 from onnxplain.bench.zoo.table import exact, markdown, passes, right_in_float64
 from onnxplain.export.sources.source import from_module
 
@@ -83,6 +84,28 @@ class TestEntry:
         assert found.startswith("FileNotFoundError: ")
 
 
+class TestRounding:
+    def test_it_moves_a_gradient_by_gates_within_it_of_0_and_excitation_hardly(self) -> None:
+        """Sixteen neurons, of which one's preactivation is the rounding of two equal weights."""
+        torch.manual_seed(0)
+        module = torch.nn.Sequential(
+            torch.nn.Linear(2, 16), torch.nn.ReLU(), torch.nn.Linear(16, 1)
+        )
+        with torch.no_grad():
+            module[0].weight[0], module[0].bias[0] = torch.tensor([1.0, -1.0]), 0.0
+        x = torch.ones(1, 2, dtype=torch.float64, requires_grad=True)
+
+        def gradient(m: torch.nn.Module) -> np.ndarray:
+            return torch.autograd.grad(m(x).sum(), x)[0].numpy()
+
+        def smooth(m: torch.nn.Module) -> np.ndarray:
+            return gradient(torch.nn.Sequential(m[0], torch.nn.Softplus(), m[2]))
+
+        double = copy.deepcopy(module).double()
+        assert moved_by_rounding(gradient, module, gradient(double)) > 1e-2
+        assert moved_by_rounding(smooth, module, smooth(double)) < 1e-6
+
+
 class TestAgreement:
     @pytest.mark.parametrize(
         ("gradient", "right"),
@@ -92,6 +115,9 @@ class TestAgreement:
             (of(ROUNDED, float64=TINY), True),
             (of(ROUNDED, float64=ROUNDED), False),
             (of(ROUNDED, float64=ERROR), False),
+            (of(ROUNDED, float64=ROUNDED, rounding=1.5e-3), True),
+            (of(ROUNDED, float64=ROUNDED, rounding=1e-5), False),
+            (of(WRONG, float64=WRONG, rounding=1.0), False),
             (of(WRONG, float64=TINY), False),
             (of({**AGREES, "cosine": float("nan")}), False),
             ({"reason": "SourceError: none"}, False),
