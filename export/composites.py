@@ -36,6 +36,11 @@ def inverse_rms(op: OpBuilder, x: ir.Value, axis: int, epsilon: float) -> ir.Val
     return op.Reciprocal(op.Sqrt(op.Add(square, epsilon)))
 
 
+def l2_normalization(op: OpBuilder, x: ir.Value, *, axes: list[int], epsilon: float) -> ir.Value:
+    """x / max(‖x‖₂, ε), the norm over `axes` (negative)."""
+    return op.Div(x, op.Max(op.ReduceL2(x, axes, keepdims=1), epsilon))
+
+
 def global_response_normalization(
     op: OpBuilder,
     x: ir.Value,
@@ -74,6 +79,7 @@ def hard_sigmoid_gate(op: OpBuilder, x: ir.Value, *, alpha: float, beta: float) 
 COMPOSITES: dict[str, Callable[..., ir.Value]] = {
     "Swish": swish,
     "RMSNormalization": rms_normalization,
+    "L2Normalization": l2_normalization,
     "GlobalResponseNormalization": global_response_normalization,
     "AttentionWeights": attention_weights,
     "SigmoidGate": sigmoid_gate,

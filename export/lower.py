@@ -113,6 +113,41 @@ def as_sub_pixel(op: OpBuilder, node: Node) -> ir.Value | None:
     return y
 
 
+def as_dilated_convolution(op: OpBuilder, node: Node) -> ir.Value | None:
+    """A transposed convolution of stride s and dilation m s hits every s-th output alone.
+
+    Those are what one of stride 1 and dilation m computes; zeros go between them. TensorRT-RTX has
+    no transposed convolution with both a stride and a dilation.
+    """
+    g, w = node.inputs[:2]
+    assert g is not None
+    assert w is not None
+    kernel, strides = static(w, 2), node.attributes.get_ints("strides", [1])
+    dilations = node.attributes.get_ints("dilations", [1])
+    s, apart = strides[0], dilations[0] // strides[0]
+    same = {*strides} == {s} and {*dilations} == {apart * s}
+    if len(kernel) != 2 or s == 1 or not same:
+        return None
+    group = attribute(node, "group", 1)
+    pads = node.attributes.get_ints("pads", [0] * 4)[:2]
+    reach = [apart * (k - 1) for k in kernel]
+    size = [j + r for j, r in zip(static(g, 2), reach, strict=True)]
+    ends = [p + n for p, n in zip(pads, static(node.outputs[0], 2), strict=True)]
+    if any(end > s * n for end, n in zip(ends, size, strict=True)):
+        return None
+    hit = op.Conv(
+        g,
+        flipped(op, w, group),
+        kernel_shape=kernel,
+        dilations=[apart] * 2,
+        group=group,
+        pads=[*reach, *reach],
+    )
+    zeros = op.Mul(hit, 0.0)
+    between = op.Concat(hit, *[zeros] * (s * s - 1), axis=-3)
+    return op.Slice(op.DepthToSpace(between, blocksize=s), list(pads), ends, [-2, -1])
+
+
 def flipped(op: OpBuilder, w: ir.Value, group: int) -> ir.Value:
     """[g·M, C, *k] → [g·C, M, *k] with every spatial axis reversed."""
     outer, inner, *kernel = static(w)
@@ -164,7 +199,7 @@ def without_transposing(op: OpBuilder, node: Node) -> ir.Value | None:
     auto = node.attributes.get_string("auto_pad", "NOTSET") != "NOTSET"
     if auto or "output_shape" in node.attributes or len(node.inputs) > 2:
         return None  # no rule emits these
-    for form in (as_convolution, as_sub_pixel):
+    for form in (as_convolution, as_sub_pixel, as_dilated_convolution):
         if (better := form(op, node)) is not None:
             return better
     with_its_own_weight(op, node)

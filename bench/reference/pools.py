@@ -53,7 +53,7 @@ def _pull(window: Sequence[Sequence[int]], T: float, through_weights: bool) -> P
     def pull(x: Tensor, g: Tensor) -> Tensor:
         with torch.enable_grad():
             source = x.detach().requires_grad_()
-            x = windows(source, g.shape, *window)
+            x = windows(without_infinities(source), g.shape, *window)
         w = torch.softmax(x / T, dim=-1)
         share = w
         if through_weights:
@@ -64,6 +64,11 @@ def _pull(window: Sequence[Sequence[int]], T: float, through_weights: bool) -> P
         return gradient
 
     return pull
+
+
+def without_infinities(x: Tensor) -> Tensor:
+    """Padding by -∞ before a pool, which is the pool's own spelled otherwise, reads 0 likewise."""
+    return x.masked_fill(x == -torch.inf, 0)
 
 
 def windows(

@@ -41,7 +41,7 @@ from onnxplain.export.canonical.patterns import recognise
 from onnxplain.export.canonical.quantisers import refuse_integer_arithmetic, show_relus
 from onnxplain.export.canonical.sizes import settle_sizes
 from onnxplain.export.canonical.strided import spell_strided
-from onnxplain.export.tensors import attribute, static
+from onnxplain.export.tensors import attribute, rank, static
 
 
 @dataclass(frozen=True)
@@ -109,6 +109,7 @@ def canonicalise(
     common.ShapeInferencePass()(model)
     spell_strided(model)
     spell_einsum(model)
+    spell_padded_pools(graph)
     common.ShapeInferencePass()(model)
     image = drop_other_inputs(graph)
     refuse_control_flow(graph, image)
@@ -174,6 +175,40 @@ def spell_einsum(model: ir.Model) -> None:
             letters = sorted(set(filter(str.isalpha, equation)))  # the order of an implicit result
             table = str.maketrans(dict(zip(letters, string.ascii_lowercase, strict=False)))
             node.attributes.add(ir.AttrString("equation", equation.translate(table)))
+
+
+def spell_padded_pools(graph: ir.Graph) -> None:
+    """A Pad with -∞ (or float's lowest) before a MaxPool becomes the pool's own padding.
+
+    It means the same, and a method must not see infinities, nor explain one spelling of a padded
+    pool unlike another.
+    """
+    for node in graph:
+        pad = node.inputs[0].producer() if node.op_type == "MaxPool" and node.inputs[0] else None
+        if pad is None or pad.op_type != "Pad" or attribute(node, "ceil_mode", 0):
+            continue
+        x, amounts, value, axes = [*pad.inputs, None, None][:4]
+        given = [ir.convenience.get_const_tensor(v) if v is not None else None
+                 for v in (amounts, value, axes)]  # fmt: skip
+        lowest = given[1] is not None and given[1].numpy().item() <= _LOWEST
+        if x is None or given[0] is None or not lowest or (axes is not None and given[2] is None):
+            continue
+        n = rank(x)
+        at = range(n) if given[2] is None else [int(a) % n for a in given[2].numpy()]
+        around = np.zeros([2, n], np.int64)
+        around[:, list(at)] = given[0].numpy().reshape(2, -1)
+        kernel = node.attributes.get_ints("kernel_shape")
+        pads = np.array(node.attributes.get_ints("pads", [0] * 2 * len(kernel))).reshape(2, -1)
+        pads = pads + around[:, 2:]
+        automatic = node.attributes.get_string("auto_pad", "NOTSET") not in ("NOTSET", "VALID")
+        constant = pad.attributes.get_string("mode", "constant") == "constant"
+        fits = (pads >= 0).all() and (pads < np.array(kernel)).all() and not around[:, :2].any()
+        if constant and fits and not automatic:
+            node.attributes.add(ir.AttrInt64s("pads", pads.ravel().tolist()))
+            node.replace_input_with(0, x)
+
+
+_LOWEST = -1e30
 
 
 def spell_ceil_mode(model: ir.Model) -> None:

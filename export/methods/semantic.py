@@ -186,6 +186,13 @@ def lp_normalization(op: OpBuilder, node: Node, g: ir.Value, T: Temperature) -> 
     return op.Where(op.Equal(norm, 0.0), 0.0, op.Div(g, norm))
 
 
+def l2_normalization(op: OpBuilder, node: Node, g: ir.Value, T: Temperature) -> Cotangents:
+    """g / max(‖x‖, ε)."""
+    x, axes = node.inputs[0], node.attributes.get_ints("axes")
+    norm = op.ReduceL2(x, list(axes), keepdims=1)
+    return op.Div(g, op.Max(norm, node.attributes.get_float("epsilon")))
+
+
 def lrn(op: OpBuilder, node: Node, g: ir.Value, T: Temperature) -> Cotangents:
     """g · d^−β with d = k + α/n · Σ_window x² over channels."""
     x = node.inputs[0]
@@ -235,6 +242,7 @@ SEMANTIC: dict[str, Rule] = {
     "onnxplain::RMSNormalization": layer_normalization,
     "InstanceNormalization": instance_normalization,
     "LpNormalization": lp_normalization,
+    "onnxplain::L2Normalization": l2_normalization,
     "LRN": lrn,
     "onnxplain::GlobalResponseNormalization": global_response_normalization,
     **dict.fromkeys(

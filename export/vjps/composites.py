@@ -19,6 +19,20 @@ register_vjp("onnxplain::SigmoidGate")(sigmoid)
 register_vjp("onnxplain::HardSigmoidGate")(hard_sigmoid)
 
 
+@register_vjp("onnxplain::L2Normalization")
+def l2_normalization(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
+    """y = x / d with d = max(n, ε), n = ‖x‖: (g − y · Σ g·y) / d where n > ε, else g / ε.
+
+    The sum is over the normalised axes.
+    """
+    x, y = node.inputs[0], node.outputs[0]
+    axes, epsilon = list(node.attributes.get_ints("axes")), node.attributes.get_float("epsilon")
+    n = op.ReduceL2(x, axes, keepdims=1)
+    along = op.ReduceSum(op.Mul(g, y), axes, keepdims=1)
+    along = op.Where(op.Greater(n, epsilon), along, 0.0)
+    return op.Div(op.Sub(g, op.Mul(y, along)), op.Max(n, epsilon))
+
+
 @register_vjp("onnxplain::GlobalResponseNormalization")
 def global_response_normalization(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
     """y = x(1 + γu) + β with u = n / d, n = ‖x‖ over space, d = mean n over channels + ε.

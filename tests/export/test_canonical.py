@@ -12,6 +12,7 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 
 import onnxplain
+from onnxplain.bench.forward import forward_proto
 from onnxplain.bench.parity import compare
 
 from .graphs import explain, head, node, source_outputs, write
@@ -48,6 +49,45 @@ def test_ceil_mode_has_the_windows_of_pytorch(
     images = np.random.default_rng(0).standard_normal((2, 3, size, size)).astype(np.float32)
     parity = compare(onnxplain.load(path), module, images, np.array([0, 3]))
     assert all(p.relative_l2 < 1e-5 for p in parity.values())
+
+
+class PaddedPool(torch.nn.Module):
+    """A max-pool of padding 1, in the pool or before it by a number."""
+
+    def __init__(self, lowest: float | None) -> None:
+        super().__init__()
+        self.conv = torch.nn.Conv2d(3, 4, 1)
+        self.lowest = lowest
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x, inside = self.conv(x), 1
+        if self.lowest is not None:
+            x, inside = torch.nn.functional.pad(x, (1, 1, 1, 1), value=self.lowest), 0
+        return torch.nn.functional.max_pool2d(x, 3, 2, inside).pow(2).mean((2, 3))
+
+
+@pytest.mark.parametrize("method", ["gradient", "excitation", "semantic"])
+@pytest.mark.parametrize("lowest", [-np.inf, -3.4e38])
+def test_padding_before_a_max_pool_is_the_pools_own(
+    lowest: float, method: str, tmp_path: Path
+) -> None:
+    """TensorFlow's SAME, as timm spells it: an infinity would make excitation's softmax NaN."""
+    images = np.random.default_rng(0).standard_normal((2, 3, 8, 9)).astype(np.float32)
+    found = []
+    for value in (None, lowest):
+        torch.manual_seed(0)
+        module, path = PaddedPool(value).eval(), tmp_path / "pool.onnx"
+        onnxplain.export(module, path, example=torch.zeros(1, 3, 8, 9), method=method)
+        assert "Pad" not in [n.op_type for n in forward_nodes(path)]
+        found.append(onnxplain.load(path, "cpu")(images, [0, 3]).pullback)
+        if value in (None, -np.inf):
+            parity = compare(onnxplain.load(path, "cpu"), module, images, np.array([0, 3]))
+            assert all(p.relative_l2 < 1e-5 for p in parity.values())
+    np.testing.assert_array_equal(found[0], found[1])
+
+
+def forward_nodes(path: Path) -> list[onnx.NodeProto]:
+    return list(forward_proto(path).graph.node)
 
 
 def test_ceil_mode_of_a_file_without_shapes(tmp_path: Path) -> None:

@@ -101,6 +101,36 @@ def test_one_of_a_larger_stride_is_a_sub_pixel_convolution(case: Case):
     np.testing.assert_allclose(single, expected, atol=1e-4)
 
 
+@st.composite
+def of_stride_and_dilation(draw: st.DrawFn) -> Case:
+    """The dilation a multiple of the stride; in groups too."""
+    rng, s, apart = draw(seeds), draw(st.integers(2, 3)), draw(st.integers(1, 2))
+    group, kernel = draw(st.integers(1, 2)), [draw(st.integers(1, 3)) for _ in range(2)]
+    reach = [(k - 1) * s * apart for k in kernel]
+    attributes = {
+        "strides": [s, s],
+        "dilations": [s * apart] * 2,
+        "group": group,
+        "pads": [draw(st.integers(0, r)) // 2 for r in reach * 2],
+        "output_padding": [draw(st.integers(0, s - 1)) for _ in range(2)],
+    }
+    size = [draw(st.integers(2, 4)) for _ in range(2)]
+    x = rng.normal(size=[draw(st.integers(1, 2)), 2 * group, *size])
+    return Case("ConvTranspose", [x, rng.normal(size=[2 * group, 3, *kernel])], attributes)
+
+
+@drawn(40)
+@given(of_stride_and_dilation())
+def test_one_of_a_stride_and_a_dilation_is_a_dilated_convolution(case: Case):
+    plain, changed = finished(forward_model(case.build, shapes_of(case))), lowered(case)
+    assert "ConvTranspose" not in operators(changed)
+    feeds = {"x0": case.inputs[0]}
+    (expected,), (found,) = evaluate(plain, feeds), evaluate(changed, feeds)
+    np.testing.assert_allclose(found, expected, atol=1e-12)
+    (single,) = runtime(lowered(case, ir.DataType.FLOAT), {"x0": feeds["x0"].astype(np.float32)})
+    np.testing.assert_allclose(single, expected, atol=1e-4)
+
+
 @pytest.mark.parametrize(
     ("kernel", "stride", "pad", "extra"),
     [

@@ -261,6 +261,10 @@ NORMS: dict[str, tuple[Call, np.ndarray]] = {
         Call("LpNormalization", [Z], {"p": 1}),
         1 / np.abs(Z).sum(-1, keepdims=True),
     ),
+    "onnxplain::L2Normalization": (
+        Call("onnxplain::L2Normalization", [Z], {"axes": [-1], "epsilon": 2.0}),
+        1 / np.maximum(np.linalg.norm(Z, axis=-1, keepdims=True), 2.0),
+    ),
     "LRN": (
         Call("LRN", [Z], {"size": 2, "alpha": 0.5, "beta": 0.75, "bias": 2.0}),
         lrn_factor(Z),

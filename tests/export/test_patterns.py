@@ -313,6 +313,28 @@ def test_rms_norm_from_its_reductions(root: Root, affine: bool):
     assert operators(spell, (5, 8)) == {"onnxplain::RMSNormalization": 1}
 
 
+@pytest.mark.parametrize("floor", ["Clip", "Max"])
+@pytest.mark.parametrize("expanded", [False, True])
+def test_l2_norm_of_functional_normalize(floor: str, expanded: bool):
+    """As torch exports it, and with the norm spelled out and broadcast."""
+
+    def spell(op: OpBuilder, x: ir.Value) -> ir.Value:
+        norm = op.Sqrt(op.ReduceSum(op.Mul(x, x), [1], keepdims=1))
+        if not expanded:
+            norm = op.ReduceL2(x, [-2], keepdims=1)
+        norm = op.Clip(norm, 1e-12) if floor == "Clip" else op.Max(norm, 1e-12)
+        return op.Div(x, op.Expand(norm, op.Shape(x)) if expanded else norm)
+
+    assert operators(spell, (5, 8)) == {"onnxplain::L2Normalization": 1}
+
+
+def test_dividing_by_another_ones_norm_is_no_l2_norm():
+    def spell(op: OpBuilder, x: ir.Value) -> ir.Value:
+        return op.Div(op.Relu(x), op.Max(op.ReduceL2(x, [-1], keepdims=1), 1e-12))
+
+    assert "onnxplain::L2Normalization" not in operators(spell, (5, 8))
+
+
 @pytest.mark.parametrize(
     ("axes", "shape"), [([-1], (8,)), ([-2, -1], (5, 8)), ([2, 3], (5, 8)), ([1, 2, 3], (2, 5, 8))]
 )

@@ -16,6 +16,7 @@ from onnxplain.export import composites
 from onnxplain.export.autodiff import operator_name
 from onnxplain.export.canonical.patterns.activations import recognise_activations
 from onnxplain.export.canonical.patterns.normalisations import (
+    recognise_l2_normalisations,
     recognise_normalisations,
     recognise_response_normalisations,
 )
@@ -31,6 +32,7 @@ NAMES = {
     "LayerNormalization": "LayerNorm",
     "onnxplain::RMSNormalization": "RMSNorm",
     "onnxplain::GlobalResponseNormalization": "GRN",
+    "onnxplain::L2Normalization": "L2 norm",
     "InstanceNormalization": "InstanceNorm",
     "onnxplain::AttentionWeights": "attention",
     "onnxplain::SigmoidGate": "gate",
@@ -57,6 +59,7 @@ def recognise(model: ir.Model, was_half: bool = False) -> dict[str, int]:
     recognise_activations(graph, 2e-3 if was_half else 2e-6)
     recognise_normalisations(graph)
     recognise_response_normalisations(graph)
+    recognise_l2_normalisations(graph)
     common.RemoveUnusedNodesPass()(model)  # what was replaced is no use of a weight
     recognise_weights(graph)
     common.RemoveUnusedNodesPass()(model)

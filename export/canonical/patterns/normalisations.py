@@ -239,6 +239,23 @@ def _put(graph: ir.Graph, moment: Moment, epsilon: float, form: Form) -> None:
     replace(form.result, "Transpose", [normal], {"perm": back})
 
 
+def recognise_l2_normalisations(graph: ir.Graph) -> None:
+    """`F.normalize`: x / max(‖x‖₂, ε)."""
+    for node in list(graph):
+        if node.op_type != "Div" or node.domain != "" or node.inputs[1] is None:
+            continue
+        expanded = made_by(node.inputs[1], "Expand")
+        floor = made_by(node.inputs[1] if expanded is None else expanded.inputs[0], "Clip", "Max")
+        if floor is None or len(floor.inputs) != 2:
+            continue
+        norm, epsilon = norm_of(floor.inputs[0]), scalar(floor.inputs[1])
+        if norm is None or epsilon is None or norm[0] is not node.inputs[0]:
+            continue
+        x, axes = norm
+        attributes: Attributes = {"axes": axes, "epsilon": epsilon}
+        replace(node.outputs[0], "onnxplain::L2Normalization", [x], attributes)
+
+
 def recognise_response_normalisations(graph: ir.Graph) -> None:
     """ConvNeXt V2's: x + γ · x · ‖x‖ / (mean ‖x‖ + ε) + β."""
     for node in list(graph):

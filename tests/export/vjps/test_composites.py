@@ -55,6 +55,15 @@ def rms_normalizations(draw: st.DrawFn) -> Case:
 
 
 @st.composite
+def l2_normalizations(draw: st.DrawFn) -> Case:
+    """Norms on either side of ε, none near it."""
+    x = draw(inputs(2))
+    norm = np.sqrt((x**2).sum(-1, keepdims=True))
+    x = x / norm * draw(seeds).choice([0.5, 2.0], size=norm.shape)
+    return Case("onnxplain::L2Normalization", [x], {"axes": [-1], "epsilon": 1.0})
+
+
+@st.composite
 def response_normalizations(draw: st.DrawFn) -> Case:
     """Channels last with γ [C], and first with γ [C, 1, 1]; away from 0, where one pixel's norm
     has a kink."""
@@ -87,6 +96,7 @@ def hard_sigmoid_gates(draw: st.DrawFn) -> Case:
 CASES = {
     "onnxplain::Swish": swishes(),
     "onnxplain::RMSNormalization": rms_normalizations(),
+    "onnxplain::L2Normalization": l2_normalizations(),
     "onnxplain::GlobalResponseNormalization": response_normalizations(),
     "onnxplain::AttentionWeights": attention_weights(),
     "onnxplain::SigmoidGate": inputs().map(lambda x: Case("onnxplain::SigmoidGate", [x])),
