@@ -15,7 +15,7 @@ from onnx_ir.passes import common
 from onnxplain.contract import IMAGE, LOGITS
 from onnxplain.runtime.backends.cuda import cuda_options
 from onnxplain.runtime.backends.onnx_runtime import converted, session_options
-from onnxplain.runtime.backends.openvino import configuration
+from onnxplain.runtime.backends.openvino import configuration, prepared
 
 
 def forward_proto(path: str | os.PathLike[str], precision: str = "float32") -> onnx.ModelProto:
@@ -67,7 +67,7 @@ def _openvino(model: onnx.ModelProto, precision: str, threads: int | None, image
     import openvino
 
     core = openvino.Core()
-    read = core.read_model(model.SerializeToString())
+    read = prepared(core, core.read_model(model.SerializeToString()), precision)
     config = configuration(precision, "latency", threads)
     request = core.compile_model(read, "CPU", config).create_infer_request()
     return lambda: request.infer({IMAGE: images}, share_inputs=True)[0]

@@ -9,11 +9,12 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from onnxplain.bench.suite.ratios import ratios
+from onnxplain.bench.zoo.table import counts
 
 
 def demo_table(measured: Mapping[str, Any]) -> str:
@@ -115,14 +116,15 @@ def _summary(measured: Mapping[str, Any]) -> str:
 
 def _ways(record: Mapping[str, Any]) -> str:
     timed = sorted((r for r in record["rows"] if "median" in r), key=lambda row: row["median"])
-    eager = next(r for r in timed if (r["kind"], r["name"]) == ("explain", "PyTorch eager"))
+    seconds = {(row["kind"], row["name"]): row["median"] for row in timed}
+    eager = seconds.get(("explain", "PyTorch eager"))
     rows = [
         [
             row["kind"],
             row["name"],
             f"{row['median'] * 1e3:.1f} ms",
             f"{row['p95'] * 1e3:.1f} ms",
-            f"{eager['median'] / row['median']:.2f}",
+            f"{eager / row['median']:.2f}" if eager else "",
             f"{row['cosine']:.6f}" if "cosine" in row else "",
             f"{row['memory_bytes'] / 2**20:.0f} MiB" if "memory_bytes" in row else "",
         ]
@@ -138,7 +140,17 @@ def _ways(record: Mapping[str, Any]) -> str:
     )
 
 
-TABLES = {"demo": demo_table, "precision": precision_table, "bench": bench_table}
+def zoo_counts(measured: dict[str, Any]) -> str:
+    """How many of the zoo's networks export with every method and agree with the reference."""
+    return "\n".join(counts(measured))
+
+
+TABLES: dict[str, Callable[[Any], str]] = {
+    "demo": demo_table,
+    "zoo": zoo_counts,
+    "precision": precision_table,
+    "bench": bench_table,
+}
 
 
 def main(result: str, readme: str) -> None:

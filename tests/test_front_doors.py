@@ -473,3 +473,11 @@ def test_the_command_names_its_file_after_the_source_and_prints_the_notes(
     assert result.exit_code == 0, result.output
     assert onnx.load("scripted.explain.onnx").graph.output[0].name == "logits"
     assert "note: assumed ImageNet's mean" in result.output
+
+
+def test_an_untrained_vit_takes_images_of_its_own_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The DEFAULT weights of vit_h_14 are for 518 × 518; without weights it is built for 224."""
+    blocks = "torchvision.models.vision_transformer.EncoderBlock"
+    monkeypatch.setattr(blocks, lambda *_, **__: torch.nn.Identity())
+    network = torch_network("vit_h_14", "none")
+    assert (network.preprocessing.height, network.preprocessing.resize) == (224, 224)

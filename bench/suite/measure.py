@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -80,9 +82,10 @@ def measure(
         key = f"{row['kind']}, {row['name']}"
         if key in timings:
             row |= dataclasses.asdict(timings[key])
-        if memory and (row["name"], row["kind"]) in MEMORY:
+        if memory and key in timings and (row["name"], row["kind"]) in MEMORY:
             progress(f"{key}: memory")
-            row["memory_bytes"] = _memory(job, row["name"])
+            if (held := _memory(job, row["name"])) is not None:
+                row["memory_bytes"] = held
     return {
         "network": job.network,
         "trained": job.network in TRAINED,
@@ -101,9 +104,14 @@ def _cosine(pullback: Any, expected: Any) -> float:
     return min(Parity.of(a, b).cosine for a, b in zip(found, expected, strict=False))
 
 
-def _memory(job: Job, name: str) -> int:
-    """Of a process that explains the job's images a few times, the most that it held, in bytes."""
+def _memory(job: Job, name: str) -> int | None:
+    """Of a process that explains the job's images a few times, the most that it held, in bytes.
+
+    It begins with no cache, and so compiles as a first run does. None where it fails.
+    """
     fields = json.dumps({**dataclasses.asdict(job), "folder": str(job.folder), "name": name})
     child = [sys.executable, "-m", "onnxplain.bench.suite.memory", fields]
-    done = subprocess.run(child, capture_output=True, text=True, check=True)
-    return int(done.stdout.splitlines()[-1])
+    with TemporaryDirectory(prefix="onnxplain-cache-") as cache:
+        environment = {**os.environ, "XDG_CACHE_HOME": cache}
+        done = subprocess.run(child, capture_output=True, text=True, env=environment, check=False)
+    return int(done.stdout.splitlines()[-1]) if done.returncode == 0 else None

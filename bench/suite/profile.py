@@ -18,7 +18,7 @@ from onnxplain.bench.suite.job import Job, prepare
 from onnxplain.contract import IMAGE, TARGET, Metadata
 from onnxplain.runtime.backends import usable
 from onnxplain.runtime.backends.onnx_runtime import session_options
-from onnxplain.runtime.backends.openvino import configuration
+from onnxplain.runtime.backends.openvino import configuration, prepared
 from onnxplain.runtime.onnx_file import read_metadata
 
 RUNS, WARMUP = 20, 5
@@ -92,7 +92,9 @@ def _openvino(job: Job, precision: str, side: Callable[[str], str]) -> Sums:
     import openvino
 
     config = {**configuration(precision, "latency", job.threads), "PERF_COUNT": "YES"}
-    compiled = openvino.Core().compile_model(job.graph(), "CPU", config)
+    core = openvino.Core()
+    model = prepared(core, core.read_model(job.graph()), precision)
+    compiled = core.compile_model(model, "CPU", config)
     request = compiled.create_infer_request()
     sums: Sums = Counter()
     for run in range(WARMUP + RUNS):

@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, TypeAlias
+
+from onnxplain.errors import InputError
+
+Record: TypeAlias = Mapping[str, Any]
 
 WORSE = 1.15
 """Times its baseline that a ratio may have: what two runs of the same code differ by."""
+
+FARTHER, ROUNDING = 2.0, 1e-5
+"""Times its baseline, and what more, that a pullback's 1 − cosine may be."""
 
 
 def ratios(results: Mapping[str, Any]) -> dict[str, float]:
@@ -18,28 +25,57 @@ def ratios(results: Mapping[str, Any]) -> dict[str, float]:
     return {name: value for record in results["records"] for name, value in _of(record)}
 
 
-def _of(record: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
-    seconds = {(r["kind"], r["name"]): r["median"] for r in record["rows"] if "median" in r}
+def _of(record: Record) -> Iterator[tuple[str, float]]:
+    seconds = {key: row["median"] for key, row in _rows(record).items() if "median" in row}
     eager = seconds.get(("explain", "PyTorch eager"))
-    where = f"{record['network']}, batch {record['batch']}"
     for row in record["rows"]:
         if row["by"] != "onnxplain" or "median" not in row:
             continue
         kind, name = row["kind"], row["name"]
         forward, explain = seconds.get(("forward", name)), seconds.get(("explain", name))
         if kind == "explain" and forward:
-            yield f"{where}, {name}: explain ÷ forward", row["median"] / forward
+            yield f"{_where(record)}, {name}: explain ÷ forward", row["median"] / forward
         if kind == "explain" and eager:
-            yield f"{where}, {name}: explain ÷ PyTorch eager's", row["median"] / eager
+            yield f"{_where(record)}, {name}: explain ÷ PyTorch eager's", row["median"] / eager
         if kind.startswith("explain K") and explain:
-            yield f"{where}, {name}: {kind} ÷ explain", row["median"] / explain
+            yield f"{_where(record)}, {name}: {kind} ÷ explain", row["median"] / explain
 
 
 def worse(results: Mapping[str, Any], baseline: Mapping[str, Any]) -> list[str]:
-    """A sentence for each ratio that both have and that got worse than noise explains."""
-    before = ratios(baseline)
-    return [
-        f"{name} is {value:.2f}, and was {before[name]:.2f}"
-        for name, value in ratios(results).items()
-        if name in before and value > WORSE * before[name]
-    ]
+    """A sentence for each ratio that got worse than noise explains, each pullback that got farther
+    from the reference's, and each of our ways that fails and did not.
+
+    Raises:
+        InputError: the two have no network and batch in common.
+    """
+    earlier = {_where(record): record for record in baseline["records"]}
+    pairs = [(r, earlier[_where(r)]) for r in results["records"] if _where(r) in earlier]
+    if not pairs:
+        raise InputError("the earlier results have none of these networks and batches")
+    return [sentence for now, before in pairs for sentence in _worse(now, before)]
+
+
+def _worse(now: Record, before: Record) -> Iterator[str]:
+    found = dict(_of(now))
+    for name, was in _of(before):
+        if (ratio := found.get(name, 0.0)) > WORSE * was:
+            yield f"{name} is {ratio:.2f}, and was {was:.2f}"
+    earlier = _rows(before)
+    for key, row in _rows(now).items():
+        name, was = f"{_where(now)}, {row['name']}, {row['kind']}", earlier.get(key, {})
+        if row["by"] != "onnxplain":
+            continue
+        if "problem" in row and "median" in was:
+            yield f"{name} fails: {row['problem']}"
+        if "cosine" in row and "cosine" in was:
+            bound = FARTHER * (1 - was["cosine"]) + ROUNDING
+            if not 1 - row["cosine"] <= bound:  # of a NaN too
+                yield f"{name} has a cosine of {row['cosine']:.6f}, and had {was['cosine']:.6f}"
+
+
+def _rows(record: Record) -> dict[tuple[str, str], Record]:
+    return {(row["kind"], row["name"]): row for row in record["rows"]}
+
+
+def _where(record: Record) -> str:
+    return f"{record['network']}, batch {record['batch']}"

@@ -15,6 +15,7 @@ from onnxplain import __version__
 from onnxplain.bench.latency import machine
 from onnxplain.bench.suite.job import LAYERS, Job, prepare
 from onnxplain.bench.suite.measure import Scope, measure
+from onnxplain.errors import BackendError
 from onnxplain.files import replacing
 
 NETWORKS = (
@@ -33,10 +34,10 @@ class Plan:
     """What the benchmark runs.
 
     Attributes:
-        batches: images per run.
-        rounds: interleaved ones that count, at a batch of 1; larger batches get half as many.
-        scope: the ways at a batch of 1. Compiled and peers' ways are measured there alone.
-        memory: whether memory is measured, at a batch of 1.
+        batches: images per run, the smallest first.
+        rounds: interleaved ones that count, at the first batch; the others get half as many.
+        scope: the ways at the first batch. Compiled and peers' ways are measured there alone.
+        memory: whether memory is measured, at the first batch.
         device: "cpu" or "cuda".
     """
 
@@ -79,13 +80,13 @@ def suite(plan: Plan, out: Path | None, progress: Callable[[str, int, int], None
             prepare(network, folder, several=max(plan.scope.targets) > 1, maps=maps)
             for batch in plan.batches:
                 job = Job(network, batch, plan.threads, folder, plan.device)
-                first = batch == min(plan.batches)
+                first = batch == plan.batches[0]
                 alone = dataclasses.replace(plan.scope, compiled=False, peers=False)
                 record = measure(
                     job,
                     plan.scope if first else alone,
                     plan.rounds if first else max(plan.rounds // 2, 1),
-                    plan.memory and first,
+                    plan.memory and first and plan.device == "cpu",
                     lambda what, job=job: progress(  # type: ignore[misc]
                         f"{job.network}, batch {job.batch}: {what}", len(results["records"]), jobs
                     ),
@@ -104,5 +105,7 @@ def _gpu(device: str) -> dict[str, str]:
         return {}
     import torch
 
+    if not torch.cuda.is_available():
+        raise BackendError("PyTorch finds no GPU here; leave out --device cuda")
     torch.backends.cudnn.allow_tf32 = False
     return {"gpu": torch.cuda.get_device_name()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from functools import partial
 from typing import Any
@@ -26,7 +27,7 @@ def theirs(device: str, compiled: bool) -> Iterator[Way]:
 def _forward(job: Job) -> Run:
     import torch
 
-    module, (images, _) = job.module, tensors(job)
+    module, (images, _) = copy.deepcopy(job.module), tensors(job)
 
     @torch.no_grad()
     def run() -> Any:

@@ -47,7 +47,6 @@ def markdown(results: dict[str, Any]) -> str:
     torchvision = {name: e for name, e in networks.items() if not name.startswith("timm/")}
     families = {f"timm/{name}": family for family, name in FAMILIES.items()}
     timm = {name: e for name, e in networks.items() if name.startswith("timm/")}
-    of_families = [e for name, e in timm.items() if name in families]
     machine = results["machine"]
     lines = [
         "# The zoo",
@@ -57,10 +56,7 @@ def markdown(results: dict[str, Any]) -> str:
         "`python -m onnxplain.bench.zoo run`, from "
         "[`bench/results/zoo.json`](../bench/results/zoo.json).",
         "",
-        f"- torchvision: {_passed(torchvision.values())} of its classifiers",
-        f"- timm: {_passed(of_families)} of its families",
-        f"- named architectures within timm's families: "
-        f"{_passed(e for name, e in timm.items() if name not in families)}",
+        *counts(results),
         "",
         f"*Agreement* is a relative L2 ≤ {RELATIVE_L2:g} and a cosine ≥ {COSINE}. A column of a "
         "method gives the relative L2, ✗ where it is missed; the file's size and the seconds "
@@ -95,6 +91,19 @@ def markdown(results: dict[str, Any]) -> str:
         *_section("Not tried yet", [", ".join(n for n in every() if n not in networks)]),
     ]
     return "\n".join(lines)
+
+
+def counts(results: dict[str, Any]) -> list[str]:
+    """How many networks pass, of each kind, as lines of a Markdown list."""
+    networks: dict[str, Any] = results["networks"]
+    families = {f"timm/{name}" for name in FAMILIES.values()}
+    others = [e for n, e in networks.items() if n.startswith("timm/") and n not in families]
+    return [
+        f"- torchvision: {_passed(e for n, e in networks.items() if not n.startswith('timm/'))} "
+        "of its classifiers",
+        f"- timm: {_passed(e for n, e in networks.items() if n in families)} of its families",
+        f"- named architectures within timm's families: {_passed(others)}",
+    ]
 
 
 def _section(title: str, lines: Sequence[str]) -> list[str]:

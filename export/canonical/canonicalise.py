@@ -187,6 +187,8 @@ def spell_padded_pools(graph: ir.Graph) -> None:
         pad = node.inputs[0].producer() if node.op_type == "MaxPool" and node.inputs[0] else None
         if pad is None or pad.op_type != "Pad" or attribute(node, "ceil_mode", 0):
             continue
+        if any(y.uses() or y.is_graph_output() for y in node.outputs[1:]):
+            continue  # indices count the padding too
         x, amounts, value, axes = [*pad.inputs, None, None][:4]
         given = [ir.convenience.get_const_tensor(v) if v is not None else None
                  for v in (amounts, value, axes)]  # fmt: skip
@@ -204,6 +206,7 @@ def spell_padded_pools(graph: ir.Graph) -> None:
         constant = pad.attributes.get_string("mode", "constant") == "constant"
         fits = (pads >= 0).all() and (pads < np.array(kernel)).all() and not around[:, :2].any()
         if constant and fits and not automatic:
+            node.attributes.pop("auto_pad", None)
             node.attributes.add(ir.AttrInt64s("pads", pads.ravel().tolist()))
             node.replace_input_with(0, x)
 

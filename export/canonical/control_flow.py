@@ -10,7 +10,7 @@ import onnx_ir as ir
 from onnxplain.errors import NoRuleError, SourceError
 from onnxplain.export.autodiff import dependents, depends
 from onnxplain.export.canonical.emit import initializer, integers
-from onnxplain.export.canonical.evaluate import evaluated
+from onnxplain.export.canonical.evaluate import evaluated, telling_sizes
 from onnxplain.export.canonical.opsets import opset_of
 
 _ROUNDS = 1000  # of a loop that is written out
@@ -110,15 +110,12 @@ def _known(
 
     Sizes count as constants, open ones as long as they make no difference.
     """
-    first, *others = (evaluated(value, opset, size, given) for size in _SIZES)
-    if first is None or any(r is None or not np.array_equal(first, r) for r in others):
-        return None
+    first = evaluated(value, opset, 1, given)
+    for size in telling_sizes(value) if first is not None else ():
+        other = evaluated(value, opset, size, given)
+        if other is None or not np.array_equal(first, other):
+            return None
     return first
-
-
-_SIZES = (1, 2, 960, 1009)
-"""What an open size is taken for: decisions on it are between none, one, several, divisible by
-this or that, and prime."""
 
 
 def _inline(

@@ -69,6 +69,38 @@ def evaluated(
     return known[value]
 
 
+def telling_sizes(value: ir.Value) -> list[int]:
+    """What open sizes are to be taken for to see whether `value` depends on them; none if on none.
+
+    What a network decides by a size changes where the size, or a multiple of it, meets a number of
+    the network's (`N == 4`, `36 * N > 2000`) or in a short rhythm (`N % 7 == 3`). So: all small
+    sizes, some large ones, and the divisors of every constant on the way, with their neighbours.
+    """
+    constants, is_open = set(), False
+    seen, waiting = set(), [value]
+    while waiting:
+        x = waiting.pop()
+        node, tensor = x.producer(), ir.convenience.get_const_tensor(x)
+        if x in seen or (tensor is None and node is None):
+            continue
+        seen.add(x)
+        if tensor is not None:
+            if tensor.size <= _FEW:
+                constants.update(int(abs(n)) for n in tensor.numpy().ravel() if abs(n) <= _LARGEST)
+        elif node.op_type in _MEASURES:
+            shape = node.inputs[0].shape if node.inputs[0] is not None else None
+            is_open |= shape is None or not all(isinstance(n, int) for n in shape)
+        else:
+            waiting += _operands(node)
+    if not is_open:
+        return []
+    divisors = {d for n in constants for d in range(1, math.isqrt(n) + 1) if n % d == 0}
+    divisors |= {n // d for n in constants for d in divisors if n % d == 0}
+    near = {d + step for d in divisors for step in (-1, 0, 1)}
+    return sorted({*range(1, 33), 960, 1009, 2**16 + 1, *(n for n in near if n > 0)})
+
+
+_FEW, _LARGEST = 8, 10**6  # elements, and size, of a constant that may decide something
 _GRAPH = ir.AttributeType.GRAPH
 _MEASURES = ("Shape", "Size")
 

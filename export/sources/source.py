@@ -260,7 +260,8 @@ def _torchvision(name: str, pretrained: bool) -> TorchNetwork:
             f"cannot download the weights of {name} ({error}); pass --weights PATH with a "
             "checkpoint, or --weights none for an untrained network"
         ) from error
-    return TorchNetwork(name, module, pre, tuple(weights.meta["categories"]))
+    side = getattr(module, "image_size", height)  # a ViT's is fixed; DEFAULT's may be another's
+    return TorchNetwork(name, module, at_size(pre, (side, side)), tuple(weights.meta["categories"]))
 
 
 def _untrained(name: str) -> dict[str, bool]:

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.markup import escape
 from rich.table import Table
 
-from onnxplain.cli.app import as_numbers, command, err, out
+from onnxplain.cli.app import as_numbers, command, err, out, progress_bar
 from onnxplain.errors import InputError
 
 
@@ -22,7 +21,9 @@ def bench(
     ] = None,
     quick: Annotated[
         bool,
-        typer.Option("--quick", help="Two networks, a batch of 1, no peers: under 3 minutes."),
+        typer.Option(
+            "--quick", help="Two networks, one image, one target, no peers: under 3 minutes."
+        ),
     ] = False,
     batches: Annotated[str, typer.Option(help="Images per run, with commas between.")] = "1,8",
     targets: Annotated[str, typer.Option(help="Targets per image, with commas between.")] = "1,5",
@@ -52,14 +53,19 @@ def bench(
         onnxplain bench --quick --check mine.json      # has a ratio got worse?
         onnxplain bench resnet50 --profile             # what to make faster next
     """
+    from onnxplain.bench.latency import machine
     from onnxplain.bench.suite.measure import Scope
     from onnxplain.bench.suite.ratios import worse
     from onnxplain.bench.suite.suite import NETWORKS, Plan, suite
 
     if device not in ("cpu", "cuda"):
         raise InputError(f"the device is cpu or cuda, not {device!r}")
+    if profile and (quick or check or path or device != "cpu"):
+        raise InputError("--profile goes with networks and --threads alone")
+    if path is not None and not path.parent.is_dir():
+        raise InputError(f"cannot write '{path}': there is no folder '{path.parent}'")
     baseline = _read(check) if check else None
-    cores = threads or os.cpu_count() or 1
+    cores = threads or machine()["threads"]
     if profile:
         from onnxplain.bench.suite.profile import profiled, table
 
@@ -70,20 +76,12 @@ def bench(
     if quick:
         scope = Scope(compiled=False, peers=False)
         few = networks or ("resnet50", "efficientnet-lite0")
-        plan = Plan(few, (1,), min(rounds, 10), scope, False, cores, device)
+        plan = Plan(few, [1], min(rounds, 10), scope, False, cores, device)
     else:
         scope = Scope(as_numbers(targets, "--targets"))
-        sizes = as_numbers(batches, "--batches")
+        sizes = sorted(as_numbers(batches, "--batches"))
         plan = Plan(networks or NETWORKS, sizes, rounds, scope, True, cores, device)
-    bar = Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        console=err,
-        transient=True,
-    )
-    with bar:
+    with progress_bar() as bar:
         task = bar.add_task("bench")
         results = suite(
             plan,
@@ -124,12 +122,14 @@ def _table(record: dict[str, Any]) -> Table:
         )
     for row in record["rows"]:
         if "problem" in row:
-            table.add_row(row["kind"], row["name"], row["problem"])
+            table.add_row(row["kind"], row["name"], escape(row["problem"]))
     return table
 
 
 def _read(path: Path) -> Any:
     try:
-        return json.loads(path.read_text())
-    except (OSError, ValueError) as error:
+        results = json.loads(path.read_text())
+        results["records"]
+        return results
+    except (OSError, ValueError, LookupError, TypeError) as error:
         raise InputError(f"cannot read results from '{path}': {error}") from error

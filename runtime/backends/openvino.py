@@ -81,6 +81,11 @@ def configuration(precision: str, hint: str, threads: int | None) -> dict[str, A
     return config
 
 
+def prepared(core: Any, model: Any, precision: str) -> Any:
+    """The `openvino.Model` that is compiled in a precision, of the one that was read."""
+    return stem_in_float32(core, model) if precision == "bfloat16" else model
+
+
 class OpenVINO:
     """An explain graph compiled by OpenVINO (a `Backend`).
 
@@ -235,9 +240,7 @@ def _compiled(path: Path, device: str, precision: str, config: Mapping[str, Any]
             raise BackendError(
                 f"'{path}' is not quantised: quantise the network (QDQ), then export it"
             )
-        if precision == "bfloat16":
-            model = stem_in_float32(core, model)
-        compiled = core.compile_model(model, device, dict(config))
+        compiled = core.compile_model(prepared(core, model, precision), device, dict(config))
     except (RuntimeError, MemoryError) as error:
         raise BackendError(f"OpenVINO cannot load '{path}': {error}") from error
     _keep(kept, compiled)

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import copy
 import json
+import subprocess
+import sys
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
@@ -14,6 +17,7 @@ from onnxplain.bench.suite.measure import Scope
 from onnxplain.bench.suite.ratios import ratios, worse
 from onnxplain.bench.suite.suite import Plan, suite
 from onnxplain.cli import app
+from onnxplain.errors import InputError
 
 
 @pytest.fixture(scope="session")
@@ -75,11 +79,38 @@ def test_a_ratio_that_got_worse_is_named(results):
         "explain ÷ forward" in sentence and row["name"] in sentence for sentence in sentences
     )
     assert worse(results, results) == []
+
     faster_machine = copy.deepcopy(results)
     for record in faster_machine["records"]:
         for timed in record["rows"]:
             timed["median"] /= 10
     assert worse(faster_machine, results) == []
+
+
+def test_a_way_that_fails_or_strays_is_named(results):
+    broken = copy.deepcopy(results)
+    strayed, failed = [r for r in broken["records"][0]["rows"] if r["kind"] == "explain"][:2]
+    strayed["cosine"] = 0.7
+    del failed["median"]
+    failed["problem"] = "it broke"
+    sentences = worse(broken, results)
+    assert any(strayed["name"] in s and "0.700000" in s for s in sentences)
+    assert any(failed["name"] in s and "it broke" in s for s in sentences)
+
+
+def test_results_of_other_networks_cannot_be_compared(results):
+    other = copy.deepcopy(results)
+    for record in other["records"]:
+        record["network"] = "another"
+    with pytest.raises(InputError, match="none of these"):
+        worse(results, other)
+
+
+def test_the_memory_of_a_process_is_not_its_parents():
+    held = np.ones(2**26)  # 512 MiB
+    child = "from onnxplain.bench.suite.memory import high_water; print(high_water())"
+    found = subprocess.run([sys.executable, "-c", child], capture_output=True, check=True)
+    assert int(found.stdout) < held.nbytes
 
 
 def test_tables_and_plots_are_made_of_it(results, tmp_path):
@@ -99,6 +130,9 @@ def test_tables_and_plots_are_made_of_it(results, tmp_path):
         (["--targets", "one"], "--targets takes numbers"),
         (["--device", "tpu"], "cpu or cuda"),
         (["--check", "nowhere.json"], "cannot read results"),
+        (["--check", __file__], "cannot read results"),
+        (["--out", "nowhere/bench.json"], "no folder"),
+        (["--profile", "--quick"], "--profile goes"),
         (["resnet5"], "resnet50"),
     ],
 )

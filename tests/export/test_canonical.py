@@ -86,6 +86,38 @@ def test_padding_before_a_max_pool_is_the_pools_own(
     np.testing.assert_array_equal(found[0], found[1])
 
 
+def hand_padded(path: Path, *outputs: str, **pool: object) -> tuple[Path, np.ndarray]:
+    """Pad(-∞) → MaxPool as TensorFlow's exporter writes it, and its own logits for `images_of`."""
+    nodes, weights = head("m" if "i" in outputs else "p", 3 * 5 * 5)
+    pads = {"pads": np.array([0, 0, 1, 1, 0, 0, 1, 1]), "low": np.float32(-np.inf)}
+    pooled = helper.make_node(
+        "MaxPool", ["padded"], list(outputs), kernel_shape=[3, 3], strides=[2, 2], **pool
+    )
+    added = [node("Cast", ["i"], ["c"], to=TensorProto.FLOAT), node("Add", ["p", "c"], ["m"])]
+    nodes = [
+        node("Pad", ["x", "pads", "low"], ["padded"]),
+        pooled,
+        *(added if "i" in outputs else []),
+        *nodes,
+    ]
+    write(path, nodes, {**pads, **weights}, shape=("N", 3, 9, 9))
+    return path, source_outputs(path, images_of(2, 3, 9, 9))[0]
+
+
+@pytest.mark.parametrize(
+    ("outputs", "pool"),
+    [(["p"], {}), (["p"], {"auto_pad": "VALID"}), (["p", "i"], {})],
+    ids=["plain", "auto_pad VALID", "indices used"],
+)
+def test_padding_before_a_max_pool_leaves_the_logits(
+    outputs: list[str], pool: dict[str, object], tmp_path: Path
+) -> None:
+    source, logits = hand_padded(tmp_path / "pool.onnx", *outputs, **pool)
+    onnxplain.export(source, tmp_path / "e.onnx", method="gradient")
+    found = onnxplain.load(tmp_path / "e.onnx", "cpu")(images_of(2, 3, 9, 9), [0, 3])
+    np.testing.assert_allclose(found.logits, logits, rtol=1e-5)
+
+
 def forward_nodes(path: Path) -> list[onnx.NodeProto]:
     return list(forward_proto(path).graph.node)
 
