@@ -92,12 +92,17 @@ def machine() -> dict[str, object]:
     return {
         "cpu": _cpu(),
         "cores": os.cpu_count(),
-        "threads": len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count(),
+        "threads": threads(),
         "memory_bytes": _memory(),
         "os": platform.platform(),
         "python": platform.python_version(),
         "versions": _versions(),
     }
+
+
+def threads() -> int:
+    """How many cores this process may run on."""
+    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
 
 
 def _cpu() -> str:

@@ -62,15 +62,15 @@ def _worse(now: Record, before: Record) -> Iterator[str]:
             yield f"{name} is {ratio:.2f}, and was {was:.2f}"
     earlier = _rows(before)
     for key, row in _rows(now).items():
-        name, was = f"{_where(now)}, {row['name']}, {row['kind']}", earlier.get(key, {})
+        name, old = f"{_where(now)}, {row['name']}, {row['kind']}", earlier.get(key, {})
         if row["by"] != "onnxplain":
             continue
-        if "problem" in row and "median" in was:
+        if "problem" in row and "median" in old:
             yield f"{name} fails: {row['problem']}"
-        if "cosine" in row and "cosine" in was:
-            bound = FARTHER * (1 - was["cosine"]) + ROUNDING
+        if "cosine" in row and "cosine" in old:
+            bound = FARTHER * (1 - old["cosine"]) + ROUNDING
             if not 1 - row["cosine"] <= bound:  # of a NaN too
-                yield f"{name} has a cosine of {row['cosine']:.6f}, and had {was['cosine']:.6f}"
+                yield f"{name} has a cosine of {row['cosine']:.6f}, and had {old['cosine']:.6f}"
 
 
 def _rows(record: Record) -> dict[tuple[str, str], Record]:

@@ -111,7 +111,9 @@ def _known(
     Sizes count as constants, open ones as long as they make no difference.
     """
     first = evaluated(value, opset, 1, given)
-    for size in telling_sizes(value) if first is not None else ():
+    if first is None:
+        return None
+    for size in telling_sizes(value):
         other = evaluated(value, opset, size, given)
         if other is None or not np.array_equal(first, other):
             return None

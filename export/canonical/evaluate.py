@@ -76,17 +76,19 @@ def telling_sizes(value: ir.Value) -> list[int]:
     the network's (`N == 4`, `36 * N > 2000`) or in a short rhythm (`N % 7 == 3`). So: all small
     sizes, some large ones, and the divisors of every constant on the way, with their neighbours.
     """
-    constants, is_open = set(), False
-    seen, waiting = set(), [value]
+    constants: set[int] = set()
+    is_open, seen, waiting = False, set(), [value]
     while waiting:
         x = waiting.pop()
         node, tensor = x.producer(), ir.convenience.get_const_tensor(x)
-        if x in seen or (tensor is None and node is None):
+        if x in seen:
             continue
         seen.add(x)
         if tensor is not None:
             if tensor.size <= _FEW:
                 constants.update(int(abs(n)) for n in tensor.numpy().ravel() if abs(n) <= _LARGEST)
+        elif node is None:
+            continue
         elif node.op_type in _MEASURES:
             shape = node.inputs[0].shape if node.inputs[0] is not None else None
             is_open |= shape is None or not all(isinstance(n, int) for n in shape)

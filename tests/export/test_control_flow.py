@@ -200,3 +200,22 @@ def test_a_condition_on_a_size_that_is_a_multiple_of_the_batch(tmp_path: Path) -
     constants = {"rows": np.array([-1, 3]), "each": np.array([36]), "none": np.array([0])}
     explanation = check(tmp_path / "if.onnx", nodes, **constants)
     assert explanation.pullback.any()
+
+
+@pytest.mark.parametrize(
+    ("operator", "number", "scale"),
+    [("Equal", 4, 1), ("Equal", 100, 1), ("Greater", 2000, 1), ("Equal", 72, 36)],
+)
+def test_a_condition_that_some_batch_meets_is_not_decided(
+    operator: str, number: int, scale: int, tmp_path: Path
+) -> None:
+    nodes = [
+        node("Shape", ["x"], ["shape"], start=0, end=1),
+        node("Mul", ["shape", "scale"], ["size"]),
+        node(operator, ["size", "number"], ["met"]),
+        node("Squeeze", ["met"], ["c"]),
+        choice("c", "h", then_branch=scaled("a", 3.0), else_branch=scaled("b", -2.0)),
+    ]
+    constants = {"scale": np.array([scale]), "number": np.array([number])}
+    with pytest.raises(NoRuleError, match="not a constant of the network"):
+        refused(tmp_path / "if.onnx", *nodes, **constants)
