@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ matplotlib.use("Agg")  # files only, no window
 from matplotlib import pyplot
 from matplotlib.patches import Patch
 
+from onnxplain.bench.suite.record import Key, seconds, timed, where
 from onnxplain.runtime.tune import Tuning
 
 
@@ -48,7 +49,7 @@ OURS, PYTORCH, PEERS, FORWARD = "#b5361c", "#4a6fa5", "#8a8a8a", "#d9b44a"
 
 def plot_latencies(record: Mapping[str, Any], path: Path) -> None:
     """A bar for each way of one network and batch, the fastest on top."""
-    rows = sorted((r for r in record["rows"] if "median" in r), key=lambda r: -r["median"])
+    rows = timed(record)[::-1]
     figure, axes = pyplot.subplots(figsize=(8, 0.6 + 0.26 * len(rows)), layout="constrained")
     names = [f"{row['kind']}, {row['name']}" for row in rows]
     medians = [row["median"] * 1e3 for row in rows]
@@ -59,7 +60,7 @@ def plot_latencies(record: Mapping[str, Any], path: Path) -> None:
     )
     axes.set(xscale="log", xlabel="milliseconds: the median, and a line to the 95th percentile")
     axes.xaxis.set_major_formatter("{x:g}")
-    axes.set_title(f"{record['network']}, batch {record['batch']}", loc="left")
+    axes.set_title(where(record), loc="left")
     handles = [Patch(color=colour) for colour in (OURS, PYTORCH, PEERS, FORWARD)]
     labels = ["onnxplain", "PyTorch", "other packages' explanations", "forward passes"]
     axes.legend(handles, labels, frameon=False, fontsize=9)
@@ -140,18 +141,16 @@ _SHADES = ("#b5361c", "#e07b5a", "#7a1f0e", "#f0b49e", "#c9572f", "#5a1508")
 
 def _engines(record: Mapping[str, Any]) -> list[str]:
     """Ours, by name, that have both a forward pass and an explanation."""
-    timed = {(r["kind"], r["name"]) for r in record["rows"] if "median" in r}
-    return [name for kind, name in sorted(timed) if kind == "forward" and _both(timed, name)]
+    ran = seconds(record)
+    return [name for kind, name in sorted(ran) if kind == "forward" and _both(ran, name)]
 
 
-def _both(timed: set[tuple[str, str]], name: str) -> bool:
-    return ("explain", name) in timed and not name.startswith("PyTorch")
+def _both(ran: Mapping[Key, float], name: str) -> bool:
+    return ("explain", name) in ran and not name.startswith("PyTorch")
 
 
 def _seconds(record: Mapping[str, Any], kind: str, name: str) -> float:
-    rows: Sequence[Mapping[str, Any]] = record["rows"]
-    found = [r["median"] for r in rows if (r["kind"], r["name"]) == (kind, name) and "median" in r]
-    return float(found[0]) if found else float("nan")
+    return seconds(record).get((kind, name), float("nan"))
 
 
 def _colour(row: Mapping[str, Any]) -> str:

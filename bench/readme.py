@@ -14,13 +14,14 @@ from pathlib import Path
 from typing import Any
 
 from onnxplain.bench.suite.ratios import ratios
+from onnxplain.bench.suite.record import EAGER, seconds, timed, where
 from onnxplain.bench.zoo.table import counts
 
 
 def demo_table(measured: Mapping[str, Any]) -> str:
     """What `onnxplain demo` measured, as Markdown."""
-    seconds = measured["seconds, batch 1"]
-    ours = seconds["explain, ONNX Runtime"]["median"]
+    timings = measured["seconds, batch 1"]
+    ours = timings["explain, ONNX Runtime"]["median"]
     rows = [
         [
             name,
@@ -28,14 +29,14 @@ def demo_table(measured: Mapping[str, Any]) -> str:
             f"{t['p95'] * 1e3:.1f} ms",
             f"{t['median'] / ours:.2f}",
         ]
-        for name, t in seconds.items()
+        for name, t in timings.items()
     ]
     parity = [
         [name, f"{p['max_abs']:.1e}", f"{p['relative_l2']:.1e}", f"{p['cosine']:.9f}"]
         for name, p in measured["parity"].items()
     ]
     machine = measured["machine"]
-    rounds = seconds["explain, ONNX Runtime"]["repeats"]
+    rounds = timings["explain, ONNX Runtime"]["repeats"]
     return "\n\n".join(
         [
             markdown(["batch 1", "median", "p95", "÷ our explain"], rows),
@@ -76,9 +77,8 @@ def bench_table(measured: Mapping[str, Any]) -> str:
     """What `onnxplain bench` measured: a table of every way to explain for each network."""
     parts = [_summary(measured)]
     for record in measured["records"]:
-        title = f"{record['network']}, batch {record['batch']}"
         trained = "trained" if record["trained"] else "random weights"
-        parts.append(f"<details><summary>{title} ({trained})</summary>\n")
+        parts.append(f"<details><summary>{where(record)} ({trained})</summary>\n")
         parts.append(_ways(record))
         parts.append("\n</details>")
     machine = measured["machine"]
@@ -99,13 +99,12 @@ def _summary(measured: Mapping[str, Any]) -> str:
     ]
     rows = []
     for record in measured["records"]:
-        where = f"{record['network']}, batch {record['batch']}"
         cells = [
-            found.get(f"{where}, {engine}: {what}")
+            found.get(f"{where(record)}, {engine}: {what}")
             for what in ("explain ÷ forward", "explain ÷ PyTorch eager's")
             for engine in engines
         ]
-        rows.append([where, *("" if cell is None else f"{cell:.2f}" for cell in cells)])
+        rows.append([where(record), *("" if cell is None else f"{cell:.2f}" for cell in cells)])
     header = [
         "",
         *(f"explain ÷ forward, {engine}" for engine in engines),
@@ -115,9 +114,7 @@ def _summary(measured: Mapping[str, Any]) -> str:
 
 
 def _ways(record: Mapping[str, Any]) -> str:
-    timed = sorted((r for r in record["rows"] if "median" in r), key=lambda row: row["median"])
-    seconds = {(row["kind"], row["name"]): row["median"] for row in timed}
-    eager = seconds.get(("explain", "PyTorch eager"))
+    eager = seconds(record).get(EAGER)
     rows = [
         [
             row["kind"],
@@ -128,7 +125,7 @@ def _ways(record: Mapping[str, Any]) -> str:
             f"{row['cosine']:.6f}" if "cosine" in row else "",
             f"{row['memory_bytes'] / 2**20:.0f} MiB" if "memory_bytes" in row else "",
         ]
-        for row in timed
+        for row in timed(record)
     ]
     rows += [
         [r["kind"], r["name"], r["problem"], "", "", "", ""]

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any, TypeAlias
+from typing import Any
 
+from onnxplain.bench.suite.record import EAGER, Key, Record, seconds, timed, where
 from onnxplain.errors import InputError
-
-Record: TypeAlias = Mapping[str, Any]
 
 WORSE = 1.15
 """Times its baseline that a ratio may have: what two runs of the same code differ by."""
@@ -26,19 +25,19 @@ def ratios(results: Mapping[str, Any]) -> dict[str, float]:
 
 
 def _of(record: Record) -> Iterator[tuple[str, float]]:
-    seconds = {key: row["median"] for key, row in _rows(record).items() if "median" in row}
-    eager = seconds.get(("explain", "PyTorch eager"))
-    for row in record["rows"]:
-        if row["by"] != "onnxplain" or "median" not in row:
+    medians = seconds(record)
+    eager = medians.get(EAGER)
+    for row in timed(record):
+        if row["by"] != "onnxplain":
             continue
         kind, name = row["kind"], row["name"]
-        forward, explain = seconds.get(("forward", name)), seconds.get(("explain", name))
+        forward, explain = medians.get(("forward", name)), medians.get(("explain", name))
         if kind == "explain" and forward:
-            yield f"{_where(record)}, {name}: explain ÷ forward", row["median"] / forward
+            yield f"{where(record)}, {name}: explain ÷ forward", row["median"] / forward
         if kind == "explain" and eager:
-            yield f"{_where(record)}, {name}: explain ÷ PyTorch eager's", row["median"] / eager
+            yield f"{where(record)}, {name}: explain ÷ PyTorch eager's", row["median"] / eager
         if kind.startswith("explain K") and explain:
-            yield f"{_where(record)}, {name}: {kind} ÷ explain", row["median"] / explain
+            yield f"{where(record)}, {name}: {kind} ÷ explain", row["median"] / explain
 
 
 def worse(results: Mapping[str, Any], baseline: Mapping[str, Any]) -> list[str]:
@@ -48,8 +47,8 @@ def worse(results: Mapping[str, Any], baseline: Mapping[str, Any]) -> list[str]:
     Raises:
         InputError: the two have no network and batch in common.
     """
-    earlier = {_where(record): record for record in baseline["records"]}
-    pairs = [(r, earlier[_where(r)]) for r in results["records"] if _where(r) in earlier]
+    earlier = {where(record): record for record in baseline["records"]}
+    pairs = [(r, earlier[where(r)]) for r in results["records"] if where(r) in earlier]
     if not pairs:
         raise InputError("the earlier results have none of these networks and batches")
     return [sentence for now, before in pairs for sentence in _worse(now, before)]
@@ -62,7 +61,7 @@ def _worse(now: Record, before: Record) -> Iterator[str]:
             yield f"{name} is {ratio:.2f}, and was {was:.2f}"
     earlier = _rows(before)
     for key, row in _rows(now).items():
-        name, old = f"{_where(now)}, {row['name']}, {row['kind']}", earlier.get(key, {})
+        name, old = f"{where(now)}, {row['name']}, {row['kind']}", earlier.get(key, {})
         if row["by"] != "onnxplain":
             continue
         if "problem" in row and "median" in old:
@@ -73,9 +72,5 @@ def _worse(now: Record, before: Record) -> Iterator[str]:
                 yield f"{name} has a cosine of {row['cosine']:.6f}, and had {old['cosine']:.6f}"
 
 
-def _rows(record: Record) -> dict[tuple[str, str], Record]:
+def _rows(record: Record) -> dict[Key, Record]:
     return {(row["kind"], row["name"]): row for row in record["rows"]}
-
-
-def _where(record: Record) -> str:
-    return f"{record['network']}, batch {record['batch']}"

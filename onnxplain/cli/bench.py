@@ -101,16 +101,16 @@ def bench(
 
 
 def _table(record: dict[str, Any]) -> Table:
+    from onnxplain.bench.suite.record import EAGER, seconds, timed
+
     trained = "trained" if record["trained"] else "random weights"
     table = Table(
         title=f"{record['network']} ({trained}), batch {record['batch']}, {record['rounds']} rounds"
     )
     for column in ("", "", "median ms", "p95 ms", "÷ eager's explain", "cosine", "MiB"):
         table.add_column(column, justify="left" if not column else "right")
-    timed = sorted((r for r in record["rows"] if "median" in r), key=lambda r: r["median"])
-    seconds = {(r["kind"], r["name"]): r["median"] for r in timed}
-    eager = seconds.get(("explain", "PyTorch eager"))
-    for row in timed:
+    eager = seconds(record).get(EAGER)
+    for row in timed(record):
         table.add_row(
             row["kind"],
             row["name"],

@@ -1,0 +1,27 @@
+"""Reading a record of the benchmark, as `measure` makes it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, TypeAlias
+
+Record: TypeAlias = Mapping[str, Any]
+Key: TypeAlias = tuple[str, str]
+"""(kind, name) of a way."""
+
+EAGER: Key = ("explain", "PyTorch eager")
+
+
+def where(record: Record) -> str:
+    """What was measured, "resnet50, batch 1"."""
+    return f"{record['network']}, batch {record['batch']}"
+
+
+def timed(record: Record) -> list[Record]:
+    """The rows of the ways that ran, the fastest first."""
+    return sorted((r for r in record["rows"] if "median" in r), key=lambda row: row["median"])
+
+
+def seconds(record: Record) -> dict[Key, float]:
+    """The median of each way that ran."""
+    return {(row["kind"], row["name"]): row["median"] for row in timed(record)}
