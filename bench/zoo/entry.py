@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import dataclasses
+import gc
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -110,6 +111,8 @@ def tried(forward: Path, module: torch.nn.Module, method: str) -> dict[str, Any]
         start = time.perf_counter()
         export(forward, path, method=method)
         seconds = time.perf_counter() - start
+        gc.collect()  # of a large network, copies in cycles and the compiler do not fit together
+        tensorrt = {"tensorrt": accepts(path)} if method == COMPILED else {}
         explainer = load(path, "cpu", threads=torch.get_num_threads())
         shape = explainer.metadata.preprocessing
         batch = explainer.backend.signature.batch
@@ -119,7 +122,7 @@ def tried(forward: Path, module: torch.nn.Module, method: str) -> dict[str, Any]
         targets = np.array([-1, -2])[: len(images)]
         ours, classes = run(explainer, images, targets)
         metadata = explainer.metadata
-        del explainer  # of a large network, it and the float64 reference do not fit beside another
+        del explainer  # nor do it and the float64 reference
         reference = expected(metadata, module, images, classes)
         parity = ours.parity(reference)
         made: dict[str, Any] = {
@@ -129,6 +132,7 @@ def tried(forward: Path, module: torch.nn.Module, method: str) -> dict[str, Any]
             "batch": batch,
             LOGITS: dataclasses.asdict(parity[LOGITS]),
             PULLBACK: dataclasses.asdict(parity[PULLBACK]),
+            **tensorrt,
         }
         if not parity[PULLBACK].agrees:
             found = in_float64(path, images, classes, reference.pullback)
@@ -139,8 +143,6 @@ def tried(forward: Path, module: torch.nn.Module, method: str) -> dict[str, Any]
                     module,
                     reference.pullback,
                 )
-        if method == COMPILED:
-            made["tensorrt"] = accepts(path)
         return made
     except Exception as error:
         return {"reason": _sentence(error)}

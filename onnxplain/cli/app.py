@@ -49,6 +49,13 @@ EXTRAS = {
     "openvino": "openvino",
     "tensorrt": "tensorrt",
     "tensorrt_rtx": "tensorrt-rtx",
+    "fastapi": "serve",
+    "uvicorn": "serve",
+    "prometheus_client": "serve",
+    "ray": "batch",
+    "pyarrow": "batch",
+    "av": "stream",
+    "tensorboard": "signal",
 }
 """Packages that not every installation has → the extra that brings them."""
 

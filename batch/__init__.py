@@ -1,0 +1,1 @@
+"""Explanations of a data lake: many images, many workers, every image exactly once."""

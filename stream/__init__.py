@@ -1,0 +1,1 @@
+"""Explained frames of a video, a camera or a stream."""
