@@ -42,9 +42,10 @@ class Explanation:
     def __len__(self) -> int:
         return len(self.logits)
 
-    def __getitem__(self, index: int) -> Explanation:
-        """The explanation of one image, as one of length 1."""
-        chosen = [range(len(self))[index]]
+    def __getitem__(self, index: int | slice) -> Explanation:
+        """The explanation of one image, as one of length 1, or of those of a slice."""
+        rows = range(len(self))
+        chosen = list(rows[index]) if isinstance(index, slice) else [rows[index]]
         return Explanation(
             self.logits[chosen],
             self.pullback[chosen],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -37,8 +38,16 @@ Folder = Annotated[
     Path, typer.Option("--out", "-o", help="Where pictures and predictions.jsonl go.")
 ]
 _COMPARED = 8  # images that --precision auto looks at
+_MANY = 100  # images from which on `--batch auto` costs less than it may gain
 
 Style = Annotated[str, typer.Option(help="grid, pullback, heatmap or overlay.")]
+Batch = Annotated[
+    str,
+    typer.Option(
+        help="Images and targets per run of the graph; auto times 1, 2, 4, … on the first image "
+        f"where there are {_MANY} images or more."
+    ),
+]
 
 
 @command
@@ -52,11 +61,13 @@ def explain(
     provider: Provider = "auto",
     precision: Precision = "float32",
     at_least: AtLeast = None,
+    batch: Batch = "auto",
 ) -> None:
     """Explain images: one picture each, and a JSON line each in predictions.jsonl.
 
     An image that cannot be read is reported, the rest goes on, and the exit status is 1. With
-    --precision auto, those images are also what the precisions are compared on.
+    --precision auto, those images are also what the precisions are compared on. Images are decoded
+    and pictures drawn while others are explained.
 
     \b
         onnxplain explain resnet50.explain.onnx cat.jpg
@@ -72,7 +83,7 @@ def explain(
         explainer = onnxplain.load(model, provider, precision, at_least=at_least)
     backend = explainer.backend
     err.print(f"{backend.name} on {backend.device} in {backend.precision}", highlight=False)
-    explain_images(explainer, images, folder, target, style, temperature)
+    explain_images(explainer, images, folder, target, style, temperature, batch)
 
 
 def _fastest(model: Path, images: list[str], provider: str, at_least: float | None) -> Explainer:
@@ -114,44 +125,59 @@ def explain_images(
     target: list[str] | None,
     style: str,
     temperature: float | None,
+    batch: str,
 ) -> None:
     """What the command does once it has what runs the graph."""
-    from onnxplain.runtime import find_images
+    from onnxplain.runtime import Explanation, find_images
     from onnxplain.runtime.figures import STYLES
+    from onnxplain.runtime.folder import explain_files
 
     paths = find_images(images)
     targets = [as_target(text) for text in target or ["-1"]]
     explainer.check(targets, temperature)
     if style not in STYLES:
         raise InputError(f"no style {style!r}; choose one of {', '.join(STYLES)}")
+    size = _batch_size(explainer, paths, batch)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         log = (folder / "predictions.jsonl").open("w", encoding="utf-8")
     except OSError as error:
         raise InputError(f"cannot write into {folder}: {error.strerror}") from error
-    names = _picture_names(paths, folder)
-    failed = 0
+    names = dict(zip(paths, _picture_names(paths, folder), strict=True))
+
+    def picture(path: Path, explanation: Explanation) -> dict[str, Any]:
+        explanation.save(folder / names[path], style=style)
+        return _record(path, folder / names[path], explanation)
+
+    failed, start = 0, time.perf_counter()
     with log, progress_bar() as progress:
-        task = progress.add_task("explaining", total=len(paths))
-        for path, name in zip(paths, names, strict=True):
-            progress.update(task, description=path.name)
-            try:
-                if explainer.multi_target:
-                    explanation = explainer([path], [targets], temperature)
-                else:
-                    explanation = explainer([path] * len(targets), targets, temperature)
-                explanation.save(folder / name, style=style)
-                record = _record(path, folder / name, explanation)
-            except InputError as error:
+        task = progress.add_task(f"explaining, {size} at a time", total=len(paths))
+        for path, made in explain_files(explainer, paths, targets, picture, temperature, size):
+            if isinstance(made, InputError):
                 failed += 1
-                record = {"image": str(path), "error": str(error)}
-                err.print(f"[red]{escape(str(error))}[/]", soft_wrap=True, highlight=False)
-            log.write(json.dumps(record, ensure_ascii=False) + "\n")
+                err.print(f"[red]{escape(str(made))}[/]", soft_wrap=True, highlight=False)
+                made = {"image": str(path), "error": str(made)}
+            log.write(json.dumps(made, ensure_ascii=False) + "\n")
             progress.advance(task)
-    done = len(paths) - failed
-    out.print(f"{done} of {len(paths)} images explained, in {folder}", highlight=False)
+    done, seconds = len(paths) - failed, time.perf_counter() - start
+    rate = f", {done / seconds:.1f} per second" if done > 1 else ""
+    out.print(f"{done} of {len(paths)} images explained{rate}, in {folder}", highlight=False)
     if failed:
         raise typer.Exit(1)
+
+
+def _batch_size(explainer: Explainer, paths: list[Path], batch: str) -> int:
+    """What `--batch` says; for auto, what is best on the first image that can be read."""
+    from onnxplain.runtime.folder import best_batch_size
+
+    if batch != "auto":
+        if not batch.isdecimal() or not int(batch):
+            raise InputError(f"--batch takes a number from 1 on, or auto, not {batch!r}")
+        return int(batch)
+    if len(paths) < _MANY:
+        return explainer.backend.signature.batch or 1
+    with err.status("finding the best batch"):
+        return next((best_batch_size(explainer, path) for path in _readable(paths)), 1)
 
 
 def _picture_names(paths: list[Path], folder: Path) -> list[str]:

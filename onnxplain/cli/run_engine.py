@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from onnxplain.cli.app import Images, Targets, Temperature, command
-from onnxplain.cli.explain import Folder, Style, explain_images
+from onnxplain.cli.explain import Batch, Folder, Style, explain_images
 
 
 @command
@@ -19,6 +19,7 @@ def run_engine(
     target: Targets = None,
     style: Style = "grid",
     temperature: Temperature = None,
+    batch: Batch = "auto",
 ) -> None:
     """Explain images with an engine, on the GPU: what `explain` does with a graph.
 
@@ -29,4 +30,5 @@ def run_engine(
     from onnxplain.runtime import Explainer
     from onnxplain.runtime.backends.tensorrt import open_engine
 
-    explain_images(Explainer(open_engine(engine)), images, folder, target, style, temperature)
+    explainer = Explainer(open_engine(engine))
+    explain_images(explainer, images, folder, target, style, temperature, batch)

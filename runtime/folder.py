@@ -1,0 +1,172 @@
+"""Many files explained at the backend's own pace: decoding and drawing go on beside it."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from statistics import median
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnxplain.errors import BackendError, InputError
+from onnxplain.runtime.batches import as_batch
+from onnxplain.runtime.explainer import Explainer
+from onnxplain.runtime.explanation import Explanation
+
+_BATCHES_AHEAD = 2  # decoded, or being drawn, while one is explained
+_LARGEST = 64
+_WORTH = 1.05  # what twice the batch must gain in images per second
+_TIMED_RUNS = 3
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+_Decoded = tuple[NDArray[Any], NDArray[np.uint8]]
+
+
+def explain_files(
+    explainer: Explainer,
+    paths: Iterable[Path],
+    targets: Sequence[int | str],
+    finish: Callable[[Path, Explanation], Result],
+    temperature: float | None = None,
+    batch_size: int = 1,
+) -> Iterator[tuple[Path, Result | InputError]]:
+    """Explain files in batches; whatever their number, a few batches are in memory.
+
+    Args:
+        explainer: called on the thread that iterates.
+        paths: image files.
+        targets: the K classes to explain of each image, indices or names.
+        finish: what becomes of an image's explanation (of K rows, or of one with K targets where
+            the graph is a multi-target one): draws it, say. Called on other threads.
+        temperature: as for `Explainer.__call__`.
+        batch_size: rows, one per image and target, in a run of the graph.
+
+    Yields:
+        Each path, in order, with what `finish` returned, or with the `InputError` of an image that
+        cannot be read or that `finish` raised.
+
+    Raises:
+        BackendError: the runtime failed.
+    """
+    rows = 1 if explainer.multi_target else len(targets)
+    images = max(1, batch_size // rows)
+
+    def decode(path: Path) -> tuple[Path, _Decoded | InputError]:
+        return path, _caught(lambda: _decode(explainer, path))
+
+    def finished(job: tuple[Path, Explanation | InputError]) -> tuple[Path, Result | InputError]:
+        path, made = job
+        return path, made if isinstance(made, InputError) else _caught(lambda: finish(path, made))
+
+    def explained() -> Iterator[tuple[Path, Explanation | InputError]]:
+        decoded = _ahead(pool, decode, paths, _BATCHES_AHEAD * images)
+        while chunk := list(itertools.islice(decoded, images)):
+            parts = _explain(explainer, chunk, targets, rows, temperature, batch_size)
+            for path, made in chunk:
+                yield path, made if isinstance(made, InputError) else next(parts)
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        yield from _ahead(pool, finished, explained(), _BATCHES_AHEAD * images)
+
+
+def best_batch_size(explainer: Explainer, path: Path) -> int:
+    """The batch beyond which this backend explains hardly more images per second.
+
+    1, 2, 4, … rows are timed while each doubling gains 5 % or more, up to 64 or what the graph or
+    the engine takes.
+
+    Args:
+        path: an image to time it with.
+
+    Raises:
+        InputError: the image cannot be read.
+        BackendError: the runtime fails with a single one.
+    """
+    signature = explainer.backend.signature
+    if signature.batch:
+        return signature.batch
+    image, _ = _decode(explainer, path)
+    best, rate = 1, 0.0
+    size = 1
+    while size <= min(_LARGEST, signature.most or _LARGEST):
+        batch = np.repeat(image[None], size, axis=0)
+        try:
+            found = size / _seconds(lambda batch=batch: explainer(batch, batch_size=len(batch)))
+        except BackendError:
+            if size == 1:
+                raise
+            break  # out of memory, most likely
+        if found < _WORTH * rate:
+            break
+        best, rate, size = size, found, 2 * size
+    return best
+
+
+def _seconds(call: Callable[[], object]) -> float:
+    """The median of a few calls, after one that is not counted."""
+    call()
+    seconds = []
+    for _ in range(_TIMED_RUNS):
+        start = time.perf_counter()
+        call()
+        seconds.append(time.perf_counter() - start)
+    return median(seconds)
+
+
+def _decode(explainer: Explainer, path: Path) -> _Decoded:
+    """A file as the network takes it, [C,H,W] or [H,W,C], and as it looks, uint8 [1,H,W,3]."""
+    signature = explainer.backend.signature
+    batch, photograph = as_batch(path, explainer.metadata.preprocessing, signature.dtype)
+    return batch[0], photograph
+
+
+def _explain(
+    explainer: Explainer,
+    chunk: Sequence[tuple[Path, _Decoded | InputError]],
+    targets: Sequence[int | str],
+    rows: int,
+    temperature: float | None,
+    batch_size: int,
+) -> Iterator[Explanation]:
+    """The explanations of those images that could be read, each of `rows` rows."""
+    decoded = [made for _, made in chunk if not isinstance(made, InputError)]
+    if not decoded:
+        return
+    batch = np.stack([image for image, _ in decoded]).repeat(rows, axis=0)
+    wanted = [list(targets)] * len(decoded) if explainer.multi_target else [*targets] * len(decoded)
+    explanation = explainer(batch, wanted, temperature, batch_size)
+    for i, (_, photograph) in enumerate(decoded):
+        part = explanation[i * rows : (i + 1) * rows]
+        yield replace(part, photographs=photograph.repeat(rows, axis=0))
+
+
+def _ahead(
+    pool: ThreadPoolExecutor,
+    function: Callable[[Item], Result],
+    items: Iterable[Item],
+    count: int,
+) -> Iterator[Result]:
+    """`map` on the pool, in order, with at most `count` results not yet taken."""
+    running: deque[Future[Result]] = deque()
+    for item in items:
+        running.append(pool.submit(function, item))
+        if len(running) > count:
+            yield running.popleft().result()
+    while running:
+        yield running.popleft().result()
+
+
+def _caught(call: Callable[[], Result]) -> Result | InputError:
+    try:
+        return call()
+    except InputError as error:
+        return error
