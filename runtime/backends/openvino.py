@@ -28,6 +28,7 @@ from onnxplain.contract import (
 )
 from onnxplain.errors import BackendError
 from onnxplain.runtime.backends.openvino_stem import stem_in_float32
+from onnxplain.runtime.backends.openvino_strided import strided_by_phases
 from onnxplain.runtime.cache import cache_folder, hashed, load, save
 from onnxplain.runtime.onnx_file import digest, has_functions, read_metadata
 from onnxplain.runtime.signature import Port, Signature
@@ -42,7 +43,7 @@ _NAMES = (
     *(IMAGE, TARGET, TEMPERATURE, ORIGIN, ALPHA, EPS, LIMIT),
     *(LOGITS, PULLBACK, NEXT_IMAGE, ACCENTUATED),
 )
-_FORMAT = 1  # to be raised when the same graph is compiled otherwise than before
+_FORMAT = 2  # to be raised when the same graph is compiled otherwise than before
 
 
 def missing() -> str | None:
@@ -83,7 +84,10 @@ def configuration(precision: str, hint: str, threads: int | None) -> dict[str, A
 
 def prepared(core: Any, model: Any, precision: str) -> Any:
     """The `openvino.Model` that is compiled in a precision, of the one that was read."""
-    return stem_in_float32(core, model) if precision == "bfloat16" else model
+    if precision != "bfloat16":
+        return model
+    strided_by_phases(model)
+    return stem_in_float32(core, model)
 
 
 class OpenVINO:
