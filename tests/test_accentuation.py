@@ -24,10 +24,16 @@ NETWORKS = {  # name → weights, size
 }
 
 
-@pytest.fixture(
+_LONG = ("vgg11_bn", "densenet121")
+networks = pytest.mark.parametrize(
+    "network",
+    [pytest.param(name, marks=pytest.mark.sweep if name in _LONG else ()) for name in NETWORKS],
+    indirect=True,
     scope="module",
-    params=[pytest.param(name, marks=pytest.mark.xdist_group(name)) for name in NETWORKS],
 )
+
+
+@pytest.fixture(scope="module")
 def network(request, tmp_path_factory):
     """A module in float64, and explainers of its graphs without and with the step."""
     weights, size = NETWORKS[request.param]
@@ -67,6 +73,7 @@ def torch_ascent(
     return pixels - start
 
 
+@networks
 @pytest.mark.parametrize("eps", [30.0, 100.0, None])
 @pytest.mark.parametrize("clip", ["each", "last", "none"])
 def test_five_steps_agree_with_the_pytorch_loop(network, photographs, clip, eps) -> None:
@@ -110,6 +117,7 @@ def test_an_unrolled_graph_says_that_it_has_no_pullback(
         onnxplain.load(tmp_path / "u.onnx")
 
 
+@networks
 def test_a_graph_with_a_step_explains_as_one_without(
     network, photographs: dict[str, np.ndarray]
 ) -> None:

@@ -71,7 +71,10 @@ def concat(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
     sizes = [size_of(x, axis) for x in node.inputs]
     if len(sizes) == 1:
         return g
-    return list(op.Split(g, sizes, axis=axis, _outputs=len(sizes)))
+    parts = list(op.Split(g, sizes, axis=axis, _outputs=len(sizes)))
+    for part, x in zip(parts, node.inputs, strict=True):
+        part.shape = x.shape  # inference does not read the sizes of more than some twenty
+    return parts
 
 
 @register_vjp("Split")

@@ -29,6 +29,12 @@ from onnxplain.contract import (
 from onnxplain.errors import BackendError
 from onnxplain.runtime.backends.openvino_stem import stem_in_float32
 from onnxplain.runtime.backends.openvino_strided import strided_by_phases
+from onnxplain.runtime.backends.openvino_targets import (
+    for_one_image,
+    images_of,
+    of_any_batch,
+    takes_one_image,
+)
 from onnxplain.runtime.cache import cache_folder, hashed, load, save
 from onnxplain.runtime.onnx_file import digest, has_functions, read_metadata
 from onnxplain.runtime.signature import Port, Signature
@@ -43,7 +49,7 @@ _NAMES = (
     *(IMAGE, TARGET, TEMPERATURE, ORIGIN, ALPHA, EPS, LIMIT),
     *(LOGITS, PULLBACK, NEXT_IMAGE, ACCENTUATED),
 )
-_FORMAT = 2  # to be raised when the same graph is compiled otherwise than before
+_FORMAT = 3  # to be raised when the same graph is compiled otherwise than before
 
 
 def missing() -> str | None:
@@ -84,6 +90,7 @@ def configuration(precision: str, hint: str, threads: int | None) -> dict[str, A
 
 def prepared(core: Any, model: Any, precision: str) -> Any:
     """The `openvino.Model` that is compiled in a precision, of the one that was read."""
+    model = for_one_image(model)
     if precision != "bfloat16":
         return model
     strided_by_phases(model)
@@ -128,6 +135,9 @@ class OpenVINO:
         config = configuration(precision, hint, threads)
         compiled = _compiled(path, device, precision, config)
         inputs, outputs = _ports(compiled.inputs), _ports(compiled.outputs)
+        self._one_by_one = takes_one_image(inputs)
+        if self._one_by_one:
+            inputs, outputs = of_any_batch(inputs), of_any_batch(outputs)
         self.signature = Signature.of(metadata, inputs, outputs)
         self._inputs, self._outputs = inputs, outputs.keys()
         self._compiled = compiled
@@ -135,8 +145,11 @@ class OpenVINO:
 
     def run(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         with self._request(inputs) as request:
-            outputs = request.infer(dict(inputs), share_inputs=True)
-            return {name: outputs[name] for name in self._outputs}
+            chunks = images_of(inputs) if self._one_by_one else [dict(inputs)]
+            runs = [request.infer(chunk, share_inputs=True) for chunk in chunks]
+        if len(runs) == 1:
+            return {name: runs[0][name] for name in self._outputs}
+        return {name: np.concatenate([run[name] for run in runs]) for name in self._outputs}
 
     def run_on_device(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
         raise BackendError(

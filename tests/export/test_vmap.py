@@ -121,7 +121,18 @@ def lookups(op: OpBuilder, x: ir.Value) -> ir.Value:
     return op.MatMul(op.LpNormalization(x), w(8, CLASSES))
 
 
-NETWORKS: list[Network] = [pools_and_convolutions, shuffles, attention, normalisations, lookups]
+def dense(op: OpBuilder, x: ir.Value) -> ir.Value:
+    """A Concat of more parts than shape inference looks at, as in a DenseNet's last blocks."""
+    w = Weights(op, x.dtype)
+    parts = [op.Conv(x, w(2, 3, 1, 1)) for _ in range(30)]
+    x = op.GlobalAveragePool(op.Relu(op.Concat(*parts, axis=1)))
+    return op.Gemm(op.Flatten(x), w(60, CLASSES))
+
+
+NETWORKS: list[Network] = [
+    *(pools_and_convolutions, shuffles, dense),
+    *(attention, normalisations, lookups),
+]
 
 
 def explain(
