@@ -1,1 +1,6 @@
-"""Explanations of a data lake: many images, many workers, every image exactly once."""
+"""Explain a data lake: any number of images, each once, through Ray Data."""
+
+from onnxplain.batch.listing import Columns
+from onnxplain.batch.run import Options, Pool, Summary, explain_lake
+
+__all__ = ["Columns", "Options", "Pool", "Summary", "explain_lake"]

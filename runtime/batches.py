@@ -118,11 +118,11 @@ def _crop(image: Image.Image, pre: Preprocessing) -> Image.Image:
             f"side resized to {pre.resize} it would have {width} × {height}"
         )
     image = image.resize((width, height), Image.Resampling[pre.interpolation.upper()])
-    left, top = _offset(width - pre.width), _offset(height - pre.height)
+    left, top = crop_offset(width - pre.width), crop_offset(height - pre.height)
     return image.crop((left, top, left + pre.width, top + pre.height))
 
 
-def _offset(surplus: int) -> int:
+def crop_offset(surplus: int) -> int:
     """Where a centre crop begins, as torchvision rounds it: half to even, but padding toward 0."""
     return round(surplus / 2) if surplus > 0 else int(surplus / 2)
 

@@ -96,8 +96,42 @@ class Explainer:
         signature = self.backend.signature
         batch, photographs = as_batch(images, self.metadata.preprocessing, signature.dtype)
         wanted = as_indices(targets, len(batch), signature.classes, self.labels, self.multi_target)
-        inputs = {IMAGE: batch, TARGET: wanted}
-        if signature.step:
+        logits, pullback, resolved = self.run(batch, wanted, temperature, batch_size)
+        return Explanation(
+            logits=logits,
+            pullback=pullback,
+            targets=resolved,
+            photographs=photographs,
+            class_names=self.labels,
+            activation=self.metadata.activation,
+        )
+
+    def run(
+        self,
+        batch: NDArray[Any],
+        targets: NDArray[np.int64],
+        temperature: float | None = None,
+        batch_size: int | None = None,
+    ) -> tuple[NDArray[Any], NDArray[Any], NDArray[np.int64]]:
+        """What calling the explainer does once pictures and targets are arrays.
+
+        Args:
+            batch: the network's input, as `onnxplain.runtime.batches.as_batch` makes it.
+            targets: [N], or [N,K] of a graph exported with --multi-target, as
+                `onnxplain.runtime.targets.as_indices` makes them.
+            temperature: as for `__call__`.
+            batch_size: as for `__call__`.
+
+        Returns:
+            The logits, the pullback (channels first) and the targets (none negative), as an
+            `Explanation` has them.
+
+        Raises:
+            InputError: a temperature or batch size that cannot be used.
+            BackendError: the runtime failed.
+        """
+        inputs = {IMAGE: batch, TARGET: targets}
+        if self.backend.signature.step:
             inputs[ORIGIN] = batch
         constants = self.constant_inputs(temperature)
         size = self._batch_size(batch_size)
@@ -110,14 +144,7 @@ class Explainer:
         logits, pullback = (np.concatenate(parts) for parts in zip(*runs, strict=True))
         if self.metadata.preprocessing.layout == "NHWC":
             pullback = np.moveaxis(pullback, -1, -3)
-        return Explanation(
-            logits=logits,
-            pullback=pullback,
-            targets=resolve(wanted, logits),
-            photographs=photographs,
-            class_names=self.labels,
-            activation=self.metadata.activation,
-        )
+        return logits, pullback, resolve(targets, logits)
 
     def check(self, targets: Sequence[int | str], temperature: float | None = None) -> None:
         """Whether these classes can be explained at this temperature, before any image is read.

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import os
 import time
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from statistics import median
@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxplain.errors import BackendError, InputError
+from onnxplain.runtime.ahead import ahead
 from onnxplain.runtime.batches import as_batch
 from onnxplain.runtime.explainer import Explainer
 from onnxplain.runtime.explanation import Explanation
@@ -26,7 +27,6 @@ _LARGEST = 64
 _WORTH = 1.05  # what twice the batch must gain in images per second
 _TIMED_RUNS = 3
 
-Item = TypeVar("Item")
 Result = TypeVar("Result")
 _Decoded = tuple[NDArray[Any], NDArray[np.uint8]]
 
@@ -60,22 +60,23 @@ def explain_files(
     rows = 1 if explainer.multi_target else len(targets)
     images = max(1, batch_size // rows)
 
-    def decode(path: Path) -> tuple[Path, _Decoded | InputError]:
+    def decoded(path: Path) -> tuple[Path, _Decoded | InputError]:
         return path, _caught(lambda: _decode(explainer, path))
 
-    def finished(job: tuple[Path, Explanation | InputError]) -> tuple[Path, Result | InputError]:
-        path, made = job
+    def finished(path: Path, made: Explanation | InputError) -> tuple[Path, Result | InputError]:
         return path, made if isinstance(made, InputError) else _caught(lambda: finish(path, made))
 
     def explained() -> Iterator[tuple[Path, Explanation | InputError]]:
-        decoded = _ahead(pool, decode, paths, _BATCHES_AHEAD * images)
-        while chunk := list(itertools.islice(decoded, images)):
+        decoding = (functools.partial(decoded, path) for path in paths)
+        images_ahead = ahead(pool, decoding, _BATCHES_AHEAD * images)
+        while chunk := list(itertools.islice(images_ahead, images)):
             parts = _explain(explainer, chunk, targets, rows, temperature, batch_size)
             for path, made in chunk:
                 yield path, made if isinstance(made, InputError) else next(parts)
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        yield from _ahead(pool, finished, explained(), _BATCHES_AHEAD * images)
+        finishing = (functools.partial(finished, path, made) for path, made in explained())
+        yield from ahead(pool, finishing, _BATCHES_AHEAD * images)
 
 
 def best_batch_size(explainer: Explainer, path: Path) -> int:
@@ -147,22 +148,6 @@ def _explain(
     for i, (_, photograph) in enumerate(decoded):
         part = explanation[i * rows : (i + 1) * rows]
         yield replace(part, photographs=photograph.repeat(rows, axis=0))
-
-
-def _ahead(
-    pool: ThreadPoolExecutor,
-    function: Callable[[Item], Result],
-    items: Iterable[Item],
-    count: int,
-) -> Iterator[Result]:
-    """`map` on the pool, in order, with at most `count` results not yet taken."""
-    running: deque[Future[Result]] = deque()
-    for item in items:
-        running.append(pool.submit(function, item))
-        if len(running) > count:
-            yield running.popleft().result()
-    while running:
-        yield running.popleft().result()
 
 
 def _caught(call: Callable[[], Result]) -> Result | InputError:

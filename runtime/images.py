@@ -8,13 +8,14 @@ import threading
 import warnings
 from collections.abc import Iterable
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from onnxplain.errors import InputError
 
-_SUFFIXES = (
+SUFFIXES = (
     *(".jpg", ".jpeg", ".jfif", ".jp2", ".png", ".webp", ".avif", ".bmp", ".gif"),
     *(".tif", ".tiff", ".ppm", ".pgm", ".pbm"),
 )
@@ -54,12 +55,12 @@ def _matches(path: str | os.PathLike[str]) -> list[Path]:
     return [
         file
         for file in candidates
-        if file.suffix.lower() in _SUFFIXES and not file.name.startswith(".") and file.is_file()
+        if file.suffix.lower() in SUFFIXES and not file.name.startswith(".") and file.is_file()
     ]
 
 
-def load_image(source: str | os.PathLike[str] | Image.Image) -> Image.Image:
-    """Decode a file, or convert a picture, to mode RGB, upright.
+def load_image(source: str | os.PathLike[str] | Image.Image | BinaryIO) -> Image.Image:
+    """Decode a file (its path, or opened), or convert a picture, to mode RGB, upright.
 
     The orientation that EXIF records is applied. What is transparent shows white. Grey of more
     than eight bits is scaled, not clipped: from 0…65535 for integers; for floats from the first
@@ -70,7 +71,7 @@ def load_image(source: str | os.PathLike[str] | Image.Image) -> Image.Image:
         InputError: no such file; not an image; damaged or cut short; empty; NaN or infinite
             pixels; more pixels than `PIL.Image.MAX_IMAGE_PIXELS`.
     """
-    name = "the image" if isinstance(source, Image.Image) else f"'{os.fspath(source)}'"
+    name = f"'{os.fspath(source)}'" if isinstance(source, (str, os.PathLike)) else "the image"
     try:
         image = source if isinstance(source, Image.Image) else _open(source)
         return _to_rgb(ImageOps.exif_transpose(image))
@@ -88,10 +89,10 @@ def load_image(source: str | os.PathLike[str] | Image.Image) -> Image.Image:
         raise InputError(f"{name} is damaged or cut short: {error}") from error
 
 
-def _open(path: str | os.PathLike[str]) -> Image.Image:
+def _open(file: str | os.PathLike[str] | BinaryIO) -> Image.Image:
     with _warning_filters, warnings.catch_warnings():
         warnings.simplefilter("error", Image.DecompressionBombWarning)
-        image = Image.open(path)
+        image = Image.open(file)
     with image:
         image.load()
         return image.copy()

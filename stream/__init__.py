@@ -1,1 +1,6 @@
-"""Explained frames of a video, a camera or a stream."""
+"""Explain a video as it runs."""
+
+from onnxplain.stream.run import Report, Sink, explain_stream
+from onnxplain.stream.source import Frame, Video
+
+__all__ = ["Frame", "Report", "Sink", "Video", "explain_stream"]

@@ -45,12 +45,21 @@ def copy_runtime(folder: Path) -> list[Path]:
     return [folder / name for name in _FILES]
 
 
-def _cached() -> Path:
+def installed() -> bool:
+    """Whether the package is in the cache, so that nothing has to be downloaded."""
+    return _archive().is_file()
+
+
+def _archive() -> Path:
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "onnxplain"
-    archive = cache / f"onnxruntime-web-{VERSION}.tgz"
+    return cache / f"onnxruntime-web-{VERSION}.tgz"
+
+
+def _cached() -> Path:
+    archive = _archive()
     if not archive.is_file() or _sha512(archive) != _SHA512:
-        cache.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=cache) as folder:
+        archive.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=archive.parent) as folder:
             _download(Path(folder)).replace(archive)
     return archive
 

@@ -10,12 +10,17 @@ from onnxplain.cli import explain as explain
 from onnxplain.cli import accentuate as accentuate
 from onnxplain.cli import report as report
 from onnxplain.cli import web as web
+from onnxplain.cli import serve as serve
+from onnxplain.cli import package as package
+from onnxplain.cli import batch as batch
+from onnxplain.cli import stream as stream
 from onnxplain.cli import tune as tune
 from onnxplain.cli import verify as verify
 from onnxplain.cli import build as build
 from onnxplain.cli import run_engine as run_engine
 from onnxplain.cli import doctor as doctor
 from onnxplain.cli import info as info
+from onnxplain.cli import signal as signal
 from onnxplain.cli import bench as bench
 from onnxplain.cli import demo as demo
 

@@ -56,12 +56,13 @@ EXTRAS = {
     "pyarrow": "batch",
     "av": "stream",
     "tensorboard": "signal",
+    "sklearn": "signal",
 }
 """Packages that not every installation has → the extra that brings them."""
 
 
-def command(function: Callable[..., None]) -> Callable[..., None]:
-    """Register a command whose errors become a sentence and an exit status."""
+def guarded(function: Callable[..., None]) -> Callable[..., None]:
+    """A command whose errors become a sentence and an exit status."""
 
     @functools.wraps(function)
     def run(*args: Any, **kwargs: Any) -> None:
@@ -85,6 +86,12 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
             err.print("interrupted")
             raise typer.Exit(INTERRUPTED) from None
 
+    return run
+
+
+def command(function: Callable[..., None]) -> Callable[..., None]:
+    """Register a guarded command."""
+    run = guarded(function)
     app.command(no_args_is_help=function.__name__ not in ("demo", "doctor", "bench"))(run)
     return run
 

@@ -134,6 +134,31 @@ def build_engine(
     return cached(key, build) if keep else build()
 
 
+def compile_graph(path: Path, sm: int, batches: Sequence[int] = BATCHES) -> memoryview:
+    """Compile any ONNX graph of float32 by TensorRT-RTX, which needs no GPU; nothing is kept.
+
+    Args:
+        path: a graph whose only open dimension is the batch.
+        sm: the compute capability, 89 for 8.9.
+        batches: the smallest, usual and largest.
+
+    Raises:
+        BackendError: the package is missing; a GPU that it cannot build for; an operator that the
+            compiler refuses.
+    """
+    package = load_package("tensorrt-rtx")
+    sms, _ = _hardware(package, [sm], refittable=False, portable=False)
+    profile = {"batches": _range(batches, "batch")}
+    with _building:
+        builder, network, _parser = _parse(package, path)  # it owns the network's weights
+        inputs = [network.get_input(i) for i in range(network.num_inputs)]
+        shapes = {t.name: _shapes(t, profile) for t in inputs if -1 in tuple(t.shape)}
+        config = _configure(
+            package, builder, shapes, sms, "float32", refittable=False, portable=False
+        )
+        return _compile(package, builder, network, config, None)
+
+
 def _hardware(
     package: Package, sm: Sequence[int] | None, refittable: bool, portable: bool
 ) -> tuple[tuple[int, ...], str]:

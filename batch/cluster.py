@@ -1,0 +1,155 @@
+"""Ray: a local one of our own, or somebody's cluster; and shards through a pool of actors."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import socket
+import tempfile
+import traceback
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from onnxplain.batch.worker import Job, Worker
+from onnxplain.errors import BackendError, InputError
+
+_OBJECT_STORE = 80 << 20  # bytes, about the least that Ray takes: no image passes through it
+_PREFIX = "onnxplain-ray-"
+_SECONDS_TO_ANSWER = 10.0
+_ENVIRONMENT = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ENABLE_AUTO_CONNECT": "0",
+    "RAY_BACKEND_LOG_LEVEL": "fatal",  # what matters arrives as an exception
+    "RAY_gcs_rpc_server_reconnect_timeout_s": "5",  # how long orphans of a killed run wait for it
+}
+
+
+@contextmanager
+def connected(address: str | None, mark: Path) -> Iterator[None]:
+    """Ray, for as long as this lasts; quiet, without its dashboard, and without its reports home.
+
+    Args:
+        address: of a cluster ("host:6379", "ray://host:10001", "auto"); None for processes of our
+            own on this machine, which end with this one, however it ends.
+        mark: a file that names the folder of those processes' sockets and logs, so that the next
+            run removes what a killed one left there.
+
+    Raises:
+        BackendError: no cluster answers there.
+    """
+    for name, value in _ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    import ray
+
+    if address is not None:
+        _check_that_it_answers(address)
+    quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
+    _remove_session(mark)
+    try:
+        if address is None:
+            session = tempfile.mkdtemp(prefix=_PREFIX)
+            mark.write_text(session)
+            address = "local"  # never a cluster that happens to run here
+            quiet |= {"include_dashboard": False, "object_store_memory": _OBJECT_STORE}
+            quiet["_temp_dir"] = session
+        with _native_stderr_muted():
+            ray.init(address, **quiet)
+    except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+        where = "a Ray of our own" if address == "local" else f"the Ray cluster at '{address}'"
+        raise BackendError(f"cannot use {where}: {error}") from error
+    try:
+        yield
+    except BaseException as error:
+        # Ray Data ends a run when its iterator is collected, which the frames of the traceback
+        # keep alive until Ray is gone; it would then start another one to ask.
+        traceback.clear_frames(error.__traceback__)
+        raise
+    finally:
+        ray.shutdown()
+        _remove_session(mark)
+
+
+def _check_that_it_answers(address: str) -> None:
+    """Ray itself would try for ten minutes, and then end the process."""
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if not (colon and port.isdigit()):
+        return  # "auto", or a name that Ray knows
+    try:
+        socket.create_connection((host, int(port)), _SECONDS_TO_ANSWER).close()
+    except OSError as error:
+        raise BackendError(f"no Ray cluster answers at '{address}': {error}") from error
+
+
+@contextmanager
+def _native_stderr_muted() -> Iterator[None]:
+    """Without what Ray's C++ writes past Python: it says there at which level it logs."""
+    kept, null = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(null)
+
+
+def _remove_session(mark: Path) -> None:
+    with suppress(FileNotFoundError):
+        session = Path(mark.read_text())
+        # Only what can have been made by `connected` is removed.
+        if session.parent == Path(tempfile.gettempdir()) and session.name.startswith(_PREFIX):
+            shutil.rmtree(session, ignore_errors=True)
+        mark.unlink()
+
+
+def explained(
+    job: Job, shards: Sequence[int], workers: int | None, on_gpu: bool
+) -> Generator[dict[str, Any]]:
+    """What the workers return for each shard, as it is done, through Ray Data.
+
+    A shard is a block of one row; what passes through Ray is its number and its record. So Ray
+    spreads the shards, keeps every worker busy and tries again where a machine is lost, and its
+    memory does not depend on the images.
+
+    Args:
+        workers: processes; None for one per GPU, or as many as the processors have for
+            `job.threads` each.
+
+    Raises:
+        InputError: Ray has no room for so many workers.
+        BackendError: the workers die.
+    """
+    import ray
+    import ray.data
+
+    kind, each = ("GPU", 1) if on_gpu else ("CPU", job.threads)
+    room = int(ray.cluster_resources().get(kind, 0)) // each
+    if room < (workers or 1):
+        asked = f"{workers} workers" if workers else "a worker"
+        raise InputError(
+            f"there is no room for {asked} here: each takes {each} {kind}, and Ray sees enough for "
+            f"{room}; ask for fewer workers or threads, or for another provider"
+        )
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    numbers = ray.data.from_items(
+        [{"shard": shard} for shard in shards], override_num_blocks=len(shards)
+    )
+    pool = ray.data.ActorPoolStrategy(size=min(workers or room, len(shards)))
+    records = numbers.map_batches(
+        Worker,
+        fn_constructor_args=(job,),
+        batch_size=1,
+        compute=pool,
+        num_cpus=None if on_gpu else each,
+        num_gpus=each if on_gpu else None,
+    )
+    try:
+        yield from records.iter_rows()
+    except ray.exceptions.RayError as error:
+        raise BackendError(f"Ray: {str(error).splitlines()[-1]}") from error

@@ -1,0 +1,136 @@
+"""Files that are there whole, on disk, or not at all; and the record that says a shard is."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from onnxplain.errors import InputError
+from onnxplain.files import replacing
+
+
+@contextmanager
+def durable(path: Path) -> Iterator[Path]:
+    """A path beside `path` to write to; it takes its place once it is on the disk.
+
+    After a crash of the process or of the machine, `path` is what it was before or the whole of
+    the new one. The name beside it begins with a dot; readers of a folder of tables pass over it.
+
+    Raises:
+        InputError: the path cannot be written.
+    """
+    with replacing(path) as beside:
+        yield beside
+        _sync(beside)
+    _sync(path.parent)
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write it durably.
+
+    Raises:
+        InputError: the path cannot be written.
+    """
+    with durable(path) as beside:
+        beside.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", "utf-8")
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+@dataclass(frozen=True)
+class Record:
+    """A shard that is done. `file` is its name in `table/`, `bytes` and `sha256` its content's."""
+
+    shard: int
+    file: str
+    rows: int
+    errors: int
+    bytes: int
+    sha256: str
+
+
+class Folder:
+    """The output: `plan.json`, `listing.parquet`, `table/`, `commits/`, `manifest.json`.
+
+    A shard is done when `commits/` has its record and `table/` its file. The file is put in its
+    place first, the record second: without the record the shard is made again, and replaces
+    itself.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.plan, self.manifest = path / "plan.json", path / "manifest.json"
+        self.listing = path / "listing.parquet"
+        self.table, self.commits = path / "table", path / "commits"
+
+    def part(self, shard: int) -> Path:
+        """Where the table of a shard is."""
+        return self.table / f"part-{shard:06d}.parquet"
+
+    def commit(self, shard: int, rows: int, errors: int) -> Record:
+        """Say that the part of a shard, which is in its place, is all of it."""
+        part = self.part(shard)
+        with part.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        record = Record(shard, part.name, rows, errors, part.stat().st_size, digest)
+        write_json(self._record(shard), asdict(record))
+        return record
+
+    def committed(self, shard: int) -> Record | None:
+        """The record of a shard that is done."""
+        try:
+            record = Record(**json.loads(self._record(shard).read_text("utf-8")))
+            return record if self.part(shard).stat().st_size == record.bytes else None
+        except (FileNotFoundError, ValueError, TypeError):
+            return None
+
+    def attempt(self, shard: int) -> int:
+        """Say that a shard is begun; how many times it was in this run, this one included."""
+        with (self.commits / f".{shard:06d}.attempts").open("ab") as file:
+            file.write(b".")
+            return file.tell()
+
+    def clean(self) -> None:
+        """Remove what processes that were killed left unfinished; nobody must be writing."""
+        for folder in (self.path, self.table, self.commits):
+            for left in folder.glob(".*.*"):
+                left.unlink(missing_ok=True)
+
+    def _record(self, shard: int) -> Path:
+        return self.commits / f"{shard:06d}.json"
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Make the folders, and be the only run that writes into them.
+
+        What an earlier run was writing when it was killed is removed.
+
+        Raises:
+            InputError: another run has the folder, or it cannot be written.
+        """
+        try:
+            for folder in (self.path, self.table, self.commits):
+                folder.mkdir(parents=True, exist_ok=True)
+            lock = (self.path / ".lock").open("a")
+        except OSError as error:
+            raise InputError(f"cannot write into '{self.path}': {error.strerror}") from error
+        with lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                raise InputError(f"another run is writing into '{self.path}'") from None
+            self.clean()
+            yield

@@ -1,0 +1,152 @@
+"""What there is to explain: every image of folders, tar files and tables, in a fixed order."""
+
+from __future__ import annotations
+
+import glob
+import os
+import tarfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from onnxplain.batch.tables import column_of_ids, column_of_images, opened
+from onnxplain.errors import InputError
+from onnxplain.runtime.images import SUFFIXES
+
+if TYPE_CHECKING:
+    import pyarrow.parquet
+
+TAR, TABLE = ".tar", ".parquet"
+
+
+class Item(NamedTuple):
+    """One image, and where its bytes lie.
+
+    Attributes:
+        id: its name in the output: the path as the input was given; `TAR/MEMBER`; `TABLE#ROW`, or
+            what the table's column of ids says.
+        file: the absolute path of the image, tar file or table.
+        offset: of a tar file's member, its first byte; of a table, the row; else 0.
+        length: in bytes; of a table's row 1.
+        size, modified: of `file`, in bytes and in nanoseconds since the epoch. Whether it changed
+            is seen by them.
+    """
+
+    id: str
+    file: str
+    offset: int
+    length: int
+    size: int
+    modified: int
+
+
+class Columns(NamedTuple):
+    """Which columns of a table hold the encoded images and their ids; None: to be found out."""
+
+    image: str | None = None
+    id: str | None = None
+
+
+def list_items(inputs: Sequence[str], columns: Columns) -> Iterator[Item]:
+    """Every image that the inputs name, one at a time: nothing is kept of those before.
+
+    The order is that of the inputs; within a folder files before folders, both sorted; within a
+    pattern sorted; within a tar file or table as they lie there.
+
+    Args:
+        inputs: image files, tar files (WebDataset's: each member with an image's suffix is an
+            image) and Parquet tables (a row is an image); folders, searched recursively for images,
+            or, where they have none, for tar files and tables; glob patterns of all these.
+        columns: of the tables.
+
+    Raises:
+        InputError: an input that names no image, or one already named by another; a tar file or
+            table that cannot be read.
+    """
+    seen: set[str] = set()
+    for given in inputs:
+        paths = [given] if os.path.exists(given) else sorted(glob.glob(given, recursive=True))
+        found = False
+        for file in (file for path in paths for file in _files(path)):
+            if len(inputs) > 1 or len(paths) > 1:
+                if (real := os.path.realpath(file)) in seen:
+                    raise InputError(f"'{file}' is named by two of the inputs; name it once")
+                seen.add(real)
+            for item in _items(file, columns):
+                found = True
+                yield item
+        if not found:
+            raise InputError(f"no image found at '{given}'")
+
+
+def _files(path: str) -> Iterator[str]:
+    """A file itself; of a folder the images, or else the tar files and tables."""
+    if not os.path.isdir(path):
+        yield path
+        return
+    images = False
+    for file in _walk(path, SUFFIXES):
+        images = True
+        yield file
+    if not images:
+        yield from _walk(path, (TAR, TABLE))
+
+
+def _walk(folder: str, suffixes: tuple[str, ...]) -> Iterator[str]:
+    def refuse(error: OSError) -> None:
+        raise InputError(f"'{error.filename}' cannot be searched: {error.strerror}")
+
+    for parent, folders, files in os.walk(folder, onerror=refuse):
+        folders.sort()
+        for name in sorted(files):
+            if name.lower().endswith(suffixes) and not name.startswith("."):
+                yield os.path.join(parent, name)
+
+
+def _items(file: str, columns: Columns) -> Iterator[Item]:
+    try:
+        status = os.stat(file)
+    except OSError as error:
+        raise InputError(f"'{file}' cannot be read: {error.strerror}") from None
+    place, stamp = os.path.abspath(file), (status.st_size, status.st_mtime_ns)
+    suffix = Path(file).suffix.lower()
+    if file.lower().endswith((".tgz", ".tar.gz", ".tar.bz2", ".tar.xz", ".tar.zst")):
+        raise InputError(
+            f"'{file}' is compressed, and cannot be read from its middle: uncompress it first "
+            "(JPEG and PNG hardly shrink)"
+        )
+    if suffix == TAR:
+        for name, offset, length in _members(file):
+            yield Item(f"{file}/{name}", place, offset, length, *stamp)
+    elif suffix == TABLE:
+        with opened(file) as table:
+            column_of_images(table, columns.image)
+            for row, name in enumerate(_names(table, file, columns.id)):
+                yield Item(name, place, row, 1, *stamp)
+    else:
+        yield Item(file, place, 0, status.st_size, *stamp)
+
+
+def _members(file: str) -> Iterator[tuple[str, int, int]]:
+    """The images of a tar file: name, first byte, length."""
+    try:
+        with tarfile.open(file, "r:") as tar:
+            while (member := tar.next()) is not None:
+                tar.members.clear()  # type: ignore[attr-defined]  # it would keep every record
+                name = member.name.rpartition("/")[2]
+                whole = member.isreg() and not member.issparse()
+                if not whole or name.startswith(".") or not name.lower().endswith(SUFFIXES):
+                    continue
+                if member.offset_data + member.size > os.path.getsize(file):
+                    raise InputError(f"'{file}' is cut short within '{member.name}'")
+                yield member.name, member.offset_data, member.size
+    except (tarfile.TarError, OSError) as error:
+        raise InputError(f"'{file}' is not a tar file, or it is damaged: {error}") from error
+
+
+def _names(table: pyarrow.parquet.ParquetFile, file: str, column: str | None) -> Iterator[str]:
+    if column is None:
+        yield from (f"{file}#{row}" for row in range(table.metadata.num_rows))
+        return
+    for batch in table.iter_batches(columns=[column_of_ids(table, column)]):
+        yield from (str(name) for name in batch.column(0).to_pylist())

@@ -1,0 +1,81 @@
+"""The bytes of listed images, and the network's input made of them."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnxplain.batch.listing import TABLE, Item
+from onnxplain.batch.tables import encoded_rows
+from onnxplain.errors import InputError
+from onnxplain.runtime import Explainer, load_image
+from onnxplain.runtime.batches import as_batch
+
+
+class Prepared:
+    """An image as the network takes it, [1,…], and as it is seen, uint8 [1,H,W,3]; or its error."""
+
+    def __init__(
+        self, input_: NDArray[Any] | None, photograph: NDArray[np.uint8] | None, error: str | None
+    ) -> None:
+        self.input, self.photograph, self.error = input_, photograph, error
+
+
+def loads(items: Sequence[Item], image_column: str | None) -> Iterator[Callable[[], bytes]]:
+    """For each image what reads its bytes, in their order.
+
+    Those of files and tar files may be called from several threads; rows of a table are read here,
+    one after another. What cannot be read says so when called.
+    """
+    for file, group in groupby(items, key=lambda item: item.file):
+        if Path(file).suffix.lower() == TABLE:
+            yield from _rows(file, list(group), image_column)
+        else:
+            yield from (partial(_span, file, item.offset, item.length) for item in group)
+
+
+def prepare(explainer: Explainer, load: Callable[[], bytes]) -> Prepared:
+    """Decode an image, and bring it to what the network takes."""
+    try:
+        picture = load_image(io.BytesIO(load()))
+        input_, photograph = as_batch(
+            picture, explainer.metadata.preprocessing, explainer.backend.signature.dtype
+        )
+    except InputError as error:
+        return Prepared(None, None, str(error))
+    return Prepared(input_, photograph, None)
+
+
+def _span(file: str, offset: int, length: int) -> bytes:
+    try:
+        with open(file, "rb") as source:
+            source.seek(offset)
+            return source.read(length)
+    except OSError as error:
+        raise InputError(f"'{file}' cannot be read: {error.strerror}") from None
+
+
+def _rows(file: str, items: list[Item], image_column: str | None) -> Iterator[Callable[[], bytes]]:
+    """A table's rows follow one another in a listing. What stops its reading stops all after."""
+    rows = encoded_rows(file, items[0].offset, len(items), image_column)
+    problem = ""
+    for item in items:
+        try:
+            value = None if problem else next(rows, None)
+        except InputError as error:
+            problem = str(error)
+            value = None
+        yield partial(_given, value, problem or f"row {item.offset} of '{file}' has no image")
+
+
+def _given(value: bytes | None, problem: str) -> bytes:
+    if value is None:
+        raise InputError(problem)
+    return value

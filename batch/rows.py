@@ -1,0 +1,132 @@
+"""The table that is written: its columns, and the rows of a few images."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow
+from numpy.typing import NDArray
+from PIL import Image
+
+from onnxplain.runtime import Explainer, Explanation
+
+STORES = ("pullback", "heatmap")
+
+_PNG_EFFORT = 1  # zlib's; at 6 the file is a twelfth smaller and takes three times as long
+
+
+class Rows:
+    """The columns of the table for one explainer, and what an explanation becomes in them.
+
+    `index` int64, `id` text, `error` text or null; and, null where there is an error: `target`
+    int32, `top_classes` int32, `top_names` and `top_probabilities` lists of the likeliest
+    classes, `logits` float32 [classes]; and of the pullback either `pullback` float16 [C,H,W] with
+    `pullback_scale` float32, or `heatmap`, an 8-bit grey PNG [H,W] in which 255 is 1.
+
+    The pullback is `pullback_scale` × `pullback`. The scale is a power of two, so that scaling
+    rounds nothing; the greatest |value| stored lies in [0.5, 1), so that half floats neither
+    overflow nor lose a small pullback altogether.
+
+    Args:
+        top: likeliest classes per row.
+        store: one of `STORES`.
+    """
+
+    def __init__(self, explainer: Explainer, top: int, store: str) -> None:
+        pre = explainer.metadata.preprocessing
+        classes = explainer.backend.signature.classes
+        channels = 1 if explainer.metadata.is_map else pre.channels
+        self._shape = (channels, pre.height, pre.width)
+        self._top, self._store = min(top, classes), store
+        if store == "pullback":
+            half = pyarrow.fixed_shape_tensor(pyarrow.float16(), self._shape)
+            stored = [("pullback", half), ("pullback_scale", pyarrow.float32())]
+        else:
+            stored = [("heatmap", pyarrow.binary())]
+        self.schema = pyarrow.schema(
+            [
+                ("index", pyarrow.int64()),
+                ("id", pyarrow.string()),
+                ("error", pyarrow.string()),
+                ("target", pyarrow.int32()),
+                ("top_classes", pyarrow.list_(pyarrow.int32())),
+                ("top_names", pyarrow.list_(pyarrow.string())),
+                ("top_probabilities", pyarrow.list_(pyarrow.float32())),
+                ("logits", pyarrow.list_(pyarrow.float32(), classes)),
+                *stored,
+            ]
+        )
+
+    def batch(
+        self,
+        first: int,
+        ids: Sequence[str],
+        errors: Sequence[str | None],
+        explanation: Explanation | None,
+    ) -> pyarrow.RecordBatch:
+        """The rows of some images.
+
+        Args:
+            first: the index of the first.
+            ids, errors: of each; no error where it is explained.
+            explanation: of those without an error, in their order; None where there are none.
+        """
+        good = np.array([error is None for error in errors])
+        columns: list[Any] = [np.arange(first, first + len(ids)), list(ids), list(errors)]
+        if explanation is None:
+            columns += [[None] * len(ids)] * (len(self.schema) - len(columns))
+        else:
+            ranking = np.argsort(-explanation.logits, axis=1, kind="stable")[:, : self._top]
+            probabilities = np.take_along_axis(explanation.probabilities, ranking, axis=1)
+            names = [[explanation.name(index) for index in row] for row in ranking]
+            columns += [
+                _spread(explanation.targets.reshape(len(explanation)).tolist(), good),
+                _spread(ranking.tolist(), good),
+                _spread(names, good),
+                _spread(probabilities.tolist(), good),
+                _fixed(explanation.logits.astype(np.float32), good),
+                *self._stored(explanation, good),
+            ]
+        arrays = [
+            column if isinstance(column, pyarrow.Array) else pyarrow.array(column, field.type)
+            for column, field in zip(columns, self.schema, strict=True)
+        ]
+        return pyarrow.RecordBatch.from_arrays(arrays, schema=self.schema)
+
+    def _stored(self, explanation: Explanation, good: NDArray[np.bool_]) -> list[Any]:
+        if self._store == "heatmap":
+            heat = explanation.heatmap().reshape(len(explanation), *self._shape[1:])
+            return [_spread([_png(image) for image in heat], good)]
+        flat = explanation.pullback.reshape(len(explanation), -1)
+        _, exponent = np.frexp(np.abs(flat).max(axis=1).astype(np.float64))
+        scale = np.ldexp(1.0, exponent)
+        half = (flat / scale[:, None].astype(flat.dtype)).astype(np.float16)
+        storage = _fixed(half, good)
+        tensors = pyarrow.ExtensionArray.from_storage(self.schema.field("pullback").type, storage)
+        return [tensors, _spread(scale.tolist(), good)]
+
+
+def _png(heat: NDArray[np.float32]) -> bytes:
+    encoded = io.BytesIO()
+    pixels = Image.fromarray(np.rint(255 * heat).astype(np.uint8))
+    pixels.save(encoded, "PNG", compress_level=_PNG_EFFORT)
+    return encoded.getvalue()
+
+
+def _spread(values: Sequence[Any], good: NDArray[np.bool_]) -> list[Any]:
+    """The values in the places of the good images, None in the others."""
+    following = iter(values)
+    return [next(following) if here else None for here in good]
+
+
+def _fixed(values: NDArray[Any], good: NDArray[np.bool_]) -> pyarrow.Array:
+    """A row of `values` for each good image, null for the others."""
+    full = values
+    if not good.all():
+        full = np.zeros((len(good), values.shape[1]), values.dtype)
+        full[good] = values
+    flat = pyarrow.array(full.reshape(-1))
+    return pyarrow.FixedSizeListArray.from_arrays(flat, values.shape[1], mask=pyarrow.array(~good))

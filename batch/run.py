@@ -1,0 +1,180 @@
+"""A run: settle the plan, explain what is not done yet, and write the manifest."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from onnxplain.batch.cluster import connected, explained
+from onnxplain.batch.commit import Folder, write_json
+from onnxplain.batch.listing import Columns, list_items
+from onnxplain.batch.plan import Plan, Recipe, settle
+from onnxplain.batch.rows import STORES
+from onnxplain.batch.shard import ENGINE, on_gpu
+from onnxplain.batch.worker import Job, raise_problem
+from onnxplain.errors import BackendError, InputError
+from onnxplain.runtime.backends import PROVIDERS, check_provider
+from onnxplain.runtime.backends.tensorrt.engine import SUFFIX
+from onnxplain.runtime.onnx_file import digest
+
+_DECODERS_PER_GPU = 8
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to explain. The fields are those of `Recipe`, which says what they mean."""
+
+    target: int | str = -1
+    top: int = 5
+    store: str = "pullback"
+    temperature: float | None = None
+    provider: str = "cpu"
+    precision: str = "float32"
+    batch_size: int | None = None
+    shard_size: int = 256
+    columns: Columns = field(default_factory=Columns)
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Where to explain; nothing of it changes what comes out.
+
+    Attributes:
+        address: of a Ray cluster; None for processes of our own on this machine.
+        workers: processes; None for as many as there is room for, one per GPU.
+        threads: of each: on a processor for the graph's run and for decoding, 1 if None (several
+            processes of one thread are faster than one of several); on a GPU for decoding.
+    """
+
+    address: str | None = None
+    workers: int | None = None
+    threads: int | None = None
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Images in all, those with an error, and those that earlier runs had done."""
+
+    images: int
+    errors: int
+    earlier: int
+
+
+def explain_lake(
+    model: Path,
+    inputs: Sequence[str],
+    out: Path,
+    options: Options = Options(),
+    pool: Pool = Pool(),
+    listed: Callable[[int], object] = lambda count: None,
+    progress: Callable[[int, int], object] = lambda done, images: None,
+) -> Summary:
+    """Explain every image of the inputs into `out/table/`, each once; begin or resume.
+
+    A shard is a fixed range of the listed images and one file of the table. Killed at any time and
+    called again with the same arguments, it goes on after the shards that are done, and what comes
+    out is, to the byte, what comes out of a run that nobody killed.
+
+    Args:
+        model: an explain graph, or an engine of `onnxplain build`.
+        inputs: as for `onnxplain.batch.listing.list_items`.
+        out: a folder; where the workers are on several machines, one that all of them have under
+            this name, as the model and the inputs.
+        listed: called with the number of images found so far.
+        progress: called with the images done, earlier ones included, and all.
+
+    Raises:
+        InputError: inputs, options or an output folder that cannot be used; or a folder that was
+            begun with other images, another model or other options.
+        BackendError: a model or a backend that cannot be used, or a cluster.
+    """
+    model, out = model.absolute(), out.absolute()
+    recipe = _recipe(model, options)
+    folder = Folder(out)
+    with folder.held():
+        plan = settle(folder, recipe, list_items(inputs, options.columns), listed)
+        pending = [shard for shard in range(plan.shards) if folder.committed(shard) is None]
+        earlier = done = plan.images - sum(map(plan.rows, pending))
+        progress(done, plan.images)
+        if pending:
+            job = Job(model, out, recipe, _threads(recipe, pool))
+            with (
+                connected(pool.address, out / ".ray"),
+                closing(explained(job, pending, pool.workers, on_gpu(recipe))) as rows,
+            ):
+                for row in rows:
+                    raise_problem(row)
+                    done += int(row["rows"])
+                    progress(done, plan.images)
+        folder.clean()  # a worker may have died, and another done its shard
+        errors = _write_manifest(folder, plan)
+    return Summary(plan.images, errors, earlier)
+
+
+def _recipe(model: Path, options: Options) -> Recipe:
+    """The options, checked as far as they can be without the backend."""
+    if options.store not in STORES:
+        raise InputError(f"no store '{options.store}'; choose one of {', '.join(STORES)}")
+    if min(options.top, options.shard_size, options.batch_size or 1) < 1:
+        raise InputError("top, shard_size and batch_size are 1 or more")
+    if model.suffix == SUFFIX:
+        provider, sha256 = ENGINE, _file_digest(model)
+    elif options.provider == "auto":
+        raise InputError(
+            "all images of a table are explained by one provider: name it with --provider, one of "
+            f"{', '.join(PROVIDERS)}; `onnxplain doctor` says which are here"
+        )
+    else:
+        check_provider(options.provider)
+        provider, sha256 = options.provider, digest(model)
+    return Recipe(
+        model=sha256,
+        provider=provider,
+        precision=options.precision,
+        temperature=options.temperature,
+        target=options.target,
+        top=options.top,
+        store=options.store,
+        batch_size=options.batch_size,
+        shard_size=options.shard_size,
+        image_column=options.columns.image,
+    )
+
+
+def _file_digest(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise BackendError(f"'{path}' cannot be read: {error.strerror}") from error
+
+
+def _threads(recipe: Recipe, pool: Pool) -> int:
+    return pool.threads or (_DECODERS_PER_GPU if on_gpu(recipe) else 1)
+
+
+def _write_manifest(folder: Folder, plan: Plan) -> int:
+    """Say what the table consists of, once all of it is there; the number of errors in it.
+
+    Raises:
+        BackendError: a shard is not there, or has not the rows that were planned.
+    """
+    parts = []
+    for shard in range(plan.shards):
+        record = folder.committed(shard)
+        if record is None or record.rows != plan.rows(shard):
+            raise BackendError(f"shard {shard} is not whole in '{folder.path}'; run it again")
+        parts.append(record)
+    errors = sum(record.errors for record in parts)
+    content = {
+        "recipe": asdict(plan.recipe),
+        "listing": plan.listing,
+        "images": plan.images,
+        "errors": errors,
+        "parts": [asdict(record) for record in parts],
+    }
+    write_json(folder.manifest, content)
+    return errors

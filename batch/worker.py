@@ -1,0 +1,78 @@
+"""What runs in each process of the pool."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from onnxplain.batch.commit import Folder, Record
+from onnxplain.batch.plan import Listing, Recipe
+from onnxplain.batch.shard import ShardExplainer
+from onnxplain.errors import BackendError, InputError, OnnxplainError
+from onnxplain.runtime import load
+
+_ATTEMPTS = 4  # a machine may be lost now and then
+_ERRORS = {"InputError": InputError, "BackendError": BackendError}
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a worker is told: all paths are absolute, and the same on every machine.
+
+    Attributes:
+        model: the explain graph or engine.
+        out: the output folder.
+        threads: of the processor, for one run of the graph.
+    """
+
+    model: Path
+    out: Path
+    recipe: Recipe
+    threads: int
+
+
+class Worker:
+    """Explains one shard per call. Ray keeps one of these in each process of its pool.
+
+    What goes wrong with a whole shard is returned, not raised: Ray would wrap the error, and take
+    the constructor's for a reason to try again.
+    """
+
+    def __init__(self, job: Job) -> None:
+        self._folder = Folder(job.out)
+        self._problem: OnnxplainError | None = None
+        try:
+            recipe = job.recipe
+            explainer = load(job.model, recipe.provider, recipe.precision, job.threads)
+            self._explainer = ShardExplainer(explainer, recipe, job.threads)
+            self._listing = Listing(self._folder.listing)
+        except OnnxplainError as error:
+            self._problem = error
+
+    def __call__(self, batch: dict[str, Any]) -> dict[str, list[Any]]:
+        """For {"shard": [number]} the columns of its `Record`, or what `raise_problem` raises."""
+        (shard,) = (int(number) for number in batch["shard"])
+        try:
+            if self._problem is not None:
+                raise self._problem
+            record = self._folder.committed(shard) or self._explain(shard)
+        except OnnxplainError as error:
+            return {"problem": [str(error)], "kind": [type(error).__name__]}
+        return {name: [value] for name, value in asdict(record).items()}
+
+    def _explain(self, shard: int) -> Record:
+        items = self._listing.shard(shard)
+        if self._folder.attempt(shard) > _ATTEMPTS:  # Ray itself would try for ever
+            raise BackendError(
+                f"shard {shard} ended its worker {_ATTEMPTS} times: memory is short, or one of its "
+                f"images, '{items[0].id}' to '{items[-1].id}', crashes the decoder; use fewer "
+                "workers, or find the image and take it out"
+            )
+        return self._explainer.explain(self._folder, shard, items)
+
+
+def raise_problem(row: dict[str, Any]) -> None:
+    """Raise what a worker returned instead of a record."""
+    if (problem := row.get("problem")) is not None:
+        raise _ERRORS.get(row["kind"], OnnxplainError)(problem)

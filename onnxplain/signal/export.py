@@ -1,0 +1,109 @@
+"""Autoencoders and classifiers as ONNX graphs that every runtime has the operators for."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import onnx_ir as ir
+import torch
+from torch import Tensor, nn
+
+from onnxplain.contract import IMAGE, LOGITS
+from onnxplain.errors import SourceError
+from onnxplain.export.pipeline import checked_proto, clean
+from onnxplain.export.sources.tracing import program_to_onnx, quiet, root_cause
+from onnxplain.files import replacing
+from onnxplain.signal.autoencoder import Autoencoder
+from onnxplain.signal.compiled import METADATA, RECONSTRUCTION
+
+
+class _Seen(nn.Module):
+    """Pixels → their reconstruction, and what the classifier makes of it."""
+
+    def __init__(self, autoencoder: nn.Module, classifier: nn.Module) -> None:
+        super().__init__()
+        self.autoencoder, self.classifier = autoencoder, classifier
+
+    def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        reconstruction = self.autoencoder(pixels)
+        return reconstruction, self.classifier(reconstruction)
+
+
+def export_autoencoder(
+    autoencoder: Autoencoder,
+    path: Path,
+    classifier: nn.Module | None = None,
+    classes: Sequence[str] = (),
+) -> None:
+    """Write an autoencoder, alone or with a classifier behind it.
+
+    The graph takes `image`, float32 [N, C, size, size], pixels in [0, 1], and gives
+    `reconstruction`, of the same shape and not clipped, and with a classifier `logits` [N, classes]
+    of that. N is open. Standard operators of opset 20; no `MaxUnpool`, see
+    `onnxplain.signal.unpooling`.
+
+    Args:
+        autoencoder: any; it is left as it was.
+        path: the file to write, as a whole or not at all.
+        classifier: pixels in [0, 1] → logits, as of `open_classifier`.
+        classes: their names.
+
+    Raises:
+        SourceError: PyTorch cannot trace the classifier.
+        InputError: the path cannot be written.
+    """
+    twin = copy.deepcopy(autoencoder).cpu().eval()
+    twin.portable = True
+    network: nn.Module = twin if classifier is None else _Seen(twin, classifier)
+    outputs = [RECONSTRUCTION] if classifier is None else [RECONSTRUCTION, LOGITS]
+    design = autoencoder.design
+    _write(network, path, (design.channels, design.size), outputs, classes)
+
+
+def export_classifier(
+    classifier: nn.Module, path: Path, channels: int, size: int, classes: Sequence[str]
+) -> None:
+    """Write a classifier alone: `image`, float32 [N, C, size, size] in [0, 1] → `logits`.
+
+    Raises:
+        SourceError: PyTorch cannot trace it.
+        InputError: the path cannot be written.
+    """
+    _write(classifier, path, (channels, size), [LOGITS], classes)
+
+
+def _write(
+    network: nn.Module,
+    path: Path,
+    picture: tuple[int, int],
+    outputs: Sequence[str],
+    classes: Sequence[str],
+) -> None:
+    channels, size = picture
+    # Two pictures: torch.export takes a batch of one for a constant.
+    example = torch.zeros(2, channels, size, size)
+    batch = torch.export.Dim("batch")
+    with quiet():
+        try:
+            program = torch.export.export(
+                network.eval(), (example,), dynamic_shapes=({0: batch},), strict=False
+            )
+            model = program_to_onnx(program)
+        except Exception as error:
+            raise SourceError(f"PyTorch could not export it: {root_cause(error)}") from error
+    clean(model)
+    _rename(model.graph.inputs, [IMAGE])
+    _rename(model.graph.outputs, outputs)
+    about = {"channels": channels, "size": size, "classes": list(classes)}
+    model.metadata_props[METADATA] = json.dumps(about)
+    data = checked_proto(model).SerializeToString()
+    with replacing(path) as beside:
+        beside.write_bytes(data)
+
+
+def _rename(values: Sequence[ir.Value], names: Sequence[str]) -> None:
+    for value, name in zip(values, names, strict=True):
+        value.name = name

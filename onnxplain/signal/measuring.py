@@ -1,0 +1,97 @@
+"""One signal measured: what every classifier makes of it, and how it differs from the originals."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnxplain.contract import LOGITS
+from onnxplain.errors import InputError
+from onnxplain.files import replacing
+from onnxplain.signal import measures
+from onnxplain.signal.compiled import RECONSTRUCTION, Graph, require_shape
+from onnxplain.signal.data import Pictures
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Of N pictures in one signal, seen by C classifiers.
+
+    Attributes:
+        right: bool [C, N], whether the classifier named the picture's class.
+        information: [N], normalised mutual information with the original.
+        error: [N], root of the mean squared difference from the original, pixels in [0, 1].
+        colours: [channels, bins], counts of pixel values.
+        spectrum: [H // 2 + 1], mean power of grey values by cycles across the picture.
+    """
+
+    right: NDArray[np.bool_]
+    information: NDArray[np.float64]
+    error: NDArray[np.float64]
+    colours: NDArray[np.int64]
+    spectrum: NDArray[np.float64]
+
+    def write(self, path: Path) -> None:
+        """Raises InputError where it cannot be written."""
+        with replacing(path) as beside, beside.open("wb") as file:
+            np.savez(file, **{f.name: getattr(self, f.name) for f in dataclasses.fields(self)})
+
+    @classmethod
+    def read(cls, path: Path) -> Measured:
+        """Raises InputError for a file that `write` did not write."""
+        try:
+            with np.load(path) as stored:
+                return cls(**{f.name: stored[f.name] for f in dataclasses.fields(cls)})
+        except (OSError, KeyError, ValueError) as error:
+            raise InputError(
+                f"'{path}' cannot be read ({error}); delete it to measure again"
+            ) from error
+
+
+def measure(
+    autoencoder: Graph | None,
+    classifiers: Sequence[Graph],
+    pictures: Pictures,
+    batch: int,
+    progress: Callable[[int, int], None],
+) -> Measured:
+    """Run every picture through an autoencoder and what comes out through every classifier.
+
+    What the autoencoder puts out beyond [0, 1] reaches the classifiers as it did when they tuned
+    it; the other measures clip it.
+
+    Args:
+        autoencoder: whose signal it is; None for the originals.
+        progress: told the pictures done, and of how many.
+
+    Raises:
+        InputError: no picture can be read, or the graphs take others.
+        BackendError: the runtime failed.
+    """
+    rights, parts, done = [], [], 0
+    colours: Any = 0
+    spectrum: Any = 0.0
+    for pixels, labels in pictures.batches(batch):
+        for graph in (*classifiers, *([autoencoder] if autoencoder else [])):
+            require_shape(graph, pixels)
+        seen = autoencoder.run(pixels)[RECONSTRUCTION] if autoencoder else pixels
+        answers = [graph.run(seen)[LOGITS].argmax(1) == labels for graph in classifiers]
+        rights.append(np.stack(answers))
+        difference = (seen.astype(np.float64).clip(0, 1) - pixels) ** 2
+        information = measures.normalised_information(pixels, seen)
+        parts.append(np.stack([information, np.sqrt(difference.mean((1, 2, 3)))]))
+        colours = colours + measures.colour_counts(seen)
+        spectrum = spectrum + measures.spectra(seen)
+        done += len(pixels)
+        progress(done, len(pictures))
+    if not done:
+        raise InputError("none of the pictures to measure on can be read")
+    information, error = np.concatenate(parts, 1)
+    right = np.concatenate(rights, 1)
+    return Measured(right, information, error, colours, spectrum / done)

@@ -1,0 +1,115 @@
+"""What a study found, as numbers."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnxplain.signal import measures
+from onnxplain.signal.data import Data
+from onnxplain.signal.measuring import Measured
+from onnxplain.signal.order import Order, find_order
+
+_QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
+
+
+@dataclass(frozen=True)
+class Results:
+    """Of C classifiers; signals are the C classifiers' own unless said otherwise.
+
+    Attributes:
+        names: of the classifiers.
+        pictures: how many were measured.
+        parameters: of each classifier.
+        original: [C], accuracy on the originals.
+        untuned: [C], accuracy on reconstructions before tuning.
+        matrix: [C, C], accuracy of i (row) on the signal of j (column).
+        information: by signal, five quantiles (5, 25, 50, 75, 95 %) of the normalised mutual
+            information with the originals.
+        bins: of that information's histograms.
+        error: by signal, the mean over the pictures of the root mean squared difference.
+        colours: by signal, the distance of its pixel values' distribution from the originals'.
+        colour_counts: by signal, the originals among them, [channels, bins].
+        spectrum: by signal, the originals among them.
+        order: what the answers imply.
+        skipped: names of pictures that could not be read.
+    """
+
+    names: list[str]
+    pictures: int
+    parameters: list[int]
+    original: NDArray[np.float64]
+    untuned: NDArray[np.float64]
+    matrix: NDArray[np.float64]
+    information: dict[str, NDArray[np.float64]]
+    bins: int
+    error: dict[str, float]
+    colours: dict[str, float]
+    colour_counts: dict[str, NDArray[np.int64]]
+    spectrum: dict[str, NDArray[np.float64]]
+    order: Order
+    skipped: list[str]
+
+    @property
+    def kept(self) -> NDArray[np.float64]:
+        """[C], accuracy on its own signal ÷ accuracy on the originals."""
+        return np.diag(self.matrix) / self.original
+
+    def to_dict(self) -> dict[str, Any]:
+        """Ready for JSON."""
+        entries = _plain(dataclasses.asdict(self))
+        entries["kept"] = self.kept.tolist()
+        return entries
+
+
+def results_of(
+    names: Sequence[str],
+    measured: Mapping[str, Measured],
+    parameters: Mapping[str, int],
+    data: Data,
+    seed: int,
+    skipped: list[str],
+) -> Results:
+    """Put together what was measured.
+
+    Args:
+        measured: by signal: first the originals, then the untuned autoencoder's, then the
+            classifiers' own by their names.
+    """
+    originals, untuned = list(measured)[:2]
+    reconstructed = {signal: m for signal, m in measured.items() if signal != originals}
+    right = np.stack([measured[name].right for name in names], axis=1)
+    first = measured[originals]
+    return Results(
+        names=list(names),
+        pictures=right.shape[2],
+        parameters=[parameters[name] for name in names],
+        original=first.right.mean(1),
+        untuned=measured[untuned].right.mean(1),
+        matrix=right.mean(2),
+        information={s: np.quantile(m.information, _QUANTILES) for s, m in reconstructed.items()},
+        bins=measures.information_bins(data.size**2),
+        error={s: float(m.error.mean()) for s, m in reconstructed.items()},
+        colours={
+            s: measures.colour_distance(first.colours, m.colours) for s, m in reconstructed.items()
+        },
+        colour_counts={s: m.colours for s, m in measured.items()},
+        spectrum={s: m.spectrum for s, m in measured.items()},
+        order=find_order(right, seed),
+        skipped=skipped,
+    )
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, np.ndarray):
+        return value.tolist()
+    if isinstance(value, dict):
+        return {key: _plain(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_plain(each) for each in value]
+    return value

@@ -1,0 +1,252 @@
+"""The study: classifiers compared by the signal that each of them lets in."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from onnxplain.errors import InputError
+from onnxplain.files import replacing
+from onnxplain.signal import classifiers, training
+from onnxplain.signal.compiled import open_graph
+from onnxplain.signal.data import Data, open_data, require_classes
+from onnxplain.signal.export import export_autoencoder, export_classifier
+from onnxplain.signal.measuring import Measured, measure
+from onnxplain.signal.results import Results, results_of
+from onnxplain.signal.settings import Settings
+from onnxplain.signal.weights import load_autoencoder
+
+UNTUNED, ORIGINALS = "reconstruction alone", "originals"
+"""Two signals beside the classifiers' own: the autoencoder's before tuning, and the pictures."""
+
+Progress = Callable[[str, int, int], None]
+"""Told what is being done, how much of it is done, and of how much."""
+
+
+@dataclass(frozen=True)
+class Study:
+    """What a study depends on; the same on one machine gives the same results.
+
+    Attributes:
+        data, size, autoencoder, start, epochs, tune_epochs, batch, rate, tune_rate, precision,
+            seed, workers: as of `Settings`; all decoders are tuned from one autoencoder.
+        classifiers: each a key of `onnxplain.signal.classifiers.SMALL`, trained here, or what
+            `open_classifier` takes.
+        classifier_epochs: of the small ones.
+    """
+
+    data: str
+    classifiers: tuple[str, ...]
+    size: int = 224
+    autoencoder: str = "segnet"
+    start: str | None = None
+    epochs: int = 10
+    tune_epochs: int = 5
+    classifier_epochs: int = 20
+    batch: int = 32
+    rate: float = 1e-3
+    tune_rate: float = 1e-4
+    precision: str = "float32"
+    seed: int = 0
+    workers: int = 0
+
+    @property
+    def names(self) -> list[str]:
+        """The classifiers' names, which their files have too."""
+        return [_file_name(name) for name in self.classifiers]
+
+    def training(self, classifier: str | None, start: str | None) -> Settings:
+        """Of the autoencoder before tuning, or of one decoder's."""
+        return Settings(
+            data=self.data,
+            size=self.size,
+            autoencoder=self.autoencoder,
+            start=start,
+            classifier=classifier,
+            epochs=0 if classifier else self.epochs,
+            tune_epochs=self.tune_epochs,
+            batch=self.batch,
+            rate=self.rate,
+            tune_rate=self.tune_rate,
+            precision=self.precision,
+            seed=self.seed,
+            workers=self.workers,
+        )
+
+    def check(self) -> None:
+        """Raise InputError for what cannot be studied."""
+        names = self.names
+        if len(names) < 2:
+            raise InputError("a study compares two classifiers at least: give more of them")
+        if len(set(names)) < len(names):
+            raise InputError(f"two classifiers have the same name: {', '.join(names)}")
+        if not self.tune_epochs or not (self.epochs or self.start):
+            raise InputError("a study needs epochs of tuning, and epochs or a start before them")
+
+
+def run_study(
+    study: Study, folder: Path, provider: str = "auto", progress: Progress | None = None
+) -> Results:
+    """Do what is not done yet of a study: train, export, measure.
+
+    Into the folder go `study.json`, `classifiers/`, `autoencoder/` and `signals/NAME/` (as `train`
+    writes them), `graphs/` (ONNX: each autoencoder, each classifier), `measured/` and
+    `results.json`. What is there already is taken; a training goes on from its checkpoint.
+
+    Args:
+        study: what to compare.
+        folder: made if it is missing.
+        provider: what runs the graphs, as for `onnxplain.signal.compiled.open_graph`.
+        progress: told about each part.
+
+    Raises:
+        InputError: the folder holds another study, or as `train`.
+        SourceError: no such classifier.
+        BackendError: the runtime failed.
+    """
+    study.check()
+    _prepare(study, folder)
+    tell = progress or (lambda what, done, total: None)
+    data = open_data(study.data, study.size, study.seed)
+    require_classes(data, study.data)
+    networks = {
+        name: _classifier(study, given, name, data, folder, tell)
+        for given, name in zip(study.classifiers, study.names, strict=True)
+    }
+    skipped = _train(study, folder, networks, tell)
+    graphs = _export(study, folder, networks, data, tell)
+    measured = _measure(study, folder, graphs, data, provider, tell)
+    sizes = {
+        name: sum(p.numel() for p in network.parameters()) for name, network in networks.items()
+    }
+    results = results_of(study.names, measured, sizes, data, study.seed, sorted(skipped))
+    with replacing(folder / "results.json") as beside:
+        beside.write_text(json.dumps(results.to_dict(), indent=1) + "\n")
+    return results
+
+
+def _file_name(classifier: str) -> str:
+    name = Path(classifier).stem if classifier.endswith((".pt", ".pth")) else classifier
+    return re.sub(r"[^\w.-]+", "-", name)
+
+
+def _prepare(study: Study, folder: Path) -> None:
+    entries = json.loads(json.dumps(dataclasses.asdict(study)))
+    path = folder / "study.json"
+    try:
+        for part in ("classifiers", "signals", "graphs", "measured"):
+            (folder / part).mkdir(parents=True, exist_ok=True)
+        before = json.loads(path.read_text()) if path.exists() else entries
+    except (OSError, ValueError) as error:
+        raise InputError(f"'{folder}' cannot hold a study: {error}") from error
+    if before != entries:
+        changed = sorted(k for k in entries if before.get(k) != entries[k])
+        raise InputError(
+            f"'{folder}' holds a study with other settings ({', '.join(changed)}): give those in "
+            "its study.json, or another folder"
+        )
+    with replacing(path) as beside:
+        beside.write_text(json.dumps(entries, indent=2) + "\n")
+
+
+def _classifier(
+    study: Study, given: str, name: str, data: Data, folder: Path, tell: Progress
+) -> nn.Module:
+    if given not in classifiers.SMALL:
+        return classifiers.open_classifier(given, data)
+    path = folder / "classifiers" / f"{name}.pt"
+    if not path.exists():
+        what = f"training the classifier {name}"
+        classifiers.train_small(
+            name, data, path, study.classifier_epochs, study.seed,
+            lambda done, total, loss: tell(f"{what}, loss {loss:.3f}", done, total),
+        )  # fmt: skip
+    return classifiers.open_classifier(str(path), data)
+
+
+def _train(study: Study, folder: Path, networks: dict[str, nn.Module], tell: Progress) -> set[str]:
+    """The autoencoder, then each decoder's tuning; names of pictures that could not be read."""
+    start, skipped = study.start, set()
+    if study.epochs:
+        settings = study.training(None, study.start)
+        done = _trained(settings, folder / "autoencoder", None, "the autoencoder", tell)
+        skipped.update(done.skipped)
+        start = str(folder / "autoencoder" / training.AUTOENCODER)
+    for name, network in networks.items():
+        settings = study.training(name, start)
+        done = _trained(settings, folder / "signals" / name, network, f"for {name}", tell)
+        skipped.update(done.skipped)
+    return skipped
+
+
+def _trained(
+    settings: Settings, folder: Path, network: nn.Module | None, what: str, tell: Progress
+) -> training.Outcome:
+    return training.train(
+        settings,
+        folder,
+        resume=(folder / "config.json").exists(),
+        classifier=network,
+        progress=lambda stage, done, total, loss: tell(
+            f"{stage} {what}, loss {loss:.4f}", done, total
+        ),
+    )
+
+
+def _export(
+    study: Study, folder: Path, networks: dict[str, nn.Module], data: Data, tell: Progress
+) -> dict[str, Path]:
+    """Graphs by kind and name: "signal NAME" (an autoencoder) and "classifier NAME"."""
+    first = Path(study.start) if study.start and not study.epochs else (
+        folder / "autoencoder" / training.AUTOENCODER
+    )  # fmt: skip
+    sources = {UNTUNED: first} | {
+        name: folder / "signals" / name / training.AUTOENCODER for name in networks
+    }
+    total = len(sources) + len(networks)
+    found: dict[str, Path] = {}
+    for name, source in sources.items():
+        path = folder / "graphs" / f"signal-{'untuned' if name == UNTUNED else name}.onnx"
+        tell("exporting", len(found), total)
+        if not path.exists():
+            export_autoencoder(load_autoencoder(source), path)
+        found[f"signal {name}"] = path
+    for name, network in networks.items():
+        path = folder / "graphs" / f"classifier-{name}.onnx"
+        tell("exporting", len(found), total)
+        if not path.exists():
+            with torch.no_grad():
+                export_classifier(network.cpu(), path, data.channels, data.size, data.classes)
+        found[f"classifier {name}"] = path
+    return found
+
+
+def _measure(
+    study: Study,
+    folder: Path,
+    graphs: dict[str, Path],
+    data: Data,
+    provider: str,
+    tell: Progress,
+) -> dict[str, Measured]:
+    """Every signal, as every classifier sees it."""
+    names = study.names
+    networks = None
+    found = {}
+    for number, signal in enumerate([ORIGINALS, UNTUNED, *names]):
+        path = folder / "measured" / f"{number}.npz"
+        if not path.exists():
+            networks = networks or [open_graph(graphs[f"classifier {n}"], provider) for n in names]
+            own = None if signal == ORIGINALS else open_graph(graphs[f"signal {signal}"], provider)
+            about = partial(tell, f"measuring {signal}")
+            measure(own, networks, data.test, study.batch, about).write(path)
+        found[signal] = Measured.read(path)
+    return found

@@ -1,0 +1,124 @@
+"""Autoencoders in files: ours, and those that the paper's authors published."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from onnxplain.errors import InputError, SourceError
+from onnxplain.files import replacing
+from onnxplain.signal.autoencoder import Autoencoder, Design
+
+AUTHORS_MEAN, AUTHORS_STD = (103.53, 116.28, 123.675), (57.375, 57.12, 58.395)
+"""Of the authors' input: blue, green, red, from 0 to 255."""
+
+AUTHORS_SIZE = 224
+
+
+def save(content: dict[str, Any], path: Path) -> None:
+    """Write what `torch.save` can, as a whole or not at all.
+
+    Raises:
+        InputError: the path cannot be written.
+    """
+    encoded = io.BytesIO()
+    torch.save(content, encoded)
+    with replacing(path) as beside:
+        beside.write_bytes(encoded.getbuffer())
+
+
+def save_autoencoder(autoencoder: Autoencoder, path: Path) -> None:
+    """Write the weights with the design that they belong to.
+
+    Raises:
+        InputError: the path cannot be written.
+    """
+    state = {name: tensor.cpu() for name, tensor in autoencoder.state_dict().items()}
+    save({"design": autoencoder.design.to_dict(), "model_state": state}, path)
+
+
+def read(path: Path) -> dict[str, Any]:
+    """A dictionary that `torch.save` wrote; tensors come to the CPU, code is not run.
+
+    Raises:
+        SourceError: no such file, or it holds something else.
+    """
+    if not path.is_file():
+        raise SourceError(f"no such file: {path}")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # unpickling raises whatever the bytes lead it to
+        raise SourceError(f"{path} is not a file of PyTorch weights: {error}") from error
+    if not isinstance(content, dict):
+        raise SourceError(f"{path} holds a {type(content).__name__}, not a dictionary of weights")
+    return content
+
+
+def load_autoencoder(path: Path) -> Autoencoder:
+    """An autoencoder from a file of `onnxplain signal train`, or from the authors'.
+
+    The authors' SegNet takes BGR. Its first and last convolution are turned here, so that ours
+    takes RGB as everything else does. Its state may be wrapped in `model_state`, and its names
+    (`conv11.weight` … `conv_final.bias`) may have any prefix: `module.`, `encoder.`, ….
+
+    Raises:
+        SourceError: no such file, or its tensors are not those of an autoencoder.
+    """
+    content = read(path)
+    state = content.get("model_state", content)
+    ours = "design" in content
+    try:
+        design = Design.from_dict(content["design"]) if ours else _authors_design()
+        autoencoder = Autoencoder(design)
+    except (KeyError, TypeError, ValueError) as error:
+        raise SourceError(f"the design in {path} cannot be read ({error!r})") from error
+    try:
+        autoencoder.load_state_dict(state if ours else from_authors(state))
+    except (RuntimeError, AttributeError, TypeError) as error:
+        raise SourceError(
+            f"{path} does not hold the weights of an autoencoder {design.name}: {error}"
+        ) from error
+    return autoencoder.eval()
+
+
+def from_authors(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The authors' state by our names, for RGB."""
+    renamed = {}
+    for name, tensor in state.items():
+        own = ".".join(name.split(".")[-2:])  # the layer and its tensor, whatever contains them
+        layer = own.partition(".")[0]
+        if layer == "conv_final":  # of which weight and bias begin with the picture's channels
+            tensor = tensor.flip(0)
+        elif own == "conv11.weight":
+            tensor = tensor.flip(1)
+        decodes = layer.endswith("d") or layer == "conv_final"
+        renamed[f"{'decoder' if decodes else 'encoder'}.{own}"] = tensor
+    return renamed
+
+
+def _authors_design() -> Design:
+    mean, std = (tuple(v / 255 for v in reversed(bgr)) for bgr in (AUTHORS_MEAN, AUTHORS_STD))
+    return Design("segnet", AUTHORS_SIZE, mean, std)
+
+
+def start_from(path: Path, size: int, channels: int) -> Autoencoder:
+    """`load_autoencoder`, for pictures of another size than it was trained on.
+
+    Raises:
+        SourceError: as `load_autoencoder`.
+        InputError: a size that it does not take, or another number of channels.
+    """
+    loaded = load_autoencoder(path)
+    if loaded.design.channels != channels:
+        raise InputError(
+            f"{path} is for pictures of {loaded.design.channels} channels, the data has {channels}"
+        )
+    Design.of(loaded.design.name, size, channels)
+    design = Design(loaded.design.name, size, loaded.design.mean, loaded.design.std)
+    autoencoder = Autoencoder(design)
+    autoencoder.load_state_dict(loaded.state_dict())
+    return autoencoder

@@ -1,0 +1,189 @@
+"""Requests that come at the same time become one call of the backend."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnxplain.serve.settings import Batching
+
+Explained: TypeAlias = tuple[NDArray[Any], NDArray[Any], NDArray[np.int64]]
+"""Logits [N,classes], pullback [N,…] and targets [N,…], as `Explainer.run` returns them."""
+
+_SMOOTHING = 0.2  # how much the newest call counts in the seconds that an image takes
+
+
+@dataclass(frozen=True, eq=False)
+class Work:
+    """The images of one request.
+
+    Attributes:
+        batch: [N,C,H,W], as the network takes it.
+        targets: [N], or [N,K] for a graph of several targets.
+        temperature: None for the graph's own.
+    """
+
+    batch: NDArray[Any]
+    targets: NDArray[np.int64]
+    temperature: float | None = None
+
+    def __post_init__(self) -> None:
+        assert len(self.batch) == len(
+            self.targets
+        )  # or the others of its call would get wrong ones
+
+    def __len__(self) -> int:
+        return len(self.batch)
+
+    def fits(self, other: Work) -> bool:
+        """Whether one call can explain both."""
+        mine, others = (work.targets.shape[1:] for work in (self, other))
+        return self.temperature == other.temperature and mine == others
+
+
+@dataclass(eq=False)
+class _Waiting:
+    work: Work
+    since: float
+    answer: asyncio.Future[Explained]
+
+
+class Batcher:
+    """Gives a model's work to its backend, several requests in one call.
+
+    A call is made as soon as it is full, or its oldest image has waited long enough and one of the
+    instances is idle. While all are busy the images wait, so calls grow with the load.
+
+    Args:
+        run: (batch, targets, temperature) → `Explained`; called in threads.
+        batching: how many images, for how long, and how many calls at a time.
+        observe: called with each call's images, seconds, and the seconds that each request waited.
+    """
+
+    def __init__(
+        self,
+        run: Callable[[NDArray[Any], NDArray[np.int64], float | None], Explained],
+        batching: Batching,
+        observe: Callable[[int, float, list[float]], None],
+    ) -> None:
+        self._run = run
+        self._most = batching.images
+        self._wait = batching.wait
+        self._instances = batching.instances
+        self._observe = observe
+        self._idle = asyncio.Semaphore(batching.instances)
+        self._threads = ThreadPoolExecutor(batching.instances, "onnxplain-inference")
+        self._queue: deque[_Waiting] = deque()
+        self._arrived = asyncio.Event()
+        self._calls: set[asyncio.Task[None]] = set()
+        self._image_seconds = 0.0
+        self._dispatcher = asyncio.create_task(self._dispatch())
+
+    @property
+    def waiting(self) -> int:
+        """Images that no call has taken yet."""
+        return sum(len(waiting.work) for waiting in self._queue)
+
+    def seconds_left(self) -> float:
+        """About how long what waits now will take."""
+        return self.waiting * self._image_seconds / self._instances
+
+    async def explain(self, work: Work) -> Explained:
+        """The explanation of these images, which may share its call with others.
+
+        Cancelled while it waits, it leaves the queue.
+
+        Raises:
+            InputError, BackendError: what `run` raises.
+        """
+        loop = asyncio.get_running_loop()
+        waiting = _Waiting(work, loop.time(), loop.create_future())
+        self._queue.append(waiting)
+        self._arrived.set()
+        try:
+            return await waiting.answer
+        finally:
+            with suppress(ValueError):
+                self._queue.remove(waiting)
+
+    def close(self) -> None:
+        """Take no more; what runs is left to end."""
+        self._dispatcher.cancel()
+        self._threads.shutdown(wait=False)
+
+    async def _dispatch(self) -> None:
+        while True:
+            await self._idle.acquire()
+            taken = await self._collect()
+            call = asyncio.create_task(self._call(taken))
+            self._calls.add(call)
+            call.add_done_callback(self._calls.discard)
+
+    async def _collect(self) -> list[_Waiting]:
+        """The requests of the next call: the oldest, and what fits it."""
+        loop = asyncio.get_running_loop()
+        while True:
+            while not self._queue:
+                await self._news(None)
+            left = self._queue[0].since + self._wait - loop.time()
+            if left <= 0 or self.waiting >= self._most:
+                return self._take()
+            await self._news(left)
+
+    async def _news(self, seconds: float | None) -> None:
+        self._arrived.clear()
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._arrived.wait(), seconds)
+
+    def _take(self) -> list[_Waiting]:
+        first, room = self._queue[0], self._most
+        taken = []
+        for waiting in list(self._queue):
+            size = len(waiting.work)
+            if waiting is first or (size <= room and waiting.work.fits(first.work)):
+                taken.append(waiting)
+                self._queue.remove(waiting)
+                room -= size
+            if room <= 0:
+                break
+        return taken
+
+    async def _call(self, taken: list[_Waiting]) -> None:
+        loop = asyncio.get_running_loop()
+        begin = loop.time()
+        try:
+            logits, pullback, targets = await loop.run_in_executor(
+                self._threads, self._explain, [waiting.work for waiting in taken]
+            )
+        except Exception as error:  # whatever a backend raises belongs to those who asked
+            for waiting in taken:
+                if not waiting.answer.done():
+                    waiting.answer.set_exception(error)
+            return
+        finally:
+            self._idle.release()
+        seconds, images = loop.time() - begin, len(logits)
+        newest = seconds / images - self._image_seconds
+        self._image_seconds += newest * (_SMOOTHING if self._image_seconds else 1)
+        self._observe(images, seconds, [begin - waiting.since for waiting in taken])
+        start = 0
+        for waiting in taken:
+            own = slice(start, start := start + len(waiting.work))
+            if not waiting.answer.done():  # its client may have gone
+                waiting.answer.set_result((logits[own], pullback[own], targets[own]))
+
+    def _explain(self, works: list[Work]) -> Explained:
+        if len(works) == 1:
+            batch, targets = works[0].batch, works[0].targets
+        else:
+            batch = np.concatenate([work.batch for work in works])
+            targets = np.concatenate([work.targets for work in works])
+        return self._run(batch, targets, works[0].temperature)

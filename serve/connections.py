@@ -1,0 +1,103 @@
+"""HTTP connections that clients cannot hold for nothing."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import h11
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from onnxplain.serve.metrics import Metrics
+from onnxplain.serve.settings import Limits
+
+_FULL = (
+    b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nRetry-After: 1\r\n"
+    b'Connection: close\r\nContent-Length: 42\r\n\r\n{"error": "too many connections are open"}'
+)
+
+
+class Connection(H11Protocol):
+    """uvicorn's, with time limits where that one waits for ever.
+
+    For a request's head, for what follows an answer that was given before the body had come, and
+    for a client that does not take its answer. (The body's own limit is `read_body`'s.)
+
+    Args:
+        limits: `connections` and `read_seconds`.
+        metrics: where those cut are counted.
+        options: uvicorn's.
+    """
+
+    def __init__(self, limits: Limits, metrics: Metrics, **options: Any) -> None:
+        super().__init__(**options)
+        self._limits = limits
+        self._metrics = metrics
+        self._reading: asyncio.TimerHandle | None = None
+        self._writing: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        if len(self.connections) > self._limits.connections:
+            self._cut("many")
+            transport.write(_FULL)
+            transport.close()
+            return
+        self._expect_request()
+
+    def data_received(self, data: bytes) -> None:
+        if self.transport.is_closing():
+            return
+        super().data_received(data)
+        self._expect_request()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if not self.transport.is_closing() and self.conn.their_state is not h11.IDLE:
+            self._expect_request()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        for timer in (self._reading, self._writing):
+            if timer is not None:
+                timer.cancel()
+        super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._writing = self.loop.call_later(self._limits.read_seconds, self._abort)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if self._writing is not None:
+            self._writing.cancel()
+            self._writing = None
+
+    def send_400_response(self, msg: str) -> None:
+        """What is not HTTP: said if no answer has begun, and cut."""
+        self._cut("malformed")
+        if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
+            super().send_400_response(msg)
+        else:
+            self.transport.abort()
+
+    def _expect_request(self) -> None:
+        """Start waiting for the whole of a request's head, or stop because it has come."""
+        answering = self.cycle is not None and not self.cycle.response_complete
+        if answering and self._reading is not None:
+            self._reading.cancel()
+            self._reading = None
+        elif not answering and self._reading is None:
+            self._reading = self.loop.call_later(self._limits.read_seconds, self._too_slow)
+
+    def _too_slow(self) -> None:
+        self._reading = None
+        if not self.transport.is_closing():
+            self._cut("slow")
+            self.transport.close()
+
+    def _abort(self) -> None:
+        self._cut("slow")
+        self.transport.abort()
+
+    def _cut(self, reason: str) -> None:
+        self._metrics.connections.labels(reason).inc()

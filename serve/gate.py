@@ -1,0 +1,69 @@
+"""Who may come in: a bounded number of requests, and a bounded number of bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from onnxplain.serve.metrics import Metrics
+from onnxplain.serve.refusal import overloaded
+from onnxplain.serve.settings import Limits
+
+
+class Place:
+    """What a request that came in holds until it is answered."""
+
+    def __init__(self, gate: Gate) -> None:
+        self._gate = gate
+        self.bytes = 0
+
+    def hold(self, more: int) -> None:
+        """Room for `more` bytes of its body.
+
+        Raises:
+            Refusal: the bodies of all requests together would be too large.
+        """
+        self._gate.grow(more)
+        self.bytes += more
+
+
+class Gate:
+    """Lets requests in while there is room, and turns the others away at once.
+
+    Args:
+        limits: of requests and of their bytes.
+        seconds_left: about how long what is inside will take, for those who are turned away.
+        metrics: where both are shown.
+    """
+
+    def __init__(self, limits: Limits, seconds_left: Callable[[], float], metrics: Metrics) -> None:
+        self._limits = limits
+        self._seconds_left = seconds_left
+        self._requests = 0
+        self._bytes = 0
+        metrics.accepted.set_function(lambda: self._requests)
+        metrics.held.set_function(lambda: self._bytes)
+
+    @contextmanager
+    def enter(self) -> Iterator[Place]:
+        """Raises Refusal (503) if there are too many already."""
+        if self._requests >= self._limits.requests:
+            raise overloaded(
+                f"{self._requests} requests wait already, try again later", self._seconds_left()
+            )
+        self._requests += 1
+        place = Place(self)
+        try:
+            yield place
+        finally:
+            self._requests -= 1
+            self._bytes -= place.bytes
+
+    def grow(self, more: int) -> None:
+        """Raises Refusal (503) if all bodies together would be too large."""
+        if self._bytes + more > self._limits.held_bytes:
+            raise overloaded(
+                "the requests that wait fill the memory there is for them, try again later",
+                self._seconds_left(),
+            )
+        self._bytes += more

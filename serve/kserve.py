@@ -1,0 +1,222 @@
+"""`/v2`: the KServe v2 protocol (Open Inference Protocol), as Triton and its clients speak it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from fastapi import APIRouter, Depends, Path, Request, Response
+from fastapi.responses import JSONResponse
+from numpy.typing import NDArray
+
+from onnxplain import __version__
+from onnxplain.contract import IMAGE, LOGITS, PULLBACK, TARGET, TEMPERATURE
+from onnxplain.errors import InputError
+from onnxplain.runtime import Explainer
+from onnxplain.runtime.targets import as_indices
+from onnxplain.serve import tensors
+from onnxplain.serve.access import access
+from onnxplain.serve.batcher import Explained, Work
+from onnxplain.serve.openapi import PROBLEMS, inlined
+from onnxplain.serve.refusal import Refusal, malformed, too_large, unusable
+from onnxplain.serve.service import Service
+from onnxplain.serve.settings import Limits
+
+VERSION = "1"
+"""The only one of each model."""
+
+_BODY = {
+    "required": True,
+    "content": {
+        "application/json": {"schema": inlined(tensors.InferRequest)},
+        "application/octet-stream": {
+            "schema": {
+                "type": "string",
+                "format": "inference",
+                "description": "That JSON, and behind it the tensors' data; the header "
+                f"{tensors.HEADER_LENGTH} says how many bytes are JSON.",
+            }
+        },
+    },
+}
+
+
+def kserve_routes(service: Service) -> APIRouter:
+    """What this service offers to clients of KServe and of Triton."""
+    router = APIRouter(prefix="/v2", tags=["KServe v2"])
+    allowed = [Depends(access(service.settings.token))]
+    names: list[Any] = list(service.models.metadata)
+    called = Path(description="A model's name.", json_schema_extra={"enum": names})
+    ending: dict[int | str, dict[str, Any]] = {503: {"description": "It is about to end."}}
+    problems: dict[int | str, dict[str, Any]] = {
+        status: PROBLEMS[status] for status in (401, 404, 500, 503)
+    }
+
+    @router.get("/health/live", response_class=Response)
+    async def live() -> Response:
+        """Whether the process lives."""
+        return Response()
+
+    @router.get("/health/ready", response_class=Response, responses=ending)
+    async def ready() -> Response:
+        """Whether new requests are welcome."""
+        return Response(status_code=503 if service.draining else 200)
+
+    @router.get("", dependencies=allowed, responses={401: PROBLEMS[401]})
+    async def server() -> dict[str, Any]:
+        """The server and what it has of the protocol's extensions."""
+        return {"name": "onnxplain", "version": __version__, "extensions": ["binary_tensor_data"]}
+
+    @router.get(
+        "/models/{name}/ready", dependencies=allowed, response_class=Response, responses=problems
+    )
+    @router.get(
+        "/models/{name}/versions/{version}/ready", dependencies=allowed, include_in_schema=False
+    )
+    async def model_ready(request: Request, name: str = called) -> Response:
+        """Whether the model can be asked; it may have to be loaded first."""
+        _check(service, request, name)
+        return Response(status_code=503 if service.draining else 200)
+
+    @router.get("/models/{name}", dependencies=allowed, responses=problems)
+    @router.get("/models/{name}/versions/{version}", dependencies=allowed, include_in_schema=False)
+    async def model_metadata(request: Request, name: str = called) -> dict[str, Any]:
+        """The model's inputs and outputs; loads it if need be."""
+        _check(service, request, name)
+        async with service.models.use(name) as model:
+            return {"name": name, "versions": [VERSION], **_ports(model.explainer)}
+
+    infer_responses: dict[int | str, dict[str, Any]] = {
+        200: {"content": {"application/octet-stream": {"schema": {"type": "string"}}}},
+        **{status: PROBLEMS[status] for status in (400, 401, 404, 408, 413, 415, 422, 500, 503)},
+    }
+
+    @router.post(
+        "/models/{name}/infer",
+        dependencies=allowed,
+        responses=infer_responses,
+        openapi_extra={"requestBody": _BODY},
+    )
+    @router.post(
+        "/models/{name}/versions/{version}/infer", dependencies=allowed, include_in_schema=False
+    )
+    async def infer(request: Request, name: str = called) -> Response:
+        """Run the explain graph: normalised images and targets in, logits and pullback out."""
+        _check(service, request, name)
+        length = request.headers.get(tensors.HEADER_LENGTH)
+
+        async def work(body: bytes) -> Response:
+            async with service.models.use(name) as model:
+                with service.metrics.stage("decode"):
+                    asked, images = await service.pool.run(
+                        _decode, body, length, model.explainer, service.settings.limits
+                    )
+                explained = await model.batcher.explain(images)
+                with service.metrics.stage("render"):
+                    content, json_bytes = await service.pool.run(
+                        _render, name, asked, model.explainer, explained
+                    )
+            if json_bytes is None:
+                return Response(content, media_type="application/json")
+            headers = {tensors.HEADER_LENGTH: str(json_bytes)}
+            return Response(content, media_type="application/octet-stream", headers=headers)
+
+        return await service.answer(request, work)
+
+    @router.post("/repository/index", dependencies=allowed, responses={401: PROBLEMS[401]})
+    async def index() -> Response:
+        """All models, as Triton lists them."""
+        names = service.models.metadata
+        return JSONResponse([{"name": n, "version": VERSION, "state": "READY"} for n in names])
+
+    return router
+
+
+def _check(service: Service, request: Request, name: str) -> None:
+    service.models.check(name)
+    if request.path_params.get("version", VERSION) != VERSION:
+        raise Refusal(404, f"{name!r} has the version {VERSION} alone", "unknown")
+
+
+def _ports(explainer: Explainer) -> dict[str, Any]:
+    """As Triton describes the model that `onnxplain package --triton` writes of it."""
+    pre, signature = explainer.metadata.preprocessing, explainer.backend.signature
+    datatype = tensors.NAMES[signature.dtype.name]
+    many = signature.batch or -1
+    size = [pre.height, pre.width]
+    image = [*size, pre.channels] if pre.layout == "NHWC" else [pre.channels, *size]
+    channels = 1 if explainer.metadata.is_map else pre.channels
+    pulled = [*size, channels] if pre.layout == "NHWC" else [channels, *size]
+    targets = [-1] if signature.multi_target else []
+    inputs = [
+        {"name": IMAGE, "datatype": datatype, "shape": [many, *image]},
+        {"name": TARGET, "datatype": "INT64", "shape": [many, *(targets or [1])]},
+    ]
+    if signature.live_temperature:
+        inputs.append({"name": TEMPERATURE, "datatype": datatype, "shape": [1]})
+    return {
+        "platform": "onnxplain",
+        "inputs": inputs,
+        "outputs": [
+            {"name": LOGITS, "datatype": datatype, "shape": [many, signature.classes]},
+            {"name": PULLBACK, "datatype": datatype, "shape": [many, *targets, *pulled]},
+        ],
+    }
+
+
+def _decode(
+    body: bytes, header_length: str | None, explainer: Explainer, limits: Limits
+) -> tuple[tensors.InferRequest, Work]:
+    """Read a request; raises Refusal for whatever is wrong with it."""
+    request, arrays = tensors.read(body, header_length)
+    signature = explainer.backend.signature
+    dtype = signature.dtype.name
+    expected = {IMAGE: dtype, TARGET: "int64"}
+    if signature.live_temperature:
+        expected[TEMPERATURE] = dtype
+    for name, array in arrays.items():
+        if name not in expected:
+            raise malformed(f"there is no input {name[:50]!r}; there are {', '.join(expected)}")
+        if array.dtype.name != expected[name]:
+            raise malformed(f"{name!r} is of {tensors.NAMES[expected[name]]}")
+    if missing := {IMAGE, TARGET} - arrays.keys():
+        raise malformed(f"the input {min(missing)!r} is missing")
+    work = _work(arrays, explainer)
+    if work.targets.size > limits.images:
+        raise too_large(f"{limits.images} images × targets at most, not {work.targets.size}")
+    return request, work
+
+
+def _work(arrays: dict[str, NDArray[Any]], explainer: Explainer) -> Work:
+    image, target = arrays[IMAGE], arrays[TARGET]
+    signature, temperature = explainer.backend.signature, arrays.get(TEMPERATURE)
+    expected = _ports(explainer)["inputs"][0]["shape"]
+    if list(image.shape[1:]) != expected[1:] or len(image) == 0:
+        raise malformed(f"{IMAGE!r} has the shape {expected}, not {list(image.shape)}")
+    if not np.isfinite(image).all():
+        raise unusable("the images have NaN or infinite values")
+    if target.ndim == 2 and not signature.multi_target and target.shape[1] == 1:
+        target = target[:, 0]  # as Triton has it, which knows no vectors over the batch
+    if temperature is not None and temperature.size != 1:
+        raise malformed(f"{TEMPERATURE!r} is one number")
+    try:
+        warmth = None if temperature is None else float(temperature.reshape(-1)[0])
+        explainer.temperature_input(warmth)
+        targets = as_indices(target, len(image), signature.classes, (), signature.multi_target)
+    except InputError as error:
+        raise unusable(str(error)) from None
+    return Work(image, targets, warmth)
+
+
+def _render(
+    name: str, request: tensors.InferRequest, explainer: Explainer, explained: Explained
+) -> tuple[bytes, int | None]:
+    logits, pullback, _ = explained
+    if not (np.isfinite(logits).all() and np.isfinite(pullback).all()):
+        raise unusable("the network's output for this input is not finite")
+    if explainer.metadata.preprocessing.layout == "NHWC":
+        pullback = np.moveaxis(pullback, -3, -1)  # as the graph itself has it
+    head: dict[str, Any] = {"model_name": name, "model_version": VERSION}
+    if request.id is not None:
+        head["id"] = request.id
+    return tensors.write(head, request, {LOGITS: logits, PULLBACK: pullback})

@@ -1,0 +1,112 @@
+"""What Prometheus reads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from time import perf_counter
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
+from prometheus_client.exposition import generate_latest
+
+_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+_IMAGES = (1, 2, 4, 8, 16, 32, 64)
+
+STAGES = ("read", "decode", "queue", "inference", "render")
+"""Reading the body; decoding and preprocessing; waiting for a call; the call; making the answer."""
+
+
+class Metrics:
+    """A service's own registry, so that two services of one process do not count together."""
+
+    def __init__(self) -> None:
+        self.registry = registry = CollectorRegistry()
+        ProcessCollector(registry=registry)
+        self.requests = Counter(
+            "onnxplain_requests",
+            "Requests answered.",
+            ["route", "method", "status"],
+            registry=registry,
+        )
+        self.seconds = Histogram(
+            "onnxplain_request_seconds",
+            "From a request's head to the end of its answer.",
+            ["route"],
+            buckets=_SECONDS,
+            registry=registry,
+        )
+        self.stages = Histogram(
+            "onnxplain_stage_seconds",
+            f"Of the stages of a request: {', '.join(STAGES)}.",
+            ["stage"],
+            buckets=_SECONDS,
+            registry=registry,
+        )
+        self.batch = Histogram(
+            "onnxplain_batch_images",
+            "Images of a backend call.",
+            ["model"],
+            buckets=_IMAGES,
+            registry=registry,
+        )
+        self.queue = Gauge(
+            "onnxplain_queue_images",
+            "Images that wait for a backend call.",
+            ["model"],
+            registry=registry,
+        )
+        self.accepted = Gauge(
+            "onnxplain_requests_in_progress",
+            "Requests for an explanation, accepted and not yet answered.",
+            registry=registry,
+        )
+        self.held = Gauge(
+            "onnxplain_held_bytes", "Bytes of the bodies of those.", registry=registry
+        )
+        self.refused = Counter(
+            "onnxplain_refused", "Requests refused.", ["reason"], registry=registry
+        )
+        self.connections = Counter(
+            "onnxplain_connections_cut",
+            "Connections that were too many, too slow, or not HTTP.",
+            ["reason"],
+            registry=registry,
+        )
+        self.loaded = Gauge("onnxplain_models_loaded", "Models in memory.", registry=registry)
+        self.loads = Counter(
+            "onnxplain_model_loads", "Models loaded.", ["model"], registry=registry
+        )
+        self.evictions = Counter(
+            "onnxplain_model_evictions",
+            "Models dropped for others.",
+            ["model"],
+            registry=registry,
+        )
+
+    def observe_call(self, model: str, images: int, seconds: float, waited: list[float]) -> None:
+        """One call of a backend, for the images of several requests."""
+        self.batch.labels(model).observe(images)
+        for wait in waited:
+            self.stages.labels("queue").observe(wait)
+            self.stages.labels("inference").observe(seconds)
+
+    def follow_queue(self, model: str, images: Callable[[], float]) -> None:
+        """Show what `images` returns, until `forget_queue`."""
+        self.queue.labels(model).set_function(images)
+
+    def forget_queue(self, model: str) -> None:
+        """Let go of what `follow_queue` was given."""
+        self.queue.remove(model)
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Counts the time within as one of `STAGES`."""
+        begin = perf_counter()
+        try:
+            yield
+        finally:
+            self.stages.labels(name).observe(perf_counter() - begin)
+
+    def text(self) -> bytes:
+        """All of it in Prometheus' text format."""
+        return generate_latest(self.registry)

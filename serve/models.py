@@ -1,0 +1,138 @@
+"""The models of a service: loaded when first asked for, dropped when others need the room."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+from onnxplain.contract import Metadata
+from onnxplain.errors import BackendError
+from onnxplain.runtime import Explainer, load
+from onnxplain.runtime.backends.tensorrt.engine import SUFFIX, read_engine
+from onnxplain.runtime.onnx_file import read_metadata
+from onnxplain.serve.batcher import Batcher
+from onnxplain.serve.metrics import Metrics
+from onnxplain.serve.refusal import Refusal, overloaded
+from onnxplain.serve.settings import Settings
+
+_BUSY_RETRY = 2.0  # seconds
+
+
+@dataclass(eq=False)
+class Model:
+    """A model in memory.
+
+    Attributes:
+        uses: requests that hold it; it is not dropped while there are any.
+        used: when the last of them let it go, by `time.monotonic`.
+    """
+
+    name: str
+    explainer: Explainer
+    batcher: Batcher
+    uses: int = 0
+    used: float = 0.0
+
+
+class Models:
+    """All models of a service by name.
+
+    Raises:
+        BackendError: one of the files is no explain graph.
+    """
+
+    def __init__(self, settings: Settings, metrics: Metrics) -> None:
+        self._settings = settings
+        self._metrics = metrics
+        self._loading = asyncio.Lock()
+        self._loaded: dict[str, Model] = {}
+        self.metadata: Mapping[str, Metadata] = {
+            name: _metadata(path) for name, path in settings.models.items()
+        }
+
+    def loaded(self, name: str) -> Model | None:
+        """The model, if it is in memory."""
+        return self._loaded.get(name)
+
+    def seconds_left(self) -> float:
+        """About how long what waits now will take."""
+        return sum(model.batcher.seconds_left() for model in self._loaded.values())
+
+    def check(self, name: str) -> None:
+        """Raises Refusal if there is no such model."""
+        if name not in self.metadata:
+            known = ", ".join(self.metadata)
+            raise Refusal(404, f"there is no model {name!r} here; known: {known}", "unknown")
+
+    @asynccontextmanager
+    async def use(self, name: str) -> AsyncIterator[Model]:
+        """The model, loaded first if need be, and kept in memory while it is held.
+
+        Raises:
+            Refusal: there is no such model; or all that fit into memory are in use.
+            BackendError: it cannot be loaded.
+        """
+        self.check(name)
+        model = self._loaded.get(name) or await self._load(name)
+        model.uses += 1
+        try:
+            yield model
+        finally:
+            model.uses -= 1
+            model.used = time.monotonic()
+
+    async def _load(self, name: str) -> Model:
+        async with self._loading:
+            if (model := self._loaded.get(name)) is not None:
+                return model
+            self._make_room()
+            running = self._settings.running
+            explainer = await asyncio.to_thread(
+                load,
+                self._settings.models[name],
+                running.provider,
+                running.precision,
+                running.threads,
+            )
+            signature, batching = explainer.backend.signature, self._settings.batching
+            most = signature.most or batching.images
+            batching = replace(batching, images=signature.batch or min(batching.images, most))
+            batcher = Batcher(
+                partial(explainer.run, batch_size=batching.images),
+                batching,
+                partial(self._metrics.observe_call, name),
+            )
+            self._metrics.follow_queue(name, lambda: batcher.waiting)
+            self._loaded[name] = model = Model(name, explainer, batcher, used=time.monotonic())
+            self._metrics.loads.labels(name).inc()
+            self._metrics.loaded.set(len(self._loaded))
+            return model
+
+    def _make_room(self) -> None:
+        while len(self._loaded) >= self._settings.running.loaded:
+            idle = [model for model in self._loaded.values() if model.uses == 0]
+            if not idle:
+                raise overloaded("all models in memory are in use", _BUSY_RETRY)
+            oldest = min(idle, key=lambda model: model.used)
+            del self._loaded[oldest.name]
+            oldest.batcher.close()
+            self._metrics.forget_queue(oldest.name)
+            self._metrics.evictions.labels(oldest.name).inc()
+            self._metrics.loaded.set(len(self._loaded))
+
+    def close(self) -> None:
+        for model in self._loaded.values():
+            model.batcher.close()
+
+
+def _metadata(path: Path) -> Metadata:
+    try:
+        props = read_engine(path).metadata if path.suffix == SUFFIX else read_metadata(path)
+        return Metadata.from_props(props)
+    except BackendError as error:
+        raise BackendError(f"'{path}' cannot be served: {error}") from error

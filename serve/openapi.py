@@ -1,0 +1,135 @@
+"""What OpenAPI says of the requests that FastAPI does not parse itself."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from onnxplain.serve.schemas import ExplainRequest, ExplainResponse, Options, Problem
+
+_WHITE_PIXEL = (
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAIAAACQd1PeAAAADElEQVR4nGP4//8/AAX+Av4N70a4AAAAAElFTkSuQmCC"
+)
+
+
+def _problem(description: str, **more: Any) -> dict[str, Any]:
+    return {"model": Problem, "description": description, **more}
+
+
+PROBLEMS: dict[int | str, dict[str, Any]] = {
+    400: _problem("The request is malformed."),
+    401: _problem("The service wants a bearer token."),
+    404: _problem("There is no such model."),
+    408: _problem("The body came too slowly."),
+    413: _problem("Too many bytes, pixels or targets."),
+    415: _problem("Another content type, or a content encoding."),
+    422: _problem("No image, or no such class or temperature of this model."),
+    500: _problem("The runtime failed."),
+    503: _problem(
+        "Too many requests wait already, or this one took too long; try again.",
+        headers={"Retry-After": {"description": "Seconds.", "schema": {"type": "integer"}}},
+    ),
+}
+
+
+def inlined(model: Any) -> dict[str, Any]:
+    """A model's JSON schema with its definitions in it."""
+    schema = model.model_json_schema()
+    definitions = schema.pop("$defs", {})
+
+    def resolve(node: Any) -> Any:
+        if isinstance(node, list):
+            return [resolve(entry) for entry in node]
+        if not isinstance(node, dict):
+            return node
+        if "$ref" in node:
+            return resolve(definitions[node["$ref"].rpartition("/")[2]])
+        return {key: resolve(value) for key, value in node.items()}
+
+    resolved: dict[str, Any] = resolve(schema)
+    return resolved
+
+
+def _json() -> dict[str, Any]:
+    """`ExplainRequest`, of which one of `image` and `tensor` is given, neither as null."""
+    schema = inlined(ExplainRequest)
+    properties = schema["properties"]
+    for name in ("image", "tensor"):
+        alternatives = properties[name].pop("anyOf")
+        properties[name] = alternatives[0] | properties[name]
+        properties[name].pop("default")
+    schema["oneOf"] = [{"required": ["image"]}, {"required": ["tensor"]}]
+    return schema
+
+
+def _form() -> dict[str, Any]:
+    """`Options` as fields of a form, and the file."""
+    options = inlined(Options)["properties"]
+    temperature = options["temperature"].pop("anyOf")[0]
+    options["temperature"] = temperature | options["temperature"]
+    options["temperature"].pop("default")
+    file = {"type": "string", "format": "binary", "description": "JPEG, PNG, WebP, …"}
+    return {
+        "type": "object",
+        "properties": {"image": file, **options},
+        "required": ["image"],
+        "additionalProperties": False,
+    }
+
+
+def _query() -> list[dict[str, Any]]:
+    """The options in the URL."""
+    return [
+        {
+            "name": name,
+            "in": "query",
+            "required": False,
+            "description": schema.pop("description"),
+            "schema": {key: value for key, value in schema.items() if key != "title"},
+        }
+        for name, schema in _form()["properties"].items()
+        if name != "image"
+    ]
+
+
+EXPLAIN: dict[str, Any] = {
+    "responses": {
+        200: {
+            "model": ExplainResponse,
+            "description": "The explanation, in the output that was asked for.",
+            "content": {
+                "image/png": {"schema": {"type": "string", "format": "binary"}},
+                "application/x-npz": {"schema": {"type": "string", "format": "binary"}},
+            },
+        },
+        **PROBLEMS,
+    },
+    "openapi_extra": {
+        "parameters": _query(),
+        "requestBody": {
+            "required": True,
+            "content": {
+                "multipart/form-data": {
+                    "schema": _form(),
+                    "encoding": {"targets": {"style": "form", "explode": True}},
+                },
+                "application/json": {
+                    "schema": _json(),
+                    "examples": {
+                        "predicted class": {"value": {"image": _WHITE_PIXEL}},
+                        "two classes, as a picture": {
+                            "value": {"image": _WHITE_PIXEL, "targets": [-1, -2], "output": "png"}
+                        },
+                    },
+                },
+                "application/octet-stream": {
+                    "schema": {
+                        "type": "string",
+                        "format": "tensor",
+                        "description": "The network's input, float32, little endian.",
+                    }
+                },
+            },
+        },
+    },
+}
+"""Of the route that explains."""

@@ -1,0 +1,48 @@
+"""A model as the servers that operators run want it: Triton, KServe, a container."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from onnxplain.errors import InputError
+
+_NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
+
+
+def model_name(path: Path, given: str | None) -> str:
+    """What a model is called: as given, or after its file.
+
+    Raises:
+        InputError: it is no name for Kubernetes (RFC 1123: lower case, digits, hyphens).
+    """
+    name = path.name.split(".")[0].lower().replace("_", "-") if given is None else given
+    if not _NAME.fullmatch(name):
+        raise InputError(
+            f"a model's name has lower-case letters, digits and hyphens, not {name!r}: give one "
+            "with --name"
+        )
+    return name
+
+
+@contextmanager
+def new_folder(folder: Path) -> Iterator[Path]:
+    """An empty folder to write into, which takes its place at the end, or leaves nothing.
+
+    Raises:
+        InputError: there is something already, or it cannot be written.
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise InputError(f"'{folder}' is there already: remove it, or name another")
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as temporary:
+            beside = Path(temporary) / folder.name
+            beside.mkdir()
+            yield beside
+            beside.replace(folder)
+    except OSError as error:
+        raise InputError(f"cannot write '{folder}': {error.strerror or error}") from error

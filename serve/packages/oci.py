@@ -1,0 +1,96 @@
+"""A container image: the runtime, the service and a model; no training framework, no root.
+
+FOLDER/Dockerfile         docker build FOLDER
+FOLDER/requirements.txt   all that it installs
+FOLDER/app/onnxplain/     the part of this package that serves
+FOLDER/models/            the explain graph
+"""
+
+from __future__ import annotations
+
+import shutil
+from importlib import import_module
+from pathlib import Path
+
+from onnxplain.contract import Metadata
+from onnxplain.runtime.onnx_file import read_metadata
+from onnxplain.serve.packages import new_folder
+
+REQUIREMENTS = (
+    "numpy>=1.26",
+    "pillow>=10.3",
+    "typer>=0.12.4",
+    "onnxruntime>=1.21",
+    "fastapi>=0.115",
+    "uvicorn>=0.32",
+    "python-multipart>=0.0.12",
+    "prometheus-client>=0.21",
+)
+"""What the project declares for serving, with ONNX Runtime's build for processors alone, which is
+a fraction of the one for GPUs."""
+
+PORT = 8000
+
+_DOCKERFILE = """\
+# docker build -t {name} . && docker run --read-only --tmpfs /tmp -p {port}:{port} {name}
+FROM python:3.12-slim AS packages
+COPY requirements.txt .
+RUN pip install --no-cache-dir --no-compile --target /packages -r requirements.txt
+
+FROM python:3.12-slim
+COPY --from=packages /packages /packages
+COPY app /app
+COPY models /models
+ENV PYTHONPATH=/app:/packages PYTHONDONTWRITEBYTECODE=1 XDG_CACHE_HOME=/tmp
+USER 65532:65532
+EXPOSE {port}
+HEALTHCHECK CMD ["python", "-c", \
+"import urllib.request as r; r.urlopen('http://127.0.0.1:{port}/ready', timeout=3)"]
+ENTRYPOINT ["python", "-m", "onnxplain.cli", "serve", "{name}=/models/{file}", \
+"--provider", "cpu", "--host", "0.0.0.0", "--preload"]
+CMD ["--port", "{port}"]
+"""
+
+_PARTS = ("onnxplain.cli", "onnxplain.runtime", "onnxplain.serve")
+_NO_CACHES = shutil.ignore_patterns("__pycache__", "*.pyc")
+
+
+def write_context(model: Path, folder: Path, name: str) -> None:
+    """Write the folder that `docker build` takes.
+
+    Args:
+        model: an explain graph.
+        folder: new or empty.
+        name: of the model, and of the image in the Dockerfile's example.
+
+    Raises:
+        BackendError: not an explain graph.
+        InputError: the folder holds something, or cannot be written.
+    """
+    Metadata.from_props(read_metadata(model))
+    with new_folder(folder) as new:
+        (new / "Dockerfile").write_text(
+            _DOCKERFILE.format(name=name, file=model.name, port=PORT), encoding="utf-8"
+        )
+        (new / "requirements.txt").write_text("".join(f"{r}\n" for r in REQUIREMENTS))
+        (new / ".dockerignore").write_text("**/__pycache__\n")
+        (new / "models").mkdir()
+        for file in (model, model.with_name(f"{model.name}.data")):
+            if file.is_file():
+                shutil.copyfile(file, new / "models" / file.name)
+        _copy_package(new / "app" / "onnxplain")
+
+
+def _copy_package(to: Path) -> None:
+    """The modules at the package's top, and the parts that serving needs."""
+    to.mkdir(parents=True)
+    for module in _folder("onnxplain").glob("*.py"):
+        shutil.copyfile(module, to / module.name)
+    for part in _PARTS:
+        shutil.copytree(_folder(part), to / part.rpartition(".")[2], ignore=_NO_CACHES)
+
+
+def _folder(package: str) -> Path:
+    file = import_module(package).__file__
+    assert file is not None  # not a namespace package
+    return Path(file).parent

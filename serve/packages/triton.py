@@ -1,0 +1,256 @@
+"""A model repository of NVIDIA's Triton Inference Server.
+
+REPOSITORY/NAME/config.pbtxt   as `model_config.proto` has it
+REPOSITORY/NAME/labels.txt     the class names
+REPOSITORY/NAME/1/model.onnx   the explain graph, or model.plan: an engine of TensorRT
+"""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+from onnxplain.contract import IMAGE, LOGITS, PULLBACK, TARGET
+from onnxplain.errors import BackendError, InputError
+from onnxplain.runtime.backends import open_backend
+from onnxplain.runtime.backends.tensorrt.engine import SUFFIX, Engine, read_engine
+from onnxplain.runtime.signature import Signature
+from onnxplain.serve.packages import new_folder
+from onnxplain.serve.packages.prototext import Enum, entries, prototext
+
+Kind: TypeAlias = Literal["auto", "gpu", "cpu"]
+Accelerator: TypeAlias = Literal["none", "tensorrt", "openvino"]
+
+_TYPES = {"float16": "TYPE_FP16", "float32": "TYPE_FP32", "float64": "TYPE_FP64"}
+_PRECISIONS = {"float32": "FP32", "float16": "FP16"}
+_LABELS = "labels.txt"
+_WORKSPACE_BYTES = 1 << 30
+
+
+@dataclass(frozen=True)
+class Options:
+    """What an operator decides.
+
+    Attributes:
+        batch: images of a call at most.
+        delay: seconds that a call waits for more.
+        queue: requests that may wait; above, Triton refuses.
+        timeout: seconds after which one that waits is refused.
+        instances: calls at a time, on each device.
+        kind: where; "auto" is Triton's own choice.
+        accelerator: of ONNX Runtime's: TensorRT on GPUs, OpenVINO on processors.
+        precision: of TensorRT's, "float32" or "float16".
+        threads: of one call on a processor; None leaves the number to ONNX Runtime.
+        cuda_graphs: record a call on a GPU once and replay it.
+    """
+
+    batch: int = 8
+    delay: float = 0.002
+    queue: int = 256
+    timeout: float = 30.0
+    instances: int = 1
+    kind: Kind = "auto"
+    accelerator: Accelerator = "none"
+    precision: str = "float32"
+    threads: int | None = None
+    cuda_graphs: bool = False
+
+
+def write_repository(model: Path, repository: Path, name: str, options: Options) -> Path:
+    """Add a model to a repository, which may hold others; returns the model's folder.
+
+    Args:
+        model: an explain graph, or an engine that `onnxplain build --provider tensorrt` made.
+        repository: Triton's --model-repository; made if need be.
+        name: of the model, as clients call it.
+        options: what goes into its config.pbtxt.
+
+    Raises:
+        BackendError: not an explain graph; or one that Triton cannot run.
+        InputError: options that do not go with it; the model is in the repository already.
+    """
+    engine = read_engine(model) if model.suffix == SUFFIX else None
+    signature = _signature(model, engine)
+    folder = repository / name
+    config = prototext(model_config(signature, name, options, engine))
+    with new_folder(folder) as new:
+        version = new / "1"
+        version.mkdir()
+        (new / "config.pbtxt").write_text(config, encoding="utf-8")
+        if signature.metadata.labels:
+            labels = "".join(f"{label}\n" for label in signature.metadata.labels)
+            (new / _LABELS).write_text(labels, encoding="utf-8")
+        if engine is not None:
+            (version / "model.plan").write_bytes(engine.payload)
+        else:
+            shutil.copyfile(model, version / "model.onnx")
+            weights = model.with_name(f"{model.name}.data")
+            if weights.is_file():  # which the graph knows by this very name
+                shutil.copyfile(weights, version / weights.name)
+    return folder
+
+
+def model_config(
+    signature: Signature, name: str, options: Options, engine: Engine | None = None
+) -> dict[str, Any]:
+    """Triton's ModelConfig, as `prototext` takes it.
+
+    Args:
+        signature: of the graph.
+        name: of the model.
+        options: what an operator decides.
+        engine: of TensorRT, if that is what runs.
+
+    Raises:
+        BackendError: Triton cannot run such a graph.
+        InputError: options that do not go with it.
+    """
+    _check(signature, options, engine)
+    most = _most(signature, options, engine)
+    batched = signature.batch is None
+    inputs, outputs = _ports(signature)
+    kind = Enum(f"KIND_{options.kind}".upper())
+    config: dict[str, Any] = {
+        "name": name,
+        "backend": "onnxruntime" if engine is None else "tensorrt",
+        "max_batch_size": most if batched else 0,
+        "input": inputs,
+        "output": outputs,
+        "instance_group": [{"count": options.instances, "kind": kind}],
+        "optimization": _optimization(options),
+        "model_warmup": _warmups(signature, inputs, most),
+    }
+    if batched:
+        config["dynamic_batching"] = {
+            "max_queue_delay_microseconds": round(1e6 * options.delay),
+            "default_queue_policy": {
+                "timeout_action": Enum("REJECT"),
+                "default_timeout_microseconds": round(1e6 * options.timeout),
+                "max_queue_size": options.queue,
+            },
+        }
+        if engine is not None:  # for what its profile was tuned
+            usual = engine.profile[IMAGE][1][0]
+            config["dynamic_batching"]["preferred_batch_size"] = sorted({min(usual, most), most})
+    if options.threads is not None:
+        threads = {"string_value": str(options.threads)}
+        config["parameters"] = entries({"intra_op_thread_count": threads})
+    return config
+
+
+def _signature(model: Path, engine: Engine | None) -> Signature:
+    if engine is None:
+        return open_backend(model, "cpu").signature
+    return Signature.of(engine.metadata, engine.inputs, engine.outputs)
+
+
+def _check(signature: Signature, options: Options, engine: Engine | None) -> None:
+    if signature.live_temperature or signature.step:
+        raise BackendError(
+            "Triton has no scalar inputs: export the graph without --live-temperature and --step"
+        )
+    if engine is not None and engine.provider != "tensorrt":
+        raise BackendError(
+            f"Triton runs engines of TensorRT, not of {engine.provider}: build one with "
+            "--provider tensorrt, or package the explain graph with --accelerator tensorrt"
+        )
+    if engine is not None and (options.accelerator != "none" or options.kind == "cpu"):
+        raise InputError("an engine runs on a GPU, and needs no accelerator")
+    if options.accelerator == "tensorrt" and options.kind == "cpu":
+        raise InputError("TensorRT accelerates on GPUs, not with --kind cpu")
+    if options.accelerator == "openvino" and options.kind != "cpu":
+        raise InputError("OpenVINO accelerates on processors: add --kind cpu")
+    if options.precision not in _PRECISIONS:
+        known = ", ".join(_PRECISIONS)
+        raise InputError(f"an accelerator's precision is one of {known}, not {options.precision!r}")
+    if options.precision != "float32" and options.accelerator != "tensorrt":
+        raise InputError("a precision goes with --accelerator tensorrt")
+
+
+def _most(signature: Signature, options: Options, engine: Engine | None) -> int:
+    """Images of a call at most.
+
+    Raises:
+        BackendError: an engine that takes no single image, which a client may well send.
+    """
+    if signature.batch is not None:
+        return signature.batch
+    if engine is None:
+        return options.batch
+    least, _, largest = (shape[0] for shape in engine.profile[IMAGE])
+    if least > 1:
+        raise BackendError(
+            f"the engine takes {least} images at least, and Triton may give it one: build it with "
+            "--batch 1,…"
+        )
+    return min(options.batch, largest)
+
+
+def _ports(signature: Signature) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Inputs and outputs; without the batch where Triton batches, with it where that is fixed."""
+    pre = signature.metadata.preprocessing
+    channels = 1 if signature.metadata.is_map else pre.channels
+    size, last = [pre.height, pre.width], pre.layout == "NHWC"
+    image = [*size, pre.channels] if last else [pre.channels, *size]
+    pulled = [*size, channels] if last else [channels, *size]
+    targets = [-1] if signature.multi_target else []
+    first = [] if signature.batch is None else [signature.batch]
+    dtype = Enum(_TYPES[signature.dtype.name])
+    target: dict[str, Any] = {"name": TARGET, "data_type": Enum("TYPE_INT64")}
+    if first or targets:
+        target["dims"] = [*first, *targets]
+    else:  # a vector over the batch, which Triton cannot name: clients send [N,1]
+        target |= {"dims": [1], "reshape": {"shape": []}}
+    logits: dict[str, Any] = {
+        "name": LOGITS,
+        "data_type": dtype,
+        "dims": [*first, signature.classes],
+    }
+    if signature.metadata.labels:
+        logits["label_filename"] = _LABELS
+    pullback = {"name": PULLBACK, "data_type": dtype, "dims": [*first, *targets, *pulled]}
+    return [{"name": IMAGE, "data_type": dtype, "dims": [*first, *image]}, target], [
+        logits,
+        pullback,
+    ]
+
+
+def _optimization(options: Options) -> dict[str, Any]:
+    optimization: dict[str, Any] = {
+        "input_pinned_memory": {"enable": True},
+        "output_pinned_memory": {"enable": True},
+    }
+    if options.cuda_graphs:
+        optimization["cuda"] = {"graphs": True}
+    if options.accelerator == "tensorrt":
+        parameters = {
+            "precision_mode": _PRECISIONS[options.precision],
+            "max_workspace_size_bytes": str(_WORKSPACE_BYTES),
+            "trt_engine_cache_enable": "true",
+            "trt_engine_cache_path": "/tmp/onnxplain-engines",
+        }
+        accelerator = {"name": "tensorrt", "parameters": entries(parameters)}
+        optimization["execution_accelerators"] = {"gpu_execution_accelerator": [accelerator]}
+    elif options.accelerator == "openvino":
+        optimization["execution_accelerators"] = {
+            "cpu_execution_accelerator": [{"name": "openvino"}]
+        }
+    return optimization
+
+
+def _warmups(signature: Signature, inputs: list[dict[str, Any]], most: int) -> list[dict[str, Any]]:
+    """One image, and as many as there may be: before the first client asks for either."""
+    given = {
+        port["name"]: {
+            "data_type": port["data_type"],
+            "dims": [abs(dim) for dim in port["dims"]],  # one target where their number is open
+            "zero_data": True,
+        }
+        for port in inputs
+    }
+    sizes = sorted({1, most}) if signature.batch is None else [0]
+    return [
+        {"name": f"{size} images", "batch_size": size, "inputs": entries(given)} for size in sizes
+    ]

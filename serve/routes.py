@@ -1,0 +1,116 @@
+"""`/v1`, health and metrics."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import APIRouter, Depends, Path, Request, Response
+from fastapi.responses import JSONResponse
+
+from onnxplain.contract import Metadata
+from onnxplain.serve.access import access
+from onnxplain.serve.answer import MEDIA_TYPES, render
+from onnxplain.serve.decode import decode
+from onnxplain.serve.openapi import EXPLAIN, PROBLEMS
+from onnxplain.serve.schemas import Health, ModelDescription, ModelList
+from onnxplain.serve.service import Service
+
+
+def routes(service: Service) -> APIRouter:
+    """What this service offers in its own protocol."""
+    router = APIRouter()
+    allowed = [Depends(access(service.settings.token))]
+    names: list[Any] = list(service.models.metadata)
+
+    @router.post("/v1/models/{name}:explain", tags=["explain"], dependencies=allowed, **EXPLAIN)
+    async def explain(
+        request: Request,
+        name: str = Path(description="A model's name.", json_schema_extra={"enum": names}),
+    ) -> Response:
+        """Explain an image: which change of its pixels would the network read as more of a class?
+
+        The image is a file (multipart/form-data, or base64 in JSON) or a tensor (in JSON, or raw).
+        An image file is resized, cropped and normalised as the network wants it. Options may stand
+        in the URL, too; where the body has one, the body's holds.
+        """
+        service.models.check(name)
+
+        async def work(body: bytes) -> Response:
+            async with service.models.use(name) as model:
+                kind, query = request.headers.get("content-type", ""), request.url.query
+                with service.metrics.stage("decode"):
+                    asked = await service.pool.run(
+                        decode, kind, query, body, model.explainer, service.settings.limits
+                    )
+                explained = await model.batcher.explain(asked.work)
+                with service.metrics.stage("render"):
+                    content = await service.pool.run(
+                        render, name, model.explainer, asked, explained
+                    )
+            return Response(content, media_type=MEDIA_TYPES[asked.options.output])
+
+        return await service.answer(request, work)
+
+    @router.get(
+        "/v1/models",
+        tags=["models"],
+        dependencies=allowed,
+        response_model=ModelList,
+        responses={401: PROBLEMS[401]},
+    )
+    async def models() -> dict[str, list[ModelDescription]]:
+        """The models that can be asked, and what each of them expects."""
+        return {
+            "models": [
+                _description(name, metadata, service.models.loaded(name) is not None)
+                for name, metadata in service.models.metadata.items()
+            ]
+        }
+
+    @router.get("/health", tags=["operation"], response_model=Health)
+    async def health() -> dict[str, str]:
+        """Whether the process lives: for a liveness probe."""
+        return {"status": "draining" if service.draining else "ok"}
+
+    @router.get(
+        "/ready",
+        tags=["operation"],
+        response_model=Health,
+        responses={503: {"model": Health, "description": "It is about to end."}},
+    )
+    async def ready() -> Response:
+        """Whether new requests are welcome: for a readiness probe."""
+        if service.draining:
+            return JSONResponse({"status": "draining"}, 503)
+        return JSONResponse({"status": "ok"})
+
+    @router.get(
+        "/metrics",
+        tags=["operation"],
+        dependencies=allowed,
+        response_class=Response,
+        responses={
+            200: {"content": {"text/plain": {"schema": {"type": "string"}}}},
+            401: PROBLEMS[401],
+        },
+    )
+    async def metrics() -> Response:
+        """For Prometheus."""
+        return Response(service.metrics.text(), media_type="text/plain; version=0.0.4")
+
+    return router
+
+
+def _description(name: str, metadata: Metadata, loaded: bool) -> ModelDescription:
+    pre = metadata.preprocessing
+    size = [pre.height, pre.width]
+    return ModelDescription(
+        name=name,
+        loaded=loaded,
+        method=metadata.described_method,
+        source=metadata.source,
+        input=[*size, pre.channels] if pre.layout == "NHWC" else [pre.channels, *size],
+        mean=list(pre.mean),
+        std=list(pre.std),
+        labels=list(metadata.labels),
+    )

@@ -1,0 +1,172 @@
+"""What clients send and get, as OpenAPI describes it."""
+
+from __future__ import annotations
+
+import base64
+import math
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic.config import JsonDict
+
+from onnxplain.serve.refusal import malformed, unusable
+
+Output = Literal["json", "png", "npz"]
+
+LARGEST_INDEX = 2**31
+_BASE64: JsonDict = {
+    "contentEncoding": "base64",
+    "pattern": "^(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$",
+}
+
+
+def _whole(number: Any) -> Any:
+    """To JSON Schema 3.0 is an integer."""
+    return int(number) if isinstance(number, float) and number.is_integer() else number
+
+
+Index = Annotated[int, Field(gt=-LARGEST_INDEX, lt=LARGEST_INDEX), BeforeValidator(_whole)]
+Count = Annotated[int, Field(ge=1, le=100_000), BeforeValidator(_whole)]
+Size = Annotated[int, Field(ge=0, le=LARGEST_INDEX), BeforeValidator(_whole)]
+Name = Annotated[str, Field(min_length=1, max_length=200)]
+
+
+class Options(BaseModel):
+    """What is wanted of an image's explanation."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    targets: list[Index | Name] = Field(
+        default=[-1],
+        min_length=1,
+        max_length=64,
+        description="Classes to explain: an index; a name, or a part of one that no other class "
+        "has; or counted from the top of the ranking, -1 the predicted class, -2 the runner-up.",
+    )
+    top_k: Count = Field(default=5, description="How many of the likeliest classes to name.")
+    temperature: float | None = Field(
+        default=None,
+        gt=0,
+        le=1e6,
+        allow_inf_nan=False,
+        description="Only of a graph exported with --live-temperature; else leave it out.",
+    )
+    output: Output = Field(
+        default="json",
+        description="json; png, the heatmap over the photograph, a column for each target; or "
+        "npz, arrays for `numpy.load`.",
+    )
+
+    @classmethod
+    def fields(cls) -> set[str]:
+        """The names of those that every request has."""
+        return set(Options.model_fields)
+
+
+class Tensor(BaseModel):
+    """An array; `data` is its bytes in C order, little endian, in base64."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    shape: list[Size] = Field(min_length=1, max_length=5)
+    dtype: Literal["float32", "uint8", "int64"] = "float32"
+    data: str = Field(description="Base64.", json_schema_extra=_BASE64)
+
+    @classmethod
+    def of(cls, array: NDArray[Any]) -> dict[str, Any]:
+        """As what becomes JSON."""
+        dtype = array.dtype.newbyteorder("<")
+        data = base64.b64encode(np.ascontiguousarray(array, dtype).tobytes()).decode("ascii")
+        return {"shape": list(array.shape), "dtype": array.dtype.name, "data": data}
+
+    def array(self) -> NDArray[Any]:
+        """Raises Refusal if the data is no base64 or not of that shape."""
+        data, dtype = from_base64(self.data), np.dtype(self.dtype).newbyteorder("<")
+        expected = math.prod(self.shape) * dtype.itemsize
+        if len(data) != expected:
+            raise unusable(
+                f"a {self.dtype} tensor of shape {self.shape} has {expected} bytes, not {len(data)}"
+            )
+        return np.frombuffer(data, dtype).reshape(self.shape)
+
+
+class ExplainRequest(Options):
+    """An image to explain, in JSON. Give one of `image` and `tensor`."""
+
+    image: str | None = Field(
+        default=None,
+        description="An image file (JPEG, PNG, WebP, …) in base64.",
+        json_schema_extra=_BASE64,
+    )
+    tensor: Tensor | None = Field(
+        default=None,
+        description="float32 [C,H,W], normalised, of the network's size; or uint8 [H,W,3], pixels "
+        "of any size.",
+    )
+
+    @model_validator(mode="after")
+    def _one_of_them(self) -> ExplainRequest:
+        if (self.image is None) == (self.tensor is None):
+            raise ValueError("give one of 'image' and 'tensor'")
+        return self
+
+
+class Prediction(BaseModel):
+    index: int
+    name: str = Field(description="The index as text where the model has no class names.")
+    probability: float
+
+
+class Target(Prediction):
+    logit: float
+
+
+class ExplainResponse(BaseModel):
+    """An explanation."""
+
+    model: str
+    method: str = Field(description="And its parameters.")
+    predictions: list[Prediction] = Field(description="The likeliest classes, likeliest first.")
+    targets: list[Target] = Field(description="The K classes explained, in the order asked for.")
+    logits: Tensor = Field(description="float32 [classes].")
+    pullback: Tensor = Field(description="float32 [K,C,H,W]: the explanation of each target.")
+
+
+class ModelDescription(BaseModel):
+    name: str
+    loaded: bool = Field(description="Whether it is in memory; else the next request loads it.")
+    method: str
+    source: str
+    input: list[int] = Field(description="What a normalised tensor is: [C,H,W], or [H,W,C].")
+    mean: list[float]
+    std: list[float]
+    labels: list[str] = Field(description="The class names; empty where the model has none.")
+
+
+class ModelList(BaseModel):
+    models: list[ModelDescription]
+
+
+class Health(BaseModel):
+    status: Literal["ok", "draining"]
+
+
+class Problem(BaseModel):
+    error: str = Field(description="The cause, and what to do about it.")
+
+
+def from_base64(text: str) -> bytes:
+    """Raises Refusal if it is none."""
+    try:
+        return base64.b64decode(text, validate=True)
+    except ValueError as error:
+        raise malformed(f"this is not base64: {error}") from None
+
+
+def sentence(error: Any) -> str:
+    """The first of a pydantic ValidationError's complaints, without the input."""
+    first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+    where = ".".join(str(part) for part in first["loc"])
+    return f"{where}: {first['msg']}" if where else first["msg"]

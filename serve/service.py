@@ -1,0 +1,129 @@
+"""What all requests of a service share, and the way that each of them goes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+
+from fastapi import Request, Response
+
+from onnxplain.serve.gate import Gate, Place
+from onnxplain.serve.metrics import Metrics
+from onnxplain.serve.models import Models
+from onnxplain.serve.pool import Pool
+from onnxplain.serve.refusal import Refusal, overloaded, too_large
+from onnxplain.serve.settings import Limits, Settings
+
+_GONE = 499  # nginx's number for a client that did not wait; nobody gets it
+
+
+class Service:
+    """Models, threads and bounds.
+
+    Attributes:
+        draining: set once the process is told to end; new connections are no longer wanted.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.metrics = Metrics()
+        self.models = Models(settings, self.metrics)
+        self.pool = Pool(settings.running.decoders)
+        self.gate = Gate(settings.limits, self.models.seconds_left, self.metrics)
+        self.draining = False
+
+    async def answer(
+        self, request: Request, work: Callable[[bytes], Awaitable[Response]]
+    ) -> Response:
+        """Let a request in, read its body, and answer it in time, if its client waits.
+
+        Raises:
+            Refusal: there is no room (503); the body is too large (413) or too slow (408); it
+                takes too long (503); the client has gone.
+        """
+        limits = self.settings.limits
+        with self.gate.enter() as place:
+            try:
+                async with asyncio.timeout(limits.seconds):
+                    with self.metrics.stage("read"):
+                        body = await read_body(request, place, limits)
+                    return await _while_connected(request, work(body))
+            except TimeoutError:
+                raise overloaded(
+                    f"this took more than {limits.seconds:g} s", self.models.seconds_left()
+                ) from None
+
+    async def preload(self) -> None:
+        """Load what is to be in memory from the beginning.
+
+        Raises:
+            BackendError: a model cannot be loaded.
+        """
+        running = self.settings.running
+        if running.preload:
+            for name in list(self.settings.models)[: running.loaded]:
+                async with self.models.use(name):
+                    pass
+
+    def close(self) -> None:
+        self.models.close()
+        self.pool.close()
+
+
+async def read_body(request: Request, place: Place, limits: Limits) -> bytes:
+    """A request's body.
+
+    Raises:
+        Refusal: it is too large, or comes too slowly; or the client has gone.
+    """
+    most = too_large(f"a request has {limits.body_bytes} bytes at most")
+    declared = request.headers.get("content-length", "")
+    if declared.isdecimal() and int(declared) > limits.body_bytes:
+        raise most
+    if request.headers.get("content-encoding", "identity") != "identity":
+        raise Refusal(415, "send the body as it is, without Content-Encoding", "malformed")
+    body = bytearray()
+    try:
+        async with asyncio.timeout(limits.read_seconds):
+            while True:
+                message = await request.receive()
+                if message["type"] == "http.disconnect":
+                    raise _gone()
+                part = message.get("body", b"")
+                if len(body) + len(part) > limits.body_bytes:
+                    raise most
+                place.hold(len(part))
+                body += part
+                if not message.get("more_body", False):
+                    return bytes(body)
+    except TimeoutError:
+        raise Refusal(
+            408, f"the body did not come within {limits.read_seconds:g} s", "slow"
+        ) from None
+
+
+async def _while_connected(request: Request, work: Awaitable[Response]) -> Response:
+    """What `work` returns; it is cancelled if the client goes before."""
+    answer = asyncio.ensure_future(work)
+    gone = asyncio.create_task(_disconnected(request))
+    try:
+        await asyncio.wait({answer, gone}, return_when=asyncio.FIRST_COMPLETED)
+        if not answer.done():
+            raise _gone()
+        return answer.result()
+    finally:
+        for task in (answer, gone):
+            if not task.done():
+                task.cancel()
+                with suppress(asyncio.CancelledError):
+                    await task
+
+
+async def _disconnected(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+def _gone() -> Refusal:
+    return Refusal(_GONE, "the client has gone", "gone")

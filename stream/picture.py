@@ -1,0 +1,58 @@
+"""An explained frame: the heat where the network looked, and a line of text."""
+
+from __future__ import annotations
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from onnxplain.contract import Preprocessing
+from onnxplain.runtime import Explanation
+from onnxplain.runtime.batches import crop_offset
+from onnxplain.runtime.render import heatmap_image
+
+
+def explained_frame(
+    image: Image.Image, explanation: Explanation, pre: Preprocessing
+) -> Image.Image:
+    """The frame in grey with the heatmap over the part that the network saw.
+
+    As `onnxplain.runtime.render.overlay`, but of the whole frame and by Pillow: a frame of
+    1920 × 1080 must not take longer than the network.
+
+    Args:
+        image: the frame, RGB.
+        explanation: of this frame alone.
+        pre: how the frame became the network's input.
+    """
+    heat = explanation.heatmap().reshape(-1, pre.height, pre.width)[0]
+    left, top, right, bottom = seen_part(image.size, pre)
+    size = (right - left, bottom - top)
+    colours = heatmap_image(heat).resize(size, Image.Resampling.BILINEAR)
+    cover = Image.fromarray(np.rint(255 * 0.85 * heat**0.75).astype(np.uint8))
+    page = image.convert("L").point([round(0.8 * value) for value in range(256)]).convert("RGB")
+    page.paste(colours, (left, top), cover.resize(size, Image.Resampling.BILINEAR))
+    return page
+
+
+def seen_part(size: tuple[int, int], pre: Preprocessing) -> tuple[int, int, int, int]:
+    """What the centre crop takes of a picture (width, height): left, top, right, bottom.
+
+    Beyond the picture where the network pads it.
+    """
+    edges = []
+    for side, part in zip(size, (pre.width, pre.height), strict=True):
+        resized = pre.resize * side // min(size)
+        first = crop_offset(resized - part)
+        edges.append([round(at * side / resized) for at in (first, first + part)])
+    (left, right), (top, bottom) = edges
+    return left, top, right, bottom
+
+
+def write_line(image: Image.Image, text: str) -> None:
+    """A line of text on a dark bar at the lower edge, on the picture itself."""
+    size = max(12, image.height // 30)
+    bar = (0, image.height - round(1.6 * size), image.width, image.height)
+    draw = ImageDraw.Draw(image)
+    draw.rectangle(bar, fill=(20, 20, 20))
+    middle = (bar[1] + bar[3]) / 2
+    draw.text((size / 2, middle), text, "white", ImageFont.load_default(size), anchor="lm")

@@ -1,0 +1,138 @@
+"""The loop: the newest frame is explained and shown, those that came meanwhile are dropped."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from statistics import median
+from typing import Protocol
+
+from PIL import Image
+
+from onnxplain.runtime import Explainer, Explanation
+from onnxplain.stream.latest import Latest
+from onnxplain.stream.picture import explained_frame, write_line
+from onnxplain.stream.source import Frame, Video
+
+_REMEMBERED = 1000
+
+
+class Sink(Protocol):
+    """Where explained frames go."""
+
+    def show(self, image: Image.Image, frame: Frame) -> bool:
+        """Take an explained frame; False when no more are wanted."""
+        ...
+
+
+@dataclass
+class Report:
+    """What has happened so far.
+
+    Attributes:
+        read, explained, dropped: frames; `read` is the sum of the others, but for one that is
+            waiting or being explained.
+        latencies: seconds from when a frame was due to when its explanation was drawn, of the
+            last thousand.
+        finished: when each of them was drawn, by `time.monotonic`.
+    """
+
+    read: int = 0
+    explained: int = 0
+    dropped: int = 0
+    latencies: deque[float] = field(default_factory=lambda: deque(maxlen=_REMEMBERED))
+    finished: deque[float] = field(default_factory=lambda: deque(maxlen=_REMEMBERED))
+
+    @property
+    def latency(self) -> float:
+        """The median latency in seconds, of the last thousand frames; 0 before the first."""
+        return median(self.latencies) if self.latencies else 0.0
+
+    @property
+    def rate(self) -> float:
+        """Explained frames per second, over the last thousand; 0 before the second."""
+        if len(self.finished) < 2:
+            return 0.0
+        return (len(self.finished) - 1) / (self.finished[-1] - self.finished[0])
+
+
+def explain_stream(
+    video: Video,
+    explainer: Explainer,
+    sinks: Sequence[Sink],
+    target: int | str = -1,
+    temperature: float | None = None,
+    watch: Callable[[Report], object] = lambda report: None,
+) -> Report:
+    """Explain a video until it ends, a sink has had enough, or an exception comes.
+
+    Frames are read on another thread. The newest one is explained; one that is still waiting when
+    the next is there is dropped, so that what is shown is never further behind than explaining
+    takes.
+
+    Args:
+        target: a class index or name; negative from the top of the ranking.
+        temperature: only for a graph exported with --live-temperature.
+        watch: called after each explained frame.
+
+    Raises:
+        InputError: the source broke off; or a target or temperature that the graph cannot take.
+        BackendError: the runtime failed.
+    """
+    explainer.check([target], temperature)
+    targets = [[target]] if explainer.multi_target else [target]
+    pre = explainer.metadata.preprocessing
+    # The first run takes several times as long as the others, and a file's clock does not wait.
+    explainer([Image.new("RGB", (pre.width, pre.height))], targets, temperature)
+    latest: Latest[Frame] = Latest()
+    reader = threading.Thread(target=_read, args=(video, latest), name="read", daemon=True)
+    report = Report()
+    reader.start()
+    try:
+        wanted = True
+        while wanted and (frame := latest.take()) is not None:
+            image = frame.image()
+            explanation = explainer([image], targets, temperature)
+            page = explained_frame(image, explanation, pre)
+            _count(report, latest, frame)
+            write_line(page, _line(explanation, report))
+            for sink in sinks:
+                wanted &= sink.show(page, frame)
+            watch(report)
+    finally:
+        video.stop()
+        reader.join()
+        latest.abandon()
+        report.read, report.dropped = latest.put_count, latest.dropped
+    return report
+
+
+def _read(video: Video, latest: Latest[Frame]) -> None:
+    error = None
+    try:
+        for frame in video.frames():
+            latest.put(frame)
+    except Exception as problem:  # raised where frames are taken
+        error = problem
+    latest.close(error)
+
+
+def _count(report: Report, latest: Latest[Frame], frame: Frame) -> None:
+    now = time.monotonic()
+    report.explained += 1
+    report.read, report.dropped = latest.put_count, latest.dropped
+    report.latencies.append(now - frame.due)
+    report.finished.append(now)
+
+
+def _line(explanation: Explanation, report: Report) -> str:
+    target = explanation.names[0]
+    name = target if isinstance(target, str) else target[0]
+    probability = explanation.target_probabilities.reshape(-1)[0]
+    return (
+        f"{name} {probability:.0%}   {1000 * report.latencies[-1]:.0f} ms   "
+        f"{report.rate:.1f} frames/s   {report.dropped} dropped"
+    )

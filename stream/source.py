@@ -1,0 +1,176 @@
+"""Frames of a video file, a camera or a network stream, each when it is due."""
+
+from __future__ import annotations
+
+import platform
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from types import TracebackType
+
+import av
+import av.error
+from PIL import Image
+
+from onnxplain.errors import InputError
+
+_LIVE = ("rtsp", "rtsps", "rtmp", "rtmps", "rtp", "udp", "srt")
+_TIMEOUT = 10.0  # seconds to connect, and for the next packet
+_CAMERAS = {"Linux": "v4l2", "Darwin": "avfoundation", "Windows": "dshow"}
+
+
+@dataclass(frozen=True)
+class Frame:
+    """A frame as it was decoded.
+
+    Attributes:
+        pts, time_base: when it is shown: `pts * time_base` seconds on the video's clock.
+        due: when that is on `time.monotonic`'s; of a live source, when the frame came.
+    """
+
+    picture: av.VideoFrame
+    pts: int
+    time_base: Fraction
+    due: float
+
+    @property
+    def seconds(self) -> float:
+        """When it is shown on the video's clock."""
+        return float(self.pts * self.time_base)
+
+    def image(self) -> Image.Image:
+        """The frame as it is shown: RGB, upright."""
+        image = Image.fromarray(self.picture.to_ndarray(format="rgb24"))
+        turn = self.picture.rotation
+        return image.rotate(turn, expand=True) if turn else image
+
+
+class Video:
+    """The first video track of a source.
+
+    A file is read at the pace of its own clock; what comes live, as it comes.
+
+    Args:
+        source: a file; a camera, by number ("0") or device ("/dev/video0"); or a URL, such as
+            rtsp://.
+
+    Attributes:
+        live: whether it goes on whether or not it is read.
+        time_base: of the frames' `pts`, in seconds.
+        rate: frames per second as the source declares them; None if it does not.
+        damaged: packets that could not be decoded, and were passed over.
+
+    Raises:
+        InputError: it cannot be opened, or has no video.
+    """
+
+    def __init__(self, source: str) -> None:
+        self.source = source
+        file, kind, options, self.live = _address(source)
+        try:
+            self._container = av.open(file, format=kind, options=options, timeout=_TIMEOUT)
+        except (av.error.FFmpegError, OSError, ValueError) as error:
+            raise InputError(f"cannot open '{source}': {_reason(error)}") from error
+        if not self._container.streams.video:
+            self._container.close()
+            raise InputError(f"'{source}' has no video")
+        self._track = self._container.streams.video[0]
+        # Decoding frames in parallel would hold several back.
+        self._track.thread_type = "SLICE" if self.live else "AUTO"
+        self.time_base = self._track.time_base or Fraction(1, 90_000)
+        self.rate = float(self._track.average_rate) if self._track.average_rate else None
+        self.damaged = 0
+        self._stopped = threading.Event()
+
+    def __enter__(self) -> Video:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._container.close()
+
+    def stop(self) -> None:
+        """End `frames` soon, from another thread."""
+        self._stopped.set()
+
+    def frames(self) -> Iterator[Frame]:
+        """The frames in the order in which they are shown, none before it is due.
+
+        Raises:
+            InputError: the source broke off.
+        """
+        clock = _Clock()
+        for picture, pts in self._decoded():
+            if self.live:
+                due = time.monotonic()
+            else:
+                due = clock.due(float(pts * self.time_base))
+                self._stopped.wait(due - time.monotonic())
+            if self._stopped.is_set():
+                return
+            yield Frame(picture, pts, self.time_base, due)
+
+    def _decoded(self) -> Iterator[tuple[av.VideoFrame, int]]:
+        following = 0
+        step = round(1 / (self.time_base * Fraction(self.rate or 25)))
+        try:
+            for packet in self._container.demux(self._track):
+                try:
+                    pictures = packet.decode()
+                except av.error.InvalidDataError:
+                    self.damaged += 1
+                    continue
+                for picture in pictures:
+                    pts = following if picture.pts is None else picture.pts
+                    following = pts + step
+                    yield picture, pts
+        except (av.error.FFmpegError, OSError) as error:
+            raise InputError(f"'{self.source}' broke off: {_reason(error)}") from error
+
+
+class _Clock:
+    """The video's clock on `time.monotonic`'s, which begin together at the first frame."""
+
+    def __init__(self) -> None:
+        self._start: float | None = None
+        self._before = 0.0
+
+    def due(self, seconds: float) -> float:
+        if self._start is None or seconds < self._before:  # a stream that begins anew
+            self._start = time.monotonic() - seconds
+        self._before = seconds
+        return self._start + seconds
+
+
+def _address(source: str) -> tuple[str, str | None, dict[str, str], bool]:
+    """What FFmpeg is to open: the address, the format, options; and whether it is live."""
+    scheme = source.partition("://")[0].lower() if "://" in source else ""
+    if scheme:
+        quick = {"fflags": "nobuffer", "flags": "low_delay"}
+        if scheme.startswith("rtsp"):
+            quick["rtsp_transport"] = "tcp"  # over UDP lost packets become grey frames
+        return source, None, quick if scheme in _LIVE else {}, scheme in _LIVE
+    if source.isdigit() or source.startswith("/dev/video"):
+        kind = _CAMERAS.get(platform.system())
+        if kind is None:
+            raise InputError(f"cameras of {platform.system()} are not known; give a file or a URL")
+        device = source
+        if source.isdigit() and kind == "v4l2":
+            device = f"/dev/video{source}"
+            if not Path(device).exists():
+                raise InputError(f"there is no camera {device}")
+        return device, kind, {}, True
+    if not Path(source).is_file():
+        raise InputError(f"no such file: '{source}'")
+    return source, None, {}, False
+
+
+def _reason(error: Exception) -> str:
+    return getattr(error, "strerror", None) or str(error)

@@ -1,0 +1,55 @@
+"""Explained frames in a window."""
+
+from __future__ import annotations
+
+import tkinter
+from types import TracebackType
+
+from PIL import Image, ImageTk
+
+from onnxplain.errors import BackendError
+from onnxplain.stream.source import Frame
+
+
+class Window:
+    """A window that shows the newest frame; to be used on the main thread.
+
+    Raises:
+        BackendError: there is no display.
+    """
+
+    def __init__(self, title: str) -> None:
+        try:
+            self._root = tkinter.Tk()
+        except tkinter.TclError as error:
+            raise BackendError(
+                f"no window can be opened ({error}); write a file with --out, or show it in a "
+                "browser with --http PORT"
+            ) from error
+        self._root.title(title)
+        self._label = tkinter.Label(self._root, borderwidth=0)
+        self._label.pack()
+        self._open = True
+        self._root.protocol("WM_DELETE_WINDOW", self._close)
+        self._root.bind("<Escape>", lambda event: self._close())
+
+    def __enter__(self) -> Window:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._root.destroy()
+
+    def show(self, image: Image.Image, frame: Frame) -> bool:
+        """Show a frame; False once the window was closed."""
+        self._picture = ImageTk.PhotoImage(image)  # Tk keeps no reference of its own
+        self._label.configure(image=self._picture)
+        self._root.update()
+        return self._open
+
+    def _close(self) -> None:
+        self._open = False

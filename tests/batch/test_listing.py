@@ -1,0 +1,154 @@
+"""Which images there are, in which order, and what bytes they have."""
+
+from __future__ import annotations
+
+import io
+import tarfile
+from pathlib import Path
+
+import pyarrow
+import pyarrow.parquet
+import pytest
+
+from onnxplain.batch.listing import Columns, Item, list_items
+from onnxplain.batch.reading import loads
+from onnxplain.errors import InputError
+
+ANY = Columns()
+
+
+def names(*inputs: Path | str) -> list[str]:
+    return [item.id for item in list_items([str(path) for path in inputs], ANY)]
+
+
+def contents(items: list[Item], column: str | None = None) -> list[bytes]:
+    return [load() for load in loads(items, column)]
+
+
+def write_tar(path: Path, members: dict[str, bytes]) -> Path:
+    with tarfile.open(path, "w") as tar:
+        for name, content in members.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
+    return path
+
+
+def write_table(path: Path, rows: int = 10, group: int = 3, **columns: pyarrow.Array) -> Path:
+    images = pyarrow.array([b"image %d" % row for row in range(rows)])
+    table = pyarrow.table(columns or {"image": images})
+    pyarrow.parquet.write_table(table, path, row_group_size=group)
+    return path
+
+
+def test_a_folder_lists_files_before_folders_sorted_without_hidden_ones(tmp_path):
+    for name in ("b.jpg", "a/z.PNG", "a/c.webp", ".hidden.jpg", "notes.txt", "a10.jpg", "a9.jpg"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"x")
+    expected = ["a10.jpg", "a9.jpg", "b.jpg", "a/c.webp", "a/z.PNG"]
+    assert names(tmp_path) == [f"{tmp_path}/{name}" for name in expected]
+
+
+def test_several_inputs_keep_their_order_and_a_pattern_is_sorted(tmp_path):
+    for name in ("b/2.jpg", "b/1.jpg", "a/3.jpg"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"x")
+    assert [Path(name).stem for name in names(tmp_path / "b/*.jpg", tmp_path / "a")] == list("123")
+
+
+def test_a_tar_files_images_are_read_from_where_they_lie(tmp_path):
+    members = {
+        "0001.jpg": b"first",
+        "0001.json": b"{}",
+        "0001.cls": b"7",
+        "deep/0002.input.PNG": b"second" * 500,
+        "deep/._0003.jpg": b"a Mac's",
+    }
+    path = write_tar(tmp_path / "part.tar", members)
+    items = list(list_items([str(path)], ANY))
+    assert [item.id for item in items] == [f"{path}/0001.jpg", f"{path}/deep/0002.input.PNG"]
+    assert contents(items) == [b"first", b"second" * 500]
+
+
+def test_a_tables_rows_are_read_across_row_groups(tmp_path):
+    path = write_table(tmp_path / "table.parquet")
+    items = list(list_items([str(path)], ANY))
+    assert [item.id for item in items] == [f"{path}#{row}" for row in range(10)]
+    for first, last in [(0, 10), (2, 4), (3, 6), (5, 10), (9, 10)]:
+        expected = [b"image %d" % row for row in range(first, last)]
+        assert contents(items[first:last]) == expected
+
+
+def test_a_table_of_hugging_face_has_its_bytes_in_a_struct(tmp_path):
+    pictures = [{"bytes": b"a", "path": "a.jpg"}, {"bytes": b"b", "path": None}, None]
+    path = write_table(
+        tmp_path / "table.parquet",
+        image=pyarrow.array(pictures),
+        label=pyarrow.array([1, 2, 3]),
+        url=pyarrow.array(["u1", "u2", "u3"]),
+    )
+    items = list(list_items([str(path)], Columns(id="url")))
+    assert [item.id for item in items] == ["u1", "u2", "u3"]
+    assert contents(items[:2]) == [b"a", b"b"]
+    with pytest.raises(InputError, match=r"row 2 of .* has no image"):
+        contents(items[2:])
+
+
+def test_which_column_has_the_images_must_be_clear(tmp_path):
+    binary = pyarrow.array([b"x"])
+    two = write_table(tmp_path / "two.parquet", left=binary, right=binary)
+    with pytest.raises(InputError, match="--image-column names one of left, right"):
+        names(two)
+    items = list(list_items([str(two)], Columns(image="right")))
+    assert contents(items, "right") == [b"x"]
+    none = write_table(tmp_path / "none.parquet", number=pyarrow.array([1]))
+    with pytest.raises(InputError, match=r"no column holds encoded images .* number"):
+        names(none)
+    with pytest.raises(InputError, match="no column 'url' for --id-column; the table has left"):
+        list(list_items([str(two)], Columns("left", "url")))
+
+
+def test_a_folder_without_images_is_searched_for_tar_files_and_tables(tmp_path):
+    write_tar(tmp_path / "a.tar", {"1.jpg": b"1"})
+    write_table(tmp_path / "b.parquet", rows=1)
+    assert names(tmp_path) == [f"{tmp_path}/a.tar/1.jpg", f"{tmp_path}/b.parquet#0"]
+    (tmp_path / "c.jpg").write_bytes(b"x")
+    assert names(tmp_path) == [f"{tmp_path}/c.jpg"]
+
+
+def test_inputs_that_overlap_are_refused(tmp_path):
+    (tmp_path / "a.jpg").write_bytes(b"x")
+    with pytest.raises(InputError, match=r"a\.jpg' is named by two of the inputs"):
+        names(tmp_path, tmp_path / "*.jpg")
+
+
+def test_an_input_without_images_is_an_error(tmp_path):
+    with pytest.raises(InputError, match="no image found at"):
+        names(tmp_path)
+    with pytest.raises(InputError, match="no image found at"):
+        names(tmp_path / "missing*.jpg")
+
+
+def test_damaged_and_compressed_containers_are_errors_that_name_them(tmp_path):
+    whole = write_tar(tmp_path / "whole.tar", {"1.jpg": b"x" * 5000, "2.jpg": b"x" * 5000})
+    cut = tmp_path / "cut.tar"
+    cut.write_bytes(whole.read_bytes()[:8000])
+    with pytest.raises(InputError, match=r"cut\.tar"):
+        names(cut)
+    (tmp_path / "no.tar").write_bytes(b"nonsense" * 100)
+    with pytest.raises(InputError, match=r"no\.tar' is not a tar file"):
+        names(tmp_path / "no.tar")
+    (tmp_path / "a.tar.gz").write_bytes(b"x")
+    with pytest.raises(InputError, match="uncompress it first"):
+        names(tmp_path / "a.tar.gz")
+    (tmp_path / "no.parquet").write_bytes(b"nonsense")
+    with pytest.raises(InputError, match=r"no\.parquet' is not a Parquet table"):
+        names(tmp_path / "no.parquet")
+
+
+def test_an_image_that_went_away_says_so_when_it_is_read(tmp_path):
+    (tmp_path / "a.jpg").write_bytes(b"x")
+    items = list(list_items([str(tmp_path)], ANY))
+    (tmp_path / "a.jpg").unlink()
+    with pytest.raises(InputError, match=r"a\.jpg' cannot be read: No such file"):
+        contents(items)

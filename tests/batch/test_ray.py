@@ -1,0 +1,59 @@
+"""The command, with Ray, and killed."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+
+import pyarrow.parquet
+
+from onnxplain.batch.commit import Folder
+from onnxplain.batch.listing import Columns, list_items
+from onnxplain.batch.plan import Listing, settle
+from onnxplain.batch.shard import ShardExplainer
+
+from .lake import make_lake
+
+IMAGES, SHARD = 120, 2
+
+
+def start(*arguments: object) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "onnxplain.cli", "batch", *map(str, arguments)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def test_killed_and_resumed_it_is_as_if_nothing_had_happened(model, explainer, recipe, tmp_path):
+    lake, out = make_lake(tmp_path / "lake", IMAGES), Folder(tmp_path / "out")
+    arguments = [model, lake, "-o", out.path, "--shard-size", SHARD, "--batch-size", 2, "--top", 2]
+
+    killed = start(*arguments)
+    while not any(out.commits.glob("0*.json")):
+        assert killed.poll() is None, killed.communicate()
+        time.sleep(0.01)
+    killed.send_signal(signal.SIGKILL)
+    killed.communicate()
+    assert 0 < len(list(out.commits.glob("0*.json"))) < IMAGES / SHARD
+    assert not out.manifest.exists()
+
+    resumed = start(*arguments)
+    said, complaints = resumed.communicate()
+    assert resumed.returncode == 1, complaints  # one image is damaged
+    assert f"{IMAGES - 1} of {IMAGES} images explained" in said
+    assert " of them earlier" in said
+    assert complaints.strip().startswith("1 image could not be explained")  # and Ray says nothing
+    ids = pyarrow.parquet.read_table(out.table, columns=["id"])["id"].to_pylist()
+    assert ids == sorted(map(str, lake.rglob("*.png")))
+
+    undisturbed = Folder(tmp_path / "undisturbed")
+    with undisturbed.held():
+        items = list_items([str(lake)], Columns())
+        plan = settle(undisturbed, replace(recipe, shard_size=SHARD), items)
+        listing = Listing(undisturbed.listing)
+        shards = ShardExplainer(explainer, plan.recipe, decoders=1)
+        for shard in range(plan.shards):
+            expected = shards.explain(undisturbed, shard, listing.shard(shard))
+            assert out.committed(shard) == expected
+            assert out.part(shard).read_bytes() == undisturbed.part(shard).read_bytes()

@@ -1,0 +1,189 @@
+"""Clients that are slow, rude or broken, on real connections."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+
+import httpx
+import pytest
+
+from .process import PATIENCE, Process
+
+HEAD = b"POST /v1/models/tiny:explain HTTP/1.1\r\nHost: h\r\nContent-Type: application/json\r\n"
+
+
+def everything(connection: socket.socket) -> bytes:
+    """What comes until the other side closes; nothing if it resets."""
+    received = b""
+    try:
+        while part := connection.recv(65536):
+            received += part
+    except ConnectionError:
+        pass
+    return received
+
+
+def drip(connection: socket.socket, data: bytes, pause: float) -> None:
+    """Sends it again and again, until the other side has closed or the test has waited enough."""
+    end = time.monotonic() + PATIENCE
+    while time.monotonic() < end:
+        connection.sendall(data)
+        time.sleep(pause)
+
+
+def test_a_head_that_never_ends_is_cut(process: Process):
+    with process.connect() as connection:
+        begin = time.monotonic()
+        connection.sendall(b"POST /v1/mod")
+        assert everything(connection) == b""
+        assert time.monotonic() - begin < PATIENCE / 2
+    assert process.healthy()
+
+
+def test_a_head_that_drips_is_cut(process: Process):
+    with process.connect() as connection:
+        connection.sendall(b"GET /health HTTP/1.1\r\n")
+        with pytest.raises(ConnectionError):
+            drip(connection, b"X-A: b\r\n", 0.1)
+    assert process.healthy()
+
+
+def test_a_connection_that_says_nothing_is_cut(process: Process):
+    with process.connect() as connection:
+        assert everything(connection) == b""
+
+
+@pytest.mark.parametrize("size", [b"Content-Length: 100", b"Transfer-Encoding: chunked"])
+def test_a_body_that_never_ends_is_a_408(process: Process, size: bytes):
+    with process.connect() as connection:
+        connection.sendall(HEAD + size + b"\r\n\r\n")
+        connection.sendall(b'9\r\n{"image":\r\n' if b"chunked" in size else b'{"image":')
+        assert everything(connection).startswith(b"HTTP/1.1 408 ")
+    assert process.healthy()
+
+
+def test_a_body_that_drips_after_its_refusal_is_cut(process: Process):
+    with process.connect() as connection:
+        connection.sendall(
+            b"POST /nothing HTTP/1.1\r\nHost: h\r\nContent-Length: 1000000000\r\n\r\n"
+        )
+        assert connection.recv(65536).startswith(b"HTTP/1.1 404 ")
+        with pytest.raises(ConnectionError):
+            drip(connection, b"0" * 100, 0.1)
+    assert process.healthy()
+
+
+@pytest.mark.parametrize("sent", [HEAD, HEAD + b"Content-Length: 9\r\n\r\n{", b"", b"GET"])
+def test_a_half_closed_request_is_cut(process: Process, sent: bytes):
+    with process.connect() as connection:
+        connection.sendall(sent)
+        connection.shutdown(socket.SHUT_WR)
+        answer = everything(connection)
+        assert not answer or answer.startswith(b"HTTP/1.1 4")
+    assert process.healthy()
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
+        b"\x00" * 100 + b"\r\n\r\n",
+        b"GET /\x00 HTTP/1.1\r\nHost: h\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n",
+        b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: -1\r\n\r\n",
+        b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n",
+        b"POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+        b"GET / HTTP/1.1\r\nHost: h\r\nX: " + b"a" * 200_000 + b"\r\n\r\n",
+        HEAD + b"Transfer-Encoding: chunked\r\n\r\n1\r\n{\r\nnonsense\r\n",
+    ],
+)
+def test_what_is_no_http_is_refused_and_cut(process: Process, sent: bytes):
+    with process.connect() as connection:
+        try:
+            connection.sendall(sent)
+            answer = everything(connection)
+        except ConnectionError:
+            answer = b""
+        assert not answer or answer.startswith((b"HTTP/1.1 4", b"HTTP/1.1 307"))
+    assert process.healthy()
+
+
+def test_an_upgrade_to_a_websocket_is_not_taken(process: Process):
+    headers = {"Connection": "Upgrade", "Upgrade": "websocket"}
+    assert httpx.get(f"{process.url}/health", headers=headers).status_code == 200
+
+
+def test_requests_behind_each_other_are_answered_in_turn(process: Process):
+    with process.connect() as connection:
+        connection.sendall(b"GET /health HTTP/1.1\r\nHost: h\r\n\r\n" * 5)
+        received = b""
+        while received.count(b'{"status":"ok"}') < 5:
+            received += connection.recv(65536)
+        assert received.count(b"HTTP/1.1 200 OK") == 5
+
+
+def test_a_client_that_does_not_take_its_answer_is_cut(process: Process):
+    with socket.socket() as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        connection.settimeout(PATIENCE)
+        host, port = process.url.removeprefix("http://").split(":")
+        connection.connect((host, int(port)))
+        request = b"GET /metrics HTTP/1.1\r\nHost: h\r\n\r\n"
+        with pytest.raises(ConnectionError):
+            drip(connection, request * 100, 0.002)
+    assert process.healthy()
+
+
+def test_a_large_upload_that_is_refused_gets_its_answer(process: Process):
+    body = b"0" * (20 << 20)
+    try:
+        response = httpx.post(f"{process.url}/v1/models/tiny:explain", content=body, timeout=60)
+        assert response.status_code == 413
+    except httpx.TransportError:
+        pass  # or is cut, where sending took too long
+    assert process.healthy()
+
+
+def test_more_connections_than_there_is_room_for_are_told_to_come_back(process: Process):
+    opened = [process.connect() for _ in range(60)]
+    try:
+        refused = 0
+        for connection in opened:
+            connection.settimeout(0.2)
+            try:
+                refused += connection.recv(65536).startswith(b"HTTP/1.1 503 ")
+            except (TimeoutError, ConnectionError):
+                continue
+        assert refused >= 20
+    finally:
+        for connection in opened:
+            connection.close()
+    time.sleep(0.2)
+    assert process.healthy()
+
+
+def test_clients_that_go_before_their_answer_do_no_harm(process: Process, png: bytes):
+    def rude() -> None:
+        form = (
+            b'--b\r\nContent-Disposition: form-data; name="image"; filename="f"\r\n\r\n'
+            + png
+            + b"\r\n--b--\r\n"
+        )
+        head = (
+            b"POST /v1/models/tiny:explain HTTP/1.1\r\nHost: h\r\n"
+            b"Content-Type: multipart/form-data; boundary=b\r\n"
+            b"Content-Length: " + str(len(form)).encode() + b"\r\n\r\n"
+        )
+        with process.connect() as connection:
+            connection.sendall(head + form)
+
+    threads = [threading.Thread(target=rude) for _ in range(20)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    response = httpx.post(f"{process.url}/v1/models/tiny:explain", files={"image": png})
+    assert response.status_code == 200
+    assert process.healthy()

@@ -1,0 +1,127 @@
+"""Several models: loaded when asked for, dropped for others, never while in use."""
+
+from __future__ import annotations
+
+import gc
+import threading
+import weakref
+
+import pytest
+
+from onnxplain.errors import BackendError
+from onnxplain.runtime import Explainer
+from onnxplain.serve.service import Service
+from onnxplain.serve.settings import Batching, Running, Settings, spread
+
+
+def explain(client, name: str, png: bytes):
+    return client.post(f"/v1/models/{name}:explain", files={"image": png})
+
+
+def loaded(client) -> set[str]:
+    return {model["name"] for model in client.get("/v1/models").json()["models"] if model["loaded"]}
+
+
+def value(client, metric: str) -> float:
+    lines = client.get("/metrics").text.splitlines()
+    return float(next(line for line in lines if line.startswith(f"{metric} ")).split()[-1])
+
+
+def test_a_model_is_loaded_when_first_asked_for(client, png):
+    assert loaded(client) == set()
+    assert explain(client, "tiny", png).status_code == 200
+    assert loaded(client) == {"tiny"}
+    explain(client, "tiny", png)
+    assert value(client, 'onnxplain_model_loads_total{model="tiny"}') == 1
+
+
+def test_models_are_preloaded_as_far_as_there_is_room(serve):
+    client = serve(running=Running("cpu", loaded=2, preload=True))
+    assert loaded(client) == {"tiny", "multi"}
+
+
+def test_the_one_unused_for_longest_makes_room(serve, png):
+    client = serve(running=Running("cpu", loaded=2))
+    for name in ("tiny", "multi", "tiny", "live"):
+        assert explain(client, name, png).status_code == 200
+    assert loaded(client) == {"tiny", "live"}
+    assert value(client, 'onnxplain_model_evictions_total{model="multi"}') == 1
+    assert value(client, "onnxplain_models_loaded") == 2
+    assert explain(client, "multi", png).status_code == 200
+
+
+def test_a_model_that_is_dropped_leaves_the_memory(serve, png):
+    client = serve(running=Running("cpu", loaded=1))
+    explain(client, "tiny", png)
+    dropped = weakref.ref(client.service.models.loaded("tiny").explainer)
+    explain(client, "multi", png)
+    client.get("/metrics")
+    gc.collect()
+    assert dropped() is None
+
+
+def test_a_model_in_use_is_not_dropped(serve, png, monkeypatch):
+    client = serve(running=Running("cpu", loaded=1))
+    inside, go = threading.Event(), threading.Event()
+    run = Explainer.run
+
+    def slow(*args, **kwargs):
+        inside.set()
+        go.wait(20)
+        return run(*args, **kwargs)
+
+    monkeypatch.setattr(Explainer, "run", slow)
+    answers = []
+    first = threading.Thread(target=lambda: answers.append(explain(client, "tiny", png)))
+    first.start()
+    assert inside.wait(20)
+    refused = explain(client, "multi", png)
+    go.set()
+    first.join()
+    assert refused.status_code == 503
+    assert int(refused.headers["retry-after"]) >= 1
+    assert answers[0].status_code == 200
+    assert explain(client, "multi", png).status_code == 200
+
+
+def test_requests_at_the_same_time_load_a_model_once(serve, png):
+    client = serve()
+    threads = [threading.Thread(target=explain, args=(client, "tiny", png)) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert value(client, 'onnxplain_model_loads_total{model="tiny"}') == 1
+
+
+def test_a_file_that_is_no_explain_graph_is_refused_before_anybody_asks(tmp_path):
+    path = tmp_path / "not.onnx"
+    path.write_bytes(b"nonsense")
+    with pytest.raises(BackendError, match=r"not\.onnx"):
+        Service(Settings({"not": path}))
+
+
+@pytest.mark.parametrize(("name", "images"), [("single", 1), ("four", 4), ("tiny", 2)])
+def test_a_graph_of_fixed_batch_is_given_no_other(serve, png, monkeypatch, name, images):
+    sizes = []
+    run = Explainer.run
+
+    def watch(self, batch, *args, **kwargs):
+        sizes.append((len(batch), kwargs["batch_size"]))
+        return run(self, batch, *args, **kwargs)
+
+    monkeypatch.setattr(Explainer, "run", watch)
+    client = serve(batching=Batching(images=2, wait=0))
+    url = f"/v1/models/{name}:explain"
+    response = client.post(url, files={"image": png}, data={"targets": ["0", "1", "2", "3", "4"]})
+    assert response.status_code == 200, response.text
+    assert sizes == [(5, images)]
+
+
+def test_threads_and_calls_share_the_cores(monkeypatch):
+    monkeypatch.setattr("onnxplain.serve.settings.cores", lambda: 8)
+    assert spread("cpu", "float32", None, None, None) == (1, 8, 2)
+    assert spread("cpu", "float32", 4, None, 16) == (4, 2, 16)
+    assert spread("cpu", "float32", None, 2, None) == (4, 2, 2)
+    assert spread("cpu", "float32", 8, 3, None) == (8, 3, 2)
+    assert spread("cuda", "float32", None, None, None) == (None, 2, 8)

@@ -1,0 +1,137 @@
+"""The process: what it says, what it listens to, and how it ends."""
+
+from __future__ import annotations
+
+import json
+import signal
+import ssl
+import subprocess
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import httpx
+import pytest
+from typer.testing import CliRunner
+
+from onnxplain.cli import app
+
+from .process import PATIENCE, started
+
+EXPLAIN = "/v1/models/tiny:explain"
+
+
+def test_sigterm_loses_no_request_that_was_accepted(graphs, png):
+    """Clients ask on and on, on kept connections; each stops when nobody listens any more."""
+    with started([graphs["tiny"]]) as process:
+        answers, broken = [], []
+        told = threading.Event()
+
+        def ask() -> None:
+            with httpx.Client(timeout=PATIENCE) as client:
+                while True:
+                    try:
+                        response = client.post(process.url + EXPLAIN, files={"image": png})
+                    except httpx.ConnectError:
+                        return
+                    except httpx.TransportError as error:
+                        broken.append(repr(error))
+                        return
+                    answers.append((told.is_set(), response.status_code))
+
+        with ThreadPoolExecutor(8) as clients:
+            for _ in range(8):
+                clients.submit(ask)
+            time.sleep(1)
+            process.running.send_signal(signal.SIGTERM)
+            told.set()
+        assert process.running.wait(PATIENCE) == 0
+        assert broken == []
+        assert {status for _, status in answers} == {200}
+        assert any(after for after, _ in answers)  # what came before others noticed is answered
+        logged = [entry["status"] for entry in process.entries("request")]
+        assert len(logged) == len(answers)
+        assert process.entries("ended")
+
+
+def test_it_says_that_it_ends_while_it_still_answers(graphs):
+    with started([graphs["tiny"]]) as process, httpx.Client(base_url=process.url) as client:
+        assert client.get("/ready").status_code == 200
+        process.running.send_signal(signal.SIGTERM)
+        while client.get("/ready").status_code == 200:
+            time.sleep(0.02)
+        response = client.get("/health")
+        assert response.json() == {"status": "draining"}
+        assert response.headers["connection"] == "close"
+        assert client.get("/v2/health/ready").status_code == 503
+        assert process.running.wait(PATIENCE) == 0
+
+
+def test_ctrl_c_is_an_interruption(graphs):
+    with started([graphs["tiny"]]) as process:
+        process.running.send_signal(signal.SIGINT)
+        assert process.running.wait(PATIENCE) == 130
+
+
+def test_it_listens_to_this_machine_alone_unless_told_otherwise(process):
+    assert process.entries("listening")[0]["url"].startswith("http://127.0.0.1:")
+
+
+def test_the_log_has_a_line_for_each_request_and_nothing_of_its_image(process, png):
+    fields = {"targets": "espresso"}
+    response = httpx.post(
+        process.url + EXPLAIN,
+        files={"image": ("my-holiday.png", png)},
+        data=fields,
+        headers={"X-Request-ID": "of-this-test"},
+    )
+    assert response.status_code == 200
+    entries = process.entries("request")
+    (line,) = [entry for entry in entries if entry["id"] == "of-this-test"]
+    assert line.keys() == {
+        *("time", "level", "event", "id", "client", "method", "path", "status"),
+        *("milliseconds", "bytes"),
+    }
+    assert line["status"] == 200
+    assert line["bytes"] == len(response.content)
+    text = process.log.read_text()
+    for secret in ("my-holiday", "espresso", json.dumps(response.json()["logits"]["data"])[:20]):
+        assert secret not in text
+
+
+def test_it_speaks_tls(graphs, tmp_path):
+    key, certificate = tmp_path / "key.pem", tmp_path / "cert.pem"
+    new = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1"]
+    name = ["-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1"]
+    files = ["-keyout", key, "-out", certificate]
+    subprocess.run([*new, *name, *files], check=True, capture_output=True)
+    options = ["--certificate", str(certificate), "--key", str(key)]
+    with started([graphs["tiny"]], *options) as process:
+        assert process.url.startswith("https://")
+        trusted = ssl.create_default_context(cafile=certificate)
+        assert httpx.get(f"{process.url}/ready", verify=trusted).json() == {"status": "ok"}
+        with pytest.raises(httpx.TransportError):
+            httpx.get(process.url.replace("https", "http") + "/ready")
+        assert httpx.get(f"{process.url}/ready", verify=trusted).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "words"),
+    [
+        (["nothing.explain.onnx"], 5, "no such file"),
+        (["a={tiny}", "a={multi}"], 4, "two models are called 'a'"),
+        (["a/b={tiny}"], 4, "cannot be in a URL"),
+        (["{tiny}", "--host", "256.0.0.1"], 4, "cannot listen"),
+        (["{tiny}", "--key", "key.pem"], 4, "--certificate"),
+        (["{tiny}", "--certificate", "{tiny}"], 4, "certificate"),
+        (["{tiny}", "--log-level", "loud"], 4, "--log-level"),
+        (["{tiny}", "--precision", "auto"], 4, "name a precision"),
+        (["{tiny}", "--batch", "0"], 2, "--batch"),
+    ],
+)
+def test_what_cannot_be_served_is_a_sentence_and_an_exit_status(graphs, arguments, status, words):
+    names = {name: str(path) for name, path in graphs.items()}
+    command = ["serve", *(argument.format(**names) for argument in arguments), "--port", "0"]
+    done = CliRunner().invoke(app, command)
+    assert done.exit_code == status, done.output
+    assert words in " ".join(done.output.split())

@@ -1,0 +1,133 @@
+"""The exported graphs compute what PyTorch does, on every runtime that is here."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from onnxplain.errors import BackendError, InputError
+from onnxplain.runtime.backends import PROVIDERS
+from onnxplain.signal.autoencoder import Autoencoder
+from onnxplain.signal.compiled import RECONSTRUCTION, open_graph, require_shape
+from onnxplain.signal.export import export_autoencoder, export_classifier
+
+from .small import Linear, autoencoder
+
+CLOSE = 1e-4
+
+
+class _Unpooling(nn.Module):
+    """Pooling and unpooling alone: what comes out is what went in, at the maxima."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        from onnxplain.signal import unpooling
+
+        self.pool, self.unpool = unpooling.PORTABLE
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        pooled, places = self.pool(pixels)
+        return self.unpool(pooled + 1, places).flatten(1)
+
+
+def missing(provider: str) -> pytest.MarkDecorator:
+    reason = PROVIDERS[provider].missing()
+    return pytest.mark.skipif(reason is not None, reason=str(reason))
+
+
+RUNTIMES = [
+    pytest.param(name, marks=missing(name)) for name in ("cpu", "openvino", "cuda", "ort-tensorrt")
+]
+
+
+def error(found: NDArray[np.float32], expected: NDArray[np.float32]) -> float:
+    return float(np.linalg.norm(found - expected) / np.linalg.norm(expected))
+
+
+@pytest.fixture(scope="module")
+def network() -> Autoencoder:
+    return autoencoder("segnet-tiny", 16)
+
+
+@pytest.fixture(scope="module")
+def graph(network: Autoencoder, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("graph") / "signal.onnx"
+    export_autoencoder(network, path, Linear(3, 16, 2), ("cat", "dog"))
+    return path
+
+
+@pytest.mark.parametrize("provider", RUNTIMES)
+@pytest.mark.parametrize("batch", [1, 3])
+def test_every_runtime_gives_pytorchs_reconstruction_and_logits(
+    graph: Path, network: Autoencoder, provider: str, batch: int
+) -> None:
+    torch.manual_seed(0)
+    classifier = Linear(3, 16, 2)
+    pixels = torch.rand(batch, 3, 16, 16, generator=torch.Generator().manual_seed(5))
+    with torch.no_grad():
+        expected = network(pixels)
+        logits = classifier(expected)
+    loaded = open_graph(graph, provider, threads=1)
+    found = loaded.run(pixels.numpy())
+    assert loaded.classes == ("cat", "dog")
+    assert error(found[RECONSTRUCTION], expected.numpy()) <= CLOSE
+    assert error(found["logits"], logits.numpy()) <= CLOSE
+
+
+@pytest.mark.parametrize("provider", RUNTIMES)
+def test_unpooling_is_exact_on_every_runtime_ties_included(provider: str, tmp_path: Path) -> None:
+    path = tmp_path / "unpooling.onnx"
+    export_classifier(_Unpooling(), path, 2, 8, ())
+    pixels = np.random.default_rng(0).integers(-2, 3, (3, 2, 8, 8)).clip(0).astype(np.float32)
+    x = torch.from_numpy(pixels)
+    pooled, indices = nn.functional.max_pool2d(x, 2, 2, return_indices=True)
+    expected = nn.functional.max_unpool2d(pooled + 1, indices, 2, 2).flatten(1)
+    found = open_graph(path, provider, threads=1).run(pixels)["logits"]
+    assert np.array_equal(found, expected.numpy())
+
+
+def test_the_graph_has_standard_operators_and_an_open_batch(graph: Path) -> None:
+    model = onnx.load(graph)
+    onnx.checker.check_model(model, full_check=True)
+    assert {node.domain for node in model.graph.node} == {""}
+    operators = {node.op_type for node in model.graph.node}
+    assert not operators & {"MaxUnpool", "MaxPool", "Scatter", "ScatterND", "ScatterElements"}
+    assert model.graph.input[0].type.tensor_type.shape.dim[0].dim_param
+
+
+def test_tensorrt_rtx_compiles_the_graph(graph: Path) -> None:
+    pytest.importorskip("tensorrt_rtx")
+    from onnxplain.runtime.backends.tensorrt.build import compile_graph
+
+    assert len(compile_graph(graph, 89, (1, 2, 4))) > 0
+    with pytest.raises(BackendError, match="does not build for SM 12"):
+        compile_graph(graph, 12)
+
+
+def test_the_portable_form_is_the_native_one_to_the_bit(network: Autoencoder) -> None:
+    pixels = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(6))
+    portable = autoencoder("segnet-tiny", 16)
+    portable.portable = True
+    with torch.no_grad():
+        assert torch.equal(network(pixels), portable(pixels))
+
+
+def test_what_is_no_graph_of_ours_is_refused(graph: Path, tmp_path: Path) -> None:
+    model = onnx.load(graph)
+    del model.metadata_props[:]
+    onnx.save(model, tmp_path / "other.onnx")
+    with pytest.raises(BackendError, match="not a graph of an autoencoder"):
+        open_graph(tmp_path / "other.onnx")
+    with pytest.raises(BackendError, match="unknown provider 'tpu'"):
+        open_graph(graph, "tpu")
+    with pytest.raises(BackendError, match="no such file"):
+        open_graph(graph.with_name("missing.onnx"))
+    with pytest.raises(InputError, match=r"of \[3, 16, 16\], not .*\[1, 16, 16\]"):
+        require_shape(open_graph(graph), np.zeros((1, 1, 16, 16), np.float32))

@@ -1,0 +1,91 @@
+"""The authors' checkpoints, and ours."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from onnxplain.errors import InputError, SourceError
+from onnxplain.signal.autoencoder import Autoencoder, Design
+from onnxplain.signal.weights import (
+    AUTHORS_MEAN,
+    AUTHORS_STD,
+    load_autoencoder,
+    save_autoencoder,
+    start_from,
+)
+
+from .small import autoencoder
+
+
+def authors_state(network: Autoencoder, prefix: str) -> dict[str, torch.Tensor]:
+    """A state as they publish it: `conv11.weight` … `conv_final.bias`, behind a prefix."""
+    return {
+        prefix + ".".join(name.split(".")[-2:]): tensor
+        for name, tensor in network.state_dict().items()
+    }
+
+
+@pytest.fixture(scope="module")
+def segnet() -> Autoencoder:
+    return autoencoder("segnet", 32)
+
+
+@pytest.mark.parametrize("prefix", ["", "module.", "module.encoder."])
+def test_a_state_with_the_authors_names_loads(
+    segnet: Autoencoder, tmp_path: Path, prefix: str
+) -> None:
+    state = authors_state(segnet, prefix)
+    assert {f"{prefix}conv11.weight", f"{prefix}conv53d.weight", f"{prefix}conv_final.bias"} <= (
+        state.keys()
+    )
+    torch.save({"model_state": state} if prefix else state, tmp_path / "authors.pth")
+    loaded = load_autoencoder(tmp_path / "authors.pth")
+    assert loaded.design.name == "segnet"
+    assert torch.equal(loaded.encoder.conv42.weight, segnet.encoder.conv42.weight)
+    assert torch.equal(loaded.decoder.bn21d.running_var, segnet.decoder.bn21d.running_var)
+
+
+def test_the_authors_network_is_the_same_function_of_rgb_as_theirs_of_bgr(
+    segnet: Autoencoder, tmp_path: Path
+) -> None:
+    torch.save({"model_state": authors_state(segnet, "")}, tmp_path / "authors.pth")
+    pixels = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (AUTHORS_MEAN, AUTHORS_STD))
+    theirs = Autoencoder(Design("segnet", 32, (0.0,) * 3, (1.0,) * 3)).eval()
+    theirs.load_state_dict(segnet.state_dict())
+    with torch.no_grad():
+        bgr = 255 * pixels.flip(1)
+        expected = (theirs((bgr - mean) / std) * std + mean).flip(1) / 255
+        found = start_from(tmp_path / "authors.pth", 32, 3).eval()(pixels)
+    error = (found - expected).norm() / expected.norm()
+    assert error <= 1e-3  # a place that rounding moves costs some 1e-4
+
+
+def test_weights_come_back_with_their_design(tmp_path: Path) -> None:
+    network = autoencoder("segnet-tiny", 16, 1)
+    save_autoencoder(network, tmp_path / "a.pt")
+    loaded = load_autoencoder(tmp_path / "a.pt")
+    assert loaded.design == network.design
+    for name, tensor in network.state_dict().items():
+        assert torch.equal(loaded.state_dict()[name], tensor)
+
+
+def test_what_holds_no_autoencoder_is_refused(tmp_path: Path, segnet: Autoencoder) -> None:
+    state = authors_state(segnet, "")
+    del state["conv32.weight"]
+    torch.save(state, tmp_path / "short.pth")
+    with pytest.raises(SourceError, match=r"conv32\.weight"):
+        load_autoencoder(tmp_path / "short.pth")
+    (tmp_path / "text.pth").write_text("no weights")
+    with pytest.raises(SourceError, match="not a file of PyTorch weights"):
+        load_autoencoder(tmp_path / "text.pth")
+    with pytest.raises(SourceError, match="no such file"):
+        load_autoencoder(tmp_path / "missing.pth")
+
+
+def test_a_size_that_the_pools_do_not_divide_is_refused() -> None:
+    with pytest.raises(InputError, match="a multiple of 32, not 100"):
+        Design.of("segnet", 100, 3)
