@@ -1,7 +1,7 @@
 """Put measured figures into the README: `python -m onnxplain.bench.readme RESULT.json README.md`.
 
 A table stands between `<!-- NAME -->` and `<!-- /NAME -->`, NAME being the JSON file's stem, so
-no figure is typed in by hand. The benchmark's plots are drawn into `docs/` beside the README.
+no figure is typed in by hand. The benchmark's page and plots go into `docs/` beside the README.
 """
 
 from __future__ import annotations
@@ -74,19 +74,68 @@ def precision_table(measured: Mapping[str, Any]) -> str:
 
 
 def bench_table(measured: Mapping[str, Any]) -> str:
-    """What `onnxplain bench` measured: a table of every way to explain for each network."""
-    parts = [_summary(measured)]
-    for record in measured["records"]:
-        trained = "trained" if record["trained"] else "random weights"
-        parts.append(f"<details><summary>{where(record)} ({trained})</summary>\n")
-        parts.append(_ways(record))
-        parts.append("\n</details>")
+    """What `onnxplain bench` measured: the ratios that are claimed, for each network and batch."""
     machine = measured["machine"]
-    parts.append(
-        f"\nExcitation, {measured['threads']} threads each, medians of interleaved rounds on "
+    return (
+        f"{_summary(measured)}\n"
+        f"Excitation, {measured['threads']} threads each, medians of interleaved rounds on "
         f"{machine.get('gpu', machine['cpu'])}, {machine['cores']} cores."
     )
-    return "\n".join(parts)
+
+
+def bench_page(measured: Mapping[str, Any]) -> str:
+    """A Markdown page with every way to explain each network."""
+    parts = ["# Every way, measured", "", "Made by `onnxplain bench` and `bench.readme`."]
+    for record in measured["records"]:
+        trained = "trained" if record["trained"] else "random weights"
+        title = f"## {where(record)} ({trained}, {record['rounds']} rounds)"
+        parts += ["", title, "", _ways(record)]
+    return "\n".join(parts) + "\n"
+
+
+def serving_table(measured: Mapping[str, Any]) -> str:
+    """What `onnxplain.bench.serving` measured: one client, and many."""
+    rows = []
+    for key, who in (
+        ("one at a time", "1 client"),
+        ("one at a time, a service set for it", "1 client, all cores on each request"),
+        ("many", f"{measured['clients']} clients"),
+    ):
+        one = measured[key]
+        times = [f"{1000 * one[p]:,.0f} ms" for p in ("p50", "p95", "p99")]
+        answers = ", ".join(f"{n:,} × {status}" for status, n in one["statuses"].items())
+        rows.append([who, f"{one['per_second']:.1f}", *times, answers])
+    return markdown(["", "explanations per second", "p50", "p95", "p99", "answers"], rows)
+
+
+def lake_sentence(measured: Mapping[str, Any]) -> str:
+    """What `onnxplain.bench.lake` measured."""
+    rate = measured["images per second"]
+    few, many = (f"{n / 2**30:.2f} GiB" for n in measured["peak memory in bytes"].values())
+    once = "once" if measured["every image once"] else "NOT once"
+    equal = "equal to" if measured["equal to the uninterrupted run"] else "DIFFERENT from"
+    return (
+        f"{measured['images']:,} JPEGs on {measured['machine']['cores']} cores: "
+        f"{rate['batch']:.1f} images per second, {measured['batch ÷ bare loop']:.2f} × a bare loop "
+        f"over the runtime. Killed {len(measured['kills'])} times with SIGKILL and resumed: every "
+        f"image {once}, {equal} the uninterrupted run. Peak memory of all processes {few} for a "
+        f"fifth of the images, {many} for all."
+    )
+
+
+def signal_table(measured: Mapping[str, Any]) -> str:
+    """What `onnxplain.bench.signal_throughput` measured: the SegNet autoencoder."""
+    rows = [
+        [
+            f"{row['name']}, batch {record['batch']}",
+            f"{row['images per second']:.2f}",
+            f"{row['÷ PyTorch eager']:.2f}" if "parity" in row else "1.00",
+            f"{row['parity']['relative_l2']:.1e}" if "parity" in row else "",
+        ]
+        for record in measured["records"]
+        for row in record["rows"]
+    ]
+    return markdown(["", "images per second", "÷ PyTorch eager's", "relative L2 to it"], rows)
 
 
 def _summary(measured: Mapping[str, Any]) -> str:
@@ -147,6 +196,9 @@ TABLES: dict[str, Callable[[Any], str]] = {
     "zoo": zoo_counts,
     "precision": precision_table,
     "bench": bench_table,
+    "serving": serving_table,
+    "lake": lake_sentence,
+    "signal": signal_table,
 }
 
 
@@ -164,9 +216,10 @@ def main(result: str, readme: str) -> None:
 
 
 def draw(measured: Mapping[str, Any], folder: Path) -> None:
-    """The benchmark's plots, `bench-….webp`."""
+    """The benchmark's page, `bench.md`, and its plots, `bench-….webp`."""
     from onnxplain.bench import plots
 
+    (folder / "bench.md").write_text(bench_page(measured))
     first = measured["records"][0]
     plots.plot_latencies(first, folder / "bench-latencies.webp")
     plots.plot_costs(measured, folder / "bench-costs.webp")

@@ -261,21 +261,6 @@ def measure(graph: Path, clients: int, seconds: float) -> dict[str, Any]:
     }
 
 
-def rows(measured: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
-    """The header and the rows of the README's table."""
-    found = []
-    for name, what in (
-        ("one at a time", "1 client"),
-        ("one at a time, a service set for it", "1 client, all cores on each request"),
-        ("many", f"{measured['clients']} clients"),
-    ):
-        one = measured[name]
-        times = [f"{1000 * one[p]:,.0f} ms" for p in ("p50", "p95", "p99")]
-        answers = ", ".join(f"{n:,} × {status}" for status, n in one["statuses"].items())
-        found.append([what, f"{one['per_second']:.1f}", *times, answers])
-    return ["", "explanations per second", "p50", "p95", "p99", "answers"], found
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--clients", type=int, default=200)

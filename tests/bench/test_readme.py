@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from onnxplain.bench.readme import TABLES, main
+from onnxplain.bench.readme import TABLES, bench_page, main
 
 ROOT = Path(__file__).parents[2]
 
@@ -17,6 +17,11 @@ def test_the_readme_shows_the_committed_results(name: str) -> None:
     result = json.loads((ROOT / "bench" / "results" / f"{name}.json").read_text())
     text = (ROOT / "README.md").read_text()
     assert f"<!-- {name} -->\n{TABLES[name](result)}\n<!-- /{name} -->" in text
+
+
+def test_the_page_of_the_benchmark_shows_the_committed_results() -> None:
+    result = json.loads((ROOT / "bench" / "results" / "bench.json").read_text())
+    assert (ROOT / "docs" / "bench.md").read_text() == bench_page(result)
 
 
 def test_figures_are_put_between_the_marks(tmp_path: Path) -> None:
