@@ -11,11 +11,20 @@ Result = TypeVar("Result")
 
 
 def ahead(pool: Executor, calls: Iterable[Callable[[], Result]], count: int) -> Iterator[Result]:
-    """The results of the calls in their order, with at most `count` begun and not yet taken."""
+    """The results of the calls in their order, with at most `count` begun and not yet taken.
+
+    Where the iterable of calls fails, what was begun is given before its error is raised.
+    """
     running: deque[Future[Result]] = deque()
-    for call in calls:
-        running.append(pool.submit(call))
-        if len(running) > count:
-            yield running.popleft().result()
+    failure: Exception | None = None
+    try:
+        for call in calls:
+            running.append(pool.submit(call))
+            if len(running) > count:
+                yield running.popleft().result()
+    except Exception as error:
+        failure = error
     while running:
         yield running.popleft().result()
+    if failure is not None:
+        raise failure

@@ -137,7 +137,7 @@ def explain_images(
     explainer.check(targets, temperature)
     if style not in STYLES:
         raise InputError(f"no style {style!r}; choose one of {', '.join(STYLES)}")
-    size = _batch_size(explainer, paths, batch)
+    size = _batch_size(explainer, paths, batch, 1 if explainer.multi_target else len(targets))
     try:
         folder.mkdir(parents=True, exist_ok=True)
         log = (folder / "predictions.jsonl").open("w", encoding="utf-8")
@@ -166,8 +166,11 @@ def explain_images(
         raise typer.Exit(1)
 
 
-def _batch_size(explainer: Explainer, paths: list[Path], batch: str) -> int:
-    """What `--batch` says; for auto, what is best on the first image that can be read."""
+def _batch_size(explainer: Explainer, paths: list[Path], batch: str, rows: int) -> int:
+    """What `--batch` says; for auto, what is best on the first image that can be read.
+
+    For a few images that is one in a run, with all its targets, `rows`.
+    """
     from onnxplain.runtime.folder import best_batch_size
 
     if batch != "auto":
@@ -175,7 +178,8 @@ def _batch_size(explainer: Explainer, paths: list[Path], batch: str) -> int:
             raise InputError(f"--batch takes a number from 1 on, or auto, not {batch!r}")
         return int(batch)
     if len(paths) < _MANY:
-        return explainer.backend.signature.batch or 1
+        signature = explainer.backend.signature
+        return signature.batch or min(max(signature.least, rows), signature.most or rows)
     with err.status("finding the best batch"):
         return next((best_batch_size(explainer, path) for path in _readable(paths)), 1)
 

@@ -213,15 +213,15 @@ class OpenVINO:
             raise BackendError(f"the inputs are of different batches: {sorted(batches)}")
 
     def _recover(self) -> None:
-        """After a failure, run two batches of zeros.
+        """After a failure, run zeros of two sizes.
 
         A call that fails between two nodes leaves the compiled graph (OpenVINO 2026.4) unable to
         run inputs of the same shapes, until it has run others.
         """
-        for batch in (1, 2):
+        for size in (1, 2):
             zeros = {
-                name: np.zeros([batch if n is None else n for n in port.shape], port.dtype)
-                for name, port in self._inputs.items()
+                name: np.zeros([size if n is None else n for n in port.shape], port.dtype)
+                for name, port in _ports(self._compiled.inputs).items()
             }
             with suppress(RuntimeError, MemoryError):
                 self._compiled.create_infer_request().infer(zeros)

@@ -90,6 +90,23 @@ def test_a_failing_runtime_is_not_an_images_error(explainer, files, monkeypatch)
         list(explain_files(explainer, files, [-1], keep))
 
 
+def test_what_was_explained_before_a_failure_is_not_lost(explainer, files, monkeypatch):
+    run, calls = explainer.backend.run, []
+
+    def fail_at_the_fourth(inputs):
+        calls.append(inputs)
+        if len(calls) == 4:
+            raise BackendError("out of memory")
+        return run(inputs)
+
+    monkeypatch.setattr(explainer.backend, "run", fail_at_the_fourth)
+    found = []
+    with pytest.raises(BackendError, match="out of memory"):
+        for path, _ in explain_files(explainer, files, [-1], keep):
+            found.append(path)
+    assert found == files[:3]
+
+
 def test_the_number_of_images_in_memory_is_bounded(explainer, files):
     consumed = 0
 
