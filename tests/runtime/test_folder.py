@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -100,11 +101,10 @@ def test_what_was_explained_before_a_failure_is_not_lost(explainer, files, monke
         return run(inputs)
 
     monkeypatch.setattr(explainer.backend, "run", fail_at_the_fourth)
-    found = []
+    results = explain_files(explainer, files, [-1], keep)
+    assert [path for path, _ in itertools.islice(results, 3)] == files[:3]
     with pytest.raises(BackendError, match="out of memory"):
-        for path, _ in explain_files(explainer, files, [-1], keep):
-            found.append(path)
-    assert found == files[:3]
+        next(results)
 
 
 def test_the_number_of_images_in_memory_is_bounded(explainer, files):
