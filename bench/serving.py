@@ -7,6 +7,11 @@ Starts `onnxplain serve` in a process of its own with what it does by default, a
 this one: one request at a time, then many clients at once, each of which sends its next request
 when it has the answer (and waits as Retry-After says). Every answer is compared with the runtime's.
 Then once more, with SIGTERM in the middle. Results: `bench/results/serving.json`.
+
+It fails (status 1) unless every request gets its answer, 200 or 503, and each 200 is within 1e-5 of
+the runtime's; many clients get at least 1.5 × the answers per second of one; memory in the last
+quarter is at most 1.1 × that of the second; and SIGTERM ends the service with status 0 and as many
+explanations in its log as clients got.
 """
 
 from __future__ import annotations
@@ -40,6 +45,7 @@ from onnxplain.bench.latency import machine, threads
 from onnxplain.export import export
 
 RESULT = Path(__file__).parent / "results" / "serving.json"
+MOST_ERROR, LEAST_GAIN, MOST_MEMORY = 1e-5, 1.5, 1.1
 
 NAME = "efficientnet-lite0"
 _PATH = f"/v1/models/{NAME}:explain"
@@ -175,7 +181,7 @@ async def load(running: Running, asked: Sequence[Question], clients: int, second
                 tally.statuses[answer.status] += 1
                 if answer.status == 200:
                     tally.seconds.append(time.perf_counter() - start)
-                    tally.error = max(tally.error, _error(answer.body, question))
+                    tally.error = float(np.maximum(tally.error, _error(answer.body, question)))
                 await asyncio.sleep(answer.retry_after)
 
     await asyncio.gather(*(client(i % len(asked)) for i in range(clients)))
@@ -261,6 +267,27 @@ def measure(graph: Path, clients: int, seconds: float) -> dict[str, Any]:
     }
 
 
+def holds(measured: Mapping[str, Any]) -> bool:
+    """Whether the figures are what `onnxplain serve` promises."""
+    names = ("one at a time", "one at a time, a service set for it", "many", "SIGTERM")
+    memory, ended = measured["memory_bytes"], measured["SIGTERM"]
+    return (
+        all(_answered(measured[name]) for name in names)
+        and measured["many ÷ one at a time"] >= LEAST_GAIN
+        and memory["last quarter"] <= MOST_MEMORY * memory["second quarter"]
+        and ended["exit_status"] == 0
+        and ended["answered by its log"] == ended["statuses"]["200"]
+    )
+
+
+def _answered(tally: Mapping[str, Any]) -> bool:
+    return (
+        set(tally["statuses"]) <= {"200", "503"}
+        and tally["lost"] == 0
+        and tally["max_error"] <= MOST_ERROR
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--clients", type=int, default=200)
@@ -278,6 +305,7 @@ def main() -> None:
     shown = {key: value for key, value in measured.items() if key not in ("machine",)}
     shown["memory_bytes"] = {k: v for k, v in shown["memory_bytes"].items() if k != "by second"}
     print(json.dumps(shown, indent=1))
+    raise SystemExit(0 if holds(measured) else 1)
 
 
 if __name__ == "__main__":

@@ -101,7 +101,7 @@ def best_batch_size(explainer: Explainer, path: Path) -> int:
     while size <= min(_LARGEST, signature.most or _LARGEST):
         batch = np.repeat(image[None], size, axis=0)
         try:
-            found = size / _seconds(lambda batch=batch: explainer(batch, batch_size=len(batch)))
+            found = size / _seconds(functools.partial(explainer, batch, batch_size=size))
         except BackendError:
             if size == 1:
                 raise

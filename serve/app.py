@@ -25,6 +25,8 @@ from onnxplain.serve.service import Service
 
 _REQUEST_ID = b"x-request-id"
 _LONGEST_ID = 128
+_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+"""Those that are counted by name: a client may send any, and the metrics keep what they count."""
 
 
 def create_app(service: Service) -> FastAPI:
@@ -107,7 +109,7 @@ class Recorded:
             seconds = time.perf_counter() - begin
             route = getattr(scope.get("route"), "path", "other")
             metrics = self._service.metrics
-            method = scope["method"] if route != "other" else ""
+            method = scope["method"] if route != "other" and scope["method"] in _METHODS else ""
             metrics.requests.labels(route, method, status).inc()
             metrics.seconds.labels(route).observe(seconds)
             log.event(

@@ -26,7 +26,7 @@ class Work:
     """The images of one request.
 
     Attributes:
-        batch: [N,C,H,W], as the network takes it.
+        batch: [N,C,H,W], as the network takes it; one image N times may be a view of it.
         targets: [N], or [N,K] for a graph of several targets.
         temperature: None for the graph's own.
     """
@@ -182,7 +182,7 @@ class Batcher:
 
     def _explain(self, works: list[Work]) -> Explained:
         if len(works) == 1:
-            batch, targets = works[0].batch, works[0].targets
+            batch, targets = np.ascontiguousarray(works[0].batch), works[0].targets
         else:
             batch = np.concatenate([work.batch for work in works])
             targets = np.concatenate([work.targets for work in works])

@@ -21,7 +21,7 @@ class Connection(H11Protocol):
     """uvicorn's, with time limits where that one waits for ever.
 
     For a request's head, for what follows an answer that was given before the body had come, and
-    for a client that does not take its answer. (The body's own limit is `read_body`'s.)
+    for a client that takes nothing of its answer. (The body's own limit is `read_body`'s.)
 
     Args:
         limits: `connections` and `read_seconds`.
@@ -64,7 +64,7 @@ class Connection(H11Protocol):
 
     def pause_writing(self) -> None:
         super().pause_writing()
-        self._writing = self.loop.call_later(self._limits.read_seconds, self._abort)
+        self._expect_taking()
 
     def resume_writing(self) -> None:
         super().resume_writing()
@@ -95,9 +95,17 @@ class Connection(H11Protocol):
             self._cut("slow")
             self.transport.close()
 
-    def _abort(self) -> None:
-        self._cut("slow")
-        self.transport.abort()
+    def _expect_taking(self) -> None:
+        """Start waiting for the client to take some of what is to be sent."""
+        left = self.transport.get_write_buffer_size()
+        self._writing = self.loop.call_later(self._limits.read_seconds, self._taken, left)
+
+    def _taken(self, left_before: int) -> None:
+        if self.transport.get_write_buffer_size() < left_before:
+            self._expect_taking()
+        else:
+            self._cut("slow")
+            self.transport.abort()
 
     def _cut(self, reason: str) -> None:
         self._metrics.connections.labels(reason).inc()

@@ -119,18 +119,21 @@ def prepare(asked: Asked, explainer: Explainer, limits: Limits) -> Prepared:
         targets = as_indices(
             options.targets, wanted, signature.classes, explainer.labels, multi_target=False
         )
-        source = asked.source
-        picture = open_image(source, limits.pixels) if isinstance(source, bytes) else source
-        if isinstance(picture, np.ndarray):
-            _check_array(picture, limits.pixels)
-        pre = explainer.metadata.preprocessing
+        source, pre = asked.source, explainer.metadata.preprocessing
+        picture: Image.Image | NDArray[Any]
+        if isinstance(source, bytes):
+            picture = open_image(source, limits.pixels)
+            _check_resized((picture.height, picture.width), pre, limits.pixels)
+        else:
+            picture = source
+            _check_array(picture, pre, limits.pixels)
         batch, photographs = as_batch(picture, pre, signature.dtype)
     except InputError as error:
         raise unusable(str(error)) from None
     if explainer.multi_target:
         targets = targets[None]
-    else:
-        batch = batch.repeat(wanted, axis=0)
+    else:  # a view: while it waits, the request holds its image once
+        batch = np.broadcast_to(batch, (wanted, *batch.shape[1:]))
     return Prepared(Work(batch, targets, options.temperature), options, photographs[0])
 
 
@@ -152,16 +155,27 @@ def open_image(data: bytes, most_pixels: int) -> Image.Image:
         return load_image(image)
 
 
-def _check_array(array: NDArray[Any], most: int) -> None:
+def _check_array(array: NDArray[Any], pre: Preprocessing, most: int) -> None:
     if array.ndim > 3:
         raise unusable("a request has one image: leave the batch's dimension out")
-    if array.dtype == np.uint8:
+    if array.dtype == np.uint8 and array.ndim > 1:
         _check_pixels(array.shape, most)
+        _check_resized(array.shape[:2], pre, most)
 
 
 def _check_pixels(size: Sequence[int], most: int) -> None:
-    if len(size) > 1 and size[0] * size[1] > most:
+    if size[0] * size[1] > most:
         raise too_large(f"an image has {most} pixels at most, not {size[0] * size[1]}")
+
+
+def _check_resized(size: Sequence[int], pre: Preprocessing, most: int) -> None:
+    """One pixel high is as high as the network's input when resized, and as much wider."""
+    height, width = (pre.resize * side // min(size) for side in size)
+    if height * width > most:
+        raise too_large(
+            f"an image has {most} pixels at most, too, when its shorter side is resized to "
+            f"{pre.resize}, not {height * width}"
+        )
 
 
 def _json(body: bytes) -> Asked:

@@ -83,7 +83,7 @@ def kserve_routes(service: Service) -> APIRouter:
     async def model_metadata(request: Request, name: str = called) -> dict[str, Any]:
         """The model's inputs and outputs; loads it if need be."""
         _check(service, request, name)
-        async with service.models.use(name) as model:
+        async with service.admitted(), service.models.use(name) as model:
             return {"name": name, "versions": [VERSION], **_ports(model.explainer)}
 
     infer_responses: dict[int | str, dict[str, Any]] = {

@@ -49,7 +49,7 @@ class Models:
     def __init__(self, settings: Settings, metrics: Metrics) -> None:
         self._settings = settings
         self._metrics = metrics
-        self._loading = asyncio.Lock()
+        self._loading: dict[str, asyncio.Task[None]] = {}
         self._loaded: dict[str, Model] = {}
         self.metadata: Mapping[str, Metadata] = {
             name: _metadata(path) for name, path in settings.models.items()
@@ -78,7 +78,8 @@ class Models:
             BackendError: it cannot be loaded.
         """
         self.check(name)
-        model = self._loaded.get(name) or await self._load(name)
+        while (model := self._loaded.get(name)) is None:
+            await asyncio.shield(self._load(name))
         model.uses += 1
         try:
             yield model
@@ -86,12 +87,17 @@ class Models:
             model.uses -= 1
             model.used = time.monotonic()
 
-    async def _load(self, name: str) -> Model:
-        async with self._loading:
-            if (model := self._loaded.get(name)) is not None:
-                return model
+    def _load(self, name: str) -> asyncio.Task[None]:
+        """What loads it, for all who wait: a thread cannot be stopped, so it outlives them."""
+        if (task := self._loading.get(name)) is None:
             self._make_room()
-            running = self._settings.running
+            task = self._loading[name] = asyncio.create_task(self._into_memory(name))
+            task.add_done_callback(_looked_at)
+        return task
+
+    async def _into_memory(self, name: str) -> None:
+        running = self._settings.running
+        try:
             explainer = await asyncio.to_thread(
                 load,
                 self._settings.models[name],
@@ -99,22 +105,23 @@ class Models:
                 running.precision,
                 running.threads,
             )
-            signature, batching = explainer.backend.signature, self._settings.batching
-            most = signature.most or batching.images
-            batching = replace(batching, images=signature.batch or min(batching.images, most))
-            batcher = Batcher(
-                partial(explainer.run, batch_size=batching.images),
-                batching,
-                partial(self._metrics.observe_call, name),
-            )
-            self._metrics.follow_queue(name, lambda: batcher.waiting)
-            self._loaded[name] = model = Model(name, explainer, batcher, used=time.monotonic())
-            self._metrics.loads.labels(name).inc()
-            self._metrics.loaded.set(len(self._loaded))
-            return model
+        finally:
+            del self._loading[name]
+        signature, batching = explainer.backend.signature, self._settings.batching
+        most = signature.most or batching.images
+        batching = replace(batching, images=signature.batch or min(batching.images, most))
+        batcher = Batcher(
+            partial(explainer.run, batch_size=batching.images),
+            batching,
+            partial(self._metrics.observe_call, name),
+        )
+        self._metrics.follow_queue(name, lambda: batcher.waiting)
+        self._loaded[name] = Model(name, explainer, batcher, used=time.monotonic())
+        self._metrics.loads.labels(name).inc()
+        self._metrics.loaded.set(len(self._loaded))
 
     def _make_room(self) -> None:
-        while len(self._loaded) >= self._settings.running.loaded:
+        while len(self._loaded) + len(self._loading) >= self._settings.running.loaded:
             idle = [model for model in self._loaded.values() if model.uses == 0]
             if not idle:
                 raise overloaded("all models in memory are in use", _BUSY_RETRY)
@@ -126,8 +133,16 @@ class Models:
             self._metrics.loaded.set(len(self._loaded))
 
     def close(self) -> None:
+        for task in self._loading.values():
+            task.cancel()
         for model in self._loaded.values():
             model.batcher.close()
+
+
+def _looked_at(task: asyncio.Task[None]) -> None:
+    """Who waits gets its exception; where nobody does any more, asyncio would complain."""
+    if not task.cancelled():
+        task.exception()
 
 
 def _metadata(path: Path) -> Metadata:

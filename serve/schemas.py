@@ -29,7 +29,7 @@ def _whole(number: Any) -> Any:
 
 Index = Annotated[int, Field(gt=-LARGEST_INDEX, lt=LARGEST_INDEX), BeforeValidator(_whole)]
 Count = Annotated[int, Field(ge=1, le=100_000), BeforeValidator(_whole)]
-Size = Annotated[int, Field(ge=0, le=LARGEST_INDEX), BeforeValidator(_whole)]
+Size = Annotated[int, Field(ge=1, le=LARGEST_INDEX), BeforeValidator(_whole)]
 Name = Annotated[str, Field(min_length=1, max_length=200)]
 
 

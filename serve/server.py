@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import socket
+import sys
 import warnings
 from contextlib import suppress
 from functools import partial
@@ -25,6 +26,9 @@ KEEP_ALIVE = 75
 
 _NOTICE = 1.0
 """Seconds after SIGTERM in which new connections are still taken, until others notice."""
+
+_OTHER_FILES = 256
+"""That are open beside the clients' connections: models, libraries, the log, new connections."""
 
 _LINGER = 0.5
 """Seconds after that for the requests that are on their way on connections taken before."""
@@ -123,12 +127,28 @@ def serve(
         raise InputError(f"the certificate or its key cannot be used: {error}") from error
     listener = _listen(host, port)
     log.log_to_stderr(log_level)
+    allow_files(settings.limits.connections + _OTHER_FILES)
     address = listener.getsockname()
     shown = f"[{address[0]}]" if ":" in address[0] else address[0]
     scheme = "https" if certificate else "http"
     log.event("listening", url=f"{scheme}://{shown}:{address[1]}", models=list(settings.models))
     signal.signal(signal.SIGTERM, lambda *_: None)  # uvicorn raises it again when it is done
     Server(config, service).run([listener])
+
+
+def allow_files(wanted: int) -> None:
+    """Let this process have so many files and sockets open, or as many as the system lets it."""
+    if sys.platform == "win32":  # which has no such limit
+        return
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY or soft >= wanted:
+        return
+    more = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    if more < wanted:
+        log.event("few files", level=log.WARNING, allowed=more, wanted=wanted)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (more, hard))
 
 
 def _listen(host: str, port: int) -> socket.socket:

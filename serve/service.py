@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
 
 from fastapi import Request, Response
 
@@ -42,16 +42,26 @@ class Service:
             Refusal: there is no room (503); the body is too large (413) or too slow (408); it
                 takes too long (503); the client has gone.
         """
-        limits = self.settings.limits
+        async with self.admitted() as place:
+            with self.metrics.stage("read"):
+                body = await read_body(request, place, self.settings.limits)
+            return await _while_connected(request, work(body))
+
+    @asynccontextmanager
+    async def admitted(self) -> AsyncIterator[Place]:
+        """Let a request in, for as long as one may take.
+
+        Raises:
+            Refusal: there is no room, or it takes too long (503).
+        """
+        seconds = self.settings.limits.seconds
         with self.gate.enter() as place:
             try:
-                async with asyncio.timeout(limits.seconds):
-                    with self.metrics.stage("read"):
-                        body = await read_body(request, place, limits)
-                    return await _while_connected(request, work(body))
+                async with asyncio.timeout(seconds):
+                    yield place
             except TimeoutError:
                 raise overloaded(
-                    f"this took more than {limits.seconds:g} s", self.models.seconds_left()
+                    f"this took more than {seconds:g} s", self.models.seconds_left()
                 ) from None
 
     async def preload(self) -> None:

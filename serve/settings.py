@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from onnxplain.errors import InputError
 from onnxplain.runtime.backends import preferred
 
 MEBIBYTE = 1 << 20
+
+_QUOTA = Path("/sys/fs/cgroup/cpu.max")
+"""Microseconds of the processor's time in each period of so many (Linux's cgroup-v2.rst)."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +86,9 @@ class Settings:
         models: name → explain graph or engine.
         token: what clients must send as a bearer token; None lets everybody in.
         site: a folder written by `onnxplain web`, shown at `/`.
+
+    Raises:
+        InputError: a site and a token.
     """
 
     models: dict[str, Path]
@@ -90,10 +98,22 @@ class Settings:
     token: str | None = None
     site: Path | None = None
 
+    def __post_init__(self) -> None:
+        if self.site is not None and self.token is not None:
+            raise InputError(
+                "--site brings its model to everybody, and --token is to keep it: leave one out"
+            )
+
 
 def cores() -> int:
-    """How many of the machine's this process may run on."""
-    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+    """How many of the machine's this process may use: a container's share rounded up."""
+    if sys.platform != "linux":
+        return os.cpu_count() or 1
+    allowed = len(os.sched_getaffinity(0))
+    with suppress(OSError, ValueError):  # "max 100000" where there is no quota
+        quota, period = map(int, _QUOTA.read_text().split())
+        return min(allowed, -(-quota // period))
+    return allowed
 
 
 def spread(

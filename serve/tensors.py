@@ -99,27 +99,38 @@ def _dtype(tensor: InferInput) -> np.dtype[Any]:
 def _from_bytes(tensor: InferInput, size: Any, rest: memoryview) -> tuple[NDArray[Any], memoryview]:
     dtype = _dtype(tensor)
     expected = math.prod(tensor.shape) * dtype.itemsize
-    if size != expected or size > len(rest) or tensor.data is not None:
+    whole = type(size) is int and size == expected
+    if not whole or expected > len(rest) or tensor.data is not None:
         raise malformed(
             f"{tensor.name!r} of shape {tensor.shape} has {expected} bytes; {_BINARY_SIZE} says "
             f"{str(size)[:20]}, and {len(rest)} follow"
         )
-    return np.frombuffer(rest[:size], dtype).reshape(tensor.shape), rest[size:]
+    return np.frombuffer(rest[:expected], dtype).reshape(tensor.shape), rest[expected:]
 
 
 def _from_list(tensor: InferInput) -> NDArray[Any]:
     dtype = _dtype(tensor)
+    numbers: list[Any] = []
     try:
+        _flatten(tensor.data, {int, float} if dtype.kind == "f" else {int}, numbers)
         with np.errstate(over="ignore"):
-            array = np.asarray(tensor.data)
-            if array.dtype.kind not in ("if" if dtype.kind == "f" else "i"):
-                raise ValueError
-            return array.astype(dtype).reshape(tensor.shape)
+            return np.array(numbers, dtype).reshape(tensor.shape)
     except (ValueError, TypeError, OverflowError):
         raise malformed(
             f"the data of {tensor.name!r} are not numbers of {tensor.datatype} in the shape "
             f"{tensor.shape}"
         ) from None
+
+
+def _flatten(data: Any, kinds: set[type], into: list[Any]) -> None:
+    """Raises ValueError for what is no number: numpy gives each text the room of the longest."""
+    for entry in data:
+        if type(entry) is list:
+            _flatten(entry, kinds, into)
+        elif type(entry) in kinds:
+            into.append(entry)
+        else:
+            raise ValueError
 
 
 def write(

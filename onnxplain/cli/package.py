@@ -118,7 +118,8 @@ def package(
         if image is not None:
             inference_service.with_image(called, image, kserve)
         else:
-            inference_service.with_triton(called, cast(str, storage_uri), kserve)
+            gpus = 0 if kind == "cpu" else 1
+            inference_service.with_triton(called, cast(str, storage_uri), kserve, gpus)
         _say(f"{kserve}  deploy it: kubectl apply -f {kserve}")
 
 

@@ -80,7 +80,8 @@ def serve(
     certificate: Annotated[Path | None, typer.Option(help="Of TLS, PEM, with its chain.")] = None,
     key: Annotated[Path | None, typer.Option(help="The certificate's, PEM.")] = None,
     site: Annotated[
-        Path | None, typer.Option(help="A folder of `onnxplain web`, to show at /.")
+        Path | None,
+        typer.Option(help="A folder of `onnxplain web`, to show at /; not with --token."),
     ] = None,
     log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
 ) -> None:

@@ -60,7 +60,7 @@ def _by_phases(node: Any) -> Any | None:
     convolution = ops.group_convolution
     if node.get_type_name() != _GROUPED:
         w, convolution = ops.transpose(w, [1, 0, 2, 3]), ops.convolution
-    phases = []
+    phases: list[Any] = []
     for pair in itertools.product(*along):
         if None in pair:
             phases.append(None)

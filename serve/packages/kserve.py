@@ -19,6 +19,7 @@ metadata:
 spec:
   predictor:
     minReplicas: 1
+    terminationGracePeriodSeconds: 60
 """
 
 _OURS = """\
@@ -75,7 +76,7 @@ def with_image(name: str, image: str, path: Path) -> None:
     _write(path, name, _OURS.format(image=json.dumps(image), port=PORT))
 
 
-def with_triton(name: str, uri: str, path: Path, gpus: int = 1) -> None:
+def with_triton(name: str, uri: str, path: Path, gpus: int) -> None:
     """Write the YAML of a service in which Triton serves a repository.
 
     Args:

@@ -250,7 +250,10 @@ def _warmups(signature: Signature, inputs: list[dict[str, Any]], most: int) -> l
         }
         for port in inputs
     }
-    sizes = sorted({1, most}) if signature.batch is None else [0]
+    sizes = {1: 1, most: most}
+    if signature.batch is not None:  # the dims have it; to Triton such a model does not batch
+        sizes = {most: 1}
     return [
-        {"name": f"{size} images", "batch_size": size, "inputs": entries(given)} for size in sizes
+        {"name": f"{images} images", "batch_size": size, "inputs": entries(given)}
+        for images, size in sizes.items()
     ]

@@ -74,8 +74,8 @@ def serve(graphs: dict[str, Path]) -> Iterator[Callable[..., TestClient]]:
 
 @pytest.fixture(scope="session")
 def process(graphs: dict[str, Path]) -> Iterator[Process]:
-    """A service in a process of its own, that all tests of connections share."""
-    with started(graphs.values(), "--read-seconds", "1", "--max-connections", "40") as process:
+    """A service in a process of its own, that tests of honest clients share."""
+    with started(graphs.values(), "--max-connections", "40") as process:
         yield process
 
 

@@ -57,26 +57,34 @@ def fuzz(data: bytes) -> None:
     """Read an input; raises whatever no client should be able to cause."""
     if not data:
         return
-    explainer = EXPLAINERS[data[0] % 4]
-    way, body = data[0] // 4 % 6, data[1:]
     try:
-        if way == 3:
-            decode.open_image(body, LIMITS.pixels)
-        elif way == 4:
-            head, _, rest = body.partition(b"\n")
-            kserve._decode(rest, head.decode("latin-1"), explainer, LIMITS)
-        elif way == 5:
-            head, _, rest = body.partition(b"\n")
-            query, _, kind = head.decode("latin-1").partition(" ")
-            decode.decode(kind, query, rest, explainer, LIMITS)
-        else:
-            decode.decode(WAYS[way], "", body, explainer, LIMITS)
+        read(data)
     except Refusal as refusal:
         if not 400 <= refusal.status < 500:
             raise
     except decode.InputError:
-        if way != 3:  # `decode` makes it a Refusal
+        if _way(data) != 3:  # `decode` makes it a Refusal
             raise
+
+
+def read(data: bytes) -> None:
+    """Read an input as its first byte says; raises whatever the decoder raises."""
+    explainer, way, body = EXPLAINERS[data[0] % 4], _way(data), data[1:]
+    if way == 3:
+        decode.open_image(body, LIMITS.pixels)
+    elif way == 4:
+        head, _, rest = body.partition(b"\n")
+        kserve._decode(rest, head.decode("latin-1"), explainer, LIMITS)
+    elif way == 5:
+        head, _, rest = body.partition(b"\n")
+        query, _, kind = head.decode("latin-1").partition(" ")
+        decode.decode(kind, query, rest, explainer, LIMITS)
+    else:
+        decode.decode(WAYS[way], "", body, explainer, LIMITS)
+
+
+def _way(data: bytes) -> int:
+    return data[0] // 4 % 6
 
 
 def seeds() -> list[bytes]:

@@ -33,6 +33,16 @@ class Process:
         lines = [json.loads(line) for line in self.log.read_text().splitlines()]
         return [line for line in lines if line["event"] == event]
 
+    def entry(self, event: str, **fields: Any) -> dict[str, Any]:
+        """The one that has these fields, once it is there: an answer comes before its line."""
+        deadline = time.monotonic() + PATIENCE
+        while time.monotonic() < deadline:
+            for entry in self.entries(event):
+                if entry.items() >= fields.items():
+                    return entry
+            time.sleep(0.05)
+        raise AssertionError(self.log.read_text())
+
     def healthy(self) -> bool:
         return httpx.get(f"{self.url}/ready", timeout=PATIENCE).json() == {"status": "ok"}
 

@@ -40,8 +40,9 @@ def wait_for(condition) -> None:
 
 
 def gauge(client, name: str) -> float:
+    """NaN, which equals nothing, where it is not there yet."""
     lines = client.get("/metrics").text.splitlines()
-    return float(next(line for line in lines if line.startswith(name)).split()[-1])
+    return float(next((line for line in lines if line.startswith(name)), "nan").split()[-1])
 
 
 def test_above_the_limit_is_a_503_that_says_when_to_come_back(serve, png, held):
@@ -124,3 +125,14 @@ def test_metrics_count_every_stage_call_and_answer(serve, png):
     assert gauge(client, f'onnxplain_requests_total{{{route},status="400"}}') == 1
     assert gauge(client, 'onnxplain_requests_total{method="",route="other",status="404"}') == 1
     assert gauge(client, 'onnxplain_refused_total{reason="malformed"}') == 1
+
+
+def test_methods_that_clients_think_of_are_no_metrics_of_their_own(serve):
+    client = serve()
+    for i in range(5):
+        assert client.request(f"M{i}", EXPLAIN).status_code == 405
+    assert client.delete(EXPLAIN).status_code == 405
+    refused = 'route="/v1/models/{name}:explain",status="405"'
+    assert gauge(client, f'onnxplain_requests_total{{method="",{refused}}}') == 5
+    assert gauge(client, f'onnxplain_requests_total{{method="DELETE",{refused}}}') == 1
+    assert "M1" not in client.get("/metrics").text

@@ -23,6 +23,7 @@ class Backend:
         self.go.set()
 
     def run(self, batch, targets, temperature):
+        assert batch.flags.c_contiguous
         self.calls.append((len(batch), temperature))
         self.go.wait(10)
         if (batch < 0).any():
@@ -139,6 +140,15 @@ def test_a_request_is_never_split_and_one_larger_than_a_call_goes_alone():
 
     backend, _ = batched(test)
     assert sorted(images for images, _ in backend.calls) == [2, 4, 9]
+
+
+def test_a_view_of_one_image_reaches_the_backend_as_images_of_their_own():
+    async def test(backend, batcher):
+        view = np.broadcast_to(np.full((1, 1, 2, 2), 3, np.float32), (5, 1, 2, 2))
+        logits, _, _ = await batcher.explain(Work(view, np.zeros(5, np.int64)))
+        assert logits.tolist() == [[12]] * 5
+
+    batched(test)
 
 
 def test_an_error_reaches_all_of_its_call_and_no_other():

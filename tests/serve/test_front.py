@@ -6,6 +6,8 @@ import sys
 
 import pytest
 
+from onnxplain.errors import InputError
+from onnxplain.serve.settings import Settings
 from onnxplain.web import onnxruntime_web
 
 
@@ -52,6 +54,11 @@ def test_with_a_token_no_page_brings_the_model_along(serve, monkeypatch):
     client = serve(token="secret")
     assert client.get("/", follow_redirects=False).headers["location"] == "/docs"
     assert client.get("/model.onnx").status_code == 404
+
+
+def test_a_site_with_a_token_is_refused_for_it_brings_the_model_along(tmp_path):
+    with pytest.raises(InputError, match="--site"):
+        Settings({}, token="secret", site=tmp_path)
 
 
 def test_a_container_has_no_page_and_says_so_by_the_documentation(serve, monkeypatch):

@@ -156,6 +156,8 @@ TARGET = {"name": "target", "shape": [1], "datatype": "INT64", "data": [-1]}
         ([IMAGE, TARGET | {"name": "other"}], {}),
         ([IMAGE, TARGET | {"data": [1.5]}], {}),
         ([IMAGE, TARGET | {"data": ["a"]}], {}),
+        ([IMAGE | {"data": [0.5, "0"] * 72}, TARGET], {}),
+        ([IMAGE | {"data": [True] * 144}, TARGET], {}),
         ([IMAGE, TARGET | {"data": [[1], [2, 3]]}], {}),
         ([IMAGE, TARGET | {"data": [True]}], {}),
         ([IMAGE, TARGET | {"data": None}], {}),
@@ -163,6 +165,7 @@ TARGET = {"name": "target", "shape": [1], "datatype": "INT64", "data": [-1]}
         ([IMAGE, TARGET | {"datatype": "BYTES"}], {}),
         ([IMAGE, TARGET | {"shape": [2**31, 2**31, 2**31]}], {}),
         ([IMAGE, TARGET | {"shape": [0], "data": []}], {}),
+        ([IMAGE, TARGET | {"shape": [0, 2**31, 2**31], "data": []}], {}),
         ([IMAGE, TARGET | {"parameters": {"binary_data_size": 8}}], {}),
         ([IMAGE, TARGET | {"parameters": {"binary_data_size": "8"}, "data": None}], {}),
         ([IMAGE | {"data": [1e300] * 144}, TARGET], {}),
@@ -177,6 +180,33 @@ def test_a_request_that_no_client_would_send_is_refused(client, inputs, more):
     response = client.post("/v2/models/tiny/infer", json={"inputs": inputs} | more)
     assert response.status_code in (400, 422), response.text
     assert response.json()["error"]
+
+
+def test_a_long_text_among_short_ones_takes_no_more_than_its_own_room(client):
+    """numpy would make an array of them, each as long as the longest: 4 TB."""
+    texts = ["a" * 1_000_000] + [""] * 1_000_000
+    inputs = [IMAGE, TARGET | {"data": texts}]
+    response = client.post("/v2/models/tiny/infer", json={"inputs": inputs})
+    assert response.status_code == 400
+
+
+@pytest.mark.parametrize("size", [8.0, "8", True, None, [8]])
+def test_the_size_of_a_tensors_bytes_is_a_whole_number(client, size):
+    target = {key: value for key, value in TARGET.items() if key != "data"}
+    inputs = [IMAGE, target | {"parameters": {"binary_data_size": size}}]
+    body = json.dumps({"inputs": inputs}).encode()
+    headers = {tensors.HEADER_LENGTH: str(len(body))}
+    response = client.post("/v2/models/tiny/infer", content=body + bytes(8), headers=headers)
+    assert response.status_code == 400, response.text
+
+
+def test_nested_data_are_the_same_as_flat(client):
+    flat = client.post("/v2/models/tiny/infer", json={"inputs": [IMAGE, TARGET]})
+    nested = IMAGE | {"data": [[[[0] * 8] * 6] * 3]}
+    assert flat.status_code == 200
+    assert client.post("/v2/models/tiny/infer", json={"inputs": [nested, TARGET]}).json() == (
+        flat.json()
+    )
 
 
 @pytest.mark.parametrize("length", ["-1", "x", "999999", "1", "٣", "9" * 50, ""])

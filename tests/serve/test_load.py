@@ -2,12 +2,36 @@
 
 from __future__ import annotations
 
+import copy
+import json
 from pathlib import Path
 
 import pytest
 
 from onnxplain.bench.readme import serving_table
-from onnxplain.bench.serving import measure
+from onnxplain.bench.serving import RESULT, holds, measure
+
+
+@pytest.mark.parametrize(
+    ("keys", "wrong"),
+    [
+        (("many", "statuses"), {"200": 9, "500": 1}),
+        (("one at a time", "lost"), 1),
+        (("one at a time, a service set for it", "max_error"), 1e-4),
+        (("many ÷ one at a time",), 1.4),
+        (("memory_bytes", "last quarter"), 10**10),
+        (("SIGTERM", "exit_status"), 1),
+        (("SIGTERM", "answered by its log"), 0),
+    ],
+)
+def test_what_was_measured_holds_and_worse_would_not(keys: tuple[str, ...], wrong: object) -> None:
+    measured = json.loads(RESULT.read_text("utf-8"))
+    assert holds(measured)
+    part = worse = copy.deepcopy(measured)
+    for key in keys[:-1]:
+        part = part[key]
+    part[keys[-1]] = wrong
+    assert not holds(worse)
 
 
 @pytest.mark.sweep

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
+import sys
 import threading
+import time
 import weakref
 
 import pytest
 
 from onnxplain.errors import BackendError
 from onnxplain.runtime import Explainer
+from onnxplain.serve import models, settings
+from onnxplain.serve.refusal import Refusal
 from onnxplain.serve.service import Service
-from onnxplain.serve.settings import Batching, Running, Settings, spread
+from onnxplain.serve.settings import Batching, Limits, Running, Settings, spread
 
 
 def explain(client, name: str, png: bytes):
@@ -94,6 +99,83 @@ def test_requests_at_the_same_time_load_a_model_once(serve, png):
     assert value(client, 'onnxplain_model_loads_total{model="tiny"}') == 1
 
 
+@pytest.fixture
+def slow_load(monkeypatch):
+    """No model is loaded before `go` is set; what was to be loaded."""
+    go, loads, load = threading.Event(), [], models.load
+
+    def slow(path, *args):
+        loads.append(path)
+        go.wait(20)
+        return load(path, *args)
+
+    monkeypatch.setattr(models, "load", slow)
+    yield go, loads
+    go.set()
+
+
+def test_a_load_outlives_who_asked_for_it_and_counts(graphs, slow_load):
+    go, loads = slow_load
+
+    async def use(service, name):
+        async with service.models.use(name) as model:
+            return model.name
+
+    async def main():
+        service = Service(Settings(graphs, running=Running("cpu", loaded=1)))
+        first = asyncio.create_task(use(service, "tiny"))
+        while not loads:
+            await asyncio.sleep(0.01)
+        first.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await first
+        with pytest.raises(Refusal, match="in use"):
+            await use(service, "multi")
+        second = asyncio.create_task(use(service, "tiny"))
+        await asyncio.sleep(0.01)
+        go.set()
+        assert await second == "tiny"
+        assert await use(service, "multi") == "multi"
+        service.close()
+
+    asyncio.run(main())
+    assert loads == [graphs["tiny"], graphs["multi"]]
+
+
+def test_a_load_that_fails_is_tried_again(serve, png, monkeypatch):
+    client, load = serve(), models.load
+
+    def fails(*_):
+        monkeypatch.setattr(models, "load", load)
+        raise BackendError("not now")
+
+    monkeypatch.setattr(models, "load", fails)
+    assert explain(client, "tiny", png).status_code == 500
+    assert explain(client, "tiny", png).status_code == 200
+
+
+def test_asking_for_a_models_ports_is_bounded_like_any_request(serve, slow_load):
+    go, loads = slow_load
+    client = serve(limits=Limits(requests=1))
+    answers = []
+    first = threading.Thread(target=lambda: answers.append(client.get("/v2/models/tiny")))
+    first.start()
+    while not loads:
+        time.sleep(0.01)
+    refused = client.get("/v2/models/tiny")
+    go.set()
+    first.join()
+    assert refused.status_code == 503
+    assert "wait already" in refused.json()["error"]
+    assert answers[0].status_code == 200
+
+
+def test_asking_for_a_models_ports_is_given_up_when_it_takes_too_long(serve, slow_load):
+    response = serve(limits=Limits(seconds=0.3)).get("/v2/models/tiny")
+    assert response.status_code == 503
+    assert "0.3 s" in response.json()["error"]
+
+
 def test_a_file_that_is_no_explain_graph_is_refused_before_anybody_asks(tmp_path):
     path = tmp_path / "not.onnx"
     path.write_bytes(b"nonsense")
@@ -116,6 +198,25 @@ def test_a_graph_of_fixed_batch_is_given_no_other(serve, png, monkeypatch, name,
     response = client.post(url, files={"image": png}, data={"targets": ["0", "1", "2", "3", "4"]})
     assert response.status_code == 200, response.text
     assert sizes == [(5, images)]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="cgroups are Linux's")
+@pytest.mark.parametrize(
+    ("quota", "expected"),
+    [
+        ("max 100000\n", 8),
+        ("150000 100000\n", 2),
+        ("10000 100000\n", 1),
+        ("1600000 100000\n", 8),
+        ("", 8),
+    ],
+)
+def test_a_containers_share_of_the_processor_counts(monkeypatch, tmp_path, quota, expected):
+    monkeypatch.setattr(settings.os, "sched_getaffinity", lambda _: range(8))
+    monkeypatch.setattr(settings, "_QUOTA", tmp_path / "cpu.max")
+    assert settings.cores() == 8  # no cgroups
+    (tmp_path / "cpu.max").write_text(quota)
+    assert settings.cores() == expected
 
 
 def test_threads_and_calls_share_the_cores(monkeypatch):

@@ -26,6 +26,7 @@ from onnxplain.serve.packages import model_name
 from onnxplain.serve.packages.kserve import with_image, with_triton
 from onnxplain.serve.packages.oci import REQUIREMENTS, write_context
 from onnxplain.serve.packages.triton import Options, write_repository
+from onnxplain.serve.settings import Limits
 
 from ..runtime.conftest import LABELS, explain_graph
 
@@ -111,6 +112,7 @@ def test_the_config_says_what_the_graph_is(graphs, tmp_path):
         ("multi", {"target": [-1], "pullback": [-1, 3, 6, 8]}, 8),
         ("nhwc", {"image": [6, 8, 3], "pullback": [6, 8, 3]}, 8),
         ("single", {"image": [1, 3, 6, 8], "target": [1], "logits": [1, 5]}, 0),
+        ("four", {"image": [4, 3, 6, 8], "target": [4], "logits": [4, 5]}, 0),
         ("double", {"image": [3, 6, 8]}, 8),
     ],
 )
@@ -121,10 +123,13 @@ def test_graphs_of_every_kind_have_their_shapes(graphs, tmp_path, name, expected
     assert config.HasField("dynamic_batching") == (most > 0)
     for warm in config.model_warmup:
         assert all(dim > 0 for given in warm.inputs.values() for dim in given.dims)
+        assert 1 <= warm.batch_size <= max(most, 1)
     if name == "double":
         assert config.input[0].data_type == config.output[1].data_type == pb.TYPE_FP64
-    if name == "single":
+    if most == 0:
         assert not config.input[1].HasField("reshape")
+        (warm,) = config.model_warmup
+        assert list(warm.inputs["image"].dims) == expected["image"]
 
 
 OPTIONS = [
@@ -256,10 +261,13 @@ def test_an_inference_service_runs_our_container(tmp_path):
     assert container["args"] == ["--port", str(port)]
     assert container["readinessProbe"]["httpGet"] == {"path": "/v2/health/ready", "port": port}
     assert container["securityContext"]["runAsNonRoot"] is True
+    limits = Limits()  # what SIGTERM waits for at most
+    grace = service["spec"]["predictor"]["terminationGracePeriodSeconds"]
+    assert grace > limits.seconds + limits.read_seconds + 10
 
 
 def test_an_inference_service_has_triton_serve_a_repository(tmp_path):
-    with_triton("tiny", "s3://bucket/models", tmp_path / "service.yaml")
+    with_triton("tiny", "s3://bucket/models", tmp_path / "service.yaml", gpus=1)
     model = yaml.safe_load((tmp_path / "service.yaml").read_text())["spec"]["predictor"]["model"]
     assert model["modelFormat"] == {"name": "triton", "version": "2"}
     assert model["protocolVersion"] == "v2"
@@ -312,6 +320,17 @@ def test_the_command_writes_all_three(graphs, tmp_path):
     assert (tmp_path / "image" / "Dockerfile").is_file()
     assert (tmp_path / "service.yaml").is_file()
     assert "tritonserver --model-repository" in done.output
+
+
+@pytest.mark.parametrize(("kind", "gpus"), [("cpu", "0"), ("gpu", "1"), ("auto", "1")])
+def test_what_runs_on_processors_asks_for_no_gpu(graphs, tmp_path, kind, gpus):
+    path = tmp_path / "service.yaml"
+    done = package(
+        *(graphs["tiny"], "--kserve", path, "--storage-uri", "s3://b/models", "--kind", kind)
+    )
+    assert done.exit_code == 0, done.output
+    limits = yaml.safe_load(path.read_text())["spec"]["predictor"]["model"]["resources"]["limits"]
+    assert limits["nvidia.com/gpu"] == gpus
 
 
 @pytest.mark.parametrize(

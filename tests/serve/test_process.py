@@ -6,6 +6,7 @@ import json
 import signal
 import ssl
 import subprocess
+import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -15,6 +16,7 @@ import pytest
 from typer.testing import CliRunner
 
 from onnxplain.cli import app
+from onnxplain.serve.server import allow_files
 
 from .process import PATIENCE, started
 
@@ -55,7 +57,12 @@ def test_sigterm_loses_no_request_that_was_accepted(graphs, png):
 
 
 def test_it_says_that_it_ends_while_it_still_answers(graphs):
-    with started([graphs["tiny"]]) as process, httpx.Client(base_url=process.url) as client:
+    long = "from onnxplain.serve import server; server._NOTICE = 3; import onnxplain.cli.__main__"
+    command = [sys.executable, "-c", long, "serve"]
+    with (
+        started([graphs["tiny"]], command=command) as process,
+        httpx.Client(base_url=process.url) as client,
+    ):
         assert client.get("/ready").status_code == 200
         process.running.send_signal(signal.SIGTERM)
         while client.get("/ready").status_code == 200:
@@ -86,8 +93,7 @@ def test_the_log_has_a_line_for_each_request_and_nothing_of_its_image(process, p
         headers={"X-Request-ID": "of-this-test"},
     )
     assert response.status_code == 200
-    entries = process.entries("request")
-    (line,) = [entry for entry in entries if entry["id"] == "of-this-test"]
+    line = process.entry("request", id="of-this-test")
     assert line.keys() == {
         *("time", "level", "event", "id", "client", "method", "path", "status"),
         *("milliseconds", "bytes"),
@@ -115,6 +121,21 @@ def test_it_speaks_tls(graphs, tmp_path):
         assert httpx.get(f"{process.url}/ready", verify=trusted).status_code == 200
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="it has no such limit")
+def test_it_lets_itself_have_as_many_files_as_connections():
+    import resource
+
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (256, before[1]))
+        allow_files(300)
+        assert resource.getrlimit(resource.RLIMIT_NOFILE) == (300, before[1])
+        allow_files(200)
+        assert resource.getrlimit(resource.RLIMIT_NOFILE) == (300, before[1])
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
 @pytest.mark.parametrize(
     ("arguments", "status", "words"),
     [
@@ -124,6 +145,7 @@ def test_it_speaks_tls(graphs, tmp_path):
         (["{tiny}", "--host", "256.0.0.1"], 4, "cannot listen"),
         (["{tiny}", "--key", "key.pem"], 4, "--certificate"),
         (["{tiny}", "--certificate", "{tiny}"], 4, "certificate"),
+        (["{tiny}", "--site", ".", "--token", "secret"], 4, "--site"),
         (["{tiny}", "--log-level", "loud"], 4, "--log-level"),
         (["{tiny}", "--precision", "auto"], 4, "name a precision"),
         (["{tiny}", "--batch", "0"], 2, "--batch"),

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from onnxplain.serve.schemas import Tensor
+from onnxplain.serve import decode
+from onnxplain.serve.schemas import Options, Tensor
 from onnxplain.serve.settings import Limits, Running
 
 EXPLAIN = "/v1/models/tiny:explain"
@@ -50,6 +51,7 @@ def field(name: bytes, value: bytes) -> bytes:
         (JSON, b'{"tensor": {"shape": [3, 6, 8], "data": "AAAA"}}', 422),
         (JSON, b'{"tensor": {"shape": [1], "data": "AAAAAA=="}}', 422),
         (JSON, b'{"tensor": {"shape": [2147483648, 2147483648], "data": ""}}', 422),
+        (JSON, b'{"tensor": {"shape": [0, 2147483648, 2147483648], "data": ""}}', 400),
         (JSON, b'{"tensor": {"shape": [1], "dtype": "int64", "data": "AAAAAAAAAAA="}}', 422),
         (JSON, b'{"image": "AAAA", "targets": []}', 400),
         (JSON, b'{"image": "AAAA", "targets": [true]}', 400),
@@ -145,6 +147,28 @@ def test_an_image_of_too_many_pixels_is_refused_before_it_is_decoded(serve):
     pixels = {"shape": [200, 100, 3], "dtype": "uint8"}
     pixels["data"] = base64.b64encode(bytes(60_000)).decode()
     assert client.post(EXPLAIN, json={"tensor": pixels}).status_code == 413
+
+
+@pytest.mark.parametrize("size", [(1, 5000), (5000, 1)])
+def test_an_image_that_would_be_too_large_when_resized_is_refused(serve, size):
+    client = serve(limits=Limits(pixels=10_000))
+    encoded = io.BytesIO()
+    Image.new("L", size).save(encoded, "PNG")
+    pixels = Tensor.of(np.zeros((*size, 3), np.uint8))
+    for response in (
+        client.post(EXPLAIN, files={"image": encoded.getvalue()}),
+        client.post(EXPLAIN, json={"tensor": pixels}),
+    ):
+        assert response.status_code == 413, response.text
+        assert "resized" in response.json()["error"]
+
+
+def test_targets_share_their_image_while_they_wait(explainers, png):
+    asked = decode.prepare(
+        decode.Asked(png, Options(targets=list(range(5)))), explainers["tiny"], Limits()
+    )
+    assert asked.work.batch.shape == (5, 3, 6, 8)
+    assert asked.work.batch.strides[0] == 0
 
 
 def test_a_decompression_bomb_is_refused_by_its_head(client):
