@@ -52,7 +52,11 @@ def _sync(path: Path) -> None:
 
 @dataclass(frozen=True)
 class Record:
-    """A shard that is done. `file` is its name in `table/`, `bytes` and `sha256` its content's."""
+    """A shard that is done.
+
+    `file` is its name in `table/`, `bytes` and `sha256` its content's; `plan` is the SHA-256 of the
+    plan that it followed.
+    """
 
     shard: int
     file: str
@@ -60,6 +64,7 @@ class Record:
     errors: int
     bytes: int
     sha256: str
+    plan: str
 
 
 class Folder:
@@ -85,29 +90,38 @@ class Folder:
         part = self.part(shard)
         with part.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
-        record = Record(shard, part.name, rows, errors, part.stat().st_size, digest)
+        size, plan = part.stat().st_size, self._plan_digest()
+        record = Record(shard, part.name, rows, errors, size, digest, plan)
         write_json(self._record(shard), asdict(record))
         return record
 
     def committed(self, shard: int) -> Record | None:
-        """The record of a shard that is done."""
+        """The record of a shard that is done, by the plan that is here."""
         try:
             record = Record(**json.loads(self._record(shard).read_text("utf-8")))
-            return record if self.part(shard).stat().st_size == record.bytes else None
+            whole = self.part(shard).stat().st_size == record.bytes
+            return record if whole and record.plan == self._plan_digest() else None
         except (FileNotFoundError, ValueError, TypeError):
             return None
 
-    def attempt(self, shard: int) -> int:
-        """Say that a shard is begun; how many times it was in this run, this one included."""
-        with (self.commits / f".{shard:06d}.attempts").open("ab") as file:
-            file.write(b".")
-            return file.tell()
+    def attempts(self, shard: int) -> Path:
+        """Where a run notes the attempts at a shard; see `Attempt`."""
+        return self.commits / f".{shard:06d}.attempts"
+
+    def empty(self) -> None:
+        """Remove what was made by another plan, of which no shard is done."""
+        self.manifest.unlink(missing_ok=True)
+        for part in self.table.glob("part-*.parquet"):
+            part.unlink()
 
     def clean(self) -> None:
         """Remove what processes that were killed left unfinished; nobody must be writing."""
         for folder in (self.path, self.table, self.commits):
             for left in folder.glob(".*.*"):
                 left.unlink(missing_ok=True)
+
+    def _plan_digest(self) -> str:
+        return hashlib.sha256(self.plan.read_bytes()).hexdigest()
 
     def _record(self, shard: int) -> Path:
         return self.commits / f"{shard:06d}.json"

@@ -15,7 +15,9 @@ import pyarrow.parquet
 from onnxplain import __version__
 from onnxplain.batch.commit import Folder, durable, write_json
 from onnxplain.batch.listing import Item
-from onnxplain.errors import InputError
+from onnxplain.errors import BackendError, InputError
+from onnxplain.runtime import onnx_file
+from onnxplain.runtime.backends.tensorrt.engine import SUFFIX
 
 _SCHEMA = pyarrow.schema(
     [
@@ -118,6 +120,7 @@ def settle(
     with durable(folder.listing) as beside:
         _write_listing(beside, counted(), recipe.shard_size)
     plan = Plan(recipe, count, digest.hexdigest())
+    folder.empty()
     write_json(folder.plan, {**asdict(plan), "shards": plan.shards})
     return plan
 
@@ -136,6 +139,21 @@ def read_plan(folder: Folder) -> Plan:
             f"'{folder.path}' has shards of a run whose plan cannot be read ({error}); "
             "choose another --out"
         ) from error
+
+
+def model_digest(model: Path) -> str:
+    """SHA-256 of an explain graph, with its external weights, or of an engine.
+
+    Raises:
+        BackendError: it cannot be read.
+    """
+    if model.suffix != SUFFIX:
+        return onnx_file.digest(model)
+    try:
+        with model.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise BackendError(f"'{model}' cannot be read: {error.strerror}") from error
 
 
 class Listing:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxplain.batch.listing import TABLE, Item
-from onnxplain.batch.tables import encoded_rows
+from onnxplain.batch.tables import Tables
 from onnxplain.errors import InputError
 from onnxplain.runtime import Explainer, load_image
 from onnxplain.runtime.batches import as_batch
@@ -28,7 +28,7 @@ class Prepared:
         self.input, self.photograph, self.error = input_, photograph, error
 
 
-def loads(items: Sequence[Item], image_column: str | None) -> Iterator[Callable[[], bytes]]:
+def loads(items: Sequence[Item], tables: Tables) -> Iterator[Callable[[], bytes]]:
     """For each image what reads its bytes, in their order.
 
     Those of files and tar files may be called from several threads; rows of a table are read here,
@@ -36,7 +36,7 @@ def loads(items: Sequence[Item], image_column: str | None) -> Iterator[Callable[
     """
     for file, group in groupby(items, key=lambda item: item.file):
         if Path(file).suffix.lower() == TABLE:
-            yield from _rows(file, list(group), image_column)
+            yield from _rows(file, list(group), tables)
         else:
             yield from (partial(_span, file, item.offset, item.length) for item in group)
 
@@ -62,9 +62,9 @@ def _span(file: str, offset: int, length: int) -> bytes:
         raise InputError(f"'{file}' cannot be read: {error.strerror}") from None
 
 
-def _rows(file: str, items: list[Item], image_column: str | None) -> Iterator[Callable[[], bytes]]:
+def _rows(file: str, items: list[Item], tables: Tables) -> Iterator[Callable[[], bytes]]:
     """A table's rows follow one another in a listing. What stops its reading stops all after."""
-    rows = encoded_rows(file, items[0].offset, len(items), image_column)
+    rows = tables.rows(file, items[0].offset, len(items))
     problem = ""
     for item in items:
         try:

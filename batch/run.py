@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, field
@@ -11,14 +10,13 @@ from pathlib import Path
 from onnxplain.batch.cluster import connected, explained
 from onnxplain.batch.commit import Folder, write_json
 from onnxplain.batch.listing import Columns, list_items
-from onnxplain.batch.plan import Plan, Recipe, settle
+from onnxplain.batch.plan import Plan, Recipe, model_digest, settle
 from onnxplain.batch.rows import STORES
 from onnxplain.batch.shard import ENGINE, on_gpu
 from onnxplain.batch.worker import Job, raise_problem
 from onnxplain.errors import BackendError, InputError
 from onnxplain.runtime.backends import PROVIDERS, check_provider
 from onnxplain.runtime.backends.tensorrt.engine import SUFFIX
-from onnxplain.runtime.onnx_file import digest
 
 _DECODERS_PER_GPU = 8
 
@@ -121,7 +119,7 @@ def _recipe(model: Path, options: Options) -> Recipe:
     if min(options.top, options.shard_size, options.batch_size or 1) < 1:
         raise InputError("top, shard_size and batch_size are 1 or more")
     if model.suffix == SUFFIX:
-        provider, sha256 = ENGINE, _file_digest(model)
+        provider = ENGINE
     elif options.provider == "auto":
         raise InputError(
             "all images of a table are explained by one provider: name it with --provider, one of "
@@ -129,9 +127,9 @@ def _recipe(model: Path, options: Options) -> Recipe:
         )
     else:
         check_provider(options.provider)
-        provider, sha256 = options.provider, digest(model)
+        provider = options.provider
     return Recipe(
-        model=sha256,
+        model=model_digest(model),
         provider=provider,
         precision=options.precision,
         temperature=options.temperature,
@@ -142,14 +140,6 @@ def _recipe(model: Path, options: Options) -> Recipe:
         shard_size=options.shard_size,
         image_column=options.columns.image,
     )
-
-
-def _file_digest(path: Path) -> str:
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise BackendError(f"'{path}' cannot be read: {error.strerror}") from error
 
 
 def _threads(recipe: Recipe, pool: Pool) -> int:

@@ -12,11 +12,13 @@ import numpy as np
 import pyarrow
 import pyarrow.parquet
 
+from onnxplain.batch.attempt import Attempt
 from onnxplain.batch.commit import Folder, Record, durable
 from onnxplain.batch.listing import Item
 from onnxplain.batch.plan import Recipe
 from onnxplain.batch.reading import Prepared, loads, prepare
 from onnxplain.batch.rows import Rows
+from onnxplain.batch.tables import Tables
 from onnxplain.runtime import Explainer, Explanation
 from onnxplain.runtime.ahead import ahead
 from onnxplain.runtime.targets import as_indices
@@ -47,12 +49,18 @@ class ShardExplainer:
         usual = signature.batch or _usual(recipe, signature.most)
         self._batch_size = usual if recipe.batch_size is None else recipe.batch_size
         self._rows = Rows(explainer, recipe.top, recipe.store)
+        self._tables = Tables(recipe.image_column)
         self._pool = ThreadPoolExecutor(decoders, "decode")
 
-    def explain(self, folder: Folder, shard: int, items: Sequence[Item]) -> Record:
+    def explain(
+        self, folder: Folder, shard: int, items: Sequence[Item], attempt: Attempt | None = None
+    ) -> Record:
         """Make the shard's part of the table, and commit it.
 
         An image that cannot be read, or whose explanation is not finite, is a row with an error.
+
+        Args:
+            attempt: which of a run's it is, where an image may have ended an earlier one.
 
         Raises:
             InputError: the table cannot be written.
@@ -60,7 +68,7 @@ class ShardExplainer:
         """
         errors = 0
         with durable(folder.part(shard)) as beside:
-            errors = self._write(beside, self._batches(shard, items))
+            errors = self._write(beside, self._batches(shard, items, attempt))
         return folder.commit(shard, len(items), errors)
 
     def _write(self, path: Path, batches: Iterator[pyarrow.RecordBatch]) -> int:
@@ -87,12 +95,19 @@ class ShardExplainer:
                 writer.write_table(pyarrow.Table.from_batches(pending))
         return errors
 
-    def _batches(self, shard: int, items: Sequence[Item]) -> Iterator[pyarrow.RecordBatch]:
+    def _batches(
+        self, shard: int, items: Sequence[Item], attempt: Attempt | None
+    ) -> Iterator[pyarrow.RecordBatch]:
         """The rows of the shard, as many at a time as a run of the graph explains."""
         size = self._batch_size
-        reading = loads(items, self._recipe.image_column)
+        reading = loads(items, self._tables)
+        calls: Iterator[Callable[[], Prepared]]
         calls = (partial(prepare, self._explainer, load) for load in reading)
-        images = ahead(self._pool, calls, 2 * size)
+        decoded, made = 2 * size, 1  # ahead
+        if attempt is not None and attempt.watched:
+            calls = (partial(attempt.watch, i, decode) for i, decode in enumerate(calls))
+            decoded = made = 0  # so that nothing else can have ended the process
+        images = ahead(self._pool, calls, decoded)
         first = shard * self._recipe.shard_size
 
         def explained() -> Iterator[Callable[[], pyarrow.RecordBatch]]:
@@ -103,7 +118,7 @@ class ShardExplainer:
                 ids = [item.id for item in items[start : start + size]]
                 yield partial(self._rows.batch, first + start, ids, errors, explanation)
 
-        return ahead(self._pool, explained(), 1)
+        return ahead(self._pool, explained(), made)
 
     def _explain(self, prepared: list[Prepared], errors: list[str | None]) -> Explanation | None:
         """The explanation of the good ones. What is not finite is added to `errors`."""

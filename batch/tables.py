@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+from bisect import bisect_right
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import accumulate
 
 import pyarrow
 import pyarrow.parquet
@@ -22,11 +24,20 @@ def opened(file: str | os.PathLike[str]) -> Iterator[pyarrow.parquet.ParquetFile
     Raises:
         InputError: it is missing, damaged or no Parquet file.
     """
+    with _said_of(file), _parquet_file(file) as table:
+        yield table
+
+
+@contextmanager
+def _said_of(file: str | os.PathLike[str]) -> Iterator[None]:
     try:
-        with pyarrow.parquet.ParquetFile(file, buffer_size=_BUFFER, pre_buffer=False) as table:
-            yield table
+        yield
     except (pyarrow.ArrowException, OSError) as error:
         raise InputError(f"'{file}' is not a Parquet table, or it is damaged: {error}") from error
+
+
+def _parquet_file(file: str | os.PathLike[str]) -> pyarrow.parquet.ParquetFile:
+    return pyarrow.parquet.ParquetFile(file, buffer_size=_BUFFER, pre_buffer=False)
 
 
 def column_of_images(table: pyarrow.parquet.ParquetFile, wanted: str | None) -> str:
@@ -87,35 +98,76 @@ def column_of_ids(table: pyarrow.parquet.ParquetFile, wanted: str) -> str:
     return wanted
 
 
-def encoded_rows(file: str, first: int, count: int, column: str | None) -> Iterator[bytes | None]:
-    """The images' bytes of the rows `first` to `first + count`, None where a row has none.
+class Tables:
+    """The images' bytes in rows of tables, read onward.
 
-    Only the row groups that hold them are read, each from its beginning.
+    A row group can be decoded from its beginning alone. So a table stays open where its reading
+    stopped, and rows that lie further on in the row group are reached from there.
 
-    Raises:
-        InputError: the table cannot be read.
+    Args:
+        column: as for `column_of_images`.
     """
-    with opened(file) as table:
-        leaf = column_of_images(table, column)
-        groups: list[int] = []
-        skip = before = 0
-        for group in range(table.metadata.num_row_groups):
-            rows = table.metadata.row_group(group).num_rows
-            if before + rows > first and before < first + count:
-                if not groups:
-                    skip = first - before
-                groups.append(group)
-            before += rows
-        if not groups:
-            raise InputError(f"'{file}' has {before} rows, and none of number {first}")
-        left = count
-        for batch in table.iter_batches(_ROWS_AT_ONCE, row_groups=groups, columns=[leaf]):
+
+    def __init__(self, column: str | None) -> None:
+        self._column = column
+        self._file: str | None = None
+        self._starts = [0]  # the first row of each row group, and the number of rows
+        self._batches: Iterator[pyarrow.RecordBatch] = iter(())
+        self._rest = pyarrow.array([])  # of the batch that was read last
+        self._at = -1  # the row of its first, and of what is read next
+
+    def rows(self, file: str, first: int, count: int) -> Iterator[bytes | None]:
+        """The images' bytes of the rows `first` to `first + count`, None where a row has none.
+
+        Raises:
+            InputError: the table cannot be read.
+        """
+        try:
+            with _said_of(file):
+                self._seek(file, first)
+                while count:
+                    values = self._take(count)
+                    count -= len(values)
+                    yield from values.to_pylist()
+        except InputError:
+            self._file = None  # where it stands is not known
+            raise
+
+    def _seek(self, file: str, first: int) -> None:
+        """Go to the row `first`: onward, or from the beginning of its row group."""
+        if file != self._file:
+            self._open(file)
+        if first >= self._starts[-1]:
+            rows = self._starts[-1]
+            raise InputError(f"'{file}' has {rows} rows, and none of number {first}")
+        group = bisect_right(self._starts, first) - 1
+        if not self._starts[group] <= self._at <= first:
+            self._begin(group)
+        while self._at < first:
+            self._take(first - self._at)
+
+    def _open(self, file: str) -> None:
+        self._table = _parquet_file(file)
+        self._leaf = column_of_images(self._table, self._column)
+        metadata = self._table.metadata
+        rows = (metadata.row_group(group).num_rows for group in range(metadata.num_row_groups))
+        self._starts = [0, *accumulate(rows)]
+        self._at, self._file = -1, file
+
+    def _begin(self, group: int) -> None:
+        groups = list(range(group, len(self._starts) - 1))
+        self._batches = self._table.iter_batches(
+            _ROWS_AT_ONCE, row_groups=groups, columns=[self._leaf]
+        )
+        self._at, self._rest = self._starts[group], self._rest.slice(0, 0)
+
+    def _take(self, most: int) -> pyarrow.Array:
+        """The values of the next rows, one at least."""
+        while not len(self._rest):
+            if (batch := next(self._batches, None)) is None:
+                raise InputError(f"'{self._file}' has no row {self._at}")
             values = batch.column(0)
-            if pyarrow.types.is_struct(values.type):
-                values = values.flatten()[0]
-            used = values.slice(skip, left)
-            skip = max(0, skip - len(values))
-            left -= len(used)
-            yield from used.to_pylist()
-            if not left:
-                return
+            self._rest = values.flatten()[0] if pyarrow.types.is_struct(values.type) else values
+        taken, self._rest = self._rest.slice(0, most), self._rest.slice(most)
+        self._at += len(taken)
+        return taken

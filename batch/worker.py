@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import platform
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from onnxplain import __version__
+from onnxplain.batch.attempt import Attempt
 from onnxplain.batch.commit import Folder, Record
-from onnxplain.batch.plan import Listing, Recipe
+from onnxplain.batch.plan import Listing, Recipe, model_digest
 from onnxplain.batch.shard import ShardExplainer
 from onnxplain.errors import BackendError, InputError, OnnxplainError
 from onnxplain.runtime import load
@@ -44,6 +47,7 @@ class Worker:
         self._problem: OnnxplainError | None = None
         try:
             recipe = job.recipe
+            _check_machine(job.model, recipe)
             explainer = load(job.model, recipe.provider, recipe.precision, job.threads)
             self._explainer = ShardExplainer(explainer, recipe, job.threads)
             self._listing = Listing(self._folder.listing)
@@ -62,17 +66,31 @@ class Worker:
         return {name: [value] for name, value in asdict(record).items()}
 
     def _explain(self, shard: int) -> Record:
-        items = self._listing.shard(shard)
-        if self._folder.attempt(shard) > _ATTEMPTS:  # Ray itself would try for ever
+        attempt = Attempt(self._folder.attempts(shard))
+        if attempt.number - len(attempt.deadly) > _ATTEMPTS:  # Ray itself would try for ever
             raise BackendError(
-                f"shard {shard} ended its worker {_ATTEMPTS} times: memory is short, or one of its "
-                f"images, '{items[0].id}' to '{items[-1].id}', crashes the decoder; use fewer "
-                "workers, or find the image and take it out"
+                f"shard {shard} ended its worker {_ATTEMPTS} times, and not while an image was "
+                "decoded: memory may be short; use fewer workers"
             )
-        return self._explainer.explain(self._folder, shard, items)
+        items = self._listing.shard(shard)
+        return self._explainer.explain(self._folder, shard, items, attempt)
 
 
 def raise_problem(row: dict[str, Any]) -> None:
     """Raise what a worker returned instead of a record."""
     if (problem := row.get("problem")) is not None:
         raise _ERRORS.get(row["kind"], OnnxplainError)(problem)
+
+
+def _check_machine(model: Path, recipe: Recipe) -> None:
+    """That what is here is what the run was planned with: a cluster has many machines."""
+    if recipe.onnxplain != __version__:
+        raise BackendError(
+            f"{platform.node()} has onnxplain {__version__}, and the run is of "
+            f"{recipe.onnxplain}: install the same on every machine"
+        )
+    if model_digest(model) != recipe.model:
+        raise BackendError(
+            f"'{model}' on {platform.node()} is another file than the run was begun with: copy the "
+            "same to every machine"
+        )

@@ -8,6 +8,7 @@ import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
 from typing import Any
+from urllib.parse import urlsplit
 
 from PIL import Image
 
@@ -127,7 +128,7 @@ class _Handler(BaseHTTPRequestHandler):
     timeout = _TIMEOUT
 
     def do_GET(self) -> None:
-        if self.loopback and not _loopback(self.headers.get("Host", "").rpartition(":")[0]):
+        if self.loopback and not _loopback(_name(self.headers.get("Host", ""))):
             self.send_error(403)  # another site's page, whose name was made to mean this machine
         elif self.path == "/":
             self._begin(200, "text/html; charset=utf-8")
@@ -160,6 +161,14 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *args: Any) -> None:
         """The terminal shows the frames' counts instead."""
+
+
+def _name(host: str) -> str:
+    """What the header Host has before the port, which port 80 leaves out; empty if it is none."""
+    try:
+        return urlsplit(f"//{host}").hostname or ""
+    except ValueError:
+        return ""
 
 
 def _loopback(host: str) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
@@ -14,7 +15,7 @@ from PIL import Image
 
 from onnxplain.errors import InputError
 from onnxplain.files import replacing
-from onnxplain.stream.source import Frame, Video
+from onnxplain.stream.source import Frame, Video, reason
 
 _QUALITY: dict[str, object] = {"crf": "20", "preset": "veryfast"}  # x264's
 
@@ -26,7 +27,8 @@ class Recording:
     what was recorded until then is kept.
 
     Args:
-        video: where the frames come from; its clock is the file's.
+        video: where the frames come from; its clock is the file's, which of a live source begins
+            with the first frame.
 
     Raises:
         InputError: the suffix is of no video, or the file cannot be written.
@@ -36,7 +38,7 @@ class Recording:
         self._path, self._video = path, video
         self._exits = contextlib.ExitStack()
         self._track: av.VideoStream | None = None
-        self._first: int | None = None
+        self._first = 0  # of the frames' `pts`
 
     def __enter__(self) -> Recording:
         with contextlib.ExitStack() as stack:
@@ -65,19 +67,32 @@ class Recording:
             if error is None:
                 raise problem
             return
-        with self._exits:
+        with self._writing(), self._exits:
             self._file.mux(self._track.encode())
 
     def show(self, image: Image.Image, frame: Frame) -> bool:
-        """Write a frame; always True."""
+        """Write a frame; always True.
+
+        Raises:
+            InputError: it cannot be written: the disk is full, or the source's clock went back.
+        """
         if self._track is None:
             self._track = self._begin(image)
+            self._first = frame.pts if self._video.live else 0
         width, height = self._track.width, self._track.height
         pixels = np.asarray(image.crop((0, 0, width, height)))
         picture = av.VideoFrame.from_ndarray(pixels, "rgb24")
-        picture.pts, picture.time_base = frame.pts, frame.time_base
-        self._file.mux(self._track.encode(picture))
+        picture.pts, picture.time_base = frame.pts - self._first, frame.time_base
+        with self._writing():
+            self._file.mux(self._track.encode(picture))
         return True
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except av.error.FFmpegError as error:
+            raise InputError(f"cannot write '{self._path}': {reason(error)}") from error
 
     def _begin(self, image: Image.Image) -> av.VideoStream:
         rate = Fraction(self._video.rate or 25).limit_denominator(1001)

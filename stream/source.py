@@ -19,6 +19,7 @@ from onnxplain.errors import InputError
 
 _LIVE = ("rtsp", "rtsps", "rtmp", "rtmps", "rtp", "udp", "srt")
 _TIMEOUT = 10.0  # seconds to connect, and for the next packet
+_MOST_LATE = 1.0  # seconds
 _CAMERAS = {"Linux": "v4l2", "Darwin": "avfoundation", "Windows": "dshow"}
 
 
@@ -51,7 +52,8 @@ class Frame:
 class Video:
     """The first video track of a source.
 
-    A file is read at the pace of its own clock; what comes live, as it comes.
+    A file is read at the pace of its own clock, or, where decoding takes longer than that, as it is
+    decoded; what comes live, as it comes.
 
     Args:
         source: a file; a camera, by number ("0") or device ("/dev/video0"); or a URL, such as
@@ -73,7 +75,7 @@ class Video:
         try:
             self._container = av.open(file, format=kind, options=options, timeout=_TIMEOUT)
         except (av.error.FFmpegError, OSError, ValueError) as error:
-            raise InputError(f"cannot open '{source}': {_reason(error)}") from error
+            raise InputError(f"cannot open '{source}': {reason(error)}") from error
         if not self._container.streams.video:
             self._container.close()
             raise InputError(f"'{source}' has no video")
@@ -132,21 +134,27 @@ class Video:
                     following = pts + step
                     yield picture, pts
         except (av.error.FFmpegError, OSError) as error:
-            raise InputError(f"'{self.source}' broke off: {_reason(error)}") from error
+            raise InputError(f"'{self.source}' broke off: {reason(error)}") from error
 
 
 class _Clock:
-    """The video's clock on `time.monotonic`'s, which begin together at the first frame."""
+    """The video's clock on `time.monotonic`'s, which begin together at the first frame.
+
+    Where frames come later than they are due, as they do when decoding takes longer than showing
+    them, the video's clock is put back: they would come ever later.
+    """
 
     def __init__(self) -> None:
         self._start: float | None = None
         self._before = 0.0
 
     def due(self, seconds: float) -> float:
-        if self._start is None or seconds < self._before:  # a stream that begins anew
-            self._start = time.monotonic() - seconds
-        self._before = seconds
-        return self._start + seconds
+        now, start = time.monotonic(), self._start
+        anew = seconds < self._before
+        if start is None or anew or now - (start + seconds) > _MOST_LATE:
+            start = now - seconds
+        self._start, self._before = start, seconds
+        return start + seconds
 
 
 def _address(source: str) -> tuple[str, str | None, dict[str, str], bool]:
@@ -172,5 +180,6 @@ def _address(source: str) -> tuple[str, str | None, dict[str, str], bool]:
     return source, None, {}, False
 
 
-def _reason(error: Exception) -> str:
+def reason(error: Exception) -> str:
+    """What FFmpeg or the system says, without numbers and addresses."""
     return getattr(error, "strerror", None) or str(error)

@@ -17,6 +17,7 @@ def folder(tmp_path):
     folder = Folder(tmp_path / "out")
     with folder.held():
         pass
+    folder.plan.write_text("{}")
     return folder
 
 
@@ -79,3 +80,12 @@ def test_a_folder_that_cannot_be_written_is_an_error(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="cannot write into"), Folder(tmp_path / "file").held():
         pass
+
+
+def test_a_shard_of_another_plan_is_made_again(folder):
+    folder.part(0).write_bytes(b"content")
+    record = folder.commit(0, rows=5, errors=0)
+    folder.plan.write_text('{"images": 7}')
+    assert folder.committed(0) is None
+    folder.plan.write_text("{}")
+    assert folder.committed(0) == record

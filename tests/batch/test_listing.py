@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import tarfile
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pyarrow
 import pyarrow.parquet
@@ -12,6 +14,7 @@ import pytest
 
 from onnxplain.batch.listing import Columns, Item, list_items
 from onnxplain.batch.reading import loads
+from onnxplain.batch.tables import Tables
 from onnxplain.errors import InputError
 
 ANY = Columns()
@@ -22,7 +25,7 @@ def names(*inputs: Path | str) -> list[str]:
 
 
 def contents(items: list[Item], column: str | None = None) -> list[bytes]:
-    return [load() for load in loads(items, column)]
+    return [load() for load in loads(items, Tables(column))]
 
 
 def write_tar(path: Path, members: dict[str, bytes]) -> Path:
@@ -77,6 +80,37 @@ def test_a_tables_rows_are_read_across_row_groups(tmp_path):
     for first, last in [(0, 10), (2, 4), (3, 6), (5, 10), (9, 10)]:
         expected = [b"image %d" % row for row in range(first, last)]
         assert contents(items[first:last]) == expected
+
+
+def test_a_table_is_decoded_once_where_it_is_read_onward(tmp_path, monkeypatch):
+    path = str(write_table(tmp_path / "table.parquet", rows=100, group=64))
+    decoded = []
+
+    class Counting(pyarrow.parquet.ParquetFile):
+        def iter_batches(self, *arguments: Any, **options: Any) -> Iterator[pyarrow.RecordBatch]:
+            for batch in super().iter_batches(*arguments, **options):
+                decoded.append(len(batch))
+                yield batch
+
+    monkeypatch.setattr(pyarrow.parquet, "ParquetFile", Counting)
+    tables = Tables(None)
+    for first in range(0, 100, 5):
+        rows = list(tables.rows(path, first, 5))
+        assert rows == [b"image %d" % row for row in range(first, first + 5)]
+    assert sum(decoded) == 100
+    for first, expected in [(70, 8), (90, 24), (3, 8), (65, 8)]:
+        decoded.clear()
+        assert list(tables.rows(path, first, 2)) == [b"image %d" % r for r in (first, first + 1)]
+        assert sum(decoded) == expected
+
+
+def test_rows_that_a_table_does_not_have_are_an_error(tmp_path):
+    tables, path = Tables(None), str(write_table(tmp_path / "table.parquet"))
+    with pytest.raises(InputError, match="has 10 rows, and none of number 10"):
+        list(tables.rows(path, 10, 1))
+    with pytest.raises(InputError, match="has no row 10"):
+        list(tables.rows(path, 8, 3))
+    assert list(tables.rows(path, 8, 2)) == [b"image 8", b"image 9"]
 
 
 def test_a_table_of_hugging_face_has_its_bytes_in_a_struct(tmp_path):

@@ -91,6 +91,13 @@ def test_a_plan_that_nothing_followed_yet_is_replaced(folder, recipe):
     assert (plan.recipe.top, plan.images) == (9, 3)
 
 
+def test_what_a_plan_left_without_a_record_does_not_stay_for_the_next(folder, recipe):
+    plan = settle(folder, recipe, ITEMS)
+    folder.part(plan.shards - 1).write_bytes(b"killed before its record")
+    settle(folder, recipe, ITEMS[:3])
+    assert list(folder.table.iterdir()) == []
+
+
 def test_an_unreadable_plan_is_an_error(begun, recipe):
     begun.plan.write_text("{")
     with pytest.raises(InputError, match="plan cannot be read"):

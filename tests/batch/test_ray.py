@@ -9,6 +9,7 @@ import time
 from dataclasses import replace
 
 import pyarrow.parquet
+import pytest
 
 from onnxplain.batch.commit import Folder
 from onnxplain.batch.listing import Columns, list_items
@@ -17,7 +18,8 @@ from onnxplain.batch.shard import ShardExplainer
 
 from .lake import make_lake
 
-IMAGES, SHARD = 120, 2
+IMAGES, SHARD = 300, 2
+SECONDS = 120  # for Ray to start, on a machine that does other things
 
 
 def start(*arguments: object) -> subprocess.Popen[str]:
@@ -25,21 +27,29 @@ def start(*arguments: object) -> subprocess.Popen[str]:
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
+def kill_after_a_shard(process: subprocess.Popen[str], out: Folder) -> None:
+    late = time.monotonic() + SECONDS
+    while not any(out.commits.glob("0*.json")):
+        assert process.poll() is None, process.communicate()
+        if time.monotonic() > late:
+            process.kill()
+            pytest.fail(f"no shard within {SECONDS} s: {process.communicate()}")
+        time.sleep(0.01)
+    process.kill()
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL
+
+
 def test_killed_and_resumed_it_is_as_if_nothing_had_happened(model, explainer, recipe, tmp_path):
     lake, out = make_lake(tmp_path / "lake", IMAGES), Folder(tmp_path / "out")
     arguments = [model, lake, "-o", out.path, "--shard-size", SHARD, "--batch-size", 2, "--top", 2]
 
-    killed = start(*arguments)
-    while not any(out.commits.glob("0*.json")):
-        assert killed.poll() is None, killed.communicate()
-        time.sleep(0.01)
-    killed.send_signal(signal.SIGKILL)
-    killed.communicate()
+    kill_after_a_shard(start(*arguments), out)
     assert 0 < len(list(out.commits.glob("0*.json"))) < IMAGES / SHARD
     assert not out.manifest.exists()
 
     resumed = start(*arguments)
-    said, complaints = resumed.communicate()
+    said, complaints = resumed.communicate(timeout=2 * SECONDS)
     assert resumed.returncode == 1, complaints  # one image is damaged
     assert f"{IMAGES - 1} of {IMAGES} images explained" in said
     assert " of them earlier" in said

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import json
+import pickle
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
+import pyarrow.parquet
 import pytest
+from PIL import Image
 from typer.testing import CliRunner
 
 from onnxplain.batch import Options, explain_lake
+from onnxplain.batch.attempt import Attempt
 from onnxplain.batch.commit import Folder
 from onnxplain.batch.listing import Columns, list_items
 from onnxplain.batch.plan import Listing, Recipe, settle
@@ -94,6 +100,8 @@ def test_options_that_cannot_be_are_refused_at_once(model, lake, tmp_path, optio
     [
         ({"target": "cat"}, InputError, "no class names"),
         ({"precision": "int8"}, BackendError, "computes in"),
+        ({"model": "0" * 64}, BackendError, r"another file than the run was begun with"),
+        ({"onnxplain": "99"}, BackendError, r"has onnxplain .*, and the run is of 99"),
     ],
 )
 def test_a_worker_hands_its_problem_to_the_run(model, recipe, complete, changed, error, said):
@@ -110,12 +118,51 @@ def test_a_shard_that_ends_its_workers_ends_the_run(model, recipe, complete):
         record.unlink()
     job = Job(model, complete.path, recipe, threads=1)
     for _ in range(4):
-        complete.attempt(1)
+        Attempt(complete.attempts(1))
     row = Worker(job)({"shard": [1]})
     assert row["kind"] == ["BackendError"]
     assert "shard 1 ended its worker 4 times" in row["problem"][0]
     complete.clean()  # as a new run does
     assert Worker(job)({"shard": [1]})["rows"] == [5]
+
+
+WORKER = """
+import os, pickle, sys
+from onnxplain.batch import reading
+from onnxplain.batch.worker import Worker
+
+load_image = reading.load_image
+
+def crashing(file):
+    image = load_image(file)
+    if image.getpixel((0, 0)) in DEADLY:
+        os._exit(9)
+    return image
+
+reading.load_image = crashing
+DEADLY, job = pickle.load(sys.stdin.buffer)
+Worker(job)({"shard": [1]})
+"""
+
+
+def test_images_that_crash_the_decoder_are_rows_with_an_error(model, recipe, lake, complete):
+    for record in complete.commits.iterdir():
+        record.unlink()
+    paths = sorted(map(str, lake.rglob("*.png")))
+    deadly = [6, 8]  # of the shard 5 … 9
+    corners = [Image.open(paths[number]).getpixel((0, 0)) for number in deadly]
+    given = pickle.dumps((corners, Job(model, complete.path, recipe, threads=1)))
+    Attempt(complete.attempts(1))  # the first is over before anything is known
+    for index in (1, 3):
+        died = subprocess.run([sys.executable, "-c", WORKER], input=given, check=False)
+        assert died.returncode == 9
+        assert complete.attempts(1).read_text().splitlines()[-1] == f"image {index}"
+        assert complete.committed(1) is None
+    row = Worker(Job(model, complete.path, recipe, threads=1))({"shard": [1]})
+    assert (row["rows"], row["errors"]) == ([5], [2])
+    errors = pyarrow.parquet.read_table(complete.part(1), columns=["error"])["error"].to_pylist()
+    assert [5 + i for i, error in enumerate(errors) if error] == deadly
+    assert "decoding it ends the process" in errors[1]
 
 
 def test_a_worker_does_not_repeat_what_is_done(model, recipe, complete):

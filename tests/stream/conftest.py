@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from PIL import Image
 
 from onnxplain.contract import Metadata, Preprocessing
 from onnxplain.runtime import Explanation
+from onnxplain.stream import Frame, Video
 
 RATE, SIZE = 10, (320, 240)
 
@@ -40,11 +42,61 @@ def times(path: Path) -> list[Fraction]:
         return [frame.pts * frame.time_base for frame in file.decode(video=0)]
 
 
+class Stepped(Video):
+    """A file whose frames come when they are let, however busy the machine is.
+
+    Args:
+        now: the clock by which they are due, at the moment when they come.
+    """
+
+    def __init__(self, path: Path, now: Callable[[], float] = time.monotonic) -> None:
+        super().__init__(str(path))
+        self._now = now
+        self._let, self._came, self._over = 1, 0, False
+        self._changed = threading.Condition()
+
+    def let(self, count: int) -> None:
+        """Wait until that many more are there, or all."""
+        with self._changed:
+            self._let += count
+            self._changed.notify_all()
+            self._changed.wait_for(lambda: self._over or self._came == self._let)
+
+    def stop(self) -> None:
+        with self._changed:
+            self._over = True
+            self._changed.notify_all()
+
+    def frames(self) -> Iterator[Frame]:
+        try:
+            for picture, pts in self._decoded():
+                with self._changed:
+                    self._changed.wait_for(lambda: self._over or self._came < self._let)
+                    if self._over:
+                        return
+                yield Frame(picture, pts, self.time_base, self._now())
+                with self._changed:
+                    self._came += 1
+                    self._changed.notify_all()
+        finally:
+            self.stop()
+
+
+class Letting:
+    """A sink in whose time so many frames come."""
+
+    def __init__(self, video: Stepped, count: int) -> None:
+        self.video, self.count = video, count
+
+    def show(self, image: Image.Image, frame: Frame) -> bool:
+        self.video.let(self.count)
+        return True
+
+
 class Quick:
     """Says at once whether a picture is rather red (0), green (1) or blue (2)."""
 
     multi_target = False
-    seconds = 0.0
 
     def __init__(self) -> None:
         pre = Preprocessing(height=8, width=8, resize=8, mean=(0.5,) * 3, std=(0.5,) * 3)
@@ -54,17 +106,10 @@ class Quick:
         pass
 
     def __call__(self, images: Any, targets: Any, temperature: float | None) -> Explanation:
-        time.sleep(self.seconds)
         small = np.stack([np.asarray(image.resize((8, 8))) for image in images])
         logits = small.mean(axis=(1, 2)).astype(np.float32)
         pullback = np.moveaxis(small, -1, 1).astype(np.float32)
         return Explanation(logits, pullback, logits.argmax(axis=1), small, ("red", "green", "blue"))
-
-
-class Slow(Quick):
-    """Takes three frames' time for one."""
-
-    seconds = 3 / RATE
 
 
 @pytest.fixture(scope="session")

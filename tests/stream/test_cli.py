@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+import sys
 
 import pytest
 from typer.testing import CliRunner
 
 from onnxplain.cli import app
 from onnxplain.errors import BackendError, InputError
+from onnxplain.stream.window import Window
 
 from .conftest import times
 
@@ -34,6 +36,12 @@ def test_without_a_display_it_says_where_else_frames_can_go(lite0, colours, monk
     assert ran.exit_code == BackendError.exit_code
     assert "--out" in ran.stderr
     assert "--http" in ran.stderr
+
+
+def test_without_tk_a_window_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "tkinter", None)
+    with pytest.raises(BackendError, match=r"apt install python3-tk;.*or write a file with --out"):
+        Window("film")
 
 
 @pytest.mark.parametrize(

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import socket
 import threading
 import time
 from fractions import Fraction
 from itertools import pairwise
+from types import SimpleNamespace
 
 import av
 import numpy as np
@@ -19,7 +21,8 @@ from onnxplain.stream import Video
 from .conftest import RATE, times
 
 
-def test_a_files_frames_come_by_its_clock(colours):
+def test_a_files_frames_come_by_its_clock(colours, monkeypatch):
+    monkeypatch.setattr("onnxplain.stream.source._MOST_LATE", math.inf)  # on a busy machine
     with Video(str(colours)) as video:
         frames = []
         for frame in video.frames():
@@ -28,6 +31,22 @@ def test_a_files_frames_come_by_its_clock(colours):
     assert [frame.pts * frame.time_base for frame in frames] == times(colours)
     for before, after in pairwise(frames):
         assert after.due - before.due == pytest.approx(1 / RATE)
+
+
+def test_decoding_that_takes_longer_than_showing_does_not_fall_ever_further_behind(
+    colours, monkeypatch
+):
+    clock = SimpleNamespace(now=0.0)
+
+    def monotonic() -> float:
+        clock.now += 0.25  # asked more than once per frame: of a tenth of a second
+        return clock.now
+
+    monkeypatch.setattr("onnxplain.stream.source.time", SimpleNamespace(monotonic=monotonic))
+    with Video(str(colours)) as video:
+        late = [clock.now - frame.due for frame in video.frames()]
+    assert len(late) == len(times(colours))
+    assert 0.5 < max(late) < 2
 
 
 def test_a_frame_is_shown_as_it_was_filmed(colours):
