@@ -61,7 +61,7 @@ TuneRate = Annotated[float, typer.Option(help="Adam's step size in stage 2.")]
 Half = Annotated[
     str, typer.Option(help="float32; bfloat16 or float16 (on GPUs) for mixed precision.")
 ]
-Seed = Annotated[int, typer.Option(help="Of weights, order and random squares.")]
+Seed = Annotated[int, typer.Option(min=0, help="Of weights, order and random squares.")]
 Workers = Annotated[int, typer.Option(min=0, help="Processes that decode pictures.")]
 GraphProvider = Annotated[
     str, typer.Option(help="What runs the graphs: auto, cpu, openvino, cuda or ort-tensorrt.")
@@ -138,7 +138,7 @@ def train(
         done = training.train(settings, folder, resume=resume, progress=tell)
     if done.first:
         _finish_training(folder, settings.classifier, settings.weights, done)
-    if done.skipped:
+    if done.first and done.skipped:  # torchrun ends all processes when one fails
         raise typer.Exit(1)
 
 
@@ -214,8 +214,8 @@ def show(
     from onnxplain.runtime import find_images
     from onnxplain.runtime.batches import Picture
     from onnxplain.runtime.figures import write_image
-    from onnxplain.runtime.images import load_image
     from onnxplain.signal.compiled import open_graph
+    from onnxplain.signal.show import pixels_of
     from onnxplain.signal.show import show as picture_of
 
     graph = open_graph(model, provider)
@@ -223,7 +223,8 @@ def show(
     failures = []
     for file in find_images(images):
         try:
-            pictures.append(load_image(file))
+            # Cut at once: a folder's pictures, all of them at full size, would fill the memory.
+            pictures.append(pixels_of(graph, [file])[0])
         except InputError as error:
             failures.append(str(error))
     for reason in failures:

@@ -6,10 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
-from onnxplain.errors import SourceError
+from onnxplain.errors import InputError, SourceError
 from onnxplain.signal import weights
 
 CHECKPOINT = "checkpoint.pt"
@@ -23,20 +22,36 @@ class Checkpoint:
         stage: the name of the one that was running.
         step: how many of its steps were done.
         skipped: the pictures that could not be read so far.
-        state: of the autoencoder, the optimizer, the gradients' scaler and the random generator.
+        pictures: how many there were to train on.
+        world: how many processes trained.
+        state: of the autoencoder, the optimizer and the gradients' scaler.
     """
 
     stage: str
     step: int
     skipped: tuple[int, ...]
+    pictures: int
+    world: int
     state: dict[str, Any]
+
+    def require_same(self, pictures: int, world: int) -> None:
+        """Raise InputError where an epoch has become another number of steps, or other pictures."""
+        if self.pictures != pictures:
+            raise InputError(
+                f"the training was begun on {self.pictures} pictures, and the data has {pictures} "
+                "now: resume with those, or train into another folder"
+            )
+        if self.world != world:
+            raise InputError(
+                f"the training was begun by {self.world} processes, and this is one of {world}: "
+                "resume with as many, or train into another folder"
+            )
 
     def restore(self, autoencoder: nn.Module, optimizer: Any, scaler: Any) -> None:
         """Set them as they were."""
         autoencoder.load_state_dict(self.state["autoencoder"])
         optimizer.load_state_dict(self.state["optimizer"])
         scaler.load_state_dict(self.state["scaler"])
-        torch.set_rng_state(self.state["random"])
 
 
 def write(
@@ -44,6 +59,8 @@ def write(
     stage: str,
     step: int,
     skipped: set[int],
+    pictures: int,
+    world: int,
     autoencoder: nn.Module,
     optimizer: Any,
     scaler: Any,
@@ -57,9 +74,15 @@ def write(
         "autoencoder": autoencoder.state_dict(),
         "optimizer": optimizer.state_dict(),
         "scaler": scaler.state_dict(),
-        "random": torch.get_rng_state(),
     }
-    content = {"stage": stage, "step": step, "skipped": sorted(skipped), "state": state}
+    content = {
+        "stage": stage,
+        "step": step,
+        "skipped": sorted(skipped),
+        "pictures": pictures,
+        "world": world,
+        "state": state,
+    }
     weights.save(content, folder / CHECKPOINT)
 
 
@@ -74,7 +97,6 @@ def read(folder: Path) -> Checkpoint | None:
         return None
     content = weights.read(path)
     try:
-        skipped = tuple(content["skipped"])
-        return Checkpoint(content["stage"], content["step"], skipped, content["state"])
-    except KeyError as error:
-        raise SourceError(f"{path} is not a training's checkpoint: it lacks {error}") from error
+        return Checkpoint(**{**content, "skipped": tuple(content["skipped"])})
+    except (KeyError, TypeError) as error:
+        raise SourceError(f"{path} is not a training's checkpoint: {error}") from error

@@ -105,9 +105,9 @@ def open_classifier(
     """A frozen classifier for pixels, float [N, C, size, size] in [0, 1] → [N, classes].
 
     Args:
-        name: a network by name (torchvision's, `timm/…`); a TorchScript file (.pt, .pth), which
-            takes pixels with ImageNet's mean and std as torchvision's networks do; or a file that
-            `train_small` wrote.
+        name: a network by name (torchvision's, `timm/…`); a file of TorchScript or of
+            `torch.export` with an open batch, which takes pixels with ImageNet's mean and std as
+            torchvision's networks do; or a file that `train_small` wrote.
         data: what it is to classify; its classes are the classifier's, in this order.
         weights_name: of a network by name: DEFAULT, none or a checkpoint.
 
@@ -136,11 +136,11 @@ def check(module: nn.Module, name: str, data: Data) -> nn.Module:
     Raises:
         InputError: it takes other pictures, or has another number of classes.
     """
-    blank = torch.zeros(1, data.channels, data.size, data.size)
+    blank = torch.zeros(2, data.channels, data.size, data.size)
     try:
         with torch.no_grad():
             logits = module.cpu().eval()(blank)
-    except (RuntimeError, SourceError) as error:
+    except Exception as error:  # networks check their input in many ways
         raise InputError(
             f"the classifier {name} does not take pictures of {data.channels} × {data.size} × "
             f"{data.size}: {root_cause(error)}"
@@ -157,12 +157,20 @@ def _from_file(path: Path) -> nn.Module:
     if not path.is_file():
         raise SourceError(f"no such classifier: {path}")
     try:
-        return OnPixels(load_archive(path), IMAGENET_MEAN, IMAGENET_STD)
+        return OnPixels(_module(load_archive(path)), IMAGENET_MEAN, IMAGENET_STD)
     except SourceError as error:
         content = weights.read(path)
         if "classifier" not in content:
             raise error
         return _small(content)
+
+
+def _module(archive: Any) -> Any:
+    if not isinstance(archive, torch.export.ExportedProgram):
+        return archive
+    module = archive.module()
+    del module.train, module.eval  # both refuse: the program keeps the mode that it was traced in
+    return module
 
 
 def _small(content: dict[str, Any]) -> nn.Module:

@@ -79,24 +79,39 @@ class Arrays:
 
 @dataclass(frozen=True)
 class Torchvision:
-    """A dataset of torchvision's that gives (picture, class)."""
+    """A dataset of torchvision's that gives (picture, class); `part` of the data, by name."""
 
     dataset: Any
     labels: Sequence[int]
+    part: str
 
     def __len__(self) -> int:
         return len(self.dataset)
 
     def name(self, index: int) -> str:
-        return f"picture {index}"
+        return f"picture {index} of the {self.part} part"
+
+    def picture(self, index: int) -> Any:
+        """As the dataset gives it. Raises InputError where it cannot."""
+        try:
+            return self.dataset[index][0]
+        except Exception as error:  # a dataset that decodes only now raises what its decoder does
+            raise InputError(f"{self.name(index)} cannot be read: {error}") from error
 
     def read(self, index: int) -> Image.Image:
-        return load_image(self.dataset[index][0])
+        return load_image(self.picture(index))
+
+    def is_grey(self) -> bool:
+        """By the first picture that can be read. Raises InputError where none can."""
+        for index in range(len(self)):
+            with suppress(InputError):
+                return getattr(self.picture(index), "mode", None) == "L"
+        raise InputError(f"none of the {len(self)} pictures of the {self.part} part can be read")
 
 
 class Sample(NamedTuple):
-    """Pixels in [0, 1], float32 [C, H, W], or a batch of them; what they show; and which pictures
-    could not be read on the way."""
+    """Pixels in [0, 1], float32 [C, H, W], or a batch of them, of tensors or arrays; what they
+    show; and which pictures could not be read on the way."""
 
     pixels: Any
     labels: Any
@@ -141,7 +156,8 @@ class Pictures(Dataset[Sample]):
             else:
                 label = self.source.labels[index] if len(self.source.labels) else -1
                 return Sample(torch.from_numpy(pixels), label, unreadable)
-        raise InputError(f"none of the {len(self)} pictures can be read")
+        # `loader` refuses it: what a process beside it raises would come with its traceback.
+        return Sample(torch.zeros(len(self.pre.mean), self.size, self.size), -1, unreadable)
 
     def pixels(self, index: int, epoch: int = 0) -> NDArray[np.float32]:
         """One picture, float32 [C, H, W] in [0, 1].
@@ -177,18 +193,20 @@ class Pictures(Dataset[Sample]):
             raise InputError("none of the pictures chosen can be read")
         return np.stack(found)
 
-    def batches(self, size: int) -> Iterator[tuple[NDArray[np.float32], NDArray[np.int64]]]:
-        """All that can be read, in order: pixels [n, C, H, W] and labels [n], n ≤ size."""
+    def batches(self, size: int) -> Iterator[Sample]:
+        """All in order: float32 [n, C, H, W] and int64 [n] of those that can be read, n ≤ size."""
         for first in range(0, len(self), size):
-            pixels, labels = [], []
+            pixels, labels, unreadable = [], [], []
             for index in range(first, min(first + size, len(self))):
                 try:
                     pixels.append(self.pixels(index))
                 except InputError:
-                    continue
-                labels.append(self.source.labels[index] if len(self.source.labels) else -1)
-            if pixels:
-                yield np.stack(pixels), np.array(labels, np.int64)
+                    unreadable.append(index)
+                else:
+                    labels.append(self.source.labels[index] if len(self.source.labels) else -1)
+            none = np.empty((0, len(self.pre.mean), self.size, self.size), np.float32)
+            found = np.stack(pixels) if pixels else none
+            yield Sample(found, np.array(labels, np.int64), unreadable)
 
 
 @dataclass(frozen=True)
@@ -314,20 +332,31 @@ def _torchvision(name: str, size: int) -> Data:
     if not isinstance(found := getattr(datasets, kind, None), type):
         raise InputError(f"torchvision has no dataset {kind!r}")
     parts = []
-    for train in (True, False):
+    for train, splits in ((True, ("train", "trainval")), (False, ("test", "val"))):
         try:
-            try:
-                part = found(root, train=train, download=True)
-            except TypeError:  # those that name their splits
-                part = found(root, split="train" if train else "test", download=True)
+            part = _part(found, root, train, splits)
             labels = [int(label) for label in _labels(part)]
         except Exception as error:  # downloads and archives fail in many ways
             raise InputError(f"torchvision cannot open {kind} in '{root}': {error}") from error
-        parts.append(Torchvision(part, labels))
-    grey = parts[0].dataset[0][0].mode == "L"
+        parts.append(Torchvision(part, labels, splits[0]))
+    channels = 1 if parts[0].is_grey() else 3
     classes = getattr(parts[0].dataset, "classes", None) or sorted(set(parts[0].labels))
-    train_, test = (Pictures(part, size, 1 if grey else 3) for part in parts)
+    train_, test = (Pictures(part, size, channels) for part in parts)
     return Data(train_, test, tuple(map(str, classes)))
+
+
+def _part(found: Any, root: str, train: bool, splits: Sequence[str]) -> Any:
+    """One part of a dataset, which has it by a flag or by one of several names."""
+    refused: Exception | None = None
+    ways: list[dict[str, Any]] = [{"train": train}, *({"split": name} for name in splits)]
+    for wanted in ways:
+        for more in ({"download": True}, {}):
+            try:
+                return found(root, **wanted, **more)
+            except (TypeError, ValueError) as error:  # no such argument, or no such split
+                refused = error
+    assert refused is not None
+    raise refused
 
 
 def _labels(dataset: Any) -> Any:
@@ -378,13 +407,20 @@ class Order:
             yield [(epoch, int(index)) for index in order[begin : begin + self.batch]]
 
 
-def loader(pictures: Pictures, order: Order, workers: int) -> DataLoader[Sample]:
-    """The order's batches, decoded by so many processes beside this one."""
+def loader(pictures: Pictures, order: Order, workers: int) -> Iterator[Sample]:
+    """The order's batches, decoded by so many processes beside this one.
+
+    Raises:
+        InputError: none of the pictures can be read.
+    """
     # PyTorch's stubs want a Sampler; any iterable of lists will do.
     batches: Any = order
-    return DataLoader(
+    for batch in DataLoader(
         pictures, batch_sampler=batches, num_workers=workers, collate_fn=_collated, pin_memory=False
-    )
+    ):
+        if len(set(batch.unreadable)) == len(pictures):
+            raise InputError(f"none of the {len(pictures)} pictures can be read")
+        yield batch
 
 
 def _collated(samples: list[Sample]) -> Sample:

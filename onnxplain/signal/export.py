@@ -6,6 +6,7 @@ import copy
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import onnx_ir as ir
 import torch
@@ -14,7 +15,13 @@ from torch import Tensor, nn
 from onnxplain.contract import IMAGE, LOGITS
 from onnxplain.errors import SourceError
 from onnxplain.export.pipeline import checked_proto, clean
-from onnxplain.export.sources.tracing import program_to_onnx, quiet, root_cause
+from onnxplain.export.sources.from_programs import script_to_onnx
+from onnxplain.export.sources.tracing import (
+    program_to_onnx,
+    quiet,
+    root_cause,
+    spelled_attention,
+)
 from onnxplain.files import replacing
 from onnxplain.signal.autoencoder import Autoencoder
 from onnxplain.signal.compiled import METADATA, RECONSTRUCTION
@@ -75,6 +82,15 @@ def export_classifier(
     _write(classifier, path, (channels, size), [LOGITS], classes)
 
 
+def require_exportable(classifier: nn.Module, channels: int, size: int) -> None:
+    """Trace it as `export_classifier` does, and keep nothing.
+
+    Raises:
+        SourceError: PyTorch cannot trace it.
+    """
+    _traced(classifier, (channels, size))
+
+
 def _write(
     network: nn.Module,
     path: Path,
@@ -82,26 +98,36 @@ def _write(
     outputs: Sequence[str],
     classes: Sequence[str],
 ) -> None:
-    channels, size = picture
-    # Two pictures: torch.export takes a batch of one for a constant.
-    example = torch.zeros(2, channels, size, size)
-    batch = torch.export.Dim("batch")
-    with quiet():
-        try:
-            program = torch.export.export(
-                network.eval(), (example,), dynamic_shapes=({0: batch},), strict=False
-            )
-            model = program_to_onnx(program)
-        except Exception as error:
-            raise SourceError(f"PyTorch could not export it: {root_cause(error)}") from error
+    model = _traced(network, picture)
     clean(model)
     _rename(model.graph.inputs, [IMAGE])
     _rename(model.graph.outputs, outputs)
+    channels, size = picture
     about = {"channels": channels, "size": size, "classes": list(classes)}
     model.metadata_props[METADATA] = json.dumps(about)
     data = checked_proto(model).SerializeToString()
     with replacing(path) as beside:
         beside.write_bytes(data)
+
+
+def _traced(network: nn.Module, picture: tuple[int, int]) -> ir.Model:
+    channels, size = picture
+    # Two pictures: torch.export takes a batch of one for a constant.
+    example = torch.zeros(2, channels, size, size)
+    batch = torch.export.Dim("batch")
+    with quiet(), spelled_attention():
+        if any(isinstance(part, torch.jit.ScriptModule) for part in network.modules()):
+            # torch.export takes no TorchScript, not within another module either.
+            trace: Any = torch.jit.trace  # it has no types
+            whole = trace(network.eval(), example, check_trace=False)
+            return script_to_onnx(whole, None, example)
+        try:
+            program = torch.export.export(
+                network.eval(), (example,), dynamic_shapes=({0: batch},), strict=False
+            )
+            return program_to_onnx(program)
+        except Exception as error:
+            raise SourceError(f"PyTorch could not export it: {root_cause(error)}") from error
 
 
 def _rename(values: Sequence[ir.Value], names: Sequence[str]) -> None:

@@ -12,7 +12,6 @@ import torch
 from onnxplain.runtime.figures import write_image
 from onnxplain.runtime.render import mosaic
 from onnxplain.signal.autoencoder import Autoencoder
-from onnxplain.signal.checkpoint import Checkpoint
 from onnxplain.signal.data import Pictures
 from onnxplain.signal.show import as_image
 
@@ -26,17 +25,12 @@ class Log:
 
     Args:
         folder: the training's.
-        kept: the checkpoint that it goes on from, after which TensorBoard is to forget.
+        writes: whether this process does.
     """
 
-    def __init__(self, folder: Path, kept: Checkpoint | None, writes: bool) -> None:
-        self._folder = folder
+    def __init__(self, folder: Path, writes: bool) -> None:
+        self._folder, self._writes = folder, writes
         self._writer: Any = None
-        if writes:
-            from torch.utils.tensorboard import SummaryWriter
-
-            purge = kept.step + 1 if kept is not None else None
-            self._writer = SummaryWriter(str(folder / TENSORBOARD), purge_step=purge)
 
     def __enter__(self) -> Log:
         return self
@@ -47,8 +41,23 @@ class Log:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        self._close()
+
+    def _close(self) -> None:
         if self._writer is not None:
             self._writer.close()
+
+    def begin(self, stage: str, done: int) -> None:
+        """Write about a stage from here on; TensorBoard forgets what it heard after `done` steps.
+
+        A folder for each stage, because TensorBoard forgets all curves of a folder.
+        """
+        if self._writes:
+            from torch.utils.tensorboard import SummaryWriter
+
+            self._close()
+            path = self._folder / TENSORBOARD / stage
+            self._writer = SummaryWriter(str(path), purge_step=done + 1)
 
     def loss(self, stage: str, step: int, loss: float) -> None:
         """A point of the stage's curve, every ten steps."""
@@ -66,12 +75,12 @@ class Log:
         """Write the first pictures above their reconstructions; leaves evaluation mode on."""
         if self._writer is None:
             return
-        pixels = next(pictures.batches(_SHOWN), None)
-        if pixels is None:
+        pixels = next(pictures.batches(_SHOWN)).pixels
+        if not len(pixels):
             return
         with torch.no_grad():
-            found = autoencoder.eval()(torch.from_numpy(pixels[0]).to(device)).cpu().numpy()
-        picture = mosaic([[as_image(each) for each in row] for row in (pixels[0], found)])
+            found = autoencoder.eval()(torch.from_numpy(pixels).to(device)).cpu().numpy()
+        picture = mosaic([[as_image(each) for each in row] for row in (pixels, found)])
         folder = self._folder / SAMPLES
         folder.mkdir(exist_ok=True)
         write_image(picture, folder / f"{stage}-{step:07d}.png")

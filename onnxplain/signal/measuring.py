@@ -29,6 +29,7 @@ class Measured:
         error: [N], root of the mean squared difference from the original, pixels in [0, 1].
         colours: [channels, bins], counts of pixel values.
         spectrum: [H // 2 + 1], mean power of grey values by cycles across the picture.
+        unreadable: indices of the pictures that could not be read, which are not among the N.
     """
 
     right: NDArray[np.bool_]
@@ -36,6 +37,7 @@ class Measured:
     error: NDArray[np.float64]
     colours: NDArray[np.int64]
     spectrum: NDArray[np.float64]
+    unreadable: NDArray[np.int64]
 
     def write(self, path: Path) -> None:
         """Raises InputError where it cannot be written."""
@@ -75,9 +77,13 @@ def measure(
         BackendError: the runtime failed.
     """
     rights, parts, done = [], [], 0
+    unreadable: list[int] = []
     colours: Any = 0
     spectrum: Any = 0.0
-    for pixels, labels in pictures.batches(batch):
+    for pixels, labels, missed in pictures.batches(batch):
+        unreadable += missed
+        if not len(pixels):
+            continue
         for graph in (*classifiers, *([autoencoder] if autoencoder else [])):
             require_shape(graph, pixels)
         seen = autoencoder.run(pixels)[RECONSTRUCTION] if autoencoder else pixels
@@ -94,4 +100,5 @@ def measure(
         raise InputError("none of the pictures to measure on can be read")
     information, error = np.concatenate(parts, 1)
     right = np.concatenate(rights, 1)
-    return Measured(right, information, error, colours, spectrum / done)
+    missing = np.array(unreadable, np.int64)
+    return Measured(right, information, error, colours, spectrum / done, missing)

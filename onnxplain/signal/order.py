@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 SAMPLES, CONFIDENCE, TOLERANCE = 2000, 0.95, 0.01
 """Bootstrap samples; what counts as sure; the accuracy that a classifier may lose and still be
 served."""
+_CHUNK = 100  # of the bootstrap: all of its samples of a large data set would fill the memory
 
 
 @dataclass(frozen=True)
@@ -56,12 +57,14 @@ def find_order(right: NDArray[np.bool_], seed: int = 0) -> Order:
     """
     count, n = right.shape[0], right.shape[2]
     random = np.random.default_rng(seed)
-    times = random.multinomial(n, np.full(n, 1 / n), size=SAMPLES).astype(np.float64)
     own = right[np.arange(count), np.arange(count)]
     paired = right.astype(np.float64) - own[:, None]
     difference = paired.mean(2)
-    drawn = paired.reshape(-1, n) @ times.T / n
-    drawn = drawn.reshape(count, count, SAMPLES)
+    parts = []
+    for _ in range(SAMPLES // _CHUNK):
+        times = random.multinomial(n, np.full(n, 1 / n), size=_CHUNK).astype(np.float64)
+        parts.append(paired.reshape(-1, n) @ times.T / n)
+    drawn = np.concatenate(parts, 1).reshape(count, count, SAMPLES)
     served = drawn >= -TOLERANCE - 1e-12
     confidence = served.mean(2)
     serves = confidence >= CONFIDENCE
@@ -80,9 +83,15 @@ def _structure(
     """Groups, the steps from each to the next, and what to say of them."""
     count = len(serves)
     alone = [[i] for i in range(count)]
-    for i, j, k in itertools.permutations(range(count), 3):
-        if serves[i, j] and serves[j, k] and not serves[i, k]:
-            return alone, [], "none: the relation is not transitive"
+    broken = [
+        (i, k)
+        for i, j, k in itertools.permutations(range(count), 3)
+        if serves[i, j] and serves[j, k] and not serves[i, k]
+    ]
+    if any(not undecided[pair] for pair in broken):
+        return alone, [], "none: the relation is not transitive"
+    if broken:
+        return alone, [], "none: the data cannot tell whether the relation is transitive"
     groups: list[list[int]] = []
     for i in range(count):
         same = next((g for g in groups if serves[i, g[0]] and serves[g[0], i]), None)

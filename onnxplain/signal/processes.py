@@ -55,6 +55,17 @@ class Process:
         if self.world > 1:
             distributed.barrier()
 
+    @contextmanager
+    def first_alone(self) -> Iterator[None]:
+        """Within, the first process comes to its end, or fails, before the others begin."""
+        if not self.is_first:
+            self.wait()
+        try:
+            yield
+        finally:
+            if self.is_first:
+                self.wait()
+
 
 @contextmanager
 def joined() -> Iterator[Process]:

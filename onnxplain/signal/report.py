@@ -120,13 +120,13 @@ def _rows(results: Results) -> list[Markup]:
             parameters=f"{results.parameters[i]:,}",
             original=f"{results.original[i]:.1%}",
             own=f"{own[i]:.1%}",
-            kept=f"{results.kept[i]:.1%}",
+            kept="–" if kept is None else f"{kept:.1%}",
             untuned=f"{results.untuned[i]:.1%}",
             information=f"{results.information[name][2]:.3f}",
             error=f"{results.error[name]:.3f}",
             colours=f"{results.colours[name]:.4f}",
         )
-        for i, name in enumerate(results.names)
+        for i, (name, kept) in enumerate(zip(results.names, results.kept, strict=True))
     ]
 
 

@@ -56,14 +56,15 @@ class Results:
     skipped: list[str]
 
     @property
-    def kept(self) -> NDArray[np.float64]:
-        """[C], accuracy on its own signal ÷ accuracy on the originals."""
-        return np.diag(self.matrix) / self.original
+    def kept(self) -> list[float | None]:
+        """[C], accuracy on its own signal ÷ accuracy on the originals; None where that is 0."""
+        pairs = zip(np.diag(self.matrix), self.original, strict=True)
+        return [float(own / original) if original else None for own, original in pairs]
 
     def to_dict(self) -> dict[str, Any]:
         """Ready for JSON."""
         entries = _plain(dataclasses.asdict(self))
-        entries["kept"] = self.kept.tolist()
+        entries["kept"] = self.kept
         return entries
 
 

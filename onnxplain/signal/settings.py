@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from onnxplain.errors import InputError
 from onnxplain.files import replacing
@@ -72,3 +74,18 @@ class Settings:
             return cls(**json.loads((folder / CONFIG).read_text()))
         except (OSError, TypeError, ValueError) as error:
             raise InputError(f"'{folder / CONFIG}' cannot be read: {error}") from error
+
+
+def changed(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Names of the entries that differ, of those that matter to what goes on.
+
+    `workers` only decode. Of `start` the file's name matters: its folder may have moved, and what
+    has a checkpoint reads it no more.
+    """
+
+    def compared(entries: Mapping[str, Any], name: str) -> Any:
+        value = entries.get(name)
+        return Path(value).name if name == "start" and value else value
+
+    names = sorted({*before, *now} - {"workers"})
+    return [name for name in names if compared(before, name) != compared(now, name)]

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-import torch
 from torch import nn
 
 from onnxplain.errors import InputError
@@ -21,8 +20,8 @@ from onnxplain.signal.data import Data, open_data, require_classes
 from onnxplain.signal.export import export_autoencoder, export_classifier
 from onnxplain.signal.measuring import Measured, measure
 from onnxplain.signal.results import Results, results_of
-from onnxplain.signal.settings import Settings
-from onnxplain.signal.weights import load_autoencoder
+from onnxplain.signal.settings import Settings, changed
+from onnxplain.signal.weights import start_from
 
 UNTUNED, ORIGINALS = "reconstruction alone", "originals"
 """Two signals beside the classifiers' own: the autoencoder's before tuning, and the pictures."""
@@ -121,9 +120,13 @@ def run_study(
         name: _classifier(study, given, name, data, folder, tell)
         for given, name in zip(study.classifiers, study.names, strict=True)
     }
+    # Before the trainings, so that one that cannot be exported is known at once.
+    graphs = _export_classifiers(folder, networks, data, tell)
     skipped = _train(study, folder, networks, tell)
-    graphs = _export(study, folder, networks, data, tell)
+    graphs |= _export_signals(study, folder, data, tell)
     measured = _measure(study, folder, graphs, data, provider, tell)
+    for signal in measured.values():
+        skipped.update(data.test.source.name(index) for index in signal.unreadable)
     sizes = {
         name: sum(p.numel() for p in network.parameters()) for name, network in networks.items()
     }
@@ -147,10 +150,9 @@ def _prepare(study: Study, folder: Path) -> None:
         before = json.loads(path.read_text()) if path.exists() else entries
     except (OSError, ValueError) as error:
         raise InputError(f"'{folder}' cannot hold a study: {error}") from error
-    if before != entries:
-        changed = sorted(k for k in entries if before.get(k) != entries[k])
+    if names := changed(before, entries):
         raise InputError(
-            f"'{folder}' holds a study with other settings ({', '.join(changed)}): give those in "
+            f"'{folder}' holds a study with other settings ({', '.join(names)}): give those in "
             "its study.json, or another folder"
         )
     with replacing(path) as beside:
@@ -201,31 +203,35 @@ def _trained(
     )
 
 
-def _export(
-    study: Study, folder: Path, networks: dict[str, nn.Module], data: Data, tell: Progress
+def _export_classifiers(
+    folder: Path, networks: dict[str, nn.Module], data: Data, tell: Progress
 ) -> dict[str, Path]:
-    """Graphs by kind and name: "signal NAME" (an autoencoder) and "classifier NAME"."""
+    """Graphs by kind and name: "classifier NAME"."""
+    found: dict[str, Path] = {}
+    for name, network in networks.items():
+        path = folder / "graphs" / f"classifier-{name}.onnx"
+        tell("exporting the classifiers", len(found), len(networks))
+        if not path.exists():
+            export_classifier(network, path, data.channels, data.size, data.classes)
+        found[f"classifier {name}"] = path
+    return found
+
+
+def _export_signals(study: Study, folder: Path, data: Data, tell: Progress) -> dict[str, Path]:
+    """Graphs of the autoencoders: "signal NAME"."""
     first = Path(study.start) if study.start and not study.epochs else (
         folder / "autoencoder" / training.AUTOENCODER
     )  # fmt: skip
     sources = {UNTUNED: first} | {
-        name: folder / "signals" / name / training.AUTOENCODER for name in networks
+        name: folder / "signals" / name / training.AUTOENCODER for name in study.names
     }
-    total = len(sources) + len(networks)
     found: dict[str, Path] = {}
     for name, source in sources.items():
         path = folder / "graphs" / f"signal-{'untuned' if name == UNTUNED else name}.onnx"
-        tell("exporting", len(found), total)
+        tell("exporting the autoencoders", len(found), len(sources))
         if not path.exists():
-            export_autoencoder(load_autoencoder(source), path)
+            export_autoencoder(start_from(source, study.size, data.channels), path)
         found[f"signal {name}"] = path
-    for name, network in networks.items():
-        path = folder / "graphs" / f"classifier-{name}.onnx"
-        tell("exporting", len(found), total)
-        if not path.exists():
-            with torch.no_grad():
-                export_classifier(network.cpu(), path, data.channels, data.size, data.classes)
-        found[f"classifier {name}"] = path
     return found
 
 

@@ -18,9 +18,10 @@ from onnxplain.errors import InputError, OnnxplainError
 from onnxplain.signal import checkpoint, classifiers
 from onnxplain.signal.autoencoder import Autoencoder, Design
 from onnxplain.signal.data import Data, Order, Sample, loader, open_data, require_classes
+from onnxplain.signal.export import require_exportable
 from onnxplain.signal.log import Log
 from onnxplain.signal.processes import Process, Stop, interruptible, joined
-from onnxplain.signal.settings import CONFIG, Settings
+from onnxplain.signal.settings import CONFIG, Settings, changed
 from onnxplain.signal.weights import save_autoencoder, start_from
 
 AUTOENCODER = "autoencoder.pt"
@@ -134,7 +135,7 @@ def train(
     Raises:
         InputError: settings, data or a classifier that do not fit; a folder that holds another
             training; a half precision that the device lacks.
-        SourceError: no such classifier or weights.
+        SourceError: no such classifier or weights, or one that could not be exported later.
         OnnxplainError: the loss is not finite.
         KeyboardInterrupt: Ctrl-C or SIGTERM, after a checkpoint.
     """
@@ -143,15 +144,18 @@ def train(
         if not resume:
             _refuse_used(folder)
         kept = _kept(settings, folder) if resume else None
-        data = open_data(settings.data, settings.size, settings.seed)
-        network = _classifier(settings, data, classifier, process)
+        with process.first_alone():  # it may have to download
+            data = open_data(settings.data, settings.size, settings.seed)
+            network = _classifier(settings, data, classifier, process)
+        if kept is not None:
+            kept.require_same(len(data.train), process.world)
         if settings.precision == "float16" and process.device.type == "cpu":
             raise InputError("float16 trains on a GPU alone; on a processor take bfloat16")
         autoencoder = _first(settings, data).to(process.device)
         process.wait()  # until all have looked into the folder
         if process.is_first and not resume:
             _begin(settings, folder)
-        with Log(folder, kept, process.is_first) as log:
+        with Log(folder, process.is_first) as log:
             run = _Run(settings, folder, data, autoencoder, network, process, log, stop, progress)
             if kept is not None:
                 run.skipped = set(kept.skipped)
@@ -165,14 +169,9 @@ def train(
 def _kept(settings: Settings, folder: Path) -> checkpoint.Checkpoint | None:
     """The checkpoint of a folder that is to go on."""
     before = Settings.read(folder)
-    if before != settings:
-        changed = [
-            f.name
-            for f in dataclasses.fields(Settings)
-            if getattr(before, f.name) != getattr(settings, f.name)
-        ]
+    if names := changed(dataclasses.asdict(before), dataclasses.asdict(settings)):
         raise InputError(
-            f"'{folder}' was begun with other settings ({', '.join(changed)}); resume with "
+            f"'{folder}' was begun with other settings ({', '.join(names)}); resume with "
             f"those in its {CONFIG}, or train into another folder"
         )
     return checkpoint.read(folder)
@@ -219,7 +218,10 @@ def _classifier(
     if given is not None:
         module = classifiers.frozen(classifiers.check(given, settings.classifier, data))
         return module.to(process.device)
-    return classifiers.open_classifier(settings.classifier, data, settings.weights, process.device)
+    module = classifiers.open_classifier(settings.classifier, data, settings.weights)
+    if process.is_first:
+        require_exportable(module, data.channels, data.size)
+    return module.to(process.device)
 
 
 def _train_stage(
@@ -234,6 +236,7 @@ def _train_stage(
     if kept is not None:
         first = kept.step
         kept.restore(run.autoencoder, optimizer, scaler)
+    run.log.begin(stage.name, first)
     model: nn.Module = run.autoencoder
     if process.world > 1:
         devices = [process.device] if process.device.type == "cuda" else None
@@ -259,8 +262,9 @@ def _train_stage(
         if stopping or step % each == 0 or step % checkpoint_steps == 0:
             run.skipped = process.gathered(run.skipped)
             if process.is_first:
+                about = (run.skipped, len(run.data.train), process.world)
                 parts = (run.autoencoder, optimizer, scaler)
-                checkpoint.write(run.folder, stage.name, step, run.skipped, *parts)
+                checkpoint.write(run.folder, stage.name, step, *about, *parts)
         if stopping:
             raise KeyboardInterrupt
     if process.is_first:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Set
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +64,11 @@ def load_autoencoder(path: Path) -> Autoencoder:
 
     The authors' SegNet takes BGR. Its first and last convolution are turned here, so that ours
     takes RGB as everything else does. Its state may be wrapped in `model_state`, and its names
-    (`conv11.weight` … `conv_final.bias`) may have any prefix: `module.`, `encoder.`, ….
+    (`conv11.weight` … `conv_final.bias`) may have any prefix: `module.`, `encoder.`, …. What else
+    is in the file, as the classifier behind the autoencoder, is left.
+
+    That the input is BGR is what their training does; their plotting script seems to feed RGB.
+    Where a reconstruction has red and blue exchanged, the file is of a network for RGB.
 
     Raises:
         SourceError: no such file, or its tensors are not those of an autoencoder.
@@ -77,7 +82,9 @@ def load_autoencoder(path: Path) -> Autoencoder:
     except (KeyError, TypeError, ValueError) as error:
         raise SourceError(f"the design in {path} cannot be read ({error!r})") from error
     try:
-        autoencoder.load_state_dict(state if ours else from_authors(state))
+        autoencoder.load_state_dict(
+            state if ours else from_authors(state, {*autoencoder.state_dict()})
+        )
     except (RuntimeError, AttributeError, TypeError) as error:
         raise SourceError(
             f"{path} does not hold the weights of an autoencoder {design.name}: {error}"
@@ -85,18 +92,21 @@ def load_autoencoder(path: Path) -> Autoencoder:
     return autoencoder.eval()
 
 
-def from_authors(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The authors' state by our names, for RGB."""
+def from_authors(state: dict[str, Tensor], known: Set[str]) -> dict[str, Tensor]:
+    """The authors' state by our names, for RGB: those of its tensors that are `known`."""
     renamed = {}
     for name, tensor in state.items():
         own = ".".join(name.split(".")[-2:])  # the layer and its tensor, whatever contains them
         layer = own.partition(".")[0]
+        decodes = layer.endswith("d") or layer == "conv_final"
+        ours = f"{'decoder' if decodes else 'encoder'}.{own}"
+        if ours not in known:
+            continue
         if layer == "conv_final":  # of which weight and bias begin with the picture's channels
             tensor = tensor.flip(0)
         elif own == "conv11.weight":
             tensor = tensor.flip(1)
-        decodes = layer.endswith("d") or layer == "conv_final"
-        renamed[f"{'decoder' if decodes else 'encoder'}.{own}"] = tensor
+        renamed[ours] = tensor
     return renamed
 
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
+from torchvision import datasets
 
 from onnxplain.errors import InputError
 from onnxplain.signal.data import Order, open_data
@@ -64,6 +67,45 @@ def test_a_dataset_of_torchvisions_is_read_from_its_folder(tmp_path: Path) -> No
     assert len(data.classes) == 10
     assert list(data.train.source.labels) == [7, 0, 1, 9]
     assert np.allclose(data.train.pixels(2)[0], pixels[2] / 255)
+
+
+class Lazy:
+    """A dataset that decodes when it is asked, has splits, and downloads nothing."""
+
+    classes = ("cat", "dog")
+
+    def __init__(self, root: str, split: str) -> None:
+        if split not in ("trainval", "val"):
+            raise ValueError(f"no split {split}")
+        self.files = sorted((Path(root) / split).iterdir())
+        self.targets = [0, 1]
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, index: int) -> Any:
+        return Image.open(self.files[index]).convert("L"), self.targets[index]
+
+
+def test_a_dataset_that_decodes_later_may_have_a_corrupt_picture(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(datasets, "Lazy", Lazy, raising=False)
+    for split in ("trainval", "val"):
+        (tmp_path / split).mkdir()
+        (tmp_path / split / "0.png").write_bytes(b"no picture")
+        Image.new("L", (8, 8), 51).save(tmp_path / split / "1.png")
+    data = open_data(f"Lazy:{tmp_path}", 8)
+    assert (data.channels, data.classes) == (1, ("cat", "dog"))
+    pixels, label, unreadable = data.train[0, 0]
+    assert np.allclose(pixels, 0.2)
+    assert (label, unreadable) == (1, [0])
+    (batch,) = data.test.batches(4)
+    assert (len(batch.pixels), batch.labels.tolist(), batch.unreadable) == (1, [1], [0])
+    assert data.test.source.name(0) == "picture 0 of the test part"
+    (tmp_path / "trainval" / "1.png").write_bytes(b"no picture")
+    with pytest.raises(InputError, match="none of the 2 pictures of the train part"):
+        open_data(f"Lazy:{tmp_path}", 8)
 
 
 @pytest.mark.parametrize("name", ["no-such-folder", "NoSuchDataset:there"])

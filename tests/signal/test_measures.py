@@ -7,7 +7,10 @@ import pytest
 from sklearn.metrics import normalized_mutual_info_score
 
 from onnxplain.signal import measures
+from onnxplain.signal.data import open_data
+from onnxplain.signal.measuring import Measured
 from onnxplain.signal.order import find_order
+from onnxplain.signal.results import results_of
 
 RANDOM = np.random.default_rng(0)
 
@@ -85,6 +88,15 @@ def test_a_relation_that_is_not_transitive_is_no_order() -> None:
     assert not order.above
 
 
+def test_a_relation_whose_one_missing_pair_is_undecided_may_be_transitive() -> None:
+    right = answers([[0.9, 0.9, 0.9], [0.5, 0.9, 0.9], [0.5, 0.5, 0.9]], 200)
+    right[0, 2] = np.roll(right[0, 2], 10)  # as often right, about other pictures
+    right[0, 2, :3] = False
+    order = find_order(right)
+    assert order.undecided[0, 2]
+    assert order.verdict == "none: the data cannot tell whether the relation is transitive"
+
+
 def test_a_difference_within_chance_is_undecided() -> None:
     right = answers([[0.9, 0.9], [0.9, 0.9]], 200)
     right[0, 1] = np.roll(right[0, 1], 10)  # right as often, about other pictures
@@ -101,3 +113,16 @@ def test_the_bootstrap_is_deterministic_under_a_seed() -> None:
     first, again = find_order(right, 1), find_order(right, 1)
     assert np.array_equal(first.confidence, again.confidence)
     assert np.array_equal(first.low, again.low)
+
+
+def test_what_is_kept_of_no_accuracy_is_unknown() -> None:
+    def measured(right: list[float]) -> Measured:
+        answered = np.arange(4) < 4 * np.array(right)[:, None]
+        ones, none = np.ones(4), np.array([], int)
+        return Measured(answered, ones, ones, np.ones((1, 64), int), np.ones(17), none)
+
+    signals = {"originals": [0.0, 1.0], "untuned": [0.0, 0.5], "a": [0.0, 0.5], "b": [0.5, 0.5]}
+    found = {name: measured(right) for name, right in signals.items()}
+    results = results_of(["a", "b"], found, {"a": 1, "b": 1}, open_data("digits", 32), 0, [])
+    assert results.kept == [None, 0.5]
+    assert results.to_dict()["kept"] == [None, 0.5]

@@ -18,9 +18,9 @@ from onnxplain.signal.export import export_autoencoder
 from onnxplain.signal.settings import Settings
 from onnxplain.signal.show import pixels_of
 from onnxplain.signal.training import Outcome, train
-from onnxplain.signal.weights import load_autoencoder
+from onnxplain.signal.weights import load_autoencoder, save_autoencoder
 
-from .small import class_folders
+from .small import autoencoder, class_folders
 
 pytestmark = pytest.mark.sweep
 
@@ -83,25 +83,47 @@ def test_tensorrt_rtx_compiles_the_segnet(
 _CHILD = """
 import sys
 from pathlib import Path
+import torch
+from torch import nn
 from onnxplain.signal.settings import Settings
 from onnxplain.signal.training import train
-settings = Settings(sys.argv[1], size=16, autoencoder="segnet-tiny", batch=int(sys.argv[3]),
-                    epochs=2, tune_epochs=0)
-train(settings, Path(sys.argv[2]), resume="resume" in sys.argv)
+data, folder, start, epochs, batch = sys.argv[1:6]
+torch.manual_seed(3)
+linear = nn.Sequential(nn.Flatten(), nn.Linear(3 * 16 * 16, 2))
+settings = Settings(data, size=16, start=start, classifier="linear", batch=int(batch),
+                    epochs=int(epochs), tune_epochs=2)
+train(settings, Path(folder), resume="resume" in sys.argv, classifier=linear)
 """
+
+
+def torchrun(processes: int, *arguments: object) -> subprocess.CompletedProcess[str]:
+    call = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    call += [f"--nproc-per-node={processes}", *map(str, arguments)]
+    return subprocess.run(call, capture_output=True, text=True, timeout=300)
 
 
 def test_two_processes_of_torchrun_train_one_autoencoder(tmp_path: Path) -> None:
     data = class_folders(tmp_path / "data", pictures=6)
-    child = tmp_path / "child.py"
+    child, start = tmp_path / "child.py", tmp_path / "start.pt"
     child.write_text(_CHILD)
-    run = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    for folder in ("one", "two"):
-        call = [*run, str(child), str(data), str(tmp_path / folder), "2"]
-        subprocess.run(call, check=True, capture_output=True, timeout=300)
-    first, again = (load_autoencoder(tmp_path / f / "autoencoder.pt") for f in ("one", "two"))
-    for name, tensor in first.state_dict().items():
-        assert torch.isfinite(tensor).all()
-        assert torch.equal(tensor, again.state_dict()[name])
-    assert (tmp_path / "one" / "config.json").exists()
-    assert len(list((tmp_path / "one" / "tensorboard").iterdir())) == 1  # one process writes
+    save_autoencoder(autoencoder(), start)
+    begun = {name: p.detach() for name, p in autoencoder().decoder.named_parameters()}
+    moved = []
+    for processes, batch in ((2, 2), (1, 4)):  # tuning has no batch statistics to differ by
+        folder = tmp_path / str(processes)
+        done = torchrun(processes, child, data, folder, start, 0, batch)
+        assert done.returncode == 0, done.stderr
+        tuned = dict(load_autoencoder(folder / "autoencoder.pt").decoder.named_parameters())
+        moved.append(torch.cat([(tuned[name] - begun[name]).flatten() for name in begun]))
+    assert (moved[0] - moved[1]).norm() <= 1e-2 * moved[1].norm()
+
+    done = torchrun(2, child, data, tmp_path / "both", start, 1, 2)
+    assert done.returncode == 0, done.stderr
+    found = load_autoencoder(tmp_path / "both" / "autoencoder.pt").state_dict()
+    assert all(torch.isfinite(tensor).all() for tensor in found.values())
+    assert (tmp_path / "both" / "config.json").exists()
+    logs = [file.parent.name for file in (tmp_path / "both" / "tensorboard").rglob("events*")]
+    assert sorted(logs) == ["reconstruction", "tuning"]  # one process writes
+    alone = torchrun(1, child, data, tmp_path / "both", start, 1, 2, "resume")
+    assert alone.returncode != 0
+    assert "begun by 2 processes" in alone.stderr

@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import re
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from typer.testing import CliRunner
 
 from onnxplain.cli import app
-from onnxplain.errors import InputError
+from onnxplain.errors import InputError, SourceError
+from onnxplain.signal import training
+from onnxplain.signal.data import open_data
 from onnxplain.signal.report import write_report
 from onnxplain.signal.study import Study, run_study
+from onnxplain.signal.training import Outcome
+from onnxplain.signal.weights import save_autoencoder
 
-from .small import class_folders
+from .small import Singular, autoencoder, class_folders
 
 CLI = CliRunner()
 
@@ -61,6 +67,73 @@ def test_a_study_goes_on_where_it_stopped_to_the_same_results(data: Path, folder
     assert (folder / "results.json").read_bytes() == before
 
 
+def test_a_study_goes_on_in_another_folder_and_names_what_it_cannot_measure(
+    data: Path, folder: Path, tmp_path: Path
+) -> None:
+    moved = tmp_path / "moved"
+    shutil.copytree(folder, moved)
+    results = run_study(study_of(data), moved, "cpu")
+    assert (moved / "results.json").read_bytes() == (folder / "results.json").read_bytes()
+    shutil.rmtree(moved / "measured")
+    corrupt = data / "class0" / "0.png"
+    whole = corrupt.read_bytes()
+    try:
+        corrupt.write_bytes(whole[:100])
+        without = run_study(study_of(data), moved, "cpu")
+    finally:
+        corrupt.write_bytes(whole)
+    assert (results.skipped, without.skipped) == ([], [str(corrupt)])
+    assert without.pictures == results.pictures - 1
+
+
+def test_a_classifier_that_cannot_be_exported_is_known_before_the_training(
+    data: Path, tmp_path: Path
+) -> None:
+    file = str(tmp_path / "singular.pt")
+    torch.jit.script(Singular()).save(file)
+    with pytest.raises(SourceError, match="could not export"):
+        run_study(dataclasses.replace(study_of(data), classifiers=("plain", file)), tmp_path, "cpu")
+    assert not (tmp_path / "autoencoder").exists()
+    small = ["--size", "16", "--autoencoder", "segnet-tiny", "-o", str(tmp_path / "run")]
+    done = CLI.invoke(app, ["signal", "train", str(data), "-c", file, *small])
+    assert done.exit_code == 3
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.sweep
+def test_a_study_from_weights_of_another_size_needs_no_epochs(
+    data: Path, folder: Path, tmp_path: Path
+) -> None:
+    small = folder / "classifiers"
+    start = tmp_path / "larger.pt"
+    save_autoencoder(autoencoder("segnet-tiny", 32), start)
+    wanted = dataclasses.replace(
+        study_of(data),
+        classifiers=(str(small / "plain.pt"), str(small / "dense.pt")),
+        start=str(start),
+        epochs=0,
+    )
+    results = run_study(wanted, tmp_path / "study", "cpu")
+    assert results.names == ["plain", "dense"]
+
+
+@pytest.mark.sweep
+def test_the_digits_keep_their_accuracy_on_their_own_signal(tmp_path: Path) -> None:
+    names = ["plain", "residual", "dense"]
+    given = [part for name in names for part in ("-c", name)]
+    done = CLI.invoke(app, ["signal", "study", "digits", *given, "-o", str(tmp_path)])
+    assert done.exit_code == 0, done.output
+    results = json.loads((tmp_path / "results.json").read_text())
+    assert (results["names"], results["pictures"]) == (names, 599)
+    own = np.diag(results["matrix"])
+    assert (np.array(results["original"]) > 0.9).all()
+    assert (own >= np.array(results["original"]) - 0.02).all()
+    assert results["order"]["verdict"] in done.output.replace("\n", " ")
+    page = (tmp_path / "report.html").read_text()
+    assert all(name in page for name in names)
+    assert "Whose signal serves whom" in page
+
+
 @pytest.mark.sweep
 def test_a_study_is_the_same_under_a_seed(data: Path, folder: Path, tmp_path: Path) -> None:
     run_study(study_of(data), tmp_path / "again", "cpu")
@@ -87,10 +160,9 @@ def test_the_page_shows_everything_and_needs_nothing_else(folder: Path) -> None:
 
 def test_what_is_measured_is_what_the_graphs_say(data: Path, folder: Path) -> None:
     from onnxplain.signal.compiled import open_graph
-    from onnxplain.signal.data import open_data
     from onnxplain.signal.measuring import Measured
 
-    pixels, labels = next(open_data(str(data), 16).test.batches(100))
+    pixels, labels, _ = next(open_data(str(data), 16).test.batches(100))
     seen = open_graph(folder / "graphs" / "signal-dense.onnx", "cpu").run(pixels)
     logits = open_graph(folder / "graphs" / "classifier-plain.onnx", "cpu").run(
         seen["reconstruction"]
@@ -135,6 +207,17 @@ def test_train_and_export_from_the_command_line(data: Path, folder: Path, tmp_pa
     done = CLI.invoke(app, ["signal", "export", weights, "-o", str(tmp_path / "a.onnx")])
     assert done.exit_code == 0, done.output
     assert (tmp_path / "a.onnx").is_file()
+
+
+def test_only_the_first_of_several_processes_fails_for_what_was_skipped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = open_data("digits", 16)
+    monkeypatch.setattr(
+        training, "train", lambda *_, **__: Outcome(autoencoder(), data, ["a.png"], first=False)
+    )
+    done = CLI.invoke(app, ["signal", "train", "digits", "-o", str(tmp_path / "run")])
+    assert (done.exit_code, done.output.strip()) == (0, "")
 
 
 def test_wrong_classes_and_unknown_classifiers_end_in_a_sentence(
