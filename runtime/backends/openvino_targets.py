@@ -2,8 +2,8 @@
 
 The graph carries cotangents as [K,N,C,H,W] past the gates, [N,C,H,W], and as [K·N,C,H,W] through
 the convolutions. OpenVINO (2026.4) has blocked layouts for the latter alone, and reorders before
-and after each of these reshapes. For one image the gate broadcasts over [K,C,H,W] as it is:
-ResNet-50's five explanations take 0.68 × the time in bfloat16, 0.75 × in float32.
+and after each of these reshapes. For one image the gate broadcasts over [K,C,H,W] as it is: five
+explanations of ResNet-50 cost 2.9 of one in float32, 2.8 in bfloat16; they cost 4.1 and 4.4.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def _keep_merged(model: Any) -> None:
     """
     from openvino import opset13 as ops
 
-    merged: dict[tuple[str, int], tuple[Any, Any]] = {}  # of a [K,N,…], [K·N,…] and the shape [K,N]
+    merged: dict[tuple[str, int], tuple[Any, Any]] = {}  # of [K,N,…]: [K·N,…], [K,N]
     for node in model.get_ordered_ops():
         known = [merged.get(_key(value)) for value in node.input_values()]
         shapes = [_shape(value) for value in node.outputs()]
