@@ -93,9 +93,30 @@ class Explainer:
         """
         if is_tensor(images):
             return explain_tensor(self, images, targets, temperature, batch_size)
-        signature = self.backend.signature
-        batch, photographs = as_batch(images, self.metadata.preprocessing, signature.dtype)
-        wanted = as_indices(targets, len(batch), signature.classes, self.labels, self.multi_target)
+        dtype = self.backend.signature.dtype
+        batch, photographs = as_batch(images, self.metadata.preprocessing, dtype)
+        return self.explain(batch, photographs, targets, temperature, batch_size)
+
+    def explain(
+        self,
+        batch: NDArray[Any],
+        photographs: NDArray[np.uint8],
+        targets: Targets = None,
+        temperature: float | None = None,
+        batch_size: int | None = None,
+    ) -> Explanation:
+        """What calling the explainer does once the pictures are arrays.
+
+        Args:
+            batch, photographs: as `onnxplain.runtime.batches.as_batch` makes them.
+            targets, temperature, batch_size: as for `__call__`.
+
+        Raises:
+            InputError: a target, temperature or batch size that cannot be used.
+            BackendError: the runtime failed.
+        """
+        classes = self.backend.signature.classes
+        wanted = as_indices(targets, len(batch), classes, self.labels, self.multi_target)
         logits, pullback, resolved = self.run(batch, wanted, temperature, batch_size)
         return Explanation(
             logits=logits,

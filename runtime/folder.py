@@ -8,7 +8,6 @@ import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from pathlib import Path
 from statistics import median
 from typing import Any, TypeVar
@@ -144,10 +143,10 @@ def _explain(
         return
     batch = np.stack([image for image, _ in decoded]).repeat(rows, axis=0)
     wanted = [list(targets)] * len(decoded) if explainer.multi_target else [*targets] * len(decoded)
-    explanation = explainer(batch, wanted, temperature, batch_size)
-    for i, (_, photograph) in enumerate(decoded):
-        part = explanation[i * rows : (i + 1) * rows]
-        yield replace(part, photographs=photograph.repeat(rows, axis=0))
+    photographs = np.concatenate([photograph for _, photograph in decoded]).repeat(rows, axis=0)
+    explanation = explainer.explain(batch, photographs, wanted, temperature, batch_size)
+    for i in range(len(decoded)):
+        yield explanation[i * rows : (i + 1) * rows]
 
 
 def _caught(call: Callable[[], Result]) -> Result | InputError:
