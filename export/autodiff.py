@@ -130,5 +130,6 @@ def _no_rule(node: ir.Node, where: str = "") -> str:
     name = operator_name(node)
     return (
         f"no rule for the cotangent of operator {name}{where}, at node {node.name!r}; "
-        f'give it one with: onnxplain.export.register_vjp("{name}")'
+        f'give it one with: onnxplain.export.register_vjp("{name}"), '
+        "or to a method of relevances in its table in onnxplain.export.methods.lrp"
     )

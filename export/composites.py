@@ -76,6 +76,11 @@ def hard_sigmoid_gate(op: OpBuilder, x: ir.Value, *, alpha: float, beta: float) 
     return op.HardSigmoid(x, alpha=alpha, beta=beta)
 
 
+def stop_gradient(op: OpBuilder, x: ir.Value) -> ir.Value:
+    """x, through which no cotangent flows."""
+    return op.Identity(x)
+
+
 COMPOSITES: dict[str, Callable[..., ir.Value]] = {
     "Swish": swish,
     "RMSNormalization": rms_normalization,
@@ -84,7 +89,16 @@ COMPOSITES: dict[str, Callable[..., ir.Value]] = {
     "AttentionWeights": attention_weights,
     "SigmoidGate": sigmoid_gate,
     "HardSigmoidGate": hard_sigmoid_gate,
+    "StopGradient": stop_gradient,
 }
+
+
+def without_gradient(op: OpBuilder, x: ir.Value) -> ir.Value:
+    """A call of `stop_gradient`."""
+    y = op.builder.call_op("StopGradient", [x], {}, domain=DOMAIN, version=1)
+    assert isinstance(y, ir.Value)
+    y.shape, y.type = x.shape, x.type
+    return y
 
 
 def define(model: ir.Model) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import math
+from collections.abc import Callable
 
 import onnx_ir as ir
 
@@ -93,6 +94,11 @@ def spatial_layer(graph: ir.Graph, name: str) -> ir.Value:
 
 def spatial_values(graph: ir.Graph) -> list[ir.Value]:
     """The values [N, C, h, w] or [N, h, w, C], h·w > 1, that all paths to the logits go through."""
+    return cut_values(graph, is_spatial)
+
+
+def cut_values(graph: ir.Graph, wanted: Callable[[ir.Value], bool]) -> list[ir.Value]:
+    """The values of which `wanted` is true and that all paths from image to logits go through."""
     image, logits = graph.inputs[0], graph.outputs[0]
     active = dependents(graph, [image])
     path = [node for node in graph if depends(node, active)]
@@ -108,7 +114,7 @@ def spatial_values(graph: ir.Graph) -> list[ir.Value]:
         open_until = {value: end for value, end in open_until.items() if end > i}
         if len(open_until) == 1:
             (value,) = open_until
-            if is_spatial(value):
+            if wanted(value):
                 found.append(value)
     return found
 

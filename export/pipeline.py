@@ -29,7 +29,7 @@ from onnxplain.export.large import is_large, write_large
 from onnxplain.export.layers import last_spatial, layer_name, spatial_layer, value_named
 from onnxplain.export.lower import lower
 from onnxplain.export.methods import Method, check_temperature, get_method
-from onnxplain.export.sources.source import FILES, Source, from_file, from_module, from_name
+from onnxplain.export.sources.source import Source, read
 from onnxplain.export.tensors import dims
 from onnxplain.export.vmap import vmap
 from onnxplain.files import replacing
@@ -120,23 +120,30 @@ def export(
         raise SourceError(f"method {method!r} goes down to the image; leave out the layer")
     if (step or unroll is not None) and chosen.activation_map is not None:
         raise SourceError(f"an ascent needs a pullback of the image; {method!r} gives a map alone")
+    if (step or unroll is not None) and chosen.relevance is not None:
+        raise SourceError(
+            f"{method!r} gives relevances, not a direction in which to change the image: ascend "
+            "along another method, such as excitation"
+        )
     path = _writable(path, source)
     sizes = (size, size) if isinstance(size, int) else size
 
     progress(STAGES[0])
-    found = _read(source, weights, example, sizes, layer)
+    found = read(source, weights, example, sizes, () if layer is None else (layer,))
     progress(STAGES[1])
-    kept = None if found.layer is None else value_named(found.model.graph, found.layer).name
+    kept = [str(value_named(found.model.graph, name).name) for name in found.layers]
     canonical = canonicalise(found.model, sizes, input, output, keep=kept)
     model = canonical.model
     forward = multiply_adds(model.graph)
     at = model.graph.inputs[0]
     parameters: dict[str, Any] = {} if T is None else {"temperature": T}
+    if chosen.epsilon is not None:
+        parameters = {"epsilon": chosen.epsilon}
     if chosen.activation_map is not None:
-        at = last_spatial(model.graph) if kept is None else spatial_layer(model.graph, kept)
+        at = spatial_layer(model.graph, kept[0]) if kept else last_spatial(model.graph)
         parameters = {"layer": layer or layer_name(at)}
     progress(STAGES[2])
-    pre = _preprocessing(model.graph.inputs[0], found.preprocessing, mean, std)
+    pre = preprocessing(model.graph.inputs[0], found.preprocessing, mean, std)
     names = found.labels if labels is None else tuple(labels)
     names = _labels(model.graph.outputs[0], names)
     op, seed = add_pullback(
@@ -174,14 +181,7 @@ def export(
     )
     model.producer_name, model.producer_version = "onnxplain", __version__
     model.metadata_props.update(metadata.to_props())
-    if is_large(model):
-        progress(STAGES[4])
-        write_large(model, path)
-        return metadata
-    proto = checked_proto(model)
-    progress(STAGES[4])
-    with replacing(path) as beside:
-        beside.write_bytes(proto.SerializeToString())
+    write(model, path, lambda: progress(STAGES[4]))
     return metadata
 
 
@@ -265,6 +265,25 @@ def clean(model: ir.Model) -> None:
         step(model)
 
 
+def write(model: ir.Model, path: Path, checked: Callable[[], None] = lambda: None) -> None:
+    """Check a finished model and write it, as a whole or not at all.
+
+    `checked` is called between the two, except where a model is so large that it is written first.
+
+    Raises:
+        SourceError: it does not pass `onnx.checker`.
+        InputError: the path cannot be written.
+    """
+    if is_large(model):
+        checked()
+        write_large(model, path)
+        return
+    proto = checked_proto(model)
+    checked()
+    with replacing(path) as beside:
+        beside.write_bytes(proto.SerializeToString())
+
+
 def checked_proto(model: ir.Model) -> onnx.ModelProto:
     """The finished model as one message, weights from a source's data files included.
 
@@ -280,25 +299,11 @@ def checked_proto(model: ir.Model) -> onnx.ModelProto:
     return proto
 
 
-def _read(
-    source: Any, weights: str, example: Any, size: tuple[int, int] | None, layer: str | None
-) -> Source:
-    named = isinstance(source, str | os.PathLike)
-    is_file = named and (Path(source).suffix in FILES or Path(source).exists())
-    if weights != "DEFAULT" and (is_file or not named):
-        raise SourceError("weights are for a network by name; a file or module has its own")
-    if is_file:
-        return from_file(Path(source), size, example, layer)
-    if named:
-        return from_name(str(source), weights, size, layer)
-    return from_module(source, example, size, layer)
-
-
-def _preprocessing(
+def preprocessing(
     image: ir.Value,
     given: Preprocessing | None,
-    mean: Sequence[float] | None,
-    std: Sequence[float] | None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
 ) -> Preprocessing:
     """What the source says, or the user; ImageNet's where neither does."""
     height, width, channels = image_size(image)

@@ -61,12 +61,12 @@ class Preprocessing:
 class Metadata:
     """The `onnxplain.*` entries of an explain graph.
 
-    `parameters` are the method's, numbers and strings (`{"temperature": 0.3}`, or
-    `{"layer": "layer4.2"}` of a class activation map); `activation` makes the logits
-    probabilities, "softmax" or "sigmoid"; `multiply_adds` holds "forward" and "explain", counted
-    per image on the exported graph; `patterns` counts the composite operations found in the
-    network ({"GELU": 12, "attention": 12}); `notes` are sentences on what the export had to
-    assume or could not do.
+    `parameters` are the method's, numbers and strings (`{"temperature": 0.3}`;
+    `{"layer": "layer4.2"}` of a class activation map, `{"epsilon": 1e-5}` of relevances);
+    `activation` makes the logits probabilities, "softmax" or "sigmoid"; `multiply_adds` holds
+    "forward" and "explain", counted per image on the exported graph; `patterns` counts the
+    composite operations found in the network ({"GELU": 12, "attention": 12}); `notes` are
+    sentences on what the export had to assume or could not do.
     """
 
     version: str
@@ -91,6 +91,12 @@ class Metadata:
         """Whether the pullback has one channel, however many the image has: a class activation map,
         not a cotangent of the image."""
         return "layer" in self.parameters
+
+    @property
+    def is_relevance(self) -> bool:
+        """Whether the pullback says how much each pixel contributed (layer-wise relevance
+        propagation), not in which direction to change it."""
+        return "epsilon" in self.parameters
 
     def to_props(self) -> dict[str, str]:
         """The entries as ONNX `metadata_props`."""

@@ -89,7 +89,7 @@ def accentuate(
 
     Raises:
         InputError: an image, target or parameter that cannot be used; a graph of class activation
-            maps.
+            maps or of relevances.
         BackendError: the runtime failed.
     """
     if clip not in _CLIPS:
@@ -102,6 +102,11 @@ def accentuate(
     if explainer.metadata.is_map:
         raise InputError(
             f"{explainer.metadata.method} gives a map, not a direction in which to change the "
+            "image; export with another method, such as excitation"
+        )
+    if explainer.metadata.is_relevance:
+        raise InputError(
+            f"{explainer.metadata.method} gives relevances, not a direction in which to change the "
             "image; export with another method, such as excitation"
         )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Sequence
 from typing import Any, TypeAlias
@@ -110,16 +111,47 @@ def _pictures(item: Picture) -> Sequence[str | os.PathLike[str] | Image.Image]:
     return [Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image) for image in pixels]
 
 
+def in_photograph(
+    box: tuple[int, int, int, int], size: tuple[int, int], pre: Preprocessing
+) -> tuple[int, int, int, int]:
+    """Where a box of the network's input lies in the photograph that it was made of.
+
+    Args:
+        box: left, top, right, bottom in pixels; the last two are no longer part of it.
+        size: the photograph's width and height.
+
+    Returns:
+        The same in the photograph's pixels, rounded outward, within it, and one pixel at least.
+    """
+    resized, offset = _placement(size, pre)
+    ends = []
+    for axis in (0, 1):
+        scale = size[axis] / resized[axis]
+        first = math.floor((box[axis] + offset[axis]) * scale)
+        last = math.ceil((box[axis + 2] + offset[axis]) * scale)
+        first = min(max(first, 0), size[axis] - 1)
+        ends.append((first, max(min(last, size[axis]), first + 1)))
+    (left, right), (top, bottom) = ends
+    return left, top, right, bottom
+
+
 def _crop(image: Image.Image, pre: Preprocessing) -> Image.Image:
-    width, height = (pre.resize * side // min(image.size) for side in image.size)
+    (width, height), (left, top) = _placement(image.size, pre)
     if width * height > (Image.MAX_IMAGE_PIXELS or np.inf):
         raise InputError(
             f"an image of {image.width} × {image.height} pixels is too elongated: with its shorter "
             f"side resized to {pre.resize} it would have {width} × {height}"
         )
     image = image.resize((width, height), Image.Resampling[pre.interpolation.upper()])
-    left, top = crop_offset(width - pre.width), crop_offset(height - pre.height)
     return image.crop((left, top, left + pre.width, top + pre.height))
+
+
+def _placement(
+    size: tuple[int, int], pre: Preprocessing
+) -> tuple[tuple[int, int], tuple[int, int]]:
+    """The width and height that a picture is resized to, and where the crop begins in that."""
+    width, height = (pre.resize * side // min(size) for side in size)
+    return (width, height), (crop_offset(width - pre.width), crop_offset(height - pre.height))
 
 
 def crop_offset(surplus: int) -> int:

@@ -422,7 +422,7 @@ def test_tracing_leaves_a_module_as_it_was(tmp_path: Path) -> None:
     module.stem.eval()
     torch.nn.utils.weight_norm(module.head)  # its weight is no parameter, and deepcopy refuses it
     before = {key: value.clone() for key, value in module.state_dict().items()}
-    trace(module, torch.zeros(1, 3, SIZE, SIZE), "cached", layer="stem")
+    trace(module, torch.zeros(1, 3, SIZE, SIZE), "cached", ["stem"])
     assert module.training
     assert not module.stem.training
     assert not module.cache

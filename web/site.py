@@ -59,6 +59,11 @@ def write_site(model: Path, folder: Path, progress: Callable[[str], None] | None
             f"'{model}' gives class activation maps; the page climbs along pullbacks of the image, "
             "export with another method, such as excitation"
         )
+    if signature.metadata.is_relevance:
+        raise BackendError(
+            f"'{model}' gives relevances; the page climbs along pullbacks of the image, "
+            "export with another method, such as excitation"
+        )
     begin(STAGES[1])
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)

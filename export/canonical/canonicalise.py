@@ -10,7 +10,7 @@ output named `logits` [N, classes].
 from __future__ import annotations
 
 import string
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -64,7 +64,7 @@ def canonicalise(
     size: tuple[int, int] | None = None,
     input_name: str | None = None,
     output_name: str | None = None,
-    keep: str | None = None,
+    keep: Collection[str] = (),
 ) -> Canonical:
     """Bring a classifier's forward graph to the canonical form; the model given is consumed.
 
@@ -74,7 +74,7 @@ def canonicalise(
         size: height and width, for an input that leaves them open.
         input_name: the image input, where there are several.
         output_name: the logits, where there are several outputs; any float value [N, classes].
-        keep: the name of a value that no simplification may do away with.
+        keep: the names of values that no simplification may do away with.
 
     Raises:
         SourceError: no single image-like input, no logits, an opset or sizes out of reach; the
@@ -97,7 +97,7 @@ def canonicalise(
     spell_ceil_mode(model)
     common.ShapeInferencePass()(model)
     choose_logits(graph, output_name)
-    graph.outputs.extend(y for node in list(graph) for y in node.outputs if keep and y.name == keep)
+    graph.outputs.extend(y for node in list(graph) for y in node.outputs if y.name in keep)
     simplify(model)
     settle_sizes(model, image, simplify)
     unfold(model, simplify)

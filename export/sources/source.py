@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -38,14 +39,14 @@ EFFICIENTNET_LITE0 = "efficientnet-lite0"
 class Source:
     """A forward graph and what is known of its input and classes.
 
-    `fixed_batch` says why the batch is fixed, where tracing fixed it; `layer` is the name of the
-    value that the layer asked for puts out; `preprocessing` is None where the source does not say.
+    `fixed_batch` says why the batch is fixed, where tracing fixed it; `layers` names the
+    values that the layers asked for put out; `preprocessing` is None where the source does not say.
     """
 
     name: str
     model: ir.Model
     fixed_batch: str | None = None
-    layer: str | None = None
+    layers: tuple[str, ...] = ()
     preprocessing: Preprocessing | None = None
     labels: tuple[str, ...] = ()
 
@@ -58,6 +59,29 @@ class TorchNetwork:
     module: torch.nn.Module
     preprocessing: Preprocessing
     labels: tuple[str, ...]
+
+
+def read(
+    source: Any,
+    weights: str = "DEFAULT",
+    example: Any = None,
+    size: tuple[int, int] | None = None,
+    layers: Sequence[str] = (),
+) -> Source:
+    """The network that a name, a file, a folder or a PyTorch module is (see `export`).
+
+    Raises:
+        SourceError: it cannot be read or traced; weights for what has its own.
+    """
+    named = isinstance(source, str | os.PathLike)
+    is_file = named and (Path(source).suffix in FILES or Path(source).exists())
+    if weights != "DEFAULT" and (is_file or not named):
+        raise SourceError("weights are for a network by name; a file or module has its own")
+    if is_file:
+        return from_file(Path(source), size, example, layers)
+    if named:
+        return from_name(str(source), weights, size, layers)
+    return from_module(source, example, size, layers)
 
 
 def from_onnx(path: str | os.PathLike[str]) -> Source:
@@ -105,7 +129,7 @@ def from_module(
     module: Any,
     example: Any = None,
     size: tuple[int, int] | None = None,
-    layer: str | None = None,
+    layers: Sequence[str] = (),
 ) -> Source:
     """A network from PyTorch: a module, TorchScript, or a `torch.export` program.
 
@@ -117,7 +141,7 @@ def from_module(
             (`onnxplain.export.sources.tracing.logits_of`). It is left as it was.
         example: an input tensor, float [N, C, H, W], any N.
         size: height and width of the input instead of the example's.
-        layer: the path of a submodule, as in `module.named_modules()`, to be the source's `layer`.
+        layers: paths of submodules, as in `module.named_modules()`, to be the source's `layers`.
 
     Raises:
         SourceError: PyTorch is not installed, or could not trace the module; no such layer; no
@@ -126,9 +150,9 @@ def from_module(
     torch = import_torch()
     name = type(module).__name__
     if isinstance(module, torch.export.ExportedProgram):
-        return Source(name, exported_to_onnx(module), layer=layer)
+        return Source(name, exported_to_onnx(module), layers=tuple(layers))
     if isinstance(module, torch.jit.ScriptModule):
-        return Source("TorchScript", script_to_onnx(module, size, example), layer=layer)
+        return Source("TorchScript", script_to_onnx(module, size, example), layers=tuple(layers))
     config, timm_config = getattr(module, "config", None), getattr(module, "pretrained_cfg", None)
     pre = timm_preprocessing(timm_config) if timm_config else None
     if example is None:
@@ -138,16 +162,19 @@ def from_module(
                 f"{name} doesn't say what its input is: export(module, path, example=x), or size="
             )
         example = blank_image(module, getattr(config, "num_channels", 3), size)
-    traced = trace(module, example, name, layer)
+    traced = trace(module, example, name, layers)
     if pre is not None:
         pre = at_size(pre, (example.shape[2], example.shape[3]))
     return Source(
-        name, traced.model, traced.fixed_batch, traced.layer, pre, configured_labels(config)
+        name, traced.model, traced.fixed_batch, traced.layers, pre, configured_labels(config)
     )
 
 
 def from_file(
-    path: Path, size: tuple[int, int] | None, example: Any = None, layer: str | None = None
+    path: Path,
+    size: tuple[int, int] | None,
+    example: Any = None,
+    layers: Sequence[str] = (),
 ) -> Source:
     """A network from a file, ONNX or one of PyTorch's, or from a Hugging Face folder.
 
@@ -157,29 +184,31 @@ def from_file(
     if path.is_dir():
         module, pre = load_folder(path)
         crop = (pre.height, pre.width) if pre else None
-        source = from_module(module, example, size or crop, layer)
+        source = from_module(module, example, size or crop, layers)
         if pre is not None:
             image = source.model.graph.inputs[0]
             pre = at_size(pre, (size_of(image, 2), size_of(image, 3)))
         return replace(source, name=path.resolve().name, preprocessing=pre)
     if path.is_file() and path.suffix in FILES[1:]:
-        return replace(from_module(load_archive(path), example, size, layer), name=path.name)
-    return replace(from_onnx(path), layer=layer)
+        return replace(from_module(load_archive(path), example, size, layers), name=path.name)
+    return replace(from_onnx(path), layers=tuple(layers))
 
 
 def from_name(
     name: str,
     weights: str = "DEFAULT",
     size: tuple[int, int] | None = None,
-    layer: str | None = None,
+    layers: Sequence[str] = (),
 ) -> Source:
     """A network by name, traced at `size` or at the size its weights were made for."""
     torch = import_torch()
     network = torch_network(name, weights, size)
     pre = network.preprocessing
     example = torch.zeros(2, pre.channels, pre.height, pre.width)
-    traced = trace(network.module, example, network.name, layer)
-    return Source(network.name, traced.model, traced.fixed_batch, traced.layer, pre, network.labels)
+    traced = trace(network.module, example, network.name, layers)
+    return Source(
+        network.name, traced.model, traced.fixed_batch, traced.layers, pre, network.labels
+    )
 
 
 def torch_network(

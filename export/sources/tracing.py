@@ -8,7 +8,7 @@ import itertools
 import logging
 import re
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -26,16 +26,16 @@ if TYPE_CHECKING:
 class Traced:
     """A module's graph: one output, the logits.
 
-    `layer` is the name of the value that the layer asked for puts out; `fixed_batch` says why the
-    graph takes one image at a time, where it does.
+    `layers` names the values that the layers asked for put out; `fixed_batch` says why the graph
+    takes one image at a time, where it does.
     """
 
     model: ir.Model
-    layer: str | None = None
+    layers: tuple[str, ...] = ()
     fixed_batch: str | None = None
 
 
-def trace(module: torch.nn.Module, example: Any, name: str, layer: str | None = None) -> Traced:
+def trace(module: torch.nn.Module, example: Any, name: str, layers: Sequence[str] = ()) -> Traced:
     """The graph of a module in evaluation mode; the module is left as it is.
 
     The batch is dynamic. Where the module's own code fixes it, the graph takes one image at a time.
@@ -43,7 +43,7 @@ def trace(module: torch.nn.Module, example: Any, name: str, layer: str | None = 
     Args:
         module: [N, C, H, W] → the logits [N, classes]: a tensor, or what holds one (`logits_of`).
         example: an input, float [N, C, H, W], any N.
-        layer: the path of a submodule whose output is wanted, as in `module.named_modules()`.
+        layers: paths of submodules whose output is wanted, as in `module.named_modules()`.
 
     Raises:
         SourceError: no such layer; or PyTorch cannot trace the module, or not copy it.
@@ -52,7 +52,7 @@ def trace(module: torch.nn.Module, example: Any, name: str, layer: str | None = 
     if not isinstance(example, torch.Tensor) or example.ndim != 4:
         raise SourceError("the example input must be one torch tensor [N, C, H, W]")
     network = _twin(module)
-    _add_hooks(network, layer)
+    _add_hooks(network, layers)
     example = example[:1].detach()
     fixed_batch = None
     with quiet(), spelled_attention():
@@ -69,13 +69,16 @@ def trace(module: torch.nn.Module, example: Any, name: str, layer: str | None = 
                     f"PyTorch could not export {name}: {root_cause(error)}"
                 ) from error
             fixed_batch = f"PyTorch can't trace {name} with an open one ({root_cause(dynamic)})"
-    if layer is None:
-        return Traced(model, fixed_batch=fixed_batch)
-    value = model.graph.outputs.pop()
+    found = tuple(str(_behind_copies(value).name) for value in model.graph.outputs[1:])
+    del model.graph.outputs[1:]
+    return Traced(model, found, fixed_batch)
+
+
+def _behind_copies(value: ir.Value) -> ir.Value:
     while (node := value.producer()) is not None and node.op_type == "Identity":
         assert node.inputs[0] is not None
         value = node.inputs[0]
-    return Traced(model, value.name, fixed_batch)
+    return value
 
 
 def blank_image(module: torch.nn.Module, channels: int, size: tuple[int, int]) -> torch.Tensor:
@@ -136,22 +139,29 @@ def logits_of(output: Any) -> torch.Tensor:
     return found
 
 
-def _add_hooks(network: torch.nn.Module, layer: str | None) -> None:
-    """Let a network return its logits alone, or with the output of a layer's last call."""
-    if layer is None:
+def _add_hooks(network: torch.nn.Module, layers: Sequence[str]) -> None:
+    """Let a network return its logits alone, or with the outputs of layers' last calls."""
+    if not layers:
         network.register_forward_hook(lambda _, __, output: logits_of(output))
         return
     modules = dict(network.named_modules())
-    if layer not in modules or layer == "":
-        raise SourceError(f"the network has no layer {layer!r}; {nearest(layer, modules)}")
-    last: list[torch.Tensor] = []
+    last: dict[str, torch.Tensor] = {}
+    for layer in layers:
+        if layer not in modules or layer == "":
+            raise SourceError(f"the network has no layer {layer!r}; {nearest(layer, modules)}")
 
-    def remember(_: Any, __: Any, output: Any) -> None:
-        # A copy, because what comes next may work in place.
-        last[:] = [logits_of(output).clone()]
+        def remember(_: Any, __: Any, output: Any, layer: str = layer) -> None:
+            # A copy, because what comes next may work in place.
+            last[layer] = logits_of(output).clone()
 
-    modules[layer].register_forward_hook(remember)
-    network.register_forward_hook(lambda _, __, output: (logits_of(output), *last))
+        modules[layer].register_forward_hook(remember)
+
+    def logits_and_layers(_: Any, __: Any, output: Any) -> tuple[torch.Tensor, ...]:
+        if idle := [layer for layer in layers if layer not in last]:
+            raise SourceError(f"the network has a layer {idle[0]!r}, and does not call it")
+        return (logits_of(output), *(last[layer] for layer in layers))
+
+    network.register_forward_hook(logits_and_layers)
 
 
 def _twin(module: torch.nn.Module) -> torch.nn.Module:

@@ -55,3 +55,8 @@ def global_response_normalization(op: OpBuilder, node: Node, g: ir.Value) -> Cot
     direct = op.Mul(g, op.Add(op.Mul(scale, u), 1.0))
     of_scale = unbroadcast(op, op.Mul(gx, u), scale, y)
     return [op.Add(direct, op.Mul(x, ratio)), of_scale, unbroadcast(op, g, bias, y)]
+
+
+@register_vjp("onnxplain::StopGradient")
+def stop_gradient(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
+    return [None]

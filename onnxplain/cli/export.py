@@ -33,7 +33,8 @@ def export(
         str,
         typer.Option(
             help="excitation (ReLU networks), semantic (any: transformers, SiLU, norms), gradient, "
-            "guided, deconvnet, input-x-gradient, gradcam, layercam or hirescam."
+            "guided, deconvnet, input-x-gradient, gradcam, layercam, hirescam, lrp-zplus, "
+            "lrp-epsilon or epsilon-plus."
         ),
     ] = "excitation",
     temperature: Annotated[
@@ -124,7 +125,7 @@ def export(
         options: dict[str, Any] = {
             "method": method,
             "weights": weights,
-            "size": _size(size),
+            "size": as_size(size),
             "mean": _numbers(mean, "--mean"),
             "std": _numbers(std, "--std"),
             "labels": _labels(labels),
@@ -190,7 +191,7 @@ def _temperature(
     return tuning.temperature
 
 
-def _size(text: str | None) -> tuple[int, int] | None:
+def as_size(text: str | None) -> tuple[int, int] | None:
     if text is None:
         return None
     parts = text.lower().split("x")

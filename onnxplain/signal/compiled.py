@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,20 +13,14 @@ from numpy.typing import NDArray
 
 from onnxplain.contract import IMAGE
 from onnxplain.errors import BackendError, InputError
-from onnxplain.runtime.backends import PROVIDERS
-from onnxplain.runtime.backends.cuda import cuda_options, tensorrt_options
-from onnxplain.runtime.backends.onnx_runtime import open_session, session_options
-from onnxplain.runtime.backends.openvino import configuration
-from onnxplain.runtime.cache import cache_folder
-from onnxplain.runtime.onnx_file import digest, read_metadata
+from onnxplain.runtime import graphs
+from onnxplain.runtime.onnx_file import read_metadata
 
 RECONSTRUCTION = "reconstruction"
 """The output of an autoencoder's graph, beside `image` and `logits` of the contract."""
 
 METADATA = "onnxplain.signal"
 """The entry of the file's metadata that says, as JSON, the size, the channels and the classes."""
-
-AUTO = ("cuda", "cpu")
 
 Run = Callable[[NDArray[np.float32]], dict[str, NDArray[np.float32]]]
 
@@ -64,15 +57,13 @@ def open_graph(path: Path, provider: str = "auto", threads: int | None = None) -
             not here.
     """
     about = _about(path)
-    if provider == "auto":
-        provider = next(name for name in AUTO if PROVIDERS[name].missing() is None)
-    if provider not in _OPEN:
-        raise BackendError(f"unknown provider '{provider}'; known: auto, {', '.join(_OPEN)}")
-    if (reason := PROVIDERS[provider].missing()) is not None:
-        raise BackendError(reason)
-    run = _OPEN[provider](path, threads)
+    graph = graphs.open_graph(path, provider, threads)
+
+    def run(images: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
+        return graph.run({IMAGE: images})
+
     classes = tuple(about["classes"])
-    return Graph(run, provider, about["channels"], about["size"], classes)
+    return Graph(run, graph.provider, about["channels"], about["size"], classes)
 
 
 def _about(path: Path) -> dict[str, Any]:
@@ -83,62 +74,6 @@ def _about(path: Path) -> dict[str, Any]:
             "`onnxplain signal export`"
         )
     return json.loads(entry)
-
-
-def _session(path: Path, threads: int | None, providers: Sequence[Any]) -> Run:
-    session = open_session(path, "float32", session_options(threads), providers)
-    first = providers[0] if isinstance(providers[0], str) else providers[0][0]
-    if first not in session.get_providers():
-        raise BackendError(f"ONNX Runtime's {first} could not start; see `onnxplain doctor`")
-    names = [output.name for output in session.get_outputs()]
-
-    def run(images: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
-        try:
-            return dict(zip(names, session.run(names, {IMAGE: images}), strict=True))
-        except Exception as error:  # ONNX Runtime's errors have no base class of their own
-            raise BackendError(f"ONNX Runtime failed: {error}") from error
-
-    return run
-
-
-def _cuda(path: Path, threads: int | None) -> Run:
-    options = cuda_options("float32", 0, False, None)
-    return _session(path, threads, [("CUDAExecutionProvider", options)])
-
-
-def _tensorrt(path: Path, threads: int | None) -> Run:
-    folder = cache_folder("ort-tensorrt") / digest(path)[:32] / "tf32"
-    after = ("CUDAExecutionProvider", cuda_options("tf32", 0, False, None))
-    options = tensorrt_options(folder, 0)
-    return _session(path, threads, [("TensorrtExecutionProvider", options), after])
-
-
-def _openvino(path: Path, threads: int | None) -> Run:
-    import openvino
-
-    try:
-        config = configuration("float32", "latency", threads)
-        compiled = openvino.Core().compile_model(path, "CPU", config)
-    except (RuntimeError, MemoryError) as error:
-        raise BackendError(f"OpenVINO cannot load '{path}': {error}") from error
-    names = [output.any_name for output in compiled.outputs]
-
-    def run(images: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
-        try:
-            found = compiled.create_infer_request().infer({IMAGE: images})
-        except RuntimeError as error:
-            raise BackendError(f"OpenVINO failed: {error}") from error
-        return {name: found[name].copy() for name in names}
-
-    return run
-
-
-_OPEN: dict[str, Callable[[Path, int | None], Run]] = {
-    "cpu": partial(_session, providers=["CPUExecutionProvider"]),
-    "openvino": _openvino,
-    "cuda": _cuda,
-    "ort-tensorrt": _tensorrt,
-}
 
 
 def require_shape(graph: Graph, images: NDArray[np.float32]) -> None:

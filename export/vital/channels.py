@@ -1,0 +1,87 @@
+"""The graph that images run through when the channels of a layer are searched for what they see."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import onnx_ir as ir
+from onnxscript import GraphBuilder, OpBuilder
+
+from onnxplain import __version__
+from onnxplain.channels import ChannelLayer, ChannelsMetadata, maximum, mean, position
+from onnxplain.contract import LOGITS, Metadata
+from onnxplain.export.canonical.ends import rename
+from onnxplain.export.layers import spatial_axes
+from onnxplain.export.pipeline import clean, write
+from onnxplain.export.tensors import dims, rank, size_of
+from onnxplain.export.vital.matching import channel_axis, channels_first
+from onnxplain.export.vital.receptive import receptive_field
+from onnxplain.export.vital.step import Subject
+
+
+def write_channels(subject: Subject, path: Path, *, logits: bool = False) -> None:
+    """Write the graph: `image` in; of each layer each channel's maximum, its position, and mean.
+
+    The layer is the neuron's where the subject has one, else they are the matched ones. Out:
+    `maximum_i` [N, C], `position_i` int64 [N, C], `mean_i` [N, C]; see `onnxplain.channels`, which
+    also says what the file carries beside. What comes behind the layers is left out.
+
+    Args:
+        logits: `logits` [N, classes] too, and with them all of the network.
+
+    Raises:
+        InputError: the path cannot be written.
+    """
+    model = subject.model.clone()
+    graph = model.graph
+    builder = GraphBuilder(graph)
+    builder.push_module("channels")
+    op = builder.op
+    image = graph.inputs[0]
+    (scores,) = graph.outputs
+    values = {str(y.name): y for node in graph for y in node.outputs}
+    wanted = subject.layers if subject.neuron is None else dict([subject.neuron])
+    named, layers = {}, []
+    for i, (value, name) in enumerate(wanted.items()):
+        layers.append(_described(graph, values[value], name))
+        maps = _maps(op, values[value], image)
+        named[maximum(i)] = op.ReduceMax(maps, [-1], keepdims=0)
+        named[position(i)] = op.ArgMax(maps, axis=-1, keepdims=0)
+        named[mean(i)] = op.ReduceMean(maps, [-1], keepdims=0)
+    graph.outputs.clear()
+    for name, value in named.items():
+        rename(value, name)
+        graph.outputs.append(value)
+    if logits:
+        rename(scores, LOGITS)
+        graph.outputs.append(scores)
+    graph.sort()
+    clean(model)
+    batch = dims(image)[0]
+    about = Metadata(
+        version=__version__,
+        method="channels",
+        source=subject.source.name,
+        preprocessing=subject.pre,
+        activation=subject.activation,
+        labels=subject.source.labels,
+    )
+    own = ChannelsMetadata(tuple(layers), batch if isinstance(batch, int) else None)
+    model.metadata_props.update(about.to_props() | own.to_props())
+    write(model, path)
+
+
+def _maps(op: OpBuilder, layer: ir.Value, image: ir.Value) -> ir.Value:
+    """[N, C, P]; P is 1 for a layer without positions."""
+    return op.Unsqueeze(layer, [-1]) if rank(layer) == 2 else channels_first(op, layer, layer, image)
+
+
+def _described(graph: ir.Graph, layer: ir.Value, name: str) -> ChannelLayer:
+    image = graph.inputs[0]
+    channels = size_of(layer, channel_axis(layer, image))
+    if rank(layer) == 4:
+        height, width, _ = spatial_axes(layer, image)
+        grid = size_of(layer, height), size_of(layer, width)
+    else:
+        grid = (1, size_of(layer, 1)) if rank(layer) == 3 else (1, 1)
+    return ChannelLayer(name, channels, grid, receptive_field(graph, layer))

@@ -1,0 +1,63 @@
+"""Sort matching: activations become those of the same rank in a template (VITAL, §3.1)."""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+from onnxscript import OpBuilder
+
+from onnxplain.export.canonical.ends import image_axes
+from onnxplain.export.composites import without_gradient
+from onnxplain.export.layers import is_spatial, spatial_axes
+from onnxplain.export.tensors import rank, size_of
+
+
+def channels_first(op: OpBuilder, value: ir.Value, like: ir.Value, image: ir.Value) -> ir.Value:
+    """`value`, of the shape of a layer `like`, as [N, C, P]: P positions of C channels.
+
+    A layer is [N, C, h, w], [N, h, w, C], or tokens [N, P, C].
+    """
+    if rank(like) == 3:
+        return op.Transpose(value, perm=[0, 2, 1])
+    if channel_axis(like, image) == -1:
+        value = op.Transpose(value, perm=[0, 3, 1, 2])
+    channels, positions = extent(like, image)
+    return op.Reshape(value, [-1, channels, positions])
+
+
+def channel_axis(layer: ir.Value, image: ir.Value) -> int:
+    """Where the channels of a layer are, from the end."""
+    if rank(layer) == 4:
+        return spatial_axes(layer, image)[2] if is_spatial(layer) else image_axes(image)[2] - 4
+    return -1
+
+
+def extent(layer: ir.Value, image: ir.Value) -> tuple[int, int]:
+    """How many channels and positions a layer has."""
+    channel = channel_axis(layer, image)
+    sizes = {axis: size_of(layer, axis) for axis in range(1 - rank(layer), 0)}
+    channels = sizes.pop(channel)
+    positions = 1
+    for size in sizes.values():
+        positions *= size
+    return channels, positions
+
+
+def sort_matching(
+    op: OpBuilder, q: ir.Value, template: ir.Value, importance: ir.Value | None
+) -> ir.Value:
+    """mean_c i_c · mean_p (q_cp − t_c,rank(p))², ranks constant: the loss of each image, [N].
+
+    One sort: its indices place the template.
+
+    Args:
+        q: [N, C, P].
+        template: the same, each channel falling.
+        importance: i, [N, C]; None for 1.
+    """
+    _, order = op.TopK(q, [size_of(q, -1)], axis=-1, _outputs=2)
+    placed = without_gradient(op, op.ScatterElements(template, order, template, axis=-1))
+    difference = op.Sub(q, placed)
+    loss = op.ReduceMean(op.Mul(difference, difference), [-1], keepdims=0)
+    if importance is not None:
+        loss = op.Mul(loss, importance)
+    return op.ReduceMean(loss, [-1], keepdims=0)

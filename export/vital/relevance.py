@@ -1,0 +1,89 @@
+"""How relevant the positions of earlier layers are to a neuron (VITAL, §3.2)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import onnx_ir as ir
+from onnxscript import OpBuilder
+
+from onnxplain.errors import SourceError
+from onnxplain.export.autodiff import pull_back
+from onnxplain.export.methods import get_method
+from onnxplain.export.tensors import rank, size_of
+from onnxplain.export.vital.matching import channel_axis, channels_first
+
+RELEVANCES = {
+    "lrp": "layer-wise relevance propagation by the z+ rule, from all positions of the channel",
+    "restricted": "the same, from the position where the layer's activation is most like the "
+    "channel alone",
+    "guided": "guided backpropagation",
+}
+"""Ways to find the relevance of earlier layers, and what each is."""
+
+
+def relevance(
+    op: OpBuilder,
+    layers: Sequence[ir.Value],
+    neuron: ir.Value,
+    channel: ir.Value,
+    image: ir.Value,
+    kind: str,
+) -> list[ir.Value]:
+    """The relevance of each of `layers`, each [N, C, P], to a channel of a layer.
+
+    Args:
+        neuron: the layer, [N, C, h, w], [N, h, w, C], [N, P, C] or [N, C].
+        channel: int64 [N].
+        kind: one of `RELEVANCES`.
+
+    Raises:
+        SourceError: the neuron does not depend on one of `layers`.
+        NoRuleError: an operator on the way has no rule for relevances.
+    """
+    seed = _start(op, neuron, channel, image, kind)
+    rules = get_method("guided" if kind == "guided" else "lrp-zplus").rules(None)
+    maps = pull_back(op, {neuron: seed}, layers, rules)
+    return [
+        channels_first(op, map_, layer, image) for map_, layer in zip(maps, layers, strict=True)
+    ]
+
+
+def _start(
+    op: OpBuilder, neuron: ir.Value, channel: ir.Value, image: ir.Value, kind: str
+) -> ir.Value:
+    """Guided: 1 all over the channel. Else its activation, all over or at one position."""
+    axis = channel_axis(neuron, image)
+    hot = op.OneHot(channel, size_of(neuron, axis), [0.0, 1.0], axis=-1)
+    others = [a for a in range(1 - rank(neuron), 0) if a != axis]
+    hot = op.Unsqueeze(hot, others) if others else hot
+    hot = op.CastLike(hot, neuron)
+    if kind == "guided":
+        seed = op.Expand(hot, op.Shape(neuron))
+        seed.shape = neuron.shape  # inference does not see through Shape
+        return seed
+    alone = op.Mul(neuron, hot)
+    if kind == "lrp" or not others:
+        return alone
+    tiny = float(np.finfo(np.float32).tiny)
+    here = op.ReduceSum(alone, [axis], keepdims=1)
+    length = op.Max(op.ReduceL2(neuron, [axis], keepdims=1), tiny)
+    cosine = op.Div(here, length)
+    best = op.ReduceMax(cosine, others, keepdims=1)
+    return op.Mul(alone, op.CastLike(op.Equal(cosine, best), neuron))
+
+
+def scaled(op: OpBuilder, maps: ir.Value) -> ir.Value:
+    """Relevance maps [N, C, P] from 0, the least of their positions, to 1, the greatest."""
+    least, greatest = (
+        reduction(maps, [-1], keepdims=1) for reduction in (op.ReduceMin, op.ReduceMax)
+    )
+    tiny = float(np.finfo(np.float32).tiny)
+    return op.Div(op.Sub(maps, least), op.Max(op.Sub(greatest, least), tiny))
+
+
+def check_relevance(kind: str) -> None:
+    """Raise SourceError if there is no such kind."""
+    if kind not in RELEVANCES:
+        raise SourceError(f"no relevance {kind!r}; choose one of {', '.join(RELEVANCES)}")

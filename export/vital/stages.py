@@ -1,0 +1,118 @@
+"""Which layers of a network are matched, and how strongly."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import onnx_ir as ir
+
+from onnxplain.errors import SourceError
+from onnxplain.export.autodiff import dependents, depends
+from onnxplain.export.count import multiply_adds
+from onnxplain.export.layers import cut_values
+from onnxplain.export.tensors import dims
+from onnxplain.export.vital.matching import extent
+
+STAGES = 5
+"""How many layers are matched: the stem and four stages."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """The paper's choice for a network: its layers by name, and for a class their weights and those
+    of the priors (tv_l1, tv_l2, l2)."""
+
+    layers: tuple[str, ...]
+    weights: tuple[float, ...] = (1.0,) * STAGES
+    priors: tuple[float, float, float] = (0.0, 0.0, 0.0)
+
+
+NEURON_WEIGHTS = (0.1, 1.0, 1.0, 1.0, 0.0)
+NEURON_PRIORS = (0.0, 3e-7, 3e-7)
+"""The paper's for inner neurons, of every network."""
+
+_CONVNEXT = ("features.0", *(f"features.{stage}" for stage in (1, 3, 5, 7)))
+
+
+def _vit(depth: int) -> tuple[str, ...]:
+    quarters = (f"encoder.layers.encoder_layer_{i * depth // 4 - 1}" for i in (1, 2, 3, 4))
+    return ("conv_proj", *quarters)
+
+
+_RECIPES: tuple[tuple[str, Recipe], ...] = (
+    (r"(wide_)?resne(x)?t\d+.*", Recipe(("conv1", "layer1", "layer2", "layer3", "layer4"))),
+    (
+        r"densenet\d+",
+        Recipe(
+            ("features.conv0", *(f"features.denseblock{i}" for i in (1, 2, 3, 4))),
+            (1.0, 1.0, 1.0, 1.0, 100.0),
+        ),
+    ),
+    (r"convnext_base", Recipe(_CONVNEXT, (10.0, 1.0, 1.0, 1.0, 1.0))),
+    (r"convnext_.*", Recipe(_CONVNEXT)),
+    (r"vit_b_\d+", Recipe(_vit(12))),
+    (r"vit_l_16", Recipe(_vit(24), priors=(0.0, 0.003, 0.003))),
+    (r"vit_l_32", Recipe(_vit(24), (1.0, 1.0, 1.0, 1.0, 0.1), (0.0, 0.0003, 0.0003))),
+    (r"vit_h_14", Recipe(_vit(32))),
+    (
+        r"efficientnet-lite0",
+        Recipe(("_bn0", "_blocks.2", "_blocks.4", "_blocks.10", "_blocks.15")),
+    ),
+    (
+        r"efficientnet_.*",
+        Recipe(("features.0", "features.2", "features.3", "features.5", "features.7")),
+    ),
+)
+"""Name of a network (a regular expression) → its recipe."""
+
+
+def recipe_of(name: str) -> Recipe | None:
+    """The recipe of a network by name; None where the layers are to be picked."""
+    return next((recipe for pattern, recipe in _RECIPES if re.fullmatch(pattern, name)), None)
+
+
+def pick_layers(graph: ir.Graph) -> list[ir.Value]:
+    """The stem and four stages of a canonical graph: the last layer of each resolution.
+
+    Where the resolution hardly changes, as in a transformer, five layers at even distances in
+    multiply-adds.
+
+    Raises:
+        SourceError: too few layers that all of the network goes through.
+    """
+    image = graph.inputs[0]
+    layers = cut_values(graph, _has_positions)
+    last_of = {extent(layer, image)[1]: layer for layer in layers}
+    stages = list(last_of.values())[-STAGES:]
+    if len(stages) < 3:
+        stages = _evenly(graph, layers)
+    if len(stages) < 3:
+        names = ", ".join(f"{layer.name} {layer.shape}" for layer in layers) or "none"
+        raise SourceError(
+            f"the stages of this network are not plain (found: {names}); give its layers, from the "
+            "image on, with --layers"
+        )
+    return stages
+
+
+def _has_positions(value: ir.Value) -> bool:
+    sizes = [] if value.shape is None else dims(value)[1:]
+    return len(sizes) in (2, 3) and all(isinstance(n, int) and n > 1 for n in sizes)
+
+
+def _evenly(graph: ir.Graph, layers: Sequence[ir.Value]) -> list[ir.Value]:
+    """Of `layers`, those by which 1/5, 2/5, … of the work is done."""
+    total = multiply_adds(graph)
+
+    def done_by(layer: ir.Value) -> float:
+        after = dependents(graph, [layer])
+        return 1 - multiply_adds(n for n in graph if depends(n, after)) / total
+
+    def nearest_to(share: float) -> Callable[[ir.Value], float]:
+        return lambda layer: abs(done[layer] - share)
+
+    done = {layer: done_by(layer) for layer in layers}
+    chosen = [min(layers, key=nearest_to(i / STAGES)) for i in range(1, STAGES + 1)]
+    return [layer for layer in layers if layer in chosen]

@@ -1,0 +1,109 @@
+"""What a graph of a layer's channels carries: `export` writes it, `onnxplain.vital` reads it.
+
+Beside the entries of `onnxplain.contract.Metadata`, as JSON under one key of the file's
+`metadata_props`, so that a runtime needs the file alone.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from onnxplain.errors import BackendError
+
+_KEY = "onnxplain.channels"
+
+Box = tuple[int, int, int, int]
+"""Left, top, right and bottom in pixels; the last two are no longer part of it."""
+
+
+def maximum(index: int) -> str:
+    """The output of layer `index`: each channel's greatest activation, float [N, C]."""
+    return f"maximum_{index}"
+
+
+def position(index: int) -> str:
+    """The first position that has it, int64 [N, C], row by row."""
+    return f"position_{index}"
+
+
+def mean(index: int) -> str:
+    """Each channel's mean over the positions, float [N, C]."""
+    return f"mean_{index}"
+
+
+class Span(NamedTuple):
+    """Position p sees the pixels from `first` + `stride`·p to `last` + `stride`·p, along an axis.
+
+    Some may lie outside of the picture, in the padding.
+    """
+
+    stride: int
+    first: int
+    last: int
+
+
+@dataclass(frozen=True)
+class ChannelLayer:
+    """A layer whose channels are outputs.
+
+    Attributes:
+        name: for people.
+        channels: how many.
+        grid: rows and columns of positions; (1, P) for P tokens, (1, 1) for a layer without.
+        field: the receptive field along rows and columns; None where a position sees all.
+    """
+
+    name: str
+    channels: int
+    grid: tuple[int, int]
+    field: tuple[Span, Span] | None
+
+    def cell(self, position: int) -> tuple[int, int]:
+        """Row and column of a position."""
+        return divmod(position, self.grid[1])
+
+    def box(self, position: int, height: int, width: int) -> Box:
+        """What a position sees of the network's input, which has that height and width."""
+        if self.field is None:
+            return 0, 0, width, height
+        (top, bottom), (left, right) = (
+            (span.first + span.stride * at, span.last + span.stride * at + 1)
+            for span, at in zip(self.field, self.cell(position), strict=True)
+        )
+        return max(left, 0), max(top, 0), min(right, width), min(bottom, height)
+
+    @classmethod
+    def from_entries(cls, entries: Mapping[str, Any]) -> ChannelLayer:
+        """From what `dataclasses.asdict` becomes in JSON."""
+        rows, columns = entries["grid"]
+        field = entries["field"]
+        spans = None if field is None else (Span(*field[0]), Span(*field[1]))
+        return cls(entries["name"], entries["channels"], (rows, columns), spans)
+
+
+@dataclass(frozen=True)
+class ChannelsMetadata:
+    """The entry: the layers in the order of the outputs, and the batch where it is fixed."""
+
+    layers: tuple[ChannelLayer, ...]
+    batch: int | None
+
+    def to_props(self) -> dict[str, str]:
+        return {_KEY: json.dumps(dataclasses.asdict(self))}
+
+    @classmethod
+    def from_props(cls, props: Mapping[str, str]) -> ChannelsMetadata:
+        """Read it back.
+
+        Raises:
+            BackendError: the file has no such entry.
+        """
+        if _KEY not in props:
+            raise BackendError("this ONNX file is no graph of a layer's channels")
+        entries = json.loads(props[_KEY])
+        layers = tuple(ChannelLayer.from_entries(layer) for layer in entries["layers"])
+        return cls(layers, entries["batch"])

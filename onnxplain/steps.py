@@ -1,0 +1,100 @@
+"""What a graph of `onnxplain.export.vital` carries: `export` writes it, `onnxplain.vital` reads it.
+
+Beside the entries of `onnxplain.contract.Metadata`, as JSON under one key of the file's
+`metadata_props`, so that a runtime needs the file alone.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from onnxplain.errors import BackendError
+
+FIRST_MOMENT, SECOND_MOMENT, MAGNITUDE, STEP, LOSSES = (
+    "first_moment",
+    "second_moment",
+    "magnitude",
+    "step",
+    "losses",
+)
+"""The state of an optimisation beside what is optimised: Adam's two moments (of that shape), the
+gradient's magnitude summed over the steps (of the image's shape), the steps done (int64 scalar),
+and the loss of each step (float [T, N]; of those to come, whatever was given)."""
+
+LEARNING_RATES, SHIFTS, MIRRORED = "learning_rates", "shifts", "mirrored"
+"""Inputs with a row for each step: float [T], int64 [T, 2] (rows down, columns right), and int64
+[T], 1 for a step that sees the picture mirrored, else 0."""
+
+WEIGHTS, PRIORS = "weights", "priors"
+"""Float [L], of the layers, and float [3]: of tv_l1, tv_l2 and l2."""
+
+CHANNEL, SPECTRUM, RENDERED = "channel", "spectrum", "rendered"
+"""Int64 [N], the neuron's channel; what a Fourier-parametrised picture is optimised as, float
+[N, 2, C, H, W/2+1]; and the picture itself, of the image's shape, an output of that graph."""
+
+_KEY = "onnxplain.step"
+
+
+def quantity(index: int) -> str:
+    """The output of a features graph: layer `index`'s [N, C, P]."""
+    return f"quantity_{index}"
+
+
+def template(index: int) -> str:
+    """The input of a step graph: what the sorted quantity is to be, falling, [N, C, P]."""
+    return f"template_{index}"
+
+
+def importance(index: int) -> str:
+    """Output and input: each channel's weight in the loss of its layer, [N, C]."""
+    return f"importance_{index}"
+
+
+def following(name: str) -> str:
+    """The output that the next step has as its input `name`."""
+    return f"next_{name}"
+
+
+@dataclass(frozen=True)
+class MatchedLayer:
+    """A layer whose activations are matched: its name, and how many channels and positions."""
+
+    name: str
+    channels: int
+    positions: int
+
+
+@dataclass(frozen=True)
+class StepMetadata:
+    """The entry.
+
+    Attributes:
+        layers: matched ones, from the image on; none where an activation is maximised.
+        neuron: the layer whose channel is visualised; None for a class.
+        carried: outputs → the inputs that they are in the next step; empty for features.
+        relevance: how the layers' relevance to a neuron is found; None for a class.
+    """
+
+    layers: tuple[MatchedLayer, ...]
+    neuron: str | None
+    carried: Mapping[str, str]
+    relevance: str | None
+
+    def to_props(self) -> dict[str, str]:
+        return {_KEY: json.dumps(dataclasses.asdict(self))}
+
+    @classmethod
+    def from_props(cls, props: Mapping[str, str]) -> StepMetadata:
+        """Read it back.
+
+        Raises:
+            BackendError: the file has no such entry.
+        """
+        if _KEY not in props:
+            raise BackendError("this ONNX file is no graph of a feature visualisation")
+        entries = json.loads(props[_KEY])
+        entries["layers"] = tuple(MatchedLayer(**layer) for layer in entries["layers"])
+        return cls(**entries)

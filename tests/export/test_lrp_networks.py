@@ -1,0 +1,261 @@
+"""Relevances of whole networks: against zennit where its rules are the same, and against
+`lrp_reference`; on photographs, in float64 on their side and float32 on ours."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import timm
+import torch
+import torchvision
+from sklearn.datasets import load_digits
+from torch import Tensor, nn
+from torch.nn import functional
+from torchvision.models.vgg import VGG, make_layers
+from zennit.attribution import Gradient
+from zennit.composites import EpsilonPlus, LayerMapComposite, layer_map_base
+from zennit.core import Composite
+from zennit.rules import Epsilon, Norm, ZPlus
+from zennit.torchvision import VGGCanonizer
+from zennit.types import Linear, MaxPool
+
+import onnxplain
+from onnxplain.export.sources.source import torch_network
+
+from .graphs import cosine
+from .lrp_reference import relevance
+
+METHODS = ("lrp-zplus", "lrp-epsilon", "epsilon-plus")
+
+
+class AsAverage(Norm):
+    """A max-pool that zennit takes for an average pool: the one rule of VITAL's it has not."""
+
+    def __init__(self) -> None:
+        super().__init__(stabilizer=1e-5)
+
+    def copy(self) -> AsAverage:
+        return AsAverage()
+
+    def backward(self, module: Any, grad_input: Any, grad_output: Any) -> Any:
+        pool = nn.AvgPool2d(module.kernel_size, module.stride, module.padding)
+        return super().backward(pool, grad_input, grad_output)
+
+
+def composite(method: str) -> Composite:
+    canonizers = [VGGCanonizer()]
+    if method == "epsilon-plus":
+        return EpsilonPlus(canonizers=canonizers)
+    if method == "lrp-epsilon":
+        layers = [*layer_map_base(), (Linear, Epsilon())]
+    else:
+        plus = ZPlus(stabilizer=1e-5, zero_params="bias")
+        layers = [(MaxPool, AsAverage()), *layer_map_base(1e-5), (Linear, plus)]
+    return LayerMapComposite(layers, canonizers=canonizers)
+
+
+def of_zennit(module: nn.Module, images: np.ndarray, targets: np.ndarray, method: str) -> Any:
+    """In float64."""
+    leaf = torch.tensor(images, dtype=torch.float64, requires_grad=True)
+    with Gradient(module.double(), composite(method)) as attributor:
+        _, found = attributor(
+            leaf, lambda y: functional.one_hot(torch.tensor(targets), y.shape[1]).to(y)
+        )
+    module.float()
+    return found.detach().numpy()
+
+
+def of_ours(
+    module: nn.Module, images: np.ndarray, targets: np.ndarray, method: str, path: Path
+) -> np.ndarray:
+    example = torch.zeros(2, *images.shape[1:])
+    onnxplain.export(module, path, example=example, method=method)
+    return onnxplain.load(path, threads=1)(images, targets).pullback
+
+
+def batch_of(photographs: dict[str, np.ndarray], size: int) -> np.ndarray:
+    """[3, 3, size, size] in ImageNet's normalisation."""
+    mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
+    resized = [
+        functional.interpolate(
+            ((torch.tensor(p) / 255 - mean) / std).permute(2, 0, 1)[None], (size, size), mode="area"
+        )
+        for p in photographs.values()
+    ]
+    return torch.cat(resized).numpy()
+
+
+def awake(module: nn.Module) -> nn.Module:
+    """Every branch counts: no bias and no head is 0, no scale 1 or next to nothing. Batch norms
+    are as trained ones are, some scales negative and the statistics anything."""
+    with torch.no_grad():
+        for name, parameter in module.named_parameters():
+            if not parameter.any():
+                parameter.normal_(std=0.1)
+            elif parameter.ndim == 1 or "layer_scale" in name:
+                parameter.uniform_(0.5, 1.5)
+        for layer in module.modules():
+            if isinstance(layer, nn.BatchNorm2d) and layer.weight is not None:
+                layer.weight.mul_(torch.where(torch.rand(layer.weight.shape) < 0.2, -1.0, 1.0))
+                assert layer.running_mean is not None
+                assert layer.running_var is not None
+                layer.running_mean.normal_(std=0.1)
+                layer.running_var.uniform_(0.5, 1.5)
+    return module.eval()
+
+
+def small_vgg(batch_norm: bool) -> nn.Module:
+    torch.manual_seed(0)
+    layers: list[str | int] = [16, "M", 32, "M", 32, 48, "M"]
+    network = VGG(make_layers(layers, batch_norm), num_classes=10, init_weights=False)
+    network.avgpool = nn.AdaptiveAvgPool2d(2)
+    dense = (nn.Linear(192, 64), nn.ReLU(), nn.Dropout(), nn.Linear(64, 10))
+    network.classifier = nn.Sequential(*dense)
+    return awake(network)
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("batch_norm", [False, True], ids=["plain", "batch norm"])
+def test_a_small_vgg_agrees_with_zennit(
+    batch_norm: bool, method: str, photographs: dict[str, np.ndarray], tmp_path: Path
+) -> None:
+    network, images = small_vgg(batch_norm), batch_of(photographs, 64)
+    targets = np.array([1, 5, 7])
+    found = of_ours(network, images, targets, method, tmp_path / "x.onnx")
+    expected = of_zennit(network, images, targets, method)
+    for ours, theirs in zip(found, expected, strict=True):
+        assert cosine(ours, theirs) >= 0.99999
+    np.testing.assert_allclose(found.sum((1, 2, 3)), expected.sum((1, 2, 3)), rtol=1e-3)
+
+
+@pytest.mark.sweep
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("name", ["vgg11", "vgg11_bn"])
+def test_torchvisions_vgg_agrees_with_zennit(
+    name: str, method: str, photographs: dict[str, np.ndarray], tmp_path: Path
+) -> None:
+    torch.manual_seed(0)
+    network = awake(torchvision.models.get_model(name))
+    images, targets = batch_of(photographs, 224)[:1], np.array([281])
+    found = of_ours(network, images, targets, method, tmp_path / "x.onnx")
+    expected = of_zennit(network, images, targets, method)
+    assert cosine(found, expected) >= 0.9999
+    np.testing.assert_allclose(found.sum(), expected.sum(), rtol=1e-2)
+
+
+@pytest.fixture(scope="module")
+def digits() -> tuple[nn.Module, np.ndarray, np.ndarray]:
+    """A small trained network, and test images with their classes."""
+    torch.manual_seed(0)
+    data = load_digits()
+    x = torch.tensor(data.images[:, None] / 8 - 1, dtype=torch.float32)
+    y = torch.tensor(data.target)
+    network = nn.Sequential(
+        *(nn.Conv2d(1, 16, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)),
+        *(nn.Conv2d(16, 32, 3, padding=1), nn.ReLU(), nn.AvgPool2d(2)),
+        *(nn.Flatten(), nn.Linear(128, 32), nn.ReLU(), nn.Linear(32, 10)),
+    )
+    optimiser = torch.optim.Adam(network.parameters(), 3e-3)
+    for _ in range(150):
+        at = torch.randint(1500, (128,))
+        loss = functional.cross_entropy(network(x[at]), y[at])
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    assert (network(x[1500:]).argmax(1) == y[1500:]).float().mean() > 0.9
+    return network.eval(), x[1500:1516].numpy(), y[1500:1516].numpy()
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_trained_network_agrees_with_zennit(
+    method: str, digits: tuple[nn.Module, np.ndarray, np.ndarray], tmp_path: Path
+) -> None:
+    network, images, targets = digits
+    found = of_ours(network, images, targets, method, tmp_path / "x.onnx")
+    expected = of_zennit(network, images, targets, method)
+    for ours, theirs in zip(found, expected, strict=True):
+        assert cosine(ours, theirs) >= 0.99999
+
+
+def against_reference(network: nn.Module, images: np.ndarray, path: Path) -> None:
+    targets = np.array([281, 3])
+    found = of_ours(network, images, targets, "lrp-zplus", path)
+    expected = relevance(network.double(), t(images), torch.tensor(targets)).numpy()
+    network.float()
+    for ours, theirs in zip(found, expected, strict=True):
+        assert cosine(ours, theirs) >= 0.99999
+        np.testing.assert_allclose(ours.sum(), theirs.sum(), rtol=1e-4)
+        assert ours.sum() > 1e-3
+
+
+def t(array: np.ndarray) -> Tensor:
+    return torch.tensor(array, dtype=torch.float64)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["resnet18", *(pytest.param(n, marks=pytest.mark.sweep) for n in ("resnet50", "densenet121"))],
+)
+def test_residual_sums_and_concatenations_agree_with_the_reference(
+    name: str, photographs: dict[str, np.ndarray], tmp_path: Path
+) -> None:
+    torch.manual_seed(0)
+    network = awake(torchvision.models.get_model(name))
+    against_reference(network, batch_of(photographs, 64)[:2], tmp_path / "x.onnx")
+
+
+def test_a_densely_connected_network_agrees_with_the_reference(
+    photographs: dict[str, np.ndarray], tmp_path: Path
+) -> None:
+    torch.manual_seed(0)
+    network = torchvision.models.DenseNet(8, (2, 3), 16, num_classes=300)
+    against_reference(awake(network), batch_of(photographs, 64)[:2], tmp_path / "x.onnx")
+
+
+def test_a_trained_efficientnet_agrees_with_the_reference_on_photographs(
+    photographs: dict[str, np.ndarray], tmp_path: Path
+) -> None:
+    network = torch_network("efficientnet-lite0").module
+    against_reference(network, batch_of(photographs, 64)[:2], tmp_path / "x.onnx")
+
+
+EVERYWHERE: dict[str, dict[str, Any]] = {
+    "resnet50": {},
+    "densenet121": {},
+    "convnext_tiny": {},
+    "vit_b_16": {"image_size": 64},
+    "mobilenet_v3_large": {},
+    "efficientnet_b0": {},
+    "swin_t": {},
+    "inception_v3": {"init_weights": False},
+    "regnet_y_400mf": {},
+    "pvt_v2_b1": {},
+    "convnextv2_atto": {},
+    "gmlp_s16_224": {},
+    "resnest14d": {},
+    "poolformer_s12": {},
+}
+
+
+@pytest.mark.sweep
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("name", EVERYWHERE)
+def test_every_kind_of_network_has_relevances(
+    name: str, method: str, photographs: dict[str, np.ndarray], tmp_path: Path
+) -> None:
+    """Untrained, `lrp-epsilon` divides by sums that happen to be near 0: finite is all there is."""
+    torch.manual_seed(0)
+    theirs = name in torchvision.models.list_models()
+    make = torchvision.models.get_model if theirs else timm.create_model
+    network = awake(make(name, **EVERYWHERE[name]))
+    size = {"inception_v3": 96, "gmlp_s16_224": 224}.get(name, 64)
+    images = batch_of(photographs, size)[:1]
+    found = of_ours(network, images, np.array([-1]), method, tmp_path / "x.onnx")
+    assert np.isfinite(found).all()
+    assert found.any()
+    if method == "lrp-zplus":
+        assert found.min() >= 0
+        assert 1e-4 < found.sum() <= 1.001

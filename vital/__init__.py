@@ -1,0 +1,1 @@
+"""Feature visualisation (VITAL): what does a neuron look for? `onnxplain.visualize`."""

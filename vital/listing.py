@@ -1,0 +1,94 @@
+"""The photographs of a search: a walk that holds one folder's names at a time."""
+
+from __future__ import annotations
+
+import glob
+import hashlib
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+from onnxplain.errors import InputError
+from onnxplain.runtime.images import SUFFIXES
+
+_REPORTED_EVERY = 1000
+
+
+@dataclass(frozen=True)
+class Listing:
+    """How many images there are, and a SHA-256 of their paths, sizes and times of modification."""
+
+    count: int
+    digest: str
+
+
+def walk(inputs: Sequence[str]) -> Iterator[str]:
+    """The image files of `inputs`, one at a time, always in the same order.
+
+    That of the inputs; within a folder files before folders, both sorted; within a pattern sorted.
+    A folder is searched recursively for files that have an image's suffix and are not hidden; a
+    file is taken whatever its suffix. Of the folder at hand the names are in memory (a million
+    take about 100 MB), of the others nothing.
+
+    Raises:
+        InputError: an input that names no image, or lies within another; a folder that cannot be
+            searched.
+    """
+    _check_apart(inputs)
+    for given in inputs:
+        found = False
+        for path in [given] if os.path.exists(given) else sorted(glob.glob(given, recursive=True)):
+            for file in _files(path):
+                found = True
+                yield file
+        if not found:
+            raise InputError(f"no image found at '{given}'")
+
+
+def list_images(
+    inputs: Sequence[str], progress: Callable[[int], object] = lambda count: None
+) -> Listing:
+    """Go through all of them, without opening one.
+
+    Args:
+        progress: called now and then with the number found so far.
+
+    Raises:
+        InputError: as `walk`; or no input is given.
+    """
+    if not inputs:
+        raise InputError("no image given")
+    digest, count = hashlib.sha256(), 0
+    for file in walk(inputs):
+        try:
+            status = os.stat(file)
+            stamp = f"\0{status.st_size}\0{status.st_mtime_ns}\n"
+        except OSError:  # a dangling link: reported when it is to be read
+            stamp = "\0\n"
+        digest.update(os.fsencode(file) + stamp.encode())
+        count += 1
+        if count % _REPORTED_EVERY == 0:
+            progress(count)
+    return Listing(count, digest.hexdigest())
+
+
+def _files(path: str) -> Iterator[str]:
+    def refuse(error: OSError) -> None:
+        raise InputError(f"'{error.filename}' cannot be searched: {error.strerror}")
+
+    if not os.path.isdir(path):
+        yield path
+        return
+    for parent, folders, files in os.walk(path, onerror=refuse):
+        folders.sort()
+        for name in sorted(files):
+            if name.lower().endswith(SUFFIXES) and not name.startswith("."):
+                yield os.path.join(parent, name)
+
+
+def _check_apart(inputs: Sequence[str]) -> None:
+    """That no photograph is ranked twice because two inputs name it."""
+    real = sorted((os.path.join(os.path.realpath(given), ""), given) for given in inputs)
+    for (outer, first), (inner, second) in zip(real, real[1:], strict=False):
+        if inner.startswith(outer):
+            raise InputError(f"'{second}' lies within '{first}'; name it once")

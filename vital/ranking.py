@@ -1,0 +1,133 @@
+"""The best images of each channel of a layer, batch by batch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnxplain.channels import Box, ChannelLayer
+from onnxplain.contract import Preprocessing
+from onnxplain.runtime.batches import in_photograph
+
+ORDERS = ("max", "mean")
+"""By what images are ranked: a channel's greatest activation, or its mean over the positions."""
+
+
+class Photograph(NamedTuple):
+    """A file, and its size in pixels, upright."""
+
+    path: str
+    width: int
+    height: int
+
+
+@dataclass(frozen=True)
+class Patch:
+    """What excites a channel in a photograph.
+
+    Attributes:
+        photograph: which.
+        maximum: the channel's greatest activation.
+        mean: its mean over the positions.
+        position: of the maximum, row by row.
+        box: what that position sees of the photograph, in its pixels.
+    """
+
+    photograph: Photograph
+    maximum: float
+    mean: float
+    position: int
+    box: Box
+
+
+@dataclass(frozen=True)
+class Found:
+    """A layer's activations for N images: maxima, means [N, C], positions int64 [N, C]."""
+
+    maxima: NDArray[np.float32]
+    means: NDArray[np.float32]
+    positions: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """The k best images of each of C channels, best first.
+
+    Of equally good ones the earlier are kept, the earlier first.
+
+    Attributes:
+        layer: whose channels.
+        by: one of `ORDERS`.
+        maxima, means: float32 [C, k]; −∞ where there were fewer images.
+        positions: int64 [C, k].
+        photographs: [C, k], each a `Photograph` or None.
+    """
+
+    layer: ChannelLayer
+    by: str
+    maxima: NDArray[np.float32]
+    means: NDArray[np.float32]
+    positions: NDArray[np.int64]
+    photographs: NDArray[Any]
+
+    @classmethod
+    def empty(cls, layer: ChannelLayer, by: str, k: int) -> Ranking:
+        shape = layer.channels, k
+        nothing = np.full(shape, -np.inf, np.float32)
+        return cls(
+            layer, by, nothing, nothing, np.zeros(shape, np.int64), np.full(shape, None, object)
+        )
+
+    def merged(self, found: Found, photographs: Sequence[Photograph]) -> Ranking:
+        """With N images more, which come after all before; this one stays as it was."""
+        more = np.empty(len(photographs), object)
+        for i, photograph in enumerate(photographs):
+            more[i] = photograph
+        better = (found.means if self.by == "mean" else found.maxima).T
+        # Most channels have none among the images of a batch, once many have been seen.
+        rows = np.flatnonzero((better > self._values[:, -1:]).any(axis=1))
+        if not rows.size:
+            return self
+        values = np.concatenate([self._values[rows], better[rows]], axis=1)
+        order = np.argsort(-values, axis=1, kind="stable")[:, : self.maxima.shape[1]]
+
+        def chosen(before: NDArray[Any], added: NDArray[Any]) -> NDArray[Any]:
+            both = np.concatenate([before[rows], added[rows]], axis=1)
+            after = before.copy()
+            after[rows] = np.take_along_axis(both, order, axis=1)
+            return after
+
+        return replace(
+            self,
+            maxima=chosen(self.maxima, found.maxima.T),
+            means=chosen(self.means, found.means.T),
+            positions=chosen(self.positions, found.positions.T),
+            photographs=chosen(
+                self.photographs, np.broadcast_to(more, (len(self.maxima), len(more)))
+            ),
+        )
+
+    def patches(self, channel: int, pre: Preprocessing) -> list[Patch]:
+        """Those of a channel, best first."""
+        patches = []
+        for maximum, mean, position, photograph in zip(
+            self.maxima[channel].tolist(),
+            self.means[channel].tolist(),
+            self.positions[channel].tolist(),
+            self.photographs[channel],
+            strict=True,
+        ):
+            if photograph is None:
+                break
+            seen = self.layer.box(position, pre.height, pre.width)
+            box = in_photograph(seen, photograph[1:], pre)
+            patches.append(Patch(photograph, maximum, mean, position, box))
+        return patches
+
+    @property
+    def _values(self) -> NDArray[np.float32]:
+        return self.means if self.by == "mean" else self.maxima
