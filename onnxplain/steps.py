@@ -28,6 +28,9 @@ LEARNING_RATES, SHIFTS, MIRRORED = "learning_rates", "shifts", "mirrored"
 """Inputs with a row for each step: float [T], int64 [T, 2] (rows down, columns right), and int64
 [T], 1 for a step that sees the picture mirrored, else 0."""
 
+STEPS = "steps"
+"""The name of the open dimension T."""
+
 WEIGHTS, PRIORS = "weights", "priors"
 """Float [L], of the layers, and float [3]: of tv_l1, tv_l2 and l2."""
 
@@ -76,12 +79,14 @@ class StepMetadata:
         neuron: the layer whose channel is visualised; None for a class.
         carried: outputs → the inputs that they are in the next step; empty for features.
         relevance: how the layers' relevance to a neuron is found; None for a class.
+        batch: how many pictures a run takes; the name of that dimension where it is open.
     """
 
     layers: tuple[MatchedLayer, ...]
     neuron: str | None
     carried: Mapping[str, str]
     relevance: str | None
+    batch: int | str
 
     def to_props(self) -> dict[str, str]:
         return {_KEY: json.dumps(dataclasses.asdict(self))}

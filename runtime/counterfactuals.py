@@ -101,20 +101,6 @@ class Grid:
         return grid(rows, ["predicted", *self.names], titles if len(explainers) > 1 else ())
 
 
-def write_animation(pictures: Sequence[Image.Image], path: Path) -> None:
-    """Write frames, the last one held, as an animated GIF, PNG or WebP.
-
-    Raises:
-        InputError: another suffix, or a path that cannot be written.
-    """
-    if path.suffix.lower() not in (".gif", ".png", ".webp"):
-        raise InputError(f"an animation is a .gif, .png or .webp, not '{path}'")
-    durations: list[int] = [400] * (len(pictures) - 1) + [1600]
-    options: dict[str, Any] = {"duration": durations, "loop": 0}
-    with replacing(path) as beside:
-        pictures[0].save(beside, save_all=True, append_images=pictures[1:], **options)
-
-
 def _title(explainer: Explainer) -> str:
     temperature = explainer.metadata.parameters.get("temperature")
     method = explainer.metadata.method

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -84,3 +84,19 @@ def write_image(picture: Image.Image, path: Path) -> None:
         raise InputError(f"cannot write '{path}' as {file_format}: {error}") from error
     with replacing(path) as beside:
         beside.write_bytes(encoded.getvalue())
+
+
+def write_animation(
+    pictures: Sequence[Image.Image], path: Path, milliseconds: int = 400
+) -> None:
+    """Write frames, each shown so long and the last four times, as an animated GIF, PNG or WebP.
+
+    Raises:
+        InputError: another suffix, or a path that cannot be written.
+    """
+    if path.suffix.lower() not in (".gif", ".png", ".webp"):
+        raise InputError(f"an animation is a .gif, .png or .webp, not '{path}'")
+    durations = [milliseconds] * (len(pictures) - 1) + [4 * milliseconds]
+    options: dict[str, Any] = {"duration": durations, "loop": 0}
+    with replacing(path) as beside:
+        pictures[0].save(beside, save_all=True, append_images=pictures[1:], **options)

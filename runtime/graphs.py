@@ -42,12 +42,16 @@ class Graph(Protocol):
         ...
 
     def iterate(
-        self, inputs: Mapping[str, NDArray[Any]], carried: Mapping[str, str], times: int
+        self,
+        inputs: Mapping[str, NDArray[Any]],
+        carried: Mapping[str, str],
+        times: int,
+        also: Sequence[str] = (),
     ) -> dict[str, NDArray[Any]]:
         """Run `times` times, each with the outputs `carried` → inputs of the run before.
 
-        What goes from run to run stays on the device; the last of it is returned, by the outputs'
-        names.
+        What goes from run to run stays on the device; the last of it is returned, and of the
+        outputs `also`, by the outputs' names.
 
         Raises:
             BackendError: the runtime failed.
@@ -124,7 +128,11 @@ class OnnxRuntimeGraph:
         return dict(zip(self.outputs, found, strict=True))
 
     def iterate(
-        self, inputs: Mapping[str, NDArray[Any]], carried: Mapping[str, str], times: int
+        self,
+        inputs: Mapping[str, NDArray[Any]],
+        carried: Mapping[str, str],
+        times: int,
+        also: Sequence[str] = (),
     ) -> dict[str, NDArray[Any]]:
         try:
             binding = self._session.io_binding()
@@ -133,12 +141,12 @@ class OnnxRuntimeGraph:
                 binding.bind_ortvalue_input(name, value)
             for _ in range(times):
                 binding.clear_binding_outputs()
-                for output in carried:
+                for output in (*carried, *also):
                     binding.bind_output(output, *self._place)
                 self._session.run_with_iobinding(binding)
-                last = dict(zip(carried, binding.get_outputs(), strict=True))
-                for output, value in last.items():
-                    binding.bind_ortvalue_input(carried[output], value)
+                last = dict(zip((*carried, *also), binding.get_outputs(), strict=True))
+                for output, into in carried.items():
+                    binding.bind_ortvalue_input(into, last[output])
             return {output: value.numpy() for output, value in last.items()}
         except Exception as error:
             raise failure(error) from error
@@ -171,13 +179,18 @@ class OpenVINOGraph:
         return {name: np.array(found[name]) for name in self.outputs}
 
     def iterate(
-        self, inputs: Mapping[str, NDArray[Any]], carried: Mapping[str, str], times: int
+        self,
+        inputs: Mapping[str, NDArray[Any]],
+        carried: Mapping[str, str],
+        times: int,
+        also: Sequence[str] = (),
     ) -> dict[str, NDArray[Any]]:
         given = dict(inputs)
         for _ in range(times):
             found = self._infer(given)
-            given |= {into: np.array(found[output]) for output, into in carried.items()}
-        return {output: given[into] for output, into in carried.items()}
+            last = {output: np.array(found[output]) for output in (*carried, *also)}
+            given |= {into: last[output] for output, into in carried.items()}
+        return last
 
     def _infer(self, inputs: Mapping[str, NDArray[Any]]) -> Any:
         try:

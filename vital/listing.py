@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import glob
 import hashlib
+import itertools
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -25,22 +25,24 @@ class Listing:
 def walk(inputs: Sequence[str]) -> Iterator[str]:
     """The image files of `inputs`, one at a time, always in the same order.
 
-    That of the inputs; within a folder files before folders, both sorted; within a pattern sorted.
-    A folder is searched recursively for files that have an image's suffix and are not hidden; a
-    file is taken whatever its suffix. Of the folder at hand the names are in memory (a million
-    take about 100 MB), of the others nothing.
+    That of the inputs; within a folder files before folders, both sorted. A folder is searched
+    recursively for files that have an image's suffix and are not hidden; a file is taken whatever
+    its suffix. Of the folder at hand the names are in memory (about 100 bytes each), of the others
+    nothing.
+
+    Args:
+        inputs: files and folders.
 
     Raises:
-        InputError: an input that names no image, or lies within another; a folder that cannot be
-            searched.
+        InputError: an input that is not there, has no image, or lies within another; a folder that
+            cannot be searched.
     """
     _check_apart(inputs)
     for given in inputs:
         found = False
-        for path in [given] if os.path.exists(given) else sorted(glob.glob(given, recursive=True)):
-            for file in _files(path):
-                found = True
-                yield file
+        for file in _files(given) if os.path.exists(given) else ():
+            found = True
+            yield file
         if not found:
             raise InputError(f"no image found at '{given}'")
 
@@ -72,14 +74,14 @@ def list_images(
     return Listing(count, digest.hexdigest())
 
 
-def _files(path: str) -> Iterator[str]:
+def _files(given: str) -> Iterator[str]:
     def refuse(error: OSError) -> None:
         raise InputError(f"'{error.filename}' cannot be searched: {error.strerror}")
 
-    if not os.path.isdir(path):
-        yield path
+    if not os.path.isdir(given):
+        yield given
         return
-    for parent, folders, files in os.walk(path, onerror=refuse):
+    for parent, folders, files in os.walk(given, onerror=refuse):
         folders.sort()
         for name in sorted(files):
             if name.lower().endswith(SUFFIXES) and not name.startswith("."):
@@ -89,6 +91,6 @@ def _files(path: str) -> Iterator[str]:
 def _check_apart(inputs: Sequence[str]) -> None:
     """That no photograph is ranked twice because two inputs name it."""
     real = sorted((os.path.join(os.path.realpath(given), ""), given) for given in inputs)
-    for (outer, first), (inner, second) in zip(real, real[1:], strict=False):
+    for (outer, first), (inner, second) in itertools.pairwise(real):
         if inner.startswith(outer):
             raise InputError(f"'{second}' lies within '{first}'; name it once")

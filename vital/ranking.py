@@ -57,7 +57,8 @@ class Found:
 class Ranking:
     """The k best images of each of C channels, best first.
 
-    Of equally good ones the earlier are kept, the earlier first.
+    Of equally good ones (a ReLU6 is often at its 6) the better in the other order come first, and
+    of those the earlier.
 
     Attributes:
         layer: whose channels.
@@ -77,23 +78,27 @@ class Ranking:
     @classmethod
     def empty(cls, layer: ChannelLayer, by: str, k: int) -> Ranking:
         shape = layer.channels, k
-        nothing = np.full(shape, -np.inf, np.float32)
-        return cls(
-            layer, by, nothing, nothing, np.zeros(shape, np.int64), np.full(shape, None, object)
-        )
+        maxima, means = (np.full(shape, -np.inf, np.float32) for _ in range(2))
+        none = np.full(shape, None, object)
+        return cls(layer, by, maxima, means, np.zeros(shape, np.int64), none)
 
     def merged(self, found: Found, photographs: Sequence[Photograph]) -> Ranking:
         """With N images more, which come after all before; this one stays as it was."""
         more = np.empty(len(photographs), object)
         for i, photograph in enumerate(photographs):
             more[i] = photograph
-        better = (found.means if self.by == "mean" else found.maxima).T
-        # Most channels have none among the images of a batch, once many have been seen.
-        rows = np.flatnonzero((better > self._values[:, -1:]).any(axis=1))
+        first, second = self._keys(self.maxima, self.means)
+        firsts, seconds = self._keys(found.maxima.T, found.means.T)
+        last, next_ = first[:, -1:], second[:, -1:]
+        better = (firsts > last) | ((firsts == last) & (seconds > next_))
+        rows = np.flatnonzero(better.any(axis=1))  # few, once many images have been seen
         if not rows.size:
             return self
-        values = np.concatenate([self._values[rows], better[rows]], axis=1)
-        order = np.argsort(-values, axis=1, kind="stable")[:, : self.maxima.shape[1]]
+        keys = [
+            -np.concatenate([before[rows], added[rows]], axis=1)
+            for before, added in ((second, seconds), (first, firsts))
+        ]
+        order = np.lexsort(keys, axis=1)[:, : first.shape[1]]
 
         def chosen(before: NDArray[Any], added: NDArray[Any]) -> NDArray[Any]:
             both = np.concatenate([before[rows], added[rows]], axis=1)
@@ -128,6 +133,8 @@ class Ranking:
             patches.append(Patch(photograph, maximum, mean, position, box))
         return patches
 
-    @property
-    def _values(self) -> NDArray[np.float32]:
-        return self.means if self.by == "mean" else self.maxima
+    def _keys(
+        self, maxima: NDArray[np.float32], means: NDArray[np.float32]
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """What decides, and what decides between equals."""
+        return (means, maxima) if self.by == "mean" else (maxima, means)

@@ -1,7 +1,8 @@
 """The table of methods.
 
-A method is a small table of rules laid over `onnxplain.export.vjps`. A rule of a method with a
-temperature takes it as the keyword `T`: a number, or the graph's input of that name.
+A method is a small table of rules laid over `onnxplain.export.vjps`, or a complete one. A rule of
+a method with a temperature takes it as the keyword `T`: a number, or the graph's input of that
+name.
 """
 
 from __future__ import annotations
@@ -18,6 +19,13 @@ from onnxplain.export.autodiff import Rule
 from onnxplain.export.methods.baselines import DECONVNET, GUIDED
 from onnxplain.export.methods.cams import ActivationMap, grad_cam, hires_cam, layer_cam
 from onnxplain.export.methods.excitation import EXCITATION
+from onnxplain.export.methods.lrp import (
+    EPSILON,
+    EPSILON_PLUS,
+    LRP_EPSILON,
+    LRP_ZPLUS,
+    Z_PLUS_EPSILON,
+)
 from onnxplain.export.methods.semantic import SEMANTIC
 from onnxplain.export.vjps import VJPS
 
@@ -29,6 +37,8 @@ class Method:
     `temperature` is the default one, `None` for a method without: excitation's in the paper's
     units, semantic's a factor on the paper's. `times_input` multiplies the result by the image;
     `activation_map` makes a map of the cotangent that arrives at a layer, where the sweep stops.
+    `relevance` is a complete table instead, with which the sweep carries relevances, and `epsilon`
+    its stabiliser.
     """
 
     name: str
@@ -36,9 +46,13 @@ class Method:
     temperature: float | None = None
     times_input: bool = False
     activation_map: ActivationMap | None = None
+    relevance: Mapping[str, Rule] | None = None
+    epsilon: float | None = None
 
     def rules(self, temperature: float | ir.Value | None) -> dict[str, Rule]:
         """The whole table that the sweep uses, with the temperature in place."""
+        if self.relevance is not None:
+            return dict(self.relevance)
         overrides = dict(self.overrides)
         if self.temperature is not None:
             overrides = {name: partial(rule, T=temperature) for name, rule in overrides.items()}
@@ -57,6 +71,9 @@ METHODS: dict[str, Method] = {
         Method("gradcam", activation_map=grad_cam),
         Method("layercam", activation_map=layer_cam),
         Method("hirescam", activation_map=hires_cam),
+        Method("lrp-zplus", relevance=LRP_ZPLUS, epsilon=Z_PLUS_EPSILON),
+        Method("lrp-epsilon", relevance=LRP_EPSILON, epsilon=EPSILON),
+        Method("epsilon-plus", relevance=EPSILON_PLUS, epsilon=EPSILON),
     )
 }
 

@@ -73,7 +73,9 @@ def write_channels(subject: Subject, path: Path, *, logits: bool = False) -> Non
 
 def _maps(op: OpBuilder, layer: ir.Value, image: ir.Value) -> ir.Value:
     """[N, C, P]; P is 1 for a layer without positions."""
-    return op.Unsqueeze(layer, [-1]) if rank(layer) == 2 else channels_first(op, layer, layer, image)
+    if rank(layer) == 2:
+        return op.Unsqueeze(layer, [-1])
+    return channels_first(op, layer, layer, image)
 
 
 def _described(graph: ir.Graph, layer: ir.Value, name: str) -> ChannelLayer:

@@ -44,6 +44,7 @@ from onnxplain.steps import (
     SHIFTS,
     SPECTRUM,
     STEP,
+    STEPS,
     WEIGHTS,
     MatchedLayer,
     StepMetadata,
@@ -164,7 +165,7 @@ def write_step(
 
     In: what is optimised (`image`, or with `fourier` `spectrum`) and the rest of the state, the
     steps' learning rates, shifts and mirrorings, weights and templates; see `onnxplain.steps`. Out:
-    the state one step on, each `next_…`; with `fourier` the picture, `rendered`, before the step.
+    the state one step on, each `next_…`; with `fourier` the picture too, `rendered`.
 
     A step: roll the picture (and mirror it), run the network, find the relevance where it is an
     inner neuron's, match each layer's distribution, add the priors, go back to the picture, undo
@@ -225,7 +226,7 @@ def write_step(
     for name, value in moved.items():
         _output(op, value, following(name))
     if fourier:
-        _output(op, op.Identity(rendered), RENDERED)
+        _output(op, picture(op, x, subject.pre), RENDERED)
     lower(op, list(graph)[head:])
     _finish(subject, op, layers, path, {following(name): name for name in moved}, how)
 
@@ -276,7 +277,14 @@ def _finish(
         labels=subject.source.labels,
     )
     neuron = None if subject.neuron is None else subject.neuron[1]
-    step = StepMetadata(matched, neuron, carried, None if neuron is None else how)
+    batch = dims(image)[0]
+    step = StepMetadata(
+        matched,
+        neuron,
+        carried,
+        None if neuron is None else how,
+        batch if isinstance(batch, int) else str(batch.value),
+    )
     model.metadata_props.update(about.to_props() | step.to_props())
     write(model, path)
 
@@ -401,7 +409,7 @@ def _row(op: OpBuilder, table: ir.Value, now: ir.Value) -> ir.Value:
 
 
 def _steps() -> ir.SymbolicDim:
-    return ir.SymbolicDim("steps")
+    return ir.SymbolicDim(STEPS)
 
 
 def _input(op: OpBuilder, name: str, dtype: ir.DataType | None, shape: Sequence[Any]) -> ir.Value:

@@ -2,21 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 
 from onnxplain.cli.app import Model, Precision, Temperature, as_target, command, err, out
+from onnxplain.cli.meter import Meter, rate_bar
 
 Inputs = Annotated[
     list[str],
@@ -111,9 +103,9 @@ def batch(
         columns=Columns(image_column, id_column),
     )
     pool = Pool(address, workers, threads)
-    with _progress_bar() as bar:
+    with rate_bar() as bar:
         task = bar.add_task("listing", total=None, rate="")
-        meter = _Meter()
+        meter = Meter()
 
         def explained(done: int, images: int) -> None:
             rate = meter.rate(done)
@@ -145,31 +137,3 @@ def batch(
             soft_wrap=True,
         )
         raise typer.Exit(1)
-
-
-class _Meter:
-    """Images per second since the first call; the images that were done by then do not count."""
-
-    def __init__(self) -> None:
-        self._begin: tuple[float, int] | None = None
-
-    def rate(self, done: int) -> float:
-        now = time.monotonic()
-        if self._begin is None:
-            self._begin = now, done
-        start, before = self._begin
-        return (done - before) / (now - start) if now > start else 0.0
-
-
-def _progress_bar() -> Progress:
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[rate]}"),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-        console=err,
-        transient=True,
-    )

@@ -1,0 +1,95 @@
+"""Ways to visualise classes compared: `python -m onnxplain.bench.visualisation OUT.json --help`.
+
+Writes what networks make of each way's pictures, `onnxplain.vital.metrics.score`, as JSON, and as
+a table in Markdown beside it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from onnxplain.bench.latency import machine
+from onnxplain.bench.readme import markdown
+from onnxplain.errors import InputError
+from onnxplain.files import replacing
+from onnxplain.runtime.images import find_images
+from onnxplain.vital.metrics import read_judge, score
+
+
+def measure(
+    folders: Mapping[str, Path], networks: Sequence[str], references: Path, provider: str = "cpu"
+) -> dict[str, Any]:
+    """What is written: "machine", "references" (how many), and "rows", ready for JSON.
+
+    A row has "method" and a `Score`.
+
+    Args:
+        folders: method → its folder of pictures, `<class index>….png`.
+        networks: names, first the one that the pictures are of.
+        references: a folder of photographs.
+
+    Raises:
+        InputError: a folder without pictures; one whose name begins with no class.
+    """
+    judges = [read_judge(name, provider=provider) for name in networks]
+    photographs = find_images(references)
+    rows = []
+    for method, folder in folders.items():
+        pictures = find_images(folder)
+        found = score(pictures, [_class_of(path) for path in pictures], judges, photographs)
+        rows += [{"method": method, **dataclasses.asdict(row)} for row in found]
+    return {"machine": machine(), "references": len(photographs), "rows": rows}
+
+
+def table(measured: Mapping[str, Any]) -> str:
+    """The rows as Markdown."""
+    header = ["", "network", "pictures", "top-1", "top-5", "probability", "Fréchet distance"]
+    rows = [
+        [
+            row["method"],
+            row["network"],
+            str(row["pictures"]),
+            *(f"{row[key]:.0%}" for key in ("top1", "top5")),
+            f"{row['probability']:.3f}",
+            "" if row["distance"] is None else f"{row['distance']:.1f}",
+        ]
+        for row in measured["rows"]
+    ]
+    return markdown(header, rows)
+
+
+def _class_of(path: Path) -> int:
+    number = re.match(r"\d+", path.name)
+    if number is None:
+        raise InputError(f"'{path}' does not begin with the index of its class")
+    return int(number[0])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("out", type=Path, help="the JSON file; the table is beside it as .md")
+    parser.add_argument(
+        "--method", action="append", required=True, metavar="NAME=FOLDER", help="once for each"
+    )
+    parser.add_argument("--network", action="append", required=True, metavar="NAME")
+    parser.add_argument("--references", type=Path, required=True, metavar="FOLDER")
+    given = parser.parse_args()
+    pairs = [text.partition("=") for text in given.method]
+    folders = {name: Path(folder) for name, _, folder in pairs}
+    measured = measure(folders, given.network, given.references)
+    with replacing(given.out) as beside:
+        beside.write_text(json.dumps(measured, indent=1, ensure_ascii=False) + "\n")
+    text = table(measured)
+    with replacing(given.out.with_suffix(".md")) as beside:
+        beside.write_text(text + "\n")
+    print(text)
+
+
+if __name__ == "__main__":
+    main()

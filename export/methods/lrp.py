@@ -1,0 +1,133 @@
+"""Layer-wise relevance propagation (Bach et al. 2015): which operator has which rule.
+
+The sweep carries relevances instead of cotangents. The target's logit has relevance 1; what is read
+at several places adds up. The gradient of a product would be a wrong relevance, so these tables are
+complete, not laid over the gradient's: an operator that is in none has no rule.
+
+    z   contributions x·w        s   sign, that of 0 being +1        ⁺ ⁻   positive, negative part
+
+| operators                   | `lrp-zplus`, ε = 1e-5 | `lrp-epsilon`, ε = 1e-6          |
+|-----------------------------|-----------------------|----------------------------------|
+| Conv, ConvTranspose         | z⁺, without the bias  | x·w / (y + ε s(y))               |
+| Gemm, MatMul, Einsum        | z⁺, without the bias  | x·w / (y + ε s(y))               |
+| MaxPool                     | as the average pool   | all to the maximum               |
+| averages, sums over axes, … | x⁺·w / (Σ x⁺·w + ε)   | x·w / (y + ε s(y))               |
+| a + b, both of the image    | |a| / (|a| + |b| + ε) | a / (y + ε s(y))                 |
+| x + constant                | R                     | x / (y + ε s(y)): a bias         |
+| activations, norms          | R, in both                                               |
+| x · constant                | R, in both                                               |
+| x · gate(…), x / norm(…)    | R to x, in both                                          |
+| attention's weights · V     | to V alone, by the rule of MatMul, in both               |
+| other products of the image with itself | half to each, in both                        |
+
+`epsilon-plus` is `lrp-epsilon` with z⁺ for convolutions: b⁺ takes part in it, ε = 1e-6.
+
+**Sources.** `lrp-zplus` is the relevance of VITAL (arXiv 2503.22399): z⁺ (Montavon et al. 2017) as
+zennit's `ZPlus(1e-5, zero_params="bias")`, maxima as averages, residual sums by absolute values.
+That a pool takes only x⁺, as any layer of z⁺ does, differs from x only where a pool sees negative
+values (HardSwish, tokens): there Σ x may be near 0 with large x, which would blow R up.
+`lrp-epsilon` is zennit's `Epsilon` on every linear layer, `epsilon-plus` its `EpsilonPlus`; both
+have its `Norm` for sums and pools, `Pass` for activations and BatchNorm, the gradient for maxima. A
+bias spelled out as an Add (a Linear of tokens is MatMul + Add) keeps its share there, as in a Gemm.
+Normalisations pass R: their statistics are held constant, the identity rule of AttnLRP (Achtibat et
+al. 2024, arXiv 2402.05602). Gates and attention's weights are held constant (Ali et al. 2022, arXiv
+2202.07304), nothing goes to queries and keys. Half to each: the uniform rule of AttnLRP.
+
+**Conservation.** Σ R over the image is 1 up to ε, for `lrp-zplus`, unless a z_j is 0 with R_j > 0
+(nothing contributed), or constants take part by other ways than addition: tokens concatenated,
+padding by other values than 0. In the other two biases keep a share.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+from onnxplain.export.autodiff import Rule
+from onnxplain.export.methods.relevance import (
+    AVERAGES,
+    elementwise_product,
+    passes,
+    pool_norm,
+    pool_plus,
+    resize,
+    scattered,
+    split_by_magnitude,
+    split_by_value,
+    z_epsilon,
+    z_plus,
+)
+from onnxplain.export.vjps import VJPS
+
+Z_PLUS_EPSILON = 1e-5
+"""Of `lrp-zplus`."""
+
+EPSILON = 1e-6
+"""Of `lrp-epsilon` and `epsilon-plus`: zennit's default."""
+
+CONVOLUTIONS = ("Conv", "ConvTranspose")
+MATRICES = ("Gemm", "MatMul", "Einsum")
+SUMS = ("Add", "Sub", "Sum", "Mean")
+POOLS = (
+    *("AveragePool", "GlobalAveragePool", "ReduceSum", "ReduceMean"),
+    *("CumSum", "Col2Im", "GridSample"),
+)
+
+MOVES: dict[str, Rule] = {
+    name: VJPS[name]
+    for name in (
+        *("Identity", "Dropout", "Cast", "CastLike", "QuantizeLinear", "DequantizeLinear"),
+        *("Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "Expand", "Tile", "Trilu"),
+        *("Concat", "Split", "Slice", "Pad", "DepthToSpace", "SpaceToDepth"),
+        *("Gather", "GatherND", "GatherElements", "TopK", "MaxUnpool"),
+        *("Where", "Max", "Min", "ReduceMin"),
+    )
+} | dict.fromkeys(["ScatterElements", "ScatterND"], scattered)
+"""Each element goes back to where it came from: as its cotangent, so its relevance."""
+
+PASSES: dict[str, Rule] = dict.fromkeys(
+    [
+        *("Relu", "LeakyRelu", "PRelu", "ThresholdedRelu", "Clip", "Elu", "Selu", "Celu"),
+        *("Gelu", "HardSwish", "Mish", "Swish", "onnxplain::Swish", "Shrink", "Softplus"),
+        *("Sigmoid", "HardSigmoid", "Tanh", "Softsign"),
+        *("Neg", "Abs", "Sqrt", "Exp", "Log", "Reciprocal", "Erf"),
+        *("BatchNormalization", "LayerNormalization", "RMSNormalization", "LRN"),
+        *("InstanceNormalization", "GroupNormalization", "MeanVarianceNormalization"),
+        *("LpNormalization", "onnxplain::RMSNormalization", "onnxplain::L2Normalization"),
+        "onnxplain::GlobalResponseNormalization",
+    ],
+    passes,
+)
+"""One number in, one number out; and normalisations."""
+
+SHARED: dict[str, Rule] = {
+    **MOVES,
+    **PASSES,
+    **dict.fromkeys(["Mul", "Div", "Pow"], elementwise_product),
+}
+
+_pool_plus: Rule = partial(pool_plus, epsilon=Z_PLUS_EPSILON)
+_pool_norm: Rule = partial(pool_norm, epsilon=EPSILON)
+
+LRP_ZPLUS: dict[str, Rule] = {
+    **SHARED,
+    **dict.fromkeys(
+        [*CONVOLUTIONS, *MATRICES], partial(z_plus, epsilon=Z_PLUS_EPSILON, bias=False)
+    ),
+    **dict.fromkeys([*POOLS, *AVERAGES], _pool_plus),
+    **dict.fromkeys(SUMS, partial(split_by_magnitude, epsilon=Z_PLUS_EPSILON)),
+    "Resize": partial(resize, interpolated=_pool_plus),
+}
+
+LRP_EPSILON: dict[str, Rule] = {
+    **SHARED,
+    **dict.fromkeys([*CONVOLUTIONS, *MATRICES], partial(z_epsilon, epsilon=EPSILON)),
+    **dict.fromkeys(POOLS, _pool_norm),
+    **{name: VJPS[name] for name in AVERAGES},
+    **dict.fromkeys(SUMS, partial(split_by_value, epsilon=EPSILON)),
+    "Resize": partial(resize, interpolated=_pool_norm),
+}
+
+EPSILON_PLUS: dict[str, Rule] = {
+    **LRP_EPSILON,
+    **dict.fromkeys(CONVOLUTIONS, partial(z_plus, epsilon=EPSILON, bias=True)),
+}

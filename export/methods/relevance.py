@@ -1,0 +1,204 @@
+"""The rules of layer-wise relevance propagation: what each operator does with its relevance.
+
+A rule is one of `onnxplain.export.autodiff` in which R, the relevance of the node's output, stands
+where the cotangent stands. What a value contributes to a linear layer is itself times its weight,
+so the relevance that comes back is x times the layer's ordinary cotangent of R / z, z being the sum
+of the contributions: each rule here chooses z and calls the table of `onnxplain.export.vjps`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import onnx_ir as ir
+from onnxscript import OpBuilder
+
+from onnxplain.errors import NoRuleError
+from onnxplain.export.autodiff import Cotangents, Node, Rule
+from onnxplain.export.methods.roles import is_weight, non_negative, varying
+from onnxplain.export.tensors import unbroadcast
+from onnxplain.export.vjps import VJPS
+
+# ----- contributions -----
+
+
+def again(op: OpBuilder, node: Node, inputs: Sequence[ir.Value | None], **changed: Any) -> Node:
+    """The node once more, on other inputs of the same shapes and dtypes."""
+    attributes = {name: attribute.value for name, attribute in node.attributes.items()} | changed
+    return _with_shape_of(node, op.builder.call_op(node.op_type, list(inputs), attributes))
+
+
+def _with_shape_of(node: Node, z: ir.Value) -> Node:
+    y, made = node.outputs[0], z.producer()
+    z.shape, z.type = y.shape, y.type
+    assert made is not None
+    return made
+
+
+def pulled(op: OpBuilder, node: Node, s: ir.Value, index: int = 0) -> ir.Value:
+    """The ordinary cotangent of one input of a node, given that of its output."""
+    given = VJPS[node.op_type](op, node, s)
+    found = given if isinstance(given, ir.Value) else given[index]
+    assert found is not None
+    return found
+
+
+def stabilised(op: OpBuilder, z: ir.Value, epsilon: float) -> ir.Value:
+    """z + ε · sign(z), the sign of 0 being +1 (as in zennit)."""
+    return op.Where(op.Less(z, 0.0), op.Sub(z, epsilon), op.Add(z, epsilon))
+
+
+def positive(op: OpBuilder, x: ir.Value) -> ir.Value:
+    """x⁺, which is x itself where the graph tells that it is not negative."""
+    return x if non_negative(x) else op.Relu(x)
+
+
+def _total(op: OpBuilder, terms: Sequence[ir.Value]) -> ir.Value:
+    return terms[0] if len(terms) == 1 else op.Sum(*terms)
+
+
+# ----- products: convolutions, matrices, elementwise -----
+
+
+def receivers(node: Node) -> list[int]:
+    """Which operands of a product take its relevance: those that vary, but no weights of others."""
+    found = varying(node)
+    return [i for i in found if len(found) == 1 or not is_weight(node.inputs[i])]
+
+
+def _factors(op: OpBuilder, node: Node, R: ir.Value) -> tuple[list[int], ir.Value]:
+    """The operands that take relevance, among the first two, and the share of each."""
+    if len(node.inputs) > 2 and node.op_type == "Einsum":
+        raise NoRuleError(f"no relevance rule for an Einsum of three operands: {node.name!r}")
+    takers = [i for i in receivers(node) if i < 2]
+    return takers, op.Mul(R, 1.0 / len(takers)) if len(takers) > 1 else R
+
+
+def z_plus(op: OpBuilder, node: Node, R: ir.Value, epsilon: float, bias: bool) -> Cotangents:
+    """R_i = Σ_j (x_i⁺ w_ij⁺ + x_i⁻ w_ij⁻) / (z_j + ε) · R_j, z_j the sum of these over i.
+
+    With `bias`, b_j⁺ is part of z_j. Where x is not negative, the second term is absent.
+    """
+    takers, share = _factors(op, node, R)
+    operands = list(node.inputs[:2])
+    changed: dict[str, Any] = {}
+    if node.op_type == "Gemm" and (alpha := node.attributes.get_float("alpha", 1.0)) != 1.0:
+        operands[1], changed = op.Mul(operands[1], alpha), {"alpha": 1.0}
+    constant = [op.Relu(b) for b in node.inputs[2:3] if bias and b is not None]
+    result: list[ir.Value | None] = [None, None]
+    for i in takers:
+        x, w = operands[i], operands[1 - i]
+        parts = [(positive(op, x), positive(op, w), constant)]
+        if not non_negative(x) and not non_negative(w):
+            parts.append((op.Min(x, 0.0), op.Min(w, 0.0), []))
+        nodes = [
+            again(op, node, [*((xs, ws) if i == 0 else (ws, xs)), *rest], **changed)
+            for xs, ws, rest in parts
+        ]
+        z = _total(op, [part.outputs[0] for part in nodes])
+        s = op.Div(share, op.Add(z, epsilon))
+        pairs = zip(parts, nodes, strict=True)
+        result[i] = _total(op, [op.Mul(xs, pulled(op, part, s, i)) for (xs, *_), part in pairs])
+    return result
+
+
+def z_epsilon(op: OpBuilder, node: Node, R: ir.Value, epsilon: float) -> Cotangents:
+    """R_i = Σ_j x_i w_ij / (y_j + ε sign y_j) · R_j, the bias being part of y_j."""
+    takers, share = _factors(op, node, R)
+    s = op.Div(share, stabilised(op, node.outputs[0], epsilon))
+    result: list[ir.Value | None] = [None, None]
+    for i in takers:
+        result[i] = op.Mul(node.inputs[i], pulled(op, node, s, i))
+    return result
+
+
+def elementwise_product(op: OpBuilder, node: Node, R: ir.Value) -> Cotangents:
+    """All to what is weighted and nothing to its weight; to two values half each.
+
+    A divisor or an exponent that varies is a weight.
+    """
+    takers = receivers(node)
+    if node.op_type != "Mul":
+        takers = takers[:1]
+    share = op.Mul(R, 1.0 / len(takers)) if len(takers) > 1 else R
+    y = node.outputs[0]
+    return [
+        unbroadcast(op, share, x, y) if i in takers else None for i, x in enumerate(node.inputs)
+    ]
+
+
+# ----- pools, reductions, interpolation: linear in their first input, no weight negative -----
+
+AVERAGES = {
+    "MaxPool": "AveragePool",
+    "GlobalMaxPool": "GlobalAveragePool",
+    "ReduceMax": "ReduceMean",
+}
+"""Maximum → average over the same elements."""
+
+
+def pool_plus(
+    op: OpBuilder, node: Node, R: ir.Value, *_indices: None, epsilon: float
+) -> Cotangents:
+    """R_i = Σ_j x_i⁺ w_ij / (z_j + ε) · R_j, z_j the sum over i: z⁺. A maximum is an average."""
+    x = positive(op, node.inputs[0])
+    if node.op_type in AVERAGES:
+        kept = {k: a.value for k, a in node.attributes.items() if k != "storage_order"}
+        z = op.builder.call_op(AVERAGES[node.op_type], [x, *node.inputs[1:]], kept)
+        pool = _with_shape_of(node, z)
+    else:
+        pool = again(op, node, [x, *node.inputs[1:]])
+    s = op.Div(R, op.Add(pool.outputs[0], epsilon))
+    return [op.Mul(x, pulled(op, pool, s)), None]
+
+
+def pool_norm(op: OpBuilder, node: Node, R: ir.Value, epsilon: float) -> Cotangents:
+    """R_i = Σ_j x_i w_ij / (y_j + ε sign y_j) · R_j (zennit's `Norm`)."""
+    s = op.Div(R, stabilised(op, node.outputs[0], epsilon))
+    return [op.Mul(node.inputs[0], pulled(op, node, s)), None]
+
+
+def resize(op: OpBuilder, node: Node, R: ir.Value, interpolated: Rule) -> Cotangents:
+    """Copies of the nearest element move; what is interpolated is pooled."""
+    nearest = node.attributes.get_string("mode", "nearest") == "nearest"
+    return VJPS["Resize"](op, node, R) if nearest else interpolated(op, node, R)
+
+
+# ----- sums -----
+
+
+def split_by_magnitude(op: OpBuilder, node: Node, R: ir.Value, epsilon: float) -> Cotangents:
+    """|a| / (|a| + |b| + ε) · R to each operand that varies; a constant takes nothing."""
+    y, takers = node.outputs[0], varying(node)
+    sizes = {i: op.Abs(node.inputs[i]) for i in takers if len(takers) > 1}
+    s = op.Div(R, op.Add(_total(op, list(sizes.values())), epsilon)) if sizes else R
+    result: list[ir.Value | None] = [None] * len(node.inputs)
+    for i in takers:
+        share = op.Mul(s, sizes[i]) if sizes else R
+        result[i] = unbroadcast(op, share, node.inputs[i], y)
+    return result
+
+
+def split_by_value(op: OpBuilder, node: Node, R: ir.Value, epsilon: float) -> Cotangents:
+    """a / (y + ε sign y) · R (zennit's `Norm` of a sum); a constant is a bias and keeps its own."""
+    s = op.Div(R, stabilised(op, node.outputs[0], epsilon))
+    result: list[ir.Value | None] = [None] * len(node.inputs)
+    for i in varying(node):
+        result[i] = op.Mul(node.inputs[i], pulled(op, node, s, i))
+    return result
+
+
+# ----- everything else -----
+
+
+def passes(op: OpBuilder, node: Node, R: ir.Value, *_others: None) -> Cotangents:
+    """R, unchanged."""
+    return [R]
+
+
+def scattered(op: OpBuilder, node: Node, R: ir.Value) -> Cotangents:
+    """What was put takes the relevance of its place."""
+    if node.attributes.get_string("reduction", "none") != "none":
+        raise NoRuleError(f"no relevance rule for {node.op_type} {node.name!r} with a reduction")
+    return VJPS[node.op_type](op, node, R)

@@ -1,0 +1,97 @@
+"""VITAL's step on every kind of network, against the PyTorch reference in float64.
+
+Run by hand at full size: `pytest -m sweep tests/test_vital_networks.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torchvision.models.convnext import CNBlockConfig, ConvNeXt
+from torchvision.models.densenet import DenseNet
+from torchvision.models.resnet import BasicBlock, ResNet
+from torchvision.models.vision_transformer import VisionTransformer
+
+from .vital_parity import PARITY, Case, Traced, parity, relative, traced, traced_module
+
+_BLOCKS = [CNBlockConfig(16, 32, 1), CNBlockConfig(32, 48, 1), CNBlockConfig(48, None, 1)]
+SMALL: dict[str, tuple[Callable[[], torch.nn.Module], tuple[str, ...]]] = {
+    "resnet": (
+        partial(ResNet, BasicBlock, [1, 1, 1, 1], num_classes=10),
+        ("conv1", "layer1", "layer2", "layer3", "layer4"),
+    ),
+    "densenet": (
+        partial(DenseNet, 8, (2, 2, 2), 16, num_classes=10),
+        ("features.conv0", *(f"features.denseblock{i}" for i in (1, 2, 3))),
+    ),
+    "convnext": (
+        partial(ConvNeXt, _BLOCKS, layer_scale=0.5, num_classes=10),
+        ("features.0", "features.1", "features.3", "features.5"),
+    ),
+    "vit": (
+        partial(VisionTransformer, 64, 16, 3, 2, 32, 64, num_classes=10),
+        ("conv_proj", *(f"encoder.layers.encoder_layer_{i}" for i in range(3))),
+    ),
+}
+"""torchvision's architectures, thin and shallow."""
+
+FULL = ("resnet50", "densenet121", "convnext_tiny", "vit_b_16", "efficientnet-lite0")
+
+
+@pytest.fixture(scope="module", params=SMALL)
+def small(request: pytest.FixtureRequest) -> Traced:
+    build, layers = SMALL[request.param]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        module = build()
+    return traced_module(with_statistics(module), 64, layers)
+
+
+def with_statistics(module: torch.nn.Module) -> torch.nn.Module:
+    """BatchNorms and layer scales as a trained network may have them: of both signs, unequal."""
+    random = torch.Generator().manual_seed(1)
+    for part in module.modules():
+        if isinstance(part, torch.nn.BatchNorm2d):
+            part.running_mean.uniform_(-0.2, 0.2, generator=random)
+            part.running_var.uniform_(0.5, 1.5, generator=random)
+            torch.nn.init.normal_(part.weight, 0.7, 0.5, generator=random)
+            torch.nn.init.normal_(part.bias, 0, 0.2, generator=random)
+    return module.eval()
+
+
+@pytest.mark.parametrize("neuron", [None, 2])
+def test_a_step_of_each_architecture_has_the_reference_s_loss_and_gradient(
+    small: Traced, neuron: int | None, photographs: dict[str, np.ndarray], tmp_path: Path
+) -> None:
+    case = Case(small, list(photographs.values()), tmp_path, neuron)
+    step = case.open()
+    case.let_layers_weigh_the_same()
+    assert max(parity(case, step, case.noise())) <= PARITY
+
+
+@pytest.fixture(scope="module", params=FULL)
+def full(request: pytest.FixtureRequest) -> Traced:
+    return traced(request.param, 224)
+
+
+@pytest.mark.sweep
+@pytest.mark.parametrize("neuron", [None, 3])
+def test_a_step_of_each_network_has_the_reference_s_loss_and_gradient(
+    full: Traced,
+    neuron: int | None,
+    photographs: dict[str, np.ndarray],
+    tmp_path: Path,
+    record_property: Callable[[str, Any], None],
+) -> None:
+    case = Case(full, list(photographs.values()), tmp_path, neuron)
+    worst = max(map(relative, case.templates, [t[None] for t in case.expected[0]]))
+    loss, gradient = parity(case, case.open(), case.noise())
+    for name, found in {"templates": worst, "loss": loss, "gradient": gradient}.items():
+        record_property(name, f"{found:.1e}")
+        assert found <= PARITY, name

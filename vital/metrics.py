@@ -1,0 +1,231 @@
+"""How good pictures of classes are (VITAL, §4): who recognises them, and how natural they are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnxplain.channels import ChannelsMetadata, mean
+from onnxplain.contract import IMAGE, LOGITS, Metadata
+from onnxplain.errors import InputError
+from onnxplain.runtime.batches import Picture, as_batch
+from onnxplain.runtime.graphs import Graph, open_graph
+
+_BATCH = 8
+_TOP = 5
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What a network makes of n images: probabilities [n, classes] and features [n, C], float64."""
+
+    probabilities: NDArray[np.float64]
+    features: NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Score:
+    """A row of the table: what one network makes of pictures of classes.
+
+    Attributes:
+        network: its name.
+        pictures: how many.
+        top1, top5: the share of which it ranks the class first, or among the first five.
+        probability: the mean of what it gives the class.
+        distance: the Fréchet distance of its features to the references'; None for a single picture
+            or reference.
+    """
+
+    network: str
+    pictures: int
+    top1: float
+    top5: float
+    probability: float
+    distance: float | None
+
+
+class Judge:
+    """A network that looks at pictures: `read_judge` makes one.
+
+    Attributes:
+        name: the network's.
+        layer: whose channels, averaged over the positions, are the features.
+    """
+
+    def __init__(self, graph: Graph) -> None:
+        about, own = (
+            Metadata.from_props(graph.metadata),
+            ChannelsMetadata.from_props(graph.metadata),
+        )
+        self.name, self.layer = about.source, own.layers[-1].name
+        self._graph, self._about, self._batch = graph, about, own.batch
+        self._features = mean(len(own.layers) - 1)
+
+    def photographs(self, images: Sequence[Picture]) -> Seen:
+        """What it makes of photographs: resized and cropped as the network wants them.
+
+        Raises:
+            InputError: no image, or one that cannot be read.
+        """
+        return self._seen(images, self._about.preprocessing.resize)
+
+    def pictures(self, images: Sequence[Picture]) -> Seen:
+        """What it makes of pictures that fill the network's input: nothing is cut off at the rim.
+
+        Only of one of another shape, its longer side.
+
+        Raises:
+            InputError: no picture, or one that cannot be read.
+        """
+        pre = self._about.preprocessing
+        return self._seen(images, max(pre.height, pre.width))
+
+    def _seen(self, images: Sequence[Picture], resize: int) -> Seen:
+        if not images:
+            raise InputError("no image given")
+        parts = list(self._parts(images, resize))
+        logits, features = (np.concatenate([part[i] for part in parts]) for i in (0, 1))
+        return Seen(_probabilities(logits, self._about.activation), features)
+
+    def _parts(
+        self, images: Sequence[Picture], resize: int
+    ) -> Iterator[tuple[NDArray[np.float64], NDArray[np.float64]]]:
+        pre = replace(self._about.preprocessing, resize=resize)
+        size = self._batch or _BATCH
+        for start in range(0, len(images), size):
+            batch, _ = as_batch(list(images[start : start + size]), pre)
+            count = len(batch)
+            if self._batch:
+                batch = np.concatenate([batch, batch[-1:].repeat(size - count, axis=0)])
+            found = self._graph.run({IMAGE: batch})
+            yield (
+                found[LOGITS][:count].astype(np.float64),
+                found[self._features][:count].astype(np.float64),
+            )
+
+
+def read_judge(
+    source: Any, layer: str | None = None, weights: str = "DEFAULT", provider: str = "auto"
+) -> Judge:
+    """A network ready to look at pictures.
+
+    Args:
+        source: as for `onnxplain.export`.
+        layer: of the features, by name; None for the last that VITAL matches.
+        weights: for a network by name.
+        provider: of `onnxplain.runtime.graphs.open_graph`.
+
+    Raises:
+        SourceError: the network cannot be read, or has no such layer.
+        BackendError: the provider cannot be used.
+    """
+    from onnxplain.export.vital.channels import write_channels
+    from onnxplain.export.vital.step import read_subject
+
+    subject = read_subject(source, weights=weights, layers=[] if layer is None else [layer])
+    last = list(subject.layers.items())[-1]
+    with TemporaryDirectory(prefix="onnxplain-") as folder:
+        path = Path(folder) / "judge.onnx"
+        write_channels(replace(subject, layers=dict([last])), path, logits=True)
+        return Judge(open_graph(path, provider))
+
+
+def score(
+    pictures: Sequence[Picture],
+    classes: int | Sequence[int],
+    networks: Sequence[Judge],
+    references: Sequence[Picture],
+) -> list[Score]:
+    """What each network makes of the pictures: the one that they are of, and others (transfer).
+
+    The networks must number their classes alike, as those of ImageNet do.
+
+    Args:
+        pictures: at the network's input size, or scaled to it. What is transparent is white.
+        classes: which class they are of, all of them or each.
+        references: photographs, for the distance.
+
+    Raises:
+        InputError: no picture or reference, or one that cannot be read; not one class per picture;
+            a class that a network does not have.
+    """
+    given = [classes] * len(pictures) if isinstance(classes, int) else list(classes)
+    if len(given) != len(pictures):
+        raise InputError(f"{len(given)} classes for {len(pictures)} pictures")
+    wanted = np.array(given, np.int64)
+    rows = []
+    for network in networks:
+        seen, real = network.pictures(pictures), network.photographs(references)
+        count = seen.probabilities.shape[1]
+        if not ((wanted >= 0) & (wanted < count)).all():
+            raise InputError(f"{network.name} has the classes 0 to {count - 1}, not all of {given}")
+        own = np.take_along_axis(seen.probabilities, wanted[:, None], axis=1)
+        ahead = (seen.probabilities > own).sum(axis=1)
+        enough = min(len(seen.features), len(real.features)) > 1
+        rows.append(
+            Score(
+                network.name,
+                len(pictures),
+                float((ahead < 1).mean()),
+                float((ahead < _TOP).mean()),
+                float(own.mean()),
+                frechet_distance(seen.features, real.features) if enough else None,
+            )
+        )
+    return rows
+
+
+def frechet_distance(a: NDArray[Any], b: NDArray[Any]) -> float:
+    """d² between normal distributions with the means and covariances of two sets of features.
+
+        d² = ‖μ_a − μ_b‖² + tr(C_a + C_b − 2 (C_a C_b)^½)
+
+    Dowson & Landau 1982; on features of a network, Heusel et al. 2017, arXiv 1706.08500 (FID, whose
+    features are Inception's: compare no numbers across networks or layers). C is divided by n − 1.
+
+    With C = XᵀX, X the centred features over √(n − 1), the eigenvalues of C_a C_b other than 0 are
+    those of M Mᵀ, M = X_a X_bᵀ, so that the trace of the root is the sum of M's singular values. No
+    root of a singular matrix is taken: few samples cost no accuracy. They cost meaning: n samples
+    have a covariance of rank n − 1 at most, and the distance of two sets from one distribution is
+    above 0, by more the fewer they are and the more features there are. Compare only sets of the
+    same size; take thousands for a figure that others could repeat (Chong & Forsyth 2020,
+    arXiv 1911.07023).
+
+    Args:
+        a, b: [n, D] and [m, D], finite; n and m at least 2.
+
+    Raises:
+        InputError: they are not.
+    """
+    a, b = (np.asarray(x, np.float64) for x in (a, b))
+    if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[1] or min(len(a), len(b)) < 2:
+        raise InputError(
+            f"a distance is between features [n, D] and [m, D], n and m at least 2, not {a.shape} "
+            f"and {b.shape}"
+        )
+    if not (np.isfinite(a).all() and np.isfinite(b).all()):
+        raise InputError("the features have NaN or infinite values")
+    between = a.mean(axis=0) - b.mean(axis=0)
+    root_a, root_b = _root(a), _root(b)
+    singular = np.linalg.svd(root_a @ root_b.T, compute_uv=False)
+    squared = between @ between + (root_a**2).sum() + (root_b**2).sum() - 2 * singular.sum()
+    return max(float(squared), 0.0)  # rounding
+
+
+def _root(features: NDArray[np.float64]) -> NDArray[np.float64]:
+    """R with RᵀR the covariance, of no more rows than there are features."""
+    centred = (features - features.mean(axis=0)) / np.sqrt(len(features) - 1)
+    return np.linalg.qr(centred, mode="r") if len(centred) > centred.shape[1] else centred
+
+
+def _probabilities(logits: NDArray[np.float64], activation: str) -> NDArray[np.float64]:
+    if activation == "sigmoid":
+        return 1 / (1 + np.exp(-logits))
+    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return powers / powers.sum(axis=1, keepdims=True)

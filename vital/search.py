@@ -1,0 +1,245 @@
+"""Neuron search: the images of a folder, and the patches in them, that excite each channel most."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, NamedTuple, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnxplain.channels import ChannelsMetadata, maximum, mean, position
+from onnxplain.contract import IMAGE, Metadata, Preprocessing
+from onnxplain.errors import InputError
+from onnxplain.runtime import onnx_file
+from onnxplain.runtime.ahead import ahead
+from onnxplain.runtime.batches import as_batch
+from onnxplain.runtime.graphs import Graph, open_graph
+from onnxplain.runtime.images import load_image
+from onnxplain.vital.listing import list_images, walk
+from onnxplain.vital.ranking import ORDERS, Found, Photograph, Ranking
+from onnxplain.vital.table import Failure, Search, TopImages
+
+BATCH, BATCH_ON_GPU = 4, 32
+_GPUS = ("cuda", "ort-tensorrt")
+_BATCHES_AHEAD = 2  # decoded while one runs
+_SECONDS_BETWEEN_SAVES = 15.0
+_MOST_SAVING = 0.02  # of the time, where a table is large
+
+Progress: TypeAlias = Callable[[int, int], object]
+"""Called with the images done, those of earlier runs included, and all."""
+
+
+def top_images(
+    source: Any,
+    images: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+    *,
+    layer: str | Sequence[str] = (),
+    k: int = 9,
+    by: str = "max",
+    path: str | os.PathLike[str] | None = None,
+    provider: str = "auto",
+    batch: int | None = None,
+    weights: str = "DEFAULT",
+    example: Any = None,
+    size: tuple[int, int] | None = None,
+    listed: Callable[[int], object] = lambda count: None,
+    progress: Progress = lambda done, images: None,
+) -> TopImages:
+    """Rank images, and a patch of each, for every channel of one or several layers, in one pass.
+
+        found = top_images("resnet50", "photos/", layer="layer4", path="top-images.json")
+        found.best(123)      # the paths of the images that excite channel 123 most
+
+    An image's patch is what the channel's most active position sees of it. Images are decoded while
+    others run; what comes back from the device is two numbers and a position per channel, and what
+    is in memory does not grow with the number of images.
+
+    With `path`, the table is written now and then. Interrupted or killed and called again with the
+    same arguments, the search goes on from there and gives what an uninterrupted one gives: the
+    images of a run of the graph are always the same. A table that is finished is returned at once.
+
+    Args:
+        source: a network as for `onnxplain.export`, or a `Subject` of
+            `onnxplain.export.vital.step`, whose neuron's layer (else matched layers) are searched;
+            then `layer`, `weights`, `example` and `size` are its own.
+        images: files and folders, which are searched recursively.
+        layer: a layer's name, or several; those that VITAL matches where none is given.
+        k: images per channel.
+        by: "max", a channel's greatest activation, or "mean", its mean over the positions.
+        path: the table to begin or to go on with, JSON; None to keep it in memory.
+        provider: of `onnxplain.runtime.graphs.open_graph`.
+        batch: images per run; None for 4, or 32 on a GPU, or what the network takes.
+        listed: called with the number of images found so far.
+        progress: called after each run.
+
+    Raises:
+        SourceError: the network cannot be read; no such layer, the message names the nearest.
+        InputError: no image, or none that can be read; a path that cannot be written; a table begun
+            with another network, other images or other options.
+        BackendError: the provider cannot be used.
+    """
+    from onnxplain.export.vital.channels import write_channels
+    from onnxplain.export.vital.step import Subject, read_subject
+
+    if isinstance(source, Subject):
+        subject = source
+    else:
+        names = [layer] if isinstance(layer, str) else layer
+        subject = read_subject(source, weights=weights, example=example, size=size, layers=names)
+    with TemporaryDirectory(prefix="onnxplain-") as folder:
+        graph = Path(folder) / "channels.onnx"
+        write_channels(subject, graph)
+        return rank(graph, images, k, by, path, provider, batch, listed, progress)
+
+
+def rank(
+    graph: Path,
+    images: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+    k: int = 9,
+    by: str = "max",
+    path: str | os.PathLike[str] | None = None,
+    provider: str = "auto",
+    batch: int | None = None,
+    listed: Callable[[int], object] = lambda count: None,
+    progress: Progress = lambda done, images: None,
+) -> TopImages:
+    """The same by a graph of `onnxplain.export.vital.channels`, without the network's framework."""
+    if k < 1 or (batch is not None and batch < 1):
+        raise InputError("k and batch are 1 or more")
+    if by not in ORDERS:
+        raise InputError(f"no order {by!r}; choose one of {', '.join(ORDERS)}")
+    file = None if path is None else Path(path)
+    given = [images] if isinstance(images, (str, os.PathLike)) else images
+    inputs = [os.fspath(one) for one in given]
+    runner = open_graph(graph, provider)
+    own = ChannelsMetadata.from_props(runner.metadata)
+    about = Metadata.from_props(runner.metadata)
+    listing = list_images(inputs, listed)
+    search = Search(
+        source=about.source,
+        graph=onnx_file.digest(graph),
+        provider=runner.provider,
+        batch=own.batch or batch or (BATCH_ON_GPU if runner.provider in _GPUS else BATCH),
+        by=by,
+        k=k,
+        images=listing.count,
+        listing=listing.digest,
+    )
+    empty = tuple(Ranking.empty(layer, by, k) for layer in own.layers)
+    table = TopImages(search, about.preprocessing, empty)
+    if file is not None:
+        table = table.resumed(file)
+    progress(table.done, listing.count)
+    if table.done < listing.count:
+        table = _searched(table, runner, own, inputs, file, progress)
+    if len(table.failures) == table.search.images:
+        first, reason = table.failures[0]
+        raise InputError(f"none of the {listing.count} images can be used; '{first}': {reason}")
+    return table
+
+
+class _Decoded(NamedTuple):
+    """An image, and as the network takes it, [C, H, W] or [H, W, C]."""
+
+    photograph: Photograph
+    input: NDArray[np.float32]
+
+
+def _searched(
+    table: TopImages,
+    runner: Graph,
+    own: ChannelsMetadata,
+    inputs: Sequence[str],
+    path: Path | None,
+    progress: Progress,
+) -> TopImages:
+    """With all images that it does not have yet."""
+    batch = table.search.batch
+    saved, pause = _save(table, path)  # what cannot be written is found out now
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        remaining = itertools.islice(walk(inputs), table.done, None)
+        decoding = (partial(_decoded, file, table.preprocessing) for file in remaining)
+        decoded = ahead(pool, decoding, _BATCHES_AHEAD * batch)
+        try:
+            while chunk := list(itertools.islice(decoded, batch)):
+                # One assignment: an interruption finds the table with all of a run, or nothing.
+                table = _with(table, chunk, runner, own)
+                progress(table.done, table.search.images)
+                if time.monotonic() - saved > pause:
+                    saved, pause = _save(table, path)
+        finally:
+            _save(table, path)
+    if table.done != table.search.images:
+        raise InputError("the images changed during the search; begin it again")
+    return table
+
+
+def _save(table: TopImages, path: Path | None) -> tuple[float, float]:
+    """Write a table that has a path; when that was, and for how many seconds it is enough."""
+    start = time.monotonic()
+    if path is not None:
+        table.save(path)
+    end = time.monotonic()
+    return end, max(_SECONDS_BETWEEN_SAVES, (end - start) / _MOST_SAVING)
+
+
+def _decoded(file: str, pre: Preprocessing) -> _Decoded | Failure:
+    try:
+        picture = load_image(file)
+        batch, _ = as_batch(picture, pre)
+    except InputError as error:
+        return Failure(file, str(error))
+    return _Decoded(Photograph(file, *picture.size), batch[0])
+
+
+def _with(
+    table: TopImages,
+    chunk: Sequence[_Decoded | Failure],
+    runner: Graph,
+    own: ChannelsMetadata,
+) -> TopImages:
+    """With the images of one run more."""
+    failures = [made for made in chunk if isinstance(made, Failure)]
+    decoded = [made for made in chunk if isinstance(made, _Decoded)]
+    found = _run(runner, own, [image.input for image in decoded]) if decoded else []
+    finite = np.ones(len(decoded), bool)
+    for layer in found:
+        # A mean is not finite where an activation is not; a maximum may pass over NaN.
+        finite &= np.isfinite(layer.maxima).all(axis=1) & np.isfinite(layer.means).all(axis=1)
+    for i in np.flatnonzero(~finite):
+        failures.append(Failure(decoded[i].photograph.path, "it gives NaN or infinite activations"))
+    photographs = [decoded[i].photograph for i in np.flatnonzero(finite)]
+    rankings = [
+        ranking.merged(
+            Found(layer.maxima[finite], layer.means[finite], layer.positions[finite]), photographs
+        )
+        for ranking, layer in zip(table.rankings, found, strict=False)
+    ]
+    return replace(
+        table,
+        rankings=tuple(rankings) if photographs else table.rankings,
+        done=table.done + len(chunk),
+        failures=(*table.failures, *failures) if failures else table.failures,
+    )
+
+
+def _run(
+    runner: Graph, own: ChannelsMetadata, images: Sequence[NDArray[np.float32]]
+) -> list[Found]:
+    """What the layers make of images; of a network with a fixed batch the rest is filled up."""
+    count = own.batch or len(images)
+    filled = [*images, *[images[-1]] * (count - len(images))]
+    outputs = runner.run({IMAGE: np.stack(filled)})
+    taken = {name: array[: len(images)] for name, array in outputs.items()}
+    return [
+        Found(taken[maximum(i)], taken[mean(i)], taken[position(i)]) for i in range(len(own.layers))
+    ]
