@@ -5,8 +5,8 @@
     explanation = onnxplain.load("resnet50.explain.onnx")("cat.jpg")
     explanation.save("why.png", style="grid")
 
-`export` needs the extra `onnxplain[export]` (for `.onnx` files) or `onnxplain[torch]`; `load` and
-what it returns need numpy, onnxruntime and Pillow alone. Each half is imported when first used.
+`export` and `visualize` need the extra `onnxplain[export]` (for `.onnx` files) or
+`onnxplain[torch]`; `load` and what it returns need numpy, onnxruntime and Pillow alone. Each half is imported when first used.
 """
 
 from __future__ import annotations
@@ -20,18 +20,29 @@ from onnxplain.errors import OnnxplainError
 if TYPE_CHECKING:
     from onnxplain import export as export
     from onnxplain.runtime import Explainer, Explanation, accentuate, load
+    from onnxplain.vital.visualize import visualize
 
 try:
     __version__ = version("onnxplain")
 except PackageNotFoundError:  # a source tree that was never installed
     __version__ = "0.0.0"
 
-__all__ = ["Explainer", "Explanation", "OnnxplainError", "accentuate", "export", "load"]
+__all__ = [
+    "Explainer",
+    "Explanation",
+    "OnnxplainError",
+    "accentuate",
+    "export",
+    "load",
+    "visualize",
+]
 
 
 def __getattr__(name: str) -> Any:
     if name == "export":
         return import_module("onnxplain.export")
+    if name == "visualize":
+        return import_module("onnxplain.vital.visualize").visualize
     if name in __all__:
         return getattr(import_module("onnxplain.runtime"), name)
     raise AttributeError(f"module 'onnxplain' has no attribute {name!r}")

@@ -72,7 +72,7 @@ def test_a_step_of_each_architecture_has_the_reference_s_loss_and_gradient(
     case = Case(small, list(photographs.values()), tmp_path, neuron)
     step = case.open()
     case.let_layers_weigh_the_same()
-    assert max(parity(case, step, case.noise())) <= PARITY
+    assert max(parity(case, step, case.noise)) <= PARITY
 
 
 @pytest.fixture(scope="module", params=FULL)
@@ -91,7 +91,7 @@ def test_a_step_of_each_network_has_the_reference_s_loss_and_gradient(
 ) -> None:
     case = Case(full, list(photographs.values()), tmp_path, neuron)
     worst = max(map(relative, case.templates, [t[None] for t in case.expected[0]]))
-    loss, gradient = parity(case, case.open(), case.noise())
+    loss, gradient = parity(case, case.open(), case.noise)
     for name, found in {"templates": worst, "loss": loss, "gradient": gradient}.items():
         record_property(name, f"{found:.1e}")
         assert found <= PARITY, name

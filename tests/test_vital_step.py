@@ -1,9 +1,9 @@
-"""A step of feature visualisation as a graph, against PyTorch: EfficientNet-Lite0 on photographs."""
+"""A step of feature visualisation as a graph, against PyTorch, on EfficientNet-Lite0."""
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
+from functools import cache
 
 import numpy as np
 import pytest
@@ -16,13 +16,13 @@ from onnxplain.steps import StepMetadata, following
 
 from .vital_parity import PARITY, Case, Traced, gradient, losses, parity, relative, traced
 
-SIZE, STAGE = 96, 3
+SIZE, STAGE = 64, 3
 EXACT = 1e-5
 
 
 @pytest.fixture(scope="module")
 def lite0_traced() -> Traced:
-    return traced("efficientnet-lite0", SIZE)
+    return traced("efficientnet-lite0", SIZE, torch.float32)
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +32,9 @@ def make(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Callable[..., Case]:
     shown = list(photographs.values())
-    return lambda **chosen: Case(lite0_traced, shown, tmp_path_factory.mktemp("step"), **chosen)
+    return cache(
+        lambda **chosen: Case(lite0_traced, shown, tmp_path_factory.mktemp("step"), **chosen)
+    )
 
 
 @pytest.fixture(scope="module")
@@ -74,12 +76,12 @@ def test_templates_and_importances_of_photographs_are_the_reference_s(both) -> N
 
 def test_loss_and_gradient_are_the_reference_s(both) -> None:
     case, step = both
-    assert max(parity(case, step, case.noise())) <= PARITY
+    assert max(parity(case, step, case.noise)) <= PARITY
 
 
 def test_every_layer_alone_gives_the_reference_s_loss_and_gradient(both) -> None:
     case, step = both
-    noise, weights = case.noise(), case.weights
+    noise, weights = case.noise, case.weights
     try:
         for row in np.eye(len(weights)):
             case.weights = tuple(row.tolist())
@@ -89,17 +91,25 @@ def test_every_layer_alone_gives_the_reference_s_loss_and_gradient(both) -> None
 
 
 @pytest.mark.parametrize("relevance", ["restricted", "guided"])
-def test_other_relevances_are_the_reference_s(make: Callable[..., Case], relevance: str) -> None:
+def test_other_relevances_are_the_reference_s(
+    make: Callable[..., Case], of_neuron: Case, relevance: str
+) -> None:
     case = make(neuron=STAGE, relevance=relevance)
-    for found, expected in zip(case.templates, case.expected[0], strict=True):
-        assert relative(found[0], expected) <= EXACT
-    assert max(parity(case, case.open(), case.noise())) <= PARITY
+    # Guided backpropagation has a threshold at every ReLU, where rounding decides.
+    bound = 10 * PARITY if relevance == "guided" else EXACT
+    for found, expected in zip(case.templates[:-1], case.expected[0][:-1], strict=True):
+        assert relative(found[0], expected) <= bound
+    assert relative(case.templates[0], of_neuron.templates[0]) > 10 * bound, "no other than z+"
+    assert max(parity(case, case.open(), of_neuron.noise)) <= PARITY
 
 
-def test_the_kinds_of_relevance_differ(make: Callable[..., Case], of_neuron: Case) -> None:
-    one = of_neuron.templates[0]
-    assert relative(make(neuron=STAGE, relevance="restricted").templates[0], one) > 0.01
-    assert relative(make(neuron=STAGE, relevance="guided").templates[0], one) > 0.01
+def test_guided_relevance_is_the_same_all_over_the_neuron_s_own_channel(
+    make: Callable[..., Case],
+) -> None:
+    """So that from 0 to 1 it is 0: the neuron's own layer has no part in the loss."""
+    case = make(neuron=STAGE, relevance="guided")
+    assert not case.templates[-1].any()
+    assert not case.expected[0][-1].any()
 
 
 @pytest.mark.parametrize("mirrored", [0, 1])
@@ -107,7 +117,7 @@ def test_the_kinds_of_relevance_differ(make: Callable[..., Case], of_neuron: Cas
 def test_the_step_sees_the_picture_rolled_and_mirrored(
     of_class: Case, class_step, shift: tuple[int, int], mirrored: int
 ) -> None:
-    noise = of_class.noise()
+    noise = of_class.noise
     ways = {
         steps.SHIFTS: np.array([shift], np.int64),
         steps.MIRRORED: np.array([mirrored], np.int64),
@@ -121,44 +131,73 @@ def test_the_step_sees_the_picture_rolled_and_mirrored(
     assert relative(gradient(found), back) <= PARITY
 
 
-def test_five_steps_follow_torch_s_adam(both) -> None:
-    case, step = both
-    count, noise = 5, case.noise()
-    shifts = np.random.default_rng(1).integers(-30, 31, (count, 2))
-    mirrored = np.array([0, 1, 1, 0, 1])
-    rates = np.array([0.01, 0.05, 0.1, 0.1, 0.02], np.float32)
-    carried = StepMetadata.from_props(step.metadata).carried
-    given = case.start(noise, count) | case.aligned()
-    given |= {steps.SHIFTS: shifts, steps.MIRRORED: mirrored, steps.LEARNING_RATES: rates}
-    found = step.iterate(given, carried, count)
+def test_five_steps_are_torch_s_adam_each(both) -> None:
+    """Each from the state that the graph reached, with the gradient that it had.
 
-    x = torch.from_numpy(noise).double().requires_grad_()
-    optimiser = torch.optim.Adam([x], lr=1.0, betas=(0.5, 0.9), eps=1e-8)
-    pre = case.subject.pre
-    mean, std = (torch.tensor(v).reshape(-1, 1, 1).double() for v in (pre.mean, pre.std))
-    expected, magnitude = [], torch.zeros_like(x)
-    for shift, mirror, rate in zip(shifts.tolist(), mirrored, rates.tolist(), strict=True):
-        optimiser.param_groups[0]["lr"] = rate
-        optimiser.zero_grad()
-        loss = case.cost(vital.moved(x, tuple(shift), bool(mirror)))
+    Left to themselves, two float32 programs part: their difference grows tenfold with each step.
+    """
+    case, step = both
+    count = 5
+    given = case.start(case.noise, count) | case.aligned()
+    given[steps.SHIFTS] = np.random.default_rng(1).integers(-30, 31, (count, 2))
+    given[steps.MIRRORED] = np.array([0, 1, 1, 0, 1])
+    given[steps.LEARNING_RATES] = np.array([0.01, 0.5, 1, 0.1, 0.02], np.float32)
+    for done in range(count):
+        found = step.run(given)
+        x = case.tensor(given[IMAGE]).requires_grad_()
+        shift, mirrored = given[steps.SHIFTS][done], given[steps.MIRRORED][done]
+        loss = case.cost(vital.moved(x, tuple(shift.tolist()), bool(mirrored)))
         loss.sum().backward()
-        assert x.grad is not None
-        magnitude += x.grad.abs()
-        optimiser.step()
-        with torch.no_grad():
-            x.copy_((x * std + mean).clamp(0, 1).sub(mean).div(std))
-        expected.append(loss.detach())
-    assert relative(losses(found), torch.stack(expected)) <= PARITY
-    assert relative(found[following(IMAGE)], x.detach()) <= PARITY
-    state = optimiser.state[x]
-    assert relative(found[following(steps.FIRST_MOMENT)], state["exp_avg"]) <= PARITY
-    assert relative(found[following(steps.SECOND_MOMENT)], state["exp_avg_sq"]) <= PARITY
-    assert relative(found[following(steps.MAGNITUDE)], magnitude) <= PARITY
-    assert found[following(steps.STEP)] == count
+        assert relative(losses(found)[done], loss.detach()) <= EXACT
+        g = 2 * found[following(steps.FIRST_MOMENT)] - given[steps.FIRST_MOMENT]  # β₁ is 1/2
+        assert relative(g, x.grad) <= 10 * PARITY, "more than kinks on the way"
+        for name, value in by_torch_s_adam(case, given, g).items():
+            assert relative(found[following(name)], value) <= EXACT, name
+        magnitude = found[following(steps.MAGNITUDE)] - given[steps.MAGNITUDE]
+        assert relative(magnitude, np.abs(g)) <= EXACT
+        carried = StepMetadata.from_props(step.metadata).carried
+        given |= {into: found[output] for output, into in carried.items()}
+    assert given[steps.STEP] == count
+
+
+def by_torch_s_adam(
+    case: Case, given: dict[str, np.ndarray], gradient: np.ndarray
+) -> dict[str, torch.Tensor]:
+    """Picture and second moment one step on."""
+    done = int(given[steps.STEP])
+    x = case.tensor(given[IMAGE])
+    x.grad = case.tensor(gradient)
+    rate = float(given[steps.LEARNING_RATES][done])
+    optimiser = torch.optim.Adam([x], lr=rate, betas=(0.5, 0.9), eps=1e-8)
+    optimiser.state[x] = {
+        "step": torch.tensor(float(done)),
+        "exp_avg": case.tensor(given[steps.FIRST_MOMENT]),
+        "exp_avg_sq": case.tensor(given[steps.SECOND_MOMENT]),
+    }
+    optimiser.step()
+    pre = case.subject.pre
+    mean, std = (torch.tensor(v).reshape(-1, 1, 1) for v in (pre.mean, pre.std))
+    return {
+        IMAGE: ((x * std + mean).clamp(0, 1) - mean) / std,
+        steps.SECOND_MOMENT: optimiser.state[x]["exp_avg_sq"],
+    }
+
+
+def test_steps_on_the_device_are_steps_one_by_one(of_neuron: Case, neuron_step) -> None:
+    count = 4
+    carried = StepMetadata.from_props(neuron_step.metadata).carried
+    given = of_neuron.start(of_neuron.noise, count) | of_neuron.aligned()
+    given[steps.SHIFTS] = np.random.default_rng(2).integers(-30, 31, (count, 2))
+    at_once = neuron_step.iterate(given, carried, count)
+    for _ in range(count):
+        found = neuron_step.run(given)
+        given |= {into: found[output] for output, into in carried.items()}
+    for output, into in carried.items():
+        np.testing.assert_array_equal(at_once[output], given[into], err_msg=output)
 
 
 def test_pixels_stay_what_pixels_can_be(of_class: Case, class_step) -> None:
-    noise = of_class.noise() * 3
+    noise = of_class.noise * 3
     rates = {steps.LEARNING_RATES: np.ones(1, np.float32)}
     found = class_step.run(of_class.start(noise) | of_class.aligned() | rates)[following(IMAGE)]
     pre = of_class.subject.pre
@@ -195,13 +234,12 @@ def test_a_spectrum_is_the_picture_of_the_inverse_fourier_transform(of_class: Ca
     random = np.random.default_rng(0)
     moving = random.standard_normal((1, 2, 3, SIZE, SIZE // 2 + 1)).astype(np.float32)
     found = step.run(of_class.start(moving) | of_class.aligned())
-    leaf = torch.from_numpy(moving).double().requires_grad_()
+    leaf = of_class.tensor(moving).requires_grad_()
     pre = of_class.subject.pre
     rendered = vital.picture(leaf, SIZE, pre.mean, pre.std)
     loss = of_class.cost(rendered)
     loss.sum().backward()
     assert leaf.grad is not None
-    assert relative(found[steps.RENDERED], rendered.detach()) <= EXACT
     assert relative(losses(found)[0], loss.detach()) <= EXACT
     assert relative(gradient(found), leaf.grad) <= PARITY
     _, pixels = of_class.reference(rendered.detach().numpy())
@@ -209,21 +247,21 @@ def test_a_spectrum_is_the_picture_of_the_inverse_fourier_transform(of_class: Ca
     moved = torch.optim.Adam([leaf], lr=0.05, betas=(0.5, 0.9), eps=1e-8)
     moved.step()
     assert relative(found[following(steps.SPECTRUM)], leaf.detach()) <= PARITY
+    after = of_class.tensor(found[following(steps.SPECTRUM)])
+    after = vital.picture(after, SIZE, pre.mean, pre.std)
+    assert relative(found[steps.RENDERED], after) <= EXACT
 
 
 @pytest.mark.parametrize("kind", ["class", "neuron"])
-def test_an_activation_can_be_maximised_instead(
-    request: pytest.FixtureRequest, kind: str
-) -> None:
+def test_an_activation_can_be_maximised_instead(request: pytest.FixtureRequest, kind: str) -> None:
     case = request.getfixturevalue(f"of_{kind}")
     step = case.open(objective="activation")
-    case = dataclasses.replace(case) if dataclasses.is_dataclass(case) else case
-    noise = case.noise()
+    noise = case.noise
     images = np.concatenate([noise, noise[..., ::-1]])
     chosen = np.array([case.chosen, case.chosen + 1])
     which = {steps.CHANNEL if kind == "neuron" else TARGET: chosen}
     found = step.run(case.start(images) | which)
-    leaf = torch.from_numpy(images.copy()).double().requires_grad_()
+    leaf = case.tensor(images).requires_grad_()
     loss = vital.activation(case.network, leaf, torch.from_numpy(chosen))
     loss = loss + vital.priors(leaf, case.priors)
     loss.sum().backward()
@@ -240,7 +278,7 @@ def test_each_prior_is_the_reference_s(of_class: Case, class_step, which: int) -
     no_layer = {steps.WEIGHTS: np.zeros(len(of_class.weights), np.float32)}
     given = of_class.start(images) | of_class.aligned(2) | no_layer | {steps.PRIORS: weights}
     found = class_step.run(given)
-    leaf = torch.from_numpy(images).double().requires_grad_()
+    leaf = of_class.tensor(images).requires_grad_()
     loss = vital.priors(leaf, tuple(weights.tolist()))
     loss.sum().backward()
     assert leaf.grad is not None
@@ -251,7 +289,7 @@ def test_each_prior_is_the_reference_s(of_class: Case, class_step, which: int) -
 def test_equal_activations_are_matched_as_one_rank_each(of_class: Case, class_step) -> None:
     """A grey picture: nearly all positions of a channel are tied."""
     grey = np.full((1, 3, SIZE, SIZE), 0.1, np.float32)
-    first = of_class.network.quantities(torch.from_numpy(grey).double(), None)[0][0][0]
+    first = of_class.network.quantities(torch.from_numpy(grey), None)[0][0][0]
     distinct = [len(channel.unique()) for channel in first]
     assert max(distinct) < first.shape[1] / 10
     loss, _ = of_class.reference(grey)
@@ -262,12 +300,10 @@ def test_equal_activations_are_matched_as_one_rank_each(of_class: Case, class_st
 
 def test_openvino_takes_the_same_step(both) -> None:
     pytest.importorskip("openvino")
-    from onnxplain.runtime.graphs import open_graph
-
     case, step = both
-    noise = case.noise()
+    noise = case.noise
     given = case.start(noise) | case.aligned()
-    found = open_graph(case.folder / "step.onnx", "openvino").run(given)
+    found = case.open("openvino").run(given)
     expected = step.run(given)
     assert found.keys() == expected.keys()
     assert relative(losses(found), losses(expected)) <= EXACT

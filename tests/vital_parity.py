@@ -6,6 +6,7 @@ import copy
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -40,31 +41,37 @@ def relative(found: Any, expected: Any) -> float:
 
 @dataclass(frozen=True)
 class Traced:
-    """A network as a graph and as a module (float64), and its recipe."""
+    """A network as a graph and as a module, and its recipe."""
 
     subject: Subject
     module: nn.Module
     recipe: Recipe
+    dtype: torch.dtype
 
 
-def traced(name: str, size: int) -> Traced:
-    """A network by name: EfficientNet-Lite0 as trained on ImageNet, others as seed 0 has them."""
+def traced(name: str, size: int, dtype: torch.dtype = torch.float64) -> Traced:
+    """A network by name: EfficientNet-Lite0 as trained on ImageNet, others as seed 0 has them.
+
+    The module is of `dtype`.
+    """
     weights = "DEFAULT" if name == "efficientnet-lite0" else "none"
     recipe = recipe_of(name)
     assert recipe is not None
     square = (size, size)
     subject = read_subject(name, weights=weights, size=square, layers=recipe.layers)
-    return Traced(subject, _exact(torch_network(name, weights, square).module), recipe)
+    module = torch_network(name, weights, square).module
+    return Traced(subject, _frozen(module, dtype), recipe, dtype)
 
 
 def traced_module(module: nn.Module, size: int, layers: Sequence[str]) -> Traced:
     """A network that is no one's."""
     subject = read_subject(module, example=torch.zeros(1, 3, size, size), layers=layers)
-    return Traced(subject, _exact(module), Recipe(tuple(layers), (1.0,) * len(layers)))
+    recipe = Recipe(tuple(layers), (1.0,) * len(layers))
+    return Traced(subject, _frozen(module, torch.float64), recipe, torch.float64)
 
 
-def _exact(module: nn.Module) -> nn.Module:
-    return copy.deepcopy(module).double().eval().requires_grad_(False)
+def _frozen(module: nn.Module, dtype: torch.dtype) -> nn.Module:
+    return copy.deepcopy(module).to(dtype).eval().requires_grad_(False)
 
 
 class Case:
@@ -72,8 +79,8 @@ class Case:
 
     Attributes:
         weights, priors: the recipe's; they may be changed.
-        templates, importances: of the graph, each [1, C, P] and [1, C].
-        expected: the reference's of the same, [C, P] and [C], in float64.
+        templates, importances: of the graph, each [1, C, P] and [1, C], float32.
+        expected: the reference's of the same, [C, P] and [C].
         chosen: the class or the channel; of a layer, the most active one unless it is given.
 
     Args:
@@ -106,7 +113,8 @@ class Case:
         self.references = np.stack(
             [preprocess(Image.fromarray(pixels), whole.pre) for pixels in photographs]
         )
-        exact = torch.from_numpy(self.references).double()
+        self.dtype = network.dtype
+        exact = self.tensor(self.references)
         if chosen is None:
             found, _ = dataclasses.replace(self.network, neuron=None).quantities(exact, None)
             chosen = int(found[-1].mean((0, 2)).argmax()) if self.is_neuron else 0
@@ -130,8 +138,9 @@ class Case:
 
     def open(self, provider: str = "cpu", **options: Any) -> Graph:
         """The step graph; options are those of `write_step`."""
-        path = self.folder / "step.onnx"
-        write_step(self.subject, path, how=self.relevance, **options)
+        path = self.folder / f"step-{options}.onnx"
+        if not path.exists():
+            write_step(self.subject, path, how=self.relevance, **options)
         return open_graph(path, provider)
 
     def start(self, moving: np.ndarray, count: int = 1) -> Arrays:
@@ -160,37 +169,38 @@ class Case:
                 given[steps.importance(i)] = np.repeat(self.importances[i], n, axis=0)
         return given
 
+    def tensor(self, array: np.ndarray) -> Tensor:
+        """For the reference."""
+        return torch.from_numpy(array.copy()).to(self.dtype)
+
     def channels(self, images: Tensor) -> Tensor | None:
         return torch.full((len(images),), self.chosen) if self.is_neuron else None
 
     def cost(self, images: Tensor) -> Tensor:
         """The reference's loss of pictures, [N]."""
-        sides = [
-            [torch.from_numpy(a).double() for a in arrays]
-            for arrays in (self.templates, self.importances)
-        ]
+        sides = [[self.tensor(a) for a in arrays] for arrays in (self.templates, self.importances)]
         objective = vital.Objective(*sides, self.weights, self.priors)
         return objective.loss(self.network, images, self.channels(images))
 
     def let_layers_weigh_the_same(self) -> None:
         """Weigh each layer by 1 / its loss at noise, so that no layer hides another."""
-        noise = torch.from_numpy(np.random.default_rng(0).standard_normal(self.references[:1].shape))
-        one = np.eye(len(self.weights))
+        noise = self.tensor(np.random.default_rng(0).standard_normal(self.references[:1].shape))
         self.priors, priors = (0.0, 0.0, 0.0), self.priors
         found = []
-        for row in one:
+        for row in np.eye(len(self.weights)):
             self.weights = tuple(row.tolist())
             found.append(1 / float(self.cost(noise)[0]))
         self.weights, self.priors = tuple(found), priors
 
     def reference(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The reference's loss and gradient, in float64."""
-        leaf = torch.from_numpy(images).double().requires_grad_()
+        """The reference's loss and gradient."""
+        leaf = self.tensor(images).requires_grad_()
         loss = self.cost(leaf)
         loss.sum().backward()
         assert leaf.grad is not None
         return loss.detach().numpy(), leaf.grad.numpy()
 
+    @cached_property
     def noise(self) -> np.ndarray:
         """N(0, 1), [1, 3, H, W], from the first seed at which the gradient is smooth.
 
@@ -207,7 +217,7 @@ class Case:
 
     def _nearby(self, picture: np.ndarray, random: np.random.Generator) -> Iterator[np.ndarray]:
         for _ in range(2):
-            rounding = 1 + 2e-6 * random.standard_normal(picture.shape)
+            rounding = 1 + 3e-6 * random.standard_normal(picture.shape)
             yield self.reference(picture * rounding)[1]
 
 

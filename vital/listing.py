@@ -27,7 +27,7 @@ def walk(inputs: Sequence[str]) -> Iterator[str]:
 
     That of the inputs; within a folder files before folders, both sorted. A folder is searched
     recursively for files that have an image's suffix and are not hidden; a file is taken whatever
-    its suffix. Of the folder at hand the names are in memory (about 100 bytes each), of the others
+    its suffix. Of the folder at hand the names are in memory (about 80 bytes each), of the others
     nothing.
 
     Args:

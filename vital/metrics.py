@@ -221,7 +221,10 @@ def frechet_distance(a: NDArray[Any], b: NDArray[Any]) -> float:
 def _root(features: NDArray[np.float64]) -> NDArray[np.float64]:
     """R with RᵀR the covariance, of no more rows than there are features."""
     centred = (features - features.mean(axis=0)) / np.sqrt(len(features) - 1)
-    return np.linalg.qr(centred, mode="r") if len(centred) > centred.shape[1] else centred
+    if len(centred) <= centred.shape[1]:
+        return centred
+    upper: Any = np.linalg.qr(centred, mode="r")
+    return upper
 
 
 def _probabilities(logits: NDArray[np.float64], activation: str) -> NDArray[np.float64]:

@@ -40,6 +40,7 @@ from onnxplain.vital.references import Templates
 from onnxplain.vital.settings import Settings
 
 _SPECTRUM_NOISE = 0.01  # Lucid's standard deviation of a spectrum to start from
+_AGREEMENT = 0.01  # of the gradient's norm
 _FRAMES = "frames"
 _FINGERPRINT = "fingerprint"
 
@@ -117,6 +118,11 @@ class Optimisation:
         }
 
     @property
+    def state(self) -> dict[str, NDArray[Any]]:
+        """The state as it is, by its inputs' names."""
+        return self._state
+
+    @property
     def done(self) -> int:
         """The steps that are done."""
         return int(self._state[STEP])
@@ -160,6 +166,15 @@ class Optimisation:
             raise InputError(
                 f"the loss was no number any more at step {self.done}; give a lower learning rate"
             )
+
+    def agrees_with(self, other: Optimisation) -> bool:
+        """Whether a step's gradient is the same on the graph of `other`, to 1 % of its norm."""
+        moments = [
+            run.graph.iterate(run._inputs | run._state, run._carried, 1)[following(FIRST_MOMENT)]
+            for run in (self, other)
+        ]
+        difference = float(np.linalg.norm(moments[0] - moments[1]))
+        return difference <= _AGREEMENT * float(np.linalg.norm(moments[1]))
 
     def keep_frame(self) -> None:
         """Keep the pictures as they are for the animation."""

@@ -142,8 +142,8 @@ def rank(
     if table.done < listing.count:
         table = _searched(table, runner, own, inputs, file, progress)
     if len(table.failures) == table.search.images:
-        first, reason = table.failures[0]
-        raise InputError(f"none of the {listing.count} images can be used; '{first}': {reason}")
+        reason = table.failures[0].reason
+        raise InputError(f"none of the {listing.count} images can be used; the first: {reason}")
     return table
 
 
@@ -216,17 +216,21 @@ def _with(
         # A mean is not finite where an activation is not; a maximum may pass over NaN.
         finite &= np.isfinite(layer.maxima).all(axis=1) & np.isfinite(layer.means).all(axis=1)
     for i in np.flatnonzero(~finite):
-        failures.append(Failure(decoded[i].photograph.path, "it gives NaN or infinite activations"))
-    photographs = [decoded[i].photograph for i in np.flatnonzero(finite)]
-    rankings = [
-        ranking.merged(
-            Found(layer.maxima[finite], layer.means[finite], layer.positions[finite]), photographs
+        path = decoded[i].photograph.path
+        failures.append(Failure(path, f"'{path}' gives NaN or infinite activations"))
+    rankings = table.rankings
+    if finite.any():
+        photographs = [decoded[i].photograph for i in np.flatnonzero(finite)]
+        rankings = tuple(
+            ranking.merged(
+                Found(layer.maxima[finite], layer.means[finite], layer.positions[finite]),
+                photographs,
+            )
+            for ranking, layer in zip(rankings, found, strict=True)
         )
-        for ranking, layer in zip(table.rankings, found, strict=False)
-    ]
     return replace(
         table,
-        rankings=tuple(rankings) if photographs else table.rankings,
+        rankings=rankings,
         done=table.done + len(chunk),
         failures=(*table.failures, *failures) if failures else table.failures,
     )

@@ -31,7 +31,8 @@ class Settings:
         objective: one of `OBJECTIVES`.
         steps: how many.
         learning_rate: of Adam at its height; None for 1.0, or 0.05 of a spectrum.
-        warm_up: the first steps, over which the rate rises; over the others it falls as a cosine.
+        warm_up: the first steps, a twentieth at most, over which the rate rises; over the others it
+            falls as a cosine.
         roll: the farthest that a step moves the picture in each direction, in pixels.
         mirror: whether every other step, by chance, sees the picture mirrored.
         weights: of the matched layers, from the image on; None for the paper's.
@@ -93,7 +94,7 @@ class Settings:
     def rates(self) -> NDArray[np.float32]:
         """The learning rate of each step, [T]: a linear warm-up, then a cosine down to 0."""
         step = np.arange(self.steps)
-        warm = min(self.warm_up, self.steps)
+        warm = min(self.warm_up, self.steps // 20)
         rising = (step + 1) / max(warm, 1)
         falling = 0.5 * (1 + np.cos(np.pi * (step - warm) / max(self.steps - warm, 1)))
         return (self.rate * np.where(step < warm, rising, falling)).astype(np.float32)

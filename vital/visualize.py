@@ -17,6 +17,7 @@ from onnxplain.contract import IMAGE, LOGITS, Preprocessing
 from onnxplain.errors import InputError
 from onnxplain.export.vital.stages import recipe_of
 from onnxplain.export.vital.step import Subject, read_subject, write_features, write_step
+from onnxplain.runtime.backends import PROVIDERS
 from onnxplain.runtime.graphs import Graph, open_graph
 from onnxplain.runtime.images import find_images
 from onnxplain.runtime.onnx_file import digest, read_metadata
@@ -24,8 +25,8 @@ from onnxplain.runtime.targets import find_class
 from onnxplain.steps import STEPS, StepMetadata
 from onnxplain.vital.optimisation import Optimisation
 from onnxplain.vital.references import Templates, find_templates, softmax
-from onnxplain.vital.settings import Settings, with_recipe
 from onnxplain.vital.search import top_images
+from onnxplain.vital.settings import Settings, with_recipe
 
 _CHUNK = 10  # steps between reports
 _FRAMES = 50
@@ -156,9 +157,7 @@ def visualize(
         phases.insert(0, ((start_size, start_size), small))
 
     if start_size is not None and chosen.fourier:
-        raise InputError(
-            "a start of another size is for pixels, not for a spectrum"
-        )
+        raise InputError("a start of another size is for pixels, not for a spectrum")
 
     start: NDArray[np.uint8] | None = None
     state = None if unfinished is None else Path(unfinished)
@@ -234,6 +233,12 @@ class _Engine:
 
     def open(self, path: Path, **sizes: int) -> Graph:
         return open_graph(path, self.provider, self.threads, self.precision, sizes)
+
+    def fastest(self) -> _Engine | None:
+        """What "auto" should try before `open_graph`'s own choice, if it agrees with that."""
+        here = [name for name in ("cuda", "openvino") if PROVIDERS[name].missing() is None]
+        auto = self.provider == "auto" and here[:1] == ["openvino"]
+        return replace(self, provider="openvino") if auto else None
 
 
 @dataclass
@@ -319,15 +324,24 @@ class _Task:
             raise InputError(
                 f"this network takes batches of {batch} alone: visualise {batch} at a time"
             )
-        graph = self.engine.open(path, **sizes)
         pre = self.subject.pre
         first = None
         if start is not None:
             pictures = [Image.fromarray(p).resize((pre.width, pre.height)) for p in start]
             first = np.stack([normalised(np.asarray(p), pre) for p in pictures])
-        return Optimisation(
-            graph, self.settings, self.neurons, templates, first, identity=digest(path)
-        )
+
+        def on(engine: _Engine) -> Optimisation:
+            graph = engine.open(path, **sizes)
+            return Optimisation(
+                graph, self.settings, self.neurons, templates, first, identity=digest(path)
+            )
+
+        fastest = self.engine.fastest()
+        if fastest is None:
+            return on(self.engine)
+        checked = on(replace(self.engine, provider="cpu"))
+        quick = on(fastest)
+        return quick if quick.agrees_with(checked) else checked
 
     def result(self, run: Optimisation, templates: Sequence[Templates]) -> Visualisation:
         pre, neuron = self.subject.pre, self.subject.neuron

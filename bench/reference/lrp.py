@@ -69,7 +69,7 @@ def z_plus(linear: _Linear, weight: Tensor) -> Pull:
                 part.requires_grad_()
             z = linear(parts[0], weight.clamp(min=0)) + linear(parts[1], weight.clamp(max=0))
             rates = torch.autograd.grad(z, parts, R / (z.detach() + EPSILON))
-        return sum(part.detach() * rate for part, rate in zip(parts, rates, strict=True))
+        return parts[0].detach() * rates[0] + parts[1].detach() * rates[1]
 
     return pull
 
@@ -241,20 +241,18 @@ def _attention(
     return dense(joined, out_proj_weight, out_proj_bias), None
 
 
+_POOLS: dict[Callable[..., Any], Callable[..., Tensor]] = {
+    functional.max_pool2d: _average_of_window,
+    torch.max_pool2d: _average_of_window,
+    functional.avg_pool2d: functional.avg_pool2d,
+    functional.adaptive_avg_pool2d: functional.adaptive_avg_pool2d,
+}
 _FUNCTIONS: dict[Callable[..., Any], Rule] = {
     **dict.fromkeys([functional.conv2d, torch.conv2d], _conv2d),
     functional.linear: backward_of(_linear),
     functional.batch_norm: _batch_norm,
     functional.multi_head_attention_forward: _attention,
-    **{
-        func: backward_of(_average(pool))
-        for func, pool in {
-            functional.max_pool2d: _average_of_window,
-            torch.max_pool2d: _average_of_window,
-            functional.avg_pool2d: functional.avg_pool2d,
-            functional.adaptive_avg_pool2d: functional.adaptive_avg_pool2d,
-        }.items()
-    },
+    **{func: backward_of(_average(pool)) for func, pool in _POOLS.items()},
     **dict.fromkeys([torch.add, Tensor.add, Tensor.add_, Tensor.__add__, Tensor.__iadd__], _add),
     **dict.fromkeys([torch.mul, Tensor.mul, Tensor.__mul__, Tensor.__rmul__], _scale),
     **dict.fromkeys(

@@ -63,14 +63,12 @@ class Network:
         guided = self.relevance == "guided"
         flow = ReplacedBackward(Replacements(functions), 1.0) if guided else RelevanceFlow()
         leaf = images.requires_grad_()
-        with torch.enable_grad(), _watched(self.module, (*self.layers, self.neuron)) as seen:
-            with flow:
-                self.module(leaf.clone())
+        watched = _watched(self.module, (*self.layers, self.neuron))
+        with torch.enable_grad(), watched as seen, flow:
+            self.module(leaf.clone())
         neuron = seen[self.neuron]
-        found = torch.autograd.grad(
-            neuron, [seen[name] for name in self.layers], self._seed(neuron.detach(), channels)
-        )
-        return found
+        seed = self._seed(neuron.detach(), channels)
+        return torch.autograd.grad(neuron, [seen[name] for name in self.layers], seed)
 
     def _seed(self, layer: Tensor, channels: Tensor) -> Tensor:
         seed = torch.zeros_like(layer)

@@ -46,6 +46,7 @@ from onnxplain.export.autodiff import Rule
 from onnxplain.export.methods.relevance import (
     AVERAGES,
     elementwise_product,
+    extremum,
     passes,
     pool_norm,
     pool_plus,
@@ -79,9 +80,12 @@ MOVES: dict[str, Rule] = {
         *("Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "Expand", "Tile", "Trilu"),
         *("Concat", "Split", "Slice", "Pad", "DepthToSpace", "SpaceToDepth"),
         *("Gather", "GatherND", "GatherElements", "TopK", "MaxUnpool"),
-        *("Where", "Max", "Min", "ReduceMin"),
+        *("Where", "ReduceMin"),
     )
-} | dict.fromkeys(["ScatterElements", "ScatterND"], scattered)
+} | {
+    **dict.fromkeys(["Max", "Min"], extremum),
+    **dict.fromkeys(["ScatterElements", "ScatterND"], scattered),
+}
 """Each element goes back to where it came from: as its cotangent, so its relevance."""
 
 PASSES: dict[str, Rule] = dict.fromkeys(

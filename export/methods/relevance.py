@@ -197,6 +197,14 @@ def passes(op: OpBuilder, node: Node, R: ir.Value, *_others: None) -> Cotangents
     return [R]
 
 
+def extremum(op: OpBuilder, node: Node, R: ir.Value) -> Cotangents:
+    """To the value that won; beside constants alone, Max and Min are an activation."""
+    takers, y = varying(node), node.outputs[0]
+    if len(takers) > 1:
+        return VJPS[node.op_type](op, node, R)
+    return [unbroadcast(op, R, x, y) if i in takers else None for i, x in enumerate(node.inputs)]
+
+
 def scattered(op: OpBuilder, node: Node, R: ir.Value) -> Cotangents:
     """What was put takes the relevance of its place."""
     if node.attributes.get_string("reduction", "none") != "none":

@@ -21,10 +21,10 @@ POSITIVE = frozenset(
     [
         *WEIGHTS,
         *("Relu", "Sigmoid", "HardSigmoid", "Softplus", "Softmax", "Exp", "Abs", "Sqrt"),
-        *("ReduceL1", "ReduceL2", "ReduceSumSquare", "ThresholdedRelu"),
+        *("ReduceL1", "ReduceL2", "ReduceSumSquare"),
     ]
 )
-"""Operators whose result is never negative. (ThresholdedRelu: unless its threshold is.)"""
+"""Operators whose result is never negative."""
 
 MONOTONE = frozenset(
     [

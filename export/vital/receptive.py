@@ -10,7 +10,7 @@ import onnx_ir as ir
 from onnxplain.channels import Span
 from onnxplain.export.autodiff import Node
 from onnxplain.export.canonical.ends import image_axes
-from onnxplain.export.tensors import axis_from_end, dims, rank
+from onnxplain.export.tensors import axis_from_end, dims, rank, static
 from onnxplain.export.windows import window_of
 
 _Spans = tuple[Span, Span]
@@ -79,7 +79,7 @@ def _window(node: Node, y: ir.Value, active: Sequence[ir.Value], fields: _Fields
     kernel = None
     if node.op_type == "Conv":
         assert node.inputs[1] is not None
-        kernel = [int(size) for size in dims(node.inputs[1])[2:]]
+        kernel = static(node.inputs[1], 2)
     window = window_of(node, x, y, kernel)
     rows, columns = (
         Span(

@@ -22,6 +22,7 @@ from onnxplain.cli import doctor as doctor
 from onnxplain.cli import info as info
 from onnxplain.cli import signal as signal
 from onnxplain.cli import top_images as top_images
+from onnxplain.cli import visualize as visualize
 from onnxplain.cli import bench as bench
 from onnxplain.cli import demo as demo
 

@@ -256,6 +256,7 @@ def test_scales_activations_and_norms_pass_relevance_on(method: str):
         Case("Div", [X, C4]),
         Case("Relu", [X]),
         Case("Clip", [X, np.array(0.0), np.array(6.0)]),
+        Case("Min", [X, np.array(0.5)]),
         Case("Gelu", [X]),
         Case("HardSwish", [X]),
         Case("LeakyRelu", [X]),
@@ -340,7 +341,14 @@ class Attentive(nn.Module):
         return z_plus(x, lambda z: functional.conv2d(z, self.patches.weight, stride=4), skip)
 
 
-@pytest.mark.parametrize("make", [lambda: Squeezed(False), lambda: Squeezed(True), Attentive])
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: Squeezed(False),
+        pytest.param(lambda: Squeezed(True), marks=pytest.mark.sweep),
+        Attentive,
+    ],
+)
 def test_gates_and_attentions_weights_are_held_constant(
     make: Callable[[], Squeezed | Attentive], tmp_path: Path
 ):

@@ -136,8 +136,14 @@ def small_vgg(batch_norm: bool) -> nn.Module:
     return awake(network)
 
 
-@pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("batch_norm", [pytest.param(False, marks=pytest.mark.sweep), True])
+@pytest.mark.parametrize(
+    ("batch_norm", "method"),
+    [
+        (True, "lrp-zplus"),
+        *(pytest.param(True, method, marks=pytest.mark.sweep) for method in METHODS[1:]),
+        *(pytest.param(False, method, marks=pytest.mark.sweep) for method in METHODS),
+    ],
+)
 def test_a_small_vgg_agrees_with_zennit(
     batch_norm: bool, method: str, photographs: dict[str, np.ndarray], tmp_path: Path
 ) -> None:
