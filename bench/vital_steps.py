@@ -72,7 +72,7 @@ class Eager:
             seen = moved(self._x, tuple(shifts[t].tolist()), mirrored=False)
             loss = self._objective.loss(self._network, seen, self._channels)
             self._adam.zero_grad()
-            loss.sum().backward()
+            loss.sum().backward()  # type: ignore[no-untyped-call]
             self._adam.step()
             with torch.no_grad():
                 self._x.copy_(
@@ -87,7 +87,7 @@ def measure(networks: Sequence[str] = tuple(NETWORKS)) -> dict[str, Any]:
     A record has "network", "neuron" ("class" or the layer's name), "steps", and "rows": of each way
     its "name", "seconds per step" (the median of the rounds), "÷ PyTorch eager" (its steps per
     second by PyTorch's), "loss" (of each step) and "apart" (how far that of the first step is from
-    PyTorch's, a share of it; later ones drift apart, as Adam's steps hardly know a gradient's size).
+    PyTorch's, a share of it; later ones drift apart: Adam's steps hardly know a gradient's size).
     """
     cores = threads()
     torch.set_num_threads(cores)
@@ -113,8 +113,8 @@ def _record(name: str, inner: bool, cores: int) -> dict[str, Any]:
             Image.fromarray(np.asarray(photograph)).save(files[-1])
         graph = open_graph(features, "cpu", cores)
         layers = StepMetadata.from_props(graph.metadata).layers
-        aim = {"channel": CHANNEL} if inner else {"target": 0}
-        templates = find_templates(graph, layers, subject.pre, files, 4, 0, **aim)
+        channel = CHANNEL if inner else None
+        templates = find_templates(graph, layers, subject.pre, files, 4, 0, channel=channel)
         ways: dict[str, Any] = {}
         for label, provider in _PROVIDERS.items():
             if PROVIDERS[provider].missing() is None:

@@ -6,7 +6,8 @@
     explanation.save("why.png", style="grid")
 
 `export` and `visualize` need the extra `onnxplain[export]` (for `.onnx` files) or
-`onnxplain[torch]`; `load` and what it returns need numpy, onnxruntime and Pillow alone. Each half is imported when first used.
+`onnxplain[torch]`; `load` and what it returns need numpy, onnxruntime and Pillow alone. Each part
+is imported when first used.
 """
 
 from __future__ import annotations

@@ -8,15 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from onnxplain.errors import InputError
-from onnxplain.files import replacing
 from onnxplain.runtime.ascent import Accentuation, accentuate
 from onnxplain.runtime.batches import Picture
 from onnxplain.runtime.explainer import Explainer

@@ -86,9 +86,7 @@ def write_image(picture: Image.Image, path: Path) -> None:
         beside.write_bytes(encoded.getvalue())
 
 
-def write_animation(
-    pictures: Sequence[Image.Image], path: Path, milliseconds: int = 400
-) -> None:
+def write_animation(pictures: Sequence[Image.Image], path: Path, milliseconds: int = 400) -> None:
     """Write frames, each shown so long and the last four times, as an animated GIF, PNG or WebP.
 
     Raises:

@@ -163,7 +163,7 @@ class OpenVINOGraph:
     def __init__(self, path: Path, threads: int | None, precision: str) -> None:
         import openvino
 
-        self.metadata = read_metadata(path)
+        self.metadata: Mapping[str, str] = read_metadata(path)
         self._core = openvino.Core()
         self._config = configuration(precision, "latency", threads)
         try:

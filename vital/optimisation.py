@@ -188,9 +188,13 @@ class Optimisation:
         """
         frames = np.stack(self.frames) if self.frames else np.zeros(0, np.uint8)
         with replacing(path) as beside, beside.open("wb") as file:
-            extra = {_FRAMES: frames, _FINGERPRINT: np.array(self.fingerprint)}
-            rendered = {RENDERED: self.batch} if self.settings.fourier else {}
-            np.savez(file, **self._state, **rendered, **extra)
+            kept: dict[str, Any] = {
+                **self._state,
+                RENDERED: self.batch,
+                _FRAMES: frames,
+                _FINGERPRINT: np.array(self.fingerprint),
+            }
+            np.savez(file, **kept)
 
     def resume(self, path: Path) -> None:
         """Go on where `save` was.
@@ -211,7 +215,7 @@ class Optimisation:
                 "network; delete it (or give another folder) to start this one"
             )
         self._state = {name: kept[name] for name in self._state}
-        self._picture = kept[RENDERED] if self.settings.fourier else kept[IMAGE]
+        self._picture = kept[RENDERED]
         self.frames = list(kept[_FRAMES]) if kept[_FRAMES].ndim == 5 else []
 
     @property

@@ -16,7 +16,7 @@ from onnxplain.contract import IMAGE, TARGET, Metadata, Preprocessing
 from onnxplain.errors import SourceError
 from onnxplain.export.autodiff import dependents, pull_back
 from onnxplain.export.canonical.canonicalise import canonicalise
-from onnxplain.export.canonical.ends import image_axes
+from onnxplain.export.canonical.ends import image_axes, image_size
 from onnxplain.export.composites import without_gradient
 from onnxplain.export.heads import one_hot
 from onnxplain.export.layers import layer_name, value_named
@@ -293,9 +293,8 @@ def _state(op: OpBuilder, image: ir.Value, fourier: bool) -> dict[str, ir.Value]
     moving = list(dims(image))
     state = {}
     if fourier:
-        batch, (height, width, channels) = moving[0], image_axes(image)
-        size = [dims(image)[axis] for axis in (channels, height, width)]
-        moving = [batch, 2, size[0], size[1], int(size[2]) // 2 + 1]
+        height, width, channels = image_size(image)
+        moving = [moving[0], 2, channels, height, width // 2 + 1]
         state[SPECTRUM] = _input(op, SPECTRUM, image.dtype, moving)
     for name in (FIRST_MOMENT, SECOND_MOMENT):
         state[name] = _input(op, name, image.dtype, moving)
