@@ -139,6 +139,22 @@ def plot_targets(measured: Mapping[str, Any], path: Path) -> None:
 _SHADES = ("#b5361c", "#e07b5a", "#7a1f0e", "#f0b49e", "#c9572f", "#5a1508")
 
 
+def plot_losses(measured: Mapping[str, Any], path: Path) -> None:
+    """The loss of a feature visualisation over its steps, one way over the other."""
+    records = measured["records"]
+    figure, axes = pyplot.subplots(
+        1, len(records), figsize=(3.4 * len(records), 2.8), squeeze=False
+    )
+    for axis, record in zip(axes[0], records, strict=True):
+        for number, row in enumerate(record["rows"]):
+            axis.plot(row["loss"], label=row["name"], lw=3 - number, alpha=0.8)
+        axis.set(yscale="log", xlabel="step")
+        axis.set_title(f"{record['network']}, {record['neuron']}", fontsize=9)
+    axes[0][0].set_ylabel("loss")
+    axes[0][0].legend(fontsize=8)
+    _save(figure, path)
+
+
 def _engines(record: Mapping[str, Any]) -> list[str]:
     """Ours, by name, that have both a forward pass and an explanation."""
     ran = seconds(record)

@@ -138,6 +138,42 @@ def signal_table(measured: Mapping[str, Any]) -> str:
     return markdown(["", "images per second", "÷ PyTorch eager's", "relative L2 to it"], rows)
 
 
+def visualisation_table(measured: Mapping[str, Any]) -> str:
+    """What `onnxplain.bench.visualisation` measured: each way's pictures, as networks see them."""
+    header = ["", "network", "pictures", "top-1", "top-5", "probability", "Fréchet distance"]
+    rows = [
+        [
+            row["method"],
+            row["network"],
+            str(row["pictures"]),
+            *(f"{row[key]:.0%}" for key in ("top1", "top5")),
+            f"{row['probability']:.3f}",
+            "" if row["distance"] is None else f"{row['distance']:.1f}",
+        ]
+        for row in measured["rows"]
+    ]
+    return markdown(header, rows)
+
+
+def vital_steps_table(measured: Mapping[str, Any]) -> str:
+    """What `onnxplain.bench.vital_steps` measured: steps of a feature visualisation."""
+    rows = []
+    for record in measured["records"]:
+        for row in record["rows"]:
+            neuron = (
+                "a class" if record["neuron"] == "class" else f"a channel of {record['neuron']}"
+            )
+            rows.append(
+                [
+                    f"{record['network']}, {neuron}",
+                    row["name"],
+                    f"{1 / row['seconds per step']:.2f}",
+                    f"{row['÷ PyTorch eager']:.2f}",
+                ]
+            )
+    return markdown(["", "", "steps per second", "÷ PyTorch eager's"], rows)
+
+
 def _summary(measured: Mapping[str, Any]) -> str:
     """A row for each network and batch: the ratios that are claimed."""
     found = ratios(measured)
@@ -199,6 +235,8 @@ TABLES: dict[str, Callable[[Any], str]] = {
     "serving": serving_table,
     "lake": lake_sentence,
     "signal": signal_table,
+    "visualisation": visualisation_table,
+    "vital_steps": vital_steps_table,
 }
 
 
@@ -211,8 +249,13 @@ def main(result: str, readme: str) -> None:
     if not between.search(text):
         sys.exit(f"{readme} has no <!-- {name} --> … <!-- /{name} -->")
     Path(readme).write_text(between.sub(lambda m: f"{m[1]}{table}\n{m[2]}", text))
+    docs = Path(readme).parent / "docs"
     if name == "bench":
-        draw(measured, Path(readme).parent / "docs")
+        draw(measured, docs)
+    if name == "vital_steps":
+        from onnxplain.bench.plots import plot_losses
+
+        plot_losses(measured, docs / "vital-losses.webp")
 
 
 def draw(measured: Mapping[str, Any], folder: Path) -> None:

@@ -1,7 +1,7 @@
 """Ways to visualise classes compared: `python -m onnxplain.bench.visualisation OUT.json --help`.
 
-Writes what networks make of each way's pictures, `onnxplain.vital.metrics.score`, as JSON, and as
-a table in Markdown beside it.
+Writes what networks make of each way's pictures (`onnxplain.vital.metrics.score`) as JSON; the table
+in the README is made of it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from onnxplain.bench.latency import machine
-from onnxplain.bench.readme import markdown
+from onnxplain.bench.readme import visualisation_table
 from onnxplain.errors import InputError
 from onnxplain.files import replacing
 from onnxplain.runtime.images import find_images
@@ -41,27 +41,17 @@ def measure(
     photographs = find_images(references)
     rows = []
     for method, folder in folders.items():
-        pictures = find_images(folder)
+        pictures = [path for path in find_images(folder) if _is_picture(path)]
+        if not pictures:
+            raise InputError(f"'{folder}' has no picture whose name begins with a class's index")
         found = score(pictures, [_class_of(path) for path in pictures], judges, photographs)
         rows += [{"method": method, **dataclasses.asdict(row)} for row in found]
     return {"machine": machine(), "references": len(photographs), "rows": rows}
 
 
-def table(measured: Mapping[str, Any]) -> str:
-    """The rows as Markdown."""
-    header = ["", "network", "pictures", "top-1", "top-5", "probability", "Fréchet distance"]
-    rows = [
-        [
-            row["method"],
-            row["network"],
-            str(row["pictures"]),
-            *(f"{row[key]:.0%}" for key in ("top1", "top5")),
-            f"{row['probability']:.3f}",
-            "" if row["distance"] is None else f"{row['distance']:.1f}",
-        ]
-        for row in measured["rows"]
-    ]
-    return markdown(header, rows)
+def _is_picture(path: Path) -> bool:
+    """Of what `onnxplain visualize` writes, the opaque pictures."""
+    return path.name[:1].isdigit() and not path.stem.endswith(".transparent")
 
 
 def _class_of(path: Path) -> int:
@@ -73,7 +63,7 @@ def _class_of(path: Path) -> int:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("out", type=Path, help="the JSON file; the table is beside it as .md")
+    parser.add_argument("out", type=Path, help="the JSON file")
     parser.add_argument(
         "--method", action="append", required=True, metavar="NAME=FOLDER", help="once for each"
     )
@@ -85,10 +75,7 @@ def main() -> None:
     measured = measure(folders, given.network, given.references)
     with replacing(given.out) as beside:
         beside.write_text(json.dumps(measured, indent=1, ensure_ascii=False) + "\n")
-    text = table(measured)
-    with replacing(given.out.with_suffix(".md")) as beside:
-        beside.write_text(text + "\n")
-    print(text)
+    print(visualisation_table(measured))
 
 
 if __name__ == "__main__":

@@ -178,7 +178,11 @@ class Case:
 
     def cost(self, images: Tensor) -> Tensor:
         """The reference's loss of pictures, [N]."""
-        sides = [[self.tensor(a) for a in arrays] for arrays in (self.templates, self.importances)]
+        n = len(images)
+        sides = [
+            [self.tensor(a).expand(n, *a.shape[1:]) for a in arrays]
+            for arrays in (self.templates, self.importances)
+        ]
         objective = vital.Objective(*sides, self.weights, self.priors)
         return objective.loss(self.network, images, self.channels(images))
 
