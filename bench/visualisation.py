@@ -1,7 +1,7 @@
 """Ways to visualise classes compared: `python -m onnxplain.bench.visualisation OUT.json --help`.
 
-Writes what networks make of each way's pictures (`onnxplain.vital.metrics.score`) as JSON; the table
-in the README is made of it.
+Writes what networks make of each way's pictures (`onnxplain.vital.metrics.score`) as JSON, of which
+the README's table is made.
 """
 
 from __future__ import annotations
@@ -55,10 +55,7 @@ def _is_picture(path: Path) -> bool:
 
 
 def _class_of(path: Path) -> int:
-    number = re.match(r"\d+", path.name)
-    if number is None:
-        raise InputError(f"'{path}' does not begin with the index of its class")
-    return int(number[0])
+    return int(re.findall(r"\d+", path.name)[0])
 
 
 def main() -> None:

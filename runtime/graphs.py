@@ -23,8 +23,8 @@ from onnxplain.runtime.onnx_file import digest, read_metadata
 AUTO = ("cuda", "cpu")
 
 _NOT_TENSORRT_S = {"trt_op_types_to_exclude": "NonMaxSuppression,NonZero,RoiAlign,TopK"}
-"""TensorRT sorts 3,840 values at most, and notices more only when it builds (tried with TensorRT for
-RTX 1.7): ONNX Runtime's CUDA provider sorts. The others are the option's default."""
+"""TensorRT sorts 3,840 values at most, and notices more only when it builds (tried with TensorRT
+for RTX 1.7): ONNX Runtime's CUDA provider sorts. The others are the option's default."""
 
 
 class Graph(Protocol):

@@ -191,6 +191,7 @@ def test_the_comparison_writes_a_row_for_each_method_and_network(
     crops: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     folders = {name: tmp_path / name for name in ("ours", "noise")}
     rng = np.random.default_rng(0)
@@ -212,9 +213,12 @@ def test_the_comparison_writes_a_row_for_each_method_and_network(
     measured = json.loads(out.read_text())
     assert [(row["method"], row["top1"]) for row in measured["rows"]] == [("ours", 1), ("noise", 0)]
     assert measured["references"] == 11
-    lines = out.with_suffix(".md").read_text().splitlines()
+    lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 4
     assert lines[2].startswith("| ours | efficientnet-lite0 | 3 | 100% | 100% |")
-    pictures[0].save(tmp_path / "ours" / "cat.png")
-    with pytest.raises(InputError, match="index of its class"):
-        visualisation.measure(folders, ["x"], crops)
+    other = tmp_path / "other"
+    other.mkdir()
+    pictures[0].save(other / "cat.png")
+    pictures[0].save(other / "281-cat.transparent.png")
+    with pytest.raises(InputError, match="a class's index"):
+        visualisation.measure({"other": other}, ["x"], crops)
