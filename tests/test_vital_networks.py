@@ -100,11 +100,11 @@ def test_a_step_of_each_network_has_the_reference_s_loss_and_gradient(
     tmp_path: Path,
     record_property: Callable[[str, Any], None],
 ) -> None:
-    """On noise from five seeds.
+    """On five pictures of noise.
 
-    ResNet-50 has ten million ReLUs: some preactivation is within float32's rounding of 0 in about
-    half of all pictures, and each such kink turns the gradient by some 1e-3 (PyTorch's own in
-    float32 too). So half of them must be within the bound, and the best far within it.
+    ResNet-50 has ten million ReLUs: in about half of all pictures some preactivation is within
+    float32's rounding of 0, and each such kink turns the gradient by about 1e-3 (PyTorch's own in
+    float32 likewise). So two pictures must be far within the bound, and none far outside.
     """
     case = Case(full, list(photographs.values()), tmp_path, neuron)
     templates = [t[0] for t in case.templates]
@@ -119,5 +119,5 @@ def test_a_step_of_each_network_has_the_reference_s_loss_and_gradient(
     record_property("gradients", " ".join(f"{error:.1e}" for error in errors))
     assert worst <= PARITY
     assert relative(losses(found)[0], loss) <= PARITY
-    assert errors[PICTURES // 2] <= PARITY
-    assert errors[0] <= PARITY / 10
+    assert errors[1] <= PARITY / 10
+    assert errors[-1] <= 10 * PARITY
