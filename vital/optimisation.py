@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
@@ -41,6 +41,9 @@ from onnxplain.vital.settings import Settings
 
 _SPECTRUM_NOISE = 0.01  # Lucid's standard deviation of a spectrum to start from
 _AGREEMENT = 0.01  # of the gradient's norm
+_CHUNK = 10  # steps between reports
+_PICTURES = 50  # of the animation
+_SAVED_EVERY = 100  # steps
 _FRAMES = "frames"
 _FINGERPRINT = "fingerprint"
 
@@ -226,3 +229,27 @@ class Optimisation:
             known.update(name.encode() + np.ascontiguousarray(array).tobytes())
         known.update(repr((self._identity, self.settings, sorted(self._carried))).encode())
         return known.hexdigest()
+
+
+def optimise(run: Optimisation, state: Path | None, advanced: Callable[[], None]) -> None:
+    """Go to the end, from `state` if it is there; kept there now and then, and when interrupted.
+
+    `advanced` is called every few steps.
+    """
+    steps = run.settings.steps
+    between = max(steps // _PICTURES, 1)
+    if state is not None and state.exists():
+        run.resume(state)
+    saved = run.done
+    try:
+        while run.done < steps:
+            run.advance(min(_CHUNK, between - run.done % between))
+            if run.done % between == 0 or run.done == steps:
+                run.keep_frame()
+            advanced()
+            if state is not None and run.done - saved >= _SAVED_EVERY:
+                run.save(state)
+                saved = run.done
+    finally:
+        if state is not None and run.done > saved:
+            run.save(state)

@@ -13,7 +13,7 @@ from PIL import Image
 from onnxplain.files import replacing
 from onnxplain.runtime.figures import write_animation, write_image
 from onnxplain.runtime.render import Cell, grid, mosaic
-from onnxplain.vital.visualize import Visualisation
+from onnxplain.vital.visualisation import Visualisation
 
 SHEET, ANIMATION, FIGURES = "contact-sheet.png", "animation.webp", "visualisation.json"
 

@@ -16,7 +16,7 @@ from onnxplain.contract import IMAGE, LOGITS, Preprocessing
 from onnxplain.errors import InputError
 from onnxplain.runtime.batches import preprocess
 from onnxplain.runtime.graphs import Graph
-from onnxplain.runtime.images import load_image
+from onnxplain.runtime.images import find_images, load_image
 from onnxplain.steps import CHANNEL, MatchedLayer, importance, quantity
 
 _SMALLEST = 0.3  # of a photograph's area that a random view shows
@@ -147,3 +147,27 @@ def _batches(views: Iterator[NDArray[np.float32]], size: int) -> Iterator[NDArra
 def _from_0_to_1(values: NDArray[Any]) -> NDArray[Any]:
     span = values.max() - values.min()
     return (values - values.min()) / (span if span > 0 else 1)
+
+
+def reference_folders(
+    folder: Path, neurons: Sequence[int], labels: Sequence[str]
+) -> list[list[Path]]:
+    """The photographs of each class: the folder's, or of the folder within it of that name.
+
+    Raises:
+        InputError: no image, or no folder for one of several classes.
+    """
+    if not folder.is_dir():
+        raise InputError(f"no such folder of reference images: '{folder}'")
+    found = []
+    for index in neurons:
+        names = {str(index), labels[index].casefold() if labels else str(index)}
+        own = [d for d in folder.iterdir() if d.is_dir() and d.name.casefold() in names]
+        if not own and len(neurons) > 1:
+            label = f" or '{labels[index]}'" if labels else ""
+            raise InputError(
+                f"for several classes, '{folder}' holds a folder of each: there is none named "
+                f"'{index}'{label}"
+            )
+        found.append(find_images(own[0] if own else folder))
+    return found

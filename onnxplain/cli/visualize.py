@@ -114,7 +114,8 @@ def visualize(
     """
     from onnxplain.vital import pictures
     from onnxplain.vital.settings import Settings
-    from onnxplain.vital.visualize import Progress, visualize
+    from onnxplain.vital.task import Progress
+    from onnxplain.vital.visualize import visualize
 
     settings = Settings(
         objective=objective,
@@ -165,12 +166,13 @@ def visualize(
             size=size,
             provider=provider,
             precision=precision,
-            unfinished=unfinished,
+            state=unfinished,
             step_graph=step_graph,
             progress=report,
         )
     written = pictures.write(seen, folder)
-    (folder / PREVIEW).unlink(missing_ok=True)
+    for name in (PREVIEW, UNFINISHED, f"{UNFINISHED}.start"):
+        (folder / name).unlink(missing_ok=True)
     for i, path in enumerate(written):
         probability = seen.probabilities[i]
         shown = "" if probability != probability else f"  {probability:.1%}"

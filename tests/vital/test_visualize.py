@@ -18,7 +18,8 @@ from onnxplain.cli import app
 from onnxplain.errors import InputError, SourceError
 from onnxplain.vital import pictures
 from onnxplain.vital.settings import Settings, with_recipe
-from onnxplain.vital.visualize import Progress, Visualisation
+from onnxplain.vital.task import Progress
+from onnxplain.vital.visualisation import Visualisation
 
 SIZE, CLASSES = 48, 7
 SHORT = Settings(steps=24, references=6, roll=5)
@@ -87,14 +88,15 @@ def test_interrupted_and_resumed_it_ends_in_the_same_picture(see, tmp_path: Path
     whole = see()
     state = tmp_path / "unfinished.npz"
     with pytest.raises(Stop):
-        see(unfinished=state, progress=stop_at(9))
+        see(state=state, progress=stop_at(9))
     assert state.exists()
-    resumed = see(unfinished=state)
+    resumed = see(state=state)
     np.testing.assert_array_equal(resumed.pictures, whole.pictures)
     np.testing.assert_array_equal(resumed.alpha, whole.alpha)
     np.testing.assert_array_equal(resumed.losses, whole.losses)
     np.testing.assert_array_equal(resumed.frames, whole.frames)
-    assert not state.exists()
+    again = see(state=state, progress=stop_at(1))  # all is done: it takes no step
+    np.testing.assert_array_equal(again.pictures, whole.pictures)
 
 
 @pytest.mark.parametrize("objective", ["vital", "fourier"])
@@ -104,10 +106,9 @@ def test_a_spectrum_or_a_smaller_start_is_resumed_too(see, tmp_path: Path, objec
         options |= {"start_size": 32, "start_steps": 8}
     whole = see(**options)
     with pytest.raises(Stop):
-        see(**options, unfinished=tmp_path / "state.npz", progress=stop_at(20))
-    resumed = see(**options, unfinished=tmp_path / "state.npz")
+        see(**options, state=tmp_path / "state.npz", progress=stop_at(20))
+    resumed = see(**options, state=tmp_path / "state.npz")
     np.testing.assert_array_equal(resumed.pictures, whole.pictures)
-    assert list(tmp_path.glob("state*")) == []
 
 
 def test_the_same_seed_gives_the_same_picture_and_another_another(see) -> None:
@@ -120,13 +121,13 @@ def test_the_same_seed_gives_the_same_picture_and_another_another(see) -> None:
 def test_the_state_of_another_optimisation_is_refused_and_kept(see, tmp_path: Path) -> None:
     state = tmp_path / "unfinished.npz"
     with pytest.raises(Stop):
-        see(unfinished=state, progress=stop_at(9))
+        see(state=state, progress=stop_at(9))
     kept = state.read_bytes()
     with pytest.raises(InputError, match="other settings"):
-        see(settings=replace(SHORT, seed=1), unfinished=state)
+        see(settings=replace(SHORT, seed=1), state=state)
     state.write_bytes(kept[: len(kept) // 2])
     with pytest.raises(InputError, match="delete it to start again"):
-        see(unfinished=state)
+        see(state=state)
     assert state.exists()
 
 
