@@ -231,7 +231,9 @@ class Optimisation:
         return known.hexdigest()
 
 
-def optimise(run: Optimisation, state: Path | None, advanced: Callable[[], None]) -> None:
+def optimise(
+    run: Optimisation, state: Path | None, advanced: Callable[[Optimisation], None]
+) -> None:
     """Go to the end, from `state` if it is there; kept there now and then, and when interrupted.
 
     `advanced` is called every few steps.
@@ -246,7 +248,7 @@ def optimise(run: Optimisation, state: Path | None, advanced: Callable[[], None]
             run.advance(min(_CHUNK, between - run.done % between))
             if run.done % between == 0 or run.done == steps:
                 run.keep_frame()
-            advanced()
+            advanced(run)
             if state is not None and run.done - saved >= _SAVED_EVERY:
                 run.save(state)
                 saved = run.done

@@ -21,6 +21,7 @@ from onnxplain.steps import CHANNEL, MatchedLayer, importance, quantity
 
 _SMALLEST = 0.3  # of a photograph's area that a random view shows
 _BATCH = 8
+_CANDIDATES = 3  # crops of which one is taken
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,7 +58,8 @@ def find_templates(
         graph: of `onnxplain.export.vital.write_features`.
         layers: its matched ones.
         photographs: files of the class, or those that excite the channel.
-        count: how many views of them: each photograph as it is, then random crops in turn.
+        count: how many views of them: each photograph as it is, then random crops in turn; of a
+            class those, of three times as many, that the network is surest of.
         seed: of the crops.
         target: the class.
         channel: of an inner neuron, where the graph is one's.
@@ -71,7 +73,10 @@ def find_templates(
         raise InputError("no reference images; give a folder of photographs with --references")
     totals: dict[str, NDArray[Any]] = {}
     probability, done = 0.0, 0
-    for batch in _batches(views(photographs, pre, count, seed), _BATCH):
+    shown = views(photographs, pre, count, seed)
+    if target is not None:
+        shown = _most_probable(graph, photographs, pre, count, seed, target)
+    for batch in _batches(shown, _BATCH):
         inputs: dict[str, NDArray[Any]] = {IMAGE: batch}
         if channel is not None:
             inputs[CHANNEL] = np.full(len(batch), channel)
@@ -111,6 +116,29 @@ def views(
             photograph = _random_crop(photograph, chance)
             photograph = photograph.resize((pre.resize, pre.resize), Image.Resampling.BICUBIC)
         yield preprocess(photograph, pre)
+
+
+def _most_probable(
+    graph: Graph,
+    photographs: Sequence[Path],
+    pre: Preprocessing,
+    count: int,
+    seed: int,
+    target: int,
+) -> Iterator[NDArray[np.float32]]:
+    """`count` views: the photographs, and the crops that most probably show the class.
+
+    A crop may miss what the photograph shows.
+    """
+    whole = min(len(photographs), count)
+    crops = count - whole
+    candidates = list(views(photographs, pre, whole + _CANDIDATES * crops, seed))
+    yield from candidates[:whole]
+    if crops:
+        batches = _batches(iter(candidates[whole:]), _BATCH)
+        logits = np.concatenate([graph.run({IMAGE: batch})[LOGITS] for batch in batches])
+        ranking = np.argsort(-softmax(logits)[:, target], kind="stable")
+        yield from (candidates[whole + i] for i in ranking[:crops])
 
 
 def softmax(logits: NDArray[Any]) -> NDArray[np.float64]:

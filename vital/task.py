@@ -158,6 +158,11 @@ class Task:
         quick = on(fastest)
         return quick if quick.agrees_with(checked) else checked
 
+    def report(self, run: Optimisation) -> None:
+        """Say how far an optimisation is."""
+        loss = float(run.losses[-1].mean())
+        self.progress(Progress("optimising", run.done, run.settings.steps, loss, run.pictures))
+
     def result(self, run: Optimisation, templates: Sequence[Templates]) -> Visualisation:
         pre, neuron = self.subject.pre, self.subject.neuron
         labels = self.subject.source.labels

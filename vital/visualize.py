@@ -16,7 +16,7 @@ from onnxplain.errors import InputError
 from onnxplain.export.vital.stages import recipe_of
 from onnxplain.export.vital.step import Subject, read_subject
 from onnxplain.runtime.targets import find_class
-from onnxplain.vital.optimisation import Optimisation, optimise
+from onnxplain.vital.optimisation import optimise
 from onnxplain.vital.settings import Settings
 from onnxplain.vital.task import Engine, Progress, Task
 from onnxplain.vital.visualisation import Visualisation
@@ -108,7 +108,7 @@ def visualize(
             kept = Path(step_graph) if last and step_graph is not None else None
             run = task.optimisation(templates, start, kept)
             own = path if last or path is None else path.with_name(f"{path.name}.start")
-            optimise(run, own, lambda run=run: progress(_progress_of(run)))
+            optimise(run, own, task.report)
             start = run.pictures
         return task.result(run, templates)
 
@@ -128,11 +128,6 @@ def find_neurons(subject: Subject, wanted: Sequence[int | str]) -> tuple[int, ..
             raise InputError(f"{index} is out of range: there are {count} {what}, from 0 on")
         found.append(index)
     return tuple(found)
-
-
-def _progress_of(run: Optimisation) -> Progress:
-    loss = float(run.losses[-1].mean())
-    return Progress("optimising", run.done, run.settings.steps, loss, run.pictures)
 
 
 def _recipe_layers(source: Any) -> Sequence[str]:
