@@ -28,7 +28,7 @@ from onnxplain.export.sources.source import torch_network
 from onnxplain.export.vital.stages import recipe_of
 from onnxplain.export.vital.step import read_subject, write_features, write_step
 from onnxplain.files import replacing
-from onnxplain.runtime.backends import PROVIDERS
+from onnxplain.runtime.backends import usable
 from onnxplain.runtime.graphs import open_graph
 from onnxplain.steps import STEPS, StepMetadata
 from onnxplain.vital.optimisation import Optimisation
@@ -41,7 +41,11 @@ NETWORKS = {"resnet50": "none", "efficientnet-lite0": "DEFAULT"}
 CHANNEL, NEURON_LAYERS = 3, {"resnet50": "layer3", "efficientnet-lite0": "_blocks.10"}
 ROUNDS, STEPS_EACH, WARM_UP = 10, 4, 1
 EAGER = "PyTorch eager"
-_PROVIDERS = {"ONNX Runtime": "cpu", "OpenVINO": "openvino"}
+_ENGINES = {
+    "ONNX Runtime": ("cpu", "float32"),
+    "OpenVINO": ("openvino", "float32"),
+    "OpenVINO bfloat16": ("openvino", "bfloat16"),
+}
 
 
 class Eager:
@@ -116,9 +120,10 @@ def _record(name: str, inner: bool, cores: int) -> dict[str, Any]:
         channel = CHANNEL if inner else None
         templates = find_templates(graph, layers, subject.pre, files, 4, 0, channel=channel)
         ways: dict[str, Any] = {}
-        for label, provider in _PROVIDERS.items():
-            if PROVIDERS[provider].missing() is None:
-                compiled = open_graph(step, provider, cores, sizes={"batch": 1, STEPS: total})
+        for label, (provider, precision) in _ENGINES.items():
+            if precision in usable(provider):
+                sizes = {"batch": 1, STEPS: total}
+                compiled = open_graph(step, provider, cores, precision, sizes)
                 neurons = [CHANNEL if inner else 0]
                 ways[label] = Optimisation(compiled, settings, neurons, [templates])
         start = next(iter(ways.values())).state
