@@ -17,10 +17,13 @@ from onnxplain.runtime.backends.cuda import cuda_options, tensorrt_options
 from onnxplain.runtime.backends.onnx_runtime import failure, open_session, session_options
 from onnxplain.runtime.backends.openvino import configuration
 from onnxplain.runtime.backends.openvino_sorting import sort_across_channels
+from onnxplain.runtime.backends.openvino_weights import own_computed_weights
 from onnxplain.runtime.cache import cache_folder
 from onnxplain.runtime.onnx_file import digest, read_metadata
 
 AUTO = ("cuda", "cpu")
+
+_PRECISIONS = ("float32", "bfloat16", "float16")
 
 _NOT_TENSORRT_S = {"trt_op_types_to_exclude": "NonMaxSuppression,NonZero,RoiAlign,TopK"}
 """TensorRT sorts 3,840 values at most, and notices more only when it builds (tried with TensorRT
@@ -92,8 +95,11 @@ def open_graph(
         raise BackendError(f"unknown provider '{provider}'; known: auto, {', '.join(known)}")
     if (reason := PROVIDERS[provider].missing()) is not None:
         raise BackendError(reason)
-    if precision != "float32" and provider != "openvino":
-        raise BackendError(f"{provider} runs these graphs in float32, not in '{precision}'")
+    precisions = _PRECISIONS if provider == "openvino" else _PRECISIONS[:1]
+    if precision not in precisions:
+        raise BackendError(
+            f"{provider} runs these graphs in {', '.join(precisions)}, not in '{precision}'"
+        )
     if not path.is_file():
         raise BackendError(f"no such file: '{path}'")
     if provider == "openvino":
@@ -173,6 +179,7 @@ class OpenVINOGraph:
         try:
             self._model = self._core.read_model(path)
             sort_across_channels(self._model)
+            own_computed_weights(self._model)
         except RuntimeError as error:
             raise BackendError(f"OpenVINO cannot load '{path}': {error}") from error
         self.outputs = tuple(port.any_name for port in self._model.outputs)

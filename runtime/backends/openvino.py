@@ -35,6 +35,7 @@ from onnxplain.runtime.backends.openvino_targets import (
     of_any_batch,
     takes_one_image,
 )
+from onnxplain.runtime.backends.openvino_weights import own_computed_weights
 from onnxplain.runtime.cache import cache_folder, hashed, load, save
 from onnxplain.runtime.onnx_file import digest, has_functions, read_metadata
 from onnxplain.runtime.signature import Port, Signature
@@ -49,7 +50,7 @@ _NAMES = (
     *(IMAGE, TARGET, TEMPERATURE, ORIGIN, ALPHA, EPS, LIMIT),
     *(LOGITS, PULLBACK, NEXT_IMAGE, ACCENTUATED),
 )
-_FORMAT = 3  # to be raised when the same graph is compiled otherwise than before
+_FORMAT = 4  # to be raised when the same graph is compiled otherwise than before
 
 
 def missing() -> str | None:
@@ -91,6 +92,7 @@ def configuration(precision: str, hint: str, threads: int | None) -> dict[str, A
 def prepared(core: Any, model: Any, precision: str) -> Any:
     """The `openvino.Model` that is compiled in a precision, of the one that was read."""
     model = for_one_image(model)
+    own_computed_weights(model)
     if precision != "bfloat16":
         return model
     strided_by_phases(model)

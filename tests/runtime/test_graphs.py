@@ -96,6 +96,7 @@ def test_a_failed_run_is_an_error_of_ours_and_the_next_one_works(
     [
         ({"provider": "abacus"}, "known: auto, openvino, cpu"),
         ({"provider": "cpu", "precision": "bfloat16"}, "in float32, not in 'bfloat16'"),
+        ({"provider": "openvino", "precision": "tf32"}, "float16, not in 'tf32'"),
     ],
 )
 def test_what_cannot_be_opened_is_said(
