@@ -14,11 +14,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
+
 from onnxplain.bench.latency import machine
 from onnxplain.bench.readme import visualisation_table
 from onnxplain.errors import InputError
 from onnxplain.files import replacing
+from onnxplain.runtime.figures import write_image
 from onnxplain.runtime.images import find_images
+from onnxplain.runtime.render import Cell, grid
 from onnxplain.vital.metrics import read_judge, score
 
 
@@ -49,6 +53,16 @@ def measure(
     return {"machine": machine(), "references": len(photographs), "rows": rows}
 
 
+def side_by_side(folders: Mapping[str, Path]) -> Image.Image:
+    """A row for each method, a column for each class."""
+    rows = []
+    for folder in folders.values():
+        paths = sorted(filter(_is_picture, find_images(folder)), key=_class_of)
+        names = [path.stem.partition("-")[2].replace("-", " ") for path in paths]
+        rows.append([Cell(Image.open(p), name) for p, name in zip(paths, names, strict=True)])
+    return grid(rows, row_titles=list(folders))
+
+
 def _is_picture(path: Path) -> bool:
     """Of what `onnxplain visualize` writes, the opaque pictures."""
     return path.name[:1].isdigit() and not path.stem.endswith(".transparent")
@@ -66,6 +80,7 @@ def main() -> None:
     )
     parser.add_argument("--network", action="append", required=True, metavar="NAME")
     parser.add_argument("--references", type=Path, required=True, metavar="FOLDER")
+    parser.add_argument("--sheet", type=Path, help="a picture of all of them, to write too")
     given = parser.parse_args()
     pairs = [text.partition("=") for text in given.method]
     folders = {name: Path(folder) for name, _, folder in pairs}
@@ -73,6 +88,8 @@ def main() -> None:
     with replacing(given.out) as beside:
         beside.write_text(json.dumps(measured, indent=1, ensure_ascii=False) + "\n")
     print(visualisation_table(measured))
+    if given.sheet is not None:
+        write_image(side_by_side(folders), given.sheet)
 
 
 if __name__ == "__main__":

@@ -25,8 +25,10 @@ from onnxplain.bench.networks import photographs
 from onnxplain.bench.reference.vital import Network, Objective, moved
 from onnxplain.contract import IMAGE, Preprocessing
 from onnxplain.export.sources.source import torch_network
+from onnxplain.export.vital.features import write_features
 from onnxplain.export.vital.stages import recipe_of
-from onnxplain.export.vital.step import read_subject, write_features, write_step
+from onnxplain.export.vital.step import write_step
+from onnxplain.export.vital.subject import read_subject
 from onnxplain.files import replacing
 from onnxplain.runtime.backends import usable
 from onnxplain.runtime.graphs import open_graph
@@ -106,7 +108,7 @@ def _record(name: str, inner: bool, cores: int) -> dict[str, Any]:
     total = (WARM_UP + ROUNDS) * STEPS_EACH
     settings = Settings(steps=total, references=4)
     subject = read_subject(name, weights=weights, layers=recipe.layers, neuron=layer)
-    settings = with_recipe(settings, name, len(subject.layers), inner)
+    settings = with_recipe(settings, name, tuple(subject.layers.values()), inner)
     with TemporaryDirectory(prefix="onnxplain-") as folder:
         features, step = Path(folder) / "features.onnx", Path(folder) / "step.onnx"
         write_features(subject, features)

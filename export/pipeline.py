@@ -125,7 +125,7 @@ def export(
             f"{method!r} gives relevances, not a direction in which to change the image: ascend "
             "along another method, such as excitation"
         )
-    path = _writable(path, source)
+    path = writable(path, source)
     sizes = (size, size) if isinstance(size, int) else size
 
     progress(STAGES[0])
@@ -355,7 +355,7 @@ def _labels(logits: ir.Value, labels: tuple[str, ...]) -> tuple[str, ...]:
     return labels
 
 
-def _writable(path: str | os.PathLike[str], source: Any) -> Path:
+def writable(path: str | os.PathLike[str], source: Any) -> Path:
     """The output path, checked before the long work."""
     path = Path(path)
     if path.is_dir():

@@ -78,7 +78,8 @@ class StepMetadata:
         layers: matched ones, from the image on; none where an activation is maximised.
         neuron: the layer whose channel is visualised; None for a class.
         carried: outputs → the inputs that they are in the next step; empty for features.
-        relevance: how the layers' relevance to a neuron is found; None for a class.
+        relevance: how the layers' relevance to a neuron is found; None for a class, and without
+            layers.
         batch: how many pictures a run takes; the name of that dimension where it is open.
     """
 

@@ -104,7 +104,8 @@ def test_a_step_of_each_network_has_the_reference_s_loss_and_gradient(
 
     ResNet-50 has ten million ReLUs: in about half of all pictures some preactivation is within
     float32's rounding of 0, and each such kink turns the gradient by about 1e-3 (PyTorch's own in
-    float32 likewise). The same graph in float64 has none.
+    float32 likewise). The same graph in float64 has none, but where the rounding of a folded
+    BatchNorm does it; then the reference's own gradient jumps at that picture.
     """
     case = Case(full, list(photographs.values()), tmp_path, neuron)
     templates = [t[0] for t in case.templates]
@@ -124,5 +125,6 @@ def test_a_step_of_each_network_has_the_reference_s_loss_and_gradient(
         one = slice(picture, picture + 1)
         exact = evaluate_in_float64(path, case.start(noise[one]) | case.aligned())
         error = relative(gradient(exact), expected[one])
-        print(f"in float64: {error:.1e}")
-        assert error <= PARITY / 10
+        jumps = max(relative(near, expected[one]) for near in case.nearby(noise[one]))
+        print(f"in float64: {error:.1e}; where the picture is rounded otherwise: {jumps:.1e}")
+        assert error <= PARITY / 10 or jumps >= PARITY

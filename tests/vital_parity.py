@@ -20,8 +20,10 @@ from onnxplain.bench.reference import vital
 from onnxplain.contract import IMAGE
 from onnxplain.export.sources.source import torch_network
 from onnxplain.export.vital.adam import BETA_1
+from onnxplain.export.vital.features import write_features
 from onnxplain.export.vital.stages import NEURON_PRIORS, NEURON_WEIGHTS, Recipe, recipe_of
-from onnxplain.export.vital.step import Subject, read_subject, write_features, write_step
+from onnxplain.export.vital.step import write_step
+from onnxplain.export.vital.subject import Subject, read_subject
 from onnxplain.runtime.batches import preprocess
 from onnxplain.runtime.graphs import Graph, open_graph
 
@@ -215,11 +217,13 @@ class Case:
             random = np.random.default_rng(seed)
             picture = random.standard_normal((1, *self.references.shape[1:])).astype(np.float32)
             _, gradient = self.reference(picture)
-            if all(relative(near, gradient) < 1e-4 for near in self._nearby(picture, random)):
+            if all(relative(near, gradient) < 1e-4 for near in self.nearby(picture, seed)):
                 return picture
         raise AssertionError("no noise is away from the kinks")
 
-    def _nearby(self, picture: np.ndarray, random: np.random.Generator) -> Iterator[np.ndarray]:
+    def nearby(self, picture: np.ndarray, seed: int = 0) -> Iterator[np.ndarray]:
+        """The reference's gradient where the picture is rounded otherwise, twice."""
+        random = np.random.default_rng([seed, 1])
         for _ in range(2):
             rounding = 1 + 3e-6 * random.standard_normal(picture.shape)
             yield self.reference(picture * rounding)[1]

@@ -126,7 +126,7 @@ def read_judge(
         BackendError: the provider cannot be used.
     """
     from onnxplain.export.vital.channels import write_channels
-    from onnxplain.export.vital.step import read_subject
+    from onnxplain.export.vital.subject import read_subject
 
     subject = read_subject(source, weights=weights, layers=[] if layer is None else [layer])
     last = list(subject.layers.items())[-1]

@@ -8,6 +8,7 @@ import re
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from onnxplain.files import replacing
@@ -24,8 +25,9 @@ _MILLISECONDS = 80  # of a frame
 def write(seen: Visualisation, folder: Path) -> list[Path]:
     """Write all of it into a folder that is there.
 
-    Of each neuron `<number> <name>.png`, and the same ending in `.transparent.png`; then the
-    contact sheet, the animation, and `visualisation.json`: settings, probabilities, losses.
+    First `visualisation.json`: settings, probabilities, losses. Then of each neuron
+    `<number>-<name>.png`, and the same ending in `.transparent.png`; the contact sheet, and the
+    animation.
 
     Returns:
         The opaque pictures' paths.
@@ -33,6 +35,8 @@ def write(seen: Visualisation, folder: Path) -> list[Path]:
     Raises:
         InputError: a file cannot be written.
     """
+    with replacing(folder / FIGURES) as beside:
+        beside.write_text(json.dumps(figures(seen), indent=1) + "\n")
     paths = []
     for i, (number, name) in enumerate(zip(seen.neurons, seen.names, strict=True)):
         stem = f"{number}-{slug(name)}"
@@ -40,14 +44,15 @@ def write(seen: Visualisation, folder: Path) -> list[Path]:
         write_image(seen.image(i), paths[-1])
         write_image(seen.image(i, transparent=True), folder / f"{stem}.transparent.png")
     write_image(contact_sheet(seen), folder / SHEET)
-    write_animation(
-        [mosaic([[Image.fromarray(p) for p in frame]]) for frame in seen.frames],
-        folder / ANIMATION,
-        _MILLISECONDS,
-    )
-    with replacing(folder / FIGURES) as beside:
-        beside.write_text(json.dumps(figures(seen), indent=1) + "\n")
+    write_animation([_frame(frame) for frame in seen.frames], folder / ANIMATION, _MILLISECONDS)
     return paths
+
+
+def _frame(pictures: NDArray[np.uint8]) -> Image.Image:
+    """Of the animation: the neurons in rows."""
+    own = [Image.fromarray(picture) for picture in pictures]
+    rows = [own[first : first + _IN_A_ROW] for first in range(0, len(own), _IN_A_ROW)]
+    return mosaic(rows)
 
 
 def contact_sheet(seen: Visualisation) -> Image.Image:
@@ -91,6 +96,7 @@ def figures(seen: Visualisation) -> dict[str, object]:
                 strict=True,
             )
         ],
+        "provider": seen.provider,
         "matched layers": list(seen.layers),
         "settings": dataclasses.asdict(seen.settings),
     }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,16 +12,17 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from onnxplain.contract import IMAGE, LOGITS, Preprocessing
+from onnxplain.contract import Preprocessing
 from onnxplain.errors import InputError
 from onnxplain.runtime.batches import preprocess
 from onnxplain.runtime.graphs import Graph
-from onnxplain.runtime.images import find_images, load_image
-from onnxplain.steps import CHANNEL, MatchedLayer, importance, quantity
+from onnxplain.runtime.images import SUFFIXES, find_images, load_image
+from onnxplain.steps import MatchedLayer, importance, quantity
+from onnxplain.vital.features import Features, fitting
 
 _SMALLEST = 0.3  # of a photograph's area that a random view shows
-_BATCH = 8
 _CANDIDATES = 3  # crops of which one is taken
+_NAMED = 5  # folders of a message
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,7 +51,7 @@ def find_templates(
     *,
     target: int | None = None,
     channel: int | None = None,
-    progress: Callable[[int], None] = lambda done: None,
+    progress: Callable[[int, int], None] = lambda done, views: None,
 ) -> Templates:
     """Run the references through a features graph.
 
@@ -63,7 +64,7 @@ def find_templates(
         seed: of the crops.
         target: the class.
         channel: of an inner neuron, where the graph is one's.
-        progress: called with the number of views that are done.
+        progress: called with the number of views that were run, and of those to run.
 
     Raises:
         InputError: no photographs, or one that cannot be read.
@@ -71,16 +72,25 @@ def find_templates(
     """
     if not photographs:
         raise InputError("no reference images; give a folder of photographs with --references")
+    features = Features(graph)
+    taken: Sequence[int] = range(count)
+    run, all_ = 0, count
+    if target is not None and count > len(photographs):
+        crops = range(len(photographs), len(photographs) + _CANDIDATES * (count - len(photographs)))
+        all_ += len(crops)
+        shares = []
+        for outputs in features.runs(views(photographs, pre, crops, seed)):
+            shares.append(features.probabilities(outputs)[:, target])
+            run += len(shares[-1])
+            progress(run, all_)
+        # A crop may miss what the photograph shows.
+        ranking = np.argsort(-np.concatenate(shares), kind="stable")
+        in_order = [i for _, own in _of_each(photographs, crops) for i in own]
+        surest = [in_order[place] for place in ranking[: count - len(photographs)]]
+        taken = [*range(len(photographs)), *surest]
     totals: dict[str, NDArray[Any]] = {}
-    probability, done = 0.0, 0
-    shown = views(photographs, pre, count, seed)
-    if target is not None:
-        shown = _most_probable(graph, photographs, pre, count, seed, target)
-    for batch in _batches(shown, _BATCH):
-        inputs: dict[str, NDArray[Any]] = {IMAGE: batch}
-        if channel is not None:
-            inputs[CHANNEL] = np.full(len(batch), channel)
-        outputs = graph.run(inputs)
+    probability = 0.0
+    for outputs in features.runs(views(photographs, pre, taken, seed), channel):
         for i in range(len(layers)):
             falling = -np.sort(-outputs[quantity(i)], axis=-1)
             totals[quantity(i)] = totals.get(quantity(i), 0) + falling.sum(0, dtype=np.float64)
@@ -88,64 +98,49 @@ def find_templates(
                 greatest = outputs[importance(i)].sum(0, dtype=np.float64)
                 totals[importance(i)] = totals.get(importance(i), 0) + greatest
         if target is not None:
-            probability += float(softmax(outputs[LOGITS])[:, target].sum())
-        done += len(batch)
-        progress(done)
+            probability += float(features.probabilities(outputs)[:, target].sum())
+        run += len(falling)
+        progress(run, all_)
     return Templates(
-        tuple((totals[quantity(i)] / done).astype(np.float32) for i in range(len(layers))),
+        tuple((totals[quantity(i)] / count).astype(np.float32) for i in range(len(layers))),
         tuple(
             _from_0_to_1(totals[importance(i)]).astype(np.float32)
             for i in range(len(layers))
             if channel is not None
         ),
-        probability / done if target is not None else float("nan"),
+        probability / count if target is not None else float("nan"),
     )
 
 
 def views(
-    photographs: Sequence[Path], pre: Preprocessing, count: int, seed: int
+    photographs: Sequence[Path], pre: Preprocessing, numbers: Iterable[int], seed: int
 ) -> Iterator[NDArray[np.float32]]:
-    """`count` views of photographs as the network's input: all as they are, then random crops.
+    """Views of photographs as the network's input, by their numbers: each decoded once.
 
-    A crop shows 30 to 100 % of the area, in 3:4 to 4:3, half of them mirrored.
+    With n photographs, the first n views are those as the network sees them; of the others, view i
+    is a random crop of photograph i modulo n, always the same one: 30 to 100 % of its area in 3:4
+    to 4:3, half of them mirrored, resized to the network's input, of which it fills all. Those of
+    one photograph come one after the other.
     """
-    chance = random.Random(seed)
-    for i in range(count):
-        photograph = load_image(photographs[i % len(photographs)])
-        if i >= len(photographs):
-            photograph = _random_crop(photograph, chance)
-            photograph = photograph.resize((pre.resize, pre.resize), Image.Resampling.BICUBIC)
-        yield preprocess(photograph, pre)
+    for photograph, wanted in _of_each(photographs, numbers):
+        picture = load_image(photograph)
+        for i in wanted:
+            if i < len(photographs):
+                yield preprocess(picture, pre)
+            else:
+                crop = _random_crop(picture, random.Random(f"{seed} {i}"))
+                crop = crop.resize((pre.width, pre.height), Image.Resampling.BICUBIC)
+                yield preprocess(crop, fitting(pre))
 
 
-def _most_probable(
-    graph: Graph,
-    photographs: Sequence[Path],
-    pre: Preprocessing,
-    count: int,
-    seed: int,
-    target: int,
-) -> Iterator[NDArray[np.float32]]:
-    """`count` views: the photographs, and the crops that most probably show the class.
-
-    A crop may miss what the photograph shows.
-    """
-    whole = min(len(photographs), count)
-    crops = count - whole
-    candidates = list(views(photographs, pre, whole + _CANDIDATES * crops, seed))
-    yield from candidates[:whole]
-    if crops:
-        batches = _batches(iter(candidates[whole:]), _BATCH)
-        logits = np.concatenate([graph.run({IMAGE: batch})[LOGITS] for batch in batches])
-        ranking = np.argsort(-softmax(logits)[:, target], kind="stable")
-        yield from (candidates[whole + i] for i in ranking[:crops])
-
-
-def softmax(logits: NDArray[Any]) -> NDArray[np.float64]:
-    """The probabilities of logits [N, classes]."""
-    exponentials = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True))
-    shares: NDArray[np.float64] = exponentials / exponentials.sum(axis=1, keepdims=True)
-    return shares
+def _of_each(
+    photographs: Sequence[Path], numbers: Iterable[int]
+) -> Iterable[tuple[Path, Sequence[int]]]:
+    """The photographs that views show, with the numbers of those."""
+    shown: dict[int, list[int]] = {}
+    for i in numbers:
+        shown.setdefault(i % len(photographs), []).append(i)
+    return [(photographs[which], own) for which, own in sorted(shown.items())]
 
 
 def _random_crop(photograph: Image.Image, chance: random.Random) -> Image.Image:
@@ -161,17 +156,6 @@ def _random_crop(photograph: Image.Image, chance: random.Random) -> Image.Image:
     return ImageOps.mirror(crop) if chance.random() < 0.5 else crop
 
 
-def _batches(views: Iterator[NDArray[np.float32]], size: int) -> Iterator[NDArray[np.float32]]:
-    waiting: list[NDArray[np.float32]] = []
-    for view in views:
-        waiting.append(view)
-        if len(waiting) == size:
-            yield np.stack(waiting)
-            waiting = []
-    if waiting:
-        yield np.stack(waiting)
-
-
 def _from_0_to_1(values: NDArray[Any]) -> NDArray[Any]:
     span = values.max() - values.min()
     return (values - values.min()) / (span if span > 0 else 1)
@@ -180,22 +164,28 @@ def _from_0_to_1(values: NDArray[Any]) -> NDArray[Any]:
 def reference_folders(
     folder: Path, neurons: Sequence[int], labels: Sequence[str]
 ) -> list[list[Path]]:
-    """The photographs of each class: the folder's, or of the folder within it of that name.
+    """The photographs of each class: those in folders of its index or name, else all of `folder`.
 
     Raises:
-        InputError: no image, or no folder for one of several classes.
+        InputError: no image; no folder for one of several classes, or for a class where all of the
+            photographs are in folders.
     """
     if not folder.is_dir():
         raise InputError(f"no such folder of reference images: '{folder}'")
+    entries = sorted(folder.iterdir())
+    folders = [entry for entry in entries if entry.is_dir() and not entry.name.startswith(".")]
+    loose = any(entry.suffix.lower() in SUFFIXES and entry.is_file() for entry in entries)
     found = []
     for index in neurons:
         names = {str(index), labels[index].casefold() if labels else str(index)}
-        own = [d for d in folder.iterdir() if d.is_dir() and d.name.casefold() in names]
-        if not own and len(neurons) > 1:
+        own = [entry for entry in folders if entry.name.casefold() in names]
+        if not own and (len(neurons) > 1 or (folders and not loose)):
             label = f" or '{labels[index]}'" if labels else ""
+            there = ", ".join(f"'{entry.name}'" for entry in folders[:_NAMED]) or "no folder"
+            more = ", …" if len(folders) > _NAMED else ""
             raise InputError(
-                f"for several classes, '{folder}' holds a folder of each: there is none named "
-                f"'{index}'{label}"
+                f"of the folders in '{folder}' ({there}{more}) none is named '{index}'{label}; "
+                "name one so, or give the folder of the class itself"
             )
-        found.append(find_images(own[0] if own else folder))
+        found.append(find_images(own or folder))
     return found

@@ -69,8 +69,8 @@ def top_images(
 
     Args:
         source: a network as for `onnxplain.export`, or a `Subject` of
-            `onnxplain.export.vital.step`, whose neuron's layer (else matched layers) are searched;
-            then `layer`, `weights`, `example` and `size` are its own.
+            `onnxplain.export.vital.subject`, whose neuron's layer (else matched layers) are
+            searched; then `layer`, `weights`, `example` and `size` are its own.
         images: files and folders, which are searched recursively.
         layer: a layer's name, or several; those that VITAL matches where none is given.
         k: images per channel.
@@ -88,7 +88,7 @@ def top_images(
         BackendError: the provider cannot be used.
     """
     from onnxplain.export.vital.channels import write_channels
-    from onnxplain.export.vital.step import Subject, read_subject
+    from onnxplain.export.vital.subject import Subject, read_subject
 
     if isinstance(source, Subject):
         subject = source

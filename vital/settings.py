@@ -110,23 +110,29 @@ class Settings:
         return random.integers(0, 2, self.steps) * int(self.mirror)
 
 
-def with_recipe(settings: Settings, source: str, layers: int, neuron: bool) -> Settings:
-    """Fill in the paper's weights and priors for a network, with so many matched layers.
+def with_recipe(settings: Settings, source: str, layers: Sequence[str], neuron: bool) -> Settings:
+    """Fill in the paper's weights and priors.
+
+    Args:
+        source: the network's name.
+        layers: the matched layers' names. A class's weights and priors are the paper's where these
+            are the paper's layers too; else 1, and no priors.
+        neuron: whether an inner neuron is visualised, and no class.
 
     Raises:
         InputError: weights were given for another number of layers.
     """
-    recipe = recipe_of(source)
-    if settings.weights is not None and len(settings.weights) != layers:
+    recipe, count = recipe_of(source), len(layers)
+    if settings.weights is not None and len(settings.weights) != count:
         raise InputError(
-            f"{len(settings.weights)} weights for {layers} matched layers; give one for each"
+            f"{len(settings.weights)} weights for {count} matched layers; give one for each"
         )
-    weights: Sequence[float] = [1.0] * layers
+    weights: Sequence[float] = [1.0] * count
     priors = (0.0, 0.0, 0.0)
     if neuron:
-        weights, priors = NEURON_WEIGHTS[:layers], NEURON_PRIORS
-        weights = [*weights, *[1.0] * (layers - len(weights))]
-    elif recipe is not None and len(recipe.weights) == layers:
+        weights, priors = NEURON_WEIGHTS[:count], NEURON_PRIORS
+        weights = [*weights, *[1.0] * (count - len(weights))]
+    elif recipe is not None and recipe.layers == tuple(layers):
         weights, priors = recipe.weights, recipe.priors
     return replace(
         settings,

@@ -2,25 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import hashlib
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from onnxplain.contract import IMAGE, LOGITS, Preprocessing
-from onnxplain.errors import InputError
-from onnxplain.export.vital.step import Subject, write_features, write_step
+from onnxplain.errors import BackendError, InputError
+from onnxplain.export.vital.features import write_features
+from onnxplain.export.vital.step import write_step
+from onnxplain.export.vital.subject import Subject
 from onnxplain.runtime.backends import PROVIDERS
+from onnxplain.runtime.batches import preprocess
 from onnxplain.runtime.graphs import Graph, open_graph
 from onnxplain.runtime.onnx_file import digest, read_metadata
 from onnxplain.steps import STEPS, StepMetadata
-from onnxplain.vital.optimisation import Optimisation
-from onnxplain.vital.references import Templates, find_templates, reference_folders, softmax
+from onnxplain.vital.features import Features, fitting
+from onnxplain.vital.listing import walk
+from onnxplain.vital.optimisation import Optimisation, optimise
+from onnxplain.vital.references import Templates, find_templates, reference_folders
 from onnxplain.vital.search import top_images
 from onnxplain.vital.settings import Settings, with_recipe
+from onnxplain.vital.state import Kept, search
 from onnxplain.vital.visualisation import Visualisation, opacity
 
 
@@ -46,7 +54,7 @@ class Engine:
     threads: int | None
     precision: str
 
-    def open(self, path: Path, **sizes: int) -> Graph:
+    def open(self, path: Path, sizes: Mapping[str, int]) -> Graph:
         return open_graph(path, self.provider, self.threads, self.precision, sizes)
 
     def fastest(self) -> Engine | None:
@@ -55,48 +63,135 @@ class Engine:
         auto = self.provider == "auto" and here[:1] == ["openvino"]
         return replace(self, provider="openvino") if auto else None
 
+    def going_on(self, provider: str) -> Engine:
+        """The same for what `provider` began: "auto" is that again, where it is here."""
+        known = self.provider == "auto" and provider in PROVIDERS
+        here = known and PROVIDERS[provider].missing() is None
+        return replace(self, provider=provider) if here else self
+
 
 @dataclass
 class Task:
-    """What one phase's graphs are made of, and made for."""
+    """What one phase's graphs are made of, and made for.
+
+    Attributes:
+        subject: the network, in this phase's size.
+        settings: of this phase; the recipe's weights and priors are filled in.
+        neurons: the classes, or the channels.
+        engine: what runs the graphs.
+        references: the folder; None where they are not needed.
+        begun: what the whole begins with, for the state: no other start goes on from it.
+        state: its file; None to keep it nowhere.
+        scratch: a folder for the graphs.
+        progress: called now and then.
+
+    Raises:
+        InputError: weights for another number of layers; a network with another fixed batch.
+    """
 
     subject: Subject
     settings: Settings
     neurons: tuple[int, ...]
     engine: Engine
+    references: Path | None
+    begun: tuple[int, int] | None
+    state: Path | None
     scratch: Path
     progress: Callable[[Progress], None]
 
     def __post_init__(self) -> None:
-        name, inner = self.subject.source.name, self.subject.neuron is not None
-        self.settings = with_recipe(self.settings, name, len(self.subject.layers), inner)
-        path = self.scratch / "features.onnx"
-        self.progress(Progress("compiling", 0, 2))
-        write_features(self.subject, path, self.settings.relevance)
-        self.features = self.engine.open(path)
+        subject = self.subject
+        names, inner = tuple(subject.layers.values()), subject.neuron is not None
+        self.settings = with_recipe(self.settings, subject.source.name, names, inner)
 
-    def templates(self, folder: Path | None) -> list[Templates]:
-        if self.settings.objective != "vital" or folder is None:
+    @cached_property
+    def features(self) -> Graph:
+        """What references, and the pictures of classes, run through."""
+        path = self.scratch / "features.onnx"
+        write_features(self.subject, path, self.settings.relevance)
+        return self.engine.open(path, {})
+
+    def run(self, start: NDArray[np.uint8] | None, kept: Path | None) -> Visualisation:
+        """All of it, or what is left by the state file.
+
+        Args:
+            start: pictures to start from, of any size, [N, H, W, 3]; None for noise.
+            kept: where the step graph is to stay.
+
+        Raises:
+            InputError: no references; the state is of another optimisation; the loss diverged.
+            BackendError: the runtime failed, or is not here.
+        """
+        self.progress(Progress("compiling", 0, 2))
+        path = self.scratch / "step.onnx" if kept is None else kept
+        write_step(
+            self.subject,
+            path,
+            objective="distribution" if self.settings.objective == "vital" else "activation",
+            how=self.settings.relevance,
+            fourier=self.settings.fourier,
+        )
+        self.progress(Progress("compiling", 1, 2))
+        photographs = self._photographs()
+        fingerprint = self._fingerprint(path, photographs)
+        if self.state is not None and self.state.exists():
+            before = Kept.load(self.state, fingerprint)
+            templates: Sequence[Templates] = before.templates
+            engine = self.engine.going_on(before.provider)
+            run = self._opened(engine, path, templates, start, fingerprint)
+            run.resume(before.moment)
+        else:
+            templates = self._templates(photographs)
+            run = self._opened(self.engine, path, templates, start, fingerprint)
+        self.progress(Progress("compiling", 2, 2))
+        optimise(run, self.state, self._report)
+        return self._result(run, templates)
+
+    def _photographs(self) -> Sequence[Iterable[Path]]:
+        """Of each class; of an inner neuron, those to search."""
+        if self.references is None:
+            return []
+        if self.subject.neuron is None:
+            return reference_folders(self.references, self.neurons, self.subject.source.labels)
+        if not self.references.is_dir():
+            raise InputError(f"no such folder of reference images: '{self.references}'")
+        return [map(Path, walk([str(self.references)]))]
+
+    def _fingerprint(self, step: Path, photographs: Sequence[Iterable[Path]]) -> str:
+        """Of all that decides what the steps do: nothing that a machine computes in floats."""
+        engine = self.engine
+        known = hashlib.sha256(
+            repr(
+                (digest(step), self.settings, self.neurons, self.begun, engine.provider,
+                 engine.precision)
+            ).encode()
+        )  # fmt: skip
+        for number, own in enumerate(photographs):
+            for file in own:
+                name = os.path.relpath(file, self.references)
+                size = file.stat().st_size if file.exists() else 0
+                known.update(f"{number} {name!r} {size}\n".encode())
+        return known.hexdigest()
+
+    def _templates(self, photographs: Sequence[Iterable[Path]]) -> list[Templates]:
+        if self.references is None:
             return []
         subject, count = self.subject, self.settings.references
-        if subject.neuron is None:
-            photographs = reference_folders(folder, self.neurons, subject.source.labels)
-        else:
-            photographs = self._most_exciting(folder)
+        each = photographs if subject.neuron is None else self._most_exciting(self.references)
         layers = StepMetadata.from_props(self.features.metadata).layers
         total = len(self.neurons) * count
         found = []
-        for number, (neuron, own) in enumerate(zip(self.neurons, photographs, strict=True)):
+        for number, (neuron, own) in enumerate(zip(self.neurons, each, strict=True)):
 
-            def report(done: int, before: int = number * count) -> None:
-                self.progress(Progress("references", before + done, total))
+            def report(done: int, views: int, before: int = number * count) -> None:
+                self.progress(Progress("references", before + done * count // views, total))
 
             found.append(
                 find_templates(
                     self.features,
                     layers,
                     subject.pre,
-                    own,
+                    list(own),
                     count,
                     self.settings.seed,
                     target=neuron if subject.neuron is None else None,
@@ -107,75 +202,60 @@ class Task:
         return found
 
     def _most_exciting(self, folder: Path) -> list[list[Path]]:
-        count = self.settings.references
-        if not folder.is_dir():
-            raise InputError(f"no such folder of reference images: '{folder}'")
-        search = top_images(
+        table = top_images(
             self.subject,
             folder,
-            k=count,
+            k=self.settings.references,
+            path=None if self.state is None else search(self.state),
             provider=self.engine.provider,
             progress=lambda done, images: self.progress(Progress("searching", done, images)),
         )
-        return [search.best(channel) for channel in self.neurons]
+        return [table.best(channel) for channel in self.neurons]
 
-    def optimisation(
-        self, templates: Sequence[Templates], start: NDArray[np.uint8] | None, kept: Path | None
+    def _opened(
+        self,
+        engine: Engine,
+        path: Path,
+        templates: Sequence[Templates],
+        start: NDArray[np.uint8] | None,
+        fingerprint: str,
     ) -> Optimisation:
-        self.progress(Progress("compiling", 1, 2))
-        path = self.scratch / "step.onnx" if kept is None else kept
-        write_step(
-            self.subject,
-            path,
-            objective="distribution" if self.settings.objective == "vital" else "activation",
-            how=self.settings.relevance,
-            fourier=self.settings.fourier,
-        )
-        batch = StepMetadata.from_props(read_metadata(path)).batch
+        """Ready for its first step; "auto" takes what is faster, if it gives the same."""
         sizes = {STEPS: self.settings.steps}
+        batch = StepMetadata.from_props(read_metadata(path)).batch
         if isinstance(batch, str):
             sizes[batch] = len(self.neurons)
-        elif batch != len(self.neurons):
-            raise InputError(
-                f"this network takes batches of {batch} alone: visualise {batch} at a time"
-            )
-        pre = self.subject.pre
-        first = None
-        if start is not None:
-            pictures = [Image.fromarray(p).resize((pre.width, pre.height)) for p in start]
-            first = np.stack([normalised(np.asarray(p), pre) for p in pictures])
+        first = None if start is None else np.stack([self._input(picture) for picture in start])
 
         def on(engine: Engine) -> Optimisation:
-            graph = engine.open(path, **sizes)
-            return Optimisation(
-                graph, self.settings, self.neurons, templates, first, identity=digest(path)
-            )
+            graph = engine.open(path, sizes)
+            return Optimisation(graph, self.settings, self.neurons, templates, first, fingerprint)
 
-        fastest = self.engine.fastest()
+        fastest = engine.fastest()
         if fastest is None:
-            return on(self.engine)
-        checked = on(replace(self.engine, provider="cpu"))
-        quick = on(fastest)
-        return quick if quick.agrees_with(checked) else checked
+            return on(engine)
+        checked = on(replace(engine, provider="cpu"))
+        try:
+            quick = on(fastest)
+            return quick if quick.agrees_with(checked) else checked
+        except BackendError:  # "auto" promises no provider
+            return checked
 
-    def report(self, run: Optimisation) -> None:
-        """Say how far an optimisation is."""
+    def _report(self, run: Optimisation) -> None:
         loss = float(run.losses[-1].mean())
         self.progress(Progress("optimising", run.done, run.settings.steps, loss, run.pictures))
 
-    def result(self, run: Optimisation, templates: Sequence[Templates]) -> Visualisation:
-        pre, neuron = self.subject.pre, self.subject.neuron
-        labels = self.subject.source.labels
+    def _result(self, run: Optimisation, templates: Sequence[Templates]) -> Visualisation:
+        neuron, labels = self.subject.neuron, self.subject.source.labels
         if neuron is None:
             names = [labels[i] if labels else f"class {i}" for i in self.neurons]
-            batch = np.stack([normalised(picture, pre) for picture in run.pictures])
-            logits = np.concatenate(
-                [self.features.run({IMAGE: image[None]})[LOGITS] for image in batch]
-            )
-            shares = softmax(logits)[np.arange(len(batch)), list(self.neurons)]
+            features = Features(self.features)
+            shown = features.runs(self._input(picture) for picture in run.pictures)
+            shares = np.concatenate([features.probabilities(outputs) for outputs in shown])
+            own = shares[np.arange(len(shares)), list(self.neurons)]
         else:
             names = [f"{neuron[1]} channel {i}" for i in self.neurons]
-            shares = np.full(len(names), np.nan)
+            own = np.full(len(names), np.nan)
         return Visualisation(
             run.pictures,
             opacity(run.magnitude),
@@ -183,17 +263,16 @@ class Task:
             self.neurons,
             None if neuron is None else neuron[1],
             run.losses,
-            shares,
+            own,
             np.array([t.probability for t in templates]),
             np.stack(run.frames),
             self.settings,
             tuple(self.subject.layers.values()),
+            run.graph.provider,
         )
 
-
-def normalised(picture: NDArray[np.uint8], pre: Preprocessing) -> NDArray[np.float32]:
-    """Pixels [H, W, 3] of the network's own size as its input, without a resize or crop."""
-    grey = pre.channels == 1
-    pixels = np.asarray(Image.fromarray(picture).convert("L"))[..., None] if grey else picture
-    x = (pixels / 255 - np.array(pre.mean)) / np.array(pre.std)
-    return (x if pre.layout == "NHWC" else np.moveaxis(x, -1, 0)).astype(np.float32)
+    def _input(self, picture: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Pixels [H, W, 3] as the network's input, all of which they fill."""
+        pre = self.subject.pre
+        whole = Image.fromarray(picture).resize((pre.width, pre.height))
+        return preprocess(whole, fitting(pre))

@@ -17,8 +17,8 @@ class Visualisation:
 
     Attributes:
         pictures: uint8 [N, H, W, 3].
-        alpha: how opaque each pixel is: the gradient's magnitude over the steps, as a rank from 0
-            to 1, float32 [N, H, W].
+        alpha: how opaque each pixel is: the gradient's magnitude over the steps, by its 90th
+            percentile, from 0 to 1, blurred; float32 [N, H, W].
         names: of the neurons.
         neurons: the classes, or the channels of `layer`.
         layer: None for classes.
@@ -29,6 +29,7 @@ class Visualisation:
         frames: pictures on the way, uint8 [F, N, H, W, 3].
         settings: with the weights and priors used.
         layers: the matched ones.
+        provider: what ran the steps.
     """
 
     pictures: NDArray[np.uint8]
@@ -42,6 +43,7 @@ class Visualisation:
     frames: NDArray[np.uint8]
     settings: Settings
     layers: tuple[str, ...]
+    provider: str
 
     def __len__(self) -> int:
         return len(self.pictures)

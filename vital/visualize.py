@@ -13,11 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxplain.errors import InputError
-from onnxplain.export.vital.stages import recipe_of
-from onnxplain.export.vital.step import Subject, read_subject
+from onnxplain.export.pipeline import writable
+from onnxplain.export.tensors import dims
+from onnxplain.export.vital.subject import Subject, read_subject
 from onnxplain.runtime.targets import find_class
-from onnxplain.vital.optimisation import optimise
 from onnxplain.vital.settings import Settings
+from onnxplain.vital.state import beginning
 from onnxplain.vital.task import Engine, Progress, Task
 from onnxplain.vital.visualisation import Visualisation
 
@@ -25,9 +26,9 @@ from onnxplain.vital.visualisation import Visualisation
 def visualize(
     source: Any,
     *,
-    target: int | str | Sequence[int | str] | None = None,
+    target: int | str | Sequence[int | str] | NDArray[np.integer[Any]] | None = None,
     layer: str | None = None,
-    channel: int | Sequence[int] | None = None,
+    channel: int | Sequence[int] | NDArray[np.integer[Any]] | None = None,
     references: str | os.PathLike[str] | None = None,
     layers: Sequence[str] = (),
     settings: Settings | None = None,
@@ -52,9 +53,10 @@ def visualize(
         source: a network as for `onnxplain.export`.
         target: classes, indices or names.
         layer, channel: instead of a target, channels of an inner layer.
-        references: a folder of photographs: of the class; for several, a folder of each within it,
-            named by the class's index or name; for a channel, any (those that excite it most are
-            chosen). Where there are fewer than `settings.references`, random crops make up for it.
+        references: a folder of photographs: of the class, or with folders of classes within, named
+            by index or name (those of one class are taken together); for a channel, any (those that
+            excite it most are chosen). Where there are fewer than `settings.references`, random
+            crops make up for it.
         layers: those to match, from the image on; the paper's, or picked, where none are given.
         settings: see `Settings`.
         start_size: begin with a picture of so many pixels a side, for `start_steps` steps.
@@ -62,74 +64,85 @@ def visualize(
         provider, threads, precision: of `onnxplain.runtime.graphs.open_graph`.
         state: the file to keep the optimisation's state in. Where it is there, the optimisation
             goes on from it, to the same picture; at its end it stays, and the next call returns
-            that at once. Of a start of another size, a file beside it, ending in ".start".
+            that at once. Beside it, `onnxplain.vital.state.files` names others: the state of a
+            start of another size, and the table of a channel's search.
         step_graph: where to keep the step's ONNX file too.
         progress: called now and then.
 
     Raises:
         SourceError: the network cannot be read; no such layer.
-        InputError: a class or channel that is not there; no references; a setting that cannot be;
-            `state` belongs to another optimisation.
+        InputError: a class or channel that is not there, or is given twice; no references; a
+            setting that cannot be; `state` belongs to another optimisation; it or `step_graph`
+            cannot be written; the loss is no longer a number.
         BackendError: the runtime failed, or is not here.
     """
     chosen = (settings or Settings()).checked()
     if (target is None) == (channel is None) or (channel is None) != (layer is None):
         raise InputError("give a target, or a layer and a channel of it")
-    wanted = target if layer is None else channel
-    several = [wanted] if isinstance(wanted, int | str) else list(wanted or ())
-    if not several:
-        raise InputError("no neuron to visualise")
-    folder = None if references is None else Path(references)
+    wanted = _several(target if layer is None else channel)
+    folder = None if references is None or chosen.objective != "vital" else Path(references)
     if folder is None and chosen.objective == "vital":
         raise InputError("no reference images; give a folder of photographs with --references")
-    named = layers or _recipe_layers(source)
-    full = (size, size) if isinstance(size, int) else size
-    phases = [(full, chosen)]
-    if start_size is not None:
-        small = replace(chosen, steps=start_steps).checked()
-        phases.insert(0, ((start_size, start_size), small))
-
     if start_size is not None and chosen.fourier:
         raise InputError("a start of another size is for pixels, not for a spectrum")
+    path = None if state is None else writable(state, source)
+    kept = None if step_graph is None else writable(step_graph, source)
+    full = (size, size) if isinstance(size, int) else size
+    phases = [(full, chosen, path, kept)]
+    begun = None
+    if start_size is not None:
+        begun = (start_size, start_steps)
+        small = replace(chosen, steps=start_steps).checked()
+        before = None if path is None else beginning(path)
+        phases.insert(0, ((start_size, start_size), small, before, None))
 
     start: NDArray[np.uint8] | None = None
-    path = None if state is None else Path(state)
     engine = Engine(provider, threads, precision)
-    with tempfile.TemporaryDirectory() as scratch:
-        for sizes, part in phases:
-            last = part is chosen
+    with tempfile.TemporaryDirectory(prefix="onnxplain-") as scratch:
+        for sizes, part, own, step in phases:
             progress(Progress("reading the network", 0, 1))
             subject = read_subject(
-                source, weights=weights, example=example, size=sizes, layers=named, neuron=layer
+                source, weights=weights, example=example, size=sizes, layers=layers, neuron=layer
             )
-            neurons = find_neurons(subject, several)
-            task = Task(subject, part, neurons, engine, Path(scratch), progress)
-            templates = task.templates(folder)
-            kept = Path(step_graph) if last and step_graph is not None else None
-            run = task.optimisation(templates, start, kept)
-            own = path if last or path is None else path.with_name(f"{path.name}.start")
-            optimise(run, own, task.report)
-            start = run.pictures
-        return task.result(run, templates)
+            neurons = find_neurons(subject, wanted)
+            task = Task(subject, part, neurons, engine, folder, begun, own, Path(scratch), progress)
+            seen = task.run(start, step)
+            start = seen.pictures
+        return seen
 
 
-def find_neurons(subject: Subject, wanted: Sequence[int | str]) -> tuple[int, ...]:
+def find_neurons(subject: Subject, wanted: Sequence[Any]) -> tuple[int, ...]:
     """Indices of classes, or of channels of the subject's neuron's layer.
 
     Raises:
-        InputError: no such class, or a number out of range.
+        InputError: no such class, or a number out of range; the same twice; not as many as a
+            network with a fixed batch takes.
     """
     count = subject.neurons()
-    found = []
+    found: list[int] = []
     for neuron in wanted:
         index = find_class(neuron, subject.source.labels) if isinstance(neuron, str) else neuron
+        if isinstance(index, bool) or not isinstance(index, int):
+            raise InputError(f"a class is an index or a name, a channel an index, not {neuron!r}")
         if not 0 <= index < count:
             what = "classes" if subject.neuron is None else f"channels of '{subject.neuron[1]}'"
             raise InputError(f"{index} is out of range: there are {count} {what}, from 0 on")
+        if index in found:
+            raise InputError(f"{index} is given twice; its picture would be the same")
         found.append(index)
+    batch = dims(subject.model.graph.inputs[0])[0]
+    if isinstance(batch, int) and batch != len(found):
+        raise InputError(
+            f"this network takes batches of {batch} alone: visualise {batch} at a time"
+        )
     return tuple(found)
 
 
-def _recipe_layers(source: Any) -> Sequence[str]:
-    recipe = recipe_of(source) if isinstance(source, str) else None
-    return () if recipe is None else recipe.layers
+def _several(wanted: Any) -> Sequence[Any]:
+    """Neurons, be it one, some, or an array of them, with Python's integers."""
+    if isinstance(wanted, np.ndarray | np.generic):
+        wanted = wanted.tolist()
+    several = wanted if isinstance(wanted, Sequence) and not isinstance(wanted, str) else [wanted]
+    if not several:
+        raise InputError("no neuron to visualise")
+    return [one.item() if isinstance(one, np.integer) else one for one in several]

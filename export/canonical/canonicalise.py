@@ -50,13 +50,15 @@ class Canonical:
 
     `activation` is what the logits had after them, "softmax" or "sigmoid": how they become
     probabilities. `patterns` counts what `onnxplain.export.canonical.patterns` recognised, by name.
-    `fixed_batch` says why the batch is fixed, where it could not be made free.
+    `fixed_batch` says why the batch is fixed, where it could not be made free. `logits` is the name
+    that the logits had in the source.
     """
 
     model: ir.Model
     activation: str
     patterns: Mapping[str, int]
-    fixed_batch: str | None = None
+    fixed_batch: str | None
+    logits: str
 
 
 def canonicalise(
@@ -122,8 +124,9 @@ def canonicalise(
     graph.outputs[:] = [logits]
     common.RemoveUnusedNodesPass()(model)
     rename(image, IMAGE)
+    named = str(logits.name)
     rename(logits, LOGITS)
-    return Canonical(model, activation, recognise(model, was_half), fixed_batch)
+    return Canonical(model, activation, recognise(model, was_half), fixed_batch, named)
 
 
 def simplify(model: ir.Model) -> None:

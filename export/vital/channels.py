@@ -16,7 +16,7 @@ from onnxplain.export.pipeline import clean, write
 from onnxplain.export.tensors import dims, rank, size_of
 from onnxplain.export.vital.matching import channel_axis, channels_first
 from onnxplain.export.vital.receptive import receptive_field
-from onnxplain.export.vital.step import Subject
+from onnxplain.export.vital.subject import Subject
 
 
 def write_channels(subject: Subject, path: Path, *, logits: bool = False) -> None:

@@ -36,7 +36,9 @@ def relevance(
     Args:
         neuron: the layer, [N, C, h, w], [N, h, w, C], [N, P, C] or [N, C].
         channel: int64 [N].
-        kind: one of `RELEVANCES`.
+        kind: one of `RELEVANCES`. Of the neuron's own layer, where that is one of `layers`, guided
+            backpropagation is 1 all over the channel: `scaled` makes it 0, so that this layer has
+            no part in what is matched.
 
     Raises:
         SourceError: the neuron does not depend on one of `layers`.
@@ -75,7 +77,10 @@ def _start(
 
 
 def scaled(op: OpBuilder, maps: ir.Value) -> ir.Value:
-    """Relevance maps [N, C, P] from 0, the least of their positions, to 1, the greatest."""
+    """Relevance maps [N, C, P] from 0, the least of their positions, to 1, the greatest.
+
+    A map that is the same everywhere, a single position's too, becomes 0: it singles none out.
+    """
     least, greatest = (
         reduction(maps, [-1], keepdims=1) for reduction in (op.ReduceMin, op.ReduceMax)
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 import onnx_ir as ir
 
@@ -12,11 +13,14 @@ from onnxplain.errors import SourceError
 from onnxplain.export.autodiff import dependents, depends
 from onnxplain.export.count import multiply_adds
 from onnxplain.export.layers import cut_values
-from onnxplain.export.tensors import dims
-from onnxplain.export.vital.matching import extent
+from onnxplain.export.tensors import dims, rank
+from onnxplain.export.vital.matching import channel_axis, extent
 
 STAGES = 5
 """How many layers are matched: the stem and four stages."""
+
+_MIXING = ("MatMul", "Gemm", "Conv", "Transpose")
+"""Behind these, an axis of the same size may be another."""
 
 
 @dataclass(frozen=True)
@@ -80,16 +84,17 @@ def recipe_of(name: str) -> Recipe | None:
 def pick_layers(graph: ir.Graph) -> list[ir.Value]:
     """The stem and four stages of a canonical graph: the last layer of each resolution.
 
-    Where the resolution hardly changes, as in a transformer, five layers at even distances in
+    A stage ends where there are half as many positions as at its beginning, or fewer, or twice as
+    many. Where the resolution hardly changes, as in a transformer, five layers at even distances in
     multiply-adds.
 
     Raises:
         SourceError: too few layers that all of the network goes through.
     """
     image = graph.inputs[0]
-    layers = cut_values(graph, _has_positions)
-    last_of = {extent(layer, image)[1]: layer for layer in layers}
-    stages = list(last_of.values())[-STAGES:]
+    cuts = cut_values(graph, _has_positions)
+    layers = [layer for layer in cuts if not _is_flattened(layer, image)]
+    stages = _last_of_resolutions(layers, image)[-STAGES:]
     if len(stages) < 3:
         stages = _evenly(graph, layers)
     if len(stages) < 3:
@@ -104,6 +109,35 @@ def pick_layers(graph: ir.Graph) -> list[ir.Value]:
 def _has_positions(value: ir.Value) -> bool:
     sizes = [] if value.shape is None else dims(value)[1:]
     return len(sizes) in (2, 3) and all(isinstance(n, int) and n > 1 for n in sizes)
+
+
+def _is_flattened(value: ir.Value, image: ir.Value) -> bool:
+    """Whether it is [N, C, P], on the way from [N, C, h, w] to tokens [N, P, C] or to a mean."""
+    node = value.producer()
+    if rank(value) != 3 or node is None or node.op_type in _MIXING:
+        return False
+    inputs = [x for x in node.inputs if x is not None and x.shape is not None]
+    if node.op_type != "Reshape":
+        alike = (x for x in inputs if dims(x) == dims(value))
+        return any(_is_flattened(x, image) for x in islice(alike, 1))
+    maps = inputs[0]
+    if rank(maps) != 4 or channel_axis(maps, image) != -3:
+        return False
+    channels, height, width = dims(maps)[1:]
+    return dims(value)[1:] == [channels, height * width]
+
+
+def _last_of_resolutions(layers: Sequence[ir.Value], image: ir.Value) -> list[ir.Value]:
+    stages: list[ir.Value] = []
+    begun_with = 0
+    for layer in layers:
+        positions = extent(layer, image)[1]
+        if stages and begun_with / 2 < positions < 2 * begun_with:
+            stages[-1] = layer
+        else:
+            stages.append(layer)
+            begun_with = positions
+    return stages
 
 
 def _evenly(graph: ir.Graph, layers: Sequence[ir.Value]) -> list[ir.Value]:

@@ -76,7 +76,7 @@ def top_images(
     \b
         onnxplain.vital.TopImages.load("top-images.json").best(7)   # paths, best first
     """
-    from onnxplain.export.vital.step import read_subject
+    from onnxplain.export.vital.subject import read_subject
     from onnxplain.vital.search import top_images as find
 
     if sheet is not None and not channel:

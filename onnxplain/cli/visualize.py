@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -10,8 +11,6 @@ from PIL import Image
 from rich.progress import TaskID
 
 from onnxplain.cli.app import (
-    Provider,
-    Targets,
     Weights,
     as_target,
     command,
@@ -19,6 +18,7 @@ from onnxplain.cli.app import (
     out,
     progress_bar,
 )
+from onnxplain.cli.export import as_size
 from onnxplain.errors import InputError
 
 PREVIEW, UNFINISHED = "preview.png", "unfinished.npz"
@@ -29,7 +29,12 @@ def visualize(
     source: Annotated[
         str, typer.Argument(help="A network, as for `onnxplain export`: a name, or a file.")
     ],
-    target: Targets = None,
+    target: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--target", "-t", help="A class, by index or name. Give it again for more pictures."
+        ),
+    ] = None,
     layer: Annotated[
         str | None, typer.Option(help="In place of a class: an inner layer, by its name…")
     ] = None,
@@ -41,8 +46,8 @@ def visualize(
         typer.Option(
             "--references",
             "-r",
-            help="A folder of photographs of the class; for several classes, a folder of each in "
-            "it, named by index or name; for a channel, any photographs.",
+            help="A folder of photographs of the class, or with a folder of each class in it, "
+            "named by index or name; for a channel, any photographs.",
         ),
     ] = None,
     folder: Annotated[Path, typer.Option("--out", "-o", help="The folder to write to.")] = Path(
@@ -89,8 +94,13 @@ def visualize(
     start_steps: Annotated[int, typer.Option(min=1, help="For so many steps.")] = 500,
     seed: Annotated[int, typer.Option(min=0, help="Of the noise, the rolls and the crops.")] = 0,
     weights: Weights = "DEFAULT",
-    size: Annotated[int | None, typer.Option(min=8, help="The picture's side in pixels.")] = None,
-    provider: Provider = "auto",
+    size: Annotated[
+        str | None,
+        typer.Option(help="The picture's size in pixels, `224` or `224x320` (height x width)."),
+    ] = None,
+    provider: Annotated[
+        str, typer.Option(help="What runs the graphs: auto, cpu, openvino, cuda or ort-tensorrt.")
+    ] = "auto",
     precision: Annotated[str, typer.Option(help="float32; of openvino bfloat16 too.")] = "float32",
     step_graph: Annotated[
         Path | None, typer.Option(help="Keep the step's graph too, an ONNX file.")
@@ -112,8 +122,10 @@ def visualize(
     It writes pictures, also with what the optimisation left alone transparent, a contact sheet, an
     animation and `visualisation.json`.
     """
+    from onnxplain.runtime.figures import write_image
     from onnxplain.vital import pictures
     from onnxplain.vital.settings import Settings
+    from onnxplain.vital.state import files
     from onnxplain.vital.task import Progress
     from onnxplain.vital.visualize import visualize
 
@@ -133,8 +145,10 @@ def visualize(
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"cannot write to '{folder}': {error.strerror}") from error
+    if not os.access(folder, os.W_OK):
+        raise InputError(f"cannot write to '{folder}': no permission")
     unfinished = folder / UNFINISHED
-    if unfinished.exists():
+    if any(path.exists() for path in files(unfinished)):
         err.print(f"going on from {unfinished}", highlight=False)
     with progress_bar() as bar:
         tasks: dict[str, TaskID] = {}
@@ -150,7 +164,7 @@ def visualize(
                 description=now.stage + loss,
             )
             if now.pictures is not None:
-                Image.fromarray(now.pictures[0]).save(folder / PREVIEW)
+                write_image(Image.fromarray(now.pictures[0]), folder / PREVIEW)
 
         seen = visualize(
             source,
@@ -163,7 +177,7 @@ def visualize(
             start_size=start_size,
             start_steps=start_steps,
             weights=weights,
-            size=size,
+            size=as_size(size),
             provider=provider,
             precision=precision,
             state=unfinished,
@@ -171,8 +185,8 @@ def visualize(
             progress=report,
         )
     written = pictures.write(seen, folder)
-    for name in (PREVIEW, UNFINISHED, f"{UNFINISHED}.start"):
-        (folder / name).unlink(missing_ok=True)
+    for path in (folder / PREVIEW, *files(unfinished)):
+        path.unlink(missing_ok=True)
     for i, path in enumerate(written):
         probability = seen.probabilities[i]
         shown = "" if probability != probability else f"  {probability:.1%}"

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from onnxplain.export.vital.channels import write_channels
-from onnxplain.export.vital.step import Subject, read_subject
+from onnxplain.export.vital.subject import Subject, read_subject
 
 EARLY, LATE = "_blocks.3", "_swish"
 

@@ -26,7 +26,7 @@ from onnxplain.contract import Preprocessing
 from onnxplain.errors import InputError, SourceError
 from onnxplain.export.sources.source import torch_network
 from onnxplain.export.vital.receptive import receptive_field
-from onnxplain.export.vital.step import Subject, read_subject
+from onnxplain.export.vital.subject import Subject, read_subject
 from onnxplain.runtime.batches import as_batch, in_photograph
 from onnxplain.vital import TopImages, top_images
 from onnxplain.vital.listing import list_images, walk
@@ -387,7 +387,7 @@ def command(monkeypatch: pytest.MonkeyPatch, searched: Subject) -> Iterator[Any]
         chosen = {value: name for value, name in searched.layers.items() if name in layers}
         return Subject(**{**vars(searched), "layers": chosen or searched.layers})
 
-    monkeypatch.setattr("onnxplain.export.vital.step.read_subject", read)
+    monkeypatch.setattr("onnxplain.export.vital.subject.read_subject", read)
 
     def run(*arguments: object) -> Any:
         return CliRunner().invoke(app, ["top-images", "lite0", *map(str, arguments)])

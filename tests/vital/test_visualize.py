@@ -3,6 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,9 +21,16 @@ from typer.testing import CliRunner
 
 import onnxplain
 from onnxplain.cli import app
-from onnxplain.errors import InputError, SourceError
-from onnxplain.vital import pictures
+from onnxplain.errors import BackendError, InputError, SourceError
+from onnxplain.export.vital.stages import recipe_of
+from onnxplain.export.vital.subject import read_subject
+from onnxplain.runtime.backends import PROVIDERS
+from onnxplain.vital import pictures, references, task
+from onnxplain.vital.features import fitting
+from onnxplain.vital.optimisation import Optimisation
+from onnxplain.vital.references import views
 from onnxplain.vital.settings import Settings, with_recipe
+from onnxplain.vital.state import search
 from onnxplain.vital.task import Progress
 from onnxplain.vital.visualisation import Visualisation
 
@@ -45,9 +58,13 @@ def network() -> nn.Module:
 def file(network: nn.Module, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same as a file, which is read more quickly than a module is traced."""
     path = tmp_path_factory.mktemp("network") / "network.onnx"
-    batch = {0: torch.export.Dim("batch")}
+    return exported(network, path, {0: torch.export.Dim("batch")})
+
+
+def exported(network: nn.Module, path: Path, batch: object = None) -> Path:
     example = torch.zeros(2, 3, SIZE, SIZE)
-    torch.onnx.export(network, (example,), path, dynamic_shapes=(batch,), verbose=False)
+    dynamic = None if batch is None else (batch,)
+    torch.onnx.export(network, (example,), path, dynamic_shapes=dynamic, verbose=False)
     return path
 
 
@@ -56,7 +73,7 @@ def see(network: nn.Module, file: Path, photo_folder: Path):
     def see(**options: object) -> Visualisation:
         given = {"references": photo_folder, "settings": SHORT, "size": SIZE, "provider": "cpu"}
         given |= {} if options.keys() & {"channel", "target"} else {"target": 2}
-        source = network if "start_size" in options else file
+        source = options.pop("source", network if "start_size" in options else file)
         return onnxplain.visualize(source, **(given | options))
 
     return see
@@ -66,12 +83,16 @@ class Stop(BaseException):
     """A user's Ctrl-C."""
 
 
-def stop_at(step: int):
+def stop_at(step: int, stage: str = "optimising") -> Callable[[Progress], None]:
     def progress(now: Progress) -> None:
-        if now.stage == "optimising" and now.done >= step:
+        if now.stage == stage and now.done >= step:
             raise Stop
 
     return progress
+
+
+def never(*arguments: object, **options: object) -> None:
+    raise AssertionError("called")
 
 
 def test_a_picture_comes_nearer_to_the_references_distributions(see) -> None:
@@ -107,6 +128,9 @@ def test_a_spectrum_or_a_smaller_start_is_resumed_too(see, tmp_path: Path, objec
     whole = see(**options)
     with pytest.raises(Stop):
         see(**options, state=tmp_path / "state.npz", progress=stop_at(20))
+    if objective == "vital":
+        with pytest.raises(InputError, match="other settings"):
+            see(state=tmp_path / "state.npz", start_size=None)
     resumed = see(**options, state=tmp_path / "state.npz")
     np.testing.assert_array_equal(resumed.pictures, whole.pictures)
 
@@ -123,12 +147,165 @@ def test_the_state_of_another_optimisation_is_refused_and_kept(see, tmp_path: Pa
     with pytest.raises(Stop):
         see(state=state, progress=stop_at(9))
     kept = state.read_bytes()
-    with pytest.raises(InputError, match="other settings"):
-        see(settings=replace(SHORT, seed=1), state=state)
+    for other in ({"settings": replace(SHORT, seed=1)}, {"provider": "auto"}, {"target": 3}):
+        with pytest.raises(InputError, match="other settings"):
+            see(**other, state=state)
     state.write_bytes(kept[: len(kept) // 2])
     with pytest.raises(InputError, match="delete it to start again"):
         see(state=state)
     assert state.exists()
+
+
+def test_references_are_not_run_again_when_it_goes_on(
+    see, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, photo_folder: Path
+) -> None:
+    options = {"layer": "7", "channel": [3], "state": tmp_path / "state.npz"}
+    whole = see(**options | {"state": None})
+    with pytest.raises(Stop):
+        see(**options, progress=stop_at(3, "searching"))
+    assert search(options["state"]).exists()
+    with pytest.raises(Stop):
+        see(**options, progress=stop_at(9))
+    with monkeypatch.context() as patched:
+        patched.setattr(task, "top_images", never)
+        patched.setattr(task, "find_templates", never)
+        resumed = see(**options)
+    np.testing.assert_array_equal(resumed.pictures, whole.pictures)
+    (photo_folder / "rocket.jpg").unlink()
+    with pytest.raises(InputError, match="references"):
+        see(**options)
+
+
+def test_a_loss_that_is_no_number_leaves_the_state_before_it(
+    see, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, state = see(), tmp_path / "state.npz"
+    with monkeypatch.context() as patched:
+        rates = SHORT.rates()
+        rates[12:] = np.nan
+        patched.setattr(Settings, "rates", lambda settings: rates)
+        with pytest.raises(InputError, match=r"lower learning rate .*delete '.*state\.npz'$"):
+            see(state=state)
+    resumed = see(state=state)
+    np.testing.assert_array_equal(resumed.pictures, whole.pictures)
+    np.testing.assert_array_equal(resumed.losses, whole.losses)
+
+
+def test_a_network_with_a_fixed_batch_takes_as_many_neurons(
+    see, network: nn.Module, tmp_path: Path, photo_folder: Path
+) -> None:
+    source = exported(network, tmp_path / "two.onnx")
+    photographs = sorted(photo_folder.iterdir())
+    for name, photograph in zip("14", photographs, strict=False):
+        (photo_folder / name).mkdir()
+        photograph.rename(photo_folder / name / photograph.name)
+    options = {"settings": replace(SHORT, steps=4, references=5), "target": [1, 4]}
+    seen, free = see(source=source, **options), see(**options)
+    np.testing.assert_allclose(seen.references, free.references, rtol=1e-4)
+    np.testing.assert_allclose(seen.probabilities, free.probabilities, rtol=0.05)
+    assert np.abs(seen.pictures.astype(int) - free.pictures).mean() < 2
+    with pytest.raises(InputError, match="batches of 2 alone"):
+        see(source=source, target=1)
+
+
+def test_probabilities_are_what_the_network_s_end_makes_of_logits(
+    see, network: nn.Module, tmp_path: Path
+) -> None:
+    source = nn.Sequential(network, nn.Sigmoid()).eval()
+    path = exported(source, tmp_path / "many.onnx", {0: torch.export.Dim("batch")})
+    seen = see(source=path, settings=replace(SHORT, steps=2))
+    pre = read_subject(str(path), size=(SIZE, SIZE)).pre
+    images = (seen.pictures / 255 - np.array(pre.mean)) / np.array(pre.std)
+    right = source(torch.from_numpy(np.moveaxis(images, -1, 1)).float()).detach().numpy()
+    np.testing.assert_allclose(seen.probabilities[0], right[0, 2], rtol=1e-3)
+
+
+@pytest.mark.skipif(PROVIDERS["openvino"].missing() is not None, reason="OpenVINO is not installed")
+@pytest.mark.parametrize("what", ["agrees", "disagrees", "cannot open", "cannot run"])
+def test_auto_takes_openvino_only_where_it_agrees(
+    see, what: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    no_gpu = {**PROVIDERS, "cuda": replace(PROVIDERS["cuda"], missing=lambda: "no GPU")}
+    monkeypatch.setattr(task, "PROVIDERS", no_gpu)
+    iterate, opened = Optimisation._iterated, task.open_graph
+
+    def failing(path: Path, provider: str, *more: object) -> object:
+        if provider == "openvino":
+            raise BackendError("no")
+        return opened(path, "cpu", *more)
+
+    def other(run: Optimisation, steps: int) -> object:
+        found = iterate(run, steps)
+        if run.graph.provider != "openvino":
+            return found
+        if what == "cannot run":
+            raise BackendError("no")
+        return {name: array * 1.1 for name, array in found.items()}
+
+    if what == "cannot open":
+        monkeypatch.setattr(task, "open_graph", failing)
+    elif what != "agrees":
+        monkeypatch.setattr(Optimisation, "_iterated", other)
+    seen = see(provider="auto", references=None, settings=_plain())
+    assert seen.provider == ("openvino" if what == "agrees" else "cpu")
+
+
+def test_neurons_may_be_numpy_s(see) -> None:
+    plain = see(target=[2, 5], references=None, settings=_plain())
+    for target in (np.array([2, 5]), [np.int64(2), np.int32(5)]):
+        seen = see(target=target, references=None, settings=_plain())
+        np.testing.assert_array_equal(seen.pictures, plain.pictures)
+    one = see(target=np.int64(5), references=None, settings=_plain())
+    assert one.neurons == (5,)
+
+
+def test_a_channel_s_activation_needs_no_relevance(see, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(task, "write_features", never)
+    assert len(see(layer="7", channel=np.array([3]), references=None, settings=_plain())) == 1
+
+
+def test_views_are_by_their_number_and_a_photograph_is_decoded_once(
+    file: Path, photo_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pre = read_subject(str(file), size=(SIZE, SIZE)).pre
+    photographs, opened = sorted(photo_folder.iterdir()), []
+    load = references.load_image
+
+    def counted(path: Path) -> Image.Image:
+        opened.append(path)
+        return load(path)
+
+    monkeypatch.setattr(references, "load_image", counted)
+    some = list(views(photographs, pre, [1, 4, 7, 10, 5], 0))
+    assert opened == [photographs[1], photographs[2]]
+    (alone,) = views(photographs, pre, [7], 0)
+    np.testing.assert_array_equal(alone, some[2])
+    assert not np.array_equal(some[1], some[2])
+
+
+def test_a_crop_fills_the_input(
+    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pre = read_subject(str(file), size=(SIZE, SIZE)).pre
+    framed = np.zeros((80, 100, 3), np.uint8)
+    framed[[0, 1, 2, -3, -2, -1]] = framed[:, [0, 1, 2, -3, -2, -1]] = 255
+    Image.fromarray(framed).save(tmp_path / "framed.png")
+    monkeypatch.setattr(references, "_random_crop", lambda photograph, chance: photograph)
+    (view,) = views([tmp_path / "framed.png"], pre, [1], 0)
+    assert view.shape == (3, SIZE, SIZE)
+    white = (1 - np.array(pre.mean)) / np.array(pre.std)
+    np.testing.assert_allclose(view[:, 0, 0], white, atol=0.1)
+    np.testing.assert_allclose(view[:, -1, -1], white, atol=0.1)
+    assert fitting(pre).resize == SIZE
+
+
+def test_runs_of_references_are_reported(see) -> None:
+    reported: list[Progress] = []
+    see(settings=replace(SHORT, steps=1), progress=reported.append)
+    done = [now.done for now in reported if now.stage == "references"]
+    assert done == sorted(done)
+    assert 0 < done[0] < SHORT.references  # also while crops are chosen
+    assert done[-1] == SHORT.references
 
 
 def test_a_channel_is_seen_through_the_layers_before_it(see) -> None:
@@ -157,10 +334,24 @@ def test_each_class_has_the_folder_of_its_name(see, tmp_path: Path, photo_folder
     for number, file in enumerate(sorted(photo_folder.iterdir())[:2]):
         (folder / str(number)).mkdir(parents=True)
         (folder / str(number) / file.name).write_bytes(file.read_bytes())
-    seen = see(target=[0, 1], references=folder)
-    assert (seen.losses[0] > 0).all()
-    with pytest.raises(InputError, match="none named '3'"):
-        see(target=[0, 3], references=folder)
+    settings = replace(SHORT, references=1, steps=1)
+    both = see(target=[0, 1], references=folder, settings=settings)
+    for i in (0, 1):
+        alone = see(target=i, references=folder / str(i), settings=settings)
+        np.testing.assert_allclose(both.losses[0, i], alone.losses[0, 0], rtol=1e-3)
+        np.testing.assert_allclose(both.references[i], alone.references[0], rtol=1e-4)
+    for target in ([0, 3], 3):  # nor another class's photographs for one
+        with pytest.raises(InputError, match=r"'0', '1'.*none is named '3'"):
+            see(target=target, references=folder)
+
+
+def test_all_folders_of_a_class_are_taken(photo_folder: Path) -> None:
+    own = []
+    for name, photograph in zip(["3", "Tabby"], sorted(photo_folder.iterdir()), strict=False):
+        (photo_folder / name).mkdir()
+        own.append(photograph.rename(photo_folder / name / photograph.name))
+    labels = ["", "", "", "tabby"]
+    assert references.reference_folders(photo_folder, [3], labels) == [sorted(own)]
 
 
 def test_all_of_it_is_written(see, tmp_path: Path) -> None:
@@ -168,9 +359,12 @@ def test_all_of_it_is_written(see, tmp_path: Path) -> None:
     written = pictures.write(seen, tmp_path)
     assert [Image.open(path).size for path in written] == [(SIZE, SIZE)] * 5
     assert np.asarray(Image.open(tmp_path / "4-class-4.transparent.png")).shape == (SIZE, SIZE, 4)
-    assert Image.open(tmp_path / pictures.ANIMATION).n_frames == len(seen.frames) == 4
+    animation = Image.open(tmp_path / pictures.ANIMATION)
+    assert animation.n_frames == len(seen.frames) == 4
+    assert animation.size == (4 * SIZE, 2 * SIZE)
     found = json.loads((tmp_path / pictures.FIGURES).read_text())
     assert [neuron["index"] for neuron in found["neurons"]] == [1, 4, 5, 2, 0]
+    assert found["provider"] == "cpu"
     losses = [neuron["loss"] for neuron in found["neurons"]]
     np.testing.assert_allclose(np.transpose(losses), seen.losses, atol=1e-5)
     assert Image.open(tmp_path / pictures.SHEET).width > 4 * SIZE
@@ -181,11 +375,17 @@ def test_all_of_it_is_written(see, tmp_path: Path) -> None:
     [
         ({"target": CLASSES}, InputError, "7 classes"),
         ({"target": "tabby"}, InputError, "no class names"),
+        ({"target": [1, 4, 1]}, InputError, "1 is given twice"),
+        ({"target": []}, InputError, "no neuron"),
+        ({"target": 1.5}, InputError, r"not 1\.5"),
+        ({"target": True}, InputError, "not True"),
+        ({"state": Path("nowhere/state.npz")}, InputError, "folder nowhere does not exist"),
+        ({"step_graph": Path("nowhere/step.onnx")}, InputError, "folder nowhere does not exist"),
         ({"target": 1, "channel": 1}, InputError, "give a target, or a layer"),
         ({"channel": 1}, InputError, "give a target, or a layer"),
         ({"layer": "7", "channel": 99}, InputError, "16 channels"),
         ({"layer": "convolution", "channel": 0}, SourceError, "no layer 'convolution'"),
-        ({"layers": ["0", "99"]}, SourceError, "no layer '99'.*closest|did you mean|9"),
+        ({"layers": ["0", "99"]}, SourceError, "no layer '99'"),
         ({"references": None}, InputError, "give a folder of photographs"),
         ({"references": Path("nowhere")}, InputError, "no such folder"),
         ({"settings": Settings(objective="beauty")}, InputError, "vital, activation, fourier"),
@@ -198,6 +398,14 @@ def test_all_of_it_is_written(see, tmp_path: Path) -> None:
 def test_what_cannot_be_is_said(see, options, error, words: str) -> None:
     with pytest.raises(error, match=words):
         see(**options)
+
+
+def test_the_source_is_not_written_over(see, file: Path) -> None:
+    before = file.read_bytes()
+    for option in ("step_graph", "state"):
+        with pytest.raises(InputError, match="the source itself"):
+            see(**{option: file})
+    assert file.read_bytes() == before
 
 
 def test_an_unreadable_reference_is_named(see, photo_folder: Path) -> None:
@@ -219,11 +427,21 @@ def test_rates_warm_up_and_fall_as_a_cosine() -> None:
 
 
 def test_recipes_are_the_paper_s() -> None:
-    assert with_recipe(Settings(), "densenet121", 5, False).weights == (1, 1, 1, 1, 100)
-    vit = with_recipe(Settings(), "vit_l_16", 5, False)
-    assert vit.priors == (0, 0.003, 0.003)
-    inner = with_recipe(Settings(), "resnet50", 5, True)
+    def filled(name: str, neuron: bool) -> Settings:
+        recipe = recipe_of(name)
+        assert recipe is not None
+        return with_recipe(Settings(), name, recipe.layers, neuron)
+
+    assert filled("densenet121", False).weights == (1, 1, 1, 1, 100)
+    assert filled("vit_l_16", False).priors == (0, 0.003, 0.003)
+    inner = filled("resnet50", True)
     assert (inner.weights, inner.priors) == ((0.1, 1, 1, 1, 0), (0, 3e-7, 3e-7))
+
+
+def test_a_recipe_s_weights_are_for_its_own_layers_alone() -> None:
+    own = [f"encoder.layers.encoder_layer_{i}" for i in range(5)]
+    others = with_recipe(Settings(), "vit_l_32", own, False)
+    assert (others.weights, others.priors) == ((1, 1, 1, 1, 1), (0, 0, 0))
 
 
 def test_the_command_writes_a_folder(
@@ -245,6 +463,47 @@ def test_the_command_writes_a_folder(
     wrong = CliRunner().invoke(app, ["visualize", *arguments, "--priors", "1,2"])
     assert wrong.exit_code == InputError.exit_code
     assert "three numbers" in wrong.output
+
+
+def command(file: Path, photo_folder: Path, out: Path, *more: str) -> Sequence[str]:
+    given = ["visualize", str(file), "-t", "2", "-r", str(photo_folder), "-o", str(out)]
+    return [*given, "--count", "6", "--size", f"{SIZE}x{SIZE}", "--provider", "cpu", *more]
+
+
+def test_a_command_that_is_interrupted_ends_in_the_same_picture(
+    file: Path, photo_folder: Path, tmp_path: Path
+) -> None:
+    steps = ["--steps", "200"]
+    whole, out = tmp_path / "whole", tmp_path / "interrupted"
+    result = CliRunner().invoke(app, command(file, photo_folder, whole, *steps))
+    assert result.exit_code == 0, result.output
+    arguments = command(file, photo_folder, out, *steps)
+    process = subprocess.Popen([sys.executable, "-m", "onnxplain.cli", *arguments])
+    while process.poll() is None and not (out / "preview.png").exists():
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    assert process.wait() == 130
+    assert (out / "unfinished.npz").exists()
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 0, result.output
+    assert "going on from" in result.output
+    assert {path.name for path in out.iterdir()} == {path.name for path in whole.iterdir()}
+    name = "2-class-2.png"
+    assert (out / name).read_bytes() == (whole / name).read_bytes()
+
+
+def test_what_the_command_cannot_write_it_says(
+    file: Path, photo_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "preview.png").mkdir()
+    result = CliRunner().invoke(app, command(file, photo_folder, tmp_path, "--steps", "2"))
+    assert result.exit_code == InputError.exit_code, result.output
+    assert "preview.png" in result.output
+    assert (tmp_path / "unfinished.npz").exists()
+    monkeypatch.setattr("os.access", lambda path, mode: mode != os.W_OK)
+    result = CliRunner().invoke(app, command(file, photo_folder, tmp_path))
+    assert result.exit_code == InputError.exit_code
+    assert "no permission" in result.output
 
 
 @pytest.mark.sweep

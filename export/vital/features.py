@@ -1,0 +1,71 @@
+"""The graph that references run through: what they show the matched layers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import onnx_ir as ir
+from onnxscript import OpBuilder
+
+from onnxplain.export.composites import without_gradient
+from onnxplain.export.lower import lower
+from onnxplain.export.tensors import dims
+from onnxplain.export.vital.matching import channels_first
+from onnxplain.export.vital.relevance import relevance, scaled
+from onnxplain.export.vital.subject import Subject, value_of
+from onnxplain.export.vital.writing import add_input, add_output, begin, finish
+from onnxplain.steps import CHANNEL, importance, quantity
+
+
+def write_features(subject: Subject, path: Path, how: str = "lrp") -> None:
+    """Write the graph that references run through.
+
+    In: `image`, and `channel` for a neuron. Out: `logits`; of each layer `quantity_i` [N, C, P],
+    the activations, for a neuron times their relevance (see `onnxplain.export.vital.relevance`);
+    and then `importance_i` [N, C], the greatest relevance of each channel.
+
+    Raises:
+        SourceError: no such relevance; a matched layer has no positions.
+        NoRuleError: the relevance cannot be found in this network.
+    """
+    graph, op, layers = begin(subject, how)
+    image = graph.inputs[0]
+    head = len(graph)
+    maps = relevances(op, subject, list(layers.values()), how)
+    matched = quantities(op, list(layers.values()), image, maps)
+    importances = [] if maps is None else [op.ReduceMax(m, [-1], keepdims=0) for m in maps]
+    named = {quantity(i): q for i, q in enumerate(matched)}
+    named |= {importance(i): m for i, m in enumerate(importances)}
+    for name, value in named.items():
+        add_output(op, value, name)
+    lower(op, list(graph)[head:])
+    finish(subject, op, layers, path, {}, how)
+
+
+def relevances(
+    op: OpBuilder, subject: Subject, layers: Sequence[ir.Value], how: str
+) -> list[ir.Value] | None:
+    """The relevance of each layer to the neuron, [N, C, P]; None for a class."""
+    if subject.neuron is None:
+        return None
+    image = subject.model.graph.inputs[0]
+    channel = add_input(op, CHANNEL, ir.DataType.INT64, [dims(image)[0]])
+    neuron = value_of(op.builder.graph, subject.neuron[0])
+    return relevance(op, layers, neuron, channel, image, how)
+
+
+def quantities(
+    op: OpBuilder,
+    layers: Sequence[ir.Value],
+    image: ir.Value,
+    maps: Sequence[ir.Value] | None,
+) -> list[ir.Value]:
+    """What is matched: the activations, for a neuron times their scaled relevance, constant."""
+    activations = [channels_first(op, layer, layer, image) for layer in layers]
+    if maps is None:
+        return activations
+    return [
+        op.Mul(without_gradient(op, scaled(op, m)), a)
+        for m, a in zip(maps, activations, strict=True)
+    ]

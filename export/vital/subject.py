@@ -1,0 +1,134 @@
+"""A network to be visualised: read, with the layers that are matched and the neuron's."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import onnx_ir as ir
+
+from onnxplain.contract import LOGITS, Preprocessing
+from onnxplain.errors import SourceError
+from onnxplain.export.autodiff import dependents
+from onnxplain.export.canonical.canonicalise import canonicalise
+from onnxplain.export.layers import layer_name, value_named
+from onnxplain.export.pipeline import preprocessing
+from onnxplain.export.sources.source import Source, read
+from onnxplain.export.suggest import nearest
+from onnxplain.export.tensors import rank, size_of
+from onnxplain.export.vital.matching import channel_axis
+from onnxplain.export.vital.stages import pick_layers, recipe_of
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A network to be visualised.
+
+    Attributes:
+        model: its canonical forward.
+        source: what was read.
+        pre: how a photograph becomes its input.
+        activation: what makes its logits probabilities.
+        layers: names of the values that are matched, in the graph; and of the same, for people.
+        neuron: the same of the layer whose channels are visualised; None for a class.
+    """
+
+    model: ir.Model
+    source: Source
+    pre: Preprocessing
+    activation: str
+    layers: dict[str, str]
+    neuron: tuple[str, str] | None
+
+    def neurons(self) -> int:
+        """How many neurons there are to choose from: classes, or channels of the layer."""
+        graph = self.model.graph
+        if self.neuron is None:
+            return size_of(graph.outputs[0], 1)
+        layer = value_of(graph, self.neuron[0])
+        return size_of(layer, channel_axis(layer, graph.inputs[0]))
+
+
+def read_subject(
+    source: Any,
+    *,
+    weights: str = "DEFAULT",
+    example: Any = None,
+    size: tuple[int, int] | None = None,
+    layers: Sequence[str] = (),
+    neuron: str | None = None,
+) -> Subject:
+    """Read a network and find its layers.
+
+    Args:
+        source, weights, example: as for `onnxplain.export`.
+        size: height and width in pixels.
+        layers: to be matched, by name, from the image on. Where none are given, those of the
+            recipe of a network by name, else picked.
+        neuron: the layer of an inner neuron, or of the logits. Matched layers behind it are left
+            out.
+
+    Raises:
+        SourceError: the network cannot be read, or computes in float64; no such layer; a layer
+            without channels.
+    """
+    layers = layers or _recipe_layers(source)
+    wanted = [*layers, *([] if neuron is None else [neuron])]
+    found = read(source, weights, example, size, wanted)
+    kept = [str(value_named(found.model.graph, name).name) for name in found.layers]
+    canonical = canonicalise(found.model, size, keep=kept)
+    graph = canonical.model.graph
+    image = graph.inputs[0]
+    if image.dtype != ir.DataType.FLOAT:
+        raise SourceError(
+            f"the network computes in {str(image.dtype).lower()}, and pictures are float32; "
+            "convert it (a PyTorch module: `module.float()`) and read it again"
+        )
+    kept = [LOGITS if value == canonical.logits else value for value in kept]
+    for name, value in zip(wanted, kept, strict=True):
+        _check_layer(graph, name, value)
+    chosen = dict(zip(kept, layers, strict=False))
+    if not layers:
+        chosen = {str(value.name): _own_name(graph, value) for value in pick_layers(graph)}
+    last = None if neuron is None else (kept[-1], neuron)
+    if last is not None:
+        after = dependents(graph, [value_of(graph, last[0])]) - {value_of(graph, last[0])}
+        chosen = {name: own for name, own in chosen.items() if value_of(graph, name) not in after}
+        if not chosen:
+            raise SourceError(f"no matched layer comes before {neuron!r}; give some with --layers")
+    pre = preprocessing(image, found.preprocessing)
+    return Subject(canonical.model, found, pre, canonical.activation, chosen, last)
+
+
+def value_of(graph: ir.Graph, name: str) -> ir.Value:
+    """The value of that name, which a `Subject` of the graph has."""
+    return next(y for node in graph for y in node.outputs if y.name == name)
+
+
+def _recipe_layers(source: Any) -> Sequence[str]:
+    by_name = isinstance(source, str) and not Path(source).exists()
+    recipe = recipe_of(source) if by_name else None
+    return () if recipe is None else recipe.layers
+
+
+def _own_name(graph: ir.Graph, layer: ir.Value) -> str:
+    """What `value_named` finds the value by: its module, if that is what the module puts out."""
+    name = layer_name(layer)
+    return name if value_named(graph, name) is layer else str(layer.name)
+
+
+def _check_layer(graph: ir.Graph, name: str, value: str) -> None:
+    """That a layer asked for by `name`, the source's `value`, is still there and has channels."""
+    active = dependents(graph, [graph.inputs[0]])
+    found = {str(y.name): y for node in graph for y in node.outputs if y in active}
+    if value not in found:
+        others = {layer_name(y) for y in found.values() if rank(y) in (2, 3, 4)}
+        raise SourceError(
+            f"the layer {name!r} is not part of the simplified network: it does not lead from the "
+            f"image to the logits, or is within an operation; {nearest(name, sorted(others))}"
+        )
+    layer = found[value]
+    if rank(layer) not in (2, 3, 4):
+        raise SourceError(f"the layer {name!r} is {layer.shape}, and not channels of a picture")

@@ -1,0 +1,101 @@
+"""What the graphs of a feature visualisation have in common: how they begin and what they carry."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import onnx_ir as ir
+from onnxscript import GraphBuilder, OpBuilder
+
+from onnxplain import __version__
+from onnxplain.contract import Metadata
+from onnxplain.errors import SourceError
+from onnxplain.export.pipeline import clean, write
+from onnxplain.export.tensors import dims, rank
+from onnxplain.export.vital.matching import extent
+from onnxplain.export.vital.relevance import check_relevance
+from onnxplain.export.vital.subject import Subject, value_of
+from onnxplain.steps import MatchedLayer, StepMetadata
+
+
+def begin(subject: Subject, how: str) -> tuple[ir.Graph, OpBuilder, dict[str, ir.Value]]:
+    """The graph to build on, and its matched layers by the names that people give them.
+
+    Raises:
+        SourceError: no such relevance; a matched layer has no positions.
+    """
+    check_relevance(how)
+    model = subject.model.clone()
+    graph = model.graph
+    builder = GraphBuilder(graph)
+    builder.push_module("step")
+    layers = {name: value_of(graph, value) for value, name in subject.layers.items()}
+    for name, layer in layers.items():
+        if rank(layer) == 2:
+            raise SourceError(
+                f"the layer {name!r} is {layer.shape}: without positions there is no distribution "
+                "to match; leave it out of the matched layers, or visualise its channels as neurons"
+            )
+    return graph, builder.op, layers
+
+
+def finish(
+    subject: Subject,
+    op: OpBuilder,
+    layers: Mapping[str, ir.Value],
+    path: Path,
+    carried: dict[str, str],
+    how: str,
+) -> None:
+    """Write the graph with what it says of itself.
+
+    Args:
+        layers: the matched ones, by the names that people give them.
+        carried: outputs → the inputs that they are in the next step.
+
+    Raises:
+        InputError: the path cannot be written.
+    """
+    graph = op.builder.graph
+    graph.sort()
+    image = subject.model.graph.inputs[0]
+    matched = tuple(MatchedLayer(name, *extent(layer, image)) for name, layer in layers.items())
+    model = ir.Model(
+        graph, ir_version=subject.model.ir_version, functions=[], producer_name="onnxplain",
+        producer_version=__version__,
+    )  # fmt: skip
+    clean(model)
+    about = Metadata(
+        version=__version__,
+        method="vital",
+        source=subject.source.name,
+        preprocessing=subject.pre,
+        activation=subject.activation,
+        labels=subject.source.labels,
+    )
+    neuron = None if subject.neuron is None else subject.neuron[1]
+    batch = dims(image)[0]
+    step = StepMetadata(
+        matched,
+        neuron,
+        carried,
+        how if neuron is not None and layers else None,
+        batch if isinstance(batch, int) else str(batch.value),
+    )
+    model.metadata_props.update(about.to_props() | step.to_props())
+    write(model, path)
+
+
+def add_input(
+    op: OpBuilder, name: str, dtype: ir.DataType | None, shape: Sequence[Any]
+) -> ir.Value:
+    """An input more."""
+    return op.builder.input(name, dtype, list(shape))
+
+
+def add_output(op: OpBuilder, value: ir.Value, name: str) -> None:
+    """Make a value an output, by that name."""
+    value.name = name
+    op.builder.graph.outputs.append(value)

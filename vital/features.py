@@ -1,0 +1,72 @@
+"""Images through the graph that references run through, in the batches that it takes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnxplain.contract import IMAGE, LOGITS, Metadata, Preprocessing
+from onnxplain.runtime.graphs import Graph
+from onnxplain.steps import CHANNEL, StepMetadata
+
+_BATCH = 8
+
+
+class Features:
+    """A graph of `onnxplain.export.vital.write_features`, ready to run."""
+
+    def __init__(self, graph: Graph) -> None:
+        self._graph = graph
+        self._activation = Metadata.from_props(graph.metadata).activation
+        self._fixed = StepMetadata.from_props(graph.metadata).batch
+
+    def runs(
+        self, images: Iterator[NDArray[np.float32]], channel: int | None = None
+    ) -> Iterator[dict[str, NDArray[Any]]]:
+        """The outputs, by name, of images [C, H, W] (in the network's layout), some at a time.
+
+        What a network with a fixed batch has too few of is filled up, and left out again.
+
+        Raises:
+            BackendError: the runtime failed.
+        """
+        size = self._fixed if isinstance(self._fixed, int) else _BATCH
+        for batch in _batches(images, size):
+            count = len(batch)
+            if isinstance(self._fixed, int):
+                batch = np.concatenate([batch, batch[-1:].repeat(size - count, axis=0)])
+            inputs: dict[str, NDArray[Any]] = {IMAGE: batch}
+            if channel is not None:
+                inputs[CHANNEL] = np.full(len(batch), channel)
+            outputs = self._graph.run(inputs)
+            yield {name: array[:count] for name, array in outputs.items()}
+
+    def probabilities(self, outputs: dict[str, NDArray[Any]]) -> NDArray[np.float64]:
+        """Of the classes, by the outputs of a run, [N, classes]."""
+        logits = outputs[LOGITS].astype(np.float64)
+        if self._activation == "sigmoid":
+            independent: NDArray[np.float64] = 0.5 * (1 + np.tanh(0.5 * logits))
+            return independent
+        powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+        shares: NDArray[np.float64] = powers / powers.sum(axis=1, keepdims=True)
+        return shares
+
+
+def fitting(pre: Preprocessing) -> Preprocessing:
+    """For pictures of the network's own size: neither resized nor cropped."""
+    return replace(pre, resize=min(pre.height, pre.width))
+
+
+def _batches(images: Iterator[NDArray[np.float32]], size: int) -> Iterator[NDArray[np.float32]]:
+    waiting: list[NDArray[np.float32]] = []
+    for image in images:
+        waiting.append(image)
+        if len(waiting) == size:
+            yield np.stack(waiting)
+            waiting = []
+    if waiting:
+        yield np.stack(waiting)
