@@ -18,7 +18,7 @@ from onnxplain.errors import SourceError
 from onnxplain.export.vital.channels import write_channels
 from onnxplain.export.vital.features import write_features
 from onnxplain.export.vital.stages import recipe_of
-from onnxplain.export.vital.step import write_step
+from onnxplain.export.vital.step import OBJECTIVES, write_step
 from onnxplain.export.vital.subject import Subject, read_subject
 from onnxplain.runtime.graphs import open_graph
 from onnxplain.runtime.onnx_file import read_metadata
@@ -75,6 +75,10 @@ def test_a_neuron_of_the_logits_layer_is_the_class_s(
     write_features(subject, path)
     features = open_graph(path, "cpu").run({IMAGE: image, steps.CHANNEL: np.array([1, 3])})
     assert all(features[steps.quantity(i)].any() for i in range(3))
+    for objective in OBJECTIVES:
+        write_step(subject, path, objective=objective)
+        assert steps.CHANNEL in {value.name for value in onnx.load(path).graph.input}
+        onnx.checker.check_model(path, full_check=True)
 
 
 def silu_file(path: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -117,8 +117,8 @@ def by_input(templates: Sequence[Templates]) -> dict[str, NDArray[Any]]:
     return taken
 
 
-def _layers(kept: dict[str, NDArray[Any]], name: Any) -> list[NDArray[Any]]:
-    found = []
+def _layers(kept: dict[str, NDArray[Any]], name: Callable[[int], str]) -> list[NDArray[Any]]:
+    found: list[NDArray[Any]] = []
     while name(len(found)) in kept:
         found.append(kept.pop(name(len(found))))
     return found

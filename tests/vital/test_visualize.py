@@ -56,27 +56,41 @@ def network() -> nn.Module:
 
 @pytest.fixture(scope="module")
 def file(network: nn.Module, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same as a file, which is read more quickly than a module is traced."""
+    """The same as a file, which is read more quickly than a module is traced; of any size."""
+    rows, columns = 16 * torch.export.Dim("rows"), 16 * torch.export.Dim("columns")
     path = tmp_path_factory.mktemp("network") / "network.onnx"
-    return exported(network, path, {0: torch.export.Dim("batch")})
+    return exported(network, path, {0: torch.export.Dim("batch"), 2: rows, 3: columns})
 
 
-def exported(network: nn.Module, path: Path, batch: object = None) -> Path:
-    example = torch.zeros(2, 3, SIZE, SIZE)
-    dynamic = None if batch is None else (batch,)
+def exported(
+    network: nn.Module, path: Path, open_: dict[int, object] | None, columns: int = SIZE + 16
+) -> Path:
+    example = torch.zeros(2, 3, SIZE, columns)
+    dynamic = None if open_ is None else (open_,)
     torch.onnx.export(network, (example,), path, dynamic_shapes=dynamic, verbose=False)
     return path
 
 
 @pytest.fixture
-def see(network: nn.Module, file: Path, photo_folder: Path):
+def see(file: Path, photo_folder: Path):
     def see(**options: object) -> Visualisation:
         given = {"references": photo_folder, "settings": SHORT, "size": SIZE, "provider": "cpu"}
         given |= {} if options.keys() & {"channel", "target"} else {"target": 2}
-        source = options.pop("source", network if "start_size" in options else file)
-        return onnxplain.visualize(source, **(given | options))
+        return onnxplain.visualize(options.pop("source", file), **(given | options))
 
     return see
+
+
+@pytest.fixture(scope="module")
+def whole(
+    file: Path, photographs: dict[str, np.ndarray], tmp_path_factory: pytest.TempPathFactory
+) -> Visualisation:
+    """What `see()` gives without an interruption."""
+    folder = tmp_path_factory.mktemp("photographs")
+    for name, pixels in photographs.items():
+        Image.fromarray(pixels).save(folder / f"{name}.jpg")
+    options = {"references": folder, "settings": SHORT, "size": SIZE, "provider": "cpu"}
+    return onnxplain.visualize(file, target=2, **options)
 
 
 class Stop(BaseException):
@@ -105,8 +119,9 @@ def test_a_picture_comes_nearer_to_the_references_distributions(see) -> None:
     assert 0 <= aligned.alpha.min() < aligned.alpha.max() <= 1
 
 
-def test_interrupted_and_resumed_it_ends_in_the_same_picture(see, tmp_path: Path) -> None:
-    whole = see()
+def test_interrupted_and_resumed_it_ends_in_the_same_picture(
+    see, whole: Visualisation, tmp_path: Path
+) -> None:
     state = tmp_path / "unfinished.npz"
     with pytest.raises(Stop):
         see(state=state, progress=stop_at(9))
@@ -130,14 +145,16 @@ def test_a_spectrum_or_a_smaller_start_is_resumed_too(see, tmp_path: Path, objec
         see(**options, state=tmp_path / "state.npz", progress=stop_at(20))
     if objective == "vital":
         with pytest.raises(InputError, match="other settings"):
-            see(state=tmp_path / "state.npz", start_size=None)
+            see(state=tmp_path / "state.npz")
     resumed = see(**options, state=tmp_path / "state.npz")
     np.testing.assert_array_equal(resumed.pictures, whole.pictures)
 
 
-def test_the_same_seed_gives_the_same_picture_and_another_another(see) -> None:
-    first, again = see(), see()
-    np.testing.assert_array_equal(first.pictures, again.pictures)
+def test_the_same_seed_gives_the_same_picture_and_another_another(
+    see, whole: Visualisation
+) -> None:
+    first = see()
+    np.testing.assert_array_equal(first.pictures, whole.pictures)
     other = see(settings=replace(SHORT, seed=1))
     assert (first.pictures != other.pictures).mean() > 0.5
 
@@ -177,9 +194,9 @@ def test_references_are_not_run_again_when_it_goes_on(
 
 
 def test_a_loss_that_is_no_number_leaves_the_state_before_it(
-    see, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    see, whole: Visualisation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole, state = see(), tmp_path / "state.npz"
+    state = tmp_path / "state.npz"
     with monkeypatch.context() as patched:
         rates = SHORT.rates()
         rates[12:] = np.nan
@@ -191,28 +208,40 @@ def test_a_loss_that_is_no_number_leaves_the_state_before_it(
     np.testing.assert_array_equal(resumed.losses, whole.losses)
 
 
+class Together(nn.Module):
+    """Logits that depend, if hardly, on the other images of a batch: it stays as it is."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        logits = self.network(x)
+        return logits + 1e-6 * logits.sum(0, keepdim=True)
+
+
 def test_a_network_with_a_fixed_batch_takes_as_many_neurons(
     see, network: nn.Module, tmp_path: Path, photo_folder: Path
 ) -> None:
-    source = exported(network, tmp_path / "two.onnx")
+    source = exported(Together(network).eval(), tmp_path / "two.onnx", None, SIZE)
     photographs = sorted(photo_folder.iterdir())
     for name, photograph in zip("14", photographs, strict=False):
         (photo_folder / name).mkdir()
         photograph.rename(photo_folder / name / photograph.name)
     options = {"settings": replace(SHORT, steps=4, references=5), "target": [1, 4]}
-    seen, free = see(source=source, **options), see(**options)
+    seen, free = see(source=source, size=None, **options), see(**options)
     np.testing.assert_allclose(seen.references, free.references, rtol=1e-4)
     np.testing.assert_allclose(seen.probabilities, free.probabilities, rtol=0.05)
     assert np.abs(seen.pictures.astype(int) - free.pictures).mean() < 2
     with pytest.raises(InputError, match="batches of 2 alone"):
-        see(source=source, target=1)
+        see(source=source, size=None, target=1)
 
 
 def test_probabilities_are_what_the_network_s_end_makes_of_logits(
     see, network: nn.Module, tmp_path: Path
 ) -> None:
     source = nn.Sequential(network, nn.Sigmoid()).eval()
-    path = exported(source, tmp_path / "many.onnx", {0: torch.export.Dim("batch")})
+    path = exported(source, tmp_path / "many.onnx", {0: torch.export.Dim("batch")}, SIZE)
     seen = see(source=path, settings=replace(SHORT, steps=2))
     pre = read_subject(str(path), size=(SIZE, SIZE)).pre
     images = (seen.pictures / 255 - np.array(pre.mean)) / np.array(pre.std)
@@ -444,30 +473,34 @@ def test_a_recipe_s_weights_are_for_its_own_layers_alone() -> None:
     assert (others.weights, others.priors) == ((1, 1, 1, 1, 1), (0, 0, 0))
 
 
-def test_the_command_writes_a_folder(
-    lite0_forward: Path, photo_folder: Path, tmp_path: Path
-) -> None:
+def command(file: Path, photo_folder: Path, out: Path, *more: str) -> Sequence[str]:
+    given = ["visualize", str(file), "-t", "2", "-r", str(photo_folder), "-o", str(out)]
+    return [*given, "--count", "6", "--size", f"{SIZE}x{SIZE}", "--provider", "cpu", *more]
+
+
+def test_the_command_writes_a_folder(file: Path, photo_folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "seen"
-    arguments = [str(lite0_forward), "-t", "967", "-r", str(photo_folder), "-o", str(out)]
-    short = ["--steps", "3", "--count", "4", "--provider", "cpu"]
-    result = CliRunner().invoke(app, ["visualize", *arguments, *short])
+    arguments = command(file, photo_folder, out, "--steps", "3")
+    result = CliRunner().invoke(app, arguments)
     assert result.exit_code == 0, result.output
-    assert "967-class-967.png" in result.output
+    assert "2-class-2.png" in result.output
     assert {file.name for file in out.iterdir()} == {
-        "967-class-967.png",
-        "967-class-967.transparent.png",
+        "2-class-2.png",
+        "2-class-2.transparent.png",
         "contact-sheet.png",
         "animation.webp",
         "visualisation.json",
     }
-    wrong = CliRunner().invoke(app, ["visualize", *arguments, "--priors", "1,2"])
+    wrong = CliRunner().invoke(app, [*arguments, "--priors", "1,2"])
     assert wrong.exit_code == InputError.exit_code
     assert "three numbers" in wrong.output
 
 
-def command(file: Path, photo_folder: Path, out: Path, *more: str) -> Sequence[str]:
-    given = ["visualize", str(file), "-t", "2", "-r", str(photo_folder), "-o", str(out)]
-    return [*given, "--count", "6", "--size", f"{SIZE}x{SIZE}", "--provider", "cpu", *more]
+def test_the_command_s_help_is_of_its_own_options() -> None:
+    shown = CliRunner().invoke(app, ["visualize", "--help"]).output
+    assert "ort-tensorrt." in shown
+    assert "tensorrt-rtx" not in shown
+    assert "predicted class" not in shown
 
 
 def test_a_command_that_is_interrupted_ends_in_the_same_picture(
