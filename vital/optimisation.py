@@ -115,6 +115,11 @@ class Optimisation:
         }
 
     @property
+    def inputs(self) -> dict[str, NDArray[Any]]:
+        """All inputs of the next step, by name."""
+        return {**self._inputs, **self.state}
+
+    @property
     def state(self) -> Mapping[str, NDArray[Any]]:
         """What goes from step to step, by its inputs' names."""
         return self._now.carried
@@ -177,7 +182,7 @@ class Optimisation:
 
     def _iterated(self, steps: int) -> dict[str, NDArray[Any]]:
         also = [RENDERED] if self.settings.fourier else []
-        return self.graph.iterate({**self._inputs, **self.state}, self._carried, steps, also)
+        return self.graph.iterate(self.inputs, self._carried, steps, also)
 
     def agrees_with(self, other: Optimisation) -> bool:
         """Whether a step's gradient is the same on the graph of `other`, to 1 % of its norm."""

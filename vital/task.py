@@ -17,6 +17,7 @@ from onnxplain.errors import BackendError, InputError
 from onnxplain.export.vital.features import write_features
 from onnxplain.export.vital.step import write_step
 from onnxplain.export.vital.subject import Subject
+from onnxplain.files import replacing
 from onnxplain.runtime.backends import PROVIDERS
 from onnxplain.runtime.batches import preprocess
 from onnxplain.runtime.graphs import Graph, open_graph
@@ -116,7 +117,7 @@ class Task:
 
         Args:
             start: pictures to start from, of any size, [N, H, W, 3]; None for noise.
-            kept: where the step graph is to stay.
+            kept: where the step graph is to stay, and with the suffix .npz all its inputs.
 
         Raises:
             InputError: no references; the state is of another optimisation; the loss diverged.
@@ -143,6 +144,9 @@ class Task:
         else:
             templates = self._templates(photographs)
             run = self._opened(self.engine, path, templates, start, fingerprint)
+        if kept is not None:
+            with replacing(kept.with_suffix(".npz")) as beside:
+                np.savez(beside, **run.inputs)
         self.progress(Progress("compiling", 2, 2))
         optimise(run, self.state, self._report)
         return self._result(run, templates)

@@ -66,7 +66,8 @@ def visualize(
             goes on from it, to the same picture; at its end it stays, and the next call returns
             that at once. Beside it, `onnxplain.vital.state.files` names others: the state of a
             start of another size, and the table of a channel's search.
-        step_graph: where to keep the step's ONNX file too.
+        step_graph: where to keep the step's ONNX file too, and beside it, ending in .npz, what it
+            is fed first.
         progress: called now and then.
 
     Raises:

@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import onnxruntime
 import pytest
 import torch
 from PIL import Image
@@ -427,6 +428,15 @@ def test_all_of_it_is_written(see, tmp_path: Path) -> None:
 def test_what_cannot_be_is_said(see, options, error, words: str) -> None:
     with pytest.raises(error, match=words):
         see(**options)
+
+
+def test_the_step_s_graph_runs_in_plain_onnx_runtime(see, tmp_path: Path) -> None:
+    seen = see(step_graph=tmp_path / "step.onnx")
+    session = onnxruntime.InferenceSession(tmp_path / "step.onnx")
+    with np.load(tmp_path / "step.npz") as first:
+        losses, steps = session.run(["next_losses", "next_step"], dict(first))
+    assert steps == 1
+    np.testing.assert_allclose(losses[0], seen.losses[0], rtol=1e-5)
 
 
 def test_the_source_is_not_written_over(see, file: Path) -> None:
