@@ -58,12 +58,7 @@ class Explanation:
     @property
     def probabilities(self) -> NDArray[Any]:
         """Softmax of the logits, or their sigmoid where the network ends in one, [N,classes]."""
-        if self.activation == "sigmoid":
-            independent: NDArray[Any] = 0.5 * (1 + np.tanh(0.5 * self.logits))
-            return independent
-        powers: NDArray[Any] = np.exp(self.logits - self.logits.max(axis=1, keepdims=True))
-        powers /= powers.sum(axis=1, keepdims=True)
-        return powers
+        return probabilities_of(self.logits, self.activation)
 
     @property
     def target_probabilities(self) -> NDArray[Any]:
@@ -139,6 +134,16 @@ class Explanation:
     def name(self, index: int) -> str:
         """A class's name; its index where the file has none."""
         return self.class_names[index] if index < len(self.class_names) else str(index)
+
+
+def probabilities_of(logits: NDArray[Any], activation: str) -> NDArray[Any]:
+    """The classes' probabilities, [N, classes], by what the network ends in: softmax or sigmoid."""
+    if activation == "sigmoid":
+        independent: NDArray[Any] = 0.5 * (1 + np.tanh(0.5 * logits))
+        return independent
+    powers: NDArray[Any] = np.exp(logits - logits.max(axis=1, keepdims=True))
+    powers /= powers.sum(axis=1, keepdims=True)
+    return powers
 
 
 def _gaussian(size: int, sigma: float) -> NDArray[np.float64]:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxplain.contract import IMAGE, LOGITS, Metadata, Preprocessing
+from onnxplain.runtime.explanation import probabilities_of
 from onnxplain.runtime.graphs import Graph
 from onnxplain.steps import CHANNEL, StepMetadata
 
@@ -47,13 +48,7 @@ class Features:
 
     def probabilities(self, outputs: dict[str, NDArray[Any]]) -> NDArray[np.float64]:
         """Of the classes, by the outputs of a run, [N, classes]."""
-        logits = outputs[LOGITS].astype(np.float64)
-        if self._activation == "sigmoid":
-            independent: NDArray[np.float64] = 0.5 * (1 + np.tanh(0.5 * logits))
-            return independent
-        powers = np.exp(logits - logits.max(axis=1, keepdims=True))
-        shares: NDArray[np.float64] = powers / powers.sum(axis=1, keepdims=True)
-        return shares
+        return probabilities_of(outputs[LOGITS].astype(np.float64), self._activation)
 
 
 def fitting(pre: Preprocessing) -> Preprocessing:

@@ -15,6 +15,7 @@ from onnxplain.channels import ChannelsMetadata, mean
 from onnxplain.contract import IMAGE, LOGITS, Metadata
 from onnxplain.errors import InputError
 from onnxplain.runtime.batches import Picture, as_batch
+from onnxplain.runtime.explanation import probabilities_of
 from onnxplain.runtime.graphs import Graph, open_graph
 
 _BATCH = 8
@@ -91,7 +92,7 @@ class Judge:
             raise InputError("no image given")
         parts = list(self._parts(images, resize))
         logits, features = (np.concatenate([part[i] for part in parts]) for i in (0, 1))
-        return Seen(_probabilities(logits, self._about.activation), features)
+        return Seen(probabilities_of(logits, self._about.activation), features)
 
     def _parts(
         self, images: Sequence[Picture], resize: int
@@ -225,10 +226,3 @@ def _root(features: NDArray[np.float64]) -> NDArray[np.float64]:
         return centred
     upper: Any = np.linalg.qr(centred, mode="r")
     return upper
-
-
-def _probabilities(logits: NDArray[np.float64], activation: str) -> NDArray[np.float64]:
-    if activation == "sigmoid":
-        return 1 / (1 + np.exp(-logits))
-    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
-    return powers / powers.sum(axis=1, keepdims=True)
