@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -146,7 +147,8 @@ class Task:
             run = self._opened(self.engine, path, templates, start, fingerprint)
         if kept is not None:
             with replacing(kept.with_suffix(".npz")) as beside:
-                np.savez(beside, **run.inputs)
+                inputs: dict[str, Any] = run.inputs
+                np.savez(beside, **inputs)
         self.progress(Progress("compiling", 2, 2))
         optimise(run, self.state, self._report)
         return self._result(run, templates)
