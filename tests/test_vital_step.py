@@ -117,14 +117,17 @@ def test_guided_relevance_is_the_same_all_over_the_neuron_s_own_channel(
 def test_the_step_sees_the_picture_rolled_and_mirrored(
     of_class: Case, class_step, shift: tuple[int, int], mirrored: int
 ) -> None:
-    noise = of_class.noise
+
+    def see(picture: np.ndarray) -> np.ndarray:
+        return vital.moved(torch.from_numpy(picture), shift, bool(mirrored)).numpy()
+
+    noise = of_class.smooth(see)
     ways = {
         steps.SHIFTS: np.array([shift], np.int64),
         steps.MIRRORED: np.array([mirrored], np.int64),
     }
     found = class_step.run(of_class.start(noise) | of_class.aligned() | ways)
-    seen = vital.moved(torch.from_numpy(noise), shift, bool(mirrored)).numpy()
-    loss, expected = of_class.reference(seen)
+    loss, expected = of_class.reference(see(noise))
     back = vital.moved(torch.from_numpy(expected), (0, 0), bool(mirrored))
     back = back.roll((-shift[0], -shift[1]), dims=(2, 3))
     assert relative(losses(found)[0], loss) <= EXACT

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from onnxplain.export import VJPS, pull_back
-from onnxplain.export.composites import COMPOSITES
+from onnxplain.export.composites import COMPOSITES, without_gradient
 
 from .check import (
     Case,
@@ -21,6 +21,7 @@ from .check import (
     drawn,
     finished,
     forward_model,
+    runtime,
     shapes_of,
 )
 
@@ -102,7 +103,7 @@ CASES = {
     "onnxplain::SigmoidGate": inputs().map(lambda x: Case("onnxplain::SigmoidGate", [x])),
     "onnxplain::HardSigmoidGate": hard_sigmoid_gates(),
 }
-COVERED = set(CASES)
+COVERED = {*CASES, "onnxplain::StopGradient"}
 
 
 @pytest.mark.parametrize("operator", CASES)
@@ -110,6 +111,20 @@ COVERED = set(CASES)
 @given(data=st.data())
 def test_the_rule_is_the_transposed_jacobian(operator: str, data: st.DataObject):
     check_vjp(data.draw(CASES[operator]))
+
+
+def test_no_gradient_flows_through_a_stop():
+    """x · stop(x) has the gradient g · x, not 2 g · x."""
+    x = np.random.default_rng(0).normal(size=[2, 3])
+    case = Case("Identity", [x])
+    model = forward_model(case.build, shapes_of(case))
+    op = builder_of(model)
+    (image,) = model.graph.inputs
+    y = op.Mul(image, without_gradient(op, image))
+    (g,) = pull_back(op, {y: op.Identity(image)}, [image], VJPS)
+    add_output(model, g, "g")
+    found = runtime(finished(model), {"x0": x})[-1]
+    np.testing.assert_allclose(found, x * x)
 
 
 def test_every_composite_has_a_rule():
