@@ -147,7 +147,7 @@ def plot_losses(measured: Mapping[str, Any], path: Path) -> None:
     )
     for axis, record in zip(axes[0], records, strict=True):
         for number, row in enumerate(record["rows"]):
-            axis.plot(row["loss"], label=row["name"], lw=3 - number, alpha=0.8)
+            axis.plot(row["loss"], label=row["name"], lw=4.5 - number, alpha=0.8)
         axis.set(yscale="log", xlabel="step")
         axis.set_title(f"{record['network']}, {record['neuron']}", fontsize=9)
     axes[0][0].set_ylabel("loss")

@@ -60,7 +60,7 @@ def side_by_side(folders: Mapping[str, Path]) -> Image.Image:
         paths = sorted(filter(_is_picture, find_images(folder)), key=_class_of)
         names = [path.stem.partition("-")[2].replace("-", " ") for path in paths]
         rows.append([Cell(Image.open(p), name) for p, name in zip(paths, names, strict=True)])
-    return grid(rows, row_titles=list(folders))
+    return grid(rows, row_titles=[name.replace(" ", "\n") for name in folders])
 
 
 def _is_picture(path: Path) -> bool:
