@@ -61,6 +61,12 @@ def preprocess(image: Image.Image, pre: Preprocessing) -> NDArray[np.float32]:
     return _normalise(_crop(image, pre), pre)
 
 
+def filled(batch: NDArray[Any], size: int) -> NDArray[Any]:
+    """A batch too short for a graph: its last entry again and again, until there are `size`."""
+    missing = max(size - len(batch), 0)
+    return np.concatenate([batch, batch[-1:].repeat(missing, axis=0)]) if missing else batch
+
+
 def to_photographs(batch: NDArray[Any], pre: Preprocessing) -> NDArray[np.uint8]:
     """Undo the normalisation of a network's input: uint8 [N,H,W,3], clipped."""
     pixels = batch if pre.layout == "NHWC" else np.moveaxis(batch, 1, -1)

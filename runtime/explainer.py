@@ -24,7 +24,7 @@ from onnxplain.contract import (
 )
 from onnxplain.errors import InputError
 from onnxplain.runtime.backends import Backend
-from onnxplain.runtime.batches import Picture, as_batch
+from onnxplain.runtime.batches import Picture, as_batch, filled
 from onnxplain.runtime.explanation import Explanation
 from onnxplain.runtime.on_device import Tensor, TensorExplanation, explain_tensor
 from onnxplain.runtime.targets import Targets, as_indices, resolve
@@ -182,11 +182,8 @@ class Explainer:
     ) -> tuple[NDArray[Any], NDArray[Any]]:
         """One run of the graph; a chunk too short for it repeats its last image."""
         length, signature = len(chunk[IMAGE]), self.backend.signature
-        if surplus := max(signature.batch or signature.least, length) - length:
-            chunk = {
-                name: np.concatenate([array, array[-1:].repeat(surplus, axis=0)])
-                for name, array in chunk.items()
-            }
+        least = signature.batch or signature.least
+        chunk = {name: filled(array, least) for name, array in chunk.items()}
         outputs = self.backend.run(chunk | constants)
         return outputs[LOGITS][:length], outputs[PULLBACK][:length]
 

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxplain.contract import IMAGE, LOGITS, Metadata, Preprocessing
+from onnxplain.runtime.batches import filled
 from onnxplain.runtime.explanation import probabilities_of
 from onnxplain.runtime.graphs import Graph
 from onnxplain.steps import CHANNEL, StepMetadata
@@ -39,7 +40,7 @@ class Features:
         for batch in _batches(images, size):
             count = len(batch)
             if isinstance(self._fixed, int):
-                batch = np.concatenate([batch, batch[-1:].repeat(size - count, axis=0)])
+                batch = filled(batch, self._fixed)
             inputs: dict[str, NDArray[Any]] = {IMAGE: batch}
             if channel is not None:
                 inputs[CHANNEL] = np.full(len(batch), channel)

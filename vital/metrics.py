@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from onnxplain.channels import ChannelsMetadata, mean
 from onnxplain.contract import IMAGE, LOGITS, Metadata
 from onnxplain.errors import InputError
-from onnxplain.runtime.batches import Picture, as_batch
+from onnxplain.runtime.batches import Picture, as_batch, filled
 from onnxplain.runtime.explanation import probabilities_of
 from onnxplain.runtime.graphs import Graph, open_graph
 
@@ -102,9 +102,7 @@ class Judge:
         for start in range(0, len(images), size):
             batch, _ = as_batch(list(images[start : start + size]), pre)
             count = len(batch)
-            if self._batch:
-                batch = np.concatenate([batch, batch[-1:].repeat(size - count, axis=0)])
-            found = self._graph.run({IMAGE: batch})
+            found = self._graph.run({IMAGE: filled(batch, self._batch or count)})
             yield (
                 found[LOGITS][:count].astype(np.float64),
                 found[self._features][:count].astype(np.float64),

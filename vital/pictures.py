@@ -13,6 +13,7 @@ from PIL import Image
 
 from onnxplain.files import replacing
 from onnxplain.runtime.figures import write_animation, write_image
+from onnxplain.runtime.images import load_image
 from onnxplain.runtime.render import Cell, grid, mosaic
 from onnxplain.vital.visualisation import Visualisation
 
@@ -62,17 +63,11 @@ def contact_sheet(seen: Visualisation) -> Image.Image:
         some = range(first, min(first + _IN_A_ROW, len(seen)))
         captions = [_caption(seen, i) for i in some]
         pictures = [Cell(seen.image(i), text) for i, text in zip(some, captions, strict=True)]
-        faded = [Cell(on_white(seen.image(i, transparent=True))) for i in some]
+        faded = [Cell(load_image(seen.image(i, transparent=True))) for i in some]
         empty = Cell(Image.new("RGB", pictures[0].picture.size, "white"))
         missing = [empty] * (min(_IN_A_ROW, len(seen)) - len(some))
         rows += [[*pictures, *missing], [*faded, *missing]]
     return grid(rows)
-
-
-def on_white(picture: Image.Image) -> Image.Image:
-    """A transparent picture as it shows on white paper."""
-    page = Image.new("RGBA", picture.size, "white")
-    return Image.alpha_composite(page, picture).convert("RGB")
 
 
 def figures(seen: Visualisation) -> dict[str, object]:

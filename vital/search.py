@@ -21,7 +21,7 @@ from onnxplain.contract import IMAGE, Metadata, Preprocessing
 from onnxplain.errors import InputError
 from onnxplain.runtime import onnx_file
 from onnxplain.runtime.ahead import ahead
-from onnxplain.runtime.batches import as_batch
+from onnxplain.runtime.batches import as_batch, filled
 from onnxplain.runtime.graphs import Graph, open_graph
 from onnxplain.runtime.images import load_image
 from onnxplain.vital.listing import list_images, walk
@@ -240,9 +240,7 @@ def _run(
     runner: Graph, own: ChannelsMetadata, images: Sequence[NDArray[np.float32]]
 ) -> list[Found]:
     """What the layers make of images; of a network with a fixed batch the rest is filled up."""
-    count = own.batch or len(images)
-    filled = [*images, *[images[-1]] * (count - len(images))]
-    outputs = runner.run({IMAGE: np.stack(filled)})
+    outputs = runner.run({IMAGE: filled(np.stack(images), own.batch or len(images))})
     taken = {name: array[: len(images)] for name, array in outputs.items()}
     return [
         Found(taken[maximum(i)], taken[mean(i)], taken[position(i)]) for i in range(len(own.layers))

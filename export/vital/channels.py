@@ -5,18 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 
 import onnx_ir as ir
-from onnxscript import GraphBuilder, OpBuilder
+from onnxscript import GraphBuilder
 
-from onnxplain import __version__
 from onnxplain.channels import ChannelLayer, ChannelsMetadata, maximum, mean, position
-from onnxplain.contract import LOGITS, Metadata
+from onnxplain.contract import LOGITS
 from onnxplain.export.canonical.ends import rename
 from onnxplain.export.layers import spatial_axes
 from onnxplain.export.pipeline import clean, write
 from onnxplain.export.tensors import dims, rank, size_of
 from onnxplain.export.vital.matching import channel_axis, channels_first
 from onnxplain.export.vital.receptive import receptive_field
-from onnxplain.export.vital.subject import Subject
+from onnxplain.export.vital.subject import Subject, value_of
 
 
 def write_channels(subject: Subject, path: Path, *, logits: bool = False) -> None:
@@ -39,12 +38,12 @@ def write_channels(subject: Subject, path: Path, *, logits: bool = False) -> Non
     op = builder.op
     image = graph.inputs[0]
     (scores,) = graph.outputs
-    values = {str(y.name): y for node in graph for y in node.outputs}
     wanted = subject.layers if subject.neuron is None else dict([subject.neuron])
     named, layers = {}, []
     for i, (value, name) in enumerate(wanted.items()):
-        layers.append(_described(graph, values[value], name))
-        maps = _maps(op, values[value], image)
+        layer = value_of(graph, value)
+        layers.append(_described(graph, layer, name))
+        maps = channels_first(op, layer, layer, image)
         named[maximum(i)] = op.ReduceMax(maps, [-1], keepdims=0)
         named[position(i)] = op.ArgMax(maps, axis=-1, keepdims=0)
         named[mean(i)] = op.ReduceMean(maps, [-1], keepdims=0)
@@ -58,24 +57,9 @@ def write_channels(subject: Subject, path: Path, *, logits: bool = False) -> Non
     graph.sort()
     clean(model)
     batch = dims(image)[0]
-    about = Metadata(
-        version=__version__,
-        method="channels",
-        source=subject.source.name,
-        preprocessing=subject.pre,
-        activation=subject.activation,
-        labels=subject.source.labels,
-    )
     own = ChannelsMetadata(tuple(layers), batch if isinstance(batch, int) else None)
-    model.metadata_props.update(about.to_props() | own.to_props())
+    model.metadata_props.update(subject.metadata("channels").to_props() | own.to_props())
     write(model, path)
-
-
-def _maps(op: OpBuilder, layer: ir.Value, image: ir.Value) -> ir.Value:
-    """[N, C, P]; P is 1 for a layer without positions."""
-    if rank(layer) == 2:
-        return op.Unsqueeze(layer, [-1])
-    return channels_first(op, layer, layer, image)
 
 
 def _described(graph: ir.Graph, layer: ir.Value, name: str) -> ChannelLayer:

@@ -14,11 +14,11 @@ from onnxplain.export.tensors import rank, size_of
 def channels_first(op: OpBuilder, value: ir.Value, like: ir.Value, image: ir.Value) -> ir.Value:
     """`value`, of the shape of a layer `like`, as [N, C, P]: P positions of C channels.
 
-    A layer is [N, C, h, w], [N, h, w, C], or tokens [N, P, C].
+    A layer is [N, C, h, w], [N, h, w, C], tokens [N, P, C], or [N, C], whose P is 1.
     """
     if rank(like) == 3:
         return op.Transpose(value, perm=[0, 2, 1])
-    if channel_axis(like, image) == -1:
+    if rank(like) == 4 and channel_axis(like, image) == -1:
         value = op.Transpose(value, perm=[0, 3, 1, 2])
     channels, positions = extent(like, image)
     return op.Reshape(value, [-1, channels, positions])
@@ -40,6 +40,12 @@ def extent(layer: ir.Value, image: ir.Value) -> tuple[int, int]:
     for size in sizes.values():
         positions *= size
     return channels, positions
+
+
+def one_hot_channel(op: OpBuilder, channel: ir.Value, layer: ir.Value, image: ir.Value) -> ir.Value:
+    """1 at each image's `channel`, int64 [N], of a layer's channels: [N, C], of its dtype."""
+    channels = size_of(layer, channel_axis(layer, image))
+    return op.CastLike(op.OneHot(channel, channels, [0.0, 1.0], axis=-1), layer)
 
 
 def sort_matching(

@@ -11,8 +11,8 @@ from onnxscript import OpBuilder
 from onnxplain.errors import SourceError
 from onnxplain.export.autodiff import pull_back
 from onnxplain.export.methods import get_method
-from onnxplain.export.tensors import rank, size_of
-from onnxplain.export.vital.matching import channel_axis, channels_first
+from onnxplain.export.tensors import rank
+from onnxplain.export.vital.matching import channel_axis, channels_first, one_hot_channel
 
 RELEVANCES = {
     "lrp": "layer-wise relevance propagation by the z+ rule, from all positions of the channel",
@@ -57,10 +57,9 @@ def _start(
 ) -> ir.Value:
     """Guided: 1 all over the channel. Else its activation, all over or at one position."""
     axis = channel_axis(neuron, image)
-    hot = op.OneHot(channel, size_of(neuron, axis), [0.0, 1.0], axis=-1)
+    hot = one_hot_channel(op, channel, neuron, image)
     others = [a for a in range(1 - rank(neuron), 0) if a != axis]
     hot = op.Unsqueeze(hot, others) if others else hot
-    hot = op.CastLike(hot, neuron)
     if kind == "guided":
         seed = op.Expand(hot, op.Shape(neuron))
         seed.shape = neuron.shape  # inference does not see through Shape

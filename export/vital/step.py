@@ -17,11 +17,11 @@ from onnxplain.export.canonical.ends import image_axes, image_size
 from onnxplain.export.composites import without_gradient
 from onnxplain.export.heads import one_hot
 from onnxplain.export.lower import lower
-from onnxplain.export.tensors import constant, dims, rank, size_of
+from onnxplain.export.tensors import constant, dims, size_of
 from onnxplain.export.vital.adam import adam
 from onnxplain.export.vital.features import quantities, relevances
 from onnxplain.export.vital.fourier import picture
-from onnxplain.export.vital.matching import channel_axis, extent, sort_matching
+from onnxplain.export.vital.matching import channels_first, extent, one_hot_channel, sort_matching
 from onnxplain.export.vital.priors import priors
 from onnxplain.export.vital.subject import Subject, value_of
 from onnxplain.export.vital.writing import add_input, add_output, begin, finish
@@ -120,17 +120,15 @@ def write_step(
     x, m, v = adam(op, moving, g, (state[FIRST_MOMENT], state[SECOND_MOMENT]), rate, t)
     if not fourier:
         x = _clip(op, x, subject.pre)
+    row = op.Unsqueeze(loss, [0])
     moved = {
         (SPECTRUM if fourier else IMAGE): x,
         FIRST_MOMENT: m,
         SECOND_MOMENT: v,
         MAGNITUDE: magnitude,
         STEP: op.Add(state[STEP], 1),
-        LOSSES: op.ScatterElements(
-            state[LOSSES], op.Expand(now, op.Shape(op.Unsqueeze(loss, [0]))),
-            op.Unsqueeze(loss, [0]), axis=0,
-        ),
-    }  # fmt: skip
+        LOSSES: op.ScatterElements(state[LOSSES], op.Expand(now, op.Shape(row)), row, axis=0),
+    }
     graph.outputs.clear()
     for name, value in moved.items():
         add_output(op, value, following(name))
@@ -193,10 +191,8 @@ def _activation(op: OpBuilder, subject: Subject, image: ir.Value) -> ir.Value:
         return op.Neg(op.ReduceSum(op.Mul(logits, hot), [-1], keepdims=0))
     layer = value_of(graph, subject.neuron[0])
     channel = add_input(op, CHANNEL, ir.DataType.INT64, [batch])
-    axis = channel_axis(layer, image)
-    others = [a for a in range(1 - rank(layer), 0) if a != axis]
-    means = op.ReduceMean(layer, others, keepdims=0) if others else layer
-    hot = op.CastLike(op.OneHot(channel, size_of(layer, axis), [0.0, 1.0], axis=-1), layer)
+    means = op.ReduceMean(channels_first(op, layer, layer, image), [-1], keepdims=0)
+    hot = one_hot_channel(op, channel, layer, image)
     return op.Neg(op.ReduceSum(op.Mul(means, hot), [-1], keepdims=0))
 
 

@@ -9,7 +9,8 @@ from typing import Any
 
 import onnx_ir as ir
 
-from onnxplain.contract import LOGITS, Preprocessing
+from onnxplain import __version__
+from onnxplain.contract import LOGITS, Metadata, Preprocessing
 from onnxplain.errors import SourceError
 from onnxplain.export.autodiff import dependents
 from onnxplain.export.canonical.canonicalise import canonicalise
@@ -41,6 +42,17 @@ class Subject:
     activation: str
     layers: dict[str, str]
     neuron: tuple[str, str] | None
+
+    def metadata(self, method: str) -> Metadata:
+        """What a graph made of it says of the network."""
+        return Metadata(
+            version=__version__,
+            method=method,
+            source=self.source.name,
+            preprocessing=self.pre,
+            activation=self.activation,
+            labels=self.source.labels,
+        )
 
     def neurons(self) -> int:
         """How many neurons there are to choose from: classes, or channels of the layer."""

@@ -10,7 +10,6 @@ import onnx_ir as ir
 from onnxscript import GraphBuilder, OpBuilder
 
 from onnxplain import __version__
-from onnxplain.contract import Metadata
 from onnxplain.errors import SourceError
 from onnxplain.export.pipeline import clean, write
 from onnxplain.export.tensors import dims, rank
@@ -67,14 +66,6 @@ def finish(
         producer_version=__version__,
     )  # fmt: skip
     clean(model)
-    about = Metadata(
-        version=__version__,
-        method="vital",
-        source=subject.source.name,
-        preprocessing=subject.pre,
-        activation=subject.activation,
-        labels=subject.source.labels,
-    )
     neuron = None if subject.neuron is None else subject.neuron[1]
     batch = dims(image)[0]
     step = StepMetadata(
@@ -84,7 +75,7 @@ def finish(
         how if neuron is not None and layers else None,
         batch if isinstance(batch, int) else str(batch.value),
     )
-    model.metadata_props.update(about.to_props() | step.to_props())
+    model.metadata_props.update(subject.metadata("vital").to_props() | step.to_props())
     write(model, path)
 
 

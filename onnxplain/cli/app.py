@@ -157,6 +157,15 @@ Weights = Annotated[
 ]
 
 
+Size = Annotated[
+    str | None,
+    typer.Option(help="The image's size in pixels, `224` or `224x320` (height x width)."),
+]
+GraphProvider = Annotated[
+    str, typer.Option(help="What runs the graphs: auto, cpu, openvino, cuda or ort-tensorrt.")
+]
+
+
 def progress_bar() -> Progress:
     return Progress(
         TextColumn("{task.description}"),
@@ -188,3 +197,12 @@ def as_numbers(text: str, option: str) -> list[int]:
     if not numbers or min(numbers) < 1:
         raise InputError(f"{option} takes numbers from 1 on with commas between, not {text!r}")
     return numbers
+
+
+def as_size(text: str | None) -> tuple[int, int] | None:
+    if text is None:
+        return None
+    parts = text.lower().split("x")
+    if len(parts) > 2 or not all(part.isdigit() and int(part) > 0 for part in parts):
+        raise InputError(f"--size is `224` or `224x320`, not {text!r}")
+    return int(parts[0]), int(parts[-1])

@@ -10,7 +10,7 @@ import typer
 from rich.markup import escape
 from rich.progress import Progress
 
-from onnxplain.cli.app import Weights, command, err, out, progress_bar
+from onnxplain.cli.app import Size, Weights, as_size, command, err, out, progress_bar
 from onnxplain.errors import InputError
 from onnxplain.files import size_on_disk
 
@@ -49,10 +49,7 @@ def export(
         list[str] | None, typer.Option(help="For --temperature auto: files, folders, patterns.")
     ] = None,
     weights: Weights = "DEFAULT",
-    size: Annotated[
-        str | None,
-        typer.Option(help="The image's size in pixels, `224` or `224x320` (height x width)."),
-    ] = None,
+    size: Size = None,
     mean: Annotated[
         str | None, typer.Option(help="Per channel, of pixels in [0, 1]: `0.5,0.5,0.5`.")
     ] = None,
@@ -189,15 +186,6 @@ def _temperature(
         **options,
     )
     return tuning.temperature
-
-
-def as_size(text: str | None) -> tuple[int, int] | None:
-    if text is None:
-        return None
-    parts = text.lower().split("x")
-    if len(parts) > 2 or not all(part.isdigit() and int(part) > 0 for part in parts):
-        raise InputError(f"--size is `224` or `224x320`, not {text!r}")
-    return int(parts[0]), int(parts[-1])
 
 
 def _numbers(text: str | None, option: str) -> tuple[float, ...] | None:

@@ -10,8 +10,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from onnxplain.cli.app import Weights, command, err, out
-from onnxplain.cli.export import as_size
+from onnxplain.cli.app import GraphProvider, Size, Weights, as_size, command, err, out
 from onnxplain.cli.meter import Meter, rate_bar
 from onnxplain.errors import InputError
 
@@ -49,13 +48,8 @@ def top_images(
         Path | None, typer.Option(help="A picture of them to write, with their patches.")
     ] = None,
     weights: Weights = "DEFAULT",
-    size: Annotated[
-        str | None,
-        typer.Option(help="The image's size in pixels, `224` or `224x320` (height x width)."),
-    ] = None,
-    provider: Annotated[
-        str, typer.Option(help="What runs the network: auto, cpu, openvino, cuda or ort-tensorrt.")
-    ] = "auto",
+    size: Size = None,
+    provider: GraphProvider = "auto",
     batch: Annotated[
         int | None, typer.Option(min=1, help="Images per run. [default: 4, on a GPU 32]")
     ] = None,

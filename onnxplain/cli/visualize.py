@@ -11,14 +11,16 @@ from PIL import Image
 from rich.progress import TaskID
 
 from onnxplain.cli.app import (
+    GraphProvider,
+    Size,
     Weights,
+    as_size,
     as_target,
     command,
     err,
     out,
     progress_bar,
 )
-from onnxplain.cli.export import as_size
 from onnxplain.errors import InputError
 
 PREVIEW, UNFINISHED = "preview.png", "unfinished.npz"
@@ -94,13 +96,8 @@ def visualize(
     start_steps: Annotated[int, typer.Option(min=1, help="For so many steps.")] = 500,
     seed: Annotated[int, typer.Option(min=0, help="Of the noise, the rolls and the crops.")] = 0,
     weights: Weights = "DEFAULT",
-    size: Annotated[
-        str | None,
-        typer.Option(help="The picture's size in pixels, `224` or `224x320` (height x width)."),
-    ] = None,
-    provider: Annotated[
-        str, typer.Option(help="What runs the graphs: auto, cpu, openvino, cuda or ort-tensorrt.")
-    ] = "auto",
+    size: Size = None,
+    provider: GraphProvider = "auto",
     precision: Annotated[str, typer.Option(help="float32; of openvino bfloat16 too.")] = "float32",
     step_graph: Annotated[
         Path | None, typer.Option(help="Keep the step's graph too, an ONNX file.")
