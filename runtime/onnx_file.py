@@ -15,6 +15,8 @@ from onnxplain.errors import BackendError
 
 _MODEL_GRAPH, _MODEL_METADATA, _MODEL_FUNCTIONS = 7, 14, 25
 _GRAPH_INITIALIZER, _TENSOR_EXTERNAL = 5, 13
+_TO_DIMENSIONS = (11, 2, 1, 2, 1)  # graph.input, .type, .tensor_type, .shape, .dim
+_DIMENSION_NAME = 2
 _ENTRY_KEY, _ENTRY_VALUE = 1, 2
 
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
@@ -41,6 +43,19 @@ def has_functions(path: Path) -> bool:
     """
     with _opened(path) as data:
         return any(True for _ in _inside(data, (0, len(data)), _MODEL_FUNCTIONS))
+
+
+def has_open_batch(path: Path) -> bool:
+    """Whether the first dimension of the first input has a name instead of a number.
+
+    Raises:
+        BackendError: no such file, or not an ONNX file.
+    """
+    with _opened(path) as data:
+        at = next(_inside(data, (0, len(data)), _MODEL_GRAPH), None)
+        for field in _TO_DIMENSIONS:
+            at = None if at is None else next(_inside(data, at, field), None)
+        return at is not None and any(True for _ in _inside(data, at, _DIMENSION_NAME))
 
 
 def digest(path: Path) -> str:

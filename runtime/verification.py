@@ -75,14 +75,20 @@ def sample(explainer: Explainer, images: Sequence[Picture] | None = None) -> NDA
 def agreement(explainer: Explainer, right: Explainer, images: NDArray[Any]) -> Agreement:
     """Compare two explainers of one graph on the classes that `right` predicts.
 
+    The first image is explained alone too: a backend may run one image otherwise than several.
+
     Raises:
         BackendError: one of them failed.
     """
     expected = right(images)
-    found = explainer(images, expected.targets)
+    together = explainer(images, expected.targets)
+    alone = explainer(images[:1], expected.targets[:1])
+    again = [*range(len(images)), 0]
     return Agreement(
-        _least_cosine(found.logits, expected.logits),
-        _least_cosine(found.pullback, expected.pullback),
+        _least_cosine(np.concatenate([together.logits, alone.logits]), expected.logits[again]),
+        _least_cosine(
+            np.concatenate([together.pullback, alone.pullback]), expected.pullback[again]
+        ),
         len(images),
     )
 

@@ -93,7 +93,7 @@ def _openvino(job: Job, precision: str, side: Callable[[str], str]) -> Sums:
 
     config = {**configuration(precision, "latency", job.threads), "PERF_COUNT": "YES"}
     core = openvino.Core()
-    model = prepared(core, core.read_model(job.graph()), precision)
+    model = prepared(core, core.read_model(job.graph()), precision, job.batch)
     compiled = core.compile_model(model, "CPU", config)
     request = compiled.create_infer_request()
     sums: Sums = Counter()

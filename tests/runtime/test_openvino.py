@@ -142,18 +142,28 @@ def test_a_call_that_fails_within_the_graph_leaves_it_usable(tmp_path):
     made = load(path, "openvino")
     images = np.random.default_rng(1).normal(size=(3, 3, 4, 4)).astype(np.float32)
     expected = made(images).pullback
-    for wrong in (np.array([0, 1, 9]), np.array([0, 1])):
-        request = made.backend._compiled.create_infer_request()
+    alone = made(images[:1]).pullback
+    for count, wrong in ((3, [0, 1, 9]), (3, [0, 1]), (1, [9])):
         with pytest.raises(BackendError, match="OpenVINO failed"):
-            fail(made.backend, request, {"image": images, "target": wrong})
+            fail(made.backend, {"image": images[:count], "target": np.array(wrong)})
         np.testing.assert_array_equal(made(images).pullback, expected)
+        np.testing.assert_array_equal(made(images[:1]).pullback, alone)
 
 
-def fail(made, request, inputs):
+def fail(made, inputs):
     """A call with inputs that a check would refuse."""
     good = {"image": inputs["image"], "target": np.zeros(len(inputs["image"]), np.int64)}
-    with made._request(good):
+    with made._request(good) as request:
         request.infer(inputs)
+
+
+def test_one_image_and_several_are_explained_alike(graph_file, x):
+    explainer = load(graph_file(), "openvino")
+    alone = [explainer(image[None]) for image in x]
+    together = explainer(x)
+    np.testing.assert_allclose([e.logits[0] for e in alone], together.logits, rtol=1e-5)
+    found = np.stack([e.pullback[0] for e in alone])
+    np.testing.assert_allclose(found, together.pullback, rtol=1e-5, atol=1e-7)
 
 
 def kept(cache: Path) -> Path:
@@ -165,8 +175,11 @@ def test_what_was_compiled_is_kept_and_used_again(graph_file, tiny, x, cache, mo
     path = graph_file()
     load(path, "openvino")
     assert kept(cache).stat().st_size > 0
-    monkeypatch.setattr(openvino.Core, "compile_model", None)  # so that a second one would fail
-    np.testing.assert_allclose(load(path, "openvino")(x).logits, tiny.logits(x), rtol=1e-5)
+    load(path, "openvino")(x)
+    monkeypatch.setattr(openvino.Core, "compile_model", None)  # so that another one would fail
+    explainer = load(path, "openvino")
+    for images in (x, x[:1]):
+        np.testing.assert_allclose(explainer(images).logits, tiny.logits(images), rtol=1e-5)
 
 
 @pytest.mark.parametrize("damage", ["cut", "flipped", "emptied"])

@@ -76,5 +76,5 @@ def test_others_stay_as_they_are(kernel, stride, grouped, dilation):
 
 def test_it_is_for_bfloat16_alone():
     core = openvino.Core()
-    assert left(prepared(core, transposed(3, 2, 1, 1, True), "float32"))
-    assert not left(prepared(core, transposed(3, 2, 1, 1, True), "bfloat16"))
+    assert left(prepared(core, transposed(3, 2, 1, 1, True), "float32", None))
+    assert not left(prepared(core, transposed(3, 2, 1, 1, True), "bfloat16", None))

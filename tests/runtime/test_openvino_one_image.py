@@ -75,7 +75,7 @@ def test_each_image_has_its_own_targets(graph):
 def test_gates_meet_the_cotangents_merged(graph):
     core = openvino.Core()
     assert {*gates(core.read_model(graph))} == {5}
-    assert {*gates(prepared(core, core.read_model(graph), "float32"))} == {4}
+    assert {*gates(prepared(core, core.read_model(graph), "float32", 1))} == {4}
 
 
 def test_a_graph_of_a_fixed_batch_is_left_as_it_is(graph_file, x):

@@ -1,9 +1,10 @@
-"""Several targets of one image on OpenVINO, without a change of layout at every gate.
+"""One image on OpenVINO: of known sizes, and several targets without a change of layout at gates.
 
-The graph carries cotangents as [K,N,C,H,W] past the gates, [N,C,H,W], and as [K·N,C,H,W] through
-the convolutions. OpenVINO (2026.4) has blocked layouts for the latter alone, and reorders before
-and after each of these reshapes. For one image the gate broadcasts over [K,C,H,W] as it is: five
-explanations of ResNet-50 cost 2.9 of one in float32, 2.8 in bfloat16; they cost 4.1 and 4.4.
+A multi-target graph carries cotangents as [K,N,C,H,W] past the gates, [N,C,H,W], and as
+[K·N,C,H,W] through the convolutions. OpenVINO (2026.4) has blocked layouts for the latter alone,
+and reorders before and after each of these reshapes. For one image the gate broadcasts over
+[K,C,H,W] as it is: five explanations of ResNet-50 cost 2.9 of one in float32, 2.8 in bfloat16; they
+cost 4.1 and 4.4.
 """
 
 from __future__ import annotations
@@ -20,21 +21,12 @@ from onnxplain.runtime.signature import Port
 _ELEMENTWISE = ("Add", "Divide", "Multiply", "Subtract")
 
 
-def for_one_image(model: Any) -> Any:
-    """A multi-target `openvino.Model` of any batch, for a batch of 1; others as they are."""
+def for_one_image(model: Any) -> None:
+    """Give an `openvino.Model` of any batch a batch of 1, in place."""
     shapes = {port.any_name: port.get_partial_shape() for port in model.inputs}
-    target = shapes.get(TARGET)
-    if target is None or len(target) != 2 or target[0].is_static:
-        return model
     model.reshape({name: [1, *list(shape)[1:]] for name, shape in shapes.items() if len(shape)})
-    _keep_merged(model)
-    return model
-
-
-def takes_one_image(inputs: Mapping[str, Port]) -> bool:
-    """Whether a compiled graph with these inputs is a multi-target one for a batch of 1."""
-    target = inputs[TARGET].shape if TARGET in inputs else ()
-    return len(target) == 2 and target[0] == 1
+    if TARGET in shapes and len(shapes[TARGET]) == 2:
+        _keep_merged(model)
 
 
 def of_any_batch(ports: Mapping[str, Port]) -> dict[str, Port]:
