@@ -25,11 +25,18 @@ SIZES = {
     "googlenet": 160,
     "mobilenet_v2": 160,
 }
+LONG = ("alexnet", "googlenet")
 
 
 @pytest.mark.parametrize(
     ("name", "size"),
-    [*SIZES.items(), *(pytest.param(name, 224, marks=pytest.mark.sweep) for name in SIZES)],
+    [
+        *(
+            pytest.param(*item, marks=pytest.mark.sweep if item[0] in LONG else ())
+            for item in SIZES.items()
+        ),
+        *(pytest.param(name, 224, marks=pytest.mark.sweep) for name in SIZES),
+    ],
 )
 def test_excitation_agrees_with_the_float64_reference(name: str, size: int, tmp_path: Path) -> None:
     path = tmp_path / "explain.onnx"
@@ -74,7 +81,15 @@ def test_trained_efficientnet_recognises_the_photographs(
     assert rocket == "missile"
 
 
-@pytest.mark.parametrize("method", ["gradient", "guided", "deconvnet", "input-x-gradient"])
+@pytest.mark.parametrize(
+    "method",
+    [
+        "gradient",
+        "guided",
+        pytest.param("deconvnet", marks=pytest.mark.sweep),
+        pytest.param("input-x-gradient", marks=pytest.mark.sweep),
+    ],
+)
 def test_baselines_agree_with_the_reference_on_a_trained_network(
     method: str, photographs: dict[str, np.ndarray], tmp_path: Path
 ) -> None:

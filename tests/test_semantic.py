@@ -19,14 +19,14 @@ from onnxplain.runtime.batches import as_batch
 
 NETWORKS: dict[str, tuple[int, dict[str, Any]]] = {  # name → size, arguments
     "resnet50": (64, {}),
-    "vgg11_bn": (32, {}),
-    "densenet121": (64, {}),
     "convnext_tiny": (64, {}),
     "vit_b_16": (64, {"image_size": 64}),
-    "swin_t": (64, {}),
-    "pvt_v2_b1": (64, {}),
 }
 MORE: dict[str, tuple[int, dict[str, Any]]] = {
+    "vgg11_bn": (32, {}),
+    "densenet121": (64, {}),
+    "swin_t": (64, {}),
+    "pvt_v2_b1": (64, {}),
     "mobilenet_v3_small": (64, {}),  # Hardswish, squeeze-and-excitation by Hardsigmoid
     "efficientnet_b0": (64, {}),  # SiLU, squeeze-and-excitation
     "convnextv2_atto": (64, {}),  # GlobalResponseNorm

@@ -210,12 +210,19 @@ def test_excitation_gates_relu6_however_it_is_spelled(
 
 
 LIGHT = sorted((Path(onnx.__file__).parent / "backend/test/data/light").glob("light_*.onnx"))
+LONG = ("light_vgg19", "light_inception_v1", "light_inception_v2")
 
 
 @pytest.mark.parametrize(
     "method", ["excitation", pytest.param("gradient", marks=pytest.mark.sweep)]
 )
-@pytest.mark.parametrize("source", LIGHT, ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "source",
+    [
+        pytest.param(path, id=path.stem, marks=pytest.mark.sweep if path.stem in LONG else ())
+        for path in LIGHT
+    ],
+)
 def test_old_graphs_that_nobody_here_wrote(source: Path, method: str, tmp_path: Path) -> None:
     """Opset 9, weights by ConstantOfShape, a fixed batch, most of them with a final Softmax."""
     path, images = tmp_path / "explain.onnx", np.random.default_rng(0).random((2, 3, 224, 224))

@@ -479,7 +479,7 @@ def test_a_network_without_a_pullback_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "method"),
     [
-        ("mobilenet_v3_small", "semantic"),
+        pytest.param("mobilenet_v3_small", "semantic", marks=pytest.mark.sweep),
         ("shufflenet_v2_x0_5", "excitation"),
         ("squeezenet1_1", "gradient"),
     ],
