@@ -24,7 +24,10 @@ def peers(maps: bool) -> Iterator[Way]:
         yield Way("Captum Saliency", "pixels", "Captum", partial(_captum, name="Saliency"))
         guided = partial(_captum, name="GuidedBackprop")
         yield Way("Captum GuidedBackprop", "pixels", "Captum", guided)
-        steps = partial(_captum, name="IntegratedGradients", n_steps=INTEGRATION_STEPS)
+        count = INTEGRATION_STEPS  # images at once, so that VGG's activations for 8 fit in memory
+        steps = partial(
+            _captum, name="IntegratedGradients", n_steps=count, internal_batch_size=count
+        )
         yield Way(f"Captum IntegratedGradients-{INTEGRATION_STEPS}", "pixels", "Captum", steps)
     if importlib.util.find_spec("zennit"):
         guided = partial(_zennit, name="GuidedBackprop")

@@ -119,10 +119,10 @@ AUTO = ("tensorrt", "cuda", "openvino", "cpu")
 def preferred(precision: str) -> Iterator[str]:
     """The providers that `auto` tries for a precision: those of `AUTO` that compute in it here.
 
-    In float32 the processor's is ONNX Runtime and not OpenVINO: that took 0.7 times its time for
-    ResNet-50 and the same for EfficientNet-Lite0, which does not pay for the second load that
-    checking it against ONNX Runtime takes. In halves it is OpenVINO; ONNX Runtime's are float32
-    between casts.
+    In float32 the processor's is ONNX Runtime and not OpenVINO: that takes 0.6 (EfficientNet-Lite0)
+    to 1.07 (VGG-11, ViT-B/16) times its time for an image, which does not pay for the second load
+    that checking it against ONNX Runtime takes. In halves it is OpenVINO; ONNX Runtime's are
+    float32 between casts.
     """
     other = "cpu" if precision != "float32" else "openvino"
     for name in AUTO:

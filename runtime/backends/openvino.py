@@ -146,8 +146,8 @@ class OpenVINO:
         self._made: dict[int | None, _Requests] = {}
         self._making = threading.Lock()
         self._open = has_open_batch(path)
-        first = self._requests(1).compiled
-        inputs, outputs = _ports(first.inputs), _ports(first.outputs)
+        compiled = self._requests(1).compiled
+        inputs, outputs = _ports(compiled.inputs), _ports(compiled.outputs)
         if self._open:
             inputs, outputs = of_any_batch(inputs), of_any_batch(outputs)
         self.signature = Signature.of(metadata, inputs, outputs)
@@ -196,10 +196,14 @@ class OpenVINO:
             raise _failure(error) from error
 
     def _requests(self, images: int) -> _Requests:
-        """Of the graph compiled for a run of so many images, which is done when first needed."""
+        """Of the graph compiled for a run of so many images, which is done when first needed.
+
+        One that was loaded and has not run yet does not stay in memory beside another.
+        """
         form = 1 if self._open and images == 1 else None
         with self._making:
             if form not in self._made:
+                self._made = {f: made for f, made in self._made.items() if made.used}
                 self._made[form] = _Requests(self._compile(form))
             return self._made[form]
 
@@ -226,15 +230,20 @@ class OpenVINO:
 
 
 class _Requests:
-    """A compiled graph's requests: as many as there were callers at once."""
+    """A compiled graph's requests: as many as there were callers at once.
+
+    `used` says whether there was one.
+    """
 
     def __init__(self, compiled: Any) -> None:
         self.compiled = compiled
+        self.used = False
         self._idle: deque[Any] = deque([compiled.create_infer_request()])
 
     @contextmanager
     def one(self) -> Iterator[Any]:
         """One that nobody else uses; if a call fails in it, it is not used again."""
+        self.used = True
         try:
             request = self._idle.pop()
         except IndexError:

@@ -157,6 +157,15 @@ def fail(made, inputs):
         request.infer(inputs)
 
 
+def test_only_what_runs_stays_in_memory(graph_file, x):
+    explainer = load(graph_file(), "openvino")
+    explainer(x)
+    assert [*explainer.backend._made] == [None]
+    explainer(x[:1])
+    explainer(x)
+    assert [*explainer.backend._made] == [None, 1]
+
+
 def test_one_image_and_several_are_explained_alike(graph_file, x):
     explainer = load(graph_file(), "openvino")
     alone = [explainer(image[None]) for image in x]
