@@ -142,7 +142,7 @@ class OpenVINO:
         self.device = device
         metadata = read_metadata(path)
         config = configuration(precision, hint, threads)
-        self._compile = functools.partial(_compiled, path, device, precision, config)
+        self._compile = functools.partial(_compiled, path, digest(path), device, precision, config)
         self._made: dict[int | None, _Requests] = {}
         self._making = threading.Lock()
         self._open = has_open_batch(path)
@@ -201,6 +201,8 @@ class OpenVINO:
         One that was loaded and has not run yet does not stay in memory beside another.
         """
         form = 1 if self._open and images == 1 else None
+        if (requests := self._made.get(form)) is not None:
+            return requests
         with self._making:
             if form not in self._made:
                 self._made = {f: made for f, made in self._made.items() if made.used}
@@ -271,11 +273,17 @@ class _Requests:
 
 
 def _compiled(
-    path: Path, device: str, precision: str, config: Mapping[str, Any], images: int | None
+    path: Path,
+    contents: str,
+    device: str,
+    precision: str,
+    config: Mapping[str, Any],
+    images: int | None,
 ) -> Any:
     """The graph compiled for a run of 1 image, or of what it takes (None).
 
-    Of the cache, if the same was compiled before, else compiled and kept.
+    Of the cache, if the same was compiled before, else compiled and kept; `contents` is the digest
+    of the file as it was loaded.
     OpenVINO's own cache (2026.4) runs what it finds in a damaged file; so it is not used.
     """
     import openvino
@@ -291,13 +299,15 @@ def _compiled(
             f"in {', '.join(able)}"
         )
     how = [device, full_name, precision, dict(config), images]
-    key = [_FORMAT, digest(path), openvino.__version__, *how]
+    key = [_FORMAT, contents, openvino.__version__, *how]
     kept = cache_folder("openvino") / f"{hashed(key)}.blob"
     try:
         if (blob := load(kept)) is not None:
             return core.import_model(blob, device, dict(config))
     except RuntimeError as error:
         warnings.warn(f"'{kept}' is not used and made anew: {error}", stacklevel=2)
+    if digest(path) != contents:
+        raise BackendError(f"'{path}' is no longer the file that was loaded: load it again")
     try:
         model = core.read_model(_readable(path))
         if precision == "int8" and not _quantised(model):

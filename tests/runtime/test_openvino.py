@@ -166,6 +166,18 @@ def test_only_what_runs_stays_in_memory(graph_file, x):
     assert [*explainer.backend._made] == [None, 1]
 
 
+def test_a_file_that_is_no_longer_the_one_loaded_is_not_mixed_with_it(graph_file, x):
+    path = graph_file()
+    explainer = load(path, "openvino")
+    before = explainer(x[:1]).logits
+    other = onnx.load(path)
+    other.producer_name = "somebody else"
+    onnx.save(other, path)
+    with pytest.raises(BackendError, match="no longer the file that was loaded"):
+        explainer(x)
+    np.testing.assert_array_equal(explainer(x[:1]).logits, before)
+
+
 def test_one_image_and_several_are_explained_alike(graph_file, x):
     explainer = load(graph_file(), "openvino")
     alone = [explainer(image[None]) for image in x]
