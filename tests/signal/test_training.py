@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import shutil
 import signal
 from contextlib import nullcontext
@@ -63,7 +62,7 @@ def test_an_interrupted_training_goes_on_to_the_same_weights(
 
     def interrupt(at: str, done: int, total: int, loss: float) -> None:
         if (at, done) == (stage, step):
-            os.kill(os.getpid(), signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)  # to this thread, at once
 
     with pytest.raises(KeyboardInterrupt):
         train(wanted, tmp_path / "parts", classifier=classifier(), progress=interrupt)
