@@ -67,8 +67,7 @@ def _openvino(model: onnx.ModelProto, precision: str, threads: int | None, image
     import openvino
 
     core = openvino.Core()
-    one = 1 if len(images) == 1 else None
-    read = prepared(core, core.read_model(model.SerializeToString()), precision, one)
+    read = prepared(core, core.read_model(model.SerializeToString()), precision, len(images))
     config = configuration(precision, "latency", threads)
     request = core.compile_model(read, "CPU", config).create_infer_request()
     return lambda: request.infer({IMAGE: images}, share_inputs=True)[0]

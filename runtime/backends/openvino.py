@@ -89,7 +89,7 @@ def prepared(core: Any, model: Any, precision: str, images: int | None) -> Any:
     """The `openvino.Model` that is compiled in a precision, of the one that was read.
 
     Args:
-        images: in a run: 1, or None for what the model takes.
+        images: in a run; 1 fixes a model of any batch to it, others (None: unknown) leave it open.
     """
     if images == 1:
         for_one_image(model)
