@@ -16,6 +16,7 @@ from onnxplain.contract import IMAGE, LOGITS
 from onnxplain.runtime.backends.cuda import cuda_options
 from onnxplain.runtime.backends.onnx_runtime import converted, session_options
 from onnxplain.runtime.backends.openvino import configuration, prepared
+from onnxplain.runtime.backends.openvino_core import core
 
 
 def forward_proto(path: str | os.PathLike[str], precision: str = "float32") -> onnx.ModelProto:
@@ -64,10 +65,7 @@ def _session(
 
 
 def _openvino(model: onnx.ModelProto, precision: str, threads: int | None, images: Any) -> Any:
-    import openvino
-
-    core = openvino.Core()
-    read = prepared(core, core.read_model(model.SerializeToString()), precision, len(images))
+    read = prepared(core().read_model(model.SerializeToString()), precision, len(images))
     config = configuration(precision, "latency", threads)
-    request = core.compile_model(read, "CPU", config).create_infer_request()
+    request = core().compile_model(read, "CPU", config).create_infer_request()
     return lambda: request.infer({IMAGE: images}, share_inputs=True)[0]

@@ -16,6 +16,7 @@ from onnxplain.runtime.backends import PROVIDERS
 from onnxplain.runtime.backends.cuda import cuda_options, tensorrt_options
 from onnxplain.runtime.backends.onnx_runtime import failure, open_session, session_options
 from onnxplain.runtime.backends.openvino import configuration
+from onnxplain.runtime.backends.openvino_core import core
 from onnxplain.runtime.backends.openvino_sorting import sort_across_channels
 from onnxplain.runtime.backends.openvino_weights import own_computed_weights
 from onnxplain.runtime.cache import cache_folder
@@ -171,13 +172,10 @@ class OpenVINOGraph:
     provider = "openvino"
 
     def __init__(self, path: Path, threads: int | None, precision: str) -> None:
-        import openvino
-
         self.metadata: Mapping[str, str] = read_metadata(path)
-        self._core = openvino.Core()
         self._config = configuration(precision, "latency", threads)
         try:
-            self._model = self._core.read_model(path)
+            self._model = core().read_model(path)
             sort_across_channels(self._model)
             own_computed_weights(self._model)
         except RuntimeError as error:
@@ -215,7 +213,7 @@ class OpenVINOGraph:
         if key not in self._requests:
             model = self._model.clone()
             model.reshape(dict(shapes))
-            compiled = self._core.compile_model(model, "CPU", self._config)
+            compiled = core().compile_model(model, "CPU", self._config)
             self._requests[key] = compiled.create_infer_request()
         return self._requests[key]
 

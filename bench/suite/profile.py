@@ -19,6 +19,7 @@ from onnxplain.contract import IMAGE, TARGET, Metadata
 from onnxplain.runtime.backends import usable
 from onnxplain.runtime.backends.onnx_runtime import session_options
 from onnxplain.runtime.backends.openvino import configuration, prepared
+from onnxplain.runtime.backends.openvino_core import core
 from onnxplain.runtime.onnx_file import read_metadata
 
 RUNS, WARMUP = 20, 5
@@ -89,12 +90,9 @@ def _onnx_runtime(job: Job, side: Callable[[str], str]) -> Sums:
 
 
 def _openvino(job: Job, precision: str, side: Callable[[str], str]) -> Sums:
-    import openvino
-
     config = {**configuration(precision, "latency", job.threads), "PERF_COUNT": "YES"}
-    core = openvino.Core()
-    model = prepared(core, core.read_model(job.graph()), precision, job.batch)
-    compiled = core.compile_model(model, "CPU", config)
+    model = prepared(core().read_model(job.graph()), precision, job.batch)
+    compiled = core().compile_model(model, "CPU", config)
     request = compiled.create_infer_request()
     sums: Sums = Counter()
     for run in range(WARMUP + RUNS):

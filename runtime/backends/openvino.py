@@ -28,6 +28,7 @@ from onnxplain.contract import (
     TEMPERATURE,
 )
 from onnxplain.errors import BackendError
+from onnxplain.runtime.backends.openvino_core import core
 from onnxplain.runtime.backends.openvino_one_image import for_one_image, images_of, of_any_batch
 from onnxplain.runtime.backends.openvino_stem import stem_in_float32
 from onnxplain.runtime.backends.openvino_strided import strided_by_phases
@@ -63,14 +64,11 @@ def missing() -> str | None:
 @functools.cache
 def devices() -> dict[str, tuple[str, tuple[str, ...]]]:
     """The devices that OpenVINO finds: name → what it is, and the precisions it computes in."""
-    from openvino import Core
-
-    core = Core()
     found = {}
-    for device in core.available_devices:
-        able = core.get_property(device, "OPTIMIZATION_CAPABILITIES")
+    for device in core().available_devices:
+        able = core().get_property(device, "OPTIMIZATION_CAPABILITIES")
         precisions = tuple(p for p in PRECISIONS if _CAPABILITY[p] in able)
-        found[device] = (str(core.get_property(device, "FULL_DEVICE_NAME")), precisions)
+        found[device] = (str(core().get_property(device, "FULL_DEVICE_NAME")), precisions)
     return found
 
 
@@ -85,7 +83,7 @@ def configuration(precision: str, hint: str, threads: int | None) -> dict[str, A
     return config
 
 
-def prepared(core: Any, model: Any, precision: str, images: int | None) -> Any:
+def prepared(model: Any, precision: str, images: int | None) -> Any:
     """The `openvino.Model` that is compiled in a precision, of the one that was read.
 
     Args:
@@ -97,7 +95,7 @@ def prepared(core: Any, model: Any, precision: str, images: int | None) -> Any:
     if precision != "bfloat16":
         return model
     strided_by_phases(model)
-    return stem_in_float32(core, model)
+    return stem_in_float32(model)
 
 
 class OpenVINO:
@@ -288,7 +286,6 @@ def _compiled(
     """
     import openvino
 
-    core = openvino.Core()
     found = devices()
     if device not in found:
         raise BackendError(f"OpenVINO finds no device '{device}' here; it finds {', '.join(found)}")
@@ -303,19 +300,19 @@ def _compiled(
     kept = cache_folder("openvino") / f"{hashed(key)}.blob"
     try:
         if (blob := load(kept)) is not None:
-            return core.import_model(blob, device, dict(config))
+            return core().import_model(blob, device, dict(config))
     except RuntimeError as error:
         warnings.warn(f"'{kept}' is not used and made anew: {error}", stacklevel=2)
     if digest(path) != contents:
         raise BackendError(f"'{path}' is no longer the file that was loaded: load it again")
     try:
-        model = core.read_model(_readable(path))
+        model = core().read_model(_readable(path))
         if precision == "int8" and not _quantised(model):
             raise BackendError(
                 f"'{path}' is not quantised: quantise the network (QDQ), then export it"
             )
-        model = prepared(core, model, precision, images)
-        compiled = core.compile_model(model, device, dict(config))
+        model = prepared(model, precision, images)
+        compiled = core().compile_model(model, device, dict(config))
     except (RuntimeError, MemoryError) as error:
         raise BackendError(f"OpenVINO cannot load '{path}': {error}") from error
     _keep(kept, compiled)

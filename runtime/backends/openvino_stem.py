@@ -12,11 +12,13 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from onnxplain.runtime.backends.openvino_core import core
+
 _PRODUCTS = ("Convolution", "GroupConvolution", "MatMul")
 _KEEP = "precise_0"  # what `disable_fp16_compression` is called in OpenVINO's `rt_info`
 
 
-def stem_in_float32(core: Any, model: Any) -> Any:
+def stem_in_float32(model: Any) -> Any:
     """The model (an `openvino.Model`), with its stem marked to stay in float32.
 
     The stem is what leads to the first depthwise convolution, where at most one other convolution
@@ -37,7 +39,7 @@ def stem_in_float32(core: Any, model: Any) -> Any:
     with TemporaryDirectory(prefix="onnxplain-") as folder:  # the mark takes effect when read
         path = Path(folder) / "stem.xml"
         save_model(model, path, compress_to_fp16=False)
-        return core.read_model(path)
+        return core().read_model(path)
 
 
 def _leading_to(node: Any) -> list[Any]:

@@ -16,6 +16,7 @@ import onnxplain
 from onnxplain.errors import BackendError
 from onnxplain.export.precision import PRECISIONS, convert, float_biases, to_half
 from onnxplain.runtime import load
+from onnxplain.runtime.backends.openvino_core import core
 from onnxplain.runtime.verification import agreement
 
 HALF = {"float16": onnx.TensorProto.FLOAT16, "bfloat16": onnx.TensorProto.BFLOAT16}
@@ -166,10 +167,9 @@ def test_float16_is_right(graphs, kind, images):
 
 def test_bfloat16_is_right_where_a_runtime_has_it(graphs, images):
     """OpenVINO runs the converted graph; ONNX Runtime's CPU provider has no such convolution."""
-    openvino = pytest.importorskip("openvino")
-    core = openvino.Core()
-    model = core.read_model(convert(graphs["plain"], "bfloat16"))
-    compiled = core.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    pytest.importorskip("openvino")
+    model = core().read_model(convert(graphs["plain"], "bfloat16"))
+    compiled = core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     expected = load(graphs["plain"], "cpu")(images)
     found = compiled({"image": images, "target": expected.targets})
     for ours, theirs in (("logits", expected.logits), ("pullback", expected.pullback)):

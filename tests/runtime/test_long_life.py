@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gc
 import os
+import subprocess
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -16,6 +18,18 @@ from onnxplain.runtime import load
 
 PROVIDERS = ["cpu", "openvino"]
 THREADS = 6
+LET_GO = """
+import signal, sys
+from onnxplain.runtime import load
+
+explainers = [load(*sys.argv[1:]) for _ in range(2)]
+while explainers:
+    del explainers[0]
+try:
+    signal.raise_signal(signal.SIGINT)
+except KeyboardInterrupt:
+    print("interrupted")
+"""
 
 
 @pytest.fixture(params=PROVIDERS)
@@ -117,3 +131,10 @@ def test_explainers_that_are_let_go_give_their_memory_back(graph_file, tiny, pro
     use()
     before = use()
     assert use() - before < 8 << 20
+
+
+def test_ctrl_c_interrupts_after_explainers_were_let_go(graph_file, provider):
+    """Two OpenVINO cores, let go in the order in which they came, made it a segmentation fault."""
+    command = [sys.executable, "-c", LET_GO, graph_file(), provider]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "interrupted\n"), done.stderr

@@ -10,8 +10,9 @@ import torch
 
 import onnxplain
 from onnxplain.runtime.backends.openvino import prepared
+from onnxplain.runtime.backends.openvino_core import core
 
-openvino = pytest.importorskip("openvino")
+pytest.importorskip("openvino")
 
 
 class Network(torch.nn.Module):
@@ -73,9 +74,8 @@ def test_each_image_has_its_own_targets(graph):
 
 
 def test_gates_meet_the_cotangents_merged(graph):
-    core = openvino.Core()
-    assert {*gates(core.read_model(graph))} == {5}
-    assert {*gates(prepared(core, core.read_model(graph), "float32", 1))} == {4}
+    assert {*gates(core().read_model(graph))} == {5}
+    assert {*gates(prepared(core().read_model(graph), "float32", 1))} == {4}
 
 
 def test_a_graph_of_a_fixed_batch_is_left_as_it_is(graph_file, x):

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from onnxplain.runtime.backends.openvino import configuration, prepared
+from onnxplain.runtime.backends.openvino_core import core
 from onnxplain.runtime.backends.openvino_strided import strided_by_phases
 
 openvino = pytest.importorskip("openvino")
@@ -33,7 +34,7 @@ def transposed(kernel, stride, pad, extra, grouped, dilation=1, channels=4):
 
 def run(model):
     x = np.random.default_rng(1).standard_normal((2, 6, 5, 7), dtype=np.float32)
-    return openvino.compile_model(model, "CPU", configuration("float32", "latency", 1))([x])[0]
+    return core().compile_model(model, "CPU", configuration("float32", "latency", 1))([x])[0]
 
 
 def left(model) -> bool:
@@ -75,6 +76,5 @@ def test_others_stay_as_they_are(kernel, stride, grouped, dilation):
 
 
 def test_it_is_for_bfloat16_alone():
-    core = openvino.Core()
-    assert left(prepared(core, transposed(3, 2, 1, 1, True), "float32", None))
-    assert not left(prepared(core, transposed(3, 2, 1, 1, True), "bfloat16", None))
+    assert left(prepared(transposed(3, 2, 1, 1, True), "float32", None))
+    assert not left(prepared(transposed(3, 2, 1, 1, True), "bfloat16", None))
