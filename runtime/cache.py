@@ -1,7 +1,8 @@
 """Where the runtimes keep what they compiled, from one time to the next.
 
 What is kept is machine code, and no compiler reads a damaged file safely: so each file begins with
-the SHA-256 of the rest, and one that does not agree is never handed on.
+the SHA-256 of the rest, and one that does not agree is never handed on. What was used longest ago
+makes room for what is new.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import json
 import os
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from onnxplain.errors import InputError
 from onnxplain.files import replacing
 
 _DIGEST = 32  # bytes of SHA-256
+_ROOM = 8 << 30  # bytes of one kind; a compiled ViT-B takes 0.4 GB
 
 
 def cache_folder(kind: str) -> Path:
@@ -39,6 +42,7 @@ def load(path: Path) -> bytes | None:
     except OSError:
         return None
     if hashlib.sha256(data).digest() == written:
+        used(path)
         return data
     warnings.warn(f"'{path}' is damaged, and made anew", stacklevel=2)
     return None
@@ -60,5 +64,31 @@ def keep(path: Path, write: Callable[[Path], object]) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write(path)
+        _make_room(path)
     except (OSError, InputError) as error:
         warnings.warn(f"the cache cannot be kept: {error}", stacklevel=3)
+
+
+def used(path: Path) -> None:
+    """That it was, just now; a cache that cannot be written stays as it is."""
+    with suppress(OSError):
+        os.utime(path)
+
+
+def _make_room(new: Path) -> None:
+    """Delete what was used longest ago beside a new file, until all together is no more than _ROOM.
+
+    Several processes may do so at once: a file that is gone has made its room.
+    """
+    kept = []
+    for path in new.parent.iterdir():
+        with suppress(OSError):
+            kept.append((path.stat().st_mtime_ns, path.stat().st_size, path))
+    over = sum(size for _, size, _ in kept) - _ROOM
+    for _, size, path in sorted(kept):
+        if over <= 0:
+            return
+        if path != new:
+            with suppress(OSError):
+                path.unlink()
+            over -= size

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +14,14 @@ import torch
 from PIL import Image
 
 import onnxplain
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """What tests and their commands compile is kept in a folder made anew, not the user's."""
+    if not hasattr(config, "workerinput"):  # the workers inherit it
+        cache = tempfile.mkdtemp(prefix="onnxplain-tests-")
+        os.environ["XDG_CACHE_HOME"] = cache
+        config.add_cleanup(lambda: shutil.rmtree(cache, ignore_errors=True))
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from pathlib import Path
 
 import pytest
 
+from onnxplain.runtime import cache
 from onnxplain.runtime.cache import cache_folder, hashed, load, save
 
 DATA = bytes(range(256)) * 9
@@ -53,6 +55,25 @@ def test_what_cannot_be_kept_is_a_warning(path: Path) -> None:
     path.parent.write_text("in the way")
     with pytest.warns(UserWarning, match="the cache cannot be kept"):
         save(path, DATA)
+
+
+def test_what_was_used_longest_ago_makes_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    a, b, c = (cache_folder("things") / name for name in "abc")
+    for seconds, path in enumerate((a, b)):
+        save(path, DATA)
+        os.utime(path, (seconds, seconds))
+    assert load(a) == DATA  # so that b was used longest ago
+    monkeypatch.setattr(cache, "_ROOM", 2 * a.stat().st_size)
+    save(c, DATA)
+    assert (load(a), load(b), load(c)) == (DATA, None, DATA)
+
+
+def test_what_is_larger_than_all_room_is_kept_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    a, b = (cache_folder("things") / name for name in "ab")
+    save(a, DATA)
+    monkeypatch.setattr(cache, "_ROOM", 5)
+    save(b, DATA)
+    assert (load(a), load(b)) == (None, DATA)
 
 
 def test_a_name_is_that_of_all_that_the_content_depends_on() -> None:

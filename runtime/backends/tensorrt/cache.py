@@ -8,7 +8,7 @@ from typing import Any
 
 from onnxplain.errors import BackendError
 from onnxplain.runtime.backends.tensorrt.engine import SUFFIX, Engine, read_engine
-from onnxplain.runtime.cache import cache_folder, hashed, keep
+from onnxplain.runtime.cache import cache_folder, hashed, keep, used
 
 KIND = "engines"
 """The name of the folder in the cache."""
@@ -24,9 +24,12 @@ def cached(key: dict[str, Any], build: Callable[[], Engine]) -> Engine:
     path = cache_folder(KIND) / (hashed(key) + SUFFIX)
     if path.exists():
         try:
-            return read_engine(path)
+            engine = read_engine(path)
         except BackendError as error:
             warnings.warn(f"a cached engine is not used and built anew: {error}", stacklevel=2)
+        else:
+            used(path)
+            return engine
     engine = build()
     keep(path, engine.write)
     return engine
