@@ -26,6 +26,8 @@ NETWORKS = {  # name → weights, size
 
 _LONG = ("vgg11_bn", "densenet121")
 _FEW = [("each", 30.0), ("last", 100.0), ("none", None)]
+
+pytestmark = pytest.mark.xdist_group("accentuation")  # what they share takes long to make
 networks = pytest.mark.parametrize(
     "network",
     [pytest.param(name, marks=pytest.mark.sweep if name in _LONG else ()) for name in NETWORKS],

@@ -19,6 +19,8 @@ from .vital_parity import PARITY, Case, Traced, gradient, losses, parity, relati
 SIZE, STAGE = 64, 3
 EXACT = 1e-5
 
+pytestmark = pytest.mark.xdist_group("vital-step")  # what they share takes long to make
+
 
 @pytest.fixture(scope="module")
 def lite0_traced() -> Traced:

@@ -19,6 +19,8 @@ from onnxplain.bench.suite.suite import Plan, suite
 from onnxplain.cli import app
 from onnxplain.errors import InputError
 
+pytestmark = pytest.mark.xdist_group("suite")  # what they share takes long to make
+
 
 @pytest.fixture(scope="session")
 def results(tmp_path_factory):

@@ -27,6 +27,8 @@ from .small import Singular, autoencoder, class_folders
 
 CLI = CliRunner()
 
+pytestmark = pytest.mark.xdist_group("study")  # what they share takes long to make
+
 
 def study_of(data: Path) -> Study:
     return Study(

@@ -25,6 +25,8 @@ from .conftest import TEMPERATURE, write_or_skip
 
 AGREEMENT = 0.999
 
+pytestmark = pytest.mark.xdist_group("page")  # what they share takes long to make
+
 
 def cosine(a: np.ndarray, b: np.ndarray) -> float:
     a, b = a.ravel().astype(np.float64), b.ravel().astype(np.float64)
