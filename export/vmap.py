@@ -253,7 +253,7 @@ BATCHING: dict[str, BatchingRule] = {
     "MatMul": _matmul,
     "Gemm": _gemm,
     **dict.fromkeys(["Conv", "ConvTranspose", "AveragePool"], _merged),
-    **dict.fromkeys(["SpaceToDepth", "DepthToSpace"], _merged),
+    **dict.fromkeys(["SpaceToDepth", "DepthToSpace", "Resize"], _merged),
     **dict.fromkeys(["Split", "Gather", "Softmax", "LogSoftmax"], _along_axis),
     **dict.fromkeys(["Concat", "GatherElements", "ScatterElements"], _all_along_axis),
     **dict.fromkeys(["GatherND", "ScatterND"], _by_tuples),

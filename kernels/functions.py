@@ -27,7 +27,7 @@ class KernelBuilder(GraphBuilder):  # type: ignore[misc]
     """A builder that calls the functions of the fused operations instead of their bodies."""
 
 
-def fused(name: str) -> Callable[[Body], Body]:
+def fused(name: str, inlined: Callable[..., Any] | None = None) -> Callable[[Body], Body]:
     """Let `body(op, *values)` call the function `name` where a `KernelBuilder` is at work.
 
     The values are tensors, numbers, and a `Window`. Tensors and numbers are the function's inputs.
@@ -36,6 +36,10 @@ def fused(name: str) -> Callable[[Body], Body]:
     `dilations` and `pads`, these negative at the end where elements are in no window. (Overloads
     of one name would be nearer to the point, but the parser of TensorRT-RTX 1.7 and the reference
     evaluator of onnx 1.23 take one of them for all, without a word.)
+
+    Args:
+        inlined: `inlined(op, *values)`, a better form to write out in a graph, or None where it has
+            none. A function's body, which it need not be, takes cotangents with an axis K too.
     """
 
     def decorate(body: Body) -> Body:
@@ -44,7 +48,8 @@ def fused(name: str) -> Callable[[Body], Body]:
         @wraps(body)
         def emit(op: OpBuilder, *values: Any) -> Any:
             if not isinstance(op.builder, KernelBuilder):
-                return body(op, *values)
+                form = inlined(op, *values) if inlined else None
+                return body(op, *values) if form is None else form
             return _call(op, name, body, dict(zip(names, values, strict=True)))
 
         return emit  # type: ignore[return-value]

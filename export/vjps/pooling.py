@@ -20,7 +20,7 @@ from onnxplain.export.tensors import (
 )
 from onnxplain.export.vjps.table import register_vjp
 from onnxplain.export.windows import window_of
-from onnxplain.kernels.windows import Window, scatter, side_by_side, taps
+from onnxplain.kernels.windows import Window, scatter, side_by_side, taps, to_tiles
 
 
 @register_vjp("MaxPool")
@@ -52,6 +52,8 @@ def average_pool(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
 
 def _to_all(op: OpBuilder, g: ir.Value, x: ir.Value, window: Window) -> ir.Value:
     """Add each window's value in `g` [N, C, *out] to all of its elements in `x` [N, C, *size]."""
+    if window.tiles:
+        return to_tiles(op, g, window)
     ones = constant(op, np.ones([1, 1, *window.kernel]), x)
     planes = reshape(op, g, [-1, 1, *window.out])
     spread = op.ConvTranspose(planes, ones, **window.conv_attributes())
