@@ -46,7 +46,9 @@ def pools_and_convolutions(op: OpBuilder, x: ir.Value) -> ir.Value:
     x = op.MaxPool(op.Relu(x), kernel_shape=[3, 3], strides=[2, 2], pads=[1] * 4)
     x = op.Conv(x, w(8, 1, 3, 3), group=8, strides=[2, 2], pads=[1] * 4)
     x = op.AveragePool(op.Clip(x, 0.0, 6.0), kernel_shape=[2, 2], ceil_mode=1)
-    x = op.ConvTranspose(op.LeakyRelu(x), w(8, 4, 2, 2), strides=[2, 2])
+    x = op.ConvTranspose(op.LeakyRelu(x), w(8, 4, 4, 4), strides=[4, 4])
+    x = op.MaxPool(x, kernel_shape=[2, 2], strides=[2, 2])
+    x = op.AveragePool(x, kernel_shape=[1, 2], strides=[1, 2])
     x = op.Flatten(op.GlobalAveragePool(x))
     return op.Gemm(x, w(4, CLASSES), w(CLASSES), alpha=0.5)
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from onnxplain.bench.float64 import evaluate
 from onnxplain.bench.float64_operators import pool_geometry
 from onnxplain.export.windows import window_of
-from onnxplain.kernels.bodies import soft_gate, soft_max_pool_grad
+from onnxplain.kernels.bodies import soft_gate, soft_max_pool_grad, weighted_pool_grad
 
 from ..export.vjps.check import (
     Case,
@@ -30,8 +30,13 @@ from ..export.vjps.check import (
 from ..export.vjps.test_pooling import pools
 
 
-def expected_gradient(x: np.ndarray, g: np.ndarray, attributes: dict, T: float) -> np.ndarray:
-    """autograd of s = Σ w x, w = softmax(x / T), window by window; outside x there are zeros."""
+def expected_gradient(
+    x: np.ndarray, g: np.ndarray, attributes: dict, T: float, held: bool = False
+) -> np.ndarray:
+    """autograd of s = Σ w x, w = softmax(x / T), window by window; outside x there are zeros.
+
+    `held`: w is constant.
+    """
     names = ("strides", "dilations", "pads", "auto_pad", "ceil_mode")
     kernel = attributes["kernel_shape"]
     strides, dilations, around, out = pool_geometry(
@@ -50,20 +55,26 @@ def expected_gradient(x: np.ndarray, g: np.ndarray, attributes: dict, T: float) 
             outside = torch.zeros(x.shape[:2], dtype=leaf.dtype)
             values.append(leaf[(..., *where)] if inside else outside)
         window = torch.stack(values)
-        s = (torch.softmax(window / T, 0) * window).sum(0)
+        weights = torch.softmax(window / T, 0)
+        s = ((weights.detach() if held else weights) * window).sum(0)
         total = total + (s * torch.tensor(g[(..., *at)])).sum()
     total.backward()
     return leaf.grad.numpy()
 
 
-def pool_model(case: Case, T: float | None, dtype: ir.DataType = ir.DataType.DOUBLE):
+def pool_model(
+    case: Case,
+    T: float | None,
+    dtype: ir.DataType = ir.DataType.DOUBLE,
+    pool_grad=soft_max_pool_grad,
+):
     """Inputs x0, g and, for T of None, T; the pull-back out."""
     model = forward_model(case.build, shapes_of(case), dtype)
     graph, op = model.graph, builder_of(model)
     (x,), (y,) = graph.inputs, graph.outputs
     g = op.builder.input("g", dtype, y.shape)
     temperature = op.builder.input("T", dtype, []) if T is None else T
-    found = soft_max_pool_grad(op, x, g, window_of(y.producer(), x, y), temperature)
+    found = pool_grad(op, x, g, window_of(y.producer(), x, y), temperature)
     graph.outputs[:] = []
     add_output(model, found, "pullback", like=x)
     return finished(model)
@@ -80,6 +91,21 @@ def test_the_soft_max_pool_is_the_gradient_of_the_softmax_weighted_pool(case: Ca
     (x,), g = case.inputs, cotangent_for(case)
     (found,) = evaluate(pool_model(case, T), {"x0": x, "g": g})
     np.testing.assert_allclose(found, expected_gradient(x, g, case.attributes, T), atol=1e-10)
+
+
+@pytest.mark.parametrize("held", [False, True])
+@pytest.mark.parametrize("kernel", [[3], [2, 2], [2, 3], [1, 2, 2]])
+def test_windows_that_tile_are_not_taken_apart(kernel: list[int], held: bool):
+    x = distinct(np.random.default_rng(2), [2, 3, *(3 * k for k in kernel)], 10.0)
+    attributes = {"kernel_shape": kernel, "strides": kernel}
+    case = Case("MaxPool", [x], attributes)
+    g = cotangent_for(case)
+    pool_grad = weighted_pool_grad if held else soft_max_pool_grad
+    model = pool_model(case, 0.3, pool_grad=pool_grad)
+    assert not {"Slice", "DepthToSpace"} & {node.op_type for node in model.graph.node}
+    (found,) = evaluate(model, {"x0": x, "g": g})
+    expected = expected_gradient(x, g, attributes, 0.3, held)
+    np.testing.assert_allclose(found, expected, atol=1e-10)
 
 
 def test_it_goes_through_the_weights_too():

@@ -94,6 +94,13 @@ def rows(*values: float) -> np.ndarray:
     return np.array(values).reshape(1, 1, -1)
 
 
+@pytest.mark.parametrize("kernel", [[3], [2, 3], [1, 2, 2]])
+def test_average_pool_of_windows_that_tile_gives_each_element_its_share(kernel: list[int]):
+    x = distinct(np.random.default_rng(0), [2, 3, *(2 * k for k in kernel)])
+    (found,) = check_vjp(Case("AveragePool", [x], {"kernel_shape": kernel, "strides": kernel}))
+    assert found[0, 0].flat[0] == found[0, 0].flat[kernel[-1] - 1]  # of one window
+
+
 def test_average_pool_counts_padding_only_when_told_to():
     """Two windows of two over [0 x] and [x 0]."""
     g = np.random.default_rng(0).normal(size=2)
