@@ -120,7 +120,7 @@ def preferred(precision: str) -> Iterator[str]:
     """The providers that `auto` tries for a precision: those of `AUTO` that compute in it here.
 
     In float32 the processor's is ONNX Runtime and not OpenVINO: that takes 0.6 (EfficientNet-Lite0)
-    to 1.07 (VGG-11, ViT-B/16) times its time for an image, which does not pay for the second load
+    to 1.1 (VGG-11, ViT-B/16) times its time for an image, which does not pay for the second load
     that checking it against ONNX Runtime takes. In halves it is OpenVINO; ONNX Runtime's are
     float32 between casts.
     """
