@@ -54,7 +54,7 @@ _ELEMENTWISE = frozenset(
     {
         *("Abs", "Add", "Clip", "Div", "Equal", "Erf", "Greater", "GreaterOrEqual", "Less"),
         *("LessOrEqual", "Max", "Min", "Mul", "Neg", "Relu", "Sigmoid", "Sign", "Sub", "Sum"),
-        *("Tanh", "Where", "ReduceMax", "ReduceMin"),
+        *("Tanh", "Where", "ReduceMax", "ReduceMin", "MaxPool", "AveragePool", "Resize"),
         *("Concat", "Expand", "Flatten", "Gather", "Identity", "Pad", "Reshape", "Slice"),
         *("Split", "Squeeze", "Transpose", "Unsqueeze"),
     }

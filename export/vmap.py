@@ -113,6 +113,14 @@ def _merged(op: OpBuilder, node: Node, inputs: Inputs, mapped: set[int], K: ir.V
     return op.Reshape(batched, op.Concat(K, [-1, *_tail(y)], axis=0))
 
 
+def _resize(op: OpBuilder, node: Node, inputs: Inputs, mapped: set[int], K: ir.Value) -> Outputs:
+    """By scales alone, the batch as it is; the sizes of all axes would name the batch without K."""
+    scales = constant_of(node.inputs[2], "the scales of Resize")
+    if scales is None or scales[0] != 1:
+        raise SourceError(f"several targets: Resize {node.name!r} of the batch, or to sizes")
+    return _merged(op, node, inputs, mapped, K)
+
+
 def _gemm(op: OpBuilder, node: Node, inputs: Inputs, mapped: set[int], K: ir.Value) -> Outputs:
     """K joins the rows of A where they stay rows; else the matrix product that a Gemm is."""
     if len(inputs) > 2:
@@ -253,7 +261,7 @@ BATCHING: dict[str, BatchingRule] = {
     "MatMul": _matmul,
     "Gemm": _gemm,
     **dict.fromkeys(["Conv", "ConvTranspose", "AveragePool"], _merged),
-    **dict.fromkeys(["SpaceToDepth", "DepthToSpace", "Resize"], _merged),
+    **dict.fromkeys(["SpaceToDepth", "DepthToSpace"], _merged),
     **dict.fromkeys(["Split", "Gather", "Softmax", "LogSoftmax"], _along_axis),
     **dict.fromkeys(["Concat", "GatherElements", "ScatterElements"], _all_along_axis),
     **dict.fromkeys(["GatherND", "ScatterND"], _by_tuples),
@@ -262,6 +270,7 @@ BATCHING: dict[str, BatchingRule] = {
     **dict.fromkeys(["ReduceSum", "ReduceMean", "ReduceMax", "ReduceMin"], _by_axes_input(1)),
     **dict.fromkeys(["ReduceL1", "ReduceL2", "ReduceSumSquare"], _by_axes_input(1)),
     **dict.fromkeys(["Squeeze", "Unsqueeze"], _by_axes_input(1)),
+    "Resize": _resize,
     "Slice": _by_axes_input(3),
     "Pad": _pad,
     "Transpose": _transpose,

@@ -11,7 +11,7 @@ import onnx_ir as ir
 from onnxscript import OpBuilder
 
 from onnxplain.kernels.functions import fused
-from onnxplain.kernels.windows import Window, scatter, taps, tile_means, to_tiles
+from onnxplain.kernels.windows import Window, scatter, taps, tile_sums, to_tiles
 
 
 def scaled(op: OpBuilder, x: ir.Value, T: float | ir.Value) -> ir.Value:
@@ -50,13 +50,11 @@ def phi(op: OpBuilder, u: ir.Value) -> ir.Value:
 
 def _soft_max_pool_grad_of_tiles(
     op: OpBuilder, x: ir.Value, g: ir.Value, window: Window, T: float | ir.Value
-) -> ir.Value | None:
-    if not window.tiles:
-        return None
+) -> ir.Value:
     e, u = _exponentials(op, scaled(op, x, T), window)
-    mean = tile_means(op, e, window)
-    mean_u = op.Div(tile_means(op, op.Mul(e, u), window), mean)
-    per_window = op.Div(g, op.Mul(mean, float(window.elements)))
+    Z = tile_sums(op, e, window)
+    mean_u = op.Div(tile_sums(op, op.Mul(e, u), window), Z)
+    per_window = op.Div(g, Z)
     through_value = op.Mul(per_window, op.Sub(1.0, mean_u))
     slope = op.Mul(u, to_tiles(op, per_window, window))
     return op.Mul(e, op.Add(to_tiles(op, through_value, window), slope))
@@ -64,22 +62,19 @@ def _soft_max_pool_grad_of_tiles(
 
 def _weighted_pool_grad_of_tiles(
     op: OpBuilder, x: ir.Value, g: ir.Value, window: Window, T: float | ir.Value
-) -> ir.Value | None:
-    if not window.tiles:
-        return None
+) -> ir.Value:
     e, _ = _exponentials(op, scaled(op, x, T), window)
-    Z = op.Mul(tile_means(op, e, window), float(window.elements))
-    return op.Mul(e, to_tiles(op, op.Div(g, Z), window))
+    return op.Mul(e, to_tiles(op, op.Div(g, tile_sums(op, e, window)), window))
 
 
 def _exponentials(op: OpBuilder, x: ir.Value, window: Window) -> tuple[ir.Value, ir.Value]:
-    """e = exp(u) and u = x − max over the window, where it tiles; both [N, C, *size]."""
+    """e = exp(u) and u = x − max over the window, which tiles; both [N, C, *size]."""
     highest = op.MaxPool(x, kernel_shape=list(window.kernel), strides=list(window.strides))
     u = op.Sub(x, to_tiles(op, highest, window))
     return op.Exp(u), u
 
 
-@fused("SoftMaxPoolGrad", inlined=_soft_max_pool_grad_of_tiles)
+@fused("SoftMaxPoolGrad", of_tiles=_soft_max_pool_grad_of_tiles)
 def soft_max_pool_grad(
     op: OpBuilder, x: ir.Value, g: ir.Value, window: Window, T: float | ir.Value
 ) -> ir.Value:
@@ -88,7 +83,7 @@ def soft_max_pool_grad(
     With w = softmax(x / T) over the window and s = Σ w_i x_i, it is g · w_i (1 + (x_i − s) / T),
     added up over the windows that hold x_i; padding takes part with the value 0. Here with
     u = (x − max) / T, e = exp(u), Z = Σ e and ū = Σ e u / Z, as e · g/Z · (1 − ū) + e u · g/Z.
-    Of windows that tile, x is not taken apart.
+    Written out in a graph, windows that tile are not taken apart.
 
     Args:
         x: the pool's input [N, C, *size].
@@ -110,7 +105,7 @@ def soft_max_pool_grad(
     return scatter(op, parts, x, window)
 
 
-@fused("WeightedPoolGrad", inlined=_weighted_pool_grad_of_tiles)
+@fused("WeightedPoolGrad", of_tiles=_weighted_pool_grad_of_tiles)
 def weighted_pool_grad(
     op: OpBuilder, x: ir.Value, g: ir.Value, window: Window, T: float | ir.Value
 ) -> ir.Value:

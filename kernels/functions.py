@@ -8,7 +8,7 @@ runtime without a kernel of that name runs the body.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import wraps
 from typing import Any, TypeVar
 
@@ -27,7 +27,7 @@ class KernelBuilder(GraphBuilder):  # type: ignore[misc]
     """A builder that calls the functions of the fused operations instead of their bodies."""
 
 
-def fused(name: str, inlined: Callable[..., Any] | None = None) -> Callable[[Body], Body]:
+def fused(name: str, of_tiles: Callable[..., Any] | None = None) -> Callable[[Body], Body]:
     """Let `body(op, *values)` call the function `name` where a `KernelBuilder` is at work.
 
     The values are tensors, numbers, and a `Window`. Tensors and numbers are the function's inputs.
@@ -38,8 +38,8 @@ def fused(name: str, inlined: Callable[..., Any] | None = None) -> Callable[[Bod
     evaluator of onnx 1.23 take one of them for all, without a word.)
 
     Args:
-        inlined: `inlined(op, *values)`, a better form to write out in a graph, or None where it has
-            none. A function's body, which it need not be, takes cotangents with an axis K too.
+        of_tiles: what is written out, in place of the body, where the window tiles. It need not
+            take cotangents with an axis K, as a function's body must: `vmap` rewrites its nodes.
     """
 
     def decorate(body: Body) -> Body:
@@ -48,8 +48,9 @@ def fused(name: str, inlined: Callable[..., Any] | None = None) -> Callable[[Bod
         @wraps(body)
         def emit(op: OpBuilder, *values: Any) -> Any:
             if not isinstance(op.builder, KernelBuilder):
-                form = inlined(op, *values) if inlined else None
-                return body(op, *values) if form is None else form
+                window = _window(values)
+                form = of_tiles if of_tiles and window and window.tiles else body
+                return form(op, *values)
             return _call(op, name, body, dict(zip(names, values, strict=True)))
 
         return emit  # type: ignore[return-value]
@@ -58,7 +59,7 @@ def fused(name: str, inlined: Callable[..., Any] | None = None) -> Callable[[Bod
 
 
 def _call(op: OpBuilder, name: str, body: Callable[..., Any], values: dict[str, Any]) -> Any:
-    window = next((v for v in values.values() if isinstance(v, Window)), None)
+    window = _window(values.values())
     tensors = {n: v for n, v in values.items() if isinstance(v, ir.Value)}
     like = next(iter(tensors.values()))
     inputs = {
@@ -86,6 +87,10 @@ def _call(op: OpBuilder, name: str, body: Callable[..., Any], values: dict[str, 
     for value in _values(function):  # it serves calls of other shapes too
         value.shape = None
     return results
+
+
+def _window(values: Iterable[Any]) -> Window | None:
+    return next((v for v in values if isinstance(v, Window)), None)
 
 
 def window_attributes(window: Window) -> dict[str, list[int]]:

@@ -132,9 +132,10 @@ def to_tiles(op: OpBuilder, y: ir.Value, window: Window) -> ir.Value:
     )
 
 
-def tile_means(op: OpBuilder, x: ir.Value, window: Window) -> ir.Value:
-    """The mean of each window of `x` [N, C, *size], if it `tiles`: [N, C, *out]."""
-    return op.AveragePool(x, kernel_shape=list(window.kernel), strides=list(window.strides))
+def tile_sums(op: OpBuilder, x: ir.Value, window: Window) -> ir.Value:
+    """The sum over each window of `x` [N, C, *size]: [N, C, *out]; if it `tiles`."""
+    means = op.AveragePool(x, kernel_shape=list(window.kernel), strides=list(window.strides))
+    return op.Mul(means, float(window.elements))
 
 
 def _interleaved(

@@ -76,19 +76,20 @@ def used(path: Path) -> None:
 
 
 def _make_room(new: Path) -> None:
-    """Delete what was used longest ago beside a new file, until all together is no more than _ROOM.
+    """Delete what was used longest ago beside a new file, until all with it is no more than _ROOM.
 
     Several processes may do so at once: a file that is gone has made its room.
     """
     kept = []
     for path in new.parent.iterdir():
         with suppress(OSError):
-            kept.append((path.stat().st_mtime_ns, path.stat().st_size, path))
+            found = path.stat()
+            kept.append((found.st_mtime_ns, found.st_size, path))
     over = sum(size for _, size, _ in kept) - _ROOM
     for _, size, path in sorted(kept):
         if over <= 0:
             return
         if path != new:
             with suppress(OSError):
-                path.unlink()
-            over -= size
+                path.unlink(missing_ok=True)
+                over -= size

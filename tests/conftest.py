@@ -14,14 +14,20 @@ import torch
 from PIL import Image
 
 import onnxplain
+from onnxplain.runtime.cache import cache_folder
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """What tests and their commands compile is kept in a folder made anew, not the user's."""
-    if not hasattr(config, "workerinput"):  # the workers inherit it
-        cache = tempfile.mkdtemp(prefix="onnxplain-tests-")
-        os.environ["XDG_CACHE_HOME"] = cache
-        config.add_cleanup(lambda: shutil.rmtree(cache, ignore_errors=True))
+    if hasattr(config, "workerinput"):
+        return  # workers inherit it
+    cache = Path(tempfile.mkdtemp(prefix="onnxplain-tests-"))
+    config.add_cleanup(lambda: shutil.rmtree(cache, ignore_errors=True))
+    downloaded = cache_folder("onnxruntime-web").parent
+    os.environ["XDG_CACHE_HOME"] = str(cache)
+    (cache / "onnxplain").mkdir()
+    for archive in downloaded.glob("onnxruntime-web-*.tgz"):
+        shutil.copy(archive, cache / "onnxplain")
 
 
 @pytest.fixture(scope="session", autouse=True)

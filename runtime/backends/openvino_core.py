@@ -1,9 +1,10 @@
 """The one `openvino.Core` of the process, which is never let go.
 
-Each Core's CPU plugin (OpenVINO 2026.4) gives the thread an alternate stack for signals, unmaps it
-when the plugin goes, and then puts back the one that it found. Of two that go in the order in which
-they came, the second puts back the first's, which is no more: the next Ctrl-C, or the end of a
-child process that Python is told of, is a segmentation fault.
+Each Core's CPU plugin (OpenVINO 2026.4) gives the thread that loads it an alternate stack for
+signals, unmaps it when the plugin goes, and then puts back the one that it found. Of two that go in
+the order in which they came, the second puts back the first's, which is no more: the next Ctrl-C,
+or the end of a child process that Python is told of, is a segmentation fault. A program's own Cores
+can still do so.
 """
 
 from __future__ import annotations

@@ -24,19 +24,20 @@ FLOAT = onnx.TensorProto.FLOAT
 
 
 class Network(torch.nn.Module):
-    """A max-pool, a residual branch, a mean over positions, a normalisation."""
+    """Pools, of windows that overlap and that tile, a residual branch, a mean, a normalisation."""
 
     def __init__(self) -> None:
         super().__init__()
         self.stem = torch.nn.Conv2d(3, 8, 3, stride=2, padding=1)
         self.pool = torch.nn.MaxPool2d(3, 2, padding=1)
+        self.tiles = torch.nn.Sequential(torch.nn.MaxPool2d(2), torch.nn.AvgPool2d((3, 1)))
         self.block = torch.nn.Conv2d(8, 8, 3, padding=1)
         self.norm = torch.nn.LayerNorm(8)
         self.head = torch.nn.Linear(8, 5)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = self.pool(torch.relu(self.stem(x)))
-        x = torch.relu(x + self.block(x))
+        x = self.tiles(torch.relu(x + self.block(x)))
         return self.head(self.norm(x.mean((2, 3))))
 
 
@@ -143,6 +144,15 @@ def test_the_difference_that_goes_into_an_exponential_is_not_half(graphs):
         difference = producers[exponential.input[0]]
         assert difference.op_type == "Sub"
         assert {types(model)[name] for name in difference.input} == {FLOAT}
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_the_sums_of_a_max_pool_that_tiles_are_not_half(graphs, precision):
+    model = onnx.load_from_string(convert(graphs["plain"], precision))
+    found = types(model)
+    backward = [n for n in model.graph.node if n.name.startswith("pullback")]
+    sums = [found[n.output[0]] for n in backward if n.op_type == "AveragePool"]
+    assert sums == [FLOAT, FLOAT]  # of e and of e u
 
 
 def test_a_value_is_cast_once_and_not_within_a_part(graphs):

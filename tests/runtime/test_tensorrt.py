@@ -389,12 +389,14 @@ def test_half_precision_compiles(built: tuple[Path, Path]) -> None:
 def test_bfloat16_compiles_with_what_the_compiler_has_in_float32_alone(
     tmp_path: Path, activation: torch.nn.Module
 ) -> None:
-    """A stride of 2, whose backward is a transposed convolution, and one of the forward."""
+    """A stride of 2, whose backward is a transposed convolution, one of the forward, and pools."""
     network = torch.nn.Sequential(
         torch.nn.Conv2d(3, 8, 3, 2, 1),
         activation,
         torch.nn.ConvTranspose2d(8, 8, 2, 2),
         torch.nn.ReLU(),
+        torch.nn.MaxPool2d(2),
+        torch.nn.AvgPool2d(2),
         torch.nn.AdaptiveAvgPool2d(1),
         torch.nn.Flatten(),
         torch.nn.Linear(8, 5),
