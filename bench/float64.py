@@ -64,15 +64,19 @@ def evaluate_in_float64(path: Path, feeds: Mapping[str, npt.ArrayLike]) -> dict[
 
 
 def in_float64(path: Path) -> onnx.ModelProto:
-    """An explain graph with float64 wherever it has float32: values, weights, constants, casts."""
+    """An explain graph with float64 wherever it has float32: values, weights, constants, casts.
+
+    The scales of a Resize stay, as they are float32 whatever is resized.
+    """
     model = onnx.load(path)
     graph = model.graph
+    resizing = (node for node in graph.node if node.op_type == "Resize")
+    scales = {name for node in resizing for name in node.input[1:3]}
     for value in (*graph.input, *graph.value_info, *graph.output):
-        if value.type.tensor_type.elem_type == TensorProto.FLOAT:
+        if value.type.tensor_type.elem_type == TensorProto.FLOAT and value.name not in scales:
             value.type.tensor_type.elem_type = TensorProto.DOUBLE
-    scales = {name for node in graph.node if node.op_type == "Resize" for name in node.input[1:3]}
     for tensor in graph.initializer:
-        if tensor.name not in scales:  # which are float32 whatever is resized
+        if tensor.name not in scales:
             _widen(tensor)
     for attribute in (a for node in graph.node for a in node.attribute):
         if attribute.type == AttributeProto.TENSOR:

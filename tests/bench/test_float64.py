@@ -55,7 +55,7 @@ def test_a_gate_that_float32_shuts_is_open_in_float64(tmp_path: Path) -> None:
     assert (opens.dtype, opens.tolist()) == (np.float64, [1, 0, 1])
 
 
-def test_nothing_stays_float32(tmp_path: Path) -> None:
+def test_nothing_stays_float32_but_scales(tmp_path: Path) -> None:
     path = tmp_path / "explain.onnx"
     onnxplain.export(network(), path, example=torch.from_numpy(IMAGES), method="excitation")
     model = in_float64(path)
@@ -65,7 +65,9 @@ def test_nothing_stays_float32(tmp_path: Path) -> None:
     }
     assert types.pop("target") == onnx.TensorProto.INT64
     assert set(types.values()) == {onnx.TensorProto.DOUBLE}
-    assert onnx.TensorProto.FLOAT not in {w.data_type for w in model.graph.initializer}
+    scales = {node.input[2] for node in model.graph.node if node.op_type == "Resize"}
+    single = {w.name for w in model.graph.initializer if w.data_type == onnx.TensorProto.FLOAT}
+    assert single == scales
 
 
 @pytest.mark.parametrize(
