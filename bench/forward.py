@@ -12,7 +12,7 @@ import onnx_ir as ir
 import onnxruntime
 from onnx_ir.passes import common
 
-from onnxplain.contract import IMAGE, LOGITS
+from onnxplain.contract.explain import IMAGE, LOGITS
 from onnxplain.runtime.backends.cuda import cuda_options
 from onnxplain.runtime.backends.onnx_runtime import converted, session_options
 from onnxplain.runtime.backends.openvino import configuration, prepared

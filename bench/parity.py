@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from onnxplain.contract import LOGITS, PULLBACK, Metadata
+from onnxplain.contract.explain import LOGITS, PULLBACK, Metadata
 from onnxplain.errors import InputError
 from onnxplain.runtime import Explainer
 

@@ -23,7 +23,7 @@ from onnxplain.bench import networks, reference
 from onnxplain.bench.latency import machine
 from onnxplain.bench.networks import TRAINED
 from onnxplain.bench.parity import Parity
-from onnxplain.contract import LOGITS, PULLBACK
+from onnxplain.contract.explain import LOGITS, PULLBACK
 from onnxplain.errors import BackendError
 from onnxplain.export.pipeline import export
 from onnxplain.runtime import Explainer, load

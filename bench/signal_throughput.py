@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from onnxplain.bench.latency import interleaved, machine, threads
 from onnxplain.bench.networks import photographs
 from onnxplain.bench.parity import Parity
-from onnxplain.contract import Preprocessing
+from onnxplain.contract.explain import Preprocessing
 from onnxplain.files import replacing
 from onnxplain.runtime.backends import PROVIDERS
 from onnxplain.runtime.batches import as_batch

@@ -23,7 +23,8 @@ from PIL import Image
 from onnxplain.bench.latency import interleaved, machine, threads
 from onnxplain.bench.networks import photographs
 from onnxplain.bench.reference.vital import Network, Objective, moved
-from onnxplain.contract import IMAGE, Preprocessing
+from onnxplain.contract.explain import IMAGE, Preprocessing
+from onnxplain.contract.steps import STEPS, StepMetadata
 from onnxplain.export.sources.source import torch_network
 from onnxplain.export.vital.features import write_features
 from onnxplain.export.vital.stages import recipe_of
@@ -32,7 +33,6 @@ from onnxplain.export.vital.subject import read_subject
 from onnxplain.files import replacing
 from onnxplain.runtime.backends import usable
 from onnxplain.runtime.graphs import open_graph
-from onnxplain.steps import STEPS, StepMetadata
 from onnxplain.vital.optimisation import Optimisation
 from onnxplain.vital.references import Templates, find_templates
 from onnxplain.vital.settings import Settings, with_recipe

@@ -8,7 +8,7 @@ import numpy as np
 import onnx_ir as ir
 from onnxscript import OpBuilder
 
-from onnxplain.contract import (
+from onnxplain.contract.explain import (
     ACCENTUATED,
     ACCENTUATED_LOGITS,
     ALPHA,

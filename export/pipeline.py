@@ -14,8 +14,7 @@ import onnx_ir as ir
 from onnx_ir.passes import common
 from onnxscript import GraphBuilder, OpBuilder
 
-from onnxplain import __version__
-from onnxplain.contract import PULLBACK, TARGET, TEMPERATURE, Metadata, Preprocessing
+from onnxplain.contract.explain import PULLBACK, TARGET, TEMPERATURE, Metadata, Preprocessing
 from onnxplain.errors import InputError, SourceError
 from onnxplain.export.ascent import add_step
 from onnxplain.export.ascent import unroll as add_unrolled
@@ -35,6 +34,7 @@ from onnxplain.export.vmap import vmap
 from onnxplain.files import replacing
 from onnxplain.kernels.calls import keep_calls
 from onnxplain.kernels.functions import KernelBuilder
+from onnxplain.version import __version__
 
 if TYPE_CHECKING:
     import torch

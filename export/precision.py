@@ -26,7 +26,7 @@ import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes import common
 
-from onnxplain.contract import PULLBACK, TARGET
+from onnxplain.contract.explain import PULLBACK, TARGET
 from onnxplain.errors import BackendError
 from onnxplain.export.canonical.emit import initializer
 from onnxplain.export.inline import inline

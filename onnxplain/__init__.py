@@ -13,25 +13,21 @@ is imported when first used.
 from __future__ import annotations
 
 from importlib import import_module
-from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 from onnxplain.errors import OnnxplainError
+from onnxplain.version import __version__
 
 if TYPE_CHECKING:
     from onnxplain import export as export
     from onnxplain.runtime import Explainer, Explanation, accentuate, load
     from onnxplain.vital.visualize import visualize
 
-try:
-    __version__ = version("onnxplain")
-except PackageNotFoundError:  # a source tree that was never installed
-    __version__ = "0.0.0"
-
 __all__ = [
     "Explainer",
     "Explanation",
     "OnnxplainError",
+    "__version__",
     "accentuate",
     "export",
     "load",

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxplain.contract import (
+from onnxplain.contract.explain import (
     ALPHA,
     ALPHA_DEFAULT,
     EPS,

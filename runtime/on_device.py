@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from onnxplain.contract import IMAGE, LOGITS, ORIGIN, PULLBACK, TARGET
+from onnxplain.contract.explain import IMAGE, LOGITS, ORIGIN, PULLBACK, TARGET
 from onnxplain.errors import InputError
 from onnxplain.runtime.targets import as_indices
 from onnxplain.runtime.tensors import as_numpy, dtype_name, is_tensor, like, on_host

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from onnxplain.contract import Metadata
+from onnxplain.contract.explain import Metadata
 from onnxplain.errors import InputError
 from onnxplain.files import replacing
 from onnxplain.runtime.ascent import accentuate

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from onnxplain.contract import (
+from onnxplain.contract.explain import (
     ACCENTUATED,
     IMAGE,
     LOGITS,

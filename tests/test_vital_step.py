@@ -11,8 +11,8 @@ import torch
 
 from onnxplain import steps
 from onnxplain.bench.reference import vital
-from onnxplain.contract import IMAGE, TARGET
-from onnxplain.steps import StepMetadata, following
+from onnxplain.contract.explain import IMAGE, TARGET
+from onnxplain.contract.steps import StepMetadata, following
 
 from .vital_parity import PARITY, Case, Traced, gradient, losses, parity, relative, traced
 

@@ -13,7 +13,8 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
 from onnxplain import steps
-from onnxplain.contract import IMAGE
+from onnxplain.contract.explain import IMAGE
+from onnxplain.contract.steps import StepMetadata
 from onnxplain.errors import SourceError
 from onnxplain.export.vital.channels import write_channels
 from onnxplain.export.vital.features import write_features
@@ -22,7 +23,6 @@ from onnxplain.export.vital.step import OBJECTIVES, write_step
 from onnxplain.export.vital.subject import Subject, read_subject
 from onnxplain.runtime.graphs import open_graph
 from onnxplain.runtime.onnx_file import read_metadata
-from onnxplain.steps import StepMetadata
 
 SIZE, CLASSES = 16, 5
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from onnxplain import steps
 from onnxplain.bench.reference import vital
-from onnxplain.contract import IMAGE
+from onnxplain.contract.explain import IMAGE
 from onnxplain.export.sources.source import torch_network
 from onnxplain.export.vital.adam import BETA_1
 from onnxplain.export.vital.features import write_features

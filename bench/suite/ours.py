@@ -10,7 +10,7 @@ from typing import Any
 from onnxplain.bench.forward import forward_run
 from onnxplain.bench.suite.job import Job
 from onnxplain.bench.suite.way import Run, Way
-from onnxplain.contract import IMAGE, PULLBACK, TARGET
+from onnxplain.contract.explain import IMAGE, PULLBACK, TARGET
 from onnxplain.runtime import load
 from onnxplain.runtime.backends import usable
 

@@ -15,7 +15,7 @@ from rich.table import Table
 
 from onnxplain.bench.forward import forward_proto
 from onnxplain.bench.suite.job import Job, prepare
-from onnxplain.contract import IMAGE, TARGET, Metadata
+from onnxplain.contract.explain import IMAGE, TARGET, Metadata
 from onnxplain.runtime.backends import usable
 from onnxplain.runtime.backends.onnx_runtime import session_options
 from onnxplain.runtime.backends.openvino import configuration, prepared

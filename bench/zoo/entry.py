@@ -20,7 +20,7 @@ from onnxplain import load
 from onnxplain.bench.engines import accepts
 from onnxplain.bench.float64 import evaluate_in_float64
 from onnxplain.bench.parity import Array, Parity, expected, run
-from onnxplain.contract import IMAGE, LOGITS, PULLBACK, TARGET
+from onnxplain.contract.explain import IMAGE, LOGITS, PULLBACK, TARGET
 from onnxplain.export.pipeline import export
 from onnxplain.export.sources.source import TorchNetwork, from_module, torch_network
 

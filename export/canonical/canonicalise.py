@@ -20,7 +20,7 @@ import onnxscript.optimizer
 from onnx_ir.passes import common
 from onnxscript import rewriter
 
-from onnxplain.contract import IMAGE, LOGITS
+from onnxplain.contract.explain import IMAGE, LOGITS
 from onnxplain.errors import SourceError
 from onnxplain.export.autodiff import dependents
 from onnxplain.export.canonical.batch import free_batch

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from onnxplain.contract import Preprocessing
+from onnxplain.contract.explain import Preprocessing
 from onnxplain.errors import SourceError
 from onnxplain.export.sources.labels import imagenet_labels
 from onnxplain.export.suggest import nearest

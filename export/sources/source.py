@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import onnx_ir as ir
 
-from onnxplain.contract import Preprocessing
+from onnxplain.contract.explain import Preprocessing
 from onnxplain.errors import SourceError
 from onnxplain.export.sources.from_programs import exported_to_onnx, load_archive, script_to_onnx
 from onnxplain.export.sources.from_timm import PREFIX as TIMM

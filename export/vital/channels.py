@@ -7,8 +7,8 @@ from pathlib import Path
 import onnx_ir as ir
 from onnxscript import GraphBuilder
 
-from onnxplain.channels import ChannelLayer, ChannelsMetadata, maximum, mean, position
-from onnxplain.contract import LOGITS
+from onnxplain.contract.channels import ChannelLayer, ChannelsMetadata, maximum, mean, position
+from onnxplain.contract.explain import LOGITS
 from onnxplain.export.canonical.ends import rename
 from onnxplain.export.layers import spatial_axes
 from onnxplain.export.pipeline import clean, write
@@ -22,8 +22,9 @@ def write_channels(subject: Subject, path: Path, *, logits: bool = False) -> Non
     """Write the graph: `image` in; of each layer each channel's maximum, its position, and mean.
 
     The layer is the neuron's where the subject has one, else they are the matched ones. Out:
-    `maximum_i` [N, C], `position_i` int64 [N, C], `mean_i` [N, C]; see `onnxplain.channels`, which
-    also says what the file carries beside. What comes behind the layers is left out.
+    `maximum_i` [N, C], `position_i` int64 [N, C], `mean_i` [N, C]; see
+    `onnxplain.contract.channels`, which also says what the file carries beside. What comes behind
+    the layers is left out.
 
     Args:
         logits: `logits` [N, classes] too, and with them all of the network.

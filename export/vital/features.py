@@ -8,6 +8,7 @@ from pathlib import Path
 import onnx_ir as ir
 from onnxscript import OpBuilder
 
+from onnxplain.contract.steps import CHANNEL, importance, quantity
 from onnxplain.export.composites import without_gradient
 from onnxplain.export.lower import lower
 from onnxplain.export.tensors import dims
@@ -15,7 +16,6 @@ from onnxplain.export.vital.matching import channels_first
 from onnxplain.export.vital.relevance import relevance, scaled
 from onnxplain.export.vital.subject import Subject, value_of
 from onnxplain.export.vital.writing import add_input, add_output, begin, finish
-from onnxplain.steps import CHANNEL, importance, quantity
 
 
 def write_features(subject: Subject, path: Path, how: str = "lrp") -> None:

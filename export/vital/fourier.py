@@ -10,7 +10,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 from onnxscript import OpBuilder
 
-from onnxplain.contract import Preprocessing
+from onnxplain.contract.explain import Preprocessing
 from onnxplain.export.tensors import constant
 
 _COLOURS = np.array([[0.26, 0.09, 0.02], [0.27, 0.0, -0.05], [0.27, -0.09, 0.03]])

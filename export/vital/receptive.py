@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from onnxplain.channels import Span
+from onnxplain.contract.channels import Span
 from onnxplain.export.autodiff import Node
 from onnxplain.export.canonical.ends import image_axes
 from onnxplain.export.tensors import axis_from_end, dims, rank, static

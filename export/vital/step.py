@@ -10,23 +10,8 @@ import numpy as np
 import onnx_ir as ir
 from onnxscript import OpBuilder
 
-from onnxplain.contract import IMAGE, TARGET, Preprocessing
-from onnxplain.errors import SourceError
-from onnxplain.export.autodiff import pull_back
-from onnxplain.export.canonical.ends import image_axes, image_size
-from onnxplain.export.composites import without_gradient
-from onnxplain.export.heads import one_hot
-from onnxplain.export.lower import lower
-from onnxplain.export.tensors import constant, dims, size_of
-from onnxplain.export.vital.adam import adam
-from onnxplain.export.vital.features import quantities, relevances
-from onnxplain.export.vital.fourier import picture
-from onnxplain.export.vital.matching import channels_first, extent, one_hot_channel, sort_matching
-from onnxplain.export.vital.priors import priors
-from onnxplain.export.vital.subject import Subject, value_of
-from onnxplain.export.vital.writing import add_input, add_output, begin, finish
-from onnxplain.export.vjps import VJPS
-from onnxplain.steps import (
+from onnxplain.contract.explain import IMAGE, TARGET, Preprocessing
+from onnxplain.contract.steps import (
     CHANNEL,
     FIRST_MOMENT,
     LEARNING_RATES,
@@ -45,6 +30,21 @@ from onnxplain.steps import (
     importance,
     template,
 )
+from onnxplain.errors import SourceError
+from onnxplain.export.autodiff import pull_back
+from onnxplain.export.canonical.ends import image_axes, image_size
+from onnxplain.export.composites import without_gradient
+from onnxplain.export.heads import one_hot
+from onnxplain.export.lower import lower
+from onnxplain.export.tensors import constant, dims, size_of
+from onnxplain.export.vital.adam import adam
+from onnxplain.export.vital.features import quantities, relevances
+from onnxplain.export.vital.fourier import picture
+from onnxplain.export.vital.matching import channels_first, extent, one_hot_channel, sort_matching
+from onnxplain.export.vital.priors import priors
+from onnxplain.export.vital.subject import Subject, value_of
+from onnxplain.export.vital.writing import add_input, add_output, begin, finish
+from onnxplain.export.vjps import VJPS
 
 OBJECTIVES = ("distribution", "activation")
 """What is optimised: VITAL's alignment, or the neuron's activation (its maximisation, to compare
@@ -62,8 +62,9 @@ def write_step(
     """Write a step of the optimisation, for N pictures at once.
 
     In: what is optimised (`image`, or with `fourier` `spectrum`) and the rest of the state, the
-    steps' learning rates, shifts and mirrorings, weights and templates; see `onnxplain.steps`. Out:
-    the state one step on, each `next_…`; with `fourier` the picture too, `rendered`.
+    steps' learning rates, shifts and mirrorings, weights and templates; see
+    `onnxplain.contract.steps`. Out: the state one step on, each `next_…`; with `fourier` the
+    picture too, `rendered`.
 
     A step: roll the picture (and mirror it), run the network, find the relevance where it is an
     inner neuron's, match each layer's distribution, add the priors, go back to the picture, undo

@@ -9,8 +9,7 @@ from typing import Any
 
 import onnx_ir as ir
 
-from onnxplain import __version__
-from onnxplain.contract import LOGITS, Metadata, Preprocessing
+from onnxplain.contract.explain import LOGITS, Metadata, Preprocessing
 from onnxplain.errors import SourceError
 from onnxplain.export.autodiff import dependents
 from onnxplain.export.canonical.canonicalise import canonicalise
@@ -21,6 +20,7 @@ from onnxplain.export.suggest import nearest
 from onnxplain.export.tensors import rank, size_of
 from onnxplain.export.vital.matching import channel_axis
 from onnxplain.export.vital.stages import pick_layers, recipe_of
+from onnxplain.version import __version__
 
 
 @dataclass(frozen=True)

@@ -9,14 +9,14 @@ from typing import Any
 import onnx_ir as ir
 from onnxscript import GraphBuilder, OpBuilder
 
-from onnxplain import __version__
+from onnxplain.contract.steps import MatchedLayer, StepMetadata
 from onnxplain.errors import SourceError
 from onnxplain.export.pipeline import clean, write
 from onnxplain.export.tensors import dims, rank
 from onnxplain.export.vital.matching import extent
 from onnxplain.export.vital.relevance import check_relevance
 from onnxplain.export.vital.subject import Subject, value_of
-from onnxplain.steps import MatchedLayer, StepMetadata
+from onnxplain.version import __version__
 
 
 def begin(subject: Subject, how: str) -> tuple[ir.Graph, OpBuilder, dict[str, ir.Value]]:

@@ -18,7 +18,7 @@ from onnxplain.cli.app import (
     out,
     progress_bar,
 )
-from onnxplain.contract import ALPHA_DEFAULT, EPS_DEFAULT
+from onnxplain.contract.explain import ALPHA_DEFAULT, EPS_DEFAULT
 
 
 @command

@@ -12,8 +12,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from onnxplain import __version__
 from onnxplain.errors import BackendError, InputError, OnnxplainError
+from onnxplain.version import __version__
 
 app = typer.Typer(
     name="onnxplain",

@@ -17,7 +17,7 @@ from onnxplain.cli.app import (
     err,
     out,
 )
-from onnxplain.contract import LOGITS, PULLBACK
+from onnxplain.contract.explain import LOGITS, PULLBACK
 from onnxplain.errors import InputError
 
 

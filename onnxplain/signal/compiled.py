@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxplain.contract import IMAGE
+from onnxplain.contract.explain import IMAGE
 from onnxplain.errors import BackendError, InputError
 from onnxplain.runtime import graphs
 from onnxplain.runtime.onnx_file import read_metadata

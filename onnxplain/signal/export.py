@@ -12,7 +12,7 @@ import onnx_ir as ir
 import torch
 from torch import Tensor, nn
 
-from onnxplain.contract import IMAGE, LOGITS
+from onnxplain.contract.explain import IMAGE, LOGITS
 from onnxplain.errors import SourceError
 from onnxplain.export.pipeline import checked_proto, clean
 from onnxplain.export.sources.from_programs import script_to_onnx

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxplain.contract import LOGITS
+from onnxplain.contract.explain import LOGITS
 from onnxplain.errors import InputError
 from onnxplain.files import replacing
 from onnxplain.signal import measures

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxplain import __version__
 from onnxplain.files import replacing
 from onnxplain.runtime.markup import Markup, data_uri, fill, join
 from onnxplain.runtime.render import signed_image
@@ -23,6 +22,7 @@ from onnxplain.signal.data import open_data
 from onnxplain.signal.results import Results
 from onnxplain.signal.show import as_image
 from onnxplain.signal.study import ORIGINALS, UNTUNED, Study
+from onnxplain.version import __version__
 
 _PAGE = Path(__file__).with_name("report.html")
 _EXAMPLES = 6

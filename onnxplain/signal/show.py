@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from onnxplain.contract import LOGITS, Preprocessing
+from onnxplain.contract.explain import LOGITS, Preprocessing
 from onnxplain.runtime.batches import Picture, as_batch
 from onnxplain.runtime.render import Cell, grid, signed_image
 from onnxplain.signal.compiled import RECONSTRUCTION, Graph

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxplain.contract import TARGET
+from onnxplain.contract.explain import TARGET
 from onnxplain.runtime.signature import Port
 
 _ELEMENTWISE = ("Add", "Divide", "Multiply", "Subtract")

@@ -15,7 +15,7 @@ from torch import nn
 
 from onnxplain.bench.parity import Array, Parity, compare, finite_differences
 from onnxplain.bench.reference import explain
-from onnxplain.contract import Metadata, Preprocessing
+from onnxplain.contract.explain import Metadata, Preprocessing
 from onnxplain.errors import InputError
 
 IMAGES = np.random.default_rng(0).standard_normal((2, 3, 6, 6)).astype(np.float32)

@@ -16,7 +16,7 @@ import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from onnxplain.contract import Metadata, Preprocessing
+from onnxplain.contract.explain import Metadata, Preprocessing
 from onnxplain.runtime import Explainer, load
 
 HEIGHT, WIDTH, CLASSES = 6, 8, 5

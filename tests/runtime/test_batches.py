@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from onnxplain.contract import Preprocessing
+from onnxplain.contract.explain import Preprocessing
 from onnxplain.errors import InputError
 from onnxplain.runtime.batches import as_batch, preprocess, to_photographs
 

@@ -22,7 +22,7 @@ if __name__ == "__main__":
 else:
     from onnxplain.serve import decode, kserve
 
-from onnxplain.contract import Metadata, Preprocessing
+from onnxplain.contract.explain import Metadata, Preprocessing
 from onnxplain.runtime import Explainer
 from onnxplain.runtime.signature import Signature
 from onnxplain.serve.refusal import Refusal

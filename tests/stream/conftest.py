@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from onnxplain.contract import Metadata, Preprocessing
+from onnxplain.contract.explain import Metadata, Preprocessing
 from onnxplain.runtime import Explanation
 from onnxplain.stream import Frame, Video
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from onnxplain.contract import Preprocessing
+from onnxplain.contract.explain import Preprocessing
 from onnxplain.runtime import Explanation
 from onnxplain.runtime.batches import as_batch
 from onnxplain.stream.picture import explained_frame, seen_part, write_line

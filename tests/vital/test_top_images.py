@@ -20,9 +20,9 @@ from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 from typer.testing import CliRunner
 
-from onnxplain.channels import ChannelLayer, ChannelsMetadata, Span
 from onnxplain.cli.app import app
-from onnxplain.contract import Preprocessing
+from onnxplain.contract.channels import ChannelLayer, ChannelsMetadata, Span
+from onnxplain.contract.explain import Preprocessing
 from onnxplain.errors import InputError, SourceError
 from onnxplain.export.sources.source import torch_network
 from onnxplain.export.vital.receptive import receptive_field

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from onnxplain.contract import Preprocessing
+from onnxplain.contract.explain import Preprocessing
 from onnxplain.runtime.batches import preprocess
 
 from .conftest import STATIC

@@ -9,7 +9,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, TypeAlias
 
-from onnxplain.contract import TARGET
+from onnxplain.contract.explain import TARGET
 from onnxplain.errors import BackendError
 from onnxplain.runtime.backends.onnx_runtime import converted
 from onnxplain.runtime.backends.tensorrt.cache import KIND, cached

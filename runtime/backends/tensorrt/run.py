@@ -13,7 +13,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from onnxplain.contract import IMAGE
+from onnxplain.contract.explain import IMAGE
 from onnxplain.errors import BackendError
 from onnxplain.runtime.backends.tensorrt.build import BATCHES, TARGETS, build_engine, in_precision
 from onnxplain.runtime.backends.tensorrt.cache import KIND

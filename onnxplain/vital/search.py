@@ -16,8 +16,8 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxplain.channels import ChannelsMetadata, maximum, mean, position
-from onnxplain.contract import IMAGE, Metadata, Preprocessing
+from onnxplain.contract.channels import ChannelsMetadata, maximum, mean, position
+from onnxplain.contract.explain import IMAGE, Metadata, Preprocessing
 from onnxplain.errors import InputError
 from onnxplain.runtime import onnx_file
 from onnxplain.runtime.ahead import ahead

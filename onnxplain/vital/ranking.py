@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxplain.channels import Box, ChannelLayer
-from onnxplain.contract import Preprocessing
+from onnxplain.contract.channels import Box, ChannelLayer
+from onnxplain.contract.explain import Preprocessing
 from onnxplain.runtime.batches import in_photograph
 
 ORDERS = ("max", "mean")

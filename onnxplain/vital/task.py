@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from onnxplain.contract.steps import STEPS, StepMetadata
 from onnxplain.errors import BackendError, InputError
 from onnxplain.export.vital.features import write_features
 from onnxplain.export.vital.step import write_step
@@ -23,7 +24,6 @@ from onnxplain.runtime.backends import PROVIDERS
 from onnxplain.runtime.batches import preprocess
 from onnxplain.runtime.graphs import Graph, open_graph
 from onnxplain.runtime.onnx_file import digest, read_metadata
-from onnxplain.steps import STEPS, StepMetadata
 from onnxplain.vital.features import Features, fitting
 from onnxplain.vital.listing import walk
 from onnxplain.vital.optimisation import Optimisation, optimise

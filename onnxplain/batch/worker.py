@@ -7,13 +7,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from onnxplain import __version__
 from onnxplain.batch.attempt import Attempt
 from onnxplain.batch.commit import Folder, Record
 from onnxplain.batch.plan import Listing, Recipe, model_digest
 from onnxplain.batch.shard import ShardExplainer
 from onnxplain.errors import BackendError, InputError, OnnxplainError
 from onnxplain.runtime import load
+from onnxplain.version import __version__
 
 _ATTEMPTS = 4  # a machine may be lost now and then
 _ERRORS = {"InputError": InputError, "BackendError": BackendError}

@@ -1,20 +1,18 @@
 """What a graph of a layer's channels carries: `export` writes it, `onnxplain.vital` reads it.
 
-Beside the entries of `onnxplain.contract.Metadata`, as JSON under one key of the file's
+Beside the entries of `onnxplain.contract.explain.Metadata`, as JSON under one key of the file's
 `metadata_props`, so that a runtime needs the file alone.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from onnxplain.errors import BackendError
+from onnxplain.contract.entries import read_entry, to_props
 
-_KEY = "onnxplain.channels"
+_KEY = "onnxplain.contract.channels"
 
 Box = tuple[int, int, int, int]
 """Left, top, right and bottom in pixels; the last two are no longer part of it."""
@@ -93,7 +91,7 @@ class ChannelsMetadata:
     batch: int | None
 
     def to_props(self) -> dict[str, str]:
-        return {_KEY: json.dumps(dataclasses.asdict(self))}
+        return to_props(_KEY, self)
 
     @classmethod
     def from_props(cls, props: Mapping[str, str]) -> ChannelsMetadata:
@@ -102,8 +100,6 @@ class ChannelsMetadata:
         Raises:
             BackendError: the file has no such entry.
         """
-        if _KEY not in props:
-            raise BackendError("this ONNX file is no graph of a layer's channels")
-        entries = json.loads(props[_KEY])
-        layers = tuple(ChannelLayer.from_entries(layer) for layer in entries["layers"])
-        return cls(layers, entries["batch"])
+        entry = read_entry(props, _KEY, "graph of a layer's channels")
+        layers = tuple(ChannelLayer.from_entries(layer) for layer in entry["layers"])
+        return cls(layers, entry["batch"])

@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import File, FormParser, parse_options_header
 
-from onnxplain.contract import Preprocessing
+from onnxplain.contract.explain import Preprocessing
 from onnxplain.errors import InputError
 from onnxplain.runtime import Explainer, load_image
 from onnxplain.runtime.batches import as_batch

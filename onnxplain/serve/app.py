@@ -14,7 +14,6 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from onnxplain import __version__
 from onnxplain.errors import OnnxplainError
 from onnxplain.serve import log
 from onnxplain.serve.front import Front
@@ -22,6 +21,7 @@ from onnxplain.serve.kserve import kserve_routes
 from onnxplain.serve.refusal import Refusal
 from onnxplain.serve.routes import routes
 from onnxplain.serve.service import Service
+from onnxplain.version import __version__
 
 _REQUEST_ID = b"x-request-id"
 _LONGEST_ID = 128

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
-from onnxplain.contract import IMAGE, LOGITS, PULLBACK, TARGET
+from onnxplain.contract.explain import IMAGE, LOGITS, PULLBACK, TARGET
 from onnxplain.errors import BackendError, InputError
 from onnxplain.runtime.backends import open_backend
 from onnxplain.runtime.backends.tensorrt.engine import SUFFIX, Engine, read_engine

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from onnxplain.contract import Metadata
+from onnxplain.contract.explain import Metadata
 from onnxplain.errors import BackendError
 from onnxplain.runtime import Explainer, load
 from onnxplain.runtime.backends.tensorrt.engine import SUFFIX, read_engine

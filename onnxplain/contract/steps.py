@@ -1,17 +1,15 @@
 """What a graph of `onnxplain.export.vital` carries: `export` writes it, `onnxplain.vital` reads it.
 
-Beside the entries of `onnxplain.contract.Metadata`, as JSON under one key of the file's
+Beside the entries of `onnxplain.contract.explain.Metadata`, as JSON under one key of the file's
 `metadata_props`, so that a runtime needs the file alone.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from onnxplain.errors import BackendError
+from onnxplain.contract.entries import read_entry, to_props
 
 FIRST_MOMENT, SECOND_MOMENT, MAGNITUDE, STEP, LOSSES = (
     "first_moment",
@@ -90,7 +88,7 @@ class StepMetadata:
     batch: int | str
 
     def to_props(self) -> dict[str, str]:
-        return {_KEY: json.dumps(dataclasses.asdict(self))}
+        return to_props(_KEY, self)
 
     @classmethod
     def from_props(cls, props: Mapping[str, str]) -> StepMetadata:
@@ -99,8 +97,5 @@ class StepMetadata:
         Raises:
             BackendError: the file has no such entry.
         """
-        if _KEY not in props:
-            raise BackendError("this ONNX file is no graph of a feature visualisation")
-        entries = json.loads(props[_KEY])
-        entries["layers"] = tuple(MatchedLayer(**layer) for layer in entries["layers"])
-        return cls(**entries)
+        entry = read_entry(props, _KEY, "graph of a feature visualisation")
+        return cls(**entry | {"layers": tuple(MatchedLayer(**layer) for layer in entry["layers"])})

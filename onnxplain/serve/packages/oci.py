@@ -12,7 +12,7 @@ import shutil
 from importlib import import_module
 from pathlib import Path
 
-from onnxplain.contract import Metadata
+from onnxplain.contract.explain import Metadata
 from onnxplain.runtime.onnx_file import read_metadata
 from onnxplain.serve.packages import new_folder
 

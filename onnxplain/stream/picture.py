@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from onnxplain.contract import Preprocessing
+from onnxplain.contract.explain import Preprocessing
 from onnxplain.runtime import Explanation
 from onnxplain.runtime.batches import crop_offset
 from onnxplain.runtime.render import heatmap_image

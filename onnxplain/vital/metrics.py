@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxplain.channels import ChannelsMetadata, mean
-from onnxplain.contract import IMAGE, LOGITS, Metadata
+from onnxplain.contract.channels import ChannelsMetadata, mean
+from onnxplain.contract.explain import IMAGE, LOGITS, Metadata
 from onnxplain.errors import InputError
 from onnxplain.runtime.batches import Picture, as_batch, filled
 from onnxplain.runtime.explanation import probabilities_of

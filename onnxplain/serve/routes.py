@@ -7,7 +7,7 @@ from typing import Any
 from fastapi import APIRouter, Depends, Path, Request, Response
 from fastapi.responses import JSONResponse
 
-from onnxplain.contract import Metadata
+from onnxplain.contract.explain import Metadata
 from onnxplain.serve.access import access
 from onnxplain.serve.answer import MEDIA_TYPES, render
 from onnxplain.serve.decode import decode

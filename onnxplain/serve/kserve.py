@@ -9,8 +9,7 @@ from fastapi import APIRouter, Depends, Path, Request, Response
 from fastapi.responses import JSONResponse
 from numpy.typing import NDArray
 
-from onnxplain import __version__
-from onnxplain.contract import IMAGE, LOGITS, PULLBACK, TARGET, TEMPERATURE
+from onnxplain.contract.explain import IMAGE, LOGITS, PULLBACK, TARGET, TEMPERATURE
 from onnxplain.errors import InputError
 from onnxplain.runtime import Explainer
 from onnxplain.runtime.targets import as_indices
@@ -21,6 +20,7 @@ from onnxplain.serve.openapi import PROBLEMS, inlined
 from onnxplain.serve.refusal import Refusal, malformed, too_large, unusable
 from onnxplain.serve.service import Service
 from onnxplain.serve.settings import Limits
+from onnxplain.version import __version__
 
 VERSION = "1"
 """The only one of each model."""

@@ -10,11 +10,11 @@ from typing import Any, NamedTuple, TextIO
 
 import numpy as np
 
-from onnxplain import __version__
-from onnxplain.channels import ChannelLayer
-from onnxplain.contract import Preprocessing
+from onnxplain.contract.channels import ChannelLayer
+from onnxplain.contract.explain import Preprocessing
 from onnxplain.errors import InputError
 from onnxplain.files import replacing
+from onnxplain.version import __version__
 from onnxplain.vital.ranking import Patch, Photograph, Ranking
 
 

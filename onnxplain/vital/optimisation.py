@@ -9,11 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxplain.contract import IMAGE, TARGET, Metadata
-from onnxplain.errors import InputError
-from onnxplain.runtime.batches import to_photographs
-from onnxplain.runtime.graphs import Graph
-from onnxplain.steps import (
+from onnxplain.contract.explain import IMAGE, TARGET, Metadata
+from onnxplain.contract.steps import (
     CHANNEL,
     FIRST_MOMENT,
     LEARNING_RATES,
@@ -30,6 +27,9 @@ from onnxplain.steps import (
     StepMetadata,
     following,
 )
+from onnxplain.errors import InputError
+from onnxplain.runtime.batches import to_photographs
+from onnxplain.runtime.graphs import Graph
 from onnxplain.vital.references import Templates
 from onnxplain.vital.settings import Settings
 from onnxplain.vital.state import Kept, Moment, beginning, by_input

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxplain.contract import IMAGE, LOGITS, Metadata, Preprocessing
+from onnxplain.contract.explain import IMAGE, LOGITS, Metadata, Preprocessing
+from onnxplain.contract.steps import CHANNEL, StepMetadata
 from onnxplain.runtime.batches import filled
 from onnxplain.runtime.explanation import probabilities_of
 from onnxplain.runtime.graphs import Graph
-from onnxplain.steps import CHANNEL, StepMetadata
 
 _BATCH = 8
 

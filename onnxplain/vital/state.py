@@ -11,9 +11,9 @@ from zipfile import BadZipFile
 import numpy as np
 from numpy.typing import NDArray
 
+from onnxplain.contract.steps import importance, template
 from onnxplain.errors import InputError
 from onnxplain.files import replacing
-from onnxplain.steps import importance, template
 from onnxplain.vital.references import Templates
 
 _PICTURE, _FRAMES, _PROBABILITIES = "picture", "frames", "probabilities"

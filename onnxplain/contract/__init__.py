@@ -1,0 +1,5 @@
+"""What the files carry that `export` and the applications write and `runtime` reads.
+
+One module for each kind of graph: an explanation (`explain`), a step of a feature visualisation
+(`steps`), the channels of layers (`channels`). Imports nothing but the errors.
+"""
