@@ -26,13 +26,13 @@ from onnxplain.bench.reference.vital import Network, Objective, moved
 from onnxplain.contract.explain import IMAGE, Preprocessing
 from onnxplain.contract.steps import STEPS, StepMetadata
 from onnxplain.export.sources.source import torch_network
-from onnxplain.export.vital.features import write_features
-from onnxplain.export.vital.stages import recipe_of
-from onnxplain.export.vital.step import write_step
-from onnxplain.export.vital.subject import read_subject
 from onnxplain.files import replacing
 from onnxplain.runtime.backends import usable
 from onnxplain.runtime.graphs import open_graph
+from onnxplain.vital.graphs.features import write_features
+from onnxplain.vital.graphs.stages import recipe_of
+from onnxplain.vital.graphs.step import write_step
+from onnxplain.vital.graphs.subject import read_subject
 from onnxplain.vital.optimisation import Optimisation
 from onnxplain.vital.references import Templates, find_templates
 from onnxplain.vital.settings import Settings, with_recipe

@@ -16,13 +16,13 @@ from onnxplain import steps
 from onnxplain.contract.explain import IMAGE
 from onnxplain.contract.steps import StepMetadata
 from onnxplain.errors import SourceError
-from onnxplain.export.vital.channels import write_channels
-from onnxplain.export.vital.features import write_features
-from onnxplain.export.vital.stages import recipe_of
-from onnxplain.export.vital.step import OBJECTIVES, write_step
-from onnxplain.export.vital.subject import Subject, read_subject
 from onnxplain.runtime.graphs import open_graph
 from onnxplain.runtime.onnx_file import read_metadata
+from onnxplain.vital.graphs.channels import write_channels
+from onnxplain.vital.graphs.features import write_features
+from onnxplain.vital.graphs.stages import recipe_of
+from onnxplain.vital.graphs.step import OBJECTIVES, write_step
+from onnxplain.vital.graphs.subject import Subject, read_subject
 
 SIZE, CLASSES = 16, 5
 

@@ -19,13 +19,13 @@ from onnxplain import steps
 from onnxplain.bench.reference import vital
 from onnxplain.contract.explain import IMAGE
 from onnxplain.export.sources.source import torch_network
-from onnxplain.export.vital.adam import BETA_1
-from onnxplain.export.vital.features import write_features
-from onnxplain.export.vital.stages import NEURON_PRIORS, NEURON_WEIGHTS, Recipe, recipe_of
-from onnxplain.export.vital.step import write_step
-from onnxplain.export.vital.subject import Subject, read_subject
 from onnxplain.runtime.batches import preprocess
 from onnxplain.runtime.graphs import Graph, open_graph
+from onnxplain.vital.graphs.adam import BETA_1
+from onnxplain.vital.graphs.features import write_features
+from onnxplain.vital.graphs.stages import NEURON_PRIORS, NEURON_WEIGHTS, Recipe, recipe_of
+from onnxplain.vital.graphs.step import write_step
+from onnxplain.vital.graphs.subject import Subject, read_subject
 
 Arrays = dict[str, np.ndarray]
 

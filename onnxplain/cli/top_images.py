@@ -70,7 +70,7 @@ def top_images(
     \b
         onnxplain.vital.TopImages.load("top-images.json").best(7)   # paths, best first
     """
-    from onnxplain.export.vital.subject import read_subject
+    from onnxplain.vital.graphs.subject import read_subject
     from onnxplain.vital.search import top_images as find
 
     if sheet is not None and not channel:

@@ -1,4 +1,4 @@
-"""What a graph of `onnxplain.export.vital` carries: `export` writes it, `onnxplain.vital` reads it.
+"""What a graph of `onnxplain.vital.graphs` carries: `export` writes it, `onnxplain.vital` reads it.
 
 Beside the entries of `onnxplain.contract.explain.Metadata`, as JSON under one key of the file's
 `metadata_props`, so that a runtime needs the file alone.

@@ -19,7 +19,7 @@ _BATCH = 8
 
 
 class Features:
-    """A graph of `onnxplain.export.vital.write_features`, ready to run."""
+    """A graph of `onnxplain.vital.graphs.write_features`, ready to run."""
 
     def __init__(self, graph: Graph) -> None:
         self._graph = graph

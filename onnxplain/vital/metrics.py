@@ -124,8 +124,8 @@ def read_judge(
         SourceError: the network cannot be read, or has no such layer.
         BackendError: the provider cannot be used.
     """
-    from onnxplain.export.vital.channels import write_channels
-    from onnxplain.export.vital.subject import read_subject
+    from onnxplain.vital.graphs.channels import write_channels
+    from onnxplain.vital.graphs.subject import read_subject
 
     subject = read_subject(source, weights=weights, layers=[] if layer is None else [layer])
     last = list(subject.layers.items())[-1]

@@ -49,7 +49,7 @@ class Optimisation:
     """Pictures of N neurons on their way.
 
     Args:
-        graph: of `onnxplain.export.vital.write_step`.
+        graph: of `onnxplain.vital.graphs.write_step`.
         settings: with weights and priors.
         neurons: the classes, or the channels.
         templates: of each of them; none where their activation is maximised.

@@ -56,7 +56,7 @@ def find_templates(
     """Run the references through a features graph.
 
     Args:
-        graph: of `onnxplain.export.vital.write_features`.
+        graph: of `onnxplain.vital.graphs.write_features`.
         layers: its matched ones.
         photographs: files of the class, or those that excite the channel.
         count: how many views of them: each photograph as it is, then random crops in turn; of a

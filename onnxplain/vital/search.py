@@ -69,7 +69,7 @@ def top_images(
 
     Args:
         source: a network as for `onnxplain.export`, or a `Subject` of
-            `onnxplain.export.vital.subject`, whose neuron's layer (else matched layers) are
+            `onnxplain.vital.graphs.subject`, whose neuron's layer (else matched layers) are
             searched; then `layer`, `weights`, `example` and `size` are its own.
         images: files and folders, which are searched recursively.
         layer: a layer's name, or several; those that VITAL matches where none is given.
@@ -87,8 +87,8 @@ def top_images(
             with another network, other images or other options.
         BackendError: the provider cannot be used.
     """
-    from onnxplain.export.vital.channels import write_channels
-    from onnxplain.export.vital.subject import Subject, read_subject
+    from onnxplain.vital.graphs.channels import write_channels
+    from onnxplain.vital.graphs.subject import Subject, read_subject
 
     if isinstance(source, Subject):
         subject = source
@@ -112,7 +112,7 @@ def rank(
     listed: Callable[[int], object] = lambda count: None,
     progress: Progress = lambda done, images: None,
 ) -> TopImages:
-    """The same by a graph of `onnxplain.export.vital.channels`, without the network's framework."""
+    """The same by a graph of `onnxplain.vital.graphs.channels`, without the network's framework."""
     if k < 1 or (batch is not None and batch < 1):
         raise InputError("k and batch are 1 or more")
     if by not in ORDERS:

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxplain.errors import InputError
-from onnxplain.export.vital.relevance import check_relevance
-from onnxplain.export.vital.stages import NEURON_PRIORS, NEURON_WEIGHTS, recipe_of
+from onnxplain.vital.graphs.relevance import check_relevance
+from onnxplain.vital.graphs.stages import NEURON_PRIORS, NEURON_WEIGHTS, recipe_of
 
 OBJECTIVES = {
     "vital": "the activations of matched layers are distributed as those of the references",
@@ -38,7 +38,7 @@ class Settings:
         weights: of the matched layers, from the image on; None for the paper's.
         priors: weights of the total variation's mean, of its norm, and of the picture's norm, in
             the network's normalised space; None for the paper's.
-        relevance: of earlier layers to an inner neuron, one of `onnxplain.export.vital.RELEVANCES`.
+        relevance: of earlier layers to an inner neuron, one of `onnxplain.vital.graphs.RELEVANCES`.
         references: how many views of the references are taken.
         seed: of the noise to start from, the rolls, and the references' crops.
     """

@@ -16,15 +16,15 @@ from PIL import Image
 
 from onnxplain.contract.steps import STEPS, StepMetadata
 from onnxplain.errors import BackendError, InputError
-from onnxplain.export.vital.features import write_features
-from onnxplain.export.vital.step import write_step
-from onnxplain.export.vital.subject import Subject
 from onnxplain.files import replacing
 from onnxplain.runtime.backends import PROVIDERS
 from onnxplain.runtime.batches import preprocess
 from onnxplain.runtime.graphs import Graph, open_graph
 from onnxplain.runtime.onnx_file import digest, read_metadata
 from onnxplain.vital.features import Features, fitting
+from onnxplain.vital.graphs.features import write_features
+from onnxplain.vital.graphs.step import write_step
+from onnxplain.vital.graphs.subject import Subject
 from onnxplain.vital.listing import walk
 from onnxplain.vital.optimisation import Optimisation, optimise
 from onnxplain.vital.references import Templates, find_templates, reference_folders

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from onnxplain.errors import InputError
 from onnxplain.export.pipeline import writable
 from onnxplain.export.tensors import dims
-from onnxplain.export.vital.subject import Subject, read_subject
 from onnxplain.runtime.targets import find_class
+from onnxplain.vital.graphs.subject import Subject, read_subject
 from onnxplain.vital.settings import Settings
 from onnxplain.vital.state import beginning
 from onnxplain.vital.task import Engine, Progress, Task

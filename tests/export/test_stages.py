@@ -15,8 +15,8 @@ from onnxplain.errors import SourceError
 from onnxplain.export.canonical.canonicalise import canonicalise
 from onnxplain.export.layers import layer_name
 from onnxplain.export.sources.source import read
-from onnxplain.export.vital.matching import extent
-from onnxplain.export.vital.stages import pick_layers
+from onnxplain.vital.graphs.matching import extent
+from onnxplain.vital.graphs.stages import pick_layers
 
 SIZE = 64
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from onnxplain.export.vital.channels import write_channels
-from onnxplain.export.vital.subject import Subject, read_subject
+from onnxplain.vital.graphs.channels import write_channels
+from onnxplain.vital.graphs.subject import Subject, read_subject
 
 EARLY, LATE = "_blocks.3", "_swish"
 

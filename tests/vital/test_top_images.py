@@ -25,10 +25,10 @@ from onnxplain.contract.channels import ChannelLayer, ChannelsMetadata, Span
 from onnxplain.contract.explain import Preprocessing
 from onnxplain.errors import InputError, SourceError
 from onnxplain.export.sources.source import torch_network
-from onnxplain.export.vital.receptive import receptive_field
-from onnxplain.export.vital.subject import Subject, read_subject
 from onnxplain.runtime.batches import as_batch, in_photograph
 from onnxplain.vital import TopImages, top_images
+from onnxplain.vital.graphs.receptive import receptive_field
+from onnxplain.vital.graphs.subject import Subject, read_subject
 from onnxplain.vital.listing import list_images, walk
 from onnxplain.vital.ranking import Found, Photograph, Ranking
 from onnxplain.vital.search import _Decoded, _with, rank
@@ -387,7 +387,7 @@ def command(monkeypatch: pytest.MonkeyPatch, searched: Subject) -> Iterator[Any]
         chosen = {value: name for value, name in searched.layers.items() if name in layers}
         return Subject(**{**vars(searched), "layers": chosen or searched.layers})
 
-    monkeypatch.setattr("onnxplain.export.vital.subject.read_subject", read)
+    monkeypatch.setattr("onnxplain.vital.graphs.subject.read_subject", read)
 
     def run(*arguments: object) -> Any:
         return CliRunner().invoke(app, ["top-images", "lite0", *map(str, arguments)])

@@ -23,11 +23,11 @@ from typer.testing import CliRunner
 import onnxplain
 from onnxplain.cli import app
 from onnxplain.errors import BackendError, InputError, SourceError
-from onnxplain.export.vital.stages import recipe_of
-from onnxplain.export.vital.subject import read_subject
 from onnxplain.runtime.backends import PROVIDERS
 from onnxplain.vital import pictures, references, task
 from onnxplain.vital.features import fitting
+from onnxplain.vital.graphs.stages import recipe_of
+from onnxplain.vital.graphs.subject import read_subject
 from onnxplain.vital.optimisation import Optimisation
 from onnxplain.vital.references import views
 from onnxplain.vital.settings import Settings, with_recipe

@@ -12,7 +12,7 @@ from onnxplain.errors import SourceError
 from onnxplain.export.autodiff import pull_back
 from onnxplain.export.methods import get_method
 from onnxplain.export.tensors import rank
-from onnxplain.export.vital.matching import channel_axis, channels_first, one_hot_channel
+from onnxplain.vital.graphs.matching import channel_axis, channels_first, one_hot_channel
 
 RELEVANCES = {
     "lrp": "layer-wise relevance propagation by the z+ rule, from all positions of the channel",

@@ -37,14 +37,14 @@ from onnxplain.export.composites import without_gradient
 from onnxplain.export.heads import one_hot
 from onnxplain.export.lower import lower
 from onnxplain.export.tensors import constant, dims, size_of
-from onnxplain.export.vital.adam import adam
-from onnxplain.export.vital.features import quantities, relevances
-from onnxplain.export.vital.fourier import picture
-from onnxplain.export.vital.matching import channels_first, extent, one_hot_channel, sort_matching
-from onnxplain.export.vital.priors import priors
-from onnxplain.export.vital.subject import Subject, value_of
-from onnxplain.export.vital.writing import add_input, add_output, begin, finish
 from onnxplain.export.vjps import VJPS
+from onnxplain.vital.graphs.adam import adam
+from onnxplain.vital.graphs.features import quantities, relevances
+from onnxplain.vital.graphs.fourier import picture
+from onnxplain.vital.graphs.matching import channels_first, extent, one_hot_channel, sort_matching
+from onnxplain.vital.graphs.priors import priors
+from onnxplain.vital.graphs.subject import Subject, value_of
+from onnxplain.vital.graphs.writing import add_input, add_output, begin, finish
 
 OBJECTIVES = ("distribution", "activation")
 """What is optimised: VITAL's alignment, or the neuron's activation (its maximisation, to compare
@@ -72,7 +72,7 @@ def write_step(
 
     Args:
         objective: one of `OBJECTIVES`.
-        how: the layers' relevance to a neuron, one of `onnxplain.export.vital.relevance`'s
+        how: the layers' relevance to a neuron, one of `onnxplain.vital.graphs.relevance`'s
             `RELEVANCES`.
         fourier: what is optimised is the picture's spectrum.
 

@@ -13,10 +13,10 @@ from onnxplain.contract.steps import MatchedLayer, StepMetadata
 from onnxplain.errors import SourceError
 from onnxplain.export.pipeline import clean, write
 from onnxplain.export.tensors import dims, rank
-from onnxplain.export.vital.matching import extent
-from onnxplain.export.vital.relevance import check_relevance
-from onnxplain.export.vital.subject import Subject, value_of
 from onnxplain.version import __version__
+from onnxplain.vital.graphs.matching import extent
+from onnxplain.vital.graphs.relevance import check_relevance
+from onnxplain.vital.graphs.subject import Subject, value_of
 
 
 def begin(subject: Subject, how: str) -> tuple[ir.Graph, OpBuilder, dict[str, ir.Value]]:

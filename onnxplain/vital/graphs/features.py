@@ -12,17 +12,17 @@ from onnxplain.contract.steps import CHANNEL, importance, quantity
 from onnxplain.export.composites import without_gradient
 from onnxplain.export.lower import lower
 from onnxplain.export.tensors import dims
-from onnxplain.export.vital.matching import channels_first
-from onnxplain.export.vital.relevance import relevance, scaled
-from onnxplain.export.vital.subject import Subject, value_of
-from onnxplain.export.vital.writing import add_input, add_output, begin, finish
+from onnxplain.vital.graphs.matching import channels_first
+from onnxplain.vital.graphs.relevance import relevance, scaled
+from onnxplain.vital.graphs.subject import Subject, value_of
+from onnxplain.vital.graphs.writing import add_input, add_output, begin, finish
 
 
 def write_features(subject: Subject, path: Path, how: str = "lrp") -> None:
     """Write the graph that references run through.
 
     In: `image`, and `channel` for a neuron. Out: `logits`; of each layer `quantity_i` [N, C, P],
-    the activations, for a neuron times their relevance (see `onnxplain.export.vital.relevance`);
+    the activations, for a neuron times their relevance (see `onnxplain.vital.graphs.relevance`);
     and then `importance_i` [N, C], the greatest relevance of each channel.
 
     Raises:

@@ -18,9 +18,9 @@ from onnxplain.export.pipeline import preprocessing
 from onnxplain.export.sources.source import Source, read
 from onnxplain.export.suggest import nearest
 from onnxplain.export.tensors import rank, size_of
-from onnxplain.export.vital.matching import channel_axis
-from onnxplain.export.vital.stages import pick_layers, recipe_of
 from onnxplain.version import __version__
+from onnxplain.vital.graphs.matching import channel_axis
+from onnxplain.vital.graphs.stages import pick_layers, recipe_of
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from onnxplain.export.autodiff import dependents, depends
 from onnxplain.export.count import multiply_adds
 from onnxplain.export.layers import cut_values
 from onnxplain.export.tensors import dims, rank
-from onnxplain.export.vital.matching import channel_axis, extent
+from onnxplain.vital.graphs.matching import channel_axis, extent
 
 STAGES = 5
 """How many layers are matched: the stem and four stages."""

@@ -13,9 +13,9 @@ from onnxplain.export.canonical.ends import rename
 from onnxplain.export.layers import spatial_axes
 from onnxplain.export.pipeline import clean, write
 from onnxplain.export.tensors import dims, rank, size_of
-from onnxplain.export.vital.matching import channel_axis, channels_first
-from onnxplain.export.vital.receptive import receptive_field
-from onnxplain.export.vital.subject import Subject, value_of
+from onnxplain.vital.graphs.matching import channel_axis, channels_first
+from onnxplain.vital.graphs.receptive import receptive_field
+from onnxplain.vital.graphs.subject import Subject, value_of
 
 
 def write_channels(subject: Subject, path: Path, *, logits: bool = False) -> None:
