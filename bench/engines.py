@@ -27,7 +27,7 @@ def accepts(path: str | os.PathLike[str], seconds: float = _SECONDS) -> str | No
     Raises:
         BackendError: the package `tensorrt_rtx` is not installed.
     """
-    from onnxplain.runtime.backends.tensorrt.package import load_package
+    from onnxplain.runtime.sessions.tensorrt.package import load_package
 
     load_package("tensorrt-rtx")
     child = [sys.executable, "-m", "onnxplain.bench.engines", os.fspath(path)]
@@ -49,7 +49,7 @@ def accepts(path: str | os.PathLike[str], seconds: float = _SECONDS) -> str | No
 def _main(path: Path) -> None:
     import resource
 
-    from onnxplain.runtime.backends.tensorrt import build_engine
+    from onnxplain.runtime.sessions.tensorrt import build_engine
 
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") * 3 // 4
     resource.setrlimit(resource.RLIMIT_AS, (memory, memory))

@@ -13,10 +13,10 @@ import onnxruntime
 from onnx_ir.passes import common
 
 from onnxplain.contract.explain import IMAGE, LOGITS
-from onnxplain.runtime.backends.cuda import cuda_options
-from onnxplain.runtime.backends.onnx_runtime import converted, session_options
-from onnxplain.runtime.backends.openvino import configuration, prepared
-from onnxplain.runtime.backends.openvino_core import core
+from onnxplain.runtime.sessions.onnx_runtime.cuda import cuda_options
+from onnxplain.runtime.sessions.onnx_runtime.session import converted, session_options
+from onnxplain.runtime.sessions.openvino.core import core
+from onnxplain.runtime.sessions.openvino.session import configuration, prepared
 
 
 def forward_proto(path: str | os.PathLike[str], precision: str = "float32") -> onnx.ModelProto:

@@ -27,8 +27,8 @@ from onnxplain.contract.explain import LOGITS, PULLBACK
 from onnxplain.errors import BackendError
 from onnxplain.export.pipeline import export
 from onnxplain.runtime import Explainer, load
-from onnxplain.runtime.backends import PROVIDERS, usable
 from onnxplain.runtime.batches import as_batch
+from onnxplain.runtime.sessions import PROVIDERS, usable
 
 NETWORKS: dict[str, dict[str, Any]] = {
     "efficientnet-lite0": {"method": "excitation", "temperature": 1.0},

@@ -27,8 +27,8 @@ from onnxplain.contract.explain import IMAGE, Preprocessing
 from onnxplain.contract.steps import STEPS, StepMetadata
 from onnxplain.export.sources.source import torch_network
 from onnxplain.files import replacing
-from onnxplain.runtime.backends import usable
 from onnxplain.runtime.graphs import open_graph
+from onnxplain.runtime.sessions import usable
 from onnxplain.vital.graphs.features import write_features
 from onnxplain.vital.graphs.stages import recipe_of
 from onnxplain.vital.graphs.step import write_step

@@ -9,7 +9,7 @@ there is computed in float32, between casts:
   small beside the sum, and the square roots and quotients of them, whose ε is 0 in float16;
 - the steps of an ascent, whose norms sum the squares of a whole image;
 - in bfloat16, a convolution and the depthwise one behind it with which a network begins: its
-  folded normalisation leaves large weights that cancel (see `runtime.backends.openvino_stem`);
+  folded normalisation leaves large weights that cancel (see `runtime.sessions.openvino.stem`);
 - also in bfloat16, the operators that TensorRT-RTX (1.7) refuses in it;
 - the inputs and outputs, as the contract has them.
 

@@ -23,10 +23,10 @@ from onnxplain.contract.explain import (
     Metadata,
 )
 from onnxplain.errors import InputError
-from onnxplain.runtime.backends import Backend
 from onnxplain.runtime.batches import Picture, as_batch, filled
 from onnxplain.runtime.explanation import Explanation
 from onnxplain.runtime.on_device import Tensor, TensorExplanation, explain_tensor
+from onnxplain.runtime.sessions import Backend
 from onnxplain.runtime.targets import Targets, as_indices, resolve
 from onnxplain.runtime.tensors import is_tensor
 

@@ -12,15 +12,15 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from onnxplain.errors import BackendError
-from onnxplain.runtime.backends import PROVIDERS
-from onnxplain.runtime.backends.cuda import cuda_options, tensorrt_options
-from onnxplain.runtime.backends.onnx_runtime import failure, open_session, session_options
-from onnxplain.runtime.backends.openvino import configuration
-from onnxplain.runtime.backends.openvino_core import core
-from onnxplain.runtime.backends.openvino_sorting import sort_across_channels
-from onnxplain.runtime.backends.openvino_weights import own_computed_weights
 from onnxplain.runtime.cache import cache_folder
 from onnxplain.runtime.onnx_file import digest, read_metadata
+from onnxplain.runtime.sessions import PROVIDERS
+from onnxplain.runtime.sessions.onnx_runtime.cuda import cuda_options, tensorrt_options
+from onnxplain.runtime.sessions.onnx_runtime.session import failure, open_session, session_options
+from onnxplain.runtime.sessions.openvino.core import core
+from onnxplain.runtime.sessions.openvino.session import configuration
+from onnxplain.runtime.sessions.openvino.sorting import sort_across_channels
+from onnxplain.runtime.sessions.openvino.weights import own_computed_weights
 
 AUTO = ("cuda", "cpu")
 

@@ -13,7 +13,9 @@ from typing import Any
 from numpy.typing import NDArray
 
 from onnxplain.errors import BackendError, InputError
-from onnxplain.runtime.backends import (
+from onnxplain.runtime.batches import Picture
+from onnxplain.runtime.explainer import Explainer
+from onnxplain.runtime.sessions import (
     AUTO,
     PROVIDERS,
     check_provider,
@@ -21,9 +23,7 @@ from onnxplain.runtime.backends import (
     preferred,
     usable,
 )
-from onnxplain.runtime.backends.tensorrt.engine import SUFFIX
-from onnxplain.runtime.batches import Picture
-from onnxplain.runtime.explainer import Explainer
+from onnxplain.runtime.sessions.tensorrt.engine import SUFFIX
 from onnxplain.runtime.verification import HALF, agreement, reference, sample
 from onnxplain.runtime.verification import verify as verify_backend
 

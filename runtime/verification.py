@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxplain.errors import BackendError
-from onnxplain.runtime.backends import open_backend
-from onnxplain.runtime.backends.tensorrt.engine import SUFFIX
 from onnxplain.runtime.batches import Picture, as_batch
 from onnxplain.runtime.explainer import Explainer
+from onnxplain.runtime.sessions import open_backend
+from onnxplain.runtime.sessions.tensorrt.engine import SUFFIX
 
 HALF = 0.99
 """The least cosine of a half precision; and of int8, where one rounding may go either way."""

@@ -12,7 +12,7 @@ from onnxplain.bench.suite.job import Job
 from onnxplain.bench.suite.way import Run, Way
 from onnxplain.contract.explain import IMAGE, PULLBACK, TARGET
 from onnxplain.runtime import load
-from onnxplain.runtime.backends import usable
+from onnxplain.runtime.sessions import usable
 
 ON_CPU: tuple[tuple[str, str, dict[str, Any]], ...] = (
     ("cpu", "float32", {}),

@@ -16,11 +16,11 @@ from rich.table import Table
 from onnxplain.bench.forward import forward_proto
 from onnxplain.bench.suite.job import Job, prepare
 from onnxplain.contract.explain import IMAGE, TARGET, Metadata
-from onnxplain.runtime.backends import usable
-from onnxplain.runtime.backends.onnx_runtime import session_options
-from onnxplain.runtime.backends.openvino import configuration, prepared
-from onnxplain.runtime.backends.openvino_core import core
 from onnxplain.runtime.onnx_file import read_metadata
+from onnxplain.runtime.sessions import usable
+from onnxplain.runtime.sessions.onnx_runtime.session import session_options
+from onnxplain.runtime.sessions.openvino.core import core
+from onnxplain.runtime.sessions.openvino.session import configuration, prepared
 
 RUNS, WARMUP = 20, 5
 PRODUCTS = (

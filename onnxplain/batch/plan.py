@@ -16,7 +16,7 @@ from onnxplain.batch.commit import Folder, durable, write_json
 from onnxplain.batch.listing import Item
 from onnxplain.errors import BackendError, InputError
 from onnxplain.runtime import onnx_file
-from onnxplain.runtime.backends.tensorrt.engine import SUFFIX
+from onnxplain.runtime.sessions.tensorrt.engine import SUFFIX
 from onnxplain.version import __version__
 
 _SCHEMA = pyarrow.schema(

@@ -15,8 +15,8 @@ from onnxplain.batch.rows import STORES
 from onnxplain.batch.shard import ENGINE, on_gpu
 from onnxplain.batch.worker import Job, raise_problem
 from onnxplain.errors import BackendError, InputError
-from onnxplain.runtime.backends import PROVIDERS, check_provider
-from onnxplain.runtime.backends.tensorrt.engine import SUFFIX
+from onnxplain.runtime.sessions import PROVIDERS, check_provider
+from onnxplain.runtime.sessions.tensorrt.engine import SUFFIX
 
 _DECODERS_PER_GPU = 8
 

@@ -65,7 +65,7 @@ def build(
         onnxplain build resnet50.explain.onnx --sm 89,120 --precision float16 --batch 1,8,64
         onnxplain build resnet50.explain.onnx --provider tensorrt  # for this machine's GPU
     """
-    from onnxplain.runtime.backends.tensorrt import PROVIDERS, SUFFIX, build_engine
+    from onnxplain.runtime.sessions.tensorrt import PROVIDERS, SUFFIX, build_engine
 
     if provider not in PROVIDERS:
         raise InputError(f"no provider {provider!r} to build for; known: {', '.join(PROVIDERS)}")

@@ -32,7 +32,7 @@ def doctor() -> None:
     \b
         onnxplain doctor
     """
-    from onnxplain.runtime.backends import PROVIDERS, preferred, usable
+    from onnxplain.runtime.sessions import PROVIDERS, preferred, usable
 
     table = Table("provider", "installed", "computes in", "", title="What runs explain graphs")
     missing: dict[str, list[str]] = {}
@@ -58,8 +58,8 @@ def doctor() -> None:
 
 
 def _devices() -> Iterator[str]:
-    from onnxplain.runtime.backends import openvino
-    from onnxplain.runtime.backends.tensorrt.cuda import gpus
+    from onnxplain.runtime.sessions.cuda_driver import gpus
+    from onnxplain.runtime.sessions.openvino import session as openvino
 
     with suppress(BackendError):
         for index, found in enumerate(gpus()):

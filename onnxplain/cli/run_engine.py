@@ -28,7 +28,7 @@ def run_engine(
         onnxplain run-engine resnet50.explain.engine photos/ -o why
     """
     from onnxplain.runtime import Explainer
-    from onnxplain.runtime.backends.tensorrt import open_engine
+    from onnxplain.runtime.sessions.tensorrt import open_engine
 
     explainer = Explainer(open_engine(engine))
     explain_images(explainer, images, folder, target, style, temperature, batch)

@@ -13,8 +13,8 @@ from pathlib import Path
 from onnxplain.contract.explain import Metadata
 from onnxplain.errors import BackendError
 from onnxplain.runtime import Explainer, load
-from onnxplain.runtime.backends.tensorrt.engine import SUFFIX, read_engine
 from onnxplain.runtime.onnx_file import read_metadata
+from onnxplain.runtime.sessions.tensorrt.engine import SUFFIX, read_engine
 from onnxplain.serve.batcher import Batcher
 from onnxplain.serve.metrics import Metrics
 from onnxplain.serve.refusal import Refusal, overloaded

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from onnxplain.errors import InputError
-from onnxplain.runtime.backends import preferred
+from onnxplain.runtime.sessions import preferred
 
 MEBIBYTE = 1 << 20
 

@@ -17,10 +17,10 @@ from PIL import Image
 from onnxplain.contract.steps import STEPS, StepMetadata
 from onnxplain.errors import BackendError, InputError
 from onnxplain.files import replacing
-from onnxplain.runtime.backends import PROVIDERS
 from onnxplain.runtime.batches import preprocess
 from onnxplain.runtime.graphs import Graph, open_graph
 from onnxplain.runtime.onnx_file import digest, read_metadata
+from onnxplain.runtime.sessions import PROVIDERS
 from onnxplain.vital.features import Features, fitting
 from onnxplain.vital.graphs.features import write_features
 from onnxplain.vital.graphs.step import write_step

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from onnxplain.errors import BackendError, InputError
-from onnxplain.runtime.backends import open_backend
+from onnxplain.runtime.sessions import open_backend
 from onnxplain.runtime.signature import Signature
 from onnxplain.web.onnxruntime_web import copy_runtime
 

@@ -12,7 +12,7 @@ from PIL import Image
 
 from onnxplain.bench import precision
 from onnxplain.runtime import load
-from onnxplain.runtime.backends import PROVIDERS, usable
+from onnxplain.runtime.sessions import PROVIDERS, usable
 from onnxplain.runtime.verification import agreement, least_cosine, sample
 
 RESULTS = Path(precision.__file__).parent / "results" / "precision.json"

@@ -16,7 +16,7 @@ import onnxplain
 from onnxplain.errors import BackendError
 from onnxplain.export.precision import PRECISIONS, convert, float_biases, to_half
 from onnxplain.runtime import load
-from onnxplain.runtime.backends.openvino_core import core
+from onnxplain.runtime.sessions.openvino.core import core
 from onnxplain.runtime.verification import agreement
 
 HALF = {"float16": onnx.TensorProto.FLOAT16, "bfloat16": onnx.TensorProto.BFLOAT16}

@@ -8,8 +8,8 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from onnxplain.cli import app
-from onnxplain.runtime import backends, loading
-from onnxplain.runtime.backends import PROVIDERS, Provider
+from onnxplain.runtime import loading, sessions
+from onnxplain.runtime.sessions import PROVIDERS, Provider
 
 from .test_providers import open_wrong
 
@@ -30,7 +30,7 @@ def photograph(tmp_path):
 def wrong(monkeypatch):
     """A provider `openvino` whose pullback is wrong."""
     table = {**PROVIDERS, "openvino": Provider(open_wrong, lambda: None, ("float32",), ())}
-    for module in (backends, loading):
+    for module in (sessions, loading):
         monkeypatch.setattr(module, "PROVIDERS", table)
 
 

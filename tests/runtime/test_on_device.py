@@ -10,8 +10,9 @@ import pytest
 
 from onnxplain.errors import BackendError, InputError
 from onnxplain.runtime import load
-from onnxplain.runtime.backends import cuda, onnx_runtime
-from onnxplain.runtime.backends.tensorrt import cuda as driver
+from onnxplain.runtime.sessions import cuda_driver as driver
+from onnxplain.runtime.sessions.onnx_runtime import cuda
+from onnxplain.runtime.sessions.onnx_runtime import session as onnx_runtime
 
 from .fake_gpu import FakeDriver
 

@@ -14,7 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 import onnxplain
 from onnxplain.errors import BackendError
 from onnxplain.runtime import load
-from onnxplain.runtime.backends import openvino as backend
+from onnxplain.runtime.sessions.openvino import session as backend
 from onnxplain.runtime.verification import agreement
 
 from .quantised import quantised

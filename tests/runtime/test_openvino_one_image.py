@@ -9,8 +9,8 @@ import pytest
 import torch
 
 import onnxplain
-from onnxplain.runtime.backends.openvino import prepared
-from onnxplain.runtime.backends.openvino_core import core
+from onnxplain.runtime.sessions.openvino.core import core
+from onnxplain.runtime.sessions.openvino.session import prepared
 
 pytest.importorskip("openvino")
 

@@ -10,8 +10,10 @@ import onnxruntime
 import pytest
 
 from onnxplain.errors import BackendError, InputError
-from onnxplain.runtime import backends, load, loading
-from onnxplain.runtime.backends import AUTO, PROVIDERS, Provider, cuda, onnx_runtime, preferred
+from onnxplain.runtime import load, loading, sessions
+from onnxplain.runtime.sessions import AUTO, PROVIDERS, Provider, preferred
+from onnxplain.runtime.sessions.onnx_runtime import cuda
+from onnxplain.runtime.sessions.onnx_runtime import session as onnx_runtime
 from onnxplain.runtime.verification import agreement
 
 
@@ -131,7 +133,7 @@ def open_wrong(path, precision, threads=None):
 def providers(monkeypatch):
     """A table of providers that tests may put their own into."""
     table = dict(PROVIDERS)
-    for module in (backends, loading):
+    for module in (sessions, loading):
         monkeypatch.setattr(module, "PROVIDERS", table)
     return table
 

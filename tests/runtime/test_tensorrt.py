@@ -22,18 +22,18 @@ import onnxplain
 from onnxplain.cli import app
 from onnxplain.errors import BackendError, InputError
 from onnxplain.runtime import cache as kept_files
-from onnxplain.runtime.backends.tensorrt import (
+from onnxplain.runtime.cache import cache_folder
+from onnxplain.runtime.sessions import cuda_driver as driver
+from onnxplain.runtime.sessions.cuda_driver import Cuda
+from onnxplain.runtime.sessions.tensorrt import (
     Engine,
     build_engine,
     open_engine,
     open_graph,
     read_engine,
 )
-from onnxplain.runtime.backends.tensorrt import build as building
-from onnxplain.runtime.backends.tensorrt import cuda as driver
-from onnxplain.runtime.backends.tensorrt.cuda import Cuda
-from onnxplain.runtime.backends.tensorrt.package import Package, load_package
-from onnxplain.runtime.cache import cache_folder
+from onnxplain.runtime.sessions.tensorrt import build as building
+from onnxplain.runtime.sessions.tensorrt.package import Package, load_package
 
 from .fake_gpu import FakeDriver
 from .quantised import quantised

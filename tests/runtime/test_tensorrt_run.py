@@ -15,11 +15,11 @@ from onnxplain.errors import BackendError, InputError
 from onnxplain.export.precision import convert
 from onnxplain.runtime import Explainer, load
 from onnxplain.runtime import cache as kept_files
-from onnxplain.runtime.backends.tensorrt import Engine, TensorRT
-from onnxplain.runtime.backends.tensorrt.cuda import Cuda
-from onnxplain.runtime.backends.tensorrt.package import Package
 from onnxplain.runtime.cache import cache_folder
 from onnxplain.runtime.onnx_file import read_metadata
+from onnxplain.runtime.sessions.cuda_driver import Cuda
+from onnxplain.runtime.sessions.tensorrt import Engine, TensorRT
+from onnxplain.runtime.sessions.tensorrt.package import Package
 from onnxplain.runtime.signature import Port
 
 from .fake_gpu import FakeDriver, FakeTensorRT

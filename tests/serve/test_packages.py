@@ -18,9 +18,9 @@ from typer.testing import CliRunner
 
 from onnxplain.cli import app
 from onnxplain.errors import BackendError, InputError
-from onnxplain.runtime.backends import open_backend
-from onnxplain.runtime.backends.tensorrt.engine import Engine
 from onnxplain.runtime.onnx_file import read_metadata
+from onnxplain.runtime.sessions import open_backend
+from onnxplain.runtime.sessions.tensorrt.engine import Engine
 from onnxplain.runtime.signature import Port
 from onnxplain.serve.packages import model_name
 from onnxplain.serve.packages.kserve import with_image, with_triton

@@ -14,7 +14,7 @@ from torch import nn
 from torchvision.models import VisionTransformer
 
 from onnxplain.errors import BackendError, InputError
-from onnxplain.runtime.backends import PROVIDERS
+from onnxplain.runtime.sessions import PROVIDERS
 from onnxplain.signal.autoencoder import Autoencoder
 from onnxplain.signal.classifiers import frozen, open_classifier
 from onnxplain.signal.compiled import RECONSTRUCTION, open_graph, require_shape
@@ -155,7 +155,7 @@ def test_the_graph_has_standard_operators_and_an_open_batch(graph: Path) -> None
 
 def test_tensorrt_rtx_compiles_the_graph(graph: Path) -> None:
     pytest.importorskip("tensorrt_rtx")
-    from onnxplain.runtime.backends.tensorrt.build import compile_graph
+    from onnxplain.runtime.sessions.tensorrt.build import compile_graph
 
     assert len(compile_graph(graph, 89, (1, 2, 4))) > 0
     with pytest.raises(BackendError, match="does not build for SM 12"):

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from torchvision.models import resnet18
 
-from onnxplain.runtime.backends import PROVIDERS
+from onnxplain.runtime.sessions import PROVIDERS
 from onnxplain.signal.compiled import open_graph
 from onnxplain.signal.export import export_autoencoder
 from onnxplain.signal.settings import Settings
@@ -75,7 +75,7 @@ def test_tensorrt_rtx_compiles_the_segnet(
     trained: tuple[Path, Outcome, torch.nn.Module, list[Path]],
 ) -> None:
     pytest.importorskip("tensorrt_rtx")
-    from onnxplain.runtime.backends.tensorrt.build import compile_graph
+    from onnxplain.runtime.sessions.tensorrt.build import compile_graph
 
     assert len(compile_graph(trained[0], 89, (1, 4, 8))) > 0
 

@@ -23,7 +23,7 @@ from typer.testing import CliRunner
 import onnxplain
 from onnxplain.cli import app
 from onnxplain.errors import BackendError, InputError, SourceError
-from onnxplain.runtime.backends import PROVIDERS
+from onnxplain.runtime.sessions import PROVIDERS
 from onnxplain.vital import pictures, references, task
 from onnxplain.vital.features import fitting
 from onnxplain.vital.graphs.stages import recipe_of

@@ -14,8 +14,8 @@ from typing import Any, Literal, TypeAlias
 
 from onnxplain.contract.explain import IMAGE, LOGITS, PULLBACK, TARGET
 from onnxplain.errors import BackendError, InputError
-from onnxplain.runtime.backends import open_backend
-from onnxplain.runtime.backends.tensorrt.engine import SUFFIX, Engine, read_engine
+from onnxplain.runtime.sessions import open_backend
+from onnxplain.runtime.sessions.tensorrt.engine import SUFFIX, Engine, read_engine
 from onnxplain.runtime.signature import Signature
 from onnxplain.serve.packages import new_folder
 from onnxplain.serve.packages.prototext import Enum, entries, prototext

@@ -14,9 +14,11 @@ from types import MappingProxyType
 from typing import Any
 
 from onnxplain.errors import BackendError
-from onnxplain.runtime.backends import cuda, onnx_runtime, openvino
-from onnxplain.runtime.backends.protocol import Backend
-from onnxplain.runtime.backends.tensorrt.engine import SUFFIX
+from onnxplain.runtime.sessions.onnx_runtime import cuda
+from onnxplain.runtime.sessions.onnx_runtime import session as onnx_runtime
+from onnxplain.runtime.sessions.openvino import session as openvino
+from onnxplain.runtime.sessions.protocol import Backend
+from onnxplain.runtime.sessions.tensorrt.engine import SUFFIX
 
 __all__ = [
     "AUTO",
@@ -65,7 +67,7 @@ def _tensorrt(provider: str, package: str) -> Provider:
         targets: Sequence[int] | None = None,
         progress: Callable[[float], None] | None = None,
     ) -> Backend:
-        from onnxplain.runtime.backends import tensorrt
+        from onnxplain.runtime.sessions import tensorrt
 
         given = {"batches": batches, "targets": targets}
         profile = {name: sizes for name, sizes in given.items() if sizes is not None}
@@ -74,8 +76,8 @@ def _tensorrt(provider: str, package: str) -> Provider:
         )
 
     def missing() -> str | None:
-        from onnxplain.runtime.backends.tensorrt.cuda import gpu
-        from onnxplain.runtime.backends.tensorrt.package import load_package
+        from onnxplain.runtime.sessions.cuda_driver import gpu
+        from onnxplain.runtime.sessions.tensorrt.package import load_package
 
         try:
             load_package(provider)
@@ -168,7 +170,7 @@ def open_backend(
     if threads is not None and threads < 1:
         raise BackendError(f"threads must be at least 1, not {threads}")
     if Path(path).suffix == SUFFIX:
-        from onnxplain.runtime.backends import tensorrt
+        from onnxplain.runtime.sessions import tensorrt
 
         return tensorrt.open_engine(Path(path))
     if provider == "auto":

@@ -28,13 +28,13 @@ from onnxplain.contract.explain import (
     TEMPERATURE,
 )
 from onnxplain.errors import BackendError
-from onnxplain.runtime.backends.openvino_core import core
-from onnxplain.runtime.backends.openvino_one_image import for_one_image, images_of, of_any_batch
-from onnxplain.runtime.backends.openvino_stem import stem_in_float32
-from onnxplain.runtime.backends.openvino_strided import strided_by_phases
-from onnxplain.runtime.backends.openvino_weights import own_computed_weights
 from onnxplain.runtime.cache import cache_folder, hashed, load, save
 from onnxplain.runtime.onnx_file import digest, has_functions, has_open_batch, read_metadata
+from onnxplain.runtime.sessions.openvino.core import core
+from onnxplain.runtime.sessions.openvino.one_image import for_one_image, images_of, of_any_batch
+from onnxplain.runtime.sessions.openvino.stem import stem_in_float32
+from onnxplain.runtime.sessions.openvino.strided import strided_by_phases
+from onnxplain.runtime.sessions.openvino.weights import own_computed_weights
 from onnxplain.runtime.signature import Port, Signature
 
 PRECISIONS = ("float32", "float16", "bfloat16", "int8")

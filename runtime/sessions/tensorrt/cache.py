@@ -7,8 +7,8 @@ from collections.abc import Callable
 from typing import Any
 
 from onnxplain.errors import BackendError
-from onnxplain.runtime.backends.tensorrt.engine import SUFFIX, Engine, read_engine
 from onnxplain.runtime.cache import cache_folder, hashed, keep, used
+from onnxplain.runtime.sessions.tensorrt.engine import SUFFIX, Engine, read_engine
 
 KIND = "engines"
 """The name of the folder in the cache."""

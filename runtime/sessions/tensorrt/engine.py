@@ -26,8 +26,8 @@ from typing import Any, BinaryIO
 
 from onnxplain.errors import BackendError
 from onnxplain.files import replacing
-from onnxplain.runtime.backends.tensorrt.cuda import Cuda
-from onnxplain.runtime.backends.tensorrt.package import Package
+from onnxplain.runtime.sessions.cuda_driver import Cuda
+from onnxplain.runtime.sessions.tensorrt.package import Package
 from onnxplain.runtime.signature import Port
 
 SUFFIX = ".engine"

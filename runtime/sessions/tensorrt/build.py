@@ -11,14 +11,14 @@ from typing import Any, TypeAlias
 
 from onnxplain.contract.explain import TARGET
 from onnxplain.errors import BackendError
-from onnxplain.runtime.backends.onnx_runtime import converted
-from onnxplain.runtime.backends.tensorrt.cache import KIND, cached
-from onnxplain.runtime.backends.tensorrt.cuda import gpu
-from onnxplain.runtime.backends.tensorrt.engine import Engine, Shape, this_system
-from onnxplain.runtime.backends.tensorrt.monitor import Progress, watch
-from onnxplain.runtime.backends.tensorrt.package import Package, load_package
 from onnxplain.runtime.cache import cache_folder, hashed, load, save
 from onnxplain.runtime.onnx_file import digest, read_metadata
+from onnxplain.runtime.sessions.cuda_driver import gpu
+from onnxplain.runtime.sessions.onnx_runtime.session import converted
+from onnxplain.runtime.sessions.tensorrt.cache import KIND, cached
+from onnxplain.runtime.sessions.tensorrt.engine import Engine, Shape, this_system
+from onnxplain.runtime.sessions.tensorrt.monitor import Progress, watch
+from onnxplain.runtime.sessions.tensorrt.package import Package, load_package
 from onnxplain.runtime.signature import Port, Signature
 
 PRECISIONS = ("float32", "tf32", "float16", "bfloat16", "int8")

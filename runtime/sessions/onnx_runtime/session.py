@@ -205,7 +205,7 @@ class OnnxRuntime:
 
 def _wait_for(stream: int, device_id: int) -> None:
     """Until what was queued on a stream of somebody else is done."""
-    from onnxplain.runtime.backends.tensorrt.cuda import gpu, wait_for
+    from onnxplain.runtime.sessions.cuda_driver import gpu, wait_for
 
     cuda = gpu(device_id)
     with cuda.current():

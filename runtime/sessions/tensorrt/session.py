@@ -15,15 +15,15 @@ from numpy.typing import NDArray
 
 from onnxplain.contract.explain import IMAGE
 from onnxplain.errors import BackendError
-from onnxplain.runtime.backends.tensorrt.build import BATCHES, TARGETS, build_engine, in_precision
-from onnxplain.runtime.backends.tensorrt.cache import KIND
-from onnxplain.runtime.backends.tensorrt.cuda import Cuda, gpu
-from onnxplain.runtime.backends.tensorrt.engine import Engine, read_engine
-from onnxplain.runtime.backends.tensorrt.lane import DeviceArray, Lane
-from onnxplain.runtime.backends.tensorrt.monitor import Progress
-from onnxplain.runtime.backends.tensorrt.package import Package, load_package
-from onnxplain.runtime.backends.tensorrt.source import Source
 from onnxplain.runtime.cache import cache_folder, hashed, load, save
+from onnxplain.runtime.sessions.cuda_driver import Cuda, gpu
+from onnxplain.runtime.sessions.tensorrt.build import BATCHES, TARGETS, build_engine, in_precision
+from onnxplain.runtime.sessions.tensorrt.cache import KIND
+from onnxplain.runtime.sessions.tensorrt.engine import Engine, read_engine
+from onnxplain.runtime.sessions.tensorrt.lane import DeviceArray, Lane
+from onnxplain.runtime.sessions.tensorrt.monitor import Progress
+from onnxplain.runtime.sessions.tensorrt.package import Package, load_package
+from onnxplain.runtime.sessions.tensorrt.source import Source
 from onnxplain.runtime.signature import Signature
 
 

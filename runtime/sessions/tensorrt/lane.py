@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxplain.errors import BackendError
-from onnxplain.runtime.backends.tensorrt.cuda import Buffer, Cuda, Graph, Stream, wait_for
-from onnxplain.runtime.backends.tensorrt.engine import Engine, Shape
-from onnxplain.runtime.backends.tensorrt.source import Source
+from onnxplain.runtime.sessions.cuda_driver import Buffer, Cuda, Graph, Stream, wait_for
+from onnxplain.runtime.sessions.tensorrt.engine import Engine, Shape
+from onnxplain.runtime.sessions.tensorrt.source import Source
 
 
 class DeviceArray:

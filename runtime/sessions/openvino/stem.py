@@ -12,7 +12,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from onnxplain.runtime.backends.openvino_core import core
+from onnxplain.runtime.sessions.openvino.core import core
 
 _PRODUCTS = ("Convolution", "GroupConvolution", "MatMul")
 _KEEP = "precise_0"  # what `disable_fp16_compression` is called in OpenVINO's `rt_info`

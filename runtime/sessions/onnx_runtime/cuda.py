@@ -16,14 +16,14 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from onnxplain.errors import BackendError
-from onnxplain.runtime.backends.onnx_runtime import (
+from onnxplain.runtime.cache import cache_folder
+from onnxplain.runtime.onnx_file import digest
+from onnxplain.runtime.sessions.cuda_driver import gpu
+from onnxplain.runtime.sessions.onnx_runtime.session import (
     OnnxRuntime,
     open_session,
     session_options,
 )
-from onnxplain.runtime.backends.tensorrt.cuda import gpu
-from onnxplain.runtime.cache import cache_folder
-from onnxplain.runtime.onnx_file import digest
 
 PRECISIONS = ("float32", "tf32", "float16")
 """Not bfloat16: of ONNX Runtime's CUDA kernels (1.31), ConvTranspose and Clip do not take it."""
