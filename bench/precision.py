@@ -27,7 +27,7 @@ from onnxplain.contract.explain import LOGITS, PULLBACK
 from onnxplain.errors import BackendError
 from onnxplain.export.pipeline import export
 from onnxplain.runtime import Explainer, load
-from onnxplain.runtime.batches import as_batch
+from onnxplain.runtime.inputs.batches import as_batch
 from onnxplain.runtime.sessions import PROVIDERS, usable
 
 NETWORKS: dict[str, dict[str, Any]] = {

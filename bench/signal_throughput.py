@@ -24,7 +24,7 @@ from onnxplain.bench.networks import photographs
 from onnxplain.bench.parity import Parity
 from onnxplain.contract.explain import Preprocessing
 from onnxplain.files import replacing
-from onnxplain.runtime.batches import as_batch
+from onnxplain.runtime.inputs.batches import as_batch
 from onnxplain.runtime.sessions import PROVIDERS
 from onnxplain.signal.autoencoder import Autoencoder, Design
 from onnxplain.signal.compiled import RECONSTRUCTION, Graph, open_graph

@@ -20,9 +20,9 @@ from onnxplain.bench.latency import machine
 from onnxplain.bench.readme import visualisation_table
 from onnxplain.errors import InputError
 from onnxplain.files import replacing
-from onnxplain.runtime.figures import write_image
-from onnxplain.runtime.images import find_images
-from onnxplain.runtime.render import Cell, grid
+from onnxplain.runtime.inputs.images import find_images
+from onnxplain.runtime.pictures.figures import write_image
+from onnxplain.runtime.pictures.render import Cell, grid
 from onnxplain.vital.metrics import read_judge, score
 
 

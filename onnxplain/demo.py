@@ -18,7 +18,7 @@ from rich.table import Table
 
 from onnxplain.errors import InputError, SourceError
 from onnxplain.runtime import Explainer, accentuate
-from onnxplain.runtime.render import Cell, grid, signed_image
+from onnxplain.runtime.pictures.render import Cell, grid, signed_image
 
 Pixels: TypeAlias = NDArray[np.uint8]
 
@@ -45,7 +45,7 @@ def run(folder: Path, repeats: int, console: Console, new_progress: Callable[[],
         from onnxplain.bench.reference import explain as reference
         from onnxplain.export.pipeline import export
         from onnxplain.export.sources.source import torch_network
-        from onnxplain.runtime.batches import as_batch
+        from onnxplain.runtime.inputs.batches import as_batch
     except ImportError as error:
         raise SourceError(f"the demo needs: pip install 'onnxplain[demo]' ({error})") from error
 

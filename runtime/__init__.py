@@ -3,7 +3,7 @@
 from onnxplain.runtime.ascent import Accentuation, accentuate
 from onnxplain.runtime.explainer import Explainer
 from onnxplain.runtime.explanation import Explanation
-from onnxplain.runtime.images import find_images, load_image
+from onnxplain.runtime.inputs.images import find_images, load_image
 from onnxplain.runtime.loading import load
 from onnxplain.runtime.sessions import Backend, open_backend
 

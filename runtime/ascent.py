@@ -23,10 +23,10 @@ from onnxplain.contract.explain import (
     Preprocessing,
 )
 from onnxplain.errors import InputError
-from onnxplain.runtime.batches import Picture, as_batch
 from onnxplain.runtime.explainer import Explainer
 from onnxplain.runtime.explanation import Explanation
-from onnxplain.runtime.targets import Targets
+from onnxplain.runtime.inputs.batches import ImageLike, as_batch
+from onnxplain.runtime.inputs.targets import Targets
 
 _CLIPS = ("each", "last", "none")
 
@@ -60,7 +60,7 @@ class Accentuation:
 
 def accentuate(
     explainer: Explainer,
-    images: Picture | Sequence[Picture],
+    images: ImageLike | Sequence[ImageLike],
     targets: Targets = None,
     steps: int = 5,
     alpha: float = ALPHA_DEFAULT,

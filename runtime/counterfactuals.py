@@ -14,17 +14,17 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from onnxplain.runtime.ascent import Accentuation, accentuate
-from onnxplain.runtime.batches import Picture
 from onnxplain.runtime.explainer import Explainer
-from onnxplain.runtime.render import Cell, grid, signed_image
-from onnxplain.runtime.targets import as_indices, resolve
+from onnxplain.runtime.inputs.batches import ImageLike
+from onnxplain.runtime.inputs.targets import as_indices, resolve
+from onnxplain.runtime.pictures.render import Cell, grid, signed_image
 
 
 @dataclass(frozen=True, eq=False)
 class Grid:
     """Images [N] and the classes [K] to ascend towards; `photographs` uint8 [N,H,W,3]."""
 
-    images: list[Picture]
+    images: list[ImageLike]
     photographs: NDArray[np.uint8]
     predicted: list[tuple[str, float]]
     targets: NDArray[np.int64]
@@ -32,7 +32,7 @@ class Grid:
 
     @classmethod
     def of(
-        cls, explainer: Explainer, images: Sequence[Picture], targets: Sequence[int | str] | None
+        cls, explainer: Explainer, images: Sequence[ImageLike], targets: Sequence[int | str] | None
     ) -> Grid:
         """The classes given, or those predicted for the images and a random one (seed 0).
 

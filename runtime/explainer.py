@@ -23,12 +23,12 @@ from onnxplain.contract.explain import (
     Metadata,
 )
 from onnxplain.errors import InputError
-from onnxplain.runtime.batches import Picture, as_batch, filled
 from onnxplain.runtime.explanation import Explanation
+from onnxplain.runtime.inputs.batches import ImageLike, as_batch, filled
+from onnxplain.runtime.inputs.targets import Targets, as_indices, resolve
+from onnxplain.runtime.inputs.tensors import is_tensor
 from onnxplain.runtime.on_device import Tensor, TensorExplanation, explain_tensor
 from onnxplain.runtime.sessions import Backend
-from onnxplain.runtime.targets import Targets, as_indices, resolve
-from onnxplain.runtime.tensors import is_tensor
 
 _IMAGES_PER_RUN = 16
 
@@ -52,7 +52,7 @@ class Explainer:
     @overload
     def __call__(  # type: ignore[overload-overlap]
         self,
-        images: Picture | Sequence[Picture],
+        images: ImageLike | Sequence[ImageLike],
         targets: Targets = ...,
         temperature: float | None = ...,
         batch_size: int | None = ...,
@@ -108,7 +108,7 @@ class Explainer:
         """What calling the explainer does once the pictures are arrays.
 
         Args:
-            batch, photographs: as `onnxplain.runtime.batches.as_batch` makes them.
+            batch, photographs: as `onnxplain.runtime.inputs.batches.as_batch` makes them.
             targets, temperature, batch_size: as for `__call__`.
 
         Raises:
@@ -137,9 +137,9 @@ class Explainer:
         """What calling the explainer does once pictures and targets are arrays.
 
         Args:
-            batch: the network's input, as `onnxplain.runtime.batches.as_batch` makes it.
+            batch: the network's input, as `onnxplain.runtime.inputs.batches.as_batch` makes it.
             targets: [N], or [N,K] of a graph exported with --multi-target, as
-                `onnxplain.runtime.targets.as_indices` makes them.
+                `onnxplain.runtime.inputs.targets.as_indices` makes them.
             temperature: as for `__call__`.
             batch_size: as for `__call__`.
 

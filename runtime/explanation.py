@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxplain.runtime import notebook
-from onnxplain.runtime.figures import draw, write_image
-from onnxplain.runtime.render import white_point
+from onnxplain.runtime.pictures import notebook
+from onnxplain.runtime.pictures.figures import draw, write_image
+from onnxplain.runtime.pictures.render import white_point
 
 _SMOOTHING = 0.02  # the Gaussian's sigma, as a part of the shorter side
 _WHITE_POINT = 99  # the percentile of a heatmap that becomes 1

@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 
 from onnxplain.errors import BackendError, InputError
 from onnxplain.runtime.ahead import ahead
-from onnxplain.runtime.batches import as_batch
 from onnxplain.runtime.explainer import Explainer
 from onnxplain.runtime.explanation import Explanation
+from onnxplain.runtime.inputs.batches import as_batch
 
 _BATCHES_AHEAD = 2  # decoded, or being drawn, while one is explained
 _LARGEST = 64

@@ -13,8 +13,8 @@ from typing import Any
 from numpy.typing import NDArray
 
 from onnxplain.errors import BackendError, InputError
-from onnxplain.runtime.batches import Picture
 from onnxplain.runtime.explainer import Explainer
+from onnxplain.runtime.inputs.batches import ImageLike
 from onnxplain.runtime.sessions import (
     AUTO,
     PROVIDERS,
@@ -38,7 +38,7 @@ def load(
     threads: int | None = None,
     verify: bool = False,
     *,
-    images: Sequence[Picture] | None = None,
+    images: Sequence[ImageLike] | None = None,
     at_least: float | None = None,
     **options: Any,
 ) -> Explainer:
@@ -98,7 +98,7 @@ class Trial:
 
 def fastest(
     path: str | os.PathLike[str],
-    images: Sequence[Picture] | None,
+    images: Sequence[ImageLike] | None,
     provider: str = "auto",
     threads: int | None = None,
     at_least: float | None = None,
@@ -164,7 +164,7 @@ def _first_right(
     path: str | os.PathLike[str],
     precision: str,
     threads: int | None,
-    images: Sequence[Picture] | None,
+    images: Sequence[ImageLike] | None,
     at_least: float | None,
     options: Mapping[str, Any],
 ) -> Explainer:

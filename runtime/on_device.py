@@ -9,8 +9,8 @@ import numpy as np
 
 from onnxplain.contract.explain import IMAGE, LOGITS, ORIGIN, PULLBACK, TARGET
 from onnxplain.errors import InputError
-from onnxplain.runtime.targets import as_indices
-from onnxplain.runtime.tensors import as_numpy, dtype_name, is_tensor, like, on_host
+from onnxplain.runtime.inputs.targets import as_indices
+from onnxplain.runtime.inputs.tensors import as_numpy, dtype_name, is_tensor, like, on_host
 
 if TYPE_CHECKING:
     from onnxplain.runtime.explainer import Explainer

@@ -18,10 +18,10 @@ from onnxplain.contract.explain import Metadata
 from onnxplain.errors import InputError
 from onnxplain.files import replacing
 from onnxplain.runtime.ascent import accentuate
-from onnxplain.runtime.batches import as_batch
 from onnxplain.runtime.explainer import Explainer
-from onnxplain.runtime.markup import Markup, data_uri, fill, join
-from onnxplain.runtime.render import overlay, signed_image
+from onnxplain.runtime.inputs.batches import as_batch
+from onnxplain.runtime.pictures.markup import Markup, data_uri, fill, join
+from onnxplain.runtime.pictures.render import overlay, signed_image
 
 _PAGE = Path(__file__).with_name("report.html")
 _PREDICTIONS = 5

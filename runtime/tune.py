@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from onnxplain.errors import InputError
 from onnxplain.runtime.ascent import accentuate
-from onnxplain.runtime.batches import Picture, as_batch
 from onnxplain.runtime.explainer import Explainer
+from onnxplain.runtime.inputs.batches import ImageLike, as_batch
 
 TEMPERATURES = np.geomspace(0.1, 3.0, 16)
 """Those to try: excitation's T (the paper's is 0.3), or semantic's factor (the paper's is 1)."""
@@ -53,7 +53,7 @@ class Tuning:
 
 def tune(
     explainer: Explainer,
-    images: Sequence[Picture],
+    images: Sequence[ImageLike],
     *,
     classes: int = 6,
     share: float = 0.9,

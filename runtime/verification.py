@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxplain.errors import BackendError
-from onnxplain.runtime.batches import Picture, as_batch
 from onnxplain.runtime.explainer import Explainer
+from onnxplain.runtime.inputs.batches import ImageLike, as_batch
 from onnxplain.runtime.sessions import open_backend
 from onnxplain.runtime.sessions.tensorrt.engine import SUFFIX
 
@@ -61,7 +61,7 @@ def reference(path: str | os.PathLike[str], threads: int | None = None) -> Expla
     return Explainer(open_backend(path, "cpu", threads))
 
 
-def sample(explainer: Explainer, images: Sequence[Picture] | None = None) -> NDArray[Any]:
+def sample(explainer: Explainer, images: Sequence[ImageLike] | None = None) -> NDArray[Any]:
     """Images to measure on, normalised: those given, or else two of seeded noise."""
     pre, signature = explainer.metadata.preprocessing, explainer.backend.signature
     if images is not None:
@@ -96,7 +96,7 @@ def agreement(explainer: Explainer, right: Explainer, images: NDArray[Any]) -> A
 def verify(
     explainer: Explainer,
     path: str | os.PathLike[str],
-    images: Sequence[Picture] | None = None,
+    images: Sequence[ImageLike] | None = None,
     at_least: float | None = None,
 ) -> Agreement:
     """Refuse a backend that does not give what ONNX Runtime gives on the CPU in float32.

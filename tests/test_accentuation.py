@@ -14,7 +14,7 @@ import onnxplain
 from onnxplain.bench.parity import Parity
 from onnxplain.bench.reference import explain
 from onnxplain.export.sources.source import torch_network
-from onnxplain.runtime.batches import as_batch
+from onnxplain.runtime.inputs.batches import as_batch
 
 NETWORKS = {  # name → weights, size
     "resnet50": ("none", 96),

@@ -21,7 +21,7 @@ from onnxplain.bench.parity import Parity
 from onnxplain.cli.app import app
 from onnxplain.errors import BackendError, InputError, SourceError
 from onnxplain.export.sources.source import torch_network
-from onnxplain.runtime.batches import as_batch
+from onnxplain.runtime.inputs.batches import as_batch
 
 Tensor = torch.Tensor
 

@@ -14,7 +14,7 @@ from onnxplain.bench import reference
 from onnxplain.bench.forward import forward_proto
 from onnxplain.bench.parity import compare
 from onnxplain.export.sources.source import torch_network
-from onnxplain.runtime.batches import as_batch
+from onnxplain.runtime.inputs.batches import as_batch
 
 SIZES = {
     "resnet50": 192,

@@ -15,7 +15,7 @@ import torchvision
 import onnxplain
 from onnxplain.bench.parity import compare
 from onnxplain.export.sources.source import torch_network
-from onnxplain.runtime.batches import as_batch
+from onnxplain.runtime.inputs.batches import as_batch
 
 NETWORKS: dict[str, tuple[int, dict[str, Any]]] = {  # name → size, arguments
     "resnet50": (64, {}),

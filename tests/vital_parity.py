@@ -19,8 +19,8 @@ from onnxplain import steps
 from onnxplain.bench.reference import vital
 from onnxplain.contract.explain import IMAGE
 from onnxplain.export.sources.source import torch_network
-from onnxplain.runtime.batches import preprocess
 from onnxplain.runtime.graphs import Graph, open_graph
+from onnxplain.runtime.inputs.batches import preprocess
 from onnxplain.vital.graphs.adam import BETA_1
 from onnxplain.vital.graphs.features import write_features
 from onnxplain.vital.graphs.stages import NEURON_PRIORS, NEURON_WEIGHTS, Recipe, recipe_of

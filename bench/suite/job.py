@@ -102,7 +102,7 @@ def prepare(name: str, folder: Path, several: bool, maps: bool) -> None:
     from onnxplain.bench import networks, reference
     from onnxplain.export.pipeline import export
     from onnxplain.runtime import load
-    from onnxplain.runtime.batches import as_batch
+    from onnxplain.runtime.inputs.batches import as_batch
 
     job = Job(name, 1, 1, folder)
     pictures = networks.photographs()

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from onnxplain.batch.tables import column_of_ids, column_of_images, opened
 from onnxplain.errors import InputError
-from onnxplain.runtime.images import SUFFIXES
+from onnxplain.runtime.inputs.images import SUFFIXES
 
 if TYPE_CHECKING:
     import pyarrow.parquet

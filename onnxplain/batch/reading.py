@@ -16,7 +16,7 @@ from onnxplain.batch.listing import TABLE, Item
 from onnxplain.batch.tables import Tables
 from onnxplain.errors import InputError
 from onnxplain.runtime import Explainer, load_image
-from onnxplain.runtime.batches import as_batch
+from onnxplain.runtime.inputs.batches import as_batch
 
 
 class Prepared:

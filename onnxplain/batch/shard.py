@@ -21,7 +21,7 @@ from onnxplain.batch.rows import Rows
 from onnxplain.batch.tables import Tables
 from onnxplain.runtime import Explainer, Explanation
 from onnxplain.runtime.ahead import ahead
-from onnxplain.runtime.targets import as_indices
+from onnxplain.runtime.inputs.targets import as_indices
 
 ENGINE = "engine"
 """The provider of an engine of `onnxplain build`, which knows its own."""

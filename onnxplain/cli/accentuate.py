@@ -61,7 +61,7 @@ def accentuate(
     import onnxplain
     from onnxplain.runtime import find_images
     from onnxplain.runtime.counterfactuals import Grid
-    from onnxplain.runtime.figures import write_animation, write_image
+    from onnxplain.runtime.pictures.figures import write_animation, write_image
 
     explainers = [onnxplain.load(file, provider=provider) for file in (model, beside) if file]
     targets = [as_target(text) for text in target] if target else None

@@ -110,7 +110,7 @@ def _fastest(model: Path, images: list[str], provider: str, at_least: float | No
 
 def _readable(paths: Iterable[Path]) -> Iterator[Path]:
     """The images that can be read; the others are reported when all are explained."""
-    from onnxplain.runtime.images import load_image
+    from onnxplain.runtime.inputs.images import load_image
 
     for path in paths:
         with suppress(InputError):
@@ -129,8 +129,8 @@ def explain_images(
 ) -> None:
     """What the command does once it has what runs the graph."""
     from onnxplain.runtime import Explanation, find_images
-    from onnxplain.runtime.figures import STYLES
     from onnxplain.runtime.folder import explain_files
+    from onnxplain.runtime.pictures.figures import STYLES
 
     paths = find_images(images)
     targets = [as_target(text) for text in target or ["-1"]]

@@ -212,14 +212,14 @@ def show(
     """
     from onnxplain.errors import InputError
     from onnxplain.runtime import find_images
-    from onnxplain.runtime.batches import Picture
-    from onnxplain.runtime.figures import write_image
+    from onnxplain.runtime.inputs.batches import ImageLike
+    from onnxplain.runtime.pictures.figures import write_image
     from onnxplain.signal.compiled import open_graph
     from onnxplain.signal.show import pixels_of
     from onnxplain.signal.show import show as picture_of
 
     graph = open_graph(model, provider)
-    pictures: list[Picture] = []
+    pictures: list[ImageLike] = []
     failures = []
     for file in find_images(images):
         try:

@@ -101,7 +101,7 @@ def top_images(
     if channel:
         _show(table, channel)
     if sheet is not None:
-        from onnxplain.runtime.figures import write_image
+        from onnxplain.runtime.pictures.figures import write_image
         from onnxplain.vital.sheet import contact_sheet
 
         write_image(contact_sheet(table, channel or []), sheet)

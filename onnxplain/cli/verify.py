@@ -63,7 +63,7 @@ def verify(
     import onnxplain
     from onnxplain.bench import parity
     from onnxplain.runtime import find_images
-    from onnxplain.runtime.batches import as_batch
+    from onnxplain.runtime.inputs.batches import as_batch
     from onnxplain.runtime.sessions import preferred
     from onnxplain.runtime.verification import agreement as compare
     from onnxplain.runtime.verification import least_cosine, reference, sample

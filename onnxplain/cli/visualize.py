@@ -119,7 +119,7 @@ def visualize(
     It writes pictures, also with what the optimisation left alone transparent, a contact sheet, an
     animation and `visualisation.json`.
     """
-    from onnxplain.runtime.figures import write_image
+    from onnxplain.runtime.pictures.figures import write_image
     from onnxplain.vital import pictures
     from onnxplain.vital.settings import Settings
     from onnxplain.vital.state import files

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from onnxplain.runtime import Explainer, Explanation
-from onnxplain.runtime.figures import draw
+from onnxplain.runtime.pictures.figures import draw
 from onnxplain.serve.batcher import Explained
 from onnxplain.serve.decode import Prepared
 from onnxplain.serve.refusal import unusable

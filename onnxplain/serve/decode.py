@@ -19,8 +19,8 @@ from python_multipart.multipart import File, FormParser, parse_options_header
 from onnxplain.contract.explain import Preprocessing
 from onnxplain.errors import InputError
 from onnxplain.runtime import Explainer, load_image
-from onnxplain.runtime.batches import as_batch
-from onnxplain.runtime.targets import as_indices
+from onnxplain.runtime.inputs.batches import as_batch
+from onnxplain.runtime.inputs.targets import as_indices
 from onnxplain.serve.batcher import Work
 from onnxplain.serve.refusal import Refusal, malformed, too_large, unusable
 from onnxplain.serve.schemas import LARGEST_INDEX, ExplainRequest, Options, from_base64, sentence

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from onnxplain.contract.explain import IMAGE, LOGITS, PULLBACK, TARGET, TEMPERATURE
 from onnxplain.errors import InputError
 from onnxplain.runtime import Explainer
-from onnxplain.runtime.targets import as_indices
+from onnxplain.runtime.inputs.targets import as_indices
 from onnxplain.serve import tensors
 from onnxplain.serve.access import access
 from onnxplain.serve.batcher import Explained, Work

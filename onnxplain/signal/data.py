@@ -17,8 +17,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from onnxplain.contract.explain import Preprocessing
 from onnxplain.errors import InputError
-from onnxplain.runtime.batches import preprocess
-from onnxplain.runtime.images import find_images, load_image
+from onnxplain.runtime.inputs.batches import preprocess
+from onnxplain.runtime.inputs.images import find_images, load_image
 
 DIGITS = "digits"
 _TEST_PART = 3  # one picture of so many, where the data are not divided already

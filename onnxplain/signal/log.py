@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from onnxplain.runtime.figures import write_image
-from onnxplain.runtime.render import mosaic
+from onnxplain.runtime.pictures.figures import write_image
+from onnxplain.runtime.pictures.render import mosaic
 from onnxplain.signal.autoencoder import Autoencoder
 from onnxplain.signal.data import Pictures
 from onnxplain.signal.show import as_image

@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxplain.files import replacing
-from onnxplain.runtime.markup import Markup, data_uri, fill, join
-from onnxplain.runtime.render import signed_image
+from onnxplain.runtime.pictures.markup import Markup, data_uri, fill, join
+from onnxplain.runtime.pictures.render import signed_image
 from onnxplain.signal import order as ordering
 from onnxplain.signal import plots
 from onnxplain.signal.compiled import RECONSTRUCTION, open_graph

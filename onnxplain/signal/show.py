@@ -9,12 +9,12 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from onnxplain.contract.explain import LOGITS, Preprocessing
-from onnxplain.runtime.batches import Picture, as_batch
-from onnxplain.runtime.render import Cell, grid, signed_image
+from onnxplain.runtime.inputs.batches import ImageLike, as_batch
+from onnxplain.runtime.pictures.render import Cell, grid, signed_image
 from onnxplain.signal.compiled import RECONSTRUCTION, Graph
 
 
-def pixels_of(graph: Graph, pictures: list[Picture]) -> NDArray[np.float32]:
+def pixels_of(graph: Graph, pictures: list[ImageLike]) -> NDArray[np.float32]:
     """Pictures as the graph takes them: the centre square, float32 [N, C, size, size] in [0, 1].
 
     Raises:
@@ -26,7 +26,7 @@ def pixels_of(graph: Graph, pictures: list[Picture]) -> NDArray[np.float32]:
     return np.ascontiguousarray(as_batch(pictures, pre)[0])
 
 
-def show(graph: Graph, pictures: list[Picture]) -> Image.Image:
+def show(graph: Graph, pictures: list[ImageLike]) -> Image.Image:
     """A row for each picture: original, reconstruction, and their difference (zero is grey).
 
     Below the reconstruction stands what the classifier of the graph, if it has one, takes it for.

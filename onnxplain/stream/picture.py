@@ -7,8 +7,8 @@ from PIL import Image, ImageDraw, ImageFont
 
 from onnxplain.contract.explain import Preprocessing
 from onnxplain.runtime import Explanation
-from onnxplain.runtime.batches import crop_offset
-from onnxplain.runtime.render import heatmap_image
+from onnxplain.runtime.inputs.batches import crop_offset
+from onnxplain.runtime.pictures.render import heatmap_image
 
 
 def explained_frame(
@@ -16,7 +16,7 @@ def explained_frame(
 ) -> Image.Image:
     """The frame in grey with the heatmap over the part that the network saw.
 
-    As `onnxplain.runtime.render.overlay`, but of the whole frame and by Pillow: a frame of
+    As `onnxplain.runtime.pictures.render.overlay`, but of the whole frame and by Pillow: a frame of
     1920 × 1080 must not take longer than the network.
 
     Args:

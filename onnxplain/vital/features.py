@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from onnxplain.contract.explain import IMAGE, LOGITS, Metadata, Preprocessing
 from onnxplain.contract.steps import CHANNEL, StepMetadata
-from onnxplain.runtime.batches import filled
 from onnxplain.runtime.explanation import probabilities_of
 from onnxplain.runtime.graphs import Graph
+from onnxplain.runtime.inputs.batches import filled
 
 _BATCH = 8
 

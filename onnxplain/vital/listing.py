@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from onnxplain.errors import InputError
-from onnxplain.runtime.images import SUFFIXES
+from onnxplain.runtime.inputs.images import SUFFIXES
 
 _REPORTED_EVERY = 1000
 

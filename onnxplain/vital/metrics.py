@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from onnxplain.contract.channels import ChannelsMetadata, mean
 from onnxplain.contract.explain import IMAGE, LOGITS, Metadata
 from onnxplain.errors import InputError
-from onnxplain.runtime.batches import Picture, as_batch, filled
 from onnxplain.runtime.explanation import probabilities_of
 from onnxplain.runtime.graphs import Graph, open_graph
+from onnxplain.runtime.inputs.batches import ImageLike, as_batch, filled
 
 _BATCH = 8
 _TOP = 5
@@ -68,7 +68,7 @@ class Judge:
         self._graph, self._about, self._batch = graph, about, own.batch
         self._features = mean(len(own.layers) - 1)
 
-    def photographs(self, images: Sequence[Picture]) -> Seen:
+    def photographs(self, images: Sequence[ImageLike]) -> Seen:
         """What it makes of photographs: resized and cropped as the network wants them.
 
         Raises:
@@ -76,7 +76,7 @@ class Judge:
         """
         return self._seen(images, self._about.preprocessing.resize)
 
-    def pictures(self, images: Sequence[Picture]) -> Seen:
+    def pictures(self, images: Sequence[ImageLike]) -> Seen:
         """What it makes of pictures that fill the network's input: nothing is cut off at the rim.
 
         Only of one of another shape, its longer side.
@@ -87,7 +87,7 @@ class Judge:
         pre = self._about.preprocessing
         return self._seen(images, max(pre.height, pre.width))
 
-    def _seen(self, images: Sequence[Picture], resize: int) -> Seen:
+    def _seen(self, images: Sequence[ImageLike], resize: int) -> Seen:
         if not images:
             raise InputError("no image given")
         parts = list(self._parts(images, resize))
@@ -95,7 +95,7 @@ class Judge:
         return Seen(probabilities_of(logits, self._about.activation), features)
 
     def _parts(
-        self, images: Sequence[Picture], resize: int
+        self, images: Sequence[ImageLike], resize: int
     ) -> Iterator[tuple[NDArray[np.float64], NDArray[np.float64]]]:
         pre = replace(self._about.preprocessing, resize=resize)
         size = self._batch or _BATCH
@@ -136,10 +136,10 @@ def read_judge(
 
 
 def score(
-    pictures: Sequence[Picture],
+    pictures: Sequence[ImageLike],
     classes: int | Sequence[int],
     networks: Sequence[Judge],
-    references: Sequence[Picture],
+    references: Sequence[ImageLike],
 ) -> list[Score]:
     """What each network makes of the pictures: the one that they are of, and others (transfer).
 

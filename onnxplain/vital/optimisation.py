@@ -28,8 +28,8 @@ from onnxplain.contract.steps import (
     following,
 )
 from onnxplain.errors import InputError
-from onnxplain.runtime.batches import to_photographs
 from onnxplain.runtime.graphs import Graph
+from onnxplain.runtime.inputs.batches import to_photographs
 from onnxplain.vital.references import Templates
 from onnxplain.vital.settings import Settings
 from onnxplain.vital.state import Kept, Moment, beginning, by_input

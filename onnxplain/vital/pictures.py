@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from onnxplain.files import replacing
-from onnxplain.runtime.figures import write_animation, write_image
-from onnxplain.runtime.images import load_image
-from onnxplain.runtime.render import Cell, grid, mosaic
+from onnxplain.runtime.inputs.images import load_image
+from onnxplain.runtime.pictures.figures import write_animation, write_image
+from onnxplain.runtime.pictures.render import Cell, grid, mosaic
 from onnxplain.vital.visualisation import Visualisation
 
 SHEET, ANIMATION, FIGURES = "contact-sheet.png", "animation.webp", "visualisation.json"

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from onnxplain.contract.channels import Box, ChannelLayer
 from onnxplain.contract.explain import Preprocessing
-from onnxplain.runtime.batches import in_photograph
+from onnxplain.runtime.inputs.batches import in_photograph
 
 ORDERS = ("max", "mean")
 """By what images are ranked: a channel's greatest activation, or its mean over the positions."""

@@ -21,9 +21,9 @@ from onnxplain.contract.explain import IMAGE, Metadata, Preprocessing
 from onnxplain.errors import InputError
 from onnxplain.runtime import onnx_file
 from onnxplain.runtime.ahead import ahead
-from onnxplain.runtime.batches import as_batch, filled
 from onnxplain.runtime.graphs import Graph, open_graph
-from onnxplain.runtime.images import load_image
+from onnxplain.runtime.inputs.batches import as_batch, filled
+from onnxplain.runtime.inputs.images import load_image
 from onnxplain.vital.listing import list_images, walk
 from onnxplain.vital.ranking import ORDERS, Found, Photograph, Ranking
 from onnxplain.vital.table import Failure, Search, TopImages

@@ -8,8 +8,8 @@ from pathlib import Path
 from PIL import Image, ImageDraw, ImageOps
 
 from onnxplain.errors import InputError
-from onnxplain.runtime.images import load_image
-from onnxplain.runtime.render import Cell, grid
+from onnxplain.runtime.inputs.images import load_image
+from onnxplain.runtime.pictures.render import Cell, grid
 from onnxplain.vital.ranking import Patch
 from onnxplain.vital.table import TopImages
 

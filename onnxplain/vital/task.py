@@ -17,8 +17,8 @@ from PIL import Image
 from onnxplain.contract.steps import STEPS, StepMetadata
 from onnxplain.errors import BackendError, InputError
 from onnxplain.files import replacing
-from onnxplain.runtime.batches import preprocess
 from onnxplain.runtime.graphs import Graph, open_graph
+from onnxplain.runtime.inputs.batches import preprocess
 from onnxplain.runtime.onnx_file import digest, read_metadata
 from onnxplain.runtime.sessions import PROVIDERS
 from onnxplain.vital.features import Features, fitting

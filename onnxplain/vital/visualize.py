@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from onnxplain.errors import InputError
 from onnxplain.export.pipeline import writable
 from onnxplain.export.tensors import dims
-from onnxplain.runtime.targets import find_class
+from onnxplain.runtime.inputs.targets import find_class
 from onnxplain.vital.graphs.subject import Subject, read_subject
 from onnxplain.vital.settings import Settings
 from onnxplain.vital.state import beginning

@@ -19,7 +19,7 @@ from onnxruntime.quantization import (
 import onnxplain
 from onnxplain.errors import NoRuleError
 from onnxplain.export.sources.source import torch_network
-from onnxplain.runtime.batches import as_batch
+from onnxplain.runtime.inputs.batches import as_batch
 
 from .graphs import cosine, explain, head, images, node, operators, session, write
 

@@ -8,7 +8,7 @@ from PIL import Image
 
 from onnxplain.contract.explain import Preprocessing
 from onnxplain.errors import InputError
-from onnxplain.runtime.batches import as_batch, preprocess, to_photographs
+from onnxplain.runtime.inputs.batches import as_batch, preprocess, to_photographs
 
 
 @pytest.fixture

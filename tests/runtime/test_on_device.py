@@ -210,7 +210,7 @@ def test_a_failed_run_leaves_the_recordings_usable(recorded, tiny, x):
 
 def test_tensors_come_back_from_what_only_has_the_cuda_array_interface():
     """As the outputs of TensorRT do: the package's `as_tensor` or `asarray` takes them."""
-    from onnxplain.runtime.tensors import like
+    from onnxplain.runtime.inputs.tensors import like
 
     result = SimpleNamespace(__cuda_array_interface__={})
     package = SimpleNamespace(asarray=lambda thing: ("taken", thing))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageColor
 
-from onnxplain.runtime.render import Cell, grid, heatmap_image, overlay, signed_image
+from onnxplain.runtime.pictures.render import Cell, grid, heatmap_image, overlay, signed_image
 
 
 def test_zero_is_mid_grey_and_signs_are_symmetric_about_it():

@@ -7,7 +7,7 @@ import pytest
 
 from onnxplain.errors import InputError
 from onnxplain.runtime import load
-from onnxplain.runtime.targets import find_class
+from onnxplain.runtime.inputs.targets import find_class
 
 
 def explained(explainer, x, targets):

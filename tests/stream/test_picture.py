@@ -10,7 +10,7 @@ from PIL import Image
 
 from onnxplain.contract.explain import Preprocessing
 from onnxplain.runtime import Explanation
-from onnxplain.runtime.batches import as_batch
+from onnxplain.runtime.inputs.batches import as_batch
 from onnxplain.stream.picture import explained_frame, seen_part, write_line
 
 

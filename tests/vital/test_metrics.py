@@ -15,8 +15,8 @@ from PIL import Image, ImageOps
 from onnxplain.bench import visualisation
 from onnxplain.errors import InputError
 from onnxplain.export.sources.source import torch_network
-from onnxplain.runtime.batches import as_batch
 from onnxplain.runtime.graphs import open_graph
+from onnxplain.runtime.inputs.batches import as_batch
 from onnxplain.vital.listing import walk
 from onnxplain.vital.metrics import Judge, frechet_distance, score
 

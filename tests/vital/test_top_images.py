@@ -25,7 +25,7 @@ from onnxplain.contract.channels import ChannelLayer, ChannelsMetadata, Span
 from onnxplain.contract.explain import Preprocessing
 from onnxplain.errors import InputError, SourceError
 from onnxplain.export.sources.source import torch_network
-from onnxplain.runtime.batches import as_batch, in_photograph
+from onnxplain.runtime.inputs.batches import as_batch, in_photograph
 from onnxplain.vital import TopImages, top_images
 from onnxplain.vital.graphs.receptive import receptive_field
 from onnxplain.vital.graphs.subject import Subject, read_subject

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from onnxplain.contract.explain import Preprocessing
-from onnxplain.runtime.batches import preprocess
+from onnxplain.runtime.inputs.batches import preprocess
 
 from .conftest import STATIC
 

@@ -16,8 +16,8 @@ from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.keys import Keys
 
 from onnxplain.runtime import Explainer, accentuate, load
-from onnxplain.runtime.batches import as_batch
-from onnxplain.runtime.render import overlay, signed_image
+from onnxplain.runtime.inputs.batches import as_batch
+from onnxplain.runtime.pictures.render import overlay, signed_image
 
 from ..runtime.conftest import explain_graph
 from .browser import Page, chromium, requests, served

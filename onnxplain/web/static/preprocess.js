@@ -1,4 +1,4 @@
-// From a photograph to the network's input, as onnxplain.runtime.batches does it: the shorter side
+// From a photograph to the network's input, as onnxplain.runtime.inputs.batches does it: the shorter side
 // to `resize`, the centre, scaled to [0, 1], normalised. `pre` is model.json's "preprocessing".
 
 import { resampleColumns, resampleRows, taps } from './resample.js';

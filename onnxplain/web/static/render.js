@@ -1,4 +1,4 @@
-// Pictures of numbers, the same as onnxplain.runtime.render and explanation draw them. Values are
+// Pictures of numbers, the same as onnxplain.runtime.pictures.render and explanation draw them. Values are
 // [C,H,W] with C = 1 or 3; every picture is RGBA, `width` wide.
 
 const SIGNED_WHITE_POINT = 99.5; // the percentile of |value| that becomes full colour

@@ -11,8 +11,8 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from onnxplain.errors import BackendError
+from onnxplain.runtime.inputs.tensors import LEGACY_STREAM, on_host
 from onnxplain.runtime.signature import Port, Signature
-from onnxplain.runtime.tensors import LEGACY_STREAM, on_host
 
 PRECISIONS = ("float32", "float16")
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from onnxplain.errors import BackendError
-from onnxplain.runtime.tensors import LEGACY_STREAM, as_numpy, on_host
+from onnxplain.runtime.inputs.tensors import LEGACY_STREAM, as_numpy, on_host
 
 _KINDS = {0: "int", 1: "uint", 2: "float"}  # DLPack's kDLInt, kDLUInt, kDLFloat
 

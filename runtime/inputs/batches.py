@@ -13,15 +13,15 @@ from PIL import Image
 
 from onnxplain.contract.explain import Preprocessing
 from onnxplain.errors import InputError
-from onnxplain.runtime.images import load_image
+from onnxplain.runtime.inputs.images import load_image
 
-Picture: TypeAlias = str | os.PathLike[str] | Image.Image | NDArray[Any]
+ImageLike: TypeAlias = str | os.PathLike[str] | Image.Image | NDArray[Any]
 """A path; a PIL image; uint8 pixels [H,W], [H,W,1|3|4] or [N,H,W,1|3|4] of any size; or floats
 already normalised, [C,H,W] or [N,C,H,W] (channel last where the graph's layout is NHWC)."""
 
 
 def as_batch(
-    images: Picture | Sequence[Picture], pre: Preprocessing, dtype: DTypeLike = np.float32
+    images: ImageLike | Sequence[ImageLike], pre: Preprocessing, dtype: DTypeLike = np.float32
 ) -> tuple[NDArray[Any], NDArray[np.uint8]]:
     """Bring pictures, of one kind or mixed, to what the network takes.
 
@@ -75,7 +75,7 @@ def to_photographs(batch: NDArray[Any], pre: Preprocessing) -> NDArray[np.uint8]
         return np.broadcast_to(pixels, (*pixels.shape[:3], 3)).astype(np.uint8)
 
 
-def _part(item: Picture, pre: Preprocessing) -> tuple[NDArray[Any], NDArray[np.uint8]]:
+def _part(item: ImageLike, pre: Preprocessing) -> tuple[NDArray[Any], NDArray[np.uint8]]:
     if isinstance(item, np.ndarray) and item.dtype.kind == "f":
         batch = _as_given(item, pre)
         return batch, to_photographs(batch, pre)
@@ -96,7 +96,7 @@ def _as_given(array: NDArray[Any], pre: Preprocessing) -> NDArray[Any]:
     return batch
 
 
-def _pictures(item: Picture) -> Sequence[str | os.PathLike[str] | Image.Image]:
+def _pictures(item: ImageLike) -> Sequence[str | os.PathLike[str] | Image.Image]:
     if isinstance(item, (str, os.PathLike, Image.Image)):
         return [item]
     if not isinstance(item, np.ndarray):

@@ -14,7 +14,14 @@ from PIL import Image
 
 from onnxplain.errors import InputError
 from onnxplain.files import replacing
-from onnxplain.runtime.render import Cell, grid, heatmap_image, mosaic, overlay, signed_image
+from onnxplain.runtime.pictures.render import (
+    Cell,
+    grid,
+    heatmap_image,
+    mosaic,
+    overlay,
+    signed_image,
+)
 
 if TYPE_CHECKING:
     from onnxplain.runtime.explanation import Explanation

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
-from onnxplain.runtime.figures import draw
-from onnxplain.runtime.markup import Markup, data_uri, fill, join
-from onnxplain.runtime.render import overlay, signed_image
+from onnxplain.runtime.pictures.figures import draw
+from onnxplain.runtime.pictures.markup import Markup, data_uri, fill, join
+from onnxplain.runtime.pictures.render import overlay, signed_image
 
 if TYPE_CHECKING:
     from onnxplain.runtime.explanation import Explanation
