@@ -148,6 +148,37 @@ def as_dilated_convolution(op: OpBuilder, node: Node) -> ir.Value | None:
     return op.Slice(op.DepthToSpace(between, blocksize=s), list(pads), ends, [-2, -1])
 
 
+def with_symmetric_pads(op: OpBuilder, node: Node) -> ir.Value | None:
+    """The same pads at both ends; output_padding or a Slice makes up for the difference.
+
+    ONNX Runtime's CUDA provider (1.31) leaves a transposed convolution with asymmetric pads to the
+    processor. A smaller pad at the end is a larger one and as much output_padding, which is below
+    the stride wherever a convolution's backward needs it; else the result is cut.
+    """
+    strides = node.attributes.get_ints("strides", [1] * (rank(node.inputs[0]) - 2))
+    axes = len(strides)
+    pads = node.attributes.get_ints("pads", [0] * 2 * axes)
+    begin, end = pads[:axes], pads[axes:]
+    if begin == end:
+        return None
+    extra = node.attributes.get_ints("output_padding", [0] * axes)
+    dilations = node.attributes.get_ints("dilations", [1] * axes)
+    kept, more, cut = [], [], []
+    for b, e, x, most in zip(begin, end, extra, map(max, strides, dilations), strict=True):
+        padded = b >= e and x + b - e < most
+        kept.append(b if padded else min(b, e))
+        more.append(x + b - e if padded else x)
+        cut.append((0, 0) if padded else (b - kept[-1], e - kept[-1]))
+    attributes = {name: attr.value for name, attr in node.attributes.items()}
+    attributes |= {"pads": [*kept, *kept], "output_padding": more}
+    y = op.ConvTranspose(*node.inputs, **attributes)
+    if not any(map(any, cut)):
+        return y
+    starts = [first for first, _ in cut]
+    ends = [s + n for s, n in zip(starts, static(node.outputs[0], 2), strict=True)]
+    return op.Slice(y, starts, ends, list(range(-axes, 0)))
+
+
 def flipped(op: OpBuilder, w: ir.Value, group: int) -> ir.Value:
     """[g·M, C, *k] → [g·C, M, *k] with every spatial axis reversed."""
     outer, inner, *kernel = static(w)
@@ -203,7 +234,7 @@ def without_transposing(op: OpBuilder, node: Node) -> ir.Value | None:
         if (better := form(op, node)) is not None:
             return better
     with_its_own_weight(op, node)
-    return None
+    return with_symmetric_pads(op, node)
 
 
 def _is_constant(value: ir.Value | None) -> bool:
