@@ -22,9 +22,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from onnxplain.bench.latency import machine
-from onnxplain.bench.reference.pools import windows
 from onnxplain.kernels import roofline
 from onnxplain.kernels.pool import Pool
+from onnxplain.reference.pools import windows
 
 T = 0.3
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)

@@ -19,13 +19,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from onnxplain.bench import networks, reference
+from onnxplain import reference
+from onnxplain.bench import networks
 from onnxplain.bench.latency import machine
 from onnxplain.bench.networks import TRAINED
-from onnxplain.bench.parity import Parity
 from onnxplain.contract.explain import LOGITS, PULLBACK
 from onnxplain.errors import BackendError
 from onnxplain.export.pipeline import export
+from onnxplain.reference.parity import Parity
 from onnxplain.runtime import Explainer, load
 from onnxplain.runtime.inputs.batches import as_batch
 from onnxplain.runtime.sessions import PROVIDERS, usable

@@ -2,7 +2,8 @@
 
 The network is traced by `torch.fx`, its ReLUs and max-pools become autograd functions, and what
 comes out is an ordinary module: eager, compiled, in another memory layout or precision, or
-recorded as a CUDA graph. (`bench.reference` is for parity: it takes any network, and is slower.)
+recorded as a CUDA graph. (`onnxplain.reference` is for parity: it takes any network, and is
+slower.)
 """
 
 from __future__ import annotations

@@ -21,9 +21,9 @@ from numpy.typing import NDArray
 
 from onnxplain.bench.latency import interleaved, machine, threads
 from onnxplain.bench.networks import photographs
-from onnxplain.bench.parity import Parity
 from onnxplain.contract.explain import Preprocessing
 from onnxplain.files import replacing
+from onnxplain.reference.parity import Parity
 from onnxplain.runtime.inputs.batches import as_batch
 from onnxplain.runtime.sessions import PROVIDERS
 from onnxplain.signal.autoencoder import Autoencoder, Design

@@ -1,7 +1,7 @@
 """Steps per second of a feature visualisation: `python -m onnxplain.bench.vital_steps OUT.json`.
 
 The step graph on ONNX Runtime and OpenVINO against PyTorch eager, the reference of
-`onnxplain.bench.reference.vital`, each on its own way from the same noise, in interleaved rounds on
+`onnxplain.reference.vital`, each on its own way from the same noise, in interleaved rounds on
 the same threads. The curves of the loss lie over one another, or the figures mean nothing: they are
 kept beside them.
 """
@@ -22,11 +22,11 @@ from PIL import Image
 
 from onnxplain.bench.latency import interleaved, machine, threads
 from onnxplain.bench.networks import photographs
-from onnxplain.bench.reference.vital import Network, Objective, moved
 from onnxplain.contract.explain import IMAGE, Preprocessing
 from onnxplain.contract.steps import STEPS, StepMetadata
 from onnxplain.export.sources.source import torch_network
 from onnxplain.files import replacing
+from onnxplain.reference.vital import Network, Objective, moved
 from onnxplain.runtime.graphs import open_graph
 from onnxplain.runtime.sessions import usable
 from onnxplain.vital.graphs.features import write_features

@@ -173,7 +173,7 @@ def _check(T: float, first: Tensor, *others: Tensor) -> None:
     if not (first.is_cuda or triton.knobs.runtime.interpret):
         raise InputError(
             f"the kernels run on CUDA tensors, not on {first.device}; there, "
-            "onnxplain.bench.reference computes the same"
+            "onnxplain.reference computes the same"
         )
     if first.dtype not in _DTYPES:
         raise InputError(f"the kernels take float32, float16 and bfloat16, not {first.dtype}")

@@ -41,10 +41,10 @@ def run(folder: Path, repeats: int, console: Console, new_progress: Callable[[],
         from onnxplain import load
         from onnxplain.bench.forward import forward_run
         from onnxplain.bench.latency import interleaved, machine
-        from onnxplain.bench.parity import compare
-        from onnxplain.bench.reference import explain as reference
         from onnxplain.export.pipeline import export
         from onnxplain.export.sources.source import torch_network
+        from onnxplain.reference import explain as reference
+        from onnxplain.reference.parity import compare
         from onnxplain.runtime.inputs.batches import as_batch
     except ImportError as error:
         raise SourceError(f"the demo needs: pip install 'onnxplain[demo]' ({error})") from error

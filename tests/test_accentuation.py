@@ -11,9 +11,9 @@ import pytest
 import torch
 
 import onnxplain
-from onnxplain.bench.parity import Parity
-from onnxplain.bench.reference import explain
 from onnxplain.export.sources.source import torch_network
+from onnxplain.reference import explain
+from onnxplain.reference.parity import Parity
 from onnxplain.runtime.inputs.batches import as_batch
 
 NETWORKS = {  # name → weights, size

@@ -17,8 +17,8 @@ import torchvision
 from PIL import Image
 
 import onnxplain
-from onnxplain.bench.parity import compare
 from onnxplain.errors import SourceError
+from onnxplain.reference.parity import compare
 from onnxplain.runtime.ascent import accentuate
 
 from .export.graphs import cosine, explain, images, node, source_outputs, write

@@ -17,10 +17,10 @@ from torch.nn import functional
 from typer.testing import CliRunner
 
 import onnxplain
-from onnxplain.bench.parity import Parity
 from onnxplain.cli.app import app
 from onnxplain.errors import BackendError, InputError, SourceError
 from onnxplain.export.sources.source import torch_network
+from onnxplain.reference.parity import Parity
 from onnxplain.runtime.inputs.batches import as_batch
 
 Tensor = torch.Tensor

@@ -17,12 +17,12 @@ import transformers
 from typer.testing import CliRunner
 
 import onnxplain
-from onnxplain.bench.parity import compare
 from onnxplain.cli.app import app
 from onnxplain.errors import SourceError
 from onnxplain.export.sources.from_transformers import processor_preprocessing
 from onnxplain.export.sources.source import from_module, torch_network
 from onnxplain.export.sources.tracing import blank_image, logits_of, trace
+from onnxplain.reference.parity import compare
 
 SIZE = 32
 

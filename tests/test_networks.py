@@ -10,10 +10,10 @@ import pytest
 import torch
 
 import onnxplain
-from onnxplain.bench import reference
+from onnxplain import reference
 from onnxplain.bench.forward import forward_proto
-from onnxplain.bench.parity import compare
 from onnxplain.export.sources.source import torch_network
+from onnxplain.reference.parity import compare
 from onnxplain.runtime.inputs.batches import as_batch
 
 SIZES = {

@@ -13,8 +13,8 @@ import torch
 import torchvision
 
 import onnxplain
-from onnxplain.bench.parity import compare
 from onnxplain.export.sources.source import torch_network
+from onnxplain.reference.parity import compare
 from onnxplain.runtime.inputs.batches import as_batch
 
 NETWORKS: dict[str, tuple[int, dict[str, Any]]] = {  # name → size, arguments

@@ -17,7 +17,7 @@ from torchvision.models.densenet import DenseNet
 from torchvision.models.resnet import BasicBlock, ResNet
 from torchvision.models.vision_transformer import VisionTransformer
 
-from onnxplain.bench.float64 import evaluate_in_float64
+from onnxplain.reference.float64 import evaluate_in_float64
 
 from .vital_parity import (
     PARITY,

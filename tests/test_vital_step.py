@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from onnxplain import steps
-from onnxplain.bench.reference import vital
 from onnxplain.contract.explain import IMAGE, TARGET
 from onnxplain.contract.steps import StepMetadata, following
+from onnxplain.reference import vital
 
 from .vital_parity import PARITY, Case, Traced, gradient, losses, parity, relative, traced
 

@@ -16,9 +16,9 @@ from PIL import Image
 from torch import Tensor, nn
 
 from onnxplain import steps
-from onnxplain.bench.reference import vital
 from onnxplain.contract.explain import IMAGE
 from onnxplain.export.sources.source import torch_network
+from onnxplain.reference import vital
 from onnxplain.runtime.graphs import Graph, open_graph
 from onnxplain.runtime.inputs.batches import preprocess
 from onnxplain.vital.graphs.adam import BETA_1

@@ -99,7 +99,8 @@ def prepare(name: str, folder: Path, several: bool, maps: bool) -> None:
     """
     import torch
 
-    from onnxplain.bench import networks, reference
+    from onnxplain import reference
+    from onnxplain.bench import networks
     from onnxplain.export.pipeline import export
     from onnxplain.runtime import load
     from onnxplain.runtime.inputs.batches import as_batch

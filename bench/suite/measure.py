@@ -15,12 +15,12 @@ import numpy as np
 
 from onnxplain.bench.latency import interleaved
 from onnxplain.bench.networks import TRAINED
-from onnxplain.bench.parity import Parity
 from onnxplain.bench.suite.job import LAYERS, Job
 from onnxplain.bench.suite.ours import ours
 from onnxplain.bench.suite.peers import peers
 from onnxplain.bench.suite.theirs import theirs
 from onnxplain.bench.suite.way import Run, Way
+from onnxplain.reference.parity import Parity
 
 WARMUP = 3
 MEMORY = (("cpu float32", "explain"), ("openvino float32", "explain"), ("PyTorch eager", "explain"))

@@ -18,11 +18,11 @@ import torch
 
 from onnxplain import load
 from onnxplain.bench.engines import accepts
-from onnxplain.bench.float64 import evaluate_in_float64
-from onnxplain.bench.parity import Array, Parity, expected, run
 from onnxplain.contract.explain import IMAGE, LOGITS, PULLBACK, TARGET
 from onnxplain.export.pipeline import export
 from onnxplain.export.sources.source import TorchNetwork, from_module, torch_network
+from onnxplain.reference.float64 import evaluate_in_float64
+from onnxplain.reference.parity import Array, Parity, expected, run
 
 METHODS = ("gradient", "excitation", "semantic")
 

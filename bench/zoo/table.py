@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from onnxplain.bench.parity import COSINE, RELATIVE_L2, Parity
 from onnxplain.bench.zoo.entry import COMPILED, METHODS
 from onnxplain.bench.zoo.networks import FAMILIES, MORE
 from onnxplain.bench.zoo.networks import networks as every
+from onnxplain.reference.parity import COSINE, RELATIVE_L2, Parity
 
 
 def exact(tried: dict[str, Any]) -> bool:

@@ -61,7 +61,7 @@ def verify(
     import numpy as np
 
     import onnxplain
-    from onnxplain.bench import parity
+    from onnxplain.reference import parity
     from onnxplain.runtime import find_images
     from onnxplain.runtime.inputs.batches import as_batch
     from onnxplain.runtime.sessions import preferred

@@ -8,10 +8,10 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from onnxplain.bench.float64 import evaluate
 from onnxplain.errors import NoRuleError, SourceError
 from onnxplain.export import VJPS, pull_back, register_vjp
 from onnxplain.export.autodiff import dependents
+from onnxplain.reference.float64 import evaluate
 
 from .vjps.check import add_output, builder_of, finished, forward_model, initializer
 

@@ -13,7 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 import onnxplain
 from onnxplain.bench.forward import forward_proto
-from onnxplain.bench.parity import compare
+from onnxplain.reference.parity import compare
 
 from .graphs import explain, head, node, source_outputs, write
 from .graphs import images as images_of

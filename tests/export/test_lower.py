@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from onnxplain.bench.float64 import evaluate
 from onnxplain.export.lower import lower
+from onnxplain.reference.float64 import evaluate
 
 from .vjps.check import (
     Case,

@@ -17,11 +17,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 import onnxplain
-from onnxplain.bench.float64 import evaluate
 from onnxplain.errors import InputError, NoRuleError, SourceError
 from onnxplain.export import VJPS, composites, pull_back
 from onnxplain.export.methods import METHODS
 from onnxplain.export.methods.roles import is_weight, non_negative
+from onnxplain.reference.float64 import evaluate
 
 from .graphs import explain, head, images, node, write
 from .vjps.check import (

@@ -27,8 +27,8 @@ from zennit.torchvision import VGGCanonizer
 from zennit.types import Linear, MaxPool
 
 import onnxplain
-from onnxplain.bench.float64 import evaluate_in_float64
 from onnxplain.export.sources.source import torch_network
+from onnxplain.reference.float64 import evaluate_in_float64
 
 from .graphs import cosine
 from .lrp_reference import relevance

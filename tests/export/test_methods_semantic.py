@@ -13,12 +13,12 @@ import torch
 from onnxscript import OpBuilder
 from torch import Tensor
 
-from onnxplain.bench.float64 import evaluate
 from onnxplain.errors import NoRuleError, SourceError
 from onnxplain.export import composites
 from onnxplain.export.autodiff import pull_back
 from onnxplain.export.methods import METHODS
 from onnxplain.export.vjps import VJPS
+from onnxplain.reference.float64 import evaluate
 
 from .vjps.check import (
     Case,

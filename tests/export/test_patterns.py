@@ -21,13 +21,13 @@ from torch.nn import functional
 from typer.testing import CliRunner
 
 import onnxplain
-from onnxplain.bench.parity import compare
 from onnxplain.cli import app
 from onnxplain.export import composites
 from onnxplain.export.autodiff import operator_name
 from onnxplain.export.canonical.canonicalise import canonicalise
 from onnxplain.export.canonical.patterns import recognise
 from onnxplain.export.pipeline import clean
+from onnxplain.reference.parity import compare
 
 Spelling = Callable[[OpBuilder, ir.Value], ir.Value]
 

@@ -11,12 +11,12 @@ import onnx_ir as ir
 import pytest
 from onnxscript import OpBuilder
 
-from onnxplain.bench.float64 import evaluate
 from onnxplain.errors import SourceError
 from onnxplain.export import METHODS, VJPS, pull_back
 from onnxplain.export.pipeline import add_pullback
 from onnxplain.export.tensors import integers
 from onnxplain.export.vmap import vmap
+from onnxplain.reference.float64 import evaluate
 
 from .vjps.check import builder_of, close, finished, forward_model, initializer, runtime
 

@@ -11,10 +11,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from onnxplain.bench.float64 import evaluate
-from onnxplain.bench.float64_operators import pool_geometry
 from onnxplain.export.windows import window_of
 from onnxplain.kernels.bodies import soft_gate, soft_max_pool_grad, weighted_pool_grad
+from onnxplain.reference.float64 import evaluate
+from onnxplain.reference.float64_operators import pool_geometry
 
 from ..export.vjps.check import (
     Case,

@@ -9,18 +9,18 @@ import sys
 import pytest
 import torch
 
-from onnxplain.bench.reference import explain
 from onnxplain.errors import InputError
 from onnxplain.kernels.pool import Pool
 from onnxplain.kernels.torch_ops import relu_soft_gate, soft_gate, soft_max_pool_grad
+from onnxplain.reference import explain
 
 from .interpreted import ROOT
 
 NETWORK = """
 import torch
 from torch import nn
-from onnxplain.bench.parity import Parity
-from onnxplain.bench.reference import explain
+from onnxplain.reference.parity import Parity
+from onnxplain.reference import explain
 
 torch.manual_seed(0)
 layers = [

@@ -19,11 +19,11 @@ from hypothesis import HealthCheck, settings
 from onnx_ir.passes import common
 from onnxscript import GraphBuilder, OpBuilder
 
-from onnxplain.bench.float64 import evaluator
 from onnxplain.export import VJPS, composites, pull_back
 from onnxplain.export.lower import lower
 from onnxplain.export.pipeline import clean
 from onnxplain.export.vmap import vmap
+from onnxplain.reference.float64 import evaluator
 
 Array = np.ndarray
 TARGETS = 2

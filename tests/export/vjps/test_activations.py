@@ -11,9 +11,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from onnxplain.bench.float64 import evaluate
 from onnxplain.errors import NoRuleError
 from onnxplain.export import VJPS, pull_back
+from onnxplain.reference.float64 import evaluate
 
 from .check import (
     Case,

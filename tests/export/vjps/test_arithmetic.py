@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from onnxscript import OpBuilder
 
-from onnxplain.bench.float64 import evaluate
 from onnxplain.errors import NoRuleError
 from onnxplain.export import VJPS, pull_back
+from onnxplain.reference.float64 import evaluate
 
 from .check import (
     Case,

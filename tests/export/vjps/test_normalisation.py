@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from onnxscript import GraphBuilder, OpBuilder
 from torch.nn import functional
 
-from onnxplain.bench.float64 import evaluate
 from onnxplain.errors import NoRuleError
 from onnxplain.export import VJPS
+from onnxplain.reference.float64 import evaluate
 
 from .check import Case, check_vjp, cotangent_of, distinct, drawn
 

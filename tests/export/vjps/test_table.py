@@ -10,9 +10,9 @@ import onnx_ir as ir
 import pytest
 from onnxscript import GraphBuilder, OpBuilder
 
-from onnxplain.bench.float64 import evaluate
 from onnxplain.errors import NoRuleError
 from onnxplain.export import VJPS, pull_back, register_vjp
+from onnxplain.reference.float64 import evaluate
 
 from . import (
     test_activations,

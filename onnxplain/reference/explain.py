@@ -6,9 +6,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from onnxplain.bench.reference import baselines, excitation, fused, norms, semantic
-from onnxplain.bench.reference.replace import ReplacedBackward, Replacements
 from onnxplain.errors import InputError
+from onnxplain.reference import baselines, excitation, fused, norms, semantic
+from onnxplain.reference.replace import ReplacedBackward, Replacements
 
 REPLACEMENTS: dict[str, Replacements] = {
     "excitation": excitation.REPLACEMENTS,

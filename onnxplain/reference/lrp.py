@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from onnxplain.bench.reference.replace import (
+from onnxplain.errors import NoRuleError
+from onnxplain.reference.replace import (
     Pull,
     ReplacedBackward,
     Replacements,
@@ -24,7 +25,6 @@ from onnxplain.bench.reference.replace import (
     backward_of,
     replaced,
 )
-from onnxplain.errors import NoRuleError
 
 EPSILON = 1e-5
 

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional
 
-from onnxplain.bench.parity import Parity
-from onnxplain.bench.reference import METHODS, explain, resolve_targets
 from onnxplain.errors import InputError
+from onnxplain.reference import METHODS, explain, resolve_targets
+from onnxplain.reference.parity import Parity
 
 T = 0.3
 

@@ -118,7 +118,7 @@ def run(
     # Only here: checking a graph against its own logits needs no torch.
     import torch
 
-    from onnxplain.bench.reference import resolve_targets
+    from onnxplain.reference import resolve_targets
 
     target = np.asarray(targets, np.int64)
     ours = _run(explainer, np.asarray(images, np.float32), target)
@@ -136,7 +136,7 @@ def expected(
     """
     import torch
 
-    from onnxplain.bench import reference
+    from onnxplain import reference
 
     logits, pullback = reference.explain(
         copy.deepcopy(module).double().eval(),

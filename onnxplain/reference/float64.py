@@ -20,7 +20,7 @@ import onnx
 from onnx import AttributeProto, TensorProto, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
-from onnxplain.bench.float64_operators import OPERATORS
+from onnxplain.reference.float64_operators import OPERATORS
 
 Array = npt.NDArray[Any]
 

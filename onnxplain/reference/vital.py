@@ -15,9 +15,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from onnxplain.bench.reference import baselines, norms
-from onnxplain.bench.reference.lrp import RelevanceFlow
-from onnxplain.bench.reference.replace import ReplacedBackward, Replacements
+from onnxplain.reference import baselines, norms
+from onnxplain.reference.lrp import RelevanceFlow
+from onnxplain.reference.replace import ReplacedBackward, Replacements
 
 
 @dataclass(frozen=True)

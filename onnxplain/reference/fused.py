@@ -7,14 +7,14 @@ from typing import Any
 
 from torch import Tensor
 
-from onnxplain.bench.reference.clamps import CLAMPS, TOPS
-from onnxplain.bench.reference.pools import MAX_POOLS, read_window
-from onnxplain.bench.reference.replace import ReplacedBackward, Replacements, Rule
 from onnxplain.errors import InputError
+from onnxplain.reference.clamps import CLAMPS, TOPS
+from onnxplain.reference.pools import MAX_POOLS, read_window
+from onnxplain.reference.replace import ReplacedBackward, Replacements, Rule
 
 
 def excitation() -> Replacements:
-    """The replacements of `onnxplain.bench.reference.excitation`, for CUDA tensors.
+    """The replacements of `onnxplain.reference.excitation`, for CUDA tensors.
 
     Raises:
         InputError: Triton is not installed.

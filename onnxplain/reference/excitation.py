@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import torch
 
-from onnxplain.bench.reference.clamps import rectifiers
-from onnxplain.bench.reference.pools import soft_max_pools
-from onnxplain.bench.reference.replace import Replacements
+from onnxplain.reference.clamps import rectifiers
+from onnxplain.reference.pools import soft_max_pools
+from onnxplain.reference.replace import Replacements
 
 REPLACEMENTS = Replacements(
     {
