@@ -92,7 +92,9 @@ class Explainer:
             BackendError: the runtime failed.
         """
         if is_tensor(images):
-            return explain_tensor(self, images, targets, temperature, batch_size)
+            if batch_size is not None:
+                raise InputError("a tensor is explained in one run; split it for smaller batches")
+            return explain_tensor(self.backend, images, targets, self.scalar_inputs(temperature))
         dtype = self.backend.signature.dtype
         batch, photographs = as_batch(images, self.metadata.preprocessing, dtype)
         return self.explain(batch, photographs, targets, temperature, batch_size)
@@ -154,11 +156,11 @@ class Explainer:
         inputs = {IMAGE: batch, TARGET: targets}
         if self.backend.signature.step:
             inputs[ORIGIN] = batch
-        constants = self.constant_inputs(temperature)
+        scalars = self.scalar_inputs(temperature)
         size = self._batch_size(batch_size)
         runs = [
             self._run(
-                {name: array[start : start + size] for name, array in inputs.items()}, constants
+                {name: array[start : start + size] for name, array in inputs.items()}, scalars
             )
             for start in range(0, len(batch), size)
         ]
@@ -178,13 +180,13 @@ class Explainer:
         as_indices(list(targets), len(targets), self.backend.signature.classes, self.labels, False)
 
     def _run(
-        self, chunk: dict[str, NDArray[Any]], constants: dict[str, NDArray[Any]]
+        self, chunk: dict[str, NDArray[Any]], scalars: dict[str, NDArray[Any]]
     ) -> tuple[NDArray[Any], NDArray[Any]]:
         """One run of the graph; a chunk too short for it repeats its last image."""
         length, signature = len(chunk[IMAGE]), self.backend.signature
         least = signature.batch or signature.least
         chunk = {name: filled(array, least) for name, array in chunk.items()}
-        outputs = self.backend.run(chunk | constants)
+        outputs = self.backend.run(chunk | scalars)
         return outputs[LOGITS][:length], outputs[PULLBACK][:length]
 
     def _batch_size(self, wanted: int | None) -> int:
@@ -202,17 +204,17 @@ class Explainer:
             raise InputError(f"a batch has at least one image, not {wanted}")
         return wanted
 
-    def constant_inputs(self, temperature: float | None) -> dict[str, NDArray[Any]]:
-        """The scalar inputs of an explanation: the temperature, and of a step one of length 0.
+    def scalar_inputs(self, temperature: float | None) -> dict[str, NDArray[Any]]:
+        """The scalar inputs of an explanation: the temperature, and a step's, which goes nowhere.
 
         Raises:
             InputError: as `temperature_input`.
         """
-        constants, signature = self.temperature_input(temperature), self.backend.signature
+        scalars, signature = self.temperature_input(temperature), self.backend.signature
         if signature.step:
             zero, inf = np.zeros((), signature.dtype), np.array(np.inf, signature.dtype)
-            constants |= {ALPHA: zero, EPS: inf, LIMIT: inf}
-        return constants
+            scalars |= {ALPHA: zero, EPS: inf, LIMIT: inf}
+        return scalars
 
     def temperature_input(self, wanted: float | None) -> dict[str, NDArray[Any]]:
         """The graph's `temperature` input, by name, if it has one.

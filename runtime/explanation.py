@@ -9,13 +9,11 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from onnxplain.runtime.pictures import notebook
-from onnxplain.runtime.pictures.figures import draw, write_image
-from onnxplain.runtime.pictures.render import white_point
-
-_SMOOTHING = 0.02  # the Gaussian's sigma, as a part of the shorter side
-_WHITE_POINT = 99  # the percentile of a heatmap that becomes 1
+from onnxplain.runtime.pictures.figures import Row, draw, write_image
+from onnxplain.runtime.pictures.render import heatmap
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,38 +96,51 @@ class Explanation:
         shorter side, divided by its 99th percentile (per image and target), and clipped.
         A pullback of zeros gives zeros.
         """
-        strength = np.abs(self.pullback).sum(axis=-3, dtype=np.float64)
-        height, width = strength.shape[-2:]
-        sigma = _SMOOTHING * min(height, width)
-        strength = _gaussian(height, sigma) @ strength @ _gaussian(width, sigma).T
-        strength /= white_point(strength, _WHITE_POINT, axis=(-2, -1))
-        heat: NDArray[np.float32] = strength.clip(0, 1).astype(np.float32)
-        return heat
+        return heatmap(self.pullback)
 
-    def save(self, path: str | os.PathLike[str], style: str = "pullback") -> None:
-        """Write one picture; the suffix of `path` decides its format.
-
-        Several images are its rows, several targets its columns. The file is replaced as a
-        whole or not at all.
+    def draw(self, style: str = "pullback") -> Image.Image:
+        """One picture of it all: images are its rows, targets its columns.
 
         Args:
-            path: where to; an existing file is replaced.
             style: "pullback", zero mid-grey and colours as they are; "heatmap"; "overlay", the
                 heatmap over the photograph; or "grid", photograph, pullback and overlay with
                 titles, class names and probabilities.
 
         Raises:
+            InputError: an unknown style.
+        """
+        return draw(self.rows(), style)
+
+    def save(self, path: str | os.PathLike[str], style: str = "pullback") -> None:
+        """Write what `draw` draws; the suffix of `path` decides the format.
+
+        An existing file is replaced as a whole or not at all.
+
+        Raises:
             InputError: an unknown style or suffix, or a path that cannot be written.
         """
-        write_image(draw(self, style), Path(path))
+        write_image(self.draw(style), Path(path))
 
     def _repr_html_(self) -> str:
         """What Jupyter shows: pictures and the likeliest classes of the first images."""
-        return notebook.table(self)
+        return notebook.table(self[: notebook.IMAGES].rows(), len(self))
 
     def _repr_png_(self) -> bytes:
         """The same as a picture, for what shows no HTML."""
-        return notebook.png(self)
+        return notebook.png(self[: notebook.IMAGES].rows())
+
+    def rows(self) -> list[Row]:
+        """What pictures are drawn from, a row for each image."""
+        images = len(self)
+        names = np.array(self.names, dtype=object).reshape(images, -1)
+        probabilities = self.target_probabilities.reshape(images, -1)
+        pullbacks = self.pullback.reshape(images, -1, *self.pullback.shape[-3:])
+        return [
+            Row(photograph, pullback, predictions, list(zip(targets, values, strict=True)))
+            for photograph, pullback, predictions, targets, values in zip(
+                self.photographs, pullbacks, self.labels(), names, probabilities, strict=True
+            )
+        ]
 
     def name(self, index: int) -> str:
         """A class's name; its index where the file has none."""
@@ -144,11 +155,3 @@ def probabilities_of(logits: NDArray[Any], activation: str) -> NDArray[Any]:
     powers: NDArray[Any] = np.exp(logits - logits.max(axis=1, keepdims=True))
     powers /= powers.sum(axis=1, keepdims=True)
     return powers
-
-
-def _gaussian(size: int, sigma: float) -> NDArray[np.float64]:
-    """The [size,size] matrix that smooths a signal; its rows sum to 1 also at the borders."""
-    distance = np.subtract.outer(np.arange(size), np.arange(size)) / sigma
-    weights: NDArray[np.float64] = np.exp(-(distance**2) / 2)
-    weights /= weights.sum(axis=1, keepdims=True)
-    return weights

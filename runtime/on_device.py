@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from onnxplain.contract.explain import IMAGE, LOGITS, ORIGIN, PULLBACK, TARGET
 from onnxplain.errors import InputError
 from onnxplain.runtime.inputs.targets import as_indices
 from onnxplain.runtime.inputs.tensors import as_numpy, dtype_name, is_tensor, like, on_host
-
-if TYPE_CHECKING:
-    from onnxplain.runtime.explainer import Explainer
+from onnxplain.runtime.sessions import Backend
+from onnxplain.runtime.signature import Signature
 
 
 class Tensor(Protocol):
@@ -42,22 +42,22 @@ class TensorExplanation:
 
 
 def explain_tensor(
-    explainer: Explainer,
-    images: Any,
-    targets: Any,
-    temperature: float | None,
-    batch_size: int | None,
+    backend: Backend, images: Any, targets: Any, scalars: dict[str, NDArray[Any]]
 ) -> TensorExplanation:
-    """What `Explainer.__call__` does for a tensor: one run of the graph.
+    """Explain a tensor in one run of the graph.
+
+    Args:
+        backend: what runs it.
+        images: normalised, [N,C,H,W] or [N,H,W,C] as the graph has it, N ≥ 1.
+        targets: as for `Explainer.__call__`, or a tensor of indices.
+        scalars: the graph's other inputs, by name.
 
     Raises:
-        InputError: a shape, dtype, target or temperature that cannot be used, or a batch size.
+        InputError: a shape, dtype or target that cannot be used.
         BackendError: the tensor lies on another device than the graph, or the runtime failed.
     """
-    signature = explainer.backend.signature
-    _check(explainer, images)
-    if batch_size is not None:
-        raise InputError("a tensor is explained in one run; split it for smaller batches")
+    signature = backend.signature
+    _check(signature, images)
     if is_tensor(targets) and on_host(targets):
         targets = as_numpy(targets)
     if not is_tensor(targets):
@@ -65,13 +65,12 @@ def explain_tensor(
             targets,
             len(images),
             signature.classes,
-            explainer.labels,
+            signature.metadata.labels,
             signature.multi_target,
         )
-    inputs: dict[str, Any] = {IMAGE: images, TARGET: targets}
+    inputs: dict[str, Any] = {IMAGE: images, TARGET: targets, **scalars}
     if signature.step:
         inputs[ORIGIN] = images
-    inputs |= explainer.constant_inputs(temperature)
     if on_host(images):
         try:
             host = {
@@ -80,16 +79,16 @@ def explain_tensor(
             }
         except (BufferError, RuntimeError, TypeError) as error:
             raise InputError(f"the tensor cannot be read: {error}") from error
-        outputs = explainer.backend.run(host)
+        outputs = backend.run(host)
     else:
-        outputs = explainer.backend.run_on_device(inputs)
+        outputs = backend.run_on_device(inputs)
     return TensorExplanation(
         like(outputs[LOGITS], images), like(outputs[PULLBACK], images), targets
     )
 
 
-def _check(explainer: Explainer, images: Any) -> None:
-    pre, signature = explainer.metadata.preprocessing, explainer.backend.signature
+def _check(signature: Signature, images: Any) -> None:
+    pre = signature.metadata.preprocessing
     size = [pre.channels, pre.height, pre.width]
     size = [*size[1:], size[0]] if pre.layout == "NHWC" else size
     shape = list(images.shape)

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 
 from onnxplain.runtime import Explainer, Explanation
-from onnxplain.runtime.pictures.figures import draw
 from onnxplain.serve.batcher import Explained
 from onnxplain.serve.decode import Prepared
 from onnxplain.serve.refusal import unusable
@@ -37,7 +36,7 @@ def render(name: str, explainer: Explainer, asked: Prepared, explained: Explaine
     match asked.options.output:
         case "png":
             encoded = io.BytesIO()
-            draw(explanation, "overlay").save(encoded, "PNG", compress_level=_PNG_LEVEL)
+            explanation.draw("overlay").save(encoded, "PNG", compress_level=_PNG_LEVEL)
             return encoded.getvalue()
         case "npz":
             return _npz(explanation)

@@ -1,12 +1,13 @@
-"""One picture of a whole explanation, and how a picture becomes a file."""
+"""One picture of many explained images, and how a picture becomes a file."""
 
 from __future__ import annotations
 
 import functools
 import io
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,14 +18,12 @@ from onnxplain.files import replacing
 from onnxplain.runtime.pictures.render import (
     Cell,
     grid,
+    heatmap,
     heatmap_image,
     mosaic,
     overlay,
     signed_image,
 )
-
-if TYPE_CHECKING:
-    from onnxplain.runtime.explanation import Explanation
 
 # A pullback's colours change from pixel to pixel: coarse chroma would wash them out.
 _FINE: dict[str, dict[str, Any]] = {
@@ -32,45 +31,67 @@ _FINE: dict[str, dict[str, Any]] = {
     "WEBP": {"quality": 95},
 }
 
-STYLES = ("pullback", "heatmap", "overlay", "grid")
+
+@dataclass(frozen=True, eq=False)
+class Row:
+    """What a figure shows of one image, explained for K targets.
+
+    Attributes:
+        photograph: uint8 [H,W,3].
+        pullbacks: [K,C,H,W].
+        predictions: the likeliest classes as (name, probability), the likeliest first.
+        targets: the K targets as (name, probability).
+    """
+
+    photograph: NDArray[np.uint8]
+    pullbacks: NDArray[Any]
+    predictions: Sequence[tuple[str, float]]
+    targets: Sequence[tuple[str, float]]
+
+    @functools.cached_property
+    def heatmaps(self) -> NDArray[np.float32]:
+        """[K,H,W] in [0, 1]."""
+        return heatmap(self.pullbacks)
 
 
-def draw(explanation: Explanation, style: str) -> Image.Image:
-    """The explanation in a style that `Explanation.save` lists: images are rows, targets columns.
+_PICTURES: dict[str, Callable[[Row, int], Image.Image]] = {
+    "pullback": lambda row, k: signed_image(row.pullbacks[k]),
+    "heatmap": lambda row, k: heatmap_image(row.heatmaps[k]),
+    "overlay": lambda row, k: overlay(row.photograph, row.heatmaps[k]),
+}
+"""A style → the picture of one target."""
+
+STYLES = (*_PICTURES, "grid")
+
+
+def draw(rows: Sequence[Row], style: str) -> Image.Image:
+    """Rows of one size and of as many targets in one of `STYLES`; targets are columns.
 
     Raises:
         InputError: an unknown style.
     """
-    images = range(len(explanation))
-    height, width = explanation.photographs.shape[1:3]
-    pullbacks = explanation.pullback.reshape(len(images), -1, *explanation.pullback.shape[-3:])
-    targets = range(pullbacks.shape[1])
-
-    @functools.cache
-    def heatmaps(i: int) -> NDArray[np.float32]:
-        return explanation[i].heatmap().reshape(-1, height, width)
-
-    pictures: dict[str, Callable[[int, int], Image.Image]] = {
-        "pullback": lambda i, k: signed_image(pullbacks[i, k]),
-        "heatmap": lambda i, k: heatmap_image(heatmaps(i)[k]),
-        "overlay": lambda i, k: overlay(explanation.photographs[i], heatmaps(i)[k]),
-    }
-    if style in pictures:
-        return mosaic([[pictures[style](i, k) for k in targets] for i in images])
-    if style not in STYLES:
+    if style == "grid":
+        return _grid(rows)
+    if style not in _PICTURES:
         raise InputError(f"unknown style '{style}'; known: {', '.join(STYLES)}")
+    picture = _PICTURES[style]
+    return mosaic([[picture(row, k) for k in range(len(row.targets))] for row in rows])
 
-    names = np.array(explanation.names).reshape(len(images), -1)
-    probabilities = explanation.target_probabilities.reshape(len(images), -1)
-    rows = []
-    for i, [(predicted, probability)] in enumerate(explanation.labels(k=1)):
-        photograph = Image.fromarray(explanation.photographs[i])
-        row = [Cell(photograph, f"predicted: {predicted}\n{probability:.1%}")]
-        for k in targets:
-            caption = f"target: {names[i, k]}\n{probabilities[i, k]:.1%}"
-            row += [Cell(pictures["pullback"](i, k), caption), Cell(pictures["overlay"](i, k))]
-        rows.append(row)
-    return grid(rows, ["photograph", *["pullback", "overlay"] * len(targets)])
+
+def _grid(rows: Sequence[Row]) -> Image.Image:
+    """Photograph, pullback and overlay, with titles, class names and probabilities."""
+    cells = []
+    for row in rows:
+        predicted, probability = row.predictions[0]
+        photograph = Image.fromarray(row.photograph)
+        cells.append([Cell(photograph, f"predicted: {predicted}\n{probability:.1%}")])
+        for k, (target, probability) in enumerate(row.targets):
+            caption = f"target: {target}\n{probability:.1%}"
+            cells[-1] += [
+                Cell(_PICTURES["pullback"](row, k), caption),
+                Cell(_PICTURES["overlay"](row, k)),
+            ]
+    return grid(cells, ["photograph", *["pullback", "overlay"] * len(rows[0].targets)])
 
 
 def write_image(picture: Image.Image, path: Path) -> None:

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from string import Template
-from typing import TYPE_CHECKING
 
-import numpy as np
 from PIL import Image
 
-from onnxplain.runtime.pictures.figures import draw
+from onnxplain.runtime.pictures.figures import Row, draw
 from onnxplain.runtime.pictures.markup import Markup, data_uri, fill, join
 from onnxplain.runtime.pictures.render import overlay, signed_image
 
-if TYPE_CHECKING:
-    from onnxplain.runtime.explanation import Explanation
+IMAGES = 8
+"""How many a notebook shows."""
 
-_IMAGES, _TARGETS, _SIDE = 8, 3, 224
+_TARGETS, _SIDE = 3, 224
 
 # Notebooks drop <style> from what they do not trust, so what matters is in attributes.
 _TABLE = Template("""<table>
@@ -40,69 +40,61 @@ _PAIR = Template("""\
 _MORE = Template("<p>$counts not shown</p>")
 
 
-def table(explanation: Explanation) -> str:
+def table(rows: Sequence[Row], images: int) -> str:
     """Photographs, their likeliest classes, pullbacks and heatmaps, as an HTML table.
 
-    At most 8 images, 3 targets of each and 224 pixels a side; says how many more there are.
+    At most 3 targets of an image and 224 pixels a side; says how many more there are.
+
+    Args:
+        rows: the first of the images, `IMAGES` at most.
+        images: how many there are in all.
     """
-    shown = _first(explanation)
-    height, width = shown.photographs.shape[1:3]
-    pullbacks = shown.pullback.reshape(len(shown), -1, *shown.pullback.shape[-3:])
-    heatmaps = shown.heatmap().reshape(len(shown), -1, height, width)
-    names = np.array(shown.names).reshape(len(shown), -1)
-    probabilities = shown.target_probabilities.reshape(len(shown), -1)
-    rows = []
-    for i, ranked in enumerate(shown.labels()):
-        photograph = shown.photographs[i]
-        pairs = [
-            fill(
-                _PAIR,
-                pullback=_picture(signed_image(pullbacks[i, k]), f"pullback for {name}"),
-                heatmap=_picture(overlay(photograph, heatmaps[i, k]), f"heatmap for {name}"),
-                target=name,
-                probability=f"{probabilities[i, k]:.1%}",
-            )
-            for k, name in enumerate(names[i])
-        ]
-        predictions = [fill(_PREDICTION, probability=_aligned(p), name=name) for name, p in ranked]
-        rows.append(
-            fill(
-                _ROW,
-                photograph=_picture(Image.fromarray(photograph), "photograph"),
-                predictions=join(predictions),
-                pictures=join(pairs),
-            )
-        )
-    headings = Markup(_HEADINGS * pullbacks.shape[1])
-    return fill(_TABLE, headings=headings, rows=join(rows), more=_more(explanation, shown))
+    shown = _first_targets(rows)
+    counts = {"image": images - len(rows), "target": len(rows[0].targets) - len(shown[0].targets)}
+    headings = Markup(_HEADINGS * len(shown[0].targets))
+    return fill(_TABLE, headings=headings, rows=join(map(_row, shown)), more=_more(counts))
 
 
-def png(explanation: Explanation) -> bytes:
+def png(rows: Sequence[Row]) -> bytes:
     """The `grid` of as much as `table` shows, as a PNG file."""
     encoded = io.BytesIO()
-    draw(_first(explanation), "grid").save(encoded, "PNG")
+    draw(_first_targets(rows), "grid").save(encoded, "PNG")
     return encoded.getvalue()
 
 
-def _first(explanation: Explanation) -> Explanation:
-    part = (slice(_IMAGES), slice(_TARGETS))[: explanation.targets.ndim]
-    return type(explanation)(
-        explanation.logits[:_IMAGES],
-        explanation.pullback[part],
-        explanation.targets[part],
-        explanation.photographs[:_IMAGES],
-        explanation.class_names,
-        explanation.activation,
+def _first_targets(rows: Sequence[Row]) -> list[Row]:
+    return [
+        replace(row, pullbacks=row.pullbacks[:_TARGETS], targets=row.targets[:_TARGETS])
+        for row in rows
+    ]
+
+
+def _row(row: Row) -> Markup:
+    pairs = [
+        fill(
+            _PAIR,
+            pullback=_picture(signed_image(row.pullbacks[k]), f"pullback for {name}"),
+            heatmap=_picture(overlay(row.photograph, row.heatmaps[k]), f"heatmap for {name}"),
+            target=name,
+            probability=f"{probability:.1%}",
+        )
+        for k, (name, probability) in enumerate(row.targets)
+    ]
+    predictions = [
+        fill(_PREDICTION, probability=_aligned(p), name=name) for name, p in row.predictions
+    ]
+    return fill(
+        _ROW,
+        photograph=_picture(Image.fromarray(row.photograph), "photograph"),
+        predictions=join(predictions),
+        pictures=join(pairs),
     )
 
 
-def _more(explanation: Explanation, shown: Explanation) -> Markup:
-    kinds = {
-        "image": len(explanation) - len(shown),
-        "target": sum(explanation.targets.shape[1:]) - sum(shown.targets.shape[1:]),
-    }
-    counts = [f"{n} more {kind}{'s' * (n > 1)}" for kind, n in kinds.items() if n > 0]
-    return fill(_MORE, counts=" and ".join(counts)) if counts else Markup()
+def _more(counts: Mapping[str, int]) -> Markup:
+    """What is not shown, of each kind."""
+    said = [f"{n} more {kind}{'s' * (n > 1)}" for kind, n in counts.items() if n > 0]
+    return fill(_MORE, counts=" and ".join(said)) if said else Markup()
 
 
 def _aligned(probability: float) -> str:

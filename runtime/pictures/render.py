@@ -11,6 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+_SMOOTHING = 0.02  # the sigma of a heatmap's Gaussian, as a part of the shorter side
+_HEAT_WHITE_POINT = 99  # the percentile of a heatmap that becomes 1
 _SIGNED_WHITE_POINT = 99.5  # the percentile of |value| that becomes full colour
 _LEAST_CELL = 192  # pixels of a grid's cell on its shorter side: room for its text
 
@@ -38,6 +40,29 @@ def white_point(values: NDArray[Any], percentile: float, axis: Any = None) -> ND
     white = np.percentile(values, percentile, axis=axis, keepdims=True)
     white = np.where(white > 0, white, values.max(axis=axis, keepdims=True))
     return np.where(white > 0, white, 1)
+
+
+def heatmap(pullback: NDArray[Any]) -> NDArray[np.float32]:
+    """Where a pullback [...,C,H,W] is strong: float32 [...,H,W] in [0, 1].
+
+    The sum over channels of |pullback|, smoothed by a Gaussian whose sigma is 2 % of the shorter
+    side, divided by its 99th percentile (of each [H,W]), and clipped. Zeros stay zeros.
+    """
+    strength = np.abs(pullback).sum(axis=-3, dtype=np.float64)
+    height, width = strength.shape[-2:]
+    sigma = _SMOOTHING * min(height, width)
+    strength = _gaussian(height, sigma) @ strength @ _gaussian(width, sigma).T
+    strength /= white_point(strength, _HEAT_WHITE_POINT, axis=(-2, -1))
+    heat: NDArray[np.float32] = strength.clip(0, 1).astype(np.float32)
+    return heat
+
+
+def _gaussian(size: int, sigma: float) -> NDArray[np.float64]:
+    """The [size,size] matrix that smooths a signal; its rows sum to 1 also at the borders."""
+    distance = np.subtract.outer(np.arange(size), np.arange(size)) / sigma
+    weights: NDArray[np.float64] = np.exp(-(distance**2) / 2)
+    weights /= weights.sum(axis=1, keepdims=True)
+    return weights
 
 
 def signed_image(values: NDArray[Any]) -> Image.Image:

@@ -1,0 +1,154 @@
+"""The HTML of a report: one web page that needs nothing but itself."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Sequence
+from pathlib import Path
+from string import Template
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from onnxplain.runtime.pictures.figures import Row
+from onnxplain.runtime.pictures.markup import Markup, data_uri, fill, join
+from onnxplain.runtime.pictures.render import overlay, signed_image
+
+_PAGE = Path(__file__).with_name("page.html")
+
+_MEANING = Template(
+    "The <b>pullback</b> is the change of the photograph’s pixels that the network would read as "
+    "more of the class (grey: none), the <b>heatmap</b> shows where that change is strong, the "
+    "<b>accentuation</b> is the photograph after $steps along it, and the <b>difference</b> is "
+    "what they added; beside the class stands its probability before and after."
+)
+_IMAGE = Template("""\
+<article data-name="$name" data-class="$predicted" data-confidence="$confidence" data-gain="$gain">
+<div class="seen">
+<h2 title="$path" data-find>$name</h2>
+$photograph
+<ol>
+$predictions
+</ol>
+</div>
+<div class="why">
+$targets
+</div>
+</article>""")
+_FAILURE = Template("""\
+<article class="failed" data-name="$name">
+<h2 title="$path" data-find>$name</h2>
+<p>$reason</p>
+</article>""")
+_PREDICTION = Template("""\
+<li><svg aria-hidden="true"><rect width="$probability" height="100%"/></svg>\
+<span data-find>$name</span><span>$probability</span></li>""")
+_TARGET = Template("""\
+<section>
+<h3><b data-find>$target</b><span>$before → <b>$after</b></span></h3>
+<div class="pictures">
+<figure>$pullback<figcaption><b>Pullback</b>the change towards it</figcaption></figure>
+<figure>$heatmap<figcaption><b>Heatmap</b>where it is strong</figcaption></figure>
+<figure>
+<div class="slider">
+$start
+$end
+<span>before</span><span>after</span>
+<input type="range" value="50" autocomplete="off" aria-label="Before and after, $name, $target">
+</div>
+<figcaption><b>Accentuation</b>slide to compare</figcaption>
+</figure>
+<figure>$difference<figcaption><b>Difference</b>what was added</figcaption></figure>
+</div>
+</section>""")
+_PICTURE = Template('<img src="$uri" alt="$what" width="$width" height="$height" decoding="async">')
+
+
+def frame(source: str, facts: Sequence[str], steps: int) -> tuple[Markup, Markup]:
+    """What comes before the articles, and what after.
+
+    Args:
+        source: the network's name, the page's title.
+        facts: what else stands in its head.
+        steps: of the accentuations.
+    """
+    page = fill(
+        Template(_PAGE.read_text(encoding="utf-8")),
+        nonce=secrets.token_urlsafe(16),
+        source=source,
+        facts=" · ".join(facts),
+        meaning=fill(_MEANING, steps="one step" if steps == 1 else f"{steps} steps"),
+        images=Markup("\0"),
+    )
+    before, _, after = page.partition("\0\n")
+    return Markup(before), Markup(after)
+
+
+def failure(name: str, file: Path, reason: object) -> Markup:
+    """The article of an image that cannot be shown."""
+    return fill(_FAILURE, name=name, path=file, reason=reason)
+
+
+def article(
+    name: str,
+    file: Path,
+    row: Row,
+    start: NDArray[Any],
+    end: NDArray[Any],
+    before: NDArray[Any],
+    after: NDArray[Any],
+) -> Markup:
+    """One image's part of the page.
+
+    Args:
+        name: as the image is called on the page.
+        file: where it lies.
+        row: its explanation for K targets.
+        start, end: of the accentuation of each, pixels in [-1, 1], [K,C,H,W].
+        before, after: the targets' probabilities there, [K].
+    """
+    photograph = Image.fromarray(row.photograph)
+    sections = []
+    for k, (target, _) in enumerate(row.targets):
+        what = f"of {name} for {target}"
+        sections.append(
+            fill(
+                _TARGET,
+                name=name,
+                target=target,
+                before=f"{before[k]:.1%}",
+                after=f"{after[k]:.1%}",
+                pullback=_picture(signed_image(row.pullbacks[k]), f"pullback {what}"),
+                heatmap=_picture(overlay(row.photograph, row.heatmaps[k]), f"heatmap {what}"),
+                start=_picture(_pixels(start[k]), f"photograph {name}"),
+                end=_picture(_pixels(end[k]), f"accentuation {what}"),
+                difference=_picture(signed_image(end[k] - start[k]), f"difference {what}"),
+            )
+        )
+    predictions = [
+        fill(_PREDICTION, name=label, probability=f"{p:.1%}") for label, p in row.predictions
+    ]
+    return fill(
+        _IMAGE,
+        name=name,
+        path=file,
+        predicted=row.predictions[0][0],
+        confidence=f"{row.predictions[0][1]:.6f}",
+        gain=f"{after[0] - before[0]:.6f}",
+        photograph=_picture(photograph, f"photograph {name}"),
+        predictions=join(predictions),
+        targets=join(sections),
+    )
+
+
+def _picture(picture: Image.Image, what: str) -> Markup:
+    width, height = picture.size
+    return fill(_PICTURE, uri=data_uri(picture), what=what, width=width, height=height)
+
+
+def _pixels(x: NDArray[Any]) -> Image.Image:
+    """Pixels [C,H,W] in [-1, 1], C = 1 or 3, as a picture."""
+    pixels = np.rint(127.5 + 127.5 * x).clip(0, 255).astype(np.uint8).transpose(1, 2, 0)
+    return Image.fromarray(np.broadcast_to(pixels, (*pixels.shape[:2], 3)))
