@@ -15,7 +15,7 @@ from onnxplain.cli.meter import Meter, rate_bar
 from onnxplain.errors import InputError
 
 if TYPE_CHECKING:
-    from onnxplain.vital.table import TopImages
+    from onnxplain.vital.search.top_images import TopImages
 
 _LISTED = 10  # of the images that were passed over; the file has them all
 
@@ -71,7 +71,7 @@ def top_images(
         onnxplain.vital.TopImages.load("top-images.json").best(7)   # paths, best first
     """
     from onnxplain.vital.graphs.subject import read_subject
-    from onnxplain.vital.search import top_images as find
+    from onnxplain.vital.search.run import top_images as find
 
     if sheet is not None and not channel:
         raise InputError("--sheet shows channels; give some with --channel")
@@ -102,7 +102,7 @@ def top_images(
         _show(table, channel)
     if sheet is not None:
         from onnxplain.runtime.pictures.figures import write_image
-        from onnxplain.vital.sheet import contact_sheet
+        from onnxplain.vital.search.contact_sheet import contact_sheet
 
         write_image(contact_sheet(table, channel or []), sheet)
         out.print(f"{sheet}", highlight=False, soft_wrap=True)

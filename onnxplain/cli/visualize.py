@@ -120,10 +120,10 @@ def visualize(
     animation and `visualisation.json`.
     """
     from onnxplain.runtime.pictures.figures import write_image
-    from onnxplain.vital import pictures
+    from onnxplain.vital import output
+    from onnxplain.vital.phase import Progress
     from onnxplain.vital.settings import Settings
     from onnxplain.vital.state import files
-    from onnxplain.vital.task import Progress
     from onnxplain.vital.visualize import visualize
 
     settings = Settings(
@@ -181,7 +181,7 @@ def visualize(
             step_graph=step_graph,
             progress=report,
         )
-    written = pictures.write(seen, folder)
+    written = output.write(seen, folder)
     for path in (folder / PREVIEW, *files(unfinished)):
         path.unlink(missing_ok=True)
     for i, path in enumerate(written):
@@ -193,7 +193,7 @@ def visualize(
             highlight=False,
             soft_wrap=True,
         )
-    out.print(f"{folder / pictures.SHEET}  {folder / pictures.ANIMATION}", highlight=False)
+    out.print(f"{folder / output.SHEET}  {folder / output.ANIMATION}", highlight=False)
 
 
 def _numbers(text: str | None, option: str) -> tuple[float, ...] | None:

@@ -16,7 +16,8 @@ from onnxplain.export.sources.source import torch_network
 from onnxplain.export.sources.tracing import logits_of, root_cause
 from onnxplain.signal import weights
 from onnxplain.signal.autoencoder import IMAGENET_MEAN, IMAGENET_STD
-from onnxplain.signal.data import Data, Order, loader
+from onnxplain.signal.data import Data
+from onnxplain.signal.sampling import BatchSampler, loader
 
 _BATCH, _RATE, _DECAY = 64, 2e-3, 1e-4
 
@@ -209,11 +210,11 @@ def train_small(
         torch.manual_seed(seed)
         module = _on_grey(SMALL[name](*shape), data.channels)
     optimizer = torch.optim.AdamW(module.parameters(), _RATE, weight_decay=_DECAY)
-    steps = epochs * Order.steps(len(data.train), _BATCH, 1)
+    steps = epochs * BatchSampler.steps(len(data.train), _BATCH, 1)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max(steps, 1))
-    order = Order(len(data.train), _BATCH, seed, 0, 1, 0, steps)
+    sampler = BatchSampler(len(data.train), _BATCH, seed, 0, 1, 0, steps)
     module.train()
-    for done, batch in enumerate(loader(data.train, order, 0), 1):
+    for done, batch in enumerate(loader(data.train, sampler, 0), 1):
         optimizer.zero_grad()
         loss = functional.cross_entropy(module(batch.pixels), batch.labels)
         torch.autograd.backward(loss)

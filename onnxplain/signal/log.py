@@ -12,7 +12,7 @@ import torch
 from onnxplain.runtime.pictures.figures import write_image
 from onnxplain.runtime.pictures.render import mosaic
 from onnxplain.signal.autoencoder import Autoencoder
-from onnxplain.signal.data import Pictures
+from onnxplain.signal.pictures import Pictures
 from onnxplain.signal.show import as_image
 
 TENSORBOARD, SAMPLES = "tensorboard", "samples"

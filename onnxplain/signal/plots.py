@@ -14,7 +14,7 @@ import numpy as np
 from matplotlib import pyplot
 from matplotlib.axes import Axes
 
-from onnxplain.signal.measures import COLOUR_BINS
+from onnxplain.signal.image_statistics import COLOUR_BINS
 from onnxplain.signal.results import Results
 from onnxplain.signal.study import ORIGINALS, UNTUNED
 

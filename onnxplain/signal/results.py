@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxplain.signal import measures
 from onnxplain.signal.data import Data
-from onnxplain.signal.measuring import Measured
+from onnxplain.signal.image_statistics import colour_distance, information_bins
+from onnxplain.signal.measurement import Measurement
 from onnxplain.signal.order import Order, find_order
 
 _QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
@@ -70,7 +70,7 @@ class Results:
 
 def results_of(
     names: Sequence[str],
-    measured: Mapping[str, Measured],
+    measured: Mapping[str, Measurement],
     parameters: Mapping[str, int],
     data: Data,
     seed: int,
@@ -94,11 +94,9 @@ def results_of(
         untuned=measured[untuned].right.mean(1),
         matrix=right.mean(2),
         information={s: np.quantile(m.information, _QUANTILES) for s, m in reconstructed.items()},
-        bins=measures.information_bins(data.size**2),
+        bins=information_bins(data.size**2),
         error={s: float(m.error.mean()) for s, m in reconstructed.items()},
-        colours={
-            s: measures.colour_distance(first.colours, m.colours) for s, m in reconstructed.items()
-        },
+        colours={s: colour_distance(first.colours, m.colours) for s, m in reconstructed.items()},
         colour_counts={s: m.colours for s, m in measured.items()},
         spectrum={s: m.spectrum for s, m in measured.items()},
         order=find_order(right, seed),

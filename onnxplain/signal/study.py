@@ -18,7 +18,7 @@ from onnxplain.signal import classifiers, training
 from onnxplain.signal.compiled import open_graph
 from onnxplain.signal.data import Data, open_data, require_classes
 from onnxplain.signal.export import export_autoencoder, export_classifier
-from onnxplain.signal.measuring import Measured, measure
+from onnxplain.signal.measurement import Measurement, measure
 from onnxplain.signal.results import Results, results_of
 from onnxplain.signal.settings import Settings, changed
 from onnxplain.signal.weights import start_from
@@ -242,7 +242,7 @@ def _measure(
     data: Data,
     provider: str,
     tell: Progress,
-) -> dict[str, Measured]:
+) -> dict[str, Measurement]:
     """Every signal, as every classifier sees it."""
     names = study.names
     networks = None
@@ -254,5 +254,5 @@ def _measure(
             own = None if signal == ORIGINALS else open_graph(graphs[f"signal {signal}"], provider)
             about = partial(tell, f"measuring {signal}")
             measure(own, networks, data.test, study.batch, about).write(path)
-        found[signal] = Measured.read(path)
+        found[signal] = Measurement.read(path)
     return found

@@ -17,10 +17,12 @@ from torch.nn.parallel import DistributedDataParallel
 from onnxplain.errors import InputError, OnnxplainError
 from onnxplain.signal import checkpoint, classifiers
 from onnxplain.signal.autoencoder import Autoencoder, Design
-from onnxplain.signal.data import Data, Order, Sample, loader, open_data, require_classes
+from onnxplain.signal.data import Data, open_data, require_classes
 from onnxplain.signal.export import require_exportable
 from onnxplain.signal.log import Log
+from onnxplain.signal.pictures import Sample
 from onnxplain.signal.processes import Process, Stop, interruptible, joined
+from onnxplain.signal.sampling import BatchSampler, loader
 from onnxplain.signal.settings import CONFIG, Settings, changed
 from onnxplain.signal.weights import save_autoencoder, start_from
 
@@ -231,7 +233,7 @@ def _train_stage(
     learning = freeze_for(stage, run.autoencoder)
     optimizer = torch.optim.Adam(learning, stage.rate)
     scaler = torch.amp.GradScaler(process.device.type, enabled=settings.precision == "float16")
-    each = Order.steps(len(run.data.train), settings.batch, process.world)
+    each = BatchSampler.steps(len(run.data.train), settings.batch, process.world)
     total, first = each * stage.epochs, 0
     if kept is not None:
         first = kept.step
@@ -241,12 +243,12 @@ def _train_stage(
     if process.world > 1:
         devices = [process.device] if process.device.type == "cuda" else None
         model = DistributedDataParallel(model, device_ids=devices)
-    order = Order(
+    sampler = BatchSampler(
         len(run.data.train), settings.batch, settings.seed, process.rank, process.world,
         first, total,
     )  # fmt: skip
     step = first
-    for batch in loader(run.data.train, order, settings.workers):
+    for batch in loader(run.data.train, sampler, settings.workers):
         for group in optimizer.param_groups:
             group["lr"] = stage.rate * 0.5 * (1 + math.cos(math.pi * step / total))
         loss = _step(run, stage, model, optimizer, scaler, batch)

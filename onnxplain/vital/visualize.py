@@ -17,10 +17,10 @@ from onnxplain.export.pipeline import writable
 from onnxplain.export.tensors import dims
 from onnxplain.runtime.inputs.targets import find_class
 from onnxplain.vital.graphs.subject import Subject, read_subject
+from onnxplain.vital.phase import Engine, Phase, Progress
+from onnxplain.vital.result import Visualisation
 from onnxplain.vital.settings import Settings
 from onnxplain.vital.state import beginning
-from onnxplain.vital.task import Engine, Progress, Task
-from onnxplain.vital.visualisation import Visualisation
 
 
 def visualize(
@@ -106,8 +106,10 @@ def visualize(
                 source, weights=weights, example=example, size=sizes, layers=layers, neuron=layer
             )
             neurons = find_neurons(subject, wanted)
-            task = Task(subject, part, neurons, engine, folder, begun, own, Path(scratch), progress)
-            seen = task.run(start, step)
+            phase = Phase(
+                subject, part, neurons, engine, folder, begun, own, Path(scratch), progress
+            )
+            seen = phase.run(start, step)
             start = seen.pictures
         return seen
 

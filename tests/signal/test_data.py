@@ -13,7 +13,8 @@ from PIL import Image
 from torchvision import datasets
 
 from onnxplain.errors import InputError
-from onnxplain.signal.data import Order, open_data
+from onnxplain.signal.data import open_data
+from onnxplain.signal.sampling import BatchSampler
 
 from .small import class_folders
 
@@ -119,12 +120,12 @@ def test_unknown_data_is_refused(name: str) -> None:
 def test_an_epoch_takes_every_picture_and_any_step_can_be_the_first(
     length: int, batch: int, world: int, seed: int
 ) -> None:
-    each = Order.steps(length, batch, world)
-    ranks = [list(Order(length, batch, seed, r, world, 0, 2 * each)) for r in range(world)]
+    each = BatchSampler.steps(length, batch, world)
+    ranks = [list(BatchSampler(length, batch, seed, r, world, 0, 2 * each)) for r in range(world)]
     for epoch in range(2):
         steps = [step for rank in ranks for step in rank[epoch * each : (epoch + 1) * each]]
         assert {index for step in steps for _, index in step} == set(range(length))
         assert {len(step) for step in steps} == {batch}
         assert {e for step in steps for e, _ in step} == {epoch}
-    later = list(Order(length, batch, seed, 0, world, each - 1, 2 * each))
+    later = list(BatchSampler(length, batch, seed, 0, world, each - 1, 2 * each))
     assert later == ranks[0][each - 1 :]

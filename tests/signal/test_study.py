@@ -162,14 +162,14 @@ def test_the_page_shows_everything_and_needs_nothing_else(folder: Path) -> None:
 
 def test_what_is_measured_is_what_the_graphs_say(data: Path, folder: Path) -> None:
     from onnxplain.signal.compiled import open_graph
-    from onnxplain.signal.measuring import Measured
+    from onnxplain.signal.measurement import Measurement
 
     pixels, labels, _ = next(open_data(str(data), 16).test.batches(100))
     seen = open_graph(folder / "graphs" / "signal-dense.onnx", "cpu").run(pixels)
     logits = open_graph(folder / "graphs" / "classifier-plain.onnx", "cpu").run(
         seen["reconstruction"]
     )["logits"]
-    measured = Measured.read(folder / "measured" / "3.npz")  # originals, untuned, plain, dense
+    measured = Measurement.read(folder / "measured" / "3.npz")  # originals, untuned, plain, dense
     assert np.array_equal(measured.right[0], logits.argmax(1) == labels)
 
 

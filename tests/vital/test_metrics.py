@@ -17,8 +17,8 @@ from onnxplain.errors import InputError
 from onnxplain.export.sources.source import torch_network
 from onnxplain.runtime.graphs import open_graph
 from onnxplain.runtime.inputs.batches import as_batch
-from onnxplain.vital.listing import walk
 from onnxplain.vital.metrics import Judge, frechet_distance, score
+from onnxplain.vital.search.image_files import walk
 
 CAT, ESPRESSO = 285, 967
 MISSILE = 657

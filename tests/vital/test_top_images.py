@@ -29,11 +29,11 @@ from onnxplain.runtime.inputs.batches import as_batch, in_photograph
 from onnxplain.vital import TopImages, top_images
 from onnxplain.vital.graphs.receptive import receptive_field
 from onnxplain.vital.graphs.subject import Subject, read_subject
-from onnxplain.vital.listing import list_images, walk
-from onnxplain.vital.ranking import Found, Photograph, Ranking
-from onnxplain.vital.search import _Decoded, _with, rank
-from onnxplain.vital.sheet import contact_sheet
-from onnxplain.vital.table import Search
+from onnxplain.vital.search.contact_sheet import contact_sheet
+from onnxplain.vital.search.image_files import list_images, walk
+from onnxplain.vital.search.ranking import Found, Photograph, Ranking
+from onnxplain.vital.search.run import _Decoded, _with, rank
+from onnxplain.vital.search.top_images import Search
 
 EARLY, LATE = "_blocks.3", "_swish"
 
@@ -148,10 +148,10 @@ def test_a_search_killed_by_sigkill_goes_on_and_gives_the_same_table(
     program = """
 import os, signal, sys
 from pathlib import Path
-from onnxplain.vital import search
+from onnxplain.vital.search import run
 
-search._SECONDS_BETWEEN_SAVES, search._MOST_SAVING = 0.0, 1e9
-search.rank(
+run._SECONDS_BETWEEN_SAVES, run._MOST_SAVING = 0.0, 1e9
+run.rank(
     Path(sys.argv[1]), sys.argv[2], k=3, path=sys.argv[3], batch=2,
     progress=lambda done, images: done >= 6 and os.kill(os.getpid(), signal.SIGKILL),
 )

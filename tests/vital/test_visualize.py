@@ -24,16 +24,16 @@ import onnxplain
 from onnxplain.cli import app
 from onnxplain.errors import BackendError, InputError, SourceError
 from onnxplain.runtime.sessions import PROVIDERS
-from onnxplain.vital import pictures, references, task
+from onnxplain.vital import output, phase, references
 from onnxplain.vital.features import fitting
 from onnxplain.vital.graphs.stages import recipe_of
 from onnxplain.vital.graphs.subject import read_subject
 from onnxplain.vital.optimisation import Optimisation
+from onnxplain.vital.phase import Progress
 from onnxplain.vital.references import views
+from onnxplain.vital.result import Visualisation
 from onnxplain.vital.settings import Settings, with_recipe
 from onnxplain.vital.state import search
-from onnxplain.vital.task import Progress
-from onnxplain.vital.visualisation import Visualisation
 
 SIZE, CLASSES = 48, 7
 SHORT = Settings(steps=24, references=6, roll=5)
@@ -185,8 +185,8 @@ def test_references_are_not_run_again_when_it_goes_on(
     with pytest.raises(Stop):
         see(**options, progress=stop_at(9))
     with monkeypatch.context() as patched:
-        patched.setattr(task, "top_images", never)
-        patched.setattr(task, "find_templates", never)
+        patched.setattr(phase, "top_images", never)
+        patched.setattr(phase, "find_templates", never)
         resumed = see(**options)
     np.testing.assert_array_equal(resumed.pictures, whole.pictures)
     (photo_folder / "rocket.jpg").unlink()
@@ -256,8 +256,8 @@ def test_auto_takes_openvino_only_where_it_agrees(
     see, what: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     no_gpu = {**PROVIDERS, "cuda": replace(PROVIDERS["cuda"], missing=lambda: "no GPU")}
-    monkeypatch.setattr(task, "PROVIDERS", no_gpu)
-    iterate, opened = Optimisation._iterated, task.open_graph
+    monkeypatch.setattr(phase, "PROVIDERS", no_gpu)
+    iterate, opened = Optimisation._iterated, phase.open_graph
 
     def failing(path: Path, provider: str, *more: object) -> object:
         if provider == "openvino":
@@ -273,7 +273,7 @@ def test_auto_takes_openvino_only_where_it_agrees(
         return {name: array * 1.1 for name, array in found.items()}
 
     if what == "cannot open":
-        monkeypatch.setattr(task, "open_graph", failing)
+        monkeypatch.setattr(phase, "open_graph", failing)
     elif what != "agrees":
         monkeypatch.setattr(Optimisation, "_iterated", other)
     seen = see(provider="auto", references=None, settings=_plain())
@@ -290,7 +290,7 @@ def test_neurons_may_be_numpy_s(see) -> None:
 
 
 def test_a_channel_s_activation_needs_no_relevance(see, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(task, "write_features", never)
+    monkeypatch.setattr(phase, "write_features", never)
     assert len(see(layer="7", channel=np.array([3]), references=None, settings=_plain())) == 1
 
 
@@ -386,18 +386,18 @@ def test_all_folders_of_a_class_are_taken(photo_folder: Path) -> None:
 
 def test_all_of_it_is_written(see, tmp_path: Path) -> None:
     seen = see(target=[1, 4, 5, 2, 0], references=None, settings=_plain())
-    written = pictures.write(seen, tmp_path)
+    written = output.write(seen, tmp_path)
     assert [Image.open(path).size for path in written] == [(SIZE, SIZE)] * 5
     assert np.asarray(Image.open(tmp_path / "4-class-4.transparent.png")).shape == (SIZE, SIZE, 4)
-    animation = Image.open(tmp_path / pictures.ANIMATION)
+    animation = Image.open(tmp_path / output.ANIMATION)
     assert animation.n_frames == len(seen.frames) == 4
     assert animation.size == (4 * SIZE, 2 * SIZE)
-    found = json.loads((tmp_path / pictures.FIGURES).read_text())
+    found = json.loads((tmp_path / output.FIGURES).read_text())
     assert [neuron["index"] for neuron in found["neurons"]] == [1, 4, 5, 2, 0]
     assert found["provider"] == "cpu"
     losses = [neuron["loss"] for neuron in found["neurons"]]
     np.testing.assert_allclose(np.transpose(losses), seen.losses, atol=1e-5)
-    assert Image.open(tmp_path / pictures.SHEET).width > 4 * SIZE
+    assert Image.open(tmp_path / output.SHEET).width > 4 * SIZE
 
 
 @pytest.mark.parametrize(

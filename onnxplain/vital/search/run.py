@@ -24,9 +24,9 @@ from onnxplain.runtime.ahead import ahead
 from onnxplain.runtime.graphs import Graph, open_graph
 from onnxplain.runtime.inputs.batches import as_batch, filled
 from onnxplain.runtime.inputs.images import load_image
-from onnxplain.vital.listing import list_images, walk
-from onnxplain.vital.ranking import ORDERS, Found, Photograph, Ranking
-from onnxplain.vital.table import Failure, Search, TopImages
+from onnxplain.vital.search.image_files import list_images, walk
+from onnxplain.vital.search.ranking import ORDERS, Found, Photograph, Ranking
+from onnxplain.vital.search.top_images import Failure, Search, TopImages
 
 BATCH, BATCH_ON_GPU = 4, 32
 _GPUS = ("cuda", "ort-tensorrt")

@@ -25,13 +25,13 @@ from onnxplain.vital.features import Features, fitting
 from onnxplain.vital.graphs.features import write_features
 from onnxplain.vital.graphs.step import write_step
 from onnxplain.vital.graphs.subject import Subject
-from onnxplain.vital.listing import walk
 from onnxplain.vital.optimisation import Optimisation, optimise
 from onnxplain.vital.references import Templates, find_templates, reference_folders
-from onnxplain.vital.search import top_images
+from onnxplain.vital.result import Visualisation, opacity
+from onnxplain.vital.search.image_files import walk
+from onnxplain.vital.search.run import top_images
 from onnxplain.vital.settings import Settings, with_recipe
 from onnxplain.vital.state import Kept, search
-from onnxplain.vital.visualisation import Visualisation, opacity
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ class Engine:
 
 
 @dataclass
-class Task:
+class Phase:
     """What one phase's graphs are made of, and made for.
 
     Attributes:

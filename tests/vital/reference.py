@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from onnxplain import steps
+from onnxplain.contract import steps
 from onnxplain.contract.explain import IMAGE
 from onnxplain.export.sources.source import torch_network
 from onnxplain.reference import vital

@@ -12,7 +12,7 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
-from onnxplain import steps
+from onnxplain.contract import steps
 from onnxplain.contract.explain import IMAGE
 from onnxplain.contract.steps import StepMetadata
 from onnxplain.errors import SourceError

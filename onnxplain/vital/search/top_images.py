@@ -15,7 +15,7 @@ from onnxplain.contract.explain import Preprocessing
 from onnxplain.errors import InputError
 from onnxplain.files import replacing
 from onnxplain.version import __version__
-from onnxplain.vital.ranking import Patch, Photograph, Ranking
+from onnxplain.vital.search.ranking import Patch, Photograph, Ranking
 
 
 class Failure(NamedTuple):

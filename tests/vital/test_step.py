@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 import torch
 
-from onnxplain import steps
+from onnxplain.contract import steps
 from onnxplain.contract.explain import IMAGE, TARGET
 from onnxplain.contract.steps import StepMetadata, following
 from onnxplain.reference import vital
 
-from .vital_parity import PARITY, Case, Traced, gradient, losses, parity, relative, traced
+from .reference import PARITY, Case, Traced, gradient, losses, parity, relative, traced
 
 SIZE, STAGE = 64, 3
 EXACT = 1e-5

@@ -15,7 +15,7 @@ from onnxplain.files import replacing
 from onnxplain.runtime.inputs.images import load_image
 from onnxplain.runtime.pictures.figures import write_animation, write_image
 from onnxplain.runtime.pictures.render import Cell, grid, mosaic
-from onnxplain.vital.visualisation import Visualisation
+from onnxplain.vital.result import Visualisation
 
 SHEET, ANIMATION, FIGURES = "contact-sheet.png", "animation.webp", "visualisation.json"
 

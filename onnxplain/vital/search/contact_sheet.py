@@ -10,8 +10,8 @@ from PIL import Image, ImageDraw, ImageOps
 from onnxplain.errors import InputError
 from onnxplain.runtime.inputs.images import load_image
 from onnxplain.runtime.pictures.render import Cell, grid
-from onnxplain.vital.ranking import Patch
-from onnxplain.vital.table import TopImages
+from onnxplain.vital.search.ranking import Patch
+from onnxplain.vital.search.top_images import TopImages
 
 _CELL = 192
 _INK, _WIDTH = "#ff2a6d", 2

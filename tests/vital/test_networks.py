@@ -1,6 +1,6 @@
 """VITAL's step on every kind of network, against the PyTorch reference in float64.
 
-Run by hand at full size: `pytest -m sweep -rP tests/test_vital_networks.py`.
+Run by hand at full size: `pytest -m sweep -rP tests/vital/test_networks.py`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from torchvision.models.vision_transformer import VisionTransformer
 
 from onnxplain.reference.float64 import evaluate_in_float64
 
-from .vital_parity import (
+from .reference import (
     PARITY,
     Case,
     Traced,

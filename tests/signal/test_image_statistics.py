@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from sklearn.metrics import normalized_mutual_info_score
 
-from onnxplain.signal import measures
+from onnxplain.signal import image_statistics
 from onnxplain.signal.data import open_data
-from onnxplain.signal.measuring import Measured
+from onnxplain.signal.measurement import Measurement
 from onnxplain.signal.order import find_order
 from onnxplain.signal.results import results_of
 
@@ -18,36 +18,36 @@ RANDOM = np.random.default_rng(0)
 def test_information_is_that_of_scikit_learn() -> None:
     x = RANDOM.random((3, 1, 32, 32))
     y = (x + RANDOM.normal(0, 0.1, x.shape)).clip(0, 1)
-    bins = measures.information_bins(32 * 32)
+    bins = image_statistics.information_bins(32 * 32)
     assert bins == 8
     cut = [np.minimum((a * bins).astype(int), bins - 1).reshape(3, -1) for a in (x, y)]
     expected = [normalized_mutual_info_score(a, b) for a, b in zip(*cut, strict=True)]
-    assert measures.normalised_information(x, y) == pytest.approx(expected)
+    assert image_statistics.normalised_information(x, y) == pytest.approx(expected)
 
 
 def test_information_is_1_of_a_picture_with_itself_and_its_negative() -> None:
     x = (RANDOM.integers(0, 8, (2, 1, 32, 32)) + 0.5) / 8
-    assert measures.normalised_information(x, x) == pytest.approx([1, 1])
-    assert measures.normalised_information(x, 1 - x) == pytest.approx([1, 1])
+    assert image_statistics.normalised_information(x, x) == pytest.approx([1, 1])
+    assert image_statistics.normalised_information(x, 1 - x) == pytest.approx([1, 1])
 
 
 def test_information_is_near_0_of_independent_pictures() -> None:
     x, y = RANDOM.random((2, 2, 3, 224, 224))
-    assert (measures.normalised_information(x, y) < 0.01).all()
+    assert (image_statistics.normalised_information(x, y) < 0.01).all()
 
 
 def test_colour_distance_is_how_far_values_move() -> None:
     x = RANDOM.random((4, 3, 16, 16)) * 0.5
-    a, b = measures.colour_counts(x), measures.colour_counts(x + 0.25)
+    a, b = image_statistics.colour_counts(x), image_statistics.colour_counts(x + 0.25)
     assert a.sum() == x.size
-    assert measures.colour_distance(a, a) == 0
-    assert measures.colour_distance(a, b) == pytest.approx(0.25)
+    assert image_statistics.colour_distance(a, a) == 0
+    assert image_statistics.colour_distance(a, b) == pytest.approx(0.25)
 
 
 def test_a_wave_stands_at_its_frequency() -> None:
     at = np.arange(32)
     wave = 0.5 + 0.4 * np.sin(2 * np.pi * 6 * at / 32)
-    power = measures.spectra(np.broadcast_to(wave, (1, 1, 32, 32)))
+    power = image_statistics.spectra(np.broadcast_to(wave, (1, 1, 32, 32)))
     assert power.shape == (17,)
     assert power.argmax() == 6
     assert power[10:].sum() < 0.01 * power.sum()
@@ -116,10 +116,10 @@ def test_the_bootstrap_is_deterministic_under_a_seed() -> None:
 
 
 def test_what_is_kept_of_no_accuracy_is_unknown() -> None:
-    def measured(right: list[float]) -> Measured:
+    def measured(right: list[float]) -> Measurement:
         answered = np.arange(4) < 4 * np.array(right)[:, None]
         ones, none = np.ones(4), np.array([], int)
-        return Measured(answered, ones, ones, np.ones((1, 64), int), np.ones(17), none)
+        return Measurement(answered, ones, ones, np.ones((1, 64), int), np.ones(17), none)
 
     signals = {"originals": [0.0, 1.0], "untuned": [0.0, 0.5], "a": [0.0, 0.5], "b": [0.5, 0.5]}
     found = {name: measured(right) for name, right in signals.items()}

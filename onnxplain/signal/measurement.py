@@ -14,13 +14,13 @@ from numpy.typing import NDArray
 from onnxplain.contract.explain import LOGITS
 from onnxplain.errors import InputError
 from onnxplain.files import replacing
-from onnxplain.signal import measures
+from onnxplain.signal import image_statistics
 from onnxplain.signal.compiled import RECONSTRUCTION, Graph, require_shape
-from onnxplain.signal.data import Pictures
+from onnxplain.signal.pictures import Pictures
 
 
 @dataclass(frozen=True)
-class Measured:
+class Measurement:
     """Of N pictures in one signal, seen by C classifiers.
 
     Attributes:
@@ -45,7 +45,7 @@ class Measured:
             np.savez(file, **{f.name: getattr(self, f.name) for f in dataclasses.fields(self)})
 
     @classmethod
-    def read(cls, path: Path) -> Measured:
+    def read(cls, path: Path) -> Measurement:
         """Raises InputError for a file that `write` did not write."""
         try:
             with np.load(path) as stored:
@@ -62,7 +62,7 @@ def measure(
     pictures: Pictures,
     batch: int,
     progress: Callable[[int, int], None],
-) -> Measured:
+) -> Measurement:
     """Run every picture through an autoencoder and what comes out through every classifier.
 
     What the autoencoder puts out beyond [0, 1] reaches the classifiers as it did when they tuned
@@ -90,10 +90,10 @@ def measure(
         answers = [graph.run(seen)[LOGITS].argmax(1) == labels for graph in classifiers]
         rights.append(np.stack(answers))
         difference = (seen.astype(np.float64).clip(0, 1) - pixels) ** 2
-        information = measures.normalised_information(pixels, seen)
+        information = image_statistics.normalised_information(pixels, seen)
         parts.append(np.stack([information, np.sqrt(difference.mean((1, 2, 3)))]))
-        colours = colours + measures.colour_counts(seen)
-        spectrum = spectrum + measures.spectra(seen)
+        colours = colours + image_statistics.colour_counts(seen)
+        spectrum = spectrum + image_statistics.spectra(seen)
         done += len(pixels)
         progress(done, len(pictures))
     if not done:
@@ -101,4 +101,4 @@ def measure(
     information, error = np.concatenate(parts, 1)
     right = np.concatenate(rights, 1)
     missing = np.array(unreadable, np.int64)
-    return Measured(right, information, error, colours, spectrum / done, missing)
+    return Measurement(right, information, error, colours, spectrum / done, missing)
