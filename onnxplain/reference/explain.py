@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from onnxplain.errors import InputError
-from onnxplain.reference import baselines, excitation, fused, norms, semantic
+from onnxplain.reference import baselines, excitation, norms, semantic
 from onnxplain.reference.replace import ReplacedBackward, Replacements
 
 REPLACEMENTS: dict[str, Replacements] = {
@@ -26,7 +26,6 @@ def explain(
     targets: Tensor,
     method: str,
     temperature: float | None = None,
-    kernels: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """Run a classifier and explain its logits.
 
@@ -38,8 +37,6 @@ def explain(
         method: one of `METHODS`.
         temperature: the T of "excitation" (0.3 where None), the factor on the temperatures of
             "semantic" (1 where None); no other method reads it.
-        kernels: let `onnxplain.kernels` compute what "excitation" replaces: faster, on CUDA only,
-            and not in float64.
 
     Returns:
         logits [N, classes], and the pullback, of shape [N, C, H, W] or [N, K, C, H, W].
@@ -53,12 +50,10 @@ def explain(
     T = TEMPERATURES.get(method, 1.0) if temperature is None else temperature
     if not T > 0:
         raise InputError(f"the temperature must be positive, not {T}")
-    if kernels and method != "excitation":
-        raise InputError(f"there are kernels for excitation, not for {method}")
     if module.training:
         raise InputError("the module is in training mode; call module.eval() first")
 
-    chosen = fused.excitation() if kernels else REPLACEMENTS.get(method, Replacements())
+    chosen = REPLACEMENTS.get(method, Replacements())
     functions = {functional.batch_norm: norms.batch_norm, **chosen.functions}
     replacements = Replacements(functions, chosen.modules)
     leaf = images.detach().requires_grad_()
