@@ -35,10 +35,10 @@ import numpy as np
 import pyarrow.dataset
 from PIL import Image, ImageEnhance
 
-from onnxplain.bench.latency import machine, threads
 from onnxplain.bench.networks import photographs
 from onnxplain.bench.process_tree import PeakMemory
 from onnxplain.export import export
+from onnxplain.machine import machine, threads
 from onnxplain.runtime import Explainer, load
 
 KILLS = 3

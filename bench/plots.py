@@ -14,34 +14,6 @@ from matplotlib import pyplot
 from matplotlib.patches import Patch
 
 from onnxplain.bench.suite.record import Key, seconds, timed, where
-from onnxplain.runtime.tune import Tuning
-
-
-def plot_tuning(tuning: Tuning, path: Path, title: str) -> None:
-    """The curves of a tuning against the temperature, the one to take marked."""
-    figure, (upper, lower) = pyplot.subplots(
-        2, 1, sharex=True, figsize=(7, 6), layout="constrained"
-    )
-    T = tuning.temperatures
-    upper.plot(T, tuning.gain, "o-", color="#b5361c", label="median gain of the logit")
-    upper.set_ylabel("gain of the logit")
-    upper.axhline(0, color="#999999", linewidth=0.8)
-    lower.plot(T, tuning.raised, "o-", color="#1a1a1a", label="pairs whose logit rose")
-    lower.plot(T, tuning.shift_stability, "s--", label="stability under a shift of 2 pixels")
-    lower.plot(T, tuning.noise_stability, "^--", label="stability under noise")
-    lower.plot(T, tuning.sensitivity, "d:", label="sensitivity to the class")
-    lower.set(xscale="log", xlabel="temperature")
-    lower.set_xticks(
-        ticks := [0.1, 0.2, 0.3, 0.5, 0.7, 1, 1.5, 2, 3], [f"{t:g}" for t in ticks], minor=False
-    )
-    lower.minorticks_off()
-    for axes in (upper, lower):
-        axes.axvline(tuning.temperature, color="#2a7f3f", linewidth=1.5, alpha=0.7)
-        axes.grid(alpha=0.25)
-        axes.legend(frameon=False, fontsize=9)
-    figure.suptitle(f"{title}: T = {tuning.temperature:.2g}, {tuning.pairs} pairs")
-    _save(figure, path)
-
 
 OURS, PYTORCH, PEERS, FORWARD = "#b5361c", "#4a6fa5", "#8a8a8a", "#d9b44a"
 """Colours: our explanations, PyTorch's, other packages', forward passes."""

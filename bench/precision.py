@@ -21,11 +21,11 @@ from numpy.typing import NDArray
 
 from onnxplain import reference
 from onnxplain.bench import networks
-from onnxplain.bench.latency import machine
 from onnxplain.bench.networks import TRAINED
 from onnxplain.contract.explain import LOGITS, PULLBACK
 from onnxplain.errors import BackendError
 from onnxplain.export.pipeline import export
+from onnxplain.machine import machine
 from onnxplain.reference.parity import Parity
 from onnxplain.runtime import Explainer, load
 from onnxplain.runtime.inputs.batches import as_batch

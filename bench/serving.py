@@ -41,8 +41,8 @@ from PIL import Image
 
 import onnxplain
 from onnxplain.bench.http_client import Client, RefusedConnection, post_form
-from onnxplain.bench.latency import machine, threads
 from onnxplain.export import export
+from onnxplain.machine import machine, threads
 
 RESULT = Path(__file__).parent / "results" / "serving.json"
 MOST_ERROR, LEAST_GAIN, MOST_MEMORY = 1e-5, 1.5, 1.1

@@ -19,16 +19,17 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from onnxplain.bench.latency import interleaved, machine, threads
 from onnxplain.bench.networks import photographs
 from onnxplain.contract.explain import Preprocessing
 from onnxplain.files import replacing
+from onnxplain.machine import machine, threads
 from onnxplain.reference.parity import Parity
 from onnxplain.runtime.inputs.batches import as_batch
 from onnxplain.runtime.sessions import PROVIDERS
 from onnxplain.signal.autoencoder import Autoencoder, Design
 from onnxplain.signal.compiled import RECONSTRUCTION, Graph, open_graph
 from onnxplain.signal.export import export_autoencoder
+from onnxplain.timing import interleaved
 
 SIZE, BATCHES, ROUNDS, WARMUP = 224, (1, 4), 10, 2
 EAGER = "PyTorch eager"

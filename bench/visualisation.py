@@ -16,10 +16,10 @@ from typing import Any
 
 from PIL import Image
 
-from onnxplain.bench.latency import machine
 from onnxplain.bench.readme import visualisation_table
 from onnxplain.errors import InputError
 from onnxplain.files import replacing
+from onnxplain.machine import machine
 from onnxplain.runtime.inputs.images import find_images
 from onnxplain.runtime.pictures.figures import write_image
 from onnxplain.runtime.pictures.render import Cell, grid

@@ -20,15 +20,16 @@ import numpy as np
 import torch
 from PIL import Image
 
-from onnxplain.bench.latency import interleaved, machine, threads
 from onnxplain.bench.networks import photographs
 from onnxplain.contract.explain import IMAGE, Preprocessing
 from onnxplain.contract.steps import STEPS, StepMetadata
 from onnxplain.export.sources.source import torch_network
 from onnxplain.files import replacing
+from onnxplain.machine import machine, threads
 from onnxplain.reference.vital import Network, Objective, moved
 from onnxplain.runtime.graphs import open_graph
 from onnxplain.runtime.sessions import usable
+from onnxplain.timing import interleaved
 from onnxplain.vital.graphs.features import write_features
 from onnxplain.vital.graphs.stages import recipe_of
 from onnxplain.vital.graphs.step import write_step

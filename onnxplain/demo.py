@@ -39,13 +39,14 @@ def run(folder: Path, repeats: int, console: Console, new_progress: Callable[[],
         import torch
 
         from onnxplain import load
-        from onnxplain.bench.forward import forward_run
-        from onnxplain.bench.latency import interleaved, machine
         from onnxplain.export.pipeline import export
         from onnxplain.export.sources.source import torch_network
+        from onnxplain.machine import machine
         from onnxplain.reference import explain as reference
+        from onnxplain.reference.forward import forward_run
         from onnxplain.reference.parity import compare
         from onnxplain.runtime.inputs.batches import as_batch
+        from onnxplain.timing import interleaved
     except ImportError as error:
         raise SourceError(f"the demo needs: pip install 'onnxplain[demo]' ({error})") from error
 

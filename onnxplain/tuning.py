@@ -1,4 +1,4 @@
-"""`--temperature auto`: export with a live temperature and tune it on photographs."""
+"""Find a network's temperature: export it with a live one, try several on photographs, draw."""
 
 from __future__ import annotations
 
@@ -33,3 +33,39 @@ def tune_source(
         path = Path(folder) / "live.explain.onnx"
         export(source, path, live_temperature=True, step=True, **options)
         return tune(load(path), list(images), classes=classes, progress=progress)
+
+
+def plot(tuning: Tuning, path: Path, title: str) -> None:
+    """Draw the curves of a tuning against the temperature, the one to take marked.
+
+    Raises:
+        ModuleNotFoundError: matplotlib is not installed.
+    """
+    import matplotlib
+
+    matplotlib.use("Agg")  # files only, no window
+    from matplotlib import pyplot
+
+    figure, (upper, lower) = pyplot.subplots(
+        2, 1, sharex=True, figsize=(7, 6), layout="constrained"
+    )
+    T = tuning.temperatures
+    upper.plot(T, tuning.gain, "o-", color="#b5361c", label="median gain of the logit")
+    upper.set_ylabel("gain of the logit")
+    upper.axhline(0, color="#999999", linewidth=0.8)
+    lower.plot(T, tuning.raised, "o-", color="#1a1a1a", label="pairs whose logit rose")
+    lower.plot(T, tuning.shift_stability, "s--", label="stability under a shift of 2 pixels")
+    lower.plot(T, tuning.noise_stability, "^--", label="stability under noise")
+    lower.plot(T, tuning.sensitivity, "d:", label="sensitivity to the class")
+    lower.set(xscale="log", xlabel="temperature")
+    lower.set_xticks(
+        ticks := [0.1, 0.2, 0.3, 0.5, 0.7, 1, 1.5, 2, 3], [f"{t:g}" for t in ticks], minor=False
+    )
+    lower.minorticks_off()
+    for axes in (upper, lower):
+        axes.axvline(tuning.temperature, color="#2a7f3f", linewidth=1.5, alpha=0.7)
+        axes.grid(alpha=0.25)
+        axes.legend(frameon=False, fontsize=9)
+    figure.suptitle(f"{title}: T = {tuning.temperature:.2g}, {tuning.pairs} pairs")
+    figure.savefig(path, dpi=130)
+    pyplot.close(figure)

@@ -11,8 +11,8 @@ import torch
 
 import onnxplain
 from onnxplain import reference
-from onnxplain.bench.forward import forward_proto
 from onnxplain.export.sources.source import torch_network
+from onnxplain.reference.forward import forward_proto
 from onnxplain.reference.parity import compare
 from onnxplain.runtime.inputs.batches import as_batch
 

@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 
-from onnxplain.bench.latency import interleaved
 from onnxplain.bench.networks import TRAINED
 from onnxplain.bench.suite.job import LAYERS, Job
 from onnxplain.bench.suite.ours import ours
@@ -21,6 +20,7 @@ from onnxplain.bench.suite.peers import peers
 from onnxplain.bench.suite.theirs import theirs
 from onnxplain.bench.suite.way import Run, Way
 from onnxplain.reference.parity import Parity
+from onnxplain.timing import interleaved
 
 WARMUP = 3
 MEMORY = (("cpu float32", "explain"), ("openvino float32", "explain"), ("PyTorch eager", "explain"))

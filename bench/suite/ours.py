@@ -7,10 +7,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from onnxplain.bench.forward import forward_run
 from onnxplain.bench.suite.job import Job
 from onnxplain.bench.suite.way import Run, Way
 from onnxplain.contract.explain import IMAGE, PULLBACK, TARGET
+from onnxplain.reference.forward import forward_run
 from onnxplain.runtime import load
 from onnxplain.runtime.sessions import usable
 

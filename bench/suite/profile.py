@@ -13,9 +13,9 @@ from typing import Any
 import onnxruntime
 from rich.table import Table
 
-from onnxplain.bench.forward import forward_proto
 from onnxplain.bench.suite.job import Job, prepare
 from onnxplain.contract.explain import IMAGE, TARGET, Metadata
+from onnxplain.reference.forward import forward_proto
 from onnxplain.runtime.onnx_file import read_metadata
 from onnxplain.runtime.sessions import usable
 from onnxplain.runtime.sessions.onnx_runtime.session import session_options

@@ -11,11 +11,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from onnxplain.bench.latency import machine
 from onnxplain.bench.suite.job import LAYERS, Job, prepare
 from onnxplain.bench.suite.measure import Scope, measure
 from onnxplain.errors import BackendError
 from onnxplain.files import replacing
+from onnxplain.machine import machine
 from onnxplain.version import __version__
 
 NETWORKS = (

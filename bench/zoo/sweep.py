@@ -11,9 +11,9 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
-from onnxplain.bench.latency import machine
 from onnxplain.bench.zoo.networks import LARGE
 from onnxplain.files import replacing
+from onnxplain.machine import machine
 from onnxplain.version import __version__
 
 Results = dict[str, Any]

@@ -53,7 +53,7 @@ def bench(
         onnxplain bench --quick --check mine.json      # has a ratio got worse?
         onnxplain bench resnet50 --profile             # what to make faster next
     """
-    from onnxplain.bench import latency
+    from onnxplain import machine
     from onnxplain.bench.suite.measure import Scope
     from onnxplain.bench.suite.ratios import worse
     from onnxplain.bench.suite.suite import NETWORKS, Plan, suite
@@ -65,7 +65,7 @@ def bench(
     if path is not None and not path.parent.is_dir():
         raise InputError(f"cannot write '{path}': there is no folder '{path.parent}'")
     baseline = _read(check) if check else None
-    cores = threads or latency.threads()
+    cores = threads or machine.threads()
     if profile:
         from onnxplain.bench.suite.profile import profiled, table
 

@@ -41,10 +41,9 @@ def tune(
         onnxplain tune convnext_tiny photos/ --method semantic
         onnxplain export efficientnet-lite0 --temperature auto --images photos/   # tune and use it
     """
-    from onnxplain.bench.plots import plot_tuning
     from onnxplain.runtime import find_images
     from onnxplain.runtime.tune import TEMPERATURES
-    from onnxplain.tuning import tune_source
+    from onnxplain.tuning import plot, tune_source
 
     found = find_images(images)
     options = {} if source.endswith(".explain.onnx") else {"method": method, "weights": weights}
@@ -64,7 +63,7 @@ def tune(
             row.append(f"{curve[i]:.2f}")
         table.add_row(*row, style="bold green" if tuning.temperature == T else None)
     out.print(table)
-    plot_tuning(tuning, path, Path(source).name)
+    plot(tuning, path, Path(source).name)
     out.print(
         f"temperature {tuning.temperature:.3g} ({tuning.pairs} pairs); the curves: {path}",
         highlight=False,

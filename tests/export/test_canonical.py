@@ -12,7 +12,7 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 
 import onnxplain
-from onnxplain.bench.forward import forward_proto
+from onnxplain.reference.forward import forward_proto
 from onnxplain.reference.parity import compare
 
 from .graphs import explain, head, node, source_outputs, write

@@ -7,7 +7,8 @@ import time
 
 import pytest
 
-from onnxplain.bench.latency import interleaved, machine
+from onnxplain.machine import machine
+from onnxplain.timing import interleaved
 
 
 def test_every_round_calls_each_callable_once_in_a_changing_order() -> None:
