@@ -30,6 +30,7 @@ from onnxplain.export.lower import lower
 from onnxplain.export.methods import Method, check_temperature, get_method
 from onnxplain.export.sources.source import Source, read
 from onnxplain.export.tensors import dims
+from onnxplain.export.vjps.precision import operator_precision
 from onnxplain.export.vmap import vmap
 from onnxplain.files import replacing
 from onnxplain.kernels.calls import keep_calls
@@ -250,7 +251,10 @@ def add_pullback(
 
 
 def clean(model: ir.Model) -> None:
-    """Standard operators alone; drop what nothing needs, share what is computed twice; shapes."""
+    """Standard operators alone; drop what nothing needs, share what is computed twice; shapes.
+
+    The model then says how its operators compute in half precision.
+    """
     inline(model)
     for step in (
         common.RemoveUnusedNodesPass(),
@@ -263,6 +267,7 @@ def clean(model: ir.Model) -> None:
         common.ShapeInferencePass(),
     ):
         step(model)
+    model.metadata_props.update(operator_precision(model).to_props())
 
 
 def write(model: ir.Model, path: Path, checked: Callable[[], None] = lambda: None) -> None:

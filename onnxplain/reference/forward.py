@@ -13,8 +13,9 @@ import onnxruntime
 from onnx_ir.passes import common
 
 from onnxplain.contract.explain import IMAGE, LOGITS
+from onnxplain.runtime.conversion import converted
 from onnxplain.runtime.sessions.onnx_runtime.cuda import cuda_options
-from onnxplain.runtime.sessions.onnx_runtime.session import converted, session_options
+from onnxplain.runtime.sessions.onnx_runtime.session import session_options
 from onnxplain.runtime.sessions.openvino.core import core
 from onnxplain.runtime.sessions.openvino.session import configuration, prepared
 

@@ -345,7 +345,7 @@ def test_a_graph_exported_with_kernels_is_read_with_their_bodies(kept_calls):
 
 
 def test_without_what_writes_the_bodies_out_it_says_how_to_export(kept_calls, monkeypatch):
-    monkeypatch.setitem(sys.modules, "onnxplain.export.inline", None)
+    monkeypatch.setitem(sys.modules, "onnxplain.runtime.conversion.functions", None)
     with pytest.raises(BackendError, match=r"exported with --kernels.*onnxplain\[export\]"):
         load(kept_calls, "openvino")
 

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 
 from onnxplain.errors import BackendError, InputError
-from onnxplain.export.precision import convert
 from onnxplain.runtime import Explainer, load
 from onnxplain.runtime import cache as kept_files
 from onnxplain.runtime.cache import cache_folder
+from onnxplain.runtime.conversion.half import convert
 from onnxplain.runtime.onnx_file import read_metadata
 from onnxplain.runtime.sessions.cuda_driver import Cuda
 from onnxplain.runtime.sessions.tensorrt import Engine, TensorRT

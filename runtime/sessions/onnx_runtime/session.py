@@ -11,6 +11,7 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from onnxplain.errors import BackendError
+from onnxplain.runtime.conversion import converted
 from onnxplain.runtime.inputs.tensors import LEGACY_STREAM, on_host
 from onnxplain.runtime.signature import Port, Signature
 
@@ -69,22 +70,6 @@ def open_session(
         raise BackendError(
             f"'{path}' is not an ONNX file that ONNX Runtime can load, or it is cut short: {error}"
         ) from error
-
-
-def converted(path: Path, precision: str) -> bytes:
-    """The graph as `onnxplain.export.precision.convert` writes it for that precision.
-
-    Raises:
-        BackendError: what converts it is not installed.
-    """
-    try:
-        from onnxplain.export.precision import convert
-    except ModuleNotFoundError as error:
-        raise BackendError(
-            f"{precision} converts the graph when it is loaded, which needs the package "
-            f"{error.name}: pip install 'onnxplain[export]'"
-        ) from None
-    return convert(path, precision)
 
 
 class OnnxRuntime:

@@ -29,6 +29,7 @@ from onnxplain.contract.explain import (
 )
 from onnxplain.errors import BackendError
 from onnxplain.runtime.cache import cache_folder, hashed, load, save
+from onnxplain.runtime.conversion import without_functions
 from onnxplain.runtime.onnx_file import digest, has_functions, has_open_batch, read_metadata
 from onnxplain.runtime.sessions.openvino.core import core
 from onnxplain.runtime.sessions.openvino.one_image import for_one_image, images_of, of_any_batch
@@ -306,7 +307,7 @@ def _compiled(
     if digest(path) != contents:
         raise BackendError(f"'{path}' is no longer the file that was loaded: load it again")
     try:
-        model = core().read_model(_readable(path))
+        model = core().read_model(without_functions(path) if has_functions(path) else path)
         if precision == "int8" and not _quantised(model):
             raise BackendError(
                 f"'{path}' is not quantised: quantise the network (QDQ), then export it"
@@ -317,25 +318,6 @@ def _compiled(
         raise BackendError(f"OpenVINO cannot load '{path}': {error}") from error
     _keep(kept, compiled)
     return compiled
-
-
-def _readable(path: Path) -> Path | bytes:
-    """The graph as OpenVINO (2026.4) can read it: without the functions of `--kernels`.
-
-    Raises:
-        BackendError: what writes them out is not installed.
-    """
-    if not has_functions(path):
-        return path
-    try:
-        from onnxplain.export.inline import inlined
-    except ModuleNotFoundError as error:
-        raise BackendError(
-            f"'{path}' was exported with --kernels, and OpenVINO reads standard operators alone: "
-            f"export it without; or, to have them written out here, install the package "
-            f"{error.name}: pip install 'onnxplain[export]'"
-        ) from None
-    return inlined(path)
 
 
 def _quantised(model: Any) -> bool:

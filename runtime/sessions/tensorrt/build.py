@@ -12,9 +12,9 @@ from typing import Any, TypeAlias
 from onnxplain.contract.explain import TARGET
 from onnxplain.errors import BackendError
 from onnxplain.runtime.cache import cache_folder, hashed, load, save
+from onnxplain.runtime.conversion import converted
 from onnxplain.runtime.onnx_file import digest, read_metadata
 from onnxplain.runtime.sessions.cuda_driver import gpu
-from onnxplain.runtime.sessions.onnx_runtime.session import converted
 from onnxplain.runtime.sessions.tensorrt.cache import KIND, cached
 from onnxplain.runtime.sessions.tensorrt.engine import Engine, Shape, this_system
 from onnxplain.runtime.sessions.tensorrt.monitor import Progress, watch

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import os
+from pathlib import Path
 
 import onnx_ir as ir
 from onnx_ir.passes import common
 
 
-def inline(model: ir.Model) -> None:
+def inline_functions(model: ir.Model) -> None:
     """Put its body, in standard operators, in the place of each call of a function, in place."""
     if model.functions:
         common.InlinePass()(model)
         common.ShapeInferencePass()(model)
 
 
-def inlined(path: str | os.PathLike[str]) -> bytes:
+def inlined(path: Path) -> bytes:
     """An explain graph of a file without functions, as an ONNX file's bytes."""
     model = ir.load(path)
     ir.external_data.load_to_model(model)
-    inline(model)
+    inline_functions(model)
     return ir.to_proto(model).SerializeToString()

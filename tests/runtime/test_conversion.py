@@ -13,9 +13,13 @@ import pytest
 import torch
 
 import onnxplain
+from onnxplain.contract.precision import OperatorPrecision
 from onnxplain.errors import BackendError
-from onnxplain.export.precision import PRECISIONS, convert, float_biases, to_half
 from onnxplain.runtime import load
+from onnxplain.runtime.conversion.constants import rounded
+from onnxplain.runtime.conversion.half import PRECISIONS, convert, to_half
+from onnxplain.runtime.conversion.quantised import float_biases
+from onnxplain.runtime.onnx_file import read_metadata
 from onnxplain.runtime.sessions.openvino.core import core
 from onnxplain.runtime.verification import agreement
 
@@ -221,12 +225,10 @@ def constants_model(array: np.ndarray) -> ir.Model:
 
 
 def test_a_constant_beyond_float16_becomes_its_largest_number_and_infinity_stays():
-    from onnxplain.export import precision
-
     array = np.array([1e30, -1e30, np.inf, 3.0], np.float32)
     value = constants_model(array).graph.initializers["c"]
-    rounded = precision._rounded(value, ir.DataType.FLOAT16)
-    np.testing.assert_array_equal(rounded, np.array([65504, -65504, np.inf, 3], np.float16))
+    found = rounded(value, ir.DataType.FLOAT16)
+    np.testing.assert_array_equal(found, np.array([65504, -65504, np.inf, 3], np.float16))
 
 
 @pytest.mark.parametrize("scale", [np.float32(0.5), np.array([0.5, 0.25, 2], np.float32)])
@@ -298,3 +300,43 @@ def test_a_converted_graph_runs_without_the_exporter(graphs, tmp_path, images):
     (tmp_path / "half.onnx").write_bytes(convert(graphs["plain"], "float16"))
     assert load(tmp_path / "half.onnx", "cpu")(images).pullback.dtype == np.float32
     onnxruntime.InferenceSession(tmp_path / "half.onnx", providers=["CPUExecutionProvider"])
+
+
+def test_the_file_says_how_its_operators_compute(graphs):
+    """Of the operators in it, those of the functions that `--kernels` kept included."""
+    for kind, path in graphs.items():
+        said = OperatorPrecision.from_props(read_metadata(path))
+        assert said is not None
+        model = onnx.load(path)
+        present = {node.op_type for node in model.graph.node}
+        present |= {node.op_type for function in model.functions for node in function.node}
+        assert present >= {*said.float32, *said.follow, *said.float32_in_bfloat16}, kind
+        assert {"Exp", "ReduceMean", "LayerNormalization"} <= {*said.float32}
+        assert {"Relu", "Add", "Mul"} <= {*said.follow}
+        assert {"Conv", "Gemm"}.isdisjoint(said.float32)
+        assert OperatorPrecision.from_props(said.to_props()) == said
+
+
+def test_a_graph_without_the_entry_has_only_its_products_in_halves(graphs, tmp_path, images):
+    """As files of 0.1 are."""
+    model = onnx.load(graphs["plain"])
+    (entry,) = OperatorPrecision().to_props()
+    kept = {p.key: p.value for p in model.metadata_props if p.key != entry}
+    onnx.helper.set_model_props(model, kept)
+    onnx.save(model, tmp_path / "old.onnx")
+    for precision, half_type in HALF.items():
+        after = onnx.load_from_string(convert(tmp_path / "old.onnx", precision))
+        onnx.checker.check_model(after, full_check=True)
+        found = types(after)
+        halves = {n.op_type for n in after.graph.node if found[n.output[0]] == half_type}
+        assert halves <= {"Conv", "ConvTranspose", "Gemm", "MatMul", "Cast"}
+        assert {"Conv", "Gemm"} <= halves
+    half, right = load(tmp_path / "old.onnx", "cpu", "float16"), load(graphs["plain"], "cpu")
+    assert agreement(half, right, images).cosine > 0.9999
+
+
+def test_a_damaged_entry_is_said_to_be():
+    (entry,) = OperatorPrecision().to_props()
+    for damaged in ("{}", "[1]", '{"float32": 3}', "no JSON"):
+        with pytest.raises(BackendError, match="export it again"):
+            OperatorPrecision.from_props({entry: damaged})
