@@ -19,13 +19,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from onnxplain import reference
 from onnxplain.bench import networks
 from onnxplain.bench.networks import TRAINED
 from onnxplain.contract.explain import LOGITS, PULLBACK
 from onnxplain.errors import BackendError
 from onnxplain.export.pipeline import export
 from onnxplain.machine import machine
+from onnxplain.reference import pytorch
 from onnxplain.reference.parity import Parity
 from onnxplain.runtime import Explainer, load
 from onnxplain.runtime.inputs.batches import as_batch
@@ -58,7 +58,7 @@ def measure(network: str, folder: Path, pictures: Sequence[Any]) -> Iterator[dic
     right = load(path, "cpu")
     images, _ = as_batch(pictures, right.metadata.preprocessing)
     targets = right(images, batch_size=1).targets
-    expected = reference.explain(
+    expected = pytorch.explain(
         copy.deepcopy(module).double(),
         torch.from_numpy(images).double(),
         torch.from_numpy(targets),

@@ -1,9 +1,9 @@
 """Steps per second of a feature visualisation: `python -m onnxplain.bench.vital_steps OUT.json`.
 
 The step graph on ONNX Runtime and OpenVINO against PyTorch eager, the reference of
-`onnxplain.reference.vital`, each on its own way from the same noise, in interleaved rounds on
-the same threads. The curves of the loss lie over one another, or the figures mean nothing: they are
-kept beside them.
+`onnxplain.reference.pytorch.vital`, each on its own way from the same noise, in interleaved rounds
+on the same threads. The curves of the loss lie over one another, or the figures mean nothing: they
+are kept beside them.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from onnxplain.contract.steps import STEPS, StepMetadata
 from onnxplain.export.sources.source import torch_network
 from onnxplain.files import replacing
 from onnxplain.machine import machine, threads
-from onnxplain.reference.vital import Network, Objective, moved
+from onnxplain.reference.pytorch.vital import Network, Objective, moved
 from onnxplain.runtime.graphs import open_graph
 from onnxplain.runtime.sessions import usable
 from onnxplain.timing import interleaved

@@ -12,8 +12,8 @@ import torch
 
 import onnxplain
 from onnxplain.export.sources.source import torch_network
-from onnxplain.reference import explain
 from onnxplain.reference.parity import Parity
+from onnxplain.reference.pytorch import explain
 from onnxplain.runtime.inputs.batches import as_batch
 
 NETWORKS = {  # name → weights, size

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 import onnxplain
-from onnxplain import reference
 from onnxplain.export.sources.source import torch_network
+from onnxplain.reference import pytorch
 from onnxplain.reference.forward import forward_proto
 from onnxplain.reference.parity import compare
 from onnxplain.runtime.inputs.batches import as_batch
@@ -153,7 +153,7 @@ def test_a_users_own_module_is_left_in_its_mode(tmp_path: Path) -> None:
     assert not module.block.training
 
 
-@pytest.mark.parametrize("method", reference.METHODS)
+@pytest.mark.parametrize("method", pytorch.METHODS)
 def test_every_method_agrees_on_a_users_own_module(method: str, tmp_path: Path) -> None:
     torch.manual_seed(1)
     module, path = Tiny().eval(), tmp_path / "tiny.onnx"

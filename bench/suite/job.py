@@ -99,9 +99,9 @@ def prepare(name: str, folder: Path, several: bool, maps: bool) -> None:
     """
     import torch
 
-    from onnxplain import reference
     from onnxplain.bench import networks
     from onnxplain.export.pipeline import export
+    from onnxplain.reference import pytorch
     from onnxplain.runtime import load
     from onnxplain.runtime.inputs.batches import as_batch
 
@@ -121,7 +121,7 @@ def prepare(name: str, folder: Path, several: bool, maps: bool) -> None:
     explainer = load(job.graph(), "cpu")
     images, _ = as_batch(pictures, explainer.metadata.preprocessing)
     targets = explainer(images).targets
-    logits, pullback = reference.explain(
+    logits, pullback = pytorch.explain(
         copy.deepcopy(module).double(),
         torch.from_numpy(images).double(),
         torch.from_numpy(targets),

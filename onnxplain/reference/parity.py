@@ -118,7 +118,7 @@ def run(
     # Only here: checking a graph against its own logits needs no torch.
     import torch
 
-    from onnxplain.reference import resolve_targets
+    from onnxplain.reference.pytorch import resolve_targets
 
     target = np.asarray(targets, np.int64)
     ours = _run(explainer, np.asarray(images, np.float32), target)
@@ -136,9 +136,9 @@ def expected(
     """
     import torch
 
-    from onnxplain import reference
+    from onnxplain.reference import pytorch
 
-    logits, pullback = reference.explain(
+    logits, pullback = pytorch.explain(
         copy.deepcopy(module).double().eval(),
         torch.from_numpy(np.asarray(images, np.float32)).double(),
         torch.from_numpy(classes),

@@ -15,9 +15,9 @@ from onnxscript import GraphBuilder
 from torch import nn
 
 import onnxplain
-from onnxplain.reference import explain
 from onnxplain.reference.float64 import evaluate_in_float64, in_float64
 from onnxplain.reference.parity import Parity
+from onnxplain.reference.pytorch import explain
 
 IMAGES = np.random.default_rng(0).standard_normal((2, 3, 12, 12), dtype=np.float32)
 CLASSES = np.array([3, 0])

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from onnxplain.errors import InputError
-from onnxplain.reference import METHODS, explain, resolve_targets
 from onnxplain.reference.parity import Parity
+from onnxplain.reference.pytorch import METHODS, explain, resolve_targets
 
 T = 0.3
 

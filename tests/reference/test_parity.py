@@ -15,8 +15,8 @@ from torch import nn
 
 from onnxplain.contract.explain import Metadata, Preprocessing
 from onnxplain.errors import InputError
-from onnxplain.reference import explain
 from onnxplain.reference.parity import Array, Parity, compare, finite_differences
+from onnxplain.reference.pytorch import explain
 
 IMAGES = np.random.default_rng(0).standard_normal((2, 3, 6, 6)).astype(np.float32)
 

@@ -16,7 +16,7 @@ from torch.nn import functional
 from torch.special import ndtr
 from transformers.activations import ACT2FN
 
-from onnxplain.reference import explain
+from onnxplain.reference.pytorch import explain
 
 from .test_reference import Sandwich, draw
 

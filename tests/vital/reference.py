@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from onnxplain.contract import steps
 from onnxplain.contract.explain import IMAGE
 from onnxplain.export.sources.source import torch_network
-from onnxplain.reference import vital
+from onnxplain.reference.pytorch import vital
 from onnxplain.runtime.graphs import Graph, open_graph
 from onnxplain.runtime.inputs.batches import preprocess
 from onnxplain.vital.graphs.adam import BETA_1

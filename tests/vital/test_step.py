@@ -12,7 +12,7 @@ import torch
 from onnxplain.contract import steps
 from onnxplain.contract.explain import IMAGE, TARGET
 from onnxplain.contract.steps import StepMetadata, following
-from onnxplain.reference import vital
+from onnxplain.reference.pytorch import vital
 
 from .reference import PARITY, Case, Traced, gradient, losses, parity, relative, traced
 

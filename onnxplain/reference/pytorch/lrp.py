@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from onnxplain.errors import NoRuleError
-from onnxplain.reference.replace import (
+from onnxplain.reference.pytorch.replace import (
     Pull,
     ReplacedBackward,
     Replacements,

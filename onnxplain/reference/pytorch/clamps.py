@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from onnxplain.reference.replace import Pull, Rule, backward_of
+from onnxplain.reference.pytorch.replace import Pull, Rule, backward_of
 
 Gate: TypeAlias = Callable[[Tensor, Tensor, float, float], Tensor]
 """(z, g, top, T) → the factor of g in the backward pass of y = min(max(z, 0), top)."""

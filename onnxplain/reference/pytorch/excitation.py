@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import torch
 
-from onnxplain.reference.clamps import rectifiers
-from onnxplain.reference.pools import soft_max_pools
-from onnxplain.reference.replace import Replacements
+from onnxplain.reference.pytorch.clamps import rectifiers
+from onnxplain.reference.pytorch.pools import soft_max_pools
+from onnxplain.reference.pytorch.replace import Replacements
 
 REPLACEMENTS = Replacements(
     {

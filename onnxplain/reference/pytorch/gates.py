@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from onnxplain.reference.activations import hard_swish_gate, swish_gate
-from onnxplain.reference.replace import ReplacedBackward, Rule, held_constant, replaced
+from onnxplain.reference.pytorch.activations import hard_swish_gate, swish_gate
+from onnxplain.reference.pytorch.replace import ReplacedBackward, Rule, held_constant, replaced
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from onnxplain.errors import InputError
-from onnxplain.reference import baselines, excitation, norms, semantic
-from onnxplain.reference.replace import ReplacedBackward, Replacements
+from onnxplain.reference.pytorch import baselines, excitation, norms, semantic
+from onnxplain.reference.pytorch.replace import ReplacedBackward, Replacements
 
 REPLACEMENTS: dict[str, Replacements] = {
     "excitation": excitation.REPLACEMENTS,

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from onnxplain.reference.replace import Backward, Pull, ReplacedBackward, Rule, backward_of
+from onnxplain.reference.pytorch.replace import Backward, Pull, ReplacedBackward, Rule, backward_of
 
 
 def layer_norm(

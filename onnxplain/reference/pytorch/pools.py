@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from onnxplain.reference.replace import Pull, Rule, backward_of
+from onnxplain.reference.pytorch.replace import Pull, Rule, backward_of
 
 
 def soft_max_pools(temperature: float, through_weights: bool) -> dict[Callable[..., Any], Rule]:

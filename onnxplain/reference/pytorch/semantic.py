@@ -5,9 +5,9 @@ Its temperature is a factor on those of the paper: ReLU 0.6, GELU 1.0, SiLU 1.6,
 
 from __future__ import annotations
 
-from onnxplain.reference import activations, gates, norms
-from onnxplain.reference.pools import soft_max_pools
-from onnxplain.reference.replace import Replacements
+from onnxplain.reference.pytorch import activations, gates, norms
+from onnxplain.reference.pytorch.pools import soft_max_pools
+from onnxplain.reference.pytorch.replace import Replacements
 
 MAX_POOL = 0.3
 

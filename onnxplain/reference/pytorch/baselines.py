@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from onnxplain.reference.clamps import rectifiers
-from onnxplain.reference.replace import Replacements
+from onnxplain.reference.pytorch.clamps import rectifiers
+from onnxplain.reference.pytorch.replace import Replacements
 
 GUIDED = Replacements(rectifiers(lambda z, g, top, T: (z > 0) & (z < top) & (g > 0)))
 DECONVNET = Replacements(rectifiers(lambda z, g, top, T: g > 0))

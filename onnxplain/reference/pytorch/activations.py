@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from onnxplain.reference.clamps import rectifiers
-from onnxplain.reference.replace import Backward, Pull, Rule, backward_of
+from onnxplain.reference.pytorch.clamps import rectifiers
+from onnxplain.reference.pytorch.replace import Backward, Pull, Rule, backward_of
 
 RELU, GELU, SILU = 0.6, 1.0, 1.6
 SELU_SCALE = 1.0507009873554805

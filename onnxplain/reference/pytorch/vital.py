@@ -15,9 +15,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from onnxplain.reference import baselines, norms
-from onnxplain.reference.lrp import RelevanceFlow
-from onnxplain.reference.replace import ReplacedBackward, Replacements
+from onnxplain.reference.pytorch import baselines, norms
+from onnxplain.reference.pytorch.lrp import RelevanceFlow
+from onnxplain.reference.pytorch.replace import ReplacedBackward, Replacements
 
 
 @dataclass(frozen=True)
