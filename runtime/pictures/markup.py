@@ -42,7 +42,7 @@ def data_uri(picture: Image.Image) -> str:
     factor = math.ceil(_LEAST_SIDE / min(picture.size))
     size = factor * picture.width, factor * picture.height
     encoded = io.BytesIO()
-    picture.resize(size, Image.Resampling.NEAREST).save(
-        encoded, "JPEG", quality=90, subsampling=0, optimize=True
-    )
+    enlarged = picture.resize(size, Image.Resampling.NEAREST)
+    # Not `optimize`: Pillow then has no room for what changes from pixel to pixel, and fails.
+    enlarged.save(encoded, "JPEG", quality=90, subsampling=0)
     return "data:image/jpeg;base64," + base64.b64encode(encoded.getvalue()).decode("ascii")

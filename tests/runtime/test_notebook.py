@@ -76,6 +76,11 @@ def test_large_pictures_are_made_smaller():
     assert len(html) < 12e6
 
 
+def test_a_pullback_that_changes_from_pixel_to_pixel_is_shown():
+    html = random_explanation(1, side=224)._repr_html_()
+    assert {picture.size for picture in pictures(html)} == {(224, 224)}
+
+
 def test_png_is_the_grid(explainer, x, tmp_path):
     explanation = explainer(x)
     explanation.save(tmp_path / "grid.png", "grid")
