@@ -7,44 +7,41 @@ from typing import Annotated
 
 import typer
 
-from onnxplain.cli.app import (
-    Images,
-    Model,
-    Provider,
-    Targets,
-    Temperature,
-    as_target,
-    command,
-    out,
-    progress_bar,
-)
+from onnxplain.cli.app import command
+from onnxplain.cli.console import say
+from onnxplain.cli.options import Images, Model, Provider, Targets, Temperature, as_target
+from onnxplain.cli.progress import progress_bar
 from onnxplain.contract.explain import ALPHA_DEFAULT, EPS_DEFAULT
+
+Out = Annotated[Path, typer.Option("--out", "-o", help="The picture to write (.png, .jpg, .webp).")]
+Beside = Annotated[
+    Path | None,
+    typer.Option(help="Another explain graph (of `gradient`, say), for rows to compare with."),
+]
+Steps = Annotated[int, typer.Option(min=1, help="Steps of the ascent.")]
+Alpha = Annotated[float, typer.Option(help="Length of a step, in pixels' L2 norm.")]
+Eps = Annotated[float, typer.Option(help="The farthest it may go, in the same norm; 0: no bound.")]
+Clip = Annotated[
+    str, typer.Option(help="When pixels are clipped to valid ones: each step, last, or none.")
+]
+Animate = Annotated[
+    Path | None, typer.Option(help="Also write the ascent step by step (.gif, .png for APNG).")
+]
 
 
 @command
 def accentuate(
     model: Model,
     images: Images,
-    path: Annotated[
-        Path, typer.Option("--out", "-o", help="The picture to write (.png, .jpg, .webp).")
-    ] = Path("accentuation.png"),
+    path: Out = Path("accentuation.png"),
     target: Targets = None,
-    beside: Annotated[
-        Path | None,
-        typer.Option(help="Another explain graph (of `gradient`, say), for rows to compare with."),
-    ] = None,
-    steps: Annotated[int, typer.Option(min=1, help="Steps of the ascent.")] = 5,
-    alpha: Annotated[
-        float, typer.Option(help="Length of a step, in pixels' L2 norm.")
-    ] = ALPHA_DEFAULT,
-    eps: Annotated[
-        float, typer.Option(help="How far it may go, in the same; 0 for no bound.")
-    ] = EPS_DEFAULT,
-    clip: Annotated[str, typer.Option(help="To valid pixels: each step, last, or none.")] = "each",
+    beside: Beside = None,
+    steps: Steps = 5,
+    alpha: Alpha = ALPHA_DEFAULT,
+    eps: Eps = EPS_DEFAULT,
+    clip: Clip = "each",
     temperature: Temperature = None,
-    animate: Annotated[
-        Path | None, typer.Option(help="Also write the ascent step by step (.gif, .png for APNG).")
-    ] = None,
+    animate: Animate = None,
     provider: Provider = "auto",
 ) -> None:
     """Show what would make the network see more of a class: a grid of images by classes.
@@ -83,8 +80,4 @@ def accentuate(
     if animate:
         write_animation(pictures, animate)
     raised = ascents[0].after > ascents[0].before
-    out.print(
-        f"{path}  {raised.sum()} of {raised.size} targets more probable after {steps} steps",
-        highlight=False,
-        soft_wrap=True,
-    )
+    say(f"{path}  {raised.sum()} of {raised.size} targets more probable after {steps} steps")

@@ -10,7 +10,10 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from onnxplain.cli.app import as_numbers, command, err, out, progress_bar
+from onnxplain.cli.app import command
+from onnxplain.cli.console import err, out
+from onnxplain.cli.options import as_integers
+from onnxplain.cli.progress import progress_bar
 from onnxplain.errors import InputError
 
 
@@ -78,8 +81,8 @@ def bench(
         few = networks or ("resnet50", "efficientnet-lite0")
         plan = Plan(few, [1], min(rounds, 10), scope, False, cores, device)
     else:
-        scope = Scope(as_numbers(targets, "--targets"))
-        sizes = sorted(as_numbers(batches, "--batches"))
+        scope = Scope(as_integers(targets, "--targets"))
+        sizes = sorted(as_integers(batches, "--batches"))
         plan = Plan(networks or NETWORKS, sizes, rounds, scope, True, cores, device)
     with progress_bar() as bar:
         task = bar.add_task("bench")

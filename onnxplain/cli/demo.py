@@ -7,7 +7,9 @@ from typing import Annotated
 
 import typer
 
-from onnxplain.cli.app import command, out, progress_bar
+from onnxplain.cli.app import command
+from onnxplain.cli.console import out
+from onnxplain.cli.progress import progress_bar
 
 
 @command

@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 
-from rich.markup import escape
 from rich.table import Table
 
-from onnxplain.cli.app import command, out
+from onnxplain.cli.app import command
+from onnxplain.cli.console import out, say
 from onnxplain.errors import BackendError
 
 _PRECISIONS = ("float32", "float16", "bfloat16")
@@ -17,11 +17,11 @@ _WHY = {
     "tensorrt": "the fastest on a GPU",
     "cuda": "the fastest on a GPU without TensorRT",
     "openvino": "the fastest on a processor in half precision",
-    "cpu": "ONNX Runtime, which is here always and is what the others are checked against",
+    "cpu": "ONNX Runtime, which is always here and is what the others are checked against",
 }
 _CHECKS = (
-    "What auto takes is checked against ONNX Runtime on the CPU when it loads a graph, and the "
-    "next is taken if it is wrong. --precision auto measures all of them on your images."
+    "When auto loads a graph, it checks what it takes against ONNX Runtime on the CPU, and takes "
+    "the next if that is wrong. --precision auto measures all of them on your images."
 )
 
 
@@ -54,7 +54,7 @@ def doctor() -> None:
         *(_auto(precision, preferred) for precision in _PRECISIONS),
         _CHECKS,
     ):
-        out.print(escape(line), highlight=False, soft_wrap=True)
+        say(line)
 
 
 def _devices() -> Iterator[str]:

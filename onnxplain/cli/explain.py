@@ -15,7 +15,9 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from onnxplain.cli.app import (
+from onnxplain.cli.app import command
+from onnxplain.cli.console import complain, err, note_backend, say
+from onnxplain.cli.options import (
     AtLeast,
     Images,
     Model,
@@ -24,11 +26,8 @@ from onnxplain.cli.app import (
     Targets,
     Temperature,
     as_target,
-    command,
-    err,
-    out,
-    progress_bar,
 )
+from onnxplain.cli.progress import progress_bar
 from onnxplain.errors import InputError
 
 if TYPE_CHECKING:
@@ -38,14 +37,14 @@ Folder = Annotated[
     Path, typer.Option("--out", "-o", help="Where pictures and predictions.jsonl go.")
 ]
 _COMPARED = 8  # images that --precision auto looks at
-_MANY = 100  # images from which on `--batch auto` costs less than it may gain
+_MANY = 100  # from so many images on, `--batch auto` costs less than it may gain
 
 Style = Annotated[str, typer.Option(help="grid, pullback, heatmap or overlay.")]
 Batch = Annotated[
     str,
     typer.Option(
         help="Images and targets per run of the graph; auto times 1, 2, 4, … on the first image "
-        f"where there are {_MANY} images or more."
+        f"if there are at least {_MANY}."
     ),
 ]
 
@@ -65,9 +64,9 @@ def explain(
 ) -> None:
     """Explain images: one picture each, and a JSON line each in predictions.jsonl.
 
-    An image that cannot be read is reported, the rest goes on, and the exit status is 1. With
-    --precision auto, those images are also what the precisions are compared on. Images are decoded
-    and pictures drawn while others are explained.
+    An image that cannot be read is reported, the others are explained, and the exit status is 1.
+    With --precision auto, the precisions are compared on the same images. Images are decoded and
+    pictures drawn while others are explained.
 
     \b
         onnxplain explain resnet50.explain.onnx cat.jpg
@@ -81,13 +80,12 @@ def explain(
         import onnxplain
 
         explainer = onnxplain.load(model, provider, precision, at_least=at_least)
-    backend = explainer.backend
-    err.print(f"{backend.name} on {backend.device} in {backend.precision}", highlight=False)
+    note_backend(explainer)
     explain_images(explainer, images, folder, target, style, temperature, batch)
 
 
 def _fastest(model: Path, images: list[str], provider: str, at_least: float | None) -> Explainer:
-    """What `--precision auto` takes of the first images, with a table of what it tried."""
+    """What `--precision auto` chooses by the first images, with a table of what it tried."""
     from onnxplain.runtime import find_images
     from onnxplain.runtime.loading import fastest
 
@@ -155,13 +153,13 @@ def explain_images(
         for path, made in explain_files(explainer, paths, targets, picture, temperature, size):
             if isinstance(made, InputError):
                 failed += 1
-                err.print(f"[red]{escape(str(made))}[/]", soft_wrap=True, highlight=False)
+                complain(str(made))
                 made = {"image": str(path), "error": str(made)}
             log.write(json.dumps(made, ensure_ascii=False) + "\n")
             progress.advance(task)
     done, seconds = len(paths) - failed, time.perf_counter() - start
     rate = f", {done / seconds:.1f} per second" if done > 1 else ""
-    out.print(f"{done} of {len(paths)} images explained{rate}, in {folder}", highlight=False)
+    say(f"{done} of {len(paths)} images explained{rate}, in {folder}")
     if failed:
         raise typer.Exit(1)
 
@@ -175,7 +173,7 @@ def _batch_size(explainer: Explainer, paths: list[Path], batch: str, rows: int) 
 
     if batch != "auto":
         if not batch.isdecimal() or not int(batch):
-            raise InputError(f"--batch takes a number from 1 on, or auto, not {batch!r}")
+            raise InputError(f"--batch takes a number from 1 up, or auto, not {batch!r}")
         return int(batch)
     if len(paths) < _MANY:
         signature = explainer.backend.signature

@@ -10,7 +10,10 @@ import typer
 from rich.markup import escape
 from rich.progress import Progress
 
-from onnxplain.cli.app import Size, Weights, as_size, command, err, out, progress_bar
+from onnxplain.cli.app import command
+from onnxplain.cli.console import err, out
+from onnxplain.cli.options import Size, Weights, as_floats, as_size
+from onnxplain.cli.progress import progress_bar
 from onnxplain.errors import InputError
 from onnxplain.files import size_on_disk
 
@@ -123,8 +126,8 @@ def export(
             "method": method,
             "weights": weights,
             "size": as_size(size),
-            "mean": _numbers(mean, "--mean"),
-            "std": _numbers(std, "--std"),
+            "mean": as_floats(mean, "--mean"),
+            "std": as_floats(std, "--std"),
             "labels": _labels(labels),
             "input": input_name,
             "output": output_name,
@@ -170,7 +173,7 @@ def _temperature(
     progress: Progress,
 ) -> float | None:
     if text != "auto":
-        numbers = _numbers(text, "--temperature")
+        numbers = as_floats(text, "--temperature")
         return None if numbers is None else numbers[0]
     if not images:
         raise InputError("--temperature auto needs photographs to tune on: --images FOLDER")
@@ -186,15 +189,6 @@ def _temperature(
         **options,
     )
     return tuning.temperature
-
-
-def _numbers(text: str | None, option: str) -> tuple[float, ...] | None:
-    if text is None:
-        return None
-    try:
-        return tuple(float(part) for part in text.split(","))
-    except ValueError:
-        raise InputError(f"{option} is numbers with commas between, not {text!r}") from None
 
 
 def _labels(path: Path | None) -> list[str] | None:

@@ -5,14 +5,15 @@ from __future__ import annotations
 from rich.markup import escape
 from rich.table import Table
 
-from onnxplain.cli.app import Model, command, out
-from onnxplain.files import size_on_disk
+from onnxplain.cli.app import command
+from onnxplain.cli.console import mebibytes, out
+from onnxplain.cli.options import Model
 
 
 @command
 def info(model: Model) -> None:
-    """Show what an explain graph holds: method, source, inputs, outputs, preprocessing,
-    the patterns found in the network (attention, GELU, …), cost."""
+    """Show what an explain graph holds: method, source, inputs, outputs, preprocessing, cost, and
+    the patterns found in the network (attention, GELU, …)."""
     import onnxplain
 
     explainer = onnxplain.load(model, "cpu")
@@ -34,7 +35,7 @@ def info(model: Model) -> None:
     for name, value in {
         "method": metadata.described_method,
         "source": f"{metadata.source}, exported by onnxplain {metadata.version}",
-        "file": f"{size_on_disk(model) / 2**20:.1f} MiB",
+        "file": mebibytes(model),
         "inputs": "\n".join(inputs),
         "outputs": f"logits [{batch}, {signature.classes}]\npullback [{targets}, {pulled_back}]",
         "preprocessing": f"shorter side to {pre.resize} ({pre.interpolation}), "

@@ -7,64 +7,77 @@ from typing import Annotated, Any, cast
 
 import typer
 
-from onnxplain.cli.app import command, out
+from onnxplain.cli.app import command
+from onnxplain.cli.console import say
 from onnxplain.errors import InputError
+
+Model = Annotated[
+    Path,
+    typer.Argument(
+        help="An explain graph, or for Triton an engine of `onnxplain build --provider tensorrt`."
+    ),
+]
+Triton = Annotated[Path | None, typer.Option(help="Add it to this model repository of Triton's.")]
+KServe = Annotated[
+    Path | None, typer.Option(help="Write a KServe InferenceService to this YAML file.")
+]
+Oci = Annotated[
+    Path | None, typer.Option(help="Write a Dockerfile with all it needs to this folder.")
+]
+Name = Annotated[
+    str | None, typer.Option(help="What clients call the model. [default: the file's name]")
+]
+ContainerImage = Annotated[
+    str | None, typer.Option(help="For --kserve: the image built from --oci's folder.")
+]
+StorageUri = Annotated[
+    str | None,
+    typer.Option(help="For --kserve instead of --image: where Triton's repository was put."),
+]
+Batch = Annotated[int, typer.Option(min=1, help="Triton: most images in one call.")]
+Wait = Annotated[
+    float, typer.Option(min=0, help="Triton: milliseconds that a call waits for more images.")
+]
+MaxRequests = Annotated[
+    int, typer.Option(min=1, help="Triton: requests that may wait; any more are refused.")
+]
+MaxSeconds = Annotated[
+    float, typer.Option(min=0.001, help="Triton: how long one may wait before it is refused.")
+]
+Instances = Annotated[int, typer.Option(min=1, help="Triton: calls at a time, on each device.")]
+Kind = Annotated[str, typer.Option(help="Triton: run on gpu, cpu, or auto.")]
+Accelerator = Annotated[
+    str,
+    typer.Option(help="Triton: none; tensorrt on a GPU or openvino on a CPU, in ONNX Runtime."),
+]
+Precision = Annotated[str, typer.Option(help="With --accelerator tensorrt: float32 or float16.")]
+Threads = Annotated[
+    int | None, typer.Option(min=1, help="Triton: threads of one call on a processor.")
+]
+CudaGraphs = Annotated[
+    bool, typer.Option("--cuda-graphs", help="Triton: record a GPU's work once, and replay it.")
+]
 
 
 @command
 def package(
-    model: Annotated[
-        Path,
-        typer.Argument(
-            help="An explain graph, or for Triton an engine of `onnxplain build --provider "
-            "tensorrt`."
-        ),
-    ],
-    triton: Annotated[
-        Path | None, typer.Option(help="Add it to this model repository of Triton's.")
-    ] = None,
-    kserve: Annotated[
-        Path | None, typer.Option(help="Write a KServe InferenceService to this YAML file.")
-    ] = None,
-    oci: Annotated[
-        Path | None, typer.Option(help="Write a Dockerfile with all it needs to this folder.")
-    ] = None,
-    name: Annotated[
-        str | None, typer.Option(help="As clients call the model. [default: the file's]")
-    ] = None,
-    image: Annotated[
-        str | None, typer.Option(help="For --kserve: the image made from --oci's folder.")
-    ] = None,
-    storage_uri: Annotated[
-        str | None, typer.Option(help="For --kserve instead: where Triton's repository was put.")
-    ] = None,
-    batch: Annotated[int, typer.Option(min=1, help="Triton: images of a call at most.")] = 8,
-    wait: Annotated[
-        float, typer.Option(min=0, help="Triton: milliseconds that a call waits for more.")
-    ] = 2.0,
-    max_requests: Annotated[
-        int, typer.Option(min=1, help="Triton: requests that may wait; above, it refuses.")
-    ] = 256,
-    max_seconds: Annotated[
-        float, typer.Option(min=0.001, help="Triton: after which one that waits is refused.")
-    ] = 30.0,
-    instances: Annotated[
-        int, typer.Option(min=1, help="Triton: calls at a time, on each device.")
-    ] = 1,
-    kind: Annotated[str, typer.Option(help="Triton: on gpu, cpu, or auto.")] = "auto",
-    accelerator: Annotated[
-        str,
-        typer.Option(help="Triton: none; tensorrt on a GPU or openvino on a CPU, in ONNX Runtime."),
-    ] = "none",
-    precision: Annotated[
-        str, typer.Option(help="Of --accelerator tensorrt: float32 or float16.")
-    ] = "float32",
-    threads: Annotated[
-        int | None, typer.Option(min=1, help="Triton: of one call on a processor.")
-    ] = None,
-    cuda_graphs: Annotated[
-        bool, typer.Option("--cuda-graphs", help="Triton: record a GPU's work once, replay it.")
-    ] = False,
+    model: Model,
+    triton: Triton = None,
+    kserve: KServe = None,
+    oci: Oci = None,
+    name: Name = None,
+    image: ContainerImage = None,
+    storage_uri: StorageUri = None,
+    batch: Batch = 8,
+    wait: Wait = 2.0,
+    max_requests: MaxRequests = 256,
+    max_seconds: MaxSeconds = 30.0,
+    instances: Instances = 1,
+    kind: Kind = "auto",
+    accelerator: Accelerator = "none",
+    precision: Precision = "float32",
+    threads: Threads = None,
+    cuda_graphs: CudaGraphs = False,
 ) -> None:
     """Package a model for the servers that operators run: Triton, KServe, any container.
 
@@ -81,8 +94,7 @@ def package(
         onnxplain package resnet50.explain.engine --triton models/
         onnxplain package resnet50.explain.engine --kserve service.yaml --storage-uri s3://b/models
     """
-    from onnxplain.serve.packages import kserve as inference_service
-    from onnxplain.serve.packages import model_name
+    from onnxplain.serve import packages
     from onnxplain.serve.packages import oci as container
     from onnxplain.serve.packages import triton as repository
 
@@ -95,7 +107,7 @@ def package(
             "--kind is auto, gpu or cpu, and --accelerator none, tensorrt or openvino, not "
             f"{kind!r} and {accelerator!r}"
         )
-    called = model_name(model, name)
+    called = packages.model_name(model, name)
     if triton:
         options = repository.Options(
             batch=batch,
@@ -110,18 +122,21 @@ def package(
             cuda_graphs=cuda_graphs,
         )
         folder = repository.write_repository(model, triton, called, options)
-        _say(f"{folder}  serve it: tritonserver --model-repository {triton}")
+        say(f"{folder}  serve it: tritonserver --model-repository {triton}")
     if oci:
         container.write_context(model, oci, called)
-        _say(f"{oci}  build it: docker build -t {called} {oci}")
+        say(f"{oci}  build it: docker build -t {called} {oci}")
     if kserve:
-        if image is not None:
-            inference_service.with_image(called, image, kserve)
-        else:
-            gpus = 0 if kind == "cpu" else 1
-            inference_service.with_triton(called, cast(str, storage_uri), kserve, gpus)
-        _say(f"{kserve}  deploy it: kubectl apply -f {kserve}")
+        _write_service(kserve, called, image, storage_uri, gpus=0 if kind == "cpu" else 1)
+        say(f"{kserve}  deploy it: kubectl apply -f {kserve}")
 
 
-def _say(line: str) -> None:
-    out.print(line, highlight=False, soft_wrap=True)
+def _write_service(
+    path: Path, called: str, image: str | None, storage_uri: str | None, gpus: int
+) -> None:
+    from onnxplain.serve.packages import kserve
+
+    if image is not None:
+        kserve.with_image(called, image, path)
+    elif storage_uri is not None:
+        kserve.with_triton(called, storage_uri, path, gpus)

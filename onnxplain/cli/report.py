@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.markup import escape
 
-from onnxplain.cli.app import Images, Model, Provider, command, err, out, progress_bar
+from onnxplain.cli.app import command
+from onnxplain.cli.console import complain, say
+from onnxplain.cli.options import Images, Model, Provider
+from onnxplain.cli.progress import progress_bar
 
 
 @command
@@ -26,8 +28,9 @@ def report(
 ) -> None:
     """Explain a folder of images on one self-contained HTML page.
 
-    Sortable, searchable, with a before/after slider for each image; opens from disk, offline. An
-    image that cannot be read is reported there and here, and the exit status is 1.
+    The page can be sorted and searched, has a before/after slider for each image, and opens from
+    disk, offline. An image that cannot be read is reported both there and here, and the exit status
+    is 1.
 
     \b
         onnxplain report resnet50.explain.onnx photos/ -o report.html
@@ -49,7 +52,7 @@ def report(
             progress=lambda done: progress.update(task, completed=done),
         )
     for file, reason in failures:
-        err.print(f"[red]{escape(f'{file}: {reason}')}[/]", soft_wrap=True, highlight=False)
-    out.print(f"{path}  {len(found) - len(failures)} of {len(found)} images", highlight=False)
+        complain(f"{file}: {reason}")
+    say(f"{path}  {len(found) - len(failures)} of {len(found)} images")
     if failures:
         raise typer.Exit(1)

@@ -7,8 +7,9 @@ from typing import Annotated
 
 import typer
 
-from onnxplain.cli.app import Images, Targets, Temperature, command
+from onnxplain.cli.app import command
 from onnxplain.cli.explain import Batch, Folder, Style, explain_images
+from onnxplain.cli.options import Images, Targets, Temperature
 
 
 @command

@@ -10,7 +10,10 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from onnxplain.cli.app import Images, Weights, app, err, guarded, out, progress_bar
+from onnxplain.cli.app import app, guarded
+from onnxplain.cli.console import err, out
+from onnxplain.cli.options import Images, Weights
+from onnxplain.cli.progress import progress_bar
 
 signal_app = typer.Typer(
     name="signal",

@@ -9,41 +9,35 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from onnxplain.cli.app import (
-    Model,
-    Precision,
-    Provider,
-    Temperature,
-    as_target,
-    command,
-    err,
-    out,
-)
+from onnxplain.cli.app import command
+from onnxplain.cli.console import err, note, note_backend, say
+from onnxplain.cli.options import Model, Precision, Provider, Target, Temperature, as_target
 
 if TYPE_CHECKING:
     from onnxplain.stream import Report, Video
 
 
+Source = Annotated[
+    str, typer.Argument(help="A video file, a camera (0, 1, …), or a URL such as rtsp://…")
+]
+Out = Annotated[Path | None, typer.Option("--out", "-o", help="Write a video file, .mp4 or .mkv.")]
+Port = Annotated[
+    int | None,
+    typer.Option("--http", min=0, max=65535, help="Show it in a browser, on this port."),
+]
+Host = Annotated[
+    str, typer.Option(help="Who may look with --http; 0.0.0.0 lets everybody, unasked.")
+]
+
+
 @command
 def stream(
     model: Model,
-    source: Annotated[
-        str, typer.Argument(help="A video file, a camera (0, 1, …), or a URL such as rtsp://…")
-    ],
-    path: Annotated[
-        Path | None, typer.Option("--out", "-o", help="Write a video file, .mp4 or .mkv.")
-    ] = None,
-    port: Annotated[
-        int | None,
-        typer.Option("--http", min=0, max=65535, help="Show it in a browser, on this port."),
-    ] = None,
-    host: Annotated[
-        str, typer.Option(help="Who may look with --http: 0.0.0.0 is everybody, unasked.")
-    ] = "127.0.0.1",
-    target: Annotated[
-        str,
-        typer.Option("--target", "-t", help="A class index or name; -1 the predicted one."),
-    ] = "-1",
+    source: Source,
+    path: Out = None,
+    port: Port = None,
+    host: Host = "127.0.0.1",
+    target: Target = "-1",
     temperature: Temperature = None,
     provider: Provider = "auto",
     precision: Precision = "float32",
@@ -51,9 +45,9 @@ def stream(
     """Explain a video as it runs: in a window, or in a file or a browser.
 
     A file runs at its own pace. Frames that come while one is being explained are dropped, so that
-    what is shown is never late by more than explaining one takes; the line below the picture has
-    the latency and the count. A written file has the video's own times. Ctrl-C ends it, and keeps
-    what was written.
+    what is shown is never later than it takes to explain one; the line below the picture shows the
+    latency and the counts. A written file keeps the video's own times. Ctrl-C ends it, and what was
+    written is kept.
 
     \b
         onnxplain stream model.explain.onnx film.mp4
@@ -64,8 +58,7 @@ def stream(
     from onnxplain.stream import Video, explain_stream
 
     explainer = onnxplain.load(model, provider, precision)
-    backend = explainer.backend
-    err.print(f"{backend.name} on {backend.device} in {backend.precision}", highlight=False)
+    note_backend(explainer)
     with ExitStack() as stack:
         video = stack.enter_context(Video(source))
         sinks = [stack.enter_context(sink) for sink in _sinks(video, path, port, host)]
@@ -75,16 +68,16 @@ def stream(
         def watch(now: Report) -> None:
             nonlocal report
             report = now
-            status.update(_said(now))
+            status.update(_line(now))
 
         try:
             report = explain_stream(video, explainer, sinks, as_target(target), temperature, watch)
         finally:
             status.stop()
             if report is not None:
-                out.print(_said(report), highlight=False, soft_wrap=True)
+                say(_line(report))
             if video.damaged:
-                err.print(f"{video.damaged} damaged packets passed over", highlight=False)
+                note(f"{video.damaged} damaged packets passed over")
 
 
 def _sinks(
@@ -99,7 +92,7 @@ def _sinks(
         from onnxplain.stream.mjpeg import MotionJpeg
 
         server = MotionJpeg(port, host)
-        err.print(f"look at {server.url}", highlight=False)
+        note(f"look at {server.url}")
         yield server
     if path is None and port is None:
         from onnxplain.stream.window import Window
@@ -107,7 +100,7 @@ def _sinks(
         yield Window(f"onnxplain: {video.source}")
 
 
-def _said(report: Report) -> str:
+def _line(report: Report) -> str:
     return (
         f"{report.read} frames read, {report.explained} explained, {report.dropped} dropped; "
         f"{report.rate:.1f} frames/s, {1000 * report.latency:.0f} ms from due to drawn"

@@ -10,8 +10,10 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from onnxplain.cli.app import GraphProvider, Size, Weights, as_size, command, err, out
-from onnxplain.cli.meter import Meter, rate_bar
+from onnxplain.cli.app import command
+from onnxplain.cli.console import complain, err, out, say
+from onnxplain.cli.options import BatchSize, GraphProvider, Size, Source, Weights, as_size
+from onnxplain.cli.progress import ImageBar
 from onnxplain.errors import InputError
 
 if TYPE_CHECKING:
@@ -20,39 +22,42 @@ if TYPE_CHECKING:
 _LISTED = 10  # of the images that were passed over; the file has them all
 
 
+Folders = Annotated[list[str], typer.Argument(help="Folders of images, and image files.")]
+Layers = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--layer",
+        "-l",
+        help="A module's path, `layer4.1`, or a value's name. Give it again for more. "
+        "[default: the stem and four stages]",
+    ),
+]
+TableFile = Annotated[Path, typer.Option("--out", "-o", help="The table to begin, or to resume.")]
+Count = Annotated[int, typer.Option("-k", min=1, help="Images per channel.")]
+By = Annotated[str, typer.Option(help="max, the greatest activation, or mean, over the positions.")]
+Channels = Annotated[
+    list[int] | None,
+    typer.Option(
+        "--channel", "-c", help="Show the best images of this channel. Give it again for more."
+    ),
+]
+Sheet = Annotated[Path | None, typer.Option(help="A picture of them to write, with their patches.")]
+
+
 @command
 def top_images(
-    source: Annotated[str, typer.Argument(help="A network, as for `onnxplain export`.")],
-    images: Annotated[list[str], typer.Argument(help="Folders of images, and image files.")],
-    layer: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--layer",
-            "-l",
-            help="A module's path, `layer4.1`, or a value's name. Give it again for more. "
-            "[default: the stem and four stages]",
-        ),
-    ] = None,
-    path: Annotated[
-        Path, typer.Option("--out", "-o", help="The table to begin, or to resume.")
-    ] = Path("top-images.json"),
-    k: Annotated[int, typer.Option("-k", min=1, help="Images per channel.")] = 9,
-    by: Annotated[
-        str, typer.Option(help="max, the greatest activation, or mean, over the positions.")
-    ] = "max",
-    channel: Annotated[
-        list[int] | None,
-        typer.Option("--channel", "-c", help="Show the best images of one. Again for more."),
-    ] = None,
-    sheet: Annotated[
-        Path | None, typer.Option(help="A picture of them to write, with their patches.")
-    ] = None,
+    source: Source,
+    images: Folders,
+    layer: Layers = None,
+    path: TableFile = Path("top-images.json"),
+    k: Count = 9,
+    by: By = "max",
+    channel: Channels = None,
+    sheet: Sheet = None,
     weights: Weights = "DEFAULT",
     size: Size = None,
     provider: GraphProvider = "auto",
-    batch: Annotated[
-        int | None, typer.Option(min=1, help="Images per run. [default: 4, on a GPU 32]")
-    ] = None,
+    batch: BatchSize = None,
 ) -> None:
     """Find the images, and the patches in them, that excite each channel of a layer most.
 
@@ -64,8 +69,9 @@ def top_images(
         onnxplain top-images resnet50 photos/ --layer layer4 -c 7 -c 512 --sheet best.png
         onnxplain top-images model.onnx photos/ -k 50 --by mean -o by-mean.json
 
-    Killed or interrupted, give the same command again: it goes on where it was, and the table
-    becomes what it would have been. With a finished table it only shows --channel. Read it with
+    If it was killed or interrupted, give the same command again: it goes on where it was, and the
+    table becomes what it would have been. With a finished table it only shows --channel. Read it
+    with
 
     \b
         onnxplain.vital.TopImages.load("top-images.json").best(7)   # paths, best first
@@ -78,14 +84,7 @@ def top_images(
     with err.status("reading the network"):
         subject = read_subject(source, weights=weights, size=as_size(size), layers=layer or [])
     _check(subject, channel or [])
-    with rate_bar() as bar:
-        task = bar.add_task("listing", total=None, rate="")
-        meter = Meter()
-
-        def ranked(done: int, count: int) -> None:
-            rate = f"{meter.rate(done):.1f} images/s"
-            bar.update(task, description="ranking", completed=done, total=count, rate=rate)
-
+    with ImageBar("ranking") as bar:
         table = find(
             subject,
             images,
@@ -94,10 +93,10 @@ def top_images(
             path=path,
             provider=provider,
             batch=batch,
-            listed=lambda count: bar.update(task, completed=count),
-            progress=ranked,
+            listed=bar.listed,
+            progress=bar.done,
         )
-    _report(table, path, meter.rate(table.done))
+    _report(table, path, bar.rate)
     if channel:
         _show(table, channel)
     if sheet is not None:
@@ -105,17 +104,17 @@ def top_images(
         from onnxplain.vital.search.contact_sheet import contact_sheet
 
         write_image(contact_sheet(table, channel or []), sheet)
-        out.print(f"{sheet}", highlight=False, soft_wrap=True)
+        say(str(sheet))
     if table.failures:
         raise typer.Exit(1)
 
 
 def _check(subject: Any, channels: list[int]) -> None:
-    """That there are such channels, before the long work."""
+    """Refuse channels that the layer does not have, before the long work."""
     if not channels:
         return
     if len(subject.layers) != 1:
-        raise InputError(f"--channel is of one --layer: {', '.join(subject.layers.values())}")
+        raise InputError(f"--channel goes with one --layer: {', '.join(subject.layers.values())}")
     (named,) = subject.layers.items()
     count = replace(subject, neuron=named).neurons()
     for channel in channels:
@@ -126,16 +125,14 @@ def _check(subject: Any, channels: list[int]) -> None:
 def _report(table: TopImages, path: Path, rate: float) -> None:
     count = table.done - len(table.failures)
     channels = sum(ranking.layer.channels for ranking in table.rankings)
-    out.print(
+    say(
         f"{path}  {count} of {table.done} images ranked for {channels} channels"
-        + (f"; {rate:.1f} images/s" if rate else ""),
-        highlight=False,
-        soft_wrap=True,
+        + (f"; {rate:.1f} images/s" if rate else "")
     )
     for failure in table.failures[:_LISTED]:
-        err.print(f"[red]{escape(failure.reason)}[/]", soft_wrap=True, highlight=False)
+        complain(failure.reason)
     if (more := len(table.failures) - _LISTED) > 0:
-        err.print(f"[red]and {more} more; the table has them all[/]", highlight=False)
+        complain(f"and {more} more; the table has them all")
 
 
 def _show(table: TopImages, channels: list[int]) -> None:

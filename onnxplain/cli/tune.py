@@ -8,7 +8,10 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from onnxplain.cli.app import Images, Weights, command, out, progress_bar
+from onnxplain.cli.app import command
+from onnxplain.cli.console import out
+from onnxplain.cli.options import Images, Weights
+from onnxplain.cli.progress import progress_bar
 
 
 @command

@@ -7,16 +7,9 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from onnxplain.cli.app import (
-    AtLeast,
-    Model,
-    Precision,
-    Provider,
-    Weights,
-    command,
-    err,
-    out,
-)
+from onnxplain.cli.app import command
+from onnxplain.cli.console import err, out
+from onnxplain.cli.options import AtLeast, Model, Precision, Provider, Weights
 from onnxplain.contract.explain import LOGITS, PULLBACK
 from onnxplain.errors import InputError
 

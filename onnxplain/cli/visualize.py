@@ -10,17 +10,10 @@ import typer
 from PIL import Image
 from rich.progress import TaskID
 
-from onnxplain.cli.app import (
-    GraphProvider,
-    Size,
-    Weights,
-    as_size,
-    as_target,
-    command,
-    err,
-    out,
-    progress_bar,
-)
+from onnxplain.cli.app import command
+from onnxplain.cli.console import err, out
+from onnxplain.cli.options import GraphProvider, Size, Weights, as_floats, as_size, as_target
+from onnxplain.cli.progress import progress_bar
 from onnxplain.errors import InputError
 
 PREVIEW, UNFINISHED = "preview.png", "unfinished.npz"
@@ -132,8 +125,8 @@ def visualize(
         learning_rate=learning_rate,
         roll=roll,
         mirror=mirror,
-        weights=_numbers(layer_weights, "--layer-weights"),
-        priors=_three(_numbers(priors, "--priors")),
+        weights=as_floats(layer_weights, "--layer-weights"),
+        priors=_three(as_floats(priors, "--priors")),
         relevance=relevance,
         references=count,
         seed=seed,
@@ -194,13 +187,6 @@ def visualize(
             soft_wrap=True,
         )
     out.print(f"{folder / output.SHEET}  {folder / output.ANIMATION}", highlight=False)
-
-
-def _numbers(text: str | None, option: str) -> tuple[float, ...] | None:
-    try:
-        return None if text is None else tuple(float(number) for number in text.split(","))
-    except ValueError:
-        raise InputError(f"{option} takes numbers with commas between, not '{text}'") from None
 
 
 def _three(numbers: tuple[float, ...] | None) -> tuple[float, float, float] | None:

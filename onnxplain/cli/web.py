@@ -7,7 +7,10 @@ from typing import Annotated
 
 import typer
 
-from onnxplain.cli.app import Model, command, out, progress_bar
+from onnxplain.cli.app import command
+from onnxplain.cli.console import say
+from onnxplain.cli.options import Model
+from onnxplain.cli.progress import progress_bar
 
 
 @command
@@ -20,7 +23,7 @@ def web(
     """Write a static site that explains images in the browser; no image ever leaves the page.
 
     The page brings ONNX Runtime for the browser with it (fetched once with npm) and needs no
-    server code. Export with --live-temperature to move the temperature there.
+    server code. Export with --live-temperature to get a slider for the temperature.
 
     \b
         onnxplain export efficientnet-lite0 --live-temperature --temperature 1
@@ -36,4 +39,4 @@ def web(
             folder,
             lambda stage: progress.update(task, description=stage, completed=STAGES.index(stage)),
         )
-    out.print(f"{folder}  look at it: python -m http.server -d {folder}", highlight=False)
+    say(f"{folder}  look at it: python -m http.server -d {folder}")

@@ -514,7 +514,11 @@ def test_the_command_build_writes_an_engine(graph_file: GraphFile) -> None:
     ("arguments", "status", "sentence"),
     [
         (["--sm", "90"], 5, "does not build for SM 90 (Hopper)"),
-        (["--sm", "eighty"], 4, "--sm takes numbers from 1 on with commas between, not 'eighty'"),
+        (
+            ["--sm", "eighty"],
+            4,
+            "--sm takes numbers from 1 up, separated by commas, not 'eighty'",
+        ),
         (["--batch", "4,2,1"], 5, "in rising order"),
         (["--provider", "cuda"], 4, "no provider 'cuda' to build for; known: tensorrt, tensorrt-"),
         (["-o", "/nowhere/x.engine"], 4, "there is no folder '/nowhere'"),

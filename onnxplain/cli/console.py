@@ -1,0 +1,47 @@
+"""Where the command line speaks: results on standard output, all else on standard error."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+
+from onnxplain.files import size_on_disk
+
+if TYPE_CHECKING:
+    from onnxplain.runtime import Explainer
+
+out = Console()
+err = Console(stderr=True)
+
+
+def say(line: str) -> None:
+    """A result."""
+    _plain(out, line)
+
+
+def note(line: str) -> None:
+    """What is good to know beside the result."""
+    _plain(err, line)
+
+
+def complain(line: str) -> None:
+    """Something that went wrong, while the rest goes on."""
+    _plain(err, line, "red")
+
+
+def note_backend(explainer: Explainer) -> None:
+    """What explains here."""
+    backend = explainer.backend
+    note(f"{backend.name} on {backend.device} in {backend.precision}")
+
+
+def mebibytes(path: Path) -> str:
+    """The size of a file, with the external weights that lie beside it."""
+    return f"{size_on_disk(path) / 2**20:.1f} MiB"
+
+
+def _plain(console: Console, line: str, style: str | None = None) -> None:
+    """The line as it is: a path is not wrapped, and its brackets are no markup."""
+    console.print(line, style=style, markup=False, emoji=False, highlight=False, soft_wrap=True)

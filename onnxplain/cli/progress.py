@@ -1,0 +1,71 @@
+"""Progress bars, which vanish when all is done."""
+
+from __future__ import annotations
+
+import time
+
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    TaskProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from onnxplain.cli.console import err
+
+
+def progress_bar() -> Progress:
+    """How many of how many."""
+    return _bar(MofNCompleteColumn(), TimeElapsedColumn())
+
+
+def percentage_bar() -> Progress:
+    """How much of a whole."""
+    return _bar(TaskProgressColumn(), TimeElapsedColumn())
+
+
+def _bar(*columns: ProgressColumn) -> Progress:
+    return Progress(
+        TextColumn("{task.description}"), BarColumn(), *columns, console=err, transient=True
+    )
+
+
+class ImageBar(Progress):
+    """A bar for what takes hours: images are listed, and then `doing` comes to them.
+
+    Attributes:
+        rate: images per second since the first call of `done`; those done by then do not count.
+    """
+
+    def __init__(self, doing: str) -> None:
+        super().__init__(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[rate]}"),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            console=err,
+            transient=True,
+        )
+        self.rate = 0.0
+        self._doing = doing
+        self._begin: tuple[float, int] | None = None
+        self._images = self.add_task("listing", total=None, rate="")
+
+    def listed(self, images: int) -> None:
+        self.update(self._images, completed=images)
+
+    def done(self, images: int, total: int) -> None:
+        now = time.monotonic()
+        if self._begin is None:
+            self._begin = now, images
+        start, before = self._begin
+        self.rate = (images - before) / (now - start) if now > start else 0.0
+        rate = f"{self.rate:.1f} images/s" if self.rate else "starting"
+        self.update(self._images, description=self._doing, completed=images, total=total, rate=rate)
