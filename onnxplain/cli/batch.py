@@ -37,19 +37,24 @@ ShardSize = Annotated[
 ]
 ImageColumn = Annotated[
     str | None,
-    typer.Option(help="A table's column of encoded images. [default: the only one that can be it]"),
+    typer.Option(
+        help="A table's column of encoded images.", show_default="the only one that can be it"
+    ),
 ]
-IdColumn = Annotated[str | None, typer.Option(help="A table's column of ids. [default: TABLE#ROW]")]
+IdColumn = Annotated[
+    str | None, typer.Option(help="A table's column of ids.", show_default="TABLE#ROW")
+]
 Address = Annotated[
-    str | None, typer.Option(help="A Ray cluster, as host:6379 or auto. [default: this machine]")
+    str | None,
+    typer.Option(help="A Ray cluster, as host:6379 or auto.", show_default="this machine"),
 ]
 Workers = Annotated[
     int | None,
-    typer.Option(min=1, help="Processes. [default: one per GPU, or per core / threads]"),
+    typer.Option(min=1, help="Processes.", show_default="one per GPU, or per core / threads"),
 ]
 Threads = Annotated[
     int | None,
-    typer.Option(min=1, help="Threads per process. [default: 1; on a GPU 8, which decode]"),
+    typer.Option(min=1, help="Threads per process.", show_default="1; on a GPU 8, which decode"),
 ]
 
 

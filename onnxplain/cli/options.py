@@ -54,13 +54,13 @@ AtLeast = Annotated[
     typer.Option(
         min=-1,
         max=1,
-        help="The cosine to float32 on the CPU that a precision must have. "
-        "[default: 0.9999 for float32, 0.99 for halves]",
+        help="The cosine to float32 on the CPU that a precision must have.",
+        show_default="0.9999 for float32, 0.99 for halves",
     ),
 ]
 BatchSize = Annotated[
     int | None,
-    typer.Option(min=1, help="Images per run of the graph. [default: 4, on a GPU 32]"),
+    typer.Option(min=1, help="Images per run of the graph.", show_default="4, on a GPU 32"),
 ]
 Weights = Annotated[
     str,

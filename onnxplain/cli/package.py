@@ -25,7 +25,7 @@ Oci = Annotated[
     Path | None, typer.Option(help="Write a Dockerfile with all it needs to this folder.")
 ]
 Name = Annotated[
-    str | None, typer.Option(help="What clients call the model. [default: the file's name]")
+    str | None, typer.Option(help="What clients call the model.", show_default="the file's name")
 ]
 ContainerImage = Annotated[
     str | None, typer.Option(help="For --kserve: the image built from --oci's folder.")

@@ -25,7 +25,7 @@ Port = Annotated[int, typer.Option(min=0, max=65535, help="0 for any free one.")
 Batch = Annotated[
     int | None,
     typer.Option(
-        min=1, help="Most images in one backend call. [default: 2 on a processor, else 8]"
+        min=1, help="Most images in one backend call.", show_default="2 on a processor, else 8"
     ),
 ]
 Wait = Annotated[
@@ -33,17 +33,19 @@ Wait = Annotated[
     typer.Option(min=0, help="Milliseconds that a call waits for more images, if a backend idles."),
 ]
 Threads = Annotated[
-    int | None, typer.Option(min=1, help="Threads of one call. [default: 1 on a processor]")
+    int | None, typer.Option(min=1, help="Threads of one call.", show_default="1 on a processor")
 ]
 Instances = Annotated[
     int | None,
     typer.Option(
-        min=1, help="Calls of a model at a time. [default: one for each core; 2 on a GPU]"
+        min=1, help="Calls of a model at a time.", show_default="one for each core; 2 on a GPU"
     ),
 ]
 Decoders = Annotated[
     int | None,
-    typer.Option(min=1, help="Threads that decode and draw. [default: half the cores, at least 2]"),
+    typer.Option(
+        min=1, help="Threads that decode and draw.", show_default="half the cores, at least 2"
+    ),
 ]
 Loaded = Annotated[
     int,

@@ -28,8 +28,8 @@ Layers = Annotated[
     typer.Option(
         "--layer",
         "-l",
-        help="A module's path, `layer4.1`, or a value's name. Give it again for more. "
-        "[default: the stem and four stages]",
+        help="A module's path, `layer4.1`, or a value's name. Give it again for more.",
+        show_default="the stem and four stages",
     ),
 ]
 TableFile = Annotated[Path, typer.Option("--out", "-o", help="The table to begin, or to resume.")]
