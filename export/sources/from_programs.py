@@ -5,8 +5,11 @@ from __future__ import annotations
 import os
 import tempfile
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from unittest.mock import patch
 
 import onnx_ir as ir
 
@@ -37,7 +40,8 @@ def load_archive(path: Path) -> Any:
         if any(name.endswith("/constants.pkl") for name in names):
             return torch.jit.load(path, map_location="cpu")
         if any("/models/" in name and name.endswith(".json") for name in names):
-            return torch.export.load(path)
+            with _no_pickles():
+                return torch.export.load(path)
     except Exception as error:
         raise SourceError(f"PyTorch can't read {path}: {root_cause(error)}") from error
     raise SourceError(
@@ -45,6 +49,18 @@ def load_archive(path: Path) -> Any:
         f"their network: onnxplain export NAME --weights {path}. If it holds a pickled module, "
         "load that in Python and pass it to onnxplain.export"
     )
+
+
+@contextmanager
+def _no_pickles() -> Iterator[None]:
+    """PyTorch reads tensors alone meanwhile: a pickle among the weights or inputs is an error.
+
+    `torch.export.load` (2.9 to 2.15) tries again with `weights_only=False`, which runs what a
+    pickle says; this variable of the environment is the one thing that overrules it.
+    """
+    with patch.dict(os.environ, TORCH_FORCE_WEIGHTS_ONLY_LOAD="1"):
+        os.environ.pop("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", None)
+        yield
 
 
 def script_to_onnx(

@@ -34,7 +34,10 @@ def load_folder(folder: Path) -> tuple[torch.nn.Module, Preprocessing | None]:
             f"{folder} needs transformers: pip install 'onnxplain[zoo]' ({error})"
         ) from error
     try:
-        module = AutoModelForImageClassification.from_pretrained(folder, local_files_only=True)
+        # Left open, transformers asks on the terminal whether to run the folder's own Python.
+        module = AutoModelForImageClassification.from_pretrained(
+            folder, local_files_only=True, trust_remote_code=False
+        )
     except Exception as error:
         raise SourceError(f"{folder} holds no Hugging Face image classifier: {error}") from error
     written = folder / "preprocessor_config.json"
