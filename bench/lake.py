@@ -36,7 +36,7 @@ import pyarrow.dataset
 from PIL import Image, ImageEnhance
 
 from onnxplain.bench.networks import photographs
-from onnxplain.bench.process_tree import PeakMemory
+from onnxplain.bench.peak_memory import PeakMemory
 from onnxplain.export import export
 from onnxplain.machine import machine, threads
 from onnxplain.runtime import Explainer, load

@@ -15,12 +15,12 @@ from matplotlib.patches import Patch
 
 from onnxplain.bench.suite.record import Key, seconds, timed, where
 
-OURS, PYTORCH, PEERS, FORWARD = "#b5361c", "#4a6fa5", "#8a8a8a", "#d9b44a"
-"""Colours: our explanations, PyTorch's, other packages', forward passes."""
+ONNXPLAIN, PYTORCH, PEERS, FORWARD = "#b5361c", "#4a6fa5", "#8a8a8a", "#d9b44a"
+"""Colours: explain graphs, PyTorch's, other packages', forward passes."""
 
 
 def plot_latencies(record: Mapping[str, Any], path: Path) -> None:
-    """A bar for each way of one network and batch, the fastest on top."""
+    """A bar for each candidate of one network and batch, the fastest on top."""
     rows = timed(record)[::-1]
     figure, axes = pyplot.subplots(figsize=(8, 0.6 + 0.26 * len(rows)), layout="constrained")
     names = [f"{row['kind']}, {row['name']}" for row in rows]
@@ -33,7 +33,7 @@ def plot_latencies(record: Mapping[str, Any], path: Path) -> None:
     axes.set(xscale="log", xlabel="milliseconds: the median, and a line to the 95th percentile")
     axes.xaxis.set_major_formatter("{x:g}")
     axes.set_title(where(record), loc="left")
-    handles = [Patch(color=colour) for colour in (OURS, PYTORCH, PEERS, FORWARD)]
+    handles = [Patch(color=colour) for colour in (ONNXPLAIN, PYTORCH, PEERS, FORWARD)]
     labels = ["onnxplain", "PyTorch", "other packages' explanations", "forward passes"]
     axes.legend(handles, labels, frameon=False, fontsize=9)
     axes.grid(axis="x", alpha=0.25)
@@ -112,7 +112,7 @@ _SHADES = ("#b5361c", "#e07b5a", "#7a1f0e", "#f0b49e", "#c9572f", "#5a1508")
 
 
 def plot_losses(measured: Mapping[str, Any], path: Path) -> None:
-    """The loss of a feature visualisation over its steps, one way over the other."""
+    """The loss of a feature visualisation over its steps, one engine's curve over the other's."""
     records = measured["records"]
     figure, axes = pyplot.subplots(
         1, len(records), figsize=(3.4 * len(records), 2.8), squeeze=False
@@ -128,7 +128,7 @@ def plot_losses(measured: Mapping[str, Any], path: Path) -> None:
 
 
 def _engines(record: Mapping[str, Any]) -> list[str]:
-    """Ours, by name, that have both a forward pass and an explanation."""
+    """The explain graphs' engines that have both a forward pass and an explanation."""
     ran = seconds(record)
     return [name for kind, name in sorted(ran) if kind == "forward" and _both(ran, name)]
 
@@ -144,7 +144,7 @@ def _seconds(record: Mapping[str, Any], kind: str, name: str) -> float:
 def _colour(row: Mapping[str, Any]) -> str:
     if row["kind"] == "forward":
         return FORWARD
-    return {"onnxplain": OURS, "PyTorch": PYTORCH}.get(row["by"], PEERS)
+    return {"onnxplain": ONNXPLAIN, "PyTorch": PYTORCH}.get(row["by"], PEERS)
 
 
 def _save(figure: Any, path: Path) -> None:

@@ -92,10 +92,9 @@ def _compared(
 ) -> dict[str, float]:
     found = explainer(images, targets, batch_size=explainer.backend.signature.batch or 1)
     record = {}
-    for name, ours, theirs in zip(
-        (LOGITS, PULLBACK), (found.logits, found.pullback), expected, strict=True
-    ):
-        each = [Parity.of(a, b) for a, b in zip(ours, theirs, strict=True)]
+    pairs = ((found.logits, expected[0]), (found.pullback, expected[1]))
+    for name, (computed, right) in zip((LOGITS, PULLBACK), pairs, strict=True):
+        each = [Parity.of(a, b) for a, b in zip(computed, right, strict=True)]
         record[f"{name} cosine"] = min(parity.cosine for parity in each)
         record[f"{name} relative error"] = max(parity.relative_l2 for parity in each)
     return record

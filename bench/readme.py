@@ -15,19 +15,19 @@ from typing import Any
 
 from onnxplain.bench.suite.ratios import ratios
 from onnxplain.bench.suite.record import EAGER, seconds, timed, where
-from onnxplain.bench.zoo.table import counts
+from onnxplain.bench.zoo.page import counts
 
 
 def demo_table(measured: Mapping[str, Any]) -> str:
     """What `onnxplain demo` measured, as Markdown."""
     timings = measured["seconds, batch 1"]
-    ours = timings["explain, ONNX Runtime"]["median"]
+    explain = timings["explain, ONNX Runtime"]["median"]
     rows = [
         [
             name,
             f"{t['median'] * 1e3:.1f} ms",
             f"{t['p95'] * 1e3:.1f} ms",
-            f"{t['median'] / ours:.2f}",
+            f"{t['median'] / explain:.2f}",
         ]
         for name, t in timings.items()
     ]
@@ -84,12 +84,16 @@ def bench_table(measured: Mapping[str, Any]) -> str:
 
 
 def bench_page(measured: Mapping[str, Any]) -> str:
-    """A Markdown page with every way to explain each network."""
-    parts = ["# Every way, measured", "", "Made by `onnxplain bench` and `bench.readme`."]
+    """A Markdown page with everything that explains each network."""
+    parts = [
+        "# Everything that explains, measured",
+        "",
+        "Made by `onnxplain bench` and `bench.readme`.",
+    ]
     for record in measured["records"]:
         trained = "trained" if record["trained"] else "random weights"
         title = f"## {where(record)} ({trained}, {record['rounds']} rounds)"
-        parts += ["", title, "", _ways(record)]
+        parts += ["", title, "", _candidates(record)]
     return "\n".join(parts) + "\n"
 
 
@@ -139,7 +143,7 @@ def signal_table(measured: Mapping[str, Any]) -> str:
 
 
 def visualisation_table(measured: Mapping[str, Any]) -> str:
-    """What `onnxplain.bench.visualisation` measured: each way's pictures, as networks see them."""
+    """What `onnxplain.bench.visualisation` measured: methods' pictures, as networks see them."""
     header = ["", "network", "pictures", "top-1", "top-5", "probability", "Fréchet distance"]
     rows = [
         [
@@ -198,7 +202,7 @@ def _summary(measured: Mapping[str, Any]) -> str:
     return markdown(header, rows) + "\n"
 
 
-def _ways(record: Mapping[str, Any]) -> str:
+def _candidates(record: Mapping[str, Any]) -> str:
     eager = seconds(record).get(EAGER)
     rows = [
         [

@@ -21,7 +21,6 @@ import asyncio
 import io
 import itertools
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -36,6 +35,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import numpy as np
+import psutil
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -105,8 +105,7 @@ class Running:
 
     def memory(self) -> int:
         """Bytes resident."""
-        pages = int(Path(f"/proc/{self.process.pid}/statm").read_text().split()[1])
-        return pages * os.sysconf("SC_PAGE_SIZE")
+        return int(psutil.Process(self.process.pid).memory_info().rss)
 
     def answered(self) -> int:
         """Explanations that its log says were given."""

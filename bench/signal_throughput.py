@@ -39,7 +39,7 @@ _PROVIDERS = {"ONNX Runtime": "cpu", "OpenVINO": "openvino"}
 def measure() -> dict[str, Any]:
     """What is written: "machine", "threads", and "records" for each batch, ready for JSON.
 
-    A record has "batch", "rounds" and "rows": of each way its "name", its `Timing`, "images per
+    A record has "batch", "rounds" and "rows": of each engine its "name", its `Timing`, "images per
     second", and of the compiled ones "÷ PyTorch eager", their throughput by PyTorch's, and "parity"
     to it. The weights are random, which the time does not depend on.
     """
@@ -58,8 +58,8 @@ def measure() -> dict[str, Any]:
         records = []
         for batch in BATCHES:
             pixels = _pixels(batch)
-            ways = {name: partial(_compiled, graph, pixels) for name, graph in graphs.items()}
-            records.append(_record({EAGER: partial(_eager, network, pixels), **ways}, batch))
+            runs = {name: partial(_compiled, graph, pixels) for name, graph in graphs.items()}
+            records.append(_record({EAGER: partial(_eager, network, pixels), **runs}, batch))
     about = {"network": "segnet", "size": SIZE, "threads": cores}
     return {"machine": machine(), **about, "records": records}
 
@@ -80,10 +80,10 @@ def _compiled(graph: Graph, pixels: NDArray[np.float32]) -> NDArray[np.float32]:
     return graph.run(pixels)[RECONSTRUCTION]
 
 
-def _record(ways: Mapping[str, Callable[[], NDArray[np.float32]]], batch: int) -> dict[str, Any]:
-    right = ways[EAGER]()
-    parity = {name: Parity.of(run(), right) for name, run in ways.items() if name != EAGER}
-    timings = interleaved(ways, ROUNDS, WARMUP)
+def _record(runs: Mapping[str, Callable[[], NDArray[np.float32]]], batch: int) -> dict[str, Any]:
+    right = runs[EAGER]()
+    parity = {name: Parity.of(run(), right) for name, run in runs.items() if name != EAGER}
+    timings = interleaved(runs, ROUNDS, WARMUP)
     rows = []
     for name, timing in timings.items():
         row = {"name": name, **dataclasses.asdict(timing)}

@@ -1,7 +1,7 @@
-"""Ways to visualise classes compared: `python -m onnxplain.bench.visualisation OUT.json --help`.
+"""Visualisations of classes compared: `python -m onnxplain.bench.visualisation OUT.json --help`.
 
-Writes what networks make of each way's pictures (`onnxplain.vital.metrics.score`) as JSON, of which
-the README's table is made.
+Writes what networks make of each method's pictures (`onnxplain.vital.metrics.score`) as JSON, of
+which the README's table is made.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Steps per second of a feature visualisation: `python -m onnxplain.bench.vital_steps OUT.json`.
 
 The step graph on ONNX Runtime and OpenVINO against PyTorch eager, the reference of
-`onnxplain.reference.pytorch.vital`, each on its own way from the same noise, in interleaved rounds
+`onnxplain.reference.pytorch.vital`, each on its own from the same noise, in interleaved rounds
 on the same threads. The curves of the loss lie over one another, or the figures mean nothing: they
 are kept beside them.
 """
@@ -52,7 +52,7 @@ _ENGINES = {
 
 
 class Eager:
-    """The reference's optimisation, step by step, as a way to be timed."""
+    """The reference's optimisation, step by step, to be timed."""
 
     def __init__(
         self,
@@ -91,10 +91,10 @@ class Eager:
 def measure(networks: Sequence[str] = tuple(NETWORKS)) -> dict[str, Any]:
     """What is written: "machine", "threads", and a record for each network and kind of neuron.
 
-    A record has "network", "neuron" ("class" or the layer's name), "steps", and "rows": of each way
-    its "name", "seconds per step" (the median of the rounds), "÷ PyTorch eager" (its steps per
-    second by PyTorch's), "loss" (of each step) and "apart" (how far that of the first step is from
-    PyTorch's, a share of it; later ones drift apart: Adam's steps hardly know a gradient's size).
+    A record has "network", "neuron" ("class" or the layer's name), "steps", and "rows": of each
+    engine its "name", "seconds per step" (the median of the rounds), "÷ PyTorch eager" (its steps
+    per second by PyTorch's), "loss" (of each step) and "apart" (how far that of the first step is
+    from PyTorch's, a share of it; later ones drift: Adam's steps hardly know a gradient's size).
     """
     cores = threads()
     torch.set_num_threads(cores)
@@ -122,16 +122,16 @@ def _record(name: str, inner: bool, cores: int) -> dict[str, Any]:
         layers = StepMetadata.from_props(graph.metadata).layers
         channel = CHANNEL if inner else None
         templates = find_templates(graph, layers, subject.pre, files, 4, 0, channel=channel)
-        ways: dict[str, Any] = {}
+        running: dict[str, Any] = {}
         for label, (provider, precision) in _ENGINES.items():
             if precision in usable(provider):
                 sizes = {"batch": 1, STEPS: total}
                 compiled = open_graph(step, provider, cores, precision, sizes)
                 neurons = [CHANNEL if inner else 0]
-                ways[label] = Optimisation(compiled, settings, neurons, [templates])
-        start = next(iter(ways.values())).state
+                running[label] = Optimisation(compiled, settings, neurons, [templates])
+        start = next(iter(running.values())).state
     module = torch_network(name, weights).module.requires_grad_(False)
-    ways[EAGER] = Eager(
+    running[EAGER] = Eager(
         Network(module, tuple(subject.layers.values()), layer),
         _objective(templates, settings),
         torch.from_numpy(start[IMAGE]),
@@ -140,13 +140,13 @@ def _record(name: str, inner: bool, cores: int) -> dict[str, Any]:
         torch.tensor([CHANNEL]) if inner else None,
     )
     timings = interleaved(
-        {label: partial(way.advance, STEPS_EACH) for label, way in ways.items()}, ROUNDS, WARM_UP
+        {label: partial(one.advance, STEPS_EACH) for label, one in running.items()}, ROUNDS, WARM_UP
     )
     seconds = {label: timing.median / STEPS_EACH for label, timing in timings.items()}
-    right = np.array(ways[EAGER].losses)
+    right = np.array(running[EAGER].losses)
     rows = []
-    for label, way in ways.items():
-        loss = right if label == EAGER else way.losses[:, 0].astype(float)
+    for label, one in running.items():
+        loss = right if label == EAGER else one.losses[:, 0].astype(float)
         rows.append(
             {
                 "name": label,

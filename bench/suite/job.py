@@ -1,4 +1,4 @@
-"""What all ways work on: one network's explain graphs, its images and the answer expected."""
+"""What all candidates work on: one network's explain graphs, its images and the answer expected."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Job:
 
     Attributes:
         network: a name of torchvision's, or efficientnet-lite0.
-        threads: of the processor, for every way alike.
+        threads: of the processor, for every candidate alike.
         device: "cpu" or "cuda".
     """
 

@@ -1,4 +1,4 @@
-"""Timing a job's ways against each other, with parity, and what memory each takes by itself."""
+"""Timing a job's candidates against each other, with parity and the memory that each takes."""
 
 from __future__ import annotations
 
@@ -14,33 +14,34 @@ from typing import Any
 import numpy as np
 
 from onnxplain.bench.networks import TRAINED
+from onnxplain.bench.suite.candidate import Candidate, Run
+from onnxplain.bench.suite.graphs import graph_candidates
 from onnxplain.bench.suite.job import LAYERS, Job
-from onnxplain.bench.suite.ours import ours
-from onnxplain.bench.suite.peers import peers
-from onnxplain.bench.suite.theirs import theirs
-from onnxplain.bench.suite.way import Run, Way
+from onnxplain.bench.suite.peers import peer_candidates
+from onnxplain.bench.suite.pytorch import pytorch_candidates
 from onnxplain.reference.parity import Parity
 from onnxplain.timing import interleaved
 
 WARMUP = 3
 MEMORY = (("cpu float32", "explain"), ("openvino float32", "explain"), ("PyTorch eager", "explain"))
-"""(name, kind) of the ways whose memory is measured."""
+"""(name, kind) of the candidates whose memory is measured."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Scope:
-    """What is measured of a job: targets per image, and whether compiled and others' ways are."""
+    """What is measured of a job: targets per image, and whether PyTorch's compiled and other
+    packages' candidates are."""
 
     targets: Sequence[int] = (1,)
     compiled: bool = True
     peers: bool = True
 
-    def ways(self, job: Job) -> Iterator[Way]:
+    def candidates(self, job: Job) -> Iterator[Candidate]:
         maps = self.peers and job.network in LAYERS
-        yield from ours(job.device, self.targets, maps)
-        yield from theirs(job.device, self.compiled)
+        yield from graph_candidates(job.device, self.targets, maps)
+        yield from pytorch_candidates(job.device, self.compiled)
         if self.peers and job.device == "cpu":
-            yield from peers(maps)
+            yield from peer_candidates(maps)
 
 
 def measure(
@@ -58,22 +59,22 @@ def measure(
         progress: told what is being done.
 
     Returns:
-        "network", "trained", "batch", "rounds", and "rows": of each way its "name", "kind", "by"
-        and either "problem" or its `Timing`; of an "explain" the "cosine" of the pullback to the
-        float64 reference's, the lowest of the images'; "memory_bytes" where it was measured.
+        "network", "trained", "batch", "rounds", and "rows": of each candidate its "name", "kind",
+        "by" and either "problem" or its `Timing`; of an "explain" the "cosine" of the pullback to
+        the float64 reference's, the lowest of the images'; "memory_bytes" where it was measured.
     """
     rows, runs = [], {}
-    for way in scope.ways(job):
-        progress(f"{way.kind}, {way.name}: first run")
-        row: dict[str, Any] = {"name": way.name, "kind": way.kind, "by": way.by}
+    for candidate in scope.candidates(job):
+        progress(f"{candidate.kind}, {candidate.name}: first run")
+        row: dict[str, Any] = {"name": candidate.name, "kind": candidate.kind, "by": candidate.by}
         try:
-            run = way.build(job)
+            run = candidate.build(job)
             result = run()
         except Exception as error:  # a peer may not take every network, and raises what it likes
             row["problem"] = f"{type(error).__name__}: {error}".splitlines()[0][:200]
         else:
-            runs[way.name, way.kind] = run
-            if way.kind == "explain":
+            runs[candidate.name, candidate.kind] = run
+            if candidate.kind == "explain":
                 row["cosine"] = _cosine(result, job.expected)
         rows.append(row)
     progress("timing")

@@ -1,4 +1,4 @@
-"""The process whose memory is measured: it explains one job one way, and prints its peak."""
+"""The process whose memory is measured: it explains with one candidate, and prints its peak."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ def peak(name: str, job: Job) -> int:
     (`ru_maxrss` does not: it begins with what the parent held.)
     """
     if name.startswith("PyTorch"):
-        from onnxplain.bench.suite.theirs import theirs
+        from onnxplain.bench.suite.pytorch import pytorch_candidates
 
-        ways = theirs(job.device, compiled=False)
+        candidates = pytorch_candidates(job.device, compiled=False)
     else:
-        from onnxplain.bench.suite.ours import ours
+        from onnxplain.bench.suite.graphs import graph_candidates
 
-        ways = ours(job.device, (1,), maps=False)
-    way = next(way for way in ways if (way.name, way.kind) == (name, "explain"))
-    run = way.build(job)
+        candidates = graph_candidates(job.device, (1,), maps=False)
+    explains = (c for c in candidates if (c.name, c.kind) == (name, "explain"))
+    run = next(explains).build(job)
     for _ in range(_RUNS):
         run()
     return high_water()

@@ -11,30 +11,34 @@ from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
+from onnxplain.bench.suite.candidate import Candidate, Run
 from onnxplain.bench.suite.job import LAYERS, Job
-from onnxplain.bench.suite.theirs import tensors, waited
-from onnxplain.bench.suite.way import Run, Way
+from onnxplain.bench.suite.pytorch import tensors, waited
 
 INTEGRATION_STEPS = 20
 
 
-def peers(maps: bool) -> Iterator[Way]:
+def peer_candidates(maps: bool) -> Iterator[Candidate]:
     """Those of the packages that are installed; activation maps if asked for."""
     if importlib.util.find_spec("captum"):
-        yield Way("Captum Saliency", "pixels", "Captum", partial(_captum, name="Saliency"))
+        yield Candidate("Captum Saliency", "pixels", "Captum", partial(_captum, name="Saliency"))
         guided = partial(_captum, name="GuidedBackprop")
-        yield Way("Captum GuidedBackprop", "pixels", "Captum", guided)
+        yield Candidate("Captum GuidedBackprop", "pixels", "Captum", guided)
         count = INTEGRATION_STEPS  # images at once, so that VGG's activations for 8 fit in memory
         steps = partial(
             _captum, name="IntegratedGradients", n_steps=count, internal_batch_size=count
         )
-        yield Way(f"Captum IntegratedGradients-{INTEGRATION_STEPS}", "pixels", "Captum", steps)
+        yield Candidate(
+            f"Captum IntegratedGradients-{INTEGRATION_STEPS}", "pixels", "Captum", steps
+        )
     if importlib.util.find_spec("zennit"):
         guided = partial(_zennit, name="GuidedBackprop")
-        yield Way("zennit GuidedBackprop", "pixels", "zennit", guided)
-        yield Way("zennit EpsilonPlus", "pixels", "zennit", partial(_zennit, name="EpsilonPlus"))
+        yield Candidate("zennit GuidedBackprop", "pixels", "zennit", guided)
+        yield Candidate(
+            "zennit EpsilonPlus", "pixels", "zennit", partial(_zennit, name="EpsilonPlus")
+        )
     if maps and importlib.util.find_spec("pytorch_grad_cam"):
-        yield Way("pytorch-grad-cam GradCAM", "map", "pytorch-grad-cam", _grad_cam)
+        yield Candidate("pytorch-grad-cam GradCAM", "map", "pytorch-grad-cam", _grad_cam)
 
 
 def _captum(job: Job, name: str, **options: Any) -> Run:

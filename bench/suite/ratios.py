@@ -16,10 +16,10 @@ FARTHER, ROUNDING = 2.0, 1e-5
 
 
 def ratios(results: Mapping[str, Any]) -> dict[str, float]:
-    """The ratios of a result, by what they are; the lower, the better we are.
+    """The ratios of a result, by what they are; the lower, the better.
 
-    Of each network and batch, and each of our engines: the explanation ÷ the forward pass on the
-    same engine, ÷ PyTorch's eager explanation, and K explanations ÷ one.
+    Of each network and batch, and each engine of the explain graphs: the explanation ÷ the forward
+    pass on the same engine, ÷ PyTorch's eager explanation, and K explanations ÷ one.
     """
     return {name: value for record in results["records"] for name, value in _of(record)}
 
@@ -42,7 +42,7 @@ def _of(record: Record) -> Iterator[tuple[str, float]]:
 
 def worse(results: Mapping[str, Any], baseline: Mapping[str, Any]) -> list[str]:
     """A sentence for each ratio that got worse than noise explains, each pullback that got farther
-    from the reference's, and each of our ways that fails and did not.
+    from the reference's, and each explain graph that fails and did not.
 
     Raises:
         InputError: the two have no network and batch in common.

@@ -7,7 +7,7 @@ from typing import Any, TypeAlias
 
 Record: TypeAlias = Mapping[str, Any]
 Key: TypeAlias = tuple[str, str]
-"""(kind, name) of a way."""
+"""(kind, name) of a candidate."""
 
 EAGER: Key = ("explain", "PyTorch eager")
 
@@ -18,10 +18,10 @@ def where(record: Record) -> str:
 
 
 def timed(record: Record) -> list[Record]:
-    """The rows of the ways that ran, the fastest first."""
+    """The rows of the candidates that ran, the fastest first."""
     return sorted((r for r in record["rows"] if "median" in r), key=lambda row: row["median"])
 
 
 def seconds(record: Record) -> dict[Key, float]:
-    """The median of each way that ran."""
+    """The median of each candidate that ran."""
     return {(row["kind"], row["name"]): row["median"] for row in timed(record)}

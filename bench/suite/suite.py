@@ -36,7 +36,7 @@ class Plan:
     Attributes:
         batches: images per run, the smallest first.
         rounds: interleaved ones that count, at the first batch; the others get half as many.
-        scope: the ways at the first batch. Compiled and peers' ways are measured there alone.
+        scope: the candidates at the first batch. Compiled ones and peers are measured there alone.
         memory: whether memory is measured, at the first batch.
         device: "cpu" or "cuda".
     """

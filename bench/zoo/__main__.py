@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from onnxplain.bench.zoo.networks import networks
-from onnxplain.bench.zoo.table import markdown, passes
+from onnxplain.bench.zoo.page import markdown, passes
 from onnxplain.files import replacing
 
 HERE = Path(__file__).resolve().parents[2]

@@ -74,7 +74,7 @@ def image_shape(network: TorchNetwork) -> tuple[int, int, int]:
     pre = network.preprocessing
     if min(pre.height, pre.width) > SMALL:
         small = torch.zeros(1, pre.channels, SMALL, SMALL)
-        with contextlib.suppress(Exception), torch.no_grad():  # a fixed size shows in many ways
+        with contextlib.suppress(Exception), torch.no_grad():  # a fixed size shows in many errors
             network.module.eval()(small)
             return pre.channels, SMALL, SMALL
     return pre.channels, pre.height, pre.width
@@ -120,11 +120,11 @@ def tried(forward: Path, module: torch.nn.Module, method: str) -> dict[str, Any]
             (batch or 2, shape.channels, shape.height, shape.width), dtype=np.float32
         )
         targets = np.array([-1, -2])[: len(images)]
-        ours, classes = run(explainer, images, targets)
+        answer, classes = run(explainer, images, targets)
         metadata = explainer.metadata
         del explainer  # nor do it and the float64 reference
         reference = expected(metadata, module, images, classes)
-        parity = ours.parity(reference)
+        parity = answer.parity(reference)
         made: dict[str, Any] = {
             "reason": None,
             "export_seconds": seconds,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.markup import escape
@@ -15,6 +15,9 @@ from onnxplain.cli.console import err, out
 from onnxplain.cli.options import as_integers
 from onnxplain.cli.progress import progress_bar
 from onnxplain.errors import InputError
+
+if TYPE_CHECKING:
+    from onnxplain.bench.suite.suite import Plan
 
 
 @command
@@ -31,8 +34,10 @@ def bench(
     batches: Annotated[str, typer.Option(help="Images per run, with commas between.")] = "1,8",
     targets: Annotated[str, typer.Option(help="Targets per image, with commas between.")] = "1,5",
     rounds: Annotated[int, typer.Option(min=1, help="Interleaved rounds that count.")] = 20,
-    threads: Annotated[int | None, typer.Option(min=1, help="Of every way. [default: all]")] = None,
-    device: Annotated[str, typer.Option(help="cpu, or cuda for the GPU's ways.")] = "cpu",
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="Of every candidate. [default: all]")
+    ] = None,
+    device: Annotated[str, typer.Option(help="cpu, or cuda for the GPU.")] = "cpu",
     path: Annotated[
         Path | None, typer.Option("--out", "-o", help="Write the results here, as JSON.")
     ] = None,
@@ -52,14 +57,13 @@ def bench(
 
     \b
         onnxplain bench --quick
-        onnxplain bench resnet50 -o mine.json          # all ways to explain ResNet-50
+        onnxplain bench resnet50 -o mine.json          # everything that explains ResNet-50
         onnxplain bench --quick --check mine.json      # has a ratio got worse?
         onnxplain bench resnet50 --profile             # what to make faster next
     """
     from onnxplain import machine
     from onnxplain.bench.suite.measure import Scope
-    from onnxplain.bench.suite.ratios import worse
-    from onnxplain.bench.suite.suite import NETWORKS, Plan, suite
+    from onnxplain.bench.suite.suite import NETWORKS, Plan
 
     if device not in ("cpu", "cuda"):
         raise InputError(f"the device is cpu or cuda, not {device!r}")
@@ -70,37 +74,60 @@ def bench(
     baseline = _read(check) if check else None
     cores = threads or machine.threads()
     if profile:
-        from onnxplain.bench.suite.profile import profiled, table
-
-        for network in networks or NETWORKS[:1]:
-            for one in profiled(network, cores):
-                out.print(table(one))
+        _show_profiles(networks, cores)
         return
     if quick:
-        scope = Scope(compiled=False, peers=False)
-        few = networks or ("resnet50", "efficientnet-lite0")
-        plan = Plan(few, [1], min(rounds, 10), scope, False, cores, device)
+        plan = _quick_plan(networks, rounds, cores, device)
     else:
         scope = Scope(as_integers(targets, "--targets"))
         sizes = sorted(as_integers(batches, "--batches"))
         plan = Plan(networks or NETWORKS, sizes, rounds, scope, True, cores, device)
+    results = _measure(plan, path)
+    if baseline is not None:
+        _check(results, baseline)
+
+
+def _show_profiles(networks: list[str] | None, threads: int) -> None:
+    from onnxplain.bench.suite.profile import profiled, table
+    from onnxplain.bench.suite.suite import NETWORKS
+
+    for network in networks or NETWORKS[:1]:
+        for profile in profiled(network, threads):
+            out.print(table(profile))
+
+
+def _quick_plan(networks: list[str] | None, rounds: int, threads: int, device: str) -> Plan:
+    from onnxplain.bench.suite.measure import Scope
+    from onnxplain.bench.suite.suite import Plan
+
+    few = networks or ("resnet50", "efficientnet-lite0")
+    scope = Scope(compiled=False, peers=False)
+    return Plan(few, [1], min(rounds, 10), scope, False, threads, device)
+
+
+def _measure(plan: Plan, path: Path | None) -> Any:
+    from onnxplain.bench.suite.suite import suite
+
     with progress_bar() as bar:
         task = bar.add_task("bench")
-        results = suite(
-            plan,
-            path,
-            lambda what, done, total: bar.update(
-                task, description=what, completed=done, total=total
-            ),
-        )
+
+        def show(what: str, done: int, total: int) -> None:
+            bar.update(task, description=what, completed=done, total=total)
+
+        results = suite(plan, path, show)
     for record in results["records"]:
         out.print(_table(record))
-    if baseline is not None:
-        sentences = worse(results, baseline)
-        for sentence in sentences:
-            err.print(f"[bold red]worse:[/] {sentence}", highlight=False, soft_wrap=True)
-        if sentences:
-            raise typer.Exit(1)
+    return results
+
+
+def _check(results: Any, baseline: Any) -> None:
+    from onnxplain.bench.suite.ratios import worse
+
+    sentences = worse(results, baseline)
+    for sentence in sentences:
+        err.print(f"[bold red]worse:[/] {sentence}", highlight=False, soft_wrap=True)
+    if sentences:
+        raise typer.Exit(1)
 
 
 def _table(record: dict[str, Any]) -> Table:

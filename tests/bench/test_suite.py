@@ -24,7 +24,7 @@ pytestmark = pytest.mark.xdist_group("suite")  # what they share takes long to m
 
 @pytest.fixture(scope="session")
 def results(tmp_path_factory):
-    """One network, one round of everything but compiled and peers' ways."""
+    """One network, one round of everything but compiled candidates and peers."""
     path = tmp_path_factory.mktemp("bench") / "bench.json"
     plan = Plan(["efficientnet-lite0"], (1, 2), 1, Scope((1, 3), False, False), True, 1)
     found = suite(plan, path, lambda what, done, total: None)
@@ -57,8 +57,8 @@ def test_parity_stands_beside_every_explanation(results):
 def test_memory_is_that_of_a_process_of_its_own(results):
     """PyTorch alone holds more than our whole process."""
     found = rows(results, 1)
-    ours, theirs = (found["explain", n]["memory_bytes"] for n in ("cpu float32", "PyTorch eager"))
-    assert 2**26 < ours < theirs
+    graph, eager = (found["explain", n]["memory_bytes"] for n in ("cpu float32", "PyTorch eager"))
+    assert 2**26 < graph < eager
 
 
 def test_the_ratios_are_of_times_in_one_run(results):

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from onnxplain.bench.zoo.entry import METHODS, in_float64, moved_by_rounding, tried
-from onnxplain.bench.zoo.table import exact, markdown, passes, right_in_float64
+from onnxplain.bench.zoo.page import exact, markdown, passes, right_in_float64
 from onnxplain.export.sources.source import from_module
 
 AGREES = {"max_abs": 1e-9, "relative_l2": 4e-7, "cosine": 1.0}

@@ -1,4 +1,4 @@
-"""Our graphs on every provider and precision here, and the forward pass alone on the same."""
+"""Explain graphs on every provider and precision here, and the forward pass alone on the same."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from onnxplain.bench.suite.candidate import Candidate, Run
 from onnxplain.bench.suite.job import Job
-from onnxplain.bench.suite.way import Run, Way
 from onnxplain.contract.explain import IMAGE, PULLBACK, TARGET
 from onnxplain.reference.forward import forward_run
 from onnxplain.runtime import load
@@ -27,7 +27,7 @@ ON_GPU: tuple[tuple[str, str, dict[str, Any]], ...] = tuple(
 """(provider, precision, the provider's options)."""
 
 
-def ours(device: str, targets: Sequence[int], maps: bool) -> Iterator[Way]:
+def graph_candidates(device: str, targets: Sequence[int], maps: bool) -> Iterator[Candidate]:
     """Forward and explanation on each provider and precision; activation maps if asked for."""
     for provider, precision, options in ON_GPU if device == "cuda" else ON_CPU:
         if precision not in usable(provider):
@@ -36,13 +36,13 @@ def ours(device: str, targets: Sequence[int], maps: bool) -> Iterator[Way]:
         name = f"{provider} {precision}{graphs}"
         engine = {"provider": provider, "precision": precision, **options}
         if not graphs:
-            yield Way(name, "forward", "onnxplain", partial(_forward, engine=engine))
+            yield Candidate(name, "forward", "onnxplain", partial(_forward, engine=engine))
         for K in targets:
             kind = "explain" if K == 1 else f"explain K={K}"
-            yield Way(name, kind, "onnxplain", partial(_explain, engine=engine, K=K))
+            yield Candidate(name, kind, "onnxplain", partial(_explain, engine=engine, K=K))
         if maps:
             gradcam = partial(_explain, engine=engine, K=1, method="gradcam")
-            yield Way(f"{name}, Grad-CAM", "map", "onnxplain", gradcam)
+            yield Candidate(f"{name}, Grad-CAM", "map", "onnxplain", gradcam)
 
 
 def _forward(job: Job, engine: dict[str, Any]) -> Run:

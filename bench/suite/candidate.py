@@ -1,4 +1,4 @@
-"""A way to compute something for a job's images."""
+"""What computes something for a job's images, and is timed."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ Run: TypeAlias = Callable[[], Any]
 
 
 @dataclass(frozen=True)
-class Way:
-    """A way that is not built yet: only what is built takes memory.
+class Candidate:
+    """A candidate that is not built yet: only what is built takes memory.
 
     Attributes:
-        name: what it is of whom, "OpenVINO bfloat16".
+        name: what runs it, "openvino bfloat16".
         kind: what it computes: "forward"; "explain", the excitation pullback; "explain K=5", five
             of them per image; "pixels", a peer's explanation of another kind at the image's
             resolution; "map", an activation map.

@@ -1,4 +1,5 @@
-"""The excitation pullback in PyTorch, as people would run it fast: what ours is timed against.
+"""The excitation pullback in PyTorch, as people would run it fast: what explain graphs are timed
+against.
 
 The network is traced by `torch.fx`, its ReLUs and max-pools become autograd functions, and what
 comes out is an ordinary module: eager, compiled, in another memory layout or precision, or
@@ -131,7 +132,7 @@ def autocast(explain: Explain, dtype: torch.dtype) -> Explain:
 
 
 def variants(device: str) -> dict[str, Callable[[nn.Module, float], Explain]]:
-    """PyTorch's ways to run it, by name: each makes of a module on the device, and of T, its run.
+    """The variants by name: each makes of a module on the device, and of T, what explains.
 
     Compiled ones compile on their first call, which takes up to a minute.
     """

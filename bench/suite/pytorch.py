@@ -1,4 +1,4 @@
-"""PyTorch's own ways: the same pullback, and the forward pass alone."""
+"""PyTorch's candidates: the same pullback, and the forward pass alone."""
 
 from __future__ import annotations
 
@@ -7,21 +7,21 @@ from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
+from onnxplain.bench.suite.candidate import Candidate, Run
 from onnxplain.bench.suite.job import Job
-from onnxplain.bench.suite.way import Run, Way
 
 
-def theirs(device: str, compiled: bool) -> Iterator[Way]:
+def pytorch_candidates(device: str, compiled: bool) -> Iterator[Candidate]:
     """Eager, channels-last and half precision, compiled if asked for, CUDA-graphed on a GPU."""
-    from onnxplain.bench.pytorch import variants
+    from onnxplain.bench.suite.pytorch_variants import variants
 
-    yield Way("PyTorch eager", "forward", "PyTorch", _forward)
+    yield Candidate("PyTorch eager", "forward", "PyTorch", _forward)
     for variant in variants(device):
         if compiled or not variant.startswith("compile"):
             explain = partial(_explain, variant=variant)
-            yield Way(f"PyTorch {variant}", "explain", "PyTorch", explain)
+            yield Candidate(f"PyTorch {variant}", "explain", "PyTorch", explain)
     if device == "cuda":
-        yield Way("PyTorch CUDA graph", "explain", "PyTorch", _recorded)
+        yield Candidate("PyTorch CUDA graph", "explain", "PyTorch", _recorded)
 
 
 def _forward(job: Job) -> Run:
@@ -37,7 +37,7 @@ def _forward(job: Job) -> Run:
 
 
 def _explain(job: Job, variant: str) -> Run:
-    from onnxplain.bench.pytorch import variants
+    from onnxplain.bench.suite.pytorch_variants import variants
 
     explain = variants(job.device)[variant](job.module, job.temperature)
     images, targets = tensors(job)
@@ -45,7 +45,7 @@ def _explain(job: Job, variant: str) -> Run:
 
 
 def _recorded(job: Job) -> Run:
-    from onnxplain.bench.pytorch import recorded, variants
+    from onnxplain.bench.suite.pytorch_variants import recorded, variants
 
     images, targets = tensors(job)
     explain = variants(job.device)["eager"](job.module, job.temperature)
