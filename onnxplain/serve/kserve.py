@@ -41,16 +41,24 @@ _BODY = {
 }
 
 
+_Responses = dict[int | str, dict[str, Any]]
+
+
 def kserve_routes(service: Service) -> APIRouter:
     """What this service offers to clients of KServe and of Triton."""
     router = APIRouter(prefix="/v2", tags=["KServe v2"])
     allowed = [Depends(access(service.settings.token))]
     names: list[Any] = list(service.models.metadata)
     called = Path(description="A model's name.", json_schema_extra={"enum": names})
-    ending: dict[int | str, dict[str, Any]] = {503: {"description": "It is about to end."}}
-    problems: dict[int | str, dict[str, Any]] = {
-        status: PROBLEMS[status] for status in (401, 404, 500, 503)
-    }
+    _add_server(router, service, allowed)
+    _add_models(router, service, allowed, called)
+    _add_infer(router, service, allowed, called)
+    _add_index(router, service, allowed)
+    return router
+
+
+def _add_server(router: APIRouter, service: Service, allowed: list[Any]) -> None:
+    ending: _Responses = {503: {"description": "It is about to end."}}
 
     @router.get("/health/live", response_class=Response)
     async def live() -> Response:
@@ -66,6 +74,10 @@ def kserve_routes(service: Service) -> APIRouter:
     async def server() -> dict[str, Any]:
         """The server and what it has of the protocol's extensions."""
         return {"name": "onnxplain", "version": __version__, "extensions": ["binary_tensor_data"]}
+
+
+def _add_models(router: APIRouter, service: Service, allowed: list[Any], called: Any) -> None:
+    problems: _Responses = {status: PROBLEMS[status] for status in (401, 404, 500, 503)}
 
     @router.get(
         "/models/{name}/ready", dependencies=allowed, response_class=Response, responses=problems
@@ -86,7 +98,9 @@ def kserve_routes(service: Service) -> APIRouter:
         async with service.admitted(), service.models.use(name) as model:
             return {"name": name, "versions": [VERSION], **_ports(model.explainer)}
 
-    infer_responses: dict[int | str, dict[str, Any]] = {
+
+def _add_infer(router: APIRouter, service: Service, allowed: list[Any], called: Any) -> None:
+    responses: _Responses = {
         200: {"content": {"application/octet-stream": {"schema": {"type": "string"}}}},
         **{status: PROBLEMS[status] for status in (400, 401, 404, 408, 413, 415, 422, 500, 503)},
     }
@@ -94,7 +108,7 @@ def kserve_routes(service: Service) -> APIRouter:
     @router.post(
         "/models/{name}/infer",
         dependencies=allowed,
-        responses=infer_responses,
+        responses=responses,
         openapi_extra={"requestBody": _BODY},
     )
     @router.post(
@@ -123,13 +137,13 @@ def kserve_routes(service: Service) -> APIRouter:
 
         return await service.answer(request, work)
 
+
+def _add_index(router: APIRouter, service: Service, allowed: list[Any]) -> None:
     @router.post("/repository/index", dependencies=allowed, responses={401: PROBLEMS[401]})
     async def index() -> Response:
         """All models, as Triton lists them."""
         names = service.models.metadata
         return JSONResponse([{"name": n, "version": VERSION, "state": "READY"} for n in names])
-
-    return router
 
 
 def _check(service: Service, request: Request, name: str) -> None:

@@ -20,6 +20,12 @@ def routes(service: Service) -> APIRouter:
     """What this service offers in its own protocol."""
     router = APIRouter()
     allowed = [Depends(access(service.settings.token))]
+    _add_models(router, service, allowed)
+    _add_operation(router, service, allowed)
+    return router
+
+
+def _add_models(router: APIRouter, service: Service, allowed: list[Any]) -> None:
     names: list[Any] = list(service.models.metadata)
 
     @router.post("/v1/models/{name}:explain", tags=["explain"], dependencies=allowed, **EXPLAIN)
@@ -67,6 +73,8 @@ def routes(service: Service) -> APIRouter:
             ]
         }
 
+
+def _add_operation(router: APIRouter, service: Service, allowed: list[Any]) -> None:
     @router.get("/health", tags=["operation"], response_model=Health)
     async def health() -> dict[str, str]:
         """Whether the process lives: for a liveness probe."""
@@ -97,8 +105,6 @@ def routes(service: Service) -> APIRouter:
     async def metrics() -> Response:
         """For Prometheus."""
         return Response(service.metrics.text(), media_type="text/plain; version=0.0.4")
-
-    return router
 
 
 def _description(name: str, metadata: Metadata, loaded: bool) -> ModelDescription:

@@ -67,7 +67,6 @@ def explain_graph(
     dtype: type[np.floating] = np.float32,
     labels: tuple[str, ...] = LABELS,
 ) -> onnx.ModelProto:
-    channels_last = layout == "NHWC"
     constants = {
         "W": WEIGHTS[:, :channels].astype(dtype),
         "b": BIAS.astype(dtype),
@@ -80,11 +79,47 @@ def explain_graph(
         "minus_one": np.array(-1),
         "scale": np.array(2 / (HEIGHT * WIDTH), dtype),
     }
+    float_type = helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
+    size = [HEIGHT, WIDTH, channels] if layout == "NHWC" else [channels, HEIGHT, WIDTH]
+    targets = [batch, "K"] if multi_target else [batch]
+    inputs = [
+        helper.make_tensor_value_info("image", float_type, [batch, *size]),
+        helper.make_tensor_value_info("target", TensorProto.INT64, targets),
+    ]
+    if live_temperature:
+        inputs.append(helper.make_tensor_value_info("temperature", float_type, []))
+    outputs = [
+        helper.make_tensor_value_info("logits", float_type, [batch, CLASSES]),
+        helper.make_tensor_value_info("pullback", float_type, [*targets, *size]),
+    ]
+    graph = helper.make_graph(
+        explain_nodes(multi_target, live_temperature, layout == "NHWC"),
+        "explain",
+        inputs,
+        outputs,
+        [numpy_helper.from_array(value, name) for name, value in constants.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    metadata = Metadata(
+        version="0",
+        method="gradient",
+        source="by hand",
+        preprocessing=Tiny.preprocessing(channels, layout),
+        parameters={"temperature": TEMPERATURE},
+        labels=labels,
+    )
+    helper.set_model_props(model, metadata.to_props())
+    onnx.checker.check_model(model, full_check=True)
+    return model
 
+
+def explain_nodes(
+    multi_target: bool, live_temperature: bool, channels_last: bool
+) -> list[onnx.NodeProto]:
     def node(op: str, inputs: str, output: str, **attributes: object) -> onnx.NodeProto:
         return helper.make_node(op, inputs.split(), output.split(), **attributes)
 
-    nodes = [
+    return [
         node("Transpose", "image", "x", perm=[0, 3, 1, 2])
         if channels_last
         else node("Identity", "image", "x"),
@@ -115,41 +150,6 @@ def explain_graph(
         if multi_target
         else node("Squeeze", "in_layout one", "pullback"),
     ]
-    float_type = helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
-    size = [HEIGHT, WIDTH, channels] if channels_last else [channels, HEIGHT, WIDTH]
-    inputs = [
-        helper.make_tensor_value_info("image", float_type, [batch, *size]),
-        helper.make_tensor_value_info(
-            "target", TensorProto.INT64, [batch, "K"] if multi_target else [batch]
-        ),
-    ]
-    if live_temperature:
-        inputs.append(helper.make_tensor_value_info("temperature", float_type, []))
-    outputs = [
-        helper.make_tensor_value_info("logits", float_type, [batch, CLASSES]),
-        helper.make_tensor_value_info(
-            "pullback", float_type, [batch, "K", *size] if multi_target else [batch, *size]
-        ),
-    ]
-    graph = helper.make_graph(
-        nodes,
-        "explain",
-        inputs,
-        outputs,
-        [numpy_helper.from_array(value, name) for name, value in constants.items()],
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
-    metadata = Metadata(
-        version="0",
-        method="gradient",
-        source="by hand",
-        preprocessing=Tiny.preprocessing(channels, layout),
-        parameters={"temperature": TEMPERATURE},
-        labels=labels,
-    )
-    helper.set_model_props(model, metadata.to_props())
-    onnx.checker.check_model(model, full_check=True)
-    return model
 
 
 GraphFile = Callable[..., Path]

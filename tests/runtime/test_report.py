@@ -303,75 +303,52 @@ def chromium(tmp_path):
     driver.quit()
 
 
-def test_the_report_works_from_disk_in_chromium(explainer, photos, tmp_path, chromium):
-    from selenium.webdriver import ActionChains, Keys
+class Shown:
+    """The report as Chromium shows it."""
 
+    def __init__(self, driver) -> None:
+        self.driver = driver
+
+    def css(self, selector: str):
+        return self.driver.find_elements("css selector", selector)
+
+    def names(self) -> list[str]:
+        articles = [a for a in self.css("article") if a.is_displayed()]
+        return [a.get_dom_attribute("data-name") for a in articles]
+
+    def sort(self, key: str) -> list[str]:
+        from selenium.webdriver import Keys
+
+        self.css(f"[data-sort={key}]")[0].send_keys(Keys.ENTER)
+        return self.names()
+
+    def search(self, text: str) -> list[str]:
+        from selenium.webdriver import Keys
+
+        self.css("#search")[0].send_keys(Keys.CONTROL, "a", Keys.NULL, Keys.BACKSPACE, text)
+        return sorted(self.names())
+
+    def count(self) -> str:
+        return self.css("#count")[0].text
+
+
+def test_the_report_works_from_disk_in_chromium(explainer, photos, tmp_path, chromium):
     broken = photos[0].with_name("d.png")
     broken.write_text("no picture")
     path = tmp_path / "report.html"
     write_report(explainer, [*photos, broken], path)
     chromium.get(path.as_uri())
-
-    def css(selector: str):
-        return chromium.find_elements("css selector", selector)
-
-    def shown() -> list[str]:
-        return [a.get_dom_attribute("data-name") for a in css("article") if a.is_displayed()]
-
-    def sort(key: str) -> list[str]:
-        css(f"[data-sort={key}]")[0].send_keys(Keys.ENTER)
-        return shown()
+    shown = Shown(chromium)
 
     # Every picture was decoded.
     chromium.execute_async_script(
         "const done = arguments[0];"
         "Promise.all([...document.images].map((image) => image.decode())).then(() => done())"
     )
-    assert css("#count")[0].text == "5 images, 1 unreadable"
-
-    # By name, numbers as numbers, up and down; what failed has no class or gain and is last.
-    by_name = ["a.png", "b.png", "c9.png", "c10.png", "d.png"]
-    assert shown() == by_name
-    assert sort("name") == by_name[::-1]
-    assert sort("name") == by_name
-    articles = {a.get_dom_attribute("data-name"): a for a in css("article:not(.failed)")}
-    for key in ("class", "confidence", "gain"):
-        values = {name: a.get_dom_attribute(f"data-{key}") for name, a in articles.items()}
-        order = str.casefold if key == "class" else lambda value: -float(value)
-        *names, last = sort(key)
-        assert [values[name] for name in names] == sorted(values.values(), key=order)
-        assert last == sort(key)[-1] == "d.png"
-        assert [values[name] for name in shown()[:4]] == sorted(values.values(), key=order)[::-1]
-        assert [button.text.split()[0].lower() for button in css("[aria-pressed=true]")] == [key]
-
-    # By file name, by class, by nothing.
-    def search(text: str) -> list[str]:
-        css("#search")[0].send_keys(Keys.CONTROL, "a", Keys.NULL, Keys.BACKSPACE, text)
-        return sorted(shown())
-
-    assert search("C1") == ["c10.png"]
-    assert css("#count")[0].text == "1 of 5 images, 1 unreadable"
-    assert search("espresso") == ["a.png", "b.png", "c10.png", "c9.png"]
-    assert search("nothing") == []
-    assert len(search("")) == 5
-
-    # The slider: by key and by pointer, the line and the picture follow.
-    slider = css("input[type=range]")[0]
-
-    def edge() -> str:
-        return chromium.execute_script(
-            "return getComputedStyle(arguments[0].parentElement.children[1]).clipPath", slider
-        )
-
-    assert edge() == "inset(0px 0px 0px 50%)"
-    slider.send_keys(Keys.ARROW_RIGHT)
-    assert edge() == "inset(0px 0px 0px 51%)"
-    slider.send_keys(Keys.HOME)
-    assert edge() == "inset(0px 0px 0px 0%)"
-    ActionChains(chromium).move_to_element(slider).click_and_hold().move_by_offset(
-        slider.size["width"] // 4, 0
-    ).release().perform()
-    assert 70 < float(re.findall(r"([\d.]+)%", edge())[0]) < 85
+    assert shown.count() == "5 images, 1 unreadable"
+    it_sorts(shown)
+    it_searches(shown)
+    its_slider_moves(shown)
 
     # A phone has no sideways scrolling.
     chromium.execute_cdp_cmd(
@@ -389,3 +366,53 @@ def test_the_report_works_from_disk_in_chromium(explainer, photos, tmp_path, chr
     }
     own = ("data:", "chrome:")  # in the page, and of the browser's own first tab
     assert {url for url in requests if not url.startswith(own)} == {path.as_uri()}
+
+
+def it_sorts(shown: Shown) -> None:
+    """By name, numbers as numbers, up and down; what failed has no class or gain and is last."""
+    by_name = ["a.png", "b.png", "c9.png", "c10.png", "d.png"]
+    assert shown.names() == by_name
+    assert shown.sort("name") == by_name[::-1]
+    assert shown.sort("name") == by_name
+    articles = {a.get_dom_attribute("data-name"): a for a in shown.css("article:not(.failed)")}
+    for key in ("class", "confidence", "gain"):
+        values = {name: a.get_dom_attribute(f"data-{key}") for name, a in articles.items()}
+        order = str.casefold if key == "class" else lambda value: -float(value)
+        *names, last = shown.sort(key)
+        assert [values[name] for name in names] == sorted(values.values(), key=order)
+        assert last == shown.sort(key)[-1] == "d.png"
+        again = [values[name] for name in shown.names()[:4]]
+        assert again == sorted(values.values(), key=order)[::-1]
+        pressed = [button.text.split()[0].lower() for button in shown.css("[aria-pressed=true]")]
+        assert pressed == [key]
+
+
+def it_searches(shown: Shown) -> None:
+    """By file name, by class, by nothing."""
+    assert shown.search("C1") == ["c10.png"]
+    assert shown.count() == "1 of 5 images, 1 unreadable"
+    assert shown.search("espresso") == ["a.png", "b.png", "c10.png", "c9.png"]
+    assert shown.search("nothing") == []
+    assert len(shown.search("")) == 5
+
+
+def its_slider_moves(shown: Shown) -> None:
+    """By key and by pointer; the line and the picture follow."""
+    from selenium.webdriver import ActionChains, Keys
+
+    slider = shown.css("input[type=range]")[0]
+
+    def edge() -> str:
+        return shown.driver.execute_script(
+            "return getComputedStyle(arguments[0].parentElement.children[1]).clipPath", slider
+        )
+
+    assert edge() == "inset(0px 0px 0px 50%)"
+    slider.send_keys(Keys.ARROW_RIGHT)
+    assert edge() == "inset(0px 0px 0px 51%)"
+    slider.send_keys(Keys.HOME)
+    assert edge() == "inset(0px 0px 0px 0%)"
+    ActionChains(shown.driver).move_to_element(slider).click_and_hold().move_by_offset(
+        slider.size["width"] // 4, 0
+    ).release().perform()
+    assert 70 < float(re.findall(r"([\d.]+)%", edge())[0]) < 85
