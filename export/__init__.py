@@ -7,11 +7,21 @@ import sys
 from types import ModuleType
 
 from onnxplain.export.autodiff import Rule, pull_back
-from onnxplain.export.methods import METHODS, Method
+from onnxplain.export.methods import METHODS, Method, Parameter, register_method
 from onnxplain.export.pipeline import export
 from onnxplain.export.vjps import VJPS, register_vjp
 
-__all__ = ["METHODS", "Method", "Rule", "VJPS", "export", "pull_back", "register_vjp"]
+__all__ = [
+    "METHODS",
+    "Method",
+    "Parameter",
+    "Rule",
+    "VJPS",
+    "export",
+    "pull_back",
+    "register_method",
+    "register_vjp",
+]
 
 
 class _CallableModule(ModuleType):

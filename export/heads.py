@@ -8,7 +8,7 @@ from onnxscript import OpBuilder
 
 from onnxplain.export.canonical.ends import image_size
 from onnxplain.export.layers import spatial_axes
-from onnxplain.export.methods.cams import ActivationMap
+from onnxplain.export.methods.method import ActivationMap
 from onnxplain.export.tensors import rank, size_of
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,7 +27,8 @@ from onnxplain.export.heads import activation_map, one_hot
 from onnxplain.export.large import is_large, write_large
 from onnxplain.export.layers import last_spatial, layer_name, spatial_layer, value_named
 from onnxplain.export.lower import lower
-from onnxplain.export.methods import Method, check_temperature, get_method
+from onnxplain.export.methods import Method, get_method
+from onnxplain.export.methods.method import Temperature
 from onnxplain.export.sources.source import Source, read
 from onnxplain.export.tensors import dims
 from onnxplain.export.vjps.precision import operator_precision
@@ -108,8 +109,8 @@ def export(
         InputError: the path cannot be written, or is the source itself.
     """
     chosen = get_method(method)
-    T = check_temperature(chosen, temperature)
-    if live_temperature and T is None:
+    values = chosen.values({} if temperature is None else {TEMPERATURE: temperature})
+    if live_temperature and not chosen.has_temperature:
         raise SourceError(f"method {method!r} has no temperature to make live")
     if step and unroll is not None:
         raise SourceError("step is one step, unroll all of them: choose one")
@@ -137,12 +138,10 @@ def export(
     model = canonical.model
     forward = multiply_adds(model.graph)
     at = model.graph.inputs[0]
-    parameters: dict[str, Any] = {} if T is None else {"temperature": T}
-    if chosen.epsilon is not None:
-        parameters = {"epsilon": chosen.epsilon}
+    parameters: dict[str, Any] = chosen.noted(values)
     if chosen.activation_map is not None:
         at = spatial_layer(model.graph, kept[0]) if kept else last_spatial(model.graph)
-        parameters = {"layer": layer or layer_name(at)}
+        parameters["layer"] = layer or layer_name(at)
     progress(STAGES[2])
     pre = preprocessing(model.graph.inputs[0], found.preprocessing, mean, std)
     names = found.labels if labels is None else tuple(labels)
@@ -150,7 +149,7 @@ def export(
     op, seed = add_pullback(
         model,
         chosen,
-        T,
+        values,
         at,
         multi_target=multi_target,
         live_temperature=live_temperature,
@@ -189,7 +188,7 @@ def export(
 def add_pullback(
     model: ir.Model,
     method: Method,
-    temperature: float | None,
+    values: Mapping[str, float | None],
     at: ir.Value,
     *,
     multi_target: bool = False,
@@ -199,6 +198,7 @@ def add_pullback(
     """Add the backward pass to a canonical forward graph, in place (the contract: design §2).
 
     Args:
+        values: of the method's parameters.
         at: where it stops: the image, or a layer for a method with an activation map.
 
     Returns:
@@ -213,9 +213,9 @@ def add_pullback(
     batch = dims(image)[0]
     shape = [batch, ir.SymbolicDim("targets")] if multi_target else [batch]
     target = builder.input(TARGET, ir.DataType.INT64, shape)
-    T: float | ir.Value | None = temperature
+    taken: dict[str, Temperature | None] = dict(values)
     if live_temperature:
-        T = builder.input(TEMPERATURE, image.dtype, [])
+        taken[TEMPERATURE] = builder.input(TEMPERATURE, image.dtype, [])
 
     cotangent = one_hot(op, logits, target)
     if multi_target:
@@ -223,7 +223,7 @@ def add_pullback(
         several = op.Transpose(cotangent, perm=[1, 0, 2])
         cotangent = op.Squeeze(op.Slice(cotangent, [0], [1], [1]), [1])  # one of them, to trace
     head = len(graph)
-    (pullback,) = pull_back(op, {logits: cotangent}, [at], method.rules(T))
+    (pullback,) = pull_back(op, {logits: cotangent}, [at], method.rules(taken, op))
     if multi_target:
         backward = list(graph)[head:]
         head = len(graph)

@@ -1,5 +1,18 @@
-"""The explanation methods: what each does to the ordinary backward pass, one file per method."""
+"""The explanation methods: what each does to the ordinary backward pass, one file per kind."""
 
-from onnxplain.export.methods.table import METHODS, Method, check_temperature, get_method
+from onnxplain.export.methods import (  # noqa: F401  each registers its methods
+    baselines,
+    cams,
+    excitation,
+    lrp,
+    semantic,
+)
+from onnxplain.export.methods.method import (
+    METHODS,
+    Method,
+    Parameter,
+    get_method,
+    register_method,
+)
 
-__all__ = ["METHODS", "Method", "check_temperature", "get_method"]
+__all__ = ["METHODS", "Method", "Parameter", "get_method", "register_method"]

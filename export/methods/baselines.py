@@ -1,12 +1,13 @@
-"""The baselines that change the ReLU's rule."""
+"""The gradient, and the baselines that change ReLU's rule."""
 
 from __future__ import annotations
 
 import onnx_ir as ir
 from onnxscript import OpBuilder
 
-from onnxplain.export.autodiff import Cotangents, Node, Rule
+from onnxplain.export.autodiff import Cotangents, Node
 from onnxplain.export.methods.clips import is_relu6
+from onnxplain.export.methods.method import Method, register_method
 from onnxplain.export.vjps import VJPS
 
 
@@ -24,5 +25,7 @@ def deconvnet(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
     return op.Relu(g)
 
 
-GUIDED: dict[str, Rule] = {"Relu": guided, "Clip": guided}
-DECONVNET: dict[str, Rule] = {"Relu": deconvnet, "Clip": deconvnet}
+register_method(Method("gradient"))
+register_method(Method("guided", {"Relu": guided, "Clip": guided}))
+register_method(Method("deconvnet", {"Relu": deconvnet, "Clip": deconvnet}))
+register_method(Method("input-x-gradient", times_input=True))

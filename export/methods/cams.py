@@ -7,15 +7,10 @@ layer. Each formula here gives Σ_k over the channels; its ReLU, the map, follow
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TypeAlias
-
 import onnx_ir as ir
 from onnxscript import OpBuilder
 
-ActivationMap: TypeAlias = Callable[[OpBuilder, ir.Value, ir.Value, tuple[int, int, int]], ir.Value]
-"""`(op, A, g, (height, width, channels))`, the axes of A counted from the end → the sum over the
-channels, without their axis. g may have an axis more, in front."""
+from onnxplain.export.methods.method import Method, register_method
 
 
 def grad_cam(op: OpBuilder, A: ir.Value, g: ir.Value, axes: tuple[int, int, int]) -> ir.Value:
@@ -33,3 +28,8 @@ def layer_cam(op: OpBuilder, A: ir.Value, g: ir.Value, axes: tuple[int, int, int
 def hires_cam(op: OpBuilder, A: ir.Value, g: ir.Value, axes: tuple[int, int, int]) -> ir.Value:
     """Σ_k g_k A_k (Draelos & Carin 2020, arXiv 2011.08891)."""
     return op.ReduceSum(op.Mul(g, A), [axes[2]], keepdims=0)
+
+
+register_method(Method("gradcam", activation_map=grad_cam))
+register_method(Method("layercam", activation_map=layer_cam))
+register_method(Method("hirescam", activation_map=hires_cam))

@@ -43,6 +43,7 @@ from __future__ import annotations
 from functools import partial
 
 from onnxplain.export.autodiff import Rule
+from onnxplain.export.methods.method import Method, Parameter, register_method
 from onnxplain.export.methods.relevance import (
     AVERAGES,
     elementwise_product,
@@ -58,12 +59,6 @@ from onnxplain.export.methods.relevance import (
     z_plus,
 )
 from onnxplain.export.vjps import VJPS
-
-Z_PLUS_EPSILON = 1e-5
-"""Of `lrp-zplus`."""
-
-EPSILON = 1e-6
-"""Of `lrp-epsilon` and `epsilon-plus`: zennit's default."""
 
 CONVOLUTIONS = ("Conv", "ConvTranspose")
 MATRICES = ("Gemm", "MatMul", "Einsum")
@@ -109,29 +104,33 @@ SHARED: dict[str, Rule] = {
     **dict.fromkeys(["Mul", "Div", "Pow"], elementwise_product),
 }
 
-_pool_plus: Rule = partial(pool_plus, epsilon=Z_PLUS_EPSILON)
-_pool_norm: Rule = partial(pool_norm, epsilon=EPSILON)
-
 LRP_ZPLUS: dict[str, Rule] = {
     **SHARED,
-    **dict.fromkeys(
-        [*CONVOLUTIONS, *MATRICES], partial(z_plus, epsilon=Z_PLUS_EPSILON, bias=False)
-    ),
-    **dict.fromkeys([*POOLS, *AVERAGES], _pool_plus),
-    **dict.fromkeys(SUMS, partial(split_by_magnitude, epsilon=Z_PLUS_EPSILON)),
-    "Resize": partial(resize, interpolated=_pool_plus),
+    **dict.fromkeys([*CONVOLUTIONS, *MATRICES], partial(z_plus, bias=False)),
+    **dict.fromkeys([*POOLS, *AVERAGES], pool_plus),
+    **dict.fromkeys(SUMS, split_by_magnitude),
+    "Resize": partial(resize, interpolated=pool_plus),
 }
 
 LRP_EPSILON: dict[str, Rule] = {
     **SHARED,
-    **dict.fromkeys([*CONVOLUTIONS, *MATRICES], partial(z_epsilon, epsilon=EPSILON)),
-    **dict.fromkeys(POOLS, _pool_norm),
+    **dict.fromkeys([*CONVOLUTIONS, *MATRICES], z_epsilon),
+    **dict.fromkeys(POOLS, pool_norm),
     **{name: VJPS[name] for name in AVERAGES},
-    **dict.fromkeys(SUMS, partial(split_by_value, epsilon=EPSILON)),
-    "Resize": partial(resize, interpolated=_pool_norm),
+    **dict.fromkeys(SUMS, split_by_value),
+    "Resize": partial(resize, interpolated=pool_norm),
 }
 
 EPSILON_PLUS: dict[str, Rule] = {
     **LRP_EPSILON,
-    **dict.fromkeys(CONVOLUTIONS, partial(z_plus, epsilon=EPSILON, bias=True)),
+    **dict.fromkeys(CONVOLUTIONS, partial(z_plus, bias=True)),
 }
+
+
+def epsilon(default: float) -> Parameter:
+    return Parameter("epsilon", default, "the stabiliser ε that is added to what is divided by")
+
+
+register_method(Method("lrp-zplus", parameters=(epsilon(1e-5),), relevance=LRP_ZPLUS))
+register_method(Method("lrp-epsilon", parameters=(epsilon(1e-6),), relevance=LRP_EPSILON))
+register_method(Method("epsilon-plus", parameters=(epsilon(1e-6),), relevance=EPSILON_PLUS))

@@ -159,10 +159,14 @@ def pool_norm(op: OpBuilder, node: Node, R: ir.Value, epsilon: float) -> Cotange
     return [op.Mul(node.inputs[0], pulled(op, node, s)), None]
 
 
-def resize(op: OpBuilder, node: Node, R: ir.Value, interpolated: Rule) -> Cotangents:
+def resize(
+    op: OpBuilder, node: Node, R: ir.Value, interpolated: Rule, epsilon: float
+) -> Cotangents:
     """Copies of the nearest element move; what is interpolated is pooled."""
     nearest = node.attributes.get_string("mode", "nearest") == "nearest"
-    return VJPS["Resize"](op, node, R) if nearest else interpolated(op, node, R)
+    if nearest:
+        return VJPS["Resize"](op, node, R)
+    return interpolated(op, node, R, epsilon=epsilon)
 
 
 # ----- sums -----

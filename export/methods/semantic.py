@@ -36,8 +36,9 @@ paper's; whatever is a rectifier with a hard or a rounded corner has ReLU's gate
 Everything else keeps its ordinary gradient: convolutions and other linear maps, BatchNorm (linear
 in inference), Tanh, Softsign, a Sigmoid or Softmax that is no gate, GlobalMaxPool.
 
-**The temperature** `T` of this method is one factor on all temperatures of the table (not on
-attention's weights, which are the forward's): 1 is the paper, 2 doubles every one.
+**The parameters.** `relu`, `gelu`, `silu` and `max_pool` are the four temperatures, and what the
+rules take as their T; `temperature` is one factor on all of them (not on attention's weights, which
+are the forward's): 1 is the paper, 2 doubles every one.
 """
 
 from __future__ import annotations
@@ -50,6 +51,14 @@ from onnxscript import OpBuilder
 
 from onnxplain.export.autodiff import Cotangents, Node, Rule
 from onnxplain.export.methods.clips import is_relu6
+from onnxplain.export.methods.method import (
+    TEMPERATURE,
+    Method,
+    Parameter,
+    Temperature,
+    register_method,
+    times,
+)
 from onnxplain.export.tensors import (
     along_axis,
     attribute,
@@ -62,88 +71,80 @@ from onnxplain.export.vjps import VJPS
 from onnxplain.export.windows import window_of
 from onnxplain.kernels.bodies import normal_gate, phi, scaled, soft_gate, weighted_pool_grad
 
-RELU, GELU, SILU, MAX_POOL = 0.6, 1.0, 1.6, 0.3
-
-Temperature = float | ir.Value
-
-
-def times(op: OpBuilder, T: Temperature, base: float) -> Temperature:
-    """The method's factor on one of the paper's temperatures."""
-    return op.Mul(T, base) if isinstance(T, ir.Value) else T * base
-
-
 # ----- rectifiers: z · 1[z > 0], and the like -----
 
 
-def rectifier(op: OpBuilder, node: Node, g: ir.Value, T: Temperature) -> Cotangents:
+def rectifier(op: OpBuilder, node: Node, g: ir.Value, relu: Temperature) -> Cotangents:
     """g · Φ(z / T)."""
-    return normal_gate(op, node.inputs[0], g, times(op, T, RELU))
+    return normal_gate(op, node.inputs[0], g, relu)
 
 
-def clip(op: OpBuilder, node: Node, g: ir.Value, T: Temperature) -> Cotangents:
+def clip(op: OpBuilder, node: Node, g: ir.Value, relu: Temperature) -> Cotangents:
     """ReLU6's gate is ReLU's; other clips keep their gradient."""
-    return rectifier(op, node, g, T) if is_relu6(node) else VJPS["Clip"](op, node, g)
+    return rectifier(op, node, g, relu) if is_relu6(node) else VJPS["Clip"](op, node, g)
 
 
-def thresholded_relu(op: OpBuilder, node: Node, g: ir.Value, T: Temperature) -> Cotangents:
+def thresholded_relu(op: OpBuilder, node: Node, g: ir.Value, relu: Temperature) -> Cotangents:
     """g · Φ((z − α) / T)."""
     above = op.Sub(node.inputs[0], node.attributes.get_float("alpha", 1.0))
-    return normal_gate(op, above, g, times(op, T, RELU))
+    return normal_gate(op, above, g, relu)
 
 
-def selu(op: OpBuilder, node: Node, g: ir.Value, T: Temperature) -> Cotangents:
+def selu(op: OpBuilder, node: Node, g: ir.Value, relu: Temperature) -> Cotangents:
     """g · γ Φ(z / T)."""
     gamma = node.attributes.get_float("gamma", 1.0507009873554805)
-    return normal_gate(op, node.inputs[0], op.Mul(g, gamma), times(op, T, RELU))
+    return normal_gate(op, node.inputs[0], op.Mul(g, gamma), relu)
 
 
-def leaky_relu(op: OpBuilder, node: Node, g: ir.Value, T: Temperature) -> Cotangents:
+def leaky_relu(op: OpBuilder, node: Node, g: ir.Value, relu: Temperature) -> Cotangents:
     """g · (α + (1 − α) Φ(z / T))."""
     alpha = node.attributes.get_float("alpha", 0.01)
-    gate = phi(op, scaled(op, node.inputs[0], times(op, T, RELU)))
+    gate = phi(op, scaled(op, node.inputs[0], relu))
     return op.Mul(g, op.Add(op.Mul(gate, 1.0 - alpha), alpha))
 
 
-def prelu(op: OpBuilder, node: Node, g: ir.Value, T: Temperature) -> Cotangents:
+def prelu(op: OpBuilder, node: Node, g: ir.Value, relu: Temperature) -> Cotangents:
     """As LeakyRelu, with a learned α."""
     x, alpha = node.inputs
-    gate = phi(op, scaled(op, x, times(op, T, RELU)))
+    gate = phi(op, scaled(op, x, relu))
     return op.Mul(g, op.Add(op.Mul(gate, op.Sub(1.0, alpha)), alpha))
 
 
 # ----- smooth self-gates: z · gate(z) -----
 
 
-def gelu(op: OpBuilder, node: Node, g: ir.Value, T: Temperature) -> Cotangents:
+def gelu(op: OpBuilder, node: Node, g: ir.Value, gelu: Temperature) -> Cotangents:
     """g · Φ(z / T)."""
-    return normal_gate(op, node.inputs[0], g, times(op, T, GELU))
+    return normal_gate(op, node.inputs[0], g, gelu)
 
 
-def swish(op: OpBuilder, node: Node, g: ir.Value, T: Temperature) -> Cotangents:
+def swish(op: OpBuilder, node: Node, g: ir.Value, silu: Temperature) -> Cotangents:
     """g · σ(αz / T)."""
     alpha = node.attributes.get_float("alpha", 1.0)
-    return soft_gate(op, node.inputs[0], g, times(op, T, SILU / alpha))
+    return soft_gate(op, node.inputs[0], g, times(op, silu, 1.0 / alpha))
 
 
-def hard_swish(op: OpBuilder, node: Node, g: ir.Value, T: Temperature) -> Cotangents:
+def hard_swish(op: OpBuilder, node: Node, g: ir.Value, silu: Temperature) -> Cotangents:
     """g · clip(z / (6T) + ½, 0, 1)."""
-    slope = scaled(op, node.inputs[0], times(op, T, 6.0 * SILU))
+    slope = scaled(op, node.inputs[0], times(op, silu, 6.0))
     return op.Mul(g, op.Clip(op.Add(slope, 0.5), 0.0, 1.0))
 
 
-def mish(op: OpBuilder, node: Node, g: ir.Value, T: Temperature) -> Cotangents:
+def mish(op: OpBuilder, node: Node, g: ir.Value, silu: Temperature) -> Cotangents:
     """g · tanh(softplus(z / T))."""
-    return op.Mul(g, op.Tanh(op.Softplus(scaled(op, node.inputs[0], times(op, T, SILU)))))
+    return op.Mul(g, op.Tanh(op.Softplus(scaled(op, node.inputs[0], silu))))
 
 
 # ----- pools -----
 
 
-def max_pool(op: OpBuilder, node: Node, g: ir.Value, *_indices: None, T: Temperature) -> Cotangents:
+def max_pool(
+    op: OpBuilder, node: Node, g: ir.Value, *_indices: None, max_pool: Temperature
+) -> Cotangents:
     """g · w_i with w = softmax(x / T) over the window."""
     x = node.inputs[0]
     window = window_of(node, x, node.outputs[0])
-    return weighted_pool_grad(op, x, g, window, times(op, T, MAX_POOL))
+    return weighted_pool_grad(op, x, g, window, max_pool)
 
 
 # ----- normalisations: (z − μ) · γ/σ with μ and σ held constant -----
@@ -159,9 +160,7 @@ def deviation(
     return op.Sqrt(op.Add(variance, epsilon))
 
 
-def layer_normalization(
-    op: OpBuilder, node: Node, g: ir.Value, *_statistics: None, T: Temperature
-) -> Cotangents:
+def layer_normalization(op: OpBuilder, node: Node, g: ir.Value, *_statistics: None) -> Cotangents:
     """g · γ / √(variance + ε); RMSNormalization takes the mean for 0."""
     x, scale = node.inputs[:2]
     axes = list(range(axis_from_end(node, -1, x), 0))
@@ -170,7 +169,7 @@ def layer_normalization(
     return op.Div(op.Mul(g, scale), sigma)
 
 
-def instance_normalization(op: OpBuilder, node: Node, g: ir.Value, T: Temperature) -> Cotangents:
+def instance_normalization(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
     """g · γ / √(variance + ε), the variance that of each channel of each image."""
     x, scale, _ = node.inputs
     axes = list(range(2 - rank(x), 0))
@@ -178,7 +177,7 @@ def instance_normalization(op: OpBuilder, node: Node, g: ir.Value, T: Temperatur
     return op.Mul(g, op.Div(op.Unsqueeze(scale, axes), sigma))
 
 
-def lp_normalization(op: OpBuilder, node: Node, g: ir.Value, T: Temperature) -> Cotangents:
+def lp_normalization(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
     """g / ‖x‖, and 0 where x is 0."""
     x = node.inputs[0]
     reduce = op.ReduceL1 if attribute(node, "p", 2) == 1 else op.ReduceL2
@@ -186,14 +185,14 @@ def lp_normalization(op: OpBuilder, node: Node, g: ir.Value, T: Temperature) -> 
     return op.Where(op.Equal(norm, 0.0), 0.0, op.Div(g, norm))
 
 
-def l2_normalization(op: OpBuilder, node: Node, g: ir.Value, T: Temperature) -> Cotangents:
+def l2_normalization(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
     """g / max(‖x‖, ε)."""
     x, axes = node.inputs[0], node.attributes.get_ints("axes")
     norm = op.ReduceL2(x, list(axes), keepdims=1)
     return op.Div(g, op.Max(norm, node.attributes.get_float("epsilon")))
 
 
-def lrn(op: OpBuilder, node: Node, g: ir.Value, T: Temperature) -> Cotangents:
+def lrn(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
     """g · d^−β with d = k + α/n · Σ_window x² over channels."""
     x = node.inputs[0]
     size = attribute(node, "size", 1)
@@ -207,9 +206,7 @@ def lrn(op: OpBuilder, node: Node, g: ir.Value, T: Temperature) -> Cotangents:
     return op.Mul(g, op.Pow(d, constant(op, np.array(-beta), x)))
 
 
-def global_response_normalization(
-    op: OpBuilder, node: Node, g: ir.Value, T: Temperature
-) -> Cotangents:
+def global_response_normalization(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
     """g · (1 + γ n), n = ‖x‖ over the spatial axes ÷ its mean over the channels."""
     x, scale, _ = node.inputs
     norm = op.ReduceL2(x, list(node.attributes.get_ints("axes")), keepdims=1)
@@ -221,7 +218,7 @@ def global_response_normalization(
 # ----- what is computed to multiply something else -----
 
 
-def held_constant(op: OpBuilder, node: Node, g: ir.Value, T: Temperature) -> Cotangents:
+def held_constant(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
     """Nothing flows into a gate or into attention's weights."""
     return [None]
 
@@ -246,8 +243,25 @@ SEMANTIC: dict[str, Rule] = {
     "LRN": lrn,
     "onnxplain::GlobalResponseNormalization": global_response_normalization,
     **dict.fromkeys(
-        ["onnxplain::AttentionWeights", "onnxplain::SigmoidGate", "onnxplain::HardSigmoidGate"],
+        [
+            "onnxplain::AttentionWeights",
+            "onnxplain::SigmoidGate",
+            "onnxplain::HardSigmoidGate",
+        ],
         held_constant,
     ),
 }
-"""Operator name → its rule, with the factor on the paper's temperatures as `T`."""
+
+register_method(
+    Method(
+        "semantic",
+        SEMANTIC,
+        (
+            Parameter(TEMPERATURE, 1.0, "a factor on the temperatures of the rules"),
+            Parameter("relu", 0.6, "the temperature of ReLU and other rectifiers", relative=True),
+            Parameter("gelu", 1.0, "the temperature of GELU", relative=True),
+            Parameter("silu", 1.6, "the temperature of SiLU and its like", relative=True),
+            Parameter("max_pool", 0.3, "the temperature of MaxPool", relative=True),
+        ),
+    )
+)

@@ -44,7 +44,7 @@ def pulled(case: Case, R: np.ndarray, method: str, float32: bool = False) -> lis
     dtype = ir.DataType.FLOAT if float32 else ir.DataType.DOUBLE
     model = forward_model(case.build, shapes_of(case), dtype, case.opset)
     inputs, seeds = list(model.graph.inputs), add_seeds(model, (0,))
-    found = pull_back(builder_of(model), seeds, inputs, METHODS[method].rules(None))
+    found = pull_back(builder_of(model), seeds, inputs, METHODS[method].rules())
     model.graph.outputs[:] = []
     for i, (relevance, x) in enumerate(zip(found, inputs, strict=True)):
         add_output(model, relevance, f"r{i}", like=x)
@@ -404,7 +404,7 @@ def test_a_gate_times_a_value_is_no_gate():
 
 def test_the_tables_are_complete_and_have_no_gradient_of_a_product():
     for method in (METHODS[name] for name in LRP):
-        rules = method.rules(None)
+        rules = method.rules()
         for name in ("Mul", "Div", "MatMul", "Gemm", "Conv", "Add", "Relu", "LayerNormalization"):
             assert rules[name] is not VJPS[name]
         assert "Det" not in rules

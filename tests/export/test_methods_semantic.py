@@ -64,7 +64,9 @@ def pulled(
     graph, op = model.graph, builder_of(model)
     (image,), seeds = list(graph.inputs), add_seeds(model, (0,))
     temperature = op.builder.input("T", dtype, []) if live else T
-    (found,) = pull_back(op, seeds, [image], METHODS[method].rules(temperature))
+    (found,) = pull_back(
+        op, seeds, [image], METHODS[method].rules({"temperature": temperature}, op)
+    )
     graph.outputs[:] = []
     add_output(model, found, "pullback", like=image)
     composites.inline(model)
@@ -353,9 +355,7 @@ def test_a_scale_computed_from_the_image_is_refused_by_name():
     model = forward_model(case.build, shapes_of(case))
     op = builder_of(model)
     with pytest.raises(NoRuleError, match="LayerNormalization"):
-        pull_back(
-            op, add_seeds(model, (0,)), list(model.graph.inputs), METHODS["semantic"].rules(1.0)
-        )
+        pull_back(op, add_seeds(model, (0,)), list(model.graph.inputs), METHODS["semantic"].rules())
 
 
 def test_the_temperatures_are_the_papers():
@@ -365,4 +365,4 @@ def test_the_temperatures_are_the_papers():
     assert pulled(Call("Gelu", [z]), g)[0, 1] == pytest.approx(at_one)
     silu = Call("onnxplain::Swish", [z], {"alpha": 1.0})
     assert pulled(silu, g)[0, 2] == pytest.approx(1 / (1 + math.exp(-1)))
-    assert METHODS["semantic"].temperature == 1.0
+    assert METHODS["semantic"].values({})["temperature"] == 1.0

@@ -137,12 +137,11 @@ NETWORKS: list[Network] = [
 ]
 
 
-def explain(
-    network: Network, method: str, dtype: ir.DataType, several: bool, temperature: float | None
-) -> onnx.ModelProto:
+def explain(network: Network, method: str, dtype: ir.DataType, several: bool) -> onnx.ModelProto:
     model = forward_model(lambda op, x: [network(op, x)], [["batch", *IMAGES.shape[1:]]], dtype)
     (image,) = model.graph.inputs
-    add_pullback(model, METHODS[method], temperature, image, multi_target=several)
+    chosen = METHODS[method]
+    add_pullback(model, chosen, chosen.values({}), image, multi_target=several)
     return finished(model)
 
 
@@ -160,8 +159,7 @@ RELEVANT = [pools_and_convolutions, shuffles, dense]
     ],
 )
 def test_several_targets_equal_as_many_single_ones(network: Network, method: str):
-    T = METHODS[method].temperature
-    one, several = (explain(network, method, ir.DataType.DOUBLE, k, T) for k in (False, True))
+    one, several = (explain(network, method, ir.DataType.DOUBLE, k) for k in (False, True))
     (found,) = evaluate(several, {"x0": IMAGES, "target": TARGETS})[1:]
     assert found.shape == (3, 4, *IMAGES.shape[1:])
     for k in range(TARGETS.shape[1]):
@@ -175,7 +173,7 @@ def test_several_targets_equal_as_many_single_ones(network: Network, method: str
 @pytest.mark.parametrize(("N", "K"), [(1, 1), (1, 3), (3, 1), (2, 2)])
 def test_batch_and_targets_are_both_dynamic(network: Network, N: int, K: int):
     """In ONNX Runtime, one graph for all."""
-    proto = explain(network, "gradient", ir.DataType.FLOAT, True, None)
+    proto = explain(network, "gradient", ir.DataType.FLOAT, True)
     whole = runtime(proto, {"x0": IMAGES.astype(np.float32), "target": TARGETS})[1]
     feeds = {"x0": IMAGES[:N].astype(np.float32), "target": TARGETS[:N, :K]}
     close(runtime(proto, feeds)[1], whole[:N, :K], 1e-4, f"{N} images, {K} targets")
@@ -188,8 +186,7 @@ def test_the_forward_pass_is_not_repeated():
         return sum(node.op_type in ops for node in proto.graph.node)
 
     one, several = (
-        explain(pools_and_convolutions, "excitation", ir.DataType.FLOAT, k, 0.3)
-        for k in (False, True)
+        explain(pools_and_convolutions, "excitation", ir.DataType.FLOAT, k) for k in (False, True)
     )
     for ops in (["Conv", "ConvTranspose"], ["Sigmoid"], ["Exp"], ["MaxPool"]):
         assert count(several, *ops) == count(one, *ops) > 0

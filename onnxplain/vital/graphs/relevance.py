@@ -45,7 +45,7 @@ def relevance(
         NoRuleError: an operator on the way has no rule for relevances.
     """
     seed = _start(op, neuron, channel, image, kind)
-    rules = get_method("guided" if kind == "guided" else "lrp-zplus").rules(None)
+    rules = get_method("guided" if kind == "guided" else "lrp-zplus").rules()
     maps = pull_back(op, {neuron: seed}, layers, rules)
     return [
         channels_first(op, map_, layer, image) for map_, layer in zip(maps, layers, strict=True)

@@ -1,0 +1,180 @@
+"""What a method of explanation is, and the table of those that there are."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, TypeAlias
+
+import onnx_ir as ir
+from onnxscript import OpBuilder
+
+from onnxplain.errors import SourceError
+from onnxplain.export.autodiff import Rule
+from onnxplain.export.vjps import VJPS
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """A number that a method's rules take, as the keyword of its name.
+
+    Attributes:
+        name: what rules, Python and `--param` call it.
+        default: where none is given; None for the value of the method's `temperature`.
+        help: what it is, in a few words.
+        low, high: the range of values; infinite ones are never allowed.
+        closed: whether `low` and `high` themselves are allowed.
+        relative: whether the rules take it times the method's `temperature`.
+    """
+
+    name: str
+    default: float | None
+    help: str
+    low: float = 0.0
+    high: float = math.inf
+    closed: bool = False
+    relative: bool = False
+
+    def checked(self, value: float) -> float:
+        """The value.
+
+        Raises:
+            SourceError: it is not a number within the range.
+        """
+        inside = self.low <= value <= self.high if self.closed else self.low < value < self.high
+        if not (inside and math.isfinite(value)):
+            raise SourceError(f"the {self.name} must be {self.range}, not {value}")
+        return float(value)
+
+    @property
+    def range(self) -> str:
+        """The allowed values, in words."""
+        if (self.low, self.high, self.closed) == (0.0, math.inf, False):
+            return "a positive number"
+        left, right = "[]" if self.closed else "()"
+        return f"a finite number in {left}{self.low:g}, {self.high:g}{right}"
+
+
+TEMPERATURE = "temperature"
+"""The parameter that may become an input of the graph."""
+
+Temperature: TypeAlias = float | ir.Value
+"""What a rule takes for a temperature: a number, or one computed in the graph from that input."""
+
+
+def times(op: OpBuilder | None, T: Temperature, factor: float) -> Temperature:
+    """T · factor; only a T in the graph needs `op`."""
+    if isinstance(T, ir.Value):
+        assert op is not None
+        return T if factor == 1 else op.Mul(T, factor)
+    return T * factor
+
+
+ActivationMap: TypeAlias = Callable[[OpBuilder, ir.Value, ir.Value, tuple[int, int, int]], ir.Value]
+"""`(op, A, g, (height, width, channels))`, the axes of A counted from the end → the sum over the
+channels, without their axis. g may have an axis more, in front."""
+
+
+@dataclass(frozen=True)
+class Method:
+    """A backward pass: the operators whose rule differs from the ordinary gradient.
+
+    Attributes:
+        name: what users call it.
+        overrides: operator name → rule, laid over `onnxplain.export.VJPS`. A rule of a method also
+            takes, by keyword, those of the method's parameters that its signature names.
+        parameters: what users can set. The first is always noted in the file, the others where
+            they differ from their default.
+        relevance: a complete table in place of `overrides`, by which the sweep carries relevances.
+        times_input: whether the result is multiplied by the image.
+        activation_map: makes a map of the cotangent that arrives at a layer, where the sweep ends.
+    """
+
+    name: str
+    overrides: Mapping[str, Rule] = field(default_factory=dict)
+    parameters: tuple[Parameter, ...] = ()
+    relevance: Mapping[str, Rule] | None = None
+    times_input: bool = False
+    activation_map: ActivationMap | None = None
+
+    @property
+    def has_temperature(self) -> bool:
+        return any(parameter.name == TEMPERATURE for parameter in self.parameters)
+
+    def values(self, given: Mapping[str, float]) -> dict[str, float | None]:
+        """The value of every parameter: the one given, or its default.
+
+        Raises:
+            SourceError: there is no such parameter, or a value is out of its range.
+        """
+        known = [parameter.name for parameter in self.parameters]
+        for name in given:
+            if name not in known:
+                others = f" (it has {', '.join(known)})" if known else ""
+                raise SourceError(f"method {self.name!r} has no {name}; leave it out{others}")
+        return {
+            parameter.name: parameter.checked(given[parameter.name])
+            if parameter.name in given
+            else parameter.default
+            for parameter in self.parameters
+        }
+
+    def noted(self, values: Mapping[str, float | None]) -> dict[str, float | None]:
+        """Those of the values that the file names."""
+        return {
+            parameter.name: values[parameter.name]
+            for i, parameter in enumerate(self.parameters)
+            if i == 0 or values[parameter.name] != parameter.default
+        }
+
+    def rules(
+        self,
+        values: Mapping[str, Temperature | None] | None = None,
+        op: OpBuilder | None = None,
+    ) -> dict[str, Rule]:
+        """The whole table that the sweep uses, with the parameters' values (or defaults) in place.
+
+        A `temperature` in the graph needs the graph's builder, to be multiplied.
+        """
+        given: dict[str, Any] = {p.name: p.default for p in self.parameters} | dict(values or {})
+        T: Any = given.get(TEMPERATURE)
+        for parameter in self.parameters:
+            if given[parameter.name] is None:
+                given[parameter.name] = T
+            elif parameter.relative:
+                given[parameter.name] = times(op, T, given[parameter.name])
+        table = self.overrides if self.relevance is None else self.relevance
+        bound = {name: _bound(rule, given) for name, rule in table.items()}
+        return bound if self.relevance is not None else VJPS | bound
+
+
+def _bound(rule: Rule, values: Mapping[str, Any]) -> Rule:
+    taken = inspect.signature(rule).parameters.keys() & values.keys()
+    return partial(rule, **{name: values[name] for name in taken}) if taken else rule
+
+
+METHODS: dict[str, Method] = {}
+"""Name → method."""
+
+
+def register_method(method: Method) -> Method:
+    """Make a method known by its name, to Python and to the command line; returns it.
+
+    A later one replaces an earlier one of that name.
+    """
+    METHODS[method.name] = method
+    return method
+
+
+def get_method(name: str) -> Method:
+    """The method of that name.
+
+    Raises:
+        SourceError: there is none; the message lists those there are.
+    """
+    if name not in METHODS:
+        raise SourceError(f"no method {name!r}; choose one of {', '.join(METHODS)}")
+    return METHODS[name]
