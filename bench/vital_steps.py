@@ -31,11 +31,12 @@ from onnxplain.runtime.graphs import open_graph
 from onnxplain.runtime.sessions import usable
 from onnxplain.timing import interleaved
 from onnxplain.vital.graphs.features import write_features
-from onnxplain.vital.graphs.stages import recipe_of
 from onnxplain.vital.graphs.step import write_step
 from onnxplain.vital.graphs.subject import read_subject
 from onnxplain.vital.optimisation import Optimisation
+from onnxplain.vital.recipes import recipe_of
 from onnxplain.vital.references import Templates, find_templates
+from onnxplain.vital.schedule import rates, shifts
 from onnxplain.vital.settings import Settings, with_recipe
 
 NETWORKS = {"resnet50": "none", "efficientnet-lite0": "DEFAULT"}
@@ -67,7 +68,7 @@ class Eager:
         self._network, self._objective, self._channels = network, objective, channels
         self._x = start.clone().requires_grad_()
         self._adam = torch.optim.Adam([self._x], lr=1.0, betas=(0.5, 0.9), eps=1e-8)
-        self._tables = settings.rates(), settings.shifts()
+        self._tables = rates(settings), shifts(settings)
         mean, std = (torch.tensor(v).reshape(-1, 1, 1) for v in (pre.mean, pre.std))
         self._bounds = (0 - mean) / std, (1 - mean) / std
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.markup import escape
@@ -12,8 +13,13 @@ from rich.table import Table
 
 from onnxplain.cli.app import app, guarded
 from onnxplain.cli.console import err, out
-from onnxplain.cli.options import Images, Weights
+from onnxplain.cli.declared import with_options
+from onnxplain.cli.options import GraphProvider, Images, Weights
 from onnxplain.cli.progress import progress_bar
+from onnxplain.signal.settings import Settings
+
+if TYPE_CHECKING:
+    from onnxplain.signal.results import Results
 
 signal_app = typer.Typer(
     name="signal",
@@ -40,62 +46,12 @@ def _command(function: Callable[..., None]) -> Callable[..., None]:
     return run
 
 
-DataName = Annotated[
-    str,
-    typer.Argument(
-        help="A folder of class folders, or of `train` and `test` with those; `digits` "
-        "(scikit-learn's); or NAME:FOLDER of a torchvision dataset, `CIFAR10:data`. For "
-        "reconstruction alone, also a folder of pictures."
-    ),
-]
-Size = Annotated[int, typer.Option(min=1, help="Of the square pictures, in pixels.")]
-Network = Annotated[
-    str, typer.Option(help="segnet (the paper's), segnet-small or segnet-tiny, for small pictures.")
-]
-Start = Annotated[
-    Path | None,
-    typer.Option(help="Weights to begin with: a training's autoencoder.pt, or the authors'."),
-]
-Epochs = Annotated[int, typer.Option(min=0, help="Of stage 1, reconstruction.")]
-TuneEpochs = Annotated[int, typer.Option(min=0, help="Of stage 2, the classifier's gradients.")]
-Batch = Annotated[int, typer.Option(min=1, help="Pictures of a step, in each process.")]
-Rate = Annotated[float, typer.Option(help="Adam's step size in stage 1.")]
-TuneRate = Annotated[float, typer.Option(help="Adam's step size in stage 2.")]
-Half = Annotated[
-    str, typer.Option(help="float32; bfloat16 or float16 (on GPUs) for mixed precision.")
-]
-Seed = Annotated[int, typer.Option(min=0, help="Of weights, order and random squares.")]
-Workers = Annotated[int, typer.Option(min=0, help="Processes that decode pictures.")]
-GraphProvider = Annotated[
-    str, typer.Option(help="What runs the graphs: auto, cpu, openvino, cuda or ort-tensorrt.")
-]
-
-
 @_command
+@with_options("settings", Settings)
 def train(
-    data: DataName,
+    *,
+    settings: Settings,
     folder: Annotated[Path, typer.Option("--out", "-o", help="The folder to write to.")],
-    classifier: Annotated[
-        str | None,
-        typer.Option(
-            "--classifier",
-            "-c",
-            help="Whose gradients tune the decoder: a name as of `onnxplain export`, or a "
-            "TorchScript file. Without one, reconstruction alone.",
-        ),
-    ] = None,
-    weights: Weights = "DEFAULT",
-    size: Size = 224,
-    autoencoder: Network = "segnet",
-    start: Start = None,
-    epochs: Epochs = 10,
-    tune_epochs: TuneEpochs = 5,
-    batch: Batch = 32,
-    rate: Rate = 1e-3,
-    tune_rate: TuneRate = 1e-4,
-    precision: Half = "float32",
-    seed: Seed = 0,
-    workers: Workers = 0,
     resume: Annotated[bool, typer.Option("--resume", help="Go on where it stopped.")] = False,
 ) -> None:
     """Train an autoencoder, and tune it on a classifier.
@@ -111,24 +67,7 @@ def train(
         torchrun --nproc-per-node 4 -m onnxplain.cli signal train photos/ -c vgg16 -o runs/vgg16
     """
     from onnxplain.signal import training
-    from onnxplain.signal.settings import Settings
 
-    settings = Settings(
-        data=data,
-        size=size,
-        autoencoder=autoencoder,
-        start=str(start) if start else None,
-        classifier=classifier,
-        weights=weights,
-        epochs=epochs,
-        tune_epochs=tune_epochs,
-        batch=batch,
-        rate=rate,
-        tune_rate=tune_rate,
-        precision=precision,
-        seed=seed,
-        workers=workers,
-    )
     with progress_bar() as progress:
         tasks: dict[str, Any] = {}
 
@@ -163,10 +102,12 @@ def export(
     ],
     path: Annotated[Path, typer.Option("--out", "-o", help="The file to write.")] = Path(GRAPH),
     size: Annotated[
-        int | None, typer.Option(min=1, help="Of the square pictures. [default: as trained]")
+        int | None,
+        typer.Option(min=1, help="The pictures' width and height.", show_default="as trained"),
     ] = None,
     classifier: Annotated[
-        str | None, typer.Option("--classifier", "-c", help="Put one behind it, by name.")
+        str | None,
+        typer.Option("--classifier", "-c", help="A classifier to put behind it, by name."),
     ] = None,
     weights: Weights = "DEFAULT",
 ) -> None:
@@ -241,15 +182,22 @@ def show(
 
 
 @_command
+@with_options(
+    "settings",
+    Settings,
+    without=["classifier", "weights", "size", "autoencoder"],
+    defaults={"tune_epochs": 10},
+)
 def study(
-    data: DataName,
+    *,
+    settings: Settings,
     classifiers: Annotated[
         list[str],
         typer.Option(
             "--classifier",
             "-c",
-            help="Give it two times at least: a name as of `onnxplain export`, a TorchScript "
-            "file, or plain, residual or dense, small ones that are trained here.",
+            help="Give it at least twice: a name as for `onnxplain export`, a TorchScript file, or "
+            "plain, residual or dense, small ones that are trained here.",
         ),
     ],
     folder: Annotated[
@@ -257,21 +205,15 @@ def study(
     ] = Path("study"),
     size: Annotated[
         int | None,
-        typer.Option(min=1, help="Of the square pictures. [default: 224, digits 32]"),
+        typer.Option(min=1, help="As for `signal train`.", show_default="224; for digits 32"),
     ] = None,
     autoencoder: Annotated[
-        str | None, typer.Option(help="As of `signal train`. [default: segnet, digits segnet-tiny]")
+        str | None,
+        typer.Option(help="As for `signal train`.", show_default="segnet; for digits segnet-tiny"),
     ] = None,
-    start: Start = None,
-    epochs: Epochs = 10,
-    tune_epochs: TuneEpochs = 10,
-    classifier_epochs: Annotated[int, typer.Option(min=1, help="Of the small classifiers.")] = 20,
-    batch: Batch = 32,
-    rate: Rate = 1e-3,
-    tune_rate: TuneRate = 1e-4,
-    precision: Half = "float32",
-    seed: Seed = 0,
-    workers: Workers = 0,
+    classifier_epochs: Annotated[
+        int, typer.Option(min=1, help="Epochs of the small classifiers' training.")
+    ] = 20,
     provider: GraphProvider = "auto",
 ) -> None:
     """Compare classifiers by the signal that they let in, on one HTML page.
@@ -286,23 +228,13 @@ def study(
     from onnxplain.signal.report import write_report
     from onnxplain.signal.study import Study, run_study
 
-    small = data == "digits"
-    wanted = Study(
-        data=data,
-        classifiers=tuple(classifiers),
+    small = settings.data == "digits"
+    settings = replace(
+        settings,
         size=size or (32 if small else 224),
         autoencoder=autoencoder or ("segnet-tiny" if small else "segnet"),
-        start=str(start) if start else None,
-        epochs=epochs,
-        tune_epochs=tune_epochs,
-        classifier_epochs=classifier_epochs,
-        batch=batch,
-        rate=rate,
-        tune_rate=tune_rate,
-        precision=precision,
-        seed=seed,
-        workers=workers,
     )
+    wanted = Study(settings, tuple(classifiers), classifier_epochs)
     with progress_bar() as progress:
         task = progress.add_task("starting", total=None)
         results = run_study(
@@ -315,6 +247,14 @@ def study(
         )
     page = folder / "report.html"
     write_report(wanted, results, folder, provider, page)
+    _show_results(results, page)
+    _say_skipped(results.skipped)
+    if results.skipped:
+        raise typer.Exit(1)
+
+
+def _show_results(results: Results, page: Path) -> None:
+    """The accuracies as a table, the order, and where the page is."""
     table = Table("accuracy of", *(f"on {name}'s" for name in results.names), "on originals")
     for i, name in enumerate(results.names):
         cells = [f"{accuracy:.1%}" for accuracy in (*results.matrix[i], results.original[i])]
@@ -322,9 +262,6 @@ def study(
     out.print(table)
     out.print(f"order: {results.order.verdict}", highlight=False, soft_wrap=True)
     out.print(f"{page}  {results.pictures} pictures", highlight=False, soft_wrap=True)
-    _say_skipped(results.skipped)
-    if results.skipped:
-        raise typer.Exit(1)
 
 
 def _say_skipped(names: list[str]) -> None:

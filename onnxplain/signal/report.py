@@ -88,15 +88,16 @@ def write_report(study: Study, results: Results, folder: Path, provider: str, pa
 
 
 def _facts(study: Study, results: Results) -> str:
-    start = f"from {Path(study.start).name}, " if study.start else ""
+    settings = study.settings
+    start = f"from {Path(settings.start).name}, " if settings.start else ""
     return " · ".join(
         [
-            f"data {study.data}",
+            f"data {settings.data}",
             f"{results.pictures} pictures measured",
-            f"{study.size} × {study.size} pixels",
-            f"{study.autoencoder}, {start}{study.epochs} epochs of reconstruction, then "
-            f"{study.tune_epochs} of tuning",
-            f"seed {study.seed}",
+            f"{settings.size} × {settings.size} pixels",
+            f"{settings.autoencoder}, {start}{settings.epochs} epochs of reconstruction, then "
+            f"{settings.tune_epochs} of tuning",
+            f"seed {settings.seed}",
             f"onnxplain {__version__}",
         ]
     )
@@ -179,7 +180,8 @@ def _example_names(results: Results) -> list[str]:
 
 def _examples(study: Study, results: Results, folder: Path, provider: str) -> list[Markup]:
     """Rows of pictures, spread over the data: the original, each signal and its difference."""
-    pictures = open_data(study.data, study.size, study.seed).test
+    settings = study.settings
+    pictures = open_data(settings.data, settings.size, settings.seed).test
     chosen = np.linspace(0, len(pictures) - 1, min(_EXAMPLES, len(pictures))).astype(int)
     found = pictures.chosen(chosen.tolist())
     files = {UNTUNED: "untuned"} | {name: name for name in results.names}

@@ -9,8 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from onnxplain import options
 from onnxplain.errors import InputError
 from onnxplain.files import replacing
+from onnxplain.options import argument, option
 
 CONFIG = "config.json"
 PRECISIONS = ("float32", "bfloat16", "float16")
@@ -20,43 +22,46 @@ PRECISIONS = ("float32", "bfloat16", "float16")
 class Settings:
     """What a training depends on; the same settings give the same weights on one machine.
 
-    Attributes:
-        data: as for `onnxplain.signal.data.open_data`.
-        size: of the square pictures, in pixels.
-        autoencoder: a key of `onnxplain.signal.autoencoder.WIDTHS`; ignored with `start`.
-        start: weights to begin with: ours, or the authors'.
-        classifier: whose gradients fine-tune the decoder; None for reconstruction alone.
-        weights: the classifier's, where it is a name: DEFAULT, none or a file.
-        epochs: of stage 1, reconstruction.
-        tune_epochs: of stage 2, the classifier's gradients.
-        batch: pictures of a step, in each process.
-        rate, tune_rate: Adam's step size at the start of a stage; it falls to 0 along a cosine.
-        precision: "float32"; "bfloat16" or "float16" for mixed precision.
-        seed: of the first weights, the order and the random squares.
-        workers: processes that decode pictures, for each that trains.
+    With `start`, `autoencoder` is ignored; without a classifier only the reconstruction is trained.
     """
 
-    data: str
-    size: int = 224
-    autoencoder: str = "segnet"
-    start: str | None = None
-    classifier: str | None = None
-    weights: str = "DEFAULT"
-    epochs: int = 10
-    tune_epochs: int = 5
-    batch: int = 32
-    rate: float = 1e-3
-    tune_rate: float = 1e-4
-    precision: str = "float32"
-    seed: int = 0
-    workers: int = 0
+    data: str = argument(
+        "A folder of class folders, or of `train` and `test` with those; `digits` "
+        "(scikit-learn's); or NAME:FOLDER of a torchvision dataset, `CIFAR10:data`. For "
+        "reconstruction alone, also a folder of pictures."
+    )
+    size: int = option(224, "Width and height of the pictures, in pixels.", least=1)
+    autoencoder: str = option(
+        "segnet", "segnet (the paper's), or segnet-small or segnet-tiny for small pictures."
+    )
+    start: str | None = option(
+        None, "Weights to begin with: a training's autoencoder.pt, or the authors'."
+    )
+    classifier: str | None = option(
+        None,
+        "The classifier whose gradients tune the decoder: a name as for `onnxplain export`, or a "
+        "TorchScript file. Without one, only the reconstruction is trained.",
+        short="c",
+    )
+    weights: str = option(
+        "DEFAULT", "For a classifier by name: DEFAULT (pretrained), none, or a checkpoint's path."
+    )
+    epochs: int = option(10, "Epochs of stage 1, reconstruction.", least=0)
+    tune_epochs: int = option(5, "Epochs of stage 2, the classifier's gradients.", least=0)
+    batch: int = option(32, "Pictures per step, in each process.", least=1)
+    rate: float = option(1e-3, "Adam's step size at the start of stage 1; it falls along a cosine.")
+    tune_rate: float = option(1e-4, "The same for stage 2.")
+    precision: str = option(
+        "float32",
+        "float32; or bfloat16, or float16 (on a GPU), for mixed precision.",
+        choices=PRECISIONS,
+    )
+    seed: int = option(0, "Seed for the weights, the order and the random crops.", least=0)
+    workers: int = option(0, "Processes that decode pictures, for each that trains.", least=0)
 
     def check(self) -> None:
         """Raise InputError for what cannot be trained."""
-        if self.precision not in PRECISIONS:
-            raise InputError(f"precision is one of {', '.join(PRECISIONS)}, not {self.precision!r}")
-        if self.batch < 1 or self.workers < 0 or min(self.epochs, self.tune_epochs) < 0:
-            raise InputError("batch is at least 1; epochs and workers are not negative")
+        options.check(self)
         if not (self.rate > 0 and self.tune_rate > 0):
             raise InputError("the rates are positive")
         if not self.epochs and not (self.classifier and self.tune_epochs):

@@ -6,9 +6,10 @@ import dataclasses
 import json
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 
@@ -35,50 +36,34 @@ class Study:
     """What a study depends on; the same on one machine gives the same results.
 
     Attributes:
-        data, size, autoencoder, start, epochs, tune_epochs, batch, rate, tune_rate, precision,
-            seed, workers: as of `Settings`; all decoders are tuned from one autoencoder.
+        settings: of the trainings; all decoders are tuned from one autoencoder.
         classifiers: each a key of `onnxplain.signal.classifiers.SMALL`, trained here, or what
             `open_classifier` takes.
-        classifier_epochs: of the small ones.
+        classifier_epochs: how long the small ones are trained.
     """
 
-    data: str
+    settings: Settings
     classifiers: tuple[str, ...]
-    size: int = 224
-    autoencoder: str = "segnet"
-    start: str | None = None
-    epochs: int = 10
-    tune_epochs: int = 5
     classifier_epochs: int = 20
-    batch: int = 32
-    rate: float = 1e-3
-    tune_rate: float = 1e-4
-    precision: str = "float32"
-    seed: int = 0
-    workers: int = 0
 
     @property
     def names(self) -> list[str]:
         """The classifiers' names, which their files have too."""
         return [_file_name(name) for name in self.classifiers]
 
-    def training(self, classifier: str | None, start: str | None) -> Settings:
-        """Of the autoencoder before tuning, or of one decoder's."""
-        return Settings(
-            data=self.data,
-            size=self.size,
-            autoencoder=self.autoencoder,
-            start=start,
-            classifier=classifier,
-            epochs=0 if classifier else self.epochs,
-            tune_epochs=self.tune_epochs,
-            batch=self.batch,
-            rate=self.rate,
-            tune_rate=self.tune_rate,
-            precision=self.precision,
-            seed=self.seed,
-            workers=self.workers,
-        )
+    def untuned(self) -> Settings:
+        """The training of the autoencoder before tuning."""
+        return replace(self.settings, classifier=None)
+
+    def tuned(self, classifier: str, start: str | None) -> Settings:
+        """The training of one classifier's decoder."""
+        return replace(self.settings, classifier=classifier, start=start, epochs=0)
+
+    def entries(self) -> dict[str, Any]:
+        """What `study.json` holds."""
+        shared = dataclasses.asdict(self.settings)
+        own = {"classifiers": self.classifiers, "classifier_epochs": self.classifier_epochs}
+        return {k: v for k, v in shared.items() if k not in ("classifier", "weights")} | own
 
     def check(self) -> None:
         """Raise InputError for what cannot be studied."""
@@ -87,7 +72,7 @@ class Study:
             raise InputError("a study compares two classifiers at least: give more of them")
         if len(set(names)) < len(names):
             raise InputError(f"two classifiers have the same name: {', '.join(names)}")
-        if not self.tune_epochs or not (self.epochs or self.start):
+        if not self.settings.tune_epochs or not (self.settings.epochs or self.settings.start):
             raise InputError("a study needs epochs of tuning, and epochs or a start before them")
 
 
@@ -114,8 +99,9 @@ def run_study(
     study.check()
     _prepare(study, folder)
     tell = progress or (lambda what, done, total: None)
-    data = open_data(study.data, study.size, study.seed)
-    require_classes(data, study.data)
+    settings = study.settings
+    data = open_data(settings.data, settings.size, settings.seed)
+    require_classes(data, settings.data)
     networks = {
         name: _classifier(study, given, name, data, folder, tell)
         for given, name in zip(study.classifiers, study.names, strict=True)
@@ -130,7 +116,7 @@ def run_study(
     sizes = {
         name: sum(p.numel() for p in network.parameters()) for name, network in networks.items()
     }
-    results = results_of(study.names, measured, sizes, data, study.seed, sorted(skipped))
+    results = results_of(study.names, measured, sizes, data, settings.seed, sorted(skipped))
     with replacing(folder / "results.json") as beside:
         beside.write_text(json.dumps(results.to_dict(), indent=1) + "\n")
     return results
@@ -142,7 +128,7 @@ def _file_name(classifier: str) -> str:
 
 
 def _prepare(study: Study, folder: Path) -> None:
-    entries = json.loads(json.dumps(dataclasses.asdict(study)))
+    entries = json.loads(json.dumps(study.entries()))
     path = folder / "study.json"
     try:
         for part in ("classifiers", "signals", "graphs", "measured"):
@@ -168,7 +154,7 @@ def _classifier(
     if not path.exists():
         what = f"training the classifier {name}"
         classifiers.train_small(
-            name, data, path, study.classifier_epochs, study.seed,
+            name, data, path, study.classifier_epochs, study.settings.seed,
             lambda done, total, loss: tell(f"{what}, loss {loss:.3f}", done, total),
         )  # fmt: skip
     return classifiers.open_classifier(str(path), data)
@@ -176,15 +162,15 @@ def _classifier(
 
 def _train(study: Study, folder: Path, networks: dict[str, nn.Module], tell: Progress) -> set[str]:
     """The autoencoder, then each decoder's tuning; names of pictures that could not be read."""
-    start, skipped = study.start, set()
-    if study.epochs:
-        settings = study.training(None, study.start)
-        done = _trained(settings, folder / "autoencoder", None, "the autoencoder", tell)
+    start, skipped = study.settings.start, set()
+    if study.settings.epochs:
+        done = _trained(study.untuned(), folder / "autoencoder", None, "the autoencoder", tell)
         skipped.update(done.skipped)
         start = str(folder / "autoencoder" / training.AUTOENCODER)
     for name, network in networks.items():
-        settings = study.training(name, start)
-        done = _trained(settings, folder / "signals" / name, network, f"for {name}", tell)
+        done = _trained(
+            study.tuned(name, start), folder / "signals" / name, network, f"for {name}", tell
+        )
         skipped.update(done.skipped)
     return skipped
 
@@ -219,9 +205,9 @@ def _export_classifiers(
 
 def _export_signals(study: Study, folder: Path, data: Data, tell: Progress) -> dict[str, Path]:
     """Graphs of the autoencoders: "signal NAME"."""
-    first = Path(study.start) if study.start and not study.epochs else (
-        folder / "autoencoder" / training.AUTOENCODER
-    )  # fmt: skip
+    settings, first = study.settings, folder / "autoencoder" / training.AUTOENCODER
+    if settings.start and not settings.epochs:
+        first = Path(settings.start)
     sources = {UNTUNED: first} | {
         name: folder / "signals" / name / training.AUTOENCODER for name in study.names
     }
@@ -230,7 +216,7 @@ def _export_signals(study: Study, folder: Path, data: Data, tell: Progress) -> d
         path = folder / "graphs" / f"signal-{'untuned' if name == UNTUNED else name}.onnx"
         tell("exporting the autoencoders", len(found), len(sources))
         if not path.exists():
-            export_autoencoder(start_from(source, study.size, data.channels), path)
+            export_autoencoder(start_from(source, settings.size, data.channels), path)
         found[f"signal {name}"] = path
     return found
 
@@ -253,6 +239,6 @@ def _measure(
             networks = networks or [open_graph(graphs[f"classifier {n}"], provider) for n in names]
             own = None if signal == ORIGINALS else open_graph(graphs[f"signal {signal}"], provider)
             about = partial(tell, f"measuring {signal}")
-            measure(own, networks, data.test, study.batch, about).write(path)
+            measure(own, networks, data.test, study.settings.batch, about).write(path)
         found[signal] = Measurement.read(path)
     return found

@@ -31,6 +31,7 @@ from onnxplain.errors import InputError
 from onnxplain.runtime.graphs import Graph
 from onnxplain.runtime.inputs.batches import to_photographs
 from onnxplain.vital.references import Templates
+from onnxplain.vital.schedule import mirrored, rates, shifts
 from onnxplain.vital.settings import Settings
 from onnxplain.vital.state import Kept, Moment, beginning, by_input
 
@@ -76,9 +77,9 @@ class Optimisation:
         self._carried = dict(about.carried)
         count = len(neurons)
         self._inputs: dict[str, NDArray[Any]] = {
-            LEARNING_RATES: settings.rates(),
-            SHIFTS: settings.shifts(),
-            MIRRORED: settings.mirrored(),
+            LEARNING_RATES: rates(settings),
+            SHIFTS: shifts(settings),
+            MIRRORED: mirrored(settings),
             PRIORS: np.array(settings.priors, np.float32),
         }
         if settings.objective != "vital":

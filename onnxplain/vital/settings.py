@@ -1,82 +1,91 @@
-"""How a feature visualisation is made."""
+"""How a feature visualisation is made: what its command and its Python call take."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
-from numpy.typing import NDArray
-
-from onnxplain.errors import InputError
-from onnxplain.vital.graphs.relevance import check_relevance
-from onnxplain.vital.graphs.stages import NEURON_PRIORS, NEURON_WEIGHTS, recipe_of
+from onnxplain import options
+from onnxplain.errors import InputError, SourceError
+from onnxplain.options import option
+from onnxplain.vital.recipes import NEURON_PRIORS, NEURON_WEIGHTS, recipe_of
 
 OBJECTIVES = {
     "vital": "the activations of matched layers are distributed as those of the references",
-    "activation": "plain activation maximisation, to compare with",
-    "fourier": "the same with the picture parametrised by its spectrum (Lucid)",
+    "activation": "plain activation maximisation, for comparison",
+    "fourier": "the same, with the picture parametrised by its spectrum (Lucid)",
 }
 """What is optimised."""
 
+RELEVANCES = {
+    "lrp": "layer-wise relevance propagation by the z+ rule, from all positions of the channel",
+    "restricted": "the same, from the position where the layer's activation is most like the "
+    "channel alone",
+    "guided": "guided backpropagation",
+}
+"""Ways to find the relevance of earlier layers to an inner neuron."""
+
 FOURIER_RATE = 0.05
-"""Lucid's learning rate of a spectrum; pixels have VITAL's, 1.0."""
+"""Lucid's learning rate for a spectrum; pixels have VITAL's, 1.0."""
 
 
 @dataclass(frozen=True)
 class Settings:
     """The settings of an optimisation; the paper's where not given (VITAL, §4 and appendix).
 
-    Attributes:
-        objective: one of `OBJECTIVES`.
-        steps: how many.
-        learning_rate: of Adam at its height; None for 1.0, or 0.05 of a spectrum.
-        warm_up: the first steps, a twentieth at most, over which the rate rises; over the others it
-            falls as a cosine.
-        roll: the farthest that a step moves the picture in each direction, in pixels.
-        mirror: whether every other step, by chance, sees the picture mirrored.
-        weights: of the matched layers, from the image on; None for the paper's.
-        priors: weights of the total variation's mean, of its norm, and of the picture's norm, in
-            the network's normalised space; None for the paper's.
-        relevance: of earlier layers to an inner neuron, one of `onnxplain.vital.graphs.RELEVANCES`.
-        references: how many views of the references are taken.
-        seed: of the noise to start from, the rolls, and the references' crops.
+    Beyond what the fields declare: a `learning_rate` of None is 1.0, or 0.05 for a spectrum. Over
+    the first `warm_up` steps, a twentieth of all at most, the rate rises; then it falls as a
+    cosine. `weights` and `priors` of None are the paper's; `priors` weigh the total variation's
+    mean, its norm, and the picture's norm, in the network's normalised space.
     """
 
-    objective: str = "vital"
-    steps: int = 2000
-    learning_rate: float | None = None
-    warm_up: int = 100
-    roll: int = 30
-    mirror: bool = False
-    weights: tuple[float, ...] | None = None
-    priors: tuple[float, float, float] | None = None
-    relevance: str = "lrp"
-    references: int = 50
-    seed: int = 0
+    objective: str = option(
+        "vital",
+        "vital; or, for comparison, activation (plain maximisation) or fourier (the same on the "
+        "picture's spectrum).",
+        choices=OBJECTIVES,
+    )
+    steps: int = option(2000, "Steps of the optimisation.", least=1)
+    learning_rate: float | None = option(
+        None, "Adam's learning rate.", unset="1, or 0.05 for a spectrum"
+    )
+    warm_up: int = option(100, "Steps over which the learning rate rises.", least=0)
+    roll: int = option(30, "Pixels that each step may shift the picture by, at most.", least=0)
+    mirror: bool = option(False, "Mirror the picture in a random half of the steps.")
+    weights: tuple[float, ...] | None = option(
+        None,
+        "Weights of the matched layers, with commas between.",
+        name="layer_weights",
+        unset="the paper's",
+    )
+    priors: tuple[float, float, float] | None = option(
+        None,
+        "Weights of the total variation (its mean, its norm) and of the picture's norm: "
+        "0,3e-7,3e-7.",
+        unset="the paper's",
+    )
+    relevance: str = option(
+        "lrp", "How relevant earlier layers are to a channel: by lrp, restricted or guided."
+    )
+    references: int = option(
+        50,
+        "Views of the references; random crops make up for too few photographs.",
+        least=1,
+        name="count",
+    )
+    seed: int = option(0, "Seed for the noise, the shifts and the crops.", least=0)
 
     def checked(self) -> Settings:
         """The same.
 
         Raises:
-            InputError: a setting that cannot be.
+            InputError: a setting out of range.
             SourceError: an unknown kind of relevance.
         """
-        if self.objective not in OBJECTIVES:
-            raise InputError(
-                f"the objective is one of {', '.join(OBJECTIVES)}, not '{self.objective}'"
-            )
-        for name, value, least in (
-            ("steps", self.steps, 1),
-            ("warm_up", self.warm_up, 0),
-            ("roll", self.roll, 0),
-            ("references", self.references, 1),
-            ("seed", self.seed, 0),
-        ):
-            if value < least:
-                raise InputError(f"{name} must be at least {least}, not {value}")
+        options.check(self)
         numbers = [self.rate, *(self.weights or ()), *(self.priors or ())]
-        if not np.isfinite(numbers).all() or min(numbers) < 0:
+        if not all(math.isfinite(number) and number >= 0 for number in numbers):
             raise InputError("the learning rate and all weights must be finite and not negative")
         check_relevance(self.relevance)
         return self
@@ -90,24 +99,6 @@ class Settings:
         if self.learning_rate is not None:
             return self.learning_rate
         return FOURIER_RATE if self.fourier else 1.0
-
-    def rates(self) -> NDArray[np.float32]:
-        """The learning rate of each step, [T]: a linear warm-up, then a cosine down to 0."""
-        step = np.arange(self.steps)
-        warm = min(self.warm_up, self.steps // 20)
-        rising = (step + 1) / max(warm, 1)
-        falling = 0.5 * (1 + np.cos(np.pi * (step - warm) / max(self.steps - warm, 1)))
-        return (self.rate * np.where(step < warm, rising, falling)).astype(np.float32)
-
-    def shifts(self) -> NDArray[np.int64]:
-        """By how much each step rolls the picture, down and to the right, [T, 2]."""
-        random = np.random.default_rng([self.seed, 1])
-        return random.integers(-self.roll, self.roll + 1, (self.steps, 2))
-
-    def mirrored(self) -> NDArray[np.int64]:
-        """Which steps see the picture mirrored, 1 or 0, [T]."""
-        random = np.random.default_rng([self.seed, 2])
-        return random.integers(0, 2, self.steps) * int(self.mirror)
 
 
 def with_recipe(settings: Settings, source: str, layers: Sequence[str], neuron: bool) -> Settings:
@@ -139,3 +130,9 @@ def with_recipe(settings: Settings, source: str, layers: Sequence[str], neuron: 
         weights=tuple(weights) if settings.weights is None else settings.weights,
         priors=priors if settings.priors is None else settings.priors,
     )
+
+
+def check_relevance(kind: str) -> None:
+    """Raise SourceError if `kind` is not one of `RELEVANCES`."""
+    if kind not in RELEVANCES:
+        raise SourceError(f"no relevance {kind!r}; choose one of {', '.join(RELEVANCES)}")

@@ -7,6 +7,7 @@ import json
 import re
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from onnxplain.errors import InputError, SourceError
 from onnxplain.signal import training
 from onnxplain.signal.data import open_data
 from onnxplain.signal.report import write_report
+from onnxplain.signal.settings import Settings
 from onnxplain.signal.study import Study, run_study
 from onnxplain.signal.training import Outcome
 from onnxplain.signal.weights import save_autoencoder
@@ -30,17 +32,10 @@ CLI = CliRunner()
 pytestmark = pytest.mark.xdist_group("study")  # what they share takes long to make
 
 
-def study_of(data: Path) -> Study:
-    return Study(
-        str(data),
-        ("plain", "dense"),
-        size=16,
-        autoencoder="segnet-tiny",
-        epochs=2,
-        tune_epochs=1,
-        classifier_epochs=3,
-        batch=4,
-    )
+def study_of(data: Path, **changes: Any) -> Study:
+    small = {"size": 16, "autoencoder": "segnet-tiny", "epochs": 2, "tune_epochs": 1, "batch": 4}
+    settings = Settings(str(data), **(small | changes))
+    return Study(settings, ("plain", "dense"), classifier_epochs=3)
 
 
 @pytest.fixture(scope="module")
@@ -110,10 +105,8 @@ def test_a_study_from_weights_of_another_size_needs_no_epochs(
     start = tmp_path / "larger.pt"
     save_autoencoder(autoencoder("segnet-tiny", 32), start)
     wanted = dataclasses.replace(
-        study_of(data),
+        study_of(data, start=str(start), epochs=0),
         classifiers=(str(small / "plain.pt"), str(small / "dense.pt")),
-        start=str(start),
-        epochs=0,
     )
     results = run_study(wanted, tmp_path / "study", "cpu")
     assert results.names == ["plain", "dense"]
@@ -146,7 +139,7 @@ def test_a_study_is_the_same_under_a_seed(data: Path, folder: Path, tmp_path: Pa
 
 def test_a_folder_of_another_study_is_refused(data: Path, folder: Path) -> None:
     with pytest.raises(InputError, match=r"other settings \(seed\)"):
-        run_study(dataclasses.replace(study_of(data), seed=1), folder, "cpu")
+        run_study(study_of(data, seed=1), folder, "cpu")
     with pytest.raises(InputError, match="two classifiers at least"):
         run_study(dataclasses.replace(study_of(data), classifiers=("plain",)), folder, "cpu")
 

@@ -23,9 +23,9 @@ from onnxplain.runtime.graphs import Graph, open_graph
 from onnxplain.runtime.inputs.batches import preprocess
 from onnxplain.vital.graphs.adam import BETA_1
 from onnxplain.vital.graphs.features import write_features
-from onnxplain.vital.graphs.stages import NEURON_PRIORS, NEURON_WEIGHTS, Recipe, recipe_of
 from onnxplain.vital.graphs.step import write_step
 from onnxplain.vital.graphs.subject import Subject, read_subject
+from onnxplain.vital.recipes import NEURON_PRIORS, NEURON_WEIGHTS, Recipe, recipe_of
 
 Arrays = dict[str, np.ndarray]
 

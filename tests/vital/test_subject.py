@@ -20,9 +20,9 @@ from onnxplain.runtime.graphs import open_graph
 from onnxplain.runtime.onnx_file import read_metadata
 from onnxplain.vital.graphs.channels import write_channels
 from onnxplain.vital.graphs.features import write_features
-from onnxplain.vital.graphs.stages import recipe_of
 from onnxplain.vital.graphs.step import OBJECTIVES, write_step
 from onnxplain.vital.graphs.subject import Subject, read_subject
+from onnxplain.vital.recipes import recipe_of
 
 SIZE, CLASSES = 16, 5
 

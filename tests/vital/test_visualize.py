@@ -24,14 +24,15 @@ import onnxplain
 from onnxplain.cli import app
 from onnxplain.errors import BackendError, InputError, SourceError
 from onnxplain.runtime.sessions import PROVIDERS
-from onnxplain.vital import output, phase, references
+from onnxplain.vital import optimisation, output, phase, references
 from onnxplain.vital.features import fitting
-from onnxplain.vital.graphs.stages import recipe_of
 from onnxplain.vital.graphs.subject import read_subject
 from onnxplain.vital.optimisation import Optimisation
 from onnxplain.vital.phase import Progress
+from onnxplain.vital.recipes import recipe_of
 from onnxplain.vital.references import views
 from onnxplain.vital.result import Visualisation
+from onnxplain.vital.schedule import rates
 from onnxplain.vital.settings import Settings, with_recipe
 from onnxplain.vital.state import search
 
@@ -199,9 +200,9 @@ def test_a_loss_that_is_no_number_leaves_the_state_before_it(
 ) -> None:
     state = tmp_path / "state.npz"
     with monkeypatch.context() as patched:
-        rates = SHORT.rates()
-        rates[12:] = np.nan
-        patched.setattr(Settings, "rates", lambda settings: rates)
+        broken = rates(SHORT)
+        broken[12:] = np.nan
+        patched.setattr(optimisation, "rates", lambda settings: broken)
         with pytest.raises(InputError, match=r"lower learning rate .*delete '.*state\.npz'$"):
             see(state=state)
     resumed = see(state=state)
@@ -458,11 +459,11 @@ def test_an_unreadable_reference_is_named(see, photo_folder: Path) -> None:
 
 
 def test_rates_warm_up_and_fall_as_a_cosine() -> None:
-    rates = Settings().rates()
-    np.testing.assert_allclose(rates[[0, 49, 99]], [0.01, 0.5, 1], rtol=1e-6)
-    np.testing.assert_allclose(rates[[100, 1050]], [1, 0.5], rtol=1e-6)
-    assert 0 < rates[-1] < 1e-5
-    assert Settings(steps=40).rates()[1] == 1
+    usual = rates(Settings())
+    np.testing.assert_allclose(usual[[0, 49, 99]], [0.01, 0.5, 1], rtol=1e-6)
+    np.testing.assert_allclose(usual[[100, 1050]], [1, 0.5], rtol=1e-6)
+    assert 0 < usual[-1] < 1e-5
+    assert rates(Settings(steps=40))[1] == 1
 
 
 def test_recipes_are_the_paper_s() -> None:

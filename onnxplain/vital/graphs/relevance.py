@@ -8,19 +8,10 @@ import numpy as np
 import onnx_ir as ir
 from onnxscript import OpBuilder
 
-from onnxplain.errors import SourceError
 from onnxplain.export.autodiff import pull_back
 from onnxplain.export.methods import get_method
 from onnxplain.export.tensors import rank
 from onnxplain.vital.graphs.matching import channel_axis, channels_first, one_hot_channel
-
-RELEVANCES = {
-    "lrp": "layer-wise relevance propagation by the z+ rule, from all positions of the channel",
-    "restricted": "the same, from the position where the layer's activation is most like the "
-    "channel alone",
-    "guided": "guided backpropagation",
-}
-"""Ways to find the relevance of earlier layers, and what each is."""
 
 
 def relevance(
@@ -36,9 +27,9 @@ def relevance(
     Args:
         neuron: the layer, [N, C, h, w], [N, h, w, C], [N, P, C] or [N, C].
         channel: int64 [N].
-        kind: one of `RELEVANCES`. Of the neuron's own layer, where that is one of `layers`, guided
-            backpropagation is 1 all over the channel: `scaled` makes it 0, so that this layer has
-            no part in what is matched.
+        kind: one of `onnxplain.vital.settings.RELEVANCES`. For the neuron's own layer, where that
+            is one of `layers`, guided backpropagation is 1 all over the channel: `scaled` makes it
+            0, so that this layer has no part in what is matched.
 
     Raises:
         SourceError: the neuron does not depend on one of `layers`.
@@ -85,9 +76,3 @@ def scaled(op: OpBuilder, maps: ir.Value) -> ir.Value:
     )
     tiny = float(np.finfo(np.float32).tiny)
     return op.Div(op.Sub(maps, least), op.Max(op.Sub(greatest, least), tiny))
-
-
-def check_relevance(kind: str) -> None:
-    """Raise SourceError if there is no such kind."""
-    if kind not in RELEVANCES:
-        raise SourceError(f"no relevance {kind!r}; choose one of {', '.join(RELEVANCES)}")

@@ -72,8 +72,7 @@ def write_step(
 
     Args:
         objective: one of `OBJECTIVES`.
-        how: the layers' relevance to a neuron, one of `onnxplain.vital.graphs.relevance`'s
-            `RELEVANCES`.
+        how: the layers' relevance to a neuron, one of `onnxplain.vital.settings.RELEVANCES`.
         fourier: what is optimised is the picture's spectrum.
 
     Raises:

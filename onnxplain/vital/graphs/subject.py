@@ -20,7 +20,8 @@ from onnxplain.export.suggest import nearest
 from onnxplain.export.tensors import rank, size_of
 from onnxplain.version import __version__
 from onnxplain.vital.graphs.matching import channel_axis
-from onnxplain.vital.graphs.stages import pick_layers, recipe_of
+from onnxplain.vital.graphs.stages import pick_layers
+from onnxplain.vital.recipes import recipe_of
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,8 @@ from onnxplain.export.pipeline import clean, write
 from onnxplain.export.tensors import dims, rank
 from onnxplain.version import __version__
 from onnxplain.vital.graphs.matching import extent
-from onnxplain.vital.graphs.relevance import check_relevance
 from onnxplain.vital.graphs.subject import Subject, value_of
+from onnxplain.vital.settings import check_relevance
 
 
 def begin(subject: Subject, how: str) -> tuple[ir.Graph, OpBuilder, dict[str, ir.Value]]:

@@ -1,0 +1,69 @@
+"""The paper's choices for networks by name: which layers are matched, and the weights."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+STAGES = 5
+"""How many layers are matched: the stem and four stages."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """The paper's choice for a network: its layers by name, and for a class their weights and those
+    of the priors (tv_l1, tv_l2, l2)."""
+
+    layers: tuple[str, ...]
+    weights: tuple[float, ...] = (1.0,) * STAGES
+    priors: tuple[float, float, float] = (0.0, 0.0, 0.0)
+
+
+NEURON_WEIGHTS = (0.1, 1.0, 1.0, 1.0, 0.0)
+NEURON_PRIORS = (0.0, 3e-7, 3e-7)
+"""The paper's for inner neurons, of every network."""
+
+_CONVNEXT = ("features.0", *(f"features.{stage}" for stage in (1, 3, 5, 7)))
+
+
+def _vit(depth: int) -> tuple[str, ...]:
+    quarters = (f"encoder.layers.encoder_layer_{i * depth // 4 - 1}" for i in (1, 2, 3, 4))
+    return ("conv_proj", *quarters)
+
+
+_RECIPES: tuple[tuple[str, Recipe], ...] = (
+    (r"(wide_)?resne(x)?t\d+.*", Recipe(("conv1", "layer1", "layer2", "layer3", "layer4"))),
+    (
+        r"densenet\d+",
+        Recipe(
+            ("features.conv0", *(f"features.denseblock{i}" for i in (1, 2, 3, 4))),
+            (1.0, 1.0, 1.0, 1.0, 100.0),
+        ),
+    ),
+    (r"convnext_base", Recipe(_CONVNEXT, (10.0, 1.0, 1.0, 1.0, 1.0))),
+    (r"convnext_.*", Recipe(_CONVNEXT)),
+    (r"vit_b_\d+", Recipe(_vit(12))),
+    (r"vit_l_16", Recipe(_vit(24), priors=(0.0, 0.003, 0.003))),
+    (r"vit_l_32", Recipe(_vit(24), (1.0, 1.0, 1.0, 1.0, 0.1), (0.0, 0.0003, 0.0003))),
+    (r"vit_h_14", Recipe(_vit(32))),
+    (
+        r"efficientnet-lite0",
+        Recipe(
+            ("_bn0", "_blocks.2", "_blocks.4", "_blocks.10", "_blocks.15"),
+            # Ours: with 1, its pictures are less surely of the class, with 100 they are noisy; the
+            # total variation takes away what noise is left.
+            (1.0, 1.0, 1.0, 1.0, 15.0),
+            (0.0, 0.03, 0.0),
+        ),
+    ),
+    (
+        r"efficientnet_.*",
+        Recipe(("features.0", "features.2", "features.3", "features.5", "features.7")),
+    ),
+)
+"""Name of a network (a regular expression) → its recipe."""
+
+
+def recipe_of(name: str) -> Recipe | None:
+    """The recipe of a network by name; None where the layers are to be picked."""
+    return next((recipe for pattern, recipe in _RECIPES if re.fullmatch(pattern, name)), None)
