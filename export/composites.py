@@ -1,6 +1,6 @@
 """The composites that ONNX has no operator for, as functions in the domain `onnxplain`.
 
-The canonical forward calls them by name, so that a method can give them a rule; `inline` spells
+The canonical forward calls them by name, so that a method can give them a rule; `spell_out` spells
 them out again, so that the written file holds standard operators alone.
 """
 
@@ -146,8 +146,8 @@ def _function(model: ir.Model, node: ir.Node, attributes: dict[str, Any]) -> ir.
     return function
 
 
-def inline(model: ir.Model) -> None:
-    """Spell the composites out: standard operators on initializers, no functions, in place."""
+def spell_out(model: ir.Model) -> None:
+    """Spell the composites out, in place: standard operators on initializers, no functions."""
     define(model)
     common.InlinePass(lambda function: function.domain == DOMAIN)(model)
     for identifier in [key for key in model.functions if key[0] == DOMAIN]:

@@ -3,39 +3,22 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import onnx
-import onnx_ir as ir
-from onnx_ir.passes import common
-from onnxscript import GraphBuilder, OpBuilder
-
-from onnxplain.contract.explain import PULLBACK, TARGET, TEMPERATURE, Metadata, Preprocessing
-from onnxplain.errors import InputError, SourceError
+from onnxplain.contract.explain import TEMPERATURE, Metadata
+from onnxplain.errors import SourceError
 from onnxplain.export.ascent import add_step
 from onnxplain.export.ascent import unroll as add_unrolled
-from onnxplain.export.autodiff import pull_back
+from onnxplain.export.backward import add_pullback
 from onnxplain.export.canonical.canonicalise import canonicalise
-from onnxplain.export.canonical.ends import image_axes, image_size
-from onnxplain.export.composites import inline
 from onnxplain.export.count import multiply_adds
-from onnxplain.export.heads import activation_map, one_hot
-from onnxplain.export.large import is_large, write_large
+from onnxplain.export.describe import checked_labels, notes, preprocessing
+from onnxplain.export.finish import clean, writable, write
 from onnxplain.export.layers import last_spatial, layer_name, spatial_layer, value_named
-from onnxplain.export.lower import lower
-from onnxplain.export.methods import Method, get_method
-from onnxplain.export.methods.method import Temperature
-from onnxplain.export.sources.source import Source, read
-from onnxplain.export.tensors import dims
-from onnxplain.export.vjps.precision import operator_precision
-from onnxplain.export.vmap import vmap
-from onnxplain.files import replacing
-from onnxplain.kernels.calls import keep_calls
-from onnxplain.kernels.functions import KernelBuilder
+from onnxplain.export.methods import get_method
+from onnxplain.export.sources.source import read
 from onnxplain.version import __version__
 
 if TYPE_CHECKING:
@@ -145,7 +128,7 @@ def export(
     progress(STAGES[2])
     pre = preprocessing(model.graph.inputs[0], found.preprocessing, mean, std)
     names = found.labels if labels is None else tuple(labels)
-    names = _labels(model.graph.outputs[0], names)
+    names = checked_labels(model.graph.outputs[0], names)
     op, seed = add_pullback(
         model,
         chosen,
@@ -171,7 +154,7 @@ def export(
         labels=names,
         multiply_adds={"forward": forward, "explain": multiply_adds(model.graph)},
         patterns=canonical.patterns,
-        notes=_notes(
+        notes=notes(
             model.graph.inputs[0],
             replace(found, fixed_batch=found.fixed_batch or canonical.fixed_batch),
             pre,
@@ -183,193 +166,3 @@ def export(
     model.metadata_props.update(metadata.to_props())
     write(model, path, lambda: progress(STAGES[4]))
     return metadata
-
-
-def add_pullback(
-    model: ir.Model,
-    method: Method,
-    values: Mapping[str, float | None],
-    at: ir.Value,
-    *,
-    multi_target: bool = False,
-    live_temperature: bool = False,
-    kernels: bool = False,
-) -> tuple[OpBuilder, ir.Value]:
-    """Add the backward pass to a canonical forward graph, in place (the contract: design §2).
-
-    Args:
-        values: of the method's parameters.
-        at: where it stops: the image, or a layer for a method with an activation map.
-
-    Returns:
-        The builder that what comes after must use too (it knows the names that are taken), and
-        the cotangent of the logits, which holds the target.
-    """
-    graph = model.graph
-    (image,), (logits,) = graph.inputs, graph.outputs
-    builder = KernelBuilder(graph) if kernels else GraphBuilder(graph)
-    builder.push_module("pullback")
-    op = builder.op
-    batch = dims(image)[0]
-    shape = [batch, ir.SymbolicDim("targets")] if multi_target else [batch]
-    target = builder.input(TARGET, ir.DataType.INT64, shape)
-    taken: dict[str, Temperature | None] = dict(values)
-    if live_temperature:
-        taken[TEMPERATURE] = builder.input(TEMPERATURE, image.dtype, [])
-
-    cotangent = one_hot(op, logits, target)
-    if multi_target:
-        K = op.Shape(target, start=1, end=2)
-        several = op.Transpose(cotangent, perm=[1, 0, 2])
-        cotangent = op.Squeeze(op.Slice(cotangent, [0], [1], [1]), [1])  # one of them, to trace
-    head = len(graph)
-    (pullback,) = pull_back(op, {logits: cotangent}, [at], method.rules(taken, op))
-    if multi_target:
-        backward = list(graph)[head:]
-        head = len(graph)
-        pullback = vmap(op, backward, {cotangent: several}, K)[pullback]
-    if method.times_input:
-        pullback = op.Mul(pullback, image)
-    shape += dims(image)[1:]
-    if method.activation_map is not None:
-        channels = image_axes(image)[2]
-        shape[channels - 4] = 1
-        nhwc = channels == 3
-        pullback = activation_map(op, method.activation_map, at, pullback, image, nhwc)
-    elif multi_target:
-        pullback = op.Transpose(pullback, perm=[1, 0, 2, 3, 4])
-    end = op.Identity(pullback)  # a use by which to find the last node's lowered form
-    if isinstance(builder, KernelBuilder):
-        keep_calls(model, builder)
-    lower(op, list(graph)[head:])
-    pullback = end if pullback is image else end.producer().inputs[0]
-    graph.sort()
-    pullback.name = PULLBACK
-    graph.outputs.append(pullback)
-    pullback.shape = ir.Shape(shape)
-    return op, cotangent
-
-
-def clean(model: ir.Model) -> None:
-    """Standard operators alone; drop what nothing needs, share what is computed twice; shapes.
-
-    The model then says how its operators compute in half precision.
-    """
-    inline(model)
-    for step in (
-        common.RemoveUnusedNodesPass(),
-        common.DeduplicateInitializersPass(),
-        common.CommonSubexpressionEliminationPass(),
-        common.RemoveUnusedNodesPass(),
-        common.RemoveUnusedOpsetsPass(),
-        common.ClearMetadataAndDocStringPass(),
-        common.NameFixPass(),
-        common.ShapeInferencePass(),
-    ):
-        step(model)
-    model.metadata_props.update(operator_precision(model).to_props())
-
-
-def write(model: ir.Model, path: Path, checked: Callable[[], None] = lambda: None) -> None:
-    """Check a finished model and write it, as a whole or not at all.
-
-    `checked` is called between the two, except where a model is so large that it is written first.
-
-    Raises:
-        SourceError: it does not pass `onnx.checker`.
-        InputError: the path cannot be written.
-    """
-    if is_large(model):
-        checked()
-        write_large(model, path)
-        return
-    proto = checked_proto(model)
-    checked()
-    with replacing(path) as beside:
-        beside.write_bytes(proto.SerializeToString())
-
-
-def checked_proto(model: ir.Model) -> onnx.ModelProto:
-    """The finished model as one message, weights from a source's data files included.
-
-    Raises:
-        SourceError: it does not pass `onnx.checker` with full shape inference, which is a defect
-            of onnxplain.
-    """
-    proto = ir.to_proto(ir.external_data.load_to_model(model))
-    try:
-        onnx.checker.check_model(proto, full_check=True)
-    except Exception as error:
-        raise SourceError(f"the explain graph is not valid ONNX: {error}") from error
-    return proto
-
-
-def preprocessing(
-    image: ir.Value,
-    given: Preprocessing | None,
-    mean: Sequence[float] | None = None,
-    std: Sequence[float] | None = None,
-) -> Preprocessing:
-    """What the source says, or the user; ImageNet's where neither does."""
-    height, width, channels = image_size(image)
-    if given is None:
-        # Of the longer side, so that a wide crop lies within any photograph.
-        given = Preprocessing(height, width, resize=round(max(height, width) * 256 / 224))
-        if channels != given.channels:
-            given = replace(given, mean=(0.5,) * channels, std=(0.5,) * channels)
-    if mean is not None:
-        given = replace(given, mean=tuple(float(value) for value in mean))
-    if std is not None:
-        given = replace(given, std=tuple(float(value) for value in std))
-    if not np.isfinite([*given.mean, *given.std]).all() or min(given.std) <= 0:
-        raise SourceError(f"mean and std must be finite, std positive: {given.mean}, {given.std}")
-    if not len(given.mean) == len(given.std) == channels:
-        raise SourceError(
-            f"mean and std have {len(given.mean)} and {len(given.std)} entries; the network's "
-            f"input has {channels} channels"
-        )
-    layout = "NCHW" if dims(image)[1] == channels else "NHWC"
-    return replace(given, height=height, width=width, layout=layout)
-
-
-def _notes(
-    image: ir.Value,
-    found: Source,
-    pre: Preprocessing,
-    mean: Sequence[float] | None,
-    std: Sequence[float] | None,
-) -> tuple[str, ...]:
-    """What the user should know: a fixed batch with its reason, a normalisation taken on trust."""
-    notes = []
-    batch = dims(image)[0]
-    if isinstance(batch, int):
-        why = f": {found.fixed_batch}" if found.fixed_batch else ""
-        notes.append(f"the graph takes batches of {batch} alone{why}")
-    if found.preprocessing is None and mean is None and std is None:
-        notes.append(
-            f"assumed ImageNet's mean {pre.mean} and std {pre.std}; if the network wants others, "
-            "give --mean and --std"
-        )
-    return tuple(notes)
-
-
-def _labels(logits: ir.Value, labels: tuple[str, ...]) -> tuple[str, ...]:
-    classes = dims(logits)[1]
-    if labels and len(labels) != classes:
-        raise SourceError(f"{len(labels)} labels for {classes} classes")
-    return labels
-
-
-def writable(path: str | os.PathLike[str], source: Any) -> Path:
-    """The output path, checked before the long work."""
-    path = Path(path)
-    if path.is_dir():
-        raise InputError(f"{path} is a folder; give the file a name")
-    if not path.parent.is_dir():
-        raise InputError(f"cannot write {path}: the folder {path.parent} does not exist")
-    if not os.access(path.parent, os.W_OK):
-        raise InputError(f"cannot write {path}: no permission in {path.parent}")
-    is_file = isinstance(source, str | os.PathLike) and Path(source).exists()
-    if is_file and path.exists() and path.samefile(source):
-        raise InputError(f"{path} is the source itself; write the explain graph elsewhere")
-    return path

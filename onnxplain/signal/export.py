@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from onnxplain.contract.explain import IMAGE, LOGITS
 from onnxplain.errors import SourceError
-from onnxplain.export.pipeline import checked_proto, clean
+from onnxplain.export.finish import checked_proto, clean
 from onnxplain.export.sources.from_programs import script_to_onnx
 from onnxplain.export.sources.tracing import (
     program_to_onnx,

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxplain.errors import InputError
-from onnxplain.export.pipeline import writable
+from onnxplain.export.finish import writable
 from onnxplain.export.tensors import dims
 from onnxplain.runtime.inputs.targets import find_class
 from onnxplain.vital.graphs.subject import Subject, read_subject

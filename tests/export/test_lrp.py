@@ -48,7 +48,7 @@ def pulled(case: Case, R: np.ndarray, method: str, float32: bool = False) -> lis
     model.graph.outputs[:] = []
     for i, (relevance, x) in enumerate(zip(found, inputs, strict=True)):
         add_output(model, relevance, f"r{i}", like=x)
-    composites.inline(model)
+    composites.spell_out(model)
     feeds = {f"x{i}": x.astype(dtype.numpy()) for i, x in enumerate(case.arrays())}
     feeds["g0"] = R.astype(dtype.numpy())
     return (runtime if float32 else evaluate)(finished(model), feeds)

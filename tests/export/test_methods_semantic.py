@@ -69,7 +69,7 @@ def pulled(
     )
     graph.outputs[:] = []
     add_output(model, found, "pullback", like=image)
-    composites.inline(model)
+    composites.spell_out(model)
     feeds = {"x0": x, "g0": g.astype(x.dtype)} | ({"T": np.array(T, x.dtype)} if live else {})
     return evaluate(finished(model), feeds)[0]
 

@@ -26,7 +26,7 @@ from onnxplain.export import composites
 from onnxplain.export.autodiff import operator_name
 from onnxplain.export.canonical.canonicalise import canonicalise
 from onnxplain.export.canonical.patterns import recognise
-from onnxplain.export.pipeline import clean
+from onnxplain.export.finish import clean
 from onnxplain.reference.parity import compare
 
 Spelling = Callable[[OpBuilder, ir.Value], ir.Value]

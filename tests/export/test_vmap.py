@@ -13,7 +13,7 @@ from onnxscript import OpBuilder
 
 from onnxplain.errors import SourceError
 from onnxplain.export import METHODS, VJPS, pull_back
-from onnxplain.export.pipeline import add_pullback
+from onnxplain.export.backward import add_pullback
 from onnxplain.export.tensors import integers
 from onnxplain.export.vmap import vmap
 from onnxplain.reference.float64 import evaluate

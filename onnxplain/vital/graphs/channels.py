@@ -10,8 +10,8 @@ from onnxscript import GraphBuilder
 from onnxplain.contract.channels import ChannelLayer, ChannelsMetadata, maximum, mean, position
 from onnxplain.contract.explain import LOGITS
 from onnxplain.export.canonical.ends import rename
+from onnxplain.export.finish import clean, write
 from onnxplain.export.layers import spatial_axes
-from onnxplain.export.pipeline import clean, write
 from onnxplain.export.tensors import dims, rank, size_of
 from onnxplain.vital.graphs.matching import channel_axis, channels_first
 from onnxplain.vital.graphs.receptive import receptive_field

@@ -13,8 +13,8 @@ from onnxplain.contract.explain import LOGITS, Metadata, Preprocessing
 from onnxplain.errors import SourceError
 from onnxplain.export.autodiff import dependents
 from onnxplain.export.canonical.canonicalise import canonicalise
+from onnxplain.export.describe import preprocessing
 from onnxplain.export.layers import layer_name, value_named
-from onnxplain.export.pipeline import preprocessing
 from onnxplain.export.sources.source import Source, read
 from onnxplain.export.suggest import nearest
 from onnxplain.export.tensors import rank, size_of

@@ -11,7 +11,7 @@ from onnxscript import GraphBuilder, OpBuilder
 
 from onnxplain.contract.steps import MatchedLayer, StepMetadata
 from onnxplain.errors import SourceError
-from onnxplain.export.pipeline import clean, write
+from onnxplain.export.finish import clean, write
 from onnxplain.export.tensors import dims, rank
 from onnxplain.version import __version__
 from onnxplain.vital.graphs.matching import extent

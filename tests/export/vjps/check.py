@@ -20,8 +20,8 @@ from onnx_ir.passes import common
 from onnxscript import GraphBuilder, OpBuilder
 
 from onnxplain.export import VJPS, composites, pull_back
+from onnxplain.export.finish import clean
 from onnxplain.export.lower import lower
-from onnxplain.export.pipeline import clean
 from onnxplain.export.vmap import vmap
 from onnxplain.reference.float64 import evaluator
 

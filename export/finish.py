@@ -1,0 +1,87 @@
+"""The end of every export: a graph cleaned, checked and written, as a whole or not at all."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import onnx
+import onnx_ir as ir
+from onnx_ir.passes import common
+
+from onnxplain.errors import InputError, SourceError
+from onnxplain.export.composites import spell_out
+from onnxplain.export.large import is_large, write_large
+from onnxplain.export.vjps.precision import operator_precision
+from onnxplain.files import replacing
+
+
+def writable(path: str | os.PathLike[str], source: Any) -> Path:
+    """The output path, checked before the long work."""
+    path = Path(path)
+    if path.is_dir():
+        raise InputError(f"{path} is a folder; give the file a name")
+    if not path.parent.is_dir():
+        raise InputError(f"cannot write {path}: the folder {path.parent} does not exist")
+    if not os.access(path.parent, os.W_OK):
+        raise InputError(f"cannot write {path}: no permission in {path.parent}")
+    is_file = isinstance(source, str | os.PathLike) and Path(source).exists()
+    if is_file and path.exists() and path.samefile(source):
+        raise InputError(f"{path} is the source itself; write the explain graph elsewhere")
+    return path
+
+
+def clean(model: ir.Model) -> None:
+    """Standard operators alone; drop what nothing needs, share what is computed twice; shapes.
+
+    The model then says how its operators compute in half precision.
+    """
+    spell_out(model)
+    for step in (
+        common.RemoveUnusedNodesPass(),
+        common.DeduplicateInitializersPass(),
+        common.CommonSubexpressionEliminationPass(),
+        common.RemoveUnusedNodesPass(),
+        common.RemoveUnusedOpsetsPass(),
+        common.ClearMetadataAndDocStringPass(),
+        common.NameFixPass(),
+        common.ShapeInferencePass(),
+    ):
+        step(model)
+    model.metadata_props.update(operator_precision(model).to_props())
+
+
+def write(model: ir.Model, path: Path, checked: Callable[[], None] = lambda: None) -> None:
+    """Check a finished model and write it, as a whole or not at all.
+
+    `checked` is called between the two, except where a model is so large that it is written first.
+
+    Raises:
+        SourceError: it does not pass `onnx.checker`.
+        InputError: the path cannot be written.
+    """
+    if is_large(model):
+        checked()
+        write_large(model, path)
+        return
+    proto = checked_proto(model)
+    checked()
+    with replacing(path) as beside:
+        beside.write_bytes(proto.SerializeToString())
+
+
+def checked_proto(model: ir.Model) -> onnx.ModelProto:
+    """The finished model as one message, weights from a source's data files included.
+
+    Raises:
+        SourceError: it does not pass `onnx.checker` with full shape inference, which is a defect
+            of onnxplain.
+    """
+    proto = ir.to_proto(ir.external_data.load_to_model(model))
+    try:
+        onnx.checker.check_model(proto, full_check=True)
+    except Exception as error:
+        raise SourceError(f"the explain graph is not valid ONNX: {error}") from error
+    return proto
