@@ -5,11 +5,9 @@ from __future__ import annotations
 import functools
 import itertools
 import os
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from statistics import median
 from typing import Any, TypeVar
 
 import numpy as np
@@ -20,6 +18,7 @@ from onnxplain.runtime.ahead import ahead
 from onnxplain.runtime.explainer import Explainer
 from onnxplain.runtime.explanation import Explanation
 from onnxplain.runtime.inputs.batches import as_batch
+from onnxplain.runtime.timing import median_seconds
 
 _BATCHES_AHEAD = 2  # decoded, or being drawn, while one is explained
 _LARGEST = 64
@@ -100,7 +99,8 @@ def best_batch_size(explainer: Explainer, path: Path) -> int:
     while size <= min(_LARGEST, signature.most or _LARGEST):
         batch = np.repeat(image[None], size, axis=0)
         try:
-            found = size / _seconds(functools.partial(explainer, batch, batch_size=size))
+            call = functools.partial(explainer, batch, batch_size=size)
+            found = size / median_seconds(call, _TIMED_RUNS)
         except BackendError:
             if size == 1:
                 raise
@@ -109,17 +109,6 @@ def best_batch_size(explainer: Explainer, path: Path) -> int:
             break
         best, rate, size = size, found, 2 * size
     return best
-
-
-def _seconds(call: Callable[[], object]) -> float:
-    """The median of a few calls, after one that is not counted."""
-    call()
-    seconds = []
-    for _ in range(_TIMED_RUNS):
-        start = time.perf_counter()
-        call()
-        seconds.append(time.perf_counter() - start)
-    return median(seconds)
 
 
 def _decode(explainer: Explainer, path: Path) -> _Decoded:

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from statistics import median
 from typing import Any
-
-from numpy.typing import NDArray
 
 from onnxplain.errors import BackendError, InputError
 from onnxplain.runtime.explainer import Explainer
@@ -24,6 +21,7 @@ from onnxplain.runtime.sessions import (
     usable,
 )
 from onnxplain.runtime.sessions.tensorrt.engine import SUFFIX
+from onnxplain.runtime.timing import median_seconds
 from onnxplain.runtime.verification import HALF, agreement, reference, sample
 from onnxplain.runtime.verification import verify as verify_backend
 
@@ -133,7 +131,7 @@ def fastest(
         if not cosine >= least:
             trials.append(Trial(name, precision, cosine))
             continue
-        seconds = _seconds(explainer, batch[:_IMAGES_TIMED])
+        seconds = median_seconds(partial(explainer, batch[:_IMAGES_TIMED]), _TIMED_RUNS)
         trials.append(Trial(name, precision, cosine, seconds))
         if best is None or seconds < best[0]:
             best = seconds, explainer
@@ -193,12 +191,3 @@ def _no_options(options: Mapping[str, Any]) -> None:
         raise BackendError(
             f"'{min(options)}' is an option of some providers; name the provider instead of 'auto'"
         )
-
-
-def _seconds(explainer: Explainer, batch: NDArray[Any]) -> float:
-    seconds = []
-    for _ in range(_TIMED_RUNS):
-        start = time.perf_counter()
-        explainer(batch)
-        seconds.append(time.perf_counter() - start)
-    return median(seconds)

@@ -88,12 +88,9 @@ def explain_tensor(
 
 
 def _check(signature: Signature, images: Any) -> None:
-    pre = signature.metadata.preprocessing
-    size = [pre.channels, pre.height, pre.width]
-    size = [*size[1:], size[0]] if pre.layout == "NHWC" else size
-    shape = list(images.shape)
-    if len(shape) != 4 or shape[1:] != size or not shape[0]:
-        raise InputError(f"a tensor of images has the shape {['N', *size]}, not {shape}")
+    expected, shape = list(signature.metadata.preprocessing.image_shape), list(images.shape)
+    if len(shape) != 4 or shape[1:] != expected or not shape[0]:
+        raise InputError(f"a tensor of images has the shape {['N', *expected]}, not {shape}")
     if signature.batch and shape[0] != signature.batch:
         raise InputError(
             f"this graph was exported for batches of {signature.batch}, not of {shape[0]}"

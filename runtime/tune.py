@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from onnxplain.errors import InputError
 from onnxplain.runtime.ascent import accentuate
+from onnxplain.runtime.cosines import cosines
 from onnxplain.runtime.explainer import Explainer
 from onnxplain.runtime.inputs.batches import ImageLike, as_batch
 
@@ -106,9 +107,9 @@ def tune(
         return (
             float((gain > 0).mean()),
             float(np.median(gain)),
-            _cosine(of[inside], back[inside]),
-            _cosine(of, explainer(noisy, predicted, T).pullback),
-            1 - _cosine(of, other),
+            _median_cosine(of[inside], back[inside]),
+            _median_cosine(of, explainer(noisy, predicted, T).pullback),
+            1 - _median_cosine(of, other),
         )
 
     measured = []
@@ -127,8 +128,5 @@ def tune(
     return Tuning(best, np.array(temperatures), *columns, pairs=grid.size)  # type: ignore[misc]
 
 
-def _cosine(a: NDArray[Any], b: NDArray[Any]) -> float:
-    """The median over images of the cosine of two stacks of pullbacks."""
-    a, b = (x.reshape(len(x), -1).astype(np.float64) for x in (a, b))
-    norms = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
-    return float(np.median((a * b).sum(1) / np.where(norms > 0, norms, 1)))
+def _median_cosine(a: NDArray[Any], b: NDArray[Any]) -> float:
+    return float(np.median(cosines(a, b)))

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxplain.errors import BackendError
+from onnxplain.runtime.cosines import cosines
 from onnxplain.runtime.explainer import Explainer
 from onnxplain.runtime.inputs.batches import ImageLike, as_batch
 from onnxplain.runtime.sessions import open_backend
@@ -66,9 +67,8 @@ def sample(explainer: Explainer, images: Sequence[ImageLike] | None = None) -> N
     pre, signature = explainer.metadata.preprocessing, explainer.backend.signature
     if images is not None:
         return as_batch(images, pre, signature.dtype)[0]
-    size = [pre.channels, pre.height, pre.width]
-    size = [*size[1:], size[0]] if pre.layout == "NHWC" else size
-    noise = np.random.default_rng(0).standard_normal((signature.batch or 2, *size))
+    shape = (signature.batch or 2, *pre.image_shape)
+    noise = np.random.default_rng(0).standard_normal(shape)
     return noise.astype(signature.dtype)
 
 
@@ -84,11 +84,13 @@ def agreement(explainer: Explainer, right: Explainer, images: NDArray[Any]) -> A
     together = explainer(images, expected.targets)
     alone = explainer(images[:1], expected.targets[:1])
     again = [*range(len(images)), 0]
+
+    def least(found: list[NDArray[Any]], right: NDArray[Any]) -> float:
+        return float(cosines(np.concatenate(found), right[again]).min())
+
     return Agreement(
-        _least_cosine(np.concatenate([together.logits, alone.logits]), expected.logits[again]),
-        _least_cosine(
-            np.concatenate([together.pullback, alone.pullback]), expected.pullback[again]
-        ),
+        least([together.logits, alone.logits], expected.logits),
+        least([together.pullback, alone.pullback], expected.pullback),
         len(images),
     )
 
@@ -123,13 +125,3 @@ def verify(
                 "precision"
             )
     return found
-
-
-def _least_cosine(a: NDArray[Any], b: NDArray[Any]) -> float:
-    """Of the images' (rows'); 1 for two zeros, and NaN if there is one."""
-    a, b = (v.reshape(len(v), -1).astype(np.float64) for v in (a, b))
-    lengths = np.linalg.norm(a, axis=1), np.linalg.norm(b, axis=1)
-    both_zero = (lengths[0] == 0) & (lengths[1] == 0)
-    product = lengths[0] * lengths[1]
-    cosines = (a * b).sum(axis=1) / np.where(product == 0, 1, product)
-    return float(np.where(both_zero, 1, cosines).min())

@@ -21,14 +21,10 @@ def info(model: Model) -> None:
     pre, cost = metadata.preprocessing, metadata.multiply_adds
     batch = signature.batch or "N"
 
-    def shape(channels: int) -> str:
-        size = f"{pre.height}, {pre.width}"
-        return f"{channels}, {size}" if pre.layout == "NCHW" else f"{size}, {channels}"
-
-    pulled_back = shape(1 if metadata.is_map else pre.channels)
     targets = f"{batch}, K" if signature.multi_target else f"{batch}"
-    image = f"{batch}, {shape(pre.channels)}"
-    inputs = [f"image {signature.dtype} [{image}]", f"target int64 [{targets}]"]
+    image = ", ".join(map(str, pre.image_shape))
+    pullback = ", ".join(map(str, metadata.pullback_shape))
+    inputs = [f"image {signature.dtype} [{batch}, {image}]", f"target int64 [{targets}]"]
     if signature.live_temperature:
         inputs.append("temperature float32 []")
     table = Table(show_header=False, title=str(model), title_justify="left")
@@ -37,7 +33,7 @@ def info(model: Model) -> None:
         "source": f"{metadata.source}, exported by onnxplain {metadata.version}",
         "file": mebibytes(model),
         "inputs": "\n".join(inputs),
-        "outputs": f"logits [{batch}, {signature.classes}]\npullback [{targets}, {pulled_back}]",
+        "outputs": f"logits [{batch}, {signature.classes}]\npullback [{targets}, {pullback}]",
         "preprocessing": f"shorter side to {pre.resize} ({pre.interpolation}), "
         f"crop {pre.height} × {pre.width}\nmean {pre.mean}, std {pre.std}",
         "classes": f"{signature.classes}, "

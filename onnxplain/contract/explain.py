@@ -56,6 +56,17 @@ class Preprocessing:
     def channels(self) -> int:
         return len(self.mean)
 
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """One image as the network takes it: [C,H,W], or [H,W,C] where the layout is NHWC."""
+        return self.shape(self.channels)
+
+    def shape(self, channels: int) -> tuple[int, int, int]:
+        """The same of so many channels."""
+        if self.layout == "NHWC":
+            return self.height, self.width, channels
+        return channels, self.height, self.width
+
 
 @dataclass(frozen=True)
 class Metadata:
@@ -91,6 +102,11 @@ class Metadata:
         """Whether the pullback has one channel, however many the image has: a class activation map,
         not a cotangent of the image."""
         return "layer" in self.parameters
+
+    @property
+    def pullback_shape(self) -> tuple[int, int, int]:
+        """The pullback of one image for one target, as the graph gives it."""
+        return self.preprocessing.shape(1 if self.is_map else self.preprocessing.channels)
 
     @property
     def is_relevance(self) -> bool:

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from onnxplain.contract.explain import LOGITS, PULLBACK, Metadata
 from onnxplain.errors import InputError
 from onnxplain.runtime import Explainer
+from onnxplain.runtime.cosines import cosines
 
 if TYPE_CHECKING:
     from torch import nn
@@ -53,11 +54,11 @@ class Parity:
         if a.shape != b.shape:
             raise ValueError(f"shapes differ: {a.shape} and, of the reference, {b.shape}")
         a, b = a.ravel(), b.ravel()
-        difference, norm_a, norm_b = (float(np.linalg.norm(v)) for v in (a - b, a, b))
+        difference, norm = (float(np.linalg.norm(v)) for v in (a - b, b))
         return cls(
             max_abs=float(np.abs(a - b).max(initial=0)),
-            relative_l2=_ratio(difference, norm_b),
-            cosine=1.0 if norm_a == norm_b == 0 else float(a @ b) / (norm_a * norm_b or 1.0),
+            relative_l2=_ratio(difference, norm),
+            cosine=float(cosines([a], [b])[0]),
         )
 
 

@@ -193,8 +193,7 @@ def _json(body: bytes) -> Asked:
 
 
 def _raw(body: bytes, pre: Preprocessing) -> NDArray[np.float32]:
-    size = (pre.height, pre.width)
-    shape = (*size, pre.channels) if pre.layout == "NHWC" else (pre.channels, *size)
+    shape = pre.image_shape
     expected = 4 * math.prod(shape)
     if len(body) != expected:
         raise unusable(

@@ -154,26 +154,26 @@ def _check(service: Service, request: Request, name: str) -> None:
 
 def _ports(explainer: Explainer) -> dict[str, Any]:
     """As Triton describes the model that `onnxplain package --triton` writes of it."""
-    pre, signature = explainer.metadata.preprocessing, explainer.backend.signature
-    datatype = tensors.NAMES[signature.dtype.name]
+    metadata, signature = explainer.metadata, explainer.backend.signature
+    floats = tensors.NAMES[signature.dtype.name]
     many = signature.batch or -1
-    size = [pre.height, pre.width]
-    image = [*size, pre.channels] if pre.layout == "NHWC" else [pre.channels, *size]
-    channels = 1 if explainer.metadata.is_map else pre.channels
-    pulled = [*size, channels] if pre.layout == "NHWC" else [channels, *size]
     targets = [-1] if signature.multi_target else []
+
+    def port(name: str, datatype: str, *shape: int) -> dict[str, Any]:
+        return {"name": name, "datatype": datatype, "shape": list(shape)}
+
     inputs = [
-        {"name": IMAGE, "datatype": datatype, "shape": [many, *image]},
-        {"name": TARGET, "datatype": "INT64", "shape": [many, *(targets or [1])]},
+        port(IMAGE, floats, many, *metadata.preprocessing.image_shape),
+        port(TARGET, "INT64", many, *(targets or [1])),
     ]
     if signature.live_temperature:
-        inputs.append({"name": TEMPERATURE, "datatype": datatype, "shape": [1]})
+        inputs.append(port(TEMPERATURE, floats, 1))
     return {
         "platform": "onnxplain",
         "inputs": inputs,
         "outputs": [
-            {"name": LOGITS, "datatype": datatype, "shape": [many, signature.classes]},
-            {"name": PULLBACK, "datatype": datatype, "shape": [many, *targets, *pulled]},
+            port(LOGITS, floats, many, signature.classes),
+            port(PULLBACK, floats, many, *targets, *metadata.pullback_shape),
         ],
     }
 

@@ -109,13 +109,12 @@ def _add_operation(router: APIRouter, service: Service, allowed: list[Any]) -> N
 
 def _description(name: str, metadata: Metadata, loaded: bool) -> ModelDescription:
     pre = metadata.preprocessing
-    size = [pre.height, pre.width]
     return ModelDescription(
         name=name,
         loaded=loaded,
         method=metadata.described_method,
         source=metadata.source,
-        input=[*size, pre.channels] if pre.layout == "NHWC" else [pre.channels, *size],
+        input=list(pre.image_shape),
         mean=list(pre.mean),
         std=list(pre.std),
         labels=list(metadata.labels),

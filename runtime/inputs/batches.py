@@ -85,8 +85,7 @@ def _part(item: ImageLike, pre: Preprocessing) -> tuple[NDArray[Any], NDArray[np
 
 
 def _as_given(array: NDArray[Any], pre: Preprocessing) -> NDArray[Any]:
-    size, channels = [pre.height, pre.width], [pre.channels]
-    expected = size + channels if pre.layout == "NHWC" else channels + size
+    expected = list(pre.image_shape)
     batch = array[None] if array.ndim == 3 else array
     if batch.ndim != 4 or list(batch.shape[1:]) != expected:
         raise InputError(

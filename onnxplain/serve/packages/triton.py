@@ -190,11 +190,7 @@ def _most(signature: Signature, options: Options, engine: Engine | None) -> int:
 
 def _ports(signature: Signature) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Inputs and outputs; without the batch where Triton batches, with it where that is fixed."""
-    pre = signature.metadata.preprocessing
-    channels = 1 if signature.metadata.is_map else pre.channels
-    size, last = [pre.height, pre.width], pre.layout == "NHWC"
-    image = [*size, pre.channels] if last else [pre.channels, *size]
-    pulled = [*size, channels] if last else [channels, *size]
+    metadata = signature.metadata
     targets = [-1] if signature.multi_target else []
     first = [] if signature.batch is None else [signature.batch]
     dtype = Enum(_TYPES[signature.dtype.name])
@@ -208,13 +204,13 @@ def _ports(signature: Signature) -> tuple[list[dict[str, Any]], list[dict[str, A
         "data_type": dtype,
         "dims": [*first, signature.classes],
     }
-    if signature.metadata.labels:
+    if metadata.labels:
         logits["label_filename"] = _LABELS
-    pullback = {"name": PULLBACK, "data_type": dtype, "dims": [*first, *targets, *pulled]}
-    return [{"name": IMAGE, "data_type": dtype, "dims": [*first, *image]}, target], [
-        logits,
-        pullback,
-    ]
+    image = {"name": IMAGE, "data_type": dtype}
+    image["dims"] = [*first, *metadata.preprocessing.image_shape]
+    pullback = {"name": PULLBACK, "data_type": dtype}
+    pullback["dims"] = [*first, *targets, *metadata.pullback_shape]
+    return [image, target], [logits, pullback]
 
 
 def _optimization(options: Options) -> dict[str, Any]:
