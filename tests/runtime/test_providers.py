@@ -216,7 +216,9 @@ def test_precision_auto_takes_the_fastest_that_agrees(graph_file, providers, x, 
         onnx_runtime.open_cpu, lambda: None, ("float32", "float16", "bfloat16"), ()
     )
     seconds = {"float32": 3.0, "float16": 1.0, "bfloat16": 2.0}
-    monkeypatch.setattr(loading, "_seconds", lambda e, _: seconds[e.backend.precision])
+    monkeypatch.setattr(
+        loading, "median_seconds", lambda call, _: seconds[call.func.backend.precision]
+    )
     monkeypatch.setattr(onnx_runtime, "converted", lambda path, precision: path.read_bytes())
     assert load(graph_file(), "openvino", "auto", images=[x]).backend.precision == "float16"
 

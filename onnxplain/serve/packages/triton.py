@@ -193,24 +193,19 @@ def _ports(signature: Signature) -> tuple[list[dict[str, Any]], list[dict[str, A
     metadata = signature.metadata
     targets = [-1] if signature.multi_target else []
     first = [] if signature.batch is None else [signature.batch]
-    dtype = Enum(_TYPES[signature.dtype.name])
-    target: dict[str, Any] = {"name": TARGET, "data_type": Enum("TYPE_INT64")}
-    if first or targets:
-        target["dims"] = [*first, *targets]
-    else:  # a vector over the batch, which Triton cannot name: clients send [N,1]
+
+    def port(name: str, *shape: int) -> dict[str, Any]:
+        kind = "TYPE_INT64" if name == TARGET else _TYPES[signature.dtype.name]
+        return {"name": name, "data_type": Enum(kind), "dims": [*first, *shape]}
+
+    target = port(TARGET, *targets)
+    if not target["dims"]:  # a vector over the batch, which Triton cannot name: clients send [N,1]
         target |= {"dims": [1], "reshape": {"shape": []}}
-    logits: dict[str, Any] = {
-        "name": LOGITS,
-        "data_type": dtype,
-        "dims": [*first, signature.classes],
-    }
+    logits = port(LOGITS, signature.classes)
     if metadata.labels:
         logits["label_filename"] = _LABELS
-    image = {"name": IMAGE, "data_type": dtype}
-    image["dims"] = [*first, *metadata.preprocessing.image_shape]
-    pullback = {"name": PULLBACK, "data_type": dtype}
-    pullback["dims"] = [*first, *targets, *metadata.pullback_shape]
-    return [image, target], [logits, pullback]
+    pullback = port(PULLBACK, *targets, *metadata.pullback_shape)
+    return [port(IMAGE, *metadata.preprocessing.image_shape), target], [logits, pullback]
 
 
 def _optimization(options: Options) -> dict[str, Any]:
