@@ -9,24 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from onnxplain.contract import steps
 from onnxplain.contract.explain import IMAGE, TARGET, Metadata
-from onnxplain.contract.steps import (
-    CHANNEL,
-    FIRST_MOMENT,
-    LEARNING_RATES,
-    LOSSES,
-    MAGNITUDE,
-    MIRRORED,
-    PRIORS,
-    RENDERED,
-    SECOND_MOMENT,
-    SHIFTS,
-    SPECTRUM,
-    STEP,
-    WEIGHTS,
-    StepMetadata,
-    following,
-)
+from onnxplain.contract.steps import StepMetadata
 from onnxplain.errors import InputError
 from onnxplain.runtime.graphs import Graph
 from onnxplain.runtime.inputs.batches import to_photographs
@@ -77,19 +62,19 @@ class Optimisation:
         self._carried = dict(about.carried)
         count = len(neurons)
         self._inputs: dict[str, NDArray[Any]] = {
-            LEARNING_RATES: rates(settings),
-            SHIFTS: shifts(settings),
-            MIRRORED: mirrored(settings),
-            PRIORS: np.array(settings.priors, np.float32),
+            steps.LEARNING_RATES: rates(settings),
+            steps.SHIFTS: shifts(settings),
+            steps.MIRRORED: mirrored(settings),
+            steps.PRIORS: np.array(settings.priors, np.float32),
         }
         if settings.objective != "vital":
-            name = TARGET if about.neuron is None else CHANNEL
+            name = TARGET if about.neuron is None else steps.CHANNEL
             self._inputs[name] = np.array(neurons)
         else:
-            self._inputs[WEIGHTS] = np.array(settings.weights, np.float32)
+            self._inputs[steps.WEIGHTS] = np.array(settings.weights, np.float32)
             self._inputs |= by_input(templates)
             if about.neuron is not None:
-                self._inputs[CHANNEL] = np.array(neurons)
+                self._inputs[steps.CHANNEL] = np.array(neurons)
         first = self._first(count, start)
         self._now = Moment(first, first.get(IMAGE))
 
@@ -107,12 +92,12 @@ class Optimisation:
             first = start
         zeros = np.zeros_like(first)
         return {
-            (SPECTRUM if self.settings.fourier else IMAGE): first,
-            FIRST_MOMENT: zeros,
-            SECOND_MOMENT: zeros,
-            MAGNITUDE: np.zeros((count, *shape), np.float32),
-            STEP: np.array(0),
-            LOSSES: np.zeros((self.settings.steps, count), np.float32),
+            (steps.SPECTRUM if self.settings.fourier else IMAGE): first,
+            steps.FIRST_MOMENT: zeros,
+            steps.SECOND_MOMENT: zeros,
+            steps.MAGNITUDE: np.zeros((count, *shape), np.float32),
+            steps.STEP: np.array(0),
+            steps.LOSSES: np.zeros((self.settings.steps, count), np.float32),
         }
 
     @property
@@ -128,12 +113,12 @@ class Optimisation:
     @property
     def done(self) -> int:
         """The steps that are done."""
-        return int(self.state[STEP])
+        return int(self.state[steps.STEP])
 
     @property
     def losses(self) -> NDArray[np.float32]:
         """Of the steps that are done, [done, N]."""
-        return self.state[LOSSES][: self.done]
+        return self.state[steps.LOSSES][: self.done]
 
     @property
     def batch(self) -> NDArray[np.float32]:
@@ -155,39 +140,39 @@ class Optimisation:
     def magnitude(self) -> NDArray[np.float32]:
         """How much each pixel's gradient came to over the steps, [N, H, W]: a mean of channels."""
         channels = 1 if self._pre.layout == "NCHW" else 3
-        mean: NDArray[np.float32] = self.state[MAGNITUDE].mean(axis=channels)
+        mean: NDArray[np.float32] = self.state[steps.MAGNITUDE].mean(axis=channels)
         return mean
 
-    def advance(self, steps: int, keep_frame: bool = False) -> None:
-        """Take so many steps, or those that are left; then keep the pictures as a frame, if so.
+    def advance(self, count: int, keep_frame: bool = False) -> None:
+        """Take `count` steps, or those that are left; then keep the pictures as a frame, if asked.
 
         Raises:
             BackendError: the runtime failed.
             DivergedError: the loss is no longer a number. All is as it was before these steps.
         """
-        times = min(steps, self.settings.steps - self.done)
+        times = min(count, self.settings.steps - self.done)
         found = self._iterated(times)
-        carried = {name: found[following(name)] for name in self.state}
+        carried = {name: found[steps.following(name)] for name in self.state}
         # Not the loss alone: it is that of the picture before.
         if not all(np.isfinite(array).all() for array in carried.values()):
             raise DivergedError(
                 f"the loss is no number any more after step {self.done + times}; give a lower "
                 "learning rate"
             )
-        picture = found[RENDERED if self.settings.fourier else following(IMAGE)]
+        picture = found[steps.RENDERED if self.settings.fourier else steps.following(IMAGE)]
         frames = self.frames
         if keep_frame:
             frames = (*frames, to_photographs(picture, self._pre))
         # One assignment: an interruption finds all of these steps, or nothing.
         self._now = Moment(carried, picture, frames)
 
-    def _iterated(self, steps: int) -> dict[str, NDArray[Any]]:
-        also = [RENDERED] if self.settings.fourier else []
-        return self.graph.iterate(self.inputs, self._carried, steps, also)
+    def _iterated(self, times: int) -> dict[str, NDArray[Any]]:
+        also = [steps.RENDERED] if self.settings.fourier else []
+        return self.graph.iterate(self.inputs, self._carried, times, also)
 
     def agrees_with(self, other: Optimisation) -> bool:
         """Whether a step's gradient is the same on the graph of `other`, to 1 % of its norm."""
-        moments = [run._iterated(1)[following(FIRST_MOMENT)] for run in (self, other)]
+        moments = [run._iterated(1)[steps.following(steps.FIRST_MOMENT)] for run in (self, other)]
         difference = float(np.linalg.norm(moments[0] - moments[1]))
         return difference <= _AGREEMENT * float(np.linalg.norm(moments[1]))
 
@@ -227,12 +212,12 @@ def optimise(
 def _optimise(
     run: Optimisation, state: Path | None, advanced: Callable[[Optimisation], None]
 ) -> None:
-    steps = run.settings.steps
-    between = max(steps // _PICTURES, 1)
+    total = run.settings.steps
+    between = max(total // _PICTURES, 1)
     saved = run.done
     try:
-        while run.done < steps:
-            left = min(between - run.done % between, steps - run.done)
+        while run.done < total:
+            left = min(between - run.done % between, total - run.done)
             run.advance(min(_CHUNK, left), keep_frame=left <= _CHUNK)
             advanced(run)
             if state is not None and run.done - saved >= _SAVED_EVERY:

@@ -10,26 +10,8 @@ import numpy as np
 import onnx_ir as ir
 from onnxscript import OpBuilder
 
+from onnxplain.contract import steps
 from onnxplain.contract.explain import IMAGE, TARGET, Preprocessing
-from onnxplain.contract.steps import (
-    CHANNEL,
-    FIRST_MOMENT,
-    LEARNING_RATES,
-    LOSSES,
-    MAGNITUDE,
-    MIRRORED,
-    PRIORS,
-    RENDERED,
-    SECOND_MOMENT,
-    SHIFTS,
-    SPECTRUM,
-    STEP,
-    STEPS,
-    WEIGHTS,
-    following,
-    importance,
-    template,
-)
 from onnxplain.errors import SourceError
 from onnxplain.export.autodiff import pull_back
 from onnxplain.export.canonical.ends import image_axes, image_size
@@ -84,62 +66,52 @@ def write_step(
     graph, op, layers = begin(subject, how)
     if objective == "activation":
         layers = {}
-    image = graph.inputs[0]
-    own_nodes = list(graph)
+    image, network = graph.inputs[0], list(graph)
     state = _state(op, image, fourier)
-    moving = state[SPECTRUM] if fourier else image
-    seen = image
-    if fourier:
-        graph.inputs.remove(image)
-        rendered = picture(op, moving, subject.pre)
-        rendered.shape = image.shape
-        seen = rendered
-    now = op.Reshape(state[STEP], [1])
-    ways = _ways(op, now, image)
-    rolled = _roll(op, seen, ways.there, image)
-    for node in own_nodes:
-        for index, x in enumerate(node.inputs):
-            if x is image:
-                node.replace_input_with(index, rolled)
+    optimised = state[steps.SPECTRUM] if fourier else image
+    shown = _rendered(op, optimised, subject.pre, image) if fourier else image
+    now = op.Reshape(state[steps.STEP], [1])
+    shift = _shift(op, now, image)
+    rolled = _roll(op, shown, shift.there, image)
+    _feed(network, image, rolled)
     graph.sort()
 
     head = len(graph)
-    if objective == "distribution":
-        loss = _alignment(op, subject, list(layers.values()), image, how)
-    else:
-        loss = _activation(op, subject, image)
-    loss = op.Add(loss, priors(op, rolled, add_input(op, PRIORS, image.dtype, [3])))
-    ones = op.Add(op.Mul(loss, 0.0), 1.0)
-    (g,) = pull_back(op, {loss: ones}, [rolled], VJPS)
-    g = _roll(op, g, ways.back, image)
-    magnitude = op.Add(state[MAGNITUDE], op.Abs(g))
+    matched = list(layers.values())
+    loss = _loss(op, subject, matched, image, rolled, objective, how)
+    g = _roll(op, _gradient(op, loss, rolled), shift.back, image)
+    magnitude = op.Add(state[steps.MAGNITUDE], op.Abs(g))
     if fourier:
-        (g,) = pull_back(op, {seen: g}, [moving], VJPS)
-    rate = op.Gather(add_input(op, LEARNING_RATES, image.dtype, [_steps()]), now)
+        (g,) = pull_back(op, {shown: g}, [optimised], VJPS)
+    rate = op.Gather(add_input(op, steps.LEARNING_RATES, image.dtype, [_steps()]), now)
     t = op.CastLike(op.Add(now, 1), rate)
-    x, m, v = adam(op, moving, g, (state[FIRST_MOMENT], state[SECOND_MOMENT]), rate, t)
+    x, m, v = adam(
+        op, optimised, g, (state[steps.FIRST_MOMENT], state[steps.SECOND_MOMENT]), rate, t
+    )
     if not fourier:
         x = _clip(op, x, subject.pre)
     row = op.Unsqueeze(loss, [0])
     moved = {
-        (SPECTRUM if fourier else IMAGE): x,
-        FIRST_MOMENT: m,
-        SECOND_MOMENT: v,
-        MAGNITUDE: magnitude,
-        STEP: op.Add(state[STEP], 1),
-        LOSSES: op.ScatterElements(state[LOSSES], op.Expand(now, op.Shape(row)), row, axis=0),
+        (steps.SPECTRUM if fourier else IMAGE): x,
+        steps.FIRST_MOMENT: m,
+        steps.SECOND_MOMENT: v,
+        steps.MAGNITUDE: magnitude,
+        steps.STEP: op.Add(state[steps.STEP], 1),
+        steps.LOSSES: op.ScatterElements(
+            state[steps.LOSSES], op.Expand(now, op.Shape(row)), row, axis=0
+        ),
     }
     graph.outputs.clear()
     for name, value in moved.items():
-        add_output(op, value, following(name))
+        add_output(op, value, steps.following(name))
     if fourier:
-        add_output(op, picture(op, x, subject.pre), RENDERED)
+        add_output(op, picture(op, x, subject.pre), steps.RENDERED)
     lower(op, list(graph)[head:])
-    finish(subject, op, layers, path, {following(name): name for name in moved}, how)
+    finish(subject, op, layers, path, {steps.following(name): name for name in moved}, how)
 
 
 @dataclass(frozen=True)
-class _Ways:
+class _Shift:
     """Indices of rows and of columns, to roll (and mirror) a picture, and back."""
 
     there: tuple[ir.Value, ir.Value]
@@ -152,13 +124,53 @@ def _state(op: OpBuilder, image: ir.Value, fourier: bool) -> dict[str, ir.Value]
     if fourier:
         height, width, channels = image_size(image)
         moving = [moving[0], 2, channels, height, width // 2 + 1]
-        state[SPECTRUM] = add_input(op, SPECTRUM, image.dtype, moving)
-    for name in (FIRST_MOMENT, SECOND_MOMENT):
+        state[steps.SPECTRUM] = add_input(op, steps.SPECTRUM, image.dtype, moving)
+    for name in (steps.FIRST_MOMENT, steps.SECOND_MOMENT):
         state[name] = add_input(op, name, image.dtype, moving)
-    state[MAGNITUDE] = add_input(op, MAGNITUDE, image.dtype, dims(image))
-    state[STEP] = add_input(op, STEP, ir.DataType.INT64, [])
-    state[LOSSES] = add_input(op, LOSSES, image.dtype, [_steps(), dims(image)[0]])
+    state[steps.MAGNITUDE] = add_input(op, steps.MAGNITUDE, image.dtype, dims(image))
+    state[steps.STEP] = add_input(op, steps.STEP, ir.DataType.INT64, [])
+    state[steps.LOSSES] = add_input(op, steps.LOSSES, image.dtype, [_steps(), dims(image)[0]])
     return state
+
+
+def _rendered(op: OpBuilder, spectrum: ir.Value, pre: Preprocessing, image: ir.Value) -> ir.Value:
+    """The picture of a spectrum, in place of the input `image`."""
+    op.builder.graph.inputs.remove(image)
+    rendered = picture(op, spectrum, pre)
+    rendered.shape = image.shape
+    return rendered
+
+
+def _feed(network: Sequence[ir.Node], image: ir.Value, rolled: ir.Value) -> None:
+    """Have the network's nodes see `rolled` where they saw `image`."""
+    for node in network:
+        for index, x in enumerate(node.inputs):
+            if x is image:
+                node.replace_input_with(index, rolled)
+
+
+def _loss(
+    op: OpBuilder,
+    subject: Subject,
+    layers: Sequence[ir.Value],
+    image: ir.Value,
+    rolled: ir.Value,
+    objective: str,
+    how: str,
+) -> ir.Value:
+    """The objective and the priors of each picture, [N]."""
+    if objective == "distribution":
+        loss = _alignment(op, subject, layers, image, how)
+    else:
+        loss = _activation(op, subject, image)
+    return op.Add(loss, priors(op, rolled, add_input(op, steps.PRIORS, image.dtype, [3])))
+
+
+def _gradient(op: OpBuilder, loss: ir.Value, x: ir.Value) -> ir.Value:
+    """∂ Σ loss / ∂ x."""
+    ones = op.Add(op.Mul(loss, 0.0), 1.0)
+    (g,) = pull_back(op, {loss: ones}, [x], VJPS)
+    return g
 
 
 def _alignment(
@@ -167,13 +179,15 @@ def _alignment(
     """Σ_l w_l · the sort matching of layer l, [N]."""
     batch = dims(image)[0]
     maps = relevances(op, subject, layers, how)
-    weights = add_input(op, WEIGHTS, image.dtype, [len(layers)])
+    weights = add_input(op, steps.WEIGHTS, image.dtype, [len(layers)])
     total = None
     for i, q in enumerate(quantities(op, layers, image, maps)):
         channels, positions = extent(layers[i], image)
-        sorted_ = add_input(op, template(i), image.dtype, [batch, channels, positions])
+        sorted_ = add_input(op, steps.template(i), image.dtype, [batch, channels, positions])
         each = (
-            None if maps is None else add_input(op, importance(i), image.dtype, [batch, channels])
+            None
+            if maps is None
+            else add_input(op, steps.importance(i), image.dtype, [batch, channels])
         )
         loss = op.Mul(sort_matching(op, q, sorted_, each), op.Slice(weights, [i], [i + 1], [0]))
         total = loss if total is None else op.Add(total, loss)
@@ -190,19 +204,21 @@ def _activation(op: OpBuilder, subject: Subject, image: ir.Value) -> ir.Value:
         hot = without_gradient(op, one_hot(op, logits, target))
         return op.Neg(op.ReduceSum(op.Mul(logits, hot), [-1], keepdims=0))
     layer = value_of(graph, subject.neuron[0])
-    channel = add_input(op, CHANNEL, ir.DataType.INT64, [batch])
+    channel = add_input(op, steps.CHANNEL, ir.DataType.INT64, [batch])
     means = op.ReduceMean(channels_first(op, layer, layer, image), [-1], keepdims=0)
     hot = one_hot_channel(op, channel, layer, image)
     return op.Neg(op.ReduceSum(op.Mul(means, hot), [-1], keepdims=0))
 
 
-def _ways(op: OpBuilder, now: ir.Value, image: ir.Value) -> _Ways:
+def _shift(op: OpBuilder, now: ir.Value, image: ir.Value) -> _Shift:
     """Roll by this step's shift, then mirror if it says so; all of the batch alike.
 
     Mirrored, column c is σ c − (1 − σ)/2 with σ = −1, modulo the width.
     """
-    shift = op.Squeeze(op.Gather(add_input(op, SHIFTS, ir.DataType.INT64, [_steps(), 2]), now), [0])
-    mirrored = op.Gather(add_input(op, MIRRORED, ir.DataType.INT64, [_steps()]), now)
+    shift = op.Squeeze(
+        op.Gather(add_input(op, steps.SHIFTS, ir.DataType.INT64, [_steps(), 2]), now), [0]
+    )
+    mirrored = op.Gather(add_input(op, steps.MIRRORED, ir.DataType.INT64, [_steps()]), now)
     height, width = (size_of(image, axis) for axis in image_axes(image)[:2])
     down, right = (op.Slice(shift, [i], [i + 1], [0]) for i in (0, 1))
     rows, columns = (op.Range(0, size, 1) for size in (height, width))
@@ -211,15 +227,17 @@ def _ways(op: OpBuilder, now: ir.Value, image: ir.Value) -> _Ways:
     def turned(at: ir.Value) -> ir.Value:
         return op.Sub(op.Mul(at, sign), mirrored)
 
-    return _Ways(
+    return _Shift(
         (op.Mod(op.Sub(rows, down), height), op.Mod(op.Sub(turned(columns), right), width)),
         (op.Mod(op.Add(rows, down), height), op.Mod(turned(op.Add(columns, right)), width)),
     )
 
 
-def _roll(op: OpBuilder, x: ir.Value, way: tuple[ir.Value, ir.Value], image: ir.Value) -> ir.Value:
-    for indices, axis in zip(way, image_axes(image)[:2], strict=True):
-        x = op.Gather(x, indices, axis=axis)
+def _roll(
+    op: OpBuilder, x: ir.Value, indices: tuple[ir.Value, ir.Value], image: ir.Value
+) -> ir.Value:
+    for along, axis in zip(indices, image_axes(image)[:2], strict=True):
+        x = op.Gather(x, along, axis=axis)
     x.shape, x.type = image.shape, image.type
     return x
 
@@ -233,4 +251,4 @@ def _clip(op: OpBuilder, x: ir.Value, pre: Preprocessing) -> ir.Value:
 
 
 def _steps() -> ir.SymbolicDim:
-    return ir.SymbolicDim(STEPS)
+    return ir.SymbolicDim(steps.STEPS)
