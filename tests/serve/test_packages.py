@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import os
 import re
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -298,11 +301,30 @@ def test_the_container_is_small_and_not_roots(graphs, tmp_path):
     package = tmp_path / "image" / "app" / "onnxplain"
     assert {path.name for path in package.iterdir() if path.is_dir()} == {
         "cli",
+        "contract",
         "runtime",
         "serve",
+        "signal",
+        "vital",
     }
     assert sum(path.stat().st_size for path in package.rglob("*")) < 2_000_000
     assert not list(package.rglob("__pycache__"))
+
+
+def test_the_container_has_all_that_its_command_imports(graphs, tmp_path):
+    write_context(graphs["tiny"], tmp_path / "image", "tiny")
+    installed = [folder for folder in sys.path if folder.endswith("site-packages")]
+    only = os.pathsep.join([str(tmp_path / "image" / "app"), *installed])
+    program = "import onnxplain.cli, onnxplain.serve.server as s; print(s.__file__)"
+    done = subprocess.run(
+        [sys.executable, "-S", "-c", program],  # -S: nothing of this checkout by a .pth file
+        env={"PYTHONPATH": only},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(str(tmp_path / "image"))
 
 
 def package(*arguments: object) -> Result:

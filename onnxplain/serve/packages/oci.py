@@ -51,7 +51,11 @@ ENTRYPOINT ["python", "-m", "onnxplain.cli", "serve", "{name}=/models/{file}", \
 CMD ["--port", "{port}"]
 """
 
-_PARTS = ("onnxplain.cli", "onnxplain.runtime", "onnxplain.serve")
+_PARTS = tuple(
+    f"onnxplain.{part}" for part in ("cli", "contract", "runtime", "serve", "signal", "vital")
+)
+"""The service, and what the command line imports before it knows which command was given."""
+
 _NO_CACHES = shutil.ignore_patterns("__pycache__", "*.pyc")
 
 
