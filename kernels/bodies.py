@@ -1,6 +1,6 @@
-"""The operations worth fusing, spelled in standard operators.
+"""The operations worth fusing, spelled out in standard operators.
 
-Each is defined here once; a runtime without a kernel of ours runs this.
+Each is defined once, here; a runtime that lacks our kernel runs this body.
 """
 
 from __future__ import annotations
@@ -81,9 +81,9 @@ def soft_max_pool_grad(
     """Gradient of the softmax-weighted pool, through its weights (Satkiewicz, arXiv 2507.22832 v1).
 
     With w = softmax(x / T) over the window and s = Σ w_i x_i, it is g · w_i (1 + (x_i − s) / T),
-    added up over the windows that hold x_i; padding takes part with the value 0. Here with
-    u = (x − max) / T, e = exp(u), Z = Σ e and ū = Σ e u / Z, as e · g/Z · (1 − ū) + e u · g/Z.
-    Written out in a graph, windows that tile are not taken apart.
+    added up over the windows that hold x_i; padding counts as the value 0. With
+    u = (x − max) / T, e = exp(u), Z = Σ e and ū = Σ e u / Z, this is e · g/Z · (1 − ū) + e u · g/Z.
+    Where it is written out in a graph, windows that tile are not taken apart.
 
     Args:
         x: the pool's input [N, C, *size].
@@ -112,7 +112,7 @@ def weighted_pool_grad(
     """Gradient of the softmax-weighted pool, weights held constant (arXiv 2507.22832 v6).
 
     With w = softmax(x / T) over the window it is g · w_i, added up over the windows that hold x_i;
-    padding takes part with the value 0.
+    padding counts as the value 0.
 
     Args:
         x: the pool's input [N, C, *size].

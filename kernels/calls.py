@@ -1,4 +1,4 @@
-"""What the exporter does with the calls of fused operations in a graph that keeps them."""
+"""What the exporter does with calls of fused operations, in a graph that keeps them as calls."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from onnxplain.kernels.bodies import relu_normal_gate, relu_soft_gate
 from onnxplain.kernels.functions import DOMAIN, KernelBuilder
 
 MERGED = {"SoftGate": relu_soft_gate, "NormalGate": relu_normal_gate}
-"""Gate → the ReLU and that gate from one read."""
+"""A gate → the operation that gives both the ReLU and that gate from one read of z."""
 
 
 def keep_calls(model: ir.Model, builder: KernelBuilder) -> None:
-    """Give a model whose graph `builder` built its functions; read each z once. In place.
+    """Add the functions that `builder` called to their model, in place, and read each z only once.
 
-    A ReLU whose input a gate reads too becomes one `ReluSoftGate`, and the gate's product an
-    ordinary one, which an engine does in passing where the cotangent is made. Leaves the graph to
-    be sorted again.
+    A ReLU whose input a gate reads too becomes one `ReluSoftGate` together with that gate, whose
+    product is then an ordinary Mul: an engine fuses it with what makes the cotangent. The graph
+    has to be sorted again afterwards.
     """
     graph = model.graph
     for node in list(graph):
@@ -53,7 +53,7 @@ def batched_call(
 ) -> ir.Value:
     """The batching rule (`onnxplain.export.vmap`) of a call whose cotangent has the new axis.
 
-    z or x is then read, and its softmax computed, once for all K. A gate broadcasts; a pool's
+    So z or x is read, and its softmax computed, once for all K. A gate broadcasts; a pool's
     function takes the cotangents as [K, N, C, *out] and returns [K · N, C, *size].
     """
     assert mapped == {1}  # of (z, g, T) or (x, g, T)

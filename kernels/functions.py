@@ -33,9 +33,9 @@ def fused(name: str, of_tiles: Callable[..., Any] | None = None) -> Callable[[Bo
     The values are tensors, numbers, and a `Window`. Tensors and numbers are the function's inputs.
     A window, on which nearly every node of a body depends, is part of the function's name, with the
     sizes that it slides over, and stands in attributes of the call: `kernel_shape`, `strides`,
-    `dilations` and `pads`, these negative at the end where elements are in no window. (Overloads
-    of one name would be nearer to the point, but the parser of TensorRT-RTX 1.7 and the reference
-    evaluator of onnx 1.23 take one of them for all, without a word.)
+    `dilations` and `pads`, which are negative where the last elements are in no window.
+    (Overloads of one name would say so more directly, but the parser of TensorRT-RTX 1.7 and the
+    reference evaluator of onnx 1.23 silently use one of them for all.)
 
     Args:
         of_tiles: what is written out, in place of the body, where the window tiles. It need not

@@ -119,8 +119,8 @@ def scatter(op: OpBuilder, each: Sequence[ir.Value], x: ir.Value, window: Window
 def to_tiles(op: OpBuilder, y: ir.Value, window: Window) -> ir.Value:
     """Each window's value in `y` [N, C, *out] at all of its elements: [N, C, *size]; if it `tiles`.
 
-    Runtimes have a fast path for a nearest neighbour's Resize. ONNX Runtime (1.31) on 2 cores, onto
-    [1, 64, 224, 224]: 1.2 ms, where DepthToSpace takes 16.5 and a broadcast's Expand 20.
+    Runtimes have a fast path for a nearest-neighbour Resize. ONNX Runtime (1.31) on 2 cores, onto
+    [1, 64, 224, 224]: 1.2 ms, where DepthToSpace takes 16.5 ms and a broadcasting Expand 20 ms.
     """
     return op.Resize(
         y,
@@ -141,8 +141,8 @@ def tile_sums(op: OpBuilder, x: ir.Value, window: Window) -> ir.Value:
 def _interleaved(
     op: OpBuilder, each: Sequence[ir.Value], channels: int, window: Window
 ) -> ir.Value:
-    """The taps that meet in one place modulo the stride s are shifted and added; DepthToSpace puts
-    these s · s sums between one another. Elementwise throughout, on tensors that fit into a cache.
+    """The taps that meet in one place modulo the stride s are shifted and added; DepthToSpace
+    interleaves these s · s sums. Elementwise throughout, on tensors that fit into a cache.
     """
     s, axes = window.strides[0], [-2, -1]
     starts = [[o // s for o in offset] for offset in window.offsets()]

@@ -1,8 +1,8 @@
-"""The batch of a network that was exported for a fixed one, made free where that is provably safe.
+"""Free the batch of a network that was exported for a fixed one, where that is provably safe.
 
 Proof by induction over the nodes: if every node that depends on the image treats the first axis
-of what it gets as the images of a batch, each by itself, then the batch may have any size. Sizes
-that were written down as constants (a Reshape to [1, 1000]) are rewritten.
+of what it gets as a batch's images, each by itself, then the batch may have any size. Sizes that
+were written down as constants (a Reshape to [1, 1000]) are rewritten.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Active = set[ir.Value | None]
 def free_batch(model: ir.Model) -> str | None:
     """Make the first axis of the image and of all that depends on it dynamic.
 
-    The graph is simplified, with the image as its only input and all shapes known.
+    The graph is a simplified one, with the image as its only input and all shapes known.
 
     Returns:
         Why the batch stays fixed, or None.
@@ -40,7 +40,7 @@ def free_batch(model: ir.Model) -> str | None:
         ):
             continue
         if not _per_image(node, active, batch):
-            return f"the network has it so, and {node.op_type} {node.name!r} may mix its images"
+            return f"the network fixes it, and {node.op_type} {node.name!r} may mix its images"
         active.update(node.outputs)
     for node in list(graph):
         if node.op_type in ("Reshape", "Expand") and node.inputs[0] in active:
@@ -65,7 +65,7 @@ def _per_image(node: ir.Node, active: Active, batch: int) -> bool:
 
 
 def _keep_first(graph: ir.Graph, node: ir.Node, first: int) -> None:
-    """In the constant shape that a node is given, `first` for the batch."""
+    """Put `first` for the batch into the constant shape that a node is given."""
     shape = _constant(node, 1)
     assert shape is not None
     assert node.inputs[1] is not None
@@ -78,7 +78,7 @@ def _keep_first(graph: ir.Graph, node: ir.Node, first: int) -> None:
 
 
 def _repeat_constants(graph: ir.Graph, node: ir.Node, active: Active) -> None:
-    """[1, …] → [batch, …], for the inputs of a Concat that no image decides."""
+    """[1, …] → [batch, …], for the inputs of a Concat that do not depend on the image."""
     for index, x in enumerate(node.inputs):
         if x is None or x in active:
             continue
@@ -104,7 +104,7 @@ def _first_input(node: ir.Node, active: Active) -> bool:
 
 
 def _elementwise(node: ir.Node, active: Active) -> bool:
-    """What broadcasts leaves the first axis alone."""
+    """Whatever broadcasts leaves the first axis alone."""
     width = rank(node.outputs[0])
     return all(
         rank(x) == width if x in active else rank(x) < width or dims(x)[0] == 1
@@ -114,7 +114,7 @@ def _elementwise(node: ir.Node, active: Active) -> bool:
 
 
 def _matmul(node: ir.Node, active: Active) -> bool:
-    """Rows of a matrix, or stacks of matrices, of which constants have one for all."""
+    """Rows of a matrix, or stacks of matrices; of these, constants have one for all images."""
     a, b = node.inputs[:2]
     assert a is not None
     assert b is not None
@@ -142,7 +142,7 @@ def _along(default: int) -> Callable[[ir.Node, Active], bool]:
 
 
 def _concat(node: ir.Node, active: Active) -> bool:
-    """Constants beside (a class token) are the same for each image, as for a batch of one."""
+    """Constants beside it (a class token) are the same for each image, as in a batch of one."""
     same = all(x in active or (x is not None and dims(x)[0] == 1) for x in node.inputs)
     return same and attribute(node, "axis", 0) % rank(node.outputs[0]) != 0
 
@@ -172,7 +172,7 @@ def _pad(node: ir.Node, active: Active) -> bool:
 
 
 def _reshape(node: ir.Node, active: Active) -> bool:
-    """Sizes in front that agree: then the rest is reshaped image by image."""
+    """The first sizes agree: then the rest is reshaped image by image."""
     shape = _constant(node, 1)
     return _first_input(node, active) and shape is not None and len(shape) > 0
 
@@ -185,7 +185,7 @@ def _expand(node: ir.Node, active: Active) -> bool:
 
 
 def _resize(node: ir.Node, active: Active) -> bool:
-    return _first_input(node, active) and len(node.inputs) < 4  # scales, no sizes
+    return _first_input(node, active) and len(node.inputs) < 4  # scales, not sizes
 
 
 _CHECKS: Mapping[str, Callable[[ir.Node, Active], bool]] = {

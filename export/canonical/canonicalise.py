@@ -1,7 +1,7 @@
 """The canonical forward: one opset, one spelling, float32, static shapes but for the batch.
 
-What the sweep can rely on afterwards: opset ≥ 20, no functions, no control flow with a constant
-course, no operator that opset 20 lacks, every weight and constant an initializer (or a Cast or
+What the sweep can rely on afterwards: opset ≥ 20, no functions, no control flow whose course is
+constant, no operator that opset 20 lacks, every weight and constant an initializer (or a Cast or
 DequantizeLinear of one, which keeps it as small as it was), BatchNormalization folded into the
 convolution before it, dead nodes gone, ranks and sizes known, one input named `image` and one
 output named `logits` [N, classes].
@@ -48,9 +48,9 @@ from onnxplain.export.tensors import attribute, rank, static
 class Canonical:
     """A canonical forward and what was learned of it.
 
-    `activation` is what the logits had after them, "softmax" or "sigmoid": how they become
+    `activation`, "softmax" or "sigmoid", came after the logits: it makes them
     probabilities. `patterns` counts what `onnxplain.export.canonical.patterns` recognised, by name.
-    `fixed_batch` says why the batch is fixed, where it could not be made free. `logits` is the name
+    `fixed_batch` says why the batch is fixed, where it could not be freed. `logits` is the name
     that the logits had in the source.
     """
 
@@ -68,19 +68,19 @@ def canonicalise(
     output_name: str | None = None,
     keep: Collection[str] = (),
 ) -> Canonical:
-    """Bring a classifier's forward graph to the canonical form; the model given is consumed.
+    """Bring a classifier's forward graph into the canonical form; the model given is consumed.
 
-    A batch that the network fixes becomes dynamic where that is provably safe, and else stays.
+    A batch that the network fixes becomes dynamic where that is provably safe; elsewhere it stays.
 
     Args:
         size: height and width, for an input that leaves them open.
         input_name: the image input, where there are several.
         output_name: the logits, where there are several outputs; any float value [N, classes].
-        keep: the names of values that no simplification may do away with.
+        keep: the names of values that no simplification may remove.
 
     Raises:
-        SourceError: no single image-like input, no logits, an opset or sizes out of reach; the
-            message names what was found and what to pass.
+        SourceError: no single image-like input, no logits, or an opset or sizes that cannot be had;
+            the message says what was found and what to pass.
         NoRuleError: control flow that depends on the image, integer arithmetic, an operator of
             ONNX Runtime's own.
     """
@@ -93,7 +93,7 @@ def canonicalise(
     fix_sizes(image, size)
     for value in list(graph.initializers.values()):
         if value.name and value.name.startswith(("const_", "pullback.")):
-            value.name = f"source.{value.name}"  # these names are the builder's own
+            value.name = f"source.{value.name}"  # these names belong to the builder
     refuse_integer_arithmetic(model)
     spell_contrib(model)
     spell_ceil_mode(model)
@@ -137,7 +137,7 @@ def simplify(model: ir.Model) -> None:
 
 
 def _should_fold(node: ir.Node) -> bool | None:
-    """Weights stored in few bits stay so, or as one number; else as the optimiser decides."""
+    """Weights stored in few bits, or as one number, stay so; others as the optimiser decides."""
     if is_stored_half(node):
         return False
     if node.op_type == "ConstantOfShape" and node.inputs[0] is not None:
@@ -147,7 +147,7 @@ def _should_fold(node: ir.Node) -> bool | None:
     return None
 
 
-_SMALL = 64  # elements of a shape, which exporters build from ones
+_SMALL = 64  # elements in a shape, which exporters build from ones
 
 
 def spell_relu(model: ir.Model) -> None:
@@ -171,7 +171,7 @@ def spell_relu(model: ir.Model) -> None:
 
 
 def spell_einsum(model: ir.Model) -> None:
-    """An Einsum's letters become a, b, c …: TensorRT takes none but lower-case ones."""
+    """An Einsum's letters become a, b, c …: TensorRT takes lower-case ones alone."""
     for node in model.graph:
         if node.op_type == "Einsum":
             equation = node.attributes.get_string("equation", "")
@@ -183,8 +183,8 @@ def spell_einsum(model: ir.Model) -> None:
 def spell_padded_pools(graph: ir.Graph) -> None:
     """A Pad with -∞ (or float's lowest) before a MaxPool becomes the pool's own padding.
 
-    It means the same, and a method must not see infinities, nor explain one spelling of a padded
-    pool unlike another.
+    It means the same. A method must not see infinities, and must explain all spellings of a padded
+    pool alike.
     """
     for node in graph:
         pad = node.inputs[0].producer() if node.op_type == "MaxPool" and node.inputs[0] else None
@@ -220,9 +220,9 @@ _LOWEST = -1e30
 def spell_ceil_mode(model: ir.Model) -> None:
     """A pool's `ceil_mode` as padding at the end, where that means the same.
 
-    So nobody can differ on how many windows there are: those that start before the end padding,
-    as in PyTorch and in every runtime. Shape inference at opset 20 counts one that starts in it;
-    where it did, what it found from there on is inferred again.
+    So nobody can disagree on how many windows there are: those that start before the padding at the
+    end, as in PyTorch and in every runtime. Shape inference at opset 20 also counts one that starts
+    in it; where it did, all that it found from there on is inferred again.
     """
     for node in model.graph:
         padding_counts = attribute(node, "count_include_pad", 0)

@@ -1,4 +1,4 @@
-"""ONNX Runtime's own operators, which its optimised files hold, spelled with standard ones."""
+"""ONNX Runtime's own operators, found in files that it has optimised, spelled in standard ones."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ DOMAIN = "com.microsoft"
 
 
 def spell_contrib(model: ir.Model) -> None:
-    """Spell the operators of the domain `com.microsoft` with standard ones.
+    """Spell the operators of the domain `com.microsoft` in standard ones.
 
     Raises:
-        NoRuleError: one that has no such form here, nor a rule of its own.
+        NoRuleError: one that has neither such a form here nor a rule of its own.
     """
     for node in list(model.graph.all_nodes()):
         if node.domain.startswith(DOMAIN) and operator_name(node) not in VJPS:
@@ -30,13 +30,13 @@ def spell_contrib(model: ir.Model) -> None:
             if form is None:
                 raise NoRuleError(
                     f"operator {operator_name(node)} (node {node.name!r}) is ONNX Runtime's own, "
-                    "put there by its optimiser or quantiser; export the model as it was before "
+                    "put there by its optimiser or quantiser; export the model from before that "
                     "(sess_options.optimized_model_filepath writes the optimised one)"
                 )
             if node.op_type in _BY_RANK and any(
                 x is not None and x.shape is None for x in node.inputs
             ):
-                common.ShapeInferencePass()(model)  # which knew no operator before it, but now does
+                common.ShapeInferencePass()(model)  # stopped at the operators replaced by now
             replace(node, form)
 
 
@@ -106,7 +106,7 @@ def _fused(op_type: str) -> Callable[[Emitter, ir.Node], Emitted]:
         parameters = list(node.attributes.get_floats("activation_params", []))
         if name == "Clip":
             return emit("Clip", y, *(np.array(bound, np.float32) for bound in parameters))
-        names = ("activation_alpha", "activation_beta")  # as FusedGemm has them
+        names = ("activation_alpha", "activation_beta")  # FusedGemm's names for them
         given = [node.attributes.get_float(n) for n in names if n in node.attributes]
         pairs = zip(("alpha", "beta"), parameters or given, strict=False)
         return emit(name, y, **dict(pairs)) if name else y

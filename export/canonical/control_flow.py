@@ -13,16 +13,16 @@ from onnxplain.export.canonical.emit import initializer, integers
 from onnxplain.export.canonical.evaluate import evaluated, telling_sizes
 from onnxplain.export.canonical.opsets import opset_of
 
-_ROUNDS = 1000  # of a loop that is written out
+_ROUNDS = 1000  # that a loop may have, to be written out
 
 
 def unfold(model: ir.Model, simplify: Callable[[ir.Model], None]) -> None:
-    """Take the branch of each `If` and the rounds of each `Loop` that are constant, nested too.
+    """Write out the constant branches of `If` and the constant rounds of `Loop`, nested ones too.
 
-    `simplify` folds constants and infers shapes; it is applied after each layer of them.
+    `simplify` folds constants and infers shapes; it is applied after each level of nesting.
     What depends on the image stays (`refuse_control_flow`).
     """
-    while sum(_unfolded(model, node) for node in list(model.graph)):  # all of a layer
+    while sum(_unfolded(model, node) for node in list(model.graph)):  # all of one level
         simplify(model)
 
 
@@ -41,7 +41,7 @@ def refuse_control_flow(graph: ir.Graph, image: ir.Value) -> None:
             raise NoRuleError(
                 f"{node.op_type} {node.name!r}: {what} is not a constant of the network, and there "
                 "is no rule for control flow at run time; export the network with it fixed (in "
-                "PyTorch by torch.onnx.export(dynamo=True), which traces one course)"
+                "PyTorch, torch.onnx.export(dynamo=True) traces a single course)"
             )
 
 
@@ -82,7 +82,7 @@ def _rounds(node: ir.Node, body: ir.Graph, opset: int) -> int | None:
     """How many rounds a `Loop` has, or None where that is not known before it runs.
 
     Raises:
-        SourceError: too many to write out.
+        SourceError: there are too many to write out.
     """
     most, first = (None if x is None else _known(x, opset) for x in node.inputs[:2])
     if (most is None) != (node.inputs[0] is None) or (first is None) != (node.inputs[1] is None):
@@ -98,7 +98,7 @@ def _rounds(node: ir.Node, body: ir.Graph, opset: int) -> int | None:
         count, going = count + 1, bool(following.item())
     if going and count == _ROUNDS:
         raise SourceError(
-            f"Loop {node.name!r} does not end in {_ROUNDS} rounds; too many to unroll"
+            f"Loop {node.name!r} does not end within {_ROUNDS} rounds, too many to unroll"
         )
     return count
 
@@ -108,7 +108,7 @@ def _known(
 ) -> np.ndarray | None:
     """A value that is computed from constants alone (and values `given`), or None.
 
-    Sizes count as constants, open ones as long as they make no difference.
+    Sizes count as constants, and so do open ones as long as they make no difference.
     """
     first = evaluated(value, opset, 1, given)
     if first is None:
@@ -152,9 +152,9 @@ def _rename(values: Iterable[ir.Value], prefix: str) -> None:
 def _stack(
     graph: ir.Graph, node: ir.Node, values: Sequence[ir.Value | None], axes: ir.Value
 ) -> ir.Value:
-    """[*shape] of each round → [rounds, *shape]."""
+    """[*shape] from each round → [rounds, *shape]."""
     if not values:
-        raise SourceError(f"Loop {node.name!r} has no round, and stacks what its rounds give")
+        raise SourceError(f"Loop {node.name!r} has no rounds, yet stacks what they give")
     nodes = [ir.node("Unsqueeze", [value, axes]) for value in values]
     concat = ir.node("Concat", [n.outputs[0] for n in nodes], {"axis": 0})
     graph.insert_before(node, [*nodes, concat])
@@ -166,7 +166,9 @@ def _put(graph: ir.Graph, node: ir.Node, outputs: Sequence[ir.Value | None]) -> 
     for old, new in zip(node.outputs, outputs, strict=True):
         if new is None:
             continue
-        if old.is_graph_output():  # its name is the user's; what stands for it may have another use
+        if (
+            old.is_graph_output()
+        ):  # its name is the user's; what replaces it may be used elsewhere too
             identity = ir.node("Identity", [new])
             graph.insert_before(node, identity)
             name, identity.outputs[0].shape = old.name, old.shape

@@ -1,4 +1,4 @@
-"""Nodes of the forward graph put in the place of others, and constants for them."""
+"""Replace nodes of the forward graph by others, and make constants for these."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def integers(*numbers: int) -> np.ndarray:
 def initializer(
     graph: ir.Graph, name: str, array: np.ndarray, dtype: ir.DataType | None = None
 ) -> ir.Value:
-    """A constant of the graph, whose `dtype` is the array's, or given where numpy has it not."""
+    """A constant of the graph; `dtype` is the array's unless given, for one that numpy lacks."""
     tensor = ir.tensor(np.asarray(array), dtype=dtype, name=name)
     type_ = ir.TensorType(tensor.dtype)
     value = ir.Value(name=name, const_value=tensor, shape=ir.Shape(array.shape), type=type_)
@@ -50,10 +50,10 @@ def initializer(
 
 
 def replace(node: ir.Node, form: Callable[[Emitter, ir.Node], Emitted]) -> None:
-    """Put what `form(emit, node)` emits in the place of `node`.
+    """Replace `node` by what `form(emit, node)` emits.
 
-    It returns the new outputs, in the order of the old ones: those past its end, and where it has
-    `None`, must have no uses.
+    `form` returns the new outputs in the order of the old ones. An old output that it leaves out at
+    the end, or gives as `None`, must have no uses.
     """
     emit = Emitter()
     emitted = form(emit, node)

@@ -1,4 +1,4 @@
-"""The two ends of a classifier: which input is the image, which output the logits."""
+"""The two ends of a classifier: which input is the image, and which output the logits."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def _like_an_image(value: ir.Value) -> bool:
 
 
 def image_axes(image: ir.Value) -> tuple[int, int, int]:
-    """Which axes are height, width and channels: the channels are 1 or 3, first if in doubt."""
+    """The axes of height, width and channels. Channels are 1 or 3, and come first if in doubt."""
     first, last = dims(image)[1], dims(image)[3]
     return (1, 2, 3) if last in (1, 3) and first not in (1, 3) else (2, 3, 1)
 
@@ -75,8 +75,8 @@ def fix_sizes(image: ir.Value, size: tuple[int, int] | None) -> None:
 def choose_logits(graph: ir.Graph, name: str | None) -> None:
     """Make the logits the graph's only output: the one named, or the only one that can be logits.
 
-    That is a float value [N, classes] (or [N, classes, 1, 1]), whether before or after a final
-    Softmax; class indices, feature maps and scalars beside it do not count.
+    That is a float value [N, classes] (or [N, classes, 1, 1]), before or after a final Softmax;
+    class indices, feature maps and scalars beside it do not count.
     """
     outputs = ", ".join(str(value.name) for value in graph.outputs)
     if name is not None:
@@ -103,7 +103,7 @@ def _like_logits(value: ir.Value) -> bool:
 
 
 def drop_other_inputs(graph: ir.Graph) -> ir.Value:
-    """The image alone as input; the others must not matter to the logits."""
+    """Leave the image as the only input; the logits must not depend on any other."""
     image, *others = graph.inputs
     needed = [str(value.name) for value in others if value.uses()]
     if needed:
@@ -116,7 +116,7 @@ def drop_other_inputs(graph: ir.Graph) -> ir.Value:
 
 
 def cut_activation(graph: ir.Graph) -> tuple[ir.Value, str]:
-    """The logits of the graph's output without a final activation, and which one that was.
+    """The output without its final activation, the logits, and which activation that was.
 
     Without one, the output is taken for logits of a softmax.
     """
@@ -131,7 +131,7 @@ def cut_activation(graph: ir.Graph) -> tuple[ir.Value, str]:
 
 
 def _final_activation(output: ir.Value) -> ir.Node | None:
-    """The Softmax over the classes, or Sigmoid, that the output is, seen through reshapes."""
+    """The Softmax over the classes, or the Sigmoid, at the output, seen through reshapes."""
     node = output.producer()
     while node is not None and node.op_type in _TRANSPARENT and node.inputs[0] is not None:
         node = node.inputs[0].producer()
@@ -149,7 +149,7 @@ _TRANSPARENT = ("Reshape", "Flatten", "Squeeze", "Identity", "Cast")
 
 
 def _classes(value: ir.Value) -> list[int | ir.SymbolicDim] | None:
-    """The sizes other than 1 behind the batch, or None where the rank is unknown."""
+    """The sizes other than 1 after the batch, or None where the rank is unknown."""
     return None if value.shape is None else [size for size in dims(value)[1:] if size != 1]
 
 
@@ -168,7 +168,7 @@ def flatten_logits(graph: ir.Graph, logits: ir.Value) -> ir.Value:
 
 
 def rename(value: ir.Value, name: str) -> None:
-    """Give a value its name in the contract, moving aside one that has it already."""
+    """Give a value its name in the contract, renaming another that has it already."""
     assert value.graph is not None
     taken = [v for node in value.graph for v in node.outputs if v.name == name]
     taken += [v for v in value.graph.initializers.values() if v.name == name]

@@ -1,4 +1,4 @@
-"""What a graph computes from sizes and constants, when its open sizes are taken for a number."""
+"""What a graph computes from sizes and constants, with a number in place of its open sizes."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from onnxplain.export.tensors import attribute, dims
 
 
 def concrete(value: ir.Value, size: int) -> list[int] | None:
-    """The dimensions of a value, whose open sizes and their symbols are all taken for `size`.
+    """The dimensions of a value, with `size` for every open size and symbol.
 
-    None where even the rank is unknown, or a size is no whole number then (batch / 2).
+    None where even the rank is unknown, or a size would be no whole number (batch / 2).
     """
     if value.shape is None:
         return None
@@ -42,9 +42,9 @@ def evaluated(
     Args:
         value: of the main graph or of a body in it.
         opset: the opset of its model.
-        size: what an open size is taken for (`concrete`).
-        given: values that are known for this once, such as the number of a round.
-        largest: elements that a tensor on the way may have.
+        size: the number in place of an open size (`concrete`).
+        given: values known for this call, such as the number of a round.
+        largest: the most elements that a tensor on the way may have.
     """
     known = dict(given or {})
     waiting = [value]
@@ -70,11 +70,12 @@ def evaluated(
 
 
 def telling_sizes(value: ir.Value) -> list[int]:
-    """What open sizes are to be taken for to see whether `value` depends on them; none if on none.
+    """Numbers to put in place of open sizes, to see if `value` depends on them; none if on none.
 
-    What a network decides by a size changes where the size, or a multiple of it, meets a number of
-    the network's (`N == 4`, `36 * N > 2000`) or in a short rhythm (`N % 7 == 3`). So: all small
-    sizes, some large ones, and the divisors of every constant on the way, with their neighbours.
+    What a network decides by a size changes where the size, or a multiple of it, meets one of the
+    network's constants (`N == 4`, `36 * N > 2000`), or with a short period (`N % 7 == 3`). So: all
+    small sizes, some large ones, and the divisors of every constant on the way, with their
+    neighbours.
     """
     constants: set[int] = set()
     is_open, seen, waiting = False, set(), [value]
@@ -102,13 +103,16 @@ def telling_sizes(value: ir.Value) -> list[int]:
     return sorted({*range(1, 33), 960, 1009, 2**16 + 1, *(n for n in near if n > 0)})
 
 
-_FEW, _LARGEST = 8, 10**6  # elements, and size, of a constant that may decide something
+_FEW, _LARGEST = (
+    8,
+    10**6,
+)  # how many elements, and how large, in a constant that may decide something
 _GRAPH = ir.AttributeType.GRAPH
 _MEASURES = ("Shape", "Size")
 
 
 def _operands(node: ir.Node) -> list[ir.Value]:
-    """The inputs that must be known; for a size they need not be."""
+    """The inputs that must be known; a Shape or Size needs none."""
     return [] if node.op_type in _MEASURES else [x for x in node.inputs if x is not None]
 
 
@@ -127,7 +131,7 @@ def _measured(node: ir.Node, size: int) -> list[np.ndarray] | None:
 def _computed(
     node: ir.Node, known: Mapping[ir.Value, np.ndarray], opset: int
 ) -> list[np.ndarray] | None:
-    """What another node gives; None where it cannot be run, as for a size that does not fit."""
+    """What any other node gives; None where it cannot be run, as with a size that does not fit."""
     if node.op_type in _MEASURES:
         return None
     evaluator = ReferenceEvaluator(ir.to_proto(node), opsets={"": opset})

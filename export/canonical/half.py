@@ -1,7 +1,7 @@
 """Half precision: a network in float16 or bfloat16 is explained in float32.
 
-The explanation of a float16 network in float16 would be noise where cotangents underflow, and
-CPUs have few kernels for it. The weights stay as they are stored, with a Cast behind each that
+In float16 the explanation of a float16 network would be noise where cotangents underflow, and
+CPUs have few float16 kernels. The weights stay as they are stored, with a Cast behind each that
 the runtime folds when it loads, so that the file does not grow.
 """
 
@@ -11,12 +11,12 @@ import onnx_ir as ir
 from onnx_ir.passes import common
 
 HALF = (ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
-_SMALL = 1024  # elements of a constant that is stored as float32: bounds, scales, biases
+_SMALL = 1024  # elements up to which a constant is stored as float32: bounds, scales, biases
 _DTYPE_ATTRIBUTES = ("to", "dtype", "output_dtype", "stash_type", "softmax_precision", "precision")
 
 
 def to_float32(model: ir.Model) -> bool:
-    """Compute in float32 what the network computes in half precision; whether there was any."""
+    """Compute in float32 what the network computes in half precision; was there any?"""
     graph = model.graph
     if not any(value.dtype in HALF for value in _values(graph)):
         return False

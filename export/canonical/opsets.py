@@ -1,4 +1,4 @@
-"""Opsets: what is older than 20 is raised to it, what came later is spelled with its operators."""
+"""Opsets: an older one is raised to 20, and what came later is spelled in its operators."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from onnxplain.export.canonical.emit import Emitted, Emitter, integers, replace
 from onnxplain.export.tensors import attribute, dims, rank, size_of, static
 
 OPSET, IR_VERSION = 20, 9
-_LARGE = 1000  # bytes: weights, which no conversion looks into
+_LARGE = 1000  # bytes; larger are weights, which no conversion looks into
 
 
 def raise_opset(model: ir.Model) -> ir.Model:
@@ -61,8 +61,8 @@ def opset_of(model: ir.Model) -> int:
 class Weights:
     """Large initializers taken out of a model, to be put back into one made from it.
 
-    Within, they are inputs: ONNX's conversion copies a model as one message, which must stay
-    below 2 GB.
+    Inside, they are inputs: ONNX's conversion copies a model as one message, which must stay below
+    2 GB.
     """
 
     def __init__(self, model: ir.Model) -> None:
@@ -86,7 +86,7 @@ class Weights:
         values = {value.name: value for value in graph.inputs}
         for name, tensor in self._tensors.items():
             if (value := values.get(name)) is None:
-                continue  # the conversion made nothing of it
+                continue  # the conversion left it as it was
             value.const_value = tensor
             graph.register_initializer(value)
             if name not in self._inputs:
@@ -94,13 +94,13 @@ class Weights:
 
 
 def spell_newer(model: ir.Model) -> None:
-    """Spell the operators that came after opset 20 with those that it has.
+    """Spell the operators that came after opset 20 in those that it has.
 
     Ranks and sizes must be known. Attention becomes MatMul → Softmax → MatMul; what has no form
     here becomes ONNX's own function body.
 
     Raises:
-        SourceError: a form of an operator that cannot be spelled so; the message names it.
+        SourceError: an operator's form that has no such spelling; the message names it.
     """
     version = opset_of(model)
     while newer := [node for node in model.graph.all_nodes() if _is_newer(node, version)]:
@@ -130,7 +130,7 @@ def declare_opset(model: ir.Model) -> None:
 
 
 def _since(node: ir.Node, version: int) -> int | None:
-    """The opset in which the operator took the form that it has in opset `version`."""
+    """The opset that gave the operator the form it has in opset `version`."""
     try:
         return int(onnx.defs.get_schema(node.op_type, version, "").since_version)
     except onnx.defs.SchemaError:
@@ -199,7 +199,7 @@ def _type_proto(value: ir.Value | None) -> onnx.TypeProto:
     return proto
 
 
-# ----- operators by hand, where their own body hides what they are -----
+# ----- operators spelled by hand, because their own body hides what they are -----
 
 
 def attention(emit: Emitter, node: ir.Node) -> Emitted:
@@ -226,7 +226,7 @@ def attention(emit: Emitter, node: ir.Node) -> Emitted:
         return emit("Transpose", x, perm=[0, 2, 1, 3])
 
     def shared(x: ir.Value, width: int) -> ir.Value:
-        """Each head of keys or values for as many heads of queries."""
+        """Repeat each head of keys or values for the heads of queries that share it."""
         if kv_heads == q_heads:
             return x
         x = emit("Unsqueeze", x, integers(2))
@@ -271,7 +271,7 @@ def rms_normalization(emit: Emitter, node: ir.Node) -> Emitted:
 def group_normalization(version: int) -> Callable[[Emitter, ir.Node], Emitted]:
     """InstanceNormalization of groups of channels, as PyTorch's exporter spells it.
 
-    Its scale and bias were per group in opset 18, and are per channel from 21 on.
+    Scale and bias are per group in opset 18, and per channel from opset 21 on.
     """
 
     def form(emit: Emitter, node: ir.Node) -> Emitted:

@@ -1,4 +1,4 @@
-"""Quantised networks in QDQ form: what their quantisers hide, and formats that hide too much."""
+"""Quantised networks in QDQ form: what their quantisers hide; and formats that hide too much."""
 
 from __future__ import annotations
 
@@ -38,13 +38,13 @@ _INTEGER_ARITHMETIC = ("DynamicQuantizeLinear", "DynamicQuantizeMatMul", "QGemm"
 
 
 def show_relus(graph: ir.Graph, image: ir.Value) -> None:
-    """Put the `Relu` or ReLU6 before each quantiser that does its work; the forward stays as it is.
+    """Put back the `Relu` or ReLU6 whose work a quantiser does; the forward pass stays as it is.
 
     ONNX Runtime's quantiser removes a ReLU or ReLU6 before a QuantizeLinear whose zero point is
     the lowest value of its type: it saturates there, so negative values become zero all the same,
-    bit by bit. Methods must see that gate. Where the highest value stands for 6, it was a ReLU6,
+    to the bit. Methods must see that gate. Where the highest value stands for 6, it was a ReLU6,
     and becomes `Clip(x, 0, 6)` again. Any other saturation at the top is a quantiser's, and is
-    passed straight through. Before the first layer there is but the image, normalised perhaps.
+    passed straight through. Before the first layer there is only the image, perhaps normalised.
     """
     active = dependents(graph, [image])
     layers = [node for node in graph if node.op_type in _LAYERS and depends(node, active)]
@@ -68,7 +68,7 @@ def show_relus(graph: ir.Graph, image: ir.Value) -> None:
 
 
 def _ends_at_six(node: ir.Node) -> bool:
-    """Whether all from 6 on, and little else, is the highest value of a quantiser from zero on."""
+    """Whether a quantiser from zero up has its highest value for all from 6 on, and little else."""
     assert node.inputs[1] is not None
     scale = ir.convenience.get_const_tensor(node.inputs[1])
     dtype = node.outputs[0].dtype

@@ -19,11 +19,11 @@ from onnxplain.export.canonical.emit import initializer
 from onnxplain.export.tensors import dims
 
 _BATCHES = (2, 3)
-_LARGE = 1024  # elements: more are no sizes
+_LARGE = 1024  # elements; with more it is no list of sizes
 
 
 def settle_sizes(model: ir.Model, image: ir.Value, simplify: Callable[[ir.Model], None]) -> None:
-    """Write the sizes that do not depend on the batch as constants, and infer all shapes.
+    """Make constants of the sizes that do not depend on the batch, and infer all shapes.
 
     `simplify` folds the constants of a model in place.
     """
@@ -46,7 +46,7 @@ def settle_sizes(model: ir.Model, image: ir.Value, simplify: Callable[[ir.Model]
 def _with_batch(
     model: ir.Model, image: ir.Value, batch: int, simplify: Callable[[ir.Model], None]
 ) -> dict[str | None, ir.Value]:
-    """The values of the model, by name, when it is simplified for batches of one size."""
+    """The model's values by name, when it is simplified for batches of one size."""
     copy = model.clone()
     concrete = next(value for value in copy.graph.inputs if value.name == image.name)
     concrete.shape = ir.Shape([batch, *dims(image)[1:]])
@@ -57,7 +57,7 @@ def _with_batch(
         value.shape = None
     common.ShapeInferencePass()(copy)
     values = {value.name: value for node in copy.graph for value in node.outputs}
-    simplify(copy)  # where that decides a branch, the sizes that decided it are gone
+    simplify(copy)  # where the batch decides a branch, the sizes that decided it are gone
     values |= {value.name: value for node in copy.graph for value in node.outputs}
     return values | {value.name: value for value in copy.graph.initializers.values()}
 
@@ -80,7 +80,7 @@ def _settle(graph: ir.Graph, value: ir.Value, a: ir.Value, b: ir.Value, active: 
 
 
 def _multiple_of_batch(m: int | ir.SymbolicDim, n: int | ir.SymbolicDim) -> ir.SymbolicDim:
-    """A size that is m and n for the two batches."""
+    """The size that is m for one batch and n for the other."""
     if not isinstance(m, int) or not isinstance(n, int):
         return ir.SymbolicDim(None)
     factor = n - m
@@ -90,7 +90,7 @@ def _multiple_of_batch(m: int | ir.SymbolicDim, n: int | ir.SymbolicDim) -> ir.S
 
 
 def _settle_reshape(graph: ir.Graph, node: ir.Node) -> None:
-    """A Reshape of which one size is open has a constant shape with -1 there."""
+    """Give a Reshape with one open size a constant shape, with -1 for it."""
     y, given = node.outputs[0], node.inputs[1]
     if y.shape is None or given is None or ir.convenience.get_const_tensor(given) is not None:
         return

@@ -1,6 +1,6 @@
 """`as_strided` of a contiguous tensor: PyTorch exports it as a gather of every element in order.
 
-The gather's backward would be a scatter-add, which is dear, and which TensorRT does not have.
+The gather's backward would be a scatter-add, which is expensive and which TensorRT lacks.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def spell_strided(model: ir.Model) -> None:
 
 
 def _in_order(x: ir.Value, indices: ir.Value, opset: int, batch: int) -> tuple[int, ...] | None:
-    """The shape of the indices, if they are those of all elements of x in order, else None."""
+    """The indices' shape, if they index all elements of x in order, else None."""
     sizes = concrete(x, batch)
     if sizes is None or any(isinstance(n, ir.SymbolicDim) and n.value is None for n in dims(x)):
         return None

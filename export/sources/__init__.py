@@ -1,1 +1,1 @@
-"""From what users have (a name, a module, a program, a file) to a forward graph."""
+"""From what a user has (a name, a module, a program, a file) to a forward graph."""

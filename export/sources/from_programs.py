@@ -1,4 +1,4 @@
-"""Networks that PyTorch has traced already: TorchScript and `torch.export` programs."""
+"""Networks that PyTorch has already traced: TorchScript and `torch.export` programs."""
 
 from __future__ import annotations
 
@@ -53,10 +53,10 @@ def load_archive(path: Path) -> Any:
 
 @contextmanager
 def _no_pickles() -> Iterator[None]:
-    """PyTorch reads tensors alone meanwhile: a pickle among the weights or inputs is an error.
+    """Meanwhile PyTorch reads tensors alone: a pickle among the weights or inputs is an error.
 
     `torch.export.load` (2.9 to 2.15) tries again with `weights_only=False`, which runs what a
-    pickle says; this variable of the environment is the one thing that overrules it.
+    pickle says; only this environment variable overrules it.
     """
     with patch.dict(os.environ, TORCH_FORCE_WEIGHTS_ONLY_LOAD="1"):
         os.environ.pop("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", None)
@@ -66,7 +66,7 @@ def _no_pickles() -> Iterator[None]:
 def script_to_onnx(
     script: torch.jit.ScriptModule, size: tuple[int, int] | None, example: Any = None
 ) -> ir.Model:
-    """The graph of a TorchScript module; its batch is dynamic unless it was traced into it.
+    """The graph of a TorchScript module; its batch is dynamic unless tracing fixed it.
 
     Args:
         size: height and width of the input, which TorchScript leaves open.
@@ -78,7 +78,7 @@ def script_to_onnx(
     torch = import_torch()
     if example is None:
         if size is None:
-            message = "a TorchScript network leaves its input's size open; fix it with --size"
+            message = "a TorchScript network leaves the size of its input open; fix it with --size"
             raise SourceError(message)
         example = blank_image(script, _channels(script), size)
     with tempfile.TemporaryDirectory() as folder, quiet():

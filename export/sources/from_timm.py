@@ -23,7 +23,7 @@ def timm_module(
     """A network by timm's own name, `pvt_v2_b1` or `resnet50.a1_in1k`.
 
     Args:
-        size: height and width, for the networks (vision transformers mostly) that are made for one.
+        size: height and width, for networks built for one size (mostly vision transformers).
 
     Raises:
         SourceError: timm is not installed, has no such network, or cannot get its weights.
@@ -65,7 +65,7 @@ def timm_module(
 
 
 def timm_preprocessing(config: dict[str, Any]) -> Preprocessing:
-    """What a `pretrained_cfg` says of the input: the crop is `crop_pct` of the shorter side."""
+    """What a `pretrained_cfg` says about the input: the crop is `crop_pct` of the shorter side."""
     _, height, width = config["input_size"]
     return Preprocessing(
         height=height,

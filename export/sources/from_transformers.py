@@ -1,4 +1,4 @@
-"""Hugging Face image classifiers: what their configuration says, and folders that hold them."""
+"""Hugging Face image classifiers: the folders that hold them, and what their configuration says."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def load_folder(folder: Path) -> tuple[torch.nn.Module, Preprocessing | None]:
             f"{folder} needs transformers: pip install 'onnxplain[zoo]' ({error})"
         ) from error
     try:
-        # Left open, transformers asks on the terminal whether to run the folder's own Python.
+        # Unless told, transformers asks on the terminal whether to run the folder's own Python.
         module = AutoModelForImageClassification.from_pretrained(
             folder, local_files_only=True, trust_remote_code=False
         )
@@ -52,11 +52,11 @@ def load_folder(folder: Path) -> tuple[torch.nn.Module, Preprocessing | None]:
 def processor_preprocessing(config: dict[str, Any]) -> Preprocessing:
     """What an image processor does, as `preprocessor_config.json` has it.
 
-    A processor that squeezes every picture into its size is approximated: the centre is cut out
-    after resizing the shorter side.
+    A processor that squeezes every picture into its size is approximated: the shorter
+    side is resized, and the centre cut out.
 
     Raises:
-        SourceError: it does what `Preprocessing` can't express.
+        SourceError: it does something that `Preprocessing` can't express.
     """
     if config.get("do_flip_channel_order"):
         raise SourceError(
@@ -84,13 +84,13 @@ def processor_preprocessing(config: dict[str, Any]) -> Preprocessing:
 
 
 def configured_size(config: Any) -> tuple[int, int] | None:
-    """The height and width that a model's configuration gives its input, if it does."""
+    """The input's height and width, if a model's configuration gives them."""
     size = getattr(config, "image_size", None)
     return None if size is None else _height_width(size)
 
 
 def configured_labels(config: Any) -> tuple[str, ...]:
-    """The class names of a configuration; none where they are the placeholders LABEL_0, …"""
+    """The class names in a configuration; none where they are the placeholders LABEL_0, …"""
     names = getattr(config, "id2label", None) or {}
     labels = tuple(str(names[index]) for index in sorted(names, key=int))
     return () if all(name.startswith("LABEL_") for name in labels) else labels

@@ -39,8 +39,8 @@ EFFICIENTNET_LITE0 = "efficientnet-lite0"
 class Source:
     """A forward graph and what is known of its input and classes.
 
-    `fixed_batch` says why the batch is fixed, where tracing fixed it; `layers` names the
-    values that the layers asked for put out; `preprocessing` is None where the source does not say.
+    `fixed_batch` says why the batch is fixed, where tracing fixed it; `layers` names the output
+    values of the layers asked for; `preprocessing` is None where the source does not say.
     """
 
     name: str
@@ -68,15 +68,15 @@ def read(
     size: tuple[int, int] | None = None,
     layers: Sequence[str] = (),
 ) -> Source:
-    """The network that a name, a file, a folder or a PyTorch module is (see `export`).
+    """The network that a name, a file, a folder or a PyTorch module stands for (see `export`).
 
     Raises:
-        SourceError: it cannot be read or traced; weights for what has its own.
+        SourceError: it cannot be read or traced; or weights were given for what has its own.
     """
     named = isinstance(source, str | os.PathLike)
     is_file = named and (Path(source).suffix in FILES or Path(source).exists())
     if weights != "DEFAULT" and (is_file or not named):
-        raise SourceError("weights are for a network by name; a file or module has its own")
+        raise SourceError("weights go with a network's name; a file or module has its own")
     if is_file:
         return from_file(Path(source), size, example, layers)
     if named:
@@ -88,7 +88,7 @@ def from_onnx(path: str | os.PathLike[str]) -> Source:
     """Read an ONNX file.
 
     Raises:
-        SourceError: no such file, or not a complete ONNX model.
+        SourceError: there is no such file, or it is no complete ONNX model.
     """
     path = Path(path)
     if not path.is_file():
@@ -108,9 +108,9 @@ def from_onnx(path: str | os.PathLike[str]) -> Source:
 
 
 def check_data(model: ir.Model) -> None:
-    """Check the files beside, in which a model keeps weights, and read the small ones.
+    """Check the files beside it in which a model keeps weights, and read the small ones.
 
-    The large ones stay there until they are written: they may be larger than the memory.
+    The large ones stay there until they are written, as they may not fit into memory.
 
     Raises:
         OSError: a file is missing, or shorter than the model says.
@@ -133,14 +133,14 @@ def from_module(
 ) -> Source:
     """A network from PyTorch: a module, TorchScript, or a `torch.export` program.
 
-    Modules of timm and of Hugging Face transformers say themselves what their input and classes
-    are, and need no example.
+    Modules of timm and of Hugging Face transformers know their input and classes themselves, and
+    need no example.
 
     Args:
-        module: a classifier [N, C, H, W] → [N, classes], or what holds its logits
+        module: a classifier [N, C, H, W] → [N, classes], or → something that holds its logits
             (`onnxplain.export.sources.tracing.logits_of`). It is left as it was.
         example: an input tensor, float [N, C, H, W], any N.
-        size: height and width of the input instead of the example's.
+        size: height and width of the input, in place of an example.
         layers: paths of submodules, as in `module.named_modules()`, to be the source's `layers`.
 
     Raises:
@@ -179,7 +179,7 @@ def from_file(
     """A network from a file, ONNX or one of PyTorch's, or from a Hugging Face folder.
 
     Raises:
-        SourceError: it holds no network, or what reads it is not installed.
+        SourceError: it holds no network, or the package that reads it is not installed.
     """
     if path.is_dir():
         module, pre = load_folder(path)
@@ -224,7 +224,7 @@ def torch_network(
         size: height and width in pixels; the weights' own when None.
 
     Raises:
-        SourceError: no such name, weights out of reach, or a checkpoint that does not fit.
+        SourceError: no such name, weights that cannot be had, or a checkpoint that does not fit.
     """
     torch = import_torch()
     pretrained = weights.upper() == "DEFAULT"
@@ -289,7 +289,7 @@ def _torchvision(name: str, pretrained: bool) -> TorchNetwork:
             f"cannot download the weights of {name} ({error}); pass --weights PATH with a "
             "checkpoint, or --weights none for an untrained network"
         ) from error
-    side = getattr(module, "image_size", height)  # a ViT's is fixed; DEFAULT's may be another's
+    side = getattr(module, "image_size", height)  # fixed for a ViT; DEFAULT's may differ
     return TorchNetwork(name, module, at_size(pre, (side, side)), tuple(weights.meta["categories"]))
 
 

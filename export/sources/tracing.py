@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 class Traced:
     """A module's graph: one output, the logits.
 
-    `layers` names the values that the layers asked for put out; `fixed_batch` says why the graph
-    takes one image at a time, where it does.
+    `layers` names the output values of the layers asked for; `fixed_batch` says why the graph takes
+    one image at a time, where it does.
     """
 
     model: ir.Model
@@ -41,12 +41,13 @@ def trace(module: torch.nn.Module, example: Any, name: str, layers: Sequence[str
     The batch is dynamic. Where the module's own code fixes it, the graph takes one image at a time.
 
     Args:
-        module: [N, C, H, W] → the logits [N, classes]: a tensor, or what holds one (`logits_of`).
+        module: [N, C, H, W] → the logits [N, classes], a tensor or something that holds one
+            (`logits_of`).
         example: an input, float [N, C, H, W], any N.
         layers: paths of submodules whose output is wanted, as in `module.named_modules()`.
 
     Raises:
-        SourceError: no such layer; or PyTorch cannot trace the module, or not copy it.
+        SourceError: no such layer; or PyTorch cannot trace the module, or cannot copy it.
     """
     torch = import_torch()
     if not isinstance(example, torch.Tensor) or example.ndim != 4:
@@ -57,7 +58,7 @@ def trace(module: torch.nn.Module, example: Any, name: str, layers: Sequence[str
     fixed_batch = None
     with quiet(), spelled_attention():
         try:
-            # Two images: torch.export takes a batch of one for a constant.
+            # Two images, as torch.export takes a batch of one for a constant.
             model = _export(network, example.repeat(2, 1, 1, 1), open_batch=True)
         except SourceError:
             raise
@@ -151,14 +152,14 @@ def _add_hooks(network: torch.nn.Module, layers: Sequence[str]) -> None:
             raise SourceError(f"the network has no layer {layer!r}; {nearest(layer, modules)}")
 
         def remember(_: Any, __: Any, output: Any, layer: str = layer) -> None:
-            # A copy, because what comes next may work in place.
+            # A copy, because the next layer may work in place.
             last[layer] = logits_of(output).clone()
 
         modules[layer].register_forward_hook(remember)
 
     def logits_and_layers(_: Any, __: Any, output: Any) -> tuple[torch.Tensor, ...]:
         if idle := [layer for layer in layers if layer not in last]:
-            raise SourceError(f"the network has a layer {idle[0]!r}, and does not call it")
+            raise SourceError(f"the network has a layer {idle[0]!r}, but does not call it")
         return (logits_of(output), *(last[layer] for layer in layers))
 
     network.register_forward_hook(logits_and_layers)
@@ -188,9 +189,9 @@ def _twin(module: torch.nn.Module) -> torch.nn.Module:
 
 
 def spelled_attention() -> contextlib.AbstractContextManager[Any]:
-    """Within, attention is traced as softmax(scale · q kᵀ + mask) v.
+    """Inside, attention is traced as softmax(scale · q kᵀ + mask) v.
 
-    PyTorch's exporter takes `scaled_dot_product_attention` of four dimensions alone, and gives its
+    PyTorch's exporter takes `scaled_dot_product_attention` in four dimensions only, and gives its
     result strides that the views after it may not fit.
     """
     import torch
@@ -232,7 +233,7 @@ def spelled_attention() -> contextlib.AbstractContextManager[Any]:
 
 
 def root_cause(error: BaseException) -> str:
-    """The first line of the error that the others were raised from, without terminal colours."""
+    """The first line of the error at the root of the chain, without terminal colours."""
     while error.__cause__ is not None:
         error = error.__cause__
     lines = re.sub(r"\x1b\[[0-9;]*m", "", str(error)).strip().splitlines()

@@ -42,10 +42,10 @@ NAMES = {
 
 
 def recognise(model: ir.Model, was_half: bool = False) -> dict[str, int]:
-    """Rewrite the patterns of a canonical forward to operators and composites, in place.
+    """Rewrite the patterns of a canonical forward as operators and composites, in place.
 
-    Shapes must be known before and are known after; values change by rounding alone. The last
-    Softmax or Sigmoid over the classes must have been cut already.
+    Shapes must be known before and are known after; values change by rounding alone. The final
+    Softmax or Sigmoid over the classes must have been cut off already.
 
     Args:
         was_half: whether the graph's constants were rounded to half precision.
@@ -60,7 +60,7 @@ def recognise(model: ir.Model, was_half: bool = False) -> dict[str, int]:
     recognise_normalisations(graph)
     recognise_response_normalisations(graph)
     recognise_l2_normalisations(graph)
-    common.RemoveUnusedNodesPass()(model)  # what was replaced is no use of a weight
+    common.RemoveUnusedNodesPass()(model)  # what was replaced does not count as a use of a weight
     recognise_weights(graph)
     common.RemoveUnusedNodesPass()(model)
     composites.define(model)

@@ -91,7 +91,7 @@ ELEMENTWISE: dict[str, Callable[..., Array]] = {
 
 
 def run(chain: Sequence[ir.Node], x: ir.Value, numbers: Array) -> Array:
-    """What the last node of a chain gives where `x` is `numbers`."""
+    """What the last node of a chain gives when `x` is `numbers`."""
     values: dict[ir.Value | None, Array | None] = {x: numbers, None: None}
     for node in chain:
         inputs = [values[v] if v in values else np.array(scalar(v)) for v in node.inputs]
@@ -114,7 +114,7 @@ Match: TypeAlias = tuple[str, dict[str, Any]]
 Function: TypeAlias = Callable[[Array], Array]
 
 RELU6 = (0.0, 6.0)
-"""The bounds of the only Clip among them."""
+"""The bounds of the only Clip among the nodes."""
 
 _KNOWN: list[tuple[Match, Function]] = [
     (("Relu", {}), lambda x: np.maximum(x, 0)),
@@ -157,8 +157,8 @@ def _with_parameter(at_one: float, at_minus_one: float) -> Iterator[tuple[Match,
 
 
 def _between(chain: Sequence[ir.Node]) -> Array:
-    """Numbers between those of `NUMBERS`: small ones, and beside each constant of the chain, where
-    a threshold would be."""
+    """More numbers than `NUMBERS`: small ones, and some beside each constant of the chain, where a
+    threshold would be."""
     constants = {scalar(v) for node in chain for v in node.inputs}
     knots = [c for c in constants if c is not None and 0 < abs(c) <= _KNOT]
     beside = [c * (1 + e) for c in knots for e in (-1e-3, 1e-3)]
@@ -167,7 +167,7 @@ def _between(chain: Sequence[ir.Node]) -> Array:
 
 
 def _same(y: Array, expected: Array, tolerance: float) -> bool:
-    """Equal wherever the spelling does not overflow, which near 0 it must not."""
+    """Whether they are equal wherever the spelling does not overflow; near 0 it must not."""
     finite = np.isfinite(y)
     error = np.abs(y - expected) <= tolerance * np.maximum(1, np.abs(expected))
     return bool(finite[: len(_NEAR)].all() and error[finite].all())
@@ -177,7 +177,7 @@ def _same(y: Array, expected: Array, tolerance: float) -> bool:
 
 
 def recognise_activations(graph: ir.Graph, tolerance: float = 2e-6) -> None:
-    """Put one node for every chain that computes an activation, to a relative `tolerance`."""
+    """Replace every chain that computes an activation, to a relative `tolerance`, by one node."""
     place: dict[ir.Node | None, int] = {node: i for i, node in enumerate(graph)}
     with np.errstate(all="ignore"):
         for node in list(graph):
@@ -187,7 +187,7 @@ def recognise_activations(graph: ir.Graph, tolerance: float = 2e-6) -> None:
                 bounds = RELU6 if operator == "Clip" else ()
                 inputs = [x, *(initializer(graph, np.array(b), x, "relu6") for b in bounds)]
                 place[replace(node.outputs[0], operator, inputs, attributes)] = place[node]
-                for spent in reversed(chain):  # a longer chain must not share values with them
+                for spent in reversed(chain):  # which a longer chain must not share values with
                     if not spent.outputs[0].uses() and not spent.outputs[0].is_graph_output():
                         graph.remove(spent, safe=True)
 
@@ -195,7 +195,7 @@ def recognise_activations(graph: ir.Graph, tolerance: float = 2e-6) -> None:
 def _find(
     root: ir.Node, place: Mapping[ir.Node | None, int], tolerance: float
 ) -> tuple[ir.Value, list[ir.Node], Match] | None:
-    """The value that an activation, which ends in `root`, is one of; its nodes; what it is."""
+    """Of an activation that ends in `root`: the value it takes, its nodes, and what it is."""
     y = root.outputs[0]
     for x, chain in _chains(root, place):
         if len(chain) == 1 or x.shape is None or y.shape is None or rank(x) != rank(y):
@@ -206,7 +206,7 @@ def _find(
         (found, function), between = matched, _between(chain)
         if not _same(run(chain, x, between), function(between), tolerance):
             continue
-        # A Swish shares its sigmoid with whatever else uses it, once it is spelled out again.
+        # Spelled out again, a Swish shares its sigmoid with whatever else uses that.
         if found[0] == "onnxplain::Swish" or self_contained(y, x):
             return x, chain, found
     return None
@@ -215,7 +215,7 @@ def _find(
 def _chains(
     root: ir.Node, place: Mapping[ir.Node | None, int]
 ) -> Iterator[tuple[ir.Value, list[ir.Node]]]:
-    """Ever longer chains of elementwise nodes to `root` from one value, which comes with each."""
+    """Ever longer chains of elementwise nodes that end in `root`, each after the value it takes."""
     chain: list[ir.Node] = []
     sources = {root.outputs[0]}
     while len(chain) < LONGEST:

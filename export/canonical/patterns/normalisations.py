@@ -76,7 +76,9 @@ def moment_of(value: ir.Value | None) -> Moment | None:
         x = centred(root, found[1])
         return Moment(root if x is None else x, found[1], centred=x is not None)
     node = made_by(value, "Sub", "Max", "Relu")
-    if node is not None and node.op_type != "Sub":  # a variance computed so may fall below zero
+    if (
+        node is not None and node.op_type != "Sub"
+    ):  # a variance computed this way may fall below zero
         positive = node.op_type == "Relu" or scalar(node.inputs[1]) == 0
         found_below = moment_of(node.inputs[0]) if positive else None
         return found_below if found_below is not None and found_below.centred else None
@@ -90,9 +92,9 @@ def moment_of(value: ir.Value | None) -> Moment | None:
 def recognise_normalisations(graph: ir.Graph) -> None:
     """LayerNorm and RMSNorm over any axes, with their affine part.
 
-    Over others than the trailing ones (LayerNorm2d of NCHW) it becomes a normalisation of those
-    between two transpositions: ONNX Runtime on a CPU takes half the time for a fused operator and
-    two copies that it takes for the passes as they were spelled.
+    Over axes other than the trailing ones (LayerNorm2d of NCHW) it becomes a normalisation of the
+    trailing ones between two transpositions: on a CPU, ONNX Runtime takes half as long for a fused
+    operator and two copies as for the passes that were spelled out.
     """
     for node in list(graph):
         power = scalar(node.inputs[1]) if node.op_type == "Pow" else 0.5
@@ -117,7 +119,7 @@ class Form:
 
 
 def _divided(moment: Moment, root: ir.Value, power: float) -> Form | None:
-    """From `root`, which is (moment + ε) to the power ±½, on to the end of the affine part."""
+    """Follow `root`, which is (moment + ε) to the power ±½, to the end of the affine part."""
     scale = None
     while (node := single_user(root)) is not None:
         if _inverts(node, root):
@@ -144,7 +146,7 @@ def _divided(moment: Moment, root: ir.Value, power: float) -> Form | None:
 
 
 def _is_deviation(value: ir.Value | None, moment: Moment) -> bool:
-    """Whether `value` is what the moment is the mean square of."""
+    """Whether `value` is what the moment is a mean square of."""
     return (centred(value, moment.axes) if moment.centred else value) is moment.x
 
 
@@ -196,7 +198,7 @@ def _shifted_by_mean(moment: Moment, slope: ir.Value, scale: np.ndarray | None) 
 
 
 def _sizes(moment: Moment) -> list[int] | None:
-    """How long x is along the normalised axes, where all of that is known."""
+    """The sizes of x along the normalised axes, where all are known."""
     shape = list(moment.x.shape) if moment.x.shape is not None else []
     sizes = [shape[axis] for axis in moment.axes if shape]
     known = [size for size in sizes if isinstance(size, int)]
@@ -266,7 +268,10 @@ def recognise_response_normalisations(graph: ir.Graph) -> None:
         x, axes, channel, epsilon = found
         scaled, scale = product.outputs[0], np.ones(1)
         while (times := constant_operand(user := single_user(scaled), "Mul")) and user is not None:
-            scaled, scale = user.outputs[0], scale * times[1]  # `addcmul` has a factor of its own
+            scaled, scale = (
+                user.outputs[0],
+                scale * times[1],
+            )  # `addcmul` brings a factor of its own
         shifted = single_user(scaled)
         end = single_user(shifted.outputs[0]) if shifted is not None else None
         bias = constant_operand(shifted, "Add")

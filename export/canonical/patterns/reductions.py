@@ -1,6 +1,6 @@
-"""Reductions whose axes are put back behind them become reductions that keep them.
+"""Reductions whose axes are put back afterwards become reductions that keep them.
 
-PyTorch's exporter writes `x.var(1, keepdim=True)` so, and many networks are written so.
+PyTorch's exporter writes `x.var(1, keepdim=True)` this way, and so do many networks.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ _BETWEEN = (
     *("Add", "Sub", "Mul", "Div", "Pow", "Max", "Min", "Clip"),
     *("Sqrt", "Reciprocal", "Relu", "Neg", "Abs", "Exp", "Log"),
 )
-"""Elementwise operators, here with numbers alone besides, which a reduction's axes move through."""
+"""Elementwise operators that a reduction's axes move through; their other input is a number."""
 
 
 def keep_reduced_axes(graph: ir.Graph) -> None:
@@ -35,7 +35,7 @@ def keep_reduced_axes(graph: ir.Graph) -> None:
             above.outputs[0].shape = kept
         ir.convenience.replace_all_uses_with(y, path[0].outputs[0])
         graph.remove(node, safe=True)
-        path[0].outputs[0].name = y.name  # a layer may be known by it
+        path[0].outputs[0].name = y.name  # a layer may be known by this name
 
 
 def _same(a: ir.Shape, b: ir.Shape) -> bool:
@@ -47,7 +47,7 @@ def _same(a: ir.Shape, b: ir.Shape) -> bool:
 
 
 def _to_reduction(node: ir.Node) -> list[ir.Node] | None:
-    """The nodes above one, up to a reduction that drops its axes; each serves the next alone."""
+    """The nodes above this, up to a reduction that drops its axes; each serves only the next."""
     path: list[ir.Node] = []
     x = node.inputs[0]
     while x is not None and single_user(x) is not None and (above := x.producer()) is not None:

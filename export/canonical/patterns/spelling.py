@@ -1,4 +1,4 @@
-"""What the recognisers share: reading constants, walking the graph, putting one node for many."""
+"""What the recognisers share: reading constants, walking the graph, replacing many nodes by one."""
 
 from __future__ import annotations
 
@@ -13,31 +13,31 @@ from onnxplain.export.tensors import rank
 
 
 def array(value: ir.Value | None) -> np.ndarray | None:
-    """The array of a constant, `None` for any other value."""
+    """A constant's array; `None` for any other value."""
     tensor = None if value is None else ir.convenience.get_const_tensor(value)
     return None if tensor is None else tensor.numpy()
 
 
 def scalar(value: ir.Value | None) -> float | None:
-    """The number that a constant of one element holds, `None` for any other value."""
+    """The number in a constant of one element; `None` for any other value."""
     tensor = None if value is None else ir.convenience.get_const_tensor(value)
     return None if tensor is None or tensor.size != 1 else float(tensor.numpy().item())
 
 
 def made_by(value: ir.Value | None, *operators: str) -> ir.Node | None:
-    """The node that computes `value`, if it is one of those standard operators."""
+    """The node that computes `value`, if it is one of these standard operators."""
     node = None if value is None else value.producer()
     return node if node is not None and node.domain == "" and node.op_type in operators else None
 
 
 def single_user(value: ir.Value) -> ir.Node | None:
-    """The one node that uses `value`, `None` if there are others or it is an output."""
+    """The only node that uses `value`; `None` if there are several, or if `value` is an output."""
     users = {use.node for use in value.uses()}
     return users.pop() if len(users) == 1 and not value.is_graph_output() else None
 
 
 def other_operand(node: ir.Node, value: ir.Value) -> ir.Value | None:
-    """The other of a node's two inputs; `value` itself if it is both."""
+    """The other of a node's two inputs; `value` itself if it is both inputs."""
     a, b = node.inputs
     return b if a is value else a
 
@@ -64,7 +64,7 @@ def axes_of(node: ir.Node) -> tuple[int, ...] | None:
 
 
 def self_contained(result: ir.Value, x: ir.Value) -> bool:
-    """Whether all that is computed from `x` for `result` serves nothing else."""
+    """Whether everything computed from `x` on the way to `result` serves nothing else."""
     inside: set[ir.Node] = set()
     open_values = [result]
     while open_values:
@@ -96,7 +96,7 @@ def insert(
     attributes: Attributes,
     shape: ir.Shape | None,
 ) -> ir.Value:
-    """The output of a new node, of the dtype of `before`, whose place it stands before.
+    """The output of a new node, put before that of `before` and with the same dtype.
 
     `operator` is a standard one or "onnxplain::" and a composite's name.
     """
@@ -107,14 +107,14 @@ def insert(
     place.graph.insert_before(place, node)
     new = node.outputs[0]
     new.type, new.shape = before.type, shape
-    node.metadata_props.update(place.metadata_props)  # such as the module that it stood in
+    node.metadata_props.update(place.metadata_props)  # such as the module it stood in
     return new
 
 
 def replace(
     result: ir.Value, operator: str, inputs: Sequence[ir.Value], attributes: Attributes = _NONE
 ) -> ir.Node:
-    """Compute `result` with one new node, returned; what it replaces is left unused."""
+    """Compute `result` with one new node, which is returned; what it replaces is left unused."""
     new = insert(result, operator, inputs, attributes, result.shape)
     new.name, result.name = result.name, None
     new.metadata_props.update(result.metadata_props)

@@ -35,7 +35,7 @@ def recognise_softmax(graph: ir.Graph) -> None:
 
 
 def recognise_weights(graph: ir.Graph) -> None:
-    """Softmax → AttentionWeights and Sigmoid, HardSigmoid → their gates, where they only weight."""
+    """Softmax → AttentionWeights, Sigmoid and HardSigmoid → their gates, if they only weight."""
     active = dependents(graph, graph.inputs)
     for node in list(graph):
         x, y = node.inputs[0] if node.inputs else None, node.outputs[0]
@@ -64,23 +64,23 @@ LINEAR = frozenset(
         *("ReduceSum", "ReduceMean", "AveragePool", "GlobalAveragePool", "BatchNormalization"),
     ]
 )
-"""Layout and linear maps of the first input (of all inputs for Concat)."""
+"""Operators that move or linearly map their first input (Concat: all its inputs)."""
 
 PRODUCTS = frozenset(["Mul", "MatMul", "Einsum", "Gemm", "Conv"])
 
 SUMS = frozenset(["Add", "Sub", "Sum", "Where", "IsNaN"])
-"""Where and IsNaN are the guard of masked attention: rows of NaN become zeros."""
+"""Where and IsNaN guard masked attention: rows of NaN become zeros."""
 
 
 def only_weights(value: ir.Value, active: set[ir.Value | None]) -> bool:
     """Whether `value` only ever multiplies values that depend on the image, among `active`.
 
-    On the way it may go through layout, linear maps by constants, additions of constants, and a
-    division by its own sum.
+    On the way it may be moved, mapped linearly by constants, added to constants, and divided by its
+    own sum.
     """
     reached, queue = {value}, [value]
-    factors: list[set[ir.Value]] = []  # what each product has besides: something not reached
-    terms: set[ir.Value] = set()  # what is added on the way: all of it reached
+    factors: list[set[ir.Value]] = []  # the other factor of each product: something not reached
+    terms: set[ir.Value] = set()  # the summands on the way: all of them reached
     while queue:
         source = queue.pop()
         if source.is_graph_output():
@@ -106,7 +106,7 @@ def only_weights(value: ir.Value, active: set[ir.Value | None]) -> bool:
 
 
 def _shares(node: ir.Node) -> bool:
-    """Whether a node divides a value by a sum over itself, plus a constant perhaps."""
+    """Whether a node divides a value by a sum over itself, perhaps plus a constant."""
     if node.op_type != "Div":
         return False
     shifted = constant_operand(made_by(node.inputs[1], "Add"), "Add")
