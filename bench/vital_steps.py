@@ -27,8 +27,7 @@ from onnxplain.export.sources.source import torch_network
 from onnxplain.files import replacing
 from onnxplain.machine import machine, threads
 from onnxplain.reference.pytorch.vital import Network, Objective, moved
-from onnxplain.runtime.graphs import open_graph
-from onnxplain.runtime.sessions import usable
+from onnxplain.runtime.sessions import open_session, usable
 from onnxplain.timing import interleaved
 from onnxplain.vital.graphs.features import write_features
 from onnxplain.vital.graphs.step import write_step
@@ -119,7 +118,7 @@ def _record(name: str, inner: bool, cores: int) -> dict[str, Any]:
         for number, photograph in enumerate(photographs()):
             files.append(Path(folder) / f"{number}.png")
             Image.fromarray(np.asarray(photograph)).save(files[-1])
-        graph = open_graph(features, "cpu", cores)
+        graph = open_session(features, "cpu", cores)
         layers = StepMetadata.from_props(graph.metadata).layers
         channel = CHANNEL if inner else None
         templates = find_templates(graph, layers, subject.pre, files, 4, 0, channel=channel)
@@ -127,7 +126,7 @@ def _record(name: str, inner: bool, cores: int) -> dict[str, Any]:
         for label, (provider, precision) in _ENGINES.items():
             if precision in usable(provider):
                 sizes = {"batch": 1, STEPS: total}
-                compiled = open_graph(step, provider, cores, precision, sizes)
+                compiled = open_session(step, provider, cores, precision, sizes)
                 neurons = [CHANNEL if inner else 0]
                 running[label] = Optimisation(compiled, settings, neurons, [templates])
         start = next(iter(running.values())).state

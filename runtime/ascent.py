@@ -178,7 +178,9 @@ class _Climb:
             inputs = common | {IMAGE: x, LIMIT: scalar(limit)}
             report = self.progress
             count = None if report is None else lambda run: report(done + run)
-            return self.explainer.backend.iterate(inputs, NEXT_IMAGE, IMAGE, times, count)
+            carried = {NEXT_IMAGE: IMAGE}
+            last = self.explainer.backend.iterate(inputs, carried, times, progress=count)
+            return last[NEXT_IMAGE]
 
         common = {
             ORIGIN: batch,

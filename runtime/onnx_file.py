@@ -12,12 +12,20 @@ from pathlib import Path
 from typing import TypeAlias
 
 from onnxplain.errors import BackendError
+from onnxplain.runtime.signature import Port
 
 _MODEL_GRAPH, _MODEL_METADATA, _MODEL_FUNCTIONS = 7, 14, 25
 _GRAPH_INITIALIZER, _TENSOR_EXTERNAL = 5, 13
-_TO_DIMENSIONS = (11, 2, 1, 2, 1)  # graph.input, .type, .tensor_type, .shape, .dim
-_DIMENSION_NAME = 2
+_GRAPH_INPUT, _GRAPH_OUTPUT = 11, 12
+_VALUE_NAME, _VALUE_TYPE, _TYPE_TENSOR = 1, 2, 1
+_TENSOR_ELEMENT, _TENSOR_SHAPE, _SHAPE_DIMENSION, _DIMENSION_SIZE = 1, 2, 1, 1
 _ENTRY_KEY, _ENTRY_VALUE = 1, 2
+
+_DTYPES = {
+    **{1: "float32", 2: "uint8", 3: "int8", 4: "uint16", 5: "int16", 6: "int32", 7: "int64"},
+    **{9: "bool", 10: "float16", 11: "float64", 12: "uint32", 13: "uint64", 16: "bfloat16"},
+}
+"""TensorProto.DataType → numpy's names."""
 
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 _WIDTH = {_FIXED64: 8, _FIXED32: 4}
@@ -45,17 +53,19 @@ def has_functions(path: Path) -> bool:
         return any(True for _ in _inside(data, (0, len(data)), _MODEL_FUNCTIONS))
 
 
-def has_open_batch(path: Path) -> bool:
-    """Whether the first dimension of the first input has a name instead of a number.
+def read_ports(path: Path) -> tuple[dict[str, Port], dict[str, Port]]:
+    """The graph's inputs and outputs by name, in its order.
 
     Raises:
         BackendError: no such file, or not an ONNX file.
     """
     with _opened(path) as data:
-        at = next(_inside(data, (0, len(data)), _MODEL_GRAPH), None)
-        for field in _TO_DIMENSIONS:
-            at = None if at is None else next(_inside(data, at, field), None)
-        return at is not None and any(True for _ in _inside(data, at, _DIMENSION_NAME))
+        graph = next(_inside(data, (0, len(data)), _MODEL_GRAPH), None)
+        inputs, outputs = (
+            {} if graph is None else dict(_port(data, span) for span in _inside(data, graph, end))
+            for end in (_GRAPH_INPUT, _GRAPH_OUTPUT)
+        )
+        return inputs, outputs
 
 
 def digest(path: Path) -> str:
@@ -109,32 +119,64 @@ class _opened:  # noqa: N801  (a context manager)
 
 def _entry(data: mmap.mmap, span: _Span) -> tuple[str, str]:
     """A StringStringEntryProto."""
+    return _text(data, span, _ENTRY_KEY), _text(data, span, _ENTRY_VALUE)
 
-    def text(number: int) -> str:
-        return "".join(data[a:b].decode() for a, b in _inside(data, span, number))
 
-    return text(_ENTRY_KEY), text(_ENTRY_VALUE)
+def _port(data: mmap.mmap, span: _Span) -> tuple[str, Port]:
+    """A ValueInfoProto; a dimension without a size is open, a value without a shape a scalar."""
+    name = _text(data, span, _VALUE_NAME)
+    tensors = [
+        tensor
+        for type_ in _inside(data, span, _VALUE_TYPE)
+        for tensor in _inside(data, type_, _TYPE_TENSOR)
+    ]
+    elements = [code for tensor in tensors for code in _numbers(data, tensor, _TENSOR_ELEMENT)]
+    shape = tuple(
+        next(_numbers(data, dimension, _DIMENSION_SIZE), None)
+        for tensor in tensors
+        for shape in _inside(data, tensor, _TENSOR_SHAPE)
+        for dimension in _inside(data, shape, _SHAPE_DIMENSION)
+    )
+    return name, Port(_DTYPES.get(elements[0], "unknown") if elements else "unknown", shape)
+
+
+def _text(data: mmap.mmap, span: _Span, wanted: int) -> str:
+    return "".join(data[a:b].decode() for a, b in _inside(data, span, wanted))
 
 
 def _inside(data: mmap.mmap, span: _Span, wanted: int) -> Iterator[_Span]:
     """Where the length-delimited fields of that number lie in the message at `span`."""
+    for number, found in _fields(data, span):
+        if number == wanted and isinstance(found, tuple):
+            yield found
+
+
+def _numbers(data: mmap.mmap, span: _Span, wanted: int) -> Iterator[int]:
+    """The values of the integer fields of that number in the message at `span`."""
+    for number, found in _fields(data, span):
+        if number == wanted and isinstance(found, int):
+            yield found
+
+
+def _fields(data: mmap.mmap, span: _Span) -> Iterator[tuple[int, int | _Span | None]]:
+    """Each field's number, and its value if it is an integer, where it lies if it has a length."""
     at, end = span
     while at < end:
         tag, at = _varint(data, at)
         number, wire = tag >> 3, tag & 7
+        found: int | _Span | None = None
         if wire == _VARINT:
-            _, at = _varint(data, at)
+            found, at = _varint(data, at)
         elif wire == _BYTES:
             length, at = _varint(data, at)
             if at + length > end:
                 raise ValueError("a field reaches beyond its message")
-            if number == wanted:
-                yield at, at + length
-            at += length
+            found, at = (at, at + length), at + length
         else:
             at += _WIDTH.get(wire, 0)
             if wire not in _WIDTH or number == 0:
                 raise ValueError("not a protocol buffer")
+        yield number, found
 
 
 def _varint(data: mmap.mmap, at: int) -> tuple[int, int]:

@@ -16,11 +16,13 @@ from rich.table import Table
 from onnxplain.bench.suite.job import Job, prepare
 from onnxplain.contract.explain import IMAGE, TARGET, Metadata
 from onnxplain.reference.forward import forward_proto
-from onnxplain.runtime.onnx_file import read_metadata
+from onnxplain.runtime.onnx_file import read_metadata, read_ports
 from onnxplain.runtime.sessions import usable
-from onnxplain.runtime.sessions.onnx_runtime.session import session_options
+from onnxplain.runtime.sessions.onnx_runtime.options import session_options
+from onnxplain.runtime.sessions.openvino.compile import prepared
 from onnxplain.runtime.sessions.openvino.core import core
-from onnxplain.runtime.sessions.openvino.session import configuration, prepared
+from onnxplain.runtime.sessions.openvino.one_image import one_image
+from onnxplain.runtime.sessions.openvino.options import configuration
 
 RUNS, WARMUP = 20, 5
 PRODUCTS = (
@@ -91,7 +93,8 @@ def _onnx_runtime(job: Job, side: Callable[[str], str]) -> Sums:
 
 def _openvino(job: Job, precision: str, side: Callable[[str], str]) -> Sums:
     config = {**configuration(precision, "latency", job.threads), "PERF_COUNT": "YES"}
-    model = prepared(core().read_model(job.graph()), precision, job.batch)
+    shapes = one_image(read_ports(job.graph())[0]) if job.batch == 1 else None
+    model = prepared(core().read_model(job.graph()), precision, shapes)
     compiled = core().compile_model(model, "CPU", config)
     request = compiled.create_infer_request()
     sums: Sums = Counter()

@@ -59,7 +59,7 @@ def doctor() -> None:
 
 def _devices() -> Iterator[str]:
     from onnxplain.runtime.sessions.cuda_driver import gpus
-    from onnxplain.runtime.sessions.openvino import session as openvino
+    from onnxplain.runtime.sessions.openvino import options as openvino
 
     with suppress(BackendError):
         for index, found in enumerate(gpus()):

@@ -40,7 +40,11 @@ Provider = Annotated[
     ),
 ]
 GraphProvider = Annotated[
-    str, typer.Option(help="What runs the graphs: auto, cpu, openvino, cuda or ort-tensorrt.")
+    str,
+    typer.Option(
+        help="What runs the graphs: auto, cpu, openvino, cuda, ort-tensorrt, tensorrt or "
+        "tensorrt-rtx."
+    ),
 ]
 Precision = Annotated[
     str,

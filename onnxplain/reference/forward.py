@@ -14,10 +14,10 @@ from onnx_ir.passes import common
 
 from onnxplain.contract.explain import IMAGE, LOGITS
 from onnxplain.runtime.conversion import converted
-from onnxplain.runtime.sessions.onnx_runtime.cuda import cuda_options
-from onnxplain.runtime.sessions.onnx_runtime.session import session_options
+from onnxplain.runtime.sessions.onnx_runtime.options import cuda_options, session_options
+from onnxplain.runtime.sessions.openvino.compile import prepared
 from onnxplain.runtime.sessions.openvino.core import core
-from onnxplain.runtime.sessions.openvino.session import configuration, prepared
+from onnxplain.runtime.sessions.openvino.options import configuration
 
 
 def forward_proto(path: str | os.PathLike[str], precision: str = "float32") -> onnx.ModelProto:
@@ -66,7 +66,8 @@ def _session(
 
 
 def _openvino(model: onnx.ModelProto, precision: str, threads: int | None, images: Any) -> Any:
-    read = prepared(core().read_model(model.SerializeToString()), precision, len(images))
+    shapes = ((IMAGE, images.shape),) if len(images) == 1 else None
+    read = prepared(core().read_model(model.SerializeToString()), precision, shapes)
     config = configuration(precision, "latency", threads)
     request = core().compile_model(read, "CPU", config).create_infer_request()
     return lambda: request.infer({IMAGE: images}, share_inputs=True)[0]

@@ -1,4 +1,4 @@
-"""Running the graphs of `onnxplain.signal.export`: ONNX Runtime on any device, or OpenVINO."""
+"""Running the graphs of `onnxplain.signal.export`."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from onnxplain.contract.explain import IMAGE
 from onnxplain.errors import BackendError, InputError
-from onnxplain.runtime import graphs
 from onnxplain.runtime.onnx_file import read_metadata
+from onnxplain.runtime.sessions import open_session
 
 RECONSTRUCTION = "reconstruction"
 """The output of an autoencoder's graph, beside `image` and `logits` of the contract."""
@@ -48,22 +48,20 @@ def open_graph(path: Path, provider: str = "auto", threads: int | None = None) -
 
     Args:
         path: an ONNX file that `onnxplain.signal.export` wrote.
-        provider: "cpu" (ONNX Runtime), "openvino", "cuda" or "ort-tensorrt" (both ONNX Runtime); or
-            "auto": cuda where there is a GPU, else cpu.
-        threads: of the processor; None leaves the number to the runtime.
+        provider, threads: of `onnxplain.runtime.sessions.open_session`.
 
     Raises:
         BackendError: no such file, or one of another kind; an unknown provider, or one that is
             not here.
     """
     about = _about(path)
-    graph = graphs.open_graph(path, provider, threads)
+    session = open_session(path, provider, threads)
 
     def run(images: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
-        return graph.run({IMAGE: images})
+        return session.run({IMAGE: images})
 
     classes = tuple(about["classes"])
-    return Graph(run, graph.provider, about["channels"], about["size"], classes)
+    return Graph(run, session.provider, about["channels"], about["size"], classes)
 
 
 def _about(path: Path) -> dict[str, Any]:

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from onnxplain.contract.explain import IMAGE, LOGITS, Metadata, Preprocessing
 from onnxplain.contract.steps import CHANNEL, StepMetadata
 from onnxplain.runtime.explanation import probabilities_of
-from onnxplain.runtime.graphs import Graph
 from onnxplain.runtime.inputs.batches import filled
+from onnxplain.runtime.sessions import Session
 
 _BATCH = 8
 
@@ -21,7 +21,7 @@ _BATCH = 8
 class Features:
     """A graph of `onnxplain.vital.graphs.write_features`, ready to run."""
 
-    def __init__(self, graph: Graph) -> None:
+    def __init__(self, graph: Session) -> None:
         self._graph = graph
         self._activation = Metadata.from_props(graph.metadata).activation
         self._fixed = StepMetadata.from_props(graph.metadata).batch

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,8 +16,8 @@ from onnxplain.contract.channels import ChannelsMetadata, mean
 from onnxplain.contract.explain import IMAGE, LOGITS, Metadata
 from onnxplain.errors import InputError
 from onnxplain.runtime.explanation import probabilities_of
-from onnxplain.runtime.graphs import Graph, open_graph
 from onnxplain.runtime.inputs.batches import ImageLike, as_batch, filled
+from onnxplain.runtime.sessions import Session, open_session
 
 _BATCH = 8
 _TOP = 5
@@ -59,7 +60,7 @@ class Judge:
         layer: whose channels, averaged over the positions, are the features.
     """
 
-    def __init__(self, graph: Graph) -> None:
+    def __init__(self, graph: Session) -> None:
         about, own = (
             Metadata.from_props(graph.metadata),
             ChannelsMetadata.from_props(graph.metadata),
@@ -118,7 +119,7 @@ def read_judge(
         source: as for `onnxplain.export`.
         layer: of the features, by name; None for the last that VITAL matches.
         weights: for a network by name.
-        provider: of `onnxplain.runtime.graphs.open_graph`.
+        provider: of `onnxplain.runtime.sessions.open_session`.
 
     Raises:
         SourceError: the network cannot be read, or has no such layer.
@@ -129,10 +130,12 @@ def read_judge(
 
     subject = read_subject(source, weights=weights, layers=[] if layer is None else [layer])
     last = list(subject.layers.items())[-1]
-    with TemporaryDirectory(prefix="onnxplain-") as folder:
-        path = Path(folder) / "judge.onnx"
-        write_channels(replace(subject, layers=dict([last])), path, logits=True)
-        return Judge(open_graph(path, provider))
+    folder = TemporaryDirectory(prefix="onnxplain-")
+    path = Path(folder.name) / "judge.onnx"
+    write_channels(replace(subject, layers=dict([last])), path, logits=True)
+    judge = Judge(open_session(path, provider))
+    weakref.finalize(judge, folder.cleanup)
+    return judge
 
 
 def score(

@@ -13,8 +13,8 @@ from onnxplain.contract import steps
 from onnxplain.contract.explain import IMAGE, TARGET, Metadata
 from onnxplain.contract.steps import StepMetadata
 from onnxplain.errors import InputError
-from onnxplain.runtime.graphs import Graph
 from onnxplain.runtime.inputs.batches import to_photographs
+from onnxplain.runtime.sessions import Session
 from onnxplain.vital.references import Templates
 from onnxplain.vital.schedule import mirrored, rates, shifts
 from onnxplain.vital.settings import Settings
@@ -46,7 +46,7 @@ class Optimisation:
 
     def __init__(
         self,
-        graph: Graph,
+        graph: Session,
         settings: Settings,
         neurons: Sequence[int],
         templates: Sequence[Templates],

@@ -17,10 +17,9 @@ from PIL import Image
 from onnxplain.contract.steps import STEPS, StepMetadata
 from onnxplain.errors import BackendError, InputError
 from onnxplain.files import replacing
-from onnxplain.runtime.graphs import Graph, open_graph
 from onnxplain.runtime.inputs.batches import preprocess
 from onnxplain.runtime.onnx_file import digest, read_metadata
-from onnxplain.runtime.sessions import PROVIDERS
+from onnxplain.runtime.sessions import PROVIDERS, Session, open_session
 from onnxplain.vital.features import Features, fitting
 from onnxplain.vital.graphs.features import write_features
 from onnxplain.vital.graphs.step import write_step
@@ -50,17 +49,21 @@ class Progress:
 
 @dataclass(frozen=True)
 class Engine:
-    """What runs the graphs, as for `onnxplain.runtime.graphs.open_graph`."""
+    """What runs the graphs, as for `onnxplain.runtime.sessions.open_session`.
+
+    In "float32" a provider computes as exactly as it can: ort-tensorrt in TF32.
+    """
 
     provider: str
     threads: int | None
     precision: str
 
-    def open(self, path: Path, sizes: Mapping[str, int]) -> Graph:
-        return open_graph(path, self.provider, self.threads, self.precision, sizes)
+    def open(self, path: Path, sizes: Mapping[str, int]) -> Session:
+        precision = None if self.precision == "float32" else self.precision
+        return open_session(path, self.provider, self.threads, precision, sizes)
 
     def fastest(self) -> Engine | None:
-        """What "auto" should try before `open_graph`'s own choice, if it agrees with that."""
+        """What "auto" should try before `open_session`'s own choice, if it agrees with that."""
         here = [name for name in ("cuda", "openvino") if PROVIDERS[name].missing() is None]
         auto = self.provider == "auto" and here[:1] == ["openvino"]
         return replace(self, provider="openvino") if auto else None
@@ -107,7 +110,7 @@ class Phase:
         self.settings = with_recipe(self.settings, subject.source.name, names, inner)
 
     @cached_property
-    def features(self) -> Graph:
+    def features(self) -> Session:
         """What references, and the pictures of classes, run through."""
         path = self.scratch / "features.onnx"
         write_features(self.subject, path, self.settings.relevance)

@@ -15,9 +15,9 @@ from PIL import Image, ImageOps
 from onnxplain.contract.explain import Preprocessing
 from onnxplain.contract.steps import MatchedLayer, importance, quantity
 from onnxplain.errors import InputError
-from onnxplain.runtime.graphs import Graph
 from onnxplain.runtime.inputs.batches import preprocess
 from onnxplain.runtime.inputs.images import SUFFIXES, find_images, load_image
+from onnxplain.runtime.sessions import Session
 from onnxplain.vital.features import Features, fitting
 
 _SMALLEST = 0.3  # of a photograph's area that a random view shows
@@ -42,7 +42,7 @@ class Templates:
 
 
 def find_templates(
-    graph: Graph,
+    graph: Session,
     layers: Sequence[MatchedLayer],
     pre: Preprocessing,
     photographs: Sequence[Path],

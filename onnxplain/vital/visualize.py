@@ -61,7 +61,7 @@ def visualize(
         settings: see `Settings`.
         start_size: begin with a picture of so many pixels a side, for `start_steps` steps.
         weights, example, size: of the network, as for `onnxplain.export`.
-        provider, threads, precision: of `onnxplain.runtime.graphs.open_graph`.
+        provider, threads, precision: of `onnxplain.runtime.sessions.open_session`.
         state: the file to keep the optimisation's state in. Where it is there, the optimisation
             goes on from it, to the same picture; at its end it stays, and the next call returns
             that at once. Beside it, `onnxplain.vital.state.files` names others: the state of a

@@ -30,7 +30,7 @@ def photograph(tmp_path):
 def wrong(monkeypatch):
     """A provider `openvino` whose pullback is wrong."""
     table = {**PROVIDERS, "openvino": Provider(open_wrong, lambda: None, ("float32",), ())}
-    for module in (sessions, loading):
+    for module in (sessions, sessions.providers, loading):
         monkeypatch.setattr(module, "PROVIDERS", table)
 
 

@@ -12,7 +12,8 @@ from onnxplain.errors import BackendError, InputError
 from onnxplain.runtime import load
 from onnxplain.runtime.sessions import cuda_driver as driver
 from onnxplain.runtime.sessions.onnx_runtime import cuda
-from onnxplain.runtime.sessions.onnx_runtime import session as onnx_runtime
+from onnxplain.runtime.sessions.onnx_runtime.options import inference_session, session_options
+from onnxplain.runtime.sessions.onnx_runtime.recorded import RecordedRuns
 
 from .fake_gpu import FakeDriver
 
@@ -177,10 +178,10 @@ def test_what_is_not_contiguous_is_refused(graph_file, x):
 @pytest.fixture
 def recorded(graph_file):
     """Recorded runs, on the processor, where ONNX Runtime records nothing but the rest is so."""
-    session = onnx_runtime.open_session(
-        graph_file(), "float32", onnx_runtime.session_options(), ["CPUExecutionProvider"]
+    session = inference_session(
+        graph_file(), "float32", session_options(), ["CPUExecutionProvider"]
     )
-    return cuda.RecordedRuns(session, "float32")
+    return RecordedRuns(session, "cpu", "float32")
 
 
 def test_a_recording_reads_each_calls_inputs_and_gives_each_call_its_own_outputs(recorded, tiny, x):

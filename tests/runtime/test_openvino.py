@@ -14,7 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 import onnxplain
 from onnxplain.errors import BackendError
 from onnxplain.runtime import load
-from onnxplain.runtime.sessions.openvino import session as backend
+from onnxplain.runtime.sessions.openvino import compile, options
 from onnxplain.runtime.verification import agreement
 
 from .quantised import quantised
@@ -42,7 +42,7 @@ def test_it_says_what_it_runs_on(graph_file):
     assert (made.name, made.device, made.precision) == ("openvino", "CPU", "float32")
 
 
-@pytest.mark.parametrize("hint", backend.HINTS)
+@pytest.mark.parametrize("hint", options.HINTS)
 def test_a_hint_and_a_number_of_threads_change_no_answer(graph_file, tiny, x, hint):
     explainer = load(graph_file(), "openvino", threads=1, hint=hint)
     np.testing.assert_allclose(explainer(x).logits, tiny.logits(x), rtol=1e-5)
@@ -59,7 +59,7 @@ def test_a_device_that_is_not_there_is_answered_with_those_that_are(graph_file):
 
 
 def test_a_half_precision_is_what_the_device_computes_in_or_refused(graph_file, tiny, x):
-    _, able = backend.devices()["CPU"]
+    _, able = options.devices()["CPU"]
     for precision in ("bfloat16", "float16"):
         if precision in able:
             explainer = load(graph_file(), "openvino", precision)
@@ -72,7 +72,7 @@ def test_a_half_precision_is_what_the_device_computes_in_or_refused(graph_file, 
 
 def test_bfloat16_is_refused_where_the_processor_has_none(graph_file, monkeypatch):
     has = {"CPU": ("An old processor ", ("float32", "int8"))}
-    monkeypatch.setattr(backend, "devices", lambda: has)
+    monkeypatch.setattr(options, "devices", lambda: has)
     with pytest.raises(
         BackendError, match=r"bfloat16 on CPU \(An old processor\); it does in float32, int8"
     ):
@@ -157,13 +157,14 @@ def fail(made, inputs):
         request.infer(inputs)
 
 
-def test_only_what_runs_stays_in_memory(graph_file, x):
+def test_only_what_runs_stays_in_memory(graph_file, tiny, x):
     explainer = load(graph_file(), "openvino")
     explainer(x)
     assert [*explainer.backend._made] == [None]
     explainer(x[:1])
     explainer(x)
-    assert [*explainer.backend._made] == [None, 1]
+    alone = (("image", (1, 3, tiny.height, tiny.width)), ("target", (1,)))
+    assert [*explainer.backend._made] == [None, alone]
 
 
 def test_a_file_that_is_no_longer_the_one_loaded_is_not_mixed_with_it(graph_file, x):
@@ -375,15 +376,15 @@ def mobile_network(torch, channels: int = 16):
 
 def test_bfloat16_keeps_a_mobile_networks_stem_in_float32(tmp_path, monkeypatch):
     torch = pytest.importorskip("torch")
-    if "bfloat16" not in backend.devices()["CPU"][1]:
+    if "bfloat16" not in options.devices()["CPU"][1]:
         pytest.skip("this processor does not compute in bfloat16")
     path = tmp_path / "mobile.explain.onnx"
     onnxplain.export(mobile_network(torch), path, example=torch.zeros(1, 3, 24, 24))
     images = np.random.default_rng(0).normal(size=(3, 3, 24, 24)).astype(np.float32)
     right = load(path, "cpu")
     kept = agreement(load(path, "openvino", "bfloat16"), right, images).pullback
-    monkeypatch.setattr(backend, "_FORMAT", -1)  # another place in the cache
-    monkeypatch.setattr(backend, "stem_in_float32", lambda model: model)
+    monkeypatch.setattr(compile, "_FORMAT", -1)  # another place in the cache
+    monkeypatch.setattr(compile, "stem_in_float32", lambda model: model)
     rounded = agreement(load(path, "openvino", "bfloat16"), right, images).pullback
     assert kept > 0.99
     assert 1 - rounded > 2 * (1 - kept)

@@ -9,8 +9,10 @@ import pytest
 import torch
 
 import onnxplain
+from onnxplain.runtime.onnx_file import read_ports
+from onnxplain.runtime.sessions.openvino.compile import prepared
 from onnxplain.runtime.sessions.openvino.core import core
-from onnxplain.runtime.sessions.openvino.session import prepared
+from onnxplain.runtime.sessions.openvino.one_image import one_image
 
 pytest.importorskip("openvino")
 
@@ -75,7 +77,8 @@ def test_each_image_has_its_own_targets(graph):
 
 def test_gates_meet_the_cotangents_merged(graph):
     assert {*gates(core().read_model(graph))} == {5}
-    assert {*gates(prepared(core().read_model(graph), "float32", 1))} == {4}
+    alone = one_image(read_ports(graph)[0])
+    assert {*gates(prepared(core().read_model(graph), "float32", alone))} == {4}
 
 
 def test_a_graph_of_a_fixed_batch_is_left_as_it_is(graph_file, x):

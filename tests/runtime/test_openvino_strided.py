@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from onnxplain.runtime.sessions.openvino.compile import prepared
 from onnxplain.runtime.sessions.openvino.core import core
-from onnxplain.runtime.sessions.openvino.session import configuration, prepared
+from onnxplain.runtime.sessions.openvino.options import configuration
 from onnxplain.runtime.sessions.openvino.strided import strided_by_phases
 
 openvino = pytest.importorskip("openvino")

@@ -12,7 +12,9 @@ import pytest
 from onnxplain.errors import BackendError, InputError
 from onnxplain.runtime import load, loading, sessions
 from onnxplain.runtime.sessions import AUTO, PROVIDERS, Provider, preferred
+from onnxplain.runtime.sessions import providers as table_of
 from onnxplain.runtime.sessions.onnx_runtime import cuda
+from onnxplain.runtime.sessions.onnx_runtime import options as ort
 from onnxplain.runtime.sessions.onnx_runtime import session as onnx_runtime
 from onnxplain.runtime.verification import agreement
 
@@ -58,20 +60,20 @@ def test_a_provider_that_silently_fell_back_to_the_processor_is_refused(graph_fi
 
 
 def test_the_arena_on_a_gpu_grows_by_what_is_asked_for_and_not_beyond_its_limit():
-    options = cuda.cuda_options("float32", 1, False, 1 << 30)
+    options = ort.cuda_options("float32", 1, False, 1 << 30)
     assert options["arena_extend_strategy"] == "kSameAsRequested"
     assert options["gpu_mem_limit"] == str(1 << 30)
     assert options["device_id"] == "1"
-    assert "gpu_mem_limit" not in cuda.cuda_options("float32", 0, False, None)
+    assert "gpu_mem_limit" not in ort.cuda_options("float32", 0, False, None)
 
 
 @pytest.mark.parametrize(("precision", "flag"), [("float32", "0"), ("tf32", "1"), ("float16", "0")])
 def test_tf32_only_where_it_is_asked_for(precision, flag):
-    assert cuda.cuda_options(precision, 0, False, None)["use_tf32"] == flag
+    assert ort.cuda_options(precision, 0, False, None)["use_tf32"] == flag
 
 
 def test_engines_and_timings_are_kept_in_the_cache(tmp_path):
-    options = cuda.tensorrt_options(tmp_path / "graph" / "float16", 0)
+    options = ort.tensorrt_options(tmp_path / "graph" / "float16", 0)
     assert options["trt_engine_cache_path"] == str(tmp_path / "graph" / "float16")
     assert options["trt_engine_cache_enable"] == options["trt_timing_cache_enable"] == "1"
     assert (tmp_path / "graph" / "float16").is_dir()
@@ -121,18 +123,18 @@ class Wrong(onnx_runtime.OnnxRuntime):
         return outputs | {"pullback": outputs["pullback"][..., ::-1].copy()}
 
 
-def open_wrong(path, precision, threads=None):
-    session = onnx_runtime.open_session(
-        path, "float32", onnx_runtime.session_options(threads), ["CPUExecutionProvider"]
+def open_wrong(path, precision, threads=None, sizes=None):
+    session = ort.inference_session(
+        path, "float32", ort.session_options(threads), ["CPUExecutionProvider"]
     )
-    return Wrong(session, precision)
+    return Wrong(session, "wrong", precision)
 
 
 @pytest.fixture
 def providers(monkeypatch):
     """A table of providers that tests may put their own into."""
     table = dict(PROVIDERS)
-    for module in (sessions, loading):
+    for module in (sessions, table_of, loading):
         monkeypatch.setattr(module, "PROVIDERS", table)
     return table
 
@@ -156,8 +158,8 @@ def test_auto_takes_the_first_that_is_here_and_right(graph_file, providers):
     class Gpu(onnx_runtime.OnnxRuntime):
         name = "gpu"
 
-    def open_gpu(path, precision, threads=None):
-        return Gpu(open_wrong(path, precision, threads)._session, precision)
+    def open_gpu(path, precision, threads=None, sizes=None):
+        return Gpu(open_wrong(path, precision, threads)._session, "gpu", precision)
 
     providers["tensorrt"] = Provider(open_wrong, lambda: None, ("float32",), ())
     providers["cuda"] = Provider(open_gpu, lambda: None, ("float32",), ())
@@ -219,7 +221,7 @@ def test_precision_auto_takes_the_fastest_that_agrees(graph_file, providers, x, 
     monkeypatch.setattr(
         loading, "median_seconds", lambda call, _: seconds[call.func.backend.precision]
     )
-    monkeypatch.setattr(onnx_runtime, "converted", lambda path, precision: path.read_bytes())
+    monkeypatch.setattr(ort, "converted", lambda path, precision: path.read_bytes())
     assert load(graph_file(), "openvino", "auto", images=[x]).backend.precision == "float16"
 
 

@@ -28,8 +28,8 @@ from onnxplain.runtime.sessions.cuda_driver import Cuda
 from onnxplain.runtime.sessions.tensorrt import (
     Engine,
     build_engine,
+    compile_and_open,
     open_engine,
-    open_graph,
     read_engine,
 )
 from onnxplain.runtime.sessions.tensorrt import build as building
@@ -291,7 +291,7 @@ def test_without_a_gpu_an_engine_or_a_graph_is_not_opened(built: tuple[Path, Pat
     with pytest.raises(BackendError, match=NO_GPU):
         open_engine(file)
     with pytest.raises(BackendError, match=NO_GPU):
-        open_graph(graph, "tensorrt-rtx")
+        compile_and_open(graph, "tensorrt-rtx")
 
 
 def test_a_version_is_refused_before_a_gpu_is_looked_for(

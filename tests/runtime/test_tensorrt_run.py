@@ -25,6 +25,7 @@ from onnxplain.runtime.signature import Port
 from .fake_gpu import FakeDriver, FakeTensorRT
 
 GraphFile = Callable[..., Path]
+CARRIED = {"pullback": "image"}
 
 
 class Logger:
@@ -176,8 +177,8 @@ def test_iterating_is_running_again_with_the_output_as_input(
     expected = x
     for _ in range(3):
         expected = backend.run({**batch, "image": expected})["pullback"]
-    result = backend.iterate(batch, "pullback", "image", 3, seen.append)
-    np.testing.assert_array_equal(result, expected)
+    result = backend.iterate(batch, CARRIED, 3, progress=seen.append)
+    np.testing.assert_array_equal(result["pullback"], expected)
     assert seen == [1, 2, 3]
 
 
@@ -186,7 +187,7 @@ def test_an_interrupted_iteration_leaves_it_usable(backend: TensorRT, x: np.ndar
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        backend.iterate(inputs(x), "pullback", "image", 3, interrupt)
+        backend.iterate(inputs(x), CARRIED, 3, progress=interrupt)
     assert len(backend.run(inputs(x))["logits"]) == 3
 
 
@@ -247,11 +248,11 @@ def test_a_thread_keeps_its_own_gpu_whatever_a_call_comes_to(
     backend = TensorRT(engine, Package("tensorrt", trt, Logger()), Cuda(driver))
     backend.run(inputs(x))
     backend.run_on_device(inputs(x))["logits"].numpy()
-    backend.iterate(inputs(x), "pullback", "image", 2)
+    backend.iterate(inputs(x), CARRIED, 2)
     assert driver.stack == [7]
     trt.fails = ["wrong"]
     with pytest.raises(BackendError, match="TensorRT failed: wrong"):
-        backend.iterate(inputs(x[:1]), "pullback", "image", 2)
+        backend.iterate(inputs(x[:1]), CARRIED, 2)
     driver.failing["cuMemcpyHtoDAsync_v2"] = 700
     with pytest.raises(BackendError, match="illegal address"):
         backend.run(inputs(x))

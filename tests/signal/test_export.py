@@ -157,9 +157,9 @@ def test_tensorrt_rtx_compiles_the_graph(graph: Path) -> None:
     pytest.importorskip("tensorrt_rtx")
     from onnxplain.runtime.sessions.tensorrt.build import compile_graph
 
-    assert len(compile_graph(graph, 89, (1, 2, 4))) > 0
+    assert len(compile_graph(graph, sm=[89], batches=(1, 2, 4), keep=False).payload) > 0
     with pytest.raises(BackendError, match="does not build for SM 12"):
-        compile_graph(graph, 12)
+        compile_graph(graph, sm=[12])
 
 
 def test_the_portable_form_is_the_native_one_to_the_bit(network: Autoencoder) -> None:

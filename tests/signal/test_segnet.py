@@ -77,7 +77,7 @@ def test_tensorrt_rtx_compiles_the_segnet(
     pytest.importorskip("tensorrt_rtx")
     from onnxplain.runtime.sessions.tensorrt.build import compile_graph
 
-    assert len(compile_graph(trained[0], 89, (1, 4, 8))) > 0
+    assert len(compile_graph(trained[0], sm=[89], batches=(1, 4, 8), keep=False).payload) > 0
 
 
 _CHILD = """

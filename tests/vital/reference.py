@@ -19,8 +19,8 @@ from onnxplain.contract import steps
 from onnxplain.contract.explain import IMAGE
 from onnxplain.export.sources.source import torch_network
 from onnxplain.reference.pytorch import vital
-from onnxplain.runtime.graphs import Graph, open_graph
 from onnxplain.runtime.inputs.batches import preprocess
+from onnxplain.runtime.sessions import Session, open_session
 from onnxplain.vital.graphs.adam import BETA_1
 from onnxplain.vital.graphs.features import write_features
 from onnxplain.vital.graphs.step import write_step
@@ -130,7 +130,7 @@ class Case:
         inputs: Arrays = {IMAGE: self.references}
         if self.is_neuron:
             inputs[steps.CHANNEL] = np.full(len(self.references), self.chosen)
-        found = open_graph(path, "cpu").run(inputs)
+        found = open_session(path, "cpu").run(inputs)
         layers = range(len(self.network.layers))
         falling = [-np.sort(-found[steps.quantity(i)]).mean(0, keepdims=True) for i in layers]
         if not self.is_neuron:
@@ -138,12 +138,12 @@ class Case:
         means = [found[steps.importance(i)].mean(0, keepdims=True) for i in layers]
         return falling, [(m - m.min()) / (m.max() - m.min()) for m in means]
 
-    def open(self, provider: str = "cpu", **options: Any) -> Graph:
+    def open(self, provider: str = "cpu", **options: Any) -> Session:
         """The step graph; options are those of `write_step`."""
         path = self.folder / f"step-{options}.onnx"
         if not path.exists():
             write_step(self.subject, path, how=self.relevance, **options)
-        return open_graph(path, provider)
+        return open_session(path, provider)
 
     def start(self, moving: np.ndarray, count: int = 1) -> Arrays:
         """The inputs of every step graph, for `count` steps that neither roll nor mirror."""
@@ -244,7 +244,7 @@ def losses(outputs: Mapping[str, np.ndarray]) -> np.ndarray:
     return outputs[steps.following(steps.LOSSES)]
 
 
-def parity(case: Case, graph: Graph, images: np.ndarray) -> tuple[float, float]:
+def parity(case: Case, graph: Session, images: np.ndarray) -> tuple[float, float]:
     """The relative L2 of loss and gradient."""
     outputs = graph.run(case.start(images) | case.aligned(len(images)))
     loss, expected = case.reference(images)

@@ -15,8 +15,8 @@ from PIL import Image, ImageOps
 from onnxplain.bench import visualisation
 from onnxplain.errors import InputError
 from onnxplain.export.sources.source import torch_network
-from onnxplain.runtime.graphs import open_graph
 from onnxplain.runtime.inputs.batches import as_batch
+from onnxplain.runtime.sessions import open_session
 from onnxplain.vital.metrics import Judge, frechet_distance, score
 from onnxplain.vital.search.image_files import walk
 
@@ -99,7 +99,7 @@ def test_what_has_no_distance_is_an_error(a: np.ndarray, b: np.ndarray) -> None:
 
 @pytest.fixture(scope="module")
 def judge(channels_graph: Path) -> Judge:
-    return Judge(open_graph(channels_graph, "cpu"))
+    return Judge(open_session(channels_graph, "cpu"))
 
 
 @pytest.fixture(scope="module")

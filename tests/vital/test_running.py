@@ -24,13 +24,13 @@ class Blocked:
 
 sys.meta_path.insert(0, Blocked())
 
-from onnxplain.runtime.graphs import open_graph
+from onnxplain.runtime.sessions import open_session
 from onnxplain.vital import output, references, result, state
 from onnxplain.vital.optimisation import Optimisation, optimise
 from onnxplain.vital.settings import Settings, with_recipe
 
 settings = with_recipe(Settings(objective="activation", steps=12).checked(), "own", [], False)
-run = Optimisation(open_graph(Path(sys.argv[1]), "cpu"), settings, [1, 3], [])
+run = Optimisation(open_session(Path(sys.argv[1]), "cpu"), settings, [1, 3], [])
 kept = Path(sys.argv[2])
 optimise(run, kept, lambda run: None)
 assert run.done == 12 and run.losses.shape == (12, 2), run.losses.shape

@@ -16,8 +16,8 @@ from onnxplain.contract import steps
 from onnxplain.contract.explain import IMAGE
 from onnxplain.contract.steps import StepMetadata
 from onnxplain.errors import SourceError
-from onnxplain.runtime.graphs import open_graph
 from onnxplain.runtime.onnx_file import read_metadata
+from onnxplain.runtime.sessions import open_session
 from onnxplain.vital.graphs.channels import write_channels
 from onnxplain.vital.graphs.features import write_features
 from onnxplain.vital.graphs.step import OBJECTIVES, write_step
@@ -68,12 +68,12 @@ def test_a_neuron_of_the_logits_layer_is_the_class_s(
     path = tmp_path / "channels.onnx"
     write_channels(subject, path, logits=True)
     image = np.random.default_rng(0).standard_normal((2, 3, SIZE, SIZE)).astype(np.float32)
-    found = open_graph(path, "cpu").run({IMAGE: image})
+    found = open_session(path, "cpu").run({IMAGE: image})
     np.testing.assert_array_equal(found["maximum_0"], found["logits"])
     np.testing.assert_array_equal(found["mean_0"], found["logits"])
     path = tmp_path / "features.onnx"
     write_features(subject, path)
-    features = open_graph(path, "cpu").run({IMAGE: image, steps.CHANNEL: np.array([1, 3])})
+    features = open_session(path, "cpu").run({IMAGE: image, steps.CHANNEL: np.array([1, 3])})
     assert all(features[steps.quantity(i)].any() for i in range(3))
     for objective in OBJECTIVES:
         write_step(subject, path, objective=objective)

@@ -258,7 +258,7 @@ def test_auto_takes_openvino_only_where_it_agrees(
 ) -> None:
     no_gpu = {**PROVIDERS, "cuda": replace(PROVIDERS["cuda"], missing=lambda: "no GPU")}
     monkeypatch.setattr(phase, "PROVIDERS", no_gpu)
-    iterate, opened = Optimisation._iterated, phase.open_graph
+    iterate, opened = Optimisation._iterated, phase.open_session
 
     def failing(path: Path, provider: str, *more: object) -> object:
         if provider == "openvino":
@@ -274,7 +274,7 @@ def test_auto_takes_openvino_only_where_it_agrees(
         return {name: array * 1.1 for name, array in found.items()}
 
     if what == "cannot open":
-        monkeypatch.setattr(phase, "open_graph", failing)
+        monkeypatch.setattr(phase, "open_session", failing)
     elif what != "agrees":
         monkeypatch.setattr(Optimisation, "_iterated", other)
     seen = see(provider="auto", references=None, settings=_plain())

@@ -21,15 +21,15 @@ from onnxplain.contract.explain import IMAGE, Metadata, Preprocessing
 from onnxplain.errors import InputError
 from onnxplain.runtime import onnx_file
 from onnxplain.runtime.ahead import ahead
-from onnxplain.runtime.graphs import Graph, open_graph
 from onnxplain.runtime.inputs.batches import as_batch, filled
 from onnxplain.runtime.inputs.images import load_image
+from onnxplain.runtime.sessions import Session, open_session
 from onnxplain.vital.search.image_files import list_images, walk
 from onnxplain.vital.search.ranking import ORDERS, Found, Photograph, Ranking
 from onnxplain.vital.search.top_images import Failure, Search, TopImages
 
 BATCH, BATCH_ON_GPU = 4, 32
-_GPUS = ("cuda", "ort-tensorrt")
+_GPUS = ("cuda", "ort-tensorrt", "tensorrt", "tensorrt-rtx")
 _BATCHES_AHEAD = 2  # decoded while one runs
 _SECONDS_BETWEEN_SAVES = 15.0
 _MOST_SAVING = 0.02  # of the time, where a table is large
@@ -76,7 +76,7 @@ def top_images(
         k: images per channel.
         by: "max", a channel's greatest activation, or "mean", its mean over the positions.
         path: the table to begin or to go on with, JSON; None to keep it in memory.
-        provider: of `onnxplain.runtime.graphs.open_graph`.
+        provider: of `onnxplain.runtime.sessions.open_session`.
         batch: images per run; None for 4, or 32 on a GPU, or what the network takes.
         listed: called with the number of images found so far.
         progress: called after each run.
@@ -120,7 +120,7 @@ def rank(
     file = None if path is None else Path(path)
     given = [images] if isinstance(images, (str, os.PathLike)) else images
     inputs = [os.fspath(one) for one in given]
-    runner = open_graph(graph, provider)
+    runner = open_session(graph, provider)
     own = ChannelsMetadata.from_props(runner.metadata)
     about = Metadata.from_props(runner.metadata)
     listing = list_images(inputs, listed)
@@ -156,7 +156,7 @@ class _Decoded(NamedTuple):
 
 def _searched(
     table: TopImages,
-    runner: Graph,
+    runner: Session,
     own: ChannelsMetadata,
     inputs: Sequence[str],
     path: Path | None,
@@ -204,7 +204,7 @@ def _decoded(file: str, pre: Preprocessing) -> _Decoded | Failure:
 def _with(
     table: TopImages,
     chunk: Sequence[_Decoded | Failure],
-    runner: Graph,
+    runner: Session,
     own: ChannelsMetadata,
 ) -> TopImages:
     """With the images of one run more."""
@@ -237,7 +237,7 @@ def _with(
 
 
 def _run(
-    runner: Graph, own: ChannelsMetadata, images: Sequence[NDArray[np.float32]]
+    runner: Session, own: ChannelsMetadata, images: Sequence[NDArray[np.float32]]
 ) -> list[Found]:
     """What the layers make of images; of a network with a fixed batch the rest is filled up."""
     outputs = runner.run({IMAGE: filled(np.stack(images), own.batch or len(images))})

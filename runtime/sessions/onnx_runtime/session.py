@@ -1,9 +1,11 @@
-"""ONNX Runtime, on the CPU and, with the options of `cuda.py`, on a GPU."""
+"""ONNX Runtime: its CPU provider and, opened by `cuda`, its providers for GPUs."""
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -11,79 +13,52 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from onnxplain.errors import BackendError
-from onnxplain.runtime.conversion import converted
 from onnxplain.runtime.inputs.tensors import LEGACY_STREAM, on_host
+from onnxplain.runtime.sessions.cuda_driver import gpu, wait_for
+from onnxplain.runtime.sessions.onnx_runtime.options import (
+    failure,
+    inference_session,
+    session_options,
+)
 from onnxplain.runtime.signature import Port, Signature
 
 PRECISIONS = ("float32", "float16")
 
-_SILENT = 4  # what goes wrong arrives as an exception; logged, it would be said twice
 _NUMPY = {"float": "float32", "double": "float64"}
-_OUT_OF_MEMORY = ("Failed to allocate memory", "bad allocation", "out of memory", "bad_alloc")
 
 
-def session_options(threads: int | None = None) -> onnxruntime.SessionOptions:
-    """The options of every session here.
-
-    Args:
-        threads: threads within one operator; None leaves the number to ONNX Runtime.
-    """
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = _SILENT
-    if threads is not None:
-        options.intra_op_num_threads = threads
-    return options
-
-
-def open_cpu(path: Path, precision: str, threads: int | None = None) -> OnnxRuntime:
+def open_cpu(
+    path: Path,
+    precision: str,
+    threads: int | None = None,
+    sizes: Mapping[str, int] = MappingProxyType({}),
+) -> OnnxRuntime:
     """ONNX Runtime's CPU provider.
 
     float16 is there to be checked, not to be fast: the provider computes between casts.
 
-    Raises:
-        BackendError: no such file, not an ONNX file, not an explain graph.
-    """
-    session = open_session(path, precision, session_options(threads), ["CPUExecutionProvider"])
-    return OnnxRuntime(session, precision)
-
-
-def open_session(
-    path: Path, precision: str, options: onnxruntime.SessionOptions, providers: Sequence[Any]
-) -> onnxruntime.InferenceSession:
-    """A session of an explain graph, converted first if the precision is a half one.
+    Args:
+        sizes: as for `session_options`.
 
     Raises:
         BackendError: no such file, or not an ONNX file.
     """
-    if not path.is_file():
-        raise BackendError(f"no such file: '{path}'")
-    try:
-        model: Path | bytes = (
-            path if precision in ("float32", "tf32") else converted(path, precision)
-        )
-        return onnxruntime.InferenceSession(model, options, providers=list(providers))
-    except BackendError:
-        raise
-    except Exception as error:  # ONNX Runtime's errors have no base class of their own
-        if any(words in str(error) for words in _OUT_OF_MEMORY):
-            raise failure(error) from error
-        raise BackendError(
-            f"'{path}' is not an ONNX file that ONNX Runtime can load, or it is cut short: {error}"
-        ) from error
+    options = session_options(threads, sizes)
+    session = inference_session(path, precision, options, ["CPUExecutionProvider"])
+    return OnnxRuntime(session, "cpu", precision)
 
 
 class OnnxRuntime:
-    """A session (a `Backend`).
+    """A graph in one of ONNX Runtime's sessions (a `Session`).
 
     Args:
-        session: of an explain graph.
-        precision: what it computes in.
+        session: the `onnxruntime.InferenceSession`.
+        provider: ours, by which it was opened.
+        precision: what it computes in; a network that is in float16 or float64 itself computes in
+            that where "float32" is asked for.
         device: as for people to read.
         device_type: ONNX Runtime's name of it, "cpu" or "cuda".
         device_id: which of them.
-
-    Raises:
-        BackendError: the graph is not an explain graph.
     """
 
     name = "onnxruntime"
@@ -92,22 +67,25 @@ class OnnxRuntime:
     def __init__(
         self,
         session: onnxruntime.InferenceSession,
+        provider: str,
         precision: str,
         device: str = "CPU",
         device_type: str = "cpu",
         device_id: int = 0,
     ) -> None:
-        self.device = device
+        self.provider, self.device = provider, device
         self._session = session
         self._place = (device_type, device_id)
-        self._names = [output.name for output in session.get_outputs()]
-        self.signature = Signature.of(
-            session.get_modelmeta().custom_metadata_map,
-            _ports(session.get_inputs()),
-            _ports(session.get_outputs()),
-        )
-        own = self.signature.dtype.name  # of a network that is in float16 or float64 itself
-        self.precision = own if precision == "float32" else precision
+        self.metadata: Mapping[str, str] = session.get_modelmeta().custom_metadata_map
+        self.inputs: Mapping[str, Port] = _ports(session.get_inputs())
+        self.outputs: Mapping[str, Port] = _ports(session.get_outputs())
+        self._names = list(self.outputs)
+        floats = (port.dtype for port in self.inputs.values() if port.dtype.startswith("float"))
+        self.precision = next(floats, precision) if precision == "float32" else precision
+
+    @functools.cached_property
+    def signature(self) -> Signature:
+        return Signature.of(self.metadata, self.inputs, self.outputs)
 
     def run(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         try:
@@ -127,11 +105,12 @@ class OnnxRuntime:
     def iterate(
         self,
         inputs: Mapping[str, NDArray[Any]],
-        output: str,
-        into: str,
+        carried: Mapping[str, str],
         times: int,
+        also: Sequence[str] = (),
         progress: Callable[[int], None] | None = None,
-    ) -> NDArray[Any]:
+    ) -> dict[str, NDArray[Any]]:
+        wanted = list(dict.fromkeys((*carried, *also)))
         try:
             binding = self._session.io_binding()
             for name, array in inputs.items():
@@ -139,16 +118,17 @@ class OnnxRuntime:
                 binding.bind_ortvalue_input(name, value)
             for run in range(times):
                 binding.clear_binding_outputs()
-                binding.bind_output(output, *self._place)
+                for output in wanted:
+                    binding.bind_output(output, *self._place)
                 self._session.run_with_iobinding(binding, self._options)
-                (carried,) = binding.get_outputs()
-                binding.bind_ortvalue_input(into, carried)
+                last = dict(zip(wanted, binding.get_outputs(), strict=True))
+                for output, into in carried.items():
+                    binding.bind_ortvalue_input(into, last[output])
                 if progress:
                     progress(run + 1)
-            result: NDArray[Any] = carried.numpy()
+            return {output: value.numpy() for output, value in last.items()}
         except Exception as error:
             raise failure(error) from error
-        return result
 
     def _run_bound(self, inputs: Mapping[str, Any]) -> dict[str, onnxruntime.OrtValue]:
         """One run, inputs and outputs on the device."""
@@ -190,8 +170,6 @@ class OnnxRuntime:
 
 def _wait_for(stream: int, device_id: int) -> None:
     """Until what was queued on a stream of somebody else is done."""
-    from onnxplain.runtime.sessions.cuda_driver import gpu, wait_for
-
     cuda = gpu(device_id)
     with cuda.current():
         wait_for(cuda, stream)
@@ -204,13 +182,3 @@ def _ports(declared: Sequence[onnxruntime.NodeArg]) -> dict[str, Port]:
         shape = tuple(size if isinstance(size, int) else None for size in node.shape)
         ports[node.name] = Port(_NUMPY.get(dtype, dtype), shape)
     return ports
-
-
-def failure(error: Exception) -> BackendError:
-    """ONNX Runtime's error as ours."""
-    text = str(error)
-    if any(words in text for words in _OUT_OF_MEMORY):
-        return BackendError(
-            f"not enough memory; run smaller batches (batch_size=1 is the least): {text}"
-        )
-    return BackendError(f"ONNX Runtime failed: {text}")

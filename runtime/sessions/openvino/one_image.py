@@ -16,25 +16,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxplain.contract.explain import TARGET
+from onnxplain.runtime.sessions.openvino.options import Shapes
 from onnxplain.runtime.signature import Port
 
 _ELEMENTWISE = ("Add", "Divide", "Multiply", "Subtract")
 
 
-def for_one_image(model: Any) -> None:
-    """Give an `openvino.Model` of any batch a batch of 1, in place."""
-    shapes = {port.any_name: port.get_partial_shape() for port in model.inputs}
-    model.reshape({name: [1, *list(shape)[1:]] for name, shape in shapes.items() if len(shape)})
-    if TARGET in shapes and len(shapes[TARGET]) == 2:
-        _keep_merged(model)
-
-
-def of_any_batch(ports: Mapping[str, Port]) -> dict[str, Port]:
-    """What they are of all images, run one by one."""
-    return {
-        name: Port(port.dtype, (None, *port.shape[1:])) if port.shape else port
-        for name, port in ports.items()
-    }
+def one_image(inputs: Mapping[str, Port]) -> Shapes:
+    """The inputs' shapes for one image; a scalar's is always the same."""
+    return tuple((name, (1, *port.shape[1:])) for name, port in inputs.items() if port.shape)
 
 
 def images_of(inputs: Mapping[str, NDArray[Any]]) -> list[dict[str, NDArray[Any]]]:
@@ -45,11 +35,22 @@ def images_of(inputs: Mapping[str, NDArray[Any]]) -> list[dict[str, NDArray[Any]
     ]
 
 
-def _keep_merged(model: Any) -> None:
-    """Compute as [K·N,…], where it is known, what is [K,N,…] only to meet the gates.
+def keep_merged(model: Any) -> None:
+    """Let an `openvino.Model` of one image and several targets meet the gates as [K·N,…], in place.
 
-    A node between takes merged operands instead, and what still wants [K,N,…] of it, a reshape.
+    What is computed as [K,N,…] only for that is computed as [K·N,…], where it is known. A node
+    between takes merged operands instead, and what still wants [K,N,…] of it, a reshape.
     """
+    if any(_is_targets_of_one_image(port) for port in model.inputs):
+        _merge(model)
+
+
+def _is_targets_of_one_image(port: Any) -> bool:
+    shape = port.get_partial_shape()
+    return TARGET in port.names and len(shape) == 2 and shape[0] == 1
+
+
+def _merge(model: Any) -> None:
     from openvino import opset13 as ops
 
     merged: dict[tuple[str, int], tuple[Any, Any]] = {}  # of [K,N,…]: [K·N,…], [K,N]

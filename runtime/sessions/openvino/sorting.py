@@ -6,9 +6,12 @@ from typing import Any
 
 import numpy as np
 
+_LANES = 16  # of float32 in AVX-512
+
 
 def sort_across_channels(model: Any) -> None:
-    """Let each TopK over the last axis of several run over the axis before it, in place.
+    """Let each TopK over the last axis run over the axis before it, in place, if that is as long as
+    a vector.
 
     Along the last axis the plugin (2026.4) sorts one row after the other; along another it sorts as
     many columns at once as a vector has lanes: [64, 12544] takes 20 ms so, with the transposes to
@@ -20,8 +23,11 @@ def sort_across_channels(model: Any) -> None:
         if node.get_type_name() != "TopK":
             continue
         x = node.input_value(0)
-        axes = x.get_partial_shape().rank.get_length()
+        shape = x.get_partial_shape()
+        axes = len(shape)
         if axes < 2 or node.get_attributes()["axis"] % axes != axes - 1:
+            continue
+        if shape[-2].is_dynamic or shape[-2].get_length() < _LANES:
             continue
         swap = [*range(axes - 2), axes - 1, axes - 2]
         attributes = node.get_attributes()

@@ -1,19 +1,21 @@
-"""From an explain graph to an engine."""
+"""From a graph to an engine."""
 
 from __future__ import annotations
 
 import threading
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from types import MappingProxyType
 from typing import Any, TypeAlias
 
 from onnxplain.contract.explain import TARGET
 from onnxplain.errors import BackendError
 from onnxplain.runtime.cache import cache_folder, hashed, load, save
 from onnxplain.runtime.conversion import converted
-from onnxplain.runtime.onnx_file import digest, read_metadata
+from onnxplain.runtime.onnx_file import digest, read_metadata, read_ports
 from onnxplain.runtime.sessions.cuda_driver import gpu
 from onnxplain.runtime.sessions.tensorrt.cache import KIND, cached
 from onnxplain.runtime.sessions.tensorrt.engine import Engine, Shape, this_system
@@ -37,6 +39,7 @@ _TF32 = ("tf32", "bfloat16")
 """Precisions whose float32 products may round to TF32's 10 bits; bfloat16 itself has 7."""
 
 _ADVICE = {
+    "TopK": "TensorRT sorts 3,840 values at most: use --provider cuda or ort-tensorrt",
     "for Turing": "Leave out SM 75, or build with --precision float16",
     "QuantizeLinear": "TensorRT takes symmetric quantisers: quantize_static(…, "
     "extra_options={'ActivationSymmetric': True})",
@@ -47,10 +50,57 @@ _FORMAT = 1  # to be raised when the same graph is compiled otherwise than befor
 
 Shapes: TypeAlias = tuple[Shape, Shape, Shape]
 
+
+@dataclass(frozen=True)
+class Profile:
+    """What open dimensions may be: each the smallest, usual and largest, or one number by name."""
+
+    batches: tuple[int, int, int]
+    targets: tuple[int, int, int]
+    sizes: Mapping[str, int]
+
+    def shapes(self, tensor: Any) -> Shapes:
+        """The smallest, usual and largest shape of an input with open dimensions.
+
+        Raises:
+            BackendError: a dimension of unknown size.
+        """
+        sizes = []
+        for axis, size in enumerate(tensor.shape):
+            known = size if size != -1 else self.sizes.get(tensor.get_dimension_name(axis))
+            if known is not None:
+                sizes.append((known,) * 3)
+            elif axis == 0:
+                sizes.append(self.batches)
+            elif tensor.name == TARGET:
+                sizes.append(self.targets)
+            else:
+                raise BackendError(
+                    f"dimension {axis} of the input '{tensor.name}' is open; TensorRT needs its "
+                    "size: export the graph with --size"
+                )
+        least, usual, most = zip(*sizes, strict=True)
+        return least, usual, most
+
+
 _building = threading.Lock()  # the compilers take as much memory as there is, and log to one place
 
 
-def build_engine(
+def build_engine(path: Path, **options: Any) -> Engine:
+    """Compile an explain graph, or take the engine compiled from the same graph before.
+
+    Args:
+        path: an ONNX file written by `onnxplain.export`.
+        options: those of `compile_graph`.
+
+    Raises:
+        BackendError: not an explain graph; and as `compile_graph`.
+    """
+    Signature.of(read_metadata(path), *read_ports(path))
+    return compile_graph(path, **options)
+
+
+def compile_graph(
     path: Path,
     *,
     provider: str = "tensorrt-rtx",
@@ -58,15 +108,16 @@ def build_engine(
     precision: str = "float32",
     batches: Sequence[int] = BATCHES,
     targets: Sequence[int] = TARGETS,
+    sizes: Mapping[str, int] = MappingProxyType({}),
     refittable: bool = False,
     portable: bool = False,
     keep: bool = True,
     progress: Progress | None = None,
 ) -> Engine:
-    """Compile an explain graph, or take the engine compiled from the same graph before.
+    """Compile any graph, or take the engine compiled from the same graph before.
 
     Args:
-        path: an ONNX file written by `onnxplain.export`.
+        path: an ONNX file.
         provider: "tensorrt-rtx", on any machine, for every GPU in `sm`; or "tensorrt", for the
             GPU of this one.
         sm: compute capabilities, 89 for 8.9; by default Ampere and later.
@@ -74,6 +125,7 @@ def build_engine(
             where the graph bears it; or "int8" for a network quantised already (QDQ), as it is.
         batches: the smallest, usual and largest number of images; one number fixes it.
         targets: the same for the targets per image of a graph exported with --multi-target.
+        sizes: what open dimensions are, by name; these are fixed, and the batch may be one.
         refittable: let the weights be replaced (`TensorRT.refit`).
         portable: of "tensorrt": for any GPU from Ampere on, at some cost in speed.
         keep: take the engine from the cache, and leave it there.
@@ -81,13 +133,14 @@ def build_engine(
 
     Raises:
         BackendError: the package is missing; no GPU where one is needed; a GPU that the package
-            cannot build for; not an explain graph; an operator that the compiler refuses.
+            cannot build for; an operator that the compiler refuses; an open dimension that neither
+            is the batch nor has a size.
     """
     package = load_package(provider)
     if precision not in PRECISIONS:
         raise BackendError(f"unknown precision {precision!r}; known: {', '.join(PRECISIONS)}")
     sms, name = _hardware(package, sm, refittable, portable)
-    profile = {"batches": _range(batches, "batch"), "targets": _range(targets, "targets")}
+    profile = Profile(_range(batches, "batch"), _range(targets, "targets"), dict(sizes))
     metadata = read_metadata(path)
     graph = digest(path)
     key = {
@@ -96,7 +149,7 @@ def build_engine(
         "package": [provider, package.version],
         "gpu": [name, *sms],
         "precision": precision,
-        "profile": profile,
+        "profile": asdict(profile),
         "options": [refittable, portable],
     }
 
@@ -106,11 +159,10 @@ def build_engine(
             builder, network, _parser = _parse(package, ready)  # it owns the network's weights
             inputs = [network.get_input(i) for i in range(network.num_inputs)]
             outputs = [network.get_output(i) for i in range(network.num_outputs)]
-            shapes = {t.name: _shapes(t, profile) for t in inputs if -1 in tuple(t.shape)}
+            shapes = {t.name: profile.shapes(t) for t in inputs if -1 in tuple(t.shape)}
             ports = [
                 {t.name: _port(t, shapes.get(t.name)) for t in end} for end in (inputs, outputs)
             ]
-            Signature.of(metadata, *ports)
             if precision == "int8":
                 _require_quantisers(package, network, path)
             config = _configure(package, builder, shapes, sms, precision, refittable, portable)
@@ -132,31 +184,6 @@ def build_engine(
         )
 
     return cached(key, build) if keep else build()
-
-
-def compile_graph(path: Path, sm: int, batches: Sequence[int] = BATCHES) -> memoryview:
-    """Compile any ONNX graph of float32 by TensorRT-RTX, which needs no GPU; nothing is kept.
-
-    Args:
-        path: a graph whose only open dimension is the batch.
-        sm: the compute capability, 89 for 8.9.
-        batches: the smallest, usual and largest.
-
-    Raises:
-        BackendError: the package is missing; a GPU that it cannot build for; an operator that the
-            compiler refuses.
-    """
-    package = load_package("tensorrt-rtx")
-    sms, _ = _hardware(package, [sm], refittable=False, portable=False)
-    profile = {"batches": _range(batches, "batch")}
-    with _building:
-        builder, network, _parser = _parse(package, path)  # it owns the network's weights
-        inputs = [network.get_input(i) for i in range(network.num_inputs)]
-        shapes = {t.name: _shapes(t, profile) for t in inputs if -1 in tuple(t.shape)}
-        config = _configure(
-            package, builder, shapes, sms, "float32", refittable=False, portable=False
-        )
-        return _compile(package, builder, network, config, None)
 
 
 def _hardware(
@@ -252,25 +279,6 @@ def _require_quantisers(package: Package, network: Any, path: Path) -> None:
         raise BackendError(
             f"'{path}' is not quantised: quantise the network (QDQ), then export it, then build"
         )
-
-
-def _shapes(tensor: Any, profile: Mapping[str, tuple[int, int, int]]) -> Shapes:
-    """The smallest, usual and largest shape of an input with open dimensions."""
-    sizes = []
-    for axis, size in enumerate(tensor.shape):
-        if size != -1:
-            sizes.append((size,) * 3)
-        elif axis == 0:
-            sizes.append(profile["batches"])
-        elif tensor.name == TARGET:
-            sizes.append(profile["targets"])
-        else:
-            raise BackendError(
-                f"dimension {axis} of the input '{tensor.name}' is open; TensorRT needs its "
-                "size: export the graph with --size"
-            )
-    least, usual, most = zip(*sizes, strict=True)
-    return least, usual, most
 
 
 def _port(tensor: Any, shapes: Shapes | None) -> Port:

@@ -1,11 +1,11 @@
-"""The engine file: what a compiler made of an explain graph, and all that is needed to run it.
+"""The engine file: what a compiler made of a graph, and all that is needed to run it.
 
     bytes 0-15    b"onnxplain engine"
     bytes 16-23   the length of the header, little endian
     ...           the header, JSON: the fields of `Engine` and the payload's length and SHA-256
     ...           the payload: the compiler's own serialised engine
 
-The compiler's format has no place for the explain graph's metadata, and deserialising a file that
+The compiler's format has no place for the graph's metadata, and deserialising a file that
 was damaged or made for another version or GPU is not safe. So nothing is handed to it that does
 not pass `read_engine` and `Engine.check`. That says a file is whole, not who made it: like any
 program, run only engines of people you trust.
@@ -42,7 +42,7 @@ Shape = tuple[int, ...]
 
 @dataclass(frozen=True)
 class Engine:
-    """An explain graph, compiled.
+    """A graph, compiled.
 
     Attributes:
         provider: "tensorrt" or "tensorrt-rtx".
@@ -53,8 +53,8 @@ class Engine:
         precision: "float32", "tf32", "float16", "bfloat16" or "int8".
         profile: input → the smallest, usual and largest shape.
         refittable: whether its weights can be replaced.
-        graph: SHA-256 of the explain graph.
-        metadata: that graph's `metadata_props`.
+        graph: SHA-256 of the graph's file.
+        metadata: the graph's `metadata_props`.
         inputs, outputs: by name, in the graph's order.
         payload: the compiler's own serialised engine.
     """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,11 +18,10 @@ from onnxplain.contract.explain import IMAGE
 from onnxplain.errors import BackendError
 from onnxplain.runtime.cache import cache_folder, hashed, load, save
 from onnxplain.runtime.sessions.cuda_driver import Cuda, gpu
-from onnxplain.runtime.sessions.tensorrt.build import BATCHES, TARGETS, build_engine, in_precision
+from onnxplain.runtime.sessions.tensorrt.build import compile_graph, in_precision
 from onnxplain.runtime.sessions.tensorrt.cache import KIND
 from onnxplain.runtime.sessions.tensorrt.engine import Engine, read_engine
 from onnxplain.runtime.sessions.tensorrt.lane import DeviceArray, Lane
-from onnxplain.runtime.sessions.tensorrt.monitor import Progress
 from onnxplain.runtime.sessions.tensorrt.package import Package, load_package
 from onnxplain.runtime.sessions.tensorrt.source import Source
 from onnxplain.runtime.signature import Signature
@@ -40,44 +40,22 @@ def open_engine(path: Path) -> TensorRT:
     return TensorRT(engine, package, gpu())
 
 
-def open_graph(
-    path: Path,
-    provider: str,
-    *,
-    precision: str = "float32",
-    batches: Sequence[int] = BATCHES,
-    targets: Sequence[int] = TARGETS,
-    progress: Progress | None = None,
-) -> TensorRT:
-    """Make an explain graph ready to run on the GPU here; what `build_engine` says holds.
+def compile_and_open(path: Path, provider: str, **options: Any) -> TensorRT:
+    """Make a graph ready to run on the GPU here.
+
+    Args:
+        options: those of `compile_graph`.
 
     Raises:
         BackendError: the package is missing, there is no GPU, or the compiler refuses the graph.
     """
     package, cuda = load_package(provider), gpu()
-    engine = build_engine(
-        path,
-        provider=provider,
-        sm=[cuda.sm],
-        precision=precision,
-        batches=batches,
-        targets=targets,
-        progress=progress,
-    )
+    engine = compile_graph(path, provider=provider, sm=[cuda.sm], **options)
     return TensorRT(engine, package, cuda)
 
 
-def _signature(engine: Engine) -> Signature:
-    """With the numbers of images that the engine's profile allows."""
-    signature = Signature.of(engine.metadata, engine.inputs, engine.outputs)
-    if IMAGE not in engine.profile:
-        return signature
-    (least, *_), _, (most, *_) = engine.profile[IMAGE]
-    return replace(signature, least=least, most=most)
-
-
 class TensorRT:
-    """An engine on a GPU (a `Backend`). Several threads may call it at once.
+    """An engine on a GPU (a `Session`). Several threads may call it at once.
 
     Each call takes a lane (a context with its stream and buffers) that is idle, or makes one; so
     there are as many as there were callers at once. One in which a call failed is not used again.
@@ -88,10 +66,10 @@ class TensorRT:
 
     def __init__(self, engine: Engine, package: Package, cuda: Cuda) -> None:
         engine.check(package, cuda)
-        self.name = engine.provider
+        self.name = self.provider = engine.provider
         self.device = f"{cuda.name} (SM {cuda.sm})"
         self.precision = engine.precision
-        self.signature = _signature(engine)
+        self.metadata, self.inputs, self.outputs = engine.metadata, engine.inputs, engine.outputs
         self._package, self._cuda = package, cuda
         self._engine = replace(engine, payload=memoryview(b""))  # the GPU has it from here on
         self._runtime = package.trt.Runtime(package.logger)
@@ -102,6 +80,15 @@ class TensorRT:
                 raise BackendError(f"{package.title} cannot load the engine: {package.said()}")
             self._kernels = self._kernel_cache() if package.ahead_of_time else None
             self._idle.append(self._new_lane())
+
+    @functools.cached_property
+    def signature(self) -> Signature:
+        """With the numbers of images that the engine's profile allows."""
+        signature = Signature.of(self.metadata, self.inputs, self.outputs)
+        if IMAGE not in self._engine.profile:
+            return signature
+        (least, *_), _, (most, *_) = self._engine.profile[IMAGE]
+        return replace(signature, least=least, most=most)
 
     def run(self, inputs: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
         with self._fed(inputs) as lane:
@@ -120,22 +107,23 @@ class TensorRT:
     def iterate(
         self,
         inputs: Mapping[str, NDArray[Any]],
-        output: str,
-        into: str,
+        carried: Mapping[str, str],
         times: int,
+        also: Sequence[str] = (),
         progress: Callable[[int], None] | None = None,
-    ) -> NDArray[Any]:
+    ) -> dict[str, NDArray[Any]]:
         with self._fed(inputs) as lane:
             for run in range(times):
                 if run:
-                    lane.carry(output, into)
+                    for output, into in carried.items():
+                        lane.carry(output, into)
                 lane.execute()
                 if progress:
                     lane.stream.wait()
                     progress(run + 1)
-            result = lane.fetch(output)
+            last = {output: lane.fetch(output) for output in (*carried, *also)}
             lane.stream.wait()
-        return result
+        return last
 
     def refit(self, path: Path) -> None:
         """Take the weights of another explain graph, of the same network exported alike.

@@ -1,4 +1,4 @@
-"""Graphs that are no explain graphs, with state that goes from run to run."""
+"""Sessions of graphs that are no explain graphs, with state that goes from run to run."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from onnxplain.errors import BackendError
-from onnxplain.runtime import graphs
-from onnxplain.runtime.graphs import open_graph
+from onnxplain.runtime.sessions import open_session
+from onnxplain.runtime.sessions.onnx_runtime.cuda import tensorrt_first
 
 PROVIDERS = ("cpu", "openvino")
-COUNT = 37
+CHANNELS, COUNT = 16, 37
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +26,7 @@ def accumulator(tmp_path_factory: pytest.TempPathFactory) -> Path:
         helper.make_node("Add", ["total", "values"], ["next_total"]),
         helper.make_node("Add", ["runs", "one"], ["next_runs"]),
     ]
-    shape = ["batch", 3, COUNT]
+    shape = ["batch", CHANNELS, COUNT]
     floats = dict.fromkeys(("x", "total", "next_total"), (TensorProto.FLOAT, shape))
     types = floats | {
         "order": (TensorProto.INT64, shape),
@@ -52,14 +52,14 @@ def accumulator(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def inputs(batch: int) -> dict[str, np.ndarray]:
-    x = np.random.default_rng(batch).standard_normal((batch, 3, COUNT)).astype(np.float32)
+    x = np.random.default_rng(batch).standard_normal((batch, CHANNELS, COUNT)).astype(np.float32)
     return {"x": x, "total": np.zeros_like(x), "runs": np.array(0)}
 
 
 @pytest.mark.parametrize("provider", PROVIDERS)
 @pytest.mark.parametrize("batch", [1, 4])
 def test_a_run_sorts_and_says_in_which_order(accumulator: Path, provider: str, batch: int) -> None:
-    graph = open_graph(accumulator, provider)
+    graph = open_session(accumulator, provider)
     given = inputs(batch)
     found = graph.run(given)
     np.testing.assert_array_equal(found["next_total"], -np.sort(-given["x"]))
@@ -69,7 +69,7 @@ def test_a_run_sorts_and_says_in_which_order(accumulator: Path, provider: str, b
 
 @pytest.mark.parametrize("provider", PROVIDERS)
 def test_what_is_carried_is_the_next_run_s_input(accumulator: Path, provider: str) -> None:
-    graph = open_graph(accumulator, provider, sizes={"batch": 2})
+    graph = open_session(accumulator, provider, sizes={"batch": 2})
     given = inputs(2)
     carried = {"next_total": "total", "next_runs": "runs"}
     found = graph.iterate(given, carried, 5, ["order"])
@@ -85,7 +85,7 @@ def test_what_is_carried_is_the_next_run_s_input(accumulator: Path, provider: st
 def test_a_failed_run_is_an_error_of_ours_and_the_next_one_works(
     accumulator: Path, provider: str
 ) -> None:
-    graph = open_graph(accumulator, provider)
+    graph = open_session(accumulator, provider)
     with pytest.raises(BackendError):
         graph.run(inputs(2) | {"total": np.zeros((2, 5, COUNT), np.float32)})
     assert graph.run(inputs(3))["next_runs"] == 1
@@ -94,32 +94,32 @@ def test_a_failed_run_is_an_error_of_ours_and_the_next_one_works(
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"provider": "abacus"}, "known: auto, openvino, cpu"),
-        ({"provider": "cpu", "precision": "bfloat16"}, "in float32, not in 'bfloat16'"),
-        ({"provider": "openvino", "precision": "tf32"}, "float16, not in 'tf32'"),
+        ({"provider": "abacus"}, "known: auto, cpu, openvino"),
+        ({"provider": "cpu", "precision": "bfloat16"}, "in float32, float16, not in 'bfloat16'"),
+        ({"provider": "openvino", "precision": "tf32"}, "float16, bfloat16, int8, not in 'tf32'"),
     ],
 )
 def test_what_cannot_be_opened_is_said(
     accumulator: Path, options: dict[str, str], words: str
 ) -> None:
     with pytest.raises(BackendError, match=words):
-        open_graph(accumulator, **options)
+        open_session(accumulator, **options)
 
 
 @pytest.mark.parametrize("provider", PROVIDERS)
 def test_a_file_that_is_missing_or_broken_is_said(tmp_path: Path, provider: str) -> None:
     with pytest.raises(BackendError, match="no such file"):
-        open_graph(tmp_path / "none.onnx", provider)
+        open_session(tmp_path / "none.onnx", provider)
     (tmp_path / "broken.onnx").write_bytes(b"no graph")
     with pytest.raises(BackendError, match=r"broken\.onnx"):
-        open_graph(tmp_path / "broken.onnx", provider)
+        open_session(tmp_path / "broken.onnx", provider)
 
 
 def test_tensorrt_is_not_given_sorts(
     accumulator: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    (name, options), (then, _) = graphs._OPEN["ort-tensorrt"](accumulator)
+    (name, options), (then, _) = tensorrt_first(accumulator, "tf32", 0, None)
     assert (name, then) == ("TensorrtExecutionProvider", "CUDAExecutionProvider")
     assert "TopK" in options["trt_op_types_to_exclude"].split(",")
     assert "TensorrtExecutionProvider" in onnxruntime.get_available_providers()

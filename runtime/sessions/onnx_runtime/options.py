@@ -1,0 +1,113 @@
+"""What ONNX Runtime's sessions and execution providers are told, and what they say when they fail.
+
+The options are those of onnxruntime.ai, "CUDA Execution Provider" and "TensorRT Execution
+Provider": configuration options.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import onnxruntime
+
+from onnxplain.errors import BackendError
+from onnxplain.runtime.conversion import converted
+
+_SILENT = 4  # what goes wrong arrives as an exception; logged, it would be said twice
+_OUT_OF_MEMORY = ("Failed to allocate memory", "bad allocation", "out of memory", "bad_alloc")
+
+
+def session_options(
+    threads: int | None = None, sizes: Mapping[str, int] = MappingProxyType({})
+) -> onnxruntime.SessionOptions:
+    """The options of every session here.
+
+    Args:
+        threads: threads within one operator; None leaves the number to ONNX Runtime.
+        sizes: what open dimensions are, by name, where that is known; a few transposes fewer.
+    """
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = _SILENT
+    if threads is not None:
+        options.intra_op_num_threads = threads
+    for name, size in sizes.items():
+        options.add_free_dimension_override_by_name(name, size)
+    return options
+
+
+def cuda_options(
+    precision: str, device_id: int, cuda_graphs: bool, memory_limit: int | None
+) -> dict[str, str]:
+    """The CUDA provider's."""
+    options = {
+        "device_id": str(device_id),
+        # The other strategy doubles the arena each time it grows, and never gives back.
+        "arena_extend_strategy": "kSameAsRequested",
+        "use_tf32": str(int(precision == "tf32")),
+        "enable_cuda_graph": str(int(cuda_graphs)),
+    }
+    if memory_limit is not None:
+        options["gpu_mem_limit"] = str(memory_limit)
+    return options
+
+
+def tensorrt_options(folder: Path, device_id: int, sorts: bool = True) -> dict[str, str]:
+    """The TensorRT provider's.
+
+    float16 comes with the graph, in which what must not is still in float32.
+
+    Args:
+        folder: for the engines of one graph in one precision.
+        sorts: whether TensorRT is given the graph's TopK too. It sorts 3,840 values at most, and
+            notices more only when it builds (tried with TensorRT for RTX 1.7): the CUDA provider
+            sorts any number.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    options = {
+        "device_id": str(device_id),
+        "trt_engine_cache_enable": "1",
+        "trt_engine_cache_path": str(folder),
+        "trt_timing_cache_enable": "1",
+        "trt_timing_cache_path": str(folder.parent.parent),
+    }
+    if not sorts:  # beside the option's default
+        options["trt_op_types_to_exclude"] = "NonMaxSuppression,NonZero,RoiAlign,TopK"
+    return options
+
+
+def inference_session(
+    path: Path, precision: str, options: onnxruntime.SessionOptions, providers: Sequence[Any]
+) -> onnxruntime.InferenceSession:
+    """ONNX Runtime's session of a graph, converted first if the precision is a half one.
+
+    Raises:
+        BackendError: no such file, or not an ONNX file.
+    """
+    if not path.is_file():
+        raise BackendError(f"no such file: '{path}'")
+    try:
+        model: Path | bytes = (
+            path if precision in ("float32", "tf32") else converted(path, precision)
+        )
+        return onnxruntime.InferenceSession(model, options, providers=list(providers))
+    except BackendError:
+        raise
+    except Exception as error:  # ONNX Runtime's errors have no base class of their own
+        if any(words in str(error) for words in _OUT_OF_MEMORY):
+            raise failure(error) from error
+        raise BackendError(
+            f"'{path}' is not an ONNX file that ONNX Runtime can load, or it is cut short: {error}"
+        ) from error
+
+
+def failure(error: Exception) -> BackendError:
+    """ONNX Runtime's error as ours."""
+    text = str(error)
+    if any(words in text for words in _OUT_OF_MEMORY):
+        return BackendError(
+            f"not enough memory; run smaller batches (batch_size=1 is the least): {text}"
+        )
+    return BackendError(f"ONNX Runtime failed: {text}")
