@@ -166,9 +166,7 @@ def _put(graph: ir.Graph, node: ir.Node, outputs: Sequence[ir.Value | None]) -> 
     for old, new in zip(node.outputs, outputs, strict=True):
         if new is None:
             continue
-        if (
-            old.is_graph_output()
-        ):  # its name is the user's; what replaces it may be used elsewhere too
+        if old.is_graph_output():  # its name is the user's, and the new value may have other uses
             identity = ir.node("Identity", [new])
             graph.insert_before(node, identity)
             name, identity.outputs[0].shape = old.name, old.shape

@@ -103,10 +103,7 @@ def telling_sizes(value: ir.Value) -> list[int]:
     return sorted({*range(1, 33), 960, 1009, 2**16 + 1, *(n for n in near if n > 0)})
 
 
-_FEW, _LARGEST = (
-    8,
-    10**6,
-)  # how many elements, and how large, in a constant that may decide something
+_FEW, _LARGEST = 8, 10**6  # elements, and magnitude, of a constant that may decide something
 _GRAPH = ir.AttributeType.GRAPH
 _MEASURES = ("Shape", "Size")
 

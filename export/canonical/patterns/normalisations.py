@@ -76,9 +76,7 @@ def moment_of(value: ir.Value | None) -> Moment | None:
         x = centred(root, found[1])
         return Moment(root if x is None else x, found[1], centred=x is not None)
     node = made_by(value, "Sub", "Max", "Relu")
-    if (
-        node is not None and node.op_type != "Sub"
-    ):  # a variance computed this way may fall below zero
+    if node is not None and node.op_type != "Sub":  # a variance may come out below zero
         positive = node.op_type == "Relu" or scalar(node.inputs[1]) == 0
         found_below = moment_of(node.inputs[0]) if positive else None
         return found_below if found_below is not None and found_below.centred else None
@@ -268,10 +266,7 @@ def recognise_response_normalisations(graph: ir.Graph) -> None:
         x, axes, channel, epsilon = found
         scaled, scale = product.outputs[0], np.ones(1)
         while (times := constant_operand(user := single_user(scaled), "Mul")) and user is not None:
-            scaled, scale = (
-                user.outputs[0],
-                scale * times[1],
-            )  # `addcmul` brings a factor of its own
+            scaled, scale = user.outputs[0], scale * times[1]  # `addcmul` has a factor of its own
         shifted = single_user(scaled)
         end = single_user(shifted.outputs[0]) if shifted is not None else None
         bias = constant_operand(shifted, "Add")
