@@ -13,7 +13,7 @@ Result = TypeVar("Result")
 def ahead(pool: Executor, calls: Iterable[Callable[[], Result]], count: int) -> Iterator[Result]:
     """The results of the calls in their order, with at most `count` begun and not yet taken.
 
-    Where the iterable of calls fails, what was begun is given before its error is raised.
+    If the iterable of calls fails, what was begun is given before its error is raised.
     """
     running: deque[Future[Result]] = deque()
     failure: Exception | None = None

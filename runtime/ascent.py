@@ -1,4 +1,4 @@
-"""Feature accentuation (§3): what would make the network see more of a class?"""
+"""Feature accentuation (arXiv 2507.22832): what would make the network see more of a class?"""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def accentuate(
         eps: the farthest ε from the start, in the same units; None sets no bound.
         clip: to [-1, 1] after "each" step, after the "last" only, or "none".
         temperature: as for `Explainer.__call__`.
-        progress: called with 1, 2, … `steps` as each step is done.
+        progress: called with 1, 2, …, `steps`, as each step is done.
 
     Raises:
         InputError: an image, target or parameter that cannot be used; a graph of class activation
@@ -138,7 +138,7 @@ def accentuate(
 
 @dataclass(frozen=True)
 class _Climb:
-    """The parameters of `accentuate`, and its two ways from a batch to the batch `steps` on."""
+    """The parameters of `accentuate`, and the two ways to climb from a batch."""
 
     explainer: Explainer
     targets: NDArray[np.int64]
@@ -150,7 +150,7 @@ class _Climb:
     progress: Callable[[int], None] | None
 
     def on_host(self, batch: NDArray[Any], explanation: Explanation) -> NDArray[Any]:
-        """By the graph's pullback and numpy; `explanation` is that of `batch`."""
+        """With the graph's pullback and numpy; `explanation` is that of `batch`."""
         pre = self.explainer.metadata.preprocessing
         start = x = _to_pixels(batch, pre)
         for step in range(1, self.steps + 1):
@@ -169,7 +169,7 @@ class _Climb:
         return batch
 
     def on_device(self, batch: NDArray[Any]) -> NDArray[Any]:
-        """By a graph exported with its step: the images stay on the device between steps."""
+        """With a graph exported with a step: the images stay on the device between steps."""
 
         def scalar(value: float) -> NDArray[Any]:
             return np.array(value, batch.dtype)
@@ -196,7 +196,7 @@ class _Climb:
 
 
 def _norm(x: NDArray[Any]) -> NDArray[Any]:
-    """Each sample's L2 norm, [N,1,1,1]; summed in float64, where a faint gradient is not yet 0."""
+    """Each sample's L2 norm, [N,1,1,1]; summed in float64, lest a faint gradient become 0."""
     squares = np.square(x, dtype=np.float64)
     norm: NDArray[Any] = np.sqrt(squares.sum(axis=(1, 2, 3), keepdims=True)).astype(x.dtype)
     return norm

@@ -1,6 +1,6 @@
 """Grids of images × classes: the difference that an ascent towards each class makes.
 
-As Figure 1 of Satkiewicz, arXiv 2507.22832: the diagonal is each image's own class, off it are
+As in Figure 1 of Satkiewicz, arXiv 2507.22832: the diagonal is each image's own class, off it are
 counterfactuals, and one random class comes last.
 """
 

@@ -80,9 +80,10 @@ class Explainer:
             targets: None for the predicted class; a class index (negative: from the top of the
                 ranking, -2 the runner-up) or class name for all images; one per image, [N]; or,
                 for a graph exported with --multi-target, several per image, [N,K].
-            temperature: only for a graph exported with --live-temperature; None is the exported.
-            batch_size: images per run of the graph, 16 by default, or what an engine takes at most
-                if that is less; a graph of a fixed batch size knows its own.
+            temperature: only for a graph exported with --live-temperature; None takes the one
+                exported.
+            batch_size: images per run of the graph. By default that of a graph with a fixed batch;
+                else 16, or an engine's largest batch if that is smaller.
 
         Returns:
             The explanation of the N images, in their order; a `TensorExplanation` of a tensor.
@@ -173,7 +174,7 @@ class Explainer:
         """Whether these classes can be explained at this temperature, before any image is read.
 
         Raises:
-            InputError: a class index out of range, a name that is no class's, or a temperature
+            InputError: a class index out of range, a name that no class has, or a temperature
                 that the graph cannot take.
         """
         self.temperature_input(temperature)
@@ -205,7 +206,7 @@ class Explainer:
         return wanted
 
     def scalar_inputs(self, temperature: float | None) -> dict[str, NDArray[Any]]:
-        """The scalar inputs of an explanation: the temperature, and a step's, which goes nowhere.
+        """The scalar inputs: the temperature, and for a graph with a step those of one of length 0.
 
         Raises:
             InputError: as `temperature_input`.

@@ -20,7 +20,7 @@ from onnxplain.runtime.explanation import Explanation
 from onnxplain.runtime.inputs.batches import as_batch
 from onnxplain.runtime.timing import median_seconds
 
-_BATCHES_AHEAD = 2  # decoded, or being drawn, while one is explained
+_BATCHES_AHEAD = 2  # being decoded or drawn, while one is explained
 _LARGEST = 64
 _WORTH = 1.05  # what twice the batch must gain in images per second
 _TIMED_RUNS = 3
@@ -37,7 +37,7 @@ def explain_files(
     temperature: float | None = None,
     batch_size: int = 1,
 ) -> Iterator[tuple[Path, Result | InputError]]:
-    """Explain files in batches; whatever their number, a few batches are in memory.
+    """Explain files in batches; however many there are, only a few batches are in memory.
 
     Args:
         explainer: called on the thread that iterates.
@@ -46,7 +46,7 @@ def explain_files(
         finish: what becomes of an image's explanation (of K rows, or of one with K targets where
             the graph is a multi-target one): draws it, say. Called on other threads.
         temperature: as for `Explainer.__call__`.
-        batch_size: rows, one per image and target, in a run of the graph.
+        batch_size: rows in a run of the graph, one per image and target.
 
     Yields:
         Each path, in order, with what `finish` returned, or with the `InputError` of an image that
@@ -78,7 +78,7 @@ def explain_files(
 
 
 def best_batch_size(explainer: Explainer, path: Path) -> int:
-    """The batch beyond which this backend explains hardly more images per second.
+    """The batch size beyond which this backend explains hardly more images per second.
 
     1, 2, 4, … rows are timed while each doubling gains 5 % or more, up to 64 or what the graph or
     the engine takes.
@@ -88,7 +88,7 @@ def best_batch_size(explainer: Explainer, path: Path) -> int:
 
     Raises:
         InputError: the image cannot be read.
-        BackendError: the runtime fails with a single one.
+        BackendError: the runtime fails even with one row.
     """
     signature = explainer.backend.signature
     if signature.batch:

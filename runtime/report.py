@@ -31,8 +31,8 @@ def write_report(
 ) -> list[tuple[Path, str]]:
     """Explain image files on one HTML page, which opens from disk and asks the network for nothing.
 
-    Of each image it shows the photograph as the network saw it, the five likeliest classes, and for
-    each target pullback, heatmap, accentuation (`accentuate`; a slider compares it with the
+    For each image it shows the photograph as the network saw it and the five likeliest classes, and
+    for each target the pullback, heatmap, accentuation (`accentuate`; a slider compares it with the
     photograph) and what that added. The page can be sorted, searched and printed. It is replaced
     as a whole or not at all.
 
@@ -40,9 +40,9 @@ def write_report(
         explainer: made by `load`.
         images: files; `find_images` finds them. The page begins sorted by their names.
         path: the .html file to write; an existing one is replaced.
-        targets_per_image: explain so many classes, from the top of the ranking.
+        targets_per_image: how many classes to explain, from the top of the ranking.
         steps: of the accentuation, at least 1.
-        progress: called with 1, 2, … `len(images)` as each image is done.
+        progress: called with 1, 2, …, `len(images)`, as each image is done.
 
     Returns:
         The files that could not be read, each with the reason; the page names them too.

@@ -1,7 +1,8 @@
 """Find a network's temperature on the user's own photographs.
 
-The softest gates show the most, until what they show is no longer what the network reads: so the
-temperature is the highest at which an ascent along the pullback still raises the target's logit.
+The softest gates show the most, until what they show is no longer what the network reads. So the
+best temperature is the highest at which an ascent along the pullback still raises the target's
+logit.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from onnxplain.runtime.explainer import Explainer
 from onnxplain.runtime.inputs.batches import ImageLike, as_batch
 
 TEMPERATURES = np.geomspace(0.1, 3.0, 16)
-"""Those to try: excitation's T (the paper's is 0.3), or semantic's factor (the paper's is 1)."""
+"""The ones to try: excitation's T (0.3 in the paper), or semantic's factor (1 in the paper)."""
 
 _SHIFT = 2  # pixels
 _NOISE = 0.05  # standard deviation, in the network's own space
@@ -28,11 +29,11 @@ _NOISE = 0.05  # standard deviation, in the network's own space
 
 @dataclass(frozen=True, eq=False)
 class Tuning:
-    """What was measured at each of the temperatures [T], and the one to take.
+    """What was measured at each of the temperatures [T], and the best of them.
 
     Attributes:
         temperature: the highest at which `raised` reached the share asked for.
-        temperatures: those tried, rising.
+        temperatures: the ones tried, rising.
         raised: the share of photograph × class pairs whose logit an ascent raised, in [0, 1].
         gain: the median rise of the logit.
         shift_stability: cosine of the pullback and that of the photograph shifted by 2 pixels,
@@ -65,11 +66,11 @@ def tune(
     """Try temperatures on a grid of photographs × classes.
 
     Args:
-        explainer: of a graph exported with a live temperature, and better with its step too.
+        explainer: of a graph exported with a live temperature, and preferably with a step too.
         images: as for `Explainer.__call__`.
         classes: per photograph: the predicted one, and others drawn at random (seed 0).
         share: the part of the pairs whose logit the ascent must raise.
-        temperatures: those to try, rising.
+        temperatures: the ones to try, rising.
         steps: of each ascent.
         progress: called with 1, 2, … as each temperature is done.
 

@@ -23,13 +23,13 @@ already normalised, [C,H,W] or [N,C,H,W] (channel last where the graph's layout 
 def as_batch(
     images: ImageLike | Sequence[ImageLike], pre: Preprocessing, dtype: DTypeLike = np.float32
 ) -> tuple[NDArray[Any], NDArray[np.uint8]]:
-    """Bring pictures, of one kind or mixed, to what the network takes.
+    """Turn pictures, of one kind or mixed, into what the network takes.
 
     Floats are taken as they are; everything else goes through `preprocess`.
 
     Returns:
         The network's input, of `dtype` and in `pre.layout`, and the same cropped photographs for
-        display, uint8 [N,H,W,3]; those of floats are un-normalised and clipped.
+        display, uint8 [N,H,W,3]; those made of floats are un-normalised and clipped.
 
     Raises:
         InputError: no image; an array of another dtype or shape; NaN or infinite values; whatever
@@ -89,7 +89,7 @@ def _as_given(array: NDArray[Any], pre: Preprocessing) -> NDArray[Any]:
     batch = array[None] if array.ndim == 3 else array
     if batch.ndim != 4 or list(batch.shape[1:]) != expected:
         raise InputError(
-            f"normalised floats have the shape {expected}, or that with N before it, not "
+            f"normalised floats have the shape {expected}, or the same with N before it, not "
             f"{list(array.shape)}; uint8 pixels of any size are resized and normalised"
         )
     return batch
@@ -122,11 +122,11 @@ def in_photograph(
     """Where a box of the network's input lies in the photograph that it was made of.
 
     Args:
-        box: left, top, right, bottom in pixels; the last two are no longer part of it.
+        box: left, top, right, bottom in pixels; the last two are just outside it.
         size: the photograph's width and height.
 
     Returns:
-        The same in the photograph's pixels, rounded outward, within it, and one pixel at least.
+        The same in the photograph's pixels, rounded outward, within it, and at least one pixel.
     """
     resized, offset = _placement(size, pre)
     ends = []

@@ -19,7 +19,7 @@ SUFFIXES = (
     *(".jpg", ".jpeg", ".jfif", ".jp2", ".png", ".webp", ".avif", ".bmp", ".gif"),
     *(".tif", ".tiff", ".ppm", ".pgm", ".pbm"),
 )
-_warning_filters = threading.Lock()  # Python's are global; two threads would restore each other's
+_warning_filters = threading.Lock()  # are global; two threads would restore each other's
 
 
 def find_images(
@@ -62,7 +62,7 @@ def _matches(path: str | os.PathLike[str]) -> list[Path]:
 def load_image(source: str | os.PathLike[str] | Image.Image | BinaryIO) -> Image.Image:
     """Decode a file (its path, or opened), or convert a picture, to mode RGB, upright.
 
-    The orientation that EXIF records is applied. What is transparent shows white. Grey of more
+    The orientation that EXIF records is applied. Transparent parts become white. Grey of more
     than eight bits is scaled, not clipped: from 0…65535 for integers; for floats from the first
     of 0…1, 0…255 and 0…65535 that holds every pixel; if none does, from its own least to greatest.
     Of several frames the first is taken.

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 LEGACY_STREAM = 1
-"""How DLPack and CUDA call the default stream; what a producer is told will read its tensor."""
+"""DLPack's and CUDA's name of the default stream; a producer is told that it reads the tensor."""
 
 _HOST = (1, 3)  # DLPack's kDLCPU and kDLCUDAHost
 
@@ -36,18 +36,18 @@ def dtype_name(tensor: Any) -> str:
 
 
 def as_numpy(tensor: Any) -> NDArray[Any]:
-    """A tensor of the host as a numpy array, on the same memory where it can be.
+    """A host tensor as a numpy array, sharing its memory where possible.
 
     Raises:
-        BufferError, TypeError: its package does not give it away.
+        BufferError, TypeError: its package does not share it.
     """
     return np.ascontiguousarray(np.from_dlpack(tensor))
 
 
 def like(result: Any, example: Any) -> Any:
-    """`result` as an array of `example`'s package, on the same memory.
+    """`result` as an array of `example`'s package, sharing its memory.
 
-    As it is, where the package has no way to take it; it then still has one of the interfaces.
+    Where the package has no way to take it, it is returned as it is, with one of the interfaces.
     """
     if hasattr(example, "__array_namespace__"):
         package = example.__array_namespace__()

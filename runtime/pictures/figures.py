@@ -65,7 +65,7 @@ STYLES = (*_PICTURES, "grid")
 
 
 def draw(rows: Sequence[Row], style: str) -> Image.Image:
-    """Rows of one size and of as many targets in one of `STYLES`; targets are columns.
+    """Draw rows in one of `STYLES`, targets as columns; all rows are alike in size and targets.
 
     Raises:
         InputError: an unknown style.
@@ -95,7 +95,7 @@ def _grid(rows: Sequence[Row]) -> Image.Image:
 
 
 def write_image(picture: Image.Image, path: Path) -> None:
-    """Write the picture in the format of the suffix; the file is replaced as a whole or not at all.
+    """Write a picture in the format of the suffix; the file is replaced as a whole or not at all.
 
     Raises:
         InputError: the suffix is unknown, the folder missing, or the path not writable.
@@ -115,7 +115,7 @@ def write_image(picture: Image.Image, path: Path) -> None:
 
 
 def write_animation(pictures: Sequence[Image.Image], path: Path, milliseconds: int = 400) -> None:
-    """Write frames, each shown so long and the last four times, as an animated GIF, PNG or WebP.
+    """Write an animated GIF, PNG or WebP; its last frame is shown four times as long as the others.
 
     Raises:
         InputError: another suffix, or a path that cannot be written.

@@ -35,7 +35,7 @@ def join(parts: Iterable[Markup]) -> Markup:
 
 
 def data_uri(picture: Image.Image) -> str:
-    """The picture as a JPEG within a URI, of full chroma: a pullback's colours change by the pixel.
+    """The picture as a JPEG in a URI, with full chroma: a pullback's colours change by the pixel.
 
     A small picture is enlarged by a whole factor, so that its pixels stay squares.
     """
@@ -43,6 +43,6 @@ def data_uri(picture: Image.Image) -> str:
     size = factor * picture.width, factor * picture.height
     encoded = io.BytesIO()
     enlarged = picture.resize(size, Image.Resampling.NEAREST)
-    # Not `optimize`: Pillow then has no room for what changes from pixel to pixel, and fails.
+    # Without `optimize`, for which Pillow's buffer is too small where every pixel differs.
     enlarged.save(encoded, "JPEG", quality=90, subsampling=0)
     return "data:image/jpeg;base64," + base64.b64encode(encoded.getvalue()).decode("ascii")

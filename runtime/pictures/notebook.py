@@ -1,4 +1,4 @@
-"""How an explanation shows itself in a notebook: never more than a screen or two of it."""
+"""How an explanation shows itself in a notebook: never more than a screen or two."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from onnxplain.runtime.pictures.markup import Markup, data_uri, fill, join
 from onnxplain.runtime.pictures.render import overlay, signed_image
 
 IMAGES = 8
-"""How many a notebook shows."""
+"""The most images that a notebook shows."""
 
 _TARGETS, _SIDE = 3, 224
 

@@ -22,7 +22,7 @@ _MEANING = Template(
     "The <b>pullback</b> is the change of the photograph’s pixels that the network would read as "
     "more of the class (grey: none), the <b>heatmap</b> shows where that change is strong, the "
     "<b>accentuation</b> is the photograph after $steps along it, and the <b>difference</b> is "
-    "what they added; beside the class stands its probability before and after."
+    "what they added; beside the class are its probabilities before and after."
 )
 _IMAGE = Template("""\
 <article data-name="$name" data-class="$predicted" data-confidence="$confidence" data-gain="$gain">
@@ -71,7 +71,7 @@ def frame(source: str, facts: Sequence[str], steps: int) -> tuple[Markup, Markup
 
     Args:
         source: the network's name, the page's title.
-        facts: what else stands in its head.
+        facts: what else its head says.
         steps: of the accentuations.
     """
     page = fill(

@@ -1,4 +1,4 @@
-"""Feature accentuation: §3's formula, step by step, against the closed form."""
+"""Feature accentuation: its formula, step by step, against the closed form."""
 
 from __future__ import annotations
 
