@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import mmap
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TypeAlias
@@ -15,7 +16,8 @@ from onnxplain.errors import BackendError
 from onnxplain.runtime.signature import Port
 
 _MODEL_GRAPH, _MODEL_METADATA, _MODEL_FUNCTIONS = 7, 14, 25
-_GRAPH_INITIALIZER, _TENSOR_EXTERNAL = 5, 13
+_GRAPH_NODE, _GRAPH_INITIALIZER = 1, 5
+_NODE_OPERATOR, _TENSOR_EXTERNAL = 4, 13
 _GRAPH_INPUT, _GRAPH_OUTPUT = 11, 12
 _VALUE_NAME, _VALUE_TYPE, _TYPE_TENSOR = 1, 2, 1
 _TENSOR_ELEMENT, _TENSOR_SHAPE, _SHAPE_DIMENSION, _DIMENSION_SIZE = 1, 2, 1, 1
@@ -51,6 +53,21 @@ def has_functions(path: Path) -> bool:
     """
     with _opened(path) as data:
         return any(True for _ in _inside(data, (0, len(data)), _MODEL_FUNCTIONS))
+
+
+def operators(path: Path) -> Counter[str]:
+    """How many nodes of each operator the graph has, apart from those of subgraphs.
+
+    Raises:
+        BackendError: no such file, or not an ONNX file.
+    """
+    with _opened(path) as data:
+        return Counter(
+            data[start:end].decode()
+            for graph in _inside(data, (0, len(data)), _MODEL_GRAPH)
+            for node in _inside(data, graph, _GRAPH_NODE)
+            for start, end in _inside(data, node, _NODE_OPERATOR)
+        )
 
 
 def read_ports(path: Path) -> tuple[dict[str, Port], dict[str, Port]]:

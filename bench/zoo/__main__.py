@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,33 +13,64 @@ from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from onnxplain.bench.zoo.networks import networks
-from onnxplain.bench.zoo.page import markdown, passes
+from onnxplain.bench.zoo.page import markdown, passes, stays
 from onnxplain.files import replacing
 
 HERE = Path(__file__).resolve().parents[2]
 Results = Annotated[Path, typer.Option(help="The JSON file with the entries.")]
 Page = Annotated[Path, typer.Option(help="The Markdown page made from it.")]
+Only = Annotated[str, typer.Option(help="A pattern of names, `timm/*`.")]
+Again = Annotated[str, typer.Option(help="all: also what has an entry; failed.")]
+Jobs = Annotated[int, typer.Option(help="Networks at a time.")]
+Threads = Annotated[int, typer.Option(help="Of PyTorch and the runtime.")]
 RESULTS, PAGE = HERE / "bench/results/zoo.json", HERE / "docs/zoo.md"
+CLAIMS = HERE / "bench/results/claims.json"
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 
 
 @app.command()
 def run(
-    only: Annotated[str, typer.Option(help="A pattern of names, `timm/*`.")] = "*",
-    again: Annotated[str, typer.Option(help="all: also what has an entry; failed.")] = "",
-    jobs: Annotated[int, typer.Option(help="Networks at a time.")] = 2,
+    only: Only = "*",
+    again: Again = "",
+    jobs: Jobs = 2,
     timeout: Annotated[float, typer.Option(help="Seconds for one network.")] = 1800,
     results: Results = RESULTS,
     page: Page = PAGE,
 ) -> None:
     """Make the entries that are missing, then the page. Hours for all; cut it off at will."""
+    _sweep("one", passes, only, again, jobs, timeout, results)
+    table(results, page)
+
+
+@app.command()
+def claims(
+    only: Only = "*",
+    again: Again = "",
+    jobs: Jobs = 1,
+    timeout: Annotated[float, typer.Option(help="Seconds for one network.")] = 3600,
+    results: Results = CLAIMS,
+) -> None:
+    """Ask ONNX Runtime's CUDA provider what leaves the GPU, every way of every network. A night."""
+    _sweep("one-claims", stays, only, again, jobs, timeout, results)
+
+
+def _sweep(
+    command: str,
+    good: Callable[[dict[str, Any]], bool],
+    only: str,
+    again: str,
+    jobs: int,
+    timeout: float,
+    results: Path,
+) -> None:
+    """Make the entries that are missing, each by a command of this module in its own process."""
     from onnxplain.bench.zoo.sweep import read, sweep
 
     have = read(results)["networks"]
     wanted = [name for name in networks() if fnmatch.fnmatchcase(name, only)]
     if again != "all":
-        kept = {name for name, e in have.items() if passes(e) or again != "failed"}
+        kept = {name for name, e in have.items() if good(e) or again != "failed"}
         wanted = [name for name in wanted if name not in kept]
     console = Console()
     with Progress(
@@ -47,11 +79,10 @@ def run(
         task = bar.add_task("zoo", total=len(wanted))
 
         def report(name: str, made: dict[str, Any]) -> None:
-            console.print(f"{'✓' if passes(made) else '✗'} {name}", highlight=False)
+            console.print(f"{'✓' if good(made) else '✗'} {name}", highlight=False)
             bar.advance(task)
 
-        sweep(wanted, results, jobs, timeout, report)
-    table(results, page)
+        sweep(wanted, results, jobs, timeout, report, command)
 
 
 @app.command()
@@ -64,9 +95,7 @@ def table(results: Results = RESULTS, page: Page = PAGE) -> None:
 
 
 @app.command()
-def one(
-    name: str, threads: Annotated[int, typer.Option(help="Of PyTorch and the runtime.")] = 1
-) -> None:
+def one(name: str, threads: Threads = 1) -> None:
     """Print one network's entry as JSON."""
     import torch
 
@@ -74,6 +103,17 @@ def one(
 
     torch.set_num_threads(threads)
     typer.echo(json.dumps(entry(name)))
+
+
+@app.command()
+def one_claims(name: str, threads: Threads = 1) -> None:
+    """Print what the CUDA provider does with one network's graphs as JSON."""
+    import torch
+
+    from onnxplain.bench.zoo.claims import claims_of
+
+    torch.set_num_threads(threads)
+    typer.echo(json.dumps(claims_of(name)))
 
 
 if __name__ == "__main__":

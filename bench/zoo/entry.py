@@ -52,7 +52,7 @@ def entry(name: str) -> dict[str, Any]:
         start = time.perf_counter()
         model = from_module(network.module, torch.zeros(2, *shape)).model
     except Exception as error:
-        return {"reason": _sentence(error)}
+        return {"reason": sentence(error)}
     seconds = time.perf_counter() - start
     with TemporaryDirectory(prefix="onnxplain-zoo-") as folder:
         forward = Path(folder) / "forward.onnx"
@@ -145,7 +145,7 @@ def tried(forward: Path, module: torch.nn.Module, method: str) -> dict[str, Any]
                 )
         return made
     except Exception as error:
-        return {"reason": _sentence(error)}
+        return {"reason": sentence(error)}
     finally:
         for file in path.parent.glob(f"{path.name}*"):
             file.unlink()
@@ -157,7 +157,7 @@ def in_float64(path: Path, images: Array, classes: Array, reference: Array) -> P
         pullback = evaluate_in_float64(path, {IMAGE: images, TARGET: classes})[PULLBACK]
         return Parity.of(pullback, reference)
     except Exception as error:  # whatever an operator that NumPy has to play may raise
-        return _sentence(error)
+        return sentence(error)
 
 
 def moved_by_rounding(
@@ -187,6 +187,6 @@ def _bytes(path: Path) -> int:
     return sum(file.stat().st_size for file in path.parent.glob(f"{path.name}*"))
 
 
-def _sentence(error: Exception) -> str:
+def sentence(error: Exception) -> str:
     lines = str(error).strip().splitlines()
     return f"{type(error).__name__}: {lines[0][:300] if lines else ''}"

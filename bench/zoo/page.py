@@ -41,6 +41,11 @@ def passes(entry: dict[str, Any]) -> bool:
     return entry["reason"] is None and all(map(exact, entry["methods"].values()))
 
 
+def stays(entry: dict[str, Any]) -> bool:
+    """Whether all graphs of a network stay on the GPU under ONNX Runtime's CUDA provider."""
+    return entry["reason"] is None and not any(entry["cases"].values())
+
+
 def markdown(results: dict[str, Any]) -> str:
     """The whole page: what it shows, the counts, the tables, the failures with their reasons."""
     networks: dict[str, Any] = results["networks"]

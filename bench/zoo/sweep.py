@@ -31,6 +31,7 @@ def sweep(
     jobs: int,
     timeout: float,
     progress: Callable[[str, dict[str, Any]], None],
+    command: str = "one",
 ) -> None:
     """Make the entries of `names`, each written to the JSON file `path` as soon as it is there.
 
@@ -38,13 +39,14 @@ def sweep(
         jobs: networks at a time, each on its share of the cores; the largest run alone.
         timeout: seconds for one network; after them it gets an entry that says so.
         progress: called with each name and its entry.
+        command: of `python -m onnxplain.bench.zoo`, what prints an entry.
     """
     cores = max((os.cpu_count() or 1) // jobs, 1)
     large = [name for name in names if name in LARGE]
     for group, at_once in (([n for n in names if n not in large], jobs), (large, 1)):
         with ThreadPoolExecutor(at_once) as pool:
             threads = cores if at_once == jobs else os.cpu_count() or 1
-            running = {pool.submit(_apart, name, threads, timeout): name for name in group}
+            running = {pool.submit(_apart, command, name, threads, timeout): name for name in group}
             try:
                 for done in as_completed(running):
                     _write(path, running[done], done.result())
@@ -54,11 +56,12 @@ def sweep(
                 raise
 
 
-def _apart(name: str, threads: int, timeout: float) -> dict[str, Any]:
+def _apart(command: str, name: str, threads: int, timeout: float) -> dict[str, Any]:
     """The entry of one network, made in a process of its own."""
-    command = [sys.executable, "-m", "onnxplain.bench.zoo", "one", name, "--threads", str(threads)]
+    module = [sys.executable, "-m", "onnxplain.bench.zoo"]
+    child = [*module, command, name, "--threads", str(threads)]
     try:
-        run = subprocess.run(command, capture_output=True, text=True, timeout=timeout)
+        run = subprocess.run(child, capture_output=True, text=True, timeout=timeout)
     except subprocess.TimeoutExpired:
         return {"reason": f"took longer than {timeout:.0f} s"}
     if run.returncode:

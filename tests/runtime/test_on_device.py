@@ -131,41 +131,18 @@ def test_a_producer_on_a_stream_of_its_own_is_told_which_one_reads(graph_file, x
     assert told == [1]
 
 
-@pytest.mark.parametrize(("stream", "waited"), [(7, [7]), (None, [])])
-def test_the_stream_that_a_cuda_array_names_is_waited_for(
-    graph_file, x, monkeypatch, stream, waited
-):
-    library = FakeDriver()
-    monkeypatch.setattr(driver, "_driver", lambda: library)
-    session = SimpleNamespace(
-        io_binding=lambda: SimpleNamespace(
-            bind_input=lambda *_: None,
-            bind_output=lambda *_: None,
-            synchronize_inputs=lambda: None,
-            get_outputs=lambda: [],
-        ),
-        run_with_iobinding=lambda *_: None,
-    )
-    backend = load(graph_file(), "cpu").backend
-    backend._session, backend._place, backend._names = session, ("cuda", 0), []
-    interface = OnGpu(x).__cuda_array_interface__ | {"stream": stream}
-    backend.run_on_device({"image": SimpleNamespace(__cuda_array_interface__=interface)})
-    assert library.waited_for == waited
-    assert not library.stack
-
-
-@pytest.mark.parametrize(("provider", "open_"), [("cuda", "cuda"), ("ort-tensorrt", "tensorrt")])
-def test_a_backend_bears_the_name_of_its_own_gpu(graph_file, monkeypatch, provider, open_):
+def test_a_backend_of_tensorrts_provider_bears_the_name_of_its_own_gpu(graph_file, monkeypatch):
+    """What the provider cuda does is in tests/cuda."""
     library = FakeDriver("NVIDIA L4")
     library.names.append("NVIDIA A10")
     monkeypatch.setattr(driver, "_driver", lambda: library)
-    monkeypatch.setattr(cuda, f"missing_{open_}", lambda: None)
+    monkeypatch.setattr(cuda, "missing_tensorrt", lambda: None)
     session = load(graph_file(), "cpu").backend._session
     monkeypatch.setattr(cuda, "_session", lambda *_: session)
-    opened = getattr(cuda, f"open_{open_}")
-    assert opened(graph_file(), "float16", device_id=1).device == "NVIDIA A10 (cuda:1)"
+    opened = cuda.open_tensorrt(graph_file(), "float16", device_id=1)
+    assert opened.device == "NVIDIA A10 (cuda:1)"
     with pytest.raises(BackendError, match="invalid device ordinal"):
-        opened(graph_file(), "float16", device_id=2)
+        cuda.open_tensorrt(graph_file(), "float16", device_id=2)
 
 
 def test_what_is_not_contiguous_is_refused(graph_file, x):

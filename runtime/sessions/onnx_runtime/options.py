@@ -17,7 +17,12 @@ from onnxplain.errors import BackendError
 from onnxplain.runtime.conversion import converted
 
 _SILENT = 4  # what goes wrong arrives as an exception; logged, it would be said twice
-_OUT_OF_MEMORY = ("Failed to allocate memory", "bad allocation", "out of memory", "bad_alloc")
+_OUT_OF_MEMORY = (
+    *("Failed to allocate memory", "is smaller than requested bytes"),  # the arena's, at its limit
+    *("bad allocation", "out of memory", "bad_alloc"),
+)
+_LOST = ("failure 700", "failure 719", "failure 999", "cudaErrorIllegalAddress", "cudaErrorLaunchF")
+"""What CUDA says once and for ever: its context, and with it the process, cannot go on."""
 
 
 def session_options(
@@ -83,8 +88,11 @@ def inference_session(
 ) -> onnxruntime.InferenceSession:
     """ONNX Runtime's session of a graph, converted first if the precision is a half one.
 
+    It fails where a provider does: by itself ONNX Runtime would print a line, and run on the
+    processor from then on.
+
     Raises:
-        BackendError: no such file, or not an ONNX file.
+        BackendError: no such file, not an ONNX file, or one that the GPU cannot take.
     """
     if not path.is_file():
         raise BackendError(f"no such file: '{path}'")
@@ -92,12 +100,22 @@ def inference_session(
         model: Path | bytes = (
             path if precision in ("float32", "tf32") else converted(path, precision)
         )
-        return onnxruntime.InferenceSession(model, options, providers=list(providers))
+        return onnxruntime.InferenceSession(
+            model, options, providers=list(providers), enable_fallback=0
+        )
     except BackendError:
         raise
     except Exception as error:  # ONNX Runtime's errors have no base class of their own
         if any(words in str(error) for words in _OUT_OF_MEMORY):
             raise failure(error) from error
+        if "graph capture" in str(error):
+            raise BackendError(
+                f"a part of '{path}' runs on the processor, and only what is on the GPU as a whole "
+                "can be recorded; load it without cuda_graphs (`onnxplain info FILE --provider "
+                "cuda` names the operators)"
+            ) from error
+        if "CUDA" in str(error):
+            raise BackendError(f"'{path}' cannot be opened on this GPU: {error}") from error
         raise BackendError(
             f"'{path}' is not an ONNX file that ONNX Runtime can load, or it is cut short: {error}"
         ) from error
@@ -109,5 +127,9 @@ def failure(error: Exception) -> BackendError:
     if any(words in text for words in _OUT_OF_MEMORY):
         return BackendError(
             f"not enough memory; run smaller batches (batch_size=1 is the least): {text}"
+        )
+    if any(words in text for words in _LOST):
+        return BackendError(
+            f"the GPU gave up, and CUDA does not recover within a process; start it again: {text}"
         )
     return BackendError(f"ONNX Runtime failed: {text}")

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
+from onnxplain.runtime.sessions.onnx_runtime.options import failure
 from onnxplain.runtime.sessions.onnx_runtime.session import OnnxRuntime
 
 _RECORDINGS = 8
@@ -30,38 +32,53 @@ class RecordedRuns(OnnxRuntime):
     """A session whose kernels are recorded once for each shape of the inputs, and replayed.
 
     A recording reads and writes fixed addresses. So each shape has buffers of its own, which
-    inputs are copied to and outputs from, and calls take turns. Shapes beyond the first eight run
-    without a recording, so that memory does not grow without end.
+    inputs are copied to and outputs from, and calls take turns, on one thread: ONNX Runtime (1.31)
+    records anew for each thread that calls it. Shapes beyond the first eight run without a
+    recording, so that memory does not grow without end.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._options = _graph_id(_NOT_RECORDED)
-        self._lock = threading.Lock()
+        self._thread = ThreadPoolExecutor(1, "onnxplain-cuda-graphs")
         self._recordings: dict[tuple[Any, ...], _Recording] = {}
 
     def run(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-        outputs = self.run_on_device(inputs)
-        return {name: value.numpy() for name, value in outputs.items()}
+        def fetched() -> dict[str, NDArray[Any]]:
+            return {name: _fetched(value) for name, value in self._replayed(inputs).items()}
+
+        try:
+            return self._thread.submit(fetched).result()
+        except Exception as error:
+            raise failure(error) from error
 
     def iterate(self, *args: Any, **kwargs: Any) -> dict[str, NDArray[Any]]:
-        with self._lock:
-            return super().iterate(*args, **kwargs)
+        return self._thread.submit(super().iterate, *args, **kwargs).result()
 
     def _run_bound(self, inputs: Mapping[str, Any]) -> dict[str, onnxruntime.OrtValue]:
-        given = {name: self._value(tensor) for name, tensor in inputs.items()}
-        shapes = tuple((name, tuple(value.shape())) for name, value in sorted(given.items()))
-        with self._lock:
-            recording = self._recordings.get(shapes)
-            if recording is None:
-                outputs = super()._run_bound(given)
-                if len(self._recordings) < _RECORDINGS:
-                    self._recordings[shapes] = self._prepared(given, outputs)
-                return outputs
-            for name, value in given.items():
-                recording.inputs[name].update_inplace(value)
-            self._session.run_with_iobinding(recording.binding, recording.options)
-            return {name: self._copied(value) for name, value in recording.outputs.items()}
+        def copied() -> dict[str, onnxruntime.OrtValue]:
+            return {name: self._copied(value) for name, value in self._replayed(inputs).items()}
+
+        return self._thread.submit(copied).result()
+
+    def _replayed(self, inputs: Mapping[str, Any]) -> Mapping[str, onnxruntime.OrtValue]:
+        """The outputs, which the next run of this shape overwrites."""
+        given = {
+            name: tensor if isinstance(tensor, np.ndarray) else self._value(tensor)
+            for name, tensor in inputs.items()
+        }
+        shapes = tuple((name, tuple(_shape(value))) for name, value in sorted(given.items()))
+        recording = self._recordings.get(shapes)
+        if recording is None:
+            bound = {name: self._value(value) for name, value in given.items()}
+            outputs = super()._run_bound(bound)
+            if len(self._recordings) < _RECORDINGS:
+                self._recordings[shapes] = self._prepared(bound, outputs)
+            return outputs
+        for name, value in given.items():
+            recording.inputs[name].update_inplace(value)
+        self._session.run_with_iobinding(recording.binding, recording.options)
+        return recording.outputs
 
     def _prepared(
         self,
@@ -82,6 +99,16 @@ class RecordedRuns(OnnxRuntime):
         )
         copy.update_inplace(value)
         return copy
+
+
+def _fetched(value: onnxruntime.OrtValue) -> NDArray[Any]:
+    """An array that no later run writes to; of a value on the processor `numpy` gives a view."""
+    array: NDArray[Any] = value.numpy()
+    return array.copy() if value.device_name() == "cpu" else array
+
+
+def _shape(value: NDArray[Any] | onnxruntime.OrtValue) -> Sequence[int]:
+    return value.shape if isinstance(value, np.ndarray) else value.shape()
 
 
 def _graph_id(number: int) -> onnxruntime.RunOptions:

@@ -1,0 +1,84 @@
+"""Whether a network's explanations stay on the GPU under ONNX Runtime's CUDA provider."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import onnx_ir as ir
+import torch
+
+from onnxplain.bench.fake_cuda import build
+from onnxplain.bench.fake_cuda.ask import Claims, claims
+from onnxplain.bench.zoo.entry import image_shape, sentence
+from onnxplain.export import export
+from onnxplain.export.sources.source import from_module, torch_network
+
+METHODS = ("gradient", "excitation", "semantic", "gradcam", "lrp-zplus")
+PRECISIONS = ("float32", "float16")
+VARIANTS: dict[str, tuple[str, ...]] = {
+    "plain": METHODS,
+    "multi_target": METHODS,
+    "live_temperature": ("excitation", "semantic"),
+    "step": ("gradient", "excitation", "semantic"),
+}
+"""What else an export can be asked for → the methods that it goes with."""
+
+
+def cases() -> Iterator[tuple[str, str]]:
+    """Every method with every variant that it goes with."""
+    for variant, methods in VARIANTS.items():
+        for method in methods:
+            yield method, variant
+
+
+def claims_of(name: str) -> dict[str, Any]:
+    """Export a network every way, untrained, and ask the provider of each graph and precision.
+
+    Args:
+        name: as `onnxplain export` takes it.
+
+    Returns:
+        Ready for JSON: "reason" (None, or why it could not be traced), and "cases", "method variant
+        precision" → None where the whole graph stays on the GPU and can be recorded, else what
+        does not (`found`).
+    """
+    try:
+        network = torch_network(name, "none")
+        model = from_module(network.module, torch.zeros(2, *image_shape(network))).model
+    except Exception as error:
+        return {"reason": sentence(error)}
+    with TemporaryDirectory(prefix="onnxplain-claims-") as text:
+        folder = Path(text)
+        forward = folder / "forward.onnx"
+        ir.save(model, forward, external_data="forward.onnx.data")
+        del model, network
+        environment = build(folder)
+        made: dict[str, Any] = {}
+        for method, variant in cases():
+            path = folder / "explain.onnx"
+            options: dict[str, Any] = {} if variant == "plain" else {variant: True}
+            keys = [f"{method} {variant} {precision}" for precision in PRECISIONS]
+            try:
+                export(forward, path, method=method, **options)
+            except Exception as error:
+                made |= dict.fromkeys(keys, sentence(error))
+                continue
+            answers = claims([(path, precision) for precision in PRECISIONS], environment)
+            made |= dict(zip(keys, map(found, answers), strict=True))
+    return {"reason": None, "cases": made}
+
+
+def found(answer: Claims | str) -> str | dict[str, Any] | None:
+    """None, or why there is no session, or what leaves the GPU and why no CUDA graph is made."""
+    if isinstance(answer, str):
+        return answer
+    if answer.whole:
+        return None
+    return {
+        "on_processor": answer.on_processor,
+        "copies": answer.copies,
+        "graph_refused": answer.graph_refused,
+    }
