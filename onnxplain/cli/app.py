@@ -50,6 +50,7 @@ EXTRAS = {
     "ray": "batch",
     "pyarrow": "batch",
     "av": "stream",
+    "starlette": "stream",
     "tensorboard": "signal",
     "sklearn": "signal",
 }

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+from collections.abc import Callable
 from typing import Any
 
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from onnxplain.serve.metrics import Metrics
-from onnxplain.serve.settings import Limits
+from onnxplain.errors import InputError
 
 _FULL = (
     b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nRetry-After: 1\r\n"
@@ -24,21 +25,23 @@ class Connection(H11Protocol):
     for a client that takes nothing of its answer. (The body's own limit is `read_body`'s.)
 
     Args:
-        limits: `connections` and `read_seconds`.
-        metrics: where those cut are counted.
+        most: connections open at a time.
+        seconds: each of these limits.
+        cut: told why a connection was cut: "many", "slow" or "malformed".
         options: uvicorn's.
     """
 
-    def __init__(self, limits: Limits, metrics: Metrics, **options: Any) -> None:
+    def __init__(
+        self, most: int, seconds: float, cut: Callable[[str], None], **options: Any
+    ) -> None:
         super().__init__(**options)
-        self._limits = limits
-        self._metrics = metrics
+        self._most, self._seconds, self._cut = most, seconds, cut
         self._reading: asyncio.TimerHandle | None = None
         self._writing: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        if len(self.connections) > self._limits.connections:
+        if len(self.connections) > self._most:
             self._cut("many")
             transport.write(_FULL)
             transport.close()
@@ -87,7 +90,7 @@ class Connection(H11Protocol):
             self._reading.cancel()
             self._reading = None
         elif not answering and self._reading is None:
-            self._reading = self.loop.call_later(self._limits.read_seconds, self._too_slow)
+            self._reading = self.loop.call_later(self._seconds, self._too_slow)
 
     def _too_slow(self) -> None:
         self._reading = None
@@ -98,7 +101,7 @@ class Connection(H11Protocol):
     def _expect_taking(self) -> None:
         """Start waiting for the client to take some of what is to be sent."""
         left = self.transport.get_write_buffer_size()
-        self._writing = self.loop.call_later(self._limits.read_seconds, self._taken, left)
+        self._writing = self.loop.call_later(self._seconds, self._taken, left)
 
     def _taken(self, left_before: int) -> None:
         if self.transport.get_write_buffer_size() < left_before:
@@ -107,5 +110,21 @@ class Connection(H11Protocol):
             self._cut("slow")
             self.transport.abort()
 
-    def _cut(self, reason: str) -> None:
-        self._metrics.connections.labels(reason).inc()
+
+def listen(host: str, port: int) -> socket.socket:
+    """A socket that connections can be made to; port 0 is any that is free.
+
+    Raises:
+        InputError: the address cannot be had.
+    """
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        return socket.create_server((host, port), family=family, backlog=1024)
+    except OSError as error:
+        raise InputError(f"cannot listen on {host}:{port}: {error.strerror}") from error
+
+
+def url(listener: socket.socket, scheme: str = "http") -> str:
+    """Where it listens, without a slash at the end."""
+    host, port = listener.getsockname()[:2]
+    return f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"

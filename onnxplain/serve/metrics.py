@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from time import perf_counter
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
@@ -22,66 +23,50 @@ class Metrics:
     def __init__(self) -> None:
         self.registry = registry = CollectorRegistry()
         ProcessCollector(registry=registry)
-        self.requests = Counter(
-            "onnxplain_requests",
-            "Requests answered.",
-            ["route", "method", "status"],
-            registry=registry,
+        counter = partial(Counter, registry=registry)
+        gauge = partial(Gauge, registry=registry)
+        histogram = partial(Histogram, registry=registry)
+        self.requests = counter(
+            "onnxplain_requests", "Requests answered.", ["route", "method", "status"]
         )
-        self.seconds = Histogram(
+        self.seconds = histogram(
             "onnxplain_request_seconds",
             "From a request's head to the end of its answer.",
             ["route"],
             buckets=_SECONDS,
-            registry=registry,
         )
-        self.stages = Histogram(
+        self.stages = histogram(
             "onnxplain_stage_seconds",
-            f"Of the stages of a request: {', '.join(STAGES)}.",
+            f"Time in each stage of a request: {', '.join(STAGES)}.",
             ["stage"],
             buckets=_SECONDS,
-            registry=registry,
         )
-        self.batch = Histogram(
-            "onnxplain_batch_images",
-            "Images of a backend call.",
-            ["model"],
-            buckets=_IMAGES,
-            registry=registry,
+        self.batch = histogram(
+            "onnxplain_batch_images", "Images of a backend call.", ["model"], buckets=_IMAGES
         )
-        self.queue = Gauge(
-            "onnxplain_queue_images",
-            "Images that wait for a backend call.",
-            ["model"],
-            registry=registry,
+        self.queue = gauge(
+            "onnxplain_queue_images", "Images that wait for a backend call.", ["model"]
         )
-        self.accepted = Gauge(
+        self.accepted = gauge(
             "onnxplain_requests_in_progress",
             "Requests for an explanation, accepted and not yet answered.",
-            registry=registry,
         )
-        self.held = Gauge(
-            "onnxplain_held_bytes", "Bytes of the bodies of those.", registry=registry
-        )
-        self.refused = Counter(
-            "onnxplain_refused", "Requests refused.", ["reason"], registry=registry
-        )
-        self.connections = Counter(
+        self.held = gauge("onnxplain_held_bytes", "Bytes of those requests' bodies.")
+        self.refused = counter("onnxplain_refused", "Requests refused.", ["reason"])
+        self.connections = counter(
             "onnxplain_connections_cut",
             "Connections that were too many, too slow, or not HTTP.",
             ["reason"],
-            registry=registry,
         )
-        self.loaded = Gauge("onnxplain_models_loaded", "Models in memory.", registry=registry)
-        self.loads = Counter(
-            "onnxplain_model_loads", "Models loaded.", ["model"], registry=registry
+        self.loaded = gauge("onnxplain_models_loaded", "Models in memory.")
+        self.loads = counter("onnxplain_model_loads", "Models loaded.", ["model"])
+        self.evictions = counter(
+            "onnxplain_model_evictions", "Models dropped for others.", ["model"]
         )
-        self.evictions = Counter(
-            "onnxplain_model_evictions",
-            "Models dropped for others.",
-            ["model"],
-            registry=registry,
-        )
+
+    def cut(self, reason: str) -> None:
+        """A connection was cut."""
+        self.connections.labels(reason).inc()
 
     def observe_call(self, model: str, images: int, seconds: float, waited: list[float]) -> None:
         """One call of a backend, for the images of several requests."""

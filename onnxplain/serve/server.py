@@ -17,7 +17,7 @@ import uvicorn
 from onnxplain.errors import InputError
 from onnxplain.serve import log
 from onnxplain.serve.app import create_app
-from onnxplain.serve.connections import Connection
+from onnxplain.serve.connections import Connection, listen, url
 from onnxplain.serve.service import Service
 from onnxplain.serve.settings import Settings
 
@@ -107,17 +107,19 @@ def serve(
         KeyboardInterrupt: it was SIGINT.
     """
     warnings.filterwarnings("ignore", module="PIL")  # of clients' images, which it reads or not
-    service = Service(settings)
+    service, limits = Service(settings), settings.limits
+    cut = service.metrics.cut
+    connection = partial(Connection, limits.connections, limits.read_seconds, cut)
     config = uvicorn.Config(
         create_app(service),
-        http=cast(Any, partial(Connection, settings.limits, service.metrics)),
+        http=cast(Any, connection),
         ws="none",
         lifespan="on",
         access_log=False,
         log_config=None,
         server_header=False,
         timeout_keep_alive=KEEP_ALIVE,
-        timeout_graceful_shutdown=round(settings.limits.seconds + settings.limits.read_seconds),
+        timeout_graceful_shutdown=round(limits.seconds + limits.read_seconds),
         ssl_certfile=certificate,
         ssl_keyfile=key,
     )
@@ -125,13 +127,11 @@ def serve(
         config.load()
     except OSError as error:
         raise InputError(f"the certificate or its key cannot be used: {error}") from error
-    listener = _listen(host, port)
+    listener = listen(host, port)
     log.log_to_stderr(log_level)
-    allow_files(settings.limits.connections + _OTHER_FILES)
-    address = listener.getsockname()
-    shown = f"[{address[0]}]" if ":" in address[0] else address[0]
-    scheme = "https" if certificate else "http"
-    log.event("listening", url=f"{scheme}://{shown}:{address[1]}", models=list(settings.models))
+    allow_files(limits.connections + _OTHER_FILES)
+    where = url(listener, "https" if certificate else "http")
+    log.event("listening", url=where, models=list(settings.models))
     signal.signal(signal.SIGTERM, lambda *_: None)  # uvicorn raises it again when it is done
     Server(config, service).run([listener])
 
@@ -149,11 +149,3 @@ def allow_files(wanted: int) -> None:
     if more < wanted:
         log.event("few files", level=log.WARNING, allowed=more, wanted=wanted)
     resource.setrlimit(resource.RLIMIT_NOFILE, (more, hard))
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    try:
-        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
-        return socket.create_server((host, port), family=family, backlog=1024)
-    except OSError as error:
-        raise InputError(f"cannot listen at {host} port {port}: {error}") from error

@@ -5,14 +5,18 @@ from __future__ import annotations
 import io
 import ipaddress
 import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from types import TracebackType
-from typing import Any
+from collections.abc import Iterator
+from functools import partial
+from typing import Any, cast
 from urllib.parse import urlsplit
 
 from PIL import Image
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, PlainTextResponse, Response, StreamingResponse
+from starlette.types import Receive, Scope, Send
+from uvicorn import Config, Server
 
-from onnxplain.errors import InputError
+from onnxplain.serve.connections import Connection, listen, url
 from onnxplain.stream.source import Frame
 
 _PAGE = (
@@ -21,8 +25,15 @@ _PAGE = (
     b'style="display:block;margin:auto;max-width:100vw;max-height:100vh">'
 )
 _BOUNDARY = "frame"
+_HEADERS = {
+    "Cache-Control": "no-store",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "X-Content-Type-Options": "nosniff",
+}
 _MOST_VIEWERS = 16
+_MOST_CONNECTIONS = 64
 _TIMEOUT = 10.0  # seconds that a viewer may take to ask, or to accept a frame
+_SECONDS_TO_END = 1  # for viewers to accept what is on its way
 _QUALITY = 80
 
 
@@ -42,28 +53,29 @@ class MotionJpeg:
 
     def __init__(self, port: int, host: str = "127.0.0.1") -> None:
         self._frames = _Newest()
-        shared = {"frames": self._frames, "loopback": _loopback(host)}
-        handler = type("Handler", (_Handler,), shared)
-        try:
-            self._server = _Server((host, port), handler)
-        except OSError as error:
-            raise InputError(f"cannot listen on {host}:{port}: {error.strerror}") from error
-        self.url = f"http://{host}:{self._server.server_address[1]}/"
-        self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
+        self._listener = listen(host, port)
+        self.url = f"{url(self._listener)}/"
+        config = Config(
+            _Application(self._frames, _loopback(host)),
+            http=cast(Any, partial(Connection, _MOST_CONNECTIONS, _TIMEOUT, lambda reason: None)),
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            log_level="critical",  # a viewer that goes away is nothing to report
+            server_header=False,
+            timeout_graceful_shutdown=_SECONDS_TO_END,
+        )
+        self._server = Server(config)
+        run = partial(self._server.run, [self._listener])
+        self._thread = threading.Thread(target=run, daemon=True)
 
     def __enter__(self) -> MotionJpeg:
         self._thread.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self._frames.end()
-        self._server.shutdown()
-        self._server.server_close()
+        self._server.should_exit = True
         self._thread.join()
 
     def show(self, image: Image.Image, frame: Frame) -> bool:
@@ -73,6 +85,56 @@ class MotionJpeg:
             image.save(encoded, "JPEG", quality=_QUALITY)
             self._frames.set(encoded.getvalue())
         return True
+
+
+class _Application:
+    """The page and the stream (an ASGI application).
+
+    Args:
+        loopback: whether only this machine can ask, which then has to name it.
+    """
+
+    def __init__(self, frames: _Newest, loopback: bool) -> None:
+        self._frames, self._loopback = frames, loopback
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._answer(Request(scope))(scope, receive, send)
+
+    def _answer(self, request: Request) -> Response:
+        path = request.scope["path"]
+        if self._loopback and not _loopback(_name(request.headers.get("Host", ""))):
+            return Response(status_code=403)  # another site's page, whose name leads here
+        if path not in ("/", "/stream.mjpg"):
+            return Response(status_code=404)
+        if request.method != "GET":
+            return Response(status_code=405)
+        if path == "/":
+            return HTMLResponse(_PAGE, headers=_HEADERS)
+        if not self._frames.enter():
+            return PlainTextResponse("too many viewers", status_code=503)
+        return _Stream(self._frames)
+
+
+class _Stream(StreamingResponse):
+    """The frames for one viewer, who has entered."""
+
+    def __init__(self, frames: _Newest) -> None:
+        self._frames = frames
+        kind = f"multipart/x-mixed-replace; boundary={_BOUNDARY}"
+        super().__init__(self._parts(), media_type=kind, headers=_HEADERS)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._frames.leave()
+
+    def _parts(self) -> Iterator[bytes]:
+        number = 0
+        while (newest := self._frames.after(number)) is not None:
+            number, jpeg = newest
+            head = f"Content-Type: image/jpeg\r\nContent-Length: {len(jpeg)}\r\n"
+            yield f"--{_BOUNDARY}\r\n{head}\r\n".encode() + jpeg + b"\r\n"
 
 
 class _Newest:
@@ -112,55 +174,6 @@ class _Newest:
         with self._changed:
             self._changed.wait_for(lambda: self._number > number or self._ended)
             return None if self._ended else (self._number, self._jpeg)
-
-
-class _Server(ThreadingHTTPServer):
-    daemon_threads = True
-    block_on_close = False
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """A viewer that went away is nothing to report."""
-
-
-class _Handler(BaseHTTPRequestHandler):
-    frames: _Newest
-    loopback: bool
-    timeout = _TIMEOUT
-
-    def do_GET(self) -> None:
-        if self.loopback and not _loopback(_name(self.headers.get("Host", ""))):
-            self.send_error(403)  # another site's page, whose name was made to mean this machine
-        elif self.path == "/":
-            self._begin(200, "text/html; charset=utf-8")
-            self.wfile.write(_PAGE)
-        elif self.path != "/stream.mjpg":
-            self.send_error(404)
-        elif not self.frames.enter():
-            self.send_error(503, "too many viewers")
-        else:
-            try:
-                self._stream()
-            finally:
-                self.frames.leave()
-
-    def _stream(self) -> None:
-        self._begin(200, f"multipart/x-mixed-replace; boundary={_BOUNDARY}")
-        number = 0
-        while (newest := self.frames.after(number)) is not None:
-            number, jpeg = newest
-            head = f"Content-Type: image/jpeg\r\nContent-Length: {len(jpeg)}\r\n"
-            self.wfile.write(f"--{_BOUNDARY}\r\n{head}\r\n".encode() + jpeg + b"\r\n")
-
-    def _begin(self, status: int, kind: str) -> None:
-        self.send_response(status)
-        self.send_header("Content-Type", kind)
-        self.send_header("Cache-Control", "no-store")
-        self.send_header("Cross-Origin-Resource-Policy", "same-origin")
-        self.send_header("X-Content-Type-Options", "nosniff")
-        self.end_headers()
-
-    def log_message(self, format: str, *args: Any) -> None:
-        """The terminal shows the frames' counts instead."""
 
 
 def _name(host: str) -> str:

@@ -18,8 +18,6 @@ from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.server import ServerState
 
 from onnxplain.serve.connections import Connection
-from onnxplain.serve.metrics import Metrics
-from onnxplain.serve.settings import Limits
 
 from .process import PATIENCE, Process, started
 
@@ -173,8 +171,9 @@ class Slow(asyncio.Transport):
 def test_a_client_is_cut_when_it_takes_nothing_not_when_it_is_slow():
     async def main() -> None:
         connection = Connection(
-            Limits(read_seconds=0.01),
-            Metrics(),
+            most=1,
+            seconds=0.01,
+            cut=lambda reason: None,
             config=uvicorn.Config(lambda: None, log_config=None),
             server_state=ServerState(),
             app_state={},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import io
+import socket
 import threading
 
 import pytest
@@ -107,6 +108,22 @@ def test_it_answers_this_machine_by_its_own_names_alone(server):
     for name in ("evil.example", f"evil.example:{port}", "localhost.evil.example", "[::1", ""):
         assert connect(server, "/", Host=name).status == 403
     assert connect(server, "/other").status == 404
+
+
+def test_who_neither_asks_nor_takes_a_frame_is_cut(monkeypatch):
+    monkeypatch.setattr(mjpeg, "_TIMEOUT", 0.1)
+    noise = Image.effect_noise((1200, 1200), 100).convert("RGB")
+    with MotionJpeg(0) as server:
+        host, port = server.url.split("/")[2].split(":")
+        with socket.create_connection((host, int(port)), timeout=10) as silent:
+            assert silent.recv(1) == b""
+        stalled = connect(server, "/stream.mjpg")
+        for _ in range(1000):  # megabytes that are not read
+            server.show(noise, FRAME)
+            if not server._frames.viewers:
+                break
+        assert not server._frames.viewers
+        stalled.close()
 
 
 def test_a_port_that_is_taken_is_an_error(server):
