@@ -244,8 +244,14 @@ class FakeContext:
         return True
 
     def get_tensor_shape(self, name: str) -> tuple[int, ...]:
-        (node,) = (n for n in self.engine.session.get_outputs() if n.name == name)
-        return (self.shapes["image"][0], *node.shape[1:])
+        session = self.engine.session
+        sizes = {
+            dimension: size
+            for node in session.get_inputs()
+            for dimension, size in zip(node.shape, self.shapes[node.name], strict=True)
+        }
+        (node,) = (n for n in session.get_outputs() if n.name == name)
+        return tuple(sizes.get(dimension, dimension) for dimension in node.shape)
 
     def set_tensor_address(self, name: str, pointer: int) -> bool:
         self.addresses[name] = pointer

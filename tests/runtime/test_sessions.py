@@ -2,17 +2,46 @@
 
 from __future__ import annotations
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
 import onnxruntime
 import pytest
+import torch
 from onnx import TensorProto, helper, numpy_helper
+from torch import nn
 
+from onnxplain.contract.explain import IMAGE, TARGET
+from onnxplain.contract.steps import (
+    FIRST_MOMENT,
+    LEARNING_RATES,
+    LOSSES,
+    MAGNITUDE,
+    MIRRORED,
+    PRIORS,
+    SECOND_MOMENT,
+    SHIFTS,
+    STEP,
+    STEPS,
+    StepMetadata,
+    following,
+)
 from onnxplain.errors import BackendError
+from onnxplain.runtime.onnx_file import read_metadata, read_ports
 from onnxplain.runtime.sessions import open_session
+from onnxplain.runtime.sessions.cuda_driver import Cuda
 from onnxplain.runtime.sessions.onnx_runtime.cuda import tensorrt_first
+from onnxplain.runtime.sessions.tensorrt import Engine, TensorRT, compile_graph
+from onnxplain.runtime.sessions.tensorrt.package import Package
+from onnxplain.runtime.signature import Port
+from onnxplain.vital.graphs.step import write_step
+from onnxplain.vital.graphs.subject import read_subject
+
+from .fake_gpu import FakeDriver, FakeTensorRT
 
 PROVIDERS = ("cpu", "openvino")
 CHANNELS, COUNT = 16, 37
@@ -123,3 +152,159 @@ def test_tensorrt_is_not_given_sorts(
     assert (name, then) == ("TensorrtExecutionProvider", "CUDAExecutionProvider")
     assert "TopK" in options["trt_op_types_to_exclude"].split(",")
     assert "TensorrtExecutionProvider" in onnxruntime.get_available_providers()
+
+
+@pytest.fixture(scope="module")
+def step(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A step of a feature visualisation: a gradient and what Adam makes of it."""
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    subject = read_subject(network.eval(), example=torch.zeros(2, 3, 16, 16), layers=["0"])
+    path = tmp_path_factory.mktemp("step") / "step.onnx"
+    write_step(subject, path, objective="activation")
+    return path
+
+
+STEPS_DONE = 4
+STATE = {
+    following(name): name for name in (IMAGE, FIRST_MOMENT, SECOND_MOMENT, MAGNITUDE, STEP, LOSSES)
+}
+SIZES = {"batch": 2, STEPS: STEPS_DONE}
+
+
+def start(seed: int) -> dict[str, np.ndarray]:
+    """The inputs of the first step, of two pictures."""
+    image = np.random.default_rng(seed).standard_normal((2, 3, 16, 16)).astype(np.float32)
+    zeros = np.zeros_like(image)
+    return {
+        IMAGE: image,
+        TARGET: np.array([seed % 4, 1]),
+        FIRST_MOMENT: zeros,
+        SECOND_MOMENT: zeros,
+        MAGNITUDE: zeros,
+        STEP: np.array(0),
+        LOSSES: np.zeros((STEPS_DONE, 2), np.float32),
+        LEARNING_RATES: np.full(STEPS_DONE, 0.1, np.float32),
+        SHIFTS: np.array([[0, 1]] * STEPS_DONE),
+        MIRRORED: np.array([0, 1] * (STEPS_DONE // 2)),
+        PRIORS: np.full(3, 0.1, np.float32),
+    }
+
+
+def same(found: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -> None:
+    assert found.keys() == expected.keys()
+    for name, array in expected.items():
+        np.testing.assert_allclose(found[name], array, rtol=1e-3, atol=1e-5, err_msg=name)
+
+
+def test_a_step_is_the_same_on_every_provider_and_carried_as_one_would_by_hand(step: Path) -> None:
+    session = open_session(step, "cpu", sizes=SIZES)
+    given = start(0)
+    for _ in range(STEPS_DONE):
+        by_hand = session.run(given)
+        given |= {into: by_hand[output] for output, into in STATE.items()}
+    expected = {output: by_hand[output] for output in STATE}
+    for provider in PROVIDERS:
+        seen: list[int] = []
+        session = open_session(step, provider, sizes=SIZES)
+        same(session.iterate(start(0), STATE, STEPS_DONE, progress=seen.append), expected)
+        assert seen == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("provider", PROVIDERS)
+def test_several_callers_at_once_get_each_their_own(step: Path, provider: str) -> None:
+    session = open_session(step, provider, threads=1, sizes=SIZES)
+    alone = [session.iterate(start(seed), STATE, STEPS_DONE) for seed in range(4)]
+    together = threading.Barrier(4)
+
+    def call(seed: int) -> dict[str, np.ndarray]:
+        together.wait(10)
+        for _ in range(5):
+            found = session.iterate(start(seed), STATE, STEPS_DONE)
+        return found
+
+    with ThreadPoolExecutor(4) as pool:
+        for found, expected in zip(pool.map(call, range(4)), alone, strict=True):
+            same(found, expected)
+
+
+def test_what_openvino_compiled_of_a_step_is_kept_and_used_again(
+    step: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    openvino = pytest.importorskip("openvino")
+    expected = open_session(step, "openvino").iterate(start(0), STATE, STEPS_DONE)
+    (blob,) = (cache / "onnxplain" / "openvino").iterdir()
+    assert blob.stat().st_size > 0
+    monkeypatch.setattr(openvino.Core, "compile_model", None)  # so that another one would fail
+    found = open_session(step, "openvino").iterate(start(0), STATE, STEPS_DONE)
+    for name, array in expected.items():
+        np.testing.assert_array_equal(found[name], array)
+
+
+def test_a_session_says_what_its_graph_takes_and_gives(step: Path) -> None:
+    by_provider = [open_session(step, provider) for provider in PROVIDERS]
+    for session in by_provider:
+        assert session.inputs[IMAGE] == Port("float32", (None, 3, 16, 16))
+        assert session.inputs[SHIFTS] == Port("int64", (None, 2))
+        assert session.inputs[STEP] == Port("int64", ())
+        assert session.outputs == by_provider[0].outputs
+        assert StepMetadata.from_props(session.metadata).carried == STATE
+
+
+def test_tensorrt_takes_the_same_steps(step: Path) -> None:
+    """On a GPU and a compiler that are made up."""
+    inputs, outputs = read_ports(step)
+    shapes = {name: array.shape for name, array in start(0).items()}
+    engine = Engine(
+        provider="tensorrt",
+        version=FakeTensorRT.__version__,
+        sms=(89,),
+        gpu="NVIDIA L4",
+        system="",
+        precision="float32",
+        profile={name: (shape,) * 3 for name, shape in shapes.items() if shape},
+        refittable=False,
+        graph="0",
+        metadata=read_metadata(step),
+        inputs=inputs,
+        outputs=outputs,
+        payload=memoryview(step.read_bytes()),
+    )
+    driver = FakeDriver()
+    package = Package("tensorrt", FakeTensorRT(driver), SimpleNamespace(words=[]))
+    session = TensorRT(engine, package, Cuda(driver))
+    seen: list[int] = []
+    found = session.iterate(start(0), STATE, STEPS_DONE, progress=seen.append)
+    same(found, open_session(step, "cpu").iterate(start(0), STATE, STEPS_DONE))
+    assert seen == [1, 2, 3, 4]
+    assert session.provider == "tensorrt"
+    with pytest.raises(BackendError, match="no output 'logits'"):
+        assert session.signature
+
+
+def test_tensorrt_compiles_a_step_whose_sizes_are_known(step: Path) -> None:
+    pytest.importorskip("tensorrt_rtx")
+    engine = compile_graph(step, sm=[89], sizes=SIZES, keep=False)
+    assert engine.inputs[IMAGE].shape == (2, 3, 16, 16)
+    assert engine.inputs[LEARNING_RATES].shape == (STEPS_DONE,)
+    assert StepMetadata.from_props(engine.metadata).carried == STATE
+
+
+def test_tensorrt_that_sorts_no_more_says_what_does(tmp_path: Path) -> None:
+    pytest.importorskip("tensorrt_rtx")
+    count = 4000
+    declared = [
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", count])
+        for name in ("x", "values")
+    ]
+    graph = helper.make_graph(
+        [helper.make_node("TopK", ["x", "k"], ["values", "order"])],
+        "sorted",
+        declared[:1],
+        declared[1:],
+        [numpy_helper.from_array(np.array([count]), "k")],
+    )
+    opsets = [helper.make_opsetid("", 20)]
+    onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=9), tmp_path / "s.onnx")
+    with pytest.raises(BackendError, match="use --provider cuda"):
+        compile_graph(tmp_path / "s.onnx", sm=[89], keep=False)

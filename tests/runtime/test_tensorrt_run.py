@@ -109,6 +109,18 @@ def test_every_batch_size_of_the_profile_runs(
             np.testing.assert_array_equal(value, expected[name])
 
 
+def test_a_live_temperature_is_a_scalar(
+    graph_file: GraphFile, trt: FakeTensorRT, driver: FakeDriver, x: np.ndarray
+) -> None:
+    graph = graph_file(live_temperature=True)
+    engine = engine_of(graph)
+    ports = {**engine.inputs, "temperature": Port("float32", ())}
+    engine = dataclasses.replace(engine, inputs=ports)
+    backend = TensorRT(engine, Package("tensorrt", trt, Logger()), Cuda(driver))
+    found, expected = Explainer(backend)(x, temperature=0.7), load(graph, "cpu")(x, temperature=0.7)
+    np.testing.assert_array_equal(found.pullback, expected.pullback)
+
+
 def test_a_shape_that_comes_again_is_replayed_as_a_cuda_graph(
     backend: TensorRT, driver: FakeDriver, x: np.ndarray
 ) -> None:
