@@ -57,26 +57,26 @@ def markdown(results: dict[str, Any]) -> str:
         "# The zoo",
         "",
         "Untrained networks (seed 0; weights that start as zeros or ones are made random), "
-        "exported with each method and compared with the float64 PyTorch reference on two images of noise. "
-        "Made by `python -m onnxplain.bench.zoo run`, from "
+        "exported with each method and compared with the float64 PyTorch reference on two "
+        "images of noise. Made by `python -m onnxplain.bench.zoo run`, from "
         "[`bench/results/zoo.json`](../bench/results/zoo.json).",
         "",
         *counts(results),
         "",
         f"*Agreement* is a relative L2 ≤ {RELATIVE_L2:g} and a cosine ≥ {COSINE}. A method's "
-        "column gives the relative L2, ✗ where agreement is missed; *file* is the size of the excitation "
-        "graph ÷ that of the traced forward, and *export* the seconds that its export takes after "
-        f"the trace. RTX: whether TensorRT-RTX's ahead-of-time compiler builds the {COMPILED} "
-        "graph.",
+        "column gives the relative L2, ✗ where agreement is missed; *file* is the size of the "
+        "excitation graph ÷ that of the traced forward, and *export* the seconds that its "
+        "export takes after the trace. RTX: whether TensorRT-RTX's ahead-of-time compiler "
+        f"builds the {COMPILED} graph.",
         "",
-        "A graph that misses these bounds is evaluated again in float64, and that figure follows "
-        "the first. One that agrees there is *right in float64* and counts as agreement where its "
-        f"cosine in float32 is ≥ {COSINE}: the gradient has hard gates, and one whose preactivation lies "
-        "within float32's rounding of 0 may open in float32 and stay shut in float64. Where the "
-        "rounding of the weights alone decides (batch norms are folded into them), *rounding* is "
-        "given too: how far the PyTorch reference itself moves when its weights are changed by up "
-        f"to half a unit in float32's last place. A graph within {ROUNDING_SPREAD:g} times that also "
-        "counts.",
+        "A graph that misses these bounds is evaluated again in float64, and that figure "
+        "follows the first. One that agrees there is *right in float64* and counts as agreement "
+        f"where its cosine in float32 is ≥ {COSINE}: the gradient has hard gates, and one whose "
+        "preactivation lies within float32's rounding of 0 may open in float32 and stay shut in "
+        "float64. Where the rounding of the weights alone decides (batch norms are folded into "
+        "them), *rounding* is given too: how far the PyTorch reference itself moves when its "
+        "weights are changed by up to half a unit in float32's last place. A graph within "
+        f"{ROUNDING_SPREAD:g} times that also counts.",
         "",
         f"{machine['cpu']}, {machine['cores']} cores; onnxplain {results['onnxplain']}, "
         + ", ".join(f"{name} {version}" for name, version in machine["versions"].items()),
