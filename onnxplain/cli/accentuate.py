@@ -9,7 +9,7 @@ import typer
 
 from onnxplain.cli.app import command
 from onnxplain.cli.console import say
-from onnxplain.cli.options import Images, Model, Provider, Targets, Temperature, as_target
+from onnxplain.cli.options import Images, Model, Provider, Targets, Temperature, as_target, count
 from onnxplain.cli.progress import progress_bar
 from onnxplain.contract.explain import ALPHA_DEFAULT, EPS_DEFAULT
 
@@ -18,7 +18,7 @@ Beside = Annotated[
     Path | None,
     typer.Option(help="Another explain graph (of `gradient`, say), for rows to compare with."),
 ]
-Steps = Annotated[int, typer.Option(min=1, help="Steps of the ascent.")]
+Steps = Annotated[int, count("Steps of the ascent.")]
 Alpha = Annotated[float, typer.Option(help="Length of a step, in pixels' L2 norm.")]
 Eps = Annotated[float, typer.Option(help="The farthest it may go, in the same norm; 0: no bound.")]
 Clip = Annotated[

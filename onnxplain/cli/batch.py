@@ -9,7 +9,7 @@ import typer
 
 from onnxplain.cli.app import command
 from onnxplain.cli.console import complain, say
-from onnxplain.cli.options import BatchSize, Model, Precision, Target, Temperature, as_target
+from onnxplain.cli.options import BatchSize, Model, Precision, Target, Temperature, as_target, count
 from onnxplain.cli.progress import ImageBar
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ Inputs = Annotated[
     typer.Argument(help="Images, .tar files, Parquet tables, folders and glob patterns of them."),
 ]
 Folder = Annotated[Path, typer.Option("--out", "-o", help="The folder to begin, or to resume.")]
-Top = Annotated[int, typer.Option(min=1, help="Likeliest classes to keep of each image.")]
+Top = Annotated[int, count("Likeliest classes to keep of each image.")]
 Store = Annotated[
     str,
     typer.Option(help="pullback, as half floats, or heatmap, as 8-bit grey PNG: far smaller."),
@@ -32,9 +32,7 @@ Provider = Annotated[
         "or tensorrt-rtx."
     ),
 ]
-ShardSize = Annotated[
-    int, typer.Option(min=1, help="Images per file of the table; the most that a kill can cost.")
-]
+ShardSize = Annotated[int, count("Images per file of the table; the most that a kill can cost.")]
 ImageColumn = Annotated[
     str | None,
     typer.Option(
@@ -50,11 +48,11 @@ Address = Annotated[
 ]
 Workers = Annotated[
     int | None,
-    typer.Option(min=1, help="Processes.", show_default="one per GPU, or per core / threads"),
+    count("Processes.", show_default="one per GPU, or per core / threads"),
 ]
 Threads = Annotated[
     int | None,
-    typer.Option(min=1, help="Threads per process.", show_default="1; on a GPU 8, which decode"),
+    count("Threads per process.", show_default="1; on a GPU 8, which decode"),
 ]
 
 

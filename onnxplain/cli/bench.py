@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 @command
 def bench(
     networks: Annotated[
-        list[str] | None, typer.Argument(help="Networks by name. [default: seven of all kinds]")
+        list[str] | None,
+        typer.Argument(help="Networks by name.", show_default="seven of all kinds"),
     ] = None,
     quick: Annotated[
         bool,
@@ -35,7 +36,7 @@ def bench(
     targets: Annotated[str, typer.Option(help="Targets per image, with commas between.")] = "1,5",
     rounds: Annotated[int, typer.Option(min=1, help="Interleaved rounds that count.")] = 20,
     threads: Annotated[
-        int | None, typer.Option(min=1, help="Of every candidate. [default: all]")
+        int | None, typer.Option(min=1, help="Of every candidate.", show_default="all")
     ] = None,
     device: Annotated[str, typer.Option(help="cpu, or cuda for the GPU.")] = "cpu",
     path: Annotated[

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from onnxplain.errors import InputError
+
+
+def count(help: str, **options: Any) -> Any:
+    """An option that is a whole number from 1 up."""
+    return typer.Option(min=1, help=help, **options)
+
 
 Model = Annotated[Path, typer.Argument(help="An explain graph, made by `onnxplain export`.")]
 Source = Annotated[
@@ -64,7 +70,7 @@ AtLeast = Annotated[
 ]
 BatchSize = Annotated[
     int | None,
-    typer.Option(min=1, help="Images per run of the graph.", show_default="4, on a GPU 32"),
+    count("Images per run of the graph.", show_default="4, on a GPU 32"),
 ]
 Weights = Annotated[
     str,

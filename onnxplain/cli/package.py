@@ -9,6 +9,7 @@ import typer
 
 from onnxplain.cli.app import command
 from onnxplain.cli.console import say
+from onnxplain.cli.options import count
 from onnxplain.errors import InputError
 
 Model = Annotated[
@@ -34,26 +35,22 @@ StorageUri = Annotated[
     str | None,
     typer.Option(help="For --kserve instead of --image: where Triton's repository was put."),
 ]
-Batch = Annotated[int, typer.Option(min=1, help="Triton: most images in one call.")]
+Batch = Annotated[int, count("Triton: most images in one call.")]
 Wait = Annotated[
     float, typer.Option(min=0, help="Triton: milliseconds that a call waits for more images.")
 ]
-MaxRequests = Annotated[
-    int, typer.Option(min=1, help="Triton: requests that may wait; any more are refused.")
-]
+MaxRequests = Annotated[int, count("Triton: requests that may wait; any more are refused.")]
 MaxSeconds = Annotated[
     float, typer.Option(min=0.001, help="Triton: how long one may wait before it is refused.")
 ]
-Instances = Annotated[int, typer.Option(min=1, help="Triton: calls at a time, on each device.")]
+Instances = Annotated[int, count("Triton: calls at a time, on each device.")]
 Kind = Annotated[str, typer.Option(help="Triton: run on gpu, cpu, or auto.")]
 Accelerator = Annotated[
     str,
     typer.Option(help="Triton: none; tensorrt on a GPU or openvino on a CPU, in ONNX Runtime."),
 ]
 Precision = Annotated[str, typer.Option(help="With --accelerator tensorrt: float32 or float16.")]
-Threads = Annotated[
-    int | None, typer.Option(min=1, help="Triton: threads of one call on a processor.")
-]
+Threads = Annotated[int | None, count("Triton: threads of one call on a processor.")]
 CudaGraphs = Annotated[
     bool, typer.Option("--cuda-graphs", help="Triton: record a GPU's work once, and replay it.")
 ]

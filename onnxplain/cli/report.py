@@ -9,7 +9,7 @@ import typer
 
 from onnxplain.cli.app import command
 from onnxplain.cli.console import complain, say
-from onnxplain.cli.options import Images, Model, Provider
+from onnxplain.cli.options import Images, Model, Provider, count
 from onnxplain.cli.progress import progress_bar
 
 
@@ -20,10 +20,8 @@ def report(
     path: Annotated[Path, typer.Option("--out", "-o", help="The page to write.")] = Path(
         "report.html"
     ),
-    targets: Annotated[
-        int, typer.Option(min=1, help="Classes per image, from the top of the ranking.")
-    ] = 1,
-    steps: Annotated[int, typer.Option(min=1, help="Steps of the accentuation.")] = 5,
+    targets: Annotated[int, count("Classes per image, from the top of the ranking.")] = 1,
+    steps: Annotated[int, count("Steps of the accentuation.")] = 5,
     provider: Provider = "auto",
 ) -> None:
     """Explain a folder of images on one self-contained HTML page.

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from onnxplain.cli.app import command
-from onnxplain.cli.options import Precision, Provider
+from onnxplain.cli.options import Precision, Provider, count
 from onnxplain.errors import InputError
 
 Models = Annotated[
@@ -24,44 +24,34 @@ Host = Annotated[
 Port = Annotated[int, typer.Option(min=0, max=65535, help="0 for any free one.")]
 Batch = Annotated[
     int | None,
-    typer.Option(
-        min=1, help="Most images in one backend call.", show_default="2 on a processor, else 8"
-    ),
+    count("Most images in one backend call.", show_default="2 on a processor, else 8"),
 ]
 Wait = Annotated[
     float,
     typer.Option(min=0, help="Milliseconds that a call waits for more images, if a backend idles."),
 ]
-Threads = Annotated[
-    int | None, typer.Option(min=1, help="Threads of one call.", show_default="1 on a processor")
-]
+Threads = Annotated[int | None, count("Threads of one call.", show_default="1 on a processor")]
 Instances = Annotated[
     int | None,
-    typer.Option(
-        min=1, help="Calls of a model at a time.", show_default="one for each core; 2 on a GPU"
-    ),
+    count("Calls of a model at a time.", show_default="one for each core; 2 on a GPU"),
 ]
 Decoders = Annotated[
     int | None,
-    typer.Option(
-        min=1, help="Threads that decode and draw.", show_default="half the cores, at least 2"
-    ),
+    count("Threads that decode and draw.", show_default="half the cores, at least 2"),
 ]
 Loaded = Annotated[
     int,
-    typer.Option(min=1, help="Models kept in memory; for one more, the longest unused goes."),
+    count("Models kept in memory; for one more, the longest unused goes."),
 ]
 Preload = Annotated[
     bool,
     typer.Option("--preload", help="Load all models before answering, not each when first asked."),
 ]
-MaxRequests = Annotated[
-    int, typer.Option(min=1, help="Requests in hand; any more get 503 with Retry-After.")
-]
+MaxRequests = Annotated[int, count("Requests in hand; any more get 503 with Retry-After.")]
 MaxMib = Annotated[float, typer.Option(min=0.001, help="Largest body of a request, in MiB.")]
 MaxMegapixels = Annotated[float, typer.Option(min=0.001, help="Largest image, in megapixels.")]
-MaxImages = Annotated[int, typer.Option(min=1, help="Most images × targets in a request.")]
-MaxConnections = Annotated[int, typer.Option(min=1, help="Most connections open at a time.")]
+MaxImages = Annotated[int, count("Most images × targets in a request.")]
+MaxConnections = Annotated[int, count("Most connections open at a time.")]
 MaxSeconds = Annotated[
     float, typer.Option(min=0.1, help="From a request's arrival to its answer; after that, 503.")
 ]

@@ -1,0 +1,39 @@
+"""What the command line prints, whatever stands in it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from onnxplain.cli import console
+from onnxplain.cli.progress import ImageBar
+
+AWKWARD = "a [red]folder[/] :cat: [1/2] " + 30 * "with a long name " + ".png"
+
+
+@pytest.mark.parametrize(
+    ("speak", "stream"), [(console.say, 0), (console.note, 1), (console.complain, 1)]
+)
+def test_a_line_is_printed_as_it_is(capsys, speak, stream) -> None:
+    speak(AWKWARD)
+    printed = capsys.readouterr()
+    assert printed[stream] == AWKWARD + "\n"
+    assert printed[1 - stream] == ""
+
+
+def test_a_size_counts_the_weights_beside_the_file(tmp_path: Path) -> None:
+    (tmp_path / "a.onnx").write_bytes(bytes(1 << 20))
+    (tmp_path / "a.onnx.data").write_bytes(bytes(1 << 19))
+    assert console.mebibytes(tmp_path / "a.onnx") == "1.5 MiB"
+
+
+def test_a_rate_is_of_the_images_since_the_first_report(monkeypatch) -> None:
+    clock = iter([10.0, 12.0])
+    monkeypatch.setattr("onnxplain.cli.progress.time.monotonic", lambda: next(clock))
+    bar = ImageBar("ranking")
+    bar.listed(100)
+    bar.done(40, 100)
+    assert bar.rate == 0
+    bar.done(60, 100)
+    assert bar.rate == 10
