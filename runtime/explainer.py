@@ -1,4 +1,4 @@
-"""An explain graph as a function of pictures."""
+"""An explain graph as a function of images."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _IMAGES_PER_RUN = 16
 
 
 class Explainer:
-    """Explains pictures with one explain graph. Several threads may call it at once.
+    """Explains images with one explain graph. Several threads may call it at once.
 
     Attributes:
         backend: what runs the graph.
@@ -68,10 +68,10 @@ class Explainer:
         temperature: float | None = None,
         batch_size: int | None = None,
     ) -> Explanation | TensorExplanation:
-        """Explain pictures.
+        """Explain images.
 
         Args:
-            images: one picture or a list: paths, PIL images, uint8 pixels ([H,W], [H,W,C] or
+            images: one image or a list: paths, PIL images, uint8 pixels ([H,W], [H,W,C] or
                 [N,H,W,C], any size), or floats already normalised ([C,H,W] or [N,C,H,W] of the
                 network's size; channel last where the graph's layout is NHWC). Or a tensor of
                 another package (torch, CuPy, JAX), normalised, [N,C,H,W], on the host or on the
@@ -89,7 +89,7 @@ class Explainer:
             The explanation of the N images, in their order; a `TensorExplanation` of a tensor.
 
         Raises:
-            InputError: a picture, target, temperature or batch size that cannot be used.
+            InputError: an image, target, temperature or batch size that cannot be used.
             BackendError: the runtime failed.
         """
         if is_tensor(images):
@@ -108,7 +108,7 @@ class Explainer:
         temperature: float | None = None,
         batch_size: int | None = None,
     ) -> Explanation:
-        """What calling the explainer does once the pictures are arrays.
+        """What calling the explainer does once the images are arrays.
 
         Args:
             batch, photographs: as `onnxplain.runtime.inputs.batches.as_batch` makes them.
@@ -137,7 +137,7 @@ class Explainer:
         temperature: float | None = None,
         batch_size: int | None = None,
     ) -> tuple[NDArray[Any], NDArray[Any], NDArray[np.int64]]:
-        """What calling the explainer does once pictures and targets are arrays.
+        """What calling the explainer does once images and targets are arrays.
 
         Args:
             batch: the network's input, as `onnxplain.runtime.inputs.batches.as_batch` makes it.

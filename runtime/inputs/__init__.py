@@ -1,1 +1,1 @@
-"""From what a caller gives (files, pictures, class names, tensors) to what a graph takes."""
+"""From what a caller gives (images, class names, tensors) to what a graph takes."""

@@ -1,4 +1,4 @@
-"""From pictures to the network's input, and back to what can be looked at."""
+"""From images to the network's input, and back to what can be looked at."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ already normalised, [C,H,W] or [N,C,H,W] (channel last where the graph's layout 
 def as_batch(
     images: ImageLike | Sequence[ImageLike], pre: Preprocessing, dtype: DTypeLike = np.float32
 ) -> tuple[NDArray[Any], NDArray[np.uint8]]:
-    """Turn pictures, of one kind or mixed, into what the network takes.
+    """Turn images, of one kind or mixed, into what the network takes.
 
     Floats are taken as they are; everything else goes through `preprocess`.
 
@@ -47,16 +47,16 @@ def as_batch(
 
 
 def preprocess(image: Image.Image, pre: Preprocessing) -> NDArray[np.float32]:
-    """Resize, crop and normalise an RGB picture as torchvision's transforms do.
+    """Resize, crop and normalise an RGB image as torchvision's transforms do.
 
     The shorter side is resized to `pre.resize`, then the centre is taken, with black where the
-    picture is smaller than that. A network of one channel gets the luminance.
+    image is smaller than that. A network of one channel gets the luminance.
 
     Returns:
         float32 [C,H,W], or [H,W,C] where `pre.layout` is NHWC.
 
     Raises:
-        InputError: the picture is so elongated that it would be too large when resized.
+        InputError: the image is so elongated that it would be too large when resized.
     """
     return _normalise(_crop(image, pre), pre)
 
@@ -79,7 +79,7 @@ def _part(item: ImageLike, pre: Preprocessing) -> tuple[NDArray[Any], NDArray[np
     if isinstance(item, np.ndarray) and item.dtype.kind == "f":
         batch = _as_given(item, pre)
         return batch, to_photographs(batch, pre)
-    crops = [_crop(load_image(picture), pre) for picture in _pictures(item)]
+    crops = [_crop(load_image(image), pre) for image in _images(item)]
     batch = np.stack([_normalise(photograph, pre) for photograph in crops])
     return batch, np.stack([np.asarray(photograph) for photograph in crops])
 
@@ -95,7 +95,7 @@ def _as_given(array: NDArray[Any], pre: Preprocessing) -> NDArray[Any]:
     return batch
 
 
-def _pictures(item: ImageLike) -> Sequence[str | os.PathLike[str] | Image.Image]:
+def _images(item: ImageLike) -> Sequence[str | os.PathLike[str] | Image.Image]:
     if isinstance(item, (str, os.PathLike, Image.Image)):
         return [item]
     if not isinstance(item, np.ndarray):
@@ -154,7 +154,7 @@ def _crop(image: Image.Image, pre: Preprocessing) -> Image.Image:
 def _placement(
     size: tuple[int, int], pre: Preprocessing
 ) -> tuple[tuple[int, int], tuple[int, int]]:
-    """The width and height that a picture is resized to, and where the crop begins in that."""
+    """The width and height that an image is resized to, and where the crop begins in that."""
     width, height = (pre.resize * side // min(size) for side in size)
     return (width, height), (crop_offset(width - pre.width), crop_offset(height - pre.height))
 
@@ -165,8 +165,8 @@ def crop_offset(surplus: int) -> int:
 
 
 def _normalise(photograph: Image.Image, pre: Preprocessing) -> NDArray[np.float32]:
-    picture = photograph.convert("L" if pre.channels == 1 else "RGB")
-    pixels = np.asarray(picture, np.float32) / np.float32(255)
+    image = photograph.convert("L" if pre.channels == 1 else "RGB")
+    pixels = np.asarray(image, np.float32) / np.float32(255)
     pixels = pixels.reshape(pre.height, pre.width, pre.channels)
     pixels -= np.array(pre.mean, np.float32)
     pixels /= np.array(pre.std, np.float32)

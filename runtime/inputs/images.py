@@ -1,4 +1,4 @@
-"""From files to eight-bit RGB: find pictures, and decode whatever a camera or scanner wrote."""
+"""From files to eight-bit RGB: find images, and decode whatever a camera or scanner wrote."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def _matches(path: str | os.PathLike[str]) -> list[Path]:
 
 
 def load_image(source: str | os.PathLike[str] | Image.Image | BinaryIO) -> Image.Image:
-    """Decode a file (its path, or opened), or convert a picture, to mode RGB, upright.
+    """Decode a file (its path, or opened), or convert a PIL image, to mode RGB, upright.
 
     The orientation that EXIF records is applied. Transparent parts become white. Grey of more
     than eight bits is scaled, not clipped: from 0…65535 for integers; for floats from the first
