@@ -17,6 +17,7 @@ from onnxscript import OpBuilder
 
 from onnxplain.export.autodiff import Node
 from onnxplain.export.tensors import attribute, rank, reshape, static
+from onnxplain.sub_pixel import phase
 
 MOST_ZEROS = 1.4
 """Times a kernel's elements that its sub-pixel form may have, with the zeros between."""
@@ -66,11 +67,9 @@ def as_convolution(op: OpBuilder, node: Node) -> ir.Value | None:
 def as_sub_pixel(op: OpBuilder, node: Node) -> ir.Value | None:
     """A transposed convolution of stride s is a convolution onto s² · C channels, rearranged.
 
-    Output o takes input j through kernel element o + p - s j. With o + p + δ = s q + a that element
-    is a + s τ - δ, τ = q - j: for each phase a a convolution over q - τ with every s-th element of
-    the kernel, and DepthToSpace puts the s · s phases between one another (Shi et al., arXiv
-    1609.05158). The kernel gets δ zeros in front, and as many behind as make up a multiple of s:
-    δ = -p mod s begins with the first output, δ = 0 may need fewer zeros and cuts off p mod s.
+    One convolution of all s · s phases (`onnxplain.sub_pixel`): the kernel gets δ zeros in front,
+    so that o + p + δ = s q + a, and as many behind as make up a multiple of s. δ = -p mod s begins
+    with the first output, δ = 0 may need fewer zeros and cuts off p mod s.
     """
     g, w = node.inputs[:2]
     assert g is not None
@@ -91,10 +90,8 @@ def as_sub_pixel(op: OpBuilder, node: Node) -> ir.Value | None:
     first, cut = zip(*(divmod(p + d, s) for p, d in zip(pads, shift, strict=True)), strict=True)
     ends = [c + n for c, n in zip(cut, static(node.outputs[0], 2), strict=True)]
     count = [-(-end // s) for end in ends]
-    before = [t - 1 - f for t, f in zip(taps, first, strict=True)]
-    after = [
-        q - j - b + t - 1 for q, j, b, t in zip(count, static(g, 2), before, taps, strict=True)
-    ]
+    along = zip(first, kernel, shift, static(g, 2), count, strict=True)
+    _, before, after = zip(*(phase(0, f, s, k + d, j, q) for f, k, d, j, q in along), strict=True)
     if min(before + after) < 0:
         return None
     inner, outer = static(w, 0, 2)

@@ -13,6 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from onnxplain.sub_pixel import phase
+
 _PLANE = [-2, -1]  # height and width
 _FIRST = int(np.iinfo(np.int64).min)
 _GROUPED = "GroupConvolutionBackpropData"
@@ -39,7 +41,7 @@ def _gains(node: Any) -> bool:
 
 
 def _by_phases(node: Any) -> Any | None:
-    """A convolution for each phase b, the output's place modulo the stride s, and DepthToSpace.
+    """A convolution for each phase of the output (`onnxplain.sub_pixel`), and DepthToSpace.
 
     None where a convolution would leave out some of the input.
     """
@@ -78,13 +80,10 @@ def _by_phases(node: Any) -> Any | None:
 def _phase(
     b: int, s: int, p: int, kernel: int, given: int, wanted: int
 ) -> tuple[int, int, int] | None:
-    """Along one axis, the last element of the kernel that meets the phase b, and the padding.
+    """Along one axis, the last element of the kernel that meets the outputs s q + b, and the zeros.
 
-    With o = s q + b and b + p = s f + a, output o takes input q + f - τ through element a + s τ: a
-    convolution with every s-th element from a on, turned around. None: no element meets it.
+    None: no element meets them.
     """
-    f, a = divmod(b + p, s)
-    taps = len(range(a, kernel, s))
-    before = taps - 1 - f
-    after = -(-wanted // s) - given - before + taps - 1
-    return (a + s * (taps - 1), before, after) if taps else None
+    first, element = divmod(b + p, s)
+    taps, before, after = phase(element, first, s, kernel, given, -(-wanted // s))
+    return (element + s * (taps - 1), before, after) if taps else None
