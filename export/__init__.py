@@ -6,10 +6,11 @@ import inspect
 import sys
 from types import ModuleType
 
+from onnxplain.export import vjps as _rows  # noqa: F401  written before any is looked up
 from onnxplain.export.autodiff import Rule, pull_back
 from onnxplain.export.methods import METHODS, Method, Parameter, register_method
+from onnxplain.export.operators import VJPS, register_vjp
 from onnxplain.export.pipeline import export
-from onnxplain.export.vjps import VJPS, register_vjp
 
 __all__ = [
     "METHODS",

@@ -3,9 +3,11 @@
 A *rule* gives an operator's vector-Jacobian product: `rule(op, node, *cotangents)` emits nodes
 through the builder `op` (`op.Mul(a, b)`, `op.Conv(x, w, strides=[2, 2])`; Python numbers become
 constants of the neighbour's dtype) and returns the cotangents of the node's inputs, in their
-order: one value alone for the first input, else a sequence. `None` in it means that no cotangent
-flows there; an input past its end has no rule. There is one incoming cotangent per output of the
-node, `None` for an output that nothing depends on.
+order: one alone for the first input, else a sequence. A function in it is called where that input's
+cotangent is wanted, which no constant's is; `None` means that no cotangent flows there; an input
+past its end has no rule. An operand that was broadcast may be given a cotangent of the result's
+shape: the sweep sums it. There is one incoming cotangent per output of the node, `None` for an
+output that nothing depends on.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ from typing import Any, Protocol, TypeAlias
 import onnx_ir as ir
 from onnxscript import OpBuilder
 
-from onnxplain.errors import NoRuleError, SourceError
+from onnxplain.errors import NoRuleError, RuleError, SourceError
 
 
 class Node(Protocol):
@@ -38,8 +40,12 @@ class Node(Protocol):
     def replace_input_with(self, index: int, value: Any) -> None: ...
 
 
-Cotangents: TypeAlias = ir.Value | Sequence[ir.Value | None]
+Cotangent: TypeAlias = ir.Value | Callable[[], ir.Value] | None
+Cotangents: TypeAlias = Cotangent | Sequence[Cotangent]
 Rule: TypeAlias = Callable[..., Cotangents]
+
+SHAPES = frozenset(["Shape", "Size"])
+"""Operators that read a shape and no element: nothing flows through them."""
 
 
 def pull_back(
@@ -61,6 +67,7 @@ def pull_back(
 
     Raises:
         NoRuleError: an operator on a path has no rule, or none for the input concerned.
+        RuleError: a rule gave a cotangent of another dtype or shape than its input has.
         SourceError: no seed depends on a wanted value.
     """
     nodes = list(op.builder.graph)
@@ -82,13 +89,8 @@ def pull_back(
         if rule is None:
             raise NoRuleError(_no_rule(node))
         result = rule(op, node, *map(total, node.outputs))
-        given = [result] if isinstance(result, ir.Value) else result
         for index, x in enumerate(node.inputs):
-            if x is None or x not in active:
-                continue
-            if index >= len(given):
-                raise NoRuleError(_no_rule(node, f" with respect to its input {index} ({x.name})"))
-            if (gx := given[index]) is not None:
+            if x in active and (gx := cotangent_of(op, node, result, index)) is not None:
                 arriving[x].append(gx)
 
     results = [total(value) for value in wanted]
@@ -96,6 +98,53 @@ def pull_back(
         missing = [w.name for w, r in zip(wanted, results, strict=True) if r is None]
         raise SourceError(f"the output does not depend on {', '.join(map(str, missing))}")
     return [result for result in results if result is not None]
+
+
+def cotangent_of(op: OpBuilder, node: Node, result: Cotangents, index: int) -> ir.Value | None:
+    """The cotangent of one input of a node, of its shape, in what the rule returned.
+
+    Raises:
+        NoRuleError, RuleError: as `pull_back`.
+    """
+    given = result if isinstance(result, Sequence) else [result]
+    x = node.inputs[index]
+    if index >= len(given):
+        raise NoRuleError(_no_rule(node, f" with respect to its input {index} ({x.name})"))
+    found = given[index]
+    gx = found() if callable(found) else found
+    if gx is None:
+        return None
+    gx = unbroadcast(op, gx, x)
+    if not _alike(gx, x):
+        raise RuleError(
+            f"the rule of {operator_name(node)} gives its input {index}, {x.name!r} {x.dtype}"
+            f"{x.shape} of node {node.name!r}, a cotangent {gx.dtype}{gx.shape}"
+        )
+    return gx
+
+
+def unbroadcast(op: OpBuilder, g: ir.Value, x: ir.Value) -> ir.Value:
+    """Sum `g` over the axes along which x was stretched to g's shape."""
+    if g.shape is None or x.shape is None:
+        return g
+    extra = len(g.shape) - len(x.shape)
+    pairs = zip(x.shape, list(g.shape)[max(extra, 0) :], strict=False)
+    stretched = [i - len(x.shape) for i, (dx, dg) in enumerate(pairs) if dx == 1 and dg != 1]
+    added = [i - len(g.shape) for i in range(extra)]
+    if added or stretched:
+        g = op.ReduceSum(g, [*added, *stretched], keepdims=1)
+    return op.Squeeze(g, added) if added else g
+
+
+def _alike(g: ir.Value, x: ir.Value) -> bool:
+    """Whether g may be a cotangent of x, as far as is known; of a whole number it is a float."""
+    if x.dtype is not None and x.dtype.is_floating_point() and g.dtype not in (None, x.dtype):
+        return False
+    if g.shape is None or x.shape is None:
+        return True
+    pairs = zip(g.shape, x.shape, strict=False)
+    differing = (a != b for a, b in pairs if isinstance(a, int) and isinstance(b, int))
+    return len(g.shape) == len(x.shape) and not any(differing)
 
 
 def dependents(nodes: Iterable[ir.Node], roots: Iterable[ir.Value]) -> set[ir.Value | None]:
@@ -109,7 +158,7 @@ def dependents(nodes: Iterable[ir.Node], roots: Iterable[ir.Value]) -> set[ir.Va
 
 def depends(node: ir.Node, active: set[ir.Value | None]) -> bool:
     """Whether a node computes from an active value, in its subgraphs too; shapes do not count."""
-    if node.op_type in ("Shape", "Size"):
+    if node.op_type in SHAPES:
         return False
     captured = (
         x
@@ -126,7 +175,7 @@ def operator_name(node: Node) -> str:
     return node.op_type if node.domain in ("", "ai.onnx") else f"{node.domain}::{node.op_type}"
 
 
-def _no_rule(node: ir.Node, where: str = "") -> str:
+def _no_rule(node: Node, where: str = "") -> str:
     name = operator_name(node)
     return (
         f"no rule for the cotangent of operator {name}{where}, at node {node.name!r}; "

@@ -7,7 +7,8 @@ from collections.abc import Iterable
 
 import onnx_ir as ir
 
-from onnxplain.export.autodiff import Node
+from onnxplain.export.autodiff import Node, operator_name
+from onnxplain.export.operators import Kind, row_of
 from onnxplain.export.tensors import attribute
 from onnxplain.export.vjps.einsum import parse, sizes
 
@@ -21,14 +22,15 @@ def multiply_adds(nodes: Iterable[Node]) -> int:
 
 
 def _count(node: Node) -> int:
-    if node.op_type not in COUNTED or any(v.shape is None for v in _operands(node)):
+    kind = row_of(operator_name(node)).kind
+    if kind not in COUNTED or any(v.shape is None for v in _operands(node)):
         return 0
     if node.op_type == "Einsum":  # one product for each value of all letters
         letters = sizes(node.inputs, parse(node)[0])
         return math.prod(map(_size, letters.values())) if len(node.inputs) > 1 else 0
     x, w, *more = _operands(node)
     y = node.outputs[0]
-    if node.op_type in ("LSTM", "GRU"):  # every step of every image: one product per weight
+    if kind is Kind.RECURRENT:  # every step of every image: one product per weight
         return math.prod(_sizes(x)[:2]) * (_elements(w) + _elements(more[0]))
     if node.op_type == "ConvTranspose":  # every input element: one product per weight of its filter
         return _elements(x) * math.prod(_sizes(w)[1:])
@@ -40,7 +42,7 @@ def _count(node: Node) -> int:
     return _elements(y) * _sizes(x)[-2 if transposed else -1]
 
 
-COUNTED = ("Conv", "ConvTranspose", "Gemm", "MatMul", "Einsum", "LSTM", "GRU")
+COUNTED = (Kind.CONVOLUTION, Kind.MATRIX_PRODUCT, Kind.RECURRENT)
 
 
 def _operands(node: Node) -> list[ir.Value]:

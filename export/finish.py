@@ -14,7 +14,7 @@ from onnx_ir.passes import common
 from onnxplain.errors import InputError, SourceError
 from onnxplain.export.composites import spell_out
 from onnxplain.export.large import is_large, write_large
-from onnxplain.export.vjps.precision import operator_precision
+from onnxplain.export.precision import operator_precision
 from onnxplain.files import replacing
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import onnx
 import onnx_ir as ir
 from onnxscript import OpBuilder
 
@@ -83,6 +84,15 @@ def axis_from_end(node: Node, default: int, of: ir.Value) -> int:
     return axis if axis < 0 else axis - rank(of)
 
 
+def axis_of(node: Node, of: ir.Value) -> int:
+    """The same, the default being that of ONNX's own schema of the operator."""
+    if "axis" in node.attributes:
+        return axis_from_end(node, 0, of)
+    return axis_from_end(
+        node, onnx.defs.get_schema(node.op_type).attributes["axis"].default_value.i, of
+    )
+
+
 def axes_from_end(axes: Sequence[int], rank: int) -> list[int]:
     return [int(axis) if axis < 0 else int(axis) - rank for axis in axes]
 
@@ -94,7 +104,9 @@ def reshape(op: OpBuilder, value: ir.Value, shape: Sequence[int | ir.SymbolicDim
 
 def reshape_like(op: OpBuilder, value: ir.Value, like: ir.Value) -> ir.Value:
     if sum(not isinstance(size, int) for size in dims(like)) > 1:
-        return op.Reshape(value, op.Shape(like))
+        value = op.Reshape(value, op.Shape(like))
+        value.shape = like.shape  # inference does not see through Shape
+        return value
     return reshape(op, value, dims(like))
 
 
@@ -102,20 +114,6 @@ def zeros_like(op: OpBuilder, value: ir.Value) -> ir.Value:
     zeros = op.Expand(constant(op, np.zeros([1] * rank(value)), value), op.Shape(value))
     zeros.shape = value.shape  # inference does not see through Shape
     return zeros
-
-
-def unbroadcast(op: OpBuilder, g: ir.Value, x: ir.Value, y: ir.Value, keep: int = 0) -> ir.Value:
-    """Undo broadcasting: sum `g` (of `y`'s shape) over the axes along which `x` was stretched.
-
-    The last `keep` axes do not broadcast (the two of matrices, in stacks of them).
-    """
-    extra, own = rank(y) - rank(x), rank(x) - keep
-    pairs = zip(dims(x)[:own], dims(y)[extra : extra + own], strict=True)
-    stretched = [i - rank(x) for i, (dx, dy) in enumerate(pairs) if dx == 1 and dy != 1]
-    added = [i - rank(y) for i in range(extra)]
-    if added or stretched:
-        g = op.ReduceSum(g, [*added, *stretched], keepdims=1)
-    return op.Squeeze(g, added) if added else g
 
 
 def along_axis(

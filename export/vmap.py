@@ -1,15 +1,15 @@
 """K targets, one forward: repeat what depends on the cotangents along a new leading axis.
 
 As `jax.vmap` would: every value computed from the seeds gets an axis K before all others, every
-node that computes it is rewritten by its operator's batching rule, and the forward pass, with no
-such axis, is shared. Elementwise operators broadcast over it, so a gate is computed once.
+node that computes it is rewritten as its operator's axes want it (`BATCHING`), and the forward
+pass, with no such axis, is shared. Elementwise operators broadcast over it, so a gate is computed
+once.
 """
 
 from __future__ import annotations
 
 import string
-from collections.abc import Callable, Mapping, Sequence
-from typing import TypeAlias
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import onnx_ir as ir
@@ -17,10 +17,11 @@ from onnxscript import OpBuilder
 
 from onnxplain.errors import SourceError
 from onnxplain.export.autodiff import Node, operator_name
+from onnxplain.export.operators import Axes, BatchingRule, Inputs, Outputs, row_of
 from onnxplain.export.tensors import (
     attribute,
     axes_from_end,
-    axis_from_end,
+    axis_of,
     constant_of,
     dims,
     integers,
@@ -29,12 +30,6 @@ from onnxplain.export.tensors import (
 )
 from onnxplain.kernels.calls import batched_call
 from onnxplain.kernels.functions import DOMAIN
-
-Inputs: TypeAlias = list[ir.Value | None]
-Outputs: TypeAlias = ir.Value | Sequence[ir.Value]
-BatchingRule: TypeAlias = Callable[[OpBuilder, Node, Inputs, set[int], ir.Value], Outputs]
-"""`rule(op, node, inputs, mapped, K)`: the node on `inputs`, those at the indices `mapped` having
-the new axis; `K` is that axis's size, int64 [1]."""
 
 
 def vmap(
@@ -56,11 +51,13 @@ def vmap(
         which = {i for i, x in enumerate(node.inputs) if x in mapped}
         if not which or node.outputs[0] in mapped:
             continue
-        rule = batched_call if node.domain == DOMAIN else BATCHING.get(operator_name(node))
+        row = row_of(operator_name(node))
+        rule = batched_call if node.domain == DOMAIN else row.batching or BATCHING.get(row.axes)
         if rule is None:
             raise SourceError(
                 f"several targets: no batching rule for operator {operator_name(node)} (node "
-                f"{node.name!r}); export with one target, or add a rule to onnxplain.export.vmap"
+                f"{node.name!r}); export with one target, or say what its axes are: register_vjp("
+                f'"{operator_name(node)}", axes=…)'
             )
         inputs: Inputs = [mapped.get(x, x) if x is not None else None for x in node.inputs]
         results = rule(op, node, inputs, which, K)
@@ -71,8 +68,9 @@ def vmap(
 
 def _emit(op: OpBuilder, node: Node, inputs: Inputs, **changed: object) -> Outputs:
     attributes = {name: attr.value for name, attr in node.attributes.items()} | changed
+    version = op.builder.graph.opset_imports[node.domain]
     return op.builder.call_op(
-        node.op_type, inputs, attributes, version=op.version, outputs=len(node.outputs)
+        node.op_type, inputs, attributes, node.domain, version, outputs=len(node.outputs)
     )
 
 
@@ -93,7 +91,7 @@ def _matmul(op: OpBuilder, node: Node, inputs: Inputs, mapped: set[int], K: ir.V
     return _elementwise(op, node, inputs, mapped, K)
 
 
-def _cast_like(op: OpBuilder, node: Node, inputs: Inputs, mapped: set[int], K: ir.Value) -> Outputs:
+def cast_like(op: OpBuilder, node: Node, inputs: Inputs, mapped: set[int], K: ir.Value) -> Outputs:
     """The second input gives its dtype alone."""
     if 0 not in mapped:
         return _repeated(op, node.outputs[0], K)
@@ -147,8 +145,7 @@ def _along_axis(
     """An `axis` attribute counted from the end stays where it is."""
     if mapped != {0}:
         raise SourceError(f"several targets: {node.op_type} {node.name!r} by mapped indices")
-    default = -1 if node.op_type in ("Softmax", "LogSoftmax") else 0
-    return _emit(op, node, inputs, axis=axis_from_end(node, default, node.inputs[0]))
+    return _emit(op, node, inputs, axis=axis_of(node, node.inputs[0]))
 
 
 def _all_along_axis(
@@ -156,7 +153,7 @@ def _all_along_axis(
 ) -> Outputs:
     """The same where all inputs need the axis K."""
     every = _every(op, inputs, mapped, K)
-    return _emit(op, node, every, axis=axis_from_end(node, 0, node.inputs[min(mapped)]))
+    return _emit(op, node, every, axis=axis_of(node, node.inputs[min(mapped)]))
 
 
 def _every(op: OpBuilder, inputs: Inputs, mapped: set[int], K: ir.Value) -> Inputs:
@@ -249,30 +246,24 @@ def _reshape(op: OpBuilder, node: Node, inputs: Inputs, mapped: set[int], K: ir.
     return op.Reshape(inputs[0], op.Concat(K, inputs[1], axis=0))
 
 
-BATCHING: dict[str, BatchingRule] = {
-    **dict.fromkeys(["Add", "Sub", "Mul", "Div", "Sum", "Max", "Min", "Pow"], _elementwise),
-    **dict.fromkeys(["Neg", "Abs", "Sign", "Exp", "Log", "Sqrt", "Reciprocal"], _elementwise),
-    **dict.fromkeys(["Relu", "Sigmoid", "Tanh", "Erf", "Softplus"], _elementwise),
-    **dict.fromkeys(["Floor", "Ceil", "Round", "Clip"], _elementwise),
-    **dict.fromkeys(["Cast", "Identity", "Expand", "Trilu"], _elementwise),
-    **dict.fromkeys(["Greater", "Less", "GreaterOrEqual", "LessOrEqual"], _elementwise),
-    **dict.fromkeys(["Equal", "And", "Or", "Not", "Where"], _elementwise),
-    "CastLike": _cast_like,
-    "MatMul": _matmul,
-    "Gemm": _gemm,
-    **dict.fromkeys(["Conv", "ConvTranspose", "AveragePool"], _merged),
-    **dict.fromkeys(["SpaceToDepth", "DepthToSpace"], _merged),
-    **dict.fromkeys(["Split", "Gather", "Softmax", "LogSoftmax"], _along_axis),
-    **dict.fromkeys(["Concat", "GatherElements", "ScatterElements"], _all_along_axis),
-    **dict.fromkeys(["GatherND", "ScatterND"], _by_tuples),
-    "CumSum": _cumulative,
-    "Einsum": _einsum,
-    **dict.fromkeys(["ReduceSum", "ReduceMean", "ReduceMax", "ReduceMin"], _by_axes_input(1)),
-    **dict.fromkeys(["ReduceL1", "ReduceL2", "ReduceSumSquare"], _by_axes_input(1)),
-    **dict.fromkeys(["Squeeze", "Unsqueeze"], _by_axes_input(1)),
-    "Resize": _resize,
-    "Slice": _by_axes_input(3),
-    "Pad": _pad,
-    "Transpose": _transpose,
-    "Reshape": _reshape,
+BATCHING: Mapping[Axes, BatchingRule] = {
+    Axes.ELEMENTWISE: _elementwise,
+    Axes.EXPANSION: _elementwise,
+    Axes.MATRICES: _elementwise,
+    Axes.MATRIX_PRODUCT: _matmul,
+    Axes.GEMM: _gemm,
+    Axes.EINSUM: _einsum,
+    Axes.IMAGES: _merged,
+    Axes.WINDOW: _merged,
+    Axes.ALONG: _along_axis,
+    Axes.CONCATENATION: _all_along_axis,
+    Axes.INDICES: _all_along_axis,
+    Axes.TUPLES: _by_tuples,
+    Axes.RUNNING: _cumulative,
+    Axes.LISTED: _by_axes_input(1),
+    Axes.SLICE: _by_axes_input(3),
+    Axes.RESIZE: _resize,
+    Axes.PADDING: _pad,
+    Axes.TRANSPOSITION: _transpose,
+    Axes.RESHAPE: _reshape,
 }

@@ -22,6 +22,10 @@ class NoRuleError(SourceError):
     """An operator on the way from the input to the logits has no rule for its cotangent."""
 
 
+class RuleError(SourceError):
+    """A registered rule returned what cannot be a cotangent of its operator's input."""
+
+
 class InputError(OnnxplainError, ValueError):
     """An image, target or output path that cannot be used."""
 

@@ -13,9 +13,10 @@ import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes import common
 
-from onnxplain.export.autodiff import depends
+from onnxplain.export.autodiff import SHAPES, depends, operator_name
 from onnxplain.export.canonical.emit import initializer
-from onnxplain.export.tensors import attribute, dims, rank
+from onnxplain.export.operators import Axes, row_of
+from onnxplain.export.tensors import attribute, axis_of, dims, rank
 
 Active = set[ir.Value | None]
 
@@ -35,9 +36,7 @@ def free_batch(model: ir.Model) -> str | None:
         return None
     active: Active = {image}
     for node in graph:
-        if not depends(node, active) and not (
-            node.op_type in ("Shape", "Size") and node.inputs[0] in active
-        ):
+        if not depends(node, active) and not (node.op_type in SHAPES and node.inputs[0] in active):
             continue
         if not _per_image(node, active, batch):
             return f"the network fixes it, and {node.op_type} {node.name!r} may mix its images"
@@ -56,7 +55,7 @@ def free_batch(model: ir.Model) -> str | None:
 
 
 def _per_image(node: ir.Node, active: Active, batch: int) -> bool:
-    check = _CHECKS.get(node.op_type) if node.domain == "" else None
+    check = _CHECKS.get(row_of(operator_name(node)).axes)
     shapes = [v.shape for v in (*node.inputs, *node.outputs) if v is not None and v.name]
     if check is None or any(shape is None for shape in shapes):
         return False
@@ -130,15 +129,18 @@ def _gemm(node: ir.Node, active: Active) -> bool:
     return _first_input(node, active) and not attribute(node, "transA", 0) and rows
 
 
-def _along(default: int) -> Callable[[ir.Node, Active], bool]:
+def _along(node: ir.Node, active: Active) -> bool:
     """The `axis` is not the first one."""
+    x = node.inputs[0]
+    assert x is not None
+    return _first_input(node, active) and axis_of(node, x) != -rank(x)
 
-    def check(node: ir.Node, active: Active) -> bool:
-        x = node.inputs[0]
-        assert x is not None
-        return _first_input(node, active) and attribute(node, "axis", default) % rank(x) != 0
 
-    return check
+def _matrices(node: ir.Node, active: Active) -> bool:
+    """The last two axes are not the first one."""
+    x = node.inputs[0]
+    assert x is not None
+    return _first_input(node, active) and rank(x) > 2
 
 
 def _concat(node: ir.Node, active: Active) -> bool:
@@ -188,32 +190,21 @@ def _resize(node: ir.Node, active: Active) -> bool:
     return _first_input(node, active) and len(node.inputs) < 4  # scales, not sizes
 
 
-_CHECKS: Mapping[str, Callable[[ir.Node, Active], bool]] = {
-    **dict.fromkeys(["Abs", "Cast", "Clip", "Dropout", "Erf", "Exp", "Identity"], _elementwise),
-    **dict.fromkeys(["Log", "Neg", "Reciprocal", "Sqrt"], _elementwise),
-    **dict.fromkeys(["Celu", "Elu", "Gelu", "HardSigmoid", "HardSwish", "LeakyRelu"], _elementwise),
-    **dict.fromkeys(["Mish", "PRelu", "Relu", "Selu", "Sigmoid", "Softplus"], _elementwise),
-    **dict.fromkeys(["Softsign", "Tanh", "ThresholdedRelu"], _elementwise),
-    **dict.fromkeys(["Add", "Sub", "Mul", "Div", "Pow", "Max", "Min", "Sum", "Mean"], _elementwise),
-    **dict.fromkeys(["Where", "Greater", "Less", "Equal", "And", "Or", "Not"], _elementwise),
-    **dict.fromkeys(["Conv", "ConvTranspose", "DepthToSpace", "SpaceToDepth"], _first_input),
-    **dict.fromkeys(["MaxPool", "AveragePool", "LpPool"], _first_input),
-    **dict.fromkeys(["GlobalAveragePool", "GlobalMaxPool", "GlobalLpPool"], _first_input),
-    **dict.fromkeys(["BatchNormalization", "InstanceNormalization", "LRN"], _first_input),
-    **dict.fromkeys(["Softmax", "LogSoftmax", "LayerNormalization"], _along(-1)),
-    **dict.fromkeys(["QuantizeLinear", "DequantizeLinear"], _along(1)),
-    **dict.fromkeys(["Split", "Gather"], _along(0)),
-    **dict.fromkeys(["ReduceMean", "ReduceSum", "ReduceMax", "ReduceMin"], _by_axes(1)),
-    **dict.fromkeys(["ReduceL1", "ReduceL2", "ReduceSumSquare"], _by_axes(1)),
-    **dict.fromkeys(["Squeeze", "Unsqueeze"], _by_axes(1)),
-    "Slice": _by_axes(3),
-    "Concat": _concat,
-    "Flatten": lambda node, active: attribute(node, "axis", 1) == 1,
-    "Gemm": _gemm,
-    "MatMul": _matmul,
-    "Pad": _pad,
-    "Reshape": _reshape,
-    "Expand": _expand,
-    "Resize": _resize,
-    "Transpose": lambda node, active: node.attributes.get_ints("perm", [-1])[0] == 0,
+_CHECKS: Mapping[Axes, Callable[[ir.Node, Active], bool]] = {
+    Axes.ELEMENTWISE: _elementwise,
+    Axes.IMAGES: _first_input,
+    Axes.WINDOW: _first_input,
+    Axes.ALONG: _along,
+    Axes.CONCATENATION: _concat,
+    Axes.LISTED: _by_axes(1),
+    Axes.SLICE: _by_axes(3),
+    Axes.MATRICES: _matrices,
+    Axes.MATRIX_PRODUCT: _matmul,
+    Axes.GEMM: _gemm,
+    Axes.PADDING: _pad,
+    Axes.RESIZE: _resize,
+    Axes.TRANSPOSITION: lambda node, active: node.attributes.get_ints("perm", [-1])[0] == 0,
+    Axes.RESHAPE: _reshape,
+    Axes.FLATTENING: lambda node, active: attribute(node, "axis", 1) == 1,
+    Axes.EXPANSION: _expand,
 }

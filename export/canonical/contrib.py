@@ -12,8 +12,8 @@ from onnxplain.errors import NoRuleError
 from onnxplain.export.autodiff import operator_name
 from onnxplain.export.canonical.emit import Emitted, Emitter, replace
 from onnxplain.export.canonical.opsets import rms_normalization
+from onnxplain.export.operators import VJPS
 from onnxplain.export.tensors import attribute, rank
-from onnxplain.export.vjps import VJPS
 
 DOMAIN = "com.microsoft"
 

@@ -9,6 +9,7 @@ import numpy as np
 import onnx_ir as ir
 from onnx.reference import ReferenceEvaluator
 
+from onnxplain.export.autodiff import SHAPES
 from onnxplain.export.canonical.emit import integers
 from onnxplain.export.tensors import attribute, dims
 
@@ -90,7 +91,7 @@ def telling_sizes(value: ir.Value) -> list[int]:
                 constants.update(int(abs(n)) for n in tensor.numpy().ravel() if abs(n) <= _LARGEST)
         elif node is None:
             continue
-        elif node.op_type in _MEASURES:
+        elif node.op_type in SHAPES:
             shape = node.inputs[0].shape if node.inputs[0] is not None else None
             is_open |= shape is None or not all(isinstance(n, int) for n in shape)
         else:
@@ -105,17 +106,16 @@ def telling_sizes(value: ir.Value) -> list[int]:
 
 _FEW, _LARGEST = 8, 10**6  # elements, and magnitude, of a constant that may decide something
 _GRAPH = ir.AttributeType.GRAPH
-_MEASURES = ("Shape", "Size")
 
 
 def _operands(node: ir.Node) -> list[ir.Value]:
     """The inputs that must be known; a Shape or Size needs none."""
-    return [] if node.op_type in _MEASURES else [x for x in node.inputs if x is not None]
+    return [] if node.op_type in SHAPES else [x for x in node.inputs if x is not None]
 
 
 def _measured(node: ir.Node, size: int) -> list[np.ndarray] | None:
     """What a Shape or Size gives."""
-    if node.op_type not in _MEASURES or (x := node.inputs[0]) is None:
+    if node.op_type not in SHAPES or (x := node.inputs[0]) is None:
         return None
     if (sizes := concrete(x, size)) is None:
         return None
@@ -129,7 +129,7 @@ def _computed(
     node: ir.Node, known: Mapping[ir.Value, np.ndarray], opset: int
 ) -> list[np.ndarray] | None:
     """What any other node gives; None where it cannot be run, as with a size that does not fit."""
-    if node.op_type in _MEASURES:
+    if node.op_type in SHAPES:
         return None
     evaluator = ReferenceEvaluator(ir.to_proto(node), opsets={"": opset})
     try:

@@ -8,7 +8,7 @@ from onnxscript import OpBuilder
 from onnxplain.export.autodiff import Cotangents, Node
 from onnxplain.export.methods.clips import is_relu6
 from onnxplain.export.methods.method import Method, register_method
-from onnxplain.export.vjps import VJPS
+from onnxplain.export.operators import VJPS
 
 
 def guided(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:

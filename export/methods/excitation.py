@@ -20,7 +20,7 @@ from onnxplain.export.methods.method import (
     Temperature,
     register_method,
 )
-from onnxplain.export.vjps import VJPS
+from onnxplain.export.operators import VJPS
 from onnxplain.export.windows import window_of
 from onnxplain.kernels.bodies import soft_gate, soft_max_pool_grad
 

@@ -42,10 +42,9 @@ from __future__ import annotations
 
 from functools import partial
 
-from onnxplain.export.autodiff import Rule
 from onnxplain.export.methods.method import Method, Parameter, register_method
 from onnxplain.export.methods.relevance import (
-    AVERAGES,
+    as_cotangent,
     elementwise_product,
     extremum,
     passes,
@@ -58,73 +57,34 @@ from onnxplain.export.methods.relevance import (
     z_epsilon,
     z_plus,
 )
-from onnxplain.export.vjps import VJPS
+from onnxplain.export.operators import Kind, Rules
 
-CONVOLUTIONS = ("Conv", "ConvTranspose")
-MATRICES = ("Gemm", "MatMul", "Einsum")
-SUMS = ("Add", "Sub", "Sum", "Mean")
-POOLS = (
-    *("AveragePool", "GlobalAveragePool", "ReduceSum", "ReduceMean"),
-    *("CumSum", "Col2Im", "GridSample"),
-)
-
-MOVES: dict[str, Rule] = {
-    name: VJPS[name]
-    for name in (
-        *("Identity", "Dropout", "Cast", "CastLike", "QuantizeLinear", "DequantizeLinear"),
-        *("Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "Expand", "Tile", "Trilu"),
-        *("Concat", "Split", "Slice", "Pad", "DepthToSpace", "SpaceToDepth"),
-        *("Gather", "GatherND", "GatherElements", "TopK", "MaxUnpool"),
-        *("Where", "ReduceMin"),
-    )
-} | {
-    **dict.fromkeys(["Max", "Min"], extremum),
-    **dict.fromkeys(["ScatterElements", "ScatterND"], scattered),
-}
-"""Each element goes back to where it came from: as its cotangent, so its relevance."""
-
-PASSES: dict[str, Rule] = dict.fromkeys(
-    [
-        *("Relu", "LeakyRelu", "PRelu", "ThresholdedRelu", "Clip", "Elu", "Selu", "Celu"),
-        *("Gelu", "HardSwish", "Mish", "Swish", "onnxplain::Swish", "Shrink", "Softplus"),
-        *("Sigmoid", "HardSigmoid", "Tanh", "Softsign"),
-        *("Neg", "Abs", "Sqrt", "Exp", "Log", "Reciprocal", "Erf"),
-        *("BatchNormalization", "LayerNormalization", "RMSNormalization", "LRN"),
-        *("InstanceNormalization", "GroupNormalization", "MeanVarianceNormalization"),
-        *("LpNormalization", "onnxplain::RMSNormalization", "onnxplain::L2Normalization"),
-        "onnxplain::GlobalResponseNormalization",
-    ],
-    passes,
-)
-"""One number in, one number out; and normalisations."""
-
-SHARED: dict[str, Rule] = {
-    **MOVES,
-    **PASSES,
-    **dict.fromkeys(["Mul", "Div", "Pow"], elementwise_product),
+_SHARED: Rules = {
+    Kind.MOVE: as_cotangent,
+    Kind.SCATTER: scattered,
+    Kind.EXTREMUM: extremum,
+    **dict.fromkeys([Kind.RECTIFIER, Kind.ACTIVATION, Kind.NORMALISATION], passes),
+    Kind.PRODUCT: elementwise_product,
 }
 
-LRP_ZPLUS: dict[str, Rule] = {
-    **SHARED,
-    **dict.fromkeys([*CONVOLUTIONS, *MATRICES], partial(z_plus, bias=False)),
-    **dict.fromkeys([*POOLS, *AVERAGES], pool_plus),
-    **dict.fromkeys(SUMS, split_by_magnitude),
-    "Resize": partial(resize, interpolated=pool_plus),
+LRP_ZPLUS: Rules = {
+    **_SHARED,
+    **dict.fromkeys([Kind.CONVOLUTION, Kind.MATRIX_PRODUCT], partial(z_plus, bias=False)),
+    **dict.fromkeys([Kind.POOL, Kind.MAXIMUM], pool_plus),
+    Kind.SUM: split_by_magnitude,
+    Kind.INTERPOLATION: partial(resize, interpolated=pool_plus),
 }
 
-LRP_EPSILON: dict[str, Rule] = {
-    **SHARED,
-    **dict.fromkeys([*CONVOLUTIONS, *MATRICES], z_epsilon),
-    **dict.fromkeys(POOLS, pool_norm),
-    **{name: VJPS[name] for name in AVERAGES},
-    **dict.fromkeys(SUMS, split_by_value),
-    "Resize": partial(resize, interpolated=pool_norm),
+LRP_EPSILON: Rules = {
+    **_SHARED,
+    **dict.fromkeys([Kind.CONVOLUTION, Kind.MATRIX_PRODUCT], z_epsilon),
+    Kind.POOL: pool_norm,
+    Kind.MAXIMUM: as_cotangent,
+    Kind.SUM: split_by_value,
+    Kind.INTERPOLATION: partial(resize, interpolated=pool_norm),
 }
 
-EPSILON_PLUS: dict[str, Rule] = {
-    **LRP_EPSILON,
-    **dict.fromkeys(CONVOLUTIONS, partial(z_plus, bias=True)),
-}
+EPSILON_PLUS: Rules = {**LRP_EPSILON, Kind.CONVOLUTION: partial(z_plus, bias=True)}
 
 
 def epsilon(default: float) -> Parameter:

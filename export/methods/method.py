@@ -14,7 +14,7 @@ from onnxscript import OpBuilder
 
 from onnxplain.errors import SourceError
 from onnxplain.export.autodiff import Rule
-from onnxplain.export.vjps import VJPS
+from onnxplain.export.operators import VJPS, Rules, by_name
 
 
 @dataclass(frozen=True)
@@ -84,8 +84,9 @@ class Method:
 
     Attributes:
         name: what users call it.
-        overrides: operator name → rule, laid over `onnxplain.export.VJPS`. A rule of a method also
-            takes, by keyword, those of the method's parameters that its signature names.
+        overrides: kind of operator, or the name of a single one → rule, laid over
+            `onnxplain.export.VJPS`. A rule of a method also takes, by keyword, those of the
+            method's parameters that its signature names.
         parameters: what users can set. The first is always noted in the file, the others where
             they differ from their default.
         relevance: a complete table in place of `overrides`, by which the sweep carries relevances.
@@ -94,9 +95,9 @@ class Method:
     """
 
     name: str
-    overrides: Mapping[str, Rule] = field(default_factory=dict)
+    overrides: Rules = field(default_factory=dict)
     parameters: tuple[Parameter, ...] = ()
-    relevance: Mapping[str, Rule] | None = None
+    relevance: Rules | None = None
     times_input: bool = False
     activation_map: ActivationMap | None = None
 
@@ -147,8 +148,8 @@ class Method:
             elif parameter.relative:
                 given[parameter.name] = times(op, T, given[parameter.name])
         table = self.overrides if self.relevance is None else self.relevance
-        bound = {name: _bound(rule, given) for name, rule in table.items()}
-        return bound if self.relevance is not None else VJPS | bound
+        bound = {name: _bound(rule, given) for name, rule in by_name(table).items()}
+        return bound if self.relevance is not None else {**VJPS, **bound}
 
 
 def _bound(rule: Rule, values: Mapping[str, Any]) -> Rule:

@@ -15,10 +15,9 @@ import onnx_ir as ir
 from onnxscript import OpBuilder
 
 from onnxplain.errors import NoRuleError
-from onnxplain.export.autodiff import Cotangents, Node, Rule
-from onnxplain.export.methods.roles import is_weight, non_negative, varying
-from onnxplain.export.tensors import unbroadcast
-from onnxplain.export.vjps import VJPS
+from onnxplain.export.autodiff import Cotangents, Node, Rule, cotangent_of, operator_name
+from onnxplain.export.operators import VJPS, row_of
+from onnxplain.export.values import is_weight, non_negative, varying
 
 # ----- contributions -----
 
@@ -38,8 +37,7 @@ def _with_shape_of(node: Node, z: ir.Value) -> Node:
 
 def pulled(op: OpBuilder, node: Node, s: ir.Value, index: int = 0) -> ir.Value:
     """The ordinary cotangent of one input of a node, given that of its output."""
-    given = VJPS[node.op_type](op, node, s)
-    found = given if isinstance(given, ir.Value) else given[index]
+    found = cotangent_of(op, node, as_cotangent(op, node, s), index)
     assert found is not None
     return found
 
@@ -122,20 +120,10 @@ def elementwise_product(op: OpBuilder, node: Node, R: ir.Value) -> Cotangents:
     if node.op_type != "Mul":
         takers = takers[:1]
     share = op.Mul(R, 1.0 / len(takers)) if len(takers) > 1 else R
-    y = node.outputs[0]
-    return [
-        unbroadcast(op, share, x, y) if i in takers else None for i, x in enumerate(node.inputs)
-    ]
+    return [share if i in takers else None for i in range(len(node.inputs))]
 
 
 # ----- pools, reductions, interpolation: linear in their first input, no weight negative -----
-
-AVERAGES = {
-    "MaxPool": "AveragePool",
-    "GlobalMaxPool": "GlobalAveragePool",
-    "ReduceMax": "ReduceMean",
-}
-"""Maximum → average over the same elements."""
 
 
 def pool_plus(
@@ -143,9 +131,10 @@ def pool_plus(
 ) -> Cotangents:
     """R_i = Σ_j x_i⁺ w_ij / (z_j + ε) · R_j, z_j the sum over i: z⁺. A maximum is an average."""
     x = positive(op, node.inputs[0])
-    if node.op_type in AVERAGES:
+    average = row_of(operator_name(node)).average
+    if average is not None:
         kept = {k: a.value for k, a in node.attributes.items() if k != "storage_order"}
-        z = op.builder.call_op(AVERAGES[node.op_type], [x, *node.inputs[1:]], kept)
+        z = op.builder.call_op(average, [x, *node.inputs[1:]], kept)
         pool = _with_shape_of(node, z)
     else:
         pool = again(op, node, [x, *node.inputs[1:]])
@@ -165,7 +154,7 @@ def resize(
     """Copies of the nearest element move; what is interpolated is pooled."""
     nearest = node.attributes.get_string("mode", "nearest") == "nearest"
     if nearest:
-        return VJPS["Resize"](op, node, R)
+        return as_cotangent(op, node, R)
     return interpolated(op, node, R, epsilon=epsilon)
 
 
@@ -174,13 +163,12 @@ def resize(
 
 def split_by_magnitude(op: OpBuilder, node: Node, R: ir.Value, epsilon: float) -> Cotangents:
     """|a| / (|a| + |b| + ε) · R to each operand that varies; a constant takes nothing."""
-    y, takers = node.outputs[0], varying(node)
+    takers = varying(node)
     sizes = {i: op.Abs(node.inputs[i]) for i in takers if len(takers) > 1}
     s = op.Div(R, op.Add(_total(op, list(sizes.values())), epsilon)) if sizes else R
     result: list[ir.Value | None] = [None] * len(node.inputs)
     for i in takers:
-        share = op.Mul(s, sizes[i]) if sizes else R
-        result[i] = unbroadcast(op, share, node.inputs[i], y)
+        result[i] = op.Mul(s, sizes[i]) if sizes else R
     return result
 
 
@@ -201,16 +189,21 @@ def passes(op: OpBuilder, node: Node, R: ir.Value, *_others: None) -> Cotangents
     return [R]
 
 
+def as_cotangent(op: OpBuilder, node: Node, R: ir.Value, *others: None) -> Cotangents:
+    """Each element goes back to where it came from: as its cotangent, so its relevance."""
+    return VJPS[operator_name(node)](op, node, R, *others)
+
+
 def extremum(op: OpBuilder, node: Node, R: ir.Value) -> Cotangents:
     """To the value that won; beside constants alone, Max and Min are an activation."""
-    takers, y = varying(node), node.outputs[0]
+    takers = varying(node)
     if len(takers) > 1:
-        return VJPS[node.op_type](op, node, R)
-    return [unbroadcast(op, R, x, y) if i in takers else None for i, x in enumerate(node.inputs)]
+        return as_cotangent(op, node, R)
+    return [R if i in takers else None for i in range(len(node.inputs))]
 
 
 def scattered(op: OpBuilder, node: Node, R: ir.Value) -> Cotangents:
     """What was put takes the relevance of its place."""
     if node.attributes.get_string("reduction", "none") != "none":
         raise NoRuleError(f"no relevance rule for {node.op_type} {node.name!r} with a reduction")
-    return VJPS[node.op_type](op, node, R)
+    return as_cotangent(op, node, R)

@@ -49,7 +49,7 @@ import numpy as np
 import onnx_ir as ir
 from onnxscript import OpBuilder
 
-from onnxplain.export.autodiff import Cotangents, Node, Rule
+from onnxplain.export.autodiff import Cotangents, Node
 from onnxplain.export.methods.clips import is_relu6
 from onnxplain.export.methods.method import (
     TEMPERATURE,
@@ -59,6 +59,7 @@ from onnxplain.export.methods.method import (
     register_method,
     times,
 )
+from onnxplain.export.operators import VJPS, Kind, Rules
 from onnxplain.export.tensors import (
     along_axis,
     attribute,
@@ -67,7 +68,6 @@ from onnxplain.export.tensors import (
     rank,
     size_of,
 )
-from onnxplain.export.vjps import VJPS
 from onnxplain.export.windows import window_of
 from onnxplain.kernels.bodies import normal_gate, phi, scaled, soft_gate, weighted_pool_grad
 
@@ -223,8 +223,8 @@ def held_constant(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
     return [None]
 
 
-SEMANTIC: dict[str, Rule] = {
-    **dict.fromkeys(["Relu", "Elu", "Celu", "Softplus"], rectifier),
+SEMANTIC: Rules = {
+    Kind.RECTIFIER: rectifier,
     "Clip": clip,
     "ThresholdedRelu": thresholded_relu,
     "Selu": selu,
@@ -242,14 +242,7 @@ SEMANTIC: dict[str, Rule] = {
     "onnxplain::L2Normalization": l2_normalization,
     "LRN": lrn,
     "onnxplain::GlobalResponseNormalization": global_response_normalization,
-    **dict.fromkeys(
-        [
-            "onnxplain::AttentionWeights",
-            "onnxplain::SigmoidGate",
-            "onnxplain::HardSigmoidGate",
-        ],
-        held_constant,
-    ),
+    Kind.WEIGHTS: held_constant,
 }
 
 register_method(

@@ -1,6 +1,6 @@
-"""The vector-Jacobian product of each operator, one file per kind."""
+"""The rows of the operators, with the vector-Jacobian product of each, one file per kind."""
 
-from onnxplain.export.vjps import (  # noqa: F401  each registers its rules
+from onnxplain.export.vjps import (  # noqa: F401  each writes its rows
     activations,
     arithmetic,
     composites,
@@ -14,7 +14,5 @@ from onnxplain.export.vjps import (  # noqa: F401  each registers its rules
     reductions,
     sampling,
     shaping,
+    truths,
 )
-from onnxplain.export.vjps.table import VJPS, register_vjp
-
-__all__ = ["VJPS", "register_vjp"]

@@ -3,39 +3,45 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import onnx_ir as ir
 from onnxscript import OpBuilder
 
 from onnxplain.export.autodiff import Cotangents, Node
+from onnxplain.export.operators import Axes, Half, Kind, never_negative, register_vjp
 from onnxplain.export.tensors import axis_from_end
-from onnxplain.export.vjps.table import register_vjp
 
 
-@register_vjp("Relu")
+@register_vjp("Relu", kind=Kind.RECTIFIER, sign=never_negative)
 def relu(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
     return op.Where(op.Greater(node.inputs[0], 0.0), g, 0.0)
 
 
-@register_vjp("LeakyRelu")
+@register_vjp("LeakyRelu", kind=Kind.RECTIFIER)
 def leaky_relu(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
     alpha = node.attributes.get_float("alpha", 0.01)
     return op.Where(op.Greater(node.inputs[0], 0.0), g, op.Mul(g, alpha))
 
 
-@register_vjp("PRelu")
+@register_vjp("PRelu", kind=Kind.RECTIFIER)
 def prelu(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
     x, slope = node.inputs
     return op.Where(op.Greater(x, 0.0), g, op.Mul(g, slope))
 
 
-@register_vjp("ThresholdedRelu")
+@register_vjp("ThresholdedRelu", kind=Kind.RECTIFIER)
 def thresholded_relu(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
     alpha = node.attributes.get_float("alpha", 1.0)
     return op.Where(op.Greater(node.inputs[0], alpha), g, 0.0)
 
 
-@register_vjp("Clip")
+def _not_below_its_bound(node: Node) -> Sequence[ir.Value | None]:
+    low = [*node.inputs, None][1]
+    return node.inputs[:1] if low is None else [low]
+
+
+@register_vjp("Clip", kind=Kind.ACTIVATION, sign=_not_below_its_bound)
 def clip(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
     x, low, high = [*node.inputs, None, None][:3]
     if low is not None:
@@ -45,14 +51,14 @@ def clip(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
     return g
 
 
-@register_vjp("Elu")
+@register_vjp("Elu", kind=Kind.RECTIFIER)
 def elu(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
     """α(eˣ − 1) below zero, so its slope there is y + α."""
     alpha = node.attributes.get_float("alpha", 1.0)
     return op.Where(op.Greater(node.inputs[0], 0.0), g, op.Mul(g, op.Add(node.outputs[0], alpha)))
 
 
-@register_vjp("Selu")
+@register_vjp("Selu", kind=Kind.RECTIFIER)
 def selu(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
     alpha = node.attributes.get_float("alpha", 1.6732632423543772)
     gamma = node.attributes.get_float("gamma", 1.0507009873554805)
@@ -60,37 +66,37 @@ def selu(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
     return op.Where(op.Greater(node.inputs[0], 0.0), op.Mul(g, gamma), below)
 
 
-@register_vjp("Celu")
+@register_vjp("Celu", kind=Kind.RECTIFIER)
 def celu(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
     alpha = node.attributes.get_float("alpha", 1.0)
     below = op.Mul(g, op.Add(op.Mul(node.outputs[0], 1.0 / alpha), 1.0))
     return op.Where(op.Greater(node.inputs[0], 0.0), g, below)
 
 
-@register_vjp("Sigmoid")
+@register_vjp("Sigmoid", kind=Kind.ACTIVATION, sign=never_negative)
 def sigmoid(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
     y = node.outputs[0]
     return op.Mul(g, op.Mul(y, op.Sub(1.0, y)))
 
 
-@register_vjp("Tanh")
+@register_vjp("Tanh", kind=Kind.ACTIVATION)
 def tanh(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
     y = node.outputs[0]
     return op.Mul(g, op.Sub(1.0, op.Mul(y, y)))
 
 
-@register_vjp("Softplus")
+@register_vjp("Softplus", kind=Kind.RECTIFIER, sign=never_negative, half=Half.FLOAT32)
 def softplus(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
     return op.Mul(g, op.Sigmoid(node.inputs[0]))
 
 
-@register_vjp("Softsign")
+@register_vjp("Softsign", kind=Kind.ACTIVATION)
 def softsign(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
     scale = op.Add(op.Abs(node.inputs[0]), 1.0)
     return op.Div(g, op.Mul(scale, scale))
 
 
-@register_vjp("HardSigmoid")
+@register_vjp("HardSigmoid", kind=Kind.ACTIVATION, sign=never_negative)
 def hard_sigmoid(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
     y = node.outputs[0]
     alpha = node.attributes.get_float("alpha", 0.2)
@@ -98,7 +104,7 @@ def hard_sigmoid(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
     return op.Where(between, op.Mul(g, alpha), 0.0)
 
 
-@register_vjp("HardSwish")
+@register_vjp("HardSwish", kind=Kind.ACTIVATION, half=Half.FLOAT32_IN_BFLOAT16)
 def hard_swish(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
     """x · clip(x/6 + ½, 0, 1): slope x/3 + ½ between −3 and 3."""
     x = node.inputs[0]
@@ -107,7 +113,7 @@ def hard_swish(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
     return op.Where(op.Less(op.Abs(x), 3.0), between, above)
 
 
-@register_vjp("Gelu")
+@register_vjp("Gelu", kind=Kind.ACTIVATION)
 def gelu(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
     """x·Φ(x): slope Φ(x) + x·φ(x). By tanh: Φ̃ = ½(1 + t), t = tanh(k(x + c·x³)), k = √(2/π)."""
     x = node.inputs[0]
@@ -125,7 +131,7 @@ def gelu(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
     return op.Mul(g, op.Mul(op.Add(op.Add(t, 1.0), bent), 0.5))
 
 
-@register_vjp("Swish")
+@register_vjp("Swish", kind=Kind.ACTIVATION)
 def swish(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
     """x·σ(αx) = y: slope σ(αx) + α·y·(1 − σ(αx))."""
     x, y = node.inputs[0], node.outputs[0]
@@ -135,7 +141,7 @@ def swish(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
     return op.Mul(g, op.Add(gate, op.Mul(through, op.Sub(1.0, gate))))
 
 
-@register_vjp("Mish")
+@register_vjp("Mish", kind=Kind.ACTIVATION, half=Half.FLOAT32_IN_BFLOAT16)
 def mish(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
     """x·t with t = tanh(softplus(x)): slope t + x·σ(x)·(1 − t²)."""
     x = node.inputs[0]
@@ -144,26 +150,26 @@ def mish(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
     return op.Mul(g, op.Add(t, bent))
 
 
-@register_vjp("Shrink")
+@register_vjp("Shrink", kind=Kind.ACTIVATION)
 def shrink(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
     threshold = node.attributes.get_float("lambd", 0.5)
     return op.Where(op.Greater(op.Abs(node.inputs[0]), threshold), g, 0.0)
 
 
-@register_vjp("Hardmax")
+@register_vjp("Hardmax", axes=Axes.ALONG, sign=never_negative)
 def hardmax(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
     """Constant wherever it has a slope at all."""
     return [None]
 
 
-@register_vjp("Softmax")
+@register_vjp("Softmax", axes=Axes.ALONG, sign=never_negative, half=Half.FLOAT32)
 def softmax(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
     y = node.outputs[0]
     axis = axis_from_end(node, -1, y)
     return op.Mul(y, op.Sub(g, op.ReduceSum(op.Mul(g, y), [axis], keepdims=1)))
 
 
-@register_vjp("LogSoftmax")
+@register_vjp("LogSoftmax", axes=Axes.ALONG, half=Half.FLOAT32)
 def log_softmax(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
     y = node.outputs[0]
     axis = axis_from_end(node, -1, y)

@@ -3,98 +3,111 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from functools import partial
 
 import onnx_ir as ir
 from onnxscript import OpBuilder
 
 from onnxplain.errors import NoRuleError
 from onnxplain.export.autodiff import Cotangents, Node
-from onnxplain.export.tensors import constant_of, unbroadcast
-from onnxplain.export.vjps.table import register_vjp
+from onnxplain.export.operators import (
+    Axes,
+    Half,
+    Kind,
+    Linear,
+    any_sign,
+    as_all,
+    never_negative,
+    register_vjp,
+)
+from onnxplain.export.tensors import constant_of
+from onnxplain.export.vmap import cast_like
 
 # ----- of two or more operands -----
 
 
-@register_vjp("Add")
-@register_vjp("Sum")
+@register_vjp("Add", "Sum", kind=Kind.SUM)
 def add(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
-    return [unbroadcast(op, g, x, node.outputs[0]) for x in node.inputs]
+    return [g] * len(node.inputs)
 
 
-@register_vjp("Mean")
+@register_vjp("Mean", kind=Kind.SUM)
 def mean(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
-    share = op.Mul(g, 1.0 / len(node.inputs))
-    return [unbroadcast(op, share, x, node.outputs[0]) for x in node.inputs]
+    return [op.Mul(g, 1.0 / len(node.inputs))] * len(node.inputs)
 
 
-@register_vjp("Sub")
+@register_vjp("Sub", kind=Kind.SUM, sign=any_sign)
 def sub(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
-    (a, b), y = node.inputs, node.outputs[0]
-    return [unbroadcast(op, g, a, y), unbroadcast(op, op.Neg(g), b, y)]
+    return [g, lambda: op.Neg(g)]
 
 
-@register_vjp("Mul")
+@register_vjp("Mul", kind=Kind.PRODUCT, linear=Linear.EACH, sign=as_all)
 def mul(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
-    (a, b), y = node.inputs, node.outputs[0]
-    return [unbroadcast(op, op.Mul(g, b), a, y), unbroadcast(op, op.Mul(g, a), b, y)]
+    a, b = node.inputs
+    return [lambda: op.Mul(g, b), lambda: op.Mul(g, a)]
 
 
-@register_vjp("Div")
+@register_vjp("Div", kind=Kind.PRODUCT, linear=Linear.FIRST, sign=as_all)
 def div(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
-    (a, b), y = node.inputs, node.outputs[0]
-    ga = op.Div(g, b)
-    return [unbroadcast(op, ga, a, y), unbroadcast(op, op.Neg(op.Mul(ga, y)), b, y)]
+    ga = op.Div(g, node.inputs[1])
+    return [ga, lambda: op.Neg(op.Mul(ga, node.outputs[0]))]
 
 
-@register_vjp("Pow")
+@register_vjp("Pow", kind=Kind.PRODUCT, half=Half.FLOAT32)
 def power(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
     """e·x^(e−1) and y·ln x; where x is 0 the exponent passes nothing, as in PyTorch."""
     (x, e), y = node.inputs, node.outputs[0]
-    exponent = op.CastLike(e, x)
-    known = ir.convenience.get_const_tensor(e)
-    if known is not None and (known.numpy() == 2).all():
-        slope = op.Mul(exponent, x)
-    else:
-        slope = op.Mul(exponent, op.Pow(x, op.Sub(exponent, 1.0)))
-    logarithm = op.Log(op.Where(op.Equal(x, 0.0), 1.0, x))
-    ge = op.Mul(g, op.Mul(y, logarithm))
-    return [unbroadcast(op, op.Mul(g, slope), x, y), unbroadcast(op, ge, e, y)]
+
+    def of_base() -> ir.Value:
+        exponent = op.CastLike(e, x)
+        known = ir.convenience.get_const_tensor(e)
+        if known is not None and (known.numpy() == 2).all():
+            return op.Mul(g, op.Mul(exponent, x))
+        return op.Mul(g, op.Mul(exponent, op.Pow(x, op.Sub(exponent, 1.0))))
+
+    def of_exponent() -> ir.Value:
+        logarithm = op.Log(op.Where(op.Equal(x, 0.0), 1.0, x))
+        return op.Mul(g, op.Mul(y, logarithm))
+
+    return [of_base, of_exponent]
 
 
-@register_vjp("Mod")
+@register_vjp("Mod", kind=Kind.FUNCTION)
 def modulo(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
     """a − b·q, the whole number q being constant almost everywhere."""
     (a, b), y = node.inputs, node.outputs[0]
-    q = op.Div(op.Sub(a, y), b)
-    return [unbroadcast(op, g, a, y), unbroadcast(op, op.Neg(op.Mul(g, q)), b, y)]
+    return [g, lambda: op.Neg(op.Mul(g, op.Div(op.Sub(a, y), b)))]
 
 
-@register_vjp("Max", "Min")
+@register_vjp("Max", "Min", kind=Kind.EXTREMUM)
 def extremum(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
     """Operands that tie for the extremum share the cotangent equally."""
     y = node.outputs[0]
     wins = [op.CastLike(op.Equal(x, y), y) for x in node.inputs]
     share = op.Div(g, op.Sum(*wins))
-    pairs = zip(node.inputs, wins, strict=True)
-    return [unbroadcast(op, op.Mul(share, win), x, y) for x, win in pairs]
+    return [partial(op.Mul, share, win) for win in wins]
 
 
-@register_vjp("Where")
+def _of_both(node: Node) -> Sequence[ir.Value | None]:
+    return node.inputs[1:]
+
+
+@register_vjp("Where", kind=Kind.MOVE, axes=Axes.ELEMENTWISE, linear=Linear.TOGETHER, sign=_of_both)
 def where(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
-    (condition, a, b), y = node.inputs, node.outputs[0]
-    ga, gb = op.Where(condition, g, 0.0), op.Where(condition, 0.0, g)
-    return [None, unbroadcast(op, ga, a, y), unbroadcast(op, gb, b, y)]
+    condition = node.inputs[0]
+    return [None, lambda: op.Where(condition, g, 0.0), lambda: op.Where(condition, 0.0, g)]
 
 
 # ----- of one operand -----
 
 
-@register_vjp("Identity")
+@register_vjp("Identity", kind=Kind.MOVE, axes=Axes.ELEMENTWISE)
 def identity(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
     return g
 
 
-@register_vjp("Dropout")
+@register_vjp("Dropout", kind=Kind.MOVE, axes=Axes.ELEMENTWISE)
 def dropout(op: OpBuilder, node: Node, g: ir.Value, *_mask: None) -> Cotangents:
     training = constant_of([*node.inputs, None, None][2], "the training mode of Dropout")
     if training is not None and training:
@@ -104,7 +117,8 @@ def dropout(op: OpBuilder, node: Node, g: ir.Value, *_mask: None) -> Cotangents:
     return g
 
 
-@register_vjp("Cast", "CastLike")
+@register_vjp("Cast", kind=Kind.MOVE, axes=Axes.ELEMENTWISE)
+@register_vjp("CastLike", kind=Kind.MOVE, axes=Axes.ELEMENTWISE, batching=cast_like)
 def cast(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
     """Between floats the identity; from or to integers and booleans constant almost everywhere.
 
@@ -119,106 +133,106 @@ def cast(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
     return [op.CastLike(g, x), None]
 
 
-@register_vjp("Neg")
+@register_vjp("Neg", kind=Kind.ACTIVATION, linear=Linear.FIRST)
 def neg(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
     return op.Neg(g)
 
 
-@register_vjp("Abs")
+@register_vjp("Abs", kind=Kind.ACTIVATION, sign=never_negative)
 def absolute(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
     return op.Mul(g, op.Sign(node.inputs[0]))
 
 
-@register_vjp("Exp")
+@register_vjp("Exp", kind=Kind.ACTIVATION, sign=never_negative, half=Half.FLOAT32)
 def exp(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
     return op.Mul(g, node.outputs[0])
 
 
-@register_vjp("Log")
+@register_vjp("Log", kind=Kind.ACTIVATION, half=Half.FLOAT32)
 def log(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
     return op.Div(g, node.inputs[0])
 
 
-@register_vjp("Sqrt")
+@register_vjp("Sqrt", kind=Kind.ACTIVATION, sign=never_negative, half=Half.FLOAT32)
 def sqrt(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
     return op.Div(op.Mul(g, 0.5), node.outputs[0])
 
 
-@register_vjp("Reciprocal")
+@register_vjp("Reciprocal", kind=Kind.ACTIVATION, half=Half.FLOAT32)
 def reciprocal(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
     y = node.outputs[0]
     return op.Neg(op.Mul(g, op.Mul(y, y)))
 
 
-@register_vjp("Erf")
+@register_vjp("Erf", kind=Kind.ACTIVATION)
 def erf(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
     x = node.inputs[0]
     return op.Mul(g, op.Mul(op.Exp(op.Neg(op.Mul(x, x))), 2.0 / math.sqrt(math.pi)))
 
 
-@register_vjp("Sin")
+@register_vjp("Sin", kind=Kind.FUNCTION)
 def sin(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
     return op.Mul(g, op.Cos(node.inputs[0]))
 
 
-@register_vjp("Cos")
+@register_vjp("Cos", kind=Kind.FUNCTION)
 def cos(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
     return op.Neg(op.Mul(g, op.Sin(node.inputs[0])))
 
 
-@register_vjp("Tan")
+@register_vjp("Tan", kind=Kind.FUNCTION)
 def tan(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
     y = node.outputs[0]
     return op.Mul(g, op.Add(op.Mul(y, y), 1.0))
 
 
-@register_vjp("Sinh")
+@register_vjp("Sinh", kind=Kind.FUNCTION)
 def sinh(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
     return op.Mul(g, op.Cosh(node.inputs[0]))
 
 
-@register_vjp("Cosh")
+@register_vjp("Cosh", kind=Kind.FUNCTION)
 def cosh(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
     return op.Mul(g, op.Sinh(node.inputs[0]))
 
 
-@register_vjp("Asin")
+@register_vjp("Asin", kind=Kind.FUNCTION)
 def asin(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
     x = node.inputs[0]
     return op.Div(g, op.Sqrt(op.Sub(1.0, op.Mul(x, x))))
 
 
-@register_vjp("Acos")
+@register_vjp("Acos", kind=Kind.FUNCTION)
 def acos(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
     x = node.inputs[0]
     return op.Neg(op.Div(g, op.Sqrt(op.Sub(1.0, op.Mul(x, x)))))
 
 
-@register_vjp("Atan")
+@register_vjp("Atan", kind=Kind.FUNCTION)
 def atan(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
     x = node.inputs[0]
     return op.Div(g, op.Add(op.Mul(x, x), 1.0))
 
 
-@register_vjp("Asinh")
+@register_vjp("Asinh", kind=Kind.FUNCTION)
 def asinh(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
     x = node.inputs[0]
     return op.Div(g, op.Sqrt(op.Add(op.Mul(x, x), 1.0)))
 
 
-@register_vjp("Acosh")
+@register_vjp("Acosh", kind=Kind.FUNCTION)
 def acosh(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
     x = node.inputs[0]
     return op.Div(g, op.Sqrt(op.Sub(op.Mul(x, x), 1.0)))
 
 
-@register_vjp("Atanh")
+@register_vjp("Atanh", kind=Kind.FUNCTION)
 def atanh(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
     x = node.inputs[0]
     return op.Div(g, op.Sub(1.0, op.Mul(x, x)))
 
 
-@register_vjp("Floor", "Ceil", "Round", "Sign")
+@register_vjp("Floor", "Ceil", "Round", "Sign", kind=Kind.FUNCTION)
 def step(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
     """Constant wherever it has a slope at all."""
     return [None]

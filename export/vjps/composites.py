@@ -7,19 +7,19 @@ import onnx_ir as ir
 from onnxscript import OpBuilder
 
 from onnxplain.export.autodiff import Cotangents, Node
-from onnxplain.export.tensors import axis_from_end, unbroadcast
+from onnxplain.export.operators import Axes, Kind, register_vjp
+from onnxplain.export.tensors import axis_from_end
 from onnxplain.export.vjps.activations import hard_sigmoid, sigmoid, softmax, swish
 from onnxplain.export.vjps.normalisation import layer_normalization
-from onnxplain.export.vjps.table import register_vjp
 
-register_vjp("onnxplain::Swish")(swish)
-register_vjp("onnxplain::RMSNormalization")(layer_normalization)
-register_vjp("onnxplain::AttentionWeights")(softmax)
-register_vjp("onnxplain::SigmoidGate")(sigmoid)
-register_vjp("onnxplain::HardSigmoidGate")(hard_sigmoid)
+register_vjp("onnxplain::Swish", kind=Kind.ACTIVATION)(swish)
+register_vjp("onnxplain::RMSNormalization", kind=Kind.NORMALISATION)(layer_normalization)
+register_vjp("onnxplain::AttentionWeights", kind=Kind.WEIGHTS, axes=Axes.ALONG)(softmax)
+register_vjp("onnxplain::SigmoidGate", kind=Kind.WEIGHTS)(sigmoid)
+register_vjp("onnxplain::HardSigmoidGate", kind=Kind.WEIGHTS)(hard_sigmoid)
 
 
-@register_vjp("onnxplain::L2Normalization")
+@register_vjp("onnxplain::L2Normalization", kind=Kind.NORMALISATION)
 def l2_normalization(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
     """y = x / d with d = max(n, ε), n = ‖x‖: (g − y · Σ g·y) / d where n > ε, else g / ε.
 
@@ -33,15 +33,14 @@ def l2_normalization(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
     return op.Div(op.Sub(g, op.Mul(y, along)), op.Max(n, epsilon))
 
 
-@register_vjp("onnxplain::GlobalResponseNormalization")
+@register_vjp("onnxplain::GlobalResponseNormalization", kind=Kind.NORMALISATION)
 def global_response_normalization(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
     """y = x(1 + γu) + β with u = n / d, n = ‖x‖ over space, d = mean n over channels + ε.
 
     With h = γ · Σ g·x over space, the cotangent of u: that of n is (h − mean(h·u)) / d, and
     ∂n/∂x = x / n, 0 where n is 0 (as in PyTorch).
     """
-    x, scale, bias = node.inputs
-    y = node.outputs[0]
+    x, scale, _ = node.inputs
     space, channel = list(node.attributes.get_ints("axes")), axis_from_end(node, -1, x)
     n = op.ReduceL2(x, space, keepdims=1)
     mean = op.ReduceMean(n, [channel], keepdims=1)
@@ -53,10 +52,9 @@ def global_response_normalization(op: OpBuilder, node: Node, g: ir.Value) -> Cot
     of_n = op.Div(op.Sub(h, op.ReduceMean(op.Mul(h, u), [channel], keepdims=1)), d)
     ratio = op.Where(op.Equal(n, 0.0), 0.0, op.Div(of_n, n))
     direct = op.Mul(g, op.Add(op.Mul(scale, u), 1.0))
-    of_scale = unbroadcast(op, op.Mul(gx, u), scale, y)
-    return [op.Add(direct, op.Mul(x, ratio)), of_scale, unbroadcast(op, g, bias, y)]
+    return [op.Add(direct, op.Mul(x, ratio)), lambda: op.Mul(gx, u), g]
 
 
-@register_vjp("onnxplain::StopGradient")
+@register_vjp("onnxplain::StopGradient", kind=Kind.FUNCTION)
 def stop_gradient(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
     return [None]

@@ -5,14 +5,15 @@ from __future__ import annotations
 import string
 from collections import Counter
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 import onnx_ir as ir
 from onnxscript import OpBuilder
 
 from onnxplain.export.autodiff import Cotangents, Node
+from onnxplain.export.operators import Axes, Kind, register_vjp
 from onnxplain.export.tensors import constant, dims, rank, size_of
-from onnxplain.export.vjps.table import register_vjp
 
 Size = int | ir.SymbolicDim
 
@@ -50,7 +51,7 @@ def sizes(values: Sequence[ir.Value], terms: Sequence[str]) -> dict[str, Size]:
     return found
 
 
-@register_vjp("Einsum")
+@register_vjp("Einsum", kind=Kind.MATRIX_PRODUCT, axes=Axes.EINSUM)
 def einsum(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
     """∂/∂A of `A, B, … → Y` is `Y, B, … → A`."""
     terms, result = parse(node)
@@ -64,7 +65,7 @@ def einsum(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
         ones = [i - len(term) for i in range(len(term)) if i not in axes]
         given.append((op.Squeeze(x, ones) if ones else x, "".join(term[i] for i in axes)))
     return [
-        _cotangent(op, x, term, axes, given[: 1 + i] + given[2 + i :])
+        partial(_cotangent, op, x, term, axes, given[: 1 + i] + given[2 + i :])
         for i, (x, term, axes) in enumerate(zip(node.inputs, terms, wide, strict=True))
     ]
 

@@ -14,6 +14,7 @@ from onnxscript import OpBuilder
 
 from onnxplain.errors import NoRuleError
 from onnxplain.export.autodiff import Cotangents, Node
+from onnxplain.export.operators import Axes, Half, Kind, Linear, register_vjp
 from onnxplain.export.tensors import (
     attribute,
     axis_from_end,
@@ -26,10 +27,9 @@ from onnxplain.export.tensors import (
     static,
     zeros_like,
 )
-from onnxplain.export.vjps.table import register_vjp
 
 
-@register_vjp("Gather")
+@register_vjp("Gather", kind=Kind.MOVE, axes=Axes.ALONG)
 def gather(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
     (x, index), y = node.inputs, node.outputs[0]
     axis = axis_from_end(node, 0, x)
@@ -50,7 +50,7 @@ def gather(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
     return [op.ScatterElements(zeros_like(op, x), rows, flat, axis=axis, reduction="add"), None]
 
 
-@register_vjp("GatherND")
+@register_vjp("GatherND", kind=Kind.MOVE, axes=Axes.TUPLES)
 def gather_nd(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
     """Of known indices a Gather of rows, once the indexed axes are merged into one."""
     x, index = node.inputs
@@ -81,28 +81,28 @@ def _tuples(op: OpBuilder, node: Node) -> ir.Value:
     return op.Concat(*columns, index, axis=-1) if columns else index
 
 
-@register_vjp("GatherElements")
+@register_vjp("GatherElements", kind=Kind.MOVE, axes=Axes.INDICES)
 def gather_elements(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
     x, index = node.inputs
     axis = axis_from_end(node, 0, x)
     return [op.ScatterElements(zeros_like(op, x), index, g, axis=axis, reduction="add"), None]
 
 
-@register_vjp("ScatterElements")
+@register_vjp("ScatterElements", kind=Kind.SCATTER, axes=Axes.INDICES)
 def scatter_elements(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
     data, index, updates = node.inputs
     axis = axis_from_end(node, 0, data)
     ga = g
     if _overwrites(node):
         ga = op.ScatterElements(g, index, zeros_like(op, updates), axis=axis)
-    return [ga, None, op.GatherElements(g, index, axis=axis)]
+    return [ga, None, lambda: op.GatherElements(g, index, axis=axis)]
 
 
-@register_vjp("ScatterND")
+@register_vjp("ScatterND", kind=Kind.SCATTER, axes=Axes.TUPLES)
 def scatter_nd(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
     _, index, updates = node.inputs
     ga = op.ScatterND(g, index, zeros_like(op, updates)) if _overwrites(node) else g
-    return [ga, None, op.GatherND(g, index)]
+    return [ga, None, lambda: op.GatherND(g, index)]
 
 
 def _overwrites(node: Node) -> bool:
@@ -115,14 +115,15 @@ def _overwrites(node: Node) -> bool:
     return reduction == "none"
 
 
-@register_vjp("TopK")
+@register_vjp("TopK", kind=Kind.MOVE, axes=Axes.ALONG, linear=Linear.NONE, half=Half.FLOAT32)
 def top_k(op: OpBuilder, node: Node, g: ir.Value, _indices: None) -> Cotangents:
     """Each value goes back to where it was found, which `TopK` tells."""
     x, index = node.inputs[0], node.outputs[1]
     return [op.ScatterElements(zeros_like(op, x), index, g, axis=axis_from_end(node, -1, x)), None]
 
 
-@register_vjp("OneHot", "EyeLike")
+@register_vjp("OneHot", half=Half.FLOAT32)
+@register_vjp("EyeLike")
 def from_whole_numbers(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
     """Constant wherever they have a slope at all; the two values of OneHot have no rule."""
     return [None, None]

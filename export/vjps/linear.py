@@ -6,12 +6,12 @@ import onnx_ir as ir
 from onnxscript import OpBuilder
 
 from onnxplain.export.autodiff import Cotangents, Node
-from onnxplain.export.tensors import attribute, rank, reshape_like, static, unbroadcast
-from onnxplain.export.vjps.table import register_vjp
+from onnxplain.export.operators import Axes, Half, Kind, register_vjp
+from onnxplain.export.tensors import attribute, rank, static
 from onnxplain.export.windows import window_of
 
 
-@register_vjp("MatMul")
+@register_vjp("MatMul", kind=Kind.MATRIX_PRODUCT, axes=Axes.MATRIX_PRODUCT)
 def matmul(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
     """G·Bᵀ and Aᵀ·G, with a vector operand taken as a matrix of one row or column."""
     a, b = node.inputs
@@ -19,13 +19,16 @@ def matmul(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
     B = op.Unsqueeze(b, [1]) if rank(b) == 1 else b
     new = [axis for axis, x in ((-2, a), (-1, b)) if rank(x) == 1]
     G = op.Unsqueeze(g, new) if new else g
-    y = op.MatMul(A, B) if new else node.outputs[0]
-    GA = unbroadcast(op, op.MatMul(G, _transposed(op, B)), A, y, keep=2)
-    GB = unbroadcast(op, op.MatMul(_transposed(op, A), G), B, y, keep=2)
-    return [
-        reshape_like(op, GA, a) if rank(a) == 1 else GA,
-        reshape_like(op, GB, b) if rank(b) == 1 else GB,
-    ]
+
+    def of_a() -> ir.Value:
+        GA = op.MatMul(G, _transposed(op, B))
+        return op.Squeeze(GA, [-2]) if rank(a) == 1 else GA
+
+    def of_b() -> ir.Value:
+        GB = op.MatMul(_transposed(op, A), G)
+        return op.Squeeze(GB, [-1]) if rank(b) == 1 else GB
+
+    return [of_a, of_b]
 
 
 def _transposed(op: OpBuilder, m: ir.Value) -> ir.Value:
@@ -33,27 +36,27 @@ def _transposed(op: OpBuilder, m: ir.Value) -> ir.Value:
     return op.Transpose(m, perm=[*axes[:-2], axes[-1], axes[-2]])
 
 
-@register_vjp("Gemm")
+@register_vjp("Gemm", kind=Kind.MATRIX_PRODUCT, axes=Axes.GEMM)
 def gemm(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
     """y = α A'·B' + β C, where ' transposes if asked to."""
-    a, b, c = [*node.inputs, None][:3]
+    a, b = node.inputs[:2]
     alpha = node.attributes.get_float("alpha", 1.0)
     ta, tb = attribute(node, "transA", 0), attribute(node, "transB", 0)
-    if ta:
-        ga = op.Gemm(b, g, alpha=alpha, transA=tb, transB=1)
-    else:
-        ga = op.Gemm(g, b, alpha=alpha, transA=0, transB=1 - tb)
-    if tb:
-        gb = op.Gemm(g, a, alpha=alpha, transA=1, transB=ta)
-    else:
-        gb = op.Gemm(a, g, alpha=alpha, transA=1 - ta, transB=0)
-    if c is None:
-        return [ga, gb]
-    beta = node.attributes.get_float("beta", 1.0)
-    return [ga, gb, unbroadcast(op, op.Mul(g, beta), c, node.outputs[0])]
+
+    def of_a() -> ir.Value:
+        if ta:
+            return op.Gemm(b, g, alpha=alpha, transA=tb, transB=1)
+        return op.Gemm(g, b, alpha=alpha, transA=0, transB=1 - tb)
+
+    def of_b() -> ir.Value:
+        if tb:
+            return op.Gemm(g, a, alpha=alpha, transA=1, transB=ta)
+        return op.Gemm(a, g, alpha=alpha, transA=1 - ta, transB=0)
+
+    return [of_a, of_b, lambda: op.Mul(g, node.attributes.get_float("beta", 1.0))]
 
 
-@register_vjp("Conv")
+@register_vjp("Conv", kind=Kind.CONVOLUTION)
 def conv(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
     """The transposed convolution with the same weights, which lie as ConvTranspose wants them."""
     x, w = node.inputs[:2]
@@ -61,7 +64,9 @@ def conv(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
     return op.ConvTranspose(g, w, group=attribute(node, "group", 1), **window.conv_attributes())
 
 
-@register_vjp("ConvTranspose")
+@register_vjp(
+    "ConvTranspose", kind=Kind.CONVOLUTION, axes=Axes.IMAGES, half=Half.FLOAT32_IN_BFLOAT16
+)
 def conv_transpose(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
     """The convolution with the same weights, which lie as Conv wants them."""
     x, w = node.inputs[:2]

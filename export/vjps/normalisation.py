@@ -14,6 +14,7 @@ from onnxscript import OpBuilder
 
 from onnxplain.errors import NoRuleError
 from onnxplain.export.autodiff import Cotangents, Node
+from onnxplain.export.operators import Axes, Half, Kind, Linear, register_vjp
 from onnxplain.export.tensors import (
     along_axis,
     attribute,
@@ -25,12 +26,16 @@ from onnxplain.export.tensors import (
     reshape_like,
     size_of,
     static,
-    unbroadcast,
 )
-from onnxplain.export.vjps.table import register_vjp
 
 
-@register_vjp("BatchNormalization")
+@register_vjp(
+    "BatchNormalization",
+    kind=Kind.NORMALISATION,
+    axes=Axes.IMAGES,
+    linear=Linear.FIRST,
+    half=Half.HALF,
+)
 def batch_normalization(op: OpBuilder, node: Node, g: ir.Value, *_statistics: None) -> Cotangents:
     """Linear in inference: each channel is scaled by γ / √(variance + ε)."""
     if attribute(node, "training_mode", 0):
@@ -68,7 +73,7 @@ def standardised(
     return x_hat, op.Mul(op.Sub(g, along), slope)
 
 
-@register_vjp("LayerNormalization", "RMSNormalization")
+@register_vjp("LayerNormalization", "RMSNormalization", kind=Kind.NORMALISATION, axes=Axes.ALONG)
 def layer_normalization(
     op: OpBuilder, node: Node, g: ir.Value | None, *statistics: ir.Value | None
 ) -> Cotangents:
@@ -76,17 +81,15 @@ def layer_normalization(
         raise NoRuleError(
             f"no rule for the Mean and InvStdDev of {node.op_type}, at node {node.name!r}"
         )
-    x, scale, bias = [*node.inputs, None][:3]
-    y = node.outputs[0]
+    x, scale = node.inputs[:2]
     axes = list(range(axis_from_end(node, -1, x), 0))
     centred = node.op_type == "LayerNormalization"
     epsilon = node.attributes.get_float("epsilon", 1e-5)
     x_hat, gx = standardised(op, x, op.Mul(g, scale), axes, epsilon, centred)
-    of_scale = unbroadcast(op, op.Mul(g, x_hat), scale, y)
-    return [gx, of_scale] if bias is None else [gx, of_scale, unbroadcast(op, g, bias, y)]
+    return [gx, lambda: op.Mul(g, x_hat), g]
 
 
-@register_vjp("InstanceNormalization")
+@register_vjp("InstanceNormalization", kind=Kind.NORMALISATION, axes=Axes.IMAGES)
 def instance_normalization(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
     x, scale, _ = node.inputs
     axes = list(range(2 - rank(x), 0))
@@ -95,7 +98,7 @@ def instance_normalization(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents
     return standardised(op, x, op.Mul(g, gamma), axes, epsilon)[1]
 
 
-@register_vjp("GroupNormalization")
+@register_vjp("GroupNormalization", kind=Kind.NORMALISATION, axes=Axes.IMAGES)
 def group_normalization(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
     """γ is per channel, or per group at opset 18."""
     x, scale, _ = node.inputs
@@ -108,14 +111,14 @@ def group_normalization(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
     return reshape_like(op, standardised(op, split, g, [-2, -1], epsilon)[1], x)
 
 
-@register_vjp("MeanVarianceNormalization")
+@register_vjp("MeanVarianceNormalization", kind=Kind.NORMALISATION)
 def mean_variance_normalization(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
     x = node.inputs[0]
     axes = axes_from_end(node.attributes.get_ints("axes", [0, 2, 3]), rank(x))
     return standardised(op, x, g, axes, 1e-18)[1]  # the operator adds 1e-9 to the deviation
 
 
-@register_vjp("LpNormalization")
+@register_vjp("LpNormalization", kind=Kind.NORMALISATION, axes=Axes.ALONG)
 def lp_normalization(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
     """y = x / ‖x‖: (g − ∂‖x‖/∂x · Σ g·y) / ‖x‖, and 0 where x is 0."""
     x, y = node.inputs[0], node.outputs[0]
@@ -129,7 +132,7 @@ def lp_normalization(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
     return op.Where(op.Equal(norm, 0.0), 0.0, gx)
 
 
-@register_vjp("LRN")
+@register_vjp("LRN", kind=Kind.NORMALISATION, axes=Axes.IMAGES)
 def lrn(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
     """y = x · d^−β with d = k + α/n · Σ_window x² over channels.
 

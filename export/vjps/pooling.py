@@ -9,6 +9,7 @@ import onnx_ir as ir
 from onnxscript import OpBuilder
 
 from onnxplain.export.autodiff import Cotangents, Node
+from onnxplain.export.operators import Axes, Half, Kind, never_negative, register_vjp
 from onnxplain.export.tensors import (
     attribute,
     constant,
@@ -18,12 +19,11 @@ from onnxplain.export.tensors import (
     size_of,
     static,
 )
-from onnxplain.export.vjps.table import register_vjp
 from onnxplain.export.windows import window_of
 from onnxplain.kernels.windows import Window, scatter, side_by_side, taps, to_tiles
 
 
-@register_vjp("MaxPool")
+@register_vjp("MaxPool", kind=Kind.MAXIMUM, axes=Axes.WINDOW, average="AveragePool")
 def max_pool(op: OpBuilder, node: Node, g: ir.Value, *_indices: None) -> Cotangents:
     x = node.inputs[0]
     window = window_of(node, x, node.outputs[0])
@@ -37,7 +37,7 @@ def max_pool(op: OpBuilder, node: Node, g: ir.Value, *_indices: None) -> Cotange
     return scatter(op, each, x, window)
 
 
-@register_vjp("AveragePool")
+@register_vjp("AveragePool", kind=Kind.POOL, axes=Axes.WINDOW, half=Half.FOLLOWS)
 def average_pool(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
     x = node.inputs[0]
     window = window_of(node, x, node.outputs[0])
@@ -60,14 +60,14 @@ def _to_all(op: OpBuilder, g: ir.Value, x: ir.Value, window: Window) -> ir.Value
     return reshape(op, spread, [-1, *static(x, 1)])
 
 
-@register_vjp("GlobalAveragePool")
+@register_vjp("GlobalAveragePool", kind=Kind.POOL, axes=Axes.IMAGES, half=Half.FLOAT32)
 def global_average_pool(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
     x = node.inputs[0]
     spatial = static(x, 2)
     return op.Expand(op.Mul(g, 1.0 / math.prod(spatial)), [1, 1, *spatial])
 
 
-@register_vjp("GlobalMaxPool")
+@register_vjp("GlobalMaxPool", kind=Kind.MAXIMUM, axes=Axes.IMAGES, average="GlobalAveragePool")
 def global_max_pool(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
     x = node.inputs[0]
     spatial = static(x, 2)
@@ -79,7 +79,8 @@ def global_max_pool(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
     return reshape_like(op, op.Where(chosen, per_plane, 0.0), x)
 
 
-@register_vjp("LpPool", "GlobalLpPool")
+@register_vjp("LpPool", axes=Axes.WINDOW, sign=never_negative, half=Half.FLOAT32)
+@register_vjp("GlobalLpPool", axes=Axes.IMAGES, sign=never_negative, half=Half.FLOAT32)
 def lp_pool(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
     """y = (Σ|x|ᵖ)^(1/p): g · (|x| / y)^(p−1) · sign(x), and 0 where y is 0."""
     x, y = node.inputs[0], node.outputs[0]
@@ -90,7 +91,7 @@ def lp_pool(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
     return op.Mul(share, op.Mul(op.Pow(op.Abs(x), float(p - 1)), op.Sign(x)))
 
 
-@register_vjp("MaxUnpool")
+@register_vjp("MaxUnpool", kind=Kind.MOVE)
 def max_unpool(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
     """Taken from where each element was put, its place in the flattened output."""
     return [op.Gather(op.Reshape(g, [-1]), node.inputs[1], axis=-1), None, None]

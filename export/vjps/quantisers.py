@@ -8,13 +8,55 @@ number it stands for. Weights stay stored as integers; nothing flows to them, no
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import onnx_ir as ir
 from onnxscript import OpBuilder
 
 from onnxplain.export.autodiff import Cotangents, Node
-from onnxplain.export.vjps.table import register_vjp
+from onnxplain.export.operators import Axes, Kind, Linear, any_sign, register_vjp
+from onnxplain.export.tensors import attribute
+
+LOWEST = {
+    ir.DataType.UINT8: 0,
+    ir.DataType.INT8: -128,
+    ir.DataType.UINT16: 0,
+    ir.DataType.INT16: -32768,
+}
+"""Type → the least of its values."""
 
 
-@register_vjp("QuantizeLinear", "DequantizeLinear")
+def starts_at_zero(node: Node) -> bool:
+    """Whether the least value that a (de)quantiser knows is zero."""
+    zero_point = node.inputs[2] if len(node.inputs) > 2 else None
+    if zero_point is None and node.op_type == "DequantizeLinear":
+        return bool(node.inputs[0].dtype == ir.DataType.UINT8)
+    if zero_point is None:
+        return attribute(node, "output_dtype", ir.DataType.UINT8) == ir.DataType.UINT8
+    tensor = ir.convenience.get_const_tensor(zero_point)
+    lowest = None if tensor is None else LOWEST.get(tensor.dtype)
+    return tensor is not None and lowest is not None and bool((tensor.numpy() == lowest).all())
+
+
+def _not_below_zero(node: Node) -> Sequence[ir.Value | None] | None:
+    return () if starts_at_zero(node) else None
+
+
+@register_vjp(
+    "QuantizeLinear",
+    kind=Kind.MOVE,
+    axes=Axes.ALONG,
+    linear=Linear.NONE,
+    sign=any_sign,
+    float32_inputs=(1,),
+)
+@register_vjp(
+    "DequantizeLinear",
+    kind=Kind.MOVE,
+    axes=Axes.ALONG,
+    linear=Linear.NONE,
+    sign=_not_below_zero,
+    float32_inputs=(1,),
+)
 def straight_through(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
     return g

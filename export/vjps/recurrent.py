@@ -14,13 +14,13 @@ from onnxscript import OpBuilder
 
 from onnxplain.errors import NoRuleError
 from onnxplain.export.autodiff import Cotangents, Node
+from onnxplain.export.operators import Kind, register_vjp
 from onnxplain.export.tensors import attribute, size_of, zeros_like
-from onnxplain.export.vjps.table import register_vjp
 
 STEP, DIRECTION = -4, -3  # axes
 
 
-@register_vjp("LSTM")
+@register_vjp("LSTM", kind=Kind.RECURRENT)
 def lstm(op: OpBuilder, node: Node, *gs: ir.Value | None) -> Cotangents:
     """c = f·c₋ + i·ĉ, h = o·tanh(c), with i, o, f (sigmoid) and ĉ (tanh) of x·Wᵀ + h₋·Rᵀ + b."""
     x, w, r, b, lengths, h0, c0, peepholes = [*node.inputs, *[None] * 5][:8]
@@ -62,7 +62,7 @@ def lstm(op: OpBuilder, node: Node, *gs: ir.Value | None) -> Cotangents:
     return _to_image(op, node, found, w)
 
 
-@register_vjp("GRU")
+@register_vjp("GRU", kind=Kind.RECURRENT)
 def gru(op: OpBuilder, node: Node, *gs: ir.Value | None) -> Cotangents:
     """h = (1 − z)·n + z·h₋ with n = tanh(xₙ + r·hₙ), z and r sigmoids, as PyTorch has it."""
     x, w, recurrence, b, lengths, h0 = [*node.inputs, *[None] * 3][:6]

@@ -10,6 +10,7 @@ import onnx_ir as ir
 from onnxscript import OpBuilder
 
 from onnxplain.export.autodiff import Cotangents, Node
+from onnxplain.export.operators import Axes, Half, Kind, Linear, never_negative, register_vjp
 from onnxplain.export.tensors import (
     attribute,
     axes_from_end,
@@ -19,7 +20,6 @@ from onnxplain.export.tensors import (
     rank,
     size_of,
 )
-from onnxplain.export.vjps.table import register_vjp
 
 
 def reduced_axes(node: Node) -> list[int]:
@@ -43,22 +43,25 @@ def _spread(op: OpBuilder, node: Node, g: ir.Value, axes: Sequence[int]) -> ir.V
     if all(isinstance(dims(x)[axis], int) for axis in axes):
         sizes = [dims(x)[i] if i - rank(x) in axes else 1 for i in range(rank(x))]
         return op.Expand(_kept(op, node, g, axes), sizes)
-    return op.Expand(_kept(op, node, g, axes), op.Shape(x))
+    spread = op.Expand(_kept(op, node, g, axes), op.Shape(x))
+    spread.shape = x.shape  # inference does not see through Shape
+    return spread
 
 
-@register_vjp("ReduceSum")
+@register_vjp("ReduceSum", kind=Kind.POOL, axes=Axes.LISTED, half=Half.FLOAT32)
 def reduce_sum(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
     return _spread(op, node, g, reduced_axes(node))
 
 
-@register_vjp("ReduceMean")
+@register_vjp("ReduceMean", kind=Kind.POOL, axes=Axes.LISTED, half=Half.FLOAT32)
 def reduce_mean(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
     axes = reduced_axes(node)
     count = math.prod(size_of(node.inputs[0], axis) for axis in axes)
     return _spread(op, node, op.Mul(g, 1.0 / count), axes)
 
 
-@register_vjp("ReduceMax", "ReduceMin")
+@register_vjp("ReduceMax", kind=Kind.MAXIMUM, axes=Axes.LISTED, average="ReduceMean")
+@register_vjp("ReduceMin", kind=Kind.MOVE, axes=Axes.LISTED, linear=Linear.NONE)
 def reduce_extremum(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
     """Elements that tie for the extremum share the cotangent equally."""
     axes = reduced_axes(node)
@@ -68,7 +71,7 @@ def reduce_extremum(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
     return op.Mul(op.Div(wins, count), _kept(op, node, g, axes))
 
 
-@register_vjp("ReduceL2")
+@register_vjp("ReduceL2", axes=Axes.LISTED, sign=never_negative, half=Half.FLOAT32)
 def reduce_l2(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
     """g · x / ‖x‖, and 0 where x is 0, as in PyTorch."""
     axes = reduced_axes(node)
@@ -77,17 +80,17 @@ def reduce_l2(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
     return op.Mul(x, _kept(op, node, ratio, axes))
 
 
-@register_vjp("ReduceSumSquare")
+@register_vjp("ReduceSumSquare", axes=Axes.LISTED, sign=never_negative, half=Half.FLOAT32)
 def reduce_sum_square(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
     return op.Mul(node.inputs[0], _kept(op, node, op.Mul(g, 2.0), reduced_axes(node)))
 
 
-@register_vjp("ReduceL1")
+@register_vjp("ReduceL1", axes=Axes.LISTED, sign=never_negative, half=Half.FLOAT32)
 def reduce_l1(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
     return op.Mul(op.Sign(node.inputs[0]), _kept(op, node, g, reduced_axes(node)))
 
 
-@register_vjp("ReduceProd")
+@register_vjp("ReduceProd", axes=Axes.LISTED, half=Half.FLOAT32)
 def reduce_prod(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
     """g · the product of all the others, which is not y / x where one of them is 0."""
     axes = reduced_axes(node)
@@ -102,13 +105,13 @@ def reduce_prod(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
     return op.Mul(_kept(op, node, g, axes), op.Where(no_other_zero, others, 0.0))
 
 
-@register_vjp("ReduceLogSum")
+@register_vjp("ReduceLogSum", axes=Axes.LISTED, half=Half.FLOAT32)
 def reduce_log_sum(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
     """g / Σx = g · e^(−y)."""
     return _spread(op, node, op.Mul(g, op.Exp(op.Neg(node.outputs[0]))), reduced_axes(node))
 
 
-@register_vjp("ReduceLogSumExp")
+@register_vjp("ReduceLogSumExp", axes=Axes.LISTED, half=Half.FLOAT32)
 def reduce_log_sum_exp(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
     axes = reduced_axes(node)
     x, y = node.inputs[0], node.outputs[0]
@@ -116,7 +119,7 @@ def reduce_log_sum_exp(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
     return op.Mul(weights, _kept(op, node, g, axes))
 
 
-@register_vjp("CumSum")
+@register_vjp("CumSum", kind=Kind.POOL, axes=Axes.RUNNING, half=Half.FLOAT32)
 def cumulative_sum(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
     """The running sum from the other end."""
     x, axis = node.inputs

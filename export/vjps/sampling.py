@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +13,7 @@ from onnxscript import OpBuilder
 
 from onnxplain.errors import NoRuleError
 from onnxplain.export.autodiff import Cotangents, Node
+from onnxplain.export.operators import Axes, Kind, register_vjp
 from onnxplain.export.tensors import (
     along_axis,
     attribute,
@@ -26,10 +28,15 @@ from onnxplain.export.tensors import (
     static,
     zeros_like,
 )
-from onnxplain.export.vjps.table import register_vjp
 
 
-@register_vjp("Resize")
+def _unless_cubic(node: Node) -> Sequence[ir.Value | None] | None:
+    return None if "cubic" in node.attributes.get_string("mode", "") else node.inputs[:1]
+
+
+@register_vjp(
+    "Resize", kind=Kind.INTERPOLATION, axes=Axes.RESIZE, sign=_unless_cubic, float32_inputs=(1, 2)
+)
 def resize(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
     """Separable and linear: along each axis, the transpose of its interpolation matrix."""
     x, y = node.inputs[0], node.outputs[0]
@@ -72,7 +79,7 @@ class Tap:
     """∂ weight / ∂ place, the place counted in pixels."""
 
 
-@register_vjp("GridSample")
+@register_vjp("GridSample", kind=Kind.POOL, sign=_unless_cubic)
 def grid_sample(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
     """y = Σ over the taps of each place: weight · x[tap]. Bilinear or nearest, of images."""
     x, grid = node.inputs

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import onnx_ir as ir
 from onnxscript import OpBuilder
 
 from onnxplain.export.autodiff import Cotangents, Node
+from onnxplain.export.operators import Axes, Half, Kind, Linear, as_all, register_vjp
 from onnxplain.export.tensors import (
     attribute,
     axes_from_end,
@@ -19,30 +22,30 @@ from onnxplain.export.tensors import (
     reshape_like,
     size_of,
     static,
-    unbroadcast,
     zeros_like,
 )
-from onnxplain.export.vjps.table import register_vjp
 from onnxplain.kernels.windows import Window, side_by_side, taps
 
 
-@register_vjp("Reshape", "Flatten", "Squeeze", "Unsqueeze")
+@register_vjp("Reshape", kind=Kind.MOVE, axes=Axes.RESHAPE)
+@register_vjp("Flatten", kind=Kind.MOVE, axes=Axes.FLATTENING)
+@register_vjp("Squeeze", "Unsqueeze", kind=Kind.MOVE, axes=Axes.LISTED)
 def reshaping(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
     return reshape_like(op, g, node.inputs[0])
 
 
-@register_vjp("Transpose")
+@register_vjp("Transpose", kind=Kind.MOVE, axes=Axes.TRANSPOSITION)
 def transpose(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
     perm = node.attributes.get_ints("perm", list(reversed(range(rank(node.inputs[0])))))
     return op.Transpose(g, perm=np.argsort(perm).tolist())
 
 
-@register_vjp("Expand")
+@register_vjp("Expand", kind=Kind.MOVE, axes=Axes.EXPANSION)
 def expand(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
-    return unbroadcast(op, g, node.inputs[0], node.outputs[0])
+    return g
 
 
-@register_vjp("Tile")
+@register_vjp("Tile", kind=Kind.MOVE)
 def tile(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
     """The copies along each axis, on an axis of their own, are summed."""
     x, repeats = node.inputs
@@ -60,12 +63,14 @@ def tile(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
     return op.ReduceSum(reshape(op, g, split), [axis - len(split) for axis in copies], keepdims=0)
 
 
-@register_vjp("Trilu")
+@register_vjp("Trilu", kind=Kind.MOVE, axes=Axes.MATRICES)
 def trilu(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
     return op.Trilu(g, *node.inputs[1:], upper=attribute(node, "upper", 1))
 
 
-@register_vjp("Concat")
+@register_vjp(
+    "Concat", kind=Kind.MOVE, axes=Axes.CONCATENATION, linear=Linear.TOGETHER, sign=as_all
+)
 def concat(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
     axis = axis_from_end(node, 0, node.outputs[0])
     sizes = [size_of(x, axis) for x in node.inputs]
@@ -77,13 +82,13 @@ def concat(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
     return parts
 
 
-@register_vjp("Split")
+@register_vjp("Split", kind=Kind.MOVE, axes=Axes.ALONG)
 def split(op: OpBuilder, node: Node, *gs: ir.Value | None) -> Cotangents:
     parts = [zeros_like(op, y) if g is None else g for g, y in zip(gs, node.outputs, strict=True)]
     return op.Concat(*parts, axis=axis_from_end(node, 0, node.inputs[0]))
 
 
-@register_vjp("Slice")
+@register_vjp("Slice", kind=Kind.MOVE, axes=Axes.SLICE)
 def slicing(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
     x = node.inputs[0]
     starts, ends, axes, steps = (
@@ -108,7 +113,11 @@ def slicing(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
     return g
 
 
-@register_vjp("Pad")
+def _with_what_is_put(node: Node) -> Sequence[ir.Value | None]:
+    return [node.inputs[0], *node.inputs[2:3]]
+
+
+@register_vjp("Pad", kind=Kind.MOVE, axes=Axes.PADDING, sign=_with_what_is_put)
 def pad(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
     x, pads, _, axes = [*node.inputs, None, None][:4]
     assert x is not None
@@ -141,7 +150,7 @@ def _from_source(
     return gather_transpose(op, g, x, axis, source[inside], size)
 
 
-@register_vjp("DepthToSpace")
+@register_vjp("DepthToSpace", kind=Kind.MOVE, axes=Axes.IMAGES, half=Half.HALF)
 def depth_to_space(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
     """SpaceToDepth, with its channels put in the order of the mode."""
     block = attribute(node, "blocksize", 1)
@@ -153,12 +162,12 @@ def depth_to_space(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
     return reshape_like(op, op.Transpose(by_block, perm=[0, 2, 1, 3, 4]), node.inputs[0])
 
 
-@register_vjp("SpaceToDepth")
+@register_vjp("SpaceToDepth", kind=Kind.MOVE, axes=Axes.IMAGES, half=Half.HALF)
 def space_to_depth(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
     return op.DepthToSpace(g, blocksize=attribute(node, "blocksize", 1), mode="DCR")
 
 
-@register_vjp("Col2Im")
+@register_vjp("Col2Im", kind=Kind.POOL, axes=Axes.IMAGES)
 def col2im(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
     """The windows whose elements were added to the image, taken from it again."""
     x = node.inputs[0]

@@ -20,7 +20,7 @@ import onnxplain
 from onnxplain.errors import InputError, NoRuleError, SourceError
 from onnxplain.export import VJPS, composites, pull_back
 from onnxplain.export.methods import METHODS
-from onnxplain.export.methods.roles import is_weight, non_negative
+from onnxplain.export.values import is_weight, non_negative
 from onnxplain.reference.float64 import evaluate
 
 from .graphs import explain, head, images, node, write

@@ -7,13 +7,9 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
+from onnxplain.export.autodiff import operator_name
 from onnxplain.export.canonical.patterns.spelling import array, made_by, scalar, single_user
-
-_BETWEEN = (
-    *("Add", "Sub", "Mul", "Div", "Pow", "Max", "Min", "Clip"),
-    *("Sqrt", "Reciprocal", "Relu", "Neg", "Abs", "Exp", "Log"),
-)
-"""Elementwise operators that a reduction's axes move through; their other input is a number."""
+from onnxplain.export.operators import Axes, row_of
 
 
 def keep_reduced_axes(graph: ir.Graph) -> None:
@@ -55,7 +51,8 @@ def _to_reduction(node: ir.Node) -> list[ir.Node] | None:
         if above.op_type.startswith("Reduce") and above.domain == "" and len(above.inputs) > 1:
             return path if above.attributes.get_int("keepdims", 1) == 0 else None
         open_inputs = [v for v in above.inputs if v is not None and not _is_number(v)]
-        if above.op_type not in _BETWEEN or above.domain != "" or len(open_inputs) != 1:
+        elementwise = row_of(operator_name(above)).axes is Axes.ELEMENTWISE
+        if not elementwise or len(open_inputs) != 1:
             return None
         x = open_inputs[0]
     return None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from onnxplain.export.autodiff import dependents
+from onnxplain.export.autodiff import SHAPES, dependents, operator_name
 from onnxplain.export.canonical.patterns.spelling import (
     axes_of,
     constant_operand,
@@ -12,6 +12,8 @@ from onnxplain.export.canonical.patterns.spelling import (
     replace,
     self_contained,
 )
+from onnxplain.export.operators import Kind, Linear, Operator, row_of
+from onnxplain.export.values import adds_up
 
 
 def recognise_softmax(graph: ir.Graph) -> None:
@@ -55,23 +57,6 @@ def recognise_weights(graph: ir.Graph) -> None:
             replace(y, "onnxplain::HardSigmoidGate", [x], {"alpha": slope, "beta": offset})
 
 
-LINEAR = frozenset(
-    [
-        *("Identity", "Cast", "CastLike", "Dropout", "Neg"),
-        *("Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "Expand", "Tile"),
-        *("Slice", "Split", "Concat", "Gather", "GatherND", "GatherElements", "Pad", "Trilu"),
-        *("DepthToSpace", "SpaceToDepth", "Resize", "Upsample"),
-        *("ReduceSum", "ReduceMean", "AveragePool", "GlobalAveragePool", "BatchNormalization"),
-    ]
-)
-"""Operators that move or linearly map their first input (Concat: all its inputs)."""
-
-PRODUCTS = frozenset(["Mul", "MatMul", "Einsum", "Gemm", "Conv"])
-
-SUMS = frozenset(["Add", "Sub", "Sum", "Where", "IsNaN"])
-"""Where and IsNaN guard masked attention: rows of NaN become zeros."""
-
-
 def only_weights(value: ir.Value, active: set[ir.Value | None]) -> bool:
     """Whether `value` only ever multiplies values that depend on the image, among `active`.
 
@@ -86,19 +71,20 @@ def only_weights(value: ir.Value, active: set[ir.Value | None]) -> bool:
         if source.is_graph_output():
             return False
         for node, index in source.uses():
-            if node.op_type in ("Shape", "Size"):
+            if node.op_type in SHAPES:
                 continue
             if node.domain != "" or node.graph is not source.graph:
                 return False
             besides = [x for i, x in enumerate(node.inputs) if i != index and x in active]
             others = {x for x in besides if x is not None}
-            bias = node.op_type in ("Gemm", "Conv") and index == 2
-            if node.op_type in PRODUCTS and others and not bias:
+            row = row_of(operator_name(node))
+            bias = index == 2 and node.op_type != "Einsum"
+            if row.linear is Linear.EACH and others and not bias:
                 factors.append(others)
                 continue
-            if node.op_type in SUMS or bias or _shares(node):
+            if adds_up(node) or (row.linear is Linear.EACH and bias) or _shares(node):
                 terms |= others
-            elif not _linear(node, index, others):
+            elif not _linear(row, index, others):
                 return False
             queue += [y for y in node.outputs if y not in reached]
             reached.update(node.outputs)
@@ -114,10 +100,8 @@ def _shares(node: ir.Node) -> bool:
     return total is not None and total.inputs[0] is node.inputs[0]
 
 
-def _linear(node: ir.Node, index: int, others: set[ir.Value]) -> bool:
+def _linear(row: Operator, index: int, others: set[ir.Value]) -> bool:
     """Whether a node is linear in its input `index`, given that `others` depend on the image."""
-    if node.op_type == "Div":
-        return index == 0 and not others
-    return node.op_type in PRODUCTS or (
-        node.op_type in LINEAR and (index == 0 or node.op_type == "Concat")
-    )
+    if row.linear is Linear.FIRST:
+        return index == 0 and not (others and row.kind is Kind.PRODUCT)
+    return row.linear is not Linear.NONE

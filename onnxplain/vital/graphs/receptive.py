@@ -8,9 +8,10 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from onnxplain.contract.channels import Span
-from onnxplain.export.autodiff import Node
+from onnxplain.export.autodiff import Node, operator_name
 from onnxplain.export.canonical.ends import image_axes
-from onnxplain.export.tensors import axis_from_end, dims, rank, static
+from onnxplain.export.operators import Axes, Kind, row_of
+from onnxplain.export.tensors import axis_of, dims, rank, static
 from onnxplain.export.windows import window_of
 
 _Spans = tuple[Span, Span]
@@ -56,7 +57,9 @@ def receptive_field(graph: ir.Graph, layer: ir.Value) -> _Spans | None:
         active = [x for x in node.inputs if x is not None and x in fields]
         if not active:
             continue
-        rule = _RULES.get(node.op_type, _everywhere)
+        row = row_of(operator_name(node))
+        pointwise = row.kind is Kind.NORMALISATION  # its statistics do not count
+        rule = _elementwise if pointwise else _RULES.get(row.axes, _everywhere)
         fields |= {y: rule(node, y, active, fields) for y in node.outputs if y.shape is not None}
     seen = fields.get(layer)
     return None if seen is None else seen.spans
@@ -173,24 +176,16 @@ def _along_channels(
 ) -> _Seen | None:
     """What works along one axis, if that is neither of rows nor of columns."""
     seen = _joined(y, active, fields)
-    default = -1 if node.op_type == "Softmax" else 0
-    return seen if seen and axis_from_end(node, default, y) not in seen.axes else None
+    same = seen is not None and all(rank(x) == rank(y) for x in active)
+    return seen if seen and same and axis_of(node, y) not in seen.axes else None
 
 
-_POINTWISE = (
-    *("Add", "Sub", "Mul", "Div", "Pow", "Max", "Min", "Mean", "Sum", "Where", "Neg", "Abs"),
-    *("Exp", "Log", "Sqrt", "Reciprocal", "Erf", "Tanh", "Identity", "Cast", "Dropout", "Sigmoid"),
-    *("Relu", "Clip", "LeakyRelu", "PRelu", "Elu", "Selu", "Celu", "Gelu", "Softplus", "Softsign"),
-    *("HardSigmoid", "HardSwish", "ThresholdedRelu", "Mish", "Swish", "SigmoidGate"),
-    *("HardSigmoidGate", "StopGradient", "BatchNormalization", "LayerNormalization", "LRN"),
-    *("RMSNormalization", "InstanceNormalization", "GroupNormalization", "L2Normalization"),
-    *("GlobalResponseNormalization",),
-)
-_RULES: Mapping[str, _Rule] = {
-    **dict.fromkeys(_POINTWISE, _elementwise),
-    **dict.fromkeys(("Conv", "MaxPool", "AveragePool", "LpPool"), _window),
-    "Transpose": _transpose,
-    "Reshape": _reshape,
-    "MatMul": _matmul,
-    **dict.fromkeys(("Concat", "Split", "Softmax"), _along_channels),
+_RULES: Mapping[Axes, _Rule] = {
+    Axes.ELEMENTWISE: _elementwise,
+    Axes.WINDOW: _window,
+    Axes.TRANSPOSITION: _transpose,
+    Axes.RESHAPE: _reshape,
+    Axes.MATRIX_PRODUCT: _matmul,
+    Axes.ALONG: _along_channels,
+    Axes.CONCATENATION: _along_channels,
 }

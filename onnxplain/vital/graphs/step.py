@@ -18,8 +18,8 @@ from onnxplain.export.canonical.ends import image_axes, image_size
 from onnxplain.export.composites import without_gradient
 from onnxplain.export.heads import one_hot
 from onnxplain.export.lower import lower
+from onnxplain.export.operators import VJPS
 from onnxplain.export.tensors import constant, dims, size_of
-from onnxplain.export.vjps import VJPS
 from onnxplain.vital.graphs.adam import adam
 from onnxplain.vital.graphs.features import quantities, relevances
 from onnxplain.vital.graphs.fourier import picture
