@@ -21,13 +21,14 @@ from numpy.typing import NDArray
 
 from onnxplain.bench.networks import photographs
 from onnxplain.contract.explain import Preprocessing
+from onnxplain.contract.signals import RECONSTRUCTION
 from onnxplain.files import replacing
 from onnxplain.machine import machine, threads
 from onnxplain.reference.parity import Parity
 from onnxplain.runtime.inputs.batches import as_batch
 from onnxplain.runtime.sessions import PROVIDERS
 from onnxplain.signal.autoencoder import Autoencoder, Design
-from onnxplain.signal.compiled import RECONSTRUCTION, Graph, open_graph
+from onnxplain.signal.compiled import Graph, open_graph
 from onnxplain.signal.export import export_autoencoder
 from onnxplain.timing import interleaved
 

@@ -1,5 +1,6 @@
 """What the files carry that `export` and the applications write and `runtime` reads.
 
 One module for each kind of graph: an explanation (`explain`), a step of a feature visualisation
-(`steps`), the channels of layers (`channels`). Imports nothing but the errors.
+(`steps`), the channels of layers (`channels`), a network's signal (`signals`); and what any of them
+may say of its operators (`precision`). Imports nothing but the errors.
 """

@@ -1,4 +1,4 @@
-"""What a graph of a layer's channels carries: `export` writes it, `onnxplain.vital` reads it.
+"""What a graph of layers' channels carries, which `onnxplain.vital.graphs` writes.
 
 Beside the entries of `onnxplain.contract.explain.Metadata`, as JSON under one key of the file's
 `metadata_props`, so that a runtime needs the file alone.
@@ -8,11 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
-from onnxplain.contract.entries import read_entry, to_props
-
-_KEY = "onnxplain.contract.channels"
+from onnxplain.contract.entries import Entry
 
 Box = tuple[int, int, int, int]
 """Left, top, right and bottom in pixels; the last two are no longer part of it."""
@@ -75,31 +73,25 @@ class ChannelLayer:
         return max(left, 0), max(top, 0), min(right, width), min(bottom, height)
 
     @classmethod
-    def from_entries(cls, entries: Mapping[str, Any]) -> ChannelLayer:
+    def from_json(cls, entry: Mapping[str, Any]) -> ChannelLayer:
         """From what `dataclasses.asdict` becomes in JSON."""
-        rows, columns = entries["grid"]
-        field = entries["field"]
+        rows, columns = entry["grid"]
+        field = entry["field"]
         spans = None if field is None else (Span(*field[0]), Span(*field[1]))
-        return cls(entries["name"], entries["channels"], (rows, columns), spans)
+        return cls(entry["name"], entry["channels"], (rows, columns), spans)
 
 
 @dataclass(frozen=True)
-class ChannelsMetadata:
-    """The entry: the layers in the order of the outputs, and the batch where it is fixed."""
+class ChannelsMetadata(Entry):
+    """The layers in the order of the outputs, and the batch where it is fixed."""
+
+    KEY = "onnxplain.contract.channels"
+    KIND = "graph of a layer's channels"
 
     layers: tuple[ChannelLayer, ...]
     batch: int | None
 
-    def to_props(self) -> dict[str, str]:
-        return to_props(_KEY, self)
-
     @classmethod
-    def from_props(cls, props: Mapping[str, str]) -> ChannelsMetadata:
-        """Read it back.
-
-        Raises:
-            BackendError: the file has no such entry.
-        """
-        entry = read_entry(props, _KEY, "graph of a layer's channels")
-        layers = tuple(ChannelLayer.from_entries(layer) for layer in entry["layers"])
+    def from_json(cls, entry: Mapping[str, Any]) -> Self:
+        layers = tuple(ChannelLayer.from_json(layer) for layer in entry["layers"])
         return cls(layers, entry["batch"])

@@ -5,26 +5,58 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar, Self
 
 from onnxplain.errors import BackendError
 
 
-def to_props(key: str, entry: Any) -> dict[str, str]:
-    """The dataclass instance `entry` under `key`."""
-    return {key: json.dumps(dataclasses.asdict(entry))}
+@dataclass(frozen=True)
+class Entry:
+    """What the graphs of one kind say of themselves.
 
-
-def read_entry(props: Mapping[str, str], key: str, kind: str) -> dict[str, Any]:
-    """What stands under `key`, as `dataclasses.asdict` made it.
-
-    Args:
-        kind: what a file with that entry is, for the message: "graph of a layer's channels".
-
-    Raises:
-        BackendError: the file has no such entry.
+    Attributes:
+        KEY: of the entry.
+        KIND: what a file with that entry is, for messages: "graph of a layer's channels".
     """
-    if key not in props:
-        raise BackendError(f"this ONNX file is no {kind}")
-    entry: dict[str, Any] = json.loads(props[key])
-    return entry
+
+    KEY: ClassVar[str]
+    KIND: ClassVar[str]
+
+    def to_props(self) -> dict[str, str]:
+        """As `metadata_props`."""
+        return {self.KEY: json.dumps(dataclasses.asdict(self))}
+
+    @classmethod
+    def from_props(cls, props: Mapping[str, str]) -> Self:
+        """Read it back.
+
+        Raises:
+            BackendError: the file has no such entry, or a damaged one.
+        """
+        found = cls.find(props)
+        if found is None:
+            raise BackendError(f"this ONNX file is not a {cls.KIND}")
+        return found
+
+    @classmethod
+    def find(cls, props: Mapping[str, str]) -> Self | None:
+        """The same; None where the file has no such entry.
+
+        Raises:
+            BackendError: the entry is damaged.
+        """
+        if cls.KEY not in props:
+            return None
+        try:
+            return cls.from_json(json.loads(props[cls.KEY]))
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise BackendError(
+                f"the file's entry {cls.KEY} cannot be read ({error!r}); export it again with the "
+                "installed version"
+            ) from error
+
+    @classmethod
+    def from_json(cls, entry: Mapping[str, Any]) -> Self:
+        """From what `dataclasses.asdict` becomes in JSON, where tuples are lists."""
+        return cls(**entry)

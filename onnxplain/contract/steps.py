@@ -1,4 +1,4 @@
-"""What a graph of `onnxplain.vital.graphs` carries: `export` writes it, `onnxplain.vital` reads it.
+"""What the graphs of a feature visualisation carry, which `onnxplain.vital.graphs` writes.
 
 Beside the entries of `onnxplain.contract.explain.Metadata`, as JSON under one key of the file's
 `metadata_props`, so that a runtime needs the file alone.
@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any, Self
 
-from onnxplain.contract.entries import read_entry, to_props
+from onnxplain.contract.entries import Entry
 
 FIRST_MOMENT, SECOND_MOMENT, MAGNITUDE, STEP, LOSSES = (
     "first_moment",
@@ -35,8 +36,6 @@ WEIGHTS, PRIORS = "weights", "priors"
 CHANNEL, SPECTRUM, RENDERED = "channel", "spectrum", "rendered"
 """Int64 [N], the neuron's channel; what a Fourier-parametrised picture is optimised as, float
 [N, 2, C, H, W/2+1]; and the picture itself, of the image's shape, an output of that graph."""
-
-_KEY = "onnxplain.step"
 
 
 def quantity(index: int) -> str:
@@ -69,8 +68,8 @@ class MatchedLayer:
 
 
 @dataclass(frozen=True)
-class StepMetadata:
-    """The entry.
+class StepMetadata(Entry):
+    """What such a graph says of itself.
 
     Attributes:
         layers: matched ones, from the image on; none where an activation is maximised.
@@ -81,21 +80,16 @@ class StepMetadata:
         batch: how many pictures a run takes; the name of that dimension where it is open.
     """
 
+    KEY = "onnxplain.step"
+    KIND = "graph of a feature visualisation"
+
     layers: tuple[MatchedLayer, ...]
     neuron: str | None
     carried: Mapping[str, str]
     relevance: str | None
     batch: int | str
 
-    def to_props(self) -> dict[str, str]:
-        return to_props(_KEY, self)
-
     @classmethod
-    def from_props(cls, props: Mapping[str, str]) -> StepMetadata:
-        """Read it back.
-
-        Raises:
-            BackendError: the file has no such entry.
-        """
-        entry = read_entry(props, _KEY, "graph of a feature visualisation")
-        return cls(**entry | {"layers": tuple(MatchedLayer(**layer) for layer in entry["layers"])})
+    def from_json(cls, entry: Mapping[str, Any]) -> Self:
+        layers = tuple(MatchedLayer(**layer) for layer in entry["layers"])
+        return cls(**{**entry, "layers": layers})

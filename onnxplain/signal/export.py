@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from onnxplain.contract.explain import IMAGE, LOGITS
+from onnxplain.contract.signals import RECONSTRUCTION, SignalMetadata
 from onnxplain.errors import SourceError
 from onnxplain.export.finish import checked_proto, clean
 from onnxplain.export.sources.from_programs import script_to_onnx
@@ -24,7 +24,6 @@ from onnxplain.export.sources.tracing import (
 )
 from onnxplain.files import replacing
 from onnxplain.signal.autoencoder import Autoencoder
-from onnxplain.signal.compiled import METADATA, RECONSTRUCTION
 
 
 class _Seen(nn.Module):
@@ -103,8 +102,7 @@ def _write(
     _rename(model.graph.inputs, [IMAGE])
     _rename(model.graph.outputs, outputs)
     channels, size = picture
-    about = {"channels": channels, "size": size, "classes": list(classes)}
-    model.metadata_props[METADATA] = json.dumps(about)
+    model.metadata_props.update(SignalMetadata(channels, size, tuple(classes)).to_props())
     data = checked_proto(model).SerializeToString()
     with replacing(path) as beside:
         beside.write_bytes(data)

@@ -12,10 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxplain.contract.explain import LOGITS
+from onnxplain.contract.signals import RECONSTRUCTION
 from onnxplain.errors import InputError
 from onnxplain.files import replacing
 from onnxplain.signal import image_statistics
-from onnxplain.signal.compiled import RECONSTRUCTION, Graph, require_shape
+from onnxplain.signal.compiled import Graph
 from onnxplain.signal.pictures import Pictures
 
 
@@ -84,8 +85,6 @@ def measure(
         unreadable += missed
         if not len(pixels):
             continue
-        for graph in (*classifiers, *([autoencoder] if autoencoder else [])):
-            require_shape(graph, pixels)
         seen = autoencoder.run(pixels)[RECONSTRUCTION] if autoencoder else pixels
         answers = [graph.run(seen)[LOGITS].argmax(1) == labels for graph in classifiers]
         rights.append(np.stack(answers))

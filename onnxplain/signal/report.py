@@ -12,12 +12,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from onnxplain.contract.signals import RECONSTRUCTION
 from onnxplain.files import replacing
 from onnxplain.runtime.pictures.markup import Markup, data_uri, fill, join
 from onnxplain.runtime.pictures.render import signed_image
 from onnxplain.signal import order as ordering
 from onnxplain.signal import plots
-from onnxplain.signal.compiled import RECONSTRUCTION, open_graph
+from onnxplain.signal.compiled import open_graph
 from onnxplain.signal.data import open_data
 from onnxplain.signal.results import Results
 from onnxplain.signal.show import as_image

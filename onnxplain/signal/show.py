@@ -9,9 +9,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from onnxplain.contract.explain import LOGITS, Preprocessing
+from onnxplain.contract.signals import RECONSTRUCTION
 from onnxplain.runtime.inputs.batches import ImageLike, as_batch
 from onnxplain.runtime.pictures.render import Cell, grid, signed_image
-from onnxplain.signal.compiled import RECONSTRUCTION, Graph
+from onnxplain.signal.compiled import Graph
 
 
 def pixels_of(graph: Graph, pictures: list[ImageLike]) -> NDArray[np.float32]:
@@ -20,9 +21,9 @@ def pixels_of(graph: Graph, pictures: list[ImageLike]) -> NDArray[np.float32]:
     Raises:
         InputError: a picture that cannot be read.
     """
-    none, one = (0.0,) * graph.channels, (1.0,) * graph.channels
+    size, channels = graph.about.size, graph.about.channels
     # The shorter side fills the square: nothing of a photograph is lost but its ends.
-    pre = Preprocessing(graph.size, graph.size, graph.size, none, one)
+    pre = Preprocessing(size, size, size, (0.0,) * channels, (1.0,) * channels)
     return np.ascontiguousarray(as_batch(pictures, pre)[0])
 
 
@@ -55,7 +56,7 @@ def show(graph: Graph, pictures: list[ImageLike]) -> Image.Image:
 def _answer(graph: Graph, logits: NDArray[Any]) -> str:
     odds = np.exp(logits - logits.max())
     k = int(logits.argmax())
-    name = graph.classes[k] if graph.classes else f"class {k}"
+    name = graph.about.classes[k] if graph.about.classes else f"class {k}"
     return f"seen as: {name}\n{odds[k] / odds.sum():.1%}"
 
 

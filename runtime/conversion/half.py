@@ -92,7 +92,7 @@ def to_half(model: ir.Model, precision: str) -> None:
             )
     common.LiftConstantsToInitializersPass(lift_all_constants=True)(model)
     half = PRECISIONS[precision]
-    operators = OperatorPrecision.from_props(model.metadata_props) or _cautious(graph)
+    operators = OperatorPrecision.find(model.metadata_props) or _cautious(graph)
     single: set[ir.Node] = set()
     if half == _BFLOAT16:
         version = model.opset_imports.get("", 0)

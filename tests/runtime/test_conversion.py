@@ -305,7 +305,7 @@ def test_a_converted_graph_runs_without_the_exporter(graphs, tmp_path, images):
 def test_the_file_says_how_its_operators_compute(graphs):
     """Of the operators in it, those of the functions that `--kernels` kept included."""
     for kind, path in graphs.items():
-        said = OperatorPrecision.from_props(read_metadata(path))
+        said = OperatorPrecision.find(read_metadata(path))
         assert said is not None
         model = onnx.load(path)
         present = {node.op_type for node in model.graph.node}
@@ -314,7 +314,7 @@ def test_the_file_says_how_its_operators_compute(graphs):
         assert {"Exp", "ReduceMean", "LayerNormalization"} <= {*said.float32}
         assert {"Relu", "Add", "Mul"} <= {*said.follow}
         assert {"Conv", "Gemm"}.isdisjoint(said.float32)
-        assert OperatorPrecision.from_props(said.to_props()) == said
+        assert OperatorPrecision.find(said.to_props()) == said
 
 
 def test_a_graph_without_the_entry_has_only_its_products_in_halves(graphs, tmp_path, images):
@@ -339,4 +339,4 @@ def test_a_damaged_entry_is_said_to_be():
     (entry,) = OperatorPrecision().to_props()
     for damaged in ("{}", "[1]", '{"float32": 3}', "no JSON"):
         with pytest.raises(BackendError, match="export it again"):
-            OperatorPrecision.from_props({entry: damaged})
+            OperatorPrecision.find({entry: damaged})

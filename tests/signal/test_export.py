@@ -13,11 +13,12 @@ from numpy.typing import NDArray
 from torch import nn
 from torchvision.models import VisionTransformer
 
+from onnxplain.contract.signals import RECONSTRUCTION
 from onnxplain.errors import BackendError, InputError
 from onnxplain.runtime.sessions import PROVIDERS
 from onnxplain.signal.autoencoder import Autoencoder
 from onnxplain.signal.classifiers import frozen, open_classifier
-from onnxplain.signal.compiled import RECONSTRUCTION, open_graph, require_shape
+from onnxplain.signal.compiled import open_graph
 from onnxplain.signal.data import open_data
 from onnxplain.signal.export import export_autoencoder, export_classifier
 
@@ -80,7 +81,7 @@ def test_every_runtime_gives_pytorchs_reconstruction_and_logits(
         logits = classifier(expected)
     loaded = open_graph(graph, provider, threads=1)
     found = loaded.run(pixels.numpy())
-    assert loaded.classes == ("cat", "dog")
+    assert loaded.about.classes == ("cat", "dog")
     close = CLOSE.get(provider, 1e-4)
     assert error(found[RECONSTRUCTION], expected.numpy()) <= close
     assert error(found["logits"], logits.numpy()) <= close
@@ -181,4 +182,4 @@ def test_what_is_no_graph_of_ours_is_refused(graph: Path, tmp_path: Path) -> Non
     with pytest.raises(BackendError, match="no such file"):
         open_graph(graph.with_name("missing.onnx"))
     with pytest.raises(InputError, match=r"of \[3, 16, 16\], not .*\[1, 16, 16\]"):
-        require_shape(open_graph(graph), np.zeros((1, 1, 16, 16), np.float32))
+        open_graph(graph).run(np.zeros((1, 1, 16, 16), np.float32))

@@ -1,4 +1,8 @@
-"""Protocol buffers' text format, of what a `config.pbtxt` needs."""
+"""Protocol buffers' text format, as far as a `config.pbtxt` needs it.
+
+protobuf's own `text_format` prints messages of a compiled type, and Triton's come with its client
+alone, which brings gRPC; the tests have it, and parse what is written here by that schema.
+"""
 
 from __future__ import annotations
 

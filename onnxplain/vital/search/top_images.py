@@ -207,7 +207,7 @@ def _ranking(
     entries: Mapping[str, Any], search: Search, known: dict[Photograph, Photograph]
 ) -> Ranking:
     """From its JSON; equal photographs are one object, as in a search."""
-    ranking = Ranking.empty(ChannelLayer.from_entries(entries), search.by, search.k)
+    ranking = Ranking.empty(ChannelLayer.from_json(entries), search.by, search.k)
     for channel, patches in enumerate(entries["best"]):
         for place, patch in enumerate(patches):
             photograph = Photograph(patch["path"], *patch["size"])
