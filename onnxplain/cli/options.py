@@ -45,13 +45,6 @@ Provider = Annotated[
         "tensorrt-rtx; `onnxplain doctor` says which of them are here."
     ),
 ]
-GraphProvider = Annotated[
-    str,
-    typer.Option(
-        help="What runs the graphs: auto, cpu, openvino, cuda, ort-tensorrt, tensorrt or "
-        "tensorrt-rtx."
-    ),
-]
 Precision = Annotated[
     str,
     typer.Option(

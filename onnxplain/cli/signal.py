@@ -8,13 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.markup import escape
 from rich.table import Table
 
 from onnxplain.cli.app import app, guarded
-from onnxplain.cli.console import err, out
+from onnxplain.cli.console import complain, mebibytes, out, say
 from onnxplain.cli.declared import with_options
-from onnxplain.cli.options import GraphProvider, Images, Weights
+from onnxplain.cli.options import Images, Provider, Weights
 from onnxplain.cli.progress import progress_bar
 from onnxplain.signal.settings import Settings
 
@@ -52,7 +51,7 @@ def train(
     *,
     settings: Settings,
     folder: Annotated[Path, typer.Option("--out", "-o", help="The folder to write to.")],
-    resume: Annotated[bool, typer.Option("--resume", help="Go on where it stopped.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue where it stopped.")] = False,
 ) -> None:
     """Train an autoencoder, and tune it on a classifier.
 
@@ -92,7 +91,7 @@ def _finish_training(folder: Path, classifier: str | None, weights: str, done: A
     network = open_classifier(classifier, done.data, weights) if classifier else None
     export_autoencoder(done.autoencoder, folder / GRAPH, network, done.data.classes)
     _say_skipped(done.skipped)
-    out.print(f"{folder / GRAPH}  {_size_of(folder / GRAPH)}", highlight=False, soft_wrap=True)
+    say(f"{folder / GRAPH}  {mebibytes(folder / GRAPH)}")
 
 
 @_command
@@ -113,7 +112,8 @@ def export(
 ) -> None:
     """Write an autoencoder as ONNX, alone or with a classifier behind it.
 
-    Standard operators, which ONNX Runtime, OpenVINO and TensorRT all run: the unpooling too.
+    It has standard operators alone, the unpooling included, which ONNX Runtime, OpenVINO and
+    TensorRT all run.
 
     \b
         onnxplain signal export runs/resnet50/autoencoder.pt -o resnet50.signal.onnx
@@ -134,17 +134,19 @@ def export(
         pre = found.preprocessing
         network, labels = frozen(OnPixels(found.module, pre.mean, pre.std)), found.labels
     export_autoencoder(autoencoder, path, network, labels)
-    out.print(f"{path}  {_size_of(path)}", highlight=False, soft_wrap=True)
+    say(f"{path}  {mebibytes(path)}")
 
 
 @_command
 def show(
-    model: Annotated[Path, typer.Argument(help="A graph of `signal train` or `signal export`.")],
+    model: Annotated[
+        Path, typer.Argument(help="A graph made by `signal train` or `signal export`.")
+    ],
     images: Images,
     path: Annotated[Path, typer.Option("--out", "-o", help="The picture to write.")] = Path(
         "signal.png"
     ),
-    provider: GraphProvider = "auto",
+    provider: Provider = "auto",
 ) -> None:
     """Show what a network sees in pictures: original, reconstruction and difference.
 
@@ -172,7 +174,7 @@ def show(
         except InputError as error:
             failures.append(str(error))
     for reason in failures:
-        err.print(f"[red]{escape(reason)}[/]", soft_wrap=True, highlight=False)
+        complain(reason)
     if not pictures:
         raise InputError("none of the pictures can be read")
     write_image(picture_of(graph, pictures), path)
@@ -214,12 +216,12 @@ def study(
     classifier_epochs: Annotated[
         int, typer.Option(min=1, help="Epochs of the small classifiers' training.")
     ] = 20,
-    provider: GraphProvider = "auto",
+    provider: Provider = "auto",
 ) -> None:
     """Compare classifiers by the signal that they let in, on one HTML page.
 
     Trains an autoencoder, tunes it for each classifier, and measures every classifier on every
-    signal by the exported graphs. The same call goes on where it was interrupted.
+    signal with the exported graphs. The same command goes on where it was interrupted.
 
     \b
         onnxplain signal study digits -c plain -c residual -c dense
@@ -260,15 +262,10 @@ def _show_results(results: Results, page: Path) -> None:
         cells = [f"{accuracy:.1%}" for accuracy in (*results.matrix[i], results.original[i])]
         table.add_row(name, *cells)
     out.print(table)
-    out.print(f"order: {results.order.verdict}", highlight=False, soft_wrap=True)
-    out.print(f"{page}  {results.pictures} pictures", highlight=False, soft_wrap=True)
+    say(f"order: {results.order.verdict}")
+    say(f"{page}  {results.pictures} pictures")
 
 
 def _say_skipped(names: list[str]) -> None:
     if names:
-        text = f"{len(names)} pictures could not be read and were skipped: {', '.join(names)}"
-        err.print(f"[red]{escape(text)}[/]", soft_wrap=True, highlight=False)
-
-
-def _size_of(path: Path) -> str:
-    return f"{path.stat().st_size / 2**20:.1f} MiB"
+        complain(f"{len(names)} pictures could not be read and were skipped: {', '.join(names)}")

@@ -12,7 +12,7 @@ from rich.table import Table
 
 from onnxplain.cli.app import command
 from onnxplain.cli.console import complain, err, out, say
-from onnxplain.cli.options import BatchSize, GraphProvider, Size, Source, Weights, as_size
+from onnxplain.cli.options import BatchSize, Provider, Size, Source, Weights, as_size
 from onnxplain.cli.progress import ImageBar
 from onnxplain.errors import InputError
 
@@ -56,7 +56,7 @@ def top_images(
     sheet: Sheet = None,
     weights: Weights = "DEFAULT",
     size: Size = None,
-    provider: GraphProvider = "auto",
+    provider: Provider = "auto",
     batch: BatchSize = None,
 ) -> None:
     """Find the images, and the patches in them, that excite each channel of a layer most.

@@ -9,7 +9,7 @@ import typer
 from rich.table import Table
 
 from onnxplain.cli.app import command
-from onnxplain.cli.console import out
+from onnxplain.cli.console import out, say
 from onnxplain.cli.options import Images, Weights
 from onnxplain.cli.progress import progress_bar
 
@@ -67,8 +67,4 @@ def tune(
         table.add_row(*row, style="bold green" if tuning.temperature == T else None)
     out.print(table)
     plot(tuning, path, Path(source).name)
-    out.print(
-        f"temperature {tuning.temperature:.3g} ({tuning.pairs} pairs); the curves: {path}",
-        highlight=False,
-        soft_wrap=True,
-    )
+    say(f"temperature {tuning.temperature:.3g} ({tuning.pairs} pairs); the curves: {path}")

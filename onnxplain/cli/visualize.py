@@ -13,9 +13,9 @@ from PIL import Image
 from rich.progress import TaskID
 
 from onnxplain.cli.app import command
-from onnxplain.cli.console import err, out
+from onnxplain.cli.console import note, say
 from onnxplain.cli.declared import with_options
-from onnxplain.cli.options import GraphProvider, Size, Source, Weights, as_size, as_target
+from onnxplain.cli.options import Provider, Size, Source, Weights, as_size, as_target
 from onnxplain.cli.progress import progress_bar
 from onnxplain.errors import InputError
 from onnxplain.vital.settings import Settings
@@ -75,7 +75,7 @@ def visualize(
     ] = 500,
     weights: Weights = "DEFAULT",
     size: Size = None,
-    provider: GraphProvider = "auto",
+    provider: Provider = "auto",
     precision: Annotated[
         str, typer.Option(help="float32; with --provider openvino also bfloat16 and float16.")
     ] = "float32",
@@ -136,7 +136,7 @@ def _unfinished(folder: Path) -> Path:
         raise InputError(f"cannot write to '{folder}': no permission")
     unfinished = folder / UNFINISHED
     if any(path.exists() for path in files(unfinished)):
-        err.print(f"going on from {unfinished}", highlight=False)
+        note(f"going on from {unfinished}")
     return unfinished
 
 
@@ -175,10 +175,8 @@ def _write(seen: Visualisation, folder: Path, unfinished: Path) -> None:
     for i, path in enumerate(written):
         probability = seen.probabilities[i]
         shown = "" if probability != probability else f"  {probability:.1%}"
-        out.print(
+        say(
             f"{path}  {seen.names[i]}{shown}  loss {seen.losses[0, i]:.4g} to "
-            f"{seen.losses[-1, i]:.4g}",
-            highlight=False,
-            soft_wrap=True,
+            f"{seen.losses[-1, i]:.4g}"
         )
-    out.print(f"{folder / output.SHEET}  {folder / output.ANIMATION}", highlight=False)
+    say(f"{folder / output.SHEET}  {folder / output.ANIMATION}")

@@ -509,8 +509,7 @@ def test_the_command_writes_a_folder(file: Path, photo_folder: Path, tmp_path: P
 
 def test_the_command_s_help_is_of_its_own_options() -> None:
     shown = CliRunner().invoke(app, ["visualize", "--help"]).output
-    assert "ort-tensorrt." in shown
-    assert "tensorrt-rtx" not in shown
+    assert "tensorrt-rtx" in shown
     assert "predicted class" not in shown
 
 
