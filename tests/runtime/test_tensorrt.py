@@ -29,6 +29,7 @@ from onnxplain.runtime.sessions.tensorrt import (
     Engine,
     build_engine,
     compile_and_open,
+    compiler,
     open_engine,
     read_engine,
 )
@@ -121,7 +122,7 @@ def test_the_second_build_is_the_first_ones_engine(
     graph = graph_file()
     first = build_engine(graph, sm=[89])
     assert len(list(cache.glob("*.engine"))) == 1
-    monkeypatch.setattr(building, "_parse", lambda *_: pytest.fail("it was built again"))
+    monkeypatch.setattr(compiler, "parse", lambda *_: pytest.fail("it was built again"))
     assert build_engine(graph, sm=[89]) == first
 
 
@@ -156,7 +157,7 @@ def test_a_damaged_cached_engine_is_built_again(
 def test_damaged_timings_are_never_handed_to_the_compiler_and_measured_anew(
     cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(building, "gpu", lambda: SimpleNamespace(name="NVIDIA L4"))
+    monkeypatch.setattr(compiler, "gpu", lambda: SimpleNamespace(name="NVIDIA L4"))
     package = Package("tensorrt", SimpleNamespace(__version__="11.0.0"), None)
 
     class Config:
@@ -171,12 +172,12 @@ def test_damaged_timings_are_never_handed_to_the_compiler_and_measured_anew(
             return SimpleNamespace(serialize=lambda: self.known + b"timing ")
 
     for known in (b"", b"timing "):
-        building._timings(package, config := Config())()
+        compiler._timings(package, config := Config())()
         assert config.known == known
     (kept,) = cache.glob("*.timings")
     kept.write_bytes(kept.read_bytes()[:-1])
     with pytest.warns(UserWarning, match="is damaged, and made anew"):
-        keep = building._timings(package, config := Config())
+        keep = compiler._timings(package, config := Config())
     assert config.known == b""
     keep()
     assert kept_files.load(kept) == b"timing "

@@ -1,0 +1,71 @@
+"""The sizes that an engine takes where its graph leaves them open."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from onnxplain.contract.explain import TARGET
+from onnxplain.errors import BackendError
+from onnxplain.runtime.sessions.tensorrt.engine import Shape
+
+BATCHES = (1, 8, 64)
+TARGETS = (1, 2, 16)
+"""The smallest, usual and largest number of images, and of targets for each of them."""
+
+Shapes: TypeAlias = tuple[Shape, Shape, Shape]
+
+
+@dataclass(frozen=True)
+class Profile:
+    """The smallest, usual and largest number of images and of targets, and sizes known by name."""
+
+    batches: tuple[int, int, int]
+    targets: tuple[int, int, int]
+    sizes: Mapping[str, int]
+
+    @classmethod
+    def of(
+        cls, batches: Sequence[int], targets: Sequence[int], sizes: Mapping[str, int]
+    ) -> Profile:
+        """Of three numbers each, or one that is all three.
+
+        Raises:
+            BackendError: others, or not in rising order.
+        """
+        return cls(_range(batches, "batch"), _range(targets, "targets"), dict(sizes))
+
+    def shapes(self, tensor: Any) -> Shapes:
+        """The smallest, usual and largest shape of an input with open dimensions.
+
+        Raises:
+            BackendError: a dimension of unknown size.
+        """
+        sizes = []
+        for axis, size in enumerate(tensor.shape):
+            known = size if size != -1 else self.sizes.get(tensor.get_dimension_name(axis))
+            if known is not None:
+                sizes.append((known,) * 3)
+            elif axis == 0:
+                sizes.append(self.batches)
+            elif tensor.name == TARGET:
+                sizes.append(self.targets)
+            else:
+                raise BackendError(
+                    f"dimension {axis} of the input '{tensor.name}' is open; TensorRT needs its "
+                    "size: export the graph with --size"
+                )
+        least, usual, most = zip(*sizes, strict=True)
+        return least, usual, most
+
+
+def _range(numbers: Sequence[int], what: str) -> tuple[int, int, int]:
+    """(smallest, usual, largest)."""
+    three = tuple(numbers) * (3 if len(numbers) == 1 else 1)
+    if len(three) != 3 or not 1 <= three[0] <= three[1] <= three[2]:
+        raise BackendError(
+            f"the profile's {what} is one number, or the smallest, usual and largest in rising "
+            f"order, from 1; not {', '.join(map(str, numbers)) or 'nothing'}"
+        )
+    return three
