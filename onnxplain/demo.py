@@ -42,8 +42,8 @@ def run(folder: Path, repeats: int, console: Console, new_progress: Callable[[],
         from onnxplain.export.pipeline import export
         from onnxplain.export.sources.source import torch_network
         from onnxplain.machine import machine
+        from onnxplain.reference.answers import compare
         from onnxplain.reference.forward import forward_run
-        from onnxplain.reference.parity import compare
         from onnxplain.reference.pytorch import explain as reference
         from onnxplain.runtime.inputs.batches import as_batch
         from onnxplain.timing import interleaved

@@ -18,7 +18,7 @@ from PIL import Image
 
 import onnxplain
 from onnxplain.errors import SourceError
-from onnxplain.reference.parity import compare
+from onnxplain.reference.answers import compare
 from onnxplain.runtime.ascent import accentuate
 
 from .export.graphs import cosine, explain, images, node, source_outputs, write

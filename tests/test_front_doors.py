@@ -22,7 +22,7 @@ from onnxplain.errors import SourceError
 from onnxplain.export.sources.from_transformers import processor_preprocessing
 from onnxplain.export.sources.source import from_module, torch_network
 from onnxplain.export.sources.tracing import blank_image, logits_of, trace
-from onnxplain.reference.parity import compare
+from onnxplain.reference.answers import compare
 
 SIZE = 32
 

@@ -14,7 +14,7 @@ import torchvision
 
 import onnxplain
 from onnxplain.export.sources.source import torch_network
-from onnxplain.reference.parity import compare
+from onnxplain.reference.answers import compare
 from onnxplain.runtime.inputs.batches import as_batch
 
 NETWORKS: dict[str, tuple[int, dict[str, Any]]] = {  # name → size, arguments

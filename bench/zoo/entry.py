@@ -21,8 +21,9 @@ from onnxplain.bench.engines import accepts
 from onnxplain.contract.explain import IMAGE, LOGITS, PULLBACK, TARGET
 from onnxplain.export.pipeline import export
 from onnxplain.export.sources.source import TorchNetwork, from_module, torch_network
+from onnxplain.reference.answers import Array, classes_of, of_graph, of_pytorch
 from onnxplain.reference.float64 import evaluate_in_float64
-from onnxplain.reference.parity import Array, Parity, expected, run
+from onnxplain.reference.parity import Parity
 
 METHODS = ("gradient", "excitation", "semantic")
 
@@ -120,10 +121,11 @@ def tried(forward: Path, module: torch.nn.Module, method: str) -> dict[str, Any]
             (batch or 2, shape.channels, shape.height, shape.width), dtype=np.float32
         )
         targets = np.array([-1, -2])[: len(images)]
-        answer, classes = run(explainer, images, targets)
+        answer = of_graph(explainer, images, targets)
+        classes = classes_of(targets, answer.logits)
         metadata = explainer.metadata
         del explainer  # nor do it and the float64 reference
-        reference = expected(metadata, module, images, classes)
+        reference = of_pytorch(metadata, module, images, classes)
         parity = answer.parity(reference)
         made: dict[str, Any] = {
             "reason": None,
@@ -139,7 +141,7 @@ def tried(forward: Path, module: torch.nn.Module, method: str) -> dict[str, Any]
             made["float64"] = found if isinstance(found, str) else dataclasses.asdict(found)
             if isinstance(found, str) or not found.agrees:
                 made["rounding"] = moved_by_rounding(
-                    lambda m: expected(metadata, m, images, classes).pullback,
+                    lambda m: of_pytorch(metadata, m, images, classes).pullback,
                     module,
                     reference.pullback,
                 )

@@ -54,7 +54,9 @@ def verify(
     import numpy as np
 
     import onnxplain
-    from onnxplain.reference import parity
+    from onnxplain.reference.answers import compare as compared
+    from onnxplain.reference.derivatives import finite_differences
+    from onnxplain.reference.parity import Parity
     from onnxplain.runtime import find_images
     from onnxplain.runtime.inputs.batches import as_batch
     from onnxplain.runtime.sessions import preferred
@@ -85,7 +87,7 @@ def verify(
         limit = tolerance or (1e-4 if metadata.parameters else 3e-2)
         network = torch_network(source, weights, (pre.height, pre.width))
         with err.status("running the PyTorch reference in float64"):
-            found = parity.compare(explainer, network.module, batch, target)
+            found = compared(explainer, network.module, batch, target)
         for name, measured in found.items():
             passed = measured.relative_l2 <= limit
             good &= passed
@@ -115,11 +117,11 @@ def verify(
     elif metadata.method == "gradient":
         limits = {"along the pullback": tolerance or 1e-2, "along noise": 10 * (tolerance or 1e-2)}
         with err.status("measuring finite differences"):
-            measured_along = parity.finite_differences(explainer, batch[:1], target[:1])
+            measured_along = finite_differences(explainer, batch[:1], target[:1])
         for kind, derivatives in measured_along.items():
             passed = derivatives.relative_error <= limits[kind]
             good &= passed
-            agreement = parity.Parity.of(derivatives.predicted, derivatives.measured)
+            agreement = Parity.of(derivatives.predicted, derivatives.measured)
             table.add_row(
                 f"{kind}, ≤ {limits[kind]:g}",
                 f"{agreement.max_abs:.2e}",

@@ -10,7 +10,7 @@ the operators of `float64_operators` in place of those that are slow or not righ
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,12 +35,16 @@ def evaluate(model: onnx.ModelProto, feeds: Mapping[str, Array]) -> list[Array]:
     return evaluator(model).run(None, dict(feeds))
 
 
-def evaluate_in_float64(path: Path, feeds: Mapping[str, npt.ArrayLike]) -> dict[str, Array]:
+def evaluate_in_float64(
+    path: Path, feeds: Mapping[str, npt.ArrayLike], outputs: Sequence[str] | None = None
+) -> dict[str, Array]:
     """Run an explain graph in float64.
 
     Args:
         path: of a float32 explain graph.
-        feeds: its inputs by name, of the shapes that it takes; floats of any precision.
+        feeds: its inputs by name, of the shapes that it takes; floats of any precision. What the
+            outputs do not need may be left out.
+        outputs: those wanted; all by default.
 
     Returns:
         The outputs by name, float64. What was rounded when the graph was written stays so, a
@@ -51,16 +55,28 @@ def evaluate_in_float64(path: Path, feeds: Mapping[str, npt.ArrayLike]) -> dict[
     """
     graph = evaluator(in_float64(path))
     inputs = {name: _widened(np.asarray(array)) for name, array in feeds.items()}
+    wanted = graph.output_names if outputs is None else outputs
+    nodes = _needed(graph.rt_nodes_, wanted)
     # `graph.run` would keep every activation alive; of a large network they are many GB.
-    last = {name: node for node in graph.rt_nodes_ for name in node.input}
+    last = {name: node for node in nodes for name in node.input}
     values: dict[str, Array] = {**graph.rt_inits_, **inputs}
-    for node in graph.rt_nodes_:
+    for node in nodes:
         made = node.run(*(values[name] if name else None for name in node.input))
         values.update(zip(node.output, made, strict=False))  # MaxPool's indices are left out
-        for name in {*node.input, *node.output} - {"", *graph.output_names}:
+        for name in {*node.input, *node.output} - {"", *wanted}:
             if last.get(name, node) is node:
                 del values[name]
-    return {name: values[name] for name in graph.output_names}
+    return {name: values[name] for name in wanted}
+
+
+def _needed(nodes: Sequence[Any], outputs: Sequence[str]) -> list[Any]:
+    """Those of the nodes, in their order, that the outputs depend on."""
+    names, found = set(outputs), []
+    for node in reversed(nodes):
+        if names & set(node.output):
+            names |= set(node.input)
+            found.append(node)
+    return found[::-1]
 
 
 def in_float64(path: Path) -> onnx.ModelProto:

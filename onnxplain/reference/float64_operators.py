@@ -7,14 +7,13 @@ slid over arrays of [N, C, *size]; attributes that ONNX leaves out arrive as Non
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from onnx.reference.op_run import OpRun
-from torch.nn import functional
 
 Array = npt.NDArray[Any]
 Ints = Sequence[int]
@@ -24,11 +23,6 @@ Pads = list[tuple[int, int]]
 
 class Operator(OpRun):  # type: ignore[misc]  # onnx has no types
     """An operator of the name of its class."""
-
-
-def tensor(x: Array) -> torch.Tensor:
-    """A copy: PyTorch takes no array that is read backwards."""
-    return torch.from_numpy(np.array(x))
 
 
 def padding(auto_pad: str | None, pads: Ints | None, total: Ints) -> Pads:
@@ -47,6 +41,15 @@ def same(size: Ints, reach: Ints, strides: Ints) -> list[int]:
     return [(-(-n // s) - 1) * s + r - n for n, r, s in zip(size, reach, strides, strict=True)]
 
 
+def places(kernel: Ints, strides: Ints, dilations: Ints, out: Ints) -> Iterator[Any]:
+    """For each position in a window, where the elements at it are of all windows, from 0 on."""
+    for at in itertools.product(*map(range, kernel)):
+        yield [
+            slice(first := k * d, first + (o - 1) * s + 1, s)
+            for k, d, o, s in zip(at, dilations, out, strides, strict=True)
+        ]
+
+
 class Conv(Operator):
     def _run(
         self, X: Array, W: Array, B: Array | None = None, auto_pad: str | None = None,
@@ -57,9 +60,14 @@ class Conv(Operator):
         strides, dilations = strides or [1] * axes, dilations or [1] * axes
         reach = [(k - 1) * d + 1 for k, d in zip(W.shape[2:], dilations, strict=True)]
         around = padding(auto_pad, pads, same(X.shape[2:], reach, strides))
-        x = tensor(np.pad(X, [(0, 0), (0, 0), *around]))
-        conv = (functional.conv1d, functional.conv2d, functional.conv3d)[axes - 1]
-        y = conv(x, tensor(W), None, strides, 0, dilations, group or 1).numpy()
+        x = np.pad(X, [(0, 0), (0, 0), *around])
+        out = [(n - r) // s + 1 for n, r, s in zip(x.shape[2:], reach, strides, strict=True)]
+        weight = W.reshape(group or 1, len(W) // (group or 1), -1)
+        y = np.empty([len(x), len(W), *out], np.result_type(x, W))
+        for image, made in zip(x, y, strict=True):
+            windows = [image[:, *at] for at in places(W.shape[2:], strides, dilations, out)]
+            columns = np.stack(windows, axis=1).reshape(len(weight), weight.shape[2], -1)
+            made[...] = (weight @ columns).reshape(made.shape)
         return (y if B is None else y + B.reshape([-1] + [1] * axes),)
 
 
@@ -73,12 +81,21 @@ class ConvTranspose(Operator):
         axes = X.ndim - 2
         strides, dilations = strides or [1] * axes, dilations or [1] * axes
         extra = output_padding or [0] * axes
-        conv = (
-            functional.conv_transpose1d, functional.conv_transpose2d, functional.conv_transpose3d
-        )[axes - 1]  # fmt: skip
-        full = conv(tensor(X), tensor(W), None, strides, 0, 0, group or 1, dilations).numpy()
-        full = np.pad(full, [(0, 0), (0, 0), *((0, e) for e in extra)])
-        size = full.shape[2:]
+        size = [
+            (n - 1) * s + (k - 1) * d + 1 + e
+            for n, s, k, d, e in zip(
+                X.shape[2:], strides, W.shape[2:], dilations, extra, strict=True
+            )
+        ]
+        full = np.zeros([len(X), W.shape[1] * (group or 1), *size], X.dtype)
+        groups = group or 1
+        weight = W.reshape(groups, len(W) // groups, -1).swapaxes(1, 2)
+        for image, made in zip(X, full, strict=True):
+            columns = weight @ image.reshape(groups, len(W) // groups, -1)
+            columns = columns.reshape(len(made), -1, *X.shape[2:])
+            spread = places(W.shape[2:], strides, dilations, X.shape[2:])
+            for k, at in enumerate(spread):
+                made[:, *at] += columns[:, k]
         wanted = output_shape or [n * s for n, s in zip(X.shape[2:], strides, strict=True)]
         if output_shape and auto_pad not in ("SAME_UPPER", "SAME_LOWER"):
             auto_pad = "SAME_LOWER"
@@ -101,14 +118,7 @@ def sliding(
     ]
     around = [(b, r - b) for b, r in zip(before, room, strict=True)]
     x = np.pad(x, [(0, 0), (0, 0), *around], constant_values=fill)
-    stack = []
-    for at in itertools.product(*map(range, kernel)):
-        cut: Any = [
-            slice(first := k * d, first + (o - 1) * s + 1, s)
-            for k, d, o, s in zip(at, dilations, out, strides, strict=True)
-        ]
-        stack.append(x[..., *cut])
-    return np.stack(stack)
+    return np.stack([x[..., *at] for at in places(kernel, strides, dilations, out)])
 
 
 def pool_geometry(
@@ -169,11 +179,20 @@ class AveragePool(Operator):
         return (total / inside,)
 
 
+def sigmoid(x: Array) -> Array:
+    """(1 + tanh(x / 2)) / 2: no large number overflows."""
+    return np.asarray(0.5 + 0.5 * np.tanh(0.5 * x))
+
+
+def erf(x: Array) -> Array:
+    return np.asarray(np.frompyfunc(math.erf, 1, 1)(x)).astype(x.dtype)
+
+
 class Erf(Operator):
     """The reference evaluator's rounds to float32."""
 
     def _run(self, x: Array) -> tuple[Array]:
-        return (torch.erf(tensor(x)).numpy(),)
+        return (erf(x),)
 
 
 class Mean(Operator):
@@ -194,7 +213,7 @@ class Sigmoid(Operator):
     """The reference evaluator's warns of large numbers."""
 
     def _run(self, x: Array) -> tuple[Array]:
-        return (torch.sigmoid(tensor(x)).numpy(),)
+        return (sigmoid(x),)
 
 
 class LRN(Operator):
@@ -231,7 +250,9 @@ class Gelu(Operator):
     """The reference evaluator's rounds to float32."""
 
     def _run(self, x: Array, approximate: str = "none") -> tuple[Array]:
-        return (functional.gelu(tensor(x), approximate=approximate).numpy(),)
+        if approximate == "tanh":
+            return (x * 0.5 * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))),)
+        return (x * 0.5 * (1 + erf(x / math.sqrt(2))),)
 
 
 class GroupNormalization(Operator):
@@ -241,9 +262,12 @@ class GroupNormalization(Operator):
         self, x: Array, scale: Array, bias: Array, epsilon: float = 1e-5, num_groups: int = 1,
         stash_type: int | None = None,
     ) -> tuple[Array]:  # fmt: skip
+        in_groups = x.reshape(len(x), num_groups, -1)
+        mean, variance = in_groups.mean(2, keepdims=True), in_groups.var(2, keepdims=True)
+        y = ((in_groups - mean) / np.sqrt(variance + epsilon)).reshape(x.shape)
         repeats = x.shape[1] // len(scale)
-        weight, shift = (tensor(v.repeat(repeats)) for v in (scale, bias))
-        return (functional.group_norm(tensor(x), num_groups, weight, shift, epsilon).numpy(),)
+        weight, shift = (v.repeat(repeats).reshape(-1, *[1] * (x.ndim - 2)) for v in (scale, bias))
+        return (y * weight + shift,)
 
 
 class GatherElements(Operator):
@@ -264,22 +288,28 @@ class LpNormalization(Operator):
 
 
 class GridSample(Operator):
-    """The reference evaluator's is slow, and takes its time over each place."""
+    """The reference evaluator's is slow, and takes its time over each place: PyTorch's."""
 
     def _run(
         self, x: Array, grid: Array, align_corners: int | None = None, mode: str = "linear",
         padding_mode: str = "zeros",
     ) -> tuple[Array]:  # fmt: skip
+        import torch
+
         mode = {"linear": "bilinear"}.get(mode, mode)
-        y = functional.grid_sample(tensor(x), tensor(grid), mode, padding_mode, bool(align_corners))
+        given = torch.from_numpy(x.copy()), torch.from_numpy(grid.copy())
+        y = torch.nn.functional.grid_sample(*given, mode, padding_mode, bool(align_corners))
         return (y.numpy(),)
 
 
 class AffineGrid(Operator):
-    """The reference evaluator's rounds to float32."""
+    """The reference evaluator's rounds to float32: PyTorch's."""
 
     def _run(self, theta: Array, size: Array, align_corners: int | None = None) -> tuple[Array]:
-        y = functional.affine_grid(tensor(theta), size.tolist(), bool(align_corners))
+        import torch
+
+        given = torch.from_numpy(theta.copy())
+        y = torch.nn.functional.affine_grid(given, size.tolist(), bool(align_corners))
         return (y.numpy(),)
 
 
@@ -313,10 +343,6 @@ def directions(
     found = [y_of(d, x[::order]) for d, order in enumerate(orders)]
     ys = [y[::order] for (y, *_), order in zip(found, orders, strict=True)]
     return np.stack(ys, 1), *(np.stack(last) for last in zip(*(s for _, *s in found), strict=True))
-
-
-def sigmoid(x: Array) -> Array:
-    return 1 / (1 + np.exp(-x))
 
 
 class LSTM(Operator):

@@ -12,8 +12,8 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 
 import onnxplain
+from onnxplain.reference.answers import compare
 from onnxplain.reference.forward import forward_proto
-from onnxplain.reference.parity import compare
 
 from .graphs import explain, head, node, source_outputs, write
 from .graphs import images as images_of

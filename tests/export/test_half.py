@@ -11,7 +11,7 @@ import torch
 from onnx import TensorProto, numpy_helper
 
 import onnxplain
-from onnxplain.reference.parity import compare
+from onnxplain.reference.answers import compare
 
 from .graphs import cosine, explain, head, images, node, source_outputs, write
 

@@ -1,5 +1,5 @@
 """Layer-wise relevance propagation: each rule against the contributions written out, in float64,
-and whole networks against zennit and against `lrp_reference`."""
+and whole networks against zennit and against the reference."""
 
 from __future__ import annotations
 

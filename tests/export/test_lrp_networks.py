@@ -1,5 +1,5 @@
-"""Relevances of whole networks: against zennit where its rules are the same, and against
-`lrp_reference`, both in float64. The ε rule divides by sums that may be near 0, where float32 is no
+"""Relevances of whole networks: against zennit where its rules are the same, and against the
+reference, both in float64. The ε rule divides by sums that may be near 0, where float32 is no
 measure of a rule: there the graph is evaluated in float64 as well."""
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ from zennit.types import Linear, MaxPool
 import onnxplain
 from onnxplain.export.sources.source import torch_network
 from onnxplain.reference.float64 import evaluate_in_float64
+from onnxplain.reference.pytorch import explain
 
 from .graphs import cosine
-from .lrp_reference import relevance
 
 METHODS = ("lrp-zplus", "lrp-epsilon", "epsilon-plus")
 
@@ -196,9 +196,9 @@ def test_a_trained_network_agrees_with_zennit(
 def against_reference(network: nn.Module, images: np.ndarray, path: Path) -> None:
     targets = np.array([281, 3])
     found = of_ours(network, images, targets, "lrp-zplus", path)
-    expected = relevance(network.double(), t(images), torch.tensor(targets)).numpy()
+    _, relevance = explain(network.double(), t(images), torch.tensor(targets), "lrp-zplus")
     network.float()
-    for ours, theirs in zip(found, expected, strict=True):
+    for ours, theirs in zip(found, relevance.numpy(), strict=True):
         assert cosine(ours, theirs) >= 0.99999
         np.testing.assert_allclose(ours.sum(), theirs.sum(), rtol=1e-4)
         assert ours.sum() > 1e-3

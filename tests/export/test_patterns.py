@@ -27,7 +27,7 @@ from onnxplain.export.autodiff import operator_name
 from onnxplain.export.canonical.canonicalise import canonicalise
 from onnxplain.export.canonical.patterns import recognise
 from onnxplain.export.finish import clean
-from onnxplain.reference.parity import compare
+from onnxplain.reference.answers import compare
 
 Spelling = Callable[[OpBuilder, ir.Value], ir.Value]
 

@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from onnxplain.errors import InputError
 from onnxplain.reference.parity import Parity
-from onnxplain.reference.pytorch import METHODS, explain, resolve_targets
+from onnxplain.reference.pytorch import PULLBACKS, explain, resolve_targets
 
 T = 0.3
 
@@ -122,7 +122,7 @@ class TestRelu:
         pullback = pull(activation, Z, G, "semantic")
         torch.testing.assert_close(pullback, GRID * torch.special.ndtr(Z / (0.6 * T)))
 
-    @pytest.mark.parametrize("method", METHODS[2:])
+    @pytest.mark.parametrize("method", PULLBACKS[2:])
     def test_other_clamps_keep_their_gradient(self, method: str) -> None:
         bound = torch.zeros(4, dtype=torch.float64)
         for clamp in (
@@ -260,7 +260,7 @@ class TestNetwork:
         _, pullback = explain(network, images, targets, "input-x-gradient")
         assert torch.equal(pullback, images.detach() * expected)
 
-    @pytest.mark.parametrize("method", METHODS)
+    @pytest.mark.parametrize("method", PULLBACKS)
     def test_batch_norm_of_one_image_reads_a_cotangent_in_any_layout(self, method: str) -> None:
         """torch 2.15's own backward pass gets this wrong, for a batch of one alone."""
         norm = nn.BatchNorm2d(3).double().eval()
@@ -279,7 +279,7 @@ class TestNetwork:
             explain(relu, Z, target, "excitation", 2.0)[1], GRID * torch.sigmoid(Z / 2)
         )
 
-    @pytest.mark.parametrize("method", METHODS)
+    @pytest.mark.parametrize("method", PULLBACKS)
     def test_works_under_no_grad_and_in_float32(self, method: str) -> None:
         with torch.no_grad():
             _, pullback = explain(
@@ -290,7 +290,7 @@ class TestNetwork:
 
 
 class TestTargets:
-    @pytest.mark.parametrize("method", METHODS)
+    @pytest.mark.parametrize("method", PULLBACKS)
     def test_k_targets_equal_k_single_runs(self, method: str) -> None:
         network = Sandwich(nn.Sequential(nn.ReLU(), nn.MaxPool2d(2)), draw(5, 12)).eval()
         images, targets = draw(2, 3, 4, 4), torch.tensor([[0, 4, -1], [2, 2, -5]])

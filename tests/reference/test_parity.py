@@ -15,7 +15,9 @@ from torch import nn
 
 from onnxplain.contract.explain import Metadata, Preprocessing
 from onnxplain.errors import InputError
-from onnxplain.reference.parity import Array, Parity, compare, finite_differences
+from onnxplain.reference.answers import Array, compare
+from onnxplain.reference.derivatives import finite_differences
+from onnxplain.reference.parity import Parity
 from onnxplain.reference.pytorch import explain
 
 IMAGES = np.random.default_rng(0).standard_normal((2, 3, 6, 6)).astype(np.float32)

@@ -18,7 +18,7 @@ from transformers.activations import ACT2FN
 
 from onnxplain.reference.pytorch import explain
 
-from .test_reference import Sandwich, draw
+from .test_methods import Sandwich, draw
 
 T = 0.7
 Z, G = draw(2, 4, 3, 5, scale=4), draw(1, 60)

@@ -11,9 +11,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from onnxplain.reference.pytorch.clamps import rectifiers
-from onnxplain.reference.pytorch.replace import Backward, Pull, Rule, backward_of
+from onnxplain.reference.pytorch.replace import Backward, Pull, Rule, Temperatures, backward_of
 
-RELU, GELU, SILU = 0.6, 1.0, 1.6
 SELU_SCALE = 1.0507009873554805
 
 
@@ -22,39 +21,39 @@ def phi(u: Tensor) -> Tensor:
     return 0.5 * (1 + torch.erf(u / math.sqrt(2)))
 
 
-def relu_gate(z: Tensor, T: float) -> Tensor:
-    return phi(z / (RELU * T))
+def relu_gate(z: Tensor, T: Temperatures) -> Tensor:
+    return phi(z / T.relu)
 
 
-def swish_gate(z: Tensor, T: float) -> Tensor:
-    return torch.sigmoid(z / (SILU * T))
+def swish_gate(z: Tensor, T: Temperatures) -> Tensor:
+    return torch.sigmoid(z / T.silu)
 
 
-def hard_swish_gate(z: Tensor, T: float) -> Tensor:
-    return (z / (6 * SILU * T) + 0.5).clamp(0, 1)
+def hard_swish_gate(z: Tensor, T: Temperatures) -> Tensor:
+    return (z / (6 * T.silu) + 0.5).clamp(0, 1)
 
 
-def gelu(T: float, approximate: str = "none") -> Pull:
-    return lambda z, g: g * phi(z / (GELU * T))
+def gelu(T: Temperatures, approximate: str = "none") -> Pull:
+    return lambda z, g: g * phi(z / T.gelu)
 
 
-def silu(T: float, inplace: bool = False) -> Pull:
+def silu(T: Temperatures, inplace: bool = False) -> Pull:
     return lambda z, g: g * swish_gate(z, T)
 
 
-def hardswish(T: float, inplace: bool = False) -> Pull:
+def hardswish(T: Temperatures, inplace: bool = False) -> Pull:
     return lambda z, g: g * hard_swish_gate(z, T)
 
 
-def mish(T: float, inplace: bool = False) -> Pull:
-    return lambda z, g: g * torch.tanh(torch.log1p(torch.exp(z / (SILU * T))))
+def mish(T: Temperatures, inplace: bool = False) -> Pull:
+    return lambda z, g: g * torch.tanh(torch.log1p(torch.exp(z / T.silu)))
 
 
-def leaky_relu(T: float, negative_slope: float = 0.01, inplace: bool = False) -> Pull:
+def leaky_relu(T: Temperatures, negative_slope: float = 0.01, inplace: bool = False) -> Pull:
     return lambda z, g: g * (negative_slope + (1 - negative_slope) * relu_gate(z, T))
 
 
-def prelu(T: float, weight: Tensor) -> Pull:
+def prelu(T: Temperatures, weight: Tensor) -> Pull:
     def pull(z: Tensor, g: Tensor) -> Tensor:
         slope = weight.reshape(-1, *[1] * (z.ndim - 2)) if z.ndim > 1 else weight
         return g * (slope + (1 - slope) * relu_gate(z, T))
@@ -63,7 +62,7 @@ def prelu(T: float, weight: Tensor) -> Pull:
 
 
 def elu(
-    T: float,
+    T: Temperatures,
     alpha: float = 1.0,
     scale: float = 1.0,
     input_scale: float = 1.0,
@@ -72,15 +71,15 @@ def elu(
     return lambda z, g: g * relu_gate(z, T)
 
 
-def selu(T: float, inplace: bool = False) -> Pull:
+def selu(T: Temperatures, inplace: bool = False) -> Pull:
     return lambda z, g: g * SELU_SCALE * relu_gate(z, T)
 
 
-def celu(T: float, alpha: float = 1.0, inplace: bool = False) -> Pull:
+def celu(T: Temperatures, alpha: float = 1.0, inplace: bool = False) -> Pull:
     return lambda z, g: g * relu_gate(z, T)
 
 
-def softplus(T: float, beta: float = 1.0, threshold: float = 20.0) -> Pull:
+def softplus(T: Temperatures, beta: float = 1.0, threshold: float = 20.0) -> Pull:
     """softplus(βz)/β: the gate is that of βz."""
     return lambda z, g: g * relu_gate(beta * z, T)
 

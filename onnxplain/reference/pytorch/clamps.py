@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from onnxplain.reference.pytorch.replace import Pull, Rule, backward_of
+from onnxplain.reference.pytorch.replace import Pull, Rule, Temperatures, backward_of
 
-Gate: TypeAlias = Callable[[Tensor, Tensor, float, float], Tensor]
+Gate: TypeAlias = Callable[[Tensor, Tensor, float, Temperatures], Tensor]
 """(z, g, top, T) → the factor of g in the backward pass of y = min(max(z, 0), top)."""
 
 
@@ -21,7 +21,7 @@ def rectifiers(gate: Gate) -> dict[Callable[..., Any], Rule]:
     """Every spelling of ReLU and ReLU6, with the backward g · gate; other clamps are left alone."""
 
     def rule(read: Callable[..., tuple[Any, Any]]) -> Rule:
-        def backward(T: float, *args: Any, **kwargs: Any) -> Pull | None:
+        def backward(T: Temperatures, *args: Any, **kwargs: Any) -> Pull | None:
             top = TOPS.get(read(*args, **kwargs))
             return None if top is None else lambda z, g: g * gate(z, g, top, T)
 

@@ -10,7 +10,7 @@ from onnxplain.reference.pytorch.replace import Replacements
 
 REPLACEMENTS = Replacements(
     {
-        **rectifiers(lambda z, g, top, T: torch.sigmoid(z / T)),
-        **soft_max_pools(1.0, through_weights=True),
+        **rectifiers(lambda z, g, top, T: torch.sigmoid(z / T.relu)),
+        **soft_max_pools(through_weights=True),
     }
 )

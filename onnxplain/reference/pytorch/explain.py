@@ -2,22 +2,39 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from onnxplain.errors import InputError
-from onnxplain.reference.pytorch import baselines, excitation, norms, semantic
-from onnxplain.reference.pytorch.replace import ReplacedBackward, Replacements
+from onnxplain.errors import InputError, SourceError
+from onnxplain.export.sources.tracing import logits_of
+from onnxplain.reference.pytorch import baselines, cams, excitation, norms, relevance, semantic
+from onnxplain.reference.pytorch.replace import ReplacedBackward, Replacements, Temperatures
 
 REPLACEMENTS: dict[str, Replacements] = {
+    "gradient": Replacements(),
+    "input-x-gradient": Replacements(),
     "excitation": excitation.REPLACEMENTS,
     "semantic": semantic.REPLACEMENTS,
     "guided": baselines.GUIDED,
     "deconvnet": baselines.DECONVNET,
 }
-METHODS = ("gradient", "input-x-gradient", *REPLACEMENTS)
-TEMPERATURES = {"excitation": 0.3, "semantic": 1.0}
+PARAMETERS: dict[str, dict[str, Any]] = {
+    **{method: {} for method in REPLACEMENTS},
+    "excitation": {"temperature": 0.3, "relu": None, "max_pool": None},
+    "semantic": {"temperature": 1.0, **semantic.TEMPERATURES._asdict()},
+    **{method: {"layer": None} for method in cams.FORMULAS},
+    **{method: {"epsilon": sharing.epsilon} for method, sharing in relevance.SHARINGS.items()},
+}
+"""Method → its parameters and their defaults."""
+
+METHODS = tuple(PARAMETERS)
+PULLBACKS = tuple(REPLACEMENTS)
+"""Those whose answer is a cotangent of the image, or times the image."""
 
 
 def explain(
@@ -26,52 +43,118 @@ def explain(
     targets: Tensor,
     method: str,
     temperature: float | None = None,
+    **parameters: Any,
 ) -> tuple[Tensor, Tensor]:
     """Run a classifier and explain its logits.
 
     Args:
         module: in evaluation mode, of the dtype of `images`; maps [N, C, H, W] to logits
-            [N, classes]. TorchScript and compiled modules hide their calls: pass the plain one.
+            [N, classes], or to what holds them (`onnxplain.export.sources.tracing.logits_of`); a
+            final softmax or sigmoid is left out. TorchScript and compiled modules hide their
+            calls: pass the plain one.
         images: [N, C, H, W].
         targets: int64 [N] or [N, K]: classes; negative ones count from the top of the ranking.
         method: one of `METHODS`.
         temperature: the T of "excitation" (0.3 where None), the factor on the temperatures of
             "semantic" (1 where None); no other method reads it.
+        parameters: the others of the method, as the metadata of an explain graph name them:
+            `layer`, the path of a submodule, of a class activation map; `epsilon` of relevances;
+            `relu`, `max_pool`, … of "excitation" and "semantic".
 
     Returns:
-        logits [N, classes], and the pullback, of shape [N, C, H, W] or [N, K, C, H, W].
+        logits [N, classes], and the pullback, of shape [N, C, H, W] or [N, K, C, H, W], C being 1
+        of a class activation map.
 
     Raises:
-        InputError: an unknown method, a temperature that is not positive, a module in training
-            mode or without logits of [N, classes], targets of a wrong shape or out of range.
+        InputError: an unknown method or parameter, a temperature or epsilon that is not positive,
+            a module in training mode, without logits of [N, classes] or without that layer, targets
+            of a wrong shape or out of range.
+        NoRuleError: relevances have no rule for an operation here.
     """
-    if method not in METHODS:
-        raise InputError(f"the reference has no method {method!r}; it has {', '.join(METHODS)}")
-    T = TEMPERATURES.get(method, 1.0) if temperature is None else temperature
-    if not T > 0:
-        raise InputError(f"the temperature must be positive, not {T}")
+    values = _values(method, temperature, parameters)
     if module.training:
         raise InputError("the module is in training mode; call module.eval() first")
-
-    chosen = REPLACEMENTS.get(method, Replacements())
-    functions = {functional.batch_norm: norms.batch_norm, **chosen.functions}
-    replacements = Replacements(functions, chosen.modules)
+    is_map = method in cams.FORMULAS
     leaf = images.detach().requires_grad_()
-    with torch.enable_grad():
-        with ReplacedBackward(replacements, T):
+    watched = cams.outputs_of(module, str(values["layer"])) if is_map else cams.nothing()
+    with torch.enable_grad(), _frozen(module):
+        with watched as outputs, _mode(method, values):
             # A copy, because the module's first operation may work in place.
-            logits = module(leaf.clone())
-        logits = getattr(logits, "logits", logits)  # as transformers' classifiers return them
-        if not isinstance(logits, Tensor) or logits.ndim != 2:
-            raise InputError("the module must return logits, one tensor of shape [N, classes]")
+            logits = _logits(module(leaf.clone()))
         classes = resolve_targets(logits.detach(), targets).reshape(len(images), -1)
         # In evaluation mode no image sees another: one sweep over their sum explains each.
         seeds = logits.gather(1, classes).sum(dim=0)
-        sweeps = [torch.autograd.grad(seed, leaf, retain_graph=True)[0] for seed in seeds]
+        at = outputs[-1] if is_map else leaf
+        sweeps = [torch.autograd.grad(seed, at, retain_graph=True)[0] for seed in seeds]
+    if is_map:
+        size = (images.shape[2], images.shape[3])
+        sweeps = [cams.activation_map(method, at.detach(), g, size) for g in sweeps]
     pullback = torch.stack(sweeps, dim=1)
     if method == "input-x-gradient":
         pullback = images.detach()[:, None] * pullback
-    return logits.detach(), pullback.reshape(*targets.shape, *images.shape[1:])
+    return logits.detach(), pullback.reshape(*targets.shape, *pullback.shape[2:])
+
+
+def _values(
+    method: str, temperature: float | None, parameters: Mapping[str, Any]
+) -> dict[str, Any]:
+    if method not in METHODS:
+        raise InputError(f"the reference has no method {method!r}; it has {', '.join(METHODS)}")
+    values = dict(PARAMETERS[method])
+    if unknown := parameters.keys() - values.keys():
+        raise InputError(f"the reference has no {', '.join(unknown)} of the method {method!r}")
+    if temperature is not None and "temperature" in values:
+        parameters = {"temperature": temperature, **parameters}
+    for name, value in parameters.items():
+        if name != "layer" and not value > 0:
+            raise InputError(f"the {name} must be positive, not {value}")
+    return values | dict(parameters)
+
+
+def _mode(method: str, values: Mapping[str, Any]) -> ReplacedBackward:
+    if method in relevance.SHARINGS:
+        return relevance.RelevanceFlow(method, values["epsilon"])
+    chosen = REPLACEMENTS.get(method, Replacements())
+    functions = {functional.batch_norm: norms.batch_norm, **chosen.functions}
+    replacements = Replacements(functions, chosen.modules)
+    return ReplacedBackward(replacements, _temperatures(method, values))
+
+
+def _temperatures(method: str, values: Mapping[str, Any]) -> Temperatures:
+    """Excitation's own, or its one for all; semantic's, each times its factor."""
+    T: Any = values.get("temperature")
+    if method == "excitation":
+        each: dict[str, Any] = {
+            name: T if values[name] is None else values[name] for name in ("relu", "max_pool")
+        }
+        return Temperatures(**each)
+    if method == "semantic":
+        return Temperatures(**{name: T * values[name] for name in Temperatures._fields})
+    return Temperatures()
+
+
+@contextmanager
+def _frozen(module: nn.Module) -> Iterator[None]:
+    """While entered, what requires a gradient is what depends on the image."""
+    trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    for parameter in trained:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in trained:
+            parameter.requires_grad_()
+
+
+def _logits(output: Any) -> Tensor:
+    try:
+        found = logits_of(output)
+    except SourceError as error:
+        raise InputError(str(error)) from error
+    found = getattr(found, "_onnxplain_activated", found)
+    if found.ndim != 2:
+        raise InputError("the module must return logits, one tensor of shape [N, classes]")
+    return found
 
 
 def resolve_targets(logits: Tensor, targets: Tensor) -> Tensor:

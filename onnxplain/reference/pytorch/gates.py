@@ -15,7 +15,13 @@ from torch import Tensor
 from torch.nn import functional
 
 from onnxplain.reference.pytorch.activations import hard_swish_gate, swish_gate
-from onnxplain.reference.pytorch.replace import ReplacedBackward, Rule, held_constant, replaced
+from onnxplain.reference.pytorch.replace import (
+    ReplacedBackward,
+    Rule,
+    Temperatures,
+    held_constant,
+    replaced,
+)
 
 
 @dataclass(frozen=True)
@@ -35,10 +41,10 @@ class _GateOf:
     """What a tensor is: the gate of factor · x; `soft` is the gate of the pullback."""
 
     scaled: _Scaled
-    soft: Callable[[Tensor, float], Tensor]
+    soft: Callable[[Tensor, Temperatures], Tensor]
 
 
-def gate(soft: Callable[[Tensor, float], Tensor]) -> Rule:
+def gate(soft: Callable[[Tensor, Temperatures], Tensor]) -> Rule:
     """A gate, which remembers what it is the gate of: `x * gate(x)` is an activation."""
 
     def rule(
@@ -69,7 +75,7 @@ def product(mode: ReplacedBackward, func: Callable[..., Any], input: Any, other:
 
 
 def _self_gated(
-    activation: _GateOf, T: float, compute: Callable[[Tensor], Tensor], x: Tensor
+    activation: _GateOf, T: Temperatures, compute: Callable[[Tensor], Tensor], x: Tensor
 ) -> Tensor:
     factor, soft = activation.scaled.factor, activation.soft
     return replaced(compute, x, lambda z, g: g * soft(factor * z, T))

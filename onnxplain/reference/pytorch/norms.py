@@ -10,11 +10,18 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from onnxplain.reference.pytorch.replace import Backward, Pull, ReplacedBackward, Rule, backward_of
+from onnxplain.reference.pytorch.replace import (
+    Backward,
+    Pull,
+    ReplacedBackward,
+    Rule,
+    Temperatures,
+    backward_of,
+)
 
 
 def layer_norm(
-    T: float,
+    T: Temperatures,
     normalized_shape: Sequence[int],
     weight: Tensor | None = None,
     bias: Tensor | None = None,
@@ -26,7 +33,7 @@ def layer_norm(
 
 
 def rms_norm(
-    T: float,
+    T: Temperatures,
     normalized_shape: Sequence[int],
     weight: Tensor | None = None,
     eps: float | None = None,
@@ -42,7 +49,7 @@ def rms_norm(
 
 
 def group_norm(
-    T: float,
+    T: Temperatures,
     num_groups: int,
     weight: Tensor | None = None,
     bias: Tensor | None = None,
@@ -58,7 +65,7 @@ def group_norm(
 
 
 def instance_norm(
-    T: float,
+    T: Temperatures,
     running_mean: Tensor | None = None,
     running_var: Tensor | None = None,
     weight: Tensor | None = None,
@@ -74,7 +81,7 @@ def instance_norm(
 
 
 def local_response_norm(
-    T: float, size: int, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0
+    T: Temperatures, size: int, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0
 ) -> Pull:
     """x / d^β, d = k + α/n · Σ x² over n channels, more of them before than after."""
 
@@ -87,7 +94,9 @@ def local_response_norm(
     return pull
 
 
-def normalize(T: float, p: float = 2.0, dim: int = 1, eps: float = 1e-12, out: None = None) -> Pull:
+def normalize(
+    T: Temperatures, p: float = 2.0, dim: int = 1, eps: float = 1e-12, out: None = None
+) -> Pull:
     return lambda x, g: g / x.norm(p, dim, keepdim=True).clamp_min(eps)
 
 

@@ -9,21 +9,20 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from onnxplain.reference.pytorch.replace import Pull, Rule, backward_of
+from onnxplain.reference.pytorch.replace import Pull, Rule, Temperatures, backward_of
 
 
-def soft_max_pools(temperature: float, through_weights: bool) -> dict[Callable[..., Any], Rule]:
+def soft_max_pools(through_weights: bool) -> dict[Callable[..., Any], Rule]:
     """Every max-pool, as s = Σ x_i w_i with w = softmax(x / T) over each window.
 
     Args:
-        temperature: the T where the method's is 1.
         through_weights: ∂s/∂x_i is w_i (1 + (x_i − s)/T); else, weights held constant, w_i.
     """
 
     def rule(axes: int) -> Rule:
-        def backward(T: float, *args: Any, **kwargs: Any) -> Pull:
+        def backward(T: Temperatures, *args: Any, **kwargs: Any) -> Pull:
             window, _ = read_window(axes, *args, **kwargs)
-            return _pull(window, temperature * T, through_weights)
+            return _pull(window, T.max_pool, through_weights)
 
         return backward_of(backward)
 

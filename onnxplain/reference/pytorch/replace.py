@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 from torch.nn.modules.module import (
     register_module_forward_hook,
     register_module_forward_pre_hook,
@@ -27,6 +28,15 @@ Backward: TypeAlias = Callable[..., Pull | None]
 the call alone. Its parameters are torch's, so that it says what each argument is."""
 
 
+class Temperatures(NamedTuple):
+    """The temperature of each kind of operation, for the methods that soften it."""
+
+    relu: float = 1.0
+    gelu: float = 1.0
+    silu: float = 1.0
+    max_pool: float = 1.0
+
+
 @dataclass(frozen=True)
 class Replacements:
     """What a method replaces: torch functions, and modules that are one operation spelled out.
@@ -38,15 +48,18 @@ class Replacements:
     modules: Mapping[str, Backward] = field(default_factory=dict)
 
 
+NEUTRAL = Temperatures()
+
+
 class ReplacedBackward(TorchFunctionMode):
     """While entered, the replaced functions and modules have their new derivative.
 
     Attributes:
-        T: the temperature.
+        T: the temperatures.
         running: the modules whose forward is being executed, the innermost last.
     """
 
-    def __init__(self, replacements: Replacements, T: float) -> None:
+    def __init__(self, replacements: Replacements, T: Temperatures = NEUTRAL) -> None:
         super().__init__()
         self.replacements = replacements
         self.T = T
@@ -80,7 +93,10 @@ class ReplacedBackward(TorchFunctionMode):
         kwargs = kwargs or {}
         rule = self.replacements.functions.get(func)
         result = rule(self, func, *args, **kwargs) if rule else NotImplemented
-        return func(*args, **kwargs) if result is NotImplemented else result
+        result = func(*args, **kwargs) if result is NotImplemented else result
+        if func in _FINAL:
+            result._onnxplain_activated = args[0]
+        return result
 
     def _begin(self, module: nn.Module, args: Any) -> None:
         self.running.append(module)
@@ -90,6 +106,14 @@ class ReplacedBackward(TorchFunctionMode):
         backward = self.replacements.modules.get(type(module).__name__)
         pull = backward(self.T) if backward else None
         return replaced(lambda x: output.detach(), args[0], pull) if pull else output
+
+
+_FINAL = frozenset(
+    getattr(owner, name)
+    for owner in (torch, Tensor, functional)
+    for name in ("softmax", "log_softmax", "sigmoid")
+)
+"""What probabilities are made of logits by: the result remembers them."""
 
 
 class _Replaced(torch.autograd.Function):

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from onnxplain.reference.pytorch import baselines, norms
-from onnxplain.reference.pytorch.lrp import RelevanceFlow
+from onnxplain.reference.pytorch.relevance import RelevanceFlow
 from onnxplain.reference.pytorch.replace import ReplacedBackward, Replacements
 
 
@@ -61,7 +61,7 @@ class Network:
         assert self.neuron is not None
         functions = {functional.batch_norm: norms.batch_norm, **baselines.GUIDED.functions}
         guided = self.relevance == "guided"
-        flow = ReplacedBackward(Replacements(functions), 1.0) if guided else RelevanceFlow()
+        flow = ReplacedBackward(Replacements(functions)) if guided else RelevanceFlow()
         leaf = images.requires_grad_()
         watched = _watched(self.module, (*self.layers, self.neuron))
         with torch.enable_grad(), watched as seen, flow:

@@ -1,0 +1,175 @@
+"""What explain graphs and their references say of the same images and classes."""
+
+from __future__ import annotations
+
+import copy
+import os
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from onnxplain.contract.explain import IMAGE, LOGITS, PULLBACK, TARGET, Metadata
+from onnxplain.errors import InputError
+from onnxplain.reference.float64 import evaluate_in_float64
+from onnxplain.reference.parity import Parity
+from onnxplain.runtime import Explainer
+from onnxplain.runtime.inputs.targets import as_indices, resolve
+
+if TYPE_CHECKING:
+    from torch import nn
+
+Array = npt.NDArray[Any]
+
+
+class Answer(NamedTuple):
+    """Logits [N, classes], and the pullback of normalised NCHW images."""
+
+    logits: Array
+    pullback: Array
+
+    def parity(self, reference: Answer) -> dict[str, Parity]:
+        """How far both are from their reference: {"logits": Parity, "pullback": Parity}.
+
+        Raises:
+            InputError: the numbers of classes differ, or what is explained.
+        """
+        if self.logits.shape != reference.logits.shape:
+            raise InputError(
+                f"the graph has {self.logits.shape[1]} classes, the network "
+                f"{reference.logits.shape[1]}; is it the one that the graph was exported from?"
+            )
+        if self.pullback.shape != reference.pullback.shape:
+            raise InputError(
+                f"the graph's pullback is {list(self.pullback.shape)}, the method's "
+                f"{list(reference.pullback.shape)}; is the file's metadata right?"
+            )
+        return {
+            LOGITS: Parity.of(self.logits, reference.logits),
+            PULLBACK: Parity.of(self.pullback, reference.pullback),
+        }
+
+
+def of_graph(explainer: Explainer, images: Array, targets: Array) -> Answer:
+    """An explain graph's.
+
+    Args:
+        explainer: of a graph that takes normalised float32 images, NCHW or NHWC.
+        images: float32 [N, C, H, W], whatever the graph's layout.
+        targets: int64 [N] or [N, K], as the graph takes them.
+
+    Raises:
+        InputError: targets of a wrong shape or out of range.
+    """
+    nhwc = explainer.metadata.preprocessing.layout == "NHWC"
+    explanation = explainer(np.moveaxis(images, 1, -1) if nhwc else images, targets)
+    return Answer(explanation.logits, explanation.pullback)
+
+
+def of_graph_in_float64(
+    path: str | os.PathLike[str], metadata: Metadata, images: Array, classes: Array
+) -> Answer:
+    """An explain graph's, evaluated in float64; of the same arguments otherwise.
+
+    Raises:
+        Exception: of any kind, where the evaluator has no such operator.
+    """
+    nhwc = metadata.preprocessing.layout == "NHWC"
+    feeds: dict[str, npt.ArrayLike] = {
+        IMAGE: np.moveaxis(images, 1, -1) if nhwc else images,
+        TARGET: classes,
+        **{name: value for name, value in metadata.parameters.items() if name == "temperature"},
+    }
+    found = evaluate_in_float64(Path(path), feeds, (LOGITS, PULLBACK))
+    pullback = found[PULLBACK]
+    return Answer(found[LOGITS], np.moveaxis(pullback, -1, -3) if nhwc else pullback)
+
+
+def of_pytorch(metadata: Metadata, module: nn.Module, images: Array, classes: Array) -> Answer:
+    """The PyTorch reference's in float64, by the method and parameters that metadata name.
+
+    Args:
+        module: the network; it is copied, not changed.
+        classes: int64 [N] or [N, K], none negative.
+
+    Raises:
+        InputError: the reference has no such method, or cannot use the module.
+        NoRuleError: relevances have no rule for an operation of the module.
+    """
+    import torch
+
+    from onnxplain.reference import pytorch
+
+    logits, pullback = pytorch.explain(
+        copy.deepcopy(module).double().eval(),
+        torch.from_numpy(np.asarray(images, np.float32)).double(),
+        torch.from_numpy(classes),
+        metadata.method,
+        **metadata.parameters,
+    )
+    return Answer(logits.numpy(), pullback.numpy())
+
+
+def of_derivation(
+    metadata: Metadata, source: Any, options: dict[str, Any], images: Array, classes: Array
+) -> Answer:
+    """A fresh explain graph's of the source, by the method and parameters that metadata name,
+    evaluated in float64.
+
+    Args:
+        source, options: as `onnxplain.export` takes them.
+
+    Raises:
+        SourceError: the source cannot be exported.
+        Exception: of any kind, where the evaluator has no such operator.
+    """
+    from onnxplain.export.pipeline import export
+
+    with TemporaryDirectory(prefix="onnxplain-") as folder:
+        path = Path(folder) / "fresh.explain.onnx"
+        pre = metadata.preprocessing
+        fresh = export(
+            source,
+            path,
+            method=metadata.method,
+            size=(pre.height, pre.width),
+            multi_target=classes.ndim == 2,
+            **options,
+            **metadata.parameters,
+        )
+        return of_graph_in_float64(path, fresh, images, classes)
+
+
+def classes_of(targets: Array, logits: Array) -> Array:
+    """The classes ≥ 0 that a graph explained: those from the top follow the graph's own logits, so
+    that a near tie between float32 and float64 does not compare the explanations of two classes.
+
+    Raises:
+        InputError: targets of a wrong shape or out of range.
+    """
+    several = targets.ndim == 2
+    return resolve(as_indices(targets, len(logits), logits.shape[1], (), several), logits)
+
+
+def compare(
+    explainer: Explainer, module: nn.Module, images: npt.ArrayLike, targets: npt.ArrayLike
+) -> dict[str, Parity]:
+    """Run an explain graph and, in float64, the PyTorch reference of its method.
+
+    Args:
+        explainer, images, targets: as for `of_graph`.
+        module: the network the graph was exported from; it is copied, not changed.
+
+    Returns:
+        {"logits": Parity, "pullback": Parity}.
+
+    Raises:
+        InputError: the reference has no such method, or cannot use the module or the targets.
+        NoRuleError: relevances have no rule for an operation of the module.
+    """
+    given, target = np.asarray(images, np.float32), np.asarray(targets, np.int64)
+    answer = of_graph(explainer, given, target)
+    classes = classes_of(target, answer.logits)
+    return answer.parity(of_pytorch(explainer.metadata, module, given, classes))

@@ -1,0 +1,97 @@
+"""A gradient checked against its own logits: directional derivatives by finite differences."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from onnxplain.errors import InputError
+from onnxplain.reference.answers import of_graph
+from onnxplain.reference.parity import ratio
+from onnxplain.runtime import Explainer
+
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class DirectionalDerivatives:
+    """A logit's derivatives along directions: [directions] by the pullback, and measured."""
+
+    predicted: Array
+    measured: Array
+
+    @property
+    def relative_error(self) -> float:
+        """Median of |predicted − measured| ÷ median of |measured|, over the directions.
+
+        Medians, because a direction that crosses a kink is wrong by any amount, and because one
+        along which the logit hardly changes measures rounding alone.
+        """
+        error = float(np.median(np.abs(self.predicted - self.measured)))
+        return ratio(error, float(np.median(np.abs(self.measured))))
+
+
+def finite_differences(
+    explainer: Explainer, image: npt.ArrayLike, target: npt.ArrayLike, directions: int = 8
+) -> dict[str, DirectionalDerivatives]:
+    """Check a graph of the method "gradient" against its own logits.
+
+    Along a direction v, scaled to the length of the image, the pullback p predicts the derivative
+    ⟨p, v⟩, and central differences (f(x + hv) − f(x − hv)) / 2h measure it. Directions of two
+    kinds: p itself on a random half of its elements, along which the derivative is large, so that
+    float32's rounding hardly shows and what p says is checked sharply (a right graph is off by
+    some 10⁻³); and Gaussian noise, which also points where p is silent but should not be, with a
+    derivative so small that rounding leaves some 10⁻².
+
+    Rounding adds an error ∝ 1/h; kinks between the two ends (ReLU, max-pool) one that grows with
+    h. So steps h from √ε (ε = 2⁻²³) downwards are taken, each half of the one before, and the
+    answer is where two neighbours agree best. That choice never looks at the prediction.
+
+    Args:
+        explainer: of a graph whose batch is free.
+        image: float32 [1, C, H, W].
+        target: a class, or -1, -2, … from the top of the ranking; [1, 1] where the graph takes
+            several targets.
+        directions: how many of each kind, drawn with a fixed seed.
+
+    Returns:
+        {"along the pullback": …, "along noise": …}.
+
+    Raises:
+        InputError: the graph is of another method, whose pullback is no derivative.
+    """
+    if explainer.metadata.method != "gradient":
+        raise InputError(
+            f"finite differences check the method gradient, not {explainer.metadata.method}"
+        )
+    x, index = np.asarray(image, np.float32), np.atleast_1d(np.asarray(target, np.int64))
+    logits, pullback = of_graph(explainer, x, index)
+    p = pullback.reshape(x.shape).astype(np.float64)
+    class_ = int(index.item())
+    if class_ < 0:
+        class_ = int(np.argsort(-logits[0], kind="stable")[-1 - class_])
+
+    steps = np.sqrt(np.finfo(np.float32).eps) * 2.0 ** -np.arange(10)
+    offsets = np.concatenate([steps, -steps]).reshape(-1, 1, 1, 1)
+    batch_target = np.full((len(offsets), *index.shape[1:]), class_)
+
+    def along(v: Array) -> tuple[float, float]:
+        v = v * (np.linalg.norm(x) or 1.0) / (np.linalg.norm(v) or 1.0)
+        logits, _ = of_graph(explainer, (x + offsets * v).astype(np.float32), batch_target)
+        ahead, behind = np.split(logits[:, class_].astype(np.float64), 2)
+        differences = (ahead - behind) / (2 * steps)
+        return float(np.vdot(p, v)), differences[1:][np.abs(np.diff(differences)).argmin()]
+
+    random = np.random.default_rng(0)
+    kinds: dict[str, Callable[[], Array]] = {
+        "along the pullback": lambda: p * random.integers(0, 2, x.shape),
+        "along noise": lambda: random.standard_normal(x.shape),
+    }
+    return {
+        kind: DirectionalDerivatives(*np.array([along(draw()) for _ in range(directions)]).T)
+        for kind, draw in kinds.items()
+    }

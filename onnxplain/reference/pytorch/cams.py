@@ -1,0 +1,71 @@
+"""Class activation maps: what a layer's activations A, weighted by the logit's gradient g, show.
+
+Both [N, C, h, w]; each formula gives [N, 1, h, w], before its ReLU.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+
+from torch import Tensor, nn
+from torch.nn import functional
+
+from onnxplain.errors import InputError
+from onnxplain.export.sources.tracing import logits_of
+
+FORMULAS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "gradcam": lambda A, g: (g.mean((2, 3), keepdim=True) * A).sum(1, keepdim=True),
+    "layercam": lambda A, g: (g.relu() * A).sum(1, keepdim=True),
+    "hirescam": lambda A, g: (g * A).sum(1, keepdim=True),
+}
+"""arXiv 1610.02391; LayerCAM, Jiang et al. 2021; arXiv 2011.08891."""
+
+
+def activation_map(method: str, A: Tensor, g: Tensor, size: tuple[int, int]) -> Tensor:
+    """[N, 1, H, W]: the positive part of the map, upsampled bilinearly to the image's size."""
+    if _is_channels_last(A, size):
+        A, g = A.permute(0, 3, 1, 2), g.permute(0, 3, 1, 2)
+    low = FORMULAS[method](A, g).relu()
+    return functional.interpolate(low, size, mode="bilinear", align_corners=False)
+
+
+def _is_channels_last(A: Tensor, size: tuple[int, int]) -> bool:
+    """Whether axes 1 and 2 have the image's proportions rather than the last two."""
+
+    def distortion(h: int, w: int) -> float:
+        return abs(math.log(h / w) - math.log(size[0] / size[1]))
+
+    return distortion(*A.shape[1:3]) < distortion(*A.shape[2:4])
+
+
+@contextmanager
+def outputs_of(module: nn.Module, layer: str) -> Iterator[list[Tensor]]:
+    """While entered, what a submodule puts out, [N, C, h, w] or [N, h, w, C], call by call.
+
+    Raises:
+        InputError: there is no such submodule.
+    """
+    submodule = dict(module.named_modules()).get(layer)
+    if submodule is None or not layer:
+        raise InputError(f"the network has no submodule {layer!r}")
+    found: list[Tensor] = []
+
+    def keep(_: nn.Module, __: object, output: object) -> object:
+        kept = logits_of(output)
+        if kept.ndim != 4:
+            raise InputError(f"the layer {layer!r} puts out {list(kept.shape)}, not [N, C, h, w]")
+        found.append(kept)
+        return kept.clone() if kept is output else output  # what comes next may work in place
+
+    hook = submodule.register_forward_hook(keep)
+    try:
+        yield found
+    finally:
+        hook.remove()
+
+
+def nothing() -> nullcontext[list[Tensor]]:
+    """In place of `outputs_of` where the image itself is asked for."""
+    return nullcontext([])
