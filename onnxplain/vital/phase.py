@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -19,7 +19,8 @@ from onnxplain.errors import BackendError, InputError
 from onnxplain.files import replacing
 from onnxplain.runtime.inputs.batches import preprocess
 from onnxplain.runtime.onnx_file import digest, read_metadata
-from onnxplain.runtime.sessions import PROVIDERS, Session, open_session
+from onnxplain.runtime.sessions import Session
+from onnxplain.vital.engine import Engine
 from onnxplain.vital.features import Features, fitting
 from onnxplain.vital.graphs.features import write_features
 from onnxplain.vital.graphs.step import write_step
@@ -45,34 +46,6 @@ class Progress:
     total: int
     loss: float | None = None
     pictures: NDArray[np.uint8] | None = None
-
-
-@dataclass(frozen=True)
-class Engine:
-    """What runs the graphs, as for `onnxplain.runtime.sessions.open_session`.
-
-    In "float32" a provider computes as exactly as it can: ort-tensorrt in TF32.
-    """
-
-    provider: str
-    threads: int | None
-    precision: str
-
-    def open(self, path: Path, sizes: Mapping[str, int]) -> Session:
-        precision = None if self.precision == "float32" else self.precision
-        return open_session(path, self.provider, self.threads, precision, sizes)
-
-    def fastest(self) -> Engine | None:
-        """What "auto" should try before `open_session`'s own choice, if it agrees with that."""
-        here = [name for name in ("cuda", "openvino") if PROVIDERS[name].missing() is None]
-        auto = self.provider == "auto" and here[:1] == ["openvino"]
-        return replace(self, provider="openvino") if auto else None
-
-    def going_on(self, provider: str) -> Engine:
-        """The same for what `provider` began: "auto" is that again, where it is here."""
-        known = self.provider == "auto" and provider in PROVIDERS
-        here = known and PROVIDERS[provider].missing() is None
-        return replace(self, provider=provider) if here else self
 
 
 @dataclass

@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,8 +16,9 @@ from onnxplain.errors import InputError
 from onnxplain.export.finish import writable
 from onnxplain.export.tensors import dims
 from onnxplain.runtime.inputs.targets import find_class
+from onnxplain.vital.engine import Engine
 from onnxplain.vital.graphs.subject import Subject, read_subject
-from onnxplain.vital.phase import Engine, Phase, Progress
+from onnxplain.vital.phase import Phase, Progress
 from onnxplain.vital.result import Visualisation
 from onnxplain.vital.settings import Settings
 from onnxplain.vital.state import beginning
@@ -78,40 +79,80 @@ def visualize(
         BackendError: the runtime failed, or is not here.
     """
     chosen = (settings or Settings()).checked()
-    if (target is None) == (channel is None) or (channel is None) != (layer is None):
-        raise InputError("give a target, or a layer and a channel of it")
-    wanted = _several(target if layer is None else channel)
-    folder = None if references is None or chosen.objective != "vital" else Path(references)
-    if folder is None and chosen.objective == "vital":
-        raise InputError("no reference images; give a folder of photographs with --references")
+    wanted = _wanted(target, layer, channel)
+    folder = _needed(references, chosen)
     if start_size is not None and chosen.fourier:
         raise InputError("a start of another size is for pixels, not for a spectrum")
+    begun = None if start_size is None else (start_size, start_steps)
     path = None if state is None else writable(state, source)
     kept = None if step_graph is None else writable(step_graph, source)
-    full = (size, size) if isinstance(size, int) else size
-    phases = [(full, chosen, path, kept)]
-    begun = None
-    if start_size is not None:
-        begun = (start_size, start_steps)
-        small = replace(chosen, steps=start_steps).checked()
-        before = None if path is None else beginning(path)
-        phases.insert(0, ((start_size, start_size), small, before, None))
 
     start: NDArray[np.uint8] | None = None
     engine = Engine(provider, threads, precision)
     with tempfile.TemporaryDirectory(prefix="onnxplain-") as scratch:
-        for sizes, part, own, step in phases:
+        for plan in _plans(chosen, size, begun, path, kept):
             progress(Progress("reading the network", 0, 1))
             subject = read_subject(
-                source, weights=weights, example=example, size=sizes, layers=layers, neuron=layer
+                source,
+                weights=weights,
+                example=example,
+                size=plan.size,
+                layers=layers,
+                neuron=layer,
             )
-            neurons = find_neurons(subject, wanted)
-            phase = Phase(
-                subject, part, neurons, engine, folder, begun, own, Path(scratch), progress
-            )
-            seen = phase.run(start, step)
+            seen = Phase(
+                subject=subject,
+                settings=plan.settings,
+                neurons=find_neurons(subject, wanted),
+                engine=engine,
+                references=folder,
+                begun=begun,
+                state=plan.state,
+                scratch=Path(scratch),
+                progress=progress,
+            ).run(start, plan.step_graph)
             start = seen.pictures
         return seen
+
+
+class _Plan(NamedTuple):
+    """What differs between the phases: a start of another size, and the rest."""
+
+    size: tuple[int, int] | None
+    settings: Settings
+    state: Path | None
+    step_graph: Path | None
+
+
+def _plans(
+    settings: Settings,
+    size: int | tuple[int, int] | None,
+    begun: tuple[int, int] | None,
+    state: Path | None,
+    step_graph: Path | None,
+) -> list[_Plan]:
+    whole = _Plan((size, size) if isinstance(size, int) else size, settings, state, step_graph)
+    if begun is None:
+        return [whole]
+    pixels, steps = begun
+    before = None if state is None else beginning(state)
+    return [_Plan((pixels, pixels), replace(settings, steps=steps).checked(), before, None), whole]
+
+
+def _wanted(target: Any, layer: str | None, channel: Any) -> Sequence[Any]:
+    """The classes or channels, as they were given."""
+    if (target is None) == (channel is None) or (channel is None) != (layer is None):
+        raise InputError("give a target, or a layer and a channel of it")
+    return _several(target if layer is None else channel)
+
+
+def _needed(references: str | os.PathLike[str] | None, settings: Settings) -> Path | None:
+    """The folder of references, where the objective needs one."""
+    if settings.objective != "vital":
+        return None
+    if references is None:
+        raise InputError("no reference images; give a folder of photographs with --references")
+    return Path(references)
 
 
 def find_neurons(subject: Subject, wanted: Sequence[Any]) -> tuple[int, ...]:

@@ -24,7 +24,7 @@ import onnxplain
 from onnxplain.cli import app
 from onnxplain.errors import BackendError, InputError, SourceError
 from onnxplain.runtime.sessions import PROVIDERS
-from onnxplain.vital import optimisation, output, phase, references
+from onnxplain.vital import engine, optimisation, output, phase, references
 from onnxplain.vital.features import fitting
 from onnxplain.vital.graphs.subject import read_subject
 from onnxplain.vital.optimisation import Optimisation
@@ -257,8 +257,8 @@ def test_auto_takes_openvino_only_where_it_agrees(
     see, what: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     no_gpu = {**PROVIDERS, "cuda": replace(PROVIDERS["cuda"], missing=lambda: "no GPU")}
-    monkeypatch.setattr(phase, "PROVIDERS", no_gpu)
-    iterate, opened = Optimisation._iterated, phase.open_session
+    monkeypatch.setattr(engine, "PROVIDERS", no_gpu)
+    iterate, opened = Optimisation._iterated, engine.open_session
 
     def failing(path: Path, provider: str, *more: object) -> object:
         if provider == "openvino":
@@ -274,7 +274,7 @@ def test_auto_takes_openvino_only_where_it_agrees(
         return {name: array * 1.1 for name, array in found.items()}
 
     if what == "cannot open":
-        monkeypatch.setattr(phase, "open_session", failing)
+        monkeypatch.setattr(engine, "open_session", failing)
     elif what != "agrees":
         monkeypatch.setattr(Optimisation, "_iterated", other)
     seen = see(provider="auto", references=None, settings=_plain())
