@@ -178,7 +178,7 @@ def show(
     if not pictures:
         raise InputError("none of the pictures can be read")
     write_image(picture_of(graph, pictures), path)
-    out.print(f"{path}  {len(pictures)} pictures, {graph.session.provider}", highlight=False)
+    say(f"{path}  {len(pictures)} pictures, {graph.session.provider}")
     if failures:
         raise typer.Exit(1)
 

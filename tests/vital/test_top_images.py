@@ -418,7 +418,7 @@ def test_the_command_ranks_shows_and_reports_what_it_cannot_read(
     ("arguments", "status", "said"),
     [
         (["-l", EARLY, "-c", "40"], 4, "they are 0 to 39"),
-        (["-c", "1"], 4, "--channel is of one --layer"),
+        (["-c", "1"], 4, "--channel goes with one --layer"),
         (["--sheet", "x.png"], 4, "give some with --channel"),
         (["--by", "median"], 4, "choose one of max, mean"),
         (["-o", "/nowhere/table.json"], 4, "there is no folder"),
