@@ -1,4 +1,4 @@
-"""What an explain graph declares about itself: the contract of §2 as one file fulfils it."""
+"""What an explain graph takes and gives, read from its file."""
 
 from __future__ import annotations
 

@@ -8,6 +8,7 @@ import pytest
 
 from onnxplain.errors import BackendError
 from onnxplain.runtime import open_backend
+from onnxplain.runtime.onnx_file import read_ports
 
 
 @pytest.mark.parametrize("provider", ["auto", "cpu"])
@@ -20,6 +21,17 @@ def test_outputs_come_by_name(graph_file, tiny, x):
     outputs = open_backend(graph_file(), threads=1).run({"image": x, "target": np.array([0, 1, 2])})
     assert set(outputs) == {"logits", "pullback"}
     np.testing.assert_allclose(outputs["logits"], tiny.logits(x), rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "variant",
+    [{}, {"multi_target": True}, {"live_temperature": True}, {"batch": 2}, {"layout": "NHWC"}],
+    ids=str,
+)
+def test_inputs_and_outputs_are_those_that_onnx_runtime_reads(graph_file, variant):
+    path = graph_file(**variant)
+    backend = open_backend(path, "cpu")
+    assert read_ports(path) == (backend.inputs, backend.outputs)
 
 
 def test_an_unknown_provider_is_answered_with_the_known_ones(graph_file):

@@ -16,6 +16,7 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
 from onnxplain.contract.explain import IMAGE, TARGET
+from onnxplain.contract.precision import OperatorPrecision
 from onnxplain.contract.steps import (
     FIRST_MOMENT,
     LEARNING_RATES,
@@ -31,6 +32,7 @@ from onnxplain.contract.steps import (
     following,
 )
 from onnxplain.errors import BackendError
+from onnxplain.runtime.cosines import cosines
 from onnxplain.runtime.onnx_file import read_metadata, read_ports
 from onnxplain.runtime.sessions import open_session
 from onnxplain.runtime.sessions.cuda_driver import Cuda
@@ -249,6 +251,18 @@ def test_a_session_says_what_its_graph_takes_and_gives(step: Path) -> None:
         assert session.inputs[STEP] == Port("int64", ())
         assert session.outputs == by_provider[0].outputs
         assert StepMetadata.from_props(session.metadata).carried == STATE
+
+
+def test_a_step_says_how_it_computes_in_halves_and_does(step: Path) -> None:
+    said = OperatorPrecision.from_props(read_metadata(step))
+    assert said is not None
+    assert "Sqrt" in said.float32
+    name = following(FIRST_MOMENT)
+    half, right = (
+        open_session(step, "cpu", precision=precision).iterate(start(0), {}, 1, [name])[name]
+        for precision in ("float16", "float32")
+    )
+    assert cosines(half, right).min() > 0.999
 
 
 def test_tensorrt_takes_the_same_steps(step: Path) -> None:

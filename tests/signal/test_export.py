@@ -46,9 +46,7 @@ def missing(provider: str) -> pytest.MarkDecorator:
     return pytest.mark.skipif(reason is not None, reason=str(reason))
 
 
-RUNTIMES = [
-    pytest.param(name, marks=missing(name)) for name in ("cpu", "openvino", "cuda", "ort-tensorrt")
-]
+RUNTIMES = [pytest.param(name, marks=missing(name)) for name in PROVIDERS]
 
 
 def error(found: NDArray[np.float32], expected: NDArray[np.float32]) -> float:
