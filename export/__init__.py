@@ -5,19 +5,23 @@ from __future__ import annotations
 import inspect
 import sys
 from types import ModuleType
+from typing import TYPE_CHECKING
 
+from onnxplain.contract.request import ExportOptions
 from onnxplain.export import vjps as _rows  # noqa: F401  written before any is looked up
 from onnxplain.export.autodiff import Rule, pull_back
 from onnxplain.export.methods import METHODS, Method, Parameter, register_method
 from onnxplain.export.operators import VJPS, register_vjp
-from onnxplain.export.pipeline import export
+from onnxplain.export.pipeline import STAGES, export
 
 __all__ = [
     "METHODS",
+    "STAGES",
+    "VJPS",
+    "ExportOptions",
     "Method",
     "Parameter",
     "Rule",
-    "VJPS",
     "export",
     "pull_back",
     "register_method",
@@ -25,11 +29,30 @@ __all__ = [
 ]
 
 
-class _CallableModule(ModuleType):
-    """`onnxplain.export` is this package and, called, the function that it exists for."""
+class CallableModule(ModuleType):
+    """`onnxplain.export` is this package and, called, the function that it exists for.
+
+    Type checkers read of this class what the package holds.
+    """
 
     __call__ = staticmethod(export)
-    __signature__ = inspect.signature(export)  # for help and editors
+    __signature__ = inspect.signature(export)
+
+    if TYPE_CHECKING:
+        METHODS = METHODS
+        STAGES = STAGES
+        VJPS = VJPS
+        ExportOptions = ExportOptions
+        Method = Method
+        Parameter = Parameter
+        Rule = Rule
+        export = staticmethod(export)
+        pull_back = staticmethod(pull_back)
+        register_method = staticmethod(register_method)
+        register_vjp = staticmethod(register_vjp)
 
 
-sys.modules[__name__].__class__ = _CallableModule
+module: CallableModule
+"""This package, for `onnxplain` to declare its `export` by."""
+
+sys.modules[__name__].__class__ = CallableModule

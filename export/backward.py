@@ -8,7 +8,7 @@ import onnx_ir as ir
 from onnxscript import GraphBuilder, OpBuilder
 
 from onnxplain.contract.explain import PULLBACK, TARGET, TEMPERATURE
-from onnxplain.export.autodiff import pull_back
+from onnxplain.export.autodiff import Rule, pull_back
 from onnxplain.export.canonical.ends import image_axes
 from onnxplain.export.heads import activation_map, one_hot
 from onnxplain.export.lower import lower
@@ -30,7 +30,7 @@ def add_pullback(
     live_temperature: bool = False,
     kernels: bool = False,
 ) -> tuple[OpBuilder, ir.Value]:
-    """Add the backward pass to a canonical forward graph, in place (the contract: design §2).
+    """Add the backward pass to a canonical forward graph, in place: its inputs and its output.
 
     Args:
         values: of the method's parameters.
@@ -45,32 +45,27 @@ def add_pullback(
     builder = KernelBuilder(graph) if kernels else GraphBuilder(graph)
     builder.push_module("pullback")
     op = builder.op
-    batch = dims(image)[0]
-    shape = [batch, ir.SymbolicDim("targets")] if multi_target else [batch]
-    target = builder.input(TARGET, ir.DataType.INT64, shape)
+    leading = [dims(image)[0], *([ir.SymbolicDim("targets")] if multi_target else [])]
+    target = builder.input(TARGET, ir.DataType.INT64, leading)
     taken: dict[str, Temperature | None] = dict(values)
     if live_temperature:
         taken[TEMPERATURE] = builder.input(TEMPERATURE, image.dtype, [])
+    rules = method.rules(taken, op)
 
     cotangent = one_hot(op, logits, target)
+    head = len(graph)
     if multi_target:
         K = op.Shape(target, start=1, end=2)
-        several = op.Transpose(cotangent, perm=[1, 0, 2])
-        cotangent = op.Squeeze(op.Slice(cotangent, [0], [1], [1]), [1])  # one of them, to trace
-    head = len(graph)
-    (pullback,) = pull_back(op, {logits: cotangent}, [at], method.rules(taken, op))
-    if multi_target:
-        backward = list(graph)[head:]
-        head = len(graph)
-        pullback = vmap(op, backward, {cotangent: several}, K)[pullback]
+        pullback, head = _sweep_each(op, logits, cotangent, K, at, rules)
+    else:
+        (pullback,) = pull_back(op, {logits: cotangent}, [at], rules)
     if method.times_input:
         pullback = op.Mul(pullback, image)
-    shape += dims(image)[1:]
+    shape = [*leading, *dims(image)[1:]]
     if method.activation_map is not None:
         channels = image_axes(image)[2]
         shape[channels - 4] = 1
-        nhwc = channels == 3
-        pullback = activation_map(op, method.activation_map, at, pullback, image, nhwc)
+        pullback = activation_map(op, method.activation_map, at, pullback, image, channels == 3)
     elif multi_target:
         pullback = op.Transpose(pullback, perm=[1, 0, 2, 3, 4])
     end = op.Identity(pullback)  # a use by which to find the last node's lowered form
@@ -83,3 +78,25 @@ def add_pullback(
     graph.outputs.append(pullback)
     pullback.shape = ir.Shape(shape)
     return op, cotangent
+
+
+def _sweep_each(
+    op: OpBuilder,
+    logits: ir.Value,
+    cotangents: ir.Value,
+    K: ir.Value,
+    at: ir.Value,
+    rules: Mapping[str, Rule],
+) -> tuple[ir.Value, int]:
+    """The pullbacks [K, N, …] of cotangents [N, K, classes], and where in the graph they begin.
+
+    One of them is swept, and the nodes of that sweep are repeated for all.
+    """
+    graph = op.builder.graph
+    each = op.Transpose(cotangents, perm=[1, 0, 2])
+    first = op.Squeeze(op.Slice(each, [0], [1], [1]), [1])
+    before = len(graph)
+    (pullback,) = pull_back(op, {logits: first}, [at], rules)
+    backward = list(graph)[before:]
+    head = len(graph)
+    return vmap(op, backward, {first: each}, K)[pullback], head

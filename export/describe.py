@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 
-from onnxplain.contract.explain import Preprocessing
+from onnxplain.contract.explain import Metadata, Preprocessing
+from onnxplain.contract.request import ExportOptions
 from onnxplain.errors import SourceError
+from onnxplain.export.canonical.canonicalise import Canonical
 from onnxplain.export.canonical.ends import image_size
+from onnxplain.export.count import multiply_adds
 from onnxplain.export.sources.source import Source
 from onnxplain.export.tensors import dims
+from onnxplain.version import __version__
 
 
 def preprocessing(
@@ -43,29 +48,56 @@ def preprocessing(
     return replace(given, height=height, width=width, layout=layout)
 
 
-def checked_labels(logits: ir.Value, labels: tuple[str, ...]) -> tuple[str, ...]:
+def describe(
+    found: Source,
+    canonical: Canonical,
+    options: ExportOptions,
+    kind: str,
+    parameters: Mapping[str, Any],
+) -> Metadata:
+    """The file's metadata, but for what the backward pass costs.
+
+    Args:
+        kind, parameters: of the method.
+
+    Raises:
+        SourceError: a mean, a deviation or labels that do not fit the network.
+    """
+    (image,), (logits,) = canonical.model.graph.inputs, canonical.model.graph.outputs
+    pre = preprocessing(image, found.preprocessing, options.mean, options.std)
+    labels = found.labels if options.labels is None else tuple(options.labels)
     classes = dims(logits)[1]
     if labels and len(labels) != classes:
         raise SourceError(f"{len(labels)} labels for {classes} classes")
-    return labels
+    return Metadata(
+        version=__version__,
+        method=options.method,
+        kind=kind,
+        parameters=parameters,
+        source=found.name,
+        preprocessing=pre,
+        activation=canonical.activation,
+        labels=labels,
+        multiply_adds={"forward": multiply_adds(canonical.model.graph)},
+        patterns=canonical.patterns,
+        notes=tuple(_notes(image, found, canonical, options, pre)),
+    )
 
 
-def notes(
+def _notes(
     image: ir.Value,
     found: Source,
+    canonical: Canonical,
+    options: ExportOptions,
     pre: Preprocessing,
-    mean: Sequence[float] | None,
-    std: Sequence[float] | None,
-) -> tuple[str, ...]:
+) -> Iterator[str]:
     """What the user should know: a fixed batch with its reason, a normalisation taken on trust."""
-    found_out = []
     batch = dims(image)[0]
     if isinstance(batch, int):
-        why = f": {found.fixed_batch}" if found.fixed_batch else ""
-        found_out.append(f"the graph takes batches of {batch} alone{why}")
-    if found.preprocessing is None and mean is None and std is None:
-        found_out.append(
+        reason = found.fixed_batch or canonical.fixed_batch
+        yield f"the graph takes batches of {batch} alone{f': {reason}' if reason else ''}"
+    if found.preprocessing is None and options.mean is None and options.std is None:
+        yield (
             f"assumed ImageNet's mean {pre.mean} and std {pre.std}; if the network wants others, "
             "give --mean and --std"
         )
-    return tuple(found_out)

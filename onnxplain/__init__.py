@@ -19,7 +19,7 @@ from onnxplain.errors import OnnxplainError
 from onnxplain.version import __version__
 
 if TYPE_CHECKING:
-    from onnxplain import export as export
+    from onnxplain.export import module as export
     from onnxplain.runtime import Explainer, Explanation, accentuate, load
     from onnxplain.vital.visualize import visualize
 
@@ -34,12 +34,19 @@ __all__ = [
     "visualize",
 ]
 
+_HOMES = {
+    "visualize": "onnxplain.vital.visualize",
+    **dict.fromkeys(["Explainer", "Explanation", "accentuate", "load"], "onnxplain.runtime"),
+}
+
 
 def __getattr__(name: str) -> Any:
     if name == "export":
         return import_module("onnxplain.export")
-    if name == "visualize":
-        return import_module("onnxplain.vital.visualize").visualize
-    if name in __all__:
-        return getattr(import_module("onnxplain.runtime"), name)
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
     raise AttributeError(f"module 'onnxplain' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -4,13 +4,14 @@
     class Settings:
         steps: int = option(2000, "Steps of the optimisation.", least=1)
 
-`check(settings)` holds the values to what the fields declare; `onnxplain.cli.options` makes a
+`check(settings)` holds the values to what the fields declare; `onnxplain.cli.declared` makes a
 command's options of them.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import textwrap
 from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
@@ -67,6 +68,14 @@ def declared(kind: type) -> dict[str, Declaration]:
     """The declarations of a dataclass by field; fields made otherwise are left out."""
     fields = dataclasses.fields(kind)
     return {field.name: field.metadata[_KEY] for field in fields if _KEY in field.metadata}
+
+
+def documented(kind: type, indent: int = 8) -> str:
+    """The fields of a dataclass as the arguments in a docstring, each a line or more."""
+    wrapper = textwrap.TextWrapper(100 - indent, subsequent_indent="    ", break_on_hyphens=False)
+    fields = declared(kind).items()
+    lines = [line for name, field in fields for line in wrapper.wrap(f"{name}: {field.help}")]
+    return f"\n{' ' * indent}".join(lines)
 
 
 def check(options: Any) -> None:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from onnxplain.contract.request import ExportOptions
 from onnxplain.runtime import load
 from onnxplain.runtime.tune import Tuning, tune
 
@@ -15,24 +17,41 @@ from onnxplain.runtime.tune import Tuning, tune
 def tune_source(
     source: Any,
     images: Sequence[str | os.PathLike[str]],
+    options: ExportOptions,
     *,
     classes: int = 6,
     progress: Callable[[int], None] | None = None,
-    **options: Any,
 ) -> Tuning:
-    """Tune a network that `onnxplain.export` takes, with its `options`, or a live explain graph.
+    """Tune a network that `onnxplain.export` takes, or a live explain graph.
+
+    Args:
+        options: of the export, but for how the temperature is given and what is beside the
+            pullback; without a meaning for an explain graph.
 
     Raises:
         SourceError, InputError, BackendError: as `onnxplain.export`, `load` and `tune` do.
     """
     if str(source).endswith(".explain.onnx"):
         return tune(load(source), list(images), classes=classes, progress=progress)
-    from onnxplain.export.pipeline import export
+    from onnxplain.export import export
 
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "live.explain.onnx"
-        export(source, path, live_temperature=True, step=True, **options)
+        export(source, path, **vars(_live(options)))
         return tune(load(path), list(images), classes=classes, progress=progress)
+
+
+def _live(options: ExportOptions) -> ExportOptions:
+    """What to export for tuning: a live temperature and the step, for one target."""
+    return replace(
+        options,
+        live_temperature=True,
+        step=True,
+        unroll=None,
+        multi_target=False,
+        kernels=False,
+        progress=lambda stage: None,
+    )
 
 
 def plot(tuning: Tuning, path: Path, title: str) -> None:

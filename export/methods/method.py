@@ -12,6 +12,7 @@ from typing import Any, TypeAlias
 import onnx_ir as ir
 from onnxscript import OpBuilder
 
+from onnxplain.contract.explain import DIRECTION, MAP, RELEVANCE
 from onnxplain.errors import SourceError
 from onnxplain.export.autodiff import Rule
 from onnxplain.export.operators import VJPS, Rules, by_name
@@ -104,6 +105,13 @@ class Method:
     @property
     def has_temperature(self) -> bool:
         return any(parameter.name == TEMPERATURE for parameter in self.parameters)
+
+    @property
+    def kind(self) -> str:
+        """What the result is: one of the kinds of `onnxplain.contract.explain`."""
+        if self.activation_map is not None:
+            return MAP
+        return RELEVANCE if self.relevance is not None else DIRECTION
 
     def values(self, given: Mapping[str, float]) -> dict[str, float | None]:
         """The value of every parameter: the one given, or its default.

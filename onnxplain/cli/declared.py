@@ -7,6 +7,7 @@ import functools
 import inspect
 import typing
 from collections.abc import Callable, Collection, Mapping
+from functools import partial
 from types import MappingProxyType
 from typing import Annotated, Any
 
@@ -27,6 +28,7 @@ def with_options(
     *,
     without: Collection[str] = (),
     defaults: Mapping[str, Any] = MappingProxyType({}),
+    read: Mapping[str, Callable[[Any, str], Any]] = MappingProxyType({}),
 ) -> Callable[[Command], Command]:
     """Give a command an option, or an argument, for each declared field of a dataclass.
 
@@ -40,9 +42,11 @@ def with_options(
         parameter: the command's own, which receives the instance of `kind`.
         without: fields that have no option, and keep their default.
         defaults: by field, where the command's default is not the field's.
+        read: by field, what makes its value of what the command line gives and the option's name;
+            the annotation of its first parameter says what the command line gives.
     """
     fields = {name: d for name, d in declared(kind).items() if name not in without}
-    types = typing.get_type_hints(kind)
+    types = typing.get_type_hints(kind) | {name: _read_by(each) for name, each in read.items()}
     given_as = {declaration.name or name: name for name, declaration in fields.items()}
     default_of = {field.name: field.default for field in dataclasses.fields(kind)} | dict(defaults)
     options = [
@@ -60,10 +64,10 @@ def with_options(
 
         @functools.wraps(command)
         def run(**given: Any) -> None:
-            values = {
-                field: _value(given.pop(name), types[field], name)
-                for name, field in given_as.items()
-            }
+            values = {}
+            for name, field in given_as.items():
+                read_by = read[field] if field in read else partial(_value, types[field])
+                values[field] = read_by(given.pop(name), _flag(name))
             command(**given, **{parameter: kind(**values)})
 
         parameters = []
@@ -81,7 +85,7 @@ def _annotation(name: str, type_: Any, declaration: Declaration) -> Any:
     """What typer reads a parameter's type, range and help from."""
     if declaration.positional:
         return Annotated[type_, typer.Argument(help=declaration.help)]
-    flags = [f"--{name.replace('_', '-')}"] if declaration.short else []
+    flags = [_flag(name)] if declaration.short else []
     flags += [f"-{declaration.short}"] if declaration.short else []
     if _tuple_of(type_) is not None:
         type_ = str | None
@@ -100,7 +104,16 @@ def _tuple_of(type_: Any) -> tuple[Any, ...] | None:
     return None
 
 
-def _value(given: Any, type_: Any, name: str) -> Any:
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
+
+
+def _read_by(read: Callable[..., Any]) -> Any:
+    """The type of a function's first parameter."""
+    return next(iter(inspect.signature(read, eval_str=True).parameters.values())).annotation
+
+
+def _value(type_: Any, given: Any, flag: str) -> Any:
     """A field's value of what the command line gave.
 
     Raises:
@@ -109,7 +122,6 @@ def _value(given: Any, type_: Any, name: str) -> Any:
     entries = _tuple_of(type_)
     if entries is None:
         return given
-    flag = f"--{name.replace('_', '-')}"
     numbers = as_floats(given, flag)
     if numbers is not None and ... not in entries and len(numbers) != len(entries):
         raise InputError(f"{flag} takes {_COUNTS[len(entries)]} numbers, not {len(numbers)}")

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.markup import escape
@@ -12,13 +13,18 @@ from rich.progress import Progress
 
 from onnxplain.cli.app import command
 from onnxplain.cli.console import err, out
-from onnxplain.cli.options import Size, Weights, as_floats, as_size
+from onnxplain.cli.export_options import with_export_options
+from onnxplain.cli.options import as_floats
 from onnxplain.cli.progress import progress_bar
+from onnxplain.contract.explain import Metadata
+from onnxplain.contract.request import ExportOptions
 from onnxplain.errors import InputError
 from onnxplain.files import size_on_disk
+from onnxplain.options import declared
 
 
 @command
+@with_export_options()
 def export(
     source: Annotated[
         str,
@@ -28,71 +34,22 @@ def export(
             "`efficientnet-lite0`."
         ),
     ],
-    output: Annotated[
+    *,
+    path: Annotated[
         Path | None,
-        typer.Option("--out", "-o", help="The file to write. [default: NAME.explain.onnx]"),
+        typer.Option("--out", "-o", help="The file to write.", show_default="NAME.explain.onnx"),
     ] = None,
-    method: Annotated[
-        str,
-        typer.Option(
-            help="excitation (ReLU networks), semantic (any: transformers, SiLU, norms), gradient, "
-            "guided, deconvnet, input-x-gradient, gradcam, layercam, hirescam, lrp-zplus, "
-            "lrp-epsilon or epsilon-plus."
-        ),
-    ] = "excitation",
     temperature: Annotated[
         str | None,
         typer.Option(
-            help="How soft the gates are: for excitation T, 0.3 unless given; for semantic a "
-            "factor on the paper's temperatures, 1 unless given. `auto` finds it on --images, "
-            "as `onnxplain tune` does."
+            help=f"{declared(ExportOptions)['temperature'].help} `auto` finds it on --images, as "
+            "`onnxplain tune` does."
         ),
     ] = None,
     images: Annotated[
         list[str] | None, typer.Option(help="For --temperature auto: files, folders, patterns.")
     ] = None,
-    weights: Weights = "DEFAULT",
-    size: Size = None,
-    mean: Annotated[
-        str | None, typer.Option(help="Per channel, of pixels in [0, 1]: `0.5,0.5,0.5`.")
-    ] = None,
-    std: Annotated[str | None, typer.Option(help="As --mean.")] = None,
-    labels: Annotated[
-        Path | None, typer.Option(help="Class names: a text file, one a line, or a JSON list.")
-    ] = None,
-    multi_target: Annotated[
-        bool, typer.Option(help="Explain K targets of each image from one forward pass.")
-    ] = False,
-    live_temperature: Annotated[
-        bool, typer.Option(help="Make the temperature an input of the graph.")
-    ] = False,
-    step: Annotated[
-        bool, typer.Option("--step", help="Add a step of the ascent: next_image from image.")
-    ] = False,
-    unroll: Annotated[
-        int | None,
-        typer.Option(help="Instead of explaining, accentuate in one call of this many steps."),
-    ] = None,
-    kernels: Annotated[
-        bool,
-        typer.Option(
-            "--kernels",
-            help="Keep the operations that have CUDA kernels as function calls in the file.",
-        ),
-    ] = False,
-    input_name: Annotated[
-        str | None, typer.Option("--input", help="The image input, where a file has several.")
-    ] = None,
-    output_name: Annotated[
-        str | None, typer.Option("--output", help="The logits, where a file has several outputs.")
-    ] = None,
-    layer: Annotated[
-        str | None,
-        typer.Option(
-            help="For gradcam, layercam and hirescam: the layer to look at, a PyTorch module's "
-            "path or the name of an ONNX value or node. [default: the last with height and width]"
-        ),
-    ] = None,
+    options: ExportOptions,
 ) -> None:
     """Compile a network into an explain graph.
 
@@ -111,41 +68,35 @@ def export(
     What is there as a file or folder is read; anything else is a name. A module in memory goes
     through Python: onnxplain.export(module, "mine.explain.onnx", example=x).
     """
-    from onnxplain.export import pipeline
+    import onnxplain
 
-    path = output or Path(f"{_stem(source)}.explain.onnx")
+    path = path or Path(f"{_stem(source)}.explain.onnx")
     with progress_bar() as progress:
-        task = progress.add_task(pipeline.STAGES[0], total=len(pipeline.STAGES))
-        begun: list[str] = []
-
-        def begin(stage: str) -> None:
-            progress.update(task, description=stage, completed=len(begun))
-            begun.append(stage)
-
-        options: dict[str, Any] = {
-            "method": method,
-            "weights": weights,
-            "size": as_size(size),
-            "mean": as_floats(mean, "--mean"),
-            "std": as_floats(std, "--std"),
-            "labels": _labels(labels),
-            "input": input_name,
-            "output": output_name,
-            "layer": layer,
-        }
-        metadata = pipeline.export(
-            source,
-            path,
-            temperature=_temperature(temperature, source, images, options, progress),
-            multi_target=multi_target,
-            live_temperature=live_temperature,
-            step=step,
-            unroll=unroll,
-            kernels=kernels,
-            progress=begin,
-            **options,
+        begin = _begun(progress)
+        options = replace(
+            options, temperature=_temperature(temperature, source, images, options, progress)
         )
-        progress.update(task, description="done", completed=len(pipeline.STAGES))
+        metadata = onnxplain.export(source, path, **vars(replace(options, progress=begin)))
+        begin("done")
+    _tell(path, metadata)
+
+
+def _begun(progress: Progress) -> Callable[[str], None]:
+    """A bar of the export's stages, and what moves it on as each begins."""
+    from onnxplain.export import STAGES
+
+    task = progress.add_task(STAGES[0], total=len(STAGES))
+    begun: list[str] = []
+
+    def begin(stage: str) -> None:
+        progress.update(task, description=stage, completed=len(begun))
+        begun.append(stage)
+
+    return begin
+
+
+def _tell(path: Path, metadata: Metadata) -> None:
+    """What was written, and what the user should know of it."""
     cost = metadata.multiply_adds["explain"] / max(metadata.multiply_adds["forward"], 1)
     out.print(
         f"{path}  {size_on_disk(path) / 2**20:.1f} MiB, {metadata.described_method}, "
@@ -169,9 +120,10 @@ def _temperature(
     text: str | None,
     source: str,
     images: list[str] | None,
-    options: dict[str, Any],
+    options: ExportOptions,
     progress: Progress,
 ) -> float | None:
+    """The number given, or the one that photographs tell."""
     if text != "auto":
         numbers = as_floats(text, "--temperature")
         return None if numbers is None else numbers[0]
@@ -185,21 +137,7 @@ def _temperature(
     tuning = tune_source(
         source,
         find_images(images),
+        options,
         progress=lambda done: progress.update(task, completed=done),
-        **options,
     )
     return tuning.temperature
-
-
-def _labels(path: Path | None) -> list[str] | None:
-    if path is None:
-        return None
-    try:
-        text = path.read_text(encoding="utf-8")
-        return (
-            [str(name) for name in json.loads(text)]
-            if path.suffix == ".json"
-            else text.splitlines()
-        )
-    except (OSError, ValueError) as error:
-        raise InputError(f"cannot read the labels in {path}: {error}") from error

@@ -7,7 +7,11 @@ from typing import Annotated, Any
 
 import typer
 
+from onnxplain.contract.request import ExportOptions
 from onnxplain.errors import InputError
+from onnxplain.options import declared
+
+_EXPORT = declared(ExportOptions)
 
 
 def count(help: str, **options: Any) -> Any:
@@ -65,17 +69,8 @@ BatchSize = Annotated[
     int | None,
     count("Images per run of the graph.", show_default="4, on a GPU 32"),
 ]
-Weights = Annotated[
-    str,
-    typer.Option(
-        help="For a network by name: DEFAULT (pretrained), none (random, from a fixed seed), or "
-        "the path of a checkpoint (with or without `module.` prefixes)."
-    ),
-]
-Size = Annotated[
-    str | None,
-    typer.Option(help="The image's size in pixels, `224` or `224x320` (height x width)."),
-]
+Weights = Annotated[str, typer.Option(help=_EXPORT["weights"].help)]
+Size = Annotated[str | None, typer.Option(help=_EXPORT["size"].help)]
 
 
 def as_target(text: str) -> int | str:
@@ -113,7 +108,7 @@ def as_floats(text: str | None, option: str) -> tuple[float, ...] | None:
         raise InputError(f"{option} takes numbers separated by commas, not {text!r}") from None
 
 
-def as_size(text: str | None) -> tuple[int, int] | None:
+def as_size(text: str | None, option: str = "--size") -> tuple[int, int] | None:
     """Height and width; None where the option was not given.
 
     Raises:
@@ -123,5 +118,5 @@ def as_size(text: str | None) -> tuple[int, int] | None:
         return None
     parts = text.lower().split("x")
     if len(parts) > 2 or not all(part.isdigit() and int(part) > 0 for part in parts):
-        raise InputError(f"--size is `224` or `224x320`, not {text!r}")
+        raise InputError(f"{option} is `224` or `224x320`, not {text!r}")
     return int(parts[0]), int(parts[-1])

@@ -10,11 +10,16 @@ from rich.table import Table
 
 from onnxplain.cli.app import command
 from onnxplain.cli.console import out, say
-from onnxplain.cli.options import Images, Weights
+from onnxplain.cli.export_options import with_export_options
+from onnxplain.cli.options import Images
 from onnxplain.cli.progress import progress_bar
+from onnxplain.contract.request import ExportOptions
 
 
 @command
+@with_export_options(
+    without=["labels", "multi_target", "live_temperature", "step", "unroll", "kernels", "layer"]
+)
 def tune(
     source: Annotated[
         str,
@@ -23,16 +28,14 @@ def tune(
         ),
     ],
     images: Images,
-    method: Annotated[
-        str, typer.Option(help="excitation, or semantic (a factor on the paper's temperatures).")
-    ] = "excitation",
-    weights: Weights = "DEFAULT",
+    *,
     path: Annotated[Path, typer.Option("--out", "-o", help="The plot to write.")] = Path(
         "tuning.png"
     ),
     classes: Annotated[
         int, typer.Option(min=2, help="Classes per image: the predicted one, the others random.")
     ] = 6,
+    options: ExportOptions,
 ) -> None:
     """Find a network's temperature on your own images.
 
@@ -49,15 +52,14 @@ def tune(
     from onnxplain.tuning import plot, tune_source
 
     found = find_images(images)
-    options = {} if source.endswith(".explain.onnx") else {"method": method, "weights": weights}
     with progress_bar() as progress:
         task = progress.add_task("tuning", total=len(TEMPERATURES))
         tuning = tune_source(
             source,
             found,
+            options,
             classes=classes,
             progress=lambda done: progress.update(task, completed=done),
-            **options,
         )
     table = Table("T", "logits raised", "median gain", "shift", "noise", "class sensitivity")
     for i, T in enumerate(tuning.temperatures):

@@ -32,6 +32,11 @@ ALPHA_DEFAULT, EPS_DEFAULT = 20.0, 100.0
 ACCENTUATED, ACCENTUATED_LOGITS = "accentuated", "accentuated_logits"
 """The outputs of a graph exported with the ascent unrolled, besides `logits` at its start."""
 
+DIRECTION, MAP, RELEVANCE = "direction", "map", "relevance"
+"""Kinds of pullback: a cotangent of the image, which says in what direction to change it; a class
+activation map, which has one channel; how much each pixel contributed (layer-wise relevance
+propagation)."""
+
 _PREFIX = "onnxplain."
 
 
@@ -73,7 +78,8 @@ class Metadata:
     """The `onnxplain.*` entries of an explain graph.
 
     `parameters` are the method's, numbers and strings (`{"temperature": 0.3}`;
-    `{"layer": "layer4.2"}` of a class activation map, `{"epsilon": 1e-5}` of relevances);
+    `{"layer": "layer4.2"}` of a class activation map, `{"epsilon": 1e-5}` of relevances); `kind`
+    is one of the three above;
     `activation` makes the logits probabilities, "softmax" or "sigmoid"; `multiply_adds` holds
     "forward" and "explain", counted per image on the exported graph; `patterns` counts the
     composite operations found in the network ({"GELU": 12, "attention": 12}); `notes` are
@@ -85,6 +91,7 @@ class Metadata:
     source: str
     preprocessing: Preprocessing
     parameters: Mapping[str, Any] = field(default_factory=dict)
+    kind: str = DIRECTION
     activation: str = "softmax"
     labels: tuple[str, ...] = ()
     multiply_adds: Mapping[str, int] = field(default_factory=dict)
@@ -99,9 +106,8 @@ class Metadata:
 
     @property
     def is_map(self) -> bool:
-        """Whether the pullback has one channel, however many the image has: a class activation map,
-        not a cotangent of the image."""
-        return "layer" in self.parameters
+        """Whether the pullback has one channel, however many the image has."""
+        return self.kind == MAP
 
     @property
     def pullback_shape(self) -> tuple[int, int, int]:
@@ -110,9 +116,8 @@ class Metadata:
 
     @property
     def is_relevance(self) -> bool:
-        """Whether the pullback says how much each pixel contributed (layer-wise relevance
-        propagation), not in which direction to change it."""
-        return "epsilon" in self.parameters
+        """Whether the pullback says how much each pixel contributed."""
+        return self.kind == RELEVANCE
 
     def to_props(self) -> dict[str, str]:
         """The entries as ONNX `metadata_props`."""
@@ -134,13 +139,14 @@ class Metadata:
                 "this ONNX file is not an explain graph (no onnxplain metadata); "
                 "make one with: onnxplain export FILE.onnx"
             )
-        since = {_PREFIX + "notes": "[]", _PREFIX + "patterns": "{}"}
-        props = since | dict(props)  # files of 0.1.0 may lack these
+        # Files of 0.1.0 may lack these.
+        since = {"notes": "[]", "patterns": "{}", "kind": _kind_by_parameters(props)}
+        props = {_PREFIX + key: value for key, value in since.items()} | dict(props)
         try:
             entries: dict[str, Any] = {
                 f.name: props[_PREFIX + f.name] for f in dataclasses.fields(cls)
             }
-            for key in entries.keys() - {"version", "method", "source", "activation"}:
+            for key in entries.keys() - {"version", "method", "source", "activation", "kind"}:
                 entries[key] = json.loads(entries[key])
             pre = entries["preprocessing"]
             pre["mean"], pre["std"] = tuple(pre["mean"]), tuple(pre["std"])
@@ -153,3 +159,10 @@ class Metadata:
                 f"the file's onnxplain metadata cannot be read ({error!r}); export it again "
                 "with the installed version"
             ) from error
+
+
+def _kind_by_parameters(props: Mapping[str, str]) -> str:
+    """The kind of pullback of a file that does not say it, as those of 0.1.0 do not."""
+    of_parameter = {'"layer"': MAP, '"epsilon"': RELEVANCE}
+    parameters = props.get(_PREFIX + "parameters", "")
+    return next((kind for name, kind in of_parameter.items() if name in parameters), DIRECTION)

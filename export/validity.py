@@ -1,0 +1,58 @@
+"""Which of an export's options go together, and with which method."""
+
+from __future__ import annotations
+
+from onnxplain.contract.request import ExportOptions
+from onnxplain.errors import SourceError
+from onnxplain.export.methods import Method
+from onnxplain.export.methods.method import TEMPERATURE
+
+
+def parameters_of(method: Method, options: ExportOptions) -> dict[str, float | None]:
+    """The values of the method's parameters that the options ask for, once all of them are valid.
+
+    Raises:
+        SourceError: a parameter that the method does not have or a value out of its range, or
+            options that do not go together; the message says which.
+    """
+    given = dict(options.parameters or {})
+    if options.temperature is not None:
+        if TEMPERATURE in given:
+            raise SourceError("the temperature is given twice, also as a parameter: choose one")
+        given[TEMPERATURE] = options.temperature
+    values = method.values(given)
+    name = repr(method.name)
+    for wrong, message in (
+        (
+            options.live_temperature and not method.has_temperature,
+            f"method {name} has no temperature to make live",
+        ),
+        (
+            options.step and options.unroll is not None,
+            "step is one step, unroll all of them: choose one",
+        ),
+        (
+            options.ascends and options.multi_target,
+            "an ascent follows one target per image; leave out multi_target",
+        ),
+        (
+            options.unroll is not None and options.unroll < 1,
+            f"unroll at least one step, not {options.unroll}",
+        ),
+        (
+            options.layer is not None and method.activation_map is None,
+            f"method {name} goes down to the image; leave out the layer",
+        ),
+        (
+            options.ascends and method.activation_map is not None,
+            f"an ascent needs a pullback of the image; {name} gives a map alone",
+        ),
+        (
+            options.ascends and method.relevance is not None,
+            f"{name} gives relevances, not a direction in which to change the image: ascend "
+            "along another method, such as excitation",
+        ),
+    ):
+        if wrong:
+            raise SourceError(message)
+    return values

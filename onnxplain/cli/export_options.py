@@ -1,0 +1,66 @@
+"""The options of an export on the command line."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+from onnxplain.cli.declared import Command, with_options
+from onnxplain.cli.options import as_floats, as_size
+from onnxplain.contract.request import ExportOptions
+from onnxplain.errors import InputError
+
+
+def as_labels(path: Path | None, option: str) -> list[str] | None:
+    """The class names that a file holds.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    if path is None:
+        return None
+    try:
+        text = path.read_text(encoding="utf-8")
+        if path.suffix == ".json":
+            return [str(name) for name in json.loads(text)]
+        return text.splitlines()
+    except (OSError, ValueError) as error:
+        raise InputError(f"{option}: cannot read the names in {path}: {error}") from error
+
+
+def as_parameters(texts: list[str] | None, option: str) -> dict[str, float]:
+    """A method's parameters, each given as NAME=NUMBER.
+
+    Raises:
+        InputError: one is given otherwise, or twice.
+    """
+    values: dict[str, float] = {}
+    for text in texts or []:
+        name, _, number = text.partition("=")
+        if name in values:
+            raise InputError(f"{option} gives {name} twice")
+        try:
+            values[name] = float(number)
+        except ValueError:
+            raise InputError(f"{option} takes NAME=NUMBER, not {text!r}") from None
+    return values
+
+
+_READ: Mapping[str, Callable[[Any, str], Any]] = {
+    "size": as_size,
+    "mean": as_floats,
+    "std": as_floats,
+    "labels": as_labels,
+    "parameters": as_parameters,
+}
+
+
+def with_export_options(*, without: Collection[str] = ()) -> Callable[[Command], Command]:
+    """Give a command with a parameter `options` those that Python gives as `ExportOptions`.
+
+    The temperature is the command's own, as it may be found on photographs.
+    """
+    left_out = [*without, "temperature", "example", "progress"]
+    return with_options("options", ExportOptions, without=left_out, read=_READ)

@@ -1,0 +1,101 @@
+"""What an export may be asked for, declared once for Python, the command line and who else exports.
+
+Which of the options go together with which method, `onnxplain.export.validity` says.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from onnxplain.options import option
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportOptions:
+    """The options of `onnxplain.export`; each field says what it is for."""
+
+    method: str = option(
+        "excitation",
+        "excitation (ReLU networks), semantic (any: transformers, SiLU, norms), gradient, guided, "
+        "deconvnet, input-x-gradient, gradcam, layercam, hirescam, lrp-zplus, lrp-epsilon, "
+        "epsilon-plus, or one that a package registers.",
+    )
+    temperature: float | None = option(
+        None,
+        "How soft the gates are: for excitation T, 0.3 unless given; for semantic a factor on the "
+        "paper's temperatures, 1 unless given.",
+    )
+    parameters: Mapping[str, float] | None = option(
+        None,
+        "The method's other parameters by name: relu and max_pool of excitation; of semantic gelu, "
+        "silu and attention too; epsilon of the lrp methods. On the command line relu=0.5, and the "
+        "option again for more.",
+        name="param",
+    )
+    weights: str = option(
+        "DEFAULT",
+        "For a network by name: DEFAULT (pretrained), none (random, from a fixed seed), or the "
+        "path of a checkpoint (with or without `module.` prefixes).",
+    )
+    example: Any = option(
+        None,
+        "For a module: a tensor [N, C, H, W] like its inputs, where neither it (timm's and Hugging "
+        "Face's do) nor `size` says what they are.",
+    )
+    size: int | tuple[int, int] | None = option(
+        None,
+        "The image's size in pixels, one number or height and width, where the network leaves it "
+        "open. On the command line 224 or 224x320.",
+    )
+    mean: Sequence[float] | None = option(
+        None,
+        "One number per channel, for pixels in [0, 1]. On the command line 0.5,0.5,0.5.",
+        unset="what the network says, else ImageNet's",
+    )
+    std: Sequence[float] | None = option(None, "As the mean.", unset="as the mean")
+    labels: Sequence[str] | None = option(
+        None,
+        "The names of the classes, in order. On the command line a file: text, one a line, or a "
+        "JSON list.",
+        unset="what the network says",
+    )
+    multi_target: bool = option(
+        False, "Explain K targets of each image from one forward pass: `target` is [N, K]."
+    )
+    live_temperature: bool = option(False, "Make the temperature an input of the graph.")
+    step: bool = option(
+        False,
+        "Add a step of feature accentuation: the output next_image, from the inputs origin, "
+        "alpha, eps and limit.",
+    )
+    unroll: int | None = option(
+        None, "Instead of explaining, accentuate in one call of this many steps."
+    )
+    kernels: bool = option(
+        False,
+        "Keep the operations that have kernels as calls of functions in the file; runtimes without "
+        "a kernel run the functions' bodies (OpenVINO cannot).",
+    )
+    input: str | None = option(None, "The image input, where an ONNX file has several.")
+    output: str | None = option(None, "The logits, where an ONNX file has several outputs.")
+    layer: str | None = option(
+        None,
+        "For gradcam, layercam and hirescam: the layer to look at, a PyTorch module's path "
+        "(layer4.2) or the name of an ONNX value or node.",
+        unset="the last with height and width",
+    )
+    progress: Callable[[str], None] = option(
+        lambda stage: None, "Called with each of `onnxplain.export.STAGES` as it begins."
+    )
+
+    @property
+    def sizes(self) -> tuple[int, int] | None:
+        """Height and width."""
+        return (self.size, self.size) if isinstance(self.size, int) else self.size
+
+    @property
+    def ascends(self) -> bool:
+        """Whether the graph changes the image along the pullback."""
+        return self.step or self.unroll is not None
