@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 from onnxplain.errors import BackendError
 
@@ -46,6 +48,53 @@ def accepts(path: str | os.PathLike[str], seconds: float = _SECONDS) -> str | No
     return None
 
 
+def compiled_layers(path: str | os.PathLike[str], seconds: float = _SECONDS) -> int | None:
+    """How many regions TensorRT-RTX makes of a graph whose open dimensions are batches.
+
+    Its log, with all details, tells. Fewer are better: each is one compiled whole, and what is
+    between two of them goes through the GPU's memory.
+
+    Returns:
+        None if the package is not installed, or does not compile the graph.
+    """
+    child = [sys.executable, "-m", "onnxplain.bench.engines", "--layers", os.fspath(path)]
+    try:
+        done = subprocess.run(child, capture_output=True, text=True, timeout=seconds, check=False)
+    except subprocess.TimeoutExpired:
+        return None
+    found = re.search(r"After Myelin optimization: (\d+) layers", done.stdout)
+    return int(found[1]) if found else None
+
+
+def _log(path: Path) -> None:
+    """Print the compiler's whole log."""
+    import tensorrt_rtx as trt
+
+    class Printing(trt.ILogger):  # type: ignore[misc]
+        def __init__(self) -> None:
+            trt.ILogger.__init__(self)
+
+        def log(self, severity: Any, message: str) -> None:
+            print(message)
+
+    logger = Printing()
+    builder = trt.Builder(logger)
+    network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
+    parser = trt.OnnxParser(network, logger)
+    if not parser.parse_from_file(str(path)):
+        raise SystemExit(1)
+    config, profile = builder.create_builder_config(), builder.create_optimization_profile()
+    for i in range(network.num_inputs):
+        port = network.get_input(i)
+        if -1 in tuple(port.shape):
+            sizes = ([n if size == -1 else size for size in port.shape] for n in (1, 1, 8))
+            profile.set_shape(port.name, *sizes)
+    config.add_optimization_profile(profile)
+    config.num_compute_capabilities = 1
+    config.set_compute_capability(getattr(trt.ComputeCapability, f"SM{_SM}"), 0)
+    builder.build_serialized_network(network, config)
+
+
 def _main(path: Path) -> None:
     import resource
 
@@ -61,4 +110,7 @@ def _main(path: Path) -> None:
 
 
 if __name__ == "__main__":
-    _main(Path(sys.argv[1]))
+    if sys.argv[1] == "--layers":
+        _log(Path(sys.argv[2]))
+    else:
+        _main(Path(sys.argv[1]))

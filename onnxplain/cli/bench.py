@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,6 +11,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
+from onnxplain import machine
 from onnxplain.cli.app import command
 from onnxplain.cli.console import err, out
 from onnxplain.cli.options import as_integers
@@ -50,6 +52,14 @@ def bench(
         bool,
         typer.Option("--profile", help="Instead: where one explanation's time goes, by operator."),
     ] = False,
+    launches: Annotated[
+        bool,
+        typer.Option(
+            "--launches",
+            help="Instead: the nodes and kernels of an explanation and of its forward pass, as a "
+            "GPU would run them; no GPU is needed.",
+        ),
+    ] = False,
 ) -> None:
     """Measure explanations on every runtime here, beside PyTorch and other packages.
 
@@ -61,8 +71,8 @@ def bench(
         onnxplain bench resnet50 -o mine.json          # everything that explains ResNet-50
         onnxplain bench --quick --check mine.json      # has a ratio got worse?
         onnxplain bench resnet50 --profile             # what to make faster next
+        onnxplain bench resnet50 --launches            # what a GPU at batch 1 waits for
     """
-    from onnxplain import machine
     from onnxplain.bench.suite.measure import Scope
     from onnxplain.bench.suite.suite import NETWORKS, Plan
 
@@ -70,12 +80,17 @@ def bench(
         raise InputError(f"the device is cpu or cuda, not {device!r}")
     if profile and (quick or check or path or device != "cpu"):
         raise InputError("--profile goes with networks and --threads alone")
+    if launches and (profile or quick or check or device != "cpu"):
+        raise InputError("--launches goes with networks and --out alone")
     if path is not None and not path.parent.is_dir():
         raise InputError(f"cannot write '{path}': there is no folder '{path.parent}'")
     baseline = _read(check) if check else None
     cores = threads or machine.threads()
     if profile:
         _show_profiles(networks, cores)
+        return
+    if launches:
+        _show_launches(networks, path)
         return
     if quick:
         plan = _quick_plan(networks, rounds, cores, device)
@@ -95,6 +110,19 @@ def _show_profiles(networks: list[str] | None, threads: int) -> None:
     for network in networks or NETWORKS[:1]:
         for profile in profiled(network, threads):
             out.print(table(profile))
+
+
+def _show_launches(networks: list[str] | None, path: Path | None) -> None:
+    from onnxplain.bench import launches
+
+    found = []
+    for network in networks or launches.NETWORKS:
+        method = launches.NETWORKS.get(network, "excitation")
+        found.append(launches.launches(network, method))
+        out.print(launches.table(found[-1]))
+        if path is not None:
+            written = {"machine": machine.machine(), "networks": [asdict(one) for one in found]}
+            path.write_text(json.dumps(written, indent=1) + "\n")
 
 
 def _quick_plan(networks: list[str] | None, rounds: int, threads: int, device: str) -> Plan:
