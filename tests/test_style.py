@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
+PARTS = ("bench", "export", "kernels", "onnxplain", "runtime", "tests")
+MOST_LINES = 80
 
 
 def check(*command: object, cwd: Path = ROOT) -> None:
@@ -21,6 +24,20 @@ def check(*command: object, cwd: Path = ROOT) -> None:
 @pytest.mark.parametrize("arguments", [["check"], ["format", "--check"]])
 def test_ruff_is_clean(arguments: list[str]) -> None:
     check("ruff", *arguments, "--no-cache", ".")
+
+
+def test_no_function_is_longer_than_a_page() -> None:
+    """Behind its docstring, where it has one."""
+    long = []
+    for path in (p for part in PARTS for p in (ROOT / part).rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.end_lineno:
+                docstring = node.body[0] if ast.get_docstring(node) else None
+                first = node.lineno if docstring is None else docstring.end_lineno or 0
+                lines = node.end_lineno - first + 1
+                if lines > MOST_LINES:
+                    long.append(f"{path.relative_to(ROOT)}: {node.name} has {lines} lines")
+    assert not long
 
 
 def test_mypy_is_clean() -> None:
