@@ -17,7 +17,7 @@ def adam(
     rate: ir.Value,
     t: ir.Value,
 ) -> tuple[ir.Value, ir.Value, ir.Value]:
-    """x and its two moments, one step on.
+    """x and its two moments after one step.
 
     m ← β₁ m + (1 − β₁) g, v ← β₂ v + (1 − β₂) g², x ← x − rate · m̂ / (√v̂ + ε), where
     m̂ = m / (1 − β₁ᵗ) and v̂ = v / (1 − β₂ᵗ); t counts from 1.

@@ -1,4 +1,4 @@
-"""The graph that images run through when the channels of a layer are searched for what they see."""
+"""The graph that a neuron search runs images through."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from onnxplain.vital.graphs.subject import Subject, value_of
 
 
 def write_channels(subject: Subject, path: Path, *, logits: bool = False) -> None:
-    """Write the graph: `image` in; of each layer each channel's maximum, its position, and mean.
+    """Write the graph that gives each channel's maximum, where it is, and its mean.
 
-    The layer is the neuron's where the subject has one, else they are the matched ones. Out:
-    `maximum_i` [N, C], `position_i` int64 [N, C], `mean_i` [N, C]; see
-    `onnxplain.contract.channels`, which also says what the file carries beside. What comes behind
-    the layers is left out.
+    The layer searched is the neuron's where the subject has one; otherwise the matched layers are.
+    Input: `image`. Outputs for layer i: `maximum_i` [N, C], `position_i` int64 [N, C] and `mean_i`
+    [N, C]; `onnxplain.contract.channels` says what they mean, and what else the file carries. The
+    network after the layers is left out.
 
     Args:
-        logits: `logits` [N, classes] too, and with them all of the network.
+        logits: whether to give `logits` [N, classes] too, and with them keep the whole network.
 
     Raises:
         InputError: the path cannot be written.

@@ -1,4 +1,4 @@
-"""The graph that references run through: what they show the matched layers."""
+"""The graph that references run through: how the matched layers respond to them."""
 
 from __future__ import annotations
 
@@ -21,13 +21,14 @@ from onnxplain.vital.graphs.writing import add_input, add_output, begin, finish
 def write_features(subject: Subject, path: Path, how: str = "lrp") -> None:
     """Write the graph that references run through.
 
-    In: `image`, and `channel` for a neuron. Out: `logits`; of each layer `quantity_i` [N, C, P],
-    the activations, for a neuron times their relevance (see `onnxplain.vital.graphs.relevance`);
-    and then `importance_i` [N, C], the greatest relevance of each channel.
+    Inputs: `image`, and for a neuron `channel`. Outputs: `logits`, and `quantity_i` [N, C, P] for
+    each layer: its activations, for a neuron times their relevance (see
+    `onnxplain.vital.graphs.relevance`). For a neuron also `importance_i` [N, C], the greatest
+    relevance in each channel.
 
     Raises:
-        SourceError: no such relevance; a matched layer has no positions.
-        NoRuleError: the relevance cannot be found in this network.
+        SourceError: an unknown kind of relevance; a matched layer without positions.
+        NoRuleError: relevance cannot be propagated through this network.
     """
     graph, op, layers = begin(subject, how)
     image = graph.inputs[0]
@@ -61,7 +62,7 @@ def quantities(
     image: ir.Value,
     maps: Sequence[ir.Value] | None,
 ) -> list[ir.Value]:
-    """What is matched: the activations, for a neuron times their scaled relevance, constant."""
+    """What is matched: the activations; for a neuron times their scaled relevance, a constant."""
     activations = [channels_first(op, layer, layer, image) for layer in layers]
     if maps is None:
         return activations

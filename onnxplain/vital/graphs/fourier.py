@@ -1,6 +1,6 @@
 """A picture as its spectrum (Olah, Mordvintsev & Schubert, "Feature Visualization", Distill 2017).
 
-In it, a gradient step changes all frequencies alike and the colours independently.
+A gradient step on the spectrum changes all frequencies alike, and the colours independently.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ _CONTRAST = 0.25  # Lucid's: noise starts close to grey
 
 
 def picture(op: OpBuilder, spectrum: ir.Value, pre: Preprocessing) -> ir.Value:
-    """The network's input [N, C, H, W] (or its layout) of a spectrum [N, 2, C, H, W/2 + 1].
+    """The network's input [N, C, H, W] (in its layout) from a spectrum [N, 2, C, H, W/2 + 1].
 
-    σ(irfft2(spectrum / frequency) · colours), normalised; `spectrum` holds real and imaginary
-    parts, and a coefficient is divided by its frequency, as in photographs.
+    σ(irfft2(spectrum / frequency) · colours), normalised. `spectrum` holds real and imaginary
+    parts; each coefficient is divided by its frequency, because in photographs amplitudes fall so.
     """
     height, width = pre.height, pre.width
     scale = constant(op, amplitudes(height, width), spectrum)
@@ -45,9 +45,9 @@ def picture(op: OpBuilder, spectrum: ir.Value, pre: Preprocessing) -> ir.Value:
 
 
 def amplitudes(height: int, width: int) -> NDArray[np.float64]:
-    """√(HW) / frequency of each coefficient, [H, W/2 + 1]; of the constant one, that of the lowest.
+    """√(HW) / frequency for each coefficient, divided by the inverse transform's H·W: [H, W/2 + 1].
 
-    In cycles per pixel, divided by the H·W of the inverse transform.
+    Frequencies are in cycles per pixel; the constant coefficient has the lowest other one's.
     """
     rows, columns = np.fft.fftfreq(height), np.fft.rfftfreq(width)
     frequency = np.hypot(rows[:, None], columns)
@@ -63,7 +63,7 @@ def _waves(size: int, frequencies: int) -> tuple[NDArray[np.float64], NDArray[np
 
 
 def half_waves(size: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """The same for the half spectrum of a real signal, whose other half doubles what it mirrors."""
+    """The same for the half spectrum of a real signal: mirrored coefficients count twice."""
     frequencies = size // 2 + 1
     cos, sin = _waves(size, frequencies)
     twice = np.full(frequencies, 2.0)

@@ -1,4 +1,4 @@
-"""Sort matching: activations become those of the same rank in a template (VITAL, §3.1)."""
+"""Sort matching: activations move towards those of the same rank in a template (VITAL, §3.1)."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from onnxplain.export.tensors import rank, size_of
 
 
 def channels_first(op: OpBuilder, value: ir.Value, like: ir.Value, image: ir.Value) -> ir.Value:
-    """`value`, of the shape of a layer `like`, as [N, C, P]: P positions of C channels.
+    """`value`, which has the shape of the layer `like`, as [N, C, P]: C channels, P positions.
 
-    A layer is [N, C, h, w], [N, h, w, C], tokens [N, P, C], or [N, C], whose P is 1.
+    A layer is [N, C, h, w], [N, h, w, C], tokens [N, P, C], or [N, C] (P = 1).
     """
     if rank(like) == 3:
         return op.Transpose(value, perm=[0, 2, 1])
@@ -25,7 +25,7 @@ def channels_first(op: OpBuilder, value: ir.Value, like: ir.Value, image: ir.Val
 
 
 def channel_axis(layer: ir.Value, image: ir.Value) -> int:
-    """Where the channels of a layer are, from the end."""
+    """The axis of a layer's channels, counted from the end."""
     if rank(layer) == 4:
         return spatial_axes(layer, image)[2] if is_spatial(layer) else image_axes(image)[2] - 4
     return -1
@@ -43,7 +43,7 @@ def extent(layer: ir.Value, image: ir.Value) -> tuple[int, int]:
 
 
 def one_hot_channel(op: OpBuilder, channel: ir.Value, layer: ir.Value, image: ir.Value) -> ir.Value:
-    """1 at each image's `channel`, int64 [N], of a layer's channels: [N, C], of its dtype."""
+    """[N, C] in the layer's dtype: 1 at each image's `channel` (int64 [N]), and 0 elsewhere."""
     channels = size_of(layer, channel_axis(layer, image))
     return op.CastLike(op.OneHot(channel, channels, [0.0, 1.0], axis=-1), layer)
 
@@ -51,14 +51,14 @@ def one_hot_channel(op: OpBuilder, channel: ir.Value, layer: ir.Value, image: ir
 def sort_matching(
     op: OpBuilder, q: ir.Value, template: ir.Value, importance: ir.Value | None
 ) -> ir.Value:
-    """mean_c i_c · mean_p (q_cp − t_c,rank(p))², ranks constant: the loss of each image, [N].
+    """mean_c i_c · mean_p (q_cp − t_c,rank(p))², ranks held constant: each image's loss, [N].
 
-    One sort: its indices place the template.
+    One sort is enough: its indices place the template.
 
     Args:
         q: [N, C, P].
-        template: the same, each channel falling.
-        importance: i, [N, C]; None for 1.
+        template: t, [N, C, P], each channel in descending order.
+        importance: i, [N, C]; None for 1 everywhere.
     """
     _, order = op.TopK(q, [size_of(q, -1)], axis=-1, _outputs=2)
     placed = without_gradient(op, op.ScatterElements(template, order, template, axis=-1))

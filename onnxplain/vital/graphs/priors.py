@@ -1,4 +1,4 @@
-"""What a picture costs by itself: total variation and norm (Yin et al. 2020, DeepInversion)."""
+"""Priors on the picture itself: total variation and norm (Yin et al. 2020, DeepInversion)."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from onnxplain.export.canonical.ends import image_axes
 
 
 def priors(op: OpBuilder, image: ir.Value, weights: ir.Value) -> ir.Value:
-    """w₀ Σ mean|d| + w₁ Σ ‖d‖₂ + w₂ ‖x‖₂ of each image x, [N].
+    """w₀ Σ mean|d| + w₁ Σ ‖d‖₂ + w₂ ‖x‖₂ for each image x, [N].
 
-    d are the differences between neighbours; the sums are over their four directions (down, right,
-    and both diagonals). `weights` is [3].
+    d are the differences between neighbours, summed over four directions (right, down, and both
+    diagonals). `weights` is [3].
     """
     differences = _differences(op, image)
     everywhere = [1, 2, 3]

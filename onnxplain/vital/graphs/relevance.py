@@ -22,10 +22,10 @@ def relevance(
     image: ir.Value,
     kind: str,
 ) -> list[ir.Value]:
-    """The relevance of each of `layers`, each [N, C, P], to a channel of a layer.
+    """How relevant each of `layers` is to a channel of another layer: a map [N, C, P] for each.
 
     Args:
-        neuron: the layer, [N, C, h, w], [N, h, w, C], [N, P, C] or [N, C].
+        neuron: the layer that has the channel, [N, C, h, w], [N, h, w, C], [N, P, C] or [N, C].
         channel: int64 [N].
         kind: one of `onnxplain.vital.settings.RELEVANCES`. For the neuron's own layer, where that
             is one of `layers`, guided backpropagation is 1 all over the channel: `scaled` makes it
@@ -33,7 +33,7 @@ def relevance(
 
     Raises:
         SourceError: the neuron does not depend on one of `layers`.
-        NoRuleError: an operator on the way has no rule for relevances.
+        NoRuleError: an operator on the way has no rule for relevance.
     """
     seed = _start(op, neuron, channel, image, kind)
     rules = get_method("guided" if kind == "guided" else "lrp-zplus").rules()
@@ -46,7 +46,7 @@ def relevance(
 def _start(
     op: OpBuilder, neuron: ir.Value, channel: ir.Value, image: ir.Value, kind: str
 ) -> ir.Value:
-    """Guided: 1 all over the channel. Else its activation, all over or at one position."""
+    """1 all over the channel for `guided`; otherwise its activation, everywhere or in one place."""
     axis = channel_axis(neuron, image)
     hot = one_hot_channel(op, channel, neuron, image)
     others = [a for a in range(1 - rank(neuron), 0) if a != axis]
@@ -67,9 +67,9 @@ def _start(
 
 
 def scaled(op: OpBuilder, maps: ir.Value) -> ir.Value:
-    """Relevance maps [N, C, P] from 0, the least of their positions, to 1, the greatest.
+    """Relevance maps [N, C, P], each scaled so that its positions go from 0 to 1.
 
-    A map that is the same everywhere, a single position's too, becomes 0: it singles none out.
+    A map that is the same everywhere, as one of a single position is, becomes 0.
     """
     least, greatest = (
         reduction(maps, [-1], keepdims=1) for reduction in (op.ReduceMin, op.ReduceMax)

@@ -16,18 +16,18 @@ from onnxplain.vital.graphs.matching import channel_axis, extent
 from onnxplain.vital.recipes import STAGES
 
 _MIXING = ("MatMul", "Gemm", "Conv", "Transpose")
-"""Behind these, an axis of the same size may be another."""
+"""After these, an axis of the same size may mean something else."""
 
 
 def pick_layers(graph: ir.Graph) -> list[ir.Value]:
     """The stem and four stages of a canonical graph: the last layer of each resolution.
 
-    A stage ends where there are half as many positions as at its beginning, or fewer, or twice as
-    many. Where the resolution hardly changes, as in a transformer, five layers at even distances in
+    A stage ends where the number of positions has halved or doubled since it began. Where the
+    resolution hardly changes, as in a transformer, the five layers are evenly spaced in
     multiply-adds.
 
     Raises:
-        SourceError: too few layers that all of the network goes through.
+        SourceError: too few layers that the whole network passes through.
     """
     image = graph.inputs[0]
     cuts = cut_values(graph, _has_positions)
@@ -38,8 +38,8 @@ def pick_layers(graph: ir.Graph) -> list[ir.Value]:
     if len(stages) < 3:
         names = ", ".join(f"{layer.name} {layer.shape}" for layer in layers) or "none"
         raise SourceError(
-            f"the stages of this network are not plain (found: {names}); give its layers, from the "
-            "image on, with --layers"
+            f"the stages of this network are not clear (found: {names}); name its layers, in order "
+            "from the image on, with --layers"
         )
     return stages
 
@@ -50,7 +50,7 @@ def _has_positions(value: ir.Value) -> bool:
 
 
 def _is_flattened(value: ir.Value, image: ir.Value) -> bool:
-    """Whether it is [N, C, P], on the way from [N, C, h, w] to tokens [N, P, C] or to a mean."""
+    """Whether it is [N, C, P], between [N, C, h, w] and tokens [N, P, C] or a mean."""
     node = value.producer()
     if rank(value) != 3 or node is None or node.op_type in _MIXING:
         return False
@@ -79,7 +79,7 @@ def _last_of_resolutions(layers: Sequence[ir.Value], image: ir.Value) -> list[ir
 
 
 def _evenly(graph: ir.Graph, layers: Sequence[ir.Value]) -> list[ir.Value]:
-    """Of `layers`, those by which 1/5, 2/5, … of the work is done."""
+    """Those of `layers` by which 1/5, 2/5, … of the work is done."""
     total = multiply_adds(graph)
 
     def done_by(layer: ir.Value) -> float:

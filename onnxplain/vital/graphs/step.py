@@ -1,4 +1,4 @@
-"""A step of a feature visualisation's optimisation as one graph."""
+"""One step of a feature visualisation's optimisation, as one graph."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ from onnxplain.vital.graphs.subject import Subject, value_of
 from onnxplain.vital.graphs.writing import add_input, add_output, begin, finish
 
 OBJECTIVES = ("distribution", "activation")
-"""What is optimised: VITAL's alignment, or the neuron's activation (its maximisation, to compare
-with)."""
+"""What is optimised: VITAL's alignment of distributions, or for comparison the neuron's activation,
+which is maximised."""
 
 
 def write_step(
@@ -41,24 +41,24 @@ def write_step(
     how: str = "lrp",
     fourier: bool = False,
 ) -> None:
-    """Write a step of the optimisation, for N pictures at once.
+    """Write one step of the optimisation, for N pictures at once.
 
-    In: what is optimised (`image`, or with `fourier` `spectrum`) and the rest of the state, the
-    steps' learning rates, shifts and mirrorings, weights and templates; see
-    `onnxplain.contract.steps`. Out: the state one step on, each `next_…`; with `fourier` the
-    picture too, `rendered`.
+    Inputs: what is optimised (`image`, or with `fourier` `spectrum`), the rest of the state, the
+    steps' learning rates, shifts and mirrorings, the weights and the templates; see
+    `onnxplain.contract.steps`. Outputs: the state after the step, each as `next_…`; with `fourier`
+    also the picture, `rendered`.
 
-    A step: roll the picture (and mirror it), run the network, find the relevance where it is an
-    inner neuron's, match each layer's distribution, add the priors, go back to the picture, undo
-    the roll, Adam, and clip to what pixels can be.
+    A step rolls the picture (and mirrors it), runs the network, finds the relevance if an inner
+    neuron is visualised, matches each layer's distribution, adds the priors, takes the gradient
+    back to the picture, undoes the roll, makes a step of Adam, and clips to valid pixels.
 
     Args:
         objective: one of `OBJECTIVES`.
         how: the layers' relevance to a neuron, one of `onnxplain.vital.settings.RELEVANCES`.
-        fourier: what is optimised is the picture's spectrum.
+        fourier: whether the picture's spectrum is optimised.
 
     Raises:
-        SourceError: no such objective or relevance; a matched layer has no positions.
+        SourceError: an unknown objective or relevance; a matched layer without positions.
         NoRuleError: an operator has no rule.
     """
     if objective not in OBJECTIVES:
@@ -112,7 +112,7 @@ def write_step(
 
 @dataclass(frozen=True)
 class _Shift:
-    """Indices of rows and of columns, to roll (and mirror) a picture, and back."""
+    """Row and column indices that roll (and mirror) a picture, and those that undo it."""
 
     there: tuple[ir.Value, ir.Value]
     back: tuple[ir.Value, ir.Value]
@@ -142,7 +142,7 @@ def _rendered(op: OpBuilder, spectrum: ir.Value, pre: Preprocessing, image: ir.V
 
 
 def _feed(network: Sequence[ir.Node], image: ir.Value, rolled: ir.Value) -> None:
-    """Have the network's nodes see `rolled` where they saw `image`."""
+    """Make the network's nodes read `rolled` in place of `image`."""
     for node in network:
         for index, x in enumerate(node.inputs):
             if x is image:
@@ -158,7 +158,7 @@ def _loss(
     objective: str,
     how: str,
 ) -> ir.Value:
-    """The objective and the priors of each picture, [N]."""
+    """The objective plus the priors for each picture, [N]."""
     if objective == "distribution":
         loss = _alignment(op, subject, layers, image, how)
     else:
@@ -196,7 +196,7 @@ def _alignment(
 
 
 def _activation(op: OpBuilder, subject: Subject, image: ir.Value) -> ir.Value:
-    """−1 × the target's logit, or the channel's mean activation, [N]."""
+    """−1 × the target's logit, or × the channel's mean activation, [N]."""
     graph, batch = op.builder.graph, dims(image)[0]
     if subject.neuron is None:
         (logits,) = graph.outputs
@@ -211,9 +211,9 @@ def _activation(op: OpBuilder, subject: Subject, image: ir.Value) -> ir.Value:
 
 
 def _shift(op: OpBuilder, now: ir.Value, image: ir.Value) -> _Shift:
-    """Roll by this step's shift, then mirror if it says so; all of the batch alike.
+    """Roll by this step's shift, then mirror if this step does; the whole batch alike.
 
-    Mirrored, column c is σ c − (1 − σ)/2 with σ = −1, modulo the width.
+    Mirrored, column c becomes σ c − (1 − σ)/2 with σ = −1, modulo the width.
     """
     shift = op.Squeeze(
         op.Gather(add_input(op, steps.SHIFTS, ir.DataType.INT64, [_steps(), 2]), now), [0]
@@ -243,7 +243,7 @@ def _roll(
 
 
 def _clip(op: OpBuilder, x: ir.Value, pre: Preprocessing) -> ir.Value:
-    """To pixels from 0 to 1, in the network's space."""
+    """Clip to pixels between 0 and 1, in the network's normalised space."""
     per_channel = [-1, 1, 1] if pre.layout == "NCHW" else [-1]
     mean, std = (np.array(values).reshape(per_channel) for values in (pre.mean, pre.std))
     black, white = (constant(op, (level - mean) / std, x) for level in (0.0, 1.0))

@@ -1,4 +1,4 @@
-"""A network to be visualised: read, with the layers that are matched and the neuron's."""
+"""The network to visualise, with its matched layers and the neuron's layer."""
 
 from __future__ import annotations
 
@@ -26,15 +26,16 @@ from onnxplain.vital.recipes import recipe_of
 
 @dataclass(frozen=True)
 class Subject:
-    """A network to be visualised.
+    """The network to visualise.
 
     Attributes:
-        model: its canonical forward.
+        model: its canonical forward pass.
         source: what was read.
         pre: how a photograph becomes its input.
-        activation: what makes its logits probabilities.
-        layers: names of the values that are matched, in the graph; and of the same, for people.
-        neuron: the same of the layer whose channels are visualised; None for a class.
+        activation: what turns its logits into probabilities.
+        layers: the matched layers: the value's name in the graph → its name for people.
+        neuron: the same pair of names for the layer whose channels are visualised; None for a
+            class.
     """
 
     model: ir.Model
@@ -45,7 +46,7 @@ class Subject:
     neuron: tuple[str, str] | None
 
     def metadata(self, method: str) -> Metadata:
-        """What a graph made of it says of the network."""
+        """What a graph made from it says about the network."""
         return Metadata(
             version=__version__,
             method=method,
@@ -56,7 +57,7 @@ class Subject:
         )
 
     def neurons(self) -> int:
-        """How many neurons there are to choose from: classes, or channels of the layer."""
+        """How many neurons there are to choose from: classes, or the layer's channels."""
         graph = self.model.graph
         if self.neuron is None:
             return size_of(graph.outputs[0], 1)
@@ -78,13 +79,13 @@ def read_subject(
     Args:
         source, weights, example: as for `onnxplain.export`.
         size: height and width in pixels.
-        layers: to be matched, by name, from the image on. Where none are given, those of the
-            recipe of a network by name, else picked.
-        neuron: the layer of an inner neuron, or of the logits. Matched layers behind it are left
-            out.
+        layers: names of the layers to match, in order from the image on. If none are given, those
+            of the network's recipe are taken; a network without a recipe has its layers picked.
+        neuron: the layer of an inner neuron, or of the logits. Matched layers that come after it
+            are left out.
 
     Raises:
-        SourceError: the network cannot be read, or computes in float64; no such layer; a layer
+        SourceError: the network cannot be read, or computes in float64; an unknown layer, or one
             without channels.
     """
     layers = layers or _recipe_layers(source)
@@ -116,7 +117,7 @@ def read_subject(
 
 
 def value_of(graph: ir.Graph, name: str) -> ir.Value:
-    """The value of that name, which a `Subject` of the graph has."""
+    """The graph's value of that name, which must exist."""
     return next(y for node in graph for y in node.outputs if y.name == name)
 
 
@@ -127,21 +128,21 @@ def _recipe_layers(source: Any) -> Sequence[str]:
 
 
 def _own_name(graph: ir.Graph, layer: ir.Value) -> str:
-    """What `value_named` finds the value by: its module, if that is what the module puts out."""
+    """A name that `value_named` finds the value by: its module's, if it is the module's output."""
     name = layer_name(layer)
     return name if value_named(graph, name) is layer else str(layer.name)
 
 
 def _check_layer(graph: ir.Graph, name: str, value: str) -> None:
-    """That a layer asked for by `name`, the source's `value`, is still there and has channels."""
+    """Check that the layer `name`, the graph's `value`, is still there and has channels."""
     active = dependents(graph, [graph.inputs[0]])
     found = {str(y.name): y for node in graph for y in node.outputs if y in active}
     if value not in found:
         others = {layer_name(y) for y in found.values() if rank(y) in (2, 3, 4)}
         raise SourceError(
             f"the layer {name!r} is not part of the simplified network: it does not lead from the "
-            f"image to the logits, or is within an operation; {nearest(name, sorted(others))}"
+            f"image to the logits, or lies within an operation; {nearest(name, sorted(others))}"
         )
     layer = found[value]
     if rank(layer) not in (2, 3, 4):
-        raise SourceError(f"the layer {name!r} is {layer.shape}, and not channels of a picture")
+        raise SourceError(f"the layer {name!r} is {layer.shape}: it has no channels")

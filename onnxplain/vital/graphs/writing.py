@@ -1,4 +1,4 @@
-"""What the graphs of a feature visualisation have in common: how they begin and what they carry."""
+"""What the graphs of a feature visualisation share: how they begin, and what their files carry."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from onnxplain.vital.settings import check_relevance
 
 
 def begin(subject: Subject, how: str) -> tuple[ir.Graph, OpBuilder, dict[str, ir.Value]]:
-    """The graph to build on, and its matched layers by the names that people give them.
+    """The graph to build on, its op builder, and the matched layers by their names for people.
 
     Raises:
-        SourceError: no such relevance; a matched layer has no positions.
+        SourceError: an unknown kind of relevance; a matched layer without positions.
     """
     check_relevance(how)
     model = subject.model.clone()
@@ -48,11 +48,11 @@ def finish(
     carried: dict[str, str],
     how: str,
 ) -> None:
-    """Write the graph with what it says of itself.
+    """Write the graph, with its metadata.
 
     Args:
-        layers: the matched ones, by the names that people give them.
-        carried: outputs → the inputs that they are in the next step.
+        layers: the matched ones, by their names for people.
+        carried: output → the input that it becomes in the next step.
 
     Raises:
         InputError: the path cannot be written.
@@ -82,11 +82,11 @@ def finish(
 def add_input(
     op: OpBuilder, name: str, dtype: ir.DataType | None, shape: Sequence[Any]
 ) -> ir.Value:
-    """An input more."""
+    """Add an input to the graph."""
     return op.builder.input(name, dtype, list(shape))
 
 
 def add_output(op: OpBuilder, value: ir.Value, name: str) -> None:
-    """Make a value an output, by that name."""
+    """Make a value an output of the graph, under that name."""
     value.name = name
     op.builder.graph.outputs.append(value)
