@@ -25,13 +25,13 @@ class Engine:
         return open_session(path, self.provider, self.threads, precision, sizes)
 
     def fastest(self) -> Engine | None:
-        """What "auto" should try before `open_session`'s own choice, if it agrees with that."""
+        """What "auto" should try before `open_session`'s own choice, provided that both agree."""
         here = [name for name in ("cuda", "openvino") if PROVIDERS[name].missing() is None]
         auto = self.provider == "auto" and here[:1] == ["openvino"]
         return replace(self, provider="openvino") if auto else None
 
     def going_on(self, provider: str) -> Engine:
-        """The same for what `provider` began: "auto" is that again, where it is here."""
+        """What resumes an optimisation begun by `provider`: for "auto", that again if it is here."""
         known = self.provider == "auto" and provider in PROVIDERS
         here = known and PROVIDERS[provider].missing() is None
         return replace(self, provider=provider) if here else self

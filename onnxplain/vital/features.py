@@ -1,4 +1,4 @@
-"""Images through the graph that references run through, in the batches that it takes."""
+"""Running images through a features graph, in batches that it takes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _BATCH = 8
 
 
 class Features:
-    """A graph of `onnxplain.vital.graphs.write_features`, ready to run."""
+    """A graph by `onnxplain.vital.graphs.features.write_features`, ready to run."""
 
     def __init__(self, graph: Session) -> None:
         self._graph = graph
@@ -29,9 +29,9 @@ class Features:
     def runs(
         self, images: Iterator[NDArray[np.float32]], channel: int | None = None
     ) -> Iterator[dict[str, NDArray[Any]]]:
-        """The outputs, by name, of images [C, H, W] (in the network's layout), some at a time.
+        """The outputs by name for images [C, H, W] (in the network's layout), batch by batch.
 
-        What a network with a fixed batch has too few of is filled up, and left out again.
+        A network with a fixed batch has its last batch filled up; the surplus is cut off again.
 
         Raises:
             BackendError: the runtime failed.
@@ -48,12 +48,12 @@ class Features:
             yield {name: array[:count] for name, array in outputs.items()}
 
     def probabilities(self, outputs: dict[str, NDArray[Any]]) -> NDArray[np.float64]:
-        """Of the classes, by the outputs of a run, [N, classes]."""
+        """The classes' probabilities by the outputs of a run, [N, classes]."""
         return probabilities_of(outputs[LOGITS].astype(np.float64), self._activation)
 
 
 def fitting(pre: Preprocessing) -> Preprocessing:
-    """For pictures of the network's own size: neither resized nor cropped."""
+    """For pictures of exactly the network's input size, which are neither resized nor cropped."""
     return replace(pre, resize=min(pre.height, pre.width))
 
 

@@ -1,4 +1,4 @@
-"""How good pictures of classes are (VITAL, §4): who recognises them, and how natural they are."""
+"""How good pictures of classes are (VITAL, §4): who recognises them, and how natural they look."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _TOP = 5
 
 @dataclass(frozen=True)
 class Seen:
-    """What a network makes of n images: probabilities [n, classes] and features [n, C], float64."""
+    """A network's view of n images: probabilities [n, classes] and features [n, C], float64."""
 
     probabilities: NDArray[np.float64]
     features: NDArray[np.float64]
@@ -37,11 +37,11 @@ class Score:
 
     Attributes:
         network: its name.
-        pictures: how many.
-        top1, top5: the share of which it ranks the class first, or among the first five.
-        probability: the mean of what it gives the class.
-        distance: the Fréchet distance of its features to the references'; None for a single picture
-            or reference.
+        pictures: how many there are.
+        top1, top5: the share of pictures whose class it ranks first, or among the first five.
+        probability: the probability it gives the class, averaged over the pictures.
+        distance: the Fréchet distance between its features of the pictures and of the references;
+            None for a single picture or reference.
     """
 
     network: str
@@ -70,7 +70,7 @@ class Judge:
         self._features = mean(len(own.layers) - 1)
 
     def photographs(self, images: Sequence[ImageLike]) -> Seen:
-        """What it makes of photographs: resized and cropped as the network wants them.
+        """What it makes of photographs, resized and cropped as the network expects.
 
         Raises:
             InputError: no image, or one that cannot be read.
@@ -78,9 +78,9 @@ class Judge:
         return self._seen(images, self._about.preprocessing.resize)
 
     def pictures(self, images: Sequence[ImageLike]) -> Seen:
-        """What it makes of pictures that fill the network's input: nothing is cut off at the rim.
+        """What it makes of pictures that fill the network's input, so that no border is cut off.
 
-        Only of one of another shape, its longer side.
+        A picture of another shape is cropped along its longer side.
 
         Raises:
             InputError: no picture, or one that cannot be read.
@@ -117,9 +117,9 @@ def read_judge(
 
     Args:
         source: as for `onnxplain.export`.
-        layer: of the features, by name; None for the last that VITAL matches.
+        layer: the name of the features' layer; None for the last one that VITAL matches.
         weights: for a network by name.
-        provider: of `onnxplain.runtime.sessions.open_session`.
+        provider: as for `onnxplain.runtime.sessions.open_session`.
 
     Raises:
         SourceError: the network cannot be read, or has no such layer.
@@ -144,18 +144,18 @@ def score(
     networks: Sequence[Judge],
     references: Sequence[ImageLike],
 ) -> list[Score]:
-    """What each network makes of the pictures: the one that they are of, and others (transfer).
+    """What networks make of the pictures: the network they were made for, and others (transfer).
 
-    The networks must number their classes alike, as those of ImageNet do.
+    The networks must number their classes alike, as those for ImageNet do.
 
     Args:
-        pictures: at the network's input size, or scaled to it. What is transparent is white.
-        classes: which class they are of, all of them or each.
+        pictures: at the network's input size, or scaled to it. Transparent parts become white.
+        classes: the class of all the pictures, or of each.
         references: photographs, for the distance.
 
     Raises:
-        InputError: no picture or reference, or one that cannot be read; not one class per picture;
-            a class that a network does not have.
+        InputError: no picture or reference, or one that cannot be read; a number of classes that
+            is not the number of pictures; a class that a network does not have.
     """
     given = [classes] * len(pictures) if isinstance(classes, int) else list(classes)
     if len(given) != len(pictures):
@@ -184,20 +184,20 @@ def score(
 
 
 def frechet_distance(a: NDArray[Any], b: NDArray[Any]) -> float:
-    """d² between normal distributions with the means and covariances of two sets of features.
+    """d² between the normal distributions that fit two sets of features.
 
         d² = ‖μ_a − μ_b‖² + tr(C_a + C_b − 2 (C_a C_b)^½)
 
-    Dowson & Landau 1982; on features of a network, Heusel et al. 2017, arXiv 1706.08500 (FID, whose
-    features are Inception's: compare no numbers across networks or layers). C is divided by n − 1.
+    Dowson & Landau 1982; for features of a network, Heusel et al. 2017, arXiv 1706.08500 (FID uses
+    Inception's features; do not compare numbers across networks or layers). C divides by n − 1.
 
-    With C = XᵀX, X the centred features over √(n − 1), the eigenvalues of C_a C_b other than 0 are
-    those of M Mᵀ, M = X_a X_bᵀ, so that the trace of the root is the sum of M's singular values. No
-    root of a singular matrix is taken: few samples cost no accuracy. They cost meaning: n samples
-    have a covariance of rank n − 1 at most, and the distance of two sets from one distribution is
-    above 0, by more the fewer they are and the more features there are. Compare only sets of the
-    same size; take thousands for a figure that others could repeat (Chong & Forsyth 2020,
-    arXiv 1911.07023).
+    With C = XᵀX, where X are the centred features over √(n − 1), the eigenvalues of C_a C_b other
+    than 0 are those of M Mᵀ, M = X_a X_bᵀ; so the trace of the root is the sum of M's singular
+    values. No root of a singular matrix is taken, so few samples cost no accuracy. They do cost
+    meaning: the covariance of n samples has rank n − 1 at most, and the distance between two sets
+    from the same distribution is above 0, the more so the fewer the samples and the more the
+    features. Compare only sets of the same size, and take thousands for a figure that others can
+    reproduce (Chong & Forsyth 2020, arXiv 1911.07023).
 
     Args:
         a, b: [n, D] and [m, D], finite; n and m at least 2.
@@ -221,7 +221,7 @@ def frechet_distance(a: NDArray[Any], b: NDArray[Any]) -> float:
 
 
 def _root(features: NDArray[np.float64]) -> NDArray[np.float64]:
-    """R with RᵀR the covariance, of no more rows than there are features."""
+    """R such that RᵀR is the covariance, with no more rows than there are features."""
     centred = (features - features.mean(axis=0)) / np.sqrt(len(features) - 1)
     if len(centred) <= centred.shape[1]:
         return centred

@@ -1,4 +1,4 @@
-"""The optimisation: runs of a step graph, whose state can be kept and taken up again."""
+"""The optimisation: runs of a step graph, whose state can be saved and resumed."""
 
 from __future__ import annotations
 
@@ -28,20 +28,20 @@ _SAVED_EVERY = 100  # steps
 
 
 class DivergedError(InputError):
-    """The loss is no longer a number."""
+    """The loss is no longer finite."""
 
 
 class Optimisation:
-    """Pictures of N neurons on their way.
+    """The pictures of N neurons while they are being made.
 
     Args:
-        graph: of `onnxplain.vital.graphs.write_step`.
+        graph: a step, written by `onnxplain.vital.graphs.step.write_step`.
         settings: with weights and priors.
         neurons: the classes, or the channels.
-        templates: of each of them; none where their activation is maximised.
-        start: pictures to start from in place of noise, float32 [N, C, H, W] (in the network's
-            layout), normalised; not of a spectrum.
-        fingerprint: of the file that its state is kept in; see `Kept`.
+        templates: one for each neuron; none where their activation is maximised.
+        start: pictures to start from instead of noise, float32 [N, C, H, W] (in the network's
+            layout), normalised; not for a spectrum.
+        fingerprint: goes into the file that the state is saved to; see `Kept`.
     """
 
     def __init__(
@@ -79,7 +79,7 @@ class Optimisation:
         self._now = Moment(first, first.get(IMAGE))
 
     def _first(self, count: int, start: NDArray[np.float32] | None) -> dict[str, NDArray[Any]]:
-        """Noise, the same for every neuron, whichever are beside it; and Adam's zeros."""
+        """Noise, the same for every neuron whatever the others are, and zeros for Adam."""
         pre = self._pre
         size = [pre.channels, pre.height, pre.width]
         shape = size if pre.layout == "NCHW" else [*size[1:], size[0]]
@@ -107,56 +107,56 @@ class Optimisation:
 
     @property
     def state(self) -> Mapping[str, NDArray[Any]]:
-        """What goes from step to step, by its inputs' names."""
+        """What is carried from step to step, by the names of its inputs."""
         return self._now.carried
 
     @property
     def done(self) -> int:
-        """The steps that are done."""
+        """How many steps have been taken."""
         return int(self.state[steps.STEP])
 
     @property
     def losses(self) -> NDArray[np.float32]:
-        """Of the steps that are done, [done, N]."""
+        """The losses of the steps taken, [done, N]."""
         return self.state[steps.LOSSES][: self.done]
 
     @property
     def batch(self) -> NDArray[np.float32]:
-        """The pictures as the network's input, [N, C, H, W] in its layout; after one step."""
+        """The pictures as the network's input, [N, C, H, W] in its layout; after the first step."""
         assert self._now.picture is not None
         return self._now.picture
 
     @property
     def pictures(self) -> NDArray[np.uint8]:
-        """The same for people, [N, H, W, 3]."""
+        """The same as pixels, [N, H, W, 3]."""
         return to_photographs(self.batch, self._pre)
 
     @property
     def frames(self) -> tuple[NDArray[np.uint8], ...]:
-        """Pictures on the way, some fifty until the end."""
+        """Earlier pictures, about fifty by the end."""
         return self._now.frames
 
     @property
     def magnitude(self) -> NDArray[np.float32]:
-        """How much each pixel's gradient came to over the steps, [N, H, W]: a mean of channels."""
+        """Each pixel's gradient magnitude over all steps, averaged over the channels: [N, H, W]."""
         channels = 1 if self._pre.layout == "NCHW" else 3
         mean: NDArray[np.float32] = self.state[steps.MAGNITUDE].mean(axis=channels)
         return mean
 
     def advance(self, count: int, keep_frame: bool = False) -> None:
-        """Take `count` steps, or those that are left; then keep the pictures as a frame, if asked.
+        """Take `count` steps, or as many as are left; then keep the pictures as a frame, if asked.
 
         Raises:
             BackendError: the runtime failed.
-            DivergedError: the loss is no longer a number. All is as it was before these steps.
+            DivergedError: the loss is no longer finite. The state is as it was before these steps.
         """
         times = min(count, self.settings.steps - self.done)
         found = self._iterated(times)
         carried = {name: found[steps.following(name)] for name in self.state}
-        # Not the loss alone: it is that of the picture before.
+        # The loss alone would not do: it belongs to the picture before.
         if not all(np.isfinite(array).all() for array in carried.values()):
             raise DivergedError(
-                f"the loss is no number any more after step {self.done + times}; give a lower "
+                f"the loss is no longer a number after step {self.done + times}; give a lower "
                 "learning rate"
             )
         picture = found[steps.RENDERED if self.settings.fourier else steps.following(IMAGE)]
@@ -171,13 +171,13 @@ class Optimisation:
         return self.graph.iterate(self.inputs, self._carried, times, also)
 
     def agrees_with(self, other: Optimisation) -> bool:
-        """Whether a step's gradient is the same on the graph of `other`, to 1 % of its norm."""
+        """Whether a step's gradient is the same in `other`, to within 1 % of its norm."""
         moments = [run._iterated(1)[steps.following(steps.FIRST_MOMENT)] for run in (self, other)]
         difference = float(np.linalg.norm(moments[0] - moments[1]))
         return difference <= _AGREEMENT * float(np.linalg.norm(moments[1]))
 
     def save(self, path: Path) -> None:
-        """Write all that is needed to go on, as a whole or not at all.
+        """Write everything needed to resume, completely or not at all.
 
         Raises:
             InputError: the path cannot be written.
@@ -185,21 +185,23 @@ class Optimisation:
         Kept(self._fingerprint, self.graph.provider, self._templates, self._now).save(path)
 
     def resume(self, moment: Moment) -> None:
-        """Go on from there."""
+        """Continue from that moment."""
         self._now = moment
 
 
 def optimise(
     run: Optimisation, state: Path | None, advanced: Callable[[Optimisation], None]
 ) -> None:
-    """Go to the end; the state is kept now and then, and when interrupted.
+    """Run to the end. The state is saved from time to time, and on an interruption.
 
-    `advanced` is called every few steps.
+    Args:
+        state: the file to save to, if any.
+        advanced: called every few steps.
 
     Raises:
         BackendError: the runtime failed.
-        InputError: the loss is no longer a number, and the message names what to delete before it
-            is tried with other settings; `state` cannot be written.
+        InputError: the loss is no longer finite (the message names what to delete before trying
+            other settings); `state` cannot be written.
     """
     try:
         _optimise(run, state, advanced)

@@ -1,4 +1,4 @@
-"""A visualisation as files: pictures, a contact sheet, an animation, and the figures."""
+"""A visualisation as files: pictures, a contact sheet, an animation, and the numbers."""
 
 from __future__ import annotations
 
@@ -24,11 +24,10 @@ _MILLISECONDS = 80  # of a frame
 
 
 def write(seen: Visualisation, folder: Path) -> list[Path]:
-    """Write all of it into a folder that is there.
+    """Write everything into an existing folder.
 
-    First `visualisation.json`: settings, probabilities, losses. Then of each neuron
-    `<number>-<name>.png`, and the same ending in `.transparent.png`; the contact sheet, and the
-    animation.
+    First `visualisation.json`: settings, probabilities and losses. Then, for each neuron,
+    `<number>-<name>.png` and `<number>-<name>.transparent.png`; the contact sheet; the animation.
 
     Returns:
         The opaque pictures' paths.
@@ -50,14 +49,14 @@ def write(seen: Visualisation, folder: Path) -> list[Path]:
 
 
 def _frame(pictures: NDArray[np.uint8]) -> Image.Image:
-    """Of the animation: the neurons in rows."""
+    """A frame of the animation: the neurons in rows."""
     own = [Image.fromarray(picture) for picture in pictures]
     rows = [own[first : first + _IN_A_ROW] for first in range(0, len(own), _IN_A_ROW)]
     return mosaic(rows)
 
 
 def contact_sheet(seen: Visualisation) -> Image.Image:
-    """Each neuron's picture and, below it, the same on white where it is transparent."""
+    """Each neuron's picture and, below it, the same with its transparent parts white."""
     rows = []
     for first in range(0, len(seen), _IN_A_ROW):
         some = range(first, min(first + _IN_A_ROW, len(seen)))
@@ -98,7 +97,7 @@ def figures(seen: Visualisation) -> dict[str, object]:
 
 
 def slug(name: str) -> str:
-    """A name as a part of a file's: letters and digits with dashes between."""
+    """A name as part of a file name: letters and digits, joined by dashes."""
     return re.sub(r"[^0-9a-z]+", "-", name.lower()).strip("-")
 
 

@@ -1,4 +1,4 @@
-"""One phase of a visualisation: its graphs, its references, its optimisation."""
+"""One phase of a visualisation, at one size: its graphs, its references, its optimisation."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ from onnxplain.vital.state import Kept, search
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a visualisation is: of `stage`, `done` of `total`.
+    """How far a visualisation has come: `done` of `total` in `stage`.
 
-    While it optimises, with the mean loss of the last step and the pictures, uint8 [N, H, W, 3].
+    While it optimises, also the mean loss of the last step and the pictures, uint8 [N, H, W, 3].
     """
 
     stage: str
@@ -50,21 +50,22 @@ class Progress:
 
 @dataclass
 class Phase:
-    """What one phase's graphs are made of, and made for.
+    """What one phase's graphs are made from, and what for.
 
     Attributes:
-        subject: the network, in this phase's size.
-        settings: of this phase; the recipe's weights and priors are filled in.
+        subject: the network, at this phase's size.
+        settings: this phase's; the recipe's weights and priors are filled in.
         neurons: the classes, or the channels.
         engine: what runs the graphs.
-        references: the folder; None where they are not needed.
-        begun: what the whole begins with, for the state: no other start goes on from it.
-        state: its file; None to keep it nowhere.
+        references: their folder; None where none are needed.
+        begun: the size and steps that the visualisation begins with, if it has another start: its
+            state cannot be resumed with a different one.
+        state: the file to save the state to, if any.
         scratch: a folder for the graphs.
-        progress: called now and then.
+        progress: called from time to time.
 
     Raises:
-        InputError: weights for another number of layers; a network with another fixed batch.
+        InputError: weights for a different number of layers.
     """
 
     subject: Subject
@@ -84,21 +85,21 @@ class Phase:
 
     @cached_property
     def features(self) -> Session:
-        """What references, and the pictures of classes, run through."""
+        """The graph that references, and the finished pictures of classes, run through."""
         path = self.scratch / "features.onnx"
         write_features(self.subject, path, self.settings.relevance)
         return self.engine.open(path, {})
 
     def run(self, start: NDArray[np.uint8] | None, kept: Path | None) -> Visualisation:
-        """All of it, or what is left by the state file.
+        """Run the phase, or what the state file leaves of it.
 
         Args:
             start: pictures to start from, of any size, [N, H, W, 3]; None for noise.
-            kept: where the step graph is to stay, and with the suffix .npz all its inputs.
+            kept: where to keep the step graph, and with the suffix .npz all its inputs.
 
         Raises:
-            InputError: no references; the state is of another optimisation; the loss diverged.
-            BackendError: the runtime failed, or is not here.
+            InputError: no references; a state of another optimisation; the loss diverged.
+            BackendError: the runtime failed, or is missing.
         """
         self.progress(Progress("compiling", 0, 2))
         path = self.scratch / "step.onnx" if kept is None else kept
@@ -130,7 +131,7 @@ class Phase:
         return self._result(run, templates)
 
     def _photographs(self) -> Sequence[Iterable[Path]]:
-        """Of each class; of an inner neuron, those to search."""
+        """The photographs of each class; for an inner neuron, those to search."""
         if self.references is None:
             return []
         if self.subject.neuron is None:
@@ -140,7 +141,7 @@ class Phase:
         return [map(Path, walk([str(self.references)]))]
 
     def _fingerprint(self, step: Path, photographs: Sequence[Iterable[Path]]) -> str:
-        """Of all that decides what the steps do: nothing that a machine computes in floats."""
+        """A digest of all that decides what the steps do, apart from what depends on rounding."""
         engine = self.engine
         known = hashlib.sha256(
             repr(
@@ -202,7 +203,7 @@ class Phase:
         start: NDArray[np.uint8] | None,
         fingerprint: str,
     ) -> Optimisation:
-        """Ready for its first step; "auto" takes what is faster, if it gives the same."""
+        """Ready for its first step. "auto" takes a faster provider if its gradient is the same."""
         sizes = {STEPS: self.settings.steps}
         batch = StepMetadata.from_props(read_metadata(path)).batch
         if isinstance(batch, str):
@@ -254,7 +255,7 @@ class Phase:
         )
 
     def _input(self, picture: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Pixels [H, W, 3] as the network's input, all of which they fill."""
+        """Pixels [H, W, 3] resized to fill the whole of the network's input."""
         pre = self.subject.pre
         whole = Image.fromarray(picture).resize((pre.width, pre.height))
         return preprocess(whole, fitting(pre))

@@ -11,8 +11,8 @@ STAGES = 5
 
 @dataclass(frozen=True)
 class Recipe:
-    """The paper's choice for a network: its layers by name, and for a class their weights and those
-    of the priors (tv_l1, tv_l2, l2)."""
+    """The paper's choice for a network: the names of its layers, and for a class their weights and
+    those of the priors (tv_l1, tv_l2, l2)."""
 
     layers: tuple[str, ...]
     weights: tuple[float, ...] = (1.0,) * STAGES
@@ -21,7 +21,7 @@ class Recipe:
 
 NEURON_WEIGHTS = (0.1, 1.0, 1.0, 1.0, 0.0)
 NEURON_PRIORS = (0.0, 3e-7, 3e-7)
-"""The paper's for inner neurons, of every network."""
+"""The paper's for inner neurons, in every network."""
 
 _CONVNEXT = ("features.0", *(f"features.{stage}" for stage in (1, 3, 5, 7)))
 
@@ -50,8 +50,8 @@ _RECIPES: tuple[tuple[str, Recipe], ...] = (
         r"efficientnet-lite0",
         Recipe(
             ("_bn0", "_blocks.2", "_blocks.4", "_blocks.10", "_blocks.15"),
-            # Ours: with 1, its pictures are less surely of the class, with 100 they are noisy; the
-            # total variation takes away what noise is left.
+            # Ours: with 1 the pictures show the class less clearly, with 100 they are noisy; the
+            # total variation removes what noise is left.
             (1.0, 1.0, 1.0, 1.0, 15.0),
             (0.0, 0.03, 0.0),
         ),
@@ -65,5 +65,5 @@ _RECIPES: tuple[tuple[str, Recipe], ...] = (
 
 
 def recipe_of(name: str) -> Recipe | None:
-    """The recipe of a network by name; None where the layers are to be picked."""
+    """The recipe of a network by name; None if its layers have to be picked."""
     return next((recipe for pattern, recipe in _RECIPES if re.fullmatch(pattern, name)), None)

@@ -1,4 +1,4 @@
-"""What real images show a network: the templates that a picture is aligned with."""
+"""How a network responds to real images: the templates that a picture is aligned with."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from onnxplain.runtime.inputs.images import SUFFIXES, find_images, load_image
 from onnxplain.runtime.sessions import Session
 from onnxplain.vital.features import Features, fitting
 
-_SMALLEST = 0.3  # of a photograph's area that a random view shows
-_CANDIDATES = 3  # crops of which one is taken
-_NAMED = 5  # folders of a message
+_SMALLEST = 0.3  # share of a photograph's area in a random crop
+_CANDIDATES = 3  # crops for each one that is taken
+_NAMED = 5  # folders named in a message
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,10 +30,10 @@ class Templates:
     """What a neuron's references have in common.
 
     Attributes:
-        sorted: of each matched layer the activations (times relevance), each channel falling,
-            averaged over the references, float32 [C, P].
-        importances: of each matched layer the weights of its channels, [C]; empty for a class.
-        probability: of the class, averaged over the references; NaN for a channel.
+        sorted: for each matched layer, the activations (times relevance) of each channel in
+            descending order, averaged over the references, float32 [C, P].
+        importances: for each matched layer, the weights of its channels, [C]; empty for a class.
+        probability: the class's, averaged over the references; NaN for a channel.
     """
 
     sorted: tuple[NDArray[np.float32], ...]
@@ -56,15 +56,16 @@ def find_templates(
     """Run the references through a features graph.
 
     Args:
-        graph: of `onnxplain.vital.graphs.write_features`.
-        layers: its matched ones.
-        photographs: files of the class, or those that excite the channel.
-        count: how many views of them: each photograph as it is, then random crops in turn; of a
-            class those, of three times as many, that the network is surest of.
-        seed: of the crops.
+        graph: a features graph, by `onnxplain.vital.graphs.features.write_features`.
+        layers: its matched layers.
+        photographs: files that show the class, or that excite the channel.
+        count: how many views to take: each photograph as it is, then random crops of each in turn;
+            for a class, three times as many crops are tried, and those kept that the network is
+            surest of.
+        seed: for the crops.
         target: the class.
-        channel: of an inner neuron, where the graph is one's.
-        progress: called with the number of views that were run, and of those to run.
+        channel: of the inner neuron, if the graph was written for one.
+        progress: called with the number of views run, and how many there are.
 
     Raises:
         InputError: no photographs, or one that cannot be read.
@@ -115,12 +116,12 @@ def find_templates(
 def views(
     photographs: Sequence[Path], pre: Preprocessing, numbers: Iterable[int], seed: int
 ) -> Iterator[NDArray[np.float32]]:
-    """Views of photographs as the network's input, by their numbers: each decoded once.
+    """Views of photographs, by their numbers, as the network's input. Each file is decoded once.
 
-    With n photographs, the first n views are those as the network sees them; of the others, view i
-    is a random crop of photograph i modulo n, always the same one: 30 to 100 % of its area in 3:4
-    to 4:3, half of them mirrored, resized to the network's input, of which it fills all. Those of
-    one photograph come one after the other.
+    With n photographs, the first n views are the photographs as the network sees them. Any other
+    view i is a random crop of photograph i modulo n, always the same one: 30 to 100 % of its area,
+    with sides from 3:4 to 4:3, half of the crops mirrored, resized to fill the network's input.
+    Views of the same photograph follow one another.
     """
     for photograph, wanted in _of_each(photographs, numbers):
         picture = load_image(photograph)
@@ -136,7 +137,7 @@ def views(
 def _of_each(
     photographs: Sequence[Path], numbers: Iterable[int]
 ) -> Iterable[tuple[Path, Sequence[int]]]:
-    """The photographs that views show, with the numbers of those."""
+    """The photographs that are needed, each with the numbers of its views."""
     shown: dict[int, list[int]] = {}
     for i in numbers:
         shown.setdefault(i % len(photographs), []).append(i)
@@ -164,11 +165,11 @@ def _from_0_to_1(values: NDArray[Any]) -> NDArray[Any]:
 def reference_folders(
     folder: Path, neurons: Sequence[int], labels: Sequence[str]
 ) -> list[list[Path]]:
-    """The photographs of each class: those in folders of its index or name, else all of `folder`.
+    """The photographs of each class: those in folders of its index or name, or all of `folder`.
 
     Raises:
-        InputError: no image; no folder for one of several classes, or for a class where all of the
-            photographs are in folders.
+        InputError: no image; no folder for one of several classes, or none for a class although
+            all photographs are in folders.
     """
     if not folder.is_dir():
         raise InputError(f"no such folder of reference images: '{folder}'")
@@ -184,8 +185,8 @@ def reference_folders(
             there = ", ".join(f"'{entry.name}'" for entry in folders[:_NAMED]) or "no folder"
             more = ", …" if len(folders) > _NAMED else ""
             raise InputError(
-                f"of the folders in '{folder}' ({there}{more}) none is named '{index}'{label}; "
-                "name one so, or give the folder of the class itself"
+                f"of the folders in '{folder}' ({there}{more}), none is named '{index}'{label}; "
+                "rename one, or give the folder of the class itself"
             )
         found.append(find_images(own or folder))
     return found

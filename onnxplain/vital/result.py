@@ -1,4 +1,4 @@
-"""What a feature visualisation gives."""
+"""The result of a feature visualisation."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ class Visualisation:
 
     Attributes:
         pictures: uint8 [N, H, W, 3].
-        alpha: how opaque each pixel is: the gradient's magnitude over the steps, by its 90th
-            percentile, from 0 to 1, blurred; float32 [N, H, W].
-        names: of the neurons.
+        alpha: how opaque each pixel is, from 0 to 1: the gradient's magnitude over the steps,
+            relative to its 90th percentile, blurred; float32 [N, H, W].
+        names: the neurons'.
         neurons: the classes, or the channels of `layer`.
         layer: None for classes.
-        losses: of each step, float32 [T, N].
-        probabilities: that the network gives each picture (its eight bits) the class, [N]; NaN for
+        losses: for each step, float32 [T, N].
+        probabilities: those of the class that the network gives the 8-bit pictures, [N]; NaN for
             channels.
         references: the same for the reference images, on average.
-        frames: pictures on the way, uint8 [F, N, H, W, 3].
-        settings: with the weights and priors used.
-        layers: the matched ones.
+        frames: earlier pictures, uint8 [F, N, H, W, 3].
+        settings: with the weights and priors that were used.
+        layers: the matched layers.
         provider: what ran the steps.
     """
 
@@ -49,7 +49,7 @@ class Visualisation:
         return len(self.pictures)
 
     def image(self, index: int = 0, transparent: bool = False) -> Image.Image:
-        """A picture; where `transparent`, with what the optimisation left alone faded out."""
+        """A picture; if `transparent`, with what the optimisation left alone faded out."""
         picture = Image.fromarray(self.pictures[index])
         if transparent:
             picture.putalpha(Image.fromarray(np.rint(255 * self.alpha[index]).astype(np.uint8)))
@@ -57,7 +57,7 @@ class Visualisation:
 
 
 def opacity(magnitude: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Magnitudes [N, H, W], smoothed, from 0 to 1: opaque from the 90th percentile on."""
+    """Magnitudes [N, H, W] as opacities from 0 to 1, smoothed: 1 from the 90th percentile on."""
     maps = []
     for own in magnitude:
         level = np.minimum(own / max(np.percentile(own, 90), np.finfo(np.float32).tiny), 1)

@@ -1,4 +1,4 @@
-"""How a feature visualisation is made: what its command and its Python call take."""
+"""The settings of a feature visualisation, for its command and its Python call."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ FOURIER_RATE = 0.05
 
 @dataclass(frozen=True)
 class Settings:
-    """The settings of an optimisation; the paper's where not given (VITAL, §4 and appendix).
+    """The settings of an optimisation; the paper's unless given (VITAL, §4 and appendix).
 
     Beyond what the fields declare: a `learning_rate` of None is 1.0, or 0.05 for a spectrum. Over
     the first `warm_up` steps, a twentieth of all at most, the rate rises; then it falls as a
@@ -106,12 +106,12 @@ def with_recipe(settings: Settings, source: str, layers: Sequence[str], neuron: 
 
     Args:
         source: the network's name.
-        layers: the matched layers' names. A class's weights and priors are the paper's where these
-            are the paper's layers too; else 1, and no priors.
-        neuron: whether an inner neuron is visualised, and no class.
+        layers: the matched layers' names. A class's weights and priors are the paper's if these
+            are the paper's layers too; otherwise 1, and no priors.
+        neuron: whether an inner neuron is visualised rather than a class.
 
     Raises:
-        InputError: weights were given for another number of layers.
+        InputError: weights were given for a different number of layers.
     """
     recipe, count = recipe_of(source), len(layers)
     if settings.weights is not None and len(settings.weights) != count:

@@ -1,4 +1,4 @@
-"""The file that an interrupted optimisation goes on from."""
+"""The file that an interrupted optimisation resumes from."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ _FINGERPRINT, _PROVIDER = "fingerprint", "provider"
 
 @dataclass(frozen=True, eq=False)
 class Moment:
-    """Where an optimisation is.
+    """Where an optimisation stands.
 
     Attributes:
-        carried: what goes from step to step, by the step graph's inputs.
+        carried: what is carried from step to step, by the step graph's inputs.
         picture: the network's input, float32 [N, C, H, W] in its layout; None before the first step
             of a spectrum.
-        frames: pictures on the way, uint8 [N, H, W, 3].
+        frames: earlier pictures, uint8 [N, H, W, 3].
     """
 
     carried: Mapping[str, NDArray[Any]]
@@ -41,11 +41,11 @@ class Kept:
     """What a state file holds.
 
     Attributes:
-        fingerprint: equal for optimisations that take the same steps.
+        fingerprint: the same for optimisations that take the same steps.
         provider: what ran it.
-        templates: of each neuron; they are not made again, so that another machine, which rounds
-            otherwise, can go on.
-        moment: after some steps.
+        templates: one for each neuron. They are saved so that another machine, which rounds
+            differently, can continue.
+        moment: where it stands.
     """
 
     fingerprint: str
@@ -54,7 +54,7 @@ class Kept:
     moment: Moment
 
     def save(self, path: Path) -> None:
-        """Write it, as a whole or not at all.
+        """Write the file, completely or not at all.
 
         Raises:
             InputError: the path cannot be written.
@@ -76,7 +76,7 @@ class Kept:
         """Read it back.
 
         Raises:
-            InputError: the file is of another optimisation, or damaged.
+            InputError: the file belongs to another optimisation, or is damaged.
         """
         try:
             with np.load(path) as file:
@@ -106,7 +106,7 @@ class Kept:
 
 
 def by_input(templates: Sequence[Templates]) -> dict[str, NDArray[Any]]:
-    """Templates of N neurons as the step graph takes them: of each layer [N, C, P], and [N, C]."""
+    """The templates of N neurons as the step graph's inputs: for each layer [N, C, P] and [N, C]."""
     if not templates:
         return {}
     taken: dict[str, NDArray[Any]] = {}
@@ -125,20 +125,20 @@ def _layers(kept: dict[str, NDArray[Any]], name: Callable[[int], str]) -> list[N
 
 
 def files(path: Path) -> list[Path]:
-    """All that a visualisation keeps while it is unfinished, there or not.
+    """All the files that a visualisation may keep while it is unfinished.
 
-    The state; that of a start of another size; and of each, where photographs are searched for a
-    channel, the table of the search.
+    The state, that of a start at another size, and for each of them the table of the search where
+    photographs are searched for a channel.
     """
     states = [path, beginning(path)]
     return [*states, *map(search, states)]
 
 
 def beginning(path: Path) -> Path:
-    """The state of a start of another size."""
+    """The state of a start at another size."""
     return path.with_name(f"{path.name}.start")
 
 
 def search(path: Path) -> Path:
-    """The table of the search that comes before that state."""
+    """The table of the search that precedes that state."""
     return path.with_name(f"{path.name}.search.json")

@@ -47,42 +47,43 @@ def visualize(
 ) -> Visualisation:
     """Make a picture of what classes, or channels of an inner layer, look for.
 
-    VITAL (Görgün et al., arXiv 2503.22399): a picture whose activations at several layers are
-    distributed as those of real images. Each step of the optimisation is one run of one graph.
+    VITAL (Görgün et al., arXiv 2503.22399) finds a picture whose activations at several layers are
+    distributed like those of real images. Each step of the optimisation is one run of one graph.
 
     Args:
         source: a network as for `onnxplain.export`.
-        target: classes, indices or names.
+        target: classes, by index or name.
         layer, channel: instead of a target, channels of an inner layer.
-        references: a folder of photographs: of the class, or with folders of classes within, named
-            by index or name (those of one class are taken together); for a channel, any (those that
-            excite it most are chosen). Where there are fewer than `settings.references`, random
-            crops make up for it.
-        layers: those to match, from the image on; the paper's, or picked, where none are given.
+        references: a folder of photographs of the class, or of folders named for their class by
+            index or name (several folders of one class are taken together); for a channel, any
+            photographs, of which those that excite it most are chosen. If there are fewer than
+            `settings.references`, random crops make up the number.
+        layers: the layers to match, in order from the image on. If none are given, they are the
+            paper's for this network, or picked.
         settings: see `Settings`.
-        start_size: begin with a picture of so many pixels a side, for `start_steps` steps.
-        weights, example, size: of the network, as for `onnxplain.export`.
-        provider, threads, precision: of `onnxplain.runtime.sessions.open_session`.
-        state: the file to keep the optimisation's state in. Where it is there, the optimisation
-            goes on from it, to the same picture; at its end it stays, and the next call returns
-            that at once. Beside it, `onnxplain.vital.state.files` names others: the state of a
-            start of another size, and the table of a channel's search.
-        step_graph: where to keep the step's ONNX file too, and beside it, ending in .npz, what it
-            is fed first.
-        progress: called now and then.
+        start_size: begin with a picture this many pixels wide and high, for `start_steps` steps.
+        weights, example, size: the network's, as for `onnxplain.export`.
+        provider, threads, precision: as for `onnxplain.runtime.sessions.open_session`.
+        state: the file to save the optimisation's state to. If it exists, the optimisation
+            continues from it, to the same picture. It stays at the end, and the next call then
+            returns at once. `onnxplain.vital.state.files` names the files beside it: the state of
+            a start at another size, and the table of a channel's search.
+        step_graph: where to keep the step's ONNX file too; beside it, with the suffix .npz, its
+            first inputs.
+        progress: called from time to time.
 
     Raises:
         SourceError: the network cannot be read; no such layer.
-        InputError: a class or channel that is not there, or is given twice; no references; a
-            setting that cannot be; `state` belongs to another optimisation; it or `step_graph`
-            cannot be written; the loss is no longer a number.
-        BackendError: the runtime failed, or is not here.
+        InputError: a class or channel that does not exist, or is given twice; no references; a
+            setting out of range; `state` belongs to another optimisation; it or `step_graph`
+            cannot be written; the loss is no longer finite.
+        BackendError: the runtime failed, or is missing.
     """
     chosen = (settings or Settings()).checked()
     wanted = _wanted(target, layer, channel)
     folder = _needed(references, chosen)
     if start_size is not None and chosen.fourier:
-        raise InputError("a start of another size is for pixels, not for a spectrum")
+        raise InputError("a start at another size is for pixels, not for a spectrum")
     begun = None if start_size is None else (start_size, start_steps)
     path = None if state is None else writable(state, source)
     kept = None if step_graph is None else writable(step_graph, source)
@@ -116,7 +117,7 @@ def visualize(
 
 
 class _Plan(NamedTuple):
-    """What differs between the phases: a start of another size, and the rest."""
+    """What differs between the phases: a start at another size, and the rest."""
 
     size: tuple[int, int] | None
     settings: Settings
@@ -140,14 +141,14 @@ def _plans(
 
 
 def _wanted(target: Any, layer: str | None, channel: Any) -> Sequence[Any]:
-    """The classes or channels, as they were given."""
+    """The classes or channels asked for, as they were given."""
     if (target is None) == (channel is None) or (channel is None) != (layer is None):
         raise InputError("give a target, or a layer and a channel of it")
     return _several(target if layer is None else channel)
 
 
 def _needed(references: str | os.PathLike[str] | None, settings: Settings) -> Path | None:
-    """The folder of references, where the objective needs one."""
+    """The folder of references, if the objective needs one."""
     if settings.objective != "vital":
         return None
     if references is None:
@@ -156,11 +157,11 @@ def _needed(references: str | os.PathLike[str] | None, settings: Settings) -> Pa
 
 
 def find_neurons(subject: Subject, wanted: Sequence[Any]) -> tuple[int, ...]:
-    """Indices of classes, or of channels of the subject's neuron's layer.
+    """The indices of classes, or of channels of the subject's layer.
 
     Raises:
-        InputError: no such class, or a number out of range; the same twice; not as many as a
-            network with a fixed batch takes.
+        InputError: an unknown class, or a number out of range; the same one twice; fewer or more
+            than a network with a fixed batch takes.
     """
     count = subject.neurons()
     found: list[int] = []
@@ -176,14 +177,12 @@ def find_neurons(subject: Subject, wanted: Sequence[Any]) -> tuple[int, ...]:
         found.append(index)
     batch = dims(subject.model.graph.inputs[0])[0]
     if isinstance(batch, int) and batch != len(found):
-        raise InputError(
-            f"this network takes batches of {batch} alone: visualise {batch} at a time"
-        )
+        raise InputError(f"this network only takes batches of {batch}: visualise {batch} at a time")
     return tuple(found)
 
 
 def _several(wanted: Any) -> Sequence[Any]:
-    """Neurons, be it one, some, or an array of them, with Python's integers."""
+    """One neuron, several or an array of them as a sequence, with Python's own integers."""
     if isinstance(wanted, np.ndarray | np.generic):
         wanted = wanted.tolist()
     several = wanted if isinstance(wanted, Sequence) and not isinstance(wanted, str) else [wanted]
