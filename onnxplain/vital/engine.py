@@ -31,7 +31,7 @@ class Engine:
         return replace(self, provider="openvino") if auto else None
 
     def going_on(self, provider: str) -> Engine:
-        """What resumes an optimisation begun by `provider`: for "auto", that again if it is here."""
+        """What resumes an optimisation begun by `provider`: "auto" is that again, if it is here."""
         known = self.provider == "auto" and provider in PROVIDERS
         here = known and PROVIDERS[provider].missing() is None
         return replace(self, provider=provider) if here else self

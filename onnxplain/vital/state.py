@@ -106,7 +106,7 @@ class Kept:
 
 
 def by_input(templates: Sequence[Templates]) -> dict[str, NDArray[Any]]:
-    """The templates of N neurons as the step graph's inputs: for each layer [N, C, P] and [N, C]."""
+    """Templates of N neurons as the step graph's inputs: for each layer [N, C, P] and [N, C]."""
     if not templates:
         return {}
     taken: dict[str, NDArray[Any]] = {}

@@ -20,11 +20,11 @@ _INK, _WIDTH = "#ff2a6d", 2
 def contact_sheet(
     table: TopImages, channels: Sequence[int], layer: str | None = None
 ) -> Image.Image:
-    """Of each channel two rows: its best patches, and the photographs with the patches marked.
+    """Two rows for each channel: its best patches, and their photographs with the patches marked.
 
     Raises:
-        InputError: no such layer or channel; an interrupted table that has no image yet; a
-            photograph that is no longer there.
+        InputError: no such layer or channel; an interrupted table without images so far; a
+            photograph that no longer exists.
     """
     rows: list[list[Cell]] = []
     titles = []
@@ -39,7 +39,7 @@ def contact_sheet(
 
 
 def _cells(patch: Patch) -> tuple[Cell, Cell]:
-    """The patch and its photograph, both as large as a cell has room for."""
+    """The patch and its photograph, both as large as fits into a cell."""
     photograph = load_image(patch.photograph.path)
     cut = photograph.crop(patch.box)
     scale = _CELL / max(photograph.size)

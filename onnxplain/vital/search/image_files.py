@@ -1,4 +1,4 @@
-"""The photographs of a search: a walk that holds one folder's names at a time."""
+"""The photographs of a search: a walk that keeps one folder's names in memory at a time."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _REPORTED_EVERY = 1000
 
 @dataclass(frozen=True)
 class Listing:
-    """How many images there are, and a SHA-256 of their paths, sizes and times of modification."""
+    """How many images there are, and the SHA-256 of their paths, sizes and modification times."""
 
     count: int
     digest: str
@@ -25,17 +25,17 @@ class Listing:
 def walk(inputs: Sequence[str]) -> Iterator[str]:
     """The image files of `inputs`, one at a time, always in the same order.
 
-    That of the inputs; within a folder files before folders, both sorted. A folder is searched
-    recursively for files that have an image's suffix and are not hidden; a file is taken whatever
-    its suffix. Of the folder at hand the names are in memory (about 80 bytes each), of the others
-    nothing.
+    The order is that of the inputs; within a folder, files come before folders, both sorted. A
+    folder is searched recursively for files that have an image's suffix and are not hidden; a file
+    given by name is taken whatever its suffix. Only the names in the current folder are in memory
+    (about 80 bytes each).
 
     Args:
         inputs: files and folders.
 
     Raises:
-        InputError: an input that is not there, has no image, or lies within another; a folder that
-            cannot be searched.
+        InputError: an input that does not exist, has no image, or lies within another; a folder
+            that cannot be searched.
     """
     _check_apart(inputs)
     for given in inputs:
@@ -50,13 +50,13 @@ def walk(inputs: Sequence[str]) -> Iterator[str]:
 def list_images(
     inputs: Sequence[str], progress: Callable[[int], object] = lambda count: None
 ) -> Listing:
-    """Go through all of them, without opening one.
+    """Count the images of `inputs`, without opening any.
 
     Args:
-        progress: called now and then with the number found so far.
+        progress: called from time to time with the number found so far.
 
     Raises:
-        InputError: as `walk`; or no input is given.
+        InputError: as `walk`; or there is no input.
     """
     if not inputs:
         raise InputError("no image given")
@@ -65,7 +65,7 @@ def list_images(
         try:
             status = os.stat(file)
             stamp = f"\0{status.st_size}\0{status.st_mtime_ns}\n"
-        except OSError:  # a dangling link: reported when it is to be read
+        except OSError:  # a dangling link: reported when it is read
             stamp = "\0\n"
         digest.update(os.fsencode(file) + stamp.encode())
         count += 1
@@ -89,7 +89,7 @@ def _files(given: str) -> Iterator[str]:
 
 
 def _check_apart(inputs: Sequence[str]) -> None:
-    """That no photograph is ranked twice because two inputs name it."""
+    """Check that no photograph is ranked twice because two inputs name it."""
     real = sorted((os.path.join(os.path.realpath(given), ""), given) for given in inputs)
     for (outer, first), (inner, second) in itertools.pairwise(real):
         if inner.startswith(outer):

@@ -14,11 +14,11 @@ from onnxplain.contract.explain import Preprocessing
 from onnxplain.runtime.inputs.batches import in_photograph
 
 ORDERS = ("max", "mean")
-"""By what images are ranked: a channel's greatest activation, or its mean over the positions."""
+"""What images are ranked by: a channel's greatest activation, or its mean over the positions."""
 
 
 class Photograph(NamedTuple):
-    """A file, and its size in pixels, upright."""
+    """A file, and its size in pixels when upright."""
 
     path: str
     width: int
@@ -30,11 +30,11 @@ class Patch:
     """What excites a channel in a photograph.
 
     Attributes:
-        photograph: which.
+        photograph: the file.
         maximum: the channel's greatest activation.
         mean: its mean over the positions.
-        position: of the maximum, row by row.
-        box: what that position sees of the photograph, in its pixels.
+        position: where the maximum is, counted row by row.
+        box: what that position sees of the photograph, in the photograph's pixels.
     """
 
     photograph: Photograph
@@ -57,13 +57,12 @@ class Found:
 class Ranking:
     """The k best images of each of C channels, best first.
 
-    Of equally good ones (a ReLU6 is often at its 6) the better in the other order come first, and
-    of those the earlier.
+    Ties (a ReLU6 is often at its 6) are broken by the other order, and then by which came first.
 
     Attributes:
-        layer: whose channels.
+        layer: the layer that has the channels.
         by: one of `ORDERS`.
-        maxima, means: float32 [C, k]; −∞ where there were fewer images.
+        maxima, means: float32 [C, k]; −∞ if there were fewer images.
         positions: int64 [C, k].
         photographs: [C, k], each a `Photograph` or None.
     """
@@ -83,7 +82,7 @@ class Ranking:
         return cls(layer, by, maxima, means, np.zeros(shape, np.int64), none)
 
     def merged(self, found: Found, photographs: Sequence[Photograph]) -> Ranking:
-        """With N images more, which come after all before; this one stays as it was."""
+        """A new ranking with N more images, which come after all earlier ones."""
         more = np.empty(len(photographs), object)
         for i, photograph in enumerate(photographs):
             more[i] = photograph
@@ -117,7 +116,7 @@ class Ranking:
         )
 
     def patches(self, channel: int, pre: Preprocessing) -> list[Patch]:
-        """Those of a channel, best first."""
+        """A channel's patches, best first."""
         patches = []
         for maximum, mean, position, photograph in zip(
             self.maxima[channel].tolist(),
@@ -136,5 +135,5 @@ class Ranking:
     def _keys(
         self, maxima: NDArray[np.float32], means: NDArray[np.float32]
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """What decides, and what decides between equals."""
+        """What decides, and what breaks ties."""
         return (means, maxima) if self.by == "mean" else (maxima, means)

@@ -1,4 +1,4 @@
-"""Neuron search: the images of a folder, and the patches in them, that excite each channel most."""
+"""Neuron search: one pass over the images, whose state is the table that it fills."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ BATCH, BATCH_ON_GPU = 4, 32
 _GPUS = ("cuda", "ort-tensorrt", "tensorrt", "tensorrt-rtx")
 _BATCHES_AHEAD = 2  # decoded while one runs
 _SECONDS_BETWEEN_SAVES = 15.0
-_MOST_SAVING = 0.02  # of the time, where a table is large
+_MOST_SAVING = 0.02  # share of the time, for large tables
 
 Progress: TypeAlias = Callable[[int, int], object]
-"""Called with the images done, those of earlier runs included, and all."""
+"""Called with how many images are done, including those of earlier runs, and how many there are."""
 
 
 def top_images(
@@ -54,35 +54,36 @@ def top_images(
     listed: Callable[[int], object] = lambda count: None,
     progress: Progress = lambda done, images: None,
 ) -> TopImages:
-    """Rank images, and a patch of each, for every channel of one or several layers, in one pass.
+    """Rank images, and a patch of each, for every channel of one or more layers, in one pass.
 
         found = top_images("resnet50", "photos/", layer="layer4", path="top-images.json")
         found.best(123)      # the paths of the images that excite channel 123 most
 
     An image's patch is what the channel's most active position sees of it. Images are decoded while
-    others run; what comes back from the device is two numbers and a position per channel, and what
-    is in memory does not grow with the number of images.
+    others run; only two numbers and a position per channel come back from the device, and memory
+    does not grow with the number of images.
 
-    With `path`, the table is written now and then. Interrupted or killed and called again with the
-    same arguments, the search goes on from there and gives what an uninterrupted one gives: the
-    images of a run of the graph are always the same. A table that is finished is returned at once.
+    With `path`, the table is saved from time to time. If the search is interrupted or killed,
+    calling it again with the same arguments continues it, to the same table as without the
+    interruption: each run of the graph always gets the same images. A finished table is returned
+    at once.
 
     Args:
-        source: a network as for `onnxplain.export`, or a `Subject` of
-            `onnxplain.vital.graphs.subject`, whose neuron's layer (else matched layers) are
-            searched; then `layer`, `weights`, `example` and `size` are its own.
-        images: files and folders, which are searched recursively.
-        layer: a layer's name, or several; those that VITAL matches where none is given.
+        source: a network as for `onnxplain.export`, or a `Subject` (see
+            `onnxplain.vital.graphs.subject`), whose neuron's layer or else matched layers are
+            searched; `layer`, `weights`, `example` and `size` are then ignored.
+        images: files, and folders, which are searched recursively.
+        layer: a layer's name, or several; if none is given, those that VITAL matches.
         k: images per channel.
         by: "max", a channel's greatest activation, or "mean", its mean over the positions.
-        path: the table to begin or to go on with, JSON; None to keep it in memory.
-        provider: of `onnxplain.runtime.sessions.open_session`.
+        path: the table to begin or to continue, JSON; None to keep it in memory only.
+        provider: as for `onnxplain.runtime.sessions.open_session`.
         batch: images per run; None for 4, or 32 on a GPU, or what the network takes.
         listed: called with the number of images found so far.
         progress: called after each run.
 
     Raises:
-        SourceError: the network cannot be read; no such layer, the message names the nearest.
+        SourceError: the network cannot be read; no such layer (the message names the nearest).
         InputError: no image, or none that can be read; a path that cannot be written; a table begun
             with another network, other images or other options.
         BackendError: the provider cannot be used.
@@ -112,9 +113,9 @@ def rank(
     listed: Callable[[int], object] = lambda count: None,
     progress: Progress = lambda done, images: None,
 ) -> TopImages:
-    """The same by a graph of `onnxplain.vital.graphs.channels`, without the network's framework."""
+    """The same by a graph that `onnxplain.vital.graphs.channels` wrote, with the runtime alone."""
     if k < 1 or (batch is not None and batch < 1):
-        raise InputError("k and batch are 1 or more")
+        raise InputError("k and batch must be at least 1")
     if by not in ORDERS:
         raise InputError(f"no order {by!r}; choose one of {', '.join(ORDERS)}")
     file = None if path is None else Path(path)
@@ -148,7 +149,7 @@ def rank(
 
 
 class _Decoded(NamedTuple):
-    """An image, and as the network takes it, [C, H, W] or [H, W, C]."""
+    """An image, and the same as the network takes it, [C, H, W] or [H, W, C]."""
 
     photograph: Photograph
     input: NDArray[np.float32]
@@ -162,9 +163,9 @@ def _searched(
     path: Path | None,
     progress: Progress,
 ) -> TopImages:
-    """With all images that it does not have yet."""
+    """The table with all the images that it does not have yet."""
     batch = table.search.batch
-    saved, pause = _save(table, path)  # what cannot be written is found out now
+    saved, pause = _save(table, path)  # so that a path that cannot be written is known at once
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         remaining = itertools.islice(walk(inputs), table.done, None)
         decoding = (partial(_decoded, file, table.preprocessing) for file in remaining)
@@ -179,12 +180,12 @@ def _searched(
         finally:
             _save(table, path)
     if table.done != table.search.images:
-        raise InputError("the images changed during the search; begin it again")
+        raise InputError("the images changed during the search; start it again")
     return table
 
 
 def _save(table: TopImages, path: Path | None) -> tuple[float, float]:
-    """Write a table that has a path; when that was, and for how many seconds it is enough."""
+    """Save a table that has a path: when that was, and how many seconds it is good for."""
     start = time.monotonic()
     if path is not None:
         table.save(path)
@@ -207,7 +208,7 @@ def _with(
     runner: Session,
     own: ChannelsMetadata,
 ) -> TopImages:
-    """With the images of one run more."""
+    """The table with the images of one more run."""
     failures = [made for made in chunk if isinstance(made, Failure)]
     decoded = [made for made in chunk if isinstance(made, _Decoded)]
     found = _run(runner, own, [image.input for image in decoded]) if decoded else []
@@ -239,7 +240,7 @@ def _with(
 def _run(
     runner: Session, own: ChannelsMetadata, images: Sequence[NDArray[np.float32]]
 ) -> list[Found]:
-    """What the layers make of images; of a network with a fixed batch the rest is filled up."""
+    """The layers' activations for images; a network's fixed batch is filled up."""
     outputs = runner.run({IMAGE: filled(np.stack(images), own.batch or len(images))})
     taken = {name: array[: len(images)] for name, array in outputs.items()}
     return [

@@ -1,4 +1,4 @@
-"""The table of a neuron search: in memory, and as the JSON file that is its state too."""
+"""The table of a neuron search, in memory and as the JSON file that it is resumed from."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from onnxplain.vital.search.ranking import Patch, Photograph, Ranking
 
 
 class Failure(NamedTuple):
-    """An image that was passed over, and why."""
+    """An image that was left out, and why."""
 
     path: str
     reason: str
@@ -27,15 +27,15 @@ class Failure(NamedTuple):
 
 @dataclass(frozen=True)
 class Search:
-    """All that a table depends on.
+    """Everything that a table depends on.
 
     Attributes:
         source: the network's name.
-        graph: SHA-256 of the graph that was run: the network's weights and the layers.
-        provider: what ran it, in batches of `batch`: others round differently.
-        by, k: the order, and how many images of each channel.
-        images: how many there are.
-        listing: SHA-256 of their paths, sizes and times of modification.
+        graph: SHA-256 of the graph that was run, and so of the network's weights and the layers.
+        provider: what ran it, in batches of `batch`; others round differently.
+        by, k: the order, and how many images for each channel.
+        images: how many images there are.
+        listing: SHA-256 of their paths, sizes and modification times.
         version: onnxplain's.
     """
 
@@ -55,11 +55,11 @@ class TopImages:
     """The best images of each channel.
 
     Attributes:
-        search: what was looked for.
+        search: what the table depends on.
         preprocessing: how an image became the network's input.
-        rankings: of each layer.
-        done: images gone through; fewer than `search.images` in a search that was interrupted.
-        failures: the images that were passed over.
+        rankings: one for each layer.
+        done: images seen so far; fewer than `search.images` if the search was interrupted.
+        failures: the images that were left out.
     """
 
     search: Search
@@ -69,7 +69,7 @@ class TopImages:
     failures: tuple[Failure, ...] = ()
 
     def best(self, channel: int, layer: str | None = None) -> list[Path]:
-        """The images that excite a channel most, best first; k of them, or as many as there are.
+        """The images that excite a channel most, best first: k of them, or as many as there are.
 
         Raises:
             InputError: as `patches`.
@@ -80,7 +80,7 @@ class TopImages:
         """The same images with their patches.
 
         Args:
-            layer: its name; None where the table has one layer.
+            layer: its name; None if the table has only one.
 
         Raises:
             InputError: no such layer or channel.
@@ -88,7 +88,7 @@ class TopImages:
         return self.ranking(channel, layer).patches(channel, self.preprocessing)
 
     def ranking(self, channel: int, layer: str | None = None) -> Ranking:
-        """The layer's ranking, which has that channel.
+        """The ranking of the layer, which must have that channel.
 
         Raises:
             InputError: no such layer or channel.
@@ -97,7 +97,7 @@ class TopImages:
         if layer is None and len(named) > 1:
             raise InputError(f"say which layer channel {channel} is of: {', '.join(named)}")
         if layer is not None and layer not in named:
-            raise InputError(f"no layer {layer!r} was searched, but {', '.join(named)}")
+            raise InputError(f"the layer {layer!r} was not searched, only {', '.join(named)}")
         ranking = next(iter(named.values())) if layer is None else named[layer]
         if not 0 <= channel < ranking.layer.channels:
             raise InputError(
@@ -107,10 +107,10 @@ class TopImages:
         return ranking
 
     def save(self, path: Path) -> None:
-        """Write it, as a whole or not at all.
+        """Write the table, completely or not at all.
 
-        JSON alone, a line per channel: people and other tools can read it, and a number's shortest
-        decimal gives back its bits, so that a search can go on from it.
+        It is plain JSON with a line per channel, which people and other tools can read. A number's
+        shortest decimal gives back its exact bits, so that a search can be resumed from it.
 
         Raises:
             InputError: the path cannot be written.
@@ -142,14 +142,14 @@ class TopImages:
             raise InputError(f"'{path}' cannot be read: {error.strerror}") from error
         except (KeyError, TypeError, ValueError, IndexError) as error:
             raise InputError(
-                f"'{path}' is no table of `onnxplain top-images` that this version can read"
+                f"'{path}' holds no table of `onnxplain top-images` that this version can read"
             ) from error
 
     def resumed(self, path: Path) -> TopImages:
-        """The table at `path`, which this one, still empty, was begun as; this one without a file.
+        """The table at `path` that this one, still empty, continues; this one if there is no file.
 
         Raises:
-            InputError: the file is another search's, or none.
+            InputError: the file belongs to another search, or is not a table.
         """
         if not path.exists():
             return self
@@ -159,8 +159,8 @@ class TopImages:
         if not changed:
             return earlier
         raise InputError(
-            f"'{path}' was begun with {_said(changed, before, now)}; to resume it give what it was "
-            "begun with, or choose another file"
+            f"'{path}' was begun with {_said(changed, before, now)}; give the same again to resume "
+            "it, or choose another file"
         )
 
     def _write(self, file: TextIO) -> None:
@@ -206,7 +206,7 @@ def _shortest(value: float) -> float:
 def _ranking(
     entries: Mapping[str, Any], search: Search, known: dict[Photograph, Photograph]
 ) -> Ranking:
-    """From its JSON; equal photographs are one object, as in a search."""
+    """A ranking from its JSON; equal photographs become one object, as in a search."""
     ranking = Ranking.empty(ChannelLayer.from_json(entries), search.by, search.k)
     for channel, patches in enumerate(entries["best"]):
         for place, patch in enumerate(patches):
@@ -222,5 +222,5 @@ def _said(changed: list[str], before: Mapping[str, Any], now: Mapping[str, Any])
     if "graph" in changed:
         return "another network or other layers"
     if "images" in changed or "listing" in changed:
-        return "other images (or they were changed since)"
+        return "other images (or they have changed since)"
     return ", ".join(f"{name} {before[name]!r}, not {now[name]!r}" for name in changed)
