@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 SAMPLES, CONFIDENCE, TOLERANCE = 2000, 0.95, 0.01
-"""How many bootstrap samples; what confidence counts as sure; how much accuracy a classifier may lose
-and still be served."""
-_CHUNK = 100  # of the bootstrap: all of its samples of a large data set would fill the memory
+"""How many bootstrap samples; what confidence counts as sure; how much accuracy a classifier may
+lose and still be served."""
+_CHUNK = 100  # bootstrap samples at a time: for large data, all of them would fill the memory
 
 
 @dataclass(frozen=True)
