@@ -25,12 +25,14 @@ from onnxplain.export.values import is_weight, non_negative, varying
 def again(op: OpBuilder, node: Node, inputs: Sequence[ir.Value | None], **changed: Any) -> Node:
     """The node once more, on other inputs of the same shapes and dtypes."""
     attributes = {name: attribute.value for name, attribute in node.attributes.items()} | changed
-    return _with_shape_of(node, op.builder.call_op(node.op_type, list(inputs), attributes))
+    made = op.builder.call_op(node.op_type, list(inputs), attributes, outputs=len(node.outputs))
+    return _with_shapes_of(node, [made] if isinstance(made, ir.Value) else made)
 
 
-def _with_shape_of(node: Node, z: ir.Value) -> Node:
-    y, made = node.outputs[0], z.producer()
-    z.shape, z.type = y.shape, y.type
+def _with_shapes_of(node: Node, outputs: Sequence[ir.Value]) -> Node:
+    for y, z in zip(node.outputs, outputs, strict=False):
+        z.shape, z.type = y.shape, y.type
+    made = outputs[0].producer()
     assert made is not None
     return made
 
@@ -135,7 +137,7 @@ def pool_plus(
     if average is not None:
         kept = {k: a.value for k, a in node.attributes.items() if k != "storage_order"}
         z = op.builder.call_op(average, [x, *node.inputs[1:]], kept)
-        pool = _with_shape_of(node, z)
+        pool = _with_shapes_of(node, [z])
     else:
         pool = again(op, node, [x, *node.inputs[1:]])
     s = op.Div(R, op.Add(pool.outputs[0], epsilon))

@@ -14,7 +14,7 @@ or a pool's choice, it is *softened* by a temperature: gate(z / T).
     Swish, α = 1    g · σ(z/T)                        T = 1.6    SiLU
     MaxPool         g · w_i, w = softmax(x/T)         T = 0.3    added up over the windows
     LayerNorm       g · γ / √(variance + ε)                      over any axes
-    attention       only through the values, with the forward's weights (T = 1.0)
+    attention       only through the values, by the weights softmax(A/T), T = 1.0: the forward's
 
 **Ours**, by the same principle. A smooth self-gate has the temperature of SiLU, the nearest of the
 paper's; whatever is a rectifier with a hard or a rounded corner has ReLU's gate.
@@ -36,20 +36,21 @@ paper's; whatever is a rectifier with a hard or a rounded corner has ReLU's gate
 Everything else keeps its ordinary gradient: convolutions and other linear maps, BatchNorm (linear
 in inference), Tanh, Softsign, a Sigmoid or Softmax that is no gate, GlobalMaxPool.
 
-**The parameters.** `relu`, `gelu`, `silu` and `max_pool` are the four temperatures, and what the
-rules take as their T; `temperature` is one factor on all of them (not on attention's weights, which
-are the forward's): 1 is the paper, 2 doubles every one.
+**The parameters.** `relu`, `gelu`, `silu`, `max_pool`, `attention` are the temperatures, and what
+the rules take as their T; `temperature` is one factor on all of them but attention's: 1 is the
+paper, 2 doubles every one.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 from onnxscript import OpBuilder
 
-from onnxplain.export.autodiff import Cotangents, Node
+from onnxplain.export.autodiff import Cotangents, Node, operator_name
 from onnxplain.export.methods.clips import is_relu6
 from onnxplain.export.methods.method import (
     TEMPERATURE,
@@ -59,7 +60,8 @@ from onnxplain.export.methods.method import (
     register_method,
     times,
 )
-from onnxplain.export.operators import VJPS, Kind, Rules
+from onnxplain.export.methods.relevance import again
+from onnxplain.export.operators import VJPS, Kind, Rules, row_of
 from onnxplain.export.tensors import (
     along_axis,
     attribute,
@@ -68,6 +70,7 @@ from onnxplain.export.tensors import (
     rank,
     size_of,
 )
+from onnxplain.export.values import is_weight
 from onnxplain.export.windows import window_of
 from onnxplain.kernels.bodies import normal_gate, phi, scaled, soft_gate, weighted_pool_grad
 
@@ -223,6 +226,30 @@ def held_constant(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
     return [None]
 
 
+def product(op: OpBuilder, node: Node, g: ir.Value, attention: float) -> Cotangents:
+    """The gradient, attention's weights being softmax(A / T)."""
+    inputs = [softened(op, x, attention) if attention != 1 else x for x in node.inputs]
+    soft = node if inputs == list(node.inputs) else again(op, node, inputs)
+    return VJPS[node.op_type](op, soft, g)
+
+
+def softened(op: OpBuilder, value: Any, T: float) -> Any:
+    """Attention's weights, or what is linear in them, at the temperature T; all else as it is."""
+    if not is_weight(value):
+        return value
+    node: Node = value.producer()
+    if operator_name(node) == "onnxplain::AttentionWeights":
+        scores = scaled(op, node.inputs[0], T)
+        scores.shape, scores.type = value.shape, value.type
+        soft = op.Softmax(scores, axis=attribute(node, "axis", -1))
+        soft.shape, soft.type = value.shape, value.type
+        return soft
+    inputs = [softened(op, x, T) for x in node.inputs]
+    if row_of(operator_name(node)).kind is Kind.WEIGHTS or inputs == list(node.inputs):
+        return value
+    return again(op, node, inputs).outputs[node.outputs.index(value)]
+
+
 SEMANTIC: Rules = {
     Kind.RECTIFIER: rectifier,
     "Clip": clip,
@@ -243,6 +270,8 @@ SEMANTIC: Rules = {
     "LRN": lrn,
     "onnxplain::GlobalResponseNormalization": global_response_normalization,
     Kind.WEIGHTS: held_constant,
+    Kind.MATRIX_PRODUCT: product,
+    "Mul": product,
 }
 
 register_method(
@@ -255,6 +284,7 @@ register_method(
             Parameter("gelu", 1.0, "the temperature of GELU", relative=True),
             Parameter("silu", 1.6, "the temperature of SiLU and its like", relative=True),
             Parameter("max_pool", 0.3, "the temperature of MaxPool", relative=True),
+            Parameter("attention", 1.0, "the temperature of attention's weights"),
         ),
     )
 )

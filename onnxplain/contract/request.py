@@ -99,3 +99,10 @@ class ExportOptions:
     def ascends(self) -> bool:
         """Whether the graph changes the image along the pullback."""
         return self.step or self.unroll is not None
+
+
+def as_asked(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """The options that ask for the parameters that a file's metadata name."""
+    own = {name: value for name, value in parameters.items() if name in ("temperature", "layer")}
+    others = {name: value for name, value in parameters.items() if name not in own}
+    return {**own, "parameters": others}

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from onnxplain.contract.explain import IMAGE, LOGITS, PULLBACK, TARGET, Metadata
+from onnxplain.contract.request import as_asked
 from onnxplain.errors import InputError
 from onnxplain.reference.float64 import evaluate_in_float64
 from onnxplain.reference.parity import Parity
@@ -137,7 +138,7 @@ def of_derivation(
             size=(pre.height, pre.width),
             multi_target=classes.ndim == 2,
             **options,
-            **metadata.parameters,
+            **as_asked(metadata.parameters),
         )
         return of_graph_in_float64(path, fresh, images, classes)
 

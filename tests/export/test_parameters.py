@@ -1,0 +1,169 @@
+"""The parameters of methods: declared with their ranges, set one by one, noted in the file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+import onnxplain
+from onnxplain.errors import SourceError
+from onnxplain.export import METHODS, Method, Parameter
+from onnxplain.reference.answers import compare
+
+RNG = np.random.default_rng(0)
+IMAGES = RNG.standard_normal((2, 3, 16, 16)).astype(np.float32)
+TARGETS = np.array([1, 3])
+
+
+class Gates(nn.Module):
+    """ReLU, GELU, SiLU and MaxPool, one of each."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.convs = nn.ModuleList(nn.Conv2d(i, 6, 3, padding=1) for i in (3, 6, 6))
+        self.pool = nn.MaxPool2d(2)
+        self.head = nn.Linear(6, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        a, b, c = self.convs
+        x = self.pool(torch.relu(a(x)))
+        x = nn.functional.silu(c(nn.functional.gelu(b(x))))
+        return self.head(x.mean((2, 3)))
+
+
+class Attention(nn.Module):
+    """One head over pixels, linear but for its weights, which go through a mask's Where."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.qkv = nn.Linear(3, 12)
+        self.head = nn.Linear(4, 5)
+
+    def weights(self, x: Tensor, T: float = 1.0) -> tuple[Tensor, Tensor]:
+        q, k, v = self.qkv(x.flatten(2).transpose(1, 2)).split(4, -1)
+        return (q @ k.transpose(1, 2) / T).softmax(-1), v
+
+    def forward(self, x: Tensor) -> Tensor:
+        w, v = self.weights(x)
+        return self.head((0.5 * w @ v).mean(1))
+
+    def pullback(self, x: Tensor, target: int, T: float) -> Tensor:
+        """The gradient through the values alone, by the weights softmax(A / T)."""
+        x = x.clone().requires_grad_()
+        w, v = self.weights(x, T)
+        self.head((0.5 * w.detach() @ v).mean(1))[:, target].sum().backward()
+        assert x.grad is not None
+        return x.grad
+
+
+def module(kind: type[nn.Module]) -> Any:
+    torch.manual_seed(3)
+    return kind().eval()
+
+
+def pullback(kind: type[nn.Module], path: Path, T: float | None = None, **options: Any) -> Any:
+    onnxplain.export(module(kind), path, size=16, **options)
+    return onnxplain.load(path, threads=1)(IMAGES, TARGETS, T).pullback
+
+
+@pytest.mark.parametrize(
+    ("method", "given"),
+    [
+        ("excitation", {"relu": 0.5}),
+        ("excitation", {"max_pool": 0.9, "temperature": 0.5}),
+        ("semantic", {"relu": 0.5, "max_pool": 0.5}),
+        ("semantic", {"gelu": 2.0, "silu": 0.4, "temperature": 1.5}),
+    ],
+)
+def test_each_temperature_is_the_references(
+    method: str, given: dict[str, float], tmp_path: Path
+) -> None:
+    path = tmp_path / "e.onnx"
+    metadata = onnxplain.export(module(Gates), path, size=16, method=method, parameters=given)
+    assert given.items() <= metadata.parameters.items()
+    parity = compare(onnxplain.load(path, threads=1), module(Gates), IMAGES, TARGETS)
+    assert parity["pullback"].relative_l2 <= 1e-5
+
+
+def test_excitations_temperature_is_that_of_all_that_have_none_of_their_own(tmp_path: Path) -> None:
+    of = {"method": "excitation"}
+    both = pullback(Gates, tmp_path / "a", parameters={"relu": 0.7, "max_pool": 0.7}, **of)
+    np.testing.assert_allclose(both, pullback(Gates, tmp_path / "b", temperature=0.7, **of))
+    live = pullback(
+        Gates, tmp_path / "c", 0.7, parameters={"relu": 0.5}, live_temperature=True, **of
+    )
+    baked = pullback(Gates, tmp_path / "d", temperature=0.7, parameters={"relu": 0.5}, **of)
+    np.testing.assert_allclose(live, baked, rtol=1e-5, atol=1e-7)
+    assert not np.allclose(both, baked)
+
+
+def test_semantics_temperature_is_a_factor_on_the_others_but_attentions(tmp_path: Path) -> None:
+    of: dict[str, Any] = {"method": "semantic"}
+    doubled = {"relu": 1.0, "gelu": 2.0, "silu": 3.2, "max_pool": 0.6}
+    expected = pullback(Gates, tmp_path / "a", parameters=doubled, **of)
+    own = {"parameters": {"relu": 0.5}, **of}
+    baked = pullback(Gates, tmp_path / "b", temperature=2.0, **own)
+    live = pullback(Gates, tmp_path / "c", 2.0, live_temperature=True, **own)
+    np.testing.assert_allclose(baked, expected, rtol=1e-5, atol=1e-7)
+    np.testing.assert_allclose(live, expected, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("T", [1.0, 2.5])
+def test_attentions_weights_are_softened_backward_alone(T: float, tmp_path: Path) -> None:
+    path = tmp_path / "e.onnx"
+    onnxplain.export(
+        module(Attention), path, size=16, method="semantic", temperature=3.0,
+        parameters={"attention": T},
+    )  # fmt: skip
+    found = onnxplain.load(path, threads=1)(IMAGES, [2, 2])
+    x, network = torch.from_numpy(IMAGES), module(Attention)
+    np.testing.assert_allclose(found.logits, network(x).detach(), rtol=1e-4, atol=1e-6)
+    expected = network.pullback(x, 2, T).numpy()
+    np.testing.assert_allclose(found.pullback, expected, rtol=1e-4, atol=1e-7)
+
+
+@pytest.mark.parametrize("method", ["lrp-zplus", "lrp-epsilon", "epsilon-plus"])
+def test_the_stabiliser_of_relevances_is_settable_and_noted(method: str, tmp_path: Path) -> None:
+    path = tmp_path / "e.onnx"
+    given = {"epsilon": 0.25}
+    metadata = onnxplain.export(module(Gates), path, size=16, method=method, parameters=given)
+    assert metadata.described_method == f"{method}, epsilon 0.25"
+    parity = compare(onnxplain.load(path, threads=1), module(Gates), IMAGES, TARGETS)
+    assert parity["pullback"].relative_l2 <= 1e-5
+
+
+def test_the_file_names_the_first_parameter_and_those_that_are_not_their_default() -> None:
+    semantic = METHODS["semantic"]
+    assert semantic.noted(semantic.values({})) == {"temperature": 1.0}
+    values = semantic.values({"relu": 0.6, "attention": 2.0})
+    assert semantic.noted(values) == {"temperature": 1.0, "attention": 2.0}
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"parameters": {"relu": 0.0}}, "the relu must be a positive number, not 0.0"),
+        ({"parameters": {"relu": float("inf")}}, "positive number, not inf"),
+        ({"parameters": {"gelu": 1.0}}, r"no gelu; leave it out \(it has temperature, relu, max_p"),
+        ({"parameters": {"temperature": 1.0}, "temperature": 1.0}, "given twice"),
+        ({"method": "gradient", "parameters": {"epsilon": 1.0}}, "no epsilon; leave it out$"),
+        ({"method": "lrp-zplus", "parameters": {"epsilon": -1.0}}, "epsilon must be a positive"),
+    ],
+)
+def test_a_parameter_that_cannot_be(options: dict[str, Any], message: str, tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match=message):
+        onnxplain.export(module(Gates), tmp_path / "e.onnx", size=16, **options)
+
+
+def test_a_range_holds_its_ends_where_it_is_closed() -> None:
+    share = Parameter("share", 0.5, "of something", low=0.0, high=1.0, closed=True)
+    assert [share.checked(value) for value in (0, 1)] == [0.0, 1.0]
+    with pytest.raises(SourceError, match=r"the share must be a finite number in \[0, 1\], not 2"):
+        share.checked(2)
+    with pytest.raises(SourceError, match="has no mood"):
+        Method("x", parameters=(share,)).values({"mood": 1.0})
