@@ -14,7 +14,6 @@ from onnxplain.export.heads import activation_map, one_hot
 from onnxplain.export.lower import lower
 from onnxplain.export.methods import Method
 from onnxplain.export.methods.method import Temperature
-from onnxplain.export.provenance import named_after
 from onnxplain.export.tensors import dims
 from onnxplain.export.vmap import vmap
 from onnxplain.kernels.calls import keep_calls
@@ -53,8 +52,7 @@ def add_pullback(
         taken[TEMPERATURE] = builder.input(TEMPERATURE, image.dtype, [])
     rules = method.rules(taken, op)
 
-    with named_after(op, "pullback/target"):
-        cotangent = one_hot(op, logits, target)
+    cotangent = one_hot(op, logits, target)
     head = len(graph)
     if multi_target:
         K = op.Shape(target, start=1, end=2)
@@ -71,9 +69,10 @@ def add_pullback(
     elif multi_target:
         pullback = op.Transpose(pullback, perm=[1, 0, 2, 3, 4])
     end = op.Identity(pullback)  # a use by which to find the last node's lowered form
+    backward = list(graph)[head:]
     if isinstance(builder, KernelBuilder):
         keep_calls(model, builder)
-    lower(op, list(graph)[head:])
+    lower(op, [node for node in backward if node.graph is graph])
     pullback = end if pullback is image else end.producer().inputs[0]
     graph.sort()
     pullback.name = PULLBACK

@@ -18,7 +18,6 @@ from onnxscript import OpBuilder
 from onnxplain.errors import SourceError
 from onnxplain.export.autodiff import Node, operator_name
 from onnxplain.export.operators import Axes, BatchingRule, Inputs, Outputs, row_of
-from onnxplain.export.provenance import named_after, prefix_of
 from onnxplain.export.tensors import (
     attribute,
     axes_from_end,
@@ -61,8 +60,7 @@ def vmap(
                 f'"{operator_name(node)}", axes=…)'
             )
         inputs: Inputs = [mapped.get(x, x) if x is not None else None for x in node.inputs]
-        with named_after(op, prefix_of(node.name)):
-            results = rule(op, node, inputs, which, K)
+        results = rule(op, node, inputs, which, K)
         outputs = [results] if isinstance(results, ir.Value) else results
         mapped.update(zip(node.outputs, outputs, strict=True))
     return mapped

@@ -1,8 +1,8 @@
 """The fused operations as ONNX functions: calls of them in a graph, in place of their bodies.
 
 A `KernelBuilder` builds graphs in which they stay calls, `GraphBuilder` writes their bodies out. A
-call runs everywhere: it names a function of the model, whose body is in standard operators, so a
-runtime without a kernel of that name runs the body.
+call runs everywhere: it names a function of the model, whose body is in standard operators. Where
+the library of `kernels/library` is registered, ONNX Runtime takes its operator of that name.
 """
 
 from __future__ import annotations
@@ -16,26 +16,54 @@ import numpy as np
 import onnx_ir as ir
 from onnxscript import GraphBuilder, OpBuilder, build_function
 
+from onnxplain.contract.explain import KERNELS_DOMAIN
 from onnxplain.kernels.windows import Window
 
-DOMAIN = "onnxplain.kernels"
+DOMAIN = KERNELS_DOMAIN
 
 Body = TypeVar("Body", bound=Callable[..., Any])
 
 
+GEOMETRIES = 32
+"""How many windows of one operation in one graph the library has names for."""
+
+DTYPES = (ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
+"""What its kernels take."""
+
+
 class KernelBuilder(GraphBuilder):  # type: ignore[misc]
     """A builder that calls the functions of the fused operations instead of their bodies."""
+
+    def __init__(self, graph: ir.Graph) -> None:
+        super().__init__(graph)
+        self._geometries: dict[str, list[tuple[Any, ...]]] = {}
+
+    def function_name(self, name: str, x: ir.Value, window: Window | None) -> str | None:
+        """The function's, of an operation on `x`; None where no kernel could have its place.
+
+        Nearly every node of a pool's body depends on the window and on the sizes that it slides
+        over, so each combination is a function of its own: `SoftMaxPoolGrad_1`, `_2`, …. (Overloads
+        of one name would say so more directly, but the parser of TensorRT-RTX 1.7 and the
+        reference evaluator of onnx 1.23 silently use one of them for all.)
+        """
+        if x.dtype not in DTYPES:
+            return None
+        if window is None:
+            return name
+        known = self._geometries.setdefault(name, [])
+        geometry = (x.dtype, window, *(x.shape or ())[1:])
+        if geometry not in known:
+            known.append(geometry)
+        number = known.index(geometry) + 1
+        return f"{name}_{number}" if number <= GEOMETRIES else None
 
 
 def fused(name: str, of_tiles: Callable[..., Any] | None = None) -> Callable[[Body], Body]:
     """Let `body(op, *values)` call the function `name` where a `KernelBuilder` is at work.
 
     The values are tensors, numbers, and a `Window`. Tensors and numbers are the function's inputs.
-    A window, on which nearly every node of a body depends, is part of the function's name, with the
-    sizes that it slides over, and stands in attributes of the call: `kernel_shape`, `strides`,
-    `dilations` and `pads`, which are negative where the last elements are in no window.
-    (Overloads of one name would say so more directly, but the parser of TensorRT-RTX 1.7 and the
-    reference evaluator of onnx 1.23 silently use one of them for all.)
+    A window stands in attributes of the call: `kernel_shape`, `strides`, `dilations` and `pads`,
+    which are negative where the last elements are in no window.
 
     Args:
         of_tiles: what is written out, in place of the body, where the window tiles. It need not
@@ -47,11 +75,14 @@ def fused(name: str, of_tiles: Callable[..., Any] | None = None) -> Callable[[Bo
 
         @wraps(body)
         def emit(op: OpBuilder, *values: Any) -> Any:
-            if not isinstance(op.builder, KernelBuilder):
-                window = _window(values)
-                form = of_tiles if of_tiles and window and window.tiles else body
-                return form(op, *values)
-            return _call(op, name, body, dict(zip(names, values, strict=True)))
+            window = _window(values)
+            builder = op.builder
+            if isinstance(builder, KernelBuilder):
+                function = builder.function_name(name, values[0], window)
+                if function is not None:
+                    return _call(op, function, body, dict(zip(names, values, strict=True)))
+            form = of_tiles if of_tiles and window and window.tiles else body
+            return form(op, *values)
 
         return emit  # type: ignore[return-value]
 
@@ -76,7 +107,7 @@ def _call(op: OpBuilder, name: str, body: Callable[..., Any], values: dict[str, 
         trace,
         list(formal.values()),
         domain=DOMAIN,
-        name=name if window is None else f"{name}_{geometry_name(like, window)}",
+        name=name,
         attributes={n: ir.Attr(n, ir.AttributeType.INTS, None) for n in attributes},
         opset_imports={"": op.builder.graph.opset_imports[""]},
     )
@@ -101,19 +132,6 @@ def window_attributes(window: Window) -> dict[str, list[int]]:
         "dilations": list(window.dilations),
         "pads": [*window.before, *window.after],
     }
-
-
-def geometry_name(x: ir.Value, window: Window) -> str:
-    """For example `64x56x56_to_28x28_kernel_3x3_strides_2x2_dilations_1x1_from_1x1`."""
-    parts = {
-        "to": window.out,
-        "kernel": window.kernel,
-        "strides": window.strides,
-        "dilations": window.dilations,
-        "from": window.before,
-    }
-    sizes = "x".join(map(str, [*(x.shape or ())][1:]))
-    return "_".join([sizes, *(f"{n}_{'x'.join(map(str, v))}" for n, v in parts.items())])
 
 
 def _scalar(op: OpBuilder, number: float, like: ir.Value) -> ir.Value:

@@ -12,12 +12,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TypeAlias
 
+from onnxplain.contract.explain import KERNELS_DOMAIN
 from onnxplain.errors import BackendError
 from onnxplain.runtime.signature import Port
 
 _MODEL_GRAPH, _MODEL_METADATA, _MODEL_FUNCTIONS = 7, 14, 25
 _GRAPH_NODE, _GRAPH_INITIALIZER = 1, 5
-_NODE_OPERATOR, _TENSOR_EXTERNAL = 4, 13
+_NODE_OPERATOR, _NODE_DOMAIN, _TENSOR_EXTERNAL = 4, 7, 13
 _GRAPH_INPUT, _GRAPH_OUTPUT = 11, 12
 _VALUE_NAME, _VALUE_TYPE, _TYPE_TENSOR = 1, 2, 1
 _TENSOR_ELEMENT, _TENSOR_SHAPE, _SHAPE_DIMENSION, _DIMENSION_SIZE = 1, 2, 1, 1
@@ -67,6 +68,21 @@ def operators(path: Path) -> Counter[str]:
             for graph in _inside(data, (0, len(data)), _MODEL_GRAPH)
             for node in _inside(data, graph, _GRAPH_NODE)
             for start, end in _inside(data, node, _NODE_OPERATOR)
+        )
+
+
+def kernel_calls(path: Path) -> Counter[str]:
+    """How many calls of each fused operation the graph has (`export --kernels`).
+
+    Raises:
+        BackendError: no such file, or not an ONNX file.
+    """
+    with _opened(path) as data:
+        return Counter(
+            _text(data, node, _NODE_OPERATOR).partition("_")[0]
+            for graph in _inside(data, (0, len(data)), _MODEL_GRAPH)
+            for node in _inside(data, graph, _GRAPH_NODE)
+            if _text(data, node, _NODE_DOMAIN) == KERNELS_DOMAIN
         )
 
 

@@ -33,6 +33,7 @@ def doctor() -> None:
         onnxplain doctor
     """
     from onnxplain.runtime.sessions import PROVIDERS, preferred, usable
+    from onnxplain.runtime.sessions.onnx_runtime.kernels import described
 
     table = Table("provider", "installed", "computes in", "", title="What runs explain graphs")
     missing: dict[str, list[str]] = {}
@@ -52,6 +53,7 @@ def doctor() -> None:
         *_devices(),
         *(f"{', '.join(names)}: {reason}" for reason, names in missing.items()),
         *(_auto(precision, preferred) for precision in _PRECISIONS),
+        f"kernels for ONNX Runtime (export --kernels): {described()}",
         _CHECKS,
     ):
         say(line)

@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from rich.markup import escape
 from rich.table import Table
 
 from onnxplain.cli.app import command
 from onnxplain.cli.console import mebibytes, out
 from onnxplain.cli.options import Model
+
+
+def _kernels(model: Path) -> str:
+    from onnxplain.runtime.onnx_file import kernel_calls
+    from onnxplain.runtime.sessions.onnx_runtime.kernels import described, library
+
+    calls = ", ".join(f"{count} {name}" for name, count in sorted(kernel_calls(model).items()))
+    if not calls:
+        return "none (export --kernels)"
+    used = "run by" if library() else "run as standard operators;"
+    return f"{calls}\n{used} {described()}"
 
 
 @command
@@ -41,6 +54,7 @@ def info(model: Model) -> None:
         "patterns": ", ".join(f"{count} {name}" for name, count in metadata.patterns.items())
         or "none",
         "notes": "\n".join(metadata.notes) or "none",
+        "kernels": _kernels(model),
         "multiply-adds": f"forward {cost['forward']:,}\nexplain {cost['explain']:,} "
         f"({cost['explain'] / max(cost['forward'], 1):.2f} ×)",
     }.items():

@@ -37,6 +37,9 @@ DIRECTION, MAP, RELEVANCE = "direction", "map", "relevance"
 activation map, which has one channel; how much each pixel contributed (layer-wise relevance
 propagation)."""
 
+KERNELS_DOMAIN = "onnxplain.kernels"
+"""Of the fused operations, which are functions of the file and operators of `onnxplain-kernels`."""
+
 _PREFIX = "onnxplain."
 
 

@@ -75,8 +75,8 @@ class ExportOptions:
     )
     kernels: bool = option(
         False,
-        "Keep the operations that have kernels as calls of functions in the file; runtimes without "
-        "a kernel run the functions' bodies (OpenVINO cannot).",
+        "Keep the operations that onnxplain-kernels fuses as calls of functions in the file; "
+        "without that package, ONNX Runtime runs the functions' bodies.",
     )
     input: str | None = option(None, "The image input, where an ONNX file has several.")
     output: str | None = option(None, "The logits, where an ONNX file has several outputs.")

@@ -11,12 +11,13 @@ from pathlib import Path
 from onnxplain.errors import BackendError
 
 
-def converted(path: Path, precision: str) -> bytes:
+def converted(path: Path, precision: str, keep_calls: bool = False) -> bytes:
     """The graph in half precision, or with the biases of an int8 one as floats, as a file's bytes.
 
     Args:
         path: as `onnxplain.export` writes it; weights beside it are taken in.
         precision: "float16" or "bfloat16"; or "int8" of a network quantised already.
+        keep_calls: leave those of `--kernels`, for a runtime that has operators of these names.
 
     Raises:
         BackendError: an unknown precision, or a graph that cannot be converted; what converts it
@@ -29,7 +30,7 @@ def converted(path: Path, precision: str) -> bytes:
             f"{precision} converts the graph when it is loaded, which needs the package "
             f"{error.name}: pip install 'onnxplain[export]'"
         ) from None
-    return convert(path, precision)
+    return convert(path, precision, keep_calls)
 
 
 def without_functions(path: Path) -> bytes:

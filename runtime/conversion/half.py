@@ -2,7 +2,7 @@
 
 Weights and activations are stored in float16 or bfloat16; what would overflow or lose its meaning
 there is computed in float32, between casts. Which operators those are the file says
-(`contract.precision`). They are:
+(`contract.precision`); for the reasons, as `export` sees them:
 
 - exponentials and powers, with the differences that go into them: of half numbers near 10, x/T is
   known to 0.03 only, and e^x beyond 11 is infinite in float16;
@@ -49,12 +49,13 @@ _GRAPHS = (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS)
 _BFLOAT16_OPSET = 22  # the first whose convolutions and pools take it
 
 
-def convert(path: Path, precision: str) -> bytes:
+def convert(path: Path, precision: str, keep_calls: bool = False) -> bytes:
     """An explain graph of a file, in half precision or with `float_biases`, as a file's bytes.
 
     Args:
         path: as `onnxplain.export` writes it; weights beside it are taken in.
         precision: "float16" or "bfloat16"; or "int8" of a network quantised already.
+        keep_calls: as for `to_half`.
 
     Raises:
         BackendError: an unknown precision, or a graph that cannot be converted.
@@ -64,11 +65,11 @@ def convert(path: Path, precision: str) -> bytes:
     if precision == "int8":
         float_biases(model)
     else:
-        to_half(model, precision)
+        to_half(model, precision, keep_calls)
     return ir.to_proto(model).SerializeToString()
 
 
-def to_half(model: ir.Model, precision: str) -> None:
+def to_half(model: ir.Model, precision: str, keep_calls: bool = False) -> None:
     """Convert a float32 explain graph in place; its inputs and outputs stay float32.
 
     Functions (`--kernels`) are inlined: their bodies too have parts that stay in float32.
@@ -76,12 +77,16 @@ def to_half(model: ir.Model, precision: str) -> None:
     Args:
         model: as `onnxplain.export` writes it.
         precision: "float16" or "bfloat16".
+        keep_calls: drop the functions instead, and give halves to the operators of the same names,
+            which compute in float32 within.
 
     Raises:
         BackendError: an unknown precision, or a graph with control flow.
     """
     if precision not in PRECISIONS:
         raise BackendError(f"half precision is float16 or bfloat16, not {precision!r}")
+    if keep_calls:
+        model.functions.clear()
     inline_functions(model)
     graph = model.graph
     for node in graph:

@@ -15,6 +15,7 @@ import onnxruntime
 
 from onnxplain.errors import BackendError
 from onnxplain.runtime.conversion import converted
+from onnxplain.runtime.sessions.onnx_runtime.kernels import register
 
 _SILENT = 4  # what goes wrong arrives as an exception; logged, it would be said twice
 _OUT_OF_MEMORY = (
@@ -88,7 +89,8 @@ def inference_session(
 ) -> onnxruntime.InferenceSession:
     """ONNX Runtime's session of a graph, converted first if the precision is a half one.
 
-    It fails where a provider does: by itself ONNX Runtime would print a line, and run on the
+    The custom operators of `onnxplain-kernels` are registered if the graph calls them. It fails
+    where a provider does: by itself ONNX Runtime would print a line, and run on the
     processor from then on.
 
     Raises:
@@ -97,8 +99,9 @@ def inference_session(
     if not path.is_file():
         raise BackendError(f"no such file: '{path}'")
     try:
+        registered = register(options, path)
         model: Path | bytes = (
-            path if precision in ("float32", "tf32") else converted(path, precision)
+            path if precision in ("float32", "tf32") else converted(path, precision, registered)
         )
         return onnxruntime.InferenceSession(
             model, options, providers=list(providers), enable_fallback=0
