@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, Self
 from onnxplain.contract.entries import Entry
 
 Box = tuple[int, int, int, int]
-"""Left, top, right and bottom in pixels; the last two are no longer part of it."""
+"""Left, top, right and bottom in pixels; right and bottom are exclusive."""
 
 
 def maximum(index: int) -> str:
@@ -22,19 +22,19 @@ def maximum(index: int) -> str:
 
 
 def position(index: int) -> str:
-    """The first position that has it, int64 [N, C], row by row."""
+    """The output with the first position of that maximum, counted row by row: int64 [N, C]."""
     return f"position_{index}"
 
 
 def mean(index: int) -> str:
-    """Each channel's mean over the positions, float [N, C]."""
+    """The output with each channel's mean over the positions, float [N, C]."""
     return f"mean_{index}"
 
 
 class Span(NamedTuple):
-    """Position p sees the pixels from `first` + `stride`·p to `last` + `stride`·p, along an axis.
+    """Along an axis, position p sees the pixels from `first` + `stride`·p to `last` + `stride`·p.
 
-    Some may lie outside of the picture, in the padding.
+    Some of them may lie outside the picture, in the padding.
     """
 
     stride: int
@@ -48,9 +48,9 @@ class ChannelLayer:
 
     Attributes:
         name: for people.
-        channels: how many.
-        grid: rows and columns of positions; (1, P) for P tokens, (1, 1) for a layer without.
-        field: the receptive field along rows and columns; None where a position sees all.
+        channels: how many there are.
+        grid: rows and columns of positions; (1, P) for P tokens, (1, 1) without positions.
+        field: the receptive field along rows and columns; None if a position sees everything.
     """
 
     name: str
@@ -63,7 +63,7 @@ class ChannelLayer:
         return divmod(position, self.grid[1])
 
     def box(self, position: int, height: int, width: int) -> Box:
-        """What a position sees of the network's input, which has that height and width."""
+        """What a position sees of the network's input, given that input's height and width."""
         if self.field is None:
             return 0, 0, width, height
         (top, bottom), (left, right) = (
@@ -83,7 +83,7 @@ class ChannelLayer:
 
 @dataclass(frozen=True)
 class ChannelsMetadata(Entry):
-    """The layers in the order of the outputs, and the batch where it is fixed."""
+    """The layers in the order of the outputs, and the batch size if it is fixed."""
 
     KEY = "onnxplain.contract.channels"
     KIND = "graph of a layer's channels"

@@ -13,10 +13,10 @@ from onnxplain.errors import BackendError
 
 @dataclass(frozen=True)
 class Entry:
-    """What the graphs of one kind say of themselves.
+    """What graphs of one kind say about themselves.
 
     Attributes:
-        KEY: of the entry.
+        KEY: the entry's.
         KIND: what a file with that entry is, for messages: "graph of a layer's channels".
     """
 
@@ -41,7 +41,7 @@ class Entry:
 
     @classmethod
     def find(cls, props: Mapping[str, str]) -> Self | None:
-        """The same; None where the file has no such entry.
+        """The same; None if the file has no such entry.
 
         Raises:
             BackendError: the entry is damaged.

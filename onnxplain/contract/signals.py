@@ -17,7 +17,7 @@ RECONSTRUCTION = "reconstruction"
 
 @dataclass(frozen=True)
 class SignalMetadata(Entry):
-    """The channels, the width and height of the pictures, and the names of the classes, if any."""
+    """The pictures' channels, their width and height, and the names of the classes, if any."""
 
     KEY = "onnxplain.signal"
     KIND = (

@@ -19,23 +19,24 @@ FIRST_MOMENT, SECOND_MOMENT, MAGNITUDE, STEP, LOSSES = (
     "step",
     "losses",
 )
-"""The state of an optimisation beside what is optimised: Adam's two moments (of that shape), the
-gradient's magnitude summed over the steps (of the image's shape), the steps done (int64 scalar),
-and the loss of each step (float [T, N]; of those to come, whatever was given)."""
+"""The state of an optimisation besides what is optimised: Adam's two moments (of the same shape),
+the gradient's magnitude summed over the steps (of the image's shape), the steps done (int64
+scalar), and the loss of each step (float [T, N]; entries for later steps stay as given)."""
 
 LEARNING_RATES, SHIFTS, MIRRORED = "learning_rates", "shifts", "mirrored"
-"""Inputs with a row for each step: float [T], int64 [T, 2] (rows down, columns right), and int64
-[T], 1 for a step that sees the picture mirrored, else 0."""
+"""Inputs with a row per step: float [T]; int64 [T, 2], rows down and columns right; and int64 [T],
+1 for a step that sees the picture mirrored and 0 otherwise."""
 
 STEPS = "steps"
 """The name of the open dimension T."""
 
 WEIGHTS, PRIORS = "weights", "priors"
-"""Float [L], of the layers, and float [3]: of tv_l1, tv_l2 and l2."""
+"""The layers' weights, float [L], and those of tv_l1, tv_l2 and l2, float [3]."""
 
 CHANNEL, SPECTRUM, RENDERED = "channel", "spectrum", "rendered"
-"""Int64 [N], the neuron's channel; what a Fourier-parametrised picture is optimised as, float
-[N, 2, C, H, W/2+1]; and the picture itself, of the image's shape, an output of that graph."""
+"""The neuron's channel, int64 [N]; the spectrum as which a Fourier-parametrised picture is
+optimised, float [N, 2, C, H, W/2+1]; and, an output of that graph, its picture, of the image's
+shape."""
 
 
 def quantity(index: int) -> str:
@@ -44,23 +45,23 @@ def quantity(index: int) -> str:
 
 
 def template(index: int) -> str:
-    """The input of a step graph: what the sorted quantity is to be, falling, [N, C, P]."""
+    """The input of a step graph: what the quantity should be, in descending order, [N, C, P]."""
     return f"template_{index}"
 
 
 def importance(index: int) -> str:
-    """Output and input: each channel's weight in the loss of its layer, [N, C]."""
+    """An output of features graphs and an input of step graphs: each channel's weight, [N, C]."""
     return f"importance_{index}"
 
 
 def following(name: str) -> str:
-    """The output that the next step has as its input `name`."""
+    """The output that becomes the next step's input `name`."""
     return f"next_{name}"
 
 
 @dataclass(frozen=True)
 class MatchedLayer:
-    """A layer whose activations are matched: its name, and how many channels and positions."""
+    """A layer whose activations are matched: its name, its channels and its positions."""
 
     name: str
     channels: int
@@ -69,15 +70,15 @@ class MatchedLayer:
 
 @dataclass(frozen=True)
 class StepMetadata(Entry):
-    """What such a graph says of itself.
+    """What such a graph says about itself.
 
     Attributes:
-        layers: matched ones, from the image on; none where an activation is maximised.
+        layers: the matched ones, in order from the image on; none if an activation is maximised.
         neuron: the layer whose channel is visualised; None for a class.
-        carried: outputs → the inputs that they are in the next step; empty for features.
-        relevance: how the layers' relevance to a neuron is found; None for a class, and without
+        carried: output → the input that it becomes in the next step; empty for a features graph.
+        relevance: how the layers' relevance to a neuron is found; None for a class, or without
             layers.
-        batch: how many pictures a run takes; the name of that dimension where it is open.
+        batch: how many pictures a run takes, or the name of that dimension if it is open.
     """
 
     KEY = "onnxplain.step"

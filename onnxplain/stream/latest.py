@@ -1,4 +1,4 @@
-"""Handing over the newest of what comes, and dropping what nobody was in time for."""
+"""Handing over the newest item, and dropping those that nobody took in time."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ Item = TypeVar("Item")
 
 
 class Latest(Generic[Item]):
-    """A place for one item: a newer one takes the place of one that nobody has taken.
+    """A place for one item: a newer one replaces one that has not been taken.
 
     One thread puts, another takes.
 
     Attributes:
-        put_count, dropped: how many were put, and how many of these were never taken.
+        put_count, dropped: how many items were put, and how many of them were never taken.
     """
 
     def __init__(self) -> None:
@@ -26,7 +26,7 @@ class Latest(Generic[Item]):
         self._changed = threading.Condition()
 
     def put(self, item: Item) -> None:
-        """Leave it to be taken."""
+        """Leave an item to be taken."""
         with self._changed:
             self.put_count += 1
             if self._item is not None:
@@ -35,14 +35,14 @@ class Latest(Generic[Item]):
             self._changed.notify()
 
     def close(self, error: BaseException | None = None) -> None:
-        """No more will come. What lies there can still be taken; then `take` raises the error."""
+        """No more will come. The last item can still be taken; then `take` raises the error."""
         with self._changed:
             self._closed = True
             self._error = self._error or error
             self._changed.notify()
 
     def abandon(self) -> None:
-        """Nothing more will be taken; what lies there is dropped."""
+        """Nothing more will be taken; the last item is dropped."""
         with self._changed:
             self._closed = True
             if self._item is not None:
@@ -50,7 +50,7 @@ class Latest(Generic[Item]):
                 self.dropped += 1
 
     def take(self) -> Item | None:
-        """Wait for the next item; None when no more will come."""
+        """Wait for the next item; None when there will be no more."""
         with self._changed:
             while self._item is None and not self._closed:
                 self._changed.wait()

@@ -1,4 +1,4 @@
-"""Explained frames over HTTP, as the motion JPEG that every browser shows."""
+"""Explained frames over HTTP, as motion JPEG, which every browser shows."""
 
 from __future__ import annotations
 
@@ -33,22 +33,22 @@ _HEADERS = {
 _MOST_VIEWERS = 16
 _MOST_CONNECTIONS = 64
 _TIMEOUT = 10.0  # seconds that a viewer may take to ask, or to accept a frame
-_SECONDS_TO_END = 1  # for viewers to accept what is on its way
+_SECONDS_TO_END = 1  # for viewers to accept what has been sent
 _QUALITY = 80
 
 
 class MotionJpeg:
-    """A server of one page and one stream. A slow viewer misses frames; none waits for it.
+    """A server for one page and one stream. A slow viewer misses frames, and holds up nobody.
 
     Args:
-        host: 127.0.0.1 shows it to this machine alone; there is no password.
-        port: 0 for a free one.
+        port: 0 for any free one.
+        host: 127.0.0.1 shows it to this machine only; there is no password.
 
     Attributes:
-        url: of the page.
+        url: the page's.
 
     Raises:
-        InputError: the port cannot be had.
+        InputError: the port cannot be used.
     """
 
     def __init__(self, port: int, host: str = "127.0.0.1") -> None:
@@ -79,7 +79,7 @@ class MotionJpeg:
         self._thread.join()
 
     def show(self, image: Image.Image, frame: Frame) -> bool:
-        """Show a frame to whoever looks; always True."""
+        """Show a frame to whoever is watching; always True."""
         if self._frames.viewers:
             encoded = io.BytesIO()
             image.save(encoded, "JPEG", quality=_QUALITY)
@@ -91,7 +91,7 @@ class _Application:
     """The page and the stream (an ASGI application).
 
     Args:
-        loopback: whether only this machine can ask, which then has to name it.
+        loopback: whether only this machine can ask; requests must then be addressed to it.
     """
 
     def __init__(self, frames: _Newest, loopback: bool) -> None:
@@ -103,7 +103,9 @@ class _Application:
     def _answer(self, request: Request) -> Response:
         path = request.scope["path"]
         if self._loopback and not _loopback(_name(request.headers.get("Host", ""))):
-            return Response(status_code=403)  # another site's page, whose name leads here
+            return Response(
+                status_code=403
+            )  # a page of another site, whose name was made to lead here
         if path not in ("/", "/stream.mjpg"):
             return Response(status_code=404)
         if request.method != "GET":
@@ -116,7 +118,7 @@ class _Application:
 
 
 class _Stream(StreamingResponse):
-    """The frames for one viewer, who has entered."""
+    """The frames for a viewer who has entered."""
 
     def __init__(self, frames: _Newest) -> None:
         self._frames = frames
@@ -138,7 +140,7 @@ class _Stream(StreamingResponse):
 
 
 class _Newest:
-    """The newest frame, which any number of threads wait for."""
+    """The newest frame, which any number of threads can wait for."""
 
     def __init__(self) -> None:
         self.viewers = 0
@@ -158,7 +160,7 @@ class _Newest:
             self._changed.notify_all()
 
     def enter(self) -> bool:
-        """Whether there is room for one more viewer, who then counts."""
+        """Count one more viewer if there is room, and say whether there was."""
         with self._changed:
             if self.viewers >= _MOST_VIEWERS:
                 return False
@@ -177,7 +179,7 @@ class _Newest:
 
 
 def _name(host: str) -> str:
-    """What the header Host has before the port, which port 80 leaves out; empty if it is none."""
+    """The host in the header Host, without a port; empty if it is invalid."""
     try:
         return urlsplit(f"//{host}").hostname or ""
     except ValueError:
@@ -185,7 +187,7 @@ def _name(host: str) -> str:
 
 
 def _loopback(host: str) -> bool:
-    """Whether a name, or an address with or without brackets, is this machine to itself."""
+    """Whether a name, or an address with or without brackets, means this machine itself."""
     try:
         return ipaddress.ip_address(host.strip("[]")).is_loopback
     except ValueError:

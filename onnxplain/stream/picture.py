@@ -1,4 +1,4 @@
-"""An explained frame: the heat where the network looked, and a line of text."""
+"""An explained frame: a heatmap where the network looked, and a line of text."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ def explained_frame(
 ) -> Image.Image:
     """The frame in grey with the heatmap over the part that the network saw.
 
-    As `onnxplain.runtime.pictures.render.overlay`, but of the whole frame and by Pillow: a frame of
-    1920 × 1080 must not take longer than the network.
+    Like `onnxplain.runtime.pictures.render.overlay`, but for the whole frame and with Pillow: a
+    frame of 1920 × 1080 must not take longer than the network.
 
     Args:
         image: the frame, RGB.
-        explanation: of this frame alone.
+        explanation: that of this frame only.
         pre: how the frame became the network's input.
     """
     heat = explanation.heatmap().reshape(-1, pre.height, pre.width)[0]
@@ -35,9 +35,9 @@ def explained_frame(
 
 
 def seen_part(size: tuple[int, int], pre: Preprocessing) -> tuple[int, int, int, int]:
-    """What the centre crop takes of a picture (width, height): left, top, right, bottom.
+    """The part of a picture (width, height) that the centre crop takes: left, top, right, bottom.
 
-    Beyond the picture where the network pads it.
+    It extends beyond the picture where the network's input pads it.
     """
     edges = []
     for side, part in zip(size, (pre.width, pre.height), strict=True):
@@ -49,7 +49,7 @@ def seen_part(size: tuple[int, int], pre: Preprocessing) -> tuple[int, int, int,
 
 
 def write_line(image: Image.Image, text: str) -> None:
-    """A line of text on a dark bar at the lower edge, on the picture itself."""
+    """Write a line of text on a dark bar at the lower edge of the picture itself."""
     size = max(12, image.height // 30)
     bar = (0, image.height - round(1.6 * size), image.width, image.height)
     draw = ImageDraw.Draw(image)

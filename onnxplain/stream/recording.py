@@ -21,17 +21,17 @@ _QUALITY: dict[str, object] = {"crf": "20", "preset": "veryfast"}  # x264's
 
 
 class Recording:
-    """A file whose frames have the times of those they explain, those dropped being absent.
+    """A file whose frames have the times of those they explain; dropped frames are missing.
 
-    The suffix says which container. The file is there when this is exited, also by an exception:
-    what was recorded until then is kept.
+    The suffix decides the container. The file is complete when this is exited, also by an
+    exception: what was recorded until then is kept.
 
     Args:
-        video: where the frames come from; its clock is the file's, which of a live source begins
-            with the first frame.
+        video: where the frames come from. The file has its clock; for a live source it begins with
+            the first frame.
 
     Raises:
-        InputError: the suffix is of no video, or the file cannot be written.
+        InputError: the suffix is not that of a video, or the file cannot be written.
     """
 
     def __init__(self, path: Path, video: Video) -> None:
@@ -48,8 +48,8 @@ class Recording:
                 codec = self._file.default_video_codec
             except (av.error.FFmpegError, ValueError) as error:
                 raise InputError(
-                    f"'{self._path}' has no suffix of a video's container that can be written; "
-                    "give it one, such as .mp4 or .mkv"
+                    f"'{self._path}' does not have the suffix of a video container that can be "
+                    "written; give it one, such as .mp4 or .mkv"
                 ) from error
             self._codec = codec
             self._exits = stack.pop_all()
@@ -74,7 +74,7 @@ class Recording:
         """Write a frame; always True.
 
         Raises:
-            InputError: it cannot be written: the disk is full, or the source's clock went back.
+            InputError: it cannot be written: the disk is full, or the source's clock ran backwards.
         """
         if self._track is None:
             self._track = self._begin(image)

@@ -1,4 +1,4 @@
-"""The loop: the newest frame is explained and shown, those that came meanwhile are dropped."""
+"""The loop: the newest frame is explained and shown; frames that came meanwhile are dropped."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Sink(Protocol):
     """Where explained frames go."""
 
     def show(self, image: Image.Image, frame: Frame) -> bool:
-        """Take an explained frame; False when no more are wanted."""
+        """Take an explained frame; return False when no more are wanted."""
         ...
 
 
@@ -33,11 +33,11 @@ class Report:
     """What has happened so far.
 
     Attributes:
-        read, explained, dropped: frames; `read` is the sum of the others, but for one that is
-            waiting or being explained.
-        latencies: seconds from when a frame was due to when its explanation was drawn, of the
+        read, explained, dropped: numbers of frames; `read` is the sum of the others, apart from
+            one that is waiting or being explained.
+        latencies: seconds between when a frame was due and when its explanation was drawn, for the
             last thousand.
-        finished: when each of them was drawn, by `time.monotonic`.
+        finished: when each of those was drawn, by `time.monotonic`.
     """
 
     read: int = 0
@@ -48,12 +48,12 @@ class Report:
 
     @property
     def latency(self) -> float:
-        """The median latency in seconds, of the last thousand frames; 0 before the first."""
+        """The median latency of the last thousand frames, in seconds; 0 before the first."""
         return median(self.latencies) if self.latencies else 0.0
 
     @property
     def rate(self) -> float:
-        """Explained frames per second, over the last thousand; 0 before the second."""
+        """Explained frames per second, over the last thousand; 0 before there are two."""
         if len(self.finished) < 2:
             return 0.0
         return (len(self.finished) - 1) / (self.finished[-1] - self.finished[0])
@@ -67,19 +67,19 @@ def explain_stream(
     temperature: float | None = None,
     watch: Callable[[Report], object] = lambda report: None,
 ) -> Report:
-    """Explain a video until it ends, a sink has had enough, or an exception comes.
+    """Explain a video until it ends, a sink has had enough, or an exception is raised.
 
-    Frames are read on another thread. The newest one is explained; one that is still waiting when
-    the next is there is dropped, so that what is shown is never further behind than explaining
+    Frames are read on another thread, and the newest one is explained. A frame that is still
+    waiting when the next arrives is dropped, so that what is shown is never later than explaining
     takes.
 
     Args:
         target: a class index or name; negative from the top of the ranking.
-        temperature: only for a graph exported with --live-temperature.
+        temperature: for a graph exported with --live-temperature.
         watch: called after each explained frame.
 
     Raises:
-        InputError: the source broke off; or a target or temperature that the graph cannot take.
+        InputError: the source broke off, or the graph cannot take the target or temperature.
         BackendError: the runtime failed.
     """
     explainer.check([target], temperature)

@@ -24,11 +24,11 @@ _CAMERAS = {"Linux": "v4l2", "Darwin": "avfoundation", "Windows": "dshow"}
 
 @dataclass(frozen=True)
 class Frame:
-    """A frame as it was decoded.
+    """A decoded frame.
 
     Attributes:
         pts, time_base: when it is shown: `pts * time_base` seconds on the video's clock.
-        due: when that is on `time.monotonic`'s; of a live source, when the frame came.
+        due: when that is by `time.monotonic`; for a live source, when the frame came.
     """
 
     picture: av.VideoFrame
@@ -38,11 +38,11 @@ class Frame:
 
     @property
     def seconds(self) -> float:
-        """When it is shown on the video's clock."""
+        """When it is shown, on the video's clock."""
         return float(self.pts * self.time_base)
 
     def image(self) -> Image.Image:
-        """The frame as it is shown: RGB, upright."""
+        """The frame as it should be shown: RGB, upright."""
         image = Image.fromarray(self.picture.to_ndarray(format="rgb24"))
         turn = self.picture.rotation
         return image.rotate(turn, expand=True) if turn else image
@@ -51,18 +51,18 @@ class Frame:
 class Video:
     """The first video track of a source.
 
-    A file is read at the pace of its own clock, or, where decoding takes longer than that, as it is
-    decoded; what comes live, as it comes.
+    A file is read at the pace of its own clock, or as fast as it can be decoded if that is slower;
+    a live source is read as it comes.
 
     Args:
         source: a file; a camera, by number ("0") or device ("/dev/video0"); or a URL, such as
             rtsp://.
 
     Attributes:
-        live: whether it goes on whether or not it is read.
-        time_base: of the frames' `pts`, in seconds.
-        rate: frames per second as the source declares them; None if it does not.
-        damaged: packets that could not be decoded, and were passed over.
+        live: whether it runs on even if nobody reads it.
+        time_base: the unit of the frames' `pts`, in seconds.
+        rate: the frames per second that the source declares; None if it does not.
+        damaged: how many packets could not be decoded, and were skipped.
 
     Raises:
         InputError: it cannot be opened, or has no video.
@@ -93,11 +93,11 @@ class Video:
         self._container.close()
 
     def stop(self) -> None:
-        """End `frames` soon, from another thread."""
+        """Make `frames` end soon; may be called from another thread."""
         self._stopped.set()
 
     def frames(self) -> Iterator[Frame]:
-        """The frames in the order in which they are shown, none before it is due.
+        """The frames in the order in which they are shown, none of them before it is due.
 
         Raises:
             InputError: the source broke off.
@@ -132,10 +132,10 @@ class Video:
 
 
 class _Clock:
-    """The video's clock on `time.monotonic`'s, which begin together at the first frame.
+    """When the video's times are by `time.monotonic`, counted from the first frame.
 
-    Where frames come later than they are due, as they do when decoding takes longer than showing
-    them, the video's clock is put back: they would come ever later.
+    If frames come later than they are due because decoding takes longer than showing them, the
+    video's clock is put back; otherwise they would come later and later.
     """
 
     def __init__(self) -> None:
@@ -152,7 +152,7 @@ class _Clock:
 
 
 def _address(source: str) -> tuple[str, str | None, dict[str, str], bool]:
-    """What FFmpeg is to open: the address, the format, options; and whether it is live."""
+    """What FFmpeg should open (address, format, options), and whether it is live."""
     scheme = source.partition("://")[0].lower() if "://" in source else ""
     if scheme:
         quick = {"fflags": "nobuffer", "flags": "low_delay"}
@@ -162,7 +162,9 @@ def _address(source: str) -> tuple[str, str | None, dict[str, str], bool]:
     if source.isdigit() or source.startswith("/dev/video"):
         kind = _CAMERAS.get(platform.system())
         if kind is None:
-            raise InputError(f"cameras of {platform.system()} are not known; give a file or a URL")
+            raise InputError(
+                f"cameras on {platform.system()} are not supported; give a file or a URL"
+            )
         device = source
         if source.isdigit() and kind == "v4l2":
             device = f"/dev/video{source}"
@@ -175,5 +177,5 @@ def _address(source: str) -> tuple[str, str | None, dict[str, str], bool]:
 
 
 def reason(error: Exception) -> str:
-    """What FFmpeg or the system says, without numbers and addresses."""
+    """What FFmpeg or the system says, without error numbers and addresses."""
     return getattr(error, "strerror", None) or str(error)

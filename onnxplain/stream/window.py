@@ -11,7 +11,7 @@ _ELSEWHERE = "write a file with --out, or show it in a browser with --http PORT"
 
 
 class Window:
-    """A window that shows the newest frame; to be used on the main thread.
+    """A window that shows the newest frame; use it on the main thread.
 
     Raises:
         BackendError: there is no display, or no Tk.
@@ -22,7 +22,7 @@ class Window:
             import tkinter
 
             from PIL import ImageTk
-        except ImportError as error:  # many systems' Python comes without
+        except ImportError as error:  # many systems' Python comes without it
             raise BackendError(
                 f"a window needs Tk ({error}): install it (Debian and Ubuntu: apt install "
                 f"python3-tk; Fedora: dnf install python3-tkinter); or {_ELSEWHERE}"
@@ -46,7 +46,7 @@ class Window:
         self._root.destroy()
 
     def show(self, image: Image.Image, frame: Frame) -> bool:
-        """Show a frame; False once the window was closed."""
+        """Show a frame; False once the window has been closed."""
         self._picture = self._photo_image(image)  # Tk keeps no reference of its own
         self._label.configure(image=self._picture)
         self._root.update()

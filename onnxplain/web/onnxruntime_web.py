@@ -29,10 +29,10 @@ _FILES = (
 
 
 def copy_runtime(folder: Path) -> list[Path]:
-    """Put what a page needs of onnxruntime-web into a new folder; returns the files.
+    """Put the files of onnxruntime-web that a page needs into a new folder, and return them.
 
     Raises:
-        BackendError: the package is neither in the cache nor to be had from npm.
+        BackendError: the package is not in the cache, and npm cannot download it.
     """
     archive = _cached()
     folder.mkdir()
@@ -46,7 +46,7 @@ def copy_runtime(folder: Path) -> list[Path]:
 
 
 def installed() -> bool:
-    """Whether the package is in the cache, so that nothing has to be downloaded."""
+    """Whether the package is in the cache, so that nothing needs to be downloaded."""
     return _archive().is_file()
 
 
@@ -75,7 +75,7 @@ def _download(folder: Path) -> Path:
         [npm, "pack", _PACKAGE, "--silent", "--pack-destination", folder],
         capture_output=True,
         text=True,
-        cwd=folder,  # a project's own npm settings are no concern of ours
+        cwd=folder,  # the current project's npm settings do not concern us
     )
     archives = list(folder.glob("*.tgz"))
     if done.returncode or not archives:

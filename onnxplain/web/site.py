@@ -1,4 +1,4 @@
-"""Write the site: the page, the explain graph, what the page must know of it, ONNX Runtime."""
+"""Write the site: the page, the explain graph, a description of it for the page, ONNX Runtime."""
 
 from __future__ import annotations
 
@@ -21,23 +21,23 @@ STAGES = ("checking the graph", "getting onnxruntime-web", "writing the site")
 
 _STATIC = Path(__file__).parent / "static"
 _DESCRIPTION = "model.json"
-_MARK = "onnxplain"  # the entry of model.json by which a folder is known as a site of ours
+_MARK = "onnxplain"  # the entry of model.json that marks a folder as a site of ours
 
 
 def write_site(model: Path, folder: Path, progress: Callable[[str], None] | None = None) -> None:
-    """Write a static site that explains photographs with an explain graph, in the browser.
+    """Write a static site that explains photographs in the browser, with an explain graph.
 
-    A new folder appears as a whole or not at all. In a site that onnxplain wrote before, every file
-    is replaced as a whole, and files of others are left alone.
+    A new folder appears complete or not at all. In a site that onnxplain wrote before, each file is
+    replaced completely, and other files are left alone.
 
     Args:
         model: an explain graph, made by `onnxplain.export`.
-        folder: where to; new, empty, or a site that this function wrote.
+        folder: where to write; new, empty, or a site that this function wrote.
         progress: called with each of `STAGES` as it begins.
 
     Raises:
         BackendError: not an explain graph, or one that browsers cannot run; onnxruntime-web cannot
-            be had.
+            be downloaded.
         InputError: a folder that holds something else, or cannot be written.
     """
     begin = progress or (lambda stage: None)
@@ -102,7 +102,7 @@ def _is_ours(folder: Path) -> bool:
 
 
 def _describe(signature: Signature) -> dict[str, Any]:
-    """What the page must know of the graph."""
+    """What the page must know about the graph."""
     metadata = signature.metadata
     return {
         _MARK: metadata.version,
