@@ -11,10 +11,14 @@ from onnxplain.contract.request import ExportOptions
 from onnxplain.export import vjps as _rows  # noqa: F401  written before any is looked up
 from onnxplain.export.autodiff import Rule, pull_back
 from onnxplain.export.methods import METHODS, Method, Parameter, register_method
-from onnxplain.export.operators import VJPS, register_vjp
+from onnxplain.export.operators import VJPS, Axes, Half, Kind, Linear, register_vjp
 from onnxplain.export.pipeline import STAGES, export
 
 __all__ = [
+    "Axes",
+    "Half",
+    "Kind",
+    "Linear",
     "METHODS",
     "STAGES",
     "VJPS",

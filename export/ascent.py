@@ -71,6 +71,7 @@ def replay(
             domain=node.domain,
             version=op.version,
             outputs=len(node.outputs),
+            name=node.name,
         )
         many = [outputs] if isinstance(outputs, ir.Value) else outputs
         values.update(zip(node.outputs, many, strict=True))

@@ -20,6 +20,7 @@ import onnx_ir as ir
 from onnxscript import OpBuilder
 
 from onnxplain.errors import NoRuleError, RuleError, SourceError
+from onnxplain.export.provenance import named_after, origin
 
 
 class Node(Protocol):
@@ -60,7 +61,8 @@ def pull_back(
         op: the builder of the graph that holds the forward pass; the backward nodes go to its end.
         seeds: the cotangent of each value that the sweep starts from, of that value's shape.
         wanted: where the sweep ends. Only nodes on a path from one of these to a seed are visited.
-        rules: operator name → rule (`"domain::Name"` outside the standard domain).
+        rules: operator name → rule (`"domain::Name"` outside the standard domain). What one emits
+            is named `pullback/`, the layer that its node belongs to, `/` and the operator.
 
     Returns:
         One cotangent per wanted value, of its shape and dtype.
@@ -74,7 +76,7 @@ def pull_back(
     active = dependents(nodes, wanted)
     arriving: defaultdict[ir.Value, list[ir.Value]] = defaultdict(list)
     for value, cotangent in seeds.items():
-        arriving[value].append(cotangent)
+        arriving[value].append(_shaped_as(cotangent, value))
 
     def total(value: ir.Value) -> ir.Value | None:
         terms = arriving[value]
@@ -88,12 +90,14 @@ def pull_back(
         rule = rules.get(operator_name(node))
         if rule is None:
             raise NoRuleError(_no_rule(node))
-        result = rule(op, node, *map(total, node.outputs))
-        for index, x in enumerate(node.inputs):
-            if x in active and (gx := cotangent_of(op, node, result, index)) is not None:
-                arriving[x].append(gx)
+        with named_after(op, f"pullback/{origin(node)}"):
+            result = rule(op, node, *map(total, node.outputs))
+            for index, x in enumerate(node.inputs):
+                if x in active and (gx := cotangent_of(op, node, result, index)) is not None:
+                    arriving[x].append(gx)
 
-    results = [total(value) for value in wanted]
+    with named_after(op, "pullback"):
+        results = [total(value) for value in wanted]
     if any(result is None for result in results):
         missing = [w.name for w, r in zip(wanted, results, strict=True) if r is None]
         raise SourceError(f"the output does not depend on {', '.join(map(str, missing))}")
@@ -120,7 +124,7 @@ def cotangent_of(op: OpBuilder, node: Node, result: Cotangents, index: int) -> i
             f"the rule of {operator_name(node)} gives its input {index}, {x.name!r} {x.dtype}"
             f"{x.shape} of node {node.name!r}, a cotangent {gx.dtype}{gx.shape}"
         )
-    return gx
+    return _shaped_as(gx, x)
 
 
 def unbroadcast(op: OpBuilder, g: ir.Value, x: ir.Value) -> ir.Value:
@@ -134,6 +138,13 @@ def unbroadcast(op: OpBuilder, g: ir.Value, x: ir.Value) -> ir.Value:
     if added or stretched:
         g = op.ReduceSum(g, [*added, *stretched], keepdims=1)
     return op.Squeeze(g, added) if added else g
+
+
+def _shaped_as(g: ir.Value, x: ir.Value) -> ir.Value:
+    """g, its shape said to be that of x where inference did not find it."""
+    if g.shape is None or any(isinstance(n, ir.SymbolicDim) and n.value is None for n in g.shape):
+        g.shape = x.shape
+    return g
 
 
 def _alike(g: ir.Value, x: ir.Value) -> bool:
@@ -179,6 +190,6 @@ def _no_rule(node: Node, where: str = "") -> str:
     name = operator_name(node)
     return (
         f"no rule for the cotangent of operator {name}{where}, at node {node.name!r}; "
-        f'give it one with: onnxplain.export.register_vjp("{name}"), '
-        "or to a method of relevances in its table in onnxplain.export.methods.lrp"
+        f'give it one with: onnxplain.export.register_vjp("{name}"); relevances '
+        "pass the kinds in the tables of onnxplain.export.methods.lrp"
     )

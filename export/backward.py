@@ -14,6 +14,7 @@ from onnxplain.export.heads import activation_map, one_hot
 from onnxplain.export.lower import lower
 from onnxplain.export.methods import Method
 from onnxplain.export.methods.method import Temperature
+from onnxplain.export.provenance import named_after
 from onnxplain.export.tensors import dims
 from onnxplain.export.vmap import vmap
 from onnxplain.kernels.calls import keep_calls
@@ -52,7 +53,8 @@ def add_pullback(
         taken[TEMPERATURE] = builder.input(TEMPERATURE, image.dtype, [])
     rules = method.rules(taken, op)
 
-    cotangent = one_hot(op, logits, target)
+    with named_after(op, "pullback/target"):
+        cotangent = one_hot(op, logits, target)
     head = len(graph)
     if multi_target:
         K = op.Shape(target, start=1, end=2)

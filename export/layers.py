@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import math
 from collections.abc import Callable
 
@@ -12,10 +11,9 @@ from onnxplain.errors import SourceError
 from onnxplain.export.autodiff import dependents, depends
 from onnxplain.export.canonical.ends import image_size
 from onnxplain.export.count import multiply_adds
+from onnxplain.export.provenance import modules_of
 from onnxplain.export.suggest import nearest
 from onnxplain.export.tensors import size_of
-
-_SCOPES = "pkg.torch.onnx.name_scopes"
 
 
 def value_named(graph: ir.Graph, name: str) -> ir.Value:
@@ -30,23 +28,17 @@ def value_named(graph: ir.Graph, name: str) -> ir.Value:
     """
     values = {str(y.name): y for node in graph for y in node.outputs}
     nodes = {str(node.name): node.outputs[0] for node in graph if node.name}
-    modules = {path: node.outputs[0] for node in graph for path in _paths(node)}
+    modules = {path: node.outputs[0] for node in graph for path in modules_of(node)}
     known = modules | nodes | values
     if name not in known:
         raise SourceError(f"the network has no layer {name!r}; {nearest(name, known)}")
     return known[name]
 
 
-def _paths(node: ir.Node) -> list[str]:
-    """The modules that a node of PyTorch's exporter stood in, from the outermost."""
-    scopes = node.metadata_props.get(_SCOPES)
-    return [path for path in ast.literal_eval(scopes)[:-1] if path] if scopes else []
-
-
 def layer_name(value: ir.Value) -> str:
     """How a user can name a value: the innermost module that puts it out, else its own name."""
     node = value.producer()
-    paths = _paths(node) if node is not None else []
+    paths = modules_of(node) if node is not None else []
     return paths[-1] if paths else str(value.name)
 
 

@@ -16,6 +16,7 @@ import onnx_ir as ir
 from onnxscript import OpBuilder
 
 from onnxplain.export.autodiff import Node
+from onnxplain.export.provenance import named_after, prefix_of
 from onnxplain.export.tensors import attribute, rank, reshape, static
 from onnxplain.sub_pixel import phase
 
@@ -27,7 +28,10 @@ def lower(op: OpBuilder, nodes: Sequence[Node]) -> None:
     """Replace each of `nodes` that has a better form. Leaves the graph to be sorted again."""
     for node in nodes:
         form = FORMS.get(node.op_type)
-        better = form(op, node) if form is not None else None
+        if form is None:
+            continue
+        with named_after(op, prefix_of(node.name)):
+            better = form(op, node)
         if better is not None:
             ir.convenience.replace_all_uses_with(node.outputs[0], better)
 

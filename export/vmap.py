@@ -18,6 +18,7 @@ from onnxscript import OpBuilder
 from onnxplain.errors import SourceError
 from onnxplain.export.autodiff import Node, operator_name
 from onnxplain.export.operators import Axes, BatchingRule, Inputs, Outputs, row_of
+from onnxplain.export.provenance import named_after, prefix_of
 from onnxplain.export.tensors import (
     attribute,
     axes_from_end,
@@ -60,7 +61,8 @@ def vmap(
                 f'"{operator_name(node)}", axes=…)'
             )
         inputs: Inputs = [mapped.get(x, x) if x is not None else None for x in node.inputs]
-        results = rule(op, node, inputs, which, K)
+        with named_after(op, prefix_of(node.name)):
+            results = rule(op, node, inputs, which, K)
         outputs = [results] if isinstance(results, ir.Value) else results
         mapped.update(zip(node.outputs, outputs, strict=True))
     return mapped

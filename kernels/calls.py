@@ -44,6 +44,9 @@ def _merge_with_gates(op: OpBuilder, relu: ir.Node) -> None:
     y, gate = MERGED[gated[0].op_type](op, z, T)
     replacements = [(relu, y), *((node, op.Mul(node.inputs[1], gate)) for node in gated)]
     for old, new in replacements:
+        made = new.producer()
+        assert made is not None
+        made.name = old.name
         ir.convenience.replace_all_uses_with(old.outputs[0], new)
         op.builder.graph.remove(old, safe=True)
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer
 
-from onnxplain.cli import console
+from onnxplain.cli import app, console
 from onnxplain.cli.progress import ImageBar
 
 AWKWARD = "a [red]folder[/] :cat: [1/2] " + 30 * "with a long name " + ".png"
@@ -37,3 +39,16 @@ def test_a_rate_is_of_the_images_since_the_first_report(monkeypatch) -> None:
     assert bar.rate == 0
     bar.done(60, 100)
     assert bar.rate == 10
+
+
+def commands(command: Any) -> list[Any]:
+    """All that a group holds, the commands of its groups too."""
+    inner = getattr(command, "commands", None)
+    return [command] if inner is None else [c for each in inner.values() for c in commands(each)]
+
+
+def test_no_help_text_is_taken_for_markup() -> None:
+    """`[default: so much]` would be: what depends on other things belongs into `show_default`."""
+    for command in commands(typer.main.get_command(app)):
+        for parameter in command.params:
+            assert "[default" not in (getattr(parameter, "help", None) or ""), parameter.name

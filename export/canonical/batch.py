@@ -42,8 +42,9 @@ def free_batch(model: ir.Model) -> str | None:
             return f"the network fixes it, and {node.op_type} {node.name!r} may mix its images"
         active.update(node.outputs)
     for node in list(graph):
-        if node.op_type in ("Reshape", "Expand") and node.inputs[0] in active:
-            _keep_first(graph, node, 0 if node.op_type == "Reshape" else 1)
+        axes = row_of(operator_name(node)).axes
+        if axes in (Axes.RESHAPE, Axes.EXPANSION) and node.inputs[0] in active:
+            _keep_first(graph, node, 0 if axes is Axes.RESHAPE else 1)
         if node.op_type == "Concat" and not active.isdisjoint(node.inputs):
             _repeat_constants(graph, node, active)
     for value in active - {image}:

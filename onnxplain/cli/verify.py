@@ -30,10 +30,10 @@ def verify(
     tolerance: Annotated[
         float | None,
         typer.Option(
-            help="Largest relative error. [default: against the reference 1e-4 for excitation, "
-            "3e-2 for methods with hard gates, which flip in float32 where float64's do not; "
-            "against "
-            "finite differences 1e-2, and ten times that along noise]"
+            help="Largest relative error.",
+            show_default="against the reference 1e-4 for excitation, 3e-2 for methods with hard "
+            "gates, which flip in float32 where float64's do not; against finite differences 1e-2, "
+            "and ten times that along noise",
         ),
     ] = None,
     provider: Provider = "auto",

@@ -1,6 +1,4 @@
 """What a network lets in: autoencoders tuned on a frozen classifier.
 
 Palacio, Folz, Hees, Raue, Borth, Dengel: What do Deep Networks Like to See? (arXiv 1803.08337).
-
-A folder `signal` at the top of the repository would hide Python's own module of that name.
 """

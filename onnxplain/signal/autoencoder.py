@@ -1,7 +1,7 @@
 """The SegNet autoencoder (Badrinarayanan et al., arXiv 1511.00561) as Palacio et al. train it.
 
-The encoder is VGG-16's convolutions with BatchNorm; the decoder mirrors it and puts each value back
-where the encoder's max-pool found it; a 1 × 1 convolution makes the picture.
+The encoder is VGG-16's convolutions with BatchNorm. The decoder mirrors it, and puts each value
+back where the encoder's max-pool found it. A 1 × 1 convolution makes the picture.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ WIDTHS: dict[str, tuple[tuple[int, ...], ...]] = {
     "segnet-small": ((32, 32), (64, 64), (128, 128)),
     "segnet-tiny": ((16, 16), (32, 32)),
 }
-"""Autoencoder → channels of the convolutions between its max-pools: the paper's, and two for
+"""Autoencoder → the channels of the convolutions between its max-pools: the paper's, and two for
 pictures of about 64 and 32 pixels."""
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -30,12 +30,12 @@ IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 @dataclass(frozen=True)
 class Design:
-    """What an autoencoder is built from, which its weights are saved with.
+    """What an autoencoder is built from; saved with its weights.
 
     Attributes:
         name: a key of `WIDTHS`.
-        size: of the square pictures, in pixels.
-        mean, std: of the pixel values in [0, 1], an entry for each channel (RGB, or grey).
+        size: width and height of the pictures, in pixels.
+        mean, std: of the pixel values in [0, 1], one entry per channel (RGB, or grey).
     """
 
     name: str
@@ -45,7 +45,7 @@ class Design:
 
     @classmethod
     def of(cls, name: str, size: int, channels: int) -> Design:
-        """With ImageNet's mean and std for colour, and 0.5 for grey.
+        """A design with ImageNet's mean and std for colour, and 0.5 for grey.
 
         Raises:
             InputError: no such autoencoder, or a size that its max-pools do not divide.
@@ -55,8 +55,8 @@ class Design:
         factor = 2 ** len(WIDTHS[name])
         if size < factor or size % factor:
             raise InputError(
-                f"{name} halves its picture {len(WIDTHS[name])} times: the size is a multiple of "
-                f"{factor}, not {size}"
+                f"{name} halves its picture {len(WIDTHS[name])} times: the size must be a "
+                f"multiple of {factor}, not {size}"
             )
         return cls(name, size) if channels == 3 else cls(name, size, (0.5,), (0.5,))
 
@@ -69,13 +69,13 @@ class Design:
 
     @classmethod
     def from_dict(cls, entries: dict[str, Any]) -> Design:
-        """Raises TypeError, KeyError or ValueError for what `to_dict` did not write."""
+        """Raises TypeError, KeyError or ValueError for anything that `to_dict` did not write."""
         size = int(entries["size"])
         return cls(entries["name"], size, tuple(entries["mean"]), tuple(entries["std"]))
 
 
 class Code(NamedTuple):
-    """What the encoder hands on: features, and of each max-pool where its values came from."""
+    """The encoder's output: features, and for each max-pool where its values came from."""
 
     features: Tensor
     places: list[Any]
@@ -107,7 +107,7 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """The encoder's way back: a `Code` → [N, C, H, W]."""
+    """The way back from the encoder: a `Code` → [N, C, H, W]."""
 
     def __init__(self, widths: tuple[tuple[int, ...], ...], channels: int) -> None:
         super().__init__()
@@ -137,8 +137,8 @@ def _convolved(part: nn.Module, name: str, x: Tensor) -> Tensor:
 class Autoencoder(nn.Module):
     """Pixels in [0, 1], float [N, C, size, size] → their reconstruction, of the same shape.
 
-    The reconstruction is not clipped. `portable` has it pool and unpool by the operators that every
-    runtime has (`onnxplain.signal.unpooling`), to be exported; the values are the same.
+    The reconstruction is not clipped. For the export, `portable` makes it pool and unpool with
+    operators that every runtime has (`onnxplain.signal.unpooling`); the values are the same.
     """
 
     mean: Tensor

@@ -1,4 +1,4 @@
-"""What a training needs to go on exactly where it stopped."""
+"""What a training needs to resume exactly where it stopped."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ class Checkpoint:
     """A checkpoint as it was read.
 
     Attributes:
-        stage: the name of the one that was running.
+        stage: the name of the stage that was running.
         step: how many of its steps were done.
         skipped: the pictures that could not be read so far.
         pictures: how many there were to train on.
         world: how many processes trained.
-        state: of the autoencoder, the optimizer and the gradients' scaler.
+        state: that of the autoencoder, the optimizer and the gradient scaler.
     """
 
     stage: str
@@ -35,7 +35,7 @@ class Checkpoint:
     state: dict[str, Any]
 
     def require_same(self, pictures: int, world: int) -> None:
-        """Raise InputError where an epoch has become another number of steps, or other pictures."""
+        """Raise InputError if an epoch now has another number of steps, or other pictures."""
         if self.pictures != pictures:
             raise InputError(
                 f"the training was begun on {self.pictures} pictures, and the data has {pictures} "
@@ -48,7 +48,7 @@ class Checkpoint:
             )
 
     def restore(self, autoencoder: nn.Module, optimizer: Any, scaler: Any) -> None:
-        """Set them as they were."""
+        """Put all three into the saved state."""
         autoencoder.load_state_dict(self.state["autoencoder"])
         optimizer.load_state_dict(self.state["optimizer"])
         scaler.load_state_dict(self.state["scaler"])
@@ -65,7 +65,7 @@ def write(
     optimizer: Any,
     scaler: Any,
 ) -> None:
-    """Replace the folder's checkpoint, as a whole or not at all.
+    """Replace the folder's checkpoint, completely or not at all.
 
     Raises:
         InputError: it cannot be written.
@@ -87,7 +87,7 @@ def write(
 
 
 def read(folder: Path) -> Checkpoint | None:
-    """The folder's checkpoint; None where the training stopped before the first.
+    """The folder's checkpoint; None if the training stopped before the first.
 
     Raises:
         SourceError: it cannot be read.

@@ -1,4 +1,4 @@
-"""Classifiers on pixels in [0, 1]: those that users have, and three small ones."""
+"""Classifiers of pixels in [0, 1]: the user's own, and three small ones."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def _convolution(width: int, out: int, stride: int = 1) -> nn.Sequential:
 
 
 def _plain(channels: int, size: int, classes: int) -> nn.Module:
-    """In the manner of VGG: convolutions and max-pools."""
+    """Like VGG: convolutions and max-pools."""
     return nn.Sequential(
         _convolution(channels, 16),
         nn.MaxPool2d(2),
@@ -71,7 +71,7 @@ def _plain(channels: int, size: int, classes: int) -> nn.Module:
 
 
 def _residual(channels: int, size: int, classes: int) -> nn.Module:
-    """In the manner of ResNet: shortcuts, strides, and the mean at the end."""
+    """Like ResNet: shortcuts, strides, and a mean at the end."""
     return nn.Sequential(
         _convolution(channels, 16, 2),
         _Residual(16, 32, 2),
@@ -83,7 +83,7 @@ def _residual(channels: int, size: int, classes: int) -> nn.Module:
 
 
 def _dense(channels: int, size: int, classes: int) -> nn.Module:
-    """A perceptron of two layers, for which every pixel stands for itself."""
+    """A perceptron with two layers, which knows nothing of neighbouring pixels."""
     return nn.Sequential(
         nn.Flatten(),
         nn.Linear(channels * size * size, 128),
@@ -106,14 +106,14 @@ def open_classifier(
     """A frozen classifier for pixels, float [N, C, size, size] in [0, 1] → [N, classes].
 
     Args:
-        name: a network by name (torchvision's, `timm/…`); a file of TorchScript or of
-            `torch.export` with an open batch, which takes pixels with ImageNet's mean and std as
-            torchvision's networks do; or a file that `train_small` wrote.
-        data: what it is to classify; its classes are the classifier's, in this order.
-        weights_name: of a network by name: DEFAULT, none or a checkpoint.
+        name: a network by name (torchvision's, `timm/…`); a TorchScript or `torch.export` file with
+            an open batch, whose pixels are normalised with ImageNet's mean and std as for
+            torchvision's networks; or a file that `train_small` wrote.
+        data: what it will classify; its classes are the classifier's, in the same order.
+        weights_name: for a network by name: DEFAULT, none or a checkpoint.
 
     Raises:
-        SourceError: no such classifier, or its weights are out of reach.
+        SourceError: no such classifier, or its weights cannot be had.
         InputError: it takes other pictures, or has another number of classes.
     """
     path = Path(name)
@@ -127,7 +127,7 @@ def open_classifier(
 
 
 def frozen(module: nn.Module) -> nn.Module:
-    """In evaluation mode, so that BatchNorm's statistics stay, and without weights that learn."""
+    """In evaluation mode, so that BatchNorm keeps its statistics, and without gradients."""
     return module.eval().requires_grad_(False)
 
 
@@ -170,7 +170,7 @@ def _module(archive: Any) -> Any:
     if not isinstance(archive, torch.export.ExportedProgram):
         return archive
     module = archive.module()
-    del module.train, module.eval  # both refuse: the program keeps the mode that it was traced in
+    del module.train, module.eval  # both refuse: a program keeps the mode that it was traced in
     return module
 
 
@@ -198,7 +198,7 @@ def train_small(
     Args:
         name: a key of `SMALL`.
         path: the file to write, which `open_classifier` reads.
-        progress: called after each step with (steps done, of how many, loss).
+        progress: called after each step with the steps done, how many there are, and the loss.
 
     Raises:
         InputError: no such classifier, or the path cannot be written.

@@ -17,13 +17,13 @@ from onnxplain.runtime.sessions import Session, open_session
 
 @dataclass(frozen=True)
 class Graph:
-    """A graph made ready to run: what its file says of it, and what runs it."""
+    """A graph ready to run: what its file says about it, and what runs it."""
 
     about: SignalMetadata
     session: Session
 
     def run(self, images: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
-        """The outputs by name of `images`, float32 [N, C, size, size] in [0, 1].
+        """The outputs by name for `images`, float32 [N, C, size, size] in [0, 1].
 
         Raises:
             InputError: pictures of another shape.
@@ -38,15 +38,15 @@ class Graph:
 
 
 def open_graph(path: Path, provider: str = "auto", threads: int | None = None) -> Graph:
-    """Load an autoencoder, a classifier, or one behind the other.
+    """Load an autoencoder, a classifier, or one followed by the other.
 
     Args:
         path: an ONNX file that `onnxplain.signal.export` wrote.
-        provider, threads: of `onnxplain.runtime.sessions.open_session`.
+        provider, threads: as for `onnxplain.runtime.sessions.open_session`.
 
     Raises:
         BackendError: no such file, or one of another kind; an unknown provider, or one that is
-            not here.
+            missing.
     """
     about = SignalMetadata.from_props(read_metadata(path))
     return Graph(about, open_session(path, provider, threads))

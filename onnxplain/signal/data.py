@@ -15,13 +15,13 @@ from onnxplain.signal.pictures import Pictures
 from onnxplain.signal.sources import Arrays, Files, Torchvision
 
 DIGITS = "digits"
-_TEST_PART = 3  # one picture of so many, where the data are not divided already
+_TEST_PART = 3  # every third picture, where the data are not divided already
 _SPLITS = (("train", "test"), ("train", "val"))
 
 
 @dataclass(frozen=True)
 class Data:
-    """Pictures to train on and others to measure on. `classes` is empty where there are none."""
+    """Pictures to train on and others to measure on. `classes` is empty if there are none."""
 
     train: Pictures
     test: Pictures
@@ -40,12 +40,12 @@ def open_data(name: str, size: int, seed: int = 0) -> Data:
     """Find data by name.
 
     Args:
-        name: a folder of class folders, or of `train` and `test` (or `val`) with class folders
-            each, or of pictures without classes; `digits`, scikit-learn's 1797; or `NAME:FOLDER`,
-            a dataset of torchvision's that is in the folder or can be downloaded to it:
-            `CIFAR10:data`. Where it is not divided already, every third picture is for measuring.
-        size: of the square pictures, in pixels.
-        seed: of the random squares.
+        name: a folder that holds class folders, or `train` and `test` (or `val`) with class folders
+            each, or pictures without classes; `digits`, scikit-learn's 1797; or `NAME:FOLDER`, a
+            torchvision dataset that is in the folder or can be downloaded to it: `CIFAR10:data`. If
+            the data are not divided already, every third picture is for measuring.
+        size: width and height of the pictures, in pixels.
+        seed: for the random crops.
 
     Raises:
         InputError: no such data; a class folder without a picture.
@@ -57,8 +57,8 @@ def open_data(name: str, size: int, seed: int = 0) -> Data:
     if ":" in name:
         return _torchvision(name, size)
     raise InputError(
-        f"no data {name!r}: it is neither a folder, nor {DIGITS!r}, nor DATASET:FOLDER of "
-        "torchvision's"
+        f"no data {name!r}: it is not a folder, not {DIGITS!r}, and not DATASET:FOLDER for a "
+        "torchvision dataset"
     )
 
 
@@ -72,7 +72,7 @@ def require_classes(data: Data, name: str) -> None:
         found = f"one class, {data.classes[0]!r}" if data.classes else "pictures without classes"
         raise InputError(
             f"'{name}' has {found}; to work with a classifier, give a folder that has one folder "
-            "of pictures for each of its classes, two at least"
+            "of pictures for each of its classes, at least two"
         )
 
 
@@ -112,12 +112,12 @@ def _divided(files: Files) -> tuple[Files, Files]:
         labels = [files.labels[i] for i in chosen] if files.labels else ()
         parts.append(Files([files.paths[i] for i in chosen], labels))
     if not len(parts[0]):
-        raise InputError("there must be two pictures at least, to train on and to measure on")
+        raise InputError("there must be at least two pictures, to train on and to measure on")
     return parts[0], parts[1]
 
 
 def _classes(folder: Path) -> tuple[tuple[str, ...], Files]:
-    """The class folders' names, sorted, and their pictures; or the pictures of a folder without."""
+    """The class folders' sorted names and their pictures; or the pictures of a folder without."""
     names = sorted(f.name for f in folder.iterdir() if f.is_dir() and not f.name.startswith("."))
     if not names:
         return (), Files(find_images(folder))
@@ -156,7 +156,7 @@ def _torchvision(name: str, size: int) -> Data:
 
 
 def _part(found: Any, root: str, train: bool, splits: Sequence[str]) -> Any:
-    """One part of a dataset, which has it by a flag or by one of several names."""
+    """One part of a dataset, which is chosen by a flag or by one of several names."""
     refused: Exception | None = None
     ways: list[dict[str, Any]] = [{"train": train}, *({"split": name} for name in splits)]
     for wanted in ways:
@@ -170,7 +170,7 @@ def _part(found: Any, root: str, train: bool, splits: Sequence[str]) -> Any:
 
 
 def _labels(dataset: Any) -> Any:
-    """Without decoding pictures, where the dataset keeps them apart."""
+    """The labels, without decoding pictures if the dataset keeps them separately."""
     for attribute in ("targets", "labels", "_labels"):
         if (labels := getattr(dataset, attribute, None)) is not None:
             return labels

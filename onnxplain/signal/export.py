@@ -1,4 +1,4 @@
-"""Autoencoders and classifiers as ONNX graphs that every runtime has the operators for."""
+"""Autoencoders and classifiers as ONNX graphs, with operators that every runtime has."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from onnxplain.signal.autoencoder import Autoencoder
 
 
 class _Seen(nn.Module):
-    """Pixels → their reconstruction, and what the classifier makes of it."""
+    """Pixels → their reconstruction, and the classifier's logits for that."""
 
     def __init__(self, autoencoder: nn.Module, classifier: nn.Module) -> None:
         super().__init__()
@@ -44,17 +44,17 @@ def export_autoencoder(
     classifier: nn.Module | None = None,
     classes: Sequence[str] = (),
 ) -> None:
-    """Write an autoencoder, alone or with a classifier behind it.
+    """Write an autoencoder, alone or followed by a classifier.
 
-    The graph takes `image`, float32 [N, C, size, size], pixels in [0, 1], and gives
-    `reconstruction`, of the same shape and not clipped, and with a classifier `logits` [N, classes]
-    of that. N is open. Standard operators of opset 20; no `MaxUnpool`, see
-    `onnxplain.signal.unpooling`.
+    The graph takes `image`, float32 [N, C, size, size], pixels in [0, 1]. It gives
+    `reconstruction`, of the same shape and not clipped, and with a classifier its `logits`
+    [N, classes] for the reconstruction. N is open. The operators are standard ones of opset 20,
+    without `MaxUnpool` (see `onnxplain.signal.unpooling`).
 
     Args:
-        autoencoder: any; it is left as it was.
-        path: the file to write, as a whole or not at all.
-        classifier: pixels in [0, 1] → logits, as of `open_classifier`.
+        autoencoder: left as it was.
+        path: the file to write, completely or not at all.
+        classifier: pixels in [0, 1] → logits, as from `open_classifier`.
         classes: their names.
 
     Raises:
@@ -82,7 +82,7 @@ def export_classifier(
 
 
 def require_exportable(classifier: nn.Module, channels: int, size: int) -> None:
-    """Trace it as `export_classifier` does, and keep nothing.
+    """Check that `export_classifier` can trace it.
 
     Raises:
         SourceError: PyTorch cannot trace it.
@@ -110,12 +110,12 @@ def _write(
 
 def _traced(network: nn.Module, picture: tuple[int, int]) -> ir.Model:
     channels, size = picture
-    # Two pictures: torch.export takes a batch of one for a constant.
+    # Two pictures: torch.export would take a batch of one for a constant.
     example = torch.zeros(2, channels, size, size)
     batch = torch.export.Dim("batch")
     with quiet(), spelled_attention():
         if any(isinstance(part, torch.jit.ScriptModule) for part in network.modules()):
-            # torch.export takes no TorchScript, not within another module either.
+            # torch.export takes no TorchScript, nor a module that contains some.
             trace: Any = torch.jit.trace  # it has no types
             whole = trace(network.eval(), example, check_trace=False)
             return script_to_onnx(whole, None, example)

@@ -1,4 +1,4 @@
-"""How much of the originals is in the reconstructions: mutual information, colours, frequencies."""
+"""How much of the originals the reconstructions keep: information, colours, frequencies."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 COLOUR_BINS = 64
-"""Equal bins of a channel's histogram, over [0, 1]."""
+"""How many equal bins a channel's histogram has over [0, 1]."""
 
 _LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601
 
@@ -21,10 +21,10 @@ def grey(pixels: NDArray[Any]) -> NDArray[np.float64]:
 
 
 def information_bins(pixels: int) -> int:
-    """Bins of a grey value's histogram for `normalised_information`.
+    """How many bins a histogram of grey values has in `normalised_information`.
 
-    The power of two next to the cube root of the number of pixels (32 for 224 × 224, 8 for
-    32 × 32), so that the joint histogram's bins hold a few pixels each. More of them would
+    The power of two nearest to the cube root of the number of pixels (32 for 224 × 224, 8 for
+    32 × 32), so that the bins of the joint histogram hold a few pixels each. More bins would
     overestimate what two pictures share, by about (bins - 1)² / (2 · pixels) nats (Miller 1955).
     """
     return int(2 ** round(math.log2(pixels ** (1 / 3))))
@@ -33,13 +33,13 @@ def information_bins(pixels: int) -> int:
 def normalised_information(originals: NDArray[Any], others: NDArray[Any]) -> NDArray[np.float64]:
     """Normalised mutual information 2 I(X; Y) / (H(X) + H(Y)) of each picture with its other.
 
-    X and Y are the grey values in a place of the one and of the other, in `information_bins` equal
-    bins over [0, 1]; the probabilities are frequencies over the picture's places. 1 where each
-    value of the one stands for one value of the other, 0 where they are independent; also 1 for
-    two pictures of one value each.
+    X and Y are the two grey values at a position, in `information_bins` equal bins over [0, 1];
+    the probabilities are frequencies over the picture's positions. The result is 1 if each value of
+    one picture stands for one value of the other, and 0 if they are independent. It is also 1 for
+    two pictures of a single value each.
 
     Args:
-        originals, others: [N, C, H, W], C = 1 or 3; what is beyond [0, 1] is clipped.
+        originals, others: [N, C, H, W], C = 1 or 3; values beyond [0, 1] are clipped.
 
     Returns:
         float64 [N].
@@ -69,9 +69,9 @@ def colour_counts(pixels: NDArray[Any]) -> NDArray[np.int64]:
 
 
 def colour_distance(a: NDArray[Any], b: NDArray[Any]) -> float:
-    """The mean over the channels of the Wasserstein distance of two `colour_counts`.
+    """The Wasserstein distance between two `colour_counts`, averaged over the channels.
 
-    In units of a channel's range: 0.1 where a tenth of it has to be crossed on average.
+    In units of a channel's range: 0.1 if values have to move by a tenth of it on average.
     """
     shares = [np.cumsum(counts / counts.sum(1, keepdims=True), 1) for counts in (a, b)]
     return float(np.abs(shares[0] - shares[1]).sum(1).mean() / COLOUR_BINS)
@@ -80,9 +80,9 @@ def colour_distance(a: NDArray[Any], b: NDArray[Any]) -> float:
 def spectra(pixels: NDArray[Any]) -> NDArray[np.float64]:
     """The power of grey values by spatial frequency, summed over the pictures.
 
-    The mean is taken off, a Hann window goes over the picture so that its borders make no edge, and
-    the squared magnitudes of the Fourier transform are averaged over rings one frequency wide:
-    entry k is of k / H cycles per pixel, k = 0 … H / 2.
+    The mean is subtracted, a Hann window keeps the borders from acting as edges, and the squared
+    magnitudes of the Fourier transform are averaged over rings one frequency wide: entry k is for
+    k / H cycles per pixel, k = 0 … H / 2.
 
     Args:
         pixels: [N, C, H, H]; clipped to [0, 1].

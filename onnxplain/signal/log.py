@@ -1,4 +1,4 @@
-"""What can be watched of a training: TensorBoard's curves, and pictures above reconstructions."""
+"""What shows how a training goes: TensorBoard's curves, and pictures above reconstructions."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ _EVERY = 10  # steps between points of a curve
 
 
 class Log:
-    """A training's log; that of a process which does not write stays empty.
+    """A training's log.
 
     Args:
         folder: the training's.
-        writes: whether this process does.
+        writes: whether this process writes it; in the others nothing happens.
     """
 
     def __init__(self, folder: Path, writes: bool) -> None:
@@ -42,9 +42,9 @@ class Log:
             self._writer.close()
 
     def begin(self, stage: str, done: int) -> None:
-        """Write about a stage from here on; TensorBoard forgets what it heard after `done` steps.
+        """Log a stage from here on. TensorBoard drops the points that lie after `done` steps.
 
-        A folder for each stage, because TensorBoard forgets all curves of a folder.
+        Each stage has a folder of its own, because TensorBoard drops points of the whole folder.
         """
         if self._writes:
             from torch.utils.tensorboard import SummaryWriter
@@ -54,7 +54,7 @@ class Log:
             self._writer = SummaryWriter(str(path), purge_step=done + 1)
 
     def loss(self, stage: str, step: int, loss: float) -> None:
-        """A point of the stage's curve, every ten steps."""
+        """Add a point to the stage's curve, every ten steps."""
         if self._writer is not None and step % _EVERY == 0:
             self._writer.add_scalar(f"{stage}/loss", loss, step)
 

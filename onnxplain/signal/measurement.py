@@ -1,4 +1,4 @@
-"""One signal measured: what every classifier makes of it, and how it differs from the originals."""
+"""Measuring a signal: what every classifier makes of it, and how it differs from the originals."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ from onnxplain.signal.pictures import Pictures
 
 @dataclass(frozen=True)
 class Measurement:
-    """Of N pictures in one signal, seen by C classifiers.
+    """The measurement of one signal: N pictures, seen by C classifiers.
 
     Attributes:
         right: bool [C, N], whether the classifier named the picture's class.
         information: [N], normalised mutual information with the original.
-        error: [N], root of the mean squared difference from the original, pixels in [0, 1].
+        error: [N], root mean squared difference from the original, pixels in [0, 1].
         colours: [channels, bins], counts of pixel values.
         spectrum: [H // 2 + 1], mean power of grey values by cycles across the picture.
-        unreadable: indices of the pictures that could not be read, which are not among the N.
+        unreadable: indices of the pictures that could not be read; they are not among the N.
     """
 
     right: NDArray[np.bool_]
@@ -41,7 +41,7 @@ class Measurement:
     unreadable: NDArray[np.int64]
 
     def write(self, path: Path) -> None:
-        """Raises InputError where it cannot be written."""
+        """Raises InputError if it cannot be written."""
         with replacing(path) as beside, beside.open("wb") as file:
             np.savez(file, **{f.name: getattr(self, f.name) for f in dataclasses.fields(self)})
 
@@ -64,14 +64,14 @@ def measure(
     batch: int,
     progress: Callable[[int, int], None],
 ) -> Measurement:
-    """Run every picture through an autoencoder and what comes out through every classifier.
+    """Run every picture through an autoencoder, and its output through every classifier.
 
-    What the autoencoder puts out beyond [0, 1] reaches the classifiers as it did when they tuned
-    it; the other measures clip it.
+    The classifiers get values beyond [0, 1] too, as when they tuned the autoencoder; the other
+    statistics clip them.
 
     Args:
-        autoencoder: whose signal it is; None for the originals.
-        progress: told the pictures done, and of how many.
+        autoencoder: the one whose signal is measured; None for the originals.
+        progress: called with the pictures done, and how many there are.
 
     Raises:
         InputError: no picture can be read, or the graphs take others.

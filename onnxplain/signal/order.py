@@ -1,4 +1,4 @@
-"""The order of classifiers by the signal that they let in, with the confidence that it is one."""
+"""The order of classifiers by the signal that they let in, and how sure it is."""
 
 from __future__ import annotations
 
@@ -9,28 +9,28 @@ import numpy as np
 from numpy.typing import NDArray
 
 SAMPLES, CONFIDENCE, TOLERANCE = 2000, 0.95, 0.01
-"""Bootstrap samples; what counts as sure; the accuracy that a classifier may lose and still be
-served."""
-_CHUNK = 100  # of the bootstrap: all of its samples of a large data set would fill the memory
+"""How many bootstrap samples; what confidence counts as sure; how much accuracy a classifier may
+lose and still be served."""
+_CHUNK = 100  # bootstrap samples at a time: for large data, all of them would fill the memory
 
 
 @dataclass(frozen=True)
 class Order:
     """Which classifier's signal serves which, over C classifiers.
 
-    "j serves i" means that i, on the reconstructions made for j, is as accurate as on those made
-    for itself, less the tolerance: what i needs is in what j lets in, i ⊑ j.
+    "j serves i" means that i is as accurate on the reconstructions made for j as on those made for
+    itself, up to the tolerance: what i needs is in what j lets in, i ⊑ j.
 
     Attributes:
-        difference: [C, C], of i (row) on the signal of j (column): its accuracy there less that on
-            its own signal.
+        difference: [C, C], the accuracy of i (row) on the signal of j (column) minus that on its
+            own signal.
         low, high: [C, C], the middle 95 % of that over the bootstrap.
-        confidence: [C, C], the share of the bootstrap in which j serves i.
+        confidence: [C, C], the share of bootstrap samples in which j serves i.
         serves: bool [C, C], whether that is at least 95 %; true on the diagonal.
         undecided: bool [C, C], whether it is between 5 % and 95 %.
-        groups: classifiers that serve each other, in a rising order where there is one.
-        above: (a, b) of groups with a ⊏ b and none between; empty where there is no order.
-        stability: the share of the bootstrap in which exactly this relation comes out.
+        groups: classifiers that serve each other, in rising order if there is one.
+        above: pairs (a, b) of groups with a ⊏ b and none in between; empty if there is no order.
+        stability: the share of bootstrap samples that give exactly this relation.
         verdict: the result as a sentence.
     """
 
@@ -49,11 +49,11 @@ class Order:
 def find_order(right: NDArray[np.bool_], seed: int = 0) -> Order:
     """The order that a study's answers imply.
 
-    The pictures are drawn again, with replacement, 2000 times, the same for all classifiers.
+    The pictures are resampled with replacement 2000 times, the same for all classifiers.
 
     Args:
         right: [C, C, N], whether classifier i was right about picture n in the signal of j.
-        seed: of the bootstrap.
+        seed: for the bootstrap.
     """
     count, n = right.shape[0], right.shape[2]
     random = np.random.default_rng(seed)
@@ -80,7 +80,7 @@ def find_order(right: NDArray[np.bool_], seed: int = 0) -> Order:
 def _structure(
     serves: NDArray[np.bool_], undecided: NDArray[np.bool_]
 ) -> tuple[list[list[int]], list[tuple[int, int]], str]:
-    """Groups, the steps from each to the next, and what to say of them."""
+    """The groups, the steps from each to the next, and a sentence about them."""
     count = len(serves)
     alone = [[i] for i in range(count)]
     broken = [
@@ -99,7 +99,7 @@ def _structure(
             groups.append([i])
         else:
             same.append(i)
-    # Who is served by more stands lower; of a transitive relation this is a rising order.
+    # Whoever is served by more stands lower; if the relation is transitive, this order rises.
     groups.sort(key=lambda group: -int(serves[group[0]].sum()))
     below = [[bool(serves[a[0], b[0]]) and a is not b for b in groups] for a in groups]
     size = range(len(groups))

@@ -17,12 +17,12 @@ from onnxplain.errors import InputError
 from onnxplain.runtime.inputs.batches import preprocess
 from onnxplain.signal.sources import Files, Source
 
-_LEAST_CROP = 0.5  # of a photograph's area, when a random square is cut out of it
+_LEAST_CROP = 0.5  # share of the largest square's area in a random one
 
 
 class Sample(NamedTuple):
-    """Pixels in [0, 1], float32 [C, H, W], or a batch of them, of tensors or arrays; what they
-    show; and which pictures could not be read on the way."""
+    """A picture or a batch of them, as tensors or arrays: pixels in [0, 1], float32 [C, H, W];
+    labels; and which pictures could not be read on the way."""
 
     pixels: Any
     labels: Any
@@ -32,12 +32,13 @@ class Sample(NamedTuple):
 class Pictures(Dataset[Sample]):
     """A source's pictures, cut to a square.
 
-    An item is asked for by (epoch, index), so that what is random about it depends on nothing else,
-    and an interrupted training goes on with the same pictures. A picture that cannot be read is
-    replaced by the next that can; so steps keep their size, in each of several processes.
+    Items are indexed by (epoch, index), so that their randomness depends on nothing else and a
+    resumed training sees the same pictures. A picture that cannot be read is replaced by the next
+    one that can, so that steps keep their size in every process.
 
     Args:
-        augment: cut a random square, and mirror half of the pictures; else the centre is taken.
+        augment: whether to cut a random square and mirror half of the pictures, instead of taking
+            the centre.
     """
 
     def __init__(
@@ -67,7 +68,7 @@ class Pictures(Dataset[Sample]):
             else:
                 label = self.source.labels[index] if len(self.source.labels) else -1
                 return Sample(torch.from_numpy(pixels), label, unreadable)
-        # `loader` refuses it: what a process beside it raises would come with its traceback.
+        # `loader` refuses it: an error raised in a worker process would bring its traceback.
         return Sample(torch.zeros(len(self.pre.mean), self.size, self.size), -1, unreadable)
 
     def pixels(self, index: int, epoch: int = 0) -> NDArray[np.float32]:
@@ -91,7 +92,7 @@ class Pictures(Dataset[Sample]):
         return picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if mirror else picture
 
     def chosen(self, indices: Sequence[int]) -> NDArray[np.float32]:
-        """Those of the pictures that can be read: [n, C, H, W].
+        """Those of the pictures that can be read, [n, C, H, W].
 
         Raises:
             InputError: none of them.
@@ -105,7 +106,7 @@ class Pictures(Dataset[Sample]):
         return np.stack(found)
 
     def batches(self, size: int) -> Iterator[Sample]:
-        """All in order: float32 [n, C, H, W] and int64 [n] of those that can be read, n ≤ size."""
+        """All pictures that can be read, in order: float32 [n, C, H, W] and int64 [n], n ≤ size."""
         for first in range(0, len(self), size):
             pixels, labels, unreadable = [], [], []
             for index in range(first, min(first + size, len(self))):

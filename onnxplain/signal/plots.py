@@ -1,4 +1,4 @@
-"""A study's results as pictures (SVG), by matplotlib."""
+"""A study's results as plots (SVG, by matplotlib)."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ _STYLE: Any = {"svg.hashsalt": "onnxplain", "font.size": 11, "axes.spines.top": 
 
 
 def colours(results: Results) -> dict[str, str]:
-    """Signal → the colour of its lines; the originals are black, what is untuned is grey."""
+    """Signal → the colour of its lines; the originals are black, the untuned signal is grey."""
     own = {n: _PALETTE[i % len(_PALETTE)] for i, n in enumerate(results.names)}
     return {ORIGINALS: _INK, UNTUNED: "#9a978f"} | own
 
 
 def order_graph(results: Results) -> str:
-    """Groups of classifiers, the widest signal on top; a line leads up to what serves the lower."""
+    """Groups of classifiers, the widest signal on top; lines lead up to the groups that serve."""
     order = results.order
     levels = [0] * len(order.groups)
-    for low, high in order.above:  # groups stand in a rising order
+    for low, high in order.above:  # the groups are in rising order
         levels[high] = max(levels[high], levels[low] + 1)
     rows: dict[int, list[int]] = {}
     for group, level in enumerate(levels):

@@ -15,7 +15,7 @@ from torch import distributed
 
 @dataclass(frozen=True)
 class Process:
-    """Which of how many processes this is, and the device that it computes on."""
+    """Which of how many processes this is, and its device."""
 
     rank: int
     world: int
@@ -23,11 +23,11 @@ class Process:
 
     @property
     def is_first(self) -> bool:
-        """Whether it is the one that writes files."""
+        """Whether this is the process that writes files."""
         return self.rank == 0
 
     def agree(self, flag: bool) -> bool:
-        """Whether any of the processes says so."""
+        """Whether the flag is set in any process."""
         if self.world == 1:
             return flag
         said = torch.tensor(float(flag), device=self.device)
@@ -35,7 +35,7 @@ class Process:
         return bool(said.item())
 
     def mean(self, value: torch.Tensor) -> float:
-        """Of all processes' values."""
+        """The mean over all processes."""
         if self.world > 1:
             value = value.clone()
             distributed.all_reduce(value)
@@ -43,7 +43,7 @@ class Process:
         return float(value.item())
 
     def gathered(self, numbers: set[int]) -> set[int]:
-        """All processes' numbers."""
+        """The union over all processes."""
         if self.world == 1:
             return numbers
         found: list[set[int]] = [set()] * self.world
@@ -51,13 +51,13 @@ class Process:
         return set().union(*found)
 
     def wait(self) -> None:
-        """For the others."""
+        """Wait for the other processes."""
         if self.world > 1:
             distributed.barrier()
 
     @contextmanager
     def first_alone(self) -> Iterator[None]:
-        """Within, the first process comes to its end, or fails, before the others begin."""
+        """A context that the first process leaves, or fails in, before the others enter."""
         if not self.is_first:
             self.wait()
         try:
@@ -69,7 +69,7 @@ class Process:
 
 @contextmanager
 def joined() -> Iterator[Process]:
-    """This process among those of `torchrun`, which tells by environment variables; else alone."""
+    """This process among those that `torchrun` started (by its environment variables), or alone."""
     world, rank = (int(os.environ.get(name, n)) for name, n in (("WORLD_SIZE", 1), ("RANK", 0)))
     device = torch.device("cpu")
     if torch.cuda.is_available():
@@ -86,14 +86,14 @@ def joined() -> Iterator[Process]:
 
 
 class Stop:
-    """Whether an interrupt has asked for the end, which comes after the step that is running."""
+    """Whether an interrupt has asked to stop after the current step."""
 
     asked = False
 
 
 @contextmanager
 def interruptible() -> Iterator[Stop]:
-    """Within, Ctrl-C and SIGTERM ask once to stop; a second Ctrl-C interrupts as ever."""
+    """A context in which Ctrl-C and SIGTERM ask to stop; a second signal interrupts as usual."""
     stop = Stop()
 
     def ask(number: int, frame: FrameType | None) -> None:
@@ -103,7 +103,7 @@ def interruptible() -> Iterator[Stop]:
 
     try:
         before = {name: signal.signal(name, ask) for name in (signal.SIGINT, signal.SIGTERM)}
-    except ValueError:  # not the main thread, which alone gets signals
+    except ValueError:  # not the main thread, the only one that gets signals
         yield stop
         return
     try:

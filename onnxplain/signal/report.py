@@ -1,4 +1,4 @@
-"""A study as one web page that needs nothing but itself."""
+"""A study as a single, self-contained web page."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def write_report(study: Study, results: Results, folder: Path, provider: str, pa
         results: what it returned.
         folder: where it worked.
         provider: what runs the graphs.
-        path: the .html file, replaced as a whole or not at all.
+        path: the .html file, replaced completely or not at all.
 
     Raises:
         InputError: the path cannot be written.
@@ -180,7 +180,7 @@ def _example_names(results: Results) -> list[str]:
 
 
 def _examples(study: Study, results: Results, folder: Path, provider: str) -> list[Markup]:
-    """Rows of pictures, spread over the data: the original, each signal and its difference."""
+    """Rows of pictures from all over the data: the original, each signal and its difference."""
     settings = study.settings
     pictures = open_data(settings.data, settings.size, settings.seed).test
     chosen = np.linspace(0, len(pictures) - 1, min(_EXAMPLES, len(pictures))).astype(int)

@@ -20,23 +20,23 @@ _QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 
 @dataclass(frozen=True)
 class Results:
-    """Of C classifiers; signals are the C classifiers' own unless said otherwise.
+    """The results for C classifiers. Signals are the classifiers' own unless said otherwise.
 
     Attributes:
-        names: of the classifiers.
+        names: the classifiers'.
         pictures: how many were measured.
-        parameters: of each classifier.
+        parameters: how many each classifier has.
         original: [C], accuracy on the originals.
         untuned: [C], accuracy on reconstructions before tuning.
         matrix: [C, C], accuracy of i (row) on the signal of j (column).
         information: by signal, five quantiles (5, 25, 50, 75, 95 %) of the normalised mutual
             information with the originals.
-        bins: of that information's histograms.
+        bins: how many the histograms for it have.
         error: by signal, the mean over the pictures of the root mean squared difference.
-        colours: by signal, the distance of its pixel values' distribution from the originals'.
-        colour_counts: by signal, the originals among them, [channels, bins].
-        spectrum: by signal, the originals among them.
-        order: what the answers imply.
+        colours: by signal, how far the distribution of its pixel values is from the originals'.
+        colour_counts: by signal, including the originals, [channels, bins].
+        spectrum: by signal, including the originals.
+        order: the one that the answers imply.
         skipped: names of pictures that could not be read.
     """
 
@@ -57,7 +57,7 @@ class Results:
 
     @property
     def kept(self) -> list[float | None]:
-        """[C], accuracy on its own signal ÷ accuracy on the originals; None where that is 0."""
+        """[C], accuracy on its own signal ÷ accuracy on the originals; None if that is 0."""
         pairs = zip(np.diag(self.matrix), self.original, strict=True)
         return [float(own / original) if original else None for own, original in pairs]
 
@@ -76,7 +76,7 @@ def results_of(
     seed: int,
     skipped: list[str],
 ) -> Results:
-    """Put together what was measured.
+    """The results of the measurements.
 
     Args:
         measured: by signal: first the originals, then the untuned autoencoder's, then the

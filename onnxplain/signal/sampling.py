@@ -17,15 +17,17 @@ from onnxplain.signal.pictures import Pictures, Sample
 
 @dataclass(frozen=True)
 class BatchSampler:
-    """Which pictures each step takes: every epoch all of them, in an order of its own.
+    """Which pictures each step takes: each epoch takes all of them, in an order of its own.
 
-    A function of the step alone, so that training goes on in the same order from any step. The last
-    step of an epoch is filled up from the epoch's first pictures.
+    The order is a function of the step alone, so that training can resume at any step. The last
+    step of an epoch is filled up with the epoch's first pictures.
 
     Attributes:
-        batch: pictures of a step in one process.
-        rank, world: which of how many processes.
-        first, last: steps from … to before ….
+        length: how many pictures there are.
+        batch: pictures per step, in one process.
+        seed: for the order.
+        rank, world: which of how many processes this is.
+        first, last: the first step, and the one before which to stop.
     """
 
     length: int
@@ -38,7 +40,7 @@ class BatchSampler:
 
     @staticmethod
     def steps(length: int, batch: int, world: int) -> int:
-        """Steps of an epoch."""
+        """How many steps an epoch has."""
         return -(-length // (batch * world))
 
     def __len__(self) -> int:
@@ -56,7 +58,7 @@ class BatchSampler:
 
 
 def loader(pictures: Pictures, sampler: BatchSampler, workers: int) -> Iterator[Sample]:
-    """The sampler's batches, decoded by so many processes beside this one.
+    """The sampler's batches, decoded by `workers` further processes.
 
     Raises:
         InputError: none of the pictures can be read.

@@ -1,4 +1,4 @@
-"""What a training is told, kept beside its weights as `config.json`."""
+"""The settings of a training, kept next to its weights as `config.json`."""
 
 from __future__ import annotations
 
@@ -63,18 +63,18 @@ class Settings:
         """Raise InputError for what cannot be trained."""
         options.check(self)
         if not (self.rate > 0 and self.tune_rate > 0):
-            raise InputError("the rates are positive")
+            raise InputError("the rates must be positive")
         if not self.epochs and not (self.classifier and self.tune_epochs):
             raise InputError("there is nothing to train: give epochs, or a classifier")
 
     def write(self, folder: Path) -> None:
-        """Raises InputError where the folder cannot be written."""
+        """Raises InputError if the folder cannot be written."""
         with replacing(folder / CONFIG) as beside:
             beside.write_text(json.dumps(dataclasses.asdict(self), indent=2) + "\n")
 
     @classmethod
     def read(cls, folder: Path) -> Settings:
-        """Raises InputError for no such file, or one that is not a training's."""
+        """Raises InputError if there is no such file, or it is not a training's."""
         try:
             return cls(**json.loads((folder / CONFIG).read_text()))
         except (OSError, TypeError, ValueError) as error:
@@ -82,10 +82,10 @@ class Settings:
 
 
 def changed(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """Names of the entries that differ, of those that matter to what goes on.
+    """The names of entries that differ and matter for resuming.
 
-    `workers` only decode. Of `start` the file's name matters: its folder may have moved, and what
-    has a checkpoint reads it no more.
+    `workers` only decode. For `start` only the file's name matters: its folder may have moved, and
+    with a checkpoint it is no longer read.
     """
 
     def compared(entries: Mapping[str, Any], name: str) -> Any:

@@ -22,7 +22,7 @@ def pixels_of(graph: Graph, pictures: list[ImageLike]) -> NDArray[np.float32]:
         InputError: a picture that cannot be read.
     """
     size, channels = graph.about.size, graph.about.channels
-    # The shorter side fills the square: nothing of a photograph is lost but its ends.
+    # The shorter side fills the square: only the ends of a photograph are lost.
     pre = Preprocessing(size, size, size, (0.0,) * channels, (1.0,) * channels)
     return np.ascontiguousarray(as_batch(pictures, pre)[0])
 
@@ -30,14 +30,14 @@ def pixels_of(graph: Graph, pictures: list[ImageLike]) -> NDArray[np.float32]:
 def show(graph: Graph, pictures: list[ImageLike]) -> Image.Image:
     """A row for each picture: original, reconstruction, and their difference (zero is grey).
 
-    Below the reconstruction stands what the classifier of the graph, if it has one, takes it for.
+    Below the reconstruction stands what the graph's classifier, if it has one, takes it for.
 
     Raises:
         InputError: a picture that cannot be read.
         BackendError: the runtime failed.
     """
     rows = []
-    for picture in pictures:  # one by one: a folder may hold more than fit into one run
+    for picture in pictures:  # one by one: a folder may hold more than fits into one run
         original = pixels_of(graph, [picture])
         found = {name: output[0] for name, output in graph.run(original).items()}
         original, seen = original[0], found[RECONSTRUCTION]
@@ -61,6 +61,6 @@ def _answer(graph: Graph, logits: NDArray[Any]) -> str:
 
 
 def as_image(pixels: NDArray[Any]) -> Image.Image:
-    """Pixels [C, H, W], C = 1 or 3, in [0, 1]; what is beyond is clipped."""
+    """Pixels [C, H, W] in [0, 1], C = 1 or 3, as an image; values beyond are clipped."""
     eight = np.rint(255 * pixels.clip(0, 1)).astype(np.uint8).transpose(1, 2, 0)
     return Image.fromarray(np.broadcast_to(eight, (*eight.shape[:2], 3)))

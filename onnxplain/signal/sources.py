@@ -21,7 +21,7 @@ class Source(Protocol):
 
     @property
     def labels(self) -> Sequence[int]:
-        """Of all pictures; empty where there are no classes."""
+        """One label per picture; empty if there are no classes."""
         ...
 
     def __len__(self) -> int: ...
@@ -69,7 +69,7 @@ class Arrays:
 
 @dataclass(frozen=True)
 class Torchvision:
-    """A dataset of torchvision's that gives (picture, class); `part` of the data, by name."""
+    """A torchvision dataset of (picture, class); `part` names the part of the data."""
 
     dataset: Any
     labels: Sequence[int]
@@ -82,17 +82,17 @@ class Torchvision:
         return f"picture {index} of the {self.part} part"
 
     def picture(self, index: int) -> Any:
-        """As the dataset gives it. Raises InputError where it cannot."""
+        """A picture as the dataset gives it. Raises InputError if it cannot."""
         try:
             return self.dataset[index][0]
-        except Exception as error:  # a dataset that decodes only now raises what its decoder does
+        except Exception as error:  # a dataset that decodes lazily raises whatever its decoder does
             raise InputError(f"{self.name(index)} cannot be read: {error}") from error
 
     def read(self, index: int) -> Image.Image:
         return load_image(self.picture(index))
 
     def is_grey(self) -> bool:
-        """By the first picture that can be read. Raises InputError where none can."""
+        """Judged by the first picture that can be read. Raises InputError if none can."""
         for index in range(len(self)):
             with suppress(InputError):
                 return getattr(self.picture(index), "mode", None) == "L"

@@ -25,20 +25,20 @@ from onnxplain.signal.settings import Settings, changed
 from onnxplain.signal.weights import start_from
 
 UNTUNED, ORIGINALS = "reconstruction alone", "originals"
-"""Two signals beside the classifiers' own: the autoencoder's before tuning, and the pictures."""
+"""Two signals besides the classifiers' own: the autoencoder's before tuning, and the originals."""
 
 Progress = Callable[[str, int, int], None]
-"""Told what is being done, how much of it is done, and of how much."""
+"""Called with what is being done, how much of it is done, and how much there is."""
 
 
 @dataclass(frozen=True)
 class Study:
-    """What a study depends on; the same on one machine gives the same results.
+    """What a study depends on; on one machine the same study gives the same results.
 
     Attributes:
-        settings: of the trainings; all decoders are tuned from one autoencoder.
-        classifiers: each a key of `onnxplain.signal.classifiers.SMALL`, trained here, or what
-            `open_classifier` takes.
+        settings: the trainings'; all decoders are tuned starting from one autoencoder.
+        classifiers: each a key of `onnxplain.signal.classifiers.SMALL`, trained here, or anything
+            that `open_classifier` takes.
         classifier_epochs: how long the small ones are trained.
     """
 
@@ -48,7 +48,7 @@ class Study:
 
     @property
     def names(self) -> list[str]:
-        """The classifiers' names, which their files have too."""
+        """The classifiers' names, also used for their files."""
         return [_file_name(name) for name in self.classifiers]
 
     def untuned(self) -> Settings:
@@ -79,20 +79,20 @@ class Study:
 def run_study(
     study: Study, folder: Path, provider: str = "auto", progress: Progress | None = None
 ) -> Results:
-    """Do what is not done yet of a study: train, export, measure.
+    """Do what remains of a study: train, export, measure.
 
     Into the folder go `study.json`, `classifiers/`, `autoencoder/` and `signals/NAME/` (as `train`
     writes them), `graphs/` (ONNX: each autoencoder, each classifier), `measured/` and
-    `results.json`. What is there already is taken; a training goes on from its checkpoint.
+    `results.json`. What already exists is used; a training resumes from its checkpoint.
 
     Args:
         study: what to compare.
-        folder: made if it is missing.
+        folder: created if missing.
         provider: what runs the graphs, as for `onnxplain.signal.compiled.open_graph`.
         progress: told about each part.
 
     Raises:
-        InputError: the folder holds another study, or as `train`.
+        InputError: the folder holds another study; or as for `train`.
         SourceError: no such classifier.
         BackendError: the runtime failed.
     """
@@ -106,7 +106,7 @@ def run_study(
         name: _classifier(study, given, name, data, folder, tell)
         for given, name in zip(study.classifiers, study.names, strict=True)
     }
-    # Before the trainings, so that one that cannot be exported is known at once.
+    # Before the trainings, so that a classifier that cannot be exported is known at once.
     graphs = _export_classifiers(folder, networks, data, tell)
     skipped = _train(study, folder, networks, tell)
     graphs |= _export_signals(study, folder, data, tell)

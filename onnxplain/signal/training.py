@@ -29,15 +29,15 @@ from onnxplain.signal.weights import save_autoencoder, start_from
 AUTOENCODER = "autoencoder.pt"
 RECONSTRUCTION, TUNING = "reconstruction", "tuning"
 CHECKPOINT_STEPS = 500
-"""Steps after which a checkpoint is written, besides those at the end of each epoch."""
+"""How often a checkpoint is written, in steps, besides at the end of each epoch."""
 
 Progress = Callable[[str, int, int, float], None]
-"""Told the stage, steps done, of how many, and the loss."""
+"""Called with the stage, the steps done, how many there are, and the loss."""
 
 
 @dataclass(frozen=True)
 class Stage:
-    """One of the two: its name, epochs, and Adam's step size at its start."""
+    """One of the two stages: its name, its epochs, and Adam's step size at its start."""
 
     name: str
     epochs: int
@@ -52,11 +52,11 @@ def stages(settings: Settings) -> list[Stage]:
 
 
 def freeze_for(stage: Stage, autoencoder: Autoencoder) -> list[nn.Parameter]:
-    """Set the autoencoder's mode for a stage; return the weights that learn.
+    """Set the autoencoder's mode for a stage, and return the weights that learn.
 
-    Tuning is to show what the classifier's gradient lets in, and nothing else. So not only encoder
-    and classifier are frozen: all BatchNorm layers keep their statistics, the decoder's too, and a
-    gradient of zero leaves the autoencoder as it is.
+    Tuning must show only what the classifier's gradient lets in. So besides freezing the encoder
+    and the classifier, all BatchNorm layers keep their statistics, those of the decoder too: a
+    gradient of zero leaves the autoencoder unchanged.
     """
     if stage.name == RECONSTRUCTION:
         autoencoder.train().requires_grad_(True)
@@ -69,7 +69,7 @@ def freeze_for(stage: Stage, autoencoder: Autoencoder) -> list[nn.Parameter]:
 def stage_loss(
     stage: Stage, model: nn.Module, classifier: nn.Module | None, pixels: Tensor, labels: Tensor
 ) -> Tensor:
-    """Of reconstruction the mean squared error, pixels in [0, 1]; of tuning the cross-entropy."""
+    """Mean squared error of pixels in [0, 1] for reconstruction; cross-entropy for tuning."""
     reconstruction = model(pixels)
     if stage.name == RECONSTRUCTION:
         return functional.mse_loss(reconstruction.float(), pixels)
@@ -95,12 +95,12 @@ class _Run:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of a training.
+    """The result of a training.
 
     Attributes:
         autoencoder: in evaluation mode, on the CPU.
-        skipped: names of pictures that could not be read.
-        first: whether this is the process, of several, that writes.
+        skipped: the names of pictures that could not be read.
+        first: whether this is the process that writes files.
     """
 
     autoencoder: Autoencoder
@@ -118,26 +118,27 @@ def train(
     progress: Progress | None = None,
     checkpoint_steps: int = CHECKPOINT_STEPS,
 ) -> Outcome:
-    """Train an autoencoder: on reconstruction, then, with a classifier, its decoder's tuning.
+    """Train an autoencoder on reconstruction, then tune its decoder if there is a classifier.
 
-    Started by `torchrun`, each process trains on its part of every step, and their gradients are
-    averaged; the first one writes, and BatchNorm's statistics are its own. Into the folder go
+    Started by `torchrun`, each process trains on its part of every step, and the gradients are
+    averaged; the first process writes, with its own BatchNorm statistics. Into the folder go
     `config.json` (the settings), `autoencoder.pt` (the weights), `reconstruction.pt` and
     `tuning.pt` (those after each stage), `checkpoint.pt`, `samples/` (pictures above their
     reconstructions) and `tensorboard/`.
 
     Args:
-        settings: what to train on what.
-        folder: made if it is missing.
-        resume: go on from the folder's checkpoint, to the same weights to the bit on a processor.
-        classifier: a module instead of `settings.classifier`, which then only names it.
-        progress: told after each step, in the first process.
-        checkpoint_steps: write one after so many steps, besides at the end of each epoch.
+        settings: what to train, and on what.
+        folder: created if missing.
+        resume: whether to continue from the folder's checkpoint; on a CPU, to exactly the same
+            weights.
+        classifier: a module to use instead of `settings.classifier`, which then only names it.
+        progress: called after each step, in the first process.
+        checkpoint_steps: how often to write a checkpoint, besides at the end of each epoch.
 
     Raises:
-        InputError: settings, data or a classifier that do not fit; a folder that holds another
-            training; a half precision that the device lacks.
-        SourceError: no such classifier or weights, or one that could not be exported later.
+        InputError: settings, data or a classifier that do not fit together; a folder that holds
+            another training; a half precision that the device lacks.
+        SourceError: no such classifier or weights, or a classifier that cannot be exported.
         OnnxplainError: the loss is not finite.
         KeyboardInterrupt: Ctrl-C or SIGTERM, after a checkpoint.
     """
@@ -152,7 +153,7 @@ def train(
         if kept is not None:
             kept.require_same(len(data.train), process.world)
         if settings.precision == "float16" and process.device.type == "cpu":
-            raise InputError("float16 trains on a GPU alone; on a processor take bfloat16")
+            raise InputError("float16 only trains on a GPU; on a CPU use bfloat16")
         autoencoder = _first(settings, data).to(process.device)
         process.wait()  # until all have looked into the folder
         if process.is_first and not resume:
@@ -169,7 +170,7 @@ def train(
 
 
 def _kept(settings: Settings, folder: Path) -> checkpoint.Checkpoint | None:
-    """The checkpoint of a folder that is to go on."""
+    """The checkpoint of a folder that is to be resumed."""
     before = Settings.read(folder)
     if names := changed(dataclasses.asdict(before), dataclasses.asdict(settings)):
         raise InputError(
@@ -182,7 +183,7 @@ def _kept(settings: Settings, folder: Path) -> checkpoint.Checkpoint | None:
 def _refuse_used(folder: Path) -> None:
     if (folder / CONFIG).exists():
         raise InputError(
-            f"'{folder}' holds a training: go on with --resume, or take another folder"
+            f"'{folder}' holds a training: continue it with --resume, or choose another folder"
         )
 
 
@@ -195,7 +196,7 @@ def _begin(settings: Settings, folder: Path) -> None:
 
 
 def _left(settings: Settings, kept: checkpoint.Checkpoint | None) -> list[Stage]:
-    """The stages from the one on that the checkpoint was written in."""
+    """The stages that remain, from the checkpoint's on."""
     planned = stages(settings)
     names = [stage.name for stage in planned]
     return planned[names.index(kept.stage) :] if kept is not None else planned

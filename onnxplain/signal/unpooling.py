@@ -1,10 +1,10 @@
-"""Max-pooling 2 × 2 that remembers its places, and its way back: PyTorch's own, and portable.
+"""2 × 2 max-pooling that remembers places, and its inverse: PyTorch's own, and a portable form.
 
 ONNX has `MaxUnpool`, but TensorRT and OpenVINO do not run it, and TensorRT's MaxPool gives no
-indices. The portable form needs none: a window's maximum is that of two comparisons of two, whose
-outcomes say where it was; values go back by these outcomes, and DepthToSpace puts the four places
-of all windows between one another. It is exact, ties included: as in PyTorch, the first place in
-row-major order wins, which matters, because after a ReLU most windows that tie are all zero.
+indices. The portable form needs none: comparisons within a window find its maximum, and their
+outcomes say where it was. Values return by these outcomes, and DepthToSpace interleaves the four
+places of all windows. The result is exact, ties included: as in PyTorch, the first place in
+row-major order wins. That matters, because after a ReLU most windows that tie are all zero.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from torch.nn import functional
 
 
 class Places(NamedTuple):
-    """Of each window, bool [N, C, h, w]: is the maximum in the upper row, and in either row, is
-    that row's maximum on the left."""
+    """For each window, bool [N, C, h, w]: whether the maximum is in the upper row, and for each row
+    whether its maximum is on the left."""
 
     upper: Tensor
     upper_left: Tensor
@@ -34,7 +34,7 @@ def pool(x: Tensor) -> tuple[Tensor, Places]:
 
 
 def unpool(y: Tensor, places: Places) -> Tensor:
-    """[N, C, h, w] → [N, C, 2h, 2w], zero but in the places."""
+    """[N, C, h, w] → [N, C, 2h, 2w], zero except in the places."""
     upper, lower = torch.where(places.upper, y, 0.0), torch.where(places.upper, 0.0, y)
     phases = [
         torch.where(places.upper_left, upper, 0.0),

@@ -1,4 +1,4 @@
-"""Autoencoders in files: ours, and those that the paper's authors published."""
+"""Autoencoders in files: ours, and those published by the paper's authors."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from onnxplain.files import replacing
 from onnxplain.signal.autoencoder import Autoencoder, Design
 
 AUTHORS_MEAN, AUTHORS_STD = (103.53, 116.28, 123.675), (57.375, 57.12, 58.395)
-"""Of the authors' input: blue, green, red, from 0 to 255."""
+"""Those of the authors' input: blue, green, red, from 0 to 255."""
 
 AUTHORS_SIZE = 224
 
 
 def save(content: dict[str, Any], path: Path) -> None:
-    """Write what `torch.save` can, as a whole or not at all.
+    """Write what `torch.save` can, completely or not at all.
 
     Raises:
         InputError: the path cannot be written.
@@ -33,7 +33,7 @@ def save(content: dict[str, Any], path: Path) -> None:
 
 
 def save_autoencoder(autoencoder: Autoencoder, path: Path) -> None:
-    """Write the weights with the design that they belong to.
+    """Write the weights, and the design that they belong to.
 
     Raises:
         InputError: the path cannot be written.
@@ -43,7 +43,7 @@ def save_autoencoder(autoencoder: Autoencoder, path: Path) -> None:
 
 
 def read(path: Path) -> dict[str, Any]:
-    """A dictionary that `torch.save` wrote; tensors come to the CPU, code is not run.
+    """A dictionary that `torch.save` wrote. Its tensors go to the CPU; no code is run.
 
     Raises:
         SourceError: no such file, or it holds something else.
@@ -60,15 +60,15 @@ def read(path: Path) -> dict[str, Any]:
 
 
 def load_autoencoder(path: Path) -> Autoencoder:
-    """An autoencoder from a file of `onnxplain signal train`, or from the authors'.
+    """An autoencoder from a file of `onnxplain signal train`, or from one of the authors'.
 
-    The authors' SegNet takes BGR. Its first and last convolution are turned here, so that ours
-    takes RGB as everything else does. Its state may be wrapped in `model_state`, and its names
-    (`conv11.weight` … `conv_final.bias`) may have any prefix: `module.`, `encoder.`, …. What else
-    is in the file, as the classifier behind the autoencoder, is left.
+    The authors' SegNet takes BGR. The channels of its first and last convolution are reversed here,
+    so that ours takes RGB. Its state may be wrapped in `model_state`, and its names
+    (`conv11.weight` … `conv_final.bias`) may have any prefix: `module.`, `encoder.`, …. Anything
+    else in the file, such as a classifier after the autoencoder, is ignored.
 
-    That the input is BGR is what their training does; their plotting script seems to feed RGB.
-    Where a reconstruction has red and blue exchanged, the file is of a network for RGB.
+    Their training feeds BGR, but their plotting script seems to feed RGB. If red and blue are
+    swapped in a reconstruction, the file holds a network for RGB.
 
     Raises:
         SourceError: no such file, or its tensors are not those of an autoencoder.
@@ -93,16 +93,16 @@ def load_autoencoder(path: Path) -> Autoencoder:
 
 
 def from_authors(state: dict[str, Tensor], known: Set[str]) -> dict[str, Tensor]:
-    """The authors' state by our names, for RGB: those of its tensors that are `known`."""
+    """The authors' state under our names, for RGB; only tensors with `known` names are taken."""
     renamed = {}
     for name, tensor in state.items():
-        own = ".".join(name.split(".")[-2:])  # the layer and its tensor, whatever contains them
+        own = ".".join(name.split(".")[-2:])  # the layer and its tensor, without any prefix
         layer = own.partition(".")[0]
         decodes = layer.endswith("d") or layer == "conv_final"
         ours = f"{'decoder' if decodes else 'encoder'}.{own}"
         if ours not in known:
             continue
-        if layer == "conv_final":  # of which weight and bias begin with the picture's channels
+        if layer == "conv_final":  # whose weight and bias begin with the picture's channels
             tensor = tensor.flip(0)
         elif own == "conv11.weight":
             tensor = tensor.flip(1)
@@ -116,16 +116,16 @@ def _authors_design() -> Design:
 
 
 def start_from(path: Path, size: int, channels: int) -> Autoencoder:
-    """`load_autoencoder`, for pictures of another size than it was trained on.
+    """`load_autoencoder`, for pictures of a different size than it was trained on.
 
     Raises:
         SourceError: as `load_autoencoder`.
-        InputError: a size that it does not take, or another number of channels.
+        InputError: a size that it cannot take, or another number of channels.
     """
     loaded = load_autoencoder(path)
     if loaded.design.channels != channels:
         raise InputError(
-            f"{path} is for pictures of {loaded.design.channels} channels, the data has {channels}"
+            f"{path} is for {loaded.design.channels} channels, and the data has {channels}"
         )
     Design.of(loaded.design.name, size, channels)
     design = Design(loaded.design.name, size, loaded.design.mean, loaded.design.std)

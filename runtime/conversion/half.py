@@ -2,7 +2,7 @@
 
 Weights and activations are stored in float16 or bfloat16; what would overflow or lose its meaning
 there is computed in float32, between casts. Which operators those are the file says
-(`contract.precision`); for the reasons, as `export` sees them:
+(`contract.precision`). They are:
 
 - exponentials and powers, with the differences that go into them: of half numbers near 10, x/T is
   known to 0.03 only, and e^x beyond 11 is infinite in float16;

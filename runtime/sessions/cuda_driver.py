@@ -1,4 +1,4 @@
-"""The few calls of CUDA's driver that running an engine takes, by ctypes.
+"""The few calls of CUDA's driver that the sessions need, by ctypes.
 
 The driver's library comes with the driver, so whoever has a GPU that works has it: no package of
 Python, no CUDA toolkit.

@@ -8,7 +8,7 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from onnxplain.errors import NoRuleError, SourceError
+from onnxplain.errors import NoRuleError, RuleError, SourceError
 from onnxplain.export import VJPS, pull_back, register_vjp
 from onnxplain.export.autodiff import dependents
 from onnxplain.export.operators import OPERATORS, Operator
@@ -261,3 +261,75 @@ def test_a_custom_operator_of_a_standard_name_does_not_take_the_standard_rule():
     y = model.graph.outputs[0]
     with pytest.raises(NoRuleError, match=r'register_vjp\("my.domain::Relu"\)'):
         pull_back(builder_of(model), {y: y}, model.graph.inputs, VJPS)
+
+
+# ----- what the sweep makes of what a rule returns -----
+
+
+def emitted(build, *arrays, wanted=(0,)):
+    """The operators that the sweep adds, without what a later pass would remove."""
+    model = forward_model(build, [a.shape for a in arrays])
+    (y,) = model.graph.outputs
+    op = builder_of(model)
+    seed = ones_like(model, y)
+    before = len(model.graph)
+    pull_back(op, {y: seed}, [model.graph.inputs[i] for i in wanted], VJPS)
+    return [node.op_type for node in list(model.graph)[before:]]
+
+
+@pytest.mark.parametrize(
+    ("build", "expected"),
+    [
+        (lambda op, x, w: [op.Mul(x, w)], ["Mul"]),
+        (lambda op, x, w: [op.Mul(w, x)], ["Mul"]),
+        (lambda op, x, w: [op.Div(x, w)], ["Div"]),
+        (lambda op, x, w: [op.Sub(x, w)], []),
+        (lambda op, x, w: [op.MatMul(x, w)], ["Transpose", "MatMul"]),
+        (lambda op, x, w: [op.MatMul(w, x)], ["Transpose", "MatMul"]),
+        (lambda op, x, w: [op.Gemm(x, w, x, beta=2.0)], ["Gemm", "Mul", "Add"]),
+        (lambda op, x, w: [op.Gemm(w, w, x, beta=2.0)], ["Mul"]),
+        (lambda op, x, w: [op.Einsum(x, w, equation="ij,jk->ik")], ["Einsum"]),
+        (lambda op, x, w: [op.Where(op.Greater(w, 0.0), w, x)], ["Where"]),
+        (lambda op, x, w: [op.Pow(x, w)], ["CastLike", "Sub", "Pow", "Mul", "Mul"]),
+    ],
+)
+def test_no_cotangent_is_made_for_an_input_that_nobody_wants(build, expected: list[str]):
+    square = np.random.default_rng(0).normal(size=[3, 3])
+    assert emitted(build, square, square) == expected
+
+
+def test_what_was_broadcast_is_summed_in_the_sweep():
+    def build(op, x, row, column, one):
+        return [op.Mul(op.Add(op.Add(x, row), column), one)]
+
+    arrays = [X, X[0], X[:, :1], np.ones([])]
+    model = forward_model(build, [list(a.shape) for a in arrays])
+    graph, (y,) = model.graph, model.graph.outputs
+    found = pull_back(builder_of(model), {y: ones_like(model, y)}, list(graph.inputs), VJPS)
+    graph.outputs[:] = []
+    for i, cotangent in enumerate(found):
+        add_output(model, cotangent, f"cotangent{i}", like=graph.inputs[i])
+    results = evaluate(finished(model), {f"x{i}": a for i, a in enumerate(arrays)})
+    np.testing.assert_allclose(results[0], np.ones_like(X))
+    np.testing.assert_allclose(results[1], [2, 2, 2])
+    np.testing.assert_allclose(results[2], [[3], [3]])
+    np.testing.assert_allclose(results[3], (X + X[0] + X[:, :1]).sum())
+
+
+@pytest.mark.parametrize(
+    ("wrong", "described"),
+    [
+        (lambda op, node, g: op.Cast(g, to=ir.DataType.FLOAT), "a cotangent FLOAT"),
+        (lambda op, node, g: op.Transpose(g), r"a cotangent DOUBLE\[3,2\]"),
+        (lambda op, node, g: op.ReduceSum(g, [1], keepdims=0), r"a cotangent DOUBLE\[2\]"),
+        (lambda op, node, g: [lambda: op.Concat(g, g, axis=1)], r"a cotangent DOUBLE\[2,6\]"),
+    ],
+)
+def test_a_rule_that_returns_no_cotangent_of_its_input_is_an_error_that_names_it(
+    wrong, described: str
+):
+    model = forward_model(lambda op, x: [op.Exp(x)], [[2, 3]])
+    (y,) = model.graph.outputs
+    rules = {**VJPS, "Exp": wrong}
+    with pytest.raises(RuleError, match=rf"the rule of Exp .*input 0, 'x0' .*{described}"):
+        pull_back(builder_of(model), {y: ones_like(model, y)}, model.graph.inputs, rules)

@@ -19,7 +19,7 @@ from onnxplain.web import write_site
 from .browser import Page, chromium, served
 
 TEMPERATURE = 1.0
-STATIC = Path(__file__).parents[2] / "web" / "static"
+STATIC = Path(__file__).parents[2] / "onnxplain" / "web" / "static"
 
 
 def write_or_skip(graph: Path, folder: Path) -> None:

@@ -39,8 +39,8 @@ class OpenVINO:
     in float32 and 0.81 in bfloat16, DenseNet-121 0.86 and 0.83, ResNet-50 0.97 … 1.06 and
     0.77 … 1.00; eight images are as fast either way.
 
-    Any other graph is compiled for each new shapes of its inputs: OpenVINO sorts an open batch a
-    hundred times more slowly.
+    Any other graph is compiled for its inputs' shapes, anew where they are new: OpenVINO sorts an
+    open batch a hundred times more slowly.
 
     Args:
         path: an ONNX file.
