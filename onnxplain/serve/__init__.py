@@ -1,1 +1,1 @@
-"""An explain graph as an HTTP service, and as a model of the servers that operators run."""
+"""An explain graph as an HTTP service, and packaged for the servers that operators run."""

@@ -15,7 +15,7 @@ _BEARER = HTTPBearer(auto_error=False, description="The token that the service w
 
 
 def access(token: str | None) -> Callable[..., None]:
-    """A dependency that lets in who has the token; everybody where it is None.
+    """A dependency that lets in whoever has the token, or everybody if the token is None.
 
     It raises Refusal with status 401.
     """

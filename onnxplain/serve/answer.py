@@ -21,11 +21,11 @@ MEDIA_TYPES = {
 }
 """An output's name → its content type."""
 
-_PNG_LEVEL = 3  # of deflate: the heatmap's noise does not get smaller at higher ones
+_PNG_LEVEL = 3  # deflate's; at higher levels a heatmap's noise does not shrink further
 
 
 def render(name: str, explainer: Explainer, asked: Prepared, explained: Explained) -> bytes:
-    """The answer in the output that was asked for.
+    """The answer, in the format that was asked for.
 
     Raises:
         Refusal: the network's output for this input is not finite.
@@ -45,7 +45,7 @@ def render(name: str, explainer: Explainer, asked: Prepared, explained: Explaine
 
 
 def gather(explainer: Explainer, asked: Prepared, explained: Explained) -> Explanation:
-    """One image's explanation for its K targets, whether they were K rows or one: all [1,K,…]."""
+    """One image's explanation for its K targets as [1,K,…], whether they were K rows or one."""
     logits, pullback, targets = explained
     return Explanation(
         logits=logits[:1],

@@ -1,4 +1,4 @@
-"""The application: routes, what errors become, and a line in the log for each request."""
+"""The application: routes, how errors are answered, and a log line for each request."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from onnxplain.version import __version__
 _REQUEST_ID = b"x-request-id"
 _LONGEST_ID = 128
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
-"""Those that are counted by name: a client may send any, and the metrics keep what they count."""
+"""Methods counted by name. A client may send any, and the metrics would remember them all."""
 
 
 def create_app(service: Service) -> FastAPI:
@@ -47,14 +47,14 @@ def create_app(service: Service) -> FastAPI:
     )
     app.include_router(routes(service))
     app.include_router(kserve_routes(service))
-    app.router.default = Front(service.settings)  # a mount would hide that other methods are 405
+    app.router.default = Front(service.settings)  # a mount would hide that other methods get 405
     _errors(app, service)
     app.add_middleware(Recorded, service=service)
     return app
 
 
 def _errors(app: FastAPI, service: Service) -> None:
-    """What is raised becomes `{"error": …}`."""
+    """Turn exceptions into `{"error": …}`."""
 
     @app.exception_handler(Refusal)
     async def refused(request: Request, refusal: Refusal) -> Response:
@@ -76,11 +76,11 @@ def _errors(app: FastAPI, service: Service) -> None:
 
     @app.exception_handler(Exception)
     async def unexpected(request: Request, error: Exception) -> Response:
-        return JSONResponse({"error": "an error of the service; its log has more"}, 500)
+        return JSONResponse({"error": "an internal error; the service's log says more"}, 500)
 
 
 class Recorded:
-    """Middleware: each request has an id, is counted, timed and logged."""
+    """Middleware that gives each request an id, counts it, times it and logs it."""
 
     def __init__(self, app: ASGIApp, service: Service) -> None:
         self._app = app
@@ -125,7 +125,7 @@ class Recorded:
 
 
 def _request_id(scope: Scope) -> str:
-    """The client's, if it is one that can be logged and sent back; else a new one."""
+    """The client's own id if it can be logged and sent back; otherwise a new one."""
     for key, value in scope["headers"]:
         if key == _REQUEST_ID:
             text: str = value.decode("latin-1")

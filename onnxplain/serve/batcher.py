@@ -1,4 +1,4 @@
-"""Requests that come at the same time become one call of the backend."""
+"""Batching: requests that come at the same time share one call of the backend."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from onnxplain.serve.settings import Batching
 Explained: TypeAlias = tuple[NDArray[Any], NDArray[Any], NDArray[np.int64]]
 """Logits [N,classes], pullback [N,…] and targets [N,…], as `Explainer.run` returns them."""
 
-_SMOOTHING = 0.2  # how much the newest call counts in the seconds that an image takes
+_SMOOTHING = 0.2  # weight of the newest call in the average time per image
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,7 +27,7 @@ class Work:
 
     Attributes:
         batch: [N,C,H,W], as the network takes it; one image N times may be a view of it.
-        targets: [N], or [N,K] for a graph of several targets.
+        targets: [N], or [N,K] for a graph with several targets.
         temperature: None for the graph's own.
     """
 
@@ -38,7 +38,7 @@ class Work:
     def __post_init__(self) -> None:
         assert len(self.batch) == len(
             self.targets
-        )  # or the others of its call would get wrong ones
+        )  # or the others in its call would get wrong results
 
     def __len__(self) -> int:
         return len(self.batch)
@@ -57,15 +57,15 @@ class _Waiting:
 
 
 class Batcher:
-    """Gives a model's work to its backend, several requests in one call.
+    """Passes a model's work to its backend, several requests in one call.
 
-    A call is made as soon as it is full, or its oldest image has waited long enough and one of the
-    instances is idle. While all are busy the images wait, so calls grow with the load.
+    A call is made once it is full, or once its oldest image has waited long enough and an instance
+    is idle. While all instances are busy the images wait, so calls grow with the load.
 
     Args:
         run: (batch, targets, temperature) → `Explained`; called in threads.
-        batching: how many images, for how long, and how many calls at a time.
-        observe: called with each call's images, seconds, and the seconds that each request waited.
+        batching: how many images per call, how long to wait, and how many calls at a time.
+        observe: called with each call's images and seconds, and the seconds each request waited.
     """
 
     def __init__(
@@ -89,17 +89,17 @@ class Batcher:
 
     @property
     def waiting(self) -> int:
-        """Images that no call has taken yet."""
+        """How many images no call has taken yet."""
         return sum(len(waiting.work) for waiting in self._queue)
 
     def seconds_left(self) -> float:
-        """About how long what waits now will take."""
+        """About how many seconds the waiting images will take."""
         return self.waiting * self._image_seconds / self._instances
 
     async def explain(self, work: Work) -> Explained:
-        """The explanation of these images, which may share its call with others.
+        """The explanation of these images, which may share a call with others.
 
-        Cancelled while it waits, it leaves the queue.
+        If cancelled while waiting, the images leave the queue.
 
         Raises:
             InputError, BackendError: what `run` raises.
@@ -115,7 +115,7 @@ class Batcher:
                 self._queue.remove(waiting)
 
     def close(self) -> None:
-        """Take no more; what runs is left to end."""
+        """Take no more work; running calls are left to finish."""
         self._dispatcher.cancel()
         self._threads.shutdown(wait=False)
 
@@ -128,7 +128,7 @@ class Batcher:
             call.add_done_callback(self._calls.discard)
 
     async def _collect(self) -> list[_Waiting]:
-        """The requests of the next call: the oldest, and what fits it."""
+        """The requests for the next call: the oldest, and those that fit with it."""
         loop = asyncio.get_running_loop()
         while True:
             while not self._queue:
@@ -163,7 +163,7 @@ class Batcher:
             logits, pullback, targets = await loop.run_in_executor(
                 self._threads, self._explain, [waiting.work for waiting in taken]
             )
-        except Exception as error:  # whatever a backend raises belongs to those who asked
+        except Exception as error:  # whatever a backend raises goes to those who asked
             for waiting in taken:
                 if not waiting.answer.done():
                     waiting.answer.set_exception(error)

@@ -1,4 +1,4 @@
-"""HTTP connections that clients cannot hold for nothing."""
+"""HTTP connections that idle or slow clients cannot hold open."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ _FULL = (
 
 
 class Connection(H11Protocol):
-    """uvicorn's, with time limits where that one waits for ever.
+    """uvicorn's protocol, with time limits where it would wait for ever.
 
-    For a request's head, for what follows an answer that was given before the body had come, and
-    for a client that takes nothing of its answer. (The body's own limit is `read_body`'s.)
+    They hold for a request's head, for the rest of a body whose answer has already been given, and
+    for a client that accepts nothing of its answer. (`read_body` limits the body itself.)
 
     Args:
         most: connections open at a time.
         seconds: each of these limits.
-        cut: told why a connection was cut: "many", "slow" or "malformed".
+        cut: called with the reason when a connection is cut: "many", "slow" or "malformed".
         options: uvicorn's.
     """
 
@@ -76,7 +76,7 @@ class Connection(H11Protocol):
             self._writing = None
 
     def send_400_response(self, msg: str) -> None:
-        """What is not HTTP: said if no answer has begun, and cut."""
+        """Cut a connection that does not speak HTTP, with an answer if none has begun."""
         self._cut("malformed")
         if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
             super().send_400_response(msg)
@@ -84,7 +84,7 @@ class Connection(H11Protocol):
             self.transport.abort()
 
     def _expect_request(self) -> None:
-        """Start waiting for the whole of a request's head, or stop because it has come."""
+        """Start waiting for a complete request head, or stop because it has come."""
         answering = self.cycle is not None and not self.cycle.response_complete
         if answering and self._reading is not None:
             self._reading.cancel()
@@ -99,7 +99,7 @@ class Connection(H11Protocol):
             self.transport.close()
 
     def _expect_taking(self) -> None:
-        """Start waiting for the client to take some of what is to be sent."""
+        """Start waiting for the client to accept some of what is being sent."""
         left = self.transport.get_write_buffer_size()
         self._writing = self.loop.call_later(self._seconds, self._taken, left)
 
@@ -112,10 +112,10 @@ class Connection(H11Protocol):
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A socket that connections can be made to; port 0 is any that is free.
+    """A listening socket; port 0 takes any that is free.
 
     Raises:
-        InputError: the address cannot be had.
+        InputError: the address cannot be used.
     """
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
@@ -125,6 +125,6 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 def url(listener: socket.socket, scheme: str = "http") -> str:
-    """Where it listens, without a slash at the end."""
+    """The URL that it listens on, without a final slash."""
     host, port = listener.getsockname()[:2]
     return f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"

@@ -1,4 +1,4 @@
-"""From the bytes of a request to what a model takes. Runs in threads, on what anybody may send."""
+"""From the bytes of a request to a model's inputs. Runs in threads, on untrusted data."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ Image.init()
 FORMATS: list[str] = [
     name
     for name in ("JPEG", "PNG", "WEBP", "AVIF", "GIF", "BMP", "TIFF")
-    if name in Image.OPEN  # not every build of Pillow has all
+    if name in Image.OPEN  # not every build of Pillow has all of them
 ]
-"""Pillow's names. It has formats that start other programs; none of those is opened."""
+"""By Pillow's names. Some of its formats start other programs; none of those is accepted."""
 
 MULTIPART, JSON, RAW = "multipart/form-data", "application/json", "application/octet-stream"
 
@@ -46,7 +46,7 @@ class Asked:
 
     Attributes:
         source: an image file's bytes, or an array.
-        options: what is wanted of it.
+        options: what to do with it.
     """
 
     source: bytes | NDArray[Any]
@@ -55,7 +55,7 @@ class Asked:
 
 @dataclass(frozen=True, eq=False)
 class Prepared:
-    """What a model needs to answer it, and the photograph for the picture, uint8 [H,W,3]."""
+    """What a model needs to answer, and the photograph for the picture, uint8 [H,W,3]."""
 
     work: Work
     options: Options
@@ -70,22 +70,22 @@ def decode(
     Args:
         content_type: the header; multipart/form-data, application/json or
             application/octet-stream.
-        query: options as in a URL; those that the body has too are the body's.
+        query: options from the URL; the body's take precedence.
         body: the request's.
-        explainer: of the model that is asked.
-        limits: what is refused.
+        explainer: the model's.
+        limits: beyond these a request is refused.
 
     Raises:
-        Refusal: whatever is wrong with it, with a 4xx status.
+        Refusal: whatever is wrong with the request, with a 4xx status.
     """
     return prepare(parse(content_type, query, body, explainer), explainer, limits)
 
 
 def parse(content_type: str, query: str, body: bytes, explainer: Explainer) -> Asked:
-    """The request as it was meant.
+    """The request, parsed.
 
     Raises:
-        Refusal: another content type, or a body that is not of its own.
+        Refusal: another content type, or a body that does not match it.
     """
     kind, parameters = parse_options_header(content_type)
     in_url = _options(parse_qsl(query, keep_blank_values=True))
@@ -107,7 +107,7 @@ def prepare(asked: Asked, explainer: Explainer, limits: Limits) -> Prepared:
     """The image as the network takes it, and the class indices.
 
     Raises:
-        Refusal: it is no image, or too large; no such classes; a temperature that the graph cannot
+        Refusal: not an image, or too large; unknown classes; a temperature that the graph cannot
             take.
     """
     options, signature = asked.options, explainer.backend.signature
@@ -132,23 +132,23 @@ def prepare(asked: Asked, explainer: Explainer, limits: Limits) -> Prepared:
         raise unusable(str(error)) from None
     if explainer.multi_target:
         targets = targets[None]
-    else:  # a view: while it waits, the request holds its image once
+    else:  # a view: a waiting request holds its image only once
         batch = np.broadcast_to(batch, (wanted, *batch.shape[1:]))
     return Prepared(Work(batch, targets, options.temperature), options, photographs[0])
 
 
 def open_image(data: bytes, most_pixels: int) -> Image.Image:
-    """An image file's picture, mode RGB, upright; its size is looked at before it is decoded.
+    """An image file's picture, RGB and upright; its size is checked before it is decoded.
 
     Raises:
         Refusal: too many pixels.
-        InputError: it is no image of `FORMATS`, or it is damaged.
+        InputError: not an image of `FORMATS`, or a damaged one.
     """
     try:
         image = Image.open(io.BytesIO(data), formats=FORMATS)
     except Image.DecompressionBombError:
         raise too_large(f"an image has {most_pixels} pixels at most") from None
-    except Exception:  # decoders raise whatever a damaged file leads them to
+    except Exception:  # decoders raise all sorts of exceptions on damaged files
         raise InputError(f"this is not an image of {', '.join(FORMATS)}") from None
     with image:
         _check_pixels((image.height, image.width), most_pixels)
@@ -169,7 +169,7 @@ def _check_pixels(size: Sequence[int], most: int) -> None:
 
 
 def _check_resized(size: Sequence[int], pre: Preprocessing, most: int) -> None:
-    """One pixel high is as high as the network's input when resized, and as much wider."""
+    """Check the size after resizing too: a very flat image would become very wide."""
     height, width = (pre.resize * side // min(size) for side in size)
     if height * width > most:
         raise too_large(
@@ -233,7 +233,7 @@ def _multipart(body: bytes, parameters: Mapping[bytes, bytes]) -> Asked:
 
 
 def _options(fields: Sequence[tuple[str, str]]) -> Options:
-    """Options given as text, `targets` once for each; a number is an index."""
+    """Options given as text, with `targets` repeated; a number is an index."""
     given: dict[str, Any] = {}
     for name, value in fields:
         if name == "targets":

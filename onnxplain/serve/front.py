@@ -1,4 +1,4 @@
-"""What a browser sees at `/`: the page of `onnxplain web`, or else the API's documentation."""
+"""What a browser sees at `/`: the page of `onnxplain web`, or the API's documentation."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from onnxplain.serve.settings import Settings
 
 
 class Front:
-    """An ASGI application for what no route is for.
+    """An ASGI application for paths without a route.
 
-    The page is one that was written before (`settings.site`), or one of the first model that
-    browsers can run, written when somebody first asks. That is done only where nothing has to be
-    downloaded for it, and where no token is asked for, since the page brings the model along.
+    The page is one written earlier (`settings.site`), or one for the first model that browsers can
+    run, written when it is first requested. The latter happens only if nothing has to be downloaded
+    for it and no token is required, because the page contains the model.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -56,7 +56,7 @@ class Front:
         for name, model in self._settings.models.items():
             try:
                 write_site(model, folder)
-            except OnnxplainError as error:  # not of a kind that browsers run
+            except OnnxplainError as error:  # browsers cannot run it
                 log.event("no page", model=name, error=str(error))
             else:
                 return folder

@@ -1,4 +1,4 @@
-"""Who may come in: a bounded number of requests, and a bounded number of bytes."""
+"""Admission: a bounded number of requests, and a bounded number of bytes."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from onnxplain.serve.settings import Limits
 
 
 class Place:
-    """What a request that came in holds until it is answered."""
+    """What an admitted request holds until it is answered."""
 
     def __init__(self, gate: Gate) -> None:
         self._gate = gate
         self.bytes = 0
 
     def hold(self, more: int) -> None:
-        """Room for `more` bytes of its body.
+        """Take room for `more` bytes of its body.
 
         Raises:
             Refusal: the bodies of all requests together would be too large.
@@ -28,12 +28,12 @@ class Place:
 
 
 class Gate:
-    """Lets requests in while there is room, and turns the others away at once.
+    """Admits requests while there is room, and turns others away at once.
 
     Args:
-        limits: of requests and of their bytes.
-        seconds_left: about how long what is inside will take, for those who are turned away.
-        metrics: where both are shown.
+        limits: on requests and their bytes.
+        seconds_left: about how long the admitted requests will take, for those turned away.
+        metrics: where both numbers are shown.
     """
 
     def __init__(self, limits: Limits, seconds_left: Callable[[], float], metrics: Metrics) -> None:
@@ -60,7 +60,7 @@ class Gate:
             self._bytes -= place.bytes
 
     def grow(self, more: int) -> None:
-        """Raises Refusal (503) if all bodies together would be too large."""
+        """Raises Refusal (503) if all the bodies together would be too large."""
         if self._bytes + more > self._limits.held_bytes:
             raise overloaded(
                 "the requests that wait fill the memory there is for them, try again later",

@@ -23,7 +23,7 @@ from onnxplain.serve.settings import Limits
 from onnxplain.version import __version__
 
 VERSION = "1"
-"""The only one of each model."""
+"""The only version of each model."""
 
 _BODY = {
     "required": True,
@@ -45,7 +45,7 @@ _Responses = dict[int | str, dict[str, Any]]
 
 
 def kserve_routes(service: Service) -> APIRouter:
-    """What this service offers to clients of KServe and of Triton."""
+    """What this service offers to KServe's and Triton's clients."""
     router = APIRouter(prefix="/v2", tags=["KServe v2"])
     allowed = [Depends(access(service.settings.token))]
     names: list[Any] = list(service.models.metadata)
@@ -58,21 +58,21 @@ def kserve_routes(service: Service) -> APIRouter:
 
 
 def _add_server(router: APIRouter, service: Service, allowed: list[Any]) -> None:
-    ending: _Responses = {503: {"description": "It is about to end."}}
+    ending: _Responses = {503: {"description": "The service is shutting down."}}
 
     @router.get("/health/live", response_class=Response)
     async def live() -> Response:
-        """Whether the process lives."""
+        """Whether the process is alive."""
         return Response()
 
     @router.get("/health/ready", response_class=Response, responses=ending)
     async def ready() -> Response:
-        """Whether new requests are welcome."""
+        """Whether new requests are accepted."""
         return Response(status_code=503 if service.draining else 200)
 
     @router.get("", dependencies=allowed, responses={401: PROBLEMS[401]})
     async def server() -> dict[str, Any]:
-        """The server and what it has of the protocol's extensions."""
+        """The server, and which of the protocol's extensions it supports."""
         return {"name": "onnxplain", "version": __version__, "extensions": ["binary_tensor_data"]}
 
 
@@ -93,7 +93,7 @@ def _add_models(router: APIRouter, service: Service, allowed: list[Any], called:
     @router.get("/models/{name}", dependencies=allowed, responses=problems)
     @router.get("/models/{name}/versions/{version}", dependencies=allowed, include_in_schema=False)
     async def model_metadata(request: Request, name: str = called) -> dict[str, Any]:
-        """The model's inputs and outputs; loads it if need be."""
+        """The model's inputs and outputs; loads it if necessary."""
         _check(service, request, name)
         async with service.admitted(), service.models.use(name) as model:
             return {"name": name, "versions": [VERSION], **_ports(model.explainer)}

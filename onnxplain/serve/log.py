@@ -1,4 +1,4 @@
-"""Structured logs: a JSON object a line, on standard error; nothing of images or their results."""
+"""Structured logs: one JSON object per line, on standard error; never images or their results."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ logger = logging.getLogger("onnxplain.serve")
 
 
 def event(name: str, *, level: int = INFO, **fields: Any) -> None:
-    """Log something that happened, with what is known of it."""
+    """Log an event with its fields."""
     logger.log(level, name, extra={_OWN: fields})
 
 
@@ -36,11 +36,13 @@ class JsonFormatter(logging.Formatter):
 
 
 def log_to_stderr(level: str) -> None:
-    """Send everything that is logged there: this service's and the server's from `level` on."""
+    """Log to standard error: this service's and the server's events, from `level` on."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter())
     logging.getLogger().handlers = [handler]
     logging.captureWarnings(True)
     for name in (logger.name, "uvicorn"):
         logging.getLogger(name).setLevel(level.upper())
-    logging.getLogger("python_multipart").setLevel(logging.ERROR)  # it warns of what clients send
+    logging.getLogger("python_multipart").setLevel(
+        logging.ERROR
+    )  # it warns about what clients send

@@ -1,4 +1,4 @@
-"""What Prometheus reads."""
+"""Metrics for Prometheus."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 
 _IMAGES = (1, 2, 4, 8, 16, 32, 64)
 
 STAGES = ("read", "decode", "queue", "inference", "render")
-"""Reading the body; decoding and preprocessing; waiting for a call; the call; making the answer."""
+"""Reading the body; decoding and preprocessing; waiting for a call; the call; the answer."""
 
 
 class Metrics:
-    """A service's own registry, so that two services of one process do not count together."""
+    """A registry of its own for each service, so that two in one process are counted separately."""
 
     def __init__(self) -> None:
         self.registry = registry = CollectorRegistry()
@@ -45,11 +45,11 @@ class Metrics:
             "onnxplain_batch_images", "Images of a backend call.", ["model"], buckets=_IMAGES
         )
         self.queue = gauge(
-            "onnxplain_queue_images", "Images that wait for a backend call.", ["model"]
+            "onnxplain_queue_images", "Images waiting for a backend call.", ["model"]
         )
         self.accepted = gauge(
             "onnxplain_requests_in_progress",
-            "Requests for an explanation, accepted and not yet answered.",
+            "Requests for explanations that are accepted and not yet answered.",
         )
         self.held = gauge("onnxplain_held_bytes", "Bytes of those requests' bodies.")
         self.refused = counter("onnxplain_refused", "Requests refused.", ["reason"])
@@ -65,11 +65,11 @@ class Metrics:
         )
 
     def cut(self, reason: str) -> None:
-        """A connection was cut."""
+        """Count a connection that was cut."""
         self.connections.labels(reason).inc()
 
     def observe_call(self, model: str, images: int, seconds: float, waited: list[float]) -> None:
-        """One call of a backend, for the images of several requests."""
+        """Count one call of a backend, for the images of several requests."""
         self.batch.labels(model).observe(images)
         for wait in waited:
             self.stages.labels("queue").observe(wait)
@@ -80,7 +80,7 @@ class Metrics:
         self.queue.labels(model).set_function(images)
 
     def forget_queue(self, model: str) -> None:
-        """Let go of what `follow_queue` was given."""
+        """Forget what `follow_queue` was given."""
         self.queue.remove(model)
 
     @contextmanager

@@ -1,4 +1,4 @@
-"""The models of a service: loaded when first asked for, dropped when others need the room."""
+"""A service's models: loaded when first used, dropped when others need the room."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ class Model:
     """A model in memory.
 
     Attributes:
-        uses: requests that hold it; it is not dropped while there are any.
-        used: when the last of them let it go, by `time.monotonic`.
+        uses: how many requests hold it; it is not dropped while any do.
+        used: when the last of them released it, by `time.monotonic`.
     """
 
     name: str
@@ -43,7 +43,7 @@ class Models:
     """All models of a service by name.
 
     Raises:
-        BackendError: one of the files is no explain graph.
+        BackendError: one of the files is not an explain graph.
     """
 
     def __init__(self, settings: Settings, metrics: Metrics) -> None:
@@ -60,7 +60,7 @@ class Models:
         return self._loaded.get(name)
 
     def seconds_left(self) -> float:
-        """About how long what waits now will take."""
+        """About how many seconds the waiting images will take."""
         return sum(model.batcher.seconds_left() for model in self._loaded.values())
 
     def check(self, name: str) -> None:
@@ -71,10 +71,10 @@ class Models:
 
     @asynccontextmanager
     async def use(self, name: str) -> AsyncIterator[Model]:
-        """The model, loaded first if need be, and kept in memory while it is held.
+        """The model, loaded if necessary, and kept in memory while it is held.
 
         Raises:
-            Refusal: there is no such model; or all that fit into memory are in use.
+            Refusal: there is no such model, or all that fit into memory are in use.
             BackendError: it cannot be loaded.
         """
         self.check(name)
@@ -88,7 +88,7 @@ class Models:
             model.used = time.monotonic()
 
     def _load(self, name: str) -> asyncio.Task[None]:
-        """What loads it, for all who wait: a thread cannot be stopped, so it outlives them."""
+        """The task that loads a model for all who wait; its thread, and so it, outlives them."""
         if (task := self._loading.get(name)) is None:
             self._make_room()
             task = self._loading[name] = asyncio.create_task(self._into_memory(name))
@@ -140,7 +140,7 @@ class Models:
 
 
 def _looked_at(task: asyncio.Task[None]) -> None:
-    """Who waits gets its exception; where nobody does any more, asyncio would complain."""
+    """Retrieve the exception even if nobody waits any more, or asyncio would complain."""
     if not task.cancelled():
         task.exception()
 

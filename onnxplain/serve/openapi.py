@@ -1,4 +1,4 @@
-"""What OpenAPI says of the requests that FastAPI does not parse itself."""
+"""OpenAPI descriptions of the requests that FastAPI does not parse itself."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ def _problem(description: str, **more: Any) -> dict[str, Any]:
 
 PROBLEMS: dict[int | str, dict[str, Any]] = {
     400: _problem("The request is malformed."),
-    401: _problem("The service wants a bearer token."),
+    401: _problem("The service requires a bearer token."),
     404: _problem("There is no such model."),
-    408: _problem("The body came too slowly."),
+    408: _problem("The body arrived too slowly."),
     413: _problem("Too many bytes, pixels or targets."),
-    415: _problem("Another content type, or a content encoding."),
-    422: _problem("No image, or no such class or temperature of this model."),
+    415: _problem("Unsupported content type or content encoding."),
+    422: _problem("Not an image, or a class or temperature that this model does not have."),
     500: _problem("The runtime failed."),
     503: _problem(
-        "Too many requests wait already, or this one took too long; try again.",
+        "Too many requests are waiting, or this one took too long; try again.",
         headers={"Retry-After": {"description": "Seconds.", "schema": {"type": "integer"}}},
     ),
 }
 
 
 def inlined(model: Any) -> dict[str, Any]:
-    """A model's JSON schema with its definitions in it."""
+    """A model's JSON schema, with its definitions inlined."""
     schema = model.model_json_schema()
     definitions = schema.pop("$defs", {})
 
@@ -50,7 +50,7 @@ def inlined(model: Any) -> dict[str, Any]:
 
 
 def _json() -> dict[str, Any]:
-    """`ExplainRequest`, of which one of `image` and `tensor` is given, neither as null."""
+    """`ExplainRequest`, with exactly one of `image` and `tensor`, neither of them null."""
     schema = inlined(ExplainRequest)
     properties = schema["properties"]
     for name in ("image", "tensor"):
@@ -95,7 +95,7 @@ EXPLAIN: dict[str, Any] = {
     "responses": {
         200: {
             "model": ExplainResponse,
-            "description": "The explanation, in the output that was asked for.",
+            "description": "The explanation, in the format that was asked for.",
             "content": {
                 "image/png": {"schema": {"type": "string", "format": "binary"}},
                 "application/x-npz": {"schema": {"type": "string", "format": "binary"}},
@@ -132,4 +132,4 @@ EXPLAIN: dict[str, Any] = {
         },
     },
 }
-"""Of the route that explains."""
+"""The description of the route that explains."""

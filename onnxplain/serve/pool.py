@@ -1,4 +1,4 @@
-"""Threads for what is neither network nor inference: decoding requests and drawing answers."""
+"""Threads for decoding requests and drawing answers, which are neither network nor inference."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from typing import ParamSpec, TypeVar
 P = ParamSpec("P")
 T = TypeVar("T")
 
-_NICER = 5  # than inference, which must not wait for a processor because images are decoded
+_NICER = 5  # than inference, which must not wait for a core because images are being decoded
 
 
 class Pool:
-    """A fixed number of threads, of lower priority than the others where the system has that."""
+    """A fixed number of threads, with lower priority where the system supports that."""
 
     def __init__(self, threads: int) -> None:
         self._threads = ThreadPoolExecutor(threads, "onnxplain-decode", _yield_to_inference)
 
     async def run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """What the function returns, called in one of the threads."""
+        """Call the function in one of the threads and return its result."""
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._threads, lambda: function(*args, **kwargs))
 
@@ -33,7 +33,7 @@ class Pool:
 
 
 def _yield_to_inference() -> None:
-    if sys.platform == "linux":  # where a thread has a priority of its own
+    if sys.platform == "linux":  # where threads have their own priority
         thread = threading.get_native_id()
         with suppress(OSError):
             niceness = os.getpriority(os.PRIO_PROCESS, thread) + _NICER

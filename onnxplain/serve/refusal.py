@@ -1,4 +1,4 @@
-"""Why a request is not answered with an explanation."""
+"""Why a request gets no explanation."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ _LONGEST_RETRY = 60  # seconds
 
 
 class Refusal(Exception):  # noqa: N818  (as starlette's HTTPException)
-    """A request that is refused, with the status and the sentence that its client gets.
+    """A refused request, with the status and the sentence that the client gets.
 
     Args:
-        status: of HTTP.
-        message: the cause and what to do about it; nothing of an image's content.
+        status: HTTP's.
+        message: the cause and what to do about it; nothing about an image's content.
         reason: one word, for the metrics.
-        retry_after: seconds after which to try again; of a 503 only.
+        retry_after: seconds after which to try again; only for a 503.
     """
 
     def __init__(
@@ -38,7 +38,7 @@ def too_large(message: str) -> Refusal:
 
 
 def unusable(message: str) -> Refusal:
-    """Well formed, but no image, target or temperature of this model."""
+    """For requests that are well formed, but not an image, target or temperature for this model."""
     return Refusal(422, message, "unusable")
 
 

@@ -36,8 +36,8 @@ def _add_models(router: APIRouter, service: Service, allowed: list[Any]) -> None
         """Explain an image: which change of its pixels would the network read as more of a class?
 
         The image is a file (multipart/form-data, or base64 in JSON) or a tensor (in JSON, or raw).
-        An image file is resized, cropped and normalised as the network wants it. Options may stand
-        in the URL, too; where the body has one, the body's holds.
+        An image file is resized, cropped and normalised as the network expects. Options may also be
+        given in the URL; those in the body take precedence.
         """
         service.models.check(name)
 
@@ -77,17 +77,17 @@ def _add_models(router: APIRouter, service: Service, allowed: list[Any]) -> None
 def _add_operation(router: APIRouter, service: Service, allowed: list[Any]) -> None:
     @router.get("/health", tags=["operation"], response_model=Health)
     async def health() -> dict[str, str]:
-        """Whether the process lives: for a liveness probe."""
+        """Whether the process is alive: for a liveness probe."""
         return {"status": "draining" if service.draining else "ok"}
 
     @router.get(
         "/ready",
         tags=["operation"],
         response_model=Health,
-        responses={503: {"model": Health, "description": "It is about to end."}},
+        responses={503: {"model": Health, "description": "The service is shutting down."}},
     )
     async def ready() -> Response:
-        """Whether new requests are welcome: for a readiness probe."""
+        """Whether new requests are accepted: for a readiness probe."""
         if service.draining:
             return JSONResponse({"status": "draining"}, 503)
         return JSONResponse({"status": "ok"})

@@ -1,4 +1,4 @@
-"""What clients send and get, as OpenAPI describes it."""
+"""What clients send and receive, as OpenAPI describes it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _BASE64: JsonDict = {
 
 
 def _whole(number: Any) -> Any:
-    """To JSON Schema 3.0 is an integer."""
+    """JSON Schema counts 3.0 as an integer."""
     return int(number) if isinstance(number, float) and number.is_integer() else number
 
 
@@ -34,7 +34,7 @@ Name = Annotated[str, Field(min_length=1, max_length=200)]
 
 
 class Options(BaseModel):
-    """What is wanted of an image's explanation."""
+    """Options for explaining an image."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -51,7 +51,7 @@ class Options(BaseModel):
         gt=0,
         le=1e6,
         allow_inf_nan=False,
-        description="Only of a graph exported with --live-temperature; else leave it out.",
+        description="Only for a graph exported with --live-temperature; otherwise leave it out.",
     )
     output: Output = Field(
         default="json",
@@ -61,7 +61,7 @@ class Options(BaseModel):
 
     @classmethod
     def fields(cls) -> set[str]:
-        """The names of those that every request has."""
+        """The names of the options that every request may have."""
         return set(Options.model_fields)
 
 
@@ -76,13 +76,13 @@ class Tensor(BaseModel):
 
     @classmethod
     def of(cls, array: NDArray[Any]) -> dict[str, Any]:
-        """As what becomes JSON."""
+        """An array, ready to become JSON."""
         dtype = array.dtype.newbyteorder("<")
         data = base64.b64encode(np.ascontiguousarray(array, dtype).tobytes()).decode("ascii")
         return {"shape": list(array.shape), "dtype": array.dtype.name, "data": data}
 
     def array(self) -> NDArray[Any]:
-        """Raises Refusal if the data is no base64 or not of that shape."""
+        """Raises Refusal if the data is not base64, or not of that shape."""
         data, dtype = from_base64(self.data), np.dtype(self.dtype).newbyteorder("<")
         expected = math.prod(self.shape) * dtype.itemsize
         if len(data) != expected:
@@ -136,13 +136,15 @@ class ExplainResponse(BaseModel):
 
 class ModelDescription(BaseModel):
     name: str
-    loaded: bool = Field(description="Whether it is in memory; else the next request loads it.")
+    loaded: bool = Field(
+        description="Whether it is in memory; otherwise the next request loads it."
+    )
     method: str
     source: str
     input: list[int] = Field(description="What a normalised tensor is: [C,H,W], or [H,W,C].")
     mean: list[float]
     std: list[float]
-    labels: list[str] = Field(description="The class names; empty where the model has none.")
+    labels: list[str] = Field(description="The class names; empty if the model has none.")
 
 
 class ModelList(BaseModel):
@@ -158,7 +160,7 @@ class Problem(BaseModel):
 
 
 def from_base64(text: str) -> bytes:
-    """Raises Refusal if it is none."""
+    """Raises Refusal if it is not base64."""
     try:
         return base64.b64decode(text, validate=True)
     except ValueError as error:
@@ -166,7 +168,7 @@ def from_base64(text: str) -> bytes:
 
 
 def sentence(error: Any) -> str:
-    """The first of a pydantic ValidationError's complaints, without the input."""
+    """The first complaint of a pydantic ValidationError, without the input."""
     first = error.errors(include_url=False, include_input=False, include_context=False)[0]
     where = ".".join(str(part) for part in first["loc"])
     return f"{where}: {first['msg']}" if where else first["msg"]

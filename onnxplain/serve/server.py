@@ -22,20 +22,20 @@ from onnxplain.serve.service import Service
 from onnxplain.serve.settings import Settings
 
 KEEP_ALIVE = 75
-"""Seconds that an idle connection is kept; more than load balancers' usual 60."""
+"""How many seconds an idle connection is kept; more than the 60 usual in load balancers."""
 
 _NOTICE = 1.0
-"""Seconds after SIGTERM in which new connections are still taken, until others notice."""
+"""For how many seconds after SIGTERM new connections are accepted, until others notice."""
 
 _OTHER_FILES = 256
-"""That are open beside the clients' connections: models, libraries, the log, new connections."""
+"""Files open besides the clients' connections: models, libraries, the log, new connections."""
 
 _LINGER = 0.5
-"""Seconds after that for the requests that are on their way on connections taken before."""
+"""How many seconds after that for requests still on their way on accepted connections."""
 
 
 class Server(uvicorn.Server):
-    """uvicorn's, that says it is about to end before it stops taking connections."""
+    """uvicorn's server, which announces its end before it stops accepting connections."""
 
     def __init__(self, config: uvicorn.Config, service: Service) -> None:
         super().__init__(config)
@@ -44,9 +44,9 @@ class Server(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Answer what was accepted, and end.
 
-        For a moment everything is still answered, with `Connection: close`; so load balancers see
-        that `/ready` no longer is, and clients leave. uvicorn closes the connections on which no
-        request is being answered; by then those in use have had their answer.
+        For a moment everything is still answered, with `Connection: close`, so that load balancers
+        see `/ready` fail and clients leave. uvicorn then closes the connections on which no request
+        is being answered; by then those in use have had their answer.
         """
         self._service.draining = True
         log.event("draining", connections=len(self.server_state.connections))
@@ -60,7 +60,7 @@ class Server(uvicorn.Server):
         log.event("ended")
 
     async def _take(self, connection: socket.socket) -> None:
-        """What uvicorn does with a connection."""
+        """Accept a connection as uvicorn does."""
         config = self.config
         await asyncio.get_running_loop().connect_accepted_socket(
             lambda: config.http_protocol_class(
@@ -74,7 +74,7 @@ class Server(uvicorn.Server):
 
 
 def _accept_all(listener: socket.socket) -> list[socket.socket]:
-    """The connections that the system has made already; closing the listener would reset them."""
+    """Connections that the system has already made; closing the listener would reset them."""
     accepted = []
     with suppress(BlockingIOError):
         while True:
@@ -92,21 +92,23 @@ def serve(
     key: Path | None = None,
     log_level: str = "info",
 ) -> None:
-    """Answer requests until SIGTERM or SIGINT, and then what was accepted before.
+    """Answer requests until SIGTERM or SIGINT, and then those accepted before.
 
     Args:
-        settings: of the service.
-        host: the address to listen at.
+        settings: the service's.
+        host: the address to listen on.
         port: 0 for any that is free; the log says which.
-        certificate, key: of TLS, PEM; None for plain HTTP.
-        log_level: from which on the log on standard error has what happens.
+        certificate, key: for TLS, PEM; None for plain HTTP.
+        log_level: the least severe level that is logged on standard error.
 
     Raises:
-        BackendError: a file is no explain graph.
-        InputError: the address cannot be listened at; the certificate or key cannot be used.
+        BackendError: a file is not an explain graph.
+        InputError: the address, the certificate or the key cannot be used.
         KeyboardInterrupt: it was SIGINT.
     """
-    warnings.filterwarnings("ignore", module="PIL")  # of clients' images, which it reads or not
+    warnings.filterwarnings(
+        "ignore", module="PIL"
+    )  # about clients' images, which it can read or not
     service, limits = Service(settings), settings.limits
     cut = service.metrics.cut
     connection = partial(Connection, limits.connections, limits.read_seconds, cut)
@@ -137,7 +139,7 @@ def serve(
 
 
 def allow_files(wanted: int) -> None:
-    """Let this process have so many files and sockets open, or as many as the system lets it."""
+    """Allow this process that many open files and sockets, or as many as the system permits."""
     if sys.platform == "win32":  # which has no such limit
         return
     import resource

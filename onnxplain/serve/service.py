@@ -1,4 +1,4 @@
-"""What all requests of a service share, and the way that each of them goes."""
+"""What all requests of a service share, and how each of them is handled."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from onnxplain.serve.pool import Pool
 from onnxplain.serve.refusal import Refusal, overloaded, too_large
 from onnxplain.serve.settings import Limits, Settings
 
-_GONE = 499  # nginx's number for a client that did not wait; nobody gets it
+_GONE = 499  # nginx's number for a client that did not wait; never sent
 
 
 class Service:
-    """Models, threads and bounds.
+    """Models, threads and limits.
 
     Attributes:
-        draining: set once the process is told to end; new connections are no longer wanted.
+        draining: set once the process is told to end; new connections are then unwelcome.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -36,7 +36,7 @@ class Service:
     async def answer(
         self, request: Request, work: Callable[[bytes], Awaitable[Response]]
     ) -> Response:
-        """Let a request in, read its body, and answer it in time, if its client waits.
+        """Admit a request, read its body, and answer it in time if its client waits.
 
         Raises:
             Refusal: there is no room (503); the body is too large (413) or too slow (408); it
@@ -49,7 +49,7 @@ class Service:
 
     @asynccontextmanager
     async def admitted(self) -> AsyncIterator[Place]:
-        """Let a request in, for as long as one may take.
+        """Admit a request for as long as one may take.
 
         Raises:
             Refusal: there is no room, or it takes too long (503).
@@ -65,7 +65,7 @@ class Service:
                 ) from None
 
     async def preload(self) -> None:
-        """Load what is to be in memory from the beginning.
+        """Load the models that should be in memory from the start.
 
         Raises:
             BackendError: a model cannot be loaded.
@@ -85,7 +85,7 @@ async def read_body(request: Request, place: Place, limits: Limits) -> bytes:
     """A request's body.
 
     Raises:
-        Refusal: it is too large, or comes too slowly; or the client has gone.
+        Refusal: it is too large or too slow, or the client has gone.
     """
     most = too_large(f"a request has {limits.body_bytes} bytes at most")
     declared = request.headers.get("content-length", "")
@@ -114,7 +114,7 @@ async def read_body(request: Request, place: Place, limits: Limits) -> bytes:
 
 
 async def _while_connected(request: Request, work: Awaitable[Response]) -> Response:
-    """What `work` returns; it is cancelled if the client goes before."""
+    """The result of `work`, which is cancelled if the client leaves first."""
     answer = asyncio.ensure_future(work)
     gone = asyncio.create_task(_disconnected(request))
     try:

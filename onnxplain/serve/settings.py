@@ -1,4 +1,4 @@
-"""What an operator can set, and what holds when they do not."""
+"""What an operator can set, and the defaults."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from onnxplain.runtime.sessions import preferred
 MEBIBYTE = 1 << 20
 
 _QUOTA = Path("/sys/fs/cgroup/cpu.max")
-"""Microseconds of the processor's time in each period of so many (Linux's cgroup-v2.rst)."""
+"""A quota of CPU time and its period, in microseconds (Linux's cgroup-v2.rst)."""
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What a client may ask for; what is above is refused, never queued.
+    """What a client may ask for; anything beyond is refused, never queued.
 
     Attributes:
-        body_bytes: of a request's body.
-        held_bytes: of the bodies of all requests in hand together.
-        pixels: of an image, width × height.
-        images: images × targets of one request.
-        requests: accepted and not yet answered, of all models together.
-        connections: open at a time.
-        seconds: from a request's arrival to its answer.
-        read_seconds: for a client to send its request's head, and then its body; and for it to
-            take some of an answer that waits to be sent.
+        body_bytes: size of a request's body.
+        held_bytes: total size of the bodies of all requests in progress.
+        pixels: size of an image, width × height.
+        images: images × targets in one request.
+        requests: requests that are accepted and not yet answered, for all models together.
+        connections: connections open at a time.
+        seconds: time from a request's arrival to its answer.
+        read_seconds: time for a client to send its request's head, and then its body; also to
+            accept some of an answer that is being sent.
     """
 
     body_bytes: int = 16 * MEBIBYTE
@@ -45,12 +45,13 @@ class Limits:
 
 @dataclass(frozen=True)
 class Batching:
-    """How requests are put together into calls of a backend.
+    """How requests are combined into calls of a backend.
 
     Attributes:
-        images: of one call at most.
-        wait: seconds that the first image of a call waits for others, while a backend is idle.
-        instances: calls of one model at a time.
+        images: the most images in one call.
+        wait: for how many seconds the first image of a call waits for others while a backend is
+            idle.
+        instances: how many calls of one model run at a time.
     """
 
     images: int = 8
@@ -64,10 +65,10 @@ class Running:
 
     Attributes:
         provider, precision: as `onnxplain.load` takes them.
-        threads: of the processor, per call; None leaves the number to the backend.
-        loaded: models in memory at a time.
-        preload: load as many as that before the first request is taken, not when first asked for.
-        decoders: threads that read requests and draw answers.
+        threads: CPU threads per call; None leaves the number to the backend.
+        loaded: how many models are in memory at a time.
+        preload: whether to load that many before the first request, instead of when first used.
+        decoders: how many threads read requests and draw answers.
     """
 
     provider: str = "auto"
@@ -80,15 +81,15 @@ class Running:
 
 @dataclass(frozen=True)
 class Settings:
-    """Of a service.
+    """The settings of a service.
 
     Attributes:
         models: name → explain graph or engine.
-        token: what clients must send as a bearer token; None lets everybody in.
+        token: the bearer token that clients must send; None lets everybody in.
         site: a folder written by `onnxplain web`, shown at `/`.
 
     Raises:
-        InputError: a site and a token.
+        InputError: both a site and a token.
     """
 
     models: dict[str, Path]
@@ -101,16 +102,16 @@ class Settings:
     def __post_init__(self) -> None:
         if self.site is not None and self.token is not None:
             raise InputError(
-                "--site brings its model to everybody, and --token is to keep it: leave one out"
+                "--site gives its model to everybody, and --token is to keep it: leave one out"
             )
 
 
 def cores() -> int:
-    """How many of the machine's this process may use: a container's share rounded up."""
+    """How many of the machine's cores this process may use: a container's share, rounded up."""
     if sys.platform != "linux":
         return os.cpu_count() or 1
     allowed = len(os.sched_getaffinity(0))
-    with suppress(OSError, ValueError):  # "max 100000" where there is no quota
+    with suppress(OSError, ValueError):  # "max 100000" if there is no quota
         quota, period = map(int, _QUOTA.read_text().split())
         return min(allowed, -(-quota // period))
     return allowed
@@ -119,12 +120,12 @@ def cores() -> int:
 def spread(
     provider: str, precision: str, threads: int | None, instances: int | None, images: int | None
 ) -> tuple[int | None, int, int]:
-    """Threads of a call, calls at a time and images of a call, where an operator leaves them open.
+    """Threads per call, calls at a time and images per call, where an operator leaves them open.
 
-    On a processor, as many calls as it has cores, of one thread and few images each: threads of one
-    call wait for each other, and the values of many images leave the caches. (EfficientNet-Lite0
-    on two cores: a call of 8 images takes 1.2 times as long for each as two calls of 1.) On a GPU
-    two, so that one is prepared while the other runs.
+    On a CPU, as many calls as there are cores, each with one thread and few images: threads of one
+    call wait for each other, and the values of many images do not fit into the caches. (With
+    EfficientNet-Lite0 on two cores, an image takes 1.2 times as long in a call of 8 as in two
+    calls of 1.) On a GPU two calls, so that one is prepared while the other runs.
     """
     name = next(preferred(precision), "cpu") if provider == "auto" else provider
     if name != "cpu":

@@ -1,4 +1,4 @@
-"""Tensors in the KServe v2 protocol, in JSON or, by its extension, as bytes behind it.
+"""Tensors in the KServe v2 protocol: in JSON or, with its extension, as bytes after the JSON.
 
 https://github.com/kserve/open-inference-protocol and Triton's extension_binary_data.md.
 """
@@ -33,7 +33,7 @@ class InferInput(BaseModel):
     datatype: StrictStr = Field(description=", ".join(DATATYPES))
     parameters: dict[str, Any] = Field(default_factory=dict)
     data: list[Any] | None = Field(
-        default=None, description="Nested or flat; left out where binary_data_size is given."
+        default=None, description="Nested or flat; left out if binary_data_size is given."
     )
 
 
@@ -47,7 +47,7 @@ class InferRequest(BaseModel):
     parameters: dict[str, Any] = Field(default_factory=dict)
     inputs: list[InferInput] = Field(max_length=8)
     outputs: list[InferOutput] = Field(
-        default_factory=list, max_length=8, description="All of them where none is named."
+        default_factory=list, max_length=8, description="All of them if none is named."
     )
 
 
@@ -55,8 +55,8 @@ def read(body: bytes, header_length: str | None) -> tuple[InferRequest, dict[str
     """A request and its inputs by name.
 
     Args:
-        body: of the request.
-        header_length: what its header `HEADER_LENGTH` says, if it has one.
+        body: the request's.
+        header_length: the value of its header `HEADER_LENGTH`, if it has one.
 
     Raises:
         Refusal: it is malformed.
@@ -123,7 +123,7 @@ def _from_list(tensor: InferInput) -> NDArray[Any]:
 
 
 def _flatten(data: Any, kinds: set[type], into: list[Any]) -> None:
-    """Raises ValueError for what is no number: numpy gives each text the room of the longest."""
+    """Raises ValueError for anything but numbers: numpy would pad each text to the longest."""
     for entry in data:
         if type(entry) is list:
             _flatten(entry, kinds, into)
@@ -136,7 +136,7 @@ def _flatten(data: Any, kinds: set[type], into: list[Any]) -> None:
 def write(
     head: dict[str, Any], request: InferRequest, arrays: dict[str, NDArray[Any]]
 ) -> tuple[bytes, int | None]:
-    """A response's body, and how many of its bytes are JSON where not all are.
+    """A response's body, and how many of its bytes are JSON if not all are.
 
     Args:
         head: the response without its outputs.
@@ -144,7 +144,7 @@ def write(
         arrays: all outputs by name.
 
     Raises:
-        Refusal: it wants an output that there is not.
+        Refusal: it asks for an output that does not exist.
     """
     wanted: Sequence[InferOutput] = request.outputs or [InferOutput(name=name) for name in arrays]
     outputs, blobs = [], []

@@ -1,4 +1,4 @@
-"""A model as the servers that operators run want it: Triton, KServe, a container."""
+"""A model packaged for the servers that operators run: Triton, KServe, a container."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ _NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 
 
 def model_name(path: Path, given: str | None) -> str:
-    """What a model is called: as given, or after its file.
+    """A model's name: the given one, or one made from its file's.
 
     Raises:
-        InputError: it is no name for Kubernetes (RFC 1123: lower case, digits, hyphens).
+        InputError: not a name for Kubernetes (RFC 1123: lower case, digits, hyphens).
     """
     name = path.name.split(".")[0].lower().replace("_", "-") if given is None else given
     if not _NAME.fullmatch(name):
         raise InputError(
-            f"a model's name has lower-case letters, digits and hyphens, not {name!r}: give one "
+            f"a model's name has lower-case letters, digits and hyphens, unlike {name!r}: give one "
             "with --name"
         )
     return name
@@ -30,10 +30,10 @@ def model_name(path: Path, given: str | None) -> str:
 
 @contextmanager
 def new_folder(folder: Path) -> Iterator[Path]:
-    """An empty folder to write into, which takes its place at the end, or leaves nothing.
+    """An empty folder to write into, which is moved into place at the end, or else removed.
 
     Raises:
-        InputError: there is something already, or it cannot be written.
+        InputError: something is there already, or it cannot be written.
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"'{folder}' is there already: remove it, or name another")

@@ -8,7 +8,7 @@ from pathlib import Path
 from onnxplain.files import replacing
 
 PORT = 8080
-"""Where KServe expects a predictor's HTTP."""
+"""The port on which KServe expects a predictor's HTTP."""
 
 _HEAD = """\
 # kubectl apply -f {file}
@@ -80,10 +80,10 @@ def with_triton(name: str, uri: str, path: Path, gpus: int) -> None:
     """Write the YAML of a service in which Triton serves a repository.
 
     Args:
-        name: of the service.
-        uri: where `onnxplain package --triton`'s folder was put: s3://…, gs://…, pvc://….
-        path: of the file.
-        gpus: that it asks for.
+        name: the service's.
+        uri: where the folder of `onnxplain package --triton` was put: s3://…, gs://…, pvc://….
+        path: the file to write.
+        gpus: how many it asks for.
 
     Raises:
         InputError: the path cannot be written.

@@ -1,7 +1,7 @@
 """A container image: the runtime, the service and a model; no training framework, no root.
 
 FOLDER/Dockerfile         docker build FOLDER
-FOLDER/requirements.txt   all that it installs
+FOLDER/requirements.txt   everything it installs
 FOLDER/app/onnxplain/     the part of this package that serves
 FOLDER/models/            the explain graph
 """
@@ -26,8 +26,8 @@ REQUIREMENTS = (
     "python-multipart>=0.0.12",
     "prometheus-client>=0.21",
 )
-"""What the project declares for serving, with ONNX Runtime's build for processors alone, which is
-a fraction of the one for GPUs."""
+"""What the project declares for serving, with ONNX Runtime's build for CPUs, which is a fraction of
+the size of the one for GPUs."""
 
 PORT = 8000
 
@@ -65,11 +65,11 @@ def write_context(model: Path, folder: Path, name: str) -> None:
     Args:
         model: an explain graph.
         folder: new or empty.
-        name: of the model, and of the image in the Dockerfile's example.
+        name: the model's, and the image's in the Dockerfile's example.
 
     Raises:
         BackendError: not an explain graph.
-        InputError: the folder holds something, or cannot be written.
+        InputError: the folder is not empty, or cannot be written.
     """
     Metadata.from_props(read_metadata(model))
     with new_folder(folder) as new:
@@ -86,7 +86,7 @@ def write_context(model: Path, folder: Path, name: str) -> None:
 
 
 def _copy_package(to: Path) -> None:
-    """The modules at the package's top, and the parts that serving needs."""
+    """Copy the package's top-level modules, and the parts that serving needs."""
     to.mkdir(parents=True)
     for module in _folder("onnxplain").glob("*.py"):
         shutil.copyfile(module, to / module.name)

@@ -12,16 +12,16 @@ from typing import Any
 
 
 class Enum(str):
-    """A constant's name, which stands without quotes."""
+    """The name of a constant, which is written without quotes."""
 
 
 def prototext(message: Mapping[str, Any], indent: str = "") -> str:
-    """A message as text: field → a number, text, `Enum`, message, or a list of one of them."""
+    """A message as text; a field holds a number, text, `Enum`, message, or a list of those."""
     return "".join(_field(name, value, indent) for name, value in message.items())
 
 
 def entries(mapping: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """A map field as the list of messages that it is."""
+    """A map field, as the list of key-value messages that it is."""
     return [{"key": key, "value": value} for key, value in mapping.items()]
 
 

@@ -2,7 +2,7 @@
 
 REPOSITORY/NAME/config.pbtxt   as `model_config.proto` has it
 REPOSITORY/NAME/labels.txt     the class names
-REPOSITORY/NAME/1/model.onnx   the explain graph, or model.plan: an engine of TensorRT
+REPOSITORY/NAME/1/model.onnx   the explain graph; or model.plan, a TensorRT engine
 """
 
 from __future__ import annotations
@@ -34,16 +34,16 @@ class Options:
     """What an operator decides.
 
     Attributes:
-        batch: images of a call at most.
-        delay: seconds that a call waits for more.
-        queue: requests that may wait; above, Triton refuses.
-        timeout: seconds after which one that waits is refused.
+        batch: the most images in a call.
+        delay: for how many seconds a call waits for more images.
+        queue: how many requests may wait; Triton refuses any more.
+        timeout: after how many seconds a waiting request is refused.
         instances: calls at a time, on each device.
-        kind: where; "auto" is Triton's own choice.
-        accelerator: of ONNX Runtime's: TensorRT on GPUs, OpenVINO on processors.
-        precision: of TensorRT's, "float32" or "float16".
-        threads: of one call on a processor; None leaves the number to ONNX Runtime.
-        cuda_graphs: record a call on a GPU once and replay it.
+        kind: where to run; "auto" leaves it to Triton.
+        accelerator: for ONNX Runtime: TensorRT on GPUs, OpenVINO on CPUs.
+        precision: TensorRT's, "float32" or "float16".
+        threads: CPU threads per call; None leaves the number to ONNX Runtime.
+        cuda_graphs: whether to record a call on a GPU once and replay it.
     """
 
     batch: int = 8
@@ -59,17 +59,17 @@ class Options:
 
 
 def write_repository(model: Path, repository: Path, name: str, options: Options) -> Path:
-    """Add a model to a repository, which may hold others; returns the model's folder.
+    """Add a model to a repository, which may hold others, and return the model's folder.
 
     Args:
-        model: an explain graph, or an engine that `onnxplain build --provider tensorrt` made.
-        repository: Triton's --model-repository; made if need be.
-        name: of the model, as clients call it.
+        model: an explain graph, or an engine made by `onnxplain build --provider tensorrt`.
+        repository: Triton's --model-repository; created if missing.
+        name: what clients call the model.
         options: what goes into its config.pbtxt.
 
     Raises:
-        BackendError: not an explain graph; or one that Triton cannot run.
-        InputError: options that do not go with it; the model is in the repository already.
+        BackendError: not an explain graph, or one that Triton cannot run.
+        InputError: options that do not suit it; a model that is in the repository already.
     """
     engine = read_engine(model) if model.suffix == SUFFIX else None
     signature = _signature(model, engine)
@@ -87,7 +87,7 @@ def write_repository(model: Path, repository: Path, name: str, options: Options)
         else:
             shutil.copyfile(model, version / "model.onnx")
             weights = model.with_name(f"{model.name}.data")
-            if weights.is_file():  # which the graph knows by this very name
+            if weights.is_file():  # the graph refers to it by this very name
                 shutil.copyfile(weights, version / weights.name)
     return folder
 
@@ -98,14 +98,14 @@ def model_config(
     """Triton's ModelConfig, as `prototext` takes it.
 
     Args:
-        signature: of the graph.
-        name: of the model.
+        signature: the graph's.
+        name: the model's.
         options: what an operator decides.
-        engine: of TensorRT, if that is what runs.
+        engine: TensorRT's, if that is what runs.
 
     Raises:
         BackendError: Triton cannot run such a graph.
-        InputError: options that do not go with it.
+        InputError: options that do not suit it.
     """
     _check(signature, options, engine)
     most = _most(signature, options, engine)
@@ -131,7 +131,7 @@ def model_config(
                 "max_queue_size": options.queue,
             },
         }
-        if engine is not None:  # for what its profile was tuned
+        if engine is not None:  # what its profile was tuned for
             usual = engine.profile[IMAGE][1][0]
             config["dynamic_batching"]["preferred_batch_size"] = sorted({min(usual, most), most})
     if options.threads is not None:
@@ -170,10 +170,10 @@ def _check(signature: Signature, options: Options, engine: Engine | None) -> Non
 
 
 def _most(signature: Signature, options: Options, engine: Engine | None) -> int:
-    """Images of a call at most.
+    """The most images in a call.
 
     Raises:
-        BackendError: an engine that takes no single image, which a client may well send.
+        BackendError: an engine that cannot take a single image, which a client may well send.
     """
     if signature.batch is not None:
         return signature.batch
@@ -189,7 +189,7 @@ def _most(signature: Signature, options: Options, engine: Engine | None) -> int:
 
 
 def _ports(signature: Signature) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Inputs and outputs; without the batch where Triton batches, with it where that is fixed."""
+    """Inputs and outputs, without the batch if Triton batches, and with it if it is fixed."""
     metadata = signature.metadata
     targets = [-1] if signature.multi_target else []
     first = [] if signature.batch is None else [signature.batch]
@@ -232,11 +232,11 @@ def _optimization(options: Options) -> dict[str, Any]:
 
 
 def _warmups(signature: Signature, inputs: list[dict[str, Any]], most: int) -> list[dict[str, Any]]:
-    """One image, and as many as there may be: before the first client asks for either."""
+    """Warm up with one image and with the most, before the first client asks for either."""
     given = {
         port["name"]: {
             "data_type": port["data_type"],
-            "dims": [abs(dim) for dim in port["dims"]],  # one target where their number is open
+            "dims": [abs(dim) for dim in port["dims"]],  # one target if their number is open
             "zero_data": True,
         }
         for port in inputs
