@@ -1,4 +1,4 @@
-"""Which image ends the process that decodes it: a crash raises nothing that could be caught."""
+"""Finding the image that kills the process decoding it: a crash raises nothing to catch."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from onnxplain.batch.reading import Prepared
 
 
 class Attempt:
-    """A shard that is begun. A file says so to whoever tries it after this process has died.
+    """An attempt at a shard, noted in a file for whoever tries again if this process dies.
 
-    From the second attempt on, each image is noted there before it is decoded, and once it is. One
-    that was noted, and then nothing but the next attempt, ended its process; from then on it is a
-    row with an error.
+    From the second attempt on, the file also notes each image before it is decoded and once it has
+    been. An image followed by nothing but the next attempt killed its process; from then on it is
+    a row with an error.
 
     Attributes:
         number: 1 for the first in a run.
-        deadly: the images, by their index in the shard, that ended an earlier attempt.
+        deadly: the images that ended an earlier attempt, by their index in the shard.
     """
 
     def __init__(self, path: Path) -> None:
@@ -31,13 +31,13 @@ class Attempt:
 
     @property
     def watched(self) -> bool:
-        """Whether images are decoded one at a time, by `watch`."""
+        """Whether images are decoded one at a time, through `watch`."""
         return self.number > 1
 
     def watch(self, index: int, decode: Callable[[], Prepared]) -> Prepared:
-        """Decode an image, noted as the one that did it if that ends the process."""
+        """Decode an image, noted in case that kills the process."""
         if index in self.deadly:
-            problem = "decoding it ends the process: it crashes the decoder, or memory is too short"
+            problem = "decoding it ends the process: it crashes the decoder, or memory is short"
             return Prepared(None, None, problem)
         self._note(f"image {index}")
         prepared = decode()

@@ -1,4 +1,4 @@
-"""Ray: a local one of our own, or somebody's cluster; and shards through a pool of actors."""
+"""Ray, on this machine or in a given cluster, and shards through a pool of its actors."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ from typing import Any
 from onnxplain.batch.worker import Job, Worker
 from onnxplain.errors import BackendError, InputError
 
-_OBJECT_STORE = 80 << 20  # bytes, about the least that Ray takes: no image passes through it
+_OBJECT_STORE = 80 << 20  # bytes, about the least that Ray accepts: no image passes through it
 _PREFIX = "onnxplain-ray-"
 _SECONDS_TO_ANSWER = 10.0
 _ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ENABLE_AUTO_CONNECT": "0",
-    "RAY_BACKEND_LOG_LEVEL": "fatal",  # what matters arrives as an exception
+    "RAY_BACKEND_LOG_LEVEL": "fatal",  # whatever matters arrives as an exception
     "RAY_gcs_rpc_server_reconnect_timeout_s": "5",  # how long orphans of a killed run wait for it
 }
 
 
 @contextmanager
 def connected(address: str | None, mark: Path) -> Iterator[None]:
-    """Ray, for as long as this lasts; quiet, without its dashboard, and without its reports home.
+    """A context with Ray: quiet, without its dashboard, and without usage reports.
 
     Args:
-        address: of a cluster ("host:6379", "ray://host:10001", "auto"); None for processes of our
-            own on this machine, which end with this one, however it ends.
+        address: a cluster's ("host:6379", "ray://host:10001", "auto"); None to start Ray on this
+            machine, in processes that end with this one, however it ends.
         mark: a file that names the folder of those processes' sockets and logs, so that the next
-            run removes what a killed one left there.
+            run can remove what a killed run left there.
 
     Raises:
         BackendError: no cluster answers there.
@@ -52,13 +52,13 @@ def connected(address: str | None, mark: Path) -> Iterator[None]:
         if address is None:
             session = tempfile.mkdtemp(prefix=_PREFIX)
             mark.write_text(session)
-            address = "local"  # never a cluster that happens to run here
+            address = "local"  # never join a cluster that happens to run here
             quiet |= {"include_dashboard": False, "object_store_memory": _OBJECT_STORE}
             quiet["_temp_dir"] = session
         with _native_stderr_muted():
             ray.init(address, **quiet)
     except (ConnectionError, RuntimeError, ValueError, OSError) as error:
-        where = "a Ray of our own" if address == "local" else f"the Ray cluster at '{address}'"
+        where = "Ray on this machine" if address == "local" else f"the Ray cluster at '{address}'"
         raise BackendError(f"cannot use {where}: {error}") from error
     try:
         yield
@@ -73,7 +73,7 @@ def connected(address: str | None, mark: Path) -> Iterator[None]:
 
 
 def _check_that_it_answers(address: str) -> None:
-    """Ray itself would try for ten minutes, and then end the process."""
+    """Ask for an answer: Ray itself would try for ten minutes, and then end the process."""
     host, colon, port = address.removeprefix("ray://").rpartition(":")
     if not (colon and port.isdigit()):
         return  # "auto", or a name that Ray knows
@@ -85,7 +85,7 @@ def _check_that_it_answers(address: str) -> None:
 
 @contextmanager
 def _native_stderr_muted() -> Iterator[None]:
-    """Without what Ray's C++ writes past Python: it says there at which level it logs."""
+    """A context without what Ray's C++ writes to stderr itself, such as the level it logs at."""
     kept, null = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     os.dup2(null, 2)
     try:
@@ -99,7 +99,7 @@ def _native_stderr_muted() -> Iterator[None]:
 def _remove_session(mark: Path) -> None:
     with suppress(FileNotFoundError):
         session = Path(mark.read_text())
-        # Only what can have been made by `connected` is removed.
+        # Remove only what `connected` can have made.
         if session.parent == Path(tempfile.gettempdir()) and session.name.startswith(_PREFIX):
             shutil.rmtree(session, ignore_errors=True)
         mark.unlink()
@@ -108,18 +108,18 @@ def _remove_session(mark: Path) -> None:
 def explained(
     job: Job, shards: Sequence[int], workers: int | None, on_gpu: bool
 ) -> Generator[dict[str, Any]]:
-    """What the workers return for each shard, as it is done, through Ray Data.
+    """What the workers return for each shard as it is finished, through Ray Data.
 
-    A shard is a block of one row; what passes through Ray is its number and its record. So Ray
-    spreads the shards, keeps every worker busy and tries again where a machine is lost, and its
-    memory does not depend on the images.
+    A shard is a block of one row: only its number and its record pass through Ray. So Ray spreads
+    the shards, keeps every worker busy and tries again when a machine is lost, while its memory
+    does not depend on the images.
 
     Args:
-        workers: processes; None for one per GPU, or as many as the processors have for
+        workers: processes; None for one per GPU, or as many as the cores allow with
             `job.threads` each.
 
     Raises:
-        InputError: Ray has no room for so many workers.
+        InputError: Ray has no room for that many workers.
         BackendError: the workers die.
     """
     import ray

@@ -1,4 +1,4 @@
-"""Files that are there whole, on disk, or not at all; and the record that says a shard is."""
+"""Files that are on disk completely or not at all, and the record of a finished shard."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from onnxplain.files import replacing
 
 @contextmanager
 def durable(path: Path) -> Iterator[Path]:
-    """A path beside `path` to write to; it takes its place once it is on the disk.
+    """A temporary path to write to, which replaces `path` once it is on disk.
 
-    After a crash of the process or of the machine, `path` is what it was before or the whole of
-    the new one. The name beside it begins with a dot; readers of a folder of tables pass over it.
+    After a crash of the process or the machine, `path` is what it was before, or completely new.
+    The temporary name begins with a dot, so that readers of a folder of tables skip it.
 
     Raises:
         InputError: the path cannot be written.
@@ -33,7 +33,7 @@ def durable(path: Path) -> Iterator[Path]:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write it durably.
+    """Write JSON durably.
 
     Raises:
         InputError: the path cannot be written.
@@ -52,10 +52,10 @@ def _sync(path: Path) -> None:
 
 @dataclass(frozen=True)
 class Record:
-    """A shard that is done.
+    """The record of a finished shard.
 
-    `file` is its name in `table/`, `bytes` and `sha256` its content's; `plan` is the SHA-256 of the
-    plan that it followed.
+    `file` is its name in `table/`; `bytes` and `sha256` are its content's; `plan` is the SHA-256 of
+    the plan that it followed.
     """
 
     shard: int
@@ -70,9 +70,9 @@ class Record:
 class Folder:
     """The output: `plan.json`, `listing.parquet`, `table/`, `commits/`, `manifest.json`.
 
-    A shard is done when `commits/` has its record and `table/` its file. The file is put in its
-    place first, the record second: without the record the shard is made again, and replaces
-    itself.
+    A shard is finished when `commits/` has its record and `table/` its file. The file is put in
+    place first and the record second: without the record the shard is made again, and replaces its
+    file.
     """
 
     def __init__(self, path: Path) -> None:
@@ -82,11 +82,11 @@ class Folder:
         self.table, self.commits = path / "table", path / "commits"
 
     def part(self, shard: int) -> Path:
-        """Where the table of a shard is."""
+        """The path of a shard's part of the table."""
         return self.table / f"part-{shard:06d}.parquet"
 
     def commit(self, shard: int, rows: int, errors: int) -> Record:
-        """Say that the part of a shard, which is in its place, is all of it."""
+        """Record that a shard's part, which is in place, is complete."""
         part = self.part(shard)
         with part.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
@@ -96,7 +96,7 @@ class Folder:
         return record
 
     def committed(self, shard: int) -> Record | None:
-        """The record of a shard that is done, by the plan that is here."""
+        """The record of a shard, if it was finished by the current plan."""
         try:
             record = Record(**json.loads(self._record(shard).read_text("utf-8")))
             whole = self.part(shard).stat().st_size == record.bytes
@@ -105,17 +105,17 @@ class Folder:
             return None
 
     def attempts(self, shard: int) -> Path:
-        """Where a run notes the attempts at a shard; see `Attempt`."""
+        """The file that notes the attempts at a shard; see `Attempt`."""
         return self.commits / f".{shard:06d}.attempts"
 
     def empty(self) -> None:
-        """Remove what was made by another plan, of which no shard is done."""
+        """Remove what was made by another plan, of which no shard was finished."""
         self.manifest.unlink(missing_ok=True)
         for part in self.table.glob("part-*.parquet"):
             part.unlink()
 
     def clean(self) -> None:
-        """Remove what processes that were killed left unfinished; nobody must be writing."""
+        """Remove what killed processes left unfinished. Nobody else may be writing."""
         for folder in (self.path, self.table, self.commits):
             for left in folder.glob(".*.*"):
                 left.unlink(missing_ok=True)
@@ -128,7 +128,7 @@ class Folder:
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Make the folders, and be the only run that writes into them.
+        """A context that creates the folders, and is the only run that writes into them.
 
         What an earlier run was writing when it was killed is removed.
 

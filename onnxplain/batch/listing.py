@@ -1,4 +1,4 @@
-"""What there is to explain: every image of folders, tar files and tables, in a fixed order."""
+"""What there is to explain: every image in folders, tar files and tables, in a fixed order."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ TAR, TABLE = ".tar", ".parquet"
 
 
 class Item(NamedTuple):
-    """One image, and where its bytes lie.
+    """One image, and where its bytes are.
 
     Attributes:
         id: its name in the output: the path as the input was given; `TAR/MEMBER`; `TABLE#ROW`, or
             what the table's column of ids says.
         file: the absolute path of the image, tar file or table.
-        offset: of a tar file's member, its first byte; of a table, the row; else 0.
-        length: in bytes; of a table's row 1.
-        size, modified: of `file`, in bytes and in nanoseconds since the epoch. Whether it changed
-            is seen by them.
+        offset: the first byte of a tar file's member; the row in a table; otherwise 0.
+        length: in bytes; 1 for a row in a table.
+        size, modified: those of `file`, in bytes and in nanoseconds since the epoch, which show
+            whether it has changed.
     """
 
     id: str
@@ -41,27 +41,27 @@ class Item(NamedTuple):
 
 
 class Columns(NamedTuple):
-    """Which columns of a table hold the encoded images and their ids; None: to be found out."""
+    """The columns of a table that hold the encoded images and their ids; None to find them."""
 
     image: str | None = None
     id: str | None = None
 
 
 def list_items(inputs: Sequence[str], columns: Columns) -> Iterator[Item]:
-    """Every image that the inputs name, one at a time: nothing is kept of those before.
+    """Every image that the inputs name, one at a time, without keeping earlier ones in memory.
 
-    The order is that of the inputs; within a folder files before folders, both sorted; within a
-    pattern sorted; within a tar file or table as they lie there.
+    The order is that of the inputs. Within a folder, files come before folders, both sorted;
+    matches of a pattern are sorted; a tar file or table keeps its own order.
 
     Args:
-        inputs: image files, tar files (WebDataset's: each member with an image's suffix is an
-            image) and Parquet tables (a row is an image); folders, searched recursively for images,
-            or, where they have none, for tar files and tables; glob patterns of all these.
-        columns: of the tables.
+        inputs: image files; tar files (as WebDataset's: each member with an image's suffix is an
+            image); Parquet tables (each row is an image); folders, searched recursively for images
+            or, if they have none, for tar files and tables; and glob patterns of all these.
+        columns: the tables' columns.
 
     Raises:
-        InputError: an input that names no image, or one already named by another; a tar file or
-            table that cannot be read.
+        InputError: an input that names no image, or one that another input already named; a tar
+            file or table that cannot be read.
     """
     seen: set[str] = set()
     for given in inputs:
@@ -80,7 +80,7 @@ def list_items(inputs: Sequence[str], columns: Columns) -> Iterator[Item]:
 
 
 def _files(path: str) -> Iterator[str]:
-    """A file itself; of a folder the images, or else the tar files and tables."""
+    """A file itself; for a folder its images, or if there are none its tar files and tables."""
     if not os.path.isdir(path):
         yield path
         return

@@ -1,4 +1,4 @@
-"""What a run will do, written down once: the recipe, the images, and which shard has which."""
+"""What a run will do, written down once: the recipe, the images, and how they make up shards."""
 
 from __future__ import annotations
 
@@ -33,20 +33,20 @@ _SCHEMA = pyarrow.schema(
 
 @dataclass(frozen=True)
 class Recipe:
-    """All that the table's content depends on, beside the images.
+    """Everything that the table's content depends on, apart from the images.
 
     Attributes:
         model: SHA-256 of the explain graph or engine.
         provider, precision: what runs it.
-        temperature: of a graph exported with --live-temperature; None is the file's.
+        temperature: for a graph exported with --live-temperature; None for the file's own.
         target: a class index or name; negative from the top of the ranking.
-        top: how many of the likeliest classes a row names.
+        top: how many of the likeliest classes each row names.
         store: "pullback" (half floats) or "heatmap" (PNG).
-        batch_size: images per run of the graph, since runs of other sizes round differently; None
-            leaves it to the provider.
+        batch_size: images per run of the graph (runs of other sizes round differently); None leaves
+            it to the provider.
         shard_size: images per file of the table.
-        image_column: of a table; None where it is found out.
-        onnxplain: the version.
+        image_column: a table's; None to find it.
+        onnxplain: its version.
     """
 
     model: str
@@ -78,7 +78,7 @@ class Plan:
         return -(-self.images // self.recipe.shard_size)
 
     def rows(self, shard: int) -> int:
-        """Images of a shard."""
+        """How many images a shard has."""
         size = self.recipe.shard_size
         return min(size, self.images - shard * size)
 
@@ -89,14 +89,14 @@ def settle(
     items: Iterable[Item],
     progress: Callable[[int], object] = lambda count: None,
 ) -> Plan:
-    """The folder's plan: written now, or, where shards are done already, the one they followed.
+    """The folder's plan: written now, or the one that finished shards followed.
 
     Args:
-        items: all images; they are listed again to resume, so that none is lost or added unseen.
+        items: all images; they are listed again to resume, so that none is lost or added unnoticed.
         progress: called with the number of images listed so far.
 
     Raises:
-        InputError: shards are done, and followed another recipe or list of images.
+        InputError: finished shards followed another recipe or list of images.
     """
     earlier = read_plan(folder) if any(folder.commits.glob("[0-9]*.json")) else None
     if earlier is not None:
@@ -129,7 +129,7 @@ def read_plan(folder: Folder) -> Plan:
     """The plan that `settle` wrote.
 
     Raises:
-        InputError: there is none, or another version's.
+        InputError: there is none, or it is another version's.
     """
     try:
         content = json.loads(folder.plan.read_text("utf-8"))
@@ -142,7 +142,7 @@ def read_plan(folder: Folder) -> Plan:
 
 
 def model_digest(model: Path) -> str:
-    """SHA-256 of an explain graph, with its external weights, or of an engine.
+    """The SHA-256 of an explain graph with its external weights, or of an engine.
 
     Raises:
         BackendError: it cannot be read.
@@ -157,7 +157,7 @@ def model_digest(model: Path) -> str:
 
 
 class Listing:
-    """The planned images of `listing.parquet`; each row group is a shard."""
+    """The planned images, from `listing.parquet`; each row group is a shard."""
 
     def __init__(self, path: Path) -> None:
         self._table = pyarrow.parquet.ParquetFile(path)
@@ -190,7 +190,7 @@ def _check_recipe(folder: Folder, earlier: Recipe, now: Recipe) -> None:
 
 
 def _check_items(folder: Folder, items: Iterator[Item]) -> None:
-    """That these are the planned ones, in their order."""
+    """Check that these are the planned images, in the same order."""
     table = pyarrow.parquet.ParquetFile(folder.listing)
     planned = (Item(**row) for batch in table.iter_batches() for row in batch.to_pylist())
     for before, now in zip_longest(planned, items):
@@ -199,7 +199,7 @@ def _check_items(folder: Folder, items: Iterator[Item]) -> None:
         if before is None or (now is not None and now.id != before.id):
             said = f"'{now.id}' is new" if before is None else f"'{now.id}' is not '{before.id}'"
         elif now is None:
-            said = f"'{before.id}' is there no longer"
+            said = f"'{before.id}' is no longer there"
         else:
             said = f"'{before.id}' has changed"
         raise InputError(

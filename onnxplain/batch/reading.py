@@ -1,4 +1,4 @@
-"""The bytes of listed images, and the network's input made of them."""
+"""The bytes of listed images, and the network's input made from them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from onnxplain.runtime.inputs.batches import as_batch
 
 
 class Prepared:
-    """An image as the network takes it, [1,…], and as it is seen, uint8 [1,H,W,3]; or its error."""
+    """An image as the network's input, [1,…], and as pixels, uint8 [1,H,W,3]; or its error."""
 
     def __init__(
         self, input_: NDArray[Any] | None, photograph: NDArray[np.uint8] | None, error: str | None
@@ -29,10 +29,10 @@ class Prepared:
 
 
 def loads(items: Sequence[Item], tables: Tables) -> Iterator[Callable[[], bytes]]:
-    """For each image what reads its bytes, in their order.
+    """A function for each image that reads its bytes, in order.
 
-    Those of files and tar files may be called from several threads; rows of a table are read here,
-    one after another. What cannot be read says so when called.
+    Those for files and tar files may be called from several threads. Rows of a table are read here,
+    one after another. What cannot be read raises when called.
     """
     for file, group in groupby(items, key=lambda item: item.file):
         if Path(file).suffix.lower() == TABLE:
@@ -42,7 +42,7 @@ def loads(items: Sequence[Item], tables: Tables) -> Iterator[Callable[[], bytes]
 
 
 def prepare(explainer: Explainer, load: Callable[[], bytes]) -> Prepared:
-    """Decode an image, and bring it to what the network takes."""
+    """Decode an image and turn it into the network's input."""
     try:
         picture = load_image(io.BytesIO(load()))
         input_, photograph = as_batch(
@@ -63,7 +63,7 @@ def _span(file: str, offset: int, length: int) -> bytes:
 
 
 def _rows(file: str, items: list[Item], tables: Tables) -> Iterator[Callable[[], bytes]]:
-    """A table's rows follow one another in a listing. What stops its reading stops all after."""
+    """The rows of a table, which are listed in sequence; an error fails all rows after it, too."""
     rows = tables.rows(file, items[0].offset, len(items))
     problem = ""
     for item in items:

@@ -1,4 +1,4 @@
-"""The table that is written: its columns, and the rows of a few images."""
+"""The table that is written: its columns, and rows for a few images."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from onnxplain.runtime import Explainer, Explanation
 
 STORES = ("pullback", "heatmap")
 
-_PNG_EFFORT = 1  # zlib's; at 6 the file is a twelfth smaller and takes three times as long
+_PNG_EFFORT = 1  # zlib's level; at 6 the file is a twelfth smaller, but takes three times as long
 
 
 class Rows:
-    """The columns of the table for one explainer, and what an explanation becomes in them.
+    """The table's columns for one explainer, and how an explanation fills them.
 
-    `index` int64, `id` text, `error` text or null; and, null where there is an error: `target`
-    int32, `top_classes` int32, `top_names` and `top_probabilities` lists of the likeliest
-    classes, `logits` float32 [classes]; and of the pullback either `pullback` float16 [C,H,W] with
+    `index` int64, `id` text, `error` text or null. Then, null if there is an error: `target` int32;
+    `top_classes` int32, `top_names` and `top_probabilities`, lists of the likeliest classes;
+    `logits` float32 [classes]; and for the pullback either `pullback` float16 [C,H,W] with
     `pullback_scale` float32, or `heatmap`, an 8-bit grey PNG [H,W] in which 255 is 1.
 
-    The pullback is `pullback_scale` × `pullback`. The scale is a power of two, so that scaling
-    rounds nothing; the greatest |value| stored lies in [0.5, 1), so that half floats neither
-    overflow nor lose a small pullback altogether.
+    The pullback is `pullback_scale` × `pullback`. The scale is a power of two, so that scaling does
+    not round; the greatest |value| stored lies in [0.5, 1), so that half floats neither overflow
+    nor lose a small pullback altogether.
 
     Args:
         top: likeliest classes per row.
@@ -67,12 +67,12 @@ class Rows:
         errors: Sequence[str | None],
         explanation: Explanation | None,
     ) -> pyarrow.RecordBatch:
-        """The rows of some images.
+        """The rows for some images.
 
         Args:
             first: the index of the first.
-            ids, errors: of each; no error where it is explained.
-            explanation: of those without an error, in their order; None where there are none.
+            ids, errors: one for each; the error is None if the image was explained.
+            explanation: that of the images without an error, in order; None if there are none.
         """
         good = np.array([error is None for error in errors])
         columns: list[Any] = [np.arange(first, first + len(ids)), list(ids), list(errors)]
@@ -117,7 +117,7 @@ def _png(heat: NDArray[np.float32]) -> bytes:
 
 
 def _spread(values: Sequence[Any], good: NDArray[np.bool_]) -> list[Any]:
-    """The values in the places of the good images, None in the others."""
+    """The values at the places of the good images, None at the others."""
     following = iter(values)
     return [next(following) if here else None for here in good]
 

@@ -1,4 +1,4 @@
-"""A run: settle the plan, explain what is not done yet, and write the manifest."""
+"""A run: settle the plan, explain what is not finished yet, and write the manifest."""
 
 from __future__ import annotations
 
@@ -38,13 +38,13 @@ class Options:
 
 @dataclass(frozen=True)
 class Pool:
-    """Where to explain; nothing of it changes what comes out.
+    """Where to explain; none of this changes the result.
 
     Attributes:
-        address: of a Ray cluster; None for processes of our own on this machine.
+        address: a Ray cluster's; None to start Ray on this machine.
         workers: processes; None for as many as there is room for, one per GPU.
-        threads: of each: on a processor for the graph's run and for decoding, 1 if None (several
-            processes of one thread are faster than one of several); on a GPU for decoding.
+        threads: per process. On a CPU, for running the graph and for decoding; 1 if None (several
+            processes with one thread are faster than one with several). On a GPU, for decoding.
     """
 
     address: str | None = None
@@ -54,7 +54,7 @@ class Pool:
 
 @dataclass(frozen=True)
 class Summary:
-    """Images in all, those with an error, and those that earlier runs had done."""
+    """How many images there are, how many have an error, and how many earlier runs finished."""
 
     images: int
     errors: int
@@ -72,22 +72,23 @@ def explain_lake(
 ) -> Summary:
     """Explain every image of the inputs into `out/table/`, each once; begin or resume.
 
-    A shard is a fixed range of the listed images and one file of the table. Killed at any time and
-    called again with the same arguments, it goes on after the shards that are done, and what comes
-    out is, to the byte, what comes out of a run that nobody killed.
+    A shard is a fixed range of the listed images, and one file of the table. If the run is killed
+    at any time, calling it again with the same arguments continues after the finished shards; the
+    result is the same, to the byte, as that of a run that was not killed.
 
     Args:
-        model: an explain graph, or an engine of `onnxplain build`.
+        model: an explain graph, or an engine made by `onnxplain build`.
         inputs: as for `onnxplain.batch.listing.list_items`.
-        out: a folder; where the workers are on several machines, one that all of them have under
-            this name, as the model and the inputs.
+        out: a folder. If the workers are on several machines, all of them must have it under this
+            name, like the model and the inputs.
         listed: called with the number of images found so far.
-        progress: called with the images done, earlier ones included, and all.
+        progress: called with how many images are done, including earlier runs', and how many
+            there are.
 
     Raises:
         InputError: inputs, options or an output folder that cannot be used; or a folder that was
             begun with other images, another model or other options.
-        BackendError: a model or a backend that cannot be used, or a cluster.
+        BackendError: a model, a backend or a cluster that cannot be used.
     """
     model, out = model.absolute(), out.absolute()
     recipe = _recipe(model, options)
@@ -107,7 +108,7 @@ def explain_lake(
                     raise_problem(row)
                     done += int(row["rows"])
                     progress(done, plan.images)
-        folder.clean()  # a worker may have died, and another done its shard
+        folder.clean()  # a worker may have died, and another finished its shard
         errors = _write_manifest(folder, plan)
     return Summary(plan.images, errors, earlier)
 
@@ -117,12 +118,12 @@ def _recipe(model: Path, options: Options) -> Recipe:
     if options.store not in STORES:
         raise InputError(f"no store '{options.store}'; choose one of {', '.join(STORES)}")
     if min(options.top, options.shard_size, options.batch_size or 1) < 1:
-        raise InputError("top, shard_size and batch_size are 1 or more")
+        raise InputError("top, shard_size and batch_size must be 1 or more")
     if model.suffix == SUFFIX:
         provider = ENGINE
     elif options.provider == "auto":
         raise InputError(
-            "all images of a table are explained by one provider: name it with --provider, one of "
+            "one provider explains all images of a table: name it with --provider, one of "
             f"{', '.join(PROVIDERS)}; `onnxplain doctor` says which are here"
         )
     else:
@@ -147,10 +148,10 @@ def _threads(recipe: Recipe, pool: Pool) -> int:
 
 
 def _write_manifest(folder: Folder, plan: Plan) -> int:
-    """Say what the table consists of, once all of it is there; the number of errors in it.
+    """Write what the complete table consists of, and return the number of errors in it.
 
     Raises:
-        BackendError: a shard is not there, or has not the rows that were planned.
+        BackendError: a shard is missing, or does not have the rows that were planned.
     """
     parts = []
     for shard in range(plan.shards):

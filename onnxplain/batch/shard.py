@@ -1,4 +1,4 @@
-"""One shard: its images read, explained and written, and the whole committed."""
+"""One shard: its images are read, explained and written, and the result is committed."""
 
 from __future__ import annotations
 
@@ -28,7 +28,10 @@ ENGINE = "engine"
 
 _GPU_PROVIDERS = ("cuda", "ort-tensorrt", "tensorrt", "tensorrt-rtx", ENGINE)
 
-_BATCH, _GPU_BATCH = 4, 32  # of EfficientNet-Lite0 on a processor 4 take less each than 16
+_BATCH, _GPU_BATCH = (
+    4,
+    32,
+)  # EfficientNet-Lite0 on a CPU takes less time per image with 4 than with 16
 _ROW_GROUP_BYTES = 32 << 20
 
 
@@ -36,7 +39,7 @@ class ShardExplainer:
     """Explains shards of one plan, with one backend.
 
     Args:
-        decoders: threads that read and decode, beside the one that explains.
+        decoders: threads that read and decode, besides the one that explains.
 
     Raises:
         InputError: a target, temperature or batch size that the graph cannot take.
@@ -55,12 +58,12 @@ class ShardExplainer:
     def explain(
         self, folder: Folder, shard: int, items: Sequence[Item], attempt: Attempt | None = None
     ) -> Record:
-        """Make the shard's part of the table, and commit it.
+        """Write the shard's part of the table, and commit it.
 
         An image that cannot be read, or whose explanation is not finite, is a row with an error.
 
         Args:
-            attempt: which of a run's it is, where an image may have ended an earlier one.
+            attempt: this one, if an image may have ended an earlier attempt.
 
         Raises:
             InputError: the table cannot be written.
@@ -72,7 +75,7 @@ class ShardExplainer:
         return folder.commit(shard, len(items), errors)
 
     def _write(self, path: Path, batches: Iterator[pyarrow.RecordBatch]) -> int:
-        """Write the table, in row groups of some size; the number of errors in it."""
+        """Write the table in row groups, and return the number of errors in it."""
         errors, pending = 0, []
         floats = ["logits.list.element"]
         if self._recipe.store == "pullback":
@@ -98,7 +101,7 @@ class ShardExplainer:
     def _batches(
         self, shard: int, items: Sequence[Item], attempt: Attempt | None
     ) -> Iterator[pyarrow.RecordBatch]:
-        """The rows of the shard, as many at a time as a run of the graph explains."""
+        """The shard's rows, as many at a time as one run of the graph explains."""
         size = self._batch_size
         reading = loads(items, self._tables)
         calls: Iterator[Callable[[], Prepared]]
@@ -121,7 +124,7 @@ class ShardExplainer:
         return ahead(self._pool, explained(), made)
 
     def _explain(self, prepared: list[Prepared], errors: list[str | None]) -> Explanation | None:
-        """The explanation of the good ones. What is not finite is added to `errors`."""
+        """The explanation of the good images; one that is not finite becomes an error."""
         good = [i for i, image in enumerate(prepared) if image.error is None]
         if not good:
             return None
@@ -150,7 +153,7 @@ class ShardExplainer:
 
 
 def on_gpu(recipe: Recipe) -> bool:
-    """Whether its provider takes a GPU."""
+    """Whether the recipe's provider uses a GPU."""
     return recipe.provider in _GPU_PROVIDERS
 
 

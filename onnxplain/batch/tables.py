@@ -1,4 +1,4 @@
-"""Parquet tables that hold encoded images: which column, and the bytes of a range of rows."""
+"""Parquet tables of encoded images: which column holds them, and the bytes of some rows."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ import pyarrow.parquet
 
 from onnxplain.errors import InputError
 
-_ROWS_AT_ONCE = 8  # read together: a row may be megabytes
+_ROWS_AT_ONCE = 8  # read together; a row may be megabytes
 _BUFFER = 1 << 20
 
 
 @contextmanager
 def opened(file: str | os.PathLike[str]) -> Iterator[pyarrow.parquet.ParquetFile]:
-    """A table, read piece by piece; whatever Arrow says of it within becomes an InputError.
+    """A table, read piece by piece; Arrow's errors about it become InputErrors.
 
     Raises:
-        InputError: it is missing, damaged or no Parquet file.
+        InputError: it is missing, damaged, or not a Parquet file.
     """
     with _said_of(file), _parquet_file(file) as table:
         yield table
@@ -44,13 +44,13 @@ def column_of_images(table: pyarrow.parquet.ParquetFile, wanted: str | None) -> 
     """The column that holds the encoded images: binary, or Hugging Face's struct with `bytes`.
 
     Args:
-        wanted: its name; None for the only one that there is.
+        wanted: its name; None if there is only one.
 
     Returns:
         The path of the leaf column.
 
     Raises:
-        InputError: no such column, or not one alone.
+        InputError: no such column, or more than one.
     """
     leaves = {
         field.name: leaf for field in table.schema_arrow if (leaf := _leaf(field)) is not None
@@ -87,7 +87,7 @@ def _is_binary(kind: pyarrow.DataType) -> bool:
 
 
 def column_of_ids(table: pyarrow.parquet.ParquetFile, wanted: str) -> str:
-    """The column of ids, checked.
+    """The column of ids, after checking that it exists.
 
     Raises:
         InputError: no such column.
@@ -99,10 +99,10 @@ def column_of_ids(table: pyarrow.parquet.ParquetFile, wanted: str) -> str:
 
 
 class Tables:
-    """The images' bytes in rows of tables, read onward.
+    """The images' bytes in rows of tables, for reading forwards.
 
-    A row group can be decoded from its beginning alone. So a table stays open where its reading
-    stopped, and rows that lie further on in the row group are reached from there.
+    A row group can only be decoded from its beginning. So a table stays open where reading stopped,
+    and later rows of the row group are reached from there.
 
     Args:
         column: as for `column_of_images`.
@@ -114,10 +114,10 @@ class Tables:
         self._starts = [0]  # the first row of each row group, and the number of rows
         self._batches: Iterator[pyarrow.RecordBatch] = iter(())
         self._rest = pyarrow.array([])  # of the batch that was read last
-        self._at = -1  # the row of its first, and of what is read next
+        self._at = -1  # the row of its first entry, and the row that is read next
 
     def rows(self, file: str, first: int, count: int) -> Iterator[bytes | None]:
-        """The images' bytes of the rows `first` to `first + count`, None where a row has none.
+        """The bytes of the images in `count` rows from `first` on; None if a row has none.
 
         Raises:
             InputError: the table cannot be read.
@@ -130,11 +130,11 @@ class Tables:
                     count -= len(values)
                     yield from values.to_pylist()
         except InputError:
-            self._file = None  # where it stands is not known
+            self._file = None  # its position is unknown
             raise
 
     def _seek(self, file: str, first: int) -> None:
-        """Go to the row `first`: onward, or from the beginning of its row group."""
+        """Go to the row `first`: forwards, or from the beginning of its row group."""
         if file != self._file:
             self._open(file)
         if first >= self._starts[-1]:
@@ -162,7 +162,7 @@ class Tables:
         self._at, self._rest = self._starts[group], self._rest.slice(0, 0)
 
     def _take(self, most: int) -> pyarrow.Array:
-        """The values of the next rows, one at least."""
+        """The values of the next rows, at least one."""
         while not len(self._rest):
             if (batch := next(self._batches, None)) is None:
                 raise InputError(f"'{self._file}' has no row {self._at}")

@@ -15,18 +15,18 @@ from onnxplain.errors import BackendError, InputError, OnnxplainError
 from onnxplain.runtime import load
 from onnxplain.version import __version__
 
-_ATTEMPTS = 4  # a machine may be lost now and then
+_ATTEMPTS = 4  # machines get lost now and then
 _ERRORS = {"InputError": InputError, "BackendError": BackendError}
 
 
 @dataclass(frozen=True)
 class Job:
-    """What a worker is told: all paths are absolute, and the same on every machine.
+    """What a worker is told. All paths are absolute, and the same on every machine.
 
     Attributes:
         model: the explain graph or engine.
         out: the output folder.
-        threads: of the processor, for one run of the graph.
+        threads: CPU threads for one run of the graph.
     """
 
     model: Path
@@ -38,8 +38,8 @@ class Job:
 class Worker:
     """Explains one shard per call. Ray keeps one of these in each process of its pool.
 
-    What goes wrong with a whole shard is returned, not raised: Ray would wrap the error, and take
-    the constructor's for a reason to try again.
+    An error that concerns a whole shard is returned, not raised: Ray would wrap it, and would retry
+    if the constructor raised it.
     """
 
     def __init__(self, job: Job) -> None:
@@ -55,7 +55,7 @@ class Worker:
             self._problem = error
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[Any]]:
-        """For {"shard": [number]} the columns of its `Record`, or what `raise_problem` raises."""
+        """{"shard": [number]} → the columns of its `Record`, or an error for `raise_problem`."""
         (shard,) = (int(number) for number in batch["shard"])
         try:
             if self._problem is not None:
@@ -77,13 +77,13 @@ class Worker:
 
 
 def raise_problem(row: dict[str, Any]) -> None:
-    """Raise what a worker returned instead of a record."""
+    """Raise the error that a worker returned instead of a record."""
     if (problem := row.get("problem")) is not None:
         raise _ERRORS.get(row["kind"], OnnxplainError)(problem)
 
 
 def _check_machine(model: Path, recipe: Recipe) -> None:
-    """That what is here is what the run was planned with: a cluster has many machines."""
+    """Check that this machine has what the run was planned with: a cluster has many machines."""
     if recipe.onnxplain != __version__:
         raise BackendError(
             f"{platform.node()} has onnxplain {__version__}, and the run is of "

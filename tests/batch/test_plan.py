@@ -73,7 +73,7 @@ def test_other_options_than_it_was_begun_with_are_refused(begun, recipe, changed
     ("items", "said"),
     [
         ([*ITEMS, Item("lake/new.jpg", "/lake/new.jpg", 0, 1, 1, 1)], r"'lake/new\.jpg' is new"),
-        (ITEMS[:-1], r"'lake/12\.jpg' is there no longer"),
+        (ITEMS[:-1], r"'lake/12\.jpg' is no longer there"),
         (ITEMS[:4] + ITEMS[5:], r"'lake/5\.jpg' is not 'lake/4\.jpg'"),
         ([ITEMS[0]._replace(modified=7), *ITEMS[1:]], r"'lake/0\.jpg' has changed"),
         ([ITEMS[1], ITEMS[0], *ITEMS[2:]], r"'lake/1\.jpg' is not 'lake/0\.jpg'"),
