@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from onnxplain.contract.request import ExportOptions
 from onnxplain.export import vjps as _rows  # noqa: F401  written before any is looked up
 from onnxplain.export.autodiff import Rule, pull_back
+from onnxplain.export.check import check_vjp
 from onnxplain.export.methods import METHODS, Method, Parameter, register_method
 from onnxplain.export.operators import VJPS, Axes, Half, Kind, Linear, register_vjp
 from onnxplain.export.pipeline import STAGES, export
@@ -26,6 +27,7 @@ __all__ = [
     "Method",
     "Parameter",
     "Rule",
+    "check_vjp",
     "export",
     "pull_back",
     "register_method",
@@ -50,6 +52,7 @@ class CallableModule(ModuleType):
         Method = Method
         Parameter = Parameter
         Rule = Rule
+        check_vjp = staticmethod(check_vjp)
         export = staticmethod(export)
         pull_back = staticmethod(pull_back)
         register_method = staticmethod(register_method)

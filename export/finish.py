@@ -39,6 +39,7 @@ def clean(model: ir.Model) -> None:
     The model then says how its operators compute in half precision.
     """
     spell_out(model)
+    import_domains(model)
     for step in (
         common.RemoveUnusedNodesPass(),
         common.DeduplicateInitializersPass(),
@@ -51,6 +52,12 @@ def clean(model: ir.Model) -> None:
     ):
         step(model)
     model.metadata_props.update(operator_precision(model).to_props())
+
+
+def import_domains(model: ir.Model) -> None:
+    """Import the domain of every operator, at version 1 where none is known."""
+    for node in model.graph:
+        model.opset_imports.setdefault(node.domain, node.version or 1)
 
 
 def write(model: ir.Model, path: Path, checked: Callable[[], None] = lambda: None) -> None:

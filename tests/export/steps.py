@@ -14,9 +14,8 @@ import onnx_ir as ir
 from numpy.random import Generator
 from onnxscript import OpBuilder
 
+from onnxplain.export.check import initializer
 from onnxplain.export.tensors import integers, static
-
-from .vjps.check import initializer
 
 Step = Callable[[OpBuilder, ir.Value, ir.Value, Generator], ir.Value]
 

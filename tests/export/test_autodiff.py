@@ -11,10 +11,9 @@ import pytest
 from onnxplain.errors import NoRuleError, RuleError, SourceError
 from onnxplain.export import VJPS, pull_back, register_vjp
 from onnxplain.export.autodiff import dependents
+from onnxplain.export.check import add_output, builder_of, finished, forward_model, initializer
 from onnxplain.export.operators import OPERATORS, Operator
 from onnxplain.reference.float64 import evaluate
-
-from .vjps.check import add_output, builder_of, finished, forward_model, initializer
 
 X = np.random.default_rng(0).normal(size=[2, 3])
 

@@ -11,19 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from onnxplain.export.check import Case, add_output, builder_of, finished, forward_model
 from onnxplain.export.lower import lower
 from onnxplain.reference.float64 import evaluate
 
-from .vjps.check import (
-    Case,
-    add_output,
-    builder_of,
-    drawn,
-    finished,
-    forward_model,
-    runtime,
-    shapes_of,
-)
+from .vjps.check import drawn, runtime
 
 seeds = st.integers(0, 999).map(np.random.default_rng)
 
@@ -48,7 +40,7 @@ def of_stride_one(draw: st.DrawFn) -> Case:
 
 
 def lowered(case: Case, dtype: ir.DataType = ir.DataType.DOUBLE) -> onnx.ModelProto:
-    model = forward_model(case.build, shapes_of(case), dtype)
+    model = case.forward_model(dtype)
     nodes = list(model.graph)
     (y,) = model.graph.outputs
     model.graph.outputs[:] = []
@@ -60,7 +52,7 @@ def lowered(case: Case, dtype: ir.DataType = ir.DataType.DOUBLE) -> onnx.ModelPr
 
 def assert_equal(case: Case, changed: onnx.ModelProto) -> None:
     """In float64, and in float32 by ONNX Runtime."""
-    plain, feeds = finished(forward_model(case.build, shapes_of(case))), {"x0": case.inputs[0]}
+    plain, feeds = finished(case.forward_model()), {"x0": case.inputs[0]}
     (expected,), (found,) = evaluate(plain, feeds), evaluate(changed, feeds)
     np.testing.assert_allclose(found, expected, atol=1e-12)
     (single,) = runtime(lowered(case, ir.DataType.FLOAT), {"x0": feeds["x0"].astype(np.float32)})
@@ -194,7 +186,7 @@ def test_a_stride_two_convolutions_backward_needs_no_slice():
 def test_a_transposed_convolution_of_another_kind_stays(attributes, bias):
     x, w = np.ones([1, 4, 4, 4]), np.ones([4, 3, 3, 3])
     case = Case("ConvTranspose", [x, w, *bias], attributes)
-    model = forward_model(case.build, shapes_of(case))
+    model = case.forward_model()
     before = list(model.graph)
     lower(builder_of(model), before)
     assert list(model.graph) == before

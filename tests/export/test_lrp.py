@@ -19,21 +19,13 @@ from torch.nn import functional
 import onnxplain
 from onnxplain.errors import InputError, NoRuleError, SourceError
 from onnxplain.export import VJPS, composites, pull_back
+from onnxplain.export.check import Case, add_output, add_seeds, builder_of, finished, forward_model
 from onnxplain.export.methods import METHODS
 from onnxplain.export.values import is_weight, non_negative
 from onnxplain.reference.float64 import evaluate
 
 from .graphs import explain, head, images, node, write
-from .vjps.check import (
-    Case,
-    add_output,
-    add_seeds,
-    builder_of,
-    finished,
-    forward_model,
-    runtime,
-    shapes_of,
-)
+from .vjps.check import runtime
 
 RNG = np.random.default_rng(0)
 LRP = [name for name, method in METHODS.items() if method.relevance is not None]
@@ -42,7 +34,7 @@ LRP = [name for name, method in METHODS.items() if method.relevance is not None]
 def pulled(case: Case, R: np.ndarray, method: str, float32: bool = False) -> list[np.ndarray]:
     """The relevances of the case's active inputs, given that of its output."""
     dtype = ir.DataType.FLOAT if float32 else ir.DataType.DOUBLE
-    model = forward_model(case.build, shapes_of(case), dtype, case.opset)
+    model = case.forward_model(dtype)
     inputs, seeds = list(model.graph.inputs), add_seeds(model, (0,))
     found = pull_back(builder_of(model), seeds, inputs, METHODS[method].rules())
     model.graph.outputs[:] = []

@@ -16,22 +16,12 @@ from torch import Tensor
 from onnxplain.errors import NoRuleError, SourceError
 from onnxplain.export import composites
 from onnxplain.export.autodiff import pull_back
+from onnxplain.export.check import Case, add_output, add_seeds, builder_of, finished, initializer
 from onnxplain.export.methods import METHODS
 from onnxplain.export.operators import VJPS, by_name
 from onnxplain.reference.float64 import evaluate
 
-from .vjps.check import (
-    Case,
-    add_output,
-    add_seeds,
-    builder_of,
-    cotangent_of,
-    distinct,
-    finished,
-    forward_model,
-    initializer,
-    shapes_of,
-)
+from .vjps.check import cotangent_of, distinct
 
 RNG = np.random.default_rng(0)
 Z = 3 * RNG.normal(size=(2, 3, 4, 5))
@@ -60,7 +50,7 @@ def pulled(
     """The cotangent of the case's input, given that of its output."""
     (x,) = case.arrays()
     dtype = ir.DataType.from_numpy(x.dtype)
-    model = forward_model(case.build, shapes_of(case), dtype, case.opset)
+    model = case.forward_model(dtype)
     graph, op = model.graph, builder_of(model)
     (image,), seeds = list(graph.inputs), add_seeds(model, (0,))
     temperature = op.builder.input("T", dtype, []) if live else T
@@ -352,7 +342,7 @@ def test_excitation_leaves_all_but_relu_relu6_and_max_pool_alone():
 def test_a_scale_computed_from_the_image_is_refused_by_name():
     scale = RNG.normal(size=5)
     case = Case("LayerNormalization", [Z, scale], {"axis": -1}, active=(0, 1), dynamic=(0,))
-    model = forward_model(case.build, shapes_of(case))
+    model = case.forward_model()
     op = builder_of(model)
     with pytest.raises(NoRuleError, match="LayerNormalization"):
         pull_back(op, add_seeds(model, (0,)), list(model.graph.inputs), METHODS["semantic"].rules())

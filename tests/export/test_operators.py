@@ -18,13 +18,14 @@ from onnxplain.contract.precision import OperatorPrecision
 from onnxplain.errors import NoRuleError
 from onnxplain.export import VJPS, register_vjp
 from onnxplain.export.canonical.canonicalise import canonicalise
+from onnxplain.export.check import Case, finished
 from onnxplain.export.operators import OPERATORS, Kind, Linear, Operator, by_name, row_of
 from onnxplain.export.vmap import BATCHING
 from onnxplain.reference.float64 import evaluator
 from onnxplain.vital.graphs.receptive import receptive_field
 
 from .graphs import explain, head, images, node, write
-from .vjps.check import Case, drawn, finished, forward_model, shapes_of
+from .vjps.check import drawn
 from .vjps.test_table import KINDS
 
 ROOT = Path(__file__).parents[2]
@@ -226,7 +227,7 @@ LINEAR = [name for name in CASES if row_of(name).linear is not Linear.NONE]
 
 def forward_of(case: Case):
     """The operator's node, and its function of the active inputs, in float64."""
-    model = forward_model(case.build, shapes_of(case), opset=case.opset)
+    model = case.forward_model()
     made = model.graph.outputs[0].producer()
     inputs = list(model.graph.inputs)
     run = evaluator(finished(model)).run

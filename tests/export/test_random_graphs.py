@@ -12,10 +12,11 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from onnxscript import OpBuilder
 
+from onnxplain.export.check import Case
 from onnxplain.export.tensors import static
 
 from .steps import STEPS, Step, convolve
-from .vjps.check import Case, check_vjp, drawn
+from .vjps.check import check_vjp, drawn
 
 
 @dataclass

@@ -14,11 +14,12 @@ from onnxscript import OpBuilder
 from onnxplain.errors import SourceError
 from onnxplain.export import METHODS, VJPS, pull_back
 from onnxplain.export.backward import add_pullback
+from onnxplain.export.check import builder_of, finished, forward_model, initializer
 from onnxplain.export.tensors import integers
 from onnxplain.export.vmap import vmap
 from onnxplain.reference.float64 import evaluate
 
-from .vjps.check import builder_of, close, finished, forward_model, initializer, runtime
+from .vjps.check import close, runtime
 
 CLASSES = 4
 IMAGES = np.random.default_rng(0).normal(size=[3, 3, 8, 8])

@@ -13,13 +13,12 @@ import onnx_ir as ir
 from onnx import TensorProto, helper
 
 from onnxplain.contract.explain import KERNELS_DOMAIN
+from onnxplain.export.check import Case, add_output, builder_of, finished, forward_model
 from onnxplain.export.windows import window_of
 from onnxplain.kernels import bodies
 from onnxplain.kernels.functions import window_attributes
 from onnxplain.kernels.windows import Window
 from onnxplain.reference.float64 import evaluate
-
-from ..export.vjps.check import Case, add_output, builder_of, finished, forward_model
 
 DTYPES: Mapping[str, Any] = {
     "float32": np.float32,

@@ -11,22 +11,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from onnxplain.export.check import Case, add_output, builder_of, finished, forward_model
 from onnxplain.export.windows import window_of
 from onnxplain.kernels.bodies import soft_gate, soft_max_pool_grad, weighted_pool_grad
 from onnxplain.reference.float64 import evaluate
 from onnxplain.reference.float64_operators import pool_geometry
 
-from ..export.vjps.check import (
-    Case,
-    add_output,
-    builder_of,
-    distinct,
-    drawn,
-    finished,
-    forward_model,
-    runtime,
-    shapes_of,
-)
+from ..export.vjps.check import distinct, drawn, runtime
 from ..export.vjps.test_pooling import pools
 
 
@@ -69,7 +60,7 @@ def pool_model(
     pool_grad=soft_max_pool_grad,
 ):
     """Inputs x0, g and, for T of None, T; the pull-back out."""
-    model = forward_model(case.build, shapes_of(case), dtype)
+    model = case.forward_model(dtype)
     graph, op = model.graph, builder_of(model)
     (x,), (y,) = graph.inputs, graph.outputs
     g = op.builder.input("g", dtype, y.shape)
@@ -81,7 +72,7 @@ def pool_model(
 
 
 def cotangent_for(case: Case) -> np.ndarray:
-    (y,) = evaluate(finished(forward_model(case.build, shapes_of(case))), {"x0": case.inputs[0]})
+    (y,) = evaluate(finished(case.forward_model()), {"x0": case.inputs[0]})
     return np.random.default_rng(0).normal(size=y.shape)
 
 

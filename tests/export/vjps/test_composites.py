@@ -8,22 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from onnxplain.export import VJPS, pull_back
+from onnxplain.export.check import Case, add_output, add_seeds, builder_of, finished
 from onnxplain.export.composites import COMPOSITES, without_gradient
 
-from .check import (
-    Case,
-    add_output,
-    add_seeds,
-    builder_of,
-    check_vjp,
-    cotangent_of,
-    distinct,
-    drawn,
-    finished,
-    forward_model,
-    runtime,
-    shapes_of,
-)
+from .check import check_vjp, cotangent_of, distinct, drawn, runtime
 
 seeds = st.integers(0, 999).map(np.random.default_rng)
 
@@ -117,7 +105,7 @@ def test_no_gradient_flows_through_a_stop():
     """x · stop(x) has the gradient g · x, not 2 g · x."""
     x = np.random.default_rng(0).normal(size=[2, 3])
     case = Case("Identity", [x])
-    model = forward_model(case.build, shapes_of(case))
+    model = case.forward_model()
     op = builder_of(model)
     (image,) = model.graph.inputs
     y = op.Mul(image, without_gradient(op, image))
@@ -167,7 +155,7 @@ def test_a_silent_channel_has_a_response_norm_without_slope():
     ids=["silu", "swish", "rms", "grn"],
 )
 def test_backward_shares_what_forward_computes(case: Case, operators: dict[str, int]):
-    model = forward_model(case.build, shapes_of(case))
+    model = case.forward_model()
     x = model.graph.inputs[0]
     (cotangent,) = pull_back(builder_of(model), add_seeds(model, [0]), [x], VJPS)
     add_output(model, cotangent, "cotangent", like=x)

@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from onnxplain.export.check import Case, forward_model
 from onnxplain.export.count import multiply_adds
 
-from .check import Case, check_vjp, drawn, forward_model, shapes_of
+from .check import check_vjp, drawn
 
 seeds = st.integers(0, 999).map(np.random.default_rng)
 SIZES = {"b": 2, "i": 3, "j": 4, "k": 2, "A": 3, "h": 2, "q": 3, "d": 4}
@@ -103,7 +104,7 @@ def test_axes_of_an_ellipsis_broadcast():
 
 def test_the_products_of_an_einsum_are_counted():
     case = case_of("bij,bjk->bik", np.random.default_rng(1))
-    model = forward_model(case.build, shapes_of(case))
+    model = case.forward_model()
     assert multiply_adds(model.graph) == 2 * 3 * 4 * 2
 
 

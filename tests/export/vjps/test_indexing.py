@@ -13,20 +13,17 @@ from onnxscript import OpBuilder
 
 from onnxplain.errors import NoRuleError
 from onnxplain.export import VJPS, pull_back
-from onnxplain.reference.float64 import evaluate
-
-from .check import (
+from onnxplain.export.check import (
     Case,
     add_output,
     builder_of,
-    check_vjp,
-    cotangent_of,
-    distinct,
-    drawn,
     finished,
     forward_model,
     initializer,
 )
+from onnxplain.reference.float64 import evaluate
+
+from .check import check_vjp, cotangent_of, distinct, drawn
 from .test_shaping import from_either_end, images, integers
 
 seeds = st.integers(0, 999).map(np.random.default_rng)

@@ -12,8 +12,9 @@ from torch.nn import functional
 
 from onnxplain.errors import NoRuleError
 from onnxplain.export import VJPS, pull_back
+from onnxplain.export.check import Case, builder_of, forward_model, initializer
 
-from .check import Case, builder_of, check_vjp, drawn, forward_model, initializer
+from .check import check_vjp, drawn
 
 seeds = st.integers(0, 999).map(np.random.default_rng)
 

@@ -15,9 +15,10 @@ from torch.nn import functional
 
 from onnxplain.errors import NoRuleError
 from onnxplain.export import VJPS
+from onnxplain.export.check import Case
 from onnxplain.reference.float64 import evaluate
 
-from .check import Case, check_vjp, cotangent_of, distinct, drawn
+from .check import check_vjp, cotangent_of, distinct, drawn
 
 seeds = st.integers(0, 999).map(np.random.default_rng)
 

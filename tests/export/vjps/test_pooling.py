@@ -11,7 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn import functional
 
-from .check import Case, check_vjp, cotangent_of, distinct, drawn
+from onnxplain.export.check import Case
+
+from .check import check_vjp, cotangent_of, distinct, drawn
 
 seeds = st.integers(0, 999).map(np.random.default_rng)
 

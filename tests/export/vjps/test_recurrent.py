@@ -9,9 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from onnxplain.errors import NoRuleError
+from onnxplain.export.check import Case
 from onnxplain.export.count import multiply_adds
 
-from .check import Case, check_vjp, cotangent_of, drawn, forward_model, shapes_of
+from .check import check_vjp, cotangent_of, drawn
 
 seeds = st.integers(0, 999).map(np.random.default_rng)
 GATES = {"LSTM": 4, "GRU": 3}
@@ -102,5 +103,5 @@ def test_a_gru_that_resets_before_its_product_has_no_rule_and_says_so():
 
 def test_the_products_of_a_layer_are_counted():
     case = layer("LSTM", np.random.default_rng(1), "bidirectional", steps=5)
-    model = forward_model(case.build, shapes_of(case))
+    model = case.forward_model()
     assert multiply_adds(model.graph) == 5 * 2 * 2 * (4 * 2 * 3 + 4 * 2 * 2)

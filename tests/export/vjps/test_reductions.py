@@ -7,7 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from .check import Case, check_vjp, cotangent_of, distinct, drawn
+from onnxplain.export.check import Case
+
+from .check import check_vjp, cotangent_of, distinct, drawn
 
 seeds = st.integers(0, 999).map(np.random.default_rng)
 

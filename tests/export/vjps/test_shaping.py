@@ -8,13 +8,9 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from onnxplain.errors import SourceError
+from onnxplain.export.check import Case
 
-from .check import (
-    Case,
-    check_vjp,
-    cotangent_of,
-    drawn,
-)
+from .check import check_vjp, cotangent_of, drawn
 
 seeds = st.integers(0, 999).map(np.random.default_rng)
 LAST = int(np.iinfo(np.int64).max)

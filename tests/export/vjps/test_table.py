@@ -12,6 +12,7 @@ from onnxscript import GraphBuilder, OpBuilder
 
 from onnxplain.errors import NoRuleError
 from onnxplain.export import VJPS, pull_back, register_vjp
+from onnxplain.export.check import add_output, builder_of, finished, forward_model
 from onnxplain.export.operators import OPERATORS, Operator
 from onnxplain.reference.float64 import evaluate
 
@@ -30,7 +31,6 @@ from . import (
     test_sampling,
     test_shaping,
 )
-from .check import add_output, builder_of, finished, forward_model
 
 KINDS = (
     test_activations,
