@@ -6,12 +6,15 @@ Each is defined once, here; a runtime that lacks our kernel runs this body.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import onnx_ir as ir
 from onnxscript import OpBuilder
 
+from onnxplain.kernels.elements import Columns, Elements, elements_of
 from onnxplain.kernels.functions import fused
-from onnxplain.kernels.windows import Window, scatter, taps, tile_sums, to_tiles
+from onnxplain.kernels.windows import Window
 
 
 def scaled(op: OpBuilder, x: ir.Value, T: float | ir.Value) -> ir.Value:
@@ -48,33 +51,37 @@ def phi(op: OpBuilder, u: ir.Value) -> ir.Value:
     return op.Add(op.Mul(op.Erf(op.Mul(u, math.sqrt(0.5))), 0.5), 0.5)
 
 
-def _soft_max_pool_grad_of_tiles(
-    op: OpBuilder, x: ir.Value, g: ir.Value, window: Window, T: float | ir.Value
-) -> ir.Value:
-    e, u = _exponentials(op, scaled(op, x, T), window)
-    Z = tile_sums(op, e, window)
-    mean_u = op.Div(tile_sums(op, op.Mul(e, u), window), Z)
-    per_window = op.Div(g, Z)
-    through_value = op.Mul(per_window, op.Sub(1.0, mean_u))
-    slope = op.Mul(u, to_tiles(op, per_window, window))
-    return op.Mul(e, op.Add(to_tiles(op, through_value, window), slope))
+def _soft_max_pool_grad(op: OpBuilder, of: Elements, g: ir.Value) -> ir.Value:
+    e, u = _exponentials(op, of)
+    Z = of.sums(e)
+    mean_u = op.Div(of.sums(op.Mul(e, u)), Z)
+    share = op.Mul(e, of.beside(op.Div(of.per_window(g), Z)))
+    return of.added(op.Mul(share, op.Add(u, of.beside(op.Sub(1.0, mean_u)))))
 
 
-def _weighted_pool_grad_of_tiles(
-    op: OpBuilder, x: ir.Value, g: ir.Value, window: Window, T: float | ir.Value
-) -> ir.Value:
-    e, _ = _exponentials(op, scaled(op, x, T), window)
-    return op.Mul(e, to_tiles(op, op.Div(g, tile_sums(op, e, window)), window))
+def _weighted_pool_grad(op: OpBuilder, of: Elements, g: ir.Value) -> ir.Value:
+    e, _ = _exponentials(op, of)
+    return of.added(op.Mul(e, of.beside(op.Div(of.per_window(g), of.sums(e)))))
 
 
-def _exponentials(op: OpBuilder, x: ir.Value, window: Window) -> tuple[ir.Value, ir.Value]:
-    """e = exp(u) and u = x − max over the window, which tiles; both [N, C, *size]."""
-    highest = op.MaxPool(x, kernel_shape=list(window.kernel), strides=list(window.strides))
-    u = op.Sub(x, to_tiles(op, highest, window))
+def _exponentials(op: OpBuilder, of: Elements) -> tuple[ir.Value, ir.Value]:
+    """exp(u) and u = x − max over the window."""
+    u = op.Sub(of.elements, of.highest())
     return op.Exp(u), u
 
 
-@fused("SoftMaxPoolGrad", of_tiles=_soft_max_pool_grad_of_tiles)
+def _written(formula: Callable[[OpBuilder, Elements, ir.Value], ir.Value]) -> Callable[..., Any]:
+    """The formula in the layout that is quickest, of what `fused` gives a body."""
+
+    def emit(
+        op: OpBuilder, x: ir.Value, g: ir.Value, window: Window, T: float | ir.Value
+    ) -> ir.Value:
+        return formula(op, elements_of(op, scaled(op, x, T), window), g)
+
+    return emit
+
+
+@fused("SoftMaxPoolGrad", _written(_soft_max_pool_grad))
 def soft_max_pool_grad(
     op: OpBuilder, x: ir.Value, g: ir.Value, window: Window, T: float | ir.Value
 ) -> ir.Value:
@@ -82,30 +89,16 @@ def soft_max_pool_grad(
 
     With w = softmax(x / T) over the window and s = Σ w_i x_i, it is g · w_i (1 + (x_i − s) / T),
     added up over the windows that hold x_i; padding counts as the value 0. With
-    u = (x − max) / T, e = exp(u), Z = Σ e and ū = Σ e u / Z, this is e · g/Z · (1 − ū) + e u · g/Z.
-    Where it is written out in a graph, windows that tile are not taken apart.
+    u = (x − max) / T, e = exp(u), Z = Σ e and ū = Σ e u / Z, this is e · g/Z · (u + 1 − ū).
 
     Args:
         x: the pool's input [N, C, *size].
         g: the cotangent of its output [N, C, *out].
     """
-    each = taps(op, scaled(op, x, T), window)
-    highest = op.Max(*each)
-    us = [op.Sub(tap, highest) for tap in each]
-    es = [op.Exp(u) for u in us]
-    eus = [op.Mul(e, u) for e, u in zip(es, us, strict=True)]
-    Z = op.Sum(*es)
-    mean_u = op.Div(op.Sum(*eus), Z)
-    per_window = op.Div(g, Z)
-    through_value = op.Mul(per_window, op.Sub(1.0, mean_u))
-    parts = [
-        op.Add(op.Mul(e, through_value), op.Mul(eu, per_window))
-        for e, eu in zip(es, eus, strict=True)
-    ]
-    return scatter(op, parts, x, window)
+    return _soft_max_pool_grad(op, Columns(op, scaled(op, x, T), window, flat=False), g)
 
 
-@fused("WeightedPoolGrad", of_tiles=_weighted_pool_grad_of_tiles)
+@fused("WeightedPoolGrad", _written(_weighted_pool_grad))
 def weighted_pool_grad(
     op: OpBuilder, x: ir.Value, g: ir.Value, window: Window, T: float | ir.Value
 ) -> ir.Value:
@@ -118,8 +111,4 @@ def weighted_pool_grad(
         x: the pool's input [N, C, *size].
         g: the cotangent of its output [N, C, *out].
     """
-    each = taps(op, scaled(op, x, T), window)
-    highest = op.Max(*each)
-    es = [op.Exp(op.Sub(tap, highest)) for tap in each]
-    per_window = op.Div(g, op.Sum(*es))
-    return scatter(op, [op.Mul(e, per_window) for e in es], x, window)
+    return _weighted_pool_grad(op, Columns(op, scaled(op, x, T), window, flat=False), g)

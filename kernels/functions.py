@@ -58,7 +58,7 @@ class KernelBuilder(GraphBuilder):  # type: ignore[misc]
         return f"{name}_{number}" if number <= GEOMETRIES else None
 
 
-def fused(name: str, of_tiles: Callable[..., Any] | None = None) -> Callable[[Body], Body]:
+def fused(name: str, written: Callable[..., Any] | None = None) -> Callable[[Body], Body]:
     """Let `body(op, *values)` call the function `name` where a `KernelBuilder` is at work.
 
     The values are tensors, numbers, and a `Window`. Tensors and numbers are the function's inputs.
@@ -66,8 +66,8 @@ def fused(name: str, of_tiles: Callable[..., Any] | None = None) -> Callable[[Bo
     which are negative where the last elements are in no window.
 
     Args:
-        of_tiles: what is written out, in place of the body, where the window tiles. It need not
-            take cotangents with an axis K, as a function's body must: `vmap` rewrites its nodes.
+        written: what is written out in place of the body. It need not take cotangents with an axis
+            K, as a function's body must: `vmap` rewrites its nodes.
     """
 
     def decorate(body: Body) -> Body:
@@ -75,14 +75,12 @@ def fused(name: str, of_tiles: Callable[..., Any] | None = None) -> Callable[[Bo
 
         @wraps(body)
         def emit(op: OpBuilder, *values: Any) -> Any:
-            window = _window(values)
             builder = op.builder
             if isinstance(builder, KernelBuilder):
-                function = builder.function_name(name, values[0], window)
+                function = builder.function_name(name, values[0], _window(values))
                 if function is not None:
                     return _call(op, function, body, dict(zip(names, values, strict=True)))
-            form = of_tiles if of_tiles and window and window.tiles else body
-            return form(op, *values)
+            return (written or body)(op, *values)
 
         return emit  # type: ignore[return-value]
 

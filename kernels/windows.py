@@ -35,6 +35,11 @@ class Window:
         return int(np.prod(self.kernel))
 
     @property
+    def windows(self) -> int:
+        """How many there are."""
+        return int(np.prod(self.out))
+
+    @property
     def tiles(self) -> bool:
         """Whether each element is in one window, and each window has all of its elements."""
         return (
@@ -92,17 +97,23 @@ def taps(op: OpBuilder, x: ir.Value, window: Window, padding: float = 0.0) -> li
     return found
 
 
-def side_by_side(op: OpBuilder, each: Sequence[ir.Value], window: Window) -> ir.Value:
-    """The window's elements, each [N, C, *out], as one tensor [N, C, elements, *out]."""
-    axis = -len(window.size) - 1
-    return op.Concat(*(op.Unsqueeze(tap, [axis]) for tap in each), axis=axis)
+def side_by_side(
+    op: OpBuilder, each: Sequence[ir.Value], window: Window, flat: bool = True
+) -> ir.Value:
+    """The window's elements, each [N, C, *out], as one tensor [N, C, elements, windows].
+
+    Or [N, C, elements, *out] where not `flat`.
+    """
+    behind = [window.windows] if flat else window.out
+    together = op.Concat(*each, axis=-len(window.out))
+    return op.Reshape(together, [0, 0, window.elements, *behind])
 
 
-def scatter(op: OpBuilder, each: Sequence[ir.Value], x: ir.Value, window: Window) -> ir.Value:
+def scatter(op: OpBuilder, columns: ir.Value, x: ir.Value, window: Window) -> ir.Value:
     """Add up, in each place of `x` [N, C, *size], what the windows hold for it: `taps` transposed.
 
     Args:
-        each: the window's elements, each [N, C, *out]. Axes before these join the batch.
+        columns: the window's elements as `side_by_side` has them. Axes before these join the batch.
 
     Raises:
         SourceError: the number of channels is known at run time only.
@@ -111,8 +122,7 @@ def scatter(op: OpBuilder, each: Sequence[ir.Value], x: ir.Value, window: Window
     if not isinstance(channels, int):
         raise SourceError(f"{x.name!r} has the shape {x.shape}; its channels must be a number")
     if len(window.size) == 2 and len(set(window.strides)) == 1:
-        return _interleaved(op, each, channels, window)
-    columns = side_by_side(op, each, window)
+        return _interleaved(op, columns, channels, window)
     return _transposed_convolution(op, columns, channels, x.dtype or ir.DataType.FLOAT, window)
 
 
@@ -138,11 +148,9 @@ def tile_sums(op: OpBuilder, x: ir.Value, window: Window) -> ir.Value:
     return op.Mul(means, float(window.elements))
 
 
-def _interleaved(
-    op: OpBuilder, each: Sequence[ir.Value], channels: int, window: Window
-) -> ir.Value:
+def _interleaved(op: OpBuilder, columns: ir.Value, channels: int, window: Window) -> ir.Value:
     """The taps that meet in one place modulo the stride s are shifted and added; DepthToSpace
-    interleaves these s · s sums. Elementwise throughout, on tensors that fit into a cache.
+    interleaves these s · s sums. No tap is multiplied by anything.
     """
     s, axes = window.strides[0], [-2, -1]
     starts = [[o // s for o in offset] for offset in window.offsets()]
@@ -155,26 +163,41 @@ def _interleaved(
     sums: dict[tuple[int, ...], list[ir.Value]] = {
         phase: [] for phase in itertools.product(range(s), repeat=2)
     }
+    each = _apart(op, columns, channels, window)
     for offset, start, tap in zip(window.offsets(), starts, each, strict=True):
         end = [c - n - b for c, n, b in zip(cells, window.out, start, strict=True)]
         if any([*start, *end]):
             tap = op.Pad(tap, [*start, *end], 0.0, axes)
         sums[tuple(o % s for o in offset)].append(tap)
-    zeros = op.Mul(next(filter(None, sums.values()))[0], 0.0) if not all(sums.values()) else None
-    phases = [op.Sum(*found) if found else zeros for found in sums.values()]
-    y = op.Reshape(op.Concat(*phases, axis=-3), [-1, s * s * channels, *cells])
+    if not all(sums.values()):
+        zeros = op.Mul(next(filter(None, sums.values()))[0], 0.0)
+        sums = {phase: found or [zeros] for phase, found in sums.items()}
+    phases = [op.Sum(*found) if len(found) > 1 else found[0] for found in sums.values()]
+    y = phases[0]
     if s > 1:
-        y = op.DepthToSpace(y, blocksize=s)
+        y = op.DepthToSpace(op.Concat(*phases, axis=-3), blocksize=s)
     ends = [b + n for b, n in zip(window.before, window.size, strict=True)]
     if [*window.before] == [0, 0] and ends == [c * s for c in cells]:
         return y
     return op.Slice(y, list(window.before), ends, axes)
 
 
+def _apart(op: OpBuilder, columns: ir.Value, channels: int, window: Window) -> Sequence[ir.Value]:
+    """The window's elements, each [N, C, *out], of an image."""
+    height, width = window.out
+    stacked = op.Reshape(columns, [-1, channels, window.elements * height, width])
+    if window.elements == 1:
+        return [stacked]
+    split: Sequence[ir.Value] = op.Split(
+        stacked, axis=-2, num_outputs=window.elements, _outputs=window.elements
+    )
+    return split
+
+
 def _transposed_convolution(
     op: OpBuilder, columns: ir.Value, channels: int, dtype: ir.DataType, window: Window
 ) -> ir.Value:
-    """The same of `columns` [N, C, elements, *out], one-hot kernels going over each channel."""
+    """The same, one-hot kernels going over each channel."""
     spread = np.eye(window.elements, dtype=dtype.numpy())
     one_hot = ir.tensor(spread.reshape(window.elements, 1, *window.kernel), dtype=dtype)
     merged = op.Reshape(columns, [-1, window.elements, *window.out])

@@ -29,12 +29,10 @@ def max_pool(op: OpBuilder, node: Node, g: ir.Value, *_indices: None) -> Cotange
     window = window_of(node, x, node.outputs[0])
     lowest = float(np.finfo(x.dtype.numpy() if x.dtype else np.float32).min)
     columns = side_by_side(op, taps(op, x, window, padding=lowest), window)
-    first = op.ArgMax(columns, axis=-len(window.size) - 1, keepdims=0)
-    each = [
-        op.Where(op.Equal(first, integers(op, np.array(tap))), g, 0.0)
-        for tap in range(window.elements)
-    ]
-    return scatter(op, each, x, window)
+    first = op.ArgMax(columns, axis=-2, keepdims=1)
+    chosen = op.Equal(first, integers(op, np.arange(window.elements)[:, None]))
+    per_window = op.Reshape(g, [0, 0, 1, window.windows])
+    return scatter(op, op.Where(chosen, per_window, 0.0), x, window)
 
 
 @register_vjp("AveragePool", kind=Kind.POOL, axes=Axes.WINDOW, half=Half.FOLLOWS)
