@@ -20,6 +20,7 @@ from onnxplain.version import __version__
 
 if TYPE_CHECKING:
     from onnxplain.export import module as export
+    from onnxplain.reference.verification import verify
     from onnxplain.runtime import Explainer, Explanation, accentuate, load
     from onnxplain.vital.visualize import visualize
 
@@ -31,10 +32,12 @@ __all__ = [
     "accentuate",
     "export",
     "load",
+    "verify",
     "visualize",
 ]
 
 _HOMES = {
+    "verify": "onnxplain.reference.verification",
     "visualize": "onnxplain.vital.visualize",
     **dict.fromkeys(["Explainer", "Explanation", "accentuate", "load"], "onnxplain.runtime"),
 }

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 import dataclasses
 import gc
 import time
-from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -24,12 +22,11 @@ from onnxplain.export.sources.source import TorchNetwork, from_module, torch_net
 from onnxplain.reference.answers import Array, classes_of, of_graph, of_pytorch
 from onnxplain.reference.float64 import evaluate_in_float64
 from onnxplain.reference.parity import Parity
+from onnxplain.reference.rounding import moved_by_rounding
 
 METHODS = ("gradient", "excitation", "semantic")
 
 SMALL = 128
-
-ROUNDINGS, HALF_ULP = 4, 2.0**-24
 
 COMPILED = "excitation"
 """The method whose graph is offered to TensorRT-RTX."""
@@ -160,28 +157,6 @@ def in_float64(path: Path, images: Array, classes: Array, reference: Array) -> P
         return Parity.of(pullback, reference)
     except Exception as error:  # whatever an operator that NumPy has to play may raise
         return sentence(error)
-
-
-def moved_by_rounding(
-    pullback_of: Callable[[torch.nn.Module], Array], module: torch.nn.Module, reference: Array
-) -> float:
-    """How far the float64 reference itself moves when float32 rounds the weights once more.
-
-    A file of float32 weights, batch norms folded, can be no nearer to the reference than that: of a
-    gate that opens between two neighbouring weights, no float32 network says which is right.
-
-    Returns:
-        The largest relative L2 of a few draws, each weight moved by up to half a float32 ulp.
-    """
-    torch.manual_seed(0)
-    moved = []
-    for _ in range(ROUNDINGS):
-        rounded = copy.deepcopy(module).double()
-        with torch.no_grad():
-            for weight in rounded.parameters():
-                weight.mul_(1 + (2 * torch.rand_like(weight) - 1) * HALF_ULP)
-        moved.append(Parity.of(pullback_of(rounded), reference).relative_l2)
-    return max(moved)
 
 
 def _bytes(path: Path) -> int:

@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from onnxplain.contract.explain import IMAGE, LOGITS, PULLBACK, TARGET, Metadata
+from onnxplain.contract.explain import IMAGE, LOGITS, PULLBACK, TARGET, TEMPERATURE, Metadata
 from onnxplain.contract.request import as_asked
-from onnxplain.errors import InputError
-from onnxplain.reference.float64 import evaluate_in_float64
+from onnxplain.errors import InputError, SourceError
+from onnxplain.reference.float64 import evaluator, in_float64, run
 from onnxplain.reference.parity import Parity
 from onnxplain.runtime import Explainer
+from onnxplain.runtime.inputs.batches import filled
 from onnxplain.runtime.inputs.targets import as_indices, resolve
 
 if TYPE_CHECKING:
@@ -78,14 +79,21 @@ def of_graph_in_float64(
         Exception: of any kind, where the evaluator has no such operator.
     """
     nhwc = metadata.preprocessing.layout == "NHWC"
-    feeds: dict[str, npt.ArrayLike] = {
-        IMAGE: np.moveaxis(images, 1, -1) if nhwc else images,
-        TARGET: classes,
-        **{name: value for name, value in metadata.parameters.items() if name == "temperature"},
+    model = in_float64(Path(path))
+    float64 = evaluator(model)
+    constants = {
+        name: np.array(v) for name, v in metadata.parameters.items() if name == TEMPERATURE
     }
-    found = evaluate_in_float64(Path(path), feeds, (LOGITS, PULLBACK))
-    pullback = found[PULLBACK]
-    return Answer(found[LOGITS], np.moveaxis(pullback, -1, -3) if nhwc else pullback)
+    size = model.graph.input[0].type.tensor_type.shape.dim[0].dim_value or 1
+    parts = []
+    for start in range(0, len(images), size):
+        given, target = (filled(part[start : start + size], size) for part in (images, classes))
+        feeds = {IMAGE: np.moveaxis(given, 1, -1) if nhwc else given, TARGET: target}
+        parts.append(run(float64, feeds | constants, (LOGITS, PULLBACK)))
+    logits, pullback = (
+        np.concatenate([part[name] for part in parts])[: len(images)] for name in (LOGITS, PULLBACK)
+    )
+    return Answer(logits, np.moveaxis(pullback, -1, -3) if nhwc else pullback)
 
 
 def of_pytorch(metadata: Metadata, module: nn.Module, images: Array, classes: Array) -> Answer:
@@ -127,19 +135,22 @@ def of_derivation(
         Exception: of any kind, where the evaluator has no such operator.
     """
     from onnxplain.export.pipeline import export
+    from onnxplain.export.sources.tracing import blank_image
 
+    pre = metadata.preprocessing
+    options = {**options, **as_asked(metadata.parameters), "size": (pre.height, pre.width)}
+    if not isinstance(source, str | os.PathLike):
+        options["example"] = blank_image(source, pre.channels, (pre.height, pre.width))
+    options |= {"method": metadata.method, "multi_target": classes.ndim == 2}
     with TemporaryDirectory(prefix="onnxplain-") as folder:
         path = Path(folder) / "fresh.explain.onnx"
-        pre = metadata.preprocessing
-        fresh = export(
-            source,
-            path,
-            method=metadata.method,
-            size=(pre.height, pre.width),
-            multi_target=classes.ndim == 2,
-            **options,
-            **as_asked(metadata.parameters),
-        )
+        try:
+            fresh = export(source, path, **options)
+        except SourceError:
+            # A value that the export chose by itself, and of which the source knows no name.
+            fresh = export(source, path, **options | {"layer": None})
+            if fresh.parameters != metadata.parameters:
+                raise
         return of_graph_in_float64(path, fresh, images, classes)
 
 

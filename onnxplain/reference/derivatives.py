@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -17,8 +16,7 @@ from onnxplain.runtime import Explainer
 Array = npt.NDArray[Any]
 
 
-@dataclass(frozen=True)
-class DirectionalDerivatives:
+class DirectionalDerivatives(NamedTuple):
     """A logit's derivatives along directions: [directions] by the pullback, and measured."""
 
     predicted: Array

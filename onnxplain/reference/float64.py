@@ -53,7 +53,15 @@ def evaluate_in_float64(
     Raises:
         Exception: of any kind, where the reference evaluator has no such operator.
     """
-    graph = evaluator(in_float64(path))
+    return run(evaluator(in_float64(path)), feeds, outputs)
+
+
+def run(
+    graph: ReferenceEvaluator,
+    feeds: Mapping[str, npt.ArrayLike],
+    outputs: Sequence[str] | None = None,
+) -> dict[str, Array]:
+    """What `evaluate_in_float64` does with a graph, which may be run again."""
     inputs = {name: _widened(np.asarray(array)) for name, array in feeds.items()}
     wanted = graph.output_names if outputs is None else outputs
     nodes = _needed(graph.rt_nodes_, wanted)

@@ -14,6 +14,7 @@ from torch.nn import functional
 
 from onnxplain.errors import InputError
 from onnxplain.export.sources.tracing import logits_of
+from onnxplain.reference.pytorch.programs import Program
 
 FORMULAS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "gradcam": lambda A, g: (g.mean((2, 3), keepdim=True) * A).sum(1, keepdim=True),
@@ -42,15 +43,18 @@ def _is_channels_last(A: Tensor, size: tuple[int, int]) -> bool:
 
 @contextmanager
 def outputs_of(module: nn.Module, layer: str) -> Iterator[list[Tensor]]:
-    """While entered, what a submodule puts out, [N, C, h, w] or [N, h, w, C], call by call.
+    """While entered, what a layer puts out, [N, C, h, w] or [N, h, w, C], call by call.
 
     Raises:
-        InputError: there is no such submodule.
+        InputError: there is none of that path.
     """
-    submodule = dict(module.named_modules()).get(layer)
-    if submodule is None or not layer:
+    if isinstance(module, Program):
+        with module.outputs_of(layer) as values:
+            yield values
+        return
+    submodule, found = dict(module.named_modules()).get(layer), list[Tensor]()
+    if submodule is None:
         raise InputError(f"the network has no submodule {layer!r}")
-    found: list[Tensor] = []
 
     def keep(_: nn.Module, __: object, output: object) -> object:
         kept = logits_of(output)

@@ -136,7 +136,11 @@ def _temperatures(method: str, values: Mapping[str, Any]) -> Temperatures:
 @contextmanager
 def _frozen(module: nn.Module) -> Iterator[None]:
     """While entered, what requires a gradient is what depends on the image."""
-    trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    trained = [
+        parameter
+        for parameter in module.parameters()
+        if parameter.requires_grad and parameter.is_leaf
+    ]
     for parameter in trained:
         parameter.requires_grad_(False)
     try:

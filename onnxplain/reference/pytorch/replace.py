@@ -16,6 +16,8 @@ from torch.nn.modules.module import (
 )
 from torch.overrides import TorchFunctionMode
 
+from onnxplain.reference.pytorch.programs import as_function
+
 Pull: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 """(x, g) → the cotangent of the input x, of its shape, given that of the output."""
 
@@ -91,10 +93,11 @@ class ReplacedBackward(TorchFunctionMode):
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
         kwargs = kwargs or {}
-        rule = self.replacements.functions.get(func)
-        result = rule(self, func, *args, **kwargs) if rule else NotImplemented
+        plain, given = as_function(func, args)
+        rule = self.replacements.functions.get(plain)
+        result = rule(self, plain, *given, **kwargs) if rule else NotImplemented
         result = func(*args, **kwargs) if result is NotImplemented else result
-        if func in _FINAL:
+        if plain in _FINAL:
             result._onnxplain_activated = args[0]
         return result
 

@@ -1,0 +1,101 @@
+"""The network that an explain graph was exported from, as what can be run beside it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from onnxplain.errors import SourceError
+from onnxplain.export.sources.from_programs import load_archive
+from onnxplain.export.sources.from_transformers import load_folder
+from onnxplain.export.sources.source import FILES, torch_network
+
+if TYPE_CHECKING:
+    from torch import nn
+
+Array = npt.NDArray[Any]
+
+
+PLAIN = ("gradient", "input-x-gradient")
+"""The methods that replace no derivative."""
+
+BY_MODULE = ("semantic", "lrp-zplus", "lrp-epsilon", "epsilon-plus")
+"""The methods that know by its module that several operations are a normalisation or a GELU."""
+
+
+def is_onnx(source: Any) -> bool:
+    """Whether a source is an ONNX file, as every file is that its name calls nothing else."""
+    if not isinstance(source, str | os.PathLike):
+        return False
+    path = Path(source)
+    return path.suffix == ".onnx" or (path.is_file() and path.suffix not in FILES)
+
+
+def module_of(source: Any, weights: str, size: tuple[int, int], method: str) -> nn.Module | None:
+    """The PyTorch module that a source is, in evaluation mode.
+
+    Args:
+        source: as `onnxplain.export` takes it, but no `.onnx` file.
+        weights: for a name.
+        size: height and width of the image.
+
+    Returns:
+        None for TorchScript, which hides its operations, where the method replaces some; and for a
+        `torch.export` program where it must be known in which module an operation stands.
+
+    Raises:
+        SourceError: it cannot be read, or a package is missing.
+    """
+    network = source
+    if isinstance(source, str | os.PathLike):
+        path = Path(source)
+        if path.is_dir():
+            network = load_folder(path)[0]
+        elif path.suffix in FILES:
+            network = load_archive(path)
+        else:
+            network = torch_network(str(source), weights, size).module
+    import torch
+
+    from onnxplain.reference.pytorch.programs import Program
+
+    if isinstance(network, torch.export.ExportedProgram):
+        return Program(network) if method not in BY_MODULE else None
+    if isinstance(network, torch.jit.ScriptModule) and method not in PLAIN:
+        return None
+    if not isinstance(network, torch.nn.Module):
+        raise SourceError(f"a source is a name, a file or a PyTorch network, not {network!r}")
+    return network.eval()
+
+
+def scores_of_onnx(
+    path: str | os.PathLike[str], images: Array, classes: int, input: str | None = None
+) -> list[Array]:
+    """What an ONNX file itself says of images, by ONNX Runtime: each output [N, classes] that it
+    has, as logits or probabilities.
+
+    Args:
+        images: float32, in the file's own layout.
+        input: the image input, where there are several.
+
+    Returns:
+        None at all where the file cannot be run on the images alone.
+    """
+    import onnxruntime
+
+    try:
+        session = onnxruntime.InferenceSession(os.fspath(path), providers=["CPUExecutionProvider"])
+        (image,) = [i for i in session.get_inputs() if input in (None, i.name)]
+        dtype = {"tensor(float16)": np.float16, "tensor(double)": np.float64}.get(image.type)
+        given = images.astype(dtype or np.float32)
+        fixed = image.shape[0] if isinstance(image.shape[0], int) else None
+        parts = [given] if fixed is None else np.split(given, len(given) // fixed)
+        runs = [session.run(None, {image.name: part}) for part in parts]
+    except Exception:  # whatever a file that is not self-contained makes ONNX Runtime raise
+        return []
+    outputs = [np.concatenate(values) for values in zip(*runs, strict=True)]
+    return [y.reshape(len(images), -1) for y in outputs if y.size == len(images) * classes]

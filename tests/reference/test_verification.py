@@ -1,0 +1,252 @@
+"""`onnxplain.verify`: every method of every kind of source, and graphs that say what is not so."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import onnx
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from typer.testing import CliRunner
+
+import onnxplain
+from onnxplain.cli import app
+from onnxplain.errors import InputError
+from onnxplain.export import METHODS
+from onnxplain.reference import verification
+
+SIZE = (20, 24)
+MAPS = [name for name, method in METHODS.items() if method.activation_map is not None]
+
+
+class Net(nn.Module):
+    """Batch norms, a residual sum, a max-pool, a gate, a ReLU used twice and in place."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1, bias=False), nn.BatchNorm2d(8))
+        self.pool = nn.MaxPool2d(3, 2, 1)
+        self.block = nn.Sequential(nn.Conv2d(8, 8, 3, padding=1), nn.BatchNorm2d(8))
+        self.relu = nn.ReLU(inplace=True)
+        self.squeeze, self.head = nn.Conv2d(8, 8, 1), nn.Linear(8, 6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.pool(self.relu(self.stem(x)))
+        x = self.relu(x + self.block(x))
+        x = x * torch.sigmoid(self.squeeze(x.mean((2, 3), keepdim=True)))
+        x = functional.adaptive_avg_pool2d(torch.tanh(x), 1)  # tanh: the gradient varies by place
+        return self.head(torch.flatten(x, 1))
+
+
+@pytest.fixture(scope="module")
+def net() -> Net:
+    torch.manual_seed(0)
+    made = Net()
+    for norm in made.modules():
+        if isinstance(norm, nn.BatchNorm2d):
+            norm.weight.data.uniform_(0.5, 1.5)
+            norm.bias.data.normal_(std=0.1)
+            assert norm.running_mean is not None
+            norm.running_mean.normal_(std=0.1)
+    return made.eval()
+
+
+@pytest.fixture(scope="module")
+def file(net: Net, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same network as an ONNX file, which knows its modules."""
+    path = tmp_path_factory.mktemp("source") / "net.onnx"
+    batch = ({0: torch.export.Dim("batch")},)
+    torch.onnx.export(net, (torch.zeros(2, 3, *SIZE),), path, dynamic_shapes=batch, verbose=False)
+    return path
+
+
+def exported(source: Any, path: Path, method: str, **options: Any) -> Path:
+    layer = {"layer": "relu"} if method in MAPS else {}
+    onnxplain.export(source, path, size=SIZE, method=method, **layer | options)
+    return path
+
+
+def relabelled(path: Path, **entries: Any) -> Path:
+    """The same graph with other metadata."""
+    model = onnx.load(path)
+    for prop in model.metadata_props:
+        key = prop.key.removeprefix("onnxplain.")
+        if key in entries:
+            value = entries[key]
+            prop.value = value if isinstance(value, str) else json.dumps(value)
+    onnx.save(model, path.with_suffix(".wrong.onnx"))
+    return path.with_suffix(".wrong.onnx")
+
+
+OTHERWISE: dict[str, dict[str, Any]] = {
+    "excitation": {"parameters": {"temperature": 0.31}},
+    "semantic": {"parameters": {"temperature": 1.05}},
+    "gradient": {"method": "guided"},
+    "guided": {"method": "gradient"},
+    "deconvnet": {"method": "guided"},
+    "input-x-gradient": {"method": "gradient"},
+    "gradcam": {"method": "layercam"},
+    "layercam": {"method": "hirescam"},
+    "hirescam": {"parameters": {"layer": "pool"}},
+    "lrp-zplus": {"parameters": {"epsilon": 1e-2}},
+    "lrp-epsilon": {"parameters": {"epsilon": 1e-2}},
+    "epsilon-plus": {"parameters": {"epsilon": 1e-2}},
+}
+"""What a file of each method says that is not so."""
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_right_graph_of_a_module_passes_and_one_that_says_otherwise_fails(
+    method: str, net: Net, tmp_path: Path
+) -> None:
+    path = exported(net, tmp_path / "x.onnx", method)
+    found = onnxplain.verify(path, net, provider="cpu")
+    assert found.passed
+    assert found.against == "against PyTorch in float64"
+    assert [check.what for check in found.checks] == ["logits", "pullback"]
+    wrong = onnxplain.verify(relabelled(path, **OTHERWISE[method]), net, provider="cpu")
+    assert [check.passed for check in wrong.checks if check.what == "logits"] == [True]
+    assert not wrong.passed
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_right_graph_of_an_onnx_file_passes_and_one_that_says_otherwise_fails(
+    method: str, file: Path, tmp_path: Path
+) -> None:
+    path = exported(file, tmp_path / "x.onnx", method)
+    found = onnxplain.verify(path, file, provider="cpu")
+    assert found.passed
+    assert found.against.startswith("against a fresh derivation in float64")
+    along = ["along the pullback", "along noise"] if method == "gradient" else []
+    assert [check.what for check in found.checks] == ["logits", "pullback", *along]
+    assert not onnxplain.verify(relabelled(path, **OTHERWISE[method]), file, provider="cpu").passed
+
+
+@pytest.mark.parametrize("method", ["gradient", "excitation", "gradcam", "lrp-zplus"])
+@pytest.mark.parametrize("kind", [".pt2", ".pt"])
+def test_programs_pass_and_fail_likewise(kind: str, method: str, net: Net, tmp_path: Path) -> None:
+    source, example = tmp_path / f"net{kind}", torch.zeros(2, 3, *SIZE)
+    if kind == ".pt2":
+        program = torch.export.export(
+            net, (example,), dynamic_shapes=({0: torch.export.Dim("batch")},)
+        )
+        torch.export.save(program, source)
+    else:
+        torch.jit.trace(net, example).save(source)
+    options = {"layer": "block" if kind == ".pt2" else None} if method == "gradcam" else {}
+    path = exported(source, tmp_path / "x.onnx", method, **options)
+    found = onnxplain.verify(path, source, provider="cpu")
+    assert found.passed
+    in_pytorch = method == "gradient" or (kind == ".pt2" and method != "lrp-zplus")
+    assert (found.against == "against PyTorch in float64") == in_pytorch
+    entries = {"method": "layercam"} if method == "gradcam" else OTHERWISE[method]
+    assert not onnxplain.verify(relabelled(path, **entries), source, provider="cpu").passed
+
+
+def test_a_folder_of_a_hugging_face_classifier(tmp_path: Path) -> None:
+    transformers = pytest.importorskip("transformers")
+    config = transformers.ViTConfig(
+        hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=24,
+        image_size=16, patch_size=8, num_labels=5,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    transformers.ViTForImageClassification(config).save_pretrained(tmp_path / "vit")
+    for method in ("semantic", "lrp-zplus"):
+        onnxplain.export(tmp_path / "vit", tmp_path / "x.onnx", method=method)
+        found = onnxplain.verify(tmp_path / "x.onnx", tmp_path / "vit", provider="cpu")
+        assert found.passed, found
+        assert found.against == "against PyTorch in float64"
+
+
+def test_several_targets_and_a_live_temperature(net: Net, tmp_path: Path) -> None:
+    path = exported(
+        net, tmp_path / "x.onnx", "excitation", multi_target=True, live_temperature=True
+    )
+    assert onnxplain.verify(path, net, provider="cpu").passed
+
+
+def test_other_weights_show_in_the_logits(net: Net, tmp_path: Path) -> None:
+    path = exported(net, tmp_path / "x.onnx", "gradient")
+    torch.manual_seed(1)
+    found = onnxplain.verify(path, Net().eval(), provider="cpu")
+    assert not found.checks[0].passed
+
+
+def test_a_final_softmax_is_left_out_as_the_export_does(
+    net: Net, file: Path, tmp_path: Path
+) -> None:
+    ended = nn.Sequential(net, nn.Softmax(dim=1)).eval()
+    path = exported(ended, tmp_path / "x.onnx", "semantic")
+    assert onnxplain.verify(path, ended, provider="cpu").passed
+    model = onnx.load(file)
+    model.graph.node.append(
+        onnx.helper.make_node("Softmax", [model.graph.output[0].name], ["probabilities"])
+    )
+    model.graph.output[0].name = "probabilities"
+    onnx.save(model, tmp_path / "ended.onnx")
+    path = exported(tmp_path / "ended.onnx", tmp_path / "y.onnx", "gradient")
+    assert onnxplain.verify(path, tmp_path / "ended.onnx", provider="cpu").passed
+
+
+def test_a_layer_that_the_export_chose_and_the_source_has_no_name_for(
+    net: Net, tmp_path: Path
+) -> None:
+    path = tmp_path / "x.onnx"
+    metadata = onnxplain.export(net, path, size=SIZE, method="gradcam")
+    assert metadata.parameters["layer"] not in dict(net.named_modules())
+    found = onnxplain.verify(path, net, provider="cpu")
+    assert found.passed
+    assert "no submodule" in found.against
+
+
+def test_a_programs_operation_goes_before_a_module_of_its_name(net: Net, tmp_path: Path) -> None:
+    batch = ({0: torch.export.Dim("batch")},)
+    program = torch.export.export(net, (torch.zeros(2, 3, *SIZE),), dynamic_shapes=batch)
+    path = exported(program, tmp_path / "x.onnx", "gradcam", layer="relu")
+    assert onnxplain.verify(path, program, provider="cpu").passed
+
+
+def test_what_misses_the_tolerance_in_float32_is_looked_at_again_in_float64(
+    net: Net, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(verification, "TOLERANCE", 1e-12)
+    path = exported(net, tmp_path / "x.onnx", "guided")
+    found = onnxplain.verify(path, net, provider="cpu")
+    assert [check.what for check in found.checks[1:]] == [
+        "pullback",
+        "pullback, the file in float64",
+    ]
+    assert all(check.passed for check in found.checks[1:])
+    wrong = onnxplain.verify(relabelled(path, method="gradient"), net, provider="cpu")
+    assert not wrong.checks[-1].passed
+
+
+def test_a_tolerance_is_the_only_bound(net: Net, tmp_path: Path) -> None:
+    path = exported(net, tmp_path / "x.onnx", "gradient")
+    found = onnxplain.verify(path, net, provider="cpu", tolerance=1e-12)
+    assert [check.what for check in found.checks] == ["logits", "pullback"]
+    assert not found.passed
+
+
+def test_without_a_source_it_says_what_it_needs(net: Net, tmp_path: Path) -> None:
+    path = exported(net, tmp_path / "x.onnx", "gradcam")
+    with pytest.raises(InputError, match="--source"):
+        onnxplain.verify(path, provider="cpu")
+    with pytest.raises(InputError, match="one precision"):
+        onnxplain.verify(path, net, precision="auto")
+
+
+def test_the_command_checks_a_map_of_a_file(file: Path, tmp_path: Path) -> None:
+    path = exported(file, tmp_path / "x.onnx", "layercam")
+    arguments = ["verify", str(path), "--source", str(file), "--provider", "cpu"]
+    shown = CliRunner().invoke(app, arguments)
+    assert shown.exit_code == 0, shown.output
+    assert "fresh derivation" in shown.output
+    arguments[1] = str(relabelled(path, method="hirescam"))
+    shown = CliRunner().invoke(app, arguments)
+    assert shown.exit_code == 1
+    assert "WRONG" in shown.output
