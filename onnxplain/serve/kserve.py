@@ -33,7 +33,7 @@ _BODY = {
             "schema": {
                 "type": "string",
                 "format": "inference",
-                "description": "That JSON, and behind it the tensors' data; the header "
+                "description": "That JSON, followed by the tensors' data; the header "
                 f"{tensors.HEADER_LENGTH} says how many bytes are JSON.",
             }
         },
@@ -149,7 +149,7 @@ def _add_index(router: APIRouter, service: Service, allowed: list[Any]) -> None:
 def _check(service: Service, request: Request, name: str) -> None:
     service.models.check(name)
     if request.path_params.get("version", VERSION) != VERSION:
-        raise Refusal(404, f"{name!r} has the version {VERSION} alone", "unknown")
+        raise Refusal(404, f"{name!r} only has the version {VERSION}", "unknown")
 
 
 def _ports(explainer: Explainer) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import os
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -88,32 +89,11 @@ def visualize(
     path = None if state is None else writable(state, source)
     kept = None if step_graph is None else writable(step_graph, source)
 
-    start: NDArray[np.uint8] | None = None
-    engine = Engine(provider, threads, precision)
-    with tempfile.TemporaryDirectory(prefix="onnxplain-") as scratch:
-        for plan in _plans(chosen, size, begun, path, kept):
-            progress(Progress("reading the network", 0, 1))
-            subject = read_subject(
-                source,
-                weights=weights,
-                example=example,
-                size=plan.size,
-                layers=layers,
-                neuron=layer,
-            )
-            seen = Phase(
-                subject=subject,
-                settings=plan.settings,
-                neurons=find_neurons(subject, wanted),
-                engine=engine,
-                references=folder,
-                begun=begun,
-                state=plan.state,
-                scratch=Path(scratch),
-                progress=progress,
-            ).run(start, plan.step_graph)
-            start = seen.pictures
-        return seen
+    read = partial(
+        read_subject, source, weights=weights, example=example, layers=layers, neuron=layer
+    )
+    plans = _plans(chosen, size, begun, path, kept)
+    return _run(plans, read, wanted, Engine(provider, threads, precision), folder, begun, progress)
 
 
 class _Plan(NamedTuple):
@@ -138,6 +118,36 @@ def _plans(
     pixels, steps = begun
     before = None if state is None else beginning(state)
     return [_Plan((pixels, pixels), replace(settings, steps=steps).checked(), before, None), whole]
+
+
+def _run(
+    plans: Sequence[_Plan],
+    read: Callable[..., Subject],
+    wanted: Sequence[Any],
+    engine: Engine,
+    references: Path | None,
+    begun: tuple[int, int] | None,
+    progress: Callable[[Progress], None],
+) -> Visualisation:
+    """One phase after the other, each starting from the pictures of the one before."""
+    start: NDArray[np.uint8] | None = None
+    with tempfile.TemporaryDirectory(prefix="onnxplain-") as scratch:
+        for plan in plans:
+            progress(Progress("reading the network", 0, 1))
+            subject = read(size=plan.size)
+            seen = Phase(
+                subject=subject,
+                settings=plan.settings,
+                neurons=find_neurons(subject, wanted),
+                engine=engine,
+                references=references,
+                begun=begun,
+                state=plan.state,
+                scratch=Path(scratch),
+                progress=progress,
+            ).run(start, plan.step_graph)
+            start = seen.pictures
+    return seen
 
 
 def _wanted(target: Any, layer: str | None, channel: Any) -> Sequence[Any]:

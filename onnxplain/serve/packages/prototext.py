@@ -1,7 +1,7 @@
 """Protocol buffers' text format, as far as a `config.pbtxt` needs it.
 
-protobuf's own `text_format` prints messages of a compiled type, and Triton's come with its client
-alone, which brings gRPC; the tests have it, and parse what is written here by that schema.
+protobuf's own `text_format` prints messages of compiled types, and Triton's types come only with
+its client, which brings gRPC. The tests have the client, and parse this text by its schema.
 """
 
 from __future__ import annotations
