@@ -4,6 +4,8 @@ The sweep carries relevances instead of cotangents. The target's logit has relev
 at several places adds up. The gradient of a product would be a wrong relevance, so these tables are
 complete, not laid over the gradient's: an operator that is in none has no rule.
 
+Each has its rules by the kinds of operators (`onnxplain.export.operators.Kind`).
+
     z   contributions x·w        s   sign, that of 0 being +1        ⁺ ⁻   positive, negative part
 
 | operators                   | `lrp-zplus`, ε = 1e-5 | `lrp-epsilon`, ε = 1e-6          |

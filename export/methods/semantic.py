@@ -23,7 +23,7 @@ paper's; whatever is a rectifier with a hard or a rounded corner has ReLU's gate
     HardSwish       g · clip(z/(6T) + ½, 0, 1)        T = 1.6    its own gate, SiLU's in three lines
     Mish            g · tanh(softplus(z/T))           T = 1.6    its own gate
     LeakyRelu       g · (α + (1 − α) Φ(z/T))          T = 0.6    PRelu the same
-    Elu, Celu, Softplus, ThresholdedRelu (z − α for z)
+    Elu, Celu, Softplus, ThresholdedRelu (z − α for z), and what else is of the kind RECTIFIER
                     g · Φ(z/T)                        T = 0.6    what they do below zero is bounded
     Selu            g · γ Φ(z/T)                      T = 0.6
     Clip(0, 6)      g · Φ(z/T)                        T = 0.6    no upper cut: a saturated neuron is
