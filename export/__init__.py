@@ -11,6 +11,7 @@ from onnxplain.contract.request import ExportOptions
 from onnxplain.export import vjps as _rows  # noqa: F401  written before any is looked up
 from onnxplain.export.autodiff import Rule, pull_back
 from onnxplain.export.check import check_vjp
+from onnxplain.export.extensions import load_extensions
 from onnxplain.export.methods import METHODS, Method, Parameter, register_method
 from onnxplain.export.operators import VJPS, Axes, Half, Kind, Linear, register_vjp
 from onnxplain.export.pipeline import STAGES, export
@@ -45,6 +46,10 @@ class CallableModule(ModuleType):
     __signature__ = inspect.signature(export)
 
     if TYPE_CHECKING:
+        Axes = Axes
+        Half = Half
+        Kind = Kind
+        Linear = Linear
         METHODS = METHODS
         STAGES = STAGES
         VJPS = VJPS
@@ -63,3 +68,4 @@ module: CallableModule
 """This package, for `onnxplain` to declare its `export` by."""
 
 sys.modules[__name__].__class__ = CallableModule
+load_extensions()

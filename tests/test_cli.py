@@ -33,6 +33,17 @@ def gradient(lite0_forward: Path, tmp_path_factory: pytest.TempPathFactory) -> P
     return path
 
 
+def test_a_methods_parameters_are_set_by_name_noted_and_shown(
+    lite0_forward: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "semantic.onnx"
+    given = ["--method", "semantic", "--param", "relu=0.5", "--param", "max_pool=0.5"]
+    code, text = run("export", lite0_forward, "-o", path, *given)
+    assert code == 0, text
+    assert "semantic, temperature 1, relu 0.5, max_pool 0.5" in text
+    assert "semantic, temperature 1, relu 0.5, max_pool 0.5" in run("info", path)[1]
+
+
 @pytest.mark.parametrize("command", [[], ["export"], ["explain"], ["verify"], ["info"], ["demo"]])
 def test_help_teaches_by_example(command: list[str]) -> None:
     code, text = run(*command, "--help")
@@ -172,6 +183,10 @@ def test_a_missing_package_is_named_with_the_extra_that_brings_it(
         (["export", "nowhere.onnx"], 3, "no such file"),
         (["export", "resnet50", "--size", "big"], 4, "224x320"),
         (["export", "resnet50", "--mean", "grey"], 4, "--mean"),
+        (["export", "resnet50", "--param", "relu"], 4, "--param takes NAME=NUMBER, not 'relu'"),
+        (["export", "resnet50", "--param", "a=1", "--param", "a=2"], 4, "--param gives a twice"),
+        (["export", "resnet50", "--param", "mood=1"], 3, "it has temperature, relu, max_pool"),
+        (["export", "resnet50", "--param", "relu=-1"], 3, "the relu must be a positive number"),
         (["export", "resnet50", "-o", "/nowhere/out.onnx"], 4, "does not exist"),
         (["verify", "{lite0}"], 4, "--source"),
     ],

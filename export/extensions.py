@@ -1,0 +1,22 @@
+"""Packages that extend onnxplain: they register rules and methods when they are imported."""
+
+from __future__ import annotations
+
+import warnings
+from importlib.metadata import entry_points
+
+GROUP = "onnxplain"
+"""Of the entry points by which a package names the module to import."""
+
+
+def load_extensions() -> None:
+    """Import what installed packages name; one that fails is a warning, and the rest goes on."""
+    for entry in entry_points(group=GROUP):
+        try:
+            entry.load()
+        except Exception as error:
+            warnings.warn(
+                f"the extension {entry.name!r} ({entry.value}) of onnxplain cannot be imported: "
+                f"{error!r}",
+                stacklevel=2,
+            )

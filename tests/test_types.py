@@ -1,0 +1,78 @@
+"""What a type checker makes of a user's script."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import onnxplain
+from onnxplain import export
+
+ROOT = Path(__file__).parent.parent
+
+CONFIGURATION = """
+[mypy]
+strict = true
+follow_imports = silent
+[mypy-torch.*,onnx.*,onnxscript.*,onnx_ir.*,onnxruntime.*,PIL.*]
+follow_imports = skip
+ignore_missing_imports = true
+"""
+SCRIPT = """
+from pathlib import Path
+
+import numpy as np
+
+import onnxplain
+from onnxplain.export import Method, Parameter, check_vjp, register_method
+
+metadata = onnxplain.export("resnet50", Path("a.onnx"), method="semantic", temperature=1, size=224)
+print(metadata.method.upper(), metadata.notes[0].upper())
+onnxplain.export(source="a.onnx", path="b.onnx", parameters={"relu": 0.5}, mean=[0.5], step=True)
+explainer = onnxplain.load("a.onnx", provider="cpu")
+explainer("cat.jpg").save("why.png")
+register_method(Method("mine", parameters=(Parameter("beta", 1.0, "how sharp"),)))
+onnxplain.export.register_method(onnxplain.export.Method("mine"))
+check_vjp("Relu", [np.ones(3)])[0].shape
+
+onnxplain.export("resnet50", "a.onnx", colour="red")  # wrong
+onnxplain.export("resnet50", "a.onnx", method=3)  # wrong
+onnxplain.export("resnet50")  # wrong
+onnxplain.export("resnet50", "a.onnx").colour  # wrong
+onnxplain.load("a.onnx", provider=3)  # wrong
+explainer("cat.jpg").save()  # wrong
+"""
+PUBLIC = "import onnxplain\n" + "\n".join(f"onnxplain.export.{name}" for name in export.__all__)
+
+
+def wrong_lines(script: str, folder: Path) -> list[int]:
+    """The lines of a script that mypy finds wrong."""
+    (folder / "mypy.ini").write_text(CONFIGURATION)
+    (folder / "script.py").write_text(script)
+    command = ["mypy", "--config-file", "mypy.ini", "--cache-dir", "cache", "script.py"]
+    done = subprocess.run(
+        [sys.executable, "-m", *command],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        env={"PATH": "", "MYPYPATH": str(ROOT)},
+    )
+    assert done.returncode in (0, 1), done.stdout + done.stderr
+    found = [line.split(":") for line in done.stdout.splitlines() if ": error:" in line]
+    assert {file for file, *_ in found} <= {"script.py"}, done.stdout
+    return sorted({int(line) for _, line, *_ in found})
+
+
+def test_export_is_the_function_that_it_is_and_load_too(tmp_path: Path) -> None:
+    wrong = [i for i, line in enumerate(SCRIPT.splitlines(), 1) if line.endswith("# wrong")]
+    assert wrong_lines(SCRIPT, tmp_path) == wrong
+
+
+def test_the_checker_knows_all_that_export_holds(tmp_path: Path) -> None:
+    assert wrong_lines(PUBLIC, tmp_path) == []
+
+
+def test_the_public_names_are_listed() -> None:
+    assert set(onnxplain.__all__) <= set(dir(onnxplain))
+    assert all(hasattr(onnxplain, name) for name in dir(onnxplain))
