@@ -106,14 +106,14 @@ def export(
     ] = None,
     classifier: Annotated[
         str | None,
-        typer.Option("--classifier", "-c", help="A classifier to put behind it, by name."),
+        typer.Option("--classifier", "-c", help="A classifier to put after it, by name."),
     ] = None,
     weights: Weights = "DEFAULT",
 ) -> None:
-    """Write an autoencoder as ONNX, alone or with a classifier behind it.
+    """Write an autoencoder as ONNX, alone or followed by a classifier.
 
-    It has standard operators alone, the unpooling included, which ONNX Runtime, OpenVINO and
-    TensorRT all run.
+    It uses only standard operators, also for unpooling, which ONNX Runtime, OpenVINO and TensorRT
+    all run.
 
     \b
         onnxplain signal export runs/resnet50/autoencoder.pt -o resnet50.signal.onnx

@@ -38,8 +38,8 @@ def pick_layers(graph: ir.Graph) -> list[ir.Value]:
     if len(stages) < 3:
         names = ", ".join(f"{layer.name} {layer.shape}" for layer in layers) or "none"
         raise SourceError(
-            f"the stages of this network are not clear (found: {names}); name its layers, in order "
-            "from the image on, with --layers"
+            f"the stages of this network are unclear (found: {names}); give its layers, from the "
+            "image on, with --layers"
         )
     return stages
 
