@@ -7,6 +7,7 @@ import json
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -16,9 +17,15 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
+from onnxplain.contract.explain import IMAGE, TARGET
 from onnxplain.errors import InputError, SourceError
-from onnxplain.runtime import Explainer, accentuate
+from onnxplain.machine import machine
+from onnxplain.reference.parity import Parity
+from onnxplain.runtime import Explainer, accentuate, load
+from onnxplain.runtime.inputs.batches import as_batch
 from onnxplain.runtime.pictures.render import Cell, grid, signed_image
+from onnxplain.runtime.sessions import open_session
+from onnxplain.timing import Timing, interleaved
 
 Pixels: TypeAlias = NDArray[np.uint8]
 
@@ -33,74 +40,37 @@ def run(folder: Path, repeats: int, console: Console, new_progress: Callable[[],
 
     Raises:
         SourceError: a package that the demo needs is missing.
+        InputError: the folder cannot be written into.
     """
-    try:
-        import skimage.data
-        import torch
-
-        from onnxplain import load
-        from onnxplain.export.pipeline import export
-        from onnxplain.export.sources.source import torch_network
-        from onnxplain.machine import machine
-        from onnxplain.reference.answers import compare
-        from onnxplain.reference.forward import forward_run
-        from onnxplain.reference.pytorch import explain as reference
-        from onnxplain.runtime.inputs.batches import as_batch
-        from onnxplain.timing import interleaved
-    except ImportError as error:
-        raise SourceError(f"the demo needs: pip install 'onnxplain[demo]' ({error})") from error
-
+    photographs = _photographs()
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"cannot write into {folder}: {error.strerror}") from error
-    photographs = {name: getattr(skimage.data, name)() for name in ("chelsea", "coffee", "rocket")}
     threads = os.cpu_count() or 1
-    torch.set_num_threads(threads)
     with new_progress() as progress:
         task = progress.add_task("exporting", total=4 + repeats)
-        graphs = {
-            "excitation": folder / f"{NETWORK}.explain.onnx",
-            "gradient": folder / f"{NETWORK}.gradient.onnx",
-        }
-        export(NETWORK, graphs["excitation"], temperature=TEMPERATURE)
-        progress.update(task, advance=1)
-        export(NETWORK, graphs["gradient"], method="gradient")
-        progress.update(task, advance=1, description="explaining")
-        explainers = {m: load(path, threads=threads) for m, path in graphs.items()}
+
+        def step(description: str) -> None:
+            progress.update(task, advance=1, description=description)
+
+        graphs = _exported(folder, step)
+        explainers = {method: load(path, threads=threads) for method, path in graphs.items()}
         picture, cells = explanation_grid(photographs, explainers)
         picture.save(folder / "explanations.png")
-        progress.update(task, advance=1, description="comparing with PyTorch")
-        explainer = explainers["excitation"]
-        module = torch_network(NETWORK).module
-        batch, _ = as_batch(
-            list(photographs.values()), explainer.metadata.preprocessing, np.dtype(np.float32)
+        step("comparing with PyTorch")
+        parity, timings = _measured(
+            explainers["excitation"],
+            list(photographs.values()),
+            graphs["excitation"],
+            threads,
+            repeats,
+            step,
+            lambda done, total: progress.update(task, completed=4 + done * repeats / total),
         )
-        parity = compare(explainer, module, batch, np.full(len(batch), -1))
-        progress.update(task, advance=1, description="timing")
-        one, target = batch[:1], np.array([-1])
-        forward = forward_run(graphs["excitation"], "cpu", "float32", threads, one)
-        tensor, tensor_target = torch.from_numpy(one), torch.from_numpy(target)
-        timings = interleaved(
-            {
-                "forward, ONNX Runtime": forward,
-                "explain, ONNX Runtime": lambda: explainer.backend.run(
-                    {"image": one, "target": target}
-                ),
-                "explain, PyTorch": lambda: reference(
-                    module, tensor, tensor_target, "excitation", TEMPERATURE
-                ),
-            },
-            repeats=repeats,
-            warmup=3,
-            progress=lambda done, total: progress.update(
-                task, completed=4 + done * repeats / total
-            ),
-        )
-
     measurements = {
         "network": NETWORK,
-        "method": {"name": "excitation", **explainer.metadata.parameters},
+        "method": {"name": "excitation", **explainers["excitation"].metadata.parameters},
         "explanations": cells,
         "parity": {name: dataclasses.asdict(value) for name, value in parity.items()},
         "seconds, batch 1": {name: dataclasses.asdict(value) for name, value in timings.items()},
@@ -110,6 +80,72 @@ def run(folder: Path, repeats: int, console: Console, new_progress: Callable[[],
     for table in tables(measurements):
         console.print(table)
     console.print(f"The picture: {folder / 'explanations.png'}", highlight=False)
+
+
+def _photographs() -> dict[str, Pixels]:
+    try:
+        import efficientnet_lite_pytorch  # noqa: F401
+        import skimage.data
+        import torch  # noqa: F401
+    except ImportError as error:
+        raise SourceError(f"the demo needs: pip install 'onnxplain[demo]' ({error})") from error
+    return {name: getattr(skimage.data, name)() for name in ("chelsea", "coffee", "rocket")}
+
+
+def _exported(folder: Path, step: Callable[[str], None]) -> dict[str, Path]:
+    """Method → its explain graph."""
+    from onnxplain.export import export
+
+    excitation = folder / f"{NETWORK}.explain.onnx"
+    gradient = folder / f"{NETWORK}.gradient.onnx"
+    export(NETWORK, excitation, temperature=TEMPERATURE)
+    step("exporting")
+    export(NETWORK, gradient, method="gradient")
+    step("explaining")
+    return {"excitation": excitation, "gradient": gradient}
+
+
+def _measured(
+    explainer: Explainer,
+    photographs: list[Pixels],
+    graph: Path,
+    threads: int,
+    repeats: int,
+    step: Callable[[str], None],
+    progress: Callable[[int, int], None],
+) -> tuple[dict[str, Parity], dict[str, Timing]]:
+    """How near the explanations are to PyTorch's in float64, and what the first of them takes."""
+    import torch
+
+    from onnxplain.export.sources.source import torch_network
+    from onnxplain.reference.answers import compare
+    from onnxplain.reference.forward import write_forward
+    from onnxplain.reference.pytorch import explain
+
+    torch.set_num_threads(threads)
+    module = torch_network(NETWORK).module
+    dtype = np.dtype(np.float32)
+    batch, _ = as_batch(photographs, explainer.metadata.preprocessing, dtype)
+    parity = compare(explainer, module, batch, np.full(len(batch), -1))
+    step("timing")
+    image, target = batch[:1], np.array([-1])
+    tensors = torch.from_numpy(image), torch.from_numpy(target)
+    with TemporaryDirectory(prefix="onnxplain-") as temporary:
+        path = write_forward(graph, Path(temporary) / "forward.onnx")
+        forward = open_session(path, "cpu", threads)
+        timings = interleaved(
+            {
+                "forward, ONNX Runtime": lambda: forward.run({IMAGE: image}),
+                "explain, ONNX Runtime": lambda: explainer.backend.run(
+                    {IMAGE: image, TARGET: target}
+                ),
+                "explain, PyTorch": lambda: explain(module, *tensors, "excitation", TEMPERATURE),
+            },
+            repeats=repeats,
+            warmup=3,
+            progress=progress,
+        )
+    return parity, timings
 
 
 def explanation_grid(

@@ -9,10 +9,10 @@ from typing import Any
 
 from onnxplain.bench.suite.candidate import Candidate, Run
 from onnxplain.bench.suite.job import Job
-from onnxplain.contract.explain import IMAGE, PULLBACK, TARGET
-from onnxplain.reference.forward import forward_run
+from onnxplain.contract.explain import IMAGE, LOGITS, PULLBACK, TARGET
+from onnxplain.reference.forward import write_forward
 from onnxplain.runtime import load
-from onnxplain.runtime.sessions import usable
+from onnxplain.runtime.sessions import open_session, usable
 
 ON_CPU: tuple[tuple[str, str, dict[str, Any]], ...] = (
     ("cpu", "float32", {}),
@@ -46,9 +46,12 @@ def graph_candidates(device: str, targets: Sequence[int], maps: bool) -> Iterato
 
 
 def _forward(job: Job, engine: dict[str, Any]) -> Run:
-    return forward_run(
-        job.graph(), engine["provider"], engine["precision"], job.threads, _images(job)
-    )
+    path = write_forward(job.graph(), job.folder / f"{job.network}.forward.onnx")
+    images = {IMAGE: _images(job)}
+    session = open_session(path, engine["provider"], _threads(job), engine["precision"])
+    if job.device == "cuda":
+        return lambda: _synchronised(session.run_on_device(images)[LOGITS])
+    return lambda: session.run(images)[LOGITS]
 
 
 def _explain(job: Job, engine: dict[str, Any], K: int, method: str = "excitation") -> Run:
@@ -64,8 +67,11 @@ def _explain(job: Job, engine: dict[str, Any], K: int, method: str = "excitation
 
 
 def _load(path: Path, job: Job, engine: dict[str, Any]) -> Any:
-    threads = job.threads if job.device == "cpu" else None
-    return load(path, threads=threads, **engine)
+    return load(path, threads=_threads(job), **engine)
+
+
+def _threads(job: Job) -> int | None:
+    return job.threads if job.device == "cpu" else None
 
 
 def _images(job: Job) -> Any:

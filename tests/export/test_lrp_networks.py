@@ -20,52 +20,23 @@ from torchvision.models import DenseNet, ResNet
 from torchvision.models.resnet import BasicBlock
 from torchvision.models.vgg import VGG, make_layers
 from zennit.attribution import Gradient
-from zennit.composites import EpsilonPlus, LayerMapComposite, layer_map_base
-from zennit.core import Composite
-from zennit.rules import Epsilon, Norm, ZPlus
 from zennit.torchvision import VGGCanonizer
-from zennit.types import Linear, MaxPool
 
 import onnxplain
 from onnxplain.export.sources.source import torch_network
 from onnxplain.reference.float64 import evaluate_in_float64
 from onnxplain.reference.pytorch import explain
 
+from ..reference.zennit_composites import composite
 from .graphs import cosine
 
 METHODS = ("lrp-zplus", "lrp-epsilon", "epsilon-plus")
 
 
-class AsAverage(Norm):
-    """A max-pool that zennit takes for an average pool: the one rule of VITAL's it has not."""
-
-    def __init__(self) -> None:
-        super().__init__(stabilizer=1e-5)
-
-    def copy(self) -> AsAverage:
-        return AsAverage()
-
-    def backward(self, module: Any, grad_input: Any, grad_output: Any) -> Any:
-        pool = nn.AvgPool2d(module.kernel_size, module.stride, module.padding)
-        return super().backward(pool, grad_input, grad_output)
-
-
-def composite(method: str) -> Composite:
-    canonizers = [VGGCanonizer()]
-    if method == "epsilon-plus":
-        return EpsilonPlus(canonizers=canonizers)
-    if method == "lrp-epsilon":
-        layers = [*layer_map_base(), (Linear, Epsilon())]
-    else:
-        plus = ZPlus(stabilizer=1e-5, zero_params="bias")
-        layers = [(MaxPool, AsAverage()), *layer_map_base(1e-5), (Linear, plus)]
-    return LayerMapComposite(layers, canonizers=canonizers)
-
-
 def of_zennit(module: nn.Module, images: np.ndarray, targets: np.ndarray, method: str) -> Any:
     """In float64."""
     leaf = torch.tensor(images, dtype=torch.float64, requires_grad=True)
-    with Gradient(module.double(), composite(method)) as attributor:
+    with Gradient(module.double(), composite(method, [VGGCanonizer()])) as attributor:
         _, found = attributor(
             leaf, lambda y: functional.one_hot(torch.tensor(targets), y.shape[1]).to(y)
         )

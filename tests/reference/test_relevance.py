@@ -2,46 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from zennit.attribution import Gradient
-from zennit.composites import EpsilonPlus, LayerMapComposite, layer_map_base
-from zennit.rules import Epsilon, Norm, ZPlus
-from zennit.types import Linear, MaxPool
 
 from onnxplain.errors import NoRuleError
 from onnxplain.reference.pytorch import explain
 
+from .zennit_composites import composite
 
-class AsAverage(Norm):
-    """A max-pool taken for an average pool."""
-
-    def __init__(self) -> None:
-        super().__init__(stabilizer=1e-5)
-
-    def copy(self) -> AsAverage:
-        return AsAverage()
-
-    def backward(self, module: Any, grad_input: Any, grad_output: Any) -> Any:
-        pool = nn.AvgPool2d(module.kernel_size, module.stride, module.padding)
-        return super().backward(pool, grad_input, grad_output)
-
-
-COMPOSITES = {
-    "lrp-zplus": LayerMapComposite(
-        [
-            (MaxPool, AsAverage()),
-            *layer_map_base(1e-5),
-            (Linear, ZPlus(stabilizer=1e-5, zero_params="bias")),
-        ]
-    ),
-    "lrp-epsilon": LayerMapComposite([*layer_map_base(), (Linear, Epsilon())]),
-    "epsilon-plus": EpsilonPlus(),
-}
+METHODS = ("lrp-zplus", "lrp-epsilon", "epsilon-plus")
 
 
 def network() -> nn.Module:
@@ -61,17 +33,17 @@ X = torch.randn(2, 3, 18, 18, dtype=torch.float64, generator=torch.Generator().m
 TARGETS = torch.tensor([1, 4])
 
 
-@pytest.mark.parametrize("method", COMPOSITES)
+@pytest.mark.parametrize("method", METHODS)
 def test_the_reference_agrees_with_zennit(method: str) -> None:
     module = network()
-    with Gradient(module, COMPOSITES[method]) as attributor:
+    with Gradient(module, composite(method)) as attributor:
         _, expected = attributor(X.clone(), functional.one_hot(TARGETS, 5).double())
     _, found = explain(module, X, TARGETS, method)
     torch.testing.assert_close(found, expected, rtol=1e-7, atol=1e-12)
     assert all(parameter.requires_grad for parameter in module.parameters())
 
 
-@pytest.mark.parametrize("method", COMPOSITES)
+@pytest.mark.parametrize("method", METHODS)
 def test_a_batch_norm_belongs_to_the_layer_before_it(method: str) -> None:
     """What it is folded into has the same relevances."""
     torch.manual_seed(0)
