@@ -85,7 +85,7 @@ class ChannelLayer:
 class ChannelsMetadata(Entry):
     """The layers in the order of the outputs, and the batch size if it is fixed."""
 
-    KEY = "onnxplain.contract.channels"
+    KEY = "onnxplain.channels"
     KIND = "graph of a layer's channels"
 
     layers: tuple[ChannelLayer, ...]
