@@ -190,6 +190,6 @@ def _no_rule(node: Node, where: str = "") -> str:
     name = operator_name(node)
     return (
         f"no rule for the cotangent of operator {name}{where}, at node {node.name!r}; "
-        f'give it one with: onnxplain.export.register_vjp("{name}"); relevances '
-        "pass the kinds in the tables of onnxplain.export.methods.lrp"
+        f'give it one with: onnxplain.export.register_vjp("{name}"); in layer-wise relevance '
+        "propagation its kind must be one of those in onnxplain.export.methods.lrp"
     )

@@ -18,6 +18,7 @@ from onnxscript import OpBuilder
 from onnxplain.export.autodiff import Node
 from onnxplain.export.provenance import named_after, prefix_of
 from onnxplain.export.tensors import attribute, rank, reshape, static
+from onnxplain.export.values import varies
 from onnxplain.sub_pixel import phase
 
 MOST_ZEROS = 1.4
@@ -44,8 +45,6 @@ def as_convolution(op: OpBuilder, node: Node) -> ir.Value | None:
     loads, so the file holds the weight once.
     """
     g, w = node.inputs[:2]
-    assert g is not None
-    assert w is not None
     kernel = static(w, 2)
     axes = len(kernel)
     dilations = node.attributes.get_ints("dilations", [1] * axes)
@@ -76,8 +75,6 @@ def as_sub_pixel(op: OpBuilder, node: Node) -> ir.Value | None:
     with the first output, δ = 0 may need fewer zeros and cuts off p mod s.
     """
     g, w = node.inputs[:2]
-    assert g is not None
-    assert w is not None
     kernel, strides = static(w, 2), node.attributes.get_ints("strides", [1])
     s = strides[0]
     others = [*node.attributes.get_ints("dilations", [1]), attribute(node, "group", 1)]
@@ -121,8 +118,6 @@ def as_dilated_convolution(op: OpBuilder, node: Node) -> ir.Value | None:
     no transposed convolution with both a stride and a dilation.
     """
     g, w = node.inputs[:2]
-    assert g is not None
-    assert w is not None
     kernel, strides = static(w, 2), node.attributes.get_ints("strides", [1])
     dilations = node.attributes.get_ints("dilations", [1])
     s, apart = strides[0], dilations[0] // strides[0]
@@ -211,7 +206,7 @@ def with_its_own_weight(op: OpBuilder, node: Node) -> None:
     into a tensor with an address of its own.
     """
     w = node.inputs[1]
-    if not _is_constant(w):
+    if varies(w):
         return
     if node.op_type in ("Conv", "ConvTranspose"):
         outer, inner = static(w, 0, 2)
@@ -236,21 +231,6 @@ def without_transposing(op: OpBuilder, node: Node) -> ir.Value | None:
             return better
     with_its_own_weight(op, node)
     return with_symmetric_pads(op, node)
-
-
-def _is_constant(value: ir.Value | None) -> bool:
-    """Whether it is computed from initializers alone."""
-    waiting, seen = [value], set()
-    while waiting:
-        x = waiting.pop()
-        if x is None or x.is_initializer() or x in seen:
-            continue
-        node = x.producer()
-        if node is None:
-            return False
-        seen.add(x)
-        waiting.extend(node.inputs)
-    return True
 
 
 FORMS: dict[str, Callable[[OpBuilder, Node], ir.Value | None]] = {

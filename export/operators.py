@@ -1,7 +1,7 @@
-"""One row per operator: how its cotangents are found, and what else is to be known of it.
+"""One row per operator: its VJP, and whatever else the rest of the package needs to know of it.
 
 Whoever adds an operator writes its row, in the file of `onnxplain.export.vjps` that fits. Methods,
-K targets, open batches, half precision and receptive fields ask the row, none of them by name.
+K targets, open batches, half precision and receptive fields ask the row, and name no operator.
 """
 
 from __future__ import annotations
@@ -18,38 +18,38 @@ from onnxplain.export.autodiff import Node, Rule
 
 
 class Kind(Enum):
-    """What an operator is, by which a method of explanation knows the rule that it wants there."""
+    """What an operator is: methods of explanation have one rule for a whole kind."""
 
     RECTIFIER = auto()
-    """z · 1[z > 0], with a hard or a rounded corner, and little below zero."""
+    """z · 1[z > 0] or close to it: the corner may be round, and a little may pass below zero."""
     ACTIVATION = auto()
-    """Any other hidden activation, and what activations are made of: a number in, a number out."""
+    """Any other hidden activation, and the functions of one number that activations are made of."""
     FUNCTION = auto()
-    """A function of numbers that no network has for its activation."""
+    """Any other elementwise function, which no network has as its activation."""
     NORMALISATION = auto()
     WEIGHTS = auto()
-    """A gate, or attention's weights: of no use but to multiply what depends on the image."""
+    """A gate, or attention's weights: it only ever multiplies what depends on the image."""
     CONVOLUTION = auto()
     MATRIX_PRODUCT = auto()
     PRODUCT = auto()
-    """Elementwise; quotients and powers too, whose second operand is a weight."""
+    """Elementwise; quotients and powers too, in which the second operand is the weight."""
     SUM = auto()
     """Elementwise; differences and means too."""
     EXTREMUM = auto()
     """Elementwise, of several operands."""
     POOL = auto()
-    """Sums with no negative weight over elements of the first input."""
+    """Sums over elements of the first input, none with a negative weight."""
     MAXIMUM = auto()
-    """The largest among elements of the first input; the row names the `average` over the same."""
+    """The largest of several elements of the first input; `average` names the mean of the same."""
     INTERPOLATION = auto()
     MOVE = auto()
-    """Each element comes from one of the first input (of several, where they are joined)."""
+    """Each element is copied from the first input (from any input, where they are joined)."""
     SCATTER = auto()
-    """Elements are put in the place of others."""
+    """Some elements are overwritten by others."""
     RECURRENT = auto()
     """Layers with a state, from step to step of a sequence."""
     TEST = auto()
-    """A truth about numbers, or of truths."""
+    """Comparisons and logic: the result is boolean."""
     OTHER = auto()
 
 
@@ -65,7 +65,7 @@ class Axes(Enum):
     ALONG = auto()
     """Along the attribute `axis` of the first input."""
     CONCATENATION = auto()
-    """Along it, one input behind the other."""
+    """Along it, one input after the other."""
     INDICES = auto()
     """Along it, by one index per element."""
     TUPLES = auto()
@@ -103,7 +103,7 @@ class Linear(Enum):
 
 
 class Half(Enum):
-    """What an operator computes in where a graph is in halves."""
+    """The precision that an operator computes in when its graph is converted to half precision."""
 
     HALF = auto()
     FOLLOWS = auto()
@@ -116,8 +116,8 @@ class Half(Enum):
 
 
 Sign: TypeAlias = Callable[[Node], Sequence[ir.Value | None] | None]
-"""Of which inputs of a node must no element be negative that none of its result is. None: even so,
-some may be."""
+"""The inputs of a node by which its result is nowhere negative if they are not. None: it may be,
+whatever they are."""
 
 
 def any_sign(node: Node) -> None:
@@ -154,11 +154,11 @@ class Operator:
     sign: Sign = any_sign
     half: Half = Half.HALF
     float32_inputs: tuple[int, ...] = ()
-    """Inputs that the standard, or a scale's meaning, has in float32."""
+    """Inputs that stay float32, as the standard or the meaning of a scale demands."""
     average: str | None = None
     """Of a maximum: the operator that averages the same elements."""
     batching: BatchingRule | None = None
-    """For K targets, where that of its axes (`onnxplain.export.vmap`) is not right."""
+    """For K targets, where the rule of its axes (`onnxplain.export.vmap`) does not fit."""
 
 
 class Facts(TypedDict, total=False):
@@ -200,7 +200,7 @@ _UNKNOWN = Operator()
 
 
 def row_of(name: str) -> Operator:
-    """The row of an operator; of one that has none, that nothing is known."""
+    """The row of an operator; if it has none, a row that knows nothing of it."""
     return OPERATORS.get(name, _UNKNOWN)
 
 

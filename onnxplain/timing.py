@@ -1,4 +1,4 @@
-"""How long callables take, compared fairly."""
+"""How long callables take: one alone, or several compared fairly."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import random
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from statistics import median
 
 import numpy as np
 
@@ -53,14 +54,24 @@ def interleaved(
         shuffle(order)
         for name in order:
             time.sleep(_PAUSE)
-            start = time.perf_counter()
-            callables[name]()
-            seconds[name].append(time.perf_counter() - start)
+            seconds[name].append(_seconds(callables[name]))
         if progress is not None:
             progress(done, warmup + repeats)
     return {name: _timing(samples[warmup:]) for name, samples in seconds.items()}
 
 
 def _timing(samples: list[float]) -> Timing:
-    median, p95 = np.quantile(samples, (0.5, 0.95))
-    return Timing(float(median), float(p95), min(samples), len(samples))
+    half, p95 = np.quantile(samples, (0.5, 0.95))
+    return Timing(float(half), float(p95), min(samples), len(samples))
+
+
+def median_seconds(call: Callable[[], object], runs: int) -> float:
+    """The median of `runs` calls, after one that does not count."""
+    call()
+    return median(_seconds(call) for _ in range(runs))
+
+
+def _seconds(call: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    call()
+    return time.perf_counter() - start

@@ -18,7 +18,7 @@ from onnxplain.runtime.ahead import ahead
 from onnxplain.runtime.explainer import Explainer
 from onnxplain.runtime.explanation import Explanation
 from onnxplain.runtime.inputs.batches import as_batch
-from onnxplain.runtime.timing import median_seconds
+from onnxplain.timing import median_seconds
 
 _BATCHES_AHEAD = 2  # being decoded or drawn, while one is explained
 _LARGEST = 64

@@ -21,9 +21,9 @@ from onnxplain.runtime.sessions import (
     usable,
 )
 from onnxplain.runtime.sessions.tensorrt.engine import SUFFIX
-from onnxplain.runtime.timing import median_seconds
 from onnxplain.runtime.verification import HALF, agreement, reference, sample
 from onnxplain.runtime.verification import verify as verify_backend
+from onnxplain.timing import median_seconds
 
 _TIMED_RUNS = 5
 _IMAGES_TIMED = 8  # fewer than an explainer puts into one run

@@ -14,9 +14,9 @@ import onnx_ir as ir
 from onnx_ir.passes import common
 
 from onnxplain.export.autodiff import SHAPES, depends, operator_name
-from onnxplain.export.canonical.emit import initializer
 from onnxplain.export.operators import Axes, row_of
 from onnxplain.export.tensors import attribute, axis_of, dims, rank
+from onnxplain.initializers import initializer
 
 Active = set[ir.Value | None]
 

@@ -9,9 +9,10 @@ import onnx_ir as ir
 
 from onnxplain.errors import NoRuleError, SourceError
 from onnxplain.export.autodiff import dependents, depends
-from onnxplain.export.canonical.emit import initializer, integers
+from onnxplain.export.canonical.emit import integers
 from onnxplain.export.canonical.evaluate import evaluated, telling_sizes
 from onnxplain.export.canonical.opsets import opset_of
+from onnxplain.initializers import initializer
 
 _ROUNDS = 1000  # that a loop may have, to be written out
 

@@ -38,17 +38,6 @@ def integers(*numbers: int) -> np.ndarray:
     return np.array(numbers, np.int64)
 
 
-def initializer(
-    graph: ir.Graph, name: str, array: np.ndarray, dtype: ir.DataType | None = None
-) -> ir.Value:
-    """A constant of the graph; `dtype` is the array's unless given, for one that numpy lacks."""
-    tensor = ir.tensor(np.asarray(array), dtype=dtype, name=name)
-    type_ = ir.TensorType(tensor.dtype)
-    value = ir.Value(name=name, const_value=tensor, shape=ir.Shape(array.shape), type=type_)
-    graph.register_initializer(value)
-    return value
-
-
 def replace(node: ir.Node, form: Callable[[Emitter, ir.Node], Emitted]) -> None:
     """Replace `node` by what `form(emit, node)` emits.
 

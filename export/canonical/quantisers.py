@@ -7,10 +7,10 @@ import onnx_ir as ir
 
 from onnxplain.errors import NoRuleError
 from onnxplain.export.autodiff import dependents, depends, operator_name
-from onnxplain.export.canonical.emit import initializer
 from onnxplain.export.operators import Kind, row_of
 from onnxplain.export.values import non_negative
 from onnxplain.export.vjps.quantisers import LOWEST, starts_at_zero
+from onnxplain.initializers import initializer
 
 
 def refuse_integer_arithmetic(model: ir.Model) -> None:

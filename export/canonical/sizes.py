@@ -15,8 +15,8 @@ import onnx_ir as ir
 from onnx_ir.passes import common
 
 from onnxplain.export.autodiff import dependents
-from onnxplain.export.canonical.emit import initializer
 from onnxplain.export.tensors import dims
+from onnxplain.initializers import initializer
 
 _BATCHES = (2, 3)
 _LARGE = 1024  # elements; with more it is no list of sizes

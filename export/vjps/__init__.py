@@ -3,6 +3,7 @@
 from onnxplain.export.vjps import (  # noqa: F401  each writes its rows
     activations,
     arithmetic,
+    comparisons,
     composites,
     einsum,
     indexing,
@@ -14,5 +15,4 @@ from onnxplain.export.vjps import (  # noqa: F401  each writes its rows
     reductions,
     sampling,
     shaping,
-    truths,
 )

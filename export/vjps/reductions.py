@@ -39,7 +39,6 @@ def _kept(op: OpBuilder, node: Node, value: ir.Value, axes: Sequence[int]) -> ir
 
 def _spread(op: OpBuilder, node: Node, g: ir.Value, axes: Sequence[int]) -> ir.Value:
     x = node.inputs[0]
-    assert x is not None
     if all(isinstance(dims(x)[axis], int) for axis in axes):
         sizes = [dims(x)[i] if i - rank(x) in axes else 1 for i in range(rank(x))]
         return op.Expand(_kept(op, node, g, axes), sizes)

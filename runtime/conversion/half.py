@@ -29,7 +29,7 @@ from onnx_ir.passes import common
 from onnxplain.contract.explain import PULLBACK, TARGET
 from onnxplain.contract.precision import OperatorPrecision
 from onnxplain.errors import BackendError
-from onnxplain.runtime.conversion.constants import initializer, rounded
+from onnxplain.initializers import initializer
 from onnxplain.runtime.conversion.functions import inline_functions
 from onnxplain.runtime.conversion.quantised import float_biases
 from onnxplain.runtime.conversion.stem import stem
@@ -277,6 +277,16 @@ def _multiplied(graph: ir.Graph, value: ir.Value, factor: float) -> ir.Node:
     graph.append(node)
     graph.sort()
     return node
+
+
+def rounded(value: ir.Value, dtype: ir.DataType) -> np.ndarray:
+    """A constant's array, finite where it was: what is too large becomes the largest number."""
+    assert value.const_value is not None
+    array = value.const_value.numpy()
+    if dtype == ir.DataType.FLOAT16:
+        largest = float(np.finfo(np.float16).max)
+        array = np.where(np.isfinite(array), array.clip(-largest, largest), array)
+    return array.astype(dtype.numpy())
 
 
 def _is_float(value: ir.Value | None) -> bool:

@@ -6,7 +6,7 @@ import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes import common
 
-from onnxplain.runtime.conversion.constants import initializer
+from onnxplain.initializers import initializer
 
 
 def float_biases(model: ir.Model) -> None:

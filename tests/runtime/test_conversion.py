@@ -16,8 +16,7 @@ import onnxplain
 from onnxplain.contract.precision import OperatorPrecision
 from onnxplain.errors import BackendError
 from onnxplain.runtime import load
-from onnxplain.runtime.conversion.constants import rounded
-from onnxplain.runtime.conversion.half import PRECISIONS, convert, to_half
+from onnxplain.runtime.conversion.half import PRECISIONS, convert, rounded, to_half
 from onnxplain.runtime.conversion.quantised import float_biases
 from onnxplain.runtime.onnx_file import read_metadata
 from onnxplain.runtime.sessions.openvino.core import core

@@ -140,7 +140,7 @@ class Saturating:
 def test_the_best_batch_is_where_more_gains_nothing(explainer, files, monkeypatch, most, best):
     backend = Saturating(explainer, most)
     monkeypatch.setattr(explainer.backend, "run", backend)
-    monkeypatch.setattr("onnxplain.runtime.timing.time.perf_counter", lambda: backend.clock)
+    monkeypatch.setattr("onnxplain.timing.time.perf_counter", lambda: backend.clock)
     assert best_batch_size(explainer, files[0]) == best
 
 

@@ -8,6 +8,7 @@ from typing import TypeAlias
 import numpy as np
 import onnx_ir as ir
 
+from onnxplain import initializers
 from onnxplain.export.canonical import emit
 from onnxplain.export.tensors import rank
 
@@ -130,4 +131,4 @@ def initializer(graph: ir.Graph, data: np.ndarray, like: ir.Value, name: str) ->
     base, count = f"pattern.{name}", 0
     while (name := f"{base}_{count}") in graph.initializers:
         count += 1
-    return emit.initializer(graph, name, data.astype(dtype.numpy()), dtype)
+    return initializers.initializer(graph, name, data.astype(dtype.numpy()), dtype)

@@ -1,4 +1,4 @@
-"""Operators that no cotangent passes: truths about numbers, and places found among them."""
+"""Comparisons, logic, and the index of an extremum: no cotangent passes them."""
 
 from __future__ import annotations
 
