@@ -9,7 +9,6 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxplain import initializers
-from onnxplain.export.canonical import emit
 from onnxplain.export.tensors import rank
 
 
