@@ -8,18 +8,16 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.markup import escape
 from rich.progress import Progress
 
 from onnxplain.cli.app import command
-from onnxplain.cli.console import err, out
+from onnxplain.cli.console import mebibytes, note, say
 from onnxplain.cli.export_options import with_export_options
 from onnxplain.cli.options import as_floats
 from onnxplain.cli.progress import progress_bar
 from onnxplain.contract.explain import Metadata
 from onnxplain.contract.request import ExportOptions
 from onnxplain.errors import InputError
-from onnxplain.files import size_on_disk
 from onnxplain.options import declared
 
 
@@ -98,14 +96,12 @@ def _begun(progress: Progress) -> Callable[[str], None]:
 def _tell(path: Path, metadata: Metadata) -> None:
     """What was written, and what the user should know of it."""
     cost = metadata.multiply_adds["explain"] / max(metadata.multiply_adds["forward"], 1)
-    out.print(
-        f"{path}  {size_on_disk(path) / 2**20:.1f} MiB, {metadata.described_method}, "
-        f"{cost:.2f} × the forward's multiply-adds",
-        highlight=False,
-        soft_wrap=True,
+    say(
+        f"{path}  {mebibytes(path)}, {metadata.described_method}, "
+        f"{cost:.2f} × the forward's multiply-adds"
     )
-    for note in metadata.notes:
-        err.print(f"note: {escape(note)}", soft_wrap=True, highlight=False)
+    for line in metadata.notes:
+        note(f"note: {line}")
 
 
 def _stem(source: str) -> str:
