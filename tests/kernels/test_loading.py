@@ -121,7 +121,7 @@ def test_plain_onnx_runtime_needs_one_line(graphs: Path, with_library: None):
 
 
 def said(*command: str | Path) -> str:
-    done = CliRunner().invoke(app, [*map(str, command)], env={"COLUMNS": "200"})
+    done = CliRunner().invoke(app, [*map(str, command)], env={"COLUMNS": "400"})
     assert done.exit_code == 0, done.output
     return done.output
 

@@ -48,7 +48,7 @@ def test_without_tk_a_window_says_what_to_install(monkeypatch):
     ("arguments", "said"),
     [
         (["missing.mp4", "-o", "a.mp4"], "no such file: 'missing.mp4'"),
-        (["VIDEO", "-o", "a.txt"], "no suffix of a video's container"),
+        (["VIDEO", "-o", "a.txt"], "does not have the suffix of a video container"),
         (["VIDEO", "-o", "a.mp4", "-t", "5000"], "target 5000 is out of range"),
     ],
 )

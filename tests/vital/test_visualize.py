@@ -235,7 +235,7 @@ def test_a_network_with_a_fixed_batch_takes_as_many_neurons(
     np.testing.assert_allclose(seen.references, free.references, rtol=1e-4)
     np.testing.assert_allclose(seen.probabilities, free.probabilities, rtol=0.05)
     assert np.abs(seen.pictures.astype(int) - free.pictures).mean() < 2
-    with pytest.raises(InputError, match="batches of 2 alone"):
+    with pytest.raises(InputError, match="only takes batches of 2"):
         see(source=source, size=None, target=1)
 
 
