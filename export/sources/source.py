@@ -76,7 +76,7 @@ def read(
     named = isinstance(source, str | os.PathLike)
     is_file = named and (Path(source).suffix in FILES or Path(source).exists())
     if weights != "DEFAULT" and (is_file or not named):
-        raise SourceError("weights go with a network's name; a file or module has its own")
+        raise SourceError("weights go with a network by name; a file or module has its own")
     if is_file:
         return from_file(Path(source), size, example, layers)
     if named:
