@@ -220,6 +220,7 @@ def test_verify_tells_a_graph_of_other_weights(lite0: Path) -> None:
     assert "WRONG" in text
 
 
+@pytest.mark.sweep
 def test_verify_by_finite_differences_of_its_own_logits(gradient: Path, photo_folder: Path) -> None:
     code, text = run("verify", gradient, "--image", photo_folder / "chelsea.jpg")
     assert code == 0, text

@@ -25,7 +25,7 @@ SIZES = {
     "googlenet": 160,
     "mobilenet_v2": 160,
 }
-LONG = ("alexnet", "googlenet")
+LONG = ("alexnet", "densenet121", "googlenet")
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ import pytest
 from .cases import calls
 from .conftest import built
 
-pytestmark = pytest.mark.xdist_group("kernels")
+pytestmark = [pytest.mark.xdist_group("kernels"), pytest.mark.sweep]
 
 FLAGS = "-fsanitize=address,undefined,float-cast-overflow -fno-sanitize-recover=all -g1"
 SCRIPT = Path(__file__).parent / "run_models.py"

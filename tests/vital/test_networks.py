@@ -56,7 +56,11 @@ PICTURES = 5
 FULL = ("resnet50", "densenet121", "convnext_tiny", "vit_b_16", "efficientnet-lite0")
 
 
-@pytest.fixture(scope="module", params=SMALL)
+LONG = (("convnext", None), ("densenet", 2))
+"""A class and a channel are alike for an architecture: of these, one is enough each time."""
+
+
+@pytest.fixture(scope="module")
 def small(request: pytest.FixtureRequest) -> Traced:
     build, layers = SMALL[request.param]
     with torch.random.fork_rng(devices=[]):
@@ -77,7 +81,15 @@ def with_statistics(module: torch.nn.Module) -> torch.nn.Module:
     return module.eval()
 
 
-@pytest.mark.parametrize("neuron", [None, 2])
+@pytest.mark.parametrize(
+    ("small", "neuron"),
+    [
+        pytest.param(name, neuron, marks=pytest.mark.sweep if (name, neuron) in LONG else ())
+        for name in SMALL
+        for neuron in (None, 2)
+    ],
+    indirect=["small"],
+)
 def test_a_step_of_each_architecture_has_the_reference_s_loss_and_gradient(
     small: Traced, neuron: int | None, photographs: dict[str, np.ndarray], tmp_path: Path
 ) -> None:
