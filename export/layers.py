@@ -36,10 +36,16 @@ def value_named(graph: ir.Graph, name: str) -> ir.Value:
 
 
 def layer_name(value: ir.Value) -> str:
-    """How a user can name a value: the innermost module that puts it out, else its own name."""
+    """How a user can name a value: the innermost module that puts it out, else its own name.
+
+    A module puts out what its last operation makes.
+    """
     node = value.producer()
     paths = modules_of(node) if node is not None else []
-    return paths[-1] if paths else str(value.name)
+    if not paths or node is None or node.graph is None:
+        return str(value.name)
+    *_, last = (other for other in node.graph if paths[-1] in modules_of(other))
+    return paths[-1] if last is node else str(value.name)
 
 
 def last_spatial(graph: ir.Graph) -> ir.Value:

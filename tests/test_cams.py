@@ -143,6 +143,30 @@ def test_the_layer_is_the_last_with_height_and_width_and_the_sweep_stops_there(
     assert parity.relative_l2 <= 1e-4
 
 
+class Pooled(torch.nn.Module):
+    """The last map is made inside a module, which puts out its mean."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.head = torch.nn.Conv2d(3, 5, 3), Mean()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.stem(x))
+
+
+class Mean(torch.nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.tanh(x).mean((2, 3))
+
+
+def test_a_layer_is_named_by_the_module_that_puts_it_out_and_by_no_other(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    module, path = Pooled().eval(), tmp_path / "cam.onnx"
+    metadata = onnxplain.export(module, path, size=24, method="gradcam")
+    assert metadata.parameters["layer"] != "head"
+    assert onnxplain.verify(path, module, provider="cpu").passed
+
+
 def test_a_map_of_channels_last(net: Net, tmp_path: Path) -> None:
     module, path, images = ChannelsLast().eval(), tmp_path / "cam.onnx", noise(32, 48)
     module.net = net
