@@ -12,7 +12,7 @@ from onnxplain.cli.console import err, out
 from onnxplain.cli.options import AtLeast, Model, Precision, Provider, Weights
 
 if TYPE_CHECKING:
-    from onnxplain.reference.verification import Verification
+    from onnxplain.reference.checks import Verification
 
 
 @command

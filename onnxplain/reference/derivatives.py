@@ -10,7 +10,8 @@ import numpy.typing as npt
 
 from onnxplain.errors import InputError
 from onnxplain.reference.answers import of_graph
-from onnxplain.reference.parity import ratio
+from onnxplain.reference.checks import Check
+from onnxplain.reference.parity import Parity, ratio
 from onnxplain.runtime import Explainer
 
 Array = npt.NDArray[Any]
@@ -93,3 +94,26 @@ def finite_differences(
         kind: DirectionalDerivatives(*np.array([along(draw()) for _ in range(directions)]).T)
         for kind, draw in kinds.items()
     }
+
+
+TOLERANCE = 1e-2
+SPREAD = {"along the pullback": 1, "along noise": 10}
+"""The relative error that is allowed, times that of the kind."""
+
+
+def check_derivatives(
+    explainer: Explainer, image: Array, target: Array, tolerance: float | None
+) -> list[Check]:
+    """`finite_differences`, each kind beside its bound.
+
+    Args:
+        tolerance: the largest relative error along the pullback, ten times less than along noise;
+            1e-2 by default.
+    """
+    checks = []
+    for kind, derivatives in finite_differences(explainer, image, target).items():
+        limit = (TOLERANCE if tolerance is None else tolerance) * SPREAD[kind]
+        parity, error = Parity.of(*derivatives), derivatives.relative_error
+        bound = f"median error ≤ {limit:g}"
+        checks.append(Check(kind, parity.cosine, error, parity.max_abs, bound, error <= limit))
+    return checks

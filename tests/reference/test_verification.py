@@ -17,7 +17,7 @@ import onnxplain
 from onnxplain.cli import app
 from onnxplain.errors import InputError
 from onnxplain.export import METHODS
-from onnxplain.reference import verification
+from onnxplain.reference import against_source
 
 SIZE = (20, 24)
 MAPS = [name for name, method in METHODS.items() if method.activation_map is not None]
@@ -213,7 +213,7 @@ def test_a_programs_operation_goes_before_a_module_of_its_name(net: Net, tmp_pat
 def test_what_misses_the_tolerance_in_float32_is_looked_at_again_in_float64(
     net: Net, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(verification, "TOLERANCE", 1e-12)
+    monkeypatch.setattr(against_source, "TOLERANCE", 1e-12)
     path = exported(net, tmp_path / "x.onnx", "guided")
     found = onnxplain.verify(path, net, provider="cpu")
     assert [check.what for check in found.checks[1:]] == [

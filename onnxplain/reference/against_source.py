@@ -1,0 +1,179 @@
+"""An explain graph against the network that it was exported from."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from onnxplain.contract.explain import LOGITS, PULLBACK
+from onnxplain.reference.answers import (
+    Answer,
+    classes_of,
+    of_derivation,
+    of_graph,
+    of_graph_in_float64,
+    of_pytorch,
+)
+from onnxplain.reference.checks import Check, Verification, by_cosine, by_error
+from onnxplain.reference.derivatives import check_derivatives
+from onnxplain.reference.parity import RELATIVE_L2, Parity
+from onnxplain.reference.rounding import moved_by_rounding
+from onnxplain.reference.sources import is_onnx, module_of, scores_of_onnx
+from onnxplain.runtime import Explainer
+from onnxplain.runtime.verification import least_cosine
+
+if TYPE_CHECKING:
+    from torch import nn
+
+Array = npt.NDArray[Any]
+
+TOLERANCE = 1e-4
+"""The relative error within which an answer in float32 needs no second look."""
+
+LOOSE = 3e-2
+"""The same where there can be no second look: a gate may open in float32 and not in float64."""
+
+COSINE, COSINES = 0.999, {"lrp-epsilon": 0.99, "epsilon-plus": 0.99}
+"""The least cosine of a right graph's answer in float32, and that of the methods that need another:
+hard gates flip, and relevances divide by sums that may be near 0."""
+
+ROUNDING_SPREAD, MOST_ROUNDING = 2.0, 0.1
+"""Times the largest of a few draws of rounded weights that another draw may be, and the relative
+error above which rounding excuses nothing."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What is asked: of which graph, about which images, and how right the answer must be.
+
+    Attributes:
+        images: normalised float32 [N, C, H, W].
+        targets: int64 [N] or [N, K], as the graph takes them.
+    """
+
+    explainer: Explainer
+    graph: str | os.PathLike[str]
+    images: Array
+    targets: Array
+    tolerance: float | None
+    at_least: float | None
+
+    @property
+    def least(self) -> float:
+        """The cosine that an answer in this precision must have."""
+        if self.at_least is not None:
+            return self.at_least
+        inexact = COSINES.get(self.explainer.metadata.method, COSINE)
+        return min(inexact, least_cosine(self.explainer.backend.precision))
+
+    @property
+    def is_float32(self) -> bool:
+        return least_cosine(self.explainer.backend.precision) >= least_cosine("float32")
+
+
+@dataclass(frozen=True)
+class Right:
+    """The right answer.
+
+    Attributes:
+        module: the PyTorch network that gave it, if one did.
+        by: who gave it, in words.
+    """
+
+    answer: Answer
+    module: nn.Module | None
+    by: str
+
+
+def verify_against_source(asked: Asked, source: Any, options: dict[str, Any]) -> Verification:
+    """Compare the graph's answers with those of its source.
+
+    Args:
+        source, options: as `onnxplain.export` takes them ("weights", "input", "output").
+
+    Raises:
+        InputError: the source has other classes.
+        SourceError: it cannot be read or exported.
+    """
+    answer = of_graph(asked.explainer, asked.images, asked.targets)
+    classes = classes_of(asked.targets, answer.logits)
+    right = _right(asked, source, options, classes)
+    parity = answer.parity(right.answer)
+    if is_onnx(source):
+        logits = _logits_of_file(asked, source, options["input"], answer.logits)
+        parity[LOGITS] = logits or parity[LOGITS]
+    checks = [_logits(asked, parity[LOGITS]), *_pullback(asked, parity[PULLBACK], right, classes)]
+    if is_onnx(source) and asked.explainer.metadata.method == "gradient":
+        first = asked.images[:1], asked.targets[:1]
+        checks += check_derivatives(asked.explainer, *first, asked.tolerance)
+    return Verification(f"against {right.by}", len(asked.images), tuple(checks))
+
+
+def _right(asked: Asked, source: Any, options: dict[str, Any], classes: Array) -> Right:
+    """PyTorch's where it can be had, else that of a fresh derivation."""
+    metadata, why = asked.explainer.metadata, "the source is an ONNX file"
+    if not is_onnx(source):
+        size = metadata.preprocessing.height, metadata.preprocessing.width
+        module = module_of(source, options["weights"], size, metadata.method)
+        why = "the source is a program, which does not show all that the method must know"
+        if module is not None:
+            try:
+                answer = of_pytorch(metadata, module, asked.images, classes)
+                return Right(answer, module, "PyTorch in float64")
+            except Exception as error:  # whatever a network may raise that the reference can't run
+                why = str(error)
+    answer = of_derivation(metadata, source, options, asked.images, classes)
+    return Right(answer, None, f"a fresh derivation in float64: {why}")
+
+
+def _logits_of_file(asked: Asked, source: str, input: str | None, logits: Array) -> Parity | None:
+    """The logits beside what an ONNX file itself makes of them in the end; None where it cannot be
+    run."""
+    nhwc = asked.explainer.metadata.preprocessing.layout == "NHWC"
+    images = np.moveaxis(asked.images, 1, -1) if nhwc else asked.images
+    scores = scores_of_onnx(source, images, logits.shape[1], input)
+    found = [Parity.of(end, y) for y in scores for end in _ends(logits)]
+    return min(found, key=lambda parity: parity.relative_l2, default=None)
+
+
+def _ends(logits: Array) -> Iterator[Array]:
+    """What a classifier may end in: its logits, and what is made of them."""
+    yield logits
+    logits = logits.astype(np.float64)
+    log_softmax = logits - np.logaddexp.reduce(logits, axis=1, keepdims=True)
+    yield from (log_softmax, np.exp(log_softmax), 0.5 + 0.5 * np.tanh(0.5 * logits))
+
+
+def _logits(asked: Asked, parity: Parity) -> Check:
+    if asked.tolerance is None and not asked.is_float32:
+        return by_cosine(LOGITS, parity, asked.least)
+    return by_error(LOGITS, parity, TOLERANCE if asked.tolerance is None else asked.tolerance)
+
+
+def _pullback(asked: Asked, parity: Parity, right: Right, classes: Array) -> Iterator[Check]:
+    """As the runtime gives it; and where that alone does not tell, the same file in float64."""
+    limit = TOLERANCE if asked.tolerance is None else asked.tolerance
+    if asked.tolerance is not None or (asked.is_float32 and parity.relative_l2 <= limit):
+        yield by_error(PULLBACK, parity, limit)
+        return
+    metadata = asked.explainer.metadata
+    try:
+        exact = of_graph_in_float64(asked.graph, metadata, asked.images, classes).pullback
+    except Exception:  # whatever an operator that NumPy has to play may raise
+        yield by_error(PULLBACK, parity, LOOSE)
+        return
+    yield by_cosine(PULLBACK, parity, asked.least)
+    found, limit = Parity.of(exact, right.answer.pullback), RELATIVE_L2
+    if found.relative_l2 > limit and right.module is not None:
+        moved = moved_by_rounding(
+            lambda module: of_pytorch(metadata, module, asked.images, classes).pullback,
+            right.module,
+            right.answer.pullback,
+        )
+        limit = max(limit, min(ROUNDING_SPREAD * moved, MOST_ROUNDING))
+    yield by_error(f"{PULLBACK}, the file in float64", found, limit)
