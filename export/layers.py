@@ -35,17 +35,23 @@ def value_named(graph: ir.Graph, name: str) -> ir.Value:
     return known[name]
 
 
+def home_of(value: ir.Value) -> str:
+    """The innermost module in which a value is made, else its own name; others may share it."""
+    node = value.producer()
+    paths = modules_of(node) if node is not None else []
+    return paths[-1] if paths else str(value.name)
+
+
 def layer_name(value: ir.Value) -> str:
     """How a user can name a value: the innermost module that puts it out, else its own name.
 
     A module puts out what its last operation makes.
     """
-    node = value.producer()
-    paths = modules_of(node) if node is not None else []
-    if not paths or node is None or node.graph is None:
+    node, home = value.producer(), home_of(value)
+    if node is None or node.graph is None or home not in modules_of(node):
         return str(value.name)
-    *_, last = (other for other in node.graph if paths[-1] in modules_of(other))
-    return paths[-1] if last is node else str(value.name)
+    *_, last = (other for other in node.graph if home in modules_of(other))
+    return home if last is node else str(value.name)
 
 
 def last_spatial(graph: ir.Graph) -> ir.Value:

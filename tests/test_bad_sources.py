@@ -367,7 +367,7 @@ def test_a_softmax_over_another_axis_is_kept(tmp_path: Path, out: Path) -> None:
         ({"labels": ["a", "b"]}, "2 labels for 4 classes"),
         ({"mean": [0.5]}, "1 and 3 entries"),
         ({"std": [0.2, 0.0, 0.2]}, "std positive"),
-        ({"weights": "none"}, "weights go with a network.s name"),
+        ({"weights": "none"}, "network by name"),
         ({"step": True, "unroll": 2}, "choose one"),
         ({"step": True, "multi_target": True}, "multi_target"),
         ({"unroll": 0}, "at least one step"),

@@ -13,7 +13,7 @@ from torchvision.models.vision_transformer import VisionTransformer
 
 from onnxplain.errors import SourceError
 from onnxplain.export.canonical.canonicalise import canonicalise
-from onnxplain.export.layers import layer_name
+from onnxplain.export.layers import home_of
 from onnxplain.export.sources.source import read
 from onnxplain.vital.graphs.matching import extent
 from onnxplain.vital.graphs.stages import pick_layers
@@ -26,7 +26,7 @@ def picked(module: nn.Module, size: int = SIZE) -> dict[str, tuple[int, int]]:
     source = read(module.eval(), example=torch.zeros(1, 3, size, size))
     graph: ir.Graph = canonicalise(source.model).model.graph
     layers = pick_layers(graph)
-    return {layer_name(layer): extent(layer, graph.inputs[0]) for layer in layers}
+    return {home_of(layer): extent(layer, graph.inputs[0]) for layer in layers}
 
 
 def conv(channels: tuple[int, int], stride: int = 2) -> nn.Sequential:

@@ -14,7 +14,7 @@ from onnxplain.errors import SourceError
 from onnxplain.export.autodiff import dependents
 from onnxplain.export.canonical.canonicalise import canonicalise
 from onnxplain.export.describe import preprocessing
-from onnxplain.export.layers import layer_name, value_named
+from onnxplain.export.layers import home_of, value_named
 from onnxplain.export.sources.source import Source, read
 from onnxplain.export.suggest import nearest
 from onnxplain.export.tensors import rank, size_of
@@ -129,7 +129,7 @@ def _recipe_layers(source: Any) -> Sequence[str]:
 
 def _own_name(graph: ir.Graph, layer: ir.Value) -> str:
     """A name that `value_named` finds the value by: its module's, if it is the module's output."""
-    name = layer_name(layer)
+    name = home_of(layer)
     return name if value_named(graph, name) is layer else str(layer.name)
 
 
@@ -138,7 +138,7 @@ def _check_layer(graph: ir.Graph, name: str, value: str) -> None:
     active = dependents(graph, [graph.inputs[0]])
     found = {str(y.name): y for node in graph for y in node.outputs if y in active}
     if value not in found:
-        others = {layer_name(y) for y in found.values() if rank(y) in (2, 3, 4)}
+        others = {home_of(y) for y in found.values() if rank(y) in (2, 3, 4)}
         raise SourceError(
             f"the layer {name!r} is not part of the simplified network: it does not lead from the "
             f"image to the logits, or lies within an operation; {nearest(name, sorted(others))}"
