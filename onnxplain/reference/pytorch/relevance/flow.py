@@ -34,9 +34,8 @@ def _named(*names: str) -> list[Callable[..., Any]]:
 
 
 TABLE: list[tuple[str, Rule]] = [
-    ("conv1d conv2d conv3d", layers.convolution),
+    ("conv1d conv2d conv3d linear", layers.weighted),
     ("conv_transpose1d conv_transpose2d conv_transpose3d", layers.transposed_convolution),
-    ("linear", layers.linear),
     ("batch_norm", layers.batch_norm),
     ("matmul bmm mm __matmul__", values.matrices),
     ("__rmatmul__", values.product_of(lambda a, b: b @ a)),

@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from onnxplain.errors import NoRuleError
 from onnxplain.reference.pytorch.relevance.shared import Flow, passed_on
@@ -55,7 +54,7 @@ class _Layer:
         return found
 
 
-def convolution(
+def weighted(
     mode: Flow,
     func: Callable[..., Tensor],
     input: Tensor,
@@ -64,33 +63,23 @@ def convolution(
     *geometry: Any,
     **named: Any,
 ) -> Tensor:
-    def convolve(x: Tensor, w: Tensor) -> Tensor:
+    """A convolution, or a linear layer, which has no geometry."""
+
+    def product(x: Tensor, w: Tensor) -> Tensor:
         return func(x, w, None, *geometry, **named)
 
     with torch.no_grad():
         y = func(input, weight, bias, *geometry, **named)
-    return _Layer(convolve, input, weight, bias).put_out(mode, y)
+    return _Layer(product, input, weight, bias).put_out(mode, y)
 
 
 def transposed_convolution(
     mode: Flow, func: Callable[..., Tensor], *args: Any, **named: Any
 ) -> Tensor:
     """A batch normalisation behind it is not part of it."""
-    found = convolution(mode, func, *args, **named)
+    found = weighted(mode, func, *args, **named)
     del found._onnxplain_layer  # type: ignore[attr-defined]
     return found
-
-
-def linear(
-    mode: Flow,
-    func: Callable[..., Tensor],
-    input: Tensor,
-    weight: Tensor,
-    bias: Tensor | None = None,
-) -> Tensor:
-    with torch.no_grad():
-        y = functional.linear(input, weight, bias)
-    return _Layer(functional.linear, input, weight, bias).put_out(mode, y)
 
 
 def batch_norm(

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from onnxplain.errors import NoRuleError
-from onnxplain.reference.pytorch.relevance.layers import linear
+from onnxplain.reference.pytorch.relevance.layers import weighted
 from onnxplain.reference.pytorch.relevance.shared import Flow, shared, takers_of, varying
 from onnxplain.reference.pytorch.relevance.sharing import Product, by_contribution, z_plus
 from onnxplain.reference.pytorch.replace import Rule, replaced
@@ -144,10 +144,10 @@ def attention_module(
 
     with torch.no_grad():
         q, k = heads(functional.linear(query, Wq, bq)), heads(functional.linear(key, Wk, bk))
-    v = heads(linear(mode, functional.linear, value, Wv, bv))
+    v = heads(weighted(mode, functional.linear, value, Wv, bv))
     mixed = attention(mode, functional.scaled_dot_product_attention, q, k, v)
     joined = mixed.transpose(0, 1).reshape(positions, batch, width)
-    return linear(mode, functional.linear, joined, out_proj_weight, out_proj_bias), None
+    return weighted(mode, functional.linear, joined, out_proj_weight, out_proj_bias), None
 
 
 def weights(
