@@ -114,8 +114,7 @@ def inference_session(
         if "graph capture" in str(error):
             raise BackendError(
                 f"a part of '{path}' runs on the processor, and only what is on the GPU as a whole "
-                "can be recorded; load it without cuda_graphs (`onnxplain info FILE --provider "
-                "cuda` names the operators)"
+                "can be recorded; load it without cuda_graphs"
             ) from error
         if "CUDA" in str(error):
             raise BackendError(f"'{path}' cannot be opened on this GPU: {error}") from error
