@@ -96,8 +96,8 @@ def find_templates(
             falling = -np.sort(-outputs[quantity(i)], axis=-1)
             totals[quantity(i)] = totals.get(quantity(i), 0) + falling.sum(0, dtype=np.float64)
             if channel is not None:
-                greatest = outputs[importance(i)].sum(0, dtype=np.float64)
-                totals[importance(i)] = totals.get(importance(i), 0) + greatest
+                weights = outputs[importance(i)].sum(0, dtype=np.float64)
+                totals[importance(i)] = totals.get(importance(i), 0) + weights
         if target is not None:
             probability += float(features.probabilities(outputs)[:, target].sum())
         run += len(falling)
@@ -105,7 +105,7 @@ def find_templates(
     return Templates(
         tuple((totals[quantity(i)] / count).astype(np.float32) for i in range(len(layers))),
         tuple(
-            _from_0_to_1(totals[importance(i)]).astype(np.float32)
+            (totals[importance(i)] / count).astype(np.float32)
             for i in range(len(layers))
             if channel is not None
         ),
@@ -155,11 +155,6 @@ def _random_crop(photograph: Image.Image, chance: random.Random) -> Image.Image:
     )
     crop = photograph.crop((left, top, left + width, top + height))
     return ImageOps.mirror(crop) if chance.random() < 0.5 else crop
-
-
-def _from_0_to_1(values: NDArray[Any]) -> NDArray[Any]:
-    span = values.max() - values.min()
-    return (values - values.min()) / (span if span > 0 else 1)
 
 
 def reference_folders(

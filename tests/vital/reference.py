@@ -135,8 +135,7 @@ class Case:
         falling = [-np.sort(-found[steps.quantity(i)]).mean(0, keepdims=True) for i in layers]
         if not self.is_neuron:
             return falling, [np.ones_like(t[..., 0]) for t in falling]
-        means = [found[steps.importance(i)].mean(0, keepdims=True) for i in layers]
-        return falling, [(m - m.min()) / (m.max() - m.min()) for m in means]
+        return falling, [found[steps.importance(i)].mean(0, keepdims=True) for i in layers]
 
     def open(self, provider: str = "cpu", **options: Any) -> Session:
         """The step graph; options are those of `write_step`."""

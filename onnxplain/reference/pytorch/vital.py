@@ -37,14 +37,15 @@ class Network:
     relevance: str = "lrp"
 
     def quantities(self, images: Tensor, channels: Tensor | None) -> tuple[list[Tensor], ...]:
-        """What is matched, and each channel's greatest relevance; of each layer, for each image.
+        """What is matched, and each channel's importance; of each layer, for each image.
 
         Args:
             images: [N, C, H, W].
             channels: int64 [N] for a neuron, else None.
 
         Returns:
-            Tensors [N, C, P]; tensors [N, C], ones for classes.
+            Tensors [N, C, P]; tensors [N, C], the channels' greatest relevances from 0 to 1, ones
+            for classes.
         """
         with _watched(self.module, self.layers) as seen:
             self.module(images)
@@ -54,7 +55,7 @@ class Network:
         maps = [_channels_first(R) for R in self._relevance(images.detach(), channels)]
         scaled = [_from_0_to_1(R) for R in maps]
         q = [R * a for R, a in zip(scaled, activations, strict=True)]
-        return q, [R.amax(-1) for R in maps]
+        return q, [_from_0_to_1(R.amax(-1)) for R in maps]
 
     def _relevance(self, images: Tensor, channels: Tensor) -> tuple[Tensor, ...]:
         """The relevance of the layers to the neuron, each of the layer's shape."""
@@ -68,7 +69,8 @@ class Network:
             self.module(leaf.clone())
         neuron = seen[self.neuron]
         seed = self._seed(neuron.detach(), channels)
-        return torch.autograd.grad(neuron, [seen[name] for name in self.layers], seed)
+        maps = torch.autograd.grad(neuron, [seen[name] for name in self.layers], seed)
+        return tuple(R.relu() for R in maps) if guided else maps
 
     def _seed(self, layer: Tensor, channels: Tensor) -> Tensor:
         seed = torch.zeros_like(layer)
@@ -76,15 +78,14 @@ class Network:
             here = layer[n].movedim(0, -1) if layer.ndim == 4 else layer[n]  # [..., C]
             into = seed[n].movedim(0, -1) if layer.ndim == 4 else seed[n]
             if self.relevance == "guided":
-                into[..., channel] = 1
-                continue
-            one_hot = functional.one_hot(torch.tensor(channel), here.shape[-1]).to(here.dtype)
-            place = torch.ones_like(here[..., 0])
-            if self.relevance == "restricted":
-                cosine = functional.cosine_similarity(here, one_hot, dim=-1, eps=0)
-                place = torch.zeros_like(place)
-                place.view(-1)[cosine.nan_to_num(-math.inf).argmax()] = 1
-            into[...] = here * one_hot * place[..., None]
+                into[..., channel] = 1 / here[..., 0].numel()
+            elif self.relevance == "lrp":
+                into[..., channel] = here[..., channel]
+            else:
+                one_hot = functional.one_hot(torch.tensor(channel), here.shape[-1]).to(here.dtype)
+                cosine = functional.cosine_similarity(here, one_hot, dim=-1)
+                place = torch.unravel_index(cosine.argmax(), cosine.shape)
+                into[(*place, channel)] = 1
         return seed
 
 
@@ -114,7 +115,7 @@ def _channels_first(layer: Tensor) -> Tensor:
 
 def _from_0_to_1(maps: Tensor) -> Tensor:
     least, greatest = maps.amin(-1, keepdim=True), maps.amax(-1, keepdim=True)
-    return torch.where(greatest > least, (maps - least) / (greatest - least), 0)
+    return (maps - least) / (greatest - least + 1e-6)
 
 
 def templates(
@@ -122,14 +123,13 @@ def templates(
 ) -> tuple[list[Tensor], list[Tensor]]:
     """Of each layer what its sorted quantity is to be, [C, P], and its channels' importance, [C].
 
-    Both are averages over `references`, [R, C, H, W]; then importance goes from 0 to 1.
+    Both are averages over `references`, [R, C, H, W].
     """
     channels = None if channel is None else torch.full((len(references),), channel)
     with torch.no_grad():
-        quantities, greatest = network.quantities(references, channels)
+        quantities, importances = network.quantities(references, channels)
     sorted_ = [q.sort(-1, descending=True).values.mean(0) for q in quantities]
-    means = [g.mean(0) for g in greatest]
-    return sorted_, means if channel is None else [_from_0_to_1(mean) for mean in means]
+    return sorted_, [importance.mean(0) for importance in importances]
 
 
 @dataclass(frozen=True)

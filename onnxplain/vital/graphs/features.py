@@ -24,7 +24,7 @@ def write_features(subject: Subject, path: Path, how: str = "lrp") -> None:
     Inputs: `image`, and for a neuron `channel`. Outputs: `logits`, and `quantity_i` [N, C, P] for
     each layer: its activations, for a neuron times their relevance (see
     `onnxplain.vital.graphs.relevance`). For a neuron also `importance_i` [N, C], the greatest
-    relevance in each channel.
+    relevance in each channel, from 0 to 1 over an image's channels.
 
     Raises:
         SourceError: an unknown kind of relevance; a matched layer without positions.
@@ -35,7 +35,8 @@ def write_features(subject: Subject, path: Path, how: str = "lrp") -> None:
     head = len(graph)
     maps = relevances(op, subject, list(layers.values()), how)
     matched = quantities(op, list(layers.values()), image, maps)
-    importances = [] if maps is None else [op.ReduceMax(m, [-1], keepdims=0) for m in maps]
+    greatest = [op.ReduceMax(m, [-1], keepdims=0) for m in maps or []]
+    importances = [scaled(op, each) for each in greatest]
     named = {quantity(i): q for i, q in enumerate(matched)}
     named |= {importance(i): m for i, m in enumerate(importances)}
     for name, value in named.items():
