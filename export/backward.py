@@ -17,7 +17,7 @@ from onnxplain.export.methods.method import Temperature
 from onnxplain.export.provenance import named_after
 from onnxplain.export.tensors import dims
 from onnxplain.export.vmap import vmap
-from onnxplain.kernels.calls import keep_calls
+from onnxplain.kernels.calls import add_functions
 from onnxplain.kernels.functions import KernelBuilder
 
 
@@ -71,10 +71,9 @@ def add_pullback(
     elif multi_target:
         pullback = op.Transpose(pullback, perm=[1, 0, 2, 3, 4])
     end = op.Identity(pullback)  # a use by which to find the last node's lowered form
-    backward = list(graph)[head:]
     if isinstance(builder, KernelBuilder):
-        keep_calls(model, builder)
-    lower(op, [node for node in backward if node.graph is graph])
+        add_functions(model, builder)
+    lower(op, list(graph)[head:])
     pullback = end if pullback is image else end.producer().inputs[0]
     graph.sort()
     pullback.name = PULLBACK

@@ -28,22 +28,10 @@ def soft_gate(op: OpBuilder, z: ir.Value, g: ir.Value, T: float | ir.Value) -> i
     return op.Mul(g, op.Sigmoid(scaled(op, z, T)))
 
 
-@fused("ReluSoftGate")
-def relu_soft_gate(op: OpBuilder, z: ir.Value, T: float | ir.Value) -> tuple[ir.Value, ir.Value]:
-    """max(z, 0) and the gate σ(z / T) of `soft_gate`."""
-    return op.Relu(z), op.Sigmoid(scaled(op, z, T))
-
-
 @fused("NormalGate")
 def normal_gate(op: OpBuilder, z: ir.Value, g: ir.Value, T: float | ir.Value) -> ir.Value:
     """g · Φ(z / T), elementwise (Satkiewicz, arXiv 2507.22832 v6)."""
     return op.Mul(g, phi(op, scaled(op, z, T)))
-
-
-@fused("ReluNormalGate")
-def relu_normal_gate(op: OpBuilder, z: ir.Value, T: float | ir.Value) -> tuple[ir.Value, ir.Value]:
-    """max(z, 0) and the gate Φ(z / T) of `normal_gate`."""
-    return op.Relu(z), phi(op, scaled(op, z, T))
 
 
 def phi(op: OpBuilder, u: ir.Value) -> ir.Value:

@@ -7,48 +7,16 @@ from typing import Any
 import onnx_ir as ir
 from onnxscript import OpBuilder
 
-from onnxplain.kernels.bodies import relu_normal_gate, relu_soft_gate
 from onnxplain.kernels.functions import DOMAIN, KernelBuilder
 
-MERGED = {"SoftGate": relu_soft_gate, "NormalGate": relu_normal_gate}
-"""A gate → the operation that gives both the ReLU and that gate from one read of z."""
 
-
-def keep_calls(model: ir.Model, builder: KernelBuilder) -> None:
-    """Add the functions that `builder` called to their model, in place, and read each z only once.
-
-    A ReLU whose input a gate reads too becomes one `ReluSoftGate` together with that gate, whose
-    product is then an ordinary Mul: an engine fuses it with what makes the cotangent. The graph
-    has to be sorted again afterwards.
-    """
-    graph = model.graph
-    for node in list(graph):
-        if node.op_type == "Relu" and not node.outputs[0].is_graph_output():
-            _merge_with_gates(builder.op, node)
-    called = dict.fromkeys(node.op_identifier() for node in graph if node.domain == DOMAIN)
+def add_functions(model: ir.Model, builder: KernelBuilder) -> None:
+    """Add the functions that `builder` called to their model, in place."""
+    called = dict.fromkeys(node.op_identifier() for node in model.graph if node.domain == DOMAIN)
     for identifier in called:
         model.functions[identifier] = builder.functions[identifier]
     if called:
-        graph.opset_imports[DOMAIN] = 1
-
-
-def _merge_with_gates(op: OpBuilder, relu: ir.Node) -> None:
-    z = relu.inputs[0]
-    assert z is not None
-    uses = [node for node, index in z.uses() if index == 0 and node.domain == DOMAIN]
-    gated = [node for node in uses if node.op_type in MERGED]
-    if not gated:
-        return
-    T = gated[0].inputs[2]
-    assert T is not None
-    y, gate = MERGED[gated[0].op_type](op, z, T)
-    replacements = [(relu, y), *((node, op.Mul(node.inputs[1], gate)) for node in gated)]
-    for old, new in replacements:
-        made = new.producer()
-        assert made is not None
-        made.name = old.name
-        ir.convenience.replace_all_uses_with(old.outputs[0], new)
-        op.builder.graph.remove(old, safe=True)
+        model.graph.opset_imports[DOMAIN] = 1
 
 
 def batched_call(

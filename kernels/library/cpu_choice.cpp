@@ -1,5 +1,8 @@
 // Which of the compiled sets of instructions this processor has.
 
+#include <cstdlib>
+#include <cstring>
+
 #include "cpu.h"
 
 namespace onnxplain {
@@ -14,14 +17,31 @@ DECLARE(avx2)
 DECLARE(avx512)
 #endif
 
-const CpuKernels* cpu_kernels() {
+namespace {
+
+// Whether the user asks for this set, ONNXPLAIN_INSTRUCTIONS being its name, or for none.
+bool wanted(const char* name) {
+  const char* asked = std::getenv("ONNXPLAIN_INSTRUCTIONS");
+  return asked == nullptr || std::strcmp(asked, name) == 0;
+}
+
+const CpuKernels* chosen() {
 #ifdef ONNXPLAIN_X86
-  if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-      __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl"))
+  if (wanted("avx512") && __builtin_cpu_supports("avx512f") &&
+      __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
+      __builtin_cpu_supports("avx512vl"))
     return avx512::table;
-  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return avx2::table;
+  if (wanted("avx2") && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
+    return avx2::table;
 #endif
   return baseline::table;
+}
+
+}  // namespace
+
+const CpuKernels* cpu_kernels() {
+  static const CpuKernels* const found = chosen();
+  return found;
 }
 
 }  // namespace onnxplain

@@ -51,31 +51,11 @@ void gate(const void* z_, const void* g_, void* out_, size_t begin, size_t end, 
   }
 }
 
-template <float openness(float), class Number>
-void relu_gate(const void* z_, void* y_, void* gate_, size_t begin, size_t end, float inv_T) {
-  using Stored = typename Number::Stored;
-  auto z = static_cast<const Stored*>(z_);
-  auto y = static_cast<Stored*>(y_), gate = static_cast<Stored*>(gate_);
-  INDEPENDENT
-  for (size_t i = begin; i < end; ++i) {
-    float u = Number::load(z[i]);
-    y[i] = Number::store(u < 0.0f ? 0.0f : u);  // what is no number stays so
-    gate[i] = Number::store(openness(u * inv_T));
-  }
-}
-
 template <class Number>
 void gate_of(GateKind kind, const void* z, const void* g, void* out, size_t begin, size_t end,
              size_t n, size_t targets, float inv_T) {
   auto run = kind == GateKind::kLogistic ? gate<logistic, Number> : gate<normal, Number>;
   run(z, g, out, begin, end, n, targets, inv_T);
-}
-
-template <class Number>
-void relu_gate_of(GateKind kind, const void* z, void* y, void* gate, size_t begin, size_t end,
-                  float inv_T) {
-  auto run = kind == GateKind::kLogistic ? relu_gate<logistic, Number> : relu_gate<normal, Number>;
-  run(z, y, gate, begin, end, inv_T);
 }
 
 // A plane with its padding, what no window reaches cut off, in which those elements of a row are
@@ -207,8 +187,9 @@ float number(const void* x) {
 template <class Number>
 constexpr onnxplain::CpuKernels kernels() {
   return {number<Number>,
-          {gate_of<Number>, relu_gate_of<Number>},
-          {pool_scratch, pool_grad<Number>}};
+          gate_of<Number>,
+          pool_scratch,
+          pool_grad<Number>};
 }
 
 }  // namespace

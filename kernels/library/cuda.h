@@ -14,9 +14,6 @@ bool has_cuda();  // whether they are compiled in
 const char* cuda_gate(int dtype, GateKind, const void* z, const void* g, void* out, size_t n,
                       size_t targets, const void* T, void* stream);
 
-const char* cuda_relu_gate(int dtype, GateKind, const void* z, void* y, void* gate, size_t n,
-                           const void* T, void* stream);
-
 const char* cuda_pool_grad(int dtype, const Pool&, bool held, const void* x, const void* g,
                            void* out, size_t planes, size_t targets, const void* T, void* stream);
 

@@ -71,25 +71,6 @@ __global__ void gate(const Number* z, const Number* g, Number* out, size_t units
   }
 }
 
-// y = max(z, 0) and open = gate(z) of one read of z.
-template <class Gate, class Number, class Unit>
-__global__ void relu_gate(const Number* z, Number* y, Number* open, size_t units,
-                          const Number* T) {
-  size_t i = thread();
-  if (i >= units) return;
-  constexpr unsigned count = sizeof(Unit) / sizeof(Number);
-  float inv_T = 1.0f / load(T);
-  Unit of_z = reinterpret_cast<const Unit*>(z)[i], of_y, of_gate;
-#pragma unroll
-  for (unsigned j = 0; j < count; ++j) {
-    float u = load(reinterpret_cast<const Number*>(&of_z) + j);
-    store(reinterpret_cast<Number*>(&of_y) + j, u < 0.0f ? 0.0f : u);  // what is no number stays so
-    store(reinterpret_cast<Number*>(&of_gate) + j, Gate::of(u * inv_T));
-  }
-  reinterpret_cast<Unit*>(y)[i] = of_y;
-  reinterpret_cast<Unit*>(open)[i] = of_gate;
-}
-
 // ----- pools -----
 //
 // A block takes a tile of one plane. It computes the statistics of all windows that touch the tile,
@@ -243,21 +224,6 @@ const char* launch_gate(const void* z, const void* g, void* out, size_t n, size_
   return said();
 }
 
-template <class Number, class Gate>
-const char* launch_relu_gate(const void* z, void* y, void* open, size_t n, const void* T,
-                             cudaStream_t stream) {
-  using Unit = Pack<Number>;
-  auto in = static_cast<const Number*>(z), of = static_cast<const Number*>(T);
-  auto to = static_cast<Number*>(y), gates = static_cast<Number*>(open);
-  if (n % Unit::kCount == 0 && aligned<Number>(z) && aligned<Number>(y) && aligned<Number>(open)) {
-    size_t units = n / Unit::kCount;
-    relu_gate<Gate, Number, Unit><<<blocks(units), kThreads, 0, stream>>>(in, to, gates, units, of);
-  } else {
-    relu_gate<Gate, Number, Number><<<blocks(n), kThreads, 0, stream>>>(in, to, gates, n, of);
-  }
-  return said();
-}
-
 template <class Number>
 const char* launch_pool_grad(const Pool& pool, bool held, const void* x, const void* g, void* out,
                              size_t planes, size_t targets, const void* T, cudaStream_t stream) {
@@ -299,16 +265,6 @@ const char* cuda_gate(int dtype, GateKind kind, const void* z, const void* g, vo
     auto run = kind == GateKind::kLogistic ? launch_gate<Number, Logistic>
                                            : launch_gate<Number, Normal>;
     return run(z, g, out, n, targets, T, static_cast<cudaStream_t>(stream));
-  });
-}
-
-const char* cuda_relu_gate(int dtype, GateKind kind, const void* z, void* y, void* gate, size_t n,
-                           const void* T, void* stream) {
-  return with_dtype(dtype, [&](auto number) {
-    using Number = decltype(number);
-    auto run = kind == GateKind::kLogistic ? launch_relu_gate<Number, Logistic>
-                                           : launch_relu_gate<Number, Normal>;
-    return run(z, y, gate, n, T, static_cast<cudaStream_t>(stream));
   });
 }
 

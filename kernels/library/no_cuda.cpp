@@ -15,10 +15,6 @@ const char* cuda_gate(int, GateKind, const void*, const void*, void*, size_t, si
   return kNone;
 }
 
-const char* cuda_relu_gate(int, GateKind, const void*, void*, void*, size_t, const void*, void*) {
-  return kNone;
-}
-
 const char* cuda_pool_grad(int, const Pool&, bool, const void*, const void*, void*, size_t, size_t,
                            const void*, void*) {
   return kNone;

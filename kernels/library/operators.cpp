@@ -23,7 +23,7 @@ constexpr const char* kDomain = "onnxplain.kernels";
 // function of the file with a body of its own.
 constexpr int kGeometries = 32;
 
-enum class Kind { kGate, kReluGate, kPool };
+enum class Kind { kGate, kPool };
 
 struct Operator : OrtCustomOp {
   const Api* api;
@@ -167,25 +167,7 @@ void run_gate(const Kernel& kernel, OrtKernelContext* context) {
   }
   float inv_T = inverse(op, T);
   in_parts(api, context, n, [&](size_t begin, size_t end) {
-    on_cpu(op).gates.gate(op.gate, z.data, g.data, out, begin, end, n, targets, inv_T);
-  });
-}
-
-void run_relu_gate(const Kernel& kernel, OrtKernelContext* context) {
-  const Operator& op = kernel.op;
-  const Api& api = *op.api;
-  Tensor z = input(api, context, 0), T = input(api, context, 1);
-  void* y = output(api, context, 0, z.shape);
-  void* gate = output(api, context, 1, z.shape);
-  if (z.elements == 0) return;
-  if (op.cuda) {
-    launched(api, cuda_relu_gate(op.dtype, op.gate, z.data, y, gate, z.elements, T.data,
-                                 stream(api, context)));
-    return;
-  }
-  float inv_T = inverse(op, T);
-  in_parts(api, context, z.elements, [&](size_t begin, size_t end) {
-    on_cpu(op).gates.relu_gate(op.gate, z.data, y, gate, begin, end, inv_T);
+    on_cpu(op).gate(op.gate, z.data, g.data, out, begin, end, n, targets, inv_T);
   });
 }
 
@@ -217,10 +199,10 @@ void run_pool(const Kernel& kernel, OrtKernelContext* context) {
                                  T.data, stream(api, context)));
     return;
   }
-  const CpuPools& pools = on_cpu(op).pools;
+  const CpuKernels& cpu = on_cpu(op);
   size_t item = op.dtype == kFloat32Kernels ? 4 : 2;
   size_t elements = product(pool.size), windows = product(pool.out);
-  size_t floats = pools.scratch(pool, targets);
+  size_t floats = cpu.pool_scratch(pool, targets);
   float inv_T = inverse(op, T);
   bool enough = true;
   auto one = [&](size_t plane) {
@@ -234,7 +216,7 @@ void run_pool(const Kernel& kernel, OrtKernelContext* context) {
     auto at = [&](const void* data, size_t step) {
       return static_cast<char*>(const_cast<void*>(data)) + plane * step * item;
     };
-    pools.grad(pool, op.held, at(x.data, elements), at(g.data, windows), at(out, elements), targets,
+    cpu.pool_grad(pool, op.held, at(x.data, elements), at(g.data, windows), at(out, elements), targets,
                planes * windows, planes * elements, inv_T, scratch.data());
   };
   parallel(api, context, planes, one);
@@ -244,11 +226,7 @@ void run_pool(const Kernel& kernel, OrtKernelContext* context) {
 OrtStatus* compute(void* given, OrtKernelContext* context) {
   const Kernel& kernel = *static_cast<const Kernel*>(given);
   return guarded(*kernel.op.api, [&] {
-    switch (kernel.op.kind) {
-      case Kind::kGate: return run_gate(kernel, context);
-      case Kind::kReluGate: return run_relu_gate(kernel, context);
-      case Kind::kPool: return run_pool(kernel, context);
-    }
+    kernel.op.kind == Kind::kGate ? run_gate(kernel, context) : run_pool(kernel, context);
   });
 }
 
@@ -285,17 +263,13 @@ OrtStatus* create(const OrtCustomOp* op, const void* const*, const OrtKernelInfo
 
 void destroy(void* kernel) { delete static_cast<Kernel*>(kernel); }
 
-size_t inputs(const OrtCustomOp* op) { return self(op).kind == Kind::kReluGate ? 2 : 3; }
-size_t outputs(const OrtCustomOp* op) { return self(op).kind == Kind::kReluGate ? 2 : 1; }
-
 ElementType element_type(const OrtCustomOp* op, size_t) {
   constexpr ElementType types[] = {ElementType::kFloat32, ElementType::kFloat16,
                                    ElementType::kBFloat16};
   return types[self(op).dtype];
 }
 
-// A gate's result is like its cotangent, a ReLU and its gate like z, and a pool's gradient like x
-// where there is one cotangent. ONNX Runtime plans memory, and keeps its blocked layout, by these.
+// A gate's result is like its cotangent, a pool's gradient like x where there is one cotangent. ONNX Runtime plans memory, and keeps its blocked layout, by these.
 OrtStatus* infer(const OrtCustomOp* op, OrtShapeInferContext* context) {
   const Api& api = *self(op).api;
   return guarded(api, [&] {
@@ -309,18 +283,18 @@ OrtStatus* infer(const OrtCustomOp* op, OrtShapeInferContext* context) {
       check(api.GetDimensionsCount(info, &count));
       return count;
     };
-    const OrtTensorTypeAndShapeInfo* first = shape_of(0);
-    if (self(op).kind == Kind::kPool && axes(first) != axes(shape_of(1))) return;
-    if (self(op).kind == Kind::kGate) first = shape_of(1);
-    for (size_t i = 0; i < outputs(op); ++i)
-      check(api.ShapeInferContext_SetOutputTypeShape(context, i, first));
+    const OrtTensorTypeAndShapeInfo *x = shape_of(0), *g = shape_of(1);
+    if (self(op).kind == Kind::kGate) {
+      check(api.ShapeInferContext_SetOutputTypeShape(context, 0, g));
+    } else if (axes(x) == axes(g)) {
+      check(api.ShapeInferContext_SetOutputTypeShape(context, 0, x));
+    }
   });
 }
 
-// Element i of an output is written after element i of these inputs was read.
-template <int which>
-size_t may_inplace(int** inputs, int** outputs) {
-  *inputs = new int(which);
+// A gate's result may be where its cotangent is: an element is written after it was read.
+size_t cotangent_inplace(int** inputs, int** outputs) {
+  *inputs = new int(1);
   *outputs = new int(0);
   return 1;
 }
@@ -346,8 +320,8 @@ Operator make(const Api& api, std::string name, Kind kind, GateKind gate, bool h
     return self(op).cuda ? "CUDAExecutionProvider" : "CPUExecutionProvider";
   };
   op.GetInputType = op.GetOutputType = element_type;
-  op.GetInputTypeCount = inputs;
-  op.GetOutputTypeCount = outputs;
+  op.GetInputTypeCount = [](const OrtCustomOp*) -> size_t { return 3; };
+  op.GetOutputTypeCount = [](const OrtCustomOp*) -> size_t { return 1; };
   op.KernelDestroy = destroy;
   op.GetInputCharacteristic = op.GetOutputCharacteristic = op.GetInputMemoryType = required;
   op.GetVariadicInputMinArity = op.GetVariadicInputHomogeneity = one;
@@ -356,9 +330,7 @@ Operator make(const Api& api, std::string name, Kind kind, GateKind gate, bool h
   op.KernelComputeV2 = compute;
   op.InferOutputShapeFn = infer;
   op.GetStartVersion = op.GetEndVersion = one;
-  op.GetMayInplace = kind == Kind::kGate       ? may_inplace<1>
-                     : kind == Kind::kReluGate ? may_inplace<0>
-                                               : none;
+  op.GetMayInplace = kind == Kind::kGate ? cotangent_inplace : none;
   op.GetAliasMap = none;
   op.ReleaseMayInplace = op.ReleaseAliasMap = release;
   op.api = &api;
@@ -381,8 +353,6 @@ std::vector<Operator> operators(const Api& api) {
       };
       add("SoftGate", Kind::kGate, GateKind::kLogistic, false);
       add("NormalGate", Kind::kGate, GateKind::kNormal, false);
-      add("ReluSoftGate", Kind::kReluGate, GateKind::kLogistic, false);
-      add("ReluNormalGate", Kind::kReluGate, GateKind::kNormal, false);
       for (int i = 1; i <= kGeometries; ++i) {
         add("SoftMaxPoolGrad_" + std::to_string(i), Kind::kPool, GateKind::kLogistic, false);
         add("WeightedPoolGrad_" + std::to_string(i), Kind::kPool, GateKind::kLogistic, true);

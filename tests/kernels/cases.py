@@ -26,7 +26,7 @@ DTYPES: Mapping[str, Any] = {
     "bfloat16": ml_dtypes.bfloat16,
 }
 LAST_PLACE = {"float32": 2**-20, "float16": 2**-10, "bfloat16": 2**-7}
-"""How far a result may be off, relatively or by that part of the largest ordinary ones."""
+"""How far a result may be off, relatively or by that part of large ones; cotangents are near 1."""
 
 T = 0.3
 SPECIAL = np.array([np.nan, np.inf, -np.inf, 0.0, -0.0, 1e30, -1e30, 1e-40, 300.0, -300.0])
@@ -74,7 +74,7 @@ class Call:
             with np.errstate(over="ignore"):
                 stored = wanted.astype(DTYPES[self.dtype]).astype(np.float32)
             finite = np.abs(stored[np.isfinite(stored)])
-            scale = np.quantile(finite, 0.95) if finite.size else 0.0
+            scale = max(np.quantile(finite, 0.95) if finite.size else 0.0, 0.01)
             near = LAST_PLACE[self.dtype]
             np.testing.assert_allclose(result, stored, rtol=near, atol=near * scale)
 
@@ -106,13 +106,6 @@ def gate(operator: str, dtype: str, shape: Sequence[int], targets: Sequence[int]
     g = _with_special(rng.normal(size=[*targets, *shape]), 3)
     inputs = tuple(rounded(array, dtype) for array in (z, g, T))
     return Call(operator, dtype, inputs, by_body(body, *inputs), {})
-
-
-def relu_gate(operator: str, dtype: str, shape: Sequence[int]) -> Call:
-    body = {"ReluSoftGate": bodies.relu_soft_gate, "ReluNormalGate": bodies.relu_normal_gate}
-    z = _with_special(np.random.default_rng(0).normal(scale=2.0, size=shape))
-    inputs = tuple(rounded(array, dtype) for array in (z, T))
-    return Call(operator, dtype, inputs, by_body(body[operator], *inputs), {})
 
 
 def random_pool(seed: int, axes: int) -> Case:
@@ -189,12 +182,17 @@ def calls() -> dict[str, Call]:
             for shape, targets in SHAPES:
                 name = f"{kind}Gate, {dtype}, {shape} × {targets}"
                 found[name] = gate(f"{kind}Gate", dtype, shape, targets)
-                if not targets:
-                    found[f"Relu{name}"] = relu_gate(f"Relu{kind}Gate", dtype, shape)
     for i in range(36):
         case, dtype = random_pool(i, 1 + i % 3), list(DTYPES)[i // 3 % 3]
         held, targets = i % 2 == 0, 2 * (i % 5 == 0)
         found[f"pool {i}, {dtype}, {case}, × {targets}, held: {held}"] = pool(
             case, held, dtype, targets, special=i % 4 == 0
         )
+    wide = Case(
+        "MaxPool",
+        [np.random.default_rng(0).normal(size=[1, 2, 50, 47])],
+        {"kernel_shape": [4, 4], "dilations": [15, 15], "strides": [1, 1]},
+    )
+    for held in (False, True):  # more windows touch a tile than a GPU's shared memory has room for
+        found[f"wide pool, held: {held}"] = pool(wide, held, "float32")
     return found

@@ -29,8 +29,13 @@ def built(folder: Path, **definitions: str) -> Path:
 
 @pytest.fixture(scope="session")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder for `sys.path` with the package `onnxplain_kernels`, for processors."""
-    return built(tmp_path_factory.mktemp("installed"), ONNXPLAIN_CUDA="OFF")
+    """A folder for `sys.path` with the package `onnxplain_kernels`; for GPUs too if there is nvcc.
+
+    CUDA's runtime is found when the library is loaded, so that another can take its place.
+    """
+    folder = tmp_path_factory.mktemp("installed")
+    shared = {"CMAKE_CUDA_RUNTIME_LIBRARY": "Shared", "CMAKE_INSTALL_RPATH_USE_LINK_PATH": "ON"}
+    return built(folder, **shared)
 
 
 @pytest.fixture(scope="session")

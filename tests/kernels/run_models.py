@@ -1,7 +1,7 @@
 """Run models with the library in a process of its own: python run_models.py LIBRARY IN OUT.
 
-IN and OUT are pickles: of (model, feeds) and of what each gives. Imports nothing of the tests, to
-be quick under a sanitizer.
+IN and OUT are pickles: of (model, feeds) and of what each gives. Nothing of the tests is imported,
+to be quick under a sanitizer.
 """
 
 from __future__ import annotations

@@ -92,7 +92,7 @@ def test_every_function_of_the_runtime_that_is_declared_is_the_one_that_is_calle
 ):
     """What the table holds at a place is told by calling it: all but the GPU's stream here."""
     counting = counting_library(library, tmp_path)
-    for call in (CALLS["ReluSoftGate, float32, [33, 17, 31] × []"], pool_with_shapes()):
+    for call in (CALLS["SoftGate, float32, [33, 17, 31] × []"], pool_with_shapes()):
         call.check(run(call, counting.path))
     right = gate("SoftGate", "float32", [2, 3])
     wrong = replace(right, inputs=(np.zeros([1, 3], np.float32), *right.inputs[1:]))

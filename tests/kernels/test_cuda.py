@@ -1,0 +1,91 @@
+"""The CUDA kernels: their arithmetic, the GPUs they are for, and where ONNX Runtime puts them."""
+
+from __future__ import annotations
+
+import ctypes
+import re
+import shutil
+import sys
+from itertools import product
+from pathlib import Path
+
+import pytest
+
+import onnxplain
+from onnxplain.bench import fake_cuda
+from onnxplain.bench.fake_cuda.ask import Claims, claims
+from onnxplain.runtime.sessions.onnx_runtime import cuda
+
+from . import played
+from .cases import calls
+from .test_loading import IMAGES, exported
+
+pytestmark = pytest.mark.xdist_group("kernels")
+
+# Few threads of a large tensor are enough for a processor that plays them.
+CALLS = {
+    name: call
+    for name, call in calls().items()
+    if call.inputs[0].size < 5000 and call.inputs[0].size
+}
+
+
+@pytest.fixture(scope="module")
+def processor(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
+    if shutil.which("c++") is None:
+        pytest.skip("there is no C++ compiler")
+    return played.compiled(tmp_path_factory.mktemp("played"))
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_the_source_computes_what_the_body_does(name: str, processor: ctypes.CDLL):
+    """Played by threads of the processor, exponentials its own."""
+    CALLS[name].check(played.run(processor, CALLS[name]))
+
+
+@pytest.fixture
+def with_cuda(installed: Path) -> Path:
+    if shutil.which("nvcc") is None:
+        pytest.skip("there is no nvcc")
+    return installed
+
+
+def test_it_holds_machine_code_for_every_generation_from_turing_on(with_cuda: Path):
+    code = (with_cuda / "onnxplain_kernels" / "onnxplain_kernels.so").read_bytes()
+    targets = {int(sm) for sm in re.findall(rb"sm_(\d+)", code)}
+    assert targets >= {75, 80, 86, 89, 90, 100, 120}
+
+
+def test_no_call_leaves_the_gpu(with_cuda: Path, tmp_path: Path):
+    """In ONNX Runtime's CUDA provider under a CUDA that answers; each call is one launch."""
+    if (reason := fake_cuda.missing()) is not None:
+        pytest.skip(reason)
+    environment = fake_cuda.build(tmp_path) | {"PYTHONPATH": str(with_cuda)}
+    cases = list(product(["excitation", "semantic"], ["float32", "float16"], [True, False]))
+    graphs = [(exported(tmp_path, kept, method=m), precision) for m, precision, kept in cases]
+    found = dict(zip(cases, claims(graphs, environment, run=True), strict=True))
+    for (method, precision, kept), claim in found.items():
+        assert isinstance(claim, Claims), claim
+        assert claim.whole
+        assert not claim.on_processor
+        if kept:
+            names = {"excitation": ("SoftGate", "SoftMax"), "semantic": ("NormalGate", "Weighted")}
+            gate, pool = names[method]
+            wanted = {gate: 2, f"{pool}PoolGrad_1": 1, f"{pool}PoolGrad_2": 1}
+            assert wanted.items() <= claim.nodes.items()
+            assert claim.kernels < found[method, precision, False].kernels
+
+
+@pytest.mark.skipif(cuda.missing_cuda() is not None, reason=str(cuda.missing_cuda()))
+@pytest.mark.parametrize("graphs", [False, True], ids=["launched", "recorded"])
+@pytest.mark.parametrize("method", ["excitation", "semantic"])
+def test_a_gpu_computes_what_the_bodies_do(
+    method: str, graphs: bool, with_cuda: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.delitem(sys.modules, "onnxplain_kernels", raising=False)
+    monkeypatch.syspath_prepend(with_cuda)
+    fused = onnxplain.load(exported(tmp_path, True, method=method), "cuda", cuda_graphs=graphs)
+    plain = onnxplain.load(exported(tmp_path, False, method=method), "cpu")
+    for _ in range(3):
+        found, wanted = fused(IMAGES, [1, -1]).pullback, plain(IMAGES, [1, -1]).pullback
+        assert abs(found - wanted).max() < 1e-4 * abs(wanted).max()
