@@ -109,6 +109,9 @@ def export(
         typer.Option("--classifier", "-c", help="A classifier to put after it, by name."),
     ] = None,
     weights: Weights = "DEFAULT",
+    channels: Annotated[
+        str, typer.Option(help="What the authors' network takes: rgb, as they publish it, or bgr.")
+    ] = "rgb",
 ) -> None:
     """Write an autoencoder as ONNX, alone or followed by a classifier.
 
@@ -124,9 +127,9 @@ def export(
     from onnxplain.signal.export import export_autoencoder
     from onnxplain.signal.weights import load_autoencoder, start_from
 
-    autoencoder = load_autoencoder(weights_file)
+    autoencoder = load_autoencoder(weights_file, channels)
     if size is not None:
-        autoencoder = start_from(weights_file, size, autoencoder.design.channels)
+        autoencoder = start_from(weights_file, size, autoencoder.design.channels, channels)
     network, labels = None, tuple[str, ...]()
     if classifier:
         side = autoencoder.design.size

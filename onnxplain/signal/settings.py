@@ -37,6 +37,11 @@ class Settings:
     start: str | None = option(
         None, "Weights to begin with: a training's autoencoder.pt, or the authors'."
     )
+    channels: str = option(
+        "rgb",
+        "For the authors' weights: rgb, as their published script feeds them; or bgr.",
+        choices=("rgb", "bgr"),
+    )
     classifier: str | None = option(
         None,
         "The classifier whose gradients tune the decoder: a name as for `onnxplain export`, or a "

@@ -216,7 +216,8 @@ def _export_signals(study: Study, folder: Path, data: Data, tell: Progress) -> d
         path = folder / "graphs" / f"signal-{'untuned' if name == UNTUNED else name}.onnx"
         tell("exporting the autoencoders", len(found), len(sources))
         if not path.exists():
-            export_autoencoder(start_from(source, settings.size, data.channels), path)
+            network = start_from(source, settings.size, data.channels, settings.channels)
+            export_autoencoder(network, path)
         found[f"signal {name}"] = path
     return found
 

@@ -205,7 +205,8 @@ def _left(settings: Settings, kept: checkpoint.Checkpoint | None) -> list[Stage]
 def _first(settings: Settings, data: Data) -> Autoencoder:
     """The autoencoder before training."""
     if settings.start:
-        return start_from(Path(settings.start), settings.size, data.channels)
+        start = Path(settings.start)
+        return start_from(start, settings.size, data.channels, settings.channels)
     design = Design.of(settings.autoencoder, settings.size, data.channels)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)

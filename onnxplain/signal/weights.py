@@ -19,6 +19,13 @@ AUTHORS_MEAN, AUTHORS_STD = (103.53, 116.28, 123.675), (57.375, 57.12, 58.395)
 
 AUTHORS_SIZE = 224
 
+CHANNELS = {
+    "rgb": "as the authors' published script feeds and reads their network",
+    "bgr": "the channels of its first and last convolution are reversed here, so that ours takes "
+    "RGB",
+}
+"""What the network in a file of the authors' may take."""
+
 
 def save(content: dict[str, Any], path: Path) -> None:
     """Write what `torch.save` can, completely or not at all.
@@ -45,6 +52,8 @@ def save_autoencoder(autoencoder: Autoencoder, path: Path) -> None:
 def read(path: Path) -> dict[str, Any]:
     """A dictionary that `torch.save` wrote. Its tensors go to the CPU; no code is run.
 
+    Names may be bytes, as Python 2 wrote them.
+
     Raises:
         SourceError: no such file, or it holds something else.
     """
@@ -56,23 +65,35 @@ def read(path: Path) -> dict[str, Any]:
         raise SourceError(f"{path} is not a file of PyTorch weights: {error}") from error
     if not isinstance(content, dict):
         raise SourceError(f"{path} holds a {type(content).__name__}, not a dictionary of weights")
-    return content
+    return _named_by_text(content)
 
 
-def load_autoencoder(path: Path) -> Autoencoder:
+def _named_by_text(content: dict[Any, Any]) -> dict[str, Any]:
+    return {
+        key.decode("latin-1") if isinstance(key, bytes) else key: (
+            _named_by_text(value) if isinstance(value, dict) else value
+        )
+        for key, value in content.items()
+    }
+
+
+def load_autoencoder(path: Path, channels: str = "rgb") -> Autoencoder:
     """An autoencoder from a file of `onnxplain signal train`, or from one of the authors'.
 
-    The authors' SegNet takes BGR. The channels of its first and last convolution are reversed here,
-    so that ours takes RGB. Its state may be wrapped in `model_state`, and its names
+    The state of the authors' SegNet may be wrapped in `model_state`, and its names
     (`conv11.weight` … `conv_final.bias`) may have any prefix: `module.`, `encoder.`, …. Anything
     else in the file, such as a classifier after the autoencoder, is ignored.
 
-    Their training feeds BGR, but their plotting script seems to feed RGB. If red and blue are
-    swapped in a reconstruction, the file holds a network for RGB.
+    Args:
+        channels: what the authors' network takes, one of `CHANNELS`. If red and blue are swapped
+            in a reconstruction, it is the other one.
 
     Raises:
         SourceError: no such file, or its tensors are not those of an autoencoder.
+        InputError: no such order of channels.
     """
+    if channels not in CHANNELS:
+        raise InputError(f"channels are one of {', '.join(CHANNELS)}, not {channels!r}")
     content = read(path)
     state = content.get("model_state", content)
     ours = "design" in content
@@ -83,7 +104,7 @@ def load_autoencoder(path: Path) -> Autoencoder:
         raise SourceError(f"the design in {path} cannot be read ({error!r})") from error
     try:
         autoencoder.load_state_dict(
-            state if ours else from_authors(state, {*autoencoder.state_dict()})
+            state if ours else from_authors(state, {*autoencoder.state_dict()}, channels == "bgr")
         )
     except (RuntimeError, AttributeError, TypeError) as error:
         raise SourceError(
@@ -92,8 +113,14 @@ def load_autoencoder(path: Path) -> Autoencoder:
     return autoencoder.eval()
 
 
-def from_authors(state: dict[str, Tensor], known: Set[str]) -> dict[str, Tensor]:
-    """The authors' state under our names, for RGB; only tensors with `known` names are taken."""
+def from_authors(
+    state: dict[str, Tensor], known: Set[str], reverse: bool = False
+) -> dict[str, Tensor]:
+    """The authors' state under our names; only tensors with `known` names are taken.
+
+    Args:
+        reverse: make what was trained on BGR take RGB.
+    """
     renamed = {}
     for name, tensor in state.items():
         own = ".".join(name.split(".")[-2:])  # the layer and its tensor, without any prefix
@@ -102,9 +129,11 @@ def from_authors(state: dict[str, Tensor], known: Set[str]) -> dict[str, Tensor]
         ours = f"{'decoder' if decodes else 'encoder'}.{own}"
         if ours not in known:
             continue
-        if layer == "conv_final":  # whose weight and bias begin with the picture's channels
+        if (
+            reverse and layer == "conv_final"
+        ):  # whose weight and bias begin with the picture's channels
             tensor = tensor.flip(0)
-        elif own == "conv11.weight":
+        elif reverse and own == "conv11.weight":
             tensor = tensor.flip(1)
         renamed[ours] = tensor
     return renamed
@@ -115,19 +144,23 @@ def _authors_design() -> Design:
     return Design("segnet", AUTHORS_SIZE, mean, std)
 
 
-def start_from(path: Path, size: int, channels: int) -> Autoencoder:
+def start_from(path: Path, size: int, count: int, channels: str = "rgb") -> Autoencoder:
     """`load_autoencoder`, for pictures of a different size than it was trained on.
+
+    Args:
+        count: how many channels the pictures have.
+        channels: as for `load_autoencoder`.
 
     Raises:
         SourceError: as `load_autoencoder`.
         InputError: a size that it cannot take, or another number of channels.
     """
-    loaded = load_autoencoder(path)
-    if loaded.design.channels != channels:
+    loaded = load_autoencoder(path, channels)
+    if loaded.design.channels != count:
         raise InputError(
-            f"{path} is for {loaded.design.channels} channels, and the data has {channels}"
+            f"{path} is for {loaded.design.channels} channels, and the data has {count}"
         )
-    Design.of(loaded.design.name, size, channels)
+    Design.of(loaded.design.name, size, count)
     design = Design(loaded.design.name, size, loaded.design.mean, loaded.design.std)
     autoencoder = Autoencoder(design)
     autoencoder.load_state_dict(loaded.state_dict())

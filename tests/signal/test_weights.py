@@ -50,20 +50,41 @@ def test_a_state_with_the_authors_names_loads(
     assert torch.equal(loaded.decoder.bn21d.running_var, segnet.decoder.bn21d.running_var)
 
 
-def test_the_authors_network_is_the_same_function_of_rgb_as_theirs_of_bgr(
-    segnet: Autoencoder, tmp_path: Path
+@pytest.mark.parametrize("channels", ["rgb", "bgr"])
+def test_the_authors_network_is_the_same_function_of_rgb_as_theirs(
+    segnet: Autoencoder, tmp_path: Path, channels: str
 ) -> None:
+    """Their script normalises BGR, and reverses it once more for a network that takes RGB."""
     torch.save({"model_state": authors_state(segnet, "")}, tmp_path / "authors.pth")
     pixels = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (AUTHORS_MEAN, AUTHORS_STD))
     theirs = Autoencoder(Design("segnet", 32, (0.0,) * 3, (1.0,) * 3)).eval()
     theirs.load_state_dict(segnet.state_dict())
+    axes = [1] if channels == "rgb" else []
     with torch.no_grad():
-        bgr = 255 * pixels.flip(1)
-        expected = (theirs((bgr - mean) / std) * std + mean).flip(1) / 255
-        found = start_from(tmp_path / "authors.pth", 32, 3).eval()(pixels)
+        fed = ((255 * pixels.flip(1) - mean) / std).flip(axes)
+        expected = (theirs(fed).flip(axes) * std + mean).flip(1) / 255
+        found = start_from(tmp_path / "authors.pth", 32, 3, channels).eval()(pixels)
     error = (found - expected).norm() / expected.norm()
     assert error <= 1e-3  # a place that rounding moves costs some 1e-4
+
+
+def test_the_authors_network_takes_rgb_unless_told_otherwise(
+    segnet: Autoencoder, tmp_path: Path
+) -> None:
+    torch.save(authors_state(segnet, ""), tmp_path / "authors.pth")
+    first = load_autoencoder(tmp_path / "authors.pth").encoder.conv11.weight
+    assert torch.equal(first, segnet.encoder.conv11.weight)
+    with pytest.raises(InputError, match="one of rgb, bgr"):
+        load_autoencoder(tmp_path / "authors.pth", "grb")
+
+
+def test_names_may_be_bytes(segnet: Autoencoder, tmp_path: Path) -> None:
+    """As Python 2 wrote them."""
+    state = {name.encode(): tensor for name, tensor in authors_state(segnet, "module.").items()}
+    torch.save({b"model_state": state}, tmp_path / "authors.pth")
+    loaded = load_autoencoder(tmp_path / "authors.pth")
+    assert torch.equal(loaded.decoder.conv_final.bias, segnet.decoder.conv_final.bias)
 
 
 def test_weights_come_back_with_their_design(tmp_path: Path) -> None:
