@@ -17,6 +17,7 @@ from onnxscript import OpBuilder
 from onnxplain.errors import NoRuleError
 from onnxplain.export.autodiff import Cotangents, Node, Rule, cotangent_of, operator_name
 from onnxplain.export.operators import VJPS, row_of
+from onnxplain.export.tensors import rank, static
 from onnxplain.export.values import is_weight, non_negative, varying
 
 # ----- contributions -----
@@ -142,6 +143,18 @@ def pool_plus(
         pool = again(op, node, [x, *node.inputs[1:]])
     s = op.Div(R, op.Add(pool.outputs[0], epsilon))
     return [op.Mul(x, pulled(op, pool, s)), None]
+
+
+def pool_halved(
+    op: OpBuilder, node: Node, R: ir.Value, *indices: None, epsilon: float
+) -> Cotangents:
+    """As the average over 2 × 2 with stride 2; where that is of another size, as `pool_plus`."""
+    x, y = node.inputs[0], node.outputs[0]
+    if rank(x) != 4 or static(y, 2) != [n // 2 for n in static(x, 2)]:
+        return pool_plus(op, node, R, *indices, epsilon=epsilon)
+    z = op.AveragePool(x, kernel_shape=[2, 2], strides=[2, 2])
+    pool = _with_shapes_of(node, [z])
+    return [op.Mul(x, pulled(op, pool, op.Div(R, op.Add(z, epsilon)))), None]
 
 
 def pool_norm(op: OpBuilder, node: Node, R: ir.Value, epsilon: float) -> Cotangents:

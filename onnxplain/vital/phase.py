@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from onnxplain.contract.explain import Preprocessing
 from onnxplain.contract.steps import STEPS, StepMetadata
 from onnxplain.errors import BackendError, InputError
 from onnxplain.files import replacing
@@ -22,11 +23,18 @@ from onnxplain.runtime.onnx_file import digest, read_metadata
 from onnxplain.runtime.sessions import Session
 from onnxplain.vital.engine import Engine
 from onnxplain.vital.features import Features, fitting
+from onnxplain.vital.graphs.adam import BETAS
 from onnxplain.vital.graphs.features import write_features
 from onnxplain.vital.graphs.step import write_step
 from onnxplain.vital.graphs.subject import Subject
 from onnxplain.vital.optimisation import Optimisation, optimise
-from onnxplain.vital.references import Templates, find_templates, reference_folders
+from onnxplain.vital.references import (
+    Templates,
+    find_templates,
+    in_colour,
+    reference_folders,
+    some_of,
+)
 from onnxplain.vital.result import Visualisation, opacity
 from onnxplain.vital.search.image_files import walk
 from onnxplain.vital.search.run import top_images
@@ -79,15 +87,21 @@ class Phase:
     progress: Callable[[Progress], None]
 
     def __post_init__(self) -> None:
-        subject = self.subject
+        self.subject = subject = replace(self.subject, pre=self._as_references())
         names, inner = tuple(subject.layers.values()), subject.neuron is not None
         self.settings = with_recipe(self.settings, subject.source.name, names, inner)
+
+    def _as_references(self) -> Preprocessing:
+        """How the references become the network's input: VITAL takes 224 of 256 pixels."""
+        pre = self.subject.pre
+        resize = self.settings.resize or round(min(pre.height, pre.width) * 256 / 224)
+        return replace(pre, resize=resize, interpolation="bilinear")
 
     @cached_property
     def features(self) -> Session:
         """The graph that references, and the finished pictures of classes, run through."""
         path = self.scratch / "features.onnx"
-        write_features(self.subject, path, self.settings.relevance)
+        write_features(self.subject, path, self.settings.relevance, self.settings.pool_rule)
         return self.engine.open(path, {})
 
     def run(self, start: NDArray[np.uint8] | None, kept: Path | None) -> Visualisation:
@@ -108,7 +122,10 @@ class Phase:
             path,
             objective="distribution" if self.settings.objective == "vital" else "activation",
             how=self.settings.relevance,
+            pool_rule=self.settings.pool_rule,
             fourier=self.settings.fourier,
+            betas=self.settings.betas or BETAS,
+            clip=self.settings.clip,
         )
         self.progress(Progress("compiling", 1, 2))
         photographs = self._photographs()
@@ -160,7 +177,7 @@ class Phase:
         if self.references is None:
             return []
         subject, count = self.subject, self.settings.references
-        each = photographs if subject.neuron is None else self._most_exciting(self.references)
+        each = self._chosen(photographs) if subject.neuron is None else self._most_exciting()
         layers = StepMetadata.from_props(self.features.metadata).layers
         total = len(self.neurons) * count
         found = []
@@ -184,16 +201,23 @@ class Phase:
             )
         return found
 
-    def _most_exciting(self, folder: Path) -> list[list[Path]]:
+    def _chosen(self, photographs: Sequence[Iterable[Path]]) -> list[list[Path]]:
+        """As many of each class as there are views."""
+        settings = self.settings
+        return [some_of(own, settings.references, settings.seed) for own in photographs]
+
+    def _most_exciting(self) -> list[list[Path]]:
+        assert self.references is not None
         table = top_images(
             self.subject,
-            folder,
+            self.references,
             k=self.settings.references,
+            by=self.settings.ranking,
             path=None if self.state is None else search(self.state),
             provider=self.engine.provider,
             progress=lambda done, images: self.progress(Progress("searching", done, images)),
         )
-        return [table.best(channel) for channel in self.neurons]
+        return [in_colour(table.best(channel)) for channel in self.neurons]
 
     def _opened(
         self,
@@ -241,7 +265,7 @@ class Phase:
             own = np.full(len(names), np.nan)
         return Visualisation(
             run.pictures,
-            opacity(run.magnitude),
+            opacity(run.magnitude, self.settings.transparency),
             tuple(names),
             self.neurons,
             None if neuron is None else neuron[1],

@@ -23,12 +23,12 @@ NEURON_WEIGHTS = (0.1, 1.0, 1.0, 1.0, 0.0)
 NEURON_PRIORS = (0.0, 3e-7, 3e-7)
 """The paper's for inner neurons, in every network."""
 
-_CONVNEXT = ("features.0", *(f"features.{stage}" for stage in (1, 3, 5, 7)))
+_CONVNEXT = ("features.0", "features.2.1", "features.4.1", "features.6.1", "features.7.2")
+"""The convolutions that halve the resolution, and the last block."""
 
 
-def _vit(depth: int) -> tuple[str, ...]:
-    quarters = (f"encoder.layers.encoder_layer_{i * depth // 4 - 1}" for i in (1, 2, 3, 4))
-    return ("conv_proj", *quarters)
+def _vit(*blocks: int) -> tuple[str, ...]:
+    return ("conv_proj", *(f"encoder.layers.encoder_layer_{i}" for i in blocks))
 
 
 _RECIPES: tuple[tuple[str, Recipe], ...] = (
@@ -42,10 +42,10 @@ _RECIPES: tuple[tuple[str, Recipe], ...] = (
     ),
     (r"convnext_base", Recipe(_CONVNEXT, (10.0, 1.0, 1.0, 1.0, 1.0))),
     (r"convnext_.*", Recipe(_CONVNEXT)),
-    (r"vit_b_\d+", Recipe(_vit(12))),
-    (r"vit_l_16", Recipe(_vit(24), priors=(0.0, 0.003, 0.003))),
-    (r"vit_l_32", Recipe(_vit(24), (1.0, 1.0, 1.0, 1.0, 0.1), (0.0, 0.0003, 0.0003))),
-    (r"vit_h_14", Recipe(_vit(32))),
+    (r"vit_b_\d+", Recipe(_vit(0, 4, 8, 11))),
+    (r"vit_l_16", Recipe(_vit(2, 9, 20, 23), priors=(0.0, 0.003, 0.003))),
+    (r"vit_l_32", Recipe(_vit(2, 9, 20, 23), (1.0, 1.0, 1.0, 1.0, 0.1), (0.0, 0.0003, 0.0003))),
+    (r"vit_h_14", Recipe(_vit(7, 15, 23, 31))),  # ours, as all from here on
     (
         r"efficientnet-lite0",
         Recipe(

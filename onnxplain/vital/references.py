@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from onnxplain.vital.features import Features, fitting
 _SMALLEST = 0.3  # share of a photograph's area in a random crop
 _CANDIDATES = 3  # crops for each one that is taken
 _NAMED = 5  # folders named in a message
+_COLOURS = 3
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,6 +113,28 @@ def find_templates(
         ),
         probability / count if target is not None else float("nan"),
     )
+
+
+def some_of(photographs: Iterable[Path], count: int, seed: int) -> list[Path]:
+    """A random `count` of the files, in their order; of those in colour, unless none is."""
+    files = list(photographs)
+    shuffled = random.Random(seed).sample(files, len(files))
+    taken = set(islice(filter(_has_three_colours, shuffled), count)) or set(shuffled[:count])
+    return [file for file in files if file in taken]
+
+
+def in_colour(photographs: Sequence[Path]) -> list[Path]:
+    """Those of three colours, or all if none is: VITAL takes no grey or transparent picture."""
+    return list(filter(_has_three_colours, photographs)) or list(photographs)
+
+
+def _has_three_colours(file: Path) -> bool:
+    """Whether it is stored so; a file that cannot be read is taken, for its message."""
+    try:
+        with Image.open(file) as image:
+            return len(image.getbands()) == _COLOURS
+    except (OSError, ValueError):
+        return True
 
 
 def views(

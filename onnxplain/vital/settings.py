@@ -26,6 +26,8 @@ RELEVANCES = {
 }
 """Ways to find the relevance of earlier layers to an inner neuron."""
 
+POOL_RULES = ("window", "vital")
+
 FOURIER_RATE = 0.05
 """Lucid's learning rate for a spectrum; pixels have VITAL's, 1.0."""
 
@@ -74,7 +76,37 @@ class Settings:
         least=1,
         name="count",
     )
-    seed: int = option(0, "Seed for the noise, the shifts and the crops.", least=0)
+    resize: int | None = option(
+        None,
+        "The references' shorter side in pixels, before the network's input is cropped.",
+        least=1,
+        unset="8/7 of the input's: VITAL's 256 for 224",
+    )
+    ranking: str = option(
+        "max",
+        "What photographs are ranked by for a channel: max, its greatest activation; or mean, over "
+        "the positions.",
+        choices=("max", "mean"),
+    )
+    pool_rule: str = option(
+        "window",
+        "How relevance passes a max-pool: window, as the average of its own; or vital, as an "
+        "average over 2 x 2 with stride 2, whatever its window.",
+        choices=POOL_RULES,
+    )
+    betas: tuple[float, float] | None = option(
+        None, "Adam's decay rates.", unset="VITAL's, 0.5,0.9"
+    )
+    clip: bool = option(True, "Clip the picture to valid pixels after each step.")
+    transparency: str = option(
+        "vital",
+        "The transparent pictures: vital, opaque from the gradient's 98th percentile on, colours "
+        "stretched; or smooth, from the 90th, blurred.",
+        choices=("vital", "smooth"),
+    )
+    seed: int = option(
+        0, "Seed for the noise, the shifts, the crops and the choice of photographs.", least=0
+    )
 
     def checked(self) -> Settings:
         """The same.
@@ -87,6 +119,8 @@ class Settings:
         numbers = [self.rate, *(self.weights or ()), *(self.priors or ())]
         if not all(math.isfinite(number) and number >= 0 for number in numbers):
             raise InputError("the learning rate and all weights must be finite and not negative")
+        if not all(0 <= beta < 1 for beta in self.betas or ()):
+            raise InputError("Adam's betas must be in [0, 1)")
         check_relevance(self.relevance)
         return self
 

@@ -21,7 +21,7 @@ from onnxplain.export.sources.source import torch_network
 from onnxplain.reference.pytorch import vital
 from onnxplain.runtime.inputs.batches import preprocess
 from onnxplain.runtime.sessions import Session, open_session
-from onnxplain.vital.graphs.adam import BETA_1
+from onnxplain.vital.graphs.adam import BETAS
 from onnxplain.vital.graphs.features import write_features
 from onnxplain.vital.graphs.step import write_step
 from onnxplain.vital.graphs.subject import Subject, read_subject
@@ -235,7 +235,7 @@ class Case:
 
 def gradient(outputs: Mapping[str, np.ndarray]) -> np.ndarray:
     """The gradient of a first step, whose first moment is (1 − β₁) g."""
-    return outputs[steps.following(steps.FIRST_MOMENT)] / (1 - BETA_1)
+    return outputs[steps.following(steps.FIRST_MOMENT)] / (1 - BETAS[0])
 
 
 def losses(outputs: Mapping[str, np.ndarray]) -> np.ndarray:

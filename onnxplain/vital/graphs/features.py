@@ -18,7 +18,9 @@ from onnxplain.vital.graphs.subject import Subject, value_of
 from onnxplain.vital.graphs.writing import add_input, add_output, begin, finish
 
 
-def write_features(subject: Subject, path: Path, how: str = "lrp") -> None:
+def write_features(
+    subject: Subject, path: Path, how: str = "lrp", pool_rule: str = "window"
+) -> None:
     """Write the graph that references run through.
 
     Inputs: `image`, and for a neuron `channel`. Outputs: `logits`, and `quantity_i` [N, C, P] for
@@ -33,7 +35,7 @@ def write_features(subject: Subject, path: Path, how: str = "lrp") -> None:
     graph, op, layers = begin(subject, how)
     image = graph.inputs[0]
     head = len(graph)
-    maps = relevances(op, subject, list(layers.values()), how)
+    maps = relevances(op, subject, list(layers.values()), how, pool_rule)
     matched = quantities(op, list(layers.values()), image, maps)
     greatest = [op.ReduceMax(m, [-1], keepdims=0) for m in maps or []]
     importances = [scaled(op, each) for each in greatest]
@@ -46,7 +48,7 @@ def write_features(subject: Subject, path: Path, how: str = "lrp") -> None:
 
 
 def relevances(
-    op: OpBuilder, subject: Subject, layers: Sequence[ir.Value], how: str
+    op: OpBuilder, subject: Subject, layers: Sequence[ir.Value], how: str, pool_rule: str
 ) -> list[ir.Value] | None:
     """The relevance of each layer to the neuron, [N, C, P]; None for a class."""
     if subject.neuron is None:
@@ -54,7 +56,7 @@ def relevances(
     image = subject.model.graph.inputs[0]
     channel = add_input(op, CHANNEL, ir.DataType.INT64, [dims(image)[0]])
     neuron = value_of(op.builder.graph, subject.neuron[0])
-    return relevance(op, layers, neuron, channel, image, how)
+    return relevance(op, layers, neuron, channel, image, how, pool_rule)
 
 
 def quantities(

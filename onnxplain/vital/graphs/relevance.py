@@ -9,6 +9,7 @@ from onnxscript import OpBuilder
 
 from onnxplain.export.autodiff import pull_back
 from onnxplain.export.methods import get_method
+from onnxplain.export.methods.lrp import VITAL_ZPLUS
 from onnxplain.export.tensors import rank
 from onnxplain.vital.graphs.matching import channel_axis, channels_first, extent, one_hot_channel
 
@@ -25,6 +26,7 @@ def relevance(
     channel: ir.Value,
     image: ir.Value,
     kind: str,
+    pool_rule: str,
 ) -> list[ir.Value]:
     """How relevant each of `layers` is to a channel of another layer: a map [N, C, P] for each.
 
@@ -34,14 +36,16 @@ def relevance(
         kind: one of `onnxplain.vital.settings.RELEVANCES`. The neuron's own layer, where that is
             one of `layers`, has the same guided relevance all over the channel: `scaled` makes it
             0, so that this layer has no part in what is matched.
+        pool_rule: one of `onnxplain.vital.settings.POOL_RULES`.
 
     Raises:
         SourceError: the neuron does not depend on one of `layers`.
         NoRuleError: an operator on the way has no rule for relevance.
     """
     seed = _start(op, neuron, channel, image, kind)
-    rules = get_method("guided" if kind == "guided" else "lrp-zplus").rules()
-    maps = pull_back(op, {neuron: seed}, layers, rules)
+    plus = VITAL_ZPLUS if pool_rule == "vital" else get_method("lrp-zplus")
+    method = get_method("guided") if kind == "guided" else plus
+    maps = pull_back(op, {neuron: seed}, layers, method.rules())
     if kind == "guided":  # each layer as if a ReLU came before it
         maps = [op.Relu(map_) for map_ in maps]
     return [

@@ -20,7 +20,7 @@ from onnxplain.export.heads import one_hot
 from onnxplain.export.lower import lower
 from onnxplain.export.operators import VJPS
 from onnxplain.export.tensors import constant, dims, size_of
-from onnxplain.vital.graphs.adam import adam
+from onnxplain.vital.graphs.adam import BETAS, adam
 from onnxplain.vital.graphs.features import quantities, relevances
 from onnxplain.vital.graphs.fourier import picture
 from onnxplain.vital.graphs.matching import channels_first, extent, one_hot_channel, sort_matching
@@ -39,7 +39,10 @@ def write_step(
     *,
     objective: str = "distribution",
     how: str = "lrp",
+    pool_rule: str = "window",
     fourier: bool = False,
+    betas: tuple[float, float] = BETAS,
+    clip: bool = True,
 ) -> None:
     """Write one step of the optimisation, for N pictures at once.
 
@@ -55,6 +58,9 @@ def write_step(
     Args:
         objective: one of `OBJECTIVES`.
         how: the layers' relevance to a neuron, one of `onnxplain.vital.settings.RELEVANCES`.
+        pool_rule: how that relevance passes a max-pool, one of `POOL_RULES` there.
+        betas: Adam's.
+        clip: whether the picture is clipped to valid pixels.
         fourier: whether the picture's spectrum is optimised.
 
     Raises:
@@ -78,17 +84,20 @@ def write_step(
 
     head = len(graph)
     matched = list(layers.values())
-    loss = _loss(op, subject, matched, image, rolled, objective, how)
+    if objective == "distribution":
+        loss = _alignment(op, subject, matched, image, how, pool_rule)
+    else:
+        loss = _activation(op, subject, image)
+    loss = op.Add(loss, priors(op, rolled, add_input(op, steps.PRIORS, image.dtype, [3])))
     g = _roll(op, _gradient(op, loss, rolled), shift.back, image)
     magnitude = op.Add(state[steps.MAGNITUDE], op.Abs(g))
     if fourier:
         (g,) = pull_back(op, {shown: g}, [optimised], VJPS)
     rate = op.Gather(add_input(op, steps.LEARNING_RATES, image.dtype, [_steps()]), now)
     t = op.CastLike(op.Add(now, 1), rate)
-    x, m, v = adam(
-        op, optimised, g, (state[steps.FIRST_MOMENT], state[steps.SECOND_MOMENT]), rate, t
-    )
-    if not fourier:
+    moments = state[steps.FIRST_MOMENT], state[steps.SECOND_MOMENT]
+    x, m, v = adam(op, optimised, g, moments, rate, t, betas)
+    if clip and not fourier:
         x = _clip(op, x, subject.pre)
     row = op.Unsqueeze(loss, [0])
     moved = {
@@ -149,23 +158,6 @@ def _feed(network: Sequence[ir.Node], image: ir.Value, rolled: ir.Value) -> None
                 node.replace_input_with(index, rolled)
 
 
-def _loss(
-    op: OpBuilder,
-    subject: Subject,
-    layers: Sequence[ir.Value],
-    image: ir.Value,
-    rolled: ir.Value,
-    objective: str,
-    how: str,
-) -> ir.Value:
-    """The objective plus the priors for each picture, [N]."""
-    if objective == "distribution":
-        loss = _alignment(op, subject, layers, image, how)
-    else:
-        loss = _activation(op, subject, image)
-    return op.Add(loss, priors(op, rolled, add_input(op, steps.PRIORS, image.dtype, [3])))
-
-
 def _gradient(op: OpBuilder, loss: ir.Value, x: ir.Value) -> ir.Value:
     """∂ Σ loss / ∂ x."""
     ones = op.Add(op.Mul(loss, 0.0), 1.0)
@@ -174,11 +166,16 @@ def _gradient(op: OpBuilder, loss: ir.Value, x: ir.Value) -> ir.Value:
 
 
 def _alignment(
-    op: OpBuilder, subject: Subject, layers: Sequence[ir.Value], image: ir.Value, how: str
+    op: OpBuilder,
+    subject: Subject,
+    layers: Sequence[ir.Value],
+    image: ir.Value,
+    how: str,
+    pool_rule: str,
 ) -> ir.Value:
     """Σ_l w_l · the sort matching of layer l, [N]."""
     batch = dims(image)[0]
-    maps = relevances(op, subject, layers, how)
+    maps = relevances(op, subject, layers, how, pool_rule)
     weights = add_input(op, steps.WEIGHTS, image.dtype, [len(layers)])
     total = None
     for i, q in enumerate(quantities(op, layers, image, maps)):

@@ -1,0 +1,198 @@
+"""VITAL's definitions, each written once more in PyTorch, float64, on a network of a few layers."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+from torch.nn import functional
+
+from onnxplain.contract import steps
+from onnxplain.contract.explain import IMAGE
+from onnxplain.runtime.sessions import open_session
+from onnxplain.vital.graphs.features import write_features
+from onnxplain.vital.graphs.subject import Subject, read_subject
+from onnxplain.vital.recipes import recipe_of
+from onnxplain.vital.references import some_of
+from onnxplain.vital.result import opacity, stretched
+
+from .reference import relative
+
+SIZE, CHANNEL, EXACT = 32, 5, 1e-4
+FIRST, NEURON = "0", "5"
+
+
+@pytest.fixture(scope="module")
+def network() -> nn.Sequential:
+    """The beginning of a ResNet: convolution, ReLU, max-pool of 3 × 3 with stride 2."""
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(3, 6, 3, padding=1),
+        nn.ReLU(),
+        nn.MaxPool2d(3, 2, 1),
+        nn.Conv2d(6, 8, 3, padding=1, bias=False),
+        nn.ReLU(),
+        nn.Conv2d(8, 8, 3, padding=1, bias=False),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(8, 4),
+    ).eval()
+
+
+@pytest.fixture(scope="module")
+def subject(network: nn.Sequential) -> Subject:
+    example = torch.zeros(1, 3, SIZE, SIZE)
+    return read_subject(network, example=example, layers=[FIRST, "3"], neuron=NEURON)
+
+
+@pytest.fixture(scope="module")
+def images() -> np.ndarray:
+    return np.random.default_rng(0).standard_normal((4, 3, SIZE, SIZE)).astype(np.float32)
+
+
+class Layers:
+    """The network in float64, layer by layer, up to the neuron."""
+
+    def __init__(self, network: nn.Sequential, images: np.ndarray) -> None:
+        parts = [part.double() for part in nn.Sequential(*network).to(torch.float64)]
+        self.conv1, _, self.pool, self.conv2, _, self.conv3 = parts[:6]
+        self.first = self.conv1(torch.from_numpy(images).double()).detach()
+        self.pooled_from = self.first.relu()
+        self.pooled = self.pool(self.pooled_from)
+        self.second = self.conv2(self.pooled).detach()
+        self.neuron = self.conv3(self.second.relu()).detach()
+
+
+@pytest.fixture
+def layers(network: nn.Sequential, images: np.ndarray) -> Layers:
+    return Layers(copy.deepcopy(network), images)
+
+
+def z_plus(conv: nn.Conv2d, x: torch.Tensor, relevance: torch.Tensor) -> torch.Tensor:
+    """R_i = Σ_j x_i w⁺_ij / (Σ_i x_i w⁺_ij + 1e-5) R_j."""
+    return share(lambda a: functional.conv2d(a, conv.weight.clamp(min=0), padding=1), x, relevance)
+
+
+def share(linear, x: torch.Tensor, relevance: torch.Tensor) -> torch.Tensor:
+    x = x.detach().requires_grad_()
+    z = linear(x)
+    (pulled,) = torch.autograd.grad(z, x, (relevance / (z + 1e-5)).detach())
+    return (x * pulled).detach()
+
+
+def maps(layers: Layers, kind: str, pool_rule: str = "window") -> list[torch.Tensor]:
+    """The relevance of both layers, [N, C, H, W]."""
+    alone = torch.zeros_like(layers.neuron)
+    if kind == "guided":
+        alone[:, CHANNEL] = 1 / alone[0, 0].numel()
+        deep = functional.grad.conv2d_input(layers.second.shape, layers.conv3.weight, alone, 1, 1)
+        through = (deep * (layers.second > 0)).relu()
+        below = functional.grad.conv2d_input(
+            layers.pooled.shape, layers.conv2.weight, through, 1, 1
+        )
+        x = layers.pooled_from.requires_grad_()
+        (below,) = torch.autograd.grad(layers.pool(x), x, below)
+        return [(below * (layers.first > 0)).relu().detach(), through.detach()]
+    if kind == "lrp":
+        alone[:, CHANNEL] = layers.neuron[:, CHANNEL]
+    else:
+        cosine = layers.neuron[:, CHANNEL] / layers.neuron.norm(dim=1)
+        for n, place in enumerate(cosine.flatten(1).argmax(1).tolist()):
+            alone[n, CHANNEL, place // alone.shape[3], place % alone.shape[3]] = 1
+    second = z_plus(layers.conv3, layers.second.relu(), alone)
+    pooled = z_plus(layers.conv2, layers.pooled, second)
+    average = nn.AvgPool2d(2) if pool_rule == "vital" else nn.AvgPool2d(3, 2, 1, False, False)
+    return [share(average, layers.pooled_from, pooled), second]
+
+
+def found(
+    subject: Subject, images: np.ndarray, folder: Path, kind: str, pool_rule: str = "window"
+) -> dict[str, np.ndarray]:
+    path = folder / "features.onnx"
+    write_features(subject, path, kind, pool_rule)
+    channel = np.full(len(images), CHANNEL)
+    return open_session(path, "cpu").run({IMAGE: images, steps.CHANNEL: channel})
+
+
+def from_0_to_1(x: torch.Tensor, axes: tuple[int, ...]) -> torch.Tensor:
+    above = x - x.amin(axes, keepdim=True)
+    return above / (above.amax(axes, keepdim=True) + 1e-6)
+
+
+@pytest.mark.parametrize("pool_rule", ["window", "vital"])
+@pytest.mark.parametrize("kind", ["lrp", "restricted", "guided"])
+def test_relevance_and_importance_are_the_authors(
+    subject: Subject,
+    layers: Layers,
+    images: np.ndarray,
+    tmp_path: Path,
+    kind: str,
+    pool_rule: str,
+) -> None:
+    """C1 to C4: the last ReLU of guided maps, the pool, importance by image, and 1e-6."""
+    outputs = found(subject, images, tmp_path, kind, pool_rule)
+    activations = [layers.first, layers.second]
+    for i, R in enumerate(maps(layers, kind, pool_rule)):
+        q = (from_0_to_1(R, (2, 3)) * activations[i]).flatten(2)
+        assert relative(outputs[steps.quantity(i)], q) <= EXACT
+        importance = from_0_to_1(R.amax((2, 3)), (1,))
+        assert relative(outputs[steps.importance(i)], importance) <= EXACT
+
+
+def test_the_rules_of_a_pool_differ(layers: Layers) -> None:
+    """C1: an average over 2 × 2 is no average over 3 × 3."""
+    window, halved = (maps(layers, "lrp", rule)[0] for rule in ("window", "vital"))
+    assert relative(window, halved) > 0.3
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("vit_b_16", ["conv_proj", *(f"encoder.layers.encoder_layer_{i}" for i in (0, 4, 8, 11))]),
+        ("vit_l_16", ["conv_proj", *(f"encoder.layers.encoder_layer_{i}" for i in (2, 9, 20, 23))]),
+        (
+            "convnext_base",
+            ["features.0", "features.2.1", "features.4.1", "features.6.1", "features.7.2"],
+        ),
+    ],
+)
+def test_the_layers_matched_are_the_authors(name: str, expected: list[str]) -> None:
+    """C7."""
+    recipe = recipe_of(name)
+    assert recipe is not None
+    assert list(recipe.layers) == expected
+
+
+def test_the_transparent_picture_is_the_authors() -> None:
+    """C8: opaque from the 98th percentile on, values from the 1st to the 99th."""
+    random = np.random.default_rng(0)
+    magnitude = random.random((2, 40, 40)).astype(np.float32)
+    for own, alpha in zip(magnitude, opacity(magnitude), strict=True):
+        top = np.percentile(own, 98)
+        np.testing.assert_allclose(alpha, own.clip(None, top) / top, rtol=1e-5)
+    pixels = (60 + 100 * random.random((40, 40, 3))).astype(np.uint8)
+    low, high = np.percentile(pixels, 1), np.percentile(pixels, 99)
+    expected = 255 * (pixels.clip(low, high) - low) / (high - low)
+    np.testing.assert_allclose(stretched(pixels), expected, atol=0.51)
+    assert (stretched(pixels).min(), stretched(pixels).max()) == (0, 255)
+
+
+def test_references_are_random_and_in_colour(tmp_path: Path) -> None:
+    """C6: other files for another seed, none grey, in the folder's order."""
+    files = []
+    for i in range(20):
+        mode = "L" if i % 4 == 0 else "RGB"
+        files.append(tmp_path / f"{i:02}.png")
+        Image.new(mode, (4, 4)).save(files[-1])
+    some = some_of(files, 5, 0)
+    assert len(some) == 5
+    assert some == sorted(some) == some_of(files, 5, 0)
+    assert some != some_of(files, 5, 1)
+    assert not {files[i] for i in range(0, 20, 4)} & {*some_of(files, 20, 0)}
+    assert some_of(files[:1], 5, 0) == files[:1]  # nothing but grey ones
