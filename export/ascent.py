@@ -12,12 +12,11 @@ from onnxplain.contract.explain import (
     ACCENTUATED,
     ACCENTUATED_LOGITS,
     ALPHA,
-    ALPHA_DEFAULT,
     EPS,
-    EPS_DEFAULT,
     LIMIT,
     NEXT_IMAGE,
     ORIGIN,
+    AscentDefaults,
     Preprocessing,
 )
 from onnxplain.export.autodiff import Node
@@ -34,7 +33,13 @@ def add_step(op: OpBuilder, preprocessing: Preprocessing) -> None:
     _output(graph, following, NEXT_IMAGE, image)
 
 
-def unroll(op: OpBuilder, steps: int, seed: ir.Value, preprocessing: Preprocessing) -> None:
+def unroll(
+    op: OpBuilder,
+    steps: int,
+    seed: ir.Value,
+    preprocessing: Preprocessing,
+    ascent: AscentDefaults,
+) -> None:
     """Make an explain graph one call that accentuates: `steps` steps, each clipped, then logits.
 
     `seed` is the cotangent of the logits: the target, looked up in the first ranking, stays.
@@ -44,7 +49,8 @@ def unroll(op: OpBuilder, steps: int, seed: ir.Value, preprocessing: Preprocessi
     image, (logits, pullback) = graph.inputs[0], graph.outputs
     nodes: list[Node] = list(graph)
     alpha, eps, limit = (
-        constant(op, np.array(value), image) for value in (ALPHA_DEFAULT, EPS_DEFAULT, 1.0)
+        constant(op, np.array(value), image)
+        for value in (ascent.alpha, np.inf if ascent.eps is None else ascent.eps, 1.0)
     )
     x = ascent_step(op, image, pullback, image, alpha, eps, limit, preprocessing)
     for _ in range(steps - 1):

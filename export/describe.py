@@ -15,6 +15,7 @@ from onnxplain.errors import SourceError
 from onnxplain.export.canonical.canonicalise import Canonical
 from onnxplain.export.canonical.ends import image_size
 from onnxplain.export.count import multiply_adds
+from onnxplain.export.methods import Method
 from onnxplain.export.sources.source import Source
 from onnxplain.export.tensors import dims
 from onnxplain.version import __version__
@@ -52,13 +53,13 @@ def describe(
     found: Source,
     canonical: Canonical,
     options: ExportOptions,
-    kind: str,
+    method: Method,
     parameters: Mapping[str, Any],
 ) -> Metadata:
     """The file's metadata, but for what the backward pass costs.
 
     Args:
-        kind, parameters: of the method.
+        parameters: of the method.
 
     Raises:
         SourceError: a mean, a deviation or labels that do not fit the network.
@@ -72,7 +73,8 @@ def describe(
     return Metadata(
         version=__version__,
         method=options.method,
-        kind=kind,
+        kind=method.kind,
+        ascent=method.ascent,
         parameters=parameters,
         source=found.name,
         preprocessing=pre,

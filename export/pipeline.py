@@ -108,7 +108,7 @@ def export(source: Network, path: str | os.PathLike[str], options: ExportOptions
         parameters["layer"] = options.layer or layer_name(at)
 
     tell(STAGES[2])
-    metadata = describe(found, canonical, options, method.kind, parameters)
+    metadata = describe(found, canonical, options, method, parameters)
     op, seed = add_pullback(
         model,
         method,
@@ -121,7 +121,7 @@ def export(source: Network, path: str | os.PathLike[str], options: ExportOptions
     if options.step:
         add_step(op, metadata.preprocessing)
     if options.unroll is not None:
-        unroll(op, options.unroll, seed, metadata.preprocessing)
+        unroll(op, options.unroll, seed, metadata.preprocessing, method.ascent)
     clean(model)
 
     tell(STAGES[3])

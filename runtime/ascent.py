@@ -5,16 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from itertools import groupby
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from onnxplain.contract.explain import (
     ALPHA,
-    ALPHA_DEFAULT,
     EPS,
-    EPS_DEFAULT,
     IMAGE,
     LIMIT,
     NEXT_IMAGE,
@@ -29,6 +29,9 @@ from onnxplain.runtime.inputs.batches import ImageLike, as_batch
 from onnxplain.runtime.inputs.targets import Targets
 
 _CLIPS = ("each", "last", "none")
+
+Own: TypeAlias = Literal["own"]
+"""What the file's method ascends with, by its authors."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,12 +65,18 @@ def accentuate(
     explainer: Explainer,
     images: ImageLike | Sequence[ImageLike],
     targets: Targets = None,
-    steps: int = 5,
-    alpha: float = ALPHA_DEFAULT,
-    eps: float | None = EPS_DEFAULT,
-    clip: str = "each",
+    steps: int | Own = "own",
+    alpha: float | Own = "own",
+    eps: float | Own | None = "own",
+    clip: str | int = "each",
     temperature: float | None = None,
     progress: Callable[[int], None] | None = None,
+    *,
+    norm: float = 2.0,
+    relative: bool = False,
+    normalise: bool = True,
+    margin: float = 0.0,
+    away: bool = False,
 ) -> Accentuation:
     """Change photographs along the pullback of a target, so that its features stand out.
 
@@ -80,25 +89,38 @@ def accentuate(
         explainer: made by `load`.
         images: as for `Explainer.__call__`.
         targets: the same, one per image; a negative one is looked up in the ranking at the start.
-        steps: how many, at least 1.
-        alpha: the length α of a step, in units of the pixel space's L2 norm.
+        steps: how many, at least 1. Steps, `alpha` and `eps` are the method's own unless given:
+            5, 20 and 100; 10, 20 and none for `semantic`.
+        alpha: the length α of a step, in units of the pixel space's norm.
         eps: the farthest ε from the start, in the same units; None sets no bound.
-        clip: to [-1, 1] after "each" step, after the "last" only, or "none".
+        clip: to [-1, 1] after "each" step, after the "last" only, or "none"; or after every so
+            many steps.
         temperature: as for `Explainer.__call__`.
         progress: called with 1, 2, …, `steps`, as each step is done.
+        norm: p of all norms, at least 1.
+        relative: whether a step's length is α times the norm of the pixels.
+        normalise: whether g is divided by its norm.
+        margin: how far beyond [-1, 1] pixels may go.
+        away: whether to descend, away from the target.
 
     Raises:
         InputError: an image, target or parameter that cannot be used; a graph of class activation
             maps or of relevances.
         BackendError: the runtime failed.
     """
-    if clip not in _CLIPS:
-        raise InputError(f"clip is one of {', '.join(_CLIPS)}, not '{clip}'")
-    if steps < 1:
-        raise InputError(f"steps must be at least 1, not {steps}")
-    for name, length in (("alpha", alpha), ("eps", eps)):
-        if length is not None and not (math.isfinite(length) and length > 0):
-            raise InputError(f"{name} must be a finite number above 0, not {length}")
+    own = explainer.metadata.ascent
+    climb = _Climb(
+        own.steps if steps == "own" else steps,
+        own.alpha if alpha == "own" else alpha,
+        own.eps if eps == "own" else eps,
+        clip,
+        norm,
+        relative,
+        normalise,
+        margin,
+        away,
+    )
+    climb.check()
     if explainer.metadata.is_map:
         raise InputError(
             f"{explainer.metadata.method} gives a map, not a direction in which to change the "
@@ -116,15 +138,15 @@ def accentuate(
     if explanation.targets.size != len(explanation):
         raise InputError("feature accentuation takes one target per image")
     fixed = explanation.targets
-    climb = _Climb(explainer, fixed, temperature, steps, alpha, eps, clip, progress)
+    course = _Course(explainer, fixed, temperature, climb, progress)
     signature = explainer.backend.signature
     in_one_run = signature.batch is None and signature.least <= len(batch) <= (
         signature.most or len(batch)
     )
-    if signature.step and in_one_run:
-        climbed = climb.on_device(batch)
+    if signature.step and in_one_run and climb.is_plain:
+        climbed = course.on_device(batch)
     else:
-        climbed = climb.on_host(batch, explanation)
+        climbed = course.on_host(batch, explanation)
     after = explainer(climbed, fixed, temperature)
     return Accentuation(
         _to_pixels(batch, pre),
@@ -138,31 +160,83 @@ def accentuate(
 
 @dataclass(frozen=True)
 class _Climb:
-    """The parameters of `accentuate`, and the two ways to climb from a batch."""
+    """The parameters of `accentuate`."""
+
+    steps: int
+    alpha: float
+    eps: float | None
+    clip: str | int
+    norm: float
+    relative: bool
+    normalise: bool
+    margin: float
+    away: bool
+
+    def check(self) -> None:
+        """Raise InputError for what cannot be used."""
+        if self.clip not in _CLIPS and not (isinstance(self.clip, int) and self.clip >= 1):
+            known = ", ".join(_CLIPS)
+            raise InputError(f"clip is one of {known}, or a number of steps, not '{self.clip}'")
+        if self.steps < 1:
+            raise InputError(f"steps must be at least 1, not {self.steps}")
+        for name, length in (("alpha", self.alpha), ("eps", self.eps)):
+            if length is not None and not (math.isfinite(length) and length > 0):
+                raise InputError(f"{name} must be a finite number above 0, not {length}")
+        if not self.norm >= 1:
+            raise InputError(f"norm must be at least 1, not {self.norm}")
+        if not 0 <= self.margin < math.inf:
+            raise InputError(f"margin must be finite and not negative, not {self.margin}")
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether a step is the one that graphs are exported with."""
+        return self.norm == 2 and self.normalise and not (self.relative or self.away)
+
+    @property
+    def limit(self) -> float:
+        """What pixels are clipped to, either side of 0."""
+        return 1 + self.margin
+
+    def clips(self, step: int) -> bool:
+        """Whether pixels are clipped after this step, counted from 1."""
+        if isinstance(self.clip, int):
+            return step % self.clip == 0
+        return self.clip == "each" or (self.clip == "last" and step == self.steps)
+
+    def step(
+        self, start: NDArray[Any], x: NDArray[Any], g: NDArray[Any], count: int
+    ) -> NDArray[Any]:
+        """Pixels after the step of that number, from x along g; all are [N,C,H,W]."""
+        if self.normalise:
+            g = g / _nonzero(_norm(g, self.norm))
+        if self.relative:
+            g = g * _nonzero(_norm(x, self.norm))
+        displacement = x + (-self.alpha if self.away else self.alpha) * g - start
+        if self.eps is not None:
+            displacement *= self.eps / np.maximum(_norm(displacement, self.norm), self.eps)
+        x = start + displacement
+        return x.clip(-self.limit, self.limit) if self.clips(count) else x
+
+
+@dataclass(frozen=True)
+class _Course:
+    """The two ways to climb from a batch."""
 
     explainer: Explainer
     targets: NDArray[np.int64]
     temperature: float | None
-    steps: int
-    alpha: float
-    eps: float | None
-    clip: str
+    climb: _Climb
     progress: Callable[[int], None] | None
 
     def on_host(self, batch: NDArray[Any], explanation: Explanation) -> NDArray[Any]:
         """With the graph's pullback and numpy; `explanation` is that of `batch`."""
         pre = self.explainer.metadata.preprocessing
         start = x = _to_pixels(batch, pre)
-        for step in range(1, self.steps + 1):
+        for step in range(1, self.climb.steps + 1):
             if step > 1:
                 explanation = self.explainer(batch, self.targets, self.temperature)
             g = explanation.pullback.reshape(x.shape) / (2 * _per_channel(pre.std, x))
-            displacement = x + self.alpha * g / _nonzero(_norm(g)) - start
-            if self.eps is not None:
-                displacement *= self.eps / np.maximum(_norm(displacement), self.eps)
-            x = start + displacement
-            if self.clip == "each" or (self.clip == "last" and step == self.steps):
-                x = x.clip(-1, 1)
+            x = self.climb.step(start, x, g, step)
             batch = _from_pixels(x, pre)
             if self.progress:
                 self.progress(step)
@@ -170,36 +244,39 @@ class _Climb:
 
     def on_device(self, batch: NDArray[Any]) -> NDArray[Any]:
         """With a graph exported with a step: the images stay on the device between steps."""
+        climb = self.climb
 
         def scalar(value: float) -> NDArray[Any]:
             return np.array(value, batch.dtype)
 
-        def climb(x: NDArray[Any], times: int, limit: float, done: int) -> NDArray[Any]:
-            inputs = common | {IMAGE: x, LIMIT: scalar(limit)}
-            report = self.progress
-            count = None if report is None else lambda run: report(done + run)
-            carried = {NEXT_IMAGE: IMAGE}
-            last = self.explainer.backend.iterate(inputs, carried, times, progress=count)
-            return last[NEXT_IMAGE]
-
         common = {
             ORIGIN: batch,
             TARGET: self.targets,
-            ALPHA: scalar(self.alpha),
-            EPS: scalar(math.inf if self.eps is None else self.eps),
+            ALPHA: scalar(climb.alpha),
+            EPS: scalar(math.inf if climb.eps is None else climb.eps),
             **self.explainer.temperature_input(self.temperature),
         }
-        if self.clip != "last":
-            return climb(batch, self.steps, 1.0 if self.clip == "each" else math.inf, 0)
-        unclipped = climb(batch, self.steps - 1, math.inf, 0) if self.steps > 1 else batch
-        return climb(unclipped, 1, 1.0, self.steps - 1)
+        x, done = batch, 0
+        for clips, alike in groupby(range(1, climb.steps + 1), climb.clips):
+            times, before = len(list(alike)), done
+            limit = scalar(climb.limit if clips else math.inf)
+            report = self.progress
+            count = None if report is None else partial(_reported, report, before)
+            last = self.explainer.backend.iterate(
+                common | {IMAGE: x, LIMIT: limit}, {NEXT_IMAGE: IMAGE}, times, progress=count
+            )
+            x, done = last[NEXT_IMAGE], before + times
+        return x
 
 
-def _norm(x: NDArray[Any]) -> NDArray[Any]:
-    """Each sample's L2 norm, [N,1,1,1]; summed in float64, lest a faint gradient become 0."""
-    squares = np.square(x, dtype=np.float64)
-    norm: NDArray[Any] = np.sqrt(squares.sum(axis=(1, 2, 3), keepdims=True)).astype(x.dtype)
-    return norm
+def _reported(report: Callable[[int], None], before: int, run: int) -> None:
+    report(before + run)
+
+
+def _norm(x: NDArray[Any], p: float) -> NDArray[Any]:
+    """Each sample's p-norm, [N,1,1,1]; summed in float64, lest a faint gradient become 0."""
+    flat = np.abs(x.reshape(len(x), -1), dtype=np.float64)
+    return np.linalg.norm(flat, p, axis=1).astype(x.dtype).reshape(-1, 1, 1, 1)
 
 
 def _nonzero(norm: NDArray[Any]) -> NDArray[Any]:

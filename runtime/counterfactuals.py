@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -63,22 +64,20 @@ class Grid:
         self,
         explainer: Explainer,
         temperature: float | None,
-        steps: int,
-        alpha: float,
-        eps: float | None,
-        clip: str,
+        **ascent: Any,
     ) -> Accentuation:
-        """The ascents of all images towards all classes, [N·K], as `accentuate` makes them."""
+        """The ascents of all images towards all classes, [N·K].
+
+        Args:
+            ascent: what else `accentuate` takes.
+        """
         K = len(self.targets)
         return accentuate(
             explainer,
             [image for image in self.images for _ in range(K)],
             np.tile(self.targets, len(self.images)),
-            steps,
-            alpha,
-            eps,
-            clip,
-            temperature,
+            temperature=temperature,
+            **ascent,
         )
 
     def draw(self, explainers: Sequence[Explainer], ascents: Sequence[Accentuation]) -> Image.Image:

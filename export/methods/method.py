@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 import onnx_ir as ir
 from onnxscript import OpBuilder
 
-from onnxplain.contract.explain import DIRECTION, MAP, RELEVANCE
+from onnxplain.contract.explain import DIRECTION, MAP, RELEVANCE, AscentDefaults
 from onnxplain.errors import SourceError
 from onnxplain.export.autodiff import Rule
 from onnxplain.export.operators import VJPS, Rules, by_name
@@ -93,6 +93,7 @@ class Method:
         relevance: a complete table in place of `overrides`, by which the sweep carries relevances.
         times_input: whether the result is multiplied by the image.
         activation_map: makes a map of the cotangent that arrives at a layer, where the sweep ends.
+        ascent: how feature accentuation ascends along it, unless told otherwise.
     """
 
     name: str
@@ -101,6 +102,7 @@ class Method:
     relevance: Rules | None = None
     times_input: bool = False
     activation_map: ActivationMap | None = None
+    ascent: AscentDefaults = field(default_factory=AscentDefaults)
 
     @property
     def has_temperature(self) -> bool:

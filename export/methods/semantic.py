@@ -50,6 +50,7 @@ import numpy as np
 import onnx_ir as ir
 from onnxscript import OpBuilder
 
+from onnxplain.contract.explain import AscentDefaults
 from onnxplain.export.autodiff import Cotangents, Node, operator_name
 from onnxplain.export.methods.clips import is_relu6
 from onnxplain.export.methods.method import (
@@ -286,5 +287,6 @@ register_method(
             Parameter("max_pool", 0.3, "the temperature of MaxPool", relative=True),
             Parameter("attention", 1.0, "the temperature of attention's weights"),
         ),
+        ascent=AscentDefaults(steps=10, eps=None),
     )
 )

@@ -9,21 +9,36 @@ import typer
 
 from onnxplain.cli.app import command
 from onnxplain.cli.console import say
-from onnxplain.cli.options import Images, Model, Provider, Targets, Temperature, as_target, count
+from onnxplain.cli.options import Images, Model, Provider, Targets, Temperature, as_target
 from onnxplain.cli.progress import progress_bar
-from onnxplain.contract.explain import ALPHA_DEFAULT, EPS_DEFAULT
 
 Out = Annotated[Path, typer.Option("--out", "-o", help="The picture to write (.png, .jpg, .webp).")]
 Beside = Annotated[
     Path | None,
     typer.Option(help="Another explain graph (of `gradient`, say), for rows to compare with."),
 ]
-Steps = Annotated[int, count("Steps of the ascent.")]
-Alpha = Annotated[float, typer.Option(help="Length of a step, in pixels' L2 norm.")]
-Eps = Annotated[float, typer.Option(help="The farthest it may go, in the same norm; 0: no bound.")]
-Clip = Annotated[
-    str, typer.Option(help="When pixels are clipped to valid ones: each step, last, or none.")
+_OWN = "as the method's authors do"
+Steps = Annotated[int | None, typer.Option(min=1, help="Steps of the ascent.", show_default=_OWN)]
+Alpha = Annotated[
+    float | None, typer.Option(help="Length of a step, in pixels' norm.", show_default=_OWN)
 ]
+Eps = Annotated[
+    float | None,
+    typer.Option(help="The farthest it may go, in the same norm; 0: no bound.", show_default=_OWN),
+]
+Clip = Annotated[
+    str,
+    typer.Option(
+        help="When pixels are clipped to valid ones: each step, last, none, or every so many steps."
+    ),
+]
+Norm = Annotated[float, typer.Option(min=1, help="p of the norm.")]
+Relative = Annotated[
+    bool, typer.Option("--relative", help="A step is alpha times the norm of the pixels.")
+]
+Raw = Annotated[bool, typer.Option("--raw", help="Do not divide the pullback by its norm.")]
+Margin = Annotated[float, typer.Option(min=0, help="How far beyond valid pixels clipping starts.")]
+Away = Annotated[bool, typer.Option("--away", help="Descend: away from the class.")]
 Animate = Annotated[
     Path | None, typer.Option(help="Also write the ascent step by step (.gif, .png for APNG).")
 ]
@@ -36,10 +51,15 @@ def accentuate(
     path: Out = Path("accentuation.png"),
     target: Targets = None,
     beside: Beside = None,
-    steps: Steps = 5,
-    alpha: Alpha = ALPHA_DEFAULT,
-    eps: Eps = EPS_DEFAULT,
+    steps: Steps = None,
+    alpha: Alpha = None,
+    eps: Eps = None,
     clip: Clip = "each",
+    norm: Norm = 2.0,
+    relative: Relative = False,
+    raw: Raw = False,
+    margin: Margin = 0.0,
+    away: Away = False,
     temperature: Temperature = None,
     animate: Animate = None,
     provider: Provider = "auto",
@@ -64,14 +84,25 @@ def accentuate(
     targets = [as_target(text) for text in target] if target else None
     grid = Grid.of(explainers[0], find_images(images), targets)
     temperatures = [temperature, None]
+    steps = steps or explainers[0].metadata.ascent.steps
     frames = range(1, steps + 1) if animate else [steps]
+    ascent = {
+        "alpha": "own" if alpha is None else alpha,
+        "eps": "own" if eps is None else eps or None,
+        "clip": int(clip) if clip.isdecimal() else clip,
+        "norm": norm,
+        "relative": relative,
+        "normalise": not raw,
+        "margin": margin,
+        "away": away,
+    }
     with progress_bar() as progress:
         total = sum(frames) * len(explainers)
         task = progress.add_task("ascending", total=total)
         pictures = []
         for count in frames:
             ascents = [
-                grid.ascend(explainer, T, count, alpha, eps or None, clip)
+                grid.ascend(explainer, T, steps=count, **ascent)
                 for explainer, T in zip(explainers, temperatures, strict=False)
             ]
             progress.advance(task, count * len(explainers))

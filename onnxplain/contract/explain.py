@@ -26,9 +26,6 @@ IMAGE, TARGET, TEMPERATURE, LOGITS, PULLBACK = (
 ORIGIN, ALPHA, EPS, LIMIT, NEXT_IMAGE = "origin", "alpha", "eps", "limit", "next_image"
 """What a graph exported with a step of the ascent has besides."""
 
-ALPHA_DEFAULT, EPS_DEFAULT = 20.0, 100.0
-"""The ascent's in the paper (v1), in units of the pixel space's L2 norm."""
-
 ACCENTUATED, ACCENTUATED_LOGITS = "accentuated", "accentuated_logits"
 """The outputs of a graph exported with the ascent unrolled, besides `logits` at its start."""
 
@@ -36,6 +33,20 @@ DIRECTION, MAP, RELEVANCE = "direction", "map", "relevance"
 """Kinds of pullback: a cotangent of the image, which says in what direction to change it; a class
 activation map, which has one channel; how much each pixel contributed (layer-wise relevance
 propagation)."""
+
+
+@dataclass(frozen=True)
+class AscentDefaults:
+    """How a method's authors ascend: how many steps, their length, and the farthest from the start.
+
+    Lengths are in units of the pixel space's norm; `eps` None sets no bound. Those of
+    arXiv 2507.22832 v1, unless a method has others.
+    """
+
+    steps: int = 5
+    alpha: float = 20.0
+    eps: float | None = 100.0
+
 
 KERNELS_DOMAIN = "onnxplain.kernels"
 """Of the fused operations, which are functions of the file and operators of `onnxplain-kernels`."""
@@ -86,7 +97,8 @@ class Metadata:
     `activation` makes the logits probabilities, "softmax" or "sigmoid"; `multiply_adds` holds
     "forward" and "explain", counted per image on the exported graph; `patterns` counts the
     composite operations found in the network ({"GELU": 12, "attention": 12}); `notes` are
-    sentences on what the export had to assume or could not do.
+    sentences on what the export had to assume or could not do; `ascent` is how to ascend along
+    the pullback unless told otherwise.
     """
 
     version: str
@@ -100,6 +112,7 @@ class Metadata:
     multiply_adds: Mapping[str, int] = field(default_factory=dict)
     patterns: Mapping[str, int] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    ascent: AscentDefaults = AscentDefaults()
 
     @property
     def described_method(self) -> str:
@@ -143,7 +156,9 @@ class Metadata:
                 "make one with: onnxplain export FILE.onnx"
             )
         # Files of 0.1.0 may lack these.
-        since = {"notes": "[]", "patterns": "{}", "kind": _kind_by_parameters(props)}
+        since = {
+            "notes": "[]", "patterns": "{}", "ascent": "{}", "kind": _kind_by_parameters(props)
+        }  # fmt: skip
         props = {_PREFIX + key: value for key, value in since.items()} | dict(props)
         try:
             entries: dict[str, Any] = {
@@ -154,6 +169,7 @@ class Metadata:
             pre = entries["preprocessing"]
             pre["mean"], pre["std"] = tuple(pre["mean"]), tuple(pre["std"])
             entries["preprocessing"] = Preprocessing(**pre)
+            entries["ascent"] = AscentDefaults(**entries["ascent"])
             for key in ("labels", "notes"):
                 entries[key] = tuple(entries[key])
             return cls(**entries)

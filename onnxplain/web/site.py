@@ -112,6 +112,7 @@ def _describe(signature: Signature) -> dict[str, Any]:
         "preprocessing": dataclasses.asdict(metadata.preprocessing),
         "labels": list(metadata.labels),
         "activation": metadata.activation,
+        "ascent": dataclasses.asdict(metadata.ascent),
         "classes": signature.classes,
         "batch": signature.batch,
         "multi_target": signature.multi_target,

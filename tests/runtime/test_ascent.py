@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
+from onnxplain.contract.explain import AscentDefaults
 from onnxplain.errors import InputError
+from onnxplain.export.methods import get_method
 from onnxplain.runtime import accentuate, load
 
 
@@ -52,6 +56,59 @@ def test_the_ascent_follows_the_formula(explainer, ascend, photographs, clip, ep
         np.testing.assert_allclose(result.start[i], start, atol=1e-5)
         np.testing.assert_allclose(result.end[i], end, atol=1e-4)
     np.testing.assert_array_equal(result.difference, result.end - result.start)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"norm": 1.0, "alpha": 60.0, "eps": 150.0},
+        {"norm": np.inf, "alpha": 0.1, "eps": 0.15},
+        {"norm": 2.0, "alpha": 0.2, "eps": None, "relative": True},
+        {"norm": 2.0, "alpha": 3.0, "eps": None, "normalise": False},
+        {"norm": 2.0, "alpha": 2.0, "eps": 5.0, "away": True},
+        {"norm": 2.0, "alpha": 9.0, "eps": None, "clip": 2},
+        {"norm": 2.0, "alpha": 9.0, "eps": None, "margin": 0.25},
+    ],
+)
+def test_the_authors_other_ascents_follow_their_formula(explainer, tiny, photographs, options):
+    """Steps of any p-norm, relative to the pixels' norm, not normalised, away from the class."""
+    found = accentuate(explainer, photographs, 3, 4, **options)
+    pre = tiny.preprocessing()
+    mean, std = (np.array(v)[:, None, None] for v in (pre.mean, pre.std))
+    limit, p = 1 + options.get("margin", 0), options["norm"]
+    for i, image in enumerate(photographs):
+        start = pixels = 2 * (image.astype(np.float64) * std + mean) - 1
+        for step in range(4):
+            x = ((pixels + 1) / 2 - mean) / std
+            g = tiny.gradient(x[None], np.array([3]))[0] / (2 * std)
+            if options.get("away"):
+                g = -g
+            if options.get("normalise", True):
+                g = g / np.linalg.norm(g.ravel(), p)
+            if options.get("relative"):
+                g = g * np.linalg.norm(pixels.ravel(), p)
+            moved = pixels + options["alpha"] * g - start
+            if options["eps"] is not None:
+                moved *= min(1, options["eps"] / np.linalg.norm(moved.ravel(), p))
+            pixels = start + moved
+            if step % options.get("clip", 1) == options.get("clip", 1) - 1:
+                pixels = pixels.clip(-limit, limit)
+        np.testing.assert_allclose(found.end[i], pixels, atol=1e-4)
+
+
+def test_a_method_ascends_as_its_authors_do(graph_file, photographs):
+    """B3: semantic takes ten steps without a bound; others five, and at most 100."""
+
+    explainer = load(graph_file())
+    about = explainer.metadata
+    expected = accentuate(explainer, photographs, 0, 10, alpha=20.0, eps=None)
+    explainer.metadata = replace(about, ascent=AscentDefaults(steps=10, eps=None))
+    np.testing.assert_array_equal(accentuate(explainer, photographs, 0).end, expected.end)
+    explainer.metadata = about
+    five = accentuate(explainer, photographs, 0, 5, alpha=20.0, eps=100.0)
+    np.testing.assert_array_equal(accentuate(explainer, photographs, 0).end, five.end)
+    assert get_method("semantic").ascent == AscentDefaults(steps=10, eps=None)
+    assert get_method("excitation").ascent == AscentDefaults(5, 20.0, 100.0)
 
 
 def test_clipping_keeps_pixels_in_range_and_none_does_not(explainer, photographs):
@@ -117,6 +174,9 @@ def test_progress_is_told_each_step(explainer, photographs):
         {"eps": -1.0},
         {"eps": np.inf},
         {"clip": "sometimes"},
+        {"clip": 0},
+        {"norm": 0.5},
+        {"margin": -0.1},
     ],
 )
 def test_parameters_that_cannot_be_used(explainer, photographs, bad):

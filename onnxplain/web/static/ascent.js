@@ -1,8 +1,8 @@
 // Feature accentuation, as onnxplain.runtime.ascent does it: follow the pullback, so that what the
 // network takes for a class stands out. All of it happens where pixels are in [-1, 1], [C,H,W].
 
-const STEP = 20; // α, in the L2 norm of that space
-const FARTHEST = 100; // ε, the same: how far from the photograph it may go
+// α, in the L2 norm of that space, and ε, the same: how far from the photograph it may go.
+const DEFAULTS = { alpha: 20, eps: 100 };
 
 /** From the network's input to pixels in [-1, 1]. */
 export function toPixels(x, pre) {
@@ -15,11 +15,11 @@ export function fromPixels(pixels, pre) {
 }
 
 /** One step from `x` along `pullback`: clip(x₀ + P_ε(x + α·g/‖g‖₂ − x₀), −1, 1), x₀ = `start`. */
-export function ascend(start, x, pullback, pre) {
+export function ascend(start, x, pullback, pre, { alpha, eps } = DEFAULTS) {
   const g = perChannel(pullback, pre, (value, mean, std) => value / (2 * std));
-  const step = STEP / (norm(g) || 1);
+  const step = alpha / (norm(g) || 1);
   const displacement = x.map((value, i) => value + step * g[i] - start[i]);
-  const shrink = FARTHEST / Math.max(norm(displacement), FARTHEST);
+  const shrink = eps === null ? 1 : eps / Math.max(norm(displacement), eps);
   return start.map((value, i) => Math.min(1, Math.max(-1, value + shrink * displacement[i])));
 }
 

@@ -35,11 +35,11 @@ export function stopAscent() {
 }
 
 async function takeStep() {
-  const { preprocessing } = state.model;
+  const { preprocessing, ascent: by } = state.model;
   state.ascent ??= begin();
   const { ascent } = state;
   if (!ascent.pullback) await arrive(ascent, ascent.start);
-  const x = ascend(ascent.start, ascent.x, ascent.pullback, preprocessing);
+  const x = ascend(ascent.start, ascent.x, ascent.pullback, preprocessing, by);
   await Promise.all([arrive(ascent, x), pause()]);
   if (ascent !== state.ascent) return; // stopped meanwhile
   steps -= 1;
