@@ -25,6 +25,7 @@ from onnxplain.runtime import Explainer, accentuate, load
 from onnxplain.runtime.inputs.batches import as_batch
 from onnxplain.runtime.pictures.render import Cell, grid, signed_image
 from onnxplain.runtime.sessions import open_session
+from onnxplain.runtime.sessions.onnx_runtime.kernels import described, library
 from onnxplain.timing import Timing, interleaved
 
 Pixels: TypeAlias = NDArray[np.uint8]
@@ -74,11 +75,13 @@ def run(folder: Path, repeats: int, console: Console, new_progress: Callable[[],
         "explanations": cells,
         "parity": {name: dataclasses.asdict(value) for name, value in parity.items()},
         "seconds, batch 1": {name: dataclasses.asdict(value) for name, value in timings.items()},
+        "kernels": described(),
         "machine": machine(),
     }
     (folder / "measurements.json").write_text(json.dumps(measurements, indent=1))
     for table in tables(measurements):
         console.print(table)
+    console.print(f"Fused gates and pools: {described()}", highlight=False, markup=False)
     console.print(f"The picture: {folder / 'explanations.png'}", highlight=False)
 
 
@@ -93,12 +96,12 @@ def _photographs() -> dict[str, Pixels]:
 
 
 def _exported(folder: Path, step: Callable[[str], None]) -> dict[str, Path]:
-    """Method → its explain graph."""
+    """Method → its explain graph, which calls the fused operations where they are installed."""
     from onnxplain.export import export
 
     excitation = folder / f"{NETWORK}.explain.onnx"
     gradient = folder / f"{NETWORK}.gradient.onnx"
-    export(NETWORK, excitation, temperature=TEMPERATURE)
+    export(NETWORK, excitation, temperature=TEMPERATURE, kernels=library() is not None)
     step("exporting")
     export(NETWORK, gradient, method="gradient")
     step("explaining")

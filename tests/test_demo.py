@@ -6,10 +6,13 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
+from onnxplain import demo
 from onnxplain.cli import app
+from onnxplain.runtime.sessions.onnx_runtime.kernels import described
 
 
 def test_demo_explains_three_photographs_and_measures_itself(tmp_path: Path) -> None:
@@ -29,5 +32,19 @@ def test_demo_explains_three_photographs_and_measures_itself(tmp_path: Path) -> 
         pixels = np.asarray(picture)
     assert min(pixels.shape[:2]) > 1000
     assert pixels.std() > 20
-    for label in ("espresso", "missile", "forward", "PyTorch"):
+    for label in ("espresso", "missile", "forward", "PyTorch", "Fused gates and pools"):
         assert label in result.output
+    assert measured["kernels"] == described()
+
+
+@pytest.mark.parametrize("installed", [None, "onnxplain_kernels.so"])
+def test_demo_calls_the_fused_operations_where_they_are_installed(
+    installed: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[object] = []
+    monkeypatch.setattr(demo, "library", lambda: installed)
+    monkeypatch.setattr(
+        "onnxplain.export.export", lambda *_, **options: asked.append(options.get("kernels"))
+    )
+    demo._exported(tmp_path, lambda _: None)
+    assert asked == [installed is not None, None]
