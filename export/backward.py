@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from typing import Any
 
 import onnx_ir as ir
 from onnxscript import GraphBuilder, OpBuilder
 
 from onnxplain.contract.explain import PULLBACK, TARGET, TEMPERATURE
-from onnxplain.export.autodiff import Rule, pull_back
+from onnxplain.export.autodiff import Cotangents, Node, Rule, operator_name, pull_back
 from onnxplain.export.canonical.ends import image_axes
-from onnxplain.export.heads import activation_map, one_hot
+from onnxplain.export.heads import activation_map, cotangent, one_hot
 from onnxplain.export.lower import lower
 from onnxplain.export.methods import Method
 from onnxplain.export.methods.method import Temperature
+from onnxplain.export.operators import VJPS
 from onnxplain.export.provenance import named_after
 from onnxplain.export.tensors import dims
 from onnxplain.export.vmap import vmap
@@ -30,16 +32,20 @@ def add_pullback(
     multi_target: bool = False,
     live_temperature: bool = False,
     kernels: bool = False,
+    objective: str = "logit",
+    excepted: Collection[ir.Value] = (),
 ) -> tuple[OpBuilder, ir.Value]:
     """Add the backward pass to a canonical forward graph, in place: its inputs and its output.
 
     Args:
         values: of the method's parameters.
+        objective: what is explained, as `ExportOptions` has it.
+        excepted: values whose operator keeps its gradient's rule.
         at: where it stops: the image, or a layer for a method with an activation map.
 
     Returns:
         The builder that what comes after must use too (it knows the names that are taken), and
-        the cotangent of the logits, which holds the target.
+        the one-hot vector of the target.
     """
     graph = model.graph
     (image,), (logits,) = graph.inputs, graph.outputs
@@ -51,16 +57,17 @@ def add_pullback(
     taken: dict[str, Temperature | None] = dict(values)
     if live_temperature:
         taken[TEMPERATURE] = builder.input(TEMPERATURE, image.dtype, [])
-    rules = method.rules(taken, op)
+    rules = but_for(method.rules(taken, op), excepted)
 
     with named_after(op, "pullback/target"):
-        cotangent = one_hot(op, logits, target)
+        hot = one_hot(op, logits, target)
+        seed = cotangent(op, logits, hot, objective)
     head = len(graph)
     if multi_target:
         K = op.Shape(target, start=1, end=2)
-        pullback, head = _sweep_each(op, logits, cotangent, K, at, rules)
+        pullback, head = _sweep_each(op, logits, seed, K, at, rules)
     else:
-        (pullback,) = pull_back(op, {logits: cotangent}, [at], rules)
+        (pullback,) = pull_back(op, {logits: seed}, [at], rules)
     if method.times_input:
         pullback = op.Mul(pullback, image)
     shape = [*leading, *dims(image)[1:]]
@@ -79,7 +86,22 @@ def add_pullback(
     pullback.name = PULLBACK
     graph.outputs.append(pullback)
     pullback.shape = ir.Shape(shape)
-    return op, cotangent
+    return op, hot
+
+
+def but_for(rules: Mapping[str, Rule], excepted: Collection[ir.Value]) -> Mapping[str, Rule]:
+    """The rules, but that what puts out one of these values keeps its gradient's."""
+
+    def either(name: str, rule: Rule) -> Rule:
+        def apply(op: OpBuilder, node: Node, *g: Any) -> Cotangents:
+            kept = any(y in excepted for y in node.outputs)
+            return (VJPS[name] if kept else rule)(op, node, *g)
+
+        return apply
+
+    producers = [value.producer() for value in excepted]
+    kinds = {operator_name(node) for node in producers if node is not None}
+    return {name: either(name, rule) if name in kinds else rule for name, rule in rules.items()}
 
 
 def _sweep_each(

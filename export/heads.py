@@ -37,6 +37,23 @@ def one_hot(op: OpBuilder, logits: ir.Value, target: ir.Value) -> ir.Value:
     return op.CastLike(op.OneHot(chosen, classes, [0.0, 1.0], axis=-1), logits)
 
 
+def cotangent(op: OpBuilder, logits: ir.Value, hot: ir.Value, objective: str) -> ir.Value:
+    """The gradient of an objective by the logits [N, classes].
+
+    logit: y_t, so e_t; cross-entropy: log softmax(y)_t, so e_t − softmax(y); energy: ½ Σ y², so y.
+
+    Args:
+        hot: e_t, [N, classes] or [N, K, classes], which the result is like.
+    """
+    if objective == "logit":
+        return hot
+    several = rank(hot) == 3
+    y = op.Unsqueeze(logits, [1]) if several else logits
+    if objective == "cross-entropy":
+        return op.Sub(hot, op.Softmax(y, axis=-1))
+    return op.Expand(y, op.Shape(hot)) if several else op.Identity(y)
+
+
 def _rank(op: OpBuilder, target: ir.Value) -> ir.Value:
     return op.Sub(-1, target)
 

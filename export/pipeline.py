@@ -13,6 +13,7 @@ import onnx_ir as ir
 
 from onnxplain.contract.explain import Metadata
 from onnxplain.contract.request import ExportOptions
+from onnxplain.errors import SourceError
 from onnxplain.export.ascent import add_step, unroll
 from onnxplain.export.backward import add_pullback
 from onnxplain.export.canonical.canonicalise import Canonical, canonicalise
@@ -22,7 +23,7 @@ from onnxplain.export.finish import clean, writable, write
 from onnxplain.export.layers import last_spatial, layer_name, spatial_layer, value_named
 from onnxplain.export.methods import Method, get_method
 from onnxplain.export.sources.source import Source, read
-from onnxplain.export.validity import parameters_of
+from onnxplain.export.validity import other_choices, parameters_of
 from onnxplain.options import documented
 from onnxplain.version import __version__
 
@@ -92,6 +93,8 @@ def export(source: Network, path: str | os.PathLike[str], options: ExportOptions
         InputError: the path cannot be written, or is the source itself.
     """
     method = get_method(options.method)
+    if options.times_image:
+        method = replace(method, times_input=True)
     values = parameters_of(method, options)
     path = writable(path, source)
     tell = options.progress
@@ -101,11 +104,12 @@ def export(source: Network, path: str | os.PathLike[str], options: ExportOptions
     found = read(source, options.weights, options.example, options.sizes, layers)
 
     tell(STAGES[1])
-    canonical, at = _canonical(found, options, method)
+    canonical, at, excepted = _canonical(found, options, method)
     model = canonical.model
     parameters: dict[str, Any] = method.noted(values)
     if method.activation_map is not None:
         parameters["layer"] = options.layer or layer_name(at)
+    parameters |= other_choices(options)
 
     tell(STAGES[2])
     metadata = describe(found, canonical, options, method, parameters)
@@ -117,6 +121,8 @@ def export(source: Network, path: str | os.PathLike[str], options: ExportOptions
         multi_target=options.multi_target,
         live_temperature=options.live_temperature,
         kernels=options.kernels,
+        objective=options.objective,
+        excepted=excepted,
     )
     if options.step:
         add_step(op, metadata.preprocessing)
@@ -133,11 +139,26 @@ def export(source: Network, path: str | os.PathLike[str], options: ExportOptions
     return metadata
 
 
-def _canonical(found: Source, options: ExportOptions, method: Method) -> tuple[Canonical, ir.Value]:
-    """The canonical forward, and where the sweep ends: the image, or an activation map's layer."""
-    kept = [str(value_named(found.model.graph, name).name) for name in found.layers]
-    canonical = canonicalise(found.model, options.sizes, options.input, options.output, keep=kept)
+def _canonical(
+    found: Source, options: ExportOptions, method: Method
+) -> tuple[Canonical, ir.Value, list[ir.Value]]:
+    """The canonical forward; where the sweep ends: the image, or an activation map's layer; and
+    the values of the operators that keep their gradient's rule."""
+    kept, hard = (
+        [str(value_named(found.model.graph, name).name) for name in names]
+        for names in (found.layers, options.excepted)
+    )
+    canonical = canonicalise(
+        found.model, options.sizes, options.input, options.output, keep=[*kept, *hard]
+    )
     graph = canonical.model.graph
+    values = {str(y.name): y for node in graph for y in node.outputs}
+    excepted = []
+    for name, value in zip(options.excepted, hard, strict=True):
+        if value not in values:
+            raise SourceError(f"{name!r} is no operator of its own in the simplified network")
+        excepted.append(values[value])
     if method.activation_map is None:
-        return canonical, graph.inputs[0]
-    return canonical, spatial_layer(graph, kept[0]) if kept else last_spatial(graph)
+        return canonical, graph.inputs[0], excepted
+    at = last_spatial(graph) if options.layer is None else spatial_layer(graph, kept[0])
+    return canonical, at, excepted

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from onnxplain.contract.request import ExportOptions
 from onnxplain.errors import SourceError
 from onnxplain.export.methods import Method
 from onnxplain.export.methods.method import TEMPERATURE
+from onnxplain.options import declared
 
 
 def parameters_of(method: Method, options: ExportOptions) -> dict[str, float | None]:
@@ -26,6 +29,14 @@ def parameters_of(method: Method, options: ExportOptions) -> dict[str, float | N
         (
             options.live_temperature and not method.has_temperature,
             f"method {name} has no temperature to make live",
+        ),
+        (
+            options.objective not in declared(ExportOptions)["objective"].choices,
+            f"no objective {options.objective!r}: it is logit, cross-entropy or energy",
+        ),
+        (
+            options.times_image and (options.ascends or method.activation_map is not None),
+            "times_image is for an explanation of the image itself: leave it out",
         ),
         (
             options.step and options.unroll is not None,
@@ -56,3 +67,15 @@ def parameters_of(method: Method, options: ExportOptions) -> dict[str, float | N
         if wrong:
             raise SourceError(message)
     return values
+
+
+def other_choices(options: ExportOptions) -> dict[str, Any]:
+    """What the file notes beside the method's parameters, where it is not the default."""
+    chosen: dict[str, Any] = {}
+    if options.objective != "logit":
+        chosen["objective"] = options.objective
+    if options.times_image:
+        chosen["times_image"] = True
+    if options.excepted:
+        chosen["excepted"] = ", ".join(options.excepted)
+    return chosen

@@ -102,8 +102,9 @@ class Explanation:
         """One picture of it all: images are its rows, targets its columns.
 
         Args:
-            style: "pullback", zero mid-grey and colours as they are; "heatmap"; "overlay", the
-                heatmap over the photograph; or "grid", photograph, pullback and overlay with
+            style: "pullback", zero mid-grey and colours as they are; "seismic", the channels' mean,
+                blue where negative and red where positive; "heatmap"; "overlay", the heatmap over
+                the photograph; or "grid", photograph, pullback and overlay with
                 titles, class names and probabilities.
 
         Raises:

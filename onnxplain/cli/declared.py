@@ -85,7 +85,7 @@ def _annotation(name: str, type_: Any, declaration: Declaration) -> Any:
     """What typer reads a parameter's type, range and help from."""
     if declaration.positional:
         return Annotated[type_, typer.Argument(help=declaration.help)]
-    flags = [_flag(name)] if declaration.short else []
+    flags = [_flag(name)] if declaration.short or name.endswith("_") else []
     flags += [f"-{declaration.short}"] if declaration.short else []
     if _tuple_of(type_) is not None:
         type_ = str | None
@@ -105,7 +105,7 @@ def _tuple_of(type_: Any) -> tuple[Any, ...] | None:
 
 
 def _flag(name: str) -> str:
-    return f"--{name.replace('_', '-')}"
+    return f"--{name.rstrip('_').replace('_', '-')}"  # `except_`: Python keeps the word
 
 
 def _read_by(read: Callable[..., Any]) -> Any:

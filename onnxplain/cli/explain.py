@@ -39,7 +39,7 @@ Folder = Annotated[
 _COMPARED = 8  # images that --precision auto looks at
 _MANY = 100  # from so many images on, `--batch auto` costs less than it may gain
 
-Style = Annotated[str, typer.Option(help="grid, pullback, heatmap or overlay.")]
+Style = Annotated[str, typer.Option(help="grid, pullback, seismic, heatmap or overlay.")]
 Batch = Annotated[
     str,
     typer.Option(

@@ -48,12 +48,18 @@ def as_parameters(texts: list[str] | None, option: str) -> dict[str, float]:
     return values
 
 
+def as_names(texts: list[str] | None, option: str) -> tuple[str, ...]:
+    """Names, each given by itself."""
+    return tuple(texts or ())
+
+
 _READ: Mapping[str, Callable[[Any, str], Any]] = {
     "size": as_size,
     "mean": as_floats,
     "std": as_floats,
     "labels": as_labels,
     "parameters": as_parameters,
+    "excepted": as_names,
 }
 
 

@@ -61,6 +61,20 @@ class ExportOptions:
         "JSON list.",
         unset="what the network says",
     )
+    excepted: Sequence[str] = option(
+        (),
+        "Operators whose gradient stays the ordinary one, whatever the method: a node's or a "
+        "value's name, or a PyTorch module's path. On the command line, the option again for more.",
+        name="except_",
+        unset="none",
+    )
+    objective: str = option(
+        "logit",
+        "What is explained: logit, the target's; cross-entropy, of the target, negated; or energy, "
+        "half the sum of all logits' squares.",
+        choices=("logit", "cross-entropy", "energy"),
+    )
+    times_image: bool = option(False, "Multiply the result by the image: attribution × input.")
     multi_target: bool = option(
         False, "Explain K targets of each image from one forward pass: `target` is [N, K]."
     )
@@ -103,6 +117,9 @@ class ExportOptions:
 
 def as_asked(parameters: Mapping[str, Any]) -> dict[str, Any]:
     """The options that ask for the parameters that a file's metadata name."""
-    own = {name: value for name, value in parameters.items() if name in ("temperature", "layer")}
+    named = ("temperature", "layer", "objective", "times_image", "excepted")
+    own = {name: value for name, value in parameters.items() if name in named}
     others = {name: value for name, value in parameters.items() if name not in own}
+    if "excepted" in own:
+        own["excepted"] = own["excepted"].split(", ")
     return {**own, "parameters": others}

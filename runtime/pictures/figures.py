@@ -22,6 +22,7 @@ from onnxplain.runtime.pictures.render import (
     heatmap_image,
     mosaic,
     overlay,
+    seismic_image,
     signed_image,
 )
 
@@ -56,6 +57,7 @@ class Row:
 
 _PICTURES: dict[str, Callable[[Row, int], Image.Image]] = {
     "pullback": lambda row, k: signed_image(row.pullbacks[k]),
+    "seismic": lambda row, k: seismic_image(row.pullbacks[k]),
     "heatmap": lambda row, k: heatmap_image(row.heatmaps[k]),
     "overlay": lambda row, k: overlay(row.photograph, row.heatmaps[k]),
 }

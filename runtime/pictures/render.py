@@ -31,6 +31,9 @@ _HEAT = np.array(
     ]
 )
 
+# Dark blue, blue, white, red, dark red (matplotlib's seismic).
+_SEISMIC = np.array([(0, 0, 76.5), (0, 0, 255), (255, 255, 255), (255, 0, 0), (127.5, 0, 0)])
+
 
 def white_point(values: NDArray[Any], percentile: float, axis: Any = None) -> NDArray[Any]:
     """What to divide nonnegative `values` by so that those up to `percentile` lie in [0, 1].
@@ -73,6 +76,19 @@ def signed_image(values: NDArray[Any]) -> Image.Image:
     scaled = (values / white_point(np.abs(values), _SIGNED_WHITE_POINT)).clip(-1, 1)
     pixels = np.rint(127.5 + 127.5 * scaled).astype(np.uint8)
     return Image.fromarray(np.broadcast_to(pixels.transpose(1, 2, 0), (*pixels.shape[1:], 3)))
+
+
+def seismic_image(values: NDArray[Any]) -> Image.Image:
+    """The channels' mean of a pullback [C,H,W], from dark blue over white to dark red.
+
+    As the authors of semantic pullbacks show it: positive and negative values each become up to 1
+    by their own greatest.
+    """
+    mean = values.mean(axis=-3, dtype=np.float64)
+    scaled = mean / np.where(mean > 0, mean.max(), -mean.min() or 1)
+    anchors = np.linspace(-1, 1, len(_SEISMIC))
+    colours = [np.interp(scaled, anchors, channel) for channel in _SEISMIC.T]
+    return Image.fromarray(np.rint(np.stack(colours, axis=-1)).astype(np.uint8))
 
 
 def heatmap_image(heat: NDArray[Any]) -> Image.Image:

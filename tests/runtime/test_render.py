@@ -6,7 +6,14 @@ import numpy as np
 import pytest
 from PIL import Image, ImageColor
 
-from onnxplain.runtime.pictures.render import Cell, grid, heatmap_image, overlay, signed_image
+from onnxplain.runtime.pictures.render import (
+    Cell,
+    grid,
+    heatmap_image,
+    overlay,
+    seismic_image,
+    signed_image,
+)
 
 
 def test_zero_is_mid_grey_and_signs_are_symmetric_about_it():
@@ -75,3 +82,15 @@ def test_long_text_does_not_widen_a_grid(titles):
     short = grid([[Cell(picture, "cat")]], ["a"], titles and ("cat",))
     long = grid([[Cell(picture, "a class name without end " * 9)]], ["b" * 99], titles)
     assert long.size == short.size
+
+
+def test_seismic_colours_are_by_the_sign_of_the_channels_mean():
+    """Each sign by its own greatest, as the authors of semantic pullbacks scale it."""
+    matplotlib = pytest.importorskip("matplotlib")
+    values = np.random.default_rng(0).standard_normal((3, 16, 16))
+    values[:, 0, 0] = 9.0
+    mean = values.mean(axis=0)
+    scaled = np.where(mean > 0, mean / mean.max(), -mean / mean.min())
+    expected = matplotlib.colormaps["seismic"]((scaled + 1) / 2, bytes=True)[..., :3]
+    np.testing.assert_allclose(np.asarray(seismic_image(values)).astype(int), expected, atol=4)
+    assert np.asarray(seismic_image(np.zeros((3, 2, 2)))).min() == 255
