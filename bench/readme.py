@@ -9,10 +9,12 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from onnxplain.bench.gpu.table import gpu_table
+from onnxplain.bench.markdown import markdown
 from onnxplain.bench.suite.ratios import ratios
 from onnxplain.bench.suite.record import EAGER, seconds, timed, where
 from onnxplain.bench.zoo.page import counts
@@ -47,11 +49,6 @@ def demo_table(measured: Mapping[str, Any]) -> str:
             f"{machine['cpu']}, {machine['cores']} cores.",
         ]
     )
-
-
-def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 def precision_table(measured: Mapping[str, Any]) -> str:
@@ -236,6 +233,7 @@ TABLES: dict[str, Callable[[Any], str]] = {
     "zoo": zoo_counts,
     "precision": precision_table,
     "bench": bench_table,
+    "gpu": gpu_table,
     "serving": serving_table,
     "lake": lake_sentence,
     "signal": signal_table,

@@ -1,4 +1,6 @@
-"""Explain graphs on every provider and precision here, and the forward pass alone on the same."""
+"""Explain graphs on every provider and precision here, and the forward pass alone on the same.
+
+With onnxplain-kernels, where that is installed, beside standard operators alone."""
 
 from __future__ import annotations
 
@@ -9,20 +11,29 @@ from typing import Any
 
 from onnxplain.bench.suite.candidate import Candidate, Run
 from onnxplain.bench.suite.job import Job
+from onnxplain.bench.suite.record import KERNELS
 from onnxplain.contract.explain import IMAGE, LOGITS, PULLBACK, TARGET
 from onnxplain.reference.forward import write_forward
 from onnxplain.runtime import load
 from onnxplain.runtime.sessions import open_session, usable
+from onnxplain.runtime.sessions.onnx_runtime.kernels import library
 
 ON_CPU: tuple[tuple[str, str, dict[str, Any]], ...] = (
     ("cpu", "float32", {}),
     ("openvino", "float32", {}),
     ("openvino", "bfloat16", {}),
 )
-ON_GPU: tuple[tuple[str, str, dict[str, Any]], ...] = tuple(
-    ("cuda", precision, {"cuda_graphs": graphs})
-    for precision in ("float32", "tf32", "float16")
-    for graphs in (False, True)
+ON_GPU: tuple[tuple[str, str, dict[str, Any]], ...] = (
+    *(
+        ("cuda", precision, {"cuda_graphs": graphs})
+        for precision in ("float32", "tf32", "float16")
+        for graphs in (False, True)
+    ),
+    *(
+        (provider, precision, {})
+        for provider in ("tensorrt", "tensorrt-rtx")
+        for precision in ("float32", "float16")
+    ),
 )
 """(provider, precision, the provider's options)."""
 
@@ -40,6 +51,9 @@ def graph_candidates(device: str, targets: Sequence[int], maps: bool) -> Iterato
         for K in targets:
             kind = "explain" if K == 1 else f"explain K={K}"
             yield Candidate(name, kind, "onnxplain", partial(_explain, engine=engine, K=K))
+        if provider in ("cpu", "cuda") and library() is not None:
+            fused = partial(_explain, engine=engine, K=1, kernels=True)
+            yield Candidate(f"{name}{KERNELS}", "explain", "onnxplain", fused)
         if maps:
             gradcam = partial(_explain, engine=engine, K=1, method="gradcam")
             yield Candidate(f"{name}, Grad-CAM", "map", "onnxplain", gradcam)
@@ -54,8 +68,10 @@ def _forward(job: Job, engine: dict[str, Any]) -> Run:
     return lambda: session.run(images)[LOGITS]
 
 
-def _explain(job: Job, engine: dict[str, Any], K: int, method: str = "excitation") -> Run:
-    explainer = _load(job.graph(method, K), job, engine)
+def _explain(
+    job: Job, engine: dict[str, Any], K: int, method: str = "excitation", kernels: bool = False
+) -> Run:
+    explainer = _load(job.graph(method, K, kernels), job, engine)
     images, targets = _images(job), job.targets if K == 1 else job.several(K)
     if job.device == "cuda":
         import torch

@@ -42,10 +42,12 @@ class Job:
     def temperature(self) -> float:
         return TEMPERATURES.get(self.network, TEMPERATURE)
 
-    def graph(self, method: str = "excitation", targets: int = 1) -> Path:
-        """The explain graph of a method, for one target per image or for several."""
+    def graph(self, method: str = "excitation", targets: int = 1, kernels: bool = False) -> Path:
+        """The explain graph of a method, for one target per image or for several; with the fused
+        operations as calls, or in standard operators alone."""
         several = ".several" if targets > 1 else ""
-        return self.folder / f"{self.network}.{method}{several}.onnx"
+        calls = ".kernels" if kernels else ""
+        return self.folder / f"{self.network}.{method}{several}{calls}.onnx"
 
     @cached_property
     def images(self) -> NDArray[np.float32]:
@@ -90,6 +92,8 @@ class Job:
 def prepare(name: str, folder: Path, several: bool, maps: bool) -> None:
     """Write a network, its explain graphs, the images and the reference's answer to a folder.
 
+    Where onnxplain-kernels is installed, excitation is exported with calls of it too.
+
     Args:
         several: whether to export excitation for several targets too.
         maps: whether to export Grad-CAM at the network's layer of `LAYERS`.
@@ -104,6 +108,7 @@ def prepare(name: str, folder: Path, several: bool, maps: bool) -> None:
     from onnxplain.reference import pytorch
     from onnxplain.runtime import load
     from onnxplain.runtime.inputs.batches import as_batch
+    from onnxplain.runtime.sessions.onnx_runtime.kernels import library
 
     job = Job(name, 1, 1, folder)
     pictures = networks.photographs()
@@ -113,6 +118,9 @@ def prepare(name: str, folder: Path, several: bool, maps: bool) -> None:
         {} if name in networks.TRAINED else {"example": torch.zeros(1, 3, *SIZE)}
     )
     export(source, job.graph(), temperature=job.temperature, **example)
+    if library() is not None:
+        path = job.graph(kernels=True)
+        export(source, path, temperature=job.temperature, kernels=True, **example)
     if several:
         path = job.graph(targets=2)
         export(source, path, temperature=job.temperature, multi_target=True, **example)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from onnxplain.bench.suite.record import EAGER, Key, Record, seconds, timed, where
+from onnxplain.bench.suite.record import EAGER, KERNELS, Key, Record, seconds, timed, where
 from onnxplain.errors import InputError
 
 WORSE = 1.15
@@ -31,7 +31,8 @@ def _of(record: Record) -> Iterator[tuple[str, float]]:
         if row["by"] != "onnxplain":
             continue
         kind, name = row["kind"], row["name"]
-        forward, explain = medians.get(("forward", name)), medians.get(("explain", name))
+        forward = medians.get(("forward", name.removesuffix(KERNELS)))
+        explain = medians.get(("explain", name))
         if kind == "explain" and forward:
             yield f"{where(record)}, {name}: explain ÷ forward", row["median"] / forward
         if kind == "explain" and eager:

@@ -9,6 +9,9 @@ Record: TypeAlias = Mapping[str, Any]
 Key: TypeAlias = tuple[str, str]
 """(kind, name) of a candidate."""
 
+KERNELS = ", kernels"
+"""What ends the name of an engine that has the library of fused operations."""
+
 EAGER: Key = ("explain", "PyTorch eager")
 
 

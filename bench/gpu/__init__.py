@@ -1,0 +1,1 @@
+"""All figures of one GPU, in one run: `bench/gpu.sh`."""
