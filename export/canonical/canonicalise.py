@@ -102,17 +102,7 @@ def canonicalise(
     graph.outputs.extend(y for node in list(graph) for y in node.outputs if y.name in keep)
     simplify(model)
     settle_sizes(model, image, simplify)
-    unfold(model, simplify)
-    spell_newer(model)
-    declare_opset(model)
-    onnxscript.optimizer.optimize_ir(model, should_fold=_should_fold)
-    common.IdentityEliminationPass()(model)
-    spell_relu(model)
-    common.ShapeInferencePass()(model)
-    spell_strided(model)
-    spell_einsum(model)
-    spell_padded_pools(graph)
-    common.ShapeInferencePass()(model)
+    standardise(model)
     image = drop_other_inputs(graph)
     refuse_control_flow(graph, image)
     show_relus(graph, image)
@@ -127,6 +117,25 @@ def canonicalise(
     named = str(logits.name)
     rename(logits, LOGITS)
     return Canonical(model, activation, recognise(model, was_half), fixed_batch, named)
+
+
+def standardise(model: ir.Model) -> None:
+    """Opset 20, constant control flow written out, one spelling of each operator.
+
+    Raises:
+        SourceError: an operator newer than opset 20, in a form that has no older spelling.
+    """
+    unfold(model, simplify)
+    spell_newer(model)
+    declare_opset(model)
+    onnxscript.optimizer.optimize_ir(model, should_fold=_should_fold)
+    common.IdentityEliminationPass()(model)
+    spell_relu(model)
+    common.ShapeInferencePass()(model)
+    spell_strided(model)
+    spell_einsum(model)
+    spell_padded_pools(model.graph)
+    common.ShapeInferencePass()(model)
 
 
 def simplify(model: ir.Model) -> None:

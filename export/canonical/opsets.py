@@ -12,8 +12,9 @@ import onnx_ir as ir
 from onnx_ir.passes import common
 
 from onnxplain.errors import SourceError
+from onnxplain.export.canonical.attention import attention
 from onnxplain.export.canonical.emit import Emitted, Emitter, integers, replace
-from onnxplain.export.tensors import attribute, dims, rank, size_of, static
+from onnxplain.export.tensors import attribute, rank, static
 
 OPSET, IR_VERSION = 20, 9
 _LARGE = 1000  # bytes; larger are weights, which no conversion looks into
@@ -105,16 +106,27 @@ def spell_newer(model: ir.Model) -> None:
     version = opset_of(model)
     while newer := [node for node in model.graph.all_nodes() if _is_newer(node, version)]:
         for node in newer:
-            if (form := NEWER.get(node.op_type)) is not None:
+            if (form := _form(node)) is not None:
                 replace(node, form(version) if node.op_type == "GroupNormalization" else form)
             else:
                 _call_body(model, node, version)
         common.InlinePass()(model)  # a body may call newer operators too
 
 
+def _form(node: ir.Node) -> Callable[..., Any] | None:
+    if unknown := set(node.attributes) - KNOWN.get(node.op_type, set(node.attributes)):
+        raise SourceError(
+            f"{node.op_type} {node.name!r} has {', '.join(sorted(unknown))}, which onnxplain does "
+            "not know"
+        )
+    return space_to_depth if node.op_type == "SpaceToDepth" else NEWER.get(node.op_type)
+
+
 def _is_newer(node: ir.Node, version: int) -> bool:
     if node.domain not in ("", "ai.onnx"):
         return False
+    if node.op_type == "SpaceToDepth" and "mode" in node.attributes:
+        return True
     since_then = _since(node, OPSET) is None and _since(node, version) is not None
     return node.op_type in NEWER or since_then
 
@@ -202,60 +214,6 @@ def _type_proto(value: ir.Value | None) -> onnx.TypeProto:
 # ----- operators spelled by hand, because their own body hides what they are -----
 
 
-def attention(emit: Emitter, node: ir.Node) -> Emitted:
-    """softmax(scale · Q Kᵀ + mask) V, over heads [N, H, L, D]."""
-    q, k, v, mask, *cache = [*node.inputs, *[None] * 7][:7]
-    if any(x is not None for x in cache) or any(y.uses() for y in node.outputs[1:]):
-        raise SourceError(
-            f"Attention {node.name!r} keeps a cache of keys and values; export the network "
-            "without one"
-        )
-    assert q is not None
-    assert k is not None
-    assert v is not None
-    merged = rank(q) == 3
-    if merged:
-        q_heads, kv_heads = attribute(node, "q_num_heads", 0), attribute(node, "kv_num_heads", 0)
-        D, Dv = size_of(q, 2) // q_heads, size_of(v, 2) // kv_heads
-    else:
-        q_heads, kv_heads, D, Dv = size_of(q, 1), size_of(k, 1), size_of(q, 3), size_of(v, 3)
-    L, S = size_of(q, -2), size_of(k, -2)
-
-    def split(x: ir.Value, heads: int, width: int) -> ir.Value:
-        x = emit("Reshape", x, integers(0, 0, heads, width))
-        return emit("Transpose", x, perm=[0, 2, 1, 3])
-
-    def shared(x: ir.Value, width: int) -> ir.Value:
-        """Repeat each head of keys or values for the heads of queries that share it."""
-        if kv_heads == q_heads:
-            return x
-        x = emit("Unsqueeze", x, integers(2))
-        x = emit("Expand", x, integers(1, 1, q_heads // kv_heads, 1, 1))
-        return emit("Reshape", x, integers(0, q_heads, S, width))
-
-    if merged:
-        q, k, v = split(q, q_heads, D), split(k, kv_heads, D), split(v, kv_heads, Dv)
-    scale = node.attributes.get_float("scale", 0.0) or D**-0.5
-    keys = emit("Transpose", shared(k, D), perm=[0, 1, 3, 2])
-    scores = emit("Mul", emit("MatMul", q, keys), np.array(scale, np.float32))
-    if softcap := node.attributes.get_float("softcap", 0.0):
-        cap = np.array(softcap, np.float32)
-        scores = emit("Mul", emit("Tanh", emit("Div", scores, cap)), cap)
-    lowest = np.array(np.finfo(np.float32).min)
-    if mask is not None:
-        if dims(mask)[-1] not in (1, S):
-            raise SourceError(f"Attention {node.name!r} has a mask for fewer than its {S} keys")
-        if mask.dtype == ir.DataType.BOOL:
-            mask = emit("Where", mask, np.array(0, np.float32), lowest)
-        scores = emit("Add", scores, mask)
-    if attribute(node, "is_causal", 0):
-        scores = emit("Add", scores, np.triu(np.full((L, S), lowest), 1))
-    y = emit("MatMul", emit("Softmax", scores, axis=-1), shared(v, Dv))
-    if not merged:
-        return y
-    return emit("Reshape", emit("Transpose", y, perm=[0, 2, 1, 3]), integers(0, 0, q_heads * Dv))
-
-
 def rms_normalization(emit: Emitter, node: ir.Node) -> Emitted:
     """x / √(mean(x²) + ε) · scale, the mean over `axis` and all after it."""
     x, scale = node.inputs[:2]
@@ -303,9 +261,46 @@ def swish(emit: Emitter, node: ir.Node) -> Emitted:
     return emit("Mul", x, emit("Sigmoid", inner))
 
 
+def space_to_depth(emit: Emitter, node: ir.Node) -> Emitted:
+    """Its mode, of opset 28: of the channels made, DCR has the block first, CRD the channel."""
+    (x,) = node.inputs
+    assert x is not None
+    block = attribute(node, "blocksize", 1)
+    y = emit("SpaceToDepth", x, blocksize=block)
+    if node.attributes.get_string("mode", "DCR") == "DCR":
+        return y
+    channels, height, width = static(x, 1)
+    out = height // block, width // block
+    y = emit("Reshape", y, integers(-1, block**2, channels, *out))
+    y = emit("Transpose", y, perm=[0, 2, 1, 3, 4])
+    return emit("Reshape", y, integers(-1, channels * block**2, *out))
+
+
 NEWER: Mapping[str, Callable[..., Any]] = {
     "Attention": attention,
     "GroupNormalization": group_normalization,
     "RMSNormalization": rms_normalization,
     "Swish": swish,
 }
+"""Always spelled, as their own bodies hide what they are."""
+
+KNOWN: Mapping[str, frozenset[str]] = {
+    "Attention": frozenset(
+        {
+            "is_causal",
+            "kv_num_heads",
+            "left_window_size",
+            "q_num_heads",
+            "qk_matmul_output_mode",
+            "right_window_size",
+            "scale",
+            "softcap",
+            "softmax_precision",
+        }
+    ),
+    "GroupNormalization": frozenset(["epsilon", "num_groups", "stash_type"]),
+    "RMSNormalization": frozenset(["axis", "epsilon", "stash_type"]),
+    "SpaceToDepth": frozenset(["blocksize", "mode"]),
+    "Swish": frozenset(["alpha"]),
+}
+"""The attributes that their forms know; any other is an error."""

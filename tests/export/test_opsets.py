@@ -7,10 +7,12 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 import pytest
 from onnx import helper
 
 from onnxplain.errors import NoRuleError, SourceError
+from onnxplain.export.canonical.opsets import KNOWN, spell_newer
 
 from .graphs import Array, explain, head, images, node, operators, source_outputs, write
 
@@ -158,13 +160,43 @@ def test_attention_becomes_matmul_softmax_matmul(
     assert onnx.load(explained).opset_import[0].version == 20  # which older runtimes run too
 
 
-def test_attention_with_a_cache_is_refused(tmp_path: Path) -> None:
+def test_attention_with_a_cache_of_keys_and_values(tmp_path: Path) -> None:
     inputs = ["q", "k", "v", "", "past", "past"]
     attributes = {"q_num_heads": 4, "kv_num_heads": 4}
     attention = node("Attention", inputs, ["h", "keys", "values"], name="cached", **attributes)
     past = images(2, 4, 3, 6)
-    with pytest.raises(SourceError, match=r"'cached' keeps a cache"):
-        explain(transformer(tmp_path / "a.onnx", 23, attention, 24, past=past), X)
+    same_logits(transformer(tmp_path / "a.onnx", 23, attention, 24, past=past), images(2, 3, 8, 8))
+
+
+def test_attention_of_a_query_that_may_attend_no_key_is_zero(tmp_path: Path) -> None:
+    """As the specification has it, and ONNX Runtime; the others are as they were."""
+    mask = MASK.copy()
+    mask[[0, 5]] = False
+    attention = node("Attention", ["q", "k", "v", "mask"], ["h"], q_num_heads=4, kv_num_heads=4)
+    same_logits(transformer(tmp_path / "a.onnx", 24, attention, 24, mask=mask), images(2, 3, 8, 8))
+
+
+def test_an_attribute_that_a_spelling_does_not_know_is_an_error() -> None:
+    """So none is ignored: a form knows all that its schema has, or says so."""
+    for name, known in KNOWN.items():
+        assert known == set(onnx.defs.get_schema(name).attributes), name
+    unknown = ir.node("Swish", [ir.Value(name="x")], {"beta": 2.0}, name="odd")
+    model = ir.Model(ir.Graph([], [], nodes=[unknown], opset_imports={"": 24}), ir_version=10)
+    with pytest.raises(SourceError, match=r"Swish 'odd' has beta"):
+        spell_newer(model)
+
+
+def test_space_to_depth_with_the_channels_first(tmp_path: Path) -> None:
+    """PyTorch's pixel_unshuffle, which is the mode CRD of opset 28."""
+    made = node("SpaceToDepth", ["x"], ["h"], blocksize=2, mode="CRD")
+    path = newer(tmp_path / "s.onnx", 28, made)
+    pieces = X.reshape(2, 3, 3, 2, 3, 2).transpose(0, 1, 3, 5, 2, 4)
+    weight = head("h", 3 * 36)[1]["W"]
+    explanation = explain(path, X)
+    expected = pieces.reshape(2, -1) @ weight
+    np.testing.assert_allclose(explanation.logits, expected, rtol=1e-4, atol=1e-5)
+    back = weight[:, 1].reshape(3, 2, 2, 3, 3).transpose(0, 3, 1, 4, 2).reshape(3, 6, 6)
+    np.testing.assert_allclose(explanation.pullback, np.stack([back] * 2), rtol=1e-5)
 
 
 def test_attention_over_heads_given_apart(tmp_path: Path) -> None:

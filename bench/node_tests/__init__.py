@@ -1,0 +1,1 @@
+"""ONNX's own node tests, each taken for a test of a vector-Jacobian product."""

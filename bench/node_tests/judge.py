@@ -1,0 +1,290 @@
+"""Is a node test's vector-Jacobian product right? Central differences of the test itself tell."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import onnx_ir as ir
+import onnxruntime
+from onnx_ir.passes import common
+from onnxscript import GraphBuilder
+
+from onnxplain.bench.node_tests.cases import NodeTest, in_double
+from onnxplain.errors import OnnxplainError
+from onnxplain.export.autodiff import dependents, pull_back
+from onnxplain.export.canonical.canonicalise import simplify, spell_ceil_mode, standardise
+from onnxplain.export.canonical.half import to_float32
+from onnxplain.export.canonical.opsets import raise_opset
+from onnxplain.export.canonical.patterns import recognise
+from onnxplain.export.finish import clean
+from onnxplain.export.operators import VJPS
+from onnxplain.reference.float64 import evaluator
+
+Array = npt.NDArray[Any]
+Feeds = Mapping[str, Array]
+Run = Callable[[Feeds], dict[str, Array]]
+
+RIGHT, WRONG, CRASH, REFUSED = "right", "wrong", "crash", "refused"
+CONSTANT, UNDECIDED = "no derivative", "undecided"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a node test showed, and why where it is not right."""
+
+    test: str
+    operator: str
+    verdict: str
+    reason: str = ""
+
+
+def judge(test: NodeTest) -> Verdict:
+    """Sweep a test's canonical form, and compare with differences of the test."""
+    with warnings.catch_warnings(), np.errstate(all="ignore"):
+        warnings.simplefilter("ignore")
+        verdict, reason = _judge(test)
+    return Verdict(test.name, test.operator, verdict, reason)
+
+
+def _judge(test: NodeTest) -> tuple[str, str]:
+    try:
+        run = _original(test)
+    except _NoEvaluatorError:
+        run = None
+    try:
+        ours = _swept(test)
+    except OnnxplainError as error:
+        if run is not None and _is_constant(test, run):
+            return CONSTANT, ""
+        return REFUSED, " ".join(str(error).split())[:200]
+    except Exception as error:
+        return CRASH, f"{type(error).__name__}: {' '.join(str(error).split())[:160]}"
+    if run is None:
+        return UNDECIDED, "nothing evaluates the test in float64 as the test has it"
+    if ours is None:
+        return (CONSTANT, "") if _is_constant(test, run) else (WRONG, "nothing flows")
+    return _compared(test, run, ours)
+
+
+# ----- the test itself -----
+
+
+class _NoEvaluatorError(Exception):
+    pass
+
+
+def _original(test: NodeTest) -> Run:
+    """The test in float64: by ONNX Runtime, else by the reference evaluator, if it is right."""
+    wide = in_double(test.model)
+    wide.ir_version = min(wide.ir_version, 11)
+    for make in (_by_runtime, _by_reference):
+        try:
+            run = make(wide)
+            found = run(test.inputs)
+        except Exception:
+            continue
+        if _same(found, test.outputs):
+            return run
+    raise _NoEvaluatorError
+
+
+def _same(found: Mapping[str, Array], expected: Mapping[str, Array]) -> bool:
+    for name, y in expected.items():
+        if y.dtype.kind != "f":
+            continue
+        if found[name].shape != y.shape:
+            return False
+        if not np.allclose(found[name], y, rtol=2e-2, atol=2e-2, equal_nan=True):
+            return False
+    return True
+
+
+def _by_runtime(model: onnx.ModelProto) -> Run:
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    options.intra_op_num_threads = 1
+    session = onnxruntime.InferenceSession(
+        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
+    names = [y.name for y in session.get_outputs()]
+    return lambda feeds: dict(zip(names, session.run(None, dict(feeds)), strict=True))
+
+
+def _by_reference(model: onnx.ModelProto) -> Run:
+    run = onnx.reference.ReferenceEvaluator(model)
+    return lambda feeds: dict(zip(run.output_names, run.run(None, dict(feeds)), strict=True))
+
+
+# ----- ours -----
+
+
+@dataclass(frozen=True)
+class Swept:
+    """The forward outputs by name, and the cotangents of the active inputs, given g0, g1, …"""
+
+    run: Callable[[Feeds], list[Array]]
+    forward: list[str]
+    seeded: list[str]
+    reached: list[str]
+
+
+def _swept(test: NodeTest) -> Swept | None:
+    model = canonical(test)
+    graph = model.graph
+    inputs = list(graph.inputs)
+    active = dependents(graph, inputs)
+    outputs = {str(y.name): y for y in graph.outputs}
+    names = [y.name for y in test.model.graph.output]
+    flows = {
+        name: y
+        for name, y in zip(names, outputs.values(), strict=True)
+        if y in active and test.outputs[name].dtype.kind == "f"
+    }
+    if not flows:
+        return None
+    builder = GraphBuilder(graph)
+    builder.push_module("pullback")
+    op = builder.op
+    seeds = {
+        y: builder.input(f"cotangent.{i}", y.dtype, test.outputs[name].shape)
+        for i, (name, y) in enumerate(flows.items())
+    }
+    wanted, found = [], []
+    for x in inputs:
+        try:
+            (gx,) = pull_back(op, seeds, [x], VJPS)
+        except OnnxplainError as error:
+            if "does not depend on" not in str(error):
+                raise
+            continue
+        wanted.append(x)
+        found.append(gx)
+    forward = list(graph.outputs)
+    graph.outputs[:] = []
+    for value in [*forward, *found]:
+        y = op.Identity(value)
+        y.dtype, y.shape = value.dtype, value.shape
+        graph.outputs.append(y)
+    for i, y in enumerate(graph.outputs):
+        y.name = f"result.{i}"
+    graph.sort()
+    clean(model)
+    run = evaluator(in_double(ir.to_proto(model)))
+    return Swept(
+        lambda feeds: run.run(None, dict(feeds)), names, list(flows), [str(x.name) for x in wanted]
+    )
+
+
+def canonical(test: NodeTest) -> ir.Model:
+    """As `canonicalise` has it, but for the ends, which no node test has."""
+    model = ir.from_proto(test.model)
+    common.InlinePass()(model)
+    model = raise_opset(model)
+    was_half = to_float32(model)
+    for value in list(model.graph.initializers.values()):
+        value.name = f"source.{value.name}"
+    spell_ceil_mode(model)
+    simplify(model)
+    standardise(model)
+    recognise(model, was_half)
+    return model
+
+
+# ----- compared -----
+
+
+def _compared(test: NodeTest, run: Run, ours: Swept) -> tuple[str, str]:
+    """At the test's own inputs, else (at a kink) at inputs near by."""
+    rng = np.random.default_rng(0)
+    reason = ""
+    for attempt in range(4):
+        xs = dict(test.inputs)
+        if attempt:
+            xs = {
+                k: x + np.asarray(0.02 * attempt * rng.normal(size=x.shape)) for k, x in xs.items()
+            }
+        try:
+            verdict, reason = _compared_at(xs, run, ours, rng)
+        except Exception as error:
+            return CRASH, f"evaluated: {type(error).__name__}: {' '.join(str(error).split())[:160]}"
+        if verdict != UNDECIDED:
+            return verdict, reason
+    return verdict, reason
+
+
+def _compared_at(xs: Feeds, run: Run, ours: Swept, rng: np.random.Generator) -> tuple[str, str]:
+    ys = run(xs)
+    gs = {name: np.asarray(rng.normal(size=ys[name].shape)) for name in ours.seeded}
+    for name, g in gs.items():
+        g[~np.isfinite(ys[name])] = 0
+    feeds = {**xs, **{f"cotangent.{i}": g for i, g in enumerate(gs.values())}}
+    results = ours.run(feeds)
+    for name, y in zip(ours.forward, results, strict=False):
+        if ys[name].dtype.kind == "f" and not np.allclose(
+            y, ys[name], rtol=1e-3, atol=1e-4, equal_nan=True
+        ):
+            return WRONG, f"the forward pass, {name}"
+    cotangents = dict(zip(ours.reached, results[len(ours.forward) :], strict=True))
+    for name, x in xs.items():
+        gx = cotangents.get(name, np.zeros_like(x))
+        if gx.shape != x.shape:
+            return WRONG, f"{name}: shape {gx.shape}, not {x.shape}"
+        v = np.asarray(rng.normal(size=x.shape))
+        found = float((gx * v).sum())
+        if not math.isfinite(found):
+            return WRONG, f"{name}: not finite"
+        slopes = _slopes(xs, name, v, run, gs)
+        size = float(np.linalg.norm(gx) * np.linalg.norm(v)) + 1e-6
+        scale = max(size, *(abs(s) for s in slopes if math.isfinite(s)), 1e-6)
+        smooth = max(slopes) - min(slopes) <= 1e-3 * scale
+        if smooth and any(abs(found - s) <= 1e-4 * scale for s in slopes[:2]):
+            continue
+        if not smooth:
+            return UNDECIDED, f"{name}: a kink or a jump at the test's inputs"
+        return WRONG, f"{name}: {found:.4g}, not {slopes[0]:.4g}"
+    return RIGHT, ""
+
+
+def _slopes(xs: Feeds, name: str, v: Array, run: Run, gs: Feeds) -> list[float]:
+    """⟨g, J v⟩ by central differences of several steps, and by one-sided ones."""
+
+    def at(h: float) -> float:
+        ys = run({**xs, name: np.asarray(xs[name] + h * v)})
+        total = 0.0
+        for k, g in gs.items():
+            y = ys[k]
+            if y.shape != g.shape:
+                return math.nan
+            total += float(np.where(g == 0, 0, g * y).sum())
+        return total
+
+    here = at(0.0)
+    central = [(at(h) - at(-h)) / (2 * h) for h in (1e-4, 1e-6)]
+    sides = [(at(h) - here) / h for h in (1e-6, -1e-6)]
+    return [*central, *sides]
+
+
+def _is_constant(test: NodeTest, run: Run) -> bool:
+    """Whether differences, at several inputs, are all 0."""
+    rng = np.random.default_rng(0)
+    try:
+        for _ in range(3):
+            xs = {k: x + 0.01 * rng.normal(size=x.shape) for k, x in test.inputs.items()}
+            ys = run(xs)
+            floats = [k for k, y in ys.items() if y.dtype.kind == "f"]
+            gs = {k: rng.normal(size=ys[k].shape) for k in floats}
+            for k in floats:
+                gs[k][~np.isfinite(ys[k])] = 0
+            for name, x in xs.items():
+                if any(abs(s) > 1e-9 for s in _slopes(xs, name, rng.normal(size=x.shape), run, gs)):
+                    return False
+    except Exception:
+        return False
+    return True
