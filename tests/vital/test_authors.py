@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +9,18 @@ import pytest
 import torch
 from PIL import Image
 from torch import nn
-from torch.nn import functional
 
+from onnxplain.bench.fidelity.definitions import (
+    CHANNEL,
+    FIRST,
+    NEURON,
+    SECOND,
+    SIZE,
+    Layers,
+    beginning_of_a_resnet,
+    from_0_to_1,
+    maps,
+)
 from onnxplain.contract import steps
 from onnxplain.contract.explain import IMAGE
 from onnxplain.runtime.sessions import open_session
@@ -23,32 +32,19 @@ from onnxplain.vital.result import opacity, stretched
 
 from .reference import relative
 
-SIZE, CHANNEL, EXACT = 32, 5, 1e-4
-FIRST, NEURON = "0", "5"
+EXACT = 1e-4
 
 
 @pytest.fixture(scope="module")
 def network() -> nn.Sequential:
     """The beginning of a ResNet: convolution, ReLU, max-pool of 3 × 3 with stride 2."""
-    torch.manual_seed(0)
-    return nn.Sequential(
-        nn.Conv2d(3, 6, 3, padding=1),
-        nn.ReLU(),
-        nn.MaxPool2d(3, 2, 1),
-        nn.Conv2d(6, 8, 3, padding=1, bias=False),
-        nn.ReLU(),
-        nn.Conv2d(8, 8, 3, padding=1, bias=False),
-        nn.ReLU(),
-        nn.AdaptiveAvgPool2d(1),
-        nn.Flatten(),
-        nn.Linear(8, 4),
-    ).eval()
+    return beginning_of_a_resnet()
 
 
 @pytest.fixture(scope="module")
 def subject(network: nn.Sequential) -> Subject:
     example = torch.zeros(1, 3, SIZE, SIZE)
-    return read_subject(network, example=example, layers=[FIRST, "3"], neuron=NEURON)
+    return read_subject(network, example=example, layers=[FIRST, SECOND], neuron=NEURON)
 
 
 @pytest.fixture(scope="module")
@@ -56,59 +52,9 @@ def images() -> np.ndarray:
     return np.random.default_rng(0).standard_normal((4, 3, SIZE, SIZE)).astype(np.float32)
 
 
-class Layers:
-    """The network in float64, layer by layer, up to the neuron."""
-
-    def __init__(self, network: nn.Sequential, images: np.ndarray) -> None:
-        parts = [part.double() for part in nn.Sequential(*network).to(torch.float64)]
-        self.conv1, _, self.pool, self.conv2, _, self.conv3 = parts[:6]
-        self.first = self.conv1(torch.from_numpy(images).double()).detach()
-        self.pooled_from = self.first.relu()
-        self.pooled = self.pool(self.pooled_from)
-        self.second = self.conv2(self.pooled).detach()
-        self.neuron = self.conv3(self.second.relu()).detach()
-
-
 @pytest.fixture
 def layers(network: nn.Sequential, images: np.ndarray) -> Layers:
-    return Layers(copy.deepcopy(network), images)
-
-
-def z_plus(conv: nn.Conv2d, x: torch.Tensor, relevance: torch.Tensor) -> torch.Tensor:
-    """R_i = Σ_j x_i w⁺_ij / (Σ_i x_i w⁺_ij + 1e-5) R_j."""
-    return share(lambda a: functional.conv2d(a, conv.weight.clamp(min=0), padding=1), x, relevance)
-
-
-def share(linear, x: torch.Tensor, relevance: torch.Tensor) -> torch.Tensor:
-    x = x.detach().requires_grad_()
-    z = linear(x)
-    (pulled,) = torch.autograd.grad(z, x, (relevance / (z + 1e-5)).detach())
-    return (x * pulled).detach()
-
-
-def maps(layers: Layers, kind: str, pool_rule: str = "window") -> list[torch.Tensor]:
-    """The relevance of both layers, [N, C, H, W]."""
-    alone = torch.zeros_like(layers.neuron)
-    if kind == "guided":
-        alone[:, CHANNEL] = 1 / alone[0, 0].numel()
-        deep = functional.grad.conv2d_input(layers.second.shape, layers.conv3.weight, alone, 1, 1)
-        through = (deep * (layers.second > 0)).relu()
-        below = functional.grad.conv2d_input(
-            layers.pooled.shape, layers.conv2.weight, through, 1, 1
-        )
-        x = layers.pooled_from.requires_grad_()
-        (below,) = torch.autograd.grad(layers.pool(x), x, below)
-        return [(below * (layers.first > 0)).relu().detach(), through.detach()]
-    if kind == "lrp":
-        alone[:, CHANNEL] = layers.neuron[:, CHANNEL]
-    else:
-        cosine = layers.neuron[:, CHANNEL] / layers.neuron.norm(dim=1)
-        for n, place in enumerate(cosine.flatten(1).argmax(1).tolist()):
-            alone[n, CHANNEL, place // alone.shape[3], place % alone.shape[3]] = 1
-    second = z_plus(layers.conv3, layers.second.relu(), alone)
-    pooled = z_plus(layers.conv2, layers.pooled, second)
-    average = nn.AvgPool2d(2) if pool_rule == "vital" else nn.AvgPool2d(3, 2, 1, False, False)
-    return [share(average, layers.pooled_from, pooled), second]
+    return Layers(network, images)
 
 
 def found(
@@ -118,11 +64,6 @@ def found(
     write_features(subject, path, kind, pool_rule)
     channel = np.full(len(images), CHANNEL)
     return open_session(path, "cpu").run({IMAGE: images, steps.CHANNEL: channel})
-
-
-def from_0_to_1(x: torch.Tensor, axes: tuple[int, ...]) -> torch.Tensor:
-    above = x - x.amin(axes, keepdim=True)
-    return above / (above.amax(axes, keepdim=True) + 1e-6)
 
 
 @pytest.mark.parametrize("pool_rule", ["window", "vital"])

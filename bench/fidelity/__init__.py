@@ -1,0 +1,1 @@
+"""Our methods beside their authors' definitions: `python -m onnxplain.bench.fidelity`."""

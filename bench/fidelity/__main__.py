@@ -1,0 +1,72 @@
+"""Write docs/fidelity.md and bench/results/fidelity.json."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+from onnxplain.bench.fidelity.rows import ROWS, Figures, measure
+from onnxplain.bench.readme import markdown
+from onnxplain.machine import machine
+
+_HERE = Path(__file__).resolve().parent.parent
+
+PAGE = """# Point by point with the authors
+
+Where our methods and the code of the papers' authors differ, or did: excitation and semantic
+pullbacks (arXiv 2507.22832), VITAL (2503.22399), *What do Deep Networks Like to See?*
+(1803.08337). Their code is not here: each figure compares ours with their definition, written
+once more in PyTorch (`bench/fidelity/definitions.py`), on networks of a few layers. It is the
+relative L2 of the difference: by our default, and with the option.
+
+{table}
+
+Besides, for VITAL: references are resized to 8/7 of the input (their 256 for 224), bilinearly, a
+random choice of a class's files by the seed, and none that is grey or transparent (C6). For a
+channel we rank whole photographs by its greatest activation (`--ranking mean`: its mean); they
+rank the best of sliding patches by its mean. Their relevance does not run on the inner neurons of
+DenseNet; ours does.
+
+Adam's decay rates and clipping are options too: their setting of 20,000 steps is `--steps 20000
+--betas 0.9,0.999 --no-clip`. Of the ascents: `accentuate --norm`, `--relative`, `--raw`,
+`--margin`, `--away`, `--clip 3`; of what is explained: `export --objective cross-entropy` or
+`energy`, `--times-image`; of pictures: `explain --style seismic`.
+
+Made by `python -m onnxplain.bench.fidelity`.
+"""
+
+
+def table(found: Mapping[str, Figures]) -> str:
+    header = ["", "what", "theirs", "ours", "off", "option", "off with it"]
+    rows = [
+        [
+            row.number,
+            row.what,
+            row.theirs,
+            row.ours,
+            shown(found[row.number].default),
+            row.option,
+            shown(found[row.number].option),
+        ]
+        for row in ROWS
+    ]
+    return markdown(header, rows)
+
+
+def shown(figure: float | None) -> str:
+    return "" if figure is None else "0" if figure == 0 else f"{figure:.1g}"
+
+
+def main() -> None:
+    found = measure()
+    figures = {number: dataclasses.asdict(each) for number, each in found.items()}
+    written = json.dumps({"machine": machine(), "relative L2": figures}, indent=1) + "\n"
+    (_HERE / "results" / "fidelity.json").write_text(written)
+    page = PAGE.format(table=table(found))
+    (_HERE.parent / "docs" / "fidelity.md").write_text(page)
+
+
+if __name__ == "__main__":
+    main()
