@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from onnxplain.bench.fidelity.rows import ROWS, Figures, measure
-from onnxplain.bench.readme import markdown
+from onnxplain.bench.markdown import markdown
 from onnxplain.machine import machine
 
 _HERE = Path(__file__).resolve().parent.parent
