@@ -99,6 +99,8 @@ def axes_from_end(axes: Sequence[int], rank: int) -> list[int]:
 
 def reshape(op: OpBuilder, value: ir.Value, shape: Sequence[int | ir.SymbolicDim]) -> ir.Value:
     """Reshape to `shape`, in which at most one dimension is symbolic."""
+    if not shape:
+        return op.Reshape(value, integers(op, np.array([])))  # an empty list has no type
     return op.Reshape(value, [size if isinstance(size, int) else -1 for size in shape])
 
 

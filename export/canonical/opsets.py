@@ -44,13 +44,38 @@ def raise_opset(model: ir.Model) -> ir.Model:
         raise SourceError(f"cannot raise opset {version} to {OPSET}: {error}") from error
     model = ir.from_proto(raised)
     weights.restore(model)
-    for node in model.graph.all_nodes():
-        if node.op_type == "Resize" and version <= 10:
-            # Until opset 10 a pixel was at its index times the scale; since then at its centre.
-            node.attributes.add(ir.AttrString("coordinate_transformation_mode", "asymmetric"))
-            node.attributes.add(ir.AttrString("nearest_mode", "floor"))
+    if version <= 10:
+        for node in list(model.graph.all_nodes()):
+            if node.op_type == "Resize":
+                _place_pixels(node)
     model.ir_version = max(model.ir_version or 0, IR_VERSION)
     return model
+
+
+def _place_pixels(node: ir.Node) -> None:
+    """Until opset 10 a pixel was at its index times the scale; since then at its centre.
+
+    The nearest was the one below, and where an axis shrinks the one above, as in ONNX Runtime.
+    """
+    node.attributes.add(ir.AttrString("coordinate_transformation_mode", "asymmetric"))
+    node.attributes.add(ir.AttrString("nearest_mode", "floor"))
+    given = node.inputs[2] if len(node.inputs) > 2 else None
+    tensor = None if given is None else ir.convenience.get_const_tensor(given)
+    if tensor is None or node.attributes.get_string("mode", "nearest") != "nearest":
+        return
+    scales = tensor.numpy()
+    if (scales >= 1).all():
+        return
+    attributes = {name: a.value for name, a in node.attributes.items()}
+
+    def form(emit: Emitter, node: ir.Node) -> Emitted:
+        y, larger = node.inputs[0], np.maximum(scales, 1).astype(np.float32)
+        if (larger > 1).any():
+            y = emit("Resize", y, None, larger, **attributes)
+        smaller = np.minimum(scales, 1).astype(np.float32)
+        return emit("Resize", y, None, smaller, **attributes | {"nearest_mode": "ceil"})
+
+    replace(node, form)
 
 
 def opset_of(model: ir.Model) -> int:
@@ -185,6 +210,9 @@ def _call_body(model: ir.Model, node: ir.Node, version: int) -> None:
         )
     proto.domain = f"onnxplain.body.{node.op_type}"
     proto.name = f"body_{len(model.functions)}"
+    for known in proto.opset_import:
+        if known.domain == "":
+            known.version = opset_of(model)  # the body's operators mean the same in it
     function = ir.from_proto(proto)
     model.functions[function.identifier()] = function
     model.graph.opset_imports[proto.domain] = 1

@@ -27,7 +27,8 @@ def leaky_relu(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
 @register_vjp("PRelu", kind=Kind.RECTIFIER)
 def prelu(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
     x, slope = node.inputs
-    return op.Where(op.Greater(x, 0.0), g, op.Mul(g, slope))
+    gx = op.Where(op.Greater(x, 0.0), g, op.Mul(g, slope))
+    return [gx, lambda: op.Mul(g, op.Min(x, 0.0))]
 
 
 @register_vjp("ThresholdedRelu", kind=Kind.RECTIFIER)
@@ -44,11 +45,23 @@ def _not_below_its_bound(node: Node) -> Sequence[ir.Value | None]:
 @register_vjp("Clip", kind=Kind.ACTIVATION, sign=_not_below_its_bound)
 def clip(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
     x, low, high = [*node.inputs, None, None][:3]
+    gx = g
     if low is not None:
-        g = op.Where(op.Greater(x, low), g, 0.0)
+        gx = op.Where(op.Greater(x, low), gx, 0.0)
     if high is not None:
-        g = op.Where(op.Less(x, high), g, 0.0)
-    return g
+        gx = op.Where(op.Less(x, high), gx, 0.0)
+
+    def of_low() -> ir.Value:
+        """Where x is below it, and it is below the upper bound."""
+        gl = op.Where(op.Less(x, low), g, 0.0)
+        return gl if high is None else op.Where(op.Less(low, high), gl, 0.0)
+
+    def of_high() -> ir.Value:
+        """Where it is below the larger of x and the lower bound."""
+        reached = x if low is None else op.Max(x, low)
+        return op.Where(op.Greater(reached, high), g, 0.0)
+
+    return [gx, of_low, of_high]
 
 
 @register_vjp("Elu", kind=Kind.RECTIFIER)

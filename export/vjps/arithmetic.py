@@ -22,6 +22,7 @@ from onnxplain.export.operators import (
     register_vjp,
 )
 from onnxplain.export.tensors import constant_of
+from onnxplain.export.values import non_negative
 from onnxplain.export.vmap import cast_like
 
 # ----- of two or more operands -----
@@ -56,7 +57,10 @@ def div(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
 
 @register_vjp("Pow", kind=Kind.PRODUCT, half=Half.FLOAT32)
 def power(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
-    """e·x^(e−1) and y·ln x; where x is 0 the exponent passes nothing, as in PyTorch."""
+    """e·x^(e−1) and y·ln x; where x is 0 the exponent passes nothing, as in PyTorch.
+
+    Nor does x at a root's, whose slope is infinite there.
+    """
     (x, e), y = node.inputs, node.outputs[0]
 
     def of_base() -> ir.Value:
@@ -64,7 +68,10 @@ def power(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
         known = ir.convenience.get_const_tensor(e)
         if known is not None and (known.numpy() == 2).all():
             return op.Mul(g, op.Mul(exponent, x))
-        return op.Mul(g, op.Mul(exponent, op.Pow(x, op.Sub(exponent, 1.0))))
+        gx = op.Mul(g, op.Mul(exponent, op.Pow(x, op.Sub(exponent, 1.0))))
+        if known is None or (known.numpy() >= 1).all():
+            return gx
+        return op.Where(op.And(op.Equal(x, 0.0), op.Less(exponent, 1.0)), 0.0, gx)
 
     def of_exponent() -> ir.Value:
         logarithm = op.Log(op.Where(op.Equal(x, 0.0), 1.0, x))
@@ -155,7 +162,20 @@ def log(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
 
 @register_vjp("Sqrt", kind=Kind.ACTIVATION, sign=never_negative, half=Half.FLOAT32)
 def sqrt(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
-    return op.Div(op.Mul(g, 0.5), node.outputs[0])
+    """½ g / y; 0 where y is 0, as PyTorch's `std` and `norm` have it, which are spelled by it."""
+    y = node.outputs[0]
+    gx = op.Div(op.Mul(g, 0.5), y)
+    return gx if _positive(node.inputs[0]) else op.Where(op.Equal(y, 0.0), 0.0, gx)
+
+
+def _positive(x: ir.Value) -> bool:
+    """Whether x is what is nowhere negative, and something more."""
+    node = x.producer()
+    if node is None or node.op_type != "Add":
+        return False
+    known = [ir.convenience.get_const_tensor(v) if v is not None else None for v in node.inputs]
+    more = any(c is not None and bool((c.numpy() > 0).all()) for c in known)
+    return more and non_negative(x)
 
 
 @register_vjp("Reciprocal", kind=Kind.ACTIVATION, half=Half.FLOAT32)

@@ -1,4 +1,4 @@
-"""Matrix products and convolutions: linear in the image, weights being constants."""
+"""Matrix products and convolutions: linear in each of their operands."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from onnxscript import OpBuilder
 
 from onnxplain.export.autodiff import Cotangents, Node
 from onnxplain.export.operators import Axes, Half, Kind, register_vjp
-from onnxplain.export.tensors import attribute, rank, static
+from onnxplain.export.tensors import attribute, rank, reshape, size_of, static
 from onnxplain.export.windows import window_of
+from onnxplain.kernels.windows import Window, side_by_side, taps
 
 
 @register_vjp("MatMul", kind=Kind.MATRIX_PRODUCT, axes=Axes.MATRIX_PRODUCT)
@@ -61,7 +62,32 @@ def conv(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
     """The transposed convolution with the same weights, which lie as ConvTranspose wants them."""
     x, w = node.inputs[:2]
     window = window_of(node, x, node.outputs[0], kernel=static(w, 2))
-    return op.ConvTranspose(g, w, group=attribute(node, "group", 1), **window.conv_attributes())
+    group = attribute(node, "group", 1)
+    return [
+        op.ConvTranspose(g, w, group=group, **window.conv_attributes()),
+        lambda: _of_weight(op, g, x, window, group, w),
+        lambda: _of_bias(op, g),
+    ]
+
+
+def _of_weight(
+    op: OpBuilder, low: ir.Value, high: ir.Value, window: Window, group: int, w: ir.Value
+) -> ir.Value:
+    """Σ low · high over images and windows, at each of a window's elements.
+
+    `low` [N, A, *out] has a number for each window over `high` [N, B, *size]; of the shape of w,
+    [A, B / group, *kernel].
+    """
+    per_group = [size_of(v, 1) // group for v in (low, high)]
+    columns = side_by_side(op, taps(op, high, window), window)
+    a = reshape(op, low, [-1, group, per_group[0], window.windows])
+    b = reshape(op, columns, [-1, group, per_group[1] * window.elements, window.windows])
+    products = op.MatMul(a, op.Transpose(b, perm=[0, 1, 3, 2]))
+    return reshape(op, op.ReduceSum(products, [-4], keepdims=0), static(w))
+
+
+def _of_bias(op: OpBuilder, g: ir.Value) -> ir.Value:
+    return op.ReduceSum(g, [-rank(g), *range(2 - rank(g), 0)], keepdims=0)
 
 
 @register_vjp(
@@ -71,11 +97,16 @@ def conv_transpose(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
     """The convolution with the same weights, which lie as Conv wants them."""
     x, w = node.inputs[:2]
     window = window_of(node, node.outputs[0], x, kernel=static(w, 2))
-    spatial = range(-len(window.size), 0)
+    whole, spatial = g, range(-len(window.size), 0)
     # Output rows past the last window (`after` negative) were written by no input.
     ends = [n + min(a, 0) for n, a in zip(window.size, window.after, strict=True)]
     if ends != list(window.size):
         g = op.Slice(g, [0] * len(ends), ends, list(spatial))
     attributes = window.conv_attributes()
     del attributes["output_padding"]
-    return op.Conv(g, w, group=attribute(node, "group", 1), **attributes)
+    group = attribute(node, "group", 1)
+    return [
+        op.Conv(g, w, group=group, **attributes),
+        lambda: _of_weight(op, x, whole, window, group, w),
+        lambda: _of_bias(op, whole),
+    ]

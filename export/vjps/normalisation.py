@@ -43,11 +43,35 @@ def batch_normalization(op: OpBuilder, node: Node, g: ir.Value, *_statistics: No
             f"BatchNormalization {node.name!r} is in training mode; export the network in "
             "evaluation mode"
         )
-    x, scale, _, _, variance = node.inputs
-    epsilon = node.attributes.get_float("epsilon", 1e-5)
-    slope = op.Div(scale, op.Sqrt(op.Add(variance, epsilon)))
+    x, scale, _, mean, variance = node.inputs
     spatial = list(range(1, rank(x) - 1))
-    return op.Mul(g, op.Unsqueeze(slope, spatial) if spatial else slope)
+    others = [i - rank(x) for i in range(rank(x)) if i != 1]
+
+    def spread(value: ir.Value) -> ir.Value:
+        return op.Unsqueeze(value, spatial) if spatial else value
+
+    deviation = op.Sqrt(op.Add(variance, node.attributes.get_float("epsilon", 1e-5)))
+
+    def along() -> ir.Value:
+        """Σ g · x̂ for each channel."""
+        x_hat = op.Div(op.Sub(x, spread(mean)), spread(deviation))
+        return op.ReduceSum(op.Mul(g, x_hat), others, keepdims=0)
+
+    def of_mean() -> ir.Value:
+        return op.Neg(op.Mul(op.ReduceSum(g, others, keepdims=0), op.Div(scale, deviation)))
+
+    def of_variance() -> ir.Value:
+        """x̂ shrinks by half of itself, over the variance."""
+        square = op.Mul(deviation, deviation)
+        return op.Mul(op.Div(op.Mul(along(), scale), square), -0.5)
+
+    return [
+        op.Mul(g, spread(op.Div(scale, deviation))),
+        along,
+        lambda: op.ReduceSum(g, others, keepdims=0),
+        of_mean,
+        of_variance,
+    ]
 
 
 def standardised(
@@ -95,7 +119,13 @@ def instance_normalization(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents
     axes = list(range(2 - rank(x), 0))
     gamma = op.Unsqueeze(scale, list(range(1, rank(x) - 1)))
     epsilon = node.attributes.get_float("epsilon", 1e-5)
-    return standardised(op, x, op.Mul(g, gamma), axes, epsilon)[1]
+    x_hat, gx = standardised(op, x, op.Mul(g, gamma), axes, epsilon)
+    others = [-rank(x), *axes]
+    return [
+        gx,
+        lambda: op.ReduceSum(op.Mul(g, x_hat), others, keepdims=0),
+        lambda: op.ReduceSum(g, others, keepdims=0),
+    ]
 
 
 @register_vjp("GroupNormalization", kind=Kind.NORMALISATION, axes=Axes.IMAGES)

@@ -106,11 +106,15 @@ def slicing(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
         if (start, step) == (0, 1) and end >= np.iinfo(np.int32).max:
             continue  # takes the whole axis, which may be the dynamic one
         size = size_of(x, axis)
-        # An end below -size means "past the first" when the step is negative.
-        stop = None if step < 0 and end < -size else int(end)
-        taken = np.arange(size)[int(start) : stop : int(step)]
-        g = gather_transpose(op, g, x, axis, taken, size)
+        g = gather_transpose(op, g, x, axis, _taken(int(start), int(end), int(step), size), size)
     return g
+
+
+def _taken(start: int, end: int, step: int, size: int) -> np.ndarray:
+    """The indices that Slice takes: its bounds are clamped, as Python's are not."""
+    low, high = (0, size) if step > 0 else (-1, size - 1)
+    first, last = (n + size if n < 0 else n for n in (start, end))
+    return np.arange(min(max(first, 0), high), min(max(last, low), high), step)
 
 
 def _with_what_is_put(node: Node) -> Sequence[ir.Value | None]:

@@ -262,6 +262,26 @@ def test_what_the_body_of_a_newer_operator_calls_is_spelled_too(tmp_path: Path) 
     assert explained.opset_import[0].version == 20
 
 
+@pytest.mark.parametrize("opset", range(24, 29))
+def test_a_body_is_taken_in_the_opset_of_its_model(opset: int, tmp_path: Path) -> None:
+    angles = images(2, 6, 3)
+    rotary = node("RotaryEmbedding", ["x", "cos", "sin"], ["h"])
+    weights = {"cos": np.cos(angles), "sin": np.sin(angles)}
+    same = explain(newer(tmp_path / "23.onnx", 23, rotary, **weights), X)
+    found = explain(newer(tmp_path / "n.onnx", opset, rotary, **weights), X)
+    np.testing.assert_array_equal(found.pullback, same.pullback)
+
+
+def test_the_nearest_pixel_of_opset_10_where_an_axis_shrinks(tmp_path: Path) -> None:
+    """ONNX Runtime on the file itself takes the one above: 1, 3; where it grows the one below."""
+    scales = np.array([1, 1, 1.5, 0.6], np.float32)
+    nodes = [node("Resize", ["x", "scales"], ["h"], mode="nearest")]
+    tail, weight = head("h", 6)
+    path = tmp_path / "old.onnx"
+    write(path, [*nodes, *tail], {"scales": scales} | weight, ["N", 1, 2, 4], opset=10)
+    same_logits(path, np.arange(1, 9, dtype=np.float32).reshape(1, 1, 2, 4))
+
+
 def test_rotary_embedding_by_the_body_that_onnx_gives_it(tmp_path: Path) -> None:
     angles = images(2, 6, 3)
     rotary = node("RotaryEmbedding", ["x", "cos", "sin"], ["h"])

@@ -16,8 +16,8 @@ import onnx_ir as ir
 from onnxplain.export.canonical.patterns.spelling import (
     initializer,
     replace,
-    scalar,
     self_contained,
+    uniform,
 )
 from onnxplain.export.tensors import rank
 
@@ -60,6 +60,7 @@ def _extremum(choose: np.ufunc) -> Callable[..., Array]:
     return lambda *xs: choose.reduce(np.broadcast_arrays(*xs))
 
 
+_WIDE = {int(t): np.float64 for t in ir.DataType if t.is_floating_point()}
 ELEMENTWISE: dict[str, Callable[..., Array]] = {
     "Add": np.add,
     "Sub": np.subtract,
@@ -73,6 +74,9 @@ ELEMENTWISE: dict[str, Callable[..., Array]] = {
     "GreaterOrEqual": np.greater_equal,
     "Less": np.less,
     "LessOrEqual": np.less_equal,
+    "Not": np.logical_not,
+    "Cast": lambda x, to, **_: np.asarray(x).astype(_WIDE.get(to) or ir.DataType(to).numpy()),
+    "Sign": np.sign,
     "Neg": np.negative,
     "Abs": np.abs,
     "Exp": np.exp,
@@ -94,7 +98,7 @@ def run(chain: Sequence[ir.Node], x: ir.Value, numbers: Array) -> Array:
     """What the last node of a chain gives when `x` is `numbers`."""
     values: dict[ir.Value | None, Array | None] = {x: numbers, None: None}
     for node in chain:
-        inputs = [values[v] if v in values else np.array(scalar(v)) for v in node.inputs]
+        inputs = [values[v] if v in values else np.array(uniform(v)) for v in node.inputs]
         attributes = {name: attribute.value for name, attribute in node.attributes.items()}
         values[node.outputs[0]] = ELEMENTWISE[node.op_type](*inputs, **attributes)
     result = values[chain[-1].outputs[0]]
@@ -159,7 +163,7 @@ def _with_parameter(at_one: float, at_minus_one: float) -> Iterator[tuple[Match,
 def _between(chain: Sequence[ir.Node]) -> Array:
     """More numbers than `NUMBERS`: small ones, and some beside each constant of the chain, where a
     threshold would be."""
-    constants = {scalar(v) for node in chain for v in node.inputs}
+    constants = {uniform(v) for node in chain for v in node.inputs}
     knots = [c for c in constants if c is not None and 0 < abs(c) <= _KNOT]
     beside = [c * (1 + e) for c in knots for e in (-1e-3, 1e-3)]
     numbers = np.array([1e-3, 1e-2, 0.1, *beside])
@@ -198,7 +202,7 @@ def _find(
     """Of an activation that ends in `root`: the value it takes, its nodes, and what it is."""
     y = root.outputs[0]
     for x, chain in _chains(root, place):
-        if len(chain) == 1 or x.shape is None or y.shape is None or rank(x) != rank(y):
+        if len(chain) == 1 or not _alike(x, y):
             continue
         matched = match(run(chain, x, NUMBERS), tolerance)
         if matched is None:
@@ -210,6 +214,14 @@ def _find(
         if found[0] == "onnxplain::Swish" or self_contained(y, x):
             return x, chain, found
     return None
+
+
+def _alike(x: ir.Value, y: ir.Value) -> bool:
+    """Whether no constant of the chain has stretched x, as far as its sizes are known."""
+    if x.shape is None or y.shape is None or rank(x) != rank(y):
+        return False
+    numbers = [[n if isinstance(n, int) else None for n in v.shape] for v in (x, y) if v.shape]
+    return len(numbers) < 2 or numbers[0] == numbers[1]
 
 
 def _chains(
@@ -225,7 +237,7 @@ def _chains(
             return
         sources.remove(latest)
         chain.insert(0, node)
-        sources.update(v for v in node.inputs if v is not None and scalar(v) is None)
+        sources.update(v for v in node.inputs if v is not None and uniform(v) is None)
         if not sources:
             return
         if len(sources) == 1:

@@ -24,6 +24,21 @@ def scalar(value: ir.Value | None) -> float | None:
     return None if tensor is None or tensor.size != 1 else float(tensor.numpy().item())
 
 
+def uniform(value: ir.Value | None) -> float | None:
+    """The number that all elements of a constant are, or of one stretched to an open shape."""
+    node = None if value is None else value.producer()
+    if node is not None and node.domain == "" and node.op_type == "Expand":
+        return uniform(node.inputs[0])
+    if node is not None and node.domain == "" and node.op_type == "ConstantOfShape":
+        filled = node.attributes.get_tensor("value", ir.tensor(np.zeros(1, np.float32)))
+        return float(filled.numpy().item())
+    numbers = array(value)
+    if numbers is None or not numbers.size or not np.issubdtype(numbers.dtype, np.number):
+        return scalar(value)
+    first = numbers.flat[0]
+    return float(first) if first == numbers.flat[-1] and (numbers == first).all() else None
+
+
 def made_by(value: ir.Value | None, *operators: str) -> ir.Node | None:
     """The node that computes `value`, if it is one of these standard operators."""
     node = None if value is None else value.producer()

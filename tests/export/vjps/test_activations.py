@@ -11,7 +11,6 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from onnxplain.errors import NoRuleError
 from onnxplain.export import VJPS, pull_back
 from onnxplain.export.check import Case, builder_of, finished, forward_model
 from onnxplain.reference.float64 import evaluate
@@ -161,8 +160,15 @@ def test_a_saturated_sigmoid_has_no_slope_left_and_no_nan():
     assert not found.any()
 
 
-def test_a_slope_that_depends_on_the_image_has_no_rule():
-    model = forward_model(lambda op, x: [op.PRelu(x, op.Abs(x))], [[2, 3]])
-    y = model.graph.outputs[0]
-    with pytest.raises(NoRuleError, match=r"PRelu.* input 1"):
-        pull_back(builder_of(model), {y: y}, model.graph.inputs, VJPS)
+def test_a_slope_may_depend_on_the_image():
+    rng = np.random.default_rng(0)
+    inputs = [distinct(rng, [2, 3, 4]), rng.normal(size=[3, 1])]
+    check_vjp(Case("PRelu", inputs, active=[0, 1]))
+
+
+@pytest.mark.parametrize("bounds", [(-0.7, 0.9), (0.4, -0.3)])
+def test_the_bounds_of_a_clip_may_depend_on_the_image(bounds):
+    """Where they cross, all is the upper one."""
+    x = distinct(np.random.default_rng(0), [2, 3, 4])
+    inputs = [x, *map(np.array, bounds)]
+    check_vjp(Case("Clip", inputs, active=[0, 1, 2]), float32=False)

@@ -221,3 +221,11 @@ def cotangents(build: Callable[..., ir.Value], x: np.ndarray) -> tuple[np.ndarra
     add_output(model, found, "cotangent", like=model.graph.inputs[0])
     up, down = (evaluate(forward, {"x0": x + np.array(h, x.dtype)})[0] for h in (1e-4, -1e-4))
     return evaluate(finished(model), {"x0": x})[0], (up - down) / 2e-4
+
+
+@pytest.mark.parametrize(
+    "case", [Case("Sqrt", [np.zeros([2])]), Case("Pow", [np.zeros([2]), np.array(0.5)])], ids=str
+)
+def test_a_root_of_nothing_has_no_slope(case):
+    """So that the deviation of a constant channel has none, as in PyTorch, and not NaN."""
+    np.testing.assert_array_equal(cotangent_of(case, np.ones([2])), 0)

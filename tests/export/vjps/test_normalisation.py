@@ -183,3 +183,12 @@ def test_the_statistics_of_a_layer_normalisation_have_no_rule_and_say_so():
 def test_the_direction_of_nothing_has_no_slope(p: int):
     case = Case("LpNormalization", [np.zeros([1, 3])], {"p": p})
     assert cotangent_of(case, np.ones([1, 3])).tolist() == [[0, 0, 0]]
+
+
+@pytest.mark.parametrize("operator", ["BatchNormalization", "InstanceNormalization"])
+def test_scale_bias_and_statistics_may_depend_on_the_image(operator):
+    """As in AdaIN."""
+    rng = np.random.default_rng(0)
+    inputs = [rng.normal(size=[2, 3, 4, 5]), *rng.uniform(0.5, 2, size=[4, 3])]
+    inputs = inputs if operator == "BatchNormalization" else inputs[:3]
+    check_vjp(Case(operator, inputs, active=list(range(len(inputs)))))

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import numpy as np
+import onnx_ir as ir
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from onnxplain.errors import SourceError
-from onnxplain.export.check import Case
+from onnxplain.export import VJPS, pull_back
+from onnxplain.export.check import Case, builder_of, forward_model
 
 from .check import check_vjp, cotangent_of, drawn
 
@@ -296,3 +298,28 @@ def test_a_size_that_must_be_known_and_is_not_says_what_to_do():
     case = Case("Concat", [np.ones([2, 3])] * 2, {"axis": 0}, active=[0, 1], dynamic=[0, 1])
     with pytest.raises(SourceError, match="fix the image size"):
         cotangent_of(case, np.ones([4, 3]))
+
+
+@pytest.mark.parametrize(("start", "end", "step"), [(-10, FIRST, -1), (9, -20, -2), (-9, 3, 2)])
+def test_a_slice_clamps_its_bounds_as_pythons_does_not(start, end, step):
+    """From before the first, backwards, ONNX takes the first; Python takes nothing."""
+    x = np.random.default_rng(0).normal(size=[2, 6])
+    case = Case("Slice", [x, *map(integers, (start, end, 1, step))])
+    first = min(max(start + 6 if start < 0 else start, 0), 5 if step < 0 else 6)
+    expected = np.zeros([2, 6])
+    last = -1 if step < 0 else end
+    expected[:, list(range(first, last, step))] = 1
+    taken = len(range(first, last, step))
+    np.testing.assert_array_equal(cotangent_of(case, np.ones([2, taken])), expected)
+
+
+def test_a_cotangent_becomes_a_scalar_again():
+    """Of a mean over everything that is reshaped for what comes behind it."""
+
+    def build(op, x):
+        return [op.Reshape(op.ReduceMean(x, keepdims=0), [1, 1])]
+
+    model = forward_model(build, [[2, 3]])
+    y = model.graph.outputs[0]
+    (found,) = pull_back(builder_of(model), {y: y}, model.graph.inputs, VJPS)
+    assert found.shape == ir.Shape([2, 3])
