@@ -19,6 +19,7 @@ from onnxplain.export.autodiff import Node
 from onnxplain.export.provenance import named_after, prefix_of
 from onnxplain.export.tensors import attribute, rank, reshape, static
 from onnxplain.export.values import varies
+from onnxplain.kernels.windows import padded
 from onnxplain.sub_pixel import phase
 
 MOST_ZEROS = 1.4
@@ -98,7 +99,7 @@ def as_sub_pixel(op: OpBuilder, node: Node) -> ir.Value | None:
     inner, outer = static(w, 0, 2)
     behind = [t * s - k - d for t, k, d in zip(taps, kernel, shift, strict=True)]
     if any(shift + behind):
-        w = op.Pad(w, [*shift, *behind], None, [-2, -1])
+        w = padded(op, w, [*shift, *behind])
     phases = reshape(op, w, [inner, outer, taps[0], s, taps[1], s])
     kernels = op.Transpose(phases, perm=[1, 3, 5, 0, 2, 4])
     if max(taps) > 1:

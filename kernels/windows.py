@@ -82,12 +82,25 @@ class Window:
         return np.prod(np.array(np.meshgrid(*per_axis, indexing="ij")), axis=0)
 
 
+def padded(op: OpBuilder, x: ir.Value, pads: Sequence[int], value: float = 0.0) -> ir.Value:
+    """`x` with padding along its last axes: first before each of them, then after.
+
+    For all axes where their number is known: of a Pad with `axes`, ONNX Runtime's WebGPU provider
+    (1.30) makes one with twice the pads, which it then refuses.
+    """
+    along = len(pads) // 2
+    if x.shape is None:
+        return op.Pad(x, list(pads), value, list(range(-along, 0)))
+    others = [0] * (len(x.shape) - along)
+    return op.Pad(x, [*others, *pads[:along], *others, *pads[along:]], value)
+
+
 def taps(op: OpBuilder, x: ir.Value, window: Window, padding: float = 0.0) -> list[ir.Value]:
     """Each of the window's elements of `x` [N, C, *size], for all windows at once: [N, C, *out]."""
     axes = list(range(-len(window.size), 0))
     pads = [*window.before, *(max(a, 0) for a in window.after)]
     if any(pads):
-        x = op.Pad(x, pads, padding, axes)
+        x = padded(op, x, pads, padding)
     found = []
     for offset in window.offsets():
         ends = [
@@ -167,7 +180,7 @@ def _interleaved(op: OpBuilder, columns: ir.Value, channels: int, window: Window
     for offset, start, tap in zip(window.offsets(), starts, each, strict=True):
         end = [c - n - b for c, n, b in zip(cells, window.out, start, strict=True)]
         if any([*start, *end]):
-            tap = op.Pad(tap, [*start, *end], 0.0, axes)
+            tap = padded(op, tap, [*start, *end])
         sums[tuple(o % s for o in offset)].append(tap)
     if not all(sums.values()):
         zeros = op.Mul(next(filter(None, sums.values()))[0], 0.0)

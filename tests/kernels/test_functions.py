@@ -158,3 +158,11 @@ def test_the_command_line_keeps_kernels_too(source: Path, tmp_path: Path):
     done = CliRunner().invoke(app, ["export", str(source), "-o", str(path), "--kernels"])
     assert done.exit_code == 0, done.output
     assert "SoftGate" in operators(path)
+
+
+def test_padding_is_told_for_every_axis(source: Path, tmp_path: Path):
+    """ONNX Runtime's WebGPU provider (1.30) cannot open a graph with a Pad that names its axes."""
+    graph = onnx.load(exported(source, tmp_path)).graph
+    pads = [node for node in graph.node if node.op_type == "Pad"]
+    assert pads
+    assert all(len(node.input) < 4 for node in pads)
