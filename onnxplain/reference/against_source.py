@@ -104,10 +104,12 @@ def verify_against_source(asked: Asked, source: Any, options: dict[str, Any]) ->
     classes = classes_of(asked.targets, answer.logits)
     right = _right(asked, source, options, classes)
     parity = answer.parity(right.answer)
+    logits = [_logits(asked, parity[LOGITS])]
     if is_onnx(source):
-        logits = _logits_of_file(asked, source, options["input"], answer.logits)
-        parity[LOGITS] = logits or parity[LOGITS]
-    checks = [_logits(asked, parity[LOGITS]), *_pullback(asked, parity[PULLBACK], right, classes)]
+        of_file = _logits_of_file(asked, source, options["input"], answer.logits)
+        logits += [] if of_file is None else [_logits(asked, of_file)]
+    worse = next((check for check in logits if not check.passed), logits[0])
+    checks = [worse, *_pullback(asked, parity[PULLBACK], right, classes)]
     if is_onnx(source) and asked.explainer.metadata.method == "gradient":
         first = asked.images[:1], asked.targets[:1]
         checks += check_derivatives(asked.explainer, *first, asked.tolerance)

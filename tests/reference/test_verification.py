@@ -82,6 +82,19 @@ def relabelled(path: Path, **entries: Any) -> Path:
     return path.with_suffix(".wrong.onnx")
 
 
+def shifted(path: Path, by: float) -> Path:
+    """The same graph with every logit larger by the same, which no softmax shows."""
+    model = onnx.load(path)
+    graph = model.graph
+    for node in graph.node:
+        for names in (node.input, node.output):
+            names[:] = ["unshifted" if name == "logits" else name for name in names]
+    graph.initializer.append(onnx.helper.make_tensor("by", onnx.TensorProto.FLOAT, [], [by]))
+    graph.node.append(onnx.helper.make_node("Add", ["unshifted", "by"], ["logits"]))
+    onnx.save(model, path.with_suffix(".shifted.onnx"))
+    return path.with_suffix(".shifted.onnx")
+
+
 OTHERWISE: dict[str, dict[str, Any]] = {
     "excitation": {"parameters": {"temperature": 0.31}},
     "semantic": {"parameters": {"temperature": 1.05}},
@@ -190,6 +203,8 @@ def test_a_final_softmax_is_left_out_as_the_export_does(
     onnx.save(model, tmp_path / "ended.onnx")
     path = exported(tmp_path / "ended.onnx", tmp_path / "y.onnx", "gradient")
     assert onnxplain.verify(path, tmp_path / "ended.onnx", provider="cpu").passed
+    found = onnxplain.verify(shifted(path, 3.0), tmp_path / "ended.onnx", provider="cpu")
+    assert {check.what: check.passed for check in found.checks}["logits"] is False
 
 
 def test_a_layer_that_the_export_chose_and_the_source_has_no_name_for(
