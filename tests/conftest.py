@@ -2,26 +2,19 @@
 
 from __future__ import annotations
 
-import dataclasses
-import hashlib
 import os
-import pickle
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import onnx
-import onnx_ir as ir
 import pytest
 import skimage.data
 import torch
 from PIL import Image
 
 import onnxplain
-from onnxplain.files import replacing
 from onnxplain.runtime.cache import cache_folder
 
 
@@ -38,41 +31,22 @@ def pytest_configure(config: pytest.Config) -> None:
         shutil.copy(archive, cache / "onnxplain")
 
 
+def pytest_xdist_auto_num_workers() -> int:
+    """One more than there are cores: some tests wait for browsers, servers and clocks."""
+    return (os.cpu_count() or 1) + 1
+
+
 @pytest.fixture(scope="session", autouse=True)
 def one_thread_per_worker() -> None:
     torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session", autouse=True)
-def named_networks_are_traced_once() -> Iterator[None]:
-    """A network by name is traced by the first test that exports it, for all tests of the run.
+def networks_are_traced_once() -> Iterator[None]:
+    """By the first test that exports them, but for commands in processes of their own."""
+    from .traces import kept
 
-    Tracing is most of an export's time, and the same for every method. Networks given as modules
-    or files are read anew each time, and so are names in commands, which are other processes.
-    """
-    from onnxplain.export.sources import source
-
-    kept, trace = cache_folder("traced"), source.from_name
-
-    def from_name(
-        name: str, weights: str = "DEFAULT", size: Any = None, layers: Sequence[str] = ()
-    ) -> source.Source:
-        if weights not in ("DEFAULT", "none"):
-            return trace(name, weights, size, layers)
-        key = repr((name, weights, size, tuple(layers)))
-        file = kept / f"{hashlib.sha256(key.encode()).hexdigest()}.pickle"
-        if file.is_file():
-            found, model = pickle.loads(file.read_bytes())
-            return dataclasses.replace(found, model=ir.from_proto(onnx.load_from_string(model)))
-        found = trace(name, weights, size, layers)
-        model = ir.to_proto(found.model).SerializeToString()
-        kept.mkdir(parents=True, exist_ok=True)
-        with replacing(file) as beside:
-            beside.write_bytes(pickle.dumps((dataclasses.replace(found, model=None), model)))
-        return found
-
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(source, "from_name", from_name)
+    with kept(cache_folder("traced")):
         yield
 
 

@@ -20,7 +20,7 @@ NETWORKS = {  # name → weights, size
     "resnet50": ("none", 96),
     "vgg11_bn": ("none", 96),
     "densenet121": ("none", 96),
-    "efficientnet-lite0": ("DEFAULT", 224),
+    "efficientnet-lite0": ("DEFAULT", 128),
 }
 
 

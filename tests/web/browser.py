@@ -104,7 +104,7 @@ class Page:
 
     def until(self, condition: Callable[[], Any]) -> Any:
         """Wait; the page may be drawn anew, or reload itself for its threads, meanwhile."""
-        wait = WebDriverWait(self.driver, PATIENCE, ignored_exceptions=[WebDriverException])
+        wait = WebDriverWait(self.driver, PATIENCE, 0.05, [WebDriverException])
         return wait.until(lambda _: condition())
 
     def script(self, text: str, *arguments: Any) -> Any:

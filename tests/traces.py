@@ -1,0 +1,76 @@
+"""Traces that are kept for the run: tracing is most of an export's time."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import io
+import pickle
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import onnx
+import onnx_ir as ir
+import pytest
+import torch
+
+from onnxplain.export.sources import source
+from onnxplain.files import replacing
+
+
+class _Described(pickle.Pickler):
+    """A module's classes, attributes and the content of its tensors."""
+
+    def persistent_id(self, thing: Any) -> Any:
+        if not isinstance(thing, torch.Tensor):
+            return None
+        content = thing.detach().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
+        return str(thing.dtype), tuple(thing.shape), hashlib.sha256(content).hexdigest()
+
+
+def _by_name(name: str, weights: str = "DEFAULT", size: Any = None, layers: Any = ()) -> Any:
+    return (name, weights, size, *layers) if weights in ("DEFAULT", "none") else None
+
+
+def _by_content(module: torch.nn.Module, example: Any, name: str, layers: Any = ()) -> Any:
+    written = io.BytesIO()
+    try:
+        _Described(written).dump((module, example, name, tuple(layers), torch.get_default_dtype()))
+    except Exception:  # a class inside of a function, a hook, a parameter without content
+        return None
+    return written.getvalue()
+
+
+def _kept(function: Callable[..., Any], key_of: Callable[..., Any], folder: Path) -> Any:
+    """The function, whose results with the same key are read from the folder."""
+
+    @functools.wraps(function)
+    def call(*args: Any, **options: Any) -> Any:
+        key = key_of(*args, **options)
+        if key is None:
+            return function(*args, **options)
+        digest = hashlib.sha256(repr((function.__name__, key)).encode()).hexdigest()
+        file = folder / f"{digest}.pickle"
+        if file.is_file():
+            found, model = pickle.loads(file.read_bytes())
+            return dataclasses.replace(found, model=ir.from_proto(onnx.load_from_string(model)))
+        found = function(*args, **options)
+        model = ir.to_proto(found.model).SerializeToString()
+        folder.mkdir(parents=True, exist_ok=True)
+        with replacing(file) as beside:
+            beside.write_bytes(pickle.dumps((dataclasses.replace(found, model=None), model)))
+        return found
+
+    return call
+
+
+@contextmanager
+def kept(folder: Path) -> Iterator[None]:
+    """A network by name, or a module of the same class and content, is traced once per folder."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(source, "from_name", _kept(source.from_name, _by_name, folder))
+        patched.setattr(source, "trace", _kept(source.trace, _by_content, folder))
+        yield
