@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
+import numpy as np
 from numpy.typing import NDArray
 
+from onnxplain.errors import BackendError
 from onnxplain.runtime.signature import Port, Signature
 
 
@@ -77,7 +79,9 @@ class Session(Protocol):
             The outputs `carried` and `also` of the last run, by name.
 
         Raises:
-            BackendError: the runtime failed; the session can be used again.
+            BackendError: `carried` or `also` names what the graph has not, or `times` is below 1;
+                or the runtime failed, and the session can be used again. What `progress` raises is
+                raised as it is.
         """
         ...
 
@@ -89,3 +93,45 @@ class Backend(Session, Protocol):
     def signature(self) -> Signature:
         """Raises BackendError where the graph is another."""
         ...
+
+
+def as_arrays(session: Session, inputs: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
+    """The inputs of a run, lists among them as arrays of the declared dtypes.
+
+    Raises:
+        BackendError: there are others than the graph has, or a list is no array.
+    """
+    if inputs.keys() != session.inputs.keys():
+        raise BackendError(
+            f"the graph's inputs are {', '.join(session.inputs)}, not {', '.join(inputs)}"
+        )
+    return {name: _as_array(name, inputs[name], port) for name, port in session.inputs.items()}
+
+
+def _as_array(name: str, given: Any, port: Port) -> Any:
+    if hasattr(given, "shape"):
+        return given
+    try:
+        return np.asarray(given, port.dtype)
+    except (TypeError, ValueError) as error:
+        raise BackendError(f"'{name}' is no array of {port.dtype}: {error}") from error
+
+
+def check_iteration(
+    session: Session, carried: Mapping[str, str], times: int, also: Sequence[str]
+) -> None:
+    """Hold the arguments of `iterate` to what its graph has.
+
+    Raises:
+        BackendError: `times` is below 1, or a name is not that of an output or input.
+    """
+    if times < 1:
+        raise BackendError(f"a graph is run at least once, not {times} times")
+    for what, names, known in (
+        ("output", (*carried, *also), session.outputs),
+        ("input", tuple(carried.values()), session.inputs),
+    ):
+        if wrong := [name for name in names if name not in known]:
+            raise BackendError(
+                f"the graph has no {what} {', '.join(wrong)}; its {what}s are {', '.join(known)}"
+            )

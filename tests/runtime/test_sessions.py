@@ -122,6 +122,45 @@ def test_a_failed_run_is_an_error_of_ours_and_the_next_one_works(
     assert graph.run(inputs(3))["next_runs"] == 1
 
 
+@pytest.mark.parametrize("provider", PROVIDERS)
+def test_every_session_says_alike_what_it_cannot_iterate(accumulator: Path, provider: str) -> None:
+    session = open_session(accumulator, provider)
+    carried = {"next_total": "total"}
+    for given, wrong, times, also, words in (
+        (inputs(2), {"tea": "total"}, 1, (), "the graph has no output tea; its outputs are next_"),
+        (inputs(2), {"next_total": "tea"}, 1, (), "has no input tea; its inputs are x, total, ru"),
+        (inputs(2), carried, 1, ["tea"], "has no output tea"),
+        (inputs(2), carried, 0, (), "at least once, not 0 times"),
+        (inputs(2) | {"tea": np.array(0)}, carried, 1, (), "inputs are x, total, runs, not"),
+        (inputs(2) | {"runs": [["a"], 2]}, carried, 1, (), "'runs' is no array of int64"),
+    ):
+        with pytest.raises(BackendError, match=words):
+            session.iterate(given, wrong, times, also)
+    with pytest.raises(BackendError, match="inputs are x, total, runs, not x"):
+        session.run({"x": inputs(2)["x"]})
+
+
+@pytest.mark.parametrize("provider", PROVIDERS)
+def test_every_session_takes_lists(accumulator: Path, provider: str) -> None:
+    session, given = open_session(accumulator, provider), inputs(2)
+    lists = {name: array.tolist() for name, array in given.items()}
+    expected = session.run(given)["next_total"]
+    np.testing.assert_array_equal(session.run(lists)["next_total"], expected)
+    found = session.iterate(lists, {"next_total": "total"}, 1)["next_total"]
+    np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize("provider", PROVIDERS)
+def test_what_progress_raises_is_the_callers_own(accumulator: Path, provider: str) -> None:
+    def refuse(done: int) -> None:
+        raise ValueError(f"enough after {done}")
+
+    session = open_session(accumulator, provider)
+    with pytest.raises(ValueError, match="enough after 1"):
+        session.iterate(inputs(2), {"next_total": "total"}, 3, progress=refuse)
+    assert session.run(inputs(2))["next_runs"] == 1
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [

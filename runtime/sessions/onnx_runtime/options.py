@@ -6,7 +6,8 @@ Provider": configuration options.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -121,6 +122,17 @@ def inference_session(
         raise BackendError(
             f"'{path}' is not an ONNX file that ONNX Runtime can load, or it is cut short: {error}"
         ) from error
+
+
+@contextmanager
+def failures() -> Iterator[None]:
+    """ONNX Runtime's errors as ours."""
+    try:
+        yield
+    except BackendError:
+        raise
+    except Exception as error:
+        raise failure(error) from error
 
 
 def failure(error: Exception) -> BackendError:

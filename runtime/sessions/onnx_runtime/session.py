@@ -16,10 +16,11 @@ from onnxplain.errors import BackendError
 from onnxplain.runtime.inputs.tensors import LEGACY_STREAM, on_host
 from onnxplain.runtime.sessions.cuda_driver import gpu, wait_for
 from onnxplain.runtime.sessions.onnx_runtime.options import (
-    failure,
+    failures,
     inference_session,
     session_options,
 )
+from onnxplain.runtime.sessions.protocol import as_arrays, check_iteration
 from onnxplain.runtime.signature import Port, Signature
 
 PRECISIONS = ("float32", "float16")
@@ -88,19 +89,14 @@ class OnnxRuntime:
         return Signature.of(self.metadata, self.inputs, self.outputs)
 
     def run(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-        try:
-            outputs = self._session.run(self._names, dict(inputs))
-        except Exception as error:
-            raise failure(error) from error
+        given = as_arrays(self, inputs)
+        with failures():
+            outputs = self._session.run(self._names, given)
         return dict(zip(self._names, outputs, strict=True))
 
     def run_on_device(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
-        try:
+        with failures():
             return self._run_bound(inputs)
-        except BackendError:
-            raise
-        except Exception as error:
-            raise failure(error) from error
 
     def iterate(
         self,
@@ -110,25 +106,33 @@ class OnnxRuntime:
         also: Sequence[str] = (),
         progress: Callable[[int], None] | None = None,
     ) -> dict[str, NDArray[Any]]:
-        wanted = list(dict.fromkeys((*carried, *also)))
-        try:
+        check_iteration(self, carried, times, also)
+        given, wanted = as_arrays(self, inputs), list(dict.fromkeys((*carried, *also)))
+        with failures():
             binding = self._session.io_binding()
-            for name, array in inputs.items():
+            for name, array in given.items():
                 value = onnxruntime.OrtValue.ortvalue_from_numpy(array, *self._place)
                 binding.bind_ortvalue_input(name, value)
-            for run in range(times):
-                binding.clear_binding_outputs()
-                for output in wanted:
-                    binding.bind_output(output, *self._place)
-                self._session.run_with_iobinding(binding, self._options)
-                last = dict(zip(wanted, binding.get_outputs(), strict=True))
-                for output, into in carried.items():
-                    binding.bind_ortvalue_input(into, last[output])
-                if progress:
-                    progress(run + 1)
+        for run in range(times):
+            with failures():
+                last = self._run_again(binding, wanted, carried)
+            if progress:
+                progress(run + 1)
+        with failures():
             return {output: value.numpy() for output, value in last.items()}
-        except Exception as error:
-            raise failure(error) from error
+
+    def _run_again(
+        self, binding: Any, wanted: Sequence[str], carried: Mapping[str, str]
+    ) -> dict[str, onnxruntime.OrtValue]:
+        """The outputs `wanted`, of which those `carried` are bound as the next run's inputs."""
+        binding.clear_binding_outputs()
+        for output in wanted:
+            binding.bind_output(output, *self._place)
+        self._session.run_with_iobinding(binding, self._options)
+        last = dict(zip(wanted, binding.get_outputs(), strict=True))
+        for output, into in carried.items():
+            binding.bind_ortvalue_input(into, last[output])
+        return last
 
     def _run_bound(self, inputs: Mapping[str, Any]) -> dict[str, onnxruntime.OrtValue]:
         """One run, inputs and outputs on the device."""

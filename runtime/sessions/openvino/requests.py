@@ -9,6 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from onnxplain.errors import BackendError
+
+_OUT_OF_MEMORY = ("bad_alloc", "Cannot allocate")
+
 
 class Requests:
     """As many requests as there were callers at once.
@@ -31,7 +35,8 @@ class Requests:
         try:
             request = self._idle.pop()
         except IndexError:
-            request = self._compiled.create_infer_request()
+            with failures():
+                request = self._compiled.create_infer_request()
         try:
             yield request
         except Exception:
@@ -55,3 +60,16 @@ class Requests:
             ]
             with suppress(RuntimeError, MemoryError):
                 self._compiled.create_infer_request().infer(zeros)
+
+
+@contextmanager
+def failures() -> Iterator[None]:
+    """OpenVINO's errors as ours."""
+    try:
+        yield
+    except (RuntimeError, TypeError, ValueError, MemoryError) as error:
+        if isinstance(error, MemoryError) or any(words in str(error) for words in _OUT_OF_MEMORY):
+            message = f"not enough memory; run smaller batches: {error}"
+        else:
+            message = f"OpenVINO failed: {error}"
+        raise BackendError(message) from error

@@ -26,7 +26,8 @@ from onnxplain.runtime.sessions.openvino.options import (
     full_name,
     missing,
 )
-from onnxplain.runtime.sessions.openvino.requests import Requests
+from onnxplain.runtime.sessions.openvino.requests import Requests, failures
+from onnxplain.runtime.sessions.protocol import as_arrays, check_iteration
 from onnxplain.runtime.signature import Port, Signature
 
 
@@ -96,8 +97,9 @@ class OpenVINO:
         return Signature.of(self.metadata, self.inputs, self.outputs)
 
     def run(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-        chunks = images_of(inputs) if self._one_by_one else [inputs]
-        with self._request(inputs) as request:
+        inputs = as_arrays(self, inputs)
+        with self._request(inputs) as request, failures():
+            chunks = images_of(inputs) if self._one_by_one else [inputs]
             runs = [request.infer(dict(chunk), share_inputs=True) for chunk in chunks]
         if len(runs) == 1:
             return {name: runs[0][name] for name in self.outputs}
@@ -117,11 +119,13 @@ class OpenVINO:
         also: Sequence[str] = (),
         progress: Callable[[int], None] | None = None,
     ) -> dict[str, NDArray[Any]]:
-        given = dict(inputs)
+        check_iteration(self, carried, times, also)
+        given = as_arrays(self, inputs)
         with self._request(given) as request:
             for run in range(times):
-                found = request.infer(given, share_inputs=True, share_outputs=True)
-                last = {output: np.array(found[output]) for output in (*carried, *also)}
+                with failures():
+                    found = request.infer(given, share_inputs=True, share_outputs=True)
+                    last = {output: np.array(found[output]) for output in (*carried, *also)}
                 given |= {into: last[output] for output, into in carried.items()}
                 if progress:
                     progress(run + 1)
@@ -131,12 +135,8 @@ class OpenVINO:
     def _request(self, inputs: Mapping[str, Any]) -> Iterator[Any]:
         """A request for these inputs that no other thread uses."""
         self._check(inputs)
-        requests = self._requests(self._form(inputs))
-        try:
-            with requests.one() as request:
-                yield request
-        except (RuntimeError, TypeError, ValueError, MemoryError) as error:
-            raise _failure(error) from error
+        with self._requests(self._form(inputs)).one() as request:
+            yield request
 
     def _form(self, inputs: Mapping[str, Any]) -> Shapes | None:
         """The shapes for which the graph is compiled to run these inputs; None: as it is."""
@@ -162,11 +162,7 @@ class OpenVINO:
             return self._made[form]
 
     def _check(self, inputs: Mapping[str, Any]) -> None:
-        """OpenVINO takes a missing input from the call before, and converts another dtype."""
-        if inputs.keys() != self.inputs.keys():
-            raise BackendError(
-                f"the graph's inputs are {', '.join(self.inputs)}, not {', '.join(inputs)}"
-            )
+        """OpenVINO converts another dtype."""
         batches = set()
         for name, port in self.inputs.items():
             array = inputs[name]
@@ -181,13 +177,3 @@ class OpenVINO:
             batches.update(array.shape[:1])
         if self._explains and len(batches) > 1:
             raise BackendError(f"the inputs are of different batches: {sorted(batches)}")
-
-
-def _failure(error: Exception) -> BackendError:
-    if (
-        isinstance(error, MemoryError)
-        or "bad_alloc" in str(error)
-        or "Cannot allocate" in str(error)
-    ):
-        return BackendError(f"not enough memory; run smaller batches: {error}")
-    return BackendError(f"OpenVINO failed: {error}")

@@ -18,6 +18,7 @@ from onnxplain.contract.explain import IMAGE
 from onnxplain.errors import BackendError
 from onnxplain.runtime.cache import cache_folder, hashed, load, save
 from onnxplain.runtime.sessions.cuda_driver import Cuda, gpu
+from onnxplain.runtime.sessions.protocol import check_iteration
 from onnxplain.runtime.sessions.tensorrt.build import compile_graph, in_precision
 from onnxplain.runtime.sessions.tensorrt.cache import KIND
 from onnxplain.runtime.sessions.tensorrt.engine import Engine, read_engine
@@ -112,6 +113,7 @@ class TensorRT:
         also: Sequence[str] = (),
         progress: Callable[[int], None] | None = None,
     ) -> dict[str, NDArray[Any]]:
+        check_iteration(self, carried, times, also)
         with self._fed(inputs) as lane:
             for run in range(times):
                 if run:
