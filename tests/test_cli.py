@@ -185,6 +185,8 @@ def test_a_missing_package_is_named_with_the_extra_that_brings_it(
         (["export", "resnet50", "--mean", "grey"], 4, "--mean"),
         (["export", "resnet50", "--param", "relu"], 4, "--param takes NAME=NUMBER, not 'relu'"),
         (["export", "resnet50", "--param", "a=1", "--param", "a=2"], 4, "--param gives a twice"),
+        (["export", "resnet50", "--temperature", "0.3,0.9"], 4, "a number or auto, not '0.3,0.9'"),
+        (["export", "resnet50", "--temperature", "abc"], 4, "a number or auto, not 'abc'"),
         (["export", "resnet50", "--param", "mood=1"], 3, "it has temperature, relu, max_pool"),
         (["export", "resnet50", "--param", "relu=-1"], 3, "the relu must be a positive number"),
         (["export", "resnet50", "-o", "/nowhere/out.onnx"], 4, "does not exist"),

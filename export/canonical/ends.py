@@ -64,7 +64,7 @@ def fix_sizes(image: ir.Value, size: tuple[int, int] | None) -> None:
                 )
             shape[axis] = wanted
         elif wanted is not None and wanted != given:
-            raise SourceError(f"the network's input is fixed at {image.shape}; --size can't differ")
+            raise SourceError(f"the network's input is fixed at {image.shape}; leave out the size")
     if not isinstance(shape[channels], int):
         shape[channels] = 3
     if not isinstance(shape[0], int):

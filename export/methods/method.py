@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
+from numbers import Real
 from typing import Any, TypeAlias
 
 import onnx_ir as ir
@@ -45,6 +46,8 @@ class Parameter:
         Raises:
             SourceError: it is not a number within the range.
         """
+        if not isinstance(value, Real):
+            raise SourceError(f"the {self.name} must be {self.range}, not {value!r}")
         inside = self.low <= value <= self.high if self.closed else self.low < value < self.high
         if not (inside and math.isfinite(value)):
             raise SourceError(f"the {self.name} must be {self.range}, not {value}")

@@ -13,7 +13,6 @@ from rich.progress import Progress
 from onnxplain.cli.app import command
 from onnxplain.cli.console import mebibytes, note, say
 from onnxplain.cli.export_options import with_export_options
-from onnxplain.cli.options import as_floats
 from onnxplain.cli.progress import progress_bar
 from onnxplain.contract.explain import Metadata
 from onnxplain.contract.request import ExportOptions
@@ -121,8 +120,10 @@ def _temperature(
 ) -> float | None:
     """The number given, or the one that photographs tell."""
     if text != "auto":
-        numbers = as_floats(text, "--temperature")
-        return None if numbers is None else numbers[0]
+        try:
+            return None if text is None else float(text)
+        except ValueError:
+            raise InputError(f"--temperature takes a number or auto, not {text!r}") from None
     if not images:
         raise InputError("--temperature auto needs photographs to tune on: --images FOLDER")
     from onnxplain.runtime import find_images

@@ -149,6 +149,10 @@ def test_the_file_names_the_first_parameter_and_those_that_are_not_their_default
     [
         ({"parameters": {"relu": 0.0}}, "the relu must be a positive number, not 0.0"),
         ({"parameters": {"relu": float("inf")}}, "positive number, not inf"),
+        ({"temperature": "warm"}, "the temperature must be a positive number, not 'warm'"),
+        ({"temperature": [0.3]}, r"temperature must be a positive number, not \[0.3\]"),
+        ({"parameters": {"relu": None}}, "the relu must be a positive number, not None"),
+        ({"parameters": "relu=0.5"}, "parameters are values by name, not 'relu=0.5'"),
         ({"parameters": {"gelu": 1.0}}, r"no gelu; leave it out \(it has temperature, relu, max_p"),
         ({"parameters": {"temperature": 1.0}, "temperature": 1.0}, "given twice"),
         ({"method": "gradient", "parameters": {"epsilon": 1.0}}, "no epsilon; leave it out$"),
