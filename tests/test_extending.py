@@ -144,6 +144,14 @@ def test_the_example_checks_its_own_rule(installed: Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
+def test_a_metric_without_a_rule_is_refused(installed: Path) -> None:
+    check = "check_vjp('com.microsoft::CDist', [np.eye(2)] * 2, {'metric': 'cosine'}, "
+    code = f"import numpy as np; from acme import *; {check}operators=[CDist])"
+    done = run("-c", code, packages=installed)
+    assert done.returncode == 1
+    assert "CDist by 'cosine' has no rule" in done.stderr
+
+
 def test_the_pages_code_is_the_examples() -> None:
     example = (EXAMPLE / "acme.py").read_text()
     blocks = re.findall(r"```python\n(.*?)```", PAGE.read_text(), flags=re.DOTALL)

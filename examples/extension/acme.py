@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from onnx.reference.op_run import OpRun
 
+from onnxplain.errors import SourceError
 from onnxplain.export import Kind, Method, Parameter, check_vjp, register_method, register_vjp
 
 
@@ -14,6 +15,12 @@ from onnxplain.export import Kind, Method, Parameter, check_vjp, register_method
 def squared_distances(op: Any, node: Any, g: Any) -> Any:
     """y_ij = Σ_k (a_ik − b_jk)²: 2 (a_ik Σ_j g_ij − Σ_j g_ij b_jk) for a; b is constant."""
     a, b = node.inputs
+    metric = node.attributes.get_string("metric", "sqeuclidean")
+    if metric == "euclidean":  # d√y = dy / 2√y, and 0 where the two are one point
+        (y,) = node.outputs
+        g = op.Mul(g, op.Div(y, op.Max(op.Mul(op.Mul(y, y), 2.0), 1e-30)))
+    elif metric != "sqeuclidean":
+        raise SourceError(f"CDist by {metric!r} has no rule")
     total = op.ReduceSum(g, [-1], keepdims=1)
     return op.Mul(op.Sub(op.Mul(a, total), op.MatMul(g, b)), 2.0)
 
@@ -38,11 +45,13 @@ class CDist(OpRun):  # type: ignore[misc]  # onnx has no types
     op_domain = "com.microsoft"
 
     def _run(self, a: Any, b: Any, metric: str | None = None) -> tuple[Any]:
-        return (((a[:, None] - b[None]) ** 2).sum(-1),)
+        squared = ((a[:, None] - b[None]) ** 2).sum(-1)
+        return (np.sqrt(squared) if metric == "euclidean" else squared,)
 
 
 if __name__ == "__main__":
     random = np.random.default_rng(0)
     features, prototypes = random.normal(size=(4, 8)), random.normal(size=(3, 8))
-    given = {"metric": "sqeuclidean"}
-    check_vjp("com.microsoft::CDist", [features, prototypes], given, operators=[CDist])
+    for metric in ("sqeuclidean", "euclidean"):
+        given = {"metric": metric}
+        check_vjp("com.microsoft::CDist", [features, prototypes], given, operators=[CDist])
