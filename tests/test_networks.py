@@ -25,7 +25,7 @@ SIZES = {
     "googlenet": 160,
     "mobilenet_v2": 96,
 }
-LONG = ("vgg11_bn", "alexnet", "densenet121", "googlenet")
+LONG = ("mobilenet_v2", "vgg11_bn", "alexnet", "densenet121", "googlenet")
 
 
 @pytest.mark.parametrize(

@@ -18,11 +18,12 @@ from onnxplain.reference.answers import compare
 from onnxplain.runtime.inputs.batches import as_batch
 
 NETWORKS: dict[str, tuple[int, dict[str, Any]]] = {  # name → size, arguments
-    "resnet50": (64, {}),
+    "resnet18": (64, {}),
     "convnext_atto": (64, {}),
     "vit_tiny_patch16_224": (64, {"img_size": 64, "depth": 3}),
 }
 MORE: dict[str, tuple[int, dict[str, Any]]] = {
+    "resnet50": (64, {}),
     "convnext_tiny": (64, {}),
     "vit_b_16": (64, {"image_size": 64}),
     "vgg11_bn": (32, {}),

@@ -16,22 +16,28 @@ from onnxplain.runtime import Explainer
 
 Array = npt.NDArray[Any]
 
+_ULPS = 2
+"""By how many units in the last place of the largest logit a network's rounding moves a logit."""
+
 
 class DirectionalDerivatives(NamedTuple):
-    """A logit's derivatives along directions: [directions] by the pullback, and measured."""
+    """A logit's derivatives along directions: [directions] by the pullback, and measured.
+
+    `rounding` is how far float32's rounding of the logits may move what was measured.
+    """
 
     predicted: Array
     measured: Array
+    rounding: Array
 
     @property
     def relative_error(self) -> float:
-        """Median of |predicted − measured| ÷ median of |measured|, over the directions.
+        """Median of |predicted − measured| beyond rounding ÷ median of |measured|.
 
-        Medians, because a direction that crosses a kink is wrong by any amount, and because one
-        along which the logit hardly changes measures rounding alone.
+        Medians over the directions, because one that crosses a kink is wrong by any amount.
         """
-        error = float(np.median(np.abs(self.predicted - self.measured)))
-        return ratio(error, float(np.median(np.abs(self.measured))))
+        error = np.abs(self.predicted - self.measured) - self.rounding
+        return ratio(float(np.median(error.clip(0))), float(np.median(np.abs(self.measured))))
 
 
 def finite_differences(
@@ -46,9 +52,10 @@ def finite_differences(
     some 10⁻³); and Gaussian noise, which also points where p is silent but should not be, with a
     derivative so small that rounding leaves some 10⁻².
 
-    Rounding adds an error ∝ 1/h; kinks between the two ends (ReLU, max-pool) one that grows with
-    h. So steps h from √ε (ε = 2⁻²³) downwards are taken, each half of the one before, and the
-    answer is where two neighbours agree best. That choice never looks at the prediction.
+    Rounding adds an error ∝ 1/h, of a few ε |f| / h (ε = 2⁻²³); kinks between the two ends (ReLU,
+    max-pool) one that grows with h. So steps h from ∛ε downwards are taken, each half of the one
+    before, and the answer is where the disagreement of two neighbours and the rounding are least
+    together. That choice never looks at the prediction.
 
     Args:
         explainer: of a graph whose batch is free.
@@ -74,16 +81,18 @@ def finite_differences(
     if class_ < 0:
         class_ = int(np.argsort(-logits[0], kind="stable")[-1 - class_])
 
-    steps = np.sqrt(np.finfo(np.float32).eps) * 2.0 ** -np.arange(10)
+    steps = np.cbrt(np.finfo(np.float32).eps) * 2.0 ** -np.arange(12)
     offsets = np.concatenate([steps, -steps]).reshape(-1, 1, 1, 1)
     batch_target = np.full((len(offsets), *index.shape[1:]), class_)
 
-    def along(v: Array) -> tuple[float, float]:
+    def along(v: Array) -> tuple[float, float, float]:
         v = v * (np.linalg.norm(x) or 1.0) / (np.linalg.norm(v) or 1.0)
         logits, _ = of_graph(explainer, (x + offsets * v).astype(np.float32), batch_target)
         ahead, behind = np.split(logits[:, class_].astype(np.float64), 2)
         differences = (ahead - behind) / (2 * steps)
-        return float(np.vdot(p, v)), differences[1:][np.abs(np.diff(differences)).argmin()]
+        rounding = _ULPS * np.finfo(np.float32).eps * np.abs(logits).max() / steps
+        best = 1 + (np.abs(np.diff(differences)) + rounding[1:]).argmin()
+        return float(np.vdot(p, v)), differences[best], rounding[best]
 
     random = np.random.default_rng(0)
     kinds: dict[str, Callable[[], Array]] = {
@@ -113,7 +122,7 @@ def check_derivatives(
     checks = []
     for kind, derivatives in finite_differences(explainer, image, target).items():
         limit = (TOLERANCE if tolerance is None else tolerance) * SPREAD[kind]
-        parity, error = Parity.of(*derivatives), derivatives.relative_error
+        parity, error = Parity.of(*derivatives[:2]), derivatives.relative_error
         bound = f"median error ≤ {limit:g}"
         checks.append(Check(kind, parity.cosine, error, parity.max_abs, bound, error <= limit))
     return checks

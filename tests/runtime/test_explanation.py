@@ -168,7 +168,7 @@ def test_saving_replaces_a_file_and_leaves_nothing_else(explanation, tmp_path):
 
 
 def test_an_unknown_style(explanation, tmp_path):
-    with pytest.raises(InputError, match="known: pullback, heatmap, overlay, grid"):
+    with pytest.raises(InputError, match="known: pullback, seismic, heatmap, overlay, grid"):
         explanation.save(tmp_path / "a.png", "cubist")
 
 
