@@ -17,6 +17,7 @@ from onnxplain.export.methods import Method
 from onnxplain.export.methods.method import Temperature
 from onnxplain.export.operators import VJPS
 from onnxplain.export.provenance import named_after
+from onnxplain.export.temperatures import fold_temperatures
 from onnxplain.export.tensors import dims
 from onnxplain.export.vmap import vmap
 from onnxplain.kernels.calls import add_functions
@@ -81,6 +82,7 @@ def add_pullback(
     if isinstance(builder, KernelBuilder):
         add_functions(model, builder)
     lower(op, list(graph)[head:])
+    fold_temperatures(op, image, logits)
     pullback = end if pullback is image else end.producer().inputs[0]
     graph.sort()
     pullback.name = PULLBACK

@@ -151,6 +151,8 @@ class Operator:
     kind: Kind = Kind.OTHER
     axes: Axes = Axes.OTHER
     linear: Linear = Linear.NONE
+    homogeneous: Sequence[int] = ()
+    """Its inputs x with f(a x) = a f(x) for every a > 0: all together, or either of a product."""
     sign: Sign = any_sign
     half: Half = Half.HALF
     float32_inputs: tuple[int, ...] = ()
@@ -166,12 +168,15 @@ class Facts(TypedDict, total=False):
 
     axes: Axes
     linear: Linear
+    homogeneous: Sequence[int]
     sign: Sign
     half: Half
     float32_inputs: tuple[int, ...]
     average: str
     batching: BatchingRule
 
+
+_FIRST, _ALL = (0,), range(64)
 
 _POINTWISE: Facts = {"axes": Axes.ELEMENTWISE, "half": Half.FOLLOWS}
 
@@ -184,12 +189,17 @@ _OF_KIND: Mapping[Kind, Facts] = {
     Kind.CONVOLUTION: {"axes": Axes.WINDOW, "linear": Linear.EACH},
     Kind.MATRIX_PRODUCT: {"linear": Linear.EACH},
     Kind.PRODUCT: _POINTWISE,
-    Kind.SUM: {**_POINTWISE, "linear": Linear.TOGETHER, "sign": as_all},
-    Kind.EXTREMUM: {**_POINTWISE, "sign": as_all},
-    Kind.POOL: {"linear": Linear.FIRST, "sign": as_first},
-    Kind.MAXIMUM: {"half": Half.FOLLOWS, "sign": as_first},
-    Kind.INTERPOLATION: {"half": Half.FOLLOWS, "linear": Linear.FIRST},
-    Kind.MOVE: {"half": Half.FOLLOWS, "linear": Linear.FIRST, "sign": as_first},
+    Kind.SUM: {**_POINTWISE, "linear": Linear.TOGETHER, "homogeneous": _ALL, "sign": as_all},
+    Kind.EXTREMUM: {**_POINTWISE, "homogeneous": _ALL, "sign": as_all},
+    Kind.POOL: {"linear": Linear.FIRST, "homogeneous": _FIRST, "sign": as_first},
+    Kind.MAXIMUM: {"half": Half.FOLLOWS, "homogeneous": _FIRST, "sign": as_first},
+    Kind.INTERPOLATION: {"half": Half.FOLLOWS, "linear": Linear.FIRST, "homogeneous": _FIRST},
+    Kind.MOVE: {
+        "half": Half.FOLLOWS,
+        "linear": Linear.FIRST,
+        "homogeneous": _FIRST,
+        "sign": as_first,
+    },
     Kind.TEST: _POINTWISE,
 }
 

@@ -17,9 +17,11 @@ from onnxplain.kernels.functions import fused
 from onnxplain.kernels.windows import Window
 
 
-def scaled(op: OpBuilder, x: ir.Value, T: float | ir.Value) -> ir.Value:
-    """x / T, for a temperature that is a number or an input of the graph."""
-    return op.Div(x, T) if isinstance(T, ir.Value) else op.Mul(x, 1.0 / T)
+def scaled(op: OpBuilder, x: ir.Value, T: float | ir.Value, by: float = 1.0) -> ir.Value:
+    """x · by / T, for a temperature that is a number or an input of the graph."""
+    if isinstance(T, ir.Value):
+        return op.Div(x, T if by == 1.0 else op.Mul(T, 1.0 / by))
+    return op.Mul(x, by / T)
 
 
 @fused("SoftGate")
@@ -31,12 +33,12 @@ def soft_gate(op: OpBuilder, z: ir.Value, g: ir.Value, T: float | ir.Value) -> i
 @fused("NormalGate")
 def normal_gate(op: OpBuilder, z: ir.Value, g: ir.Value, T: float | ir.Value) -> ir.Value:
     """g · Φ(z / T), elementwise (Satkiewicz, arXiv 2507.22832 v6)."""
-    return op.Mul(g, phi(op, scaled(op, z, T)))
+    return op.Mul(g, phi(op, z, T))
 
 
-def phi(op: OpBuilder, u: ir.Value) -> ir.Value:
-    """Φ(u) = ½ (1 + erf(u / √2)), the standard normal distribution function, elementwise."""
-    return op.Add(op.Mul(op.Erf(op.Mul(u, math.sqrt(0.5))), 0.5), 0.5)
+def phi(op: OpBuilder, z: ir.Value, T: float | ir.Value) -> ir.Value:
+    """Φ(z / T), Φ(u) = ½ (1 + erf(u / √2)) the standard normal distribution function."""
+    return op.Add(op.Mul(op.Erf(scaled(op, z, T, math.sqrt(0.5))), 0.5), 0.5)
 
 
 def _soft_max_pool_grad(op: OpBuilder, of: Elements, g: ir.Value) -> ir.Value:

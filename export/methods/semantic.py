@@ -103,14 +103,14 @@ def selu(op: OpBuilder, node: Node, g: ir.Value, relu: Temperature) -> Cotangent
 def leaky_relu(op: OpBuilder, node: Node, g: ir.Value, relu: Temperature) -> Cotangents:
     """g · (α + (1 − α) Φ(z / T))."""
     alpha = node.attributes.get_float("alpha", 0.01)
-    gate = phi(op, scaled(op, node.inputs[0], relu))
+    gate = phi(op, node.inputs[0], relu)
     return op.Mul(g, op.Add(op.Mul(gate, 1.0 - alpha), alpha))
 
 
 def prelu(op: OpBuilder, node: Node, g: ir.Value, relu: Temperature) -> Cotangents:
     """As LeakyRelu, with a learned α."""
     x, alpha = node.inputs
-    gate = phi(op, scaled(op, x, relu))
+    gate = phi(op, x, relu)
     return op.Mul(g, op.Add(op.Mul(gate, op.Sub(1.0, alpha)), alpha))
 
 

@@ -13,18 +13,18 @@ from onnxplain.export.operators import Axes, Half, Kind, never_negative, registe
 from onnxplain.export.tensors import axis_from_end
 
 
-@register_vjp("Relu", kind=Kind.RECTIFIER, sign=never_negative)
+@register_vjp("Relu", kind=Kind.RECTIFIER, homogeneous=(0,), sign=never_negative)
 def relu(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
     return op.Where(op.Greater(node.inputs[0], 0.0), g, 0.0)
 
 
-@register_vjp("LeakyRelu", kind=Kind.RECTIFIER)
+@register_vjp("LeakyRelu", kind=Kind.RECTIFIER, homogeneous=(0,))
 def leaky_relu(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
     alpha = node.attributes.get_float("alpha", 0.01)
     return op.Where(op.Greater(node.inputs[0], 0.0), g, op.Mul(g, alpha))
 
 
-@register_vjp("PRelu", kind=Kind.RECTIFIER)
+@register_vjp("PRelu", kind=Kind.RECTIFIER, homogeneous=(0,))
 def prelu(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
     x, slope = node.inputs
     gx = op.Where(op.Greater(x, 0.0), g, op.Mul(g, slope))
@@ -42,7 +42,7 @@ def _not_below_its_bound(node: Node) -> Sequence[ir.Value | None]:
     return node.inputs[:1] if low is None else [low]
 
 
-@register_vjp("Clip", kind=Kind.ACTIVATION, sign=_not_below_its_bound)
+@register_vjp("Clip", kind=Kind.ACTIVATION, homogeneous=(0, 1, 2), sign=_not_below_its_bound)
 def clip(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
     x, low, high = [*node.inputs, None, None][:3]
     gx = g

@@ -43,13 +43,13 @@ def sub(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
     return [g, lambda: op.Neg(g)]
 
 
-@register_vjp("Mul", kind=Kind.PRODUCT, linear=Linear.EACH, sign=as_all)
+@register_vjp("Mul", kind=Kind.PRODUCT, linear=Linear.EACH, homogeneous=(0, 1), sign=as_all)
 def mul(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
     a, b = node.inputs
     return [lambda: op.Mul(g, b), lambda: op.Mul(g, a)]
 
 
-@register_vjp("Div", kind=Kind.PRODUCT, linear=Linear.FIRST, sign=as_all)
+@register_vjp("Div", kind=Kind.PRODUCT, linear=Linear.FIRST, homogeneous=(0,), sign=as_all)
 def div(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
     ga = op.Div(g, node.inputs[1])
     return [ga, lambda: op.Neg(op.Mul(ga, node.outputs[0]))]
@@ -100,7 +100,14 @@ def _of_both(node: Node) -> Sequence[ir.Value | None]:
     return node.inputs[1:]
 
 
-@register_vjp("Where", kind=Kind.MOVE, axes=Axes.ELEMENTWISE, linear=Linear.TOGETHER, sign=_of_both)
+@register_vjp(
+    "Where",
+    kind=Kind.MOVE,
+    axes=Axes.ELEMENTWISE,
+    linear=Linear.TOGETHER,
+    homogeneous=(1, 2),
+    sign=_of_both,
+)
 def where(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
     condition = node.inputs[0]
     return [None, lambda: op.Where(condition, g, 0.0), lambda: op.Where(condition, 0.0, g)]
@@ -124,8 +131,8 @@ def dropout(op: OpBuilder, node: Node, g: ir.Value, *_mask: None) -> Cotangents:
     return g
 
 
-@register_vjp("Cast", kind=Kind.MOVE, axes=Axes.ELEMENTWISE)
-@register_vjp("CastLike", kind=Kind.MOVE, axes=Axes.ELEMENTWISE, batching=cast_like)
+@register_vjp("Cast", kind=Kind.MOVE, axes=Axes.ELEMENTWISE, homogeneous=())
+@register_vjp("CastLike", kind=Kind.MOVE, axes=Axes.ELEMENTWISE, homogeneous=(), batching=cast_like)
 def cast(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
     """Between floats the identity; from or to integers and booleans constant almost everywhere.
 

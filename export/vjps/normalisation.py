@@ -34,6 +34,7 @@ from onnxplain.export.tensors import (
     kind=Kind.NORMALISATION,
     axes=Axes.IMAGES,
     linear=Linear.FIRST,
+    homogeneous=(0, 2, 3),
     half=Half.HALF,
 )
 def batch_normalization(op: OpBuilder, node: Node, g: ir.Value, *_statistics: None) -> Cotangents:

@@ -47,6 +47,7 @@ def _not_below_zero(node: Node) -> Sequence[ir.Value | None] | None:
     kind=Kind.MOVE,
     axes=Axes.ALONG,
     linear=Linear.NONE,
+    homogeneous=(),
     sign=any_sign,
     float32_inputs=(1,),
 )
@@ -55,6 +56,7 @@ def _not_below_zero(node: Node) -> Sequence[ir.Value | None] | None:
     kind=Kind.MOVE,
     axes=Axes.ALONG,
     linear=Linear.NONE,
+    homogeneous=(),
     sign=_not_below_zero,
     float32_inputs=(1,),
 )

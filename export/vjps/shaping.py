@@ -69,7 +69,12 @@ def trilu(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
 
 
 @register_vjp(
-    "Concat", kind=Kind.MOVE, axes=Axes.CONCATENATION, linear=Linear.TOGETHER, sign=as_all
+    "Concat",
+    kind=Kind.MOVE,
+    axes=Axes.CONCATENATION,
+    linear=Linear.TOGETHER,
+    homogeneous=range(64),
+    sign=as_all,
 )
 def concat(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
     axis = axis_from_end(node, 0, node.outputs[0])
@@ -121,7 +126,7 @@ def _with_what_is_put(node: Node) -> Sequence[ir.Value | None]:
     return [node.inputs[0], *node.inputs[2:3]]
 
 
-@register_vjp("Pad", kind=Kind.MOVE, axes=Axes.PADDING, sign=_with_what_is_put)
+@register_vjp("Pad", kind=Kind.MOVE, axes=Axes.PADDING, homogeneous=(0, 2), sign=_with_what_is_put)
 def pad(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
     x, pads, _, axes = [*node.inputs, None, None][:4]
     assert x is not None
