@@ -47,6 +47,11 @@ def add_pullback(
     Returns:
         The builder that what comes after must use too (it knows the names that are taken), and
         the one-hot vector of the target.
+
+    Raises:
+        NoRuleError: an operator between the target's logit and `at` has no rule.
+        RuleError: a rule gave what is no cotangent of its input.
+        SourceError: the logit does not depend on `at`.
     """
     graph = model.graph
     (image,), (logits,) = graph.inputs, graph.outputs

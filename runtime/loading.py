@@ -179,7 +179,8 @@ def _first_right(
             problems.append(error)
     if precision == "float32":
         raise problems[-1]  # the CPU's, which says what is wrong with the file
-    said = "; ".join(map(str, problems)) or "no provider that has it is here"
+    none = "auto tries no provider that computes in it here; name one"
+    said = "; ".join(map(str, problems)) or none
     raise BackendError(
         f"nothing here explains this graph in {precision}: {said}. `onnxplain doctor` says what "
         "can be installed"

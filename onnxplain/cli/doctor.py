@@ -74,7 +74,9 @@ def _devices() -> Iterator[str]:
 def _auto(precision: str, preferred: Callable[[str], Iterator[str]]) -> str:
     taken = next(preferred(precision), None)
     if taken is None:
-        return f"auto in {precision}: nothing here computes in it"
+        return (
+            f"auto in {precision}: takes none; what computes in it here must be named (--provider)"
+        )
     return f"auto in {precision}: {taken}, {_WHY[taken]}"
 
 

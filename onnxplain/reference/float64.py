@@ -20,14 +20,22 @@ import onnx
 from onnx import AttributeProto, TensorProto, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
+from onnxplain.errors import InputError
 from onnxplain.reference.float64_operators import OPERATORS
 
 Array = npt.NDArray[Any]
 
 
 def evaluator(model: onnx.ModelProto) -> ReferenceEvaluator:
-    """Of a model of any floating-point type; it computes in that of the model."""
-    return ReferenceEvaluator(model, new_ops=OPERATORS)
+    """Of a model of any floating-point type; it computes in that of the model.
+
+    Raises:
+        InputError: the model has an operator that is neither ONNX's nor one of `OPERATORS`.
+    """
+    try:
+        return ReferenceEvaluator(model, new_ops=OPERATORS)
+    except NotImplementedError as error:
+        raise InputError(f"no reference here computes it in float64: {error}") from error
 
 
 def evaluate(model: onnx.ModelProto, feeds: Mapping[str, Array]) -> list[Array]:

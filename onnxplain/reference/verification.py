@@ -79,7 +79,7 @@ def verify(
         return _against_onnx_runtime(explainer, graph, images, at_least)
     if source is None and method != "gradient":
         raise InputError(
-            f"a {method!r} graph is checked against what it was exported from: say which network "
+            f"a graph of {method!r} is checked against what it was exported from: say which network "
             "that is with --source (and --weights)"
         )
     batch = _batch(explainer, images)

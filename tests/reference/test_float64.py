@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnx.parser
 import onnx_ir as ir
 import onnxruntime
 import pytest
@@ -15,7 +16,8 @@ from onnxscript import GraphBuilder
 from torch import nn
 
 import onnxplain
-from onnxplain.reference.float64 import evaluate_in_float64, in_float64
+from onnxplain.errors import InputError
+from onnxplain.reference.float64 import evaluate_in_float64, evaluator, in_float64
 from onnxplain.reference.parity import Parity
 from onnxplain.reference.pytorch import explain
 
@@ -122,3 +124,12 @@ def test_activations_are_dropped_once_they_are_used(tmp_path: Path) -> None:
         tracemalloc.stop()
     assert (negated == 1).all()
     assert peak < 6 * negated.nbytes
+
+
+def test_an_operator_of_ones_own_is_told_in_a_sentence() -> None:
+    model = onnx.parser.parse_model(
+        '<ir_version: 10, opset_import: ["" : 20, "acme" : 1]>'
+        "agraph (float[N] x) => (float[N] y) { y = acme.Swirl (x) }"
+    )
+    with pytest.raises(InputError, match="Swirl"):
+        evaluator(model)
