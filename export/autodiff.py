@@ -69,7 +69,8 @@ def pull_back(
 
     Raises:
         NoRuleError: an operator on a path has no rule, or none for the input concerned.
-        RuleError: a rule gave a cotangent of another dtype or shape than its input has.
+        RuleError: a rule gave a cotangent of another dtype or shape than its input has, or what
+            is none.
         SourceError: no seed depends on a wanted value.
     """
     nodes = list(op.builder.graph)
@@ -118,6 +119,11 @@ def cotangent_of(op: OpBuilder, node: Node, result: Cotangents, index: int) -> i
     gx = found() if callable(found) else found
     if gx is None:
         return None
+    if not isinstance(gx, ir.Value):
+        raise RuleError(
+            f"the rule of {operator_name(node)} gives its input {index} a "
+            f"{type(gx).__name__}, where a cotangent is a value of the graph, or None"
+        )
     gx = unbroadcast(op, gx, x)
     if not _alike(gx, x):
         raise RuleError(

@@ -235,9 +235,18 @@ def register_vjp(
         kind: what they are to the methods; an operator of no kind has its gradient in every method
             that changes the gradient, and none in those of relevances.
         facts: what does not follow from the kind, see `Operator`.
+
+    Raises:
+        TypeError: no name of an operator, a kind that is no `Kind`, or a rule that is no function.
     """
+    if not operators or not all(isinstance(name, str) for name in operators):
+        raise TypeError('register_vjp takes names of operators: @register_vjp("Relu")')
+    if not isinstance(kind, Kind):
+        raise TypeError(f"kind is one of Kind's: {', '.join(map(str, Kind))}; not {kind!r}")
 
     def register(rule: AnyRule) -> AnyRule:
+        if not callable(rule):
+            raise TypeError(f"a rule is a function, not {rule!r}")
         _add(operators, rule, kind, facts)
         return rule
 

@@ -57,6 +57,10 @@ def _by_keyword(
     def decorate(function: Callable[[Any, Any, ExportOptions], Metadata]) -> Export[Options]:
         @functools.wraps(function)
         def run(source: Any, path: Any, *args: Options.args, **kwargs: Options.kwargs) -> Metadata:
+            try:
+                declared.bind(*args, **kwargs)
+            except TypeError as error:
+                raise TypeError(f"{function.__name__}(): {error}; options go by keyword") from None
             return function(source, path, kind(*args, **kwargs))
 
         own, declared = inspect.signature(function), inspect.signature(kind)

@@ -13,6 +13,7 @@ import numpy.typing as npt
 import onnx
 import onnx_ir as ir
 import onnxruntime
+from onnx.reference import ReferenceEvaluator
 from onnx_ir.passes import common
 from onnxscript import GraphBuilder
 
@@ -25,7 +26,7 @@ from onnxplain.export.canonical.opsets import raise_opset
 from onnxplain.export.canonical.patterns import recognise
 from onnxplain.export.finish import clean
 from onnxplain.export.operators import VJPS
-from onnxplain.reference.float64 import evaluator
+from onnxplain.reference.float64_operators import OPERATORS
 
 Array = npt.NDArray[Any]
 Feeds = Mapping[str, Array]
@@ -176,7 +177,7 @@ def _swept(test: NodeTest) -> Swept | None:
         y.name = f"result.{i}"
     graph.sort()
     clean(model)
-    run = evaluator(in_double(ir.to_proto(model)))
+    run = ReferenceEvaluator(in_double(ir.to_proto(model)), new_ops=OPERATORS)
     return Swept(
         lambda feeds: run.run(None, dict(feeds)), names, list(flows), [str(x.name) for x in wanted]
     )

@@ -18,6 +18,9 @@ from onnxplain.errors import SourceError
 from onnxplain.export.autodiff import Rule
 from onnxplain.export.operators import VJPS, Rules, by_name
 
+_TAKEN = ("op", "node", "g", "layer")
+"""What rules and metadata call something else."""
+
 
 @dataclass(frozen=True)
 class Parameter:
@@ -30,6 +33,9 @@ class Parameter:
         low, high: the range of values; infinite ones are never allowed.
         closed: whether `low` and `high` themselves are allowed.
         relative: whether the rules take it times the method's `temperature`.
+
+    Raises:
+        ValueError: a name that rules cannot have as a keyword, or a default out of the range.
     """
 
     name: str
@@ -39,6 +45,15 @@ class Parameter:
     high: float = math.inf
     closed: bool = False
     relative: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.name.isidentifier() or self.name in _TAKEN:
+            raise ValueError(f"{self.name!r} cannot be a parameter's name")
+        if self.default is not None:
+            try:
+                self.checked(self.default)
+            except SourceError as error:
+                raise ValueError(f"the default: {error}") from error
 
     def checked(self, value: float) -> float:
         """The value.
@@ -97,6 +112,10 @@ class Method:
         times_input: whether the result is multiplied by the image.
         activation_map: makes a map of the cotangent that arrives at a layer, where the sweep ends.
         ascent: how feature accentuation ascends along it, unless told otherwise.
+
+    Raises:
+        ValueError: no name, two parameters of one name, or one that refers to a temperature that
+            the method does not have.
     """
 
     name: str
@@ -106,6 +125,16 @@ class Method:
     times_input: bool = False
     activation_map: ActivationMap | None = None
     ascent: AscentDefaults = field(default_factory=AscentDefaults)
+
+    def __post_init__(self) -> None:
+        names = [parameter.name for parameter in self.parameters]
+        if not self.name.isprintable() or not self.name.strip():
+            raise ValueError(f"{self.name!r} cannot be a method's name")
+        if len(set(names)) < len(names):
+            raise ValueError(f"method {self.name!r} has two parameters of one name")
+        needs = [p.name for p in self.parameters if p.relative or p.default is None]
+        if needs and TEMPERATURE not in names:
+            raise ValueError(f"method {self.name!r} has no temperature, which {needs[0]} refers to")
 
     @property
     def has_temperature(self) -> bool:

@@ -74,9 +74,7 @@ def _devices() -> Iterator[str]:
 def _auto(precision: str, preferred: Callable[[str], Iterator[str]]) -> str:
     taken = next(preferred(precision), None)
     if taken is None:
-        return (
-            f"auto in {precision}: takes none; what computes in it here must be named (--provider)"
-        )
+        return f"auto in {precision}: takes none; what computes in it must be named"
     return f"auto in {precision}: {taken}, {_WHY[taken]}"
 
 
