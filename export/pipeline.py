@@ -24,7 +24,7 @@ from onnxplain.export.layers import last_spatial, layer_name, spatial_layer, val
 from onnxplain.export.methods import Method, get_method
 from onnxplain.export.sources.source import Source, read
 from onnxplain.export.validity import other_choices, parameters_of
-from onnxplain.options import documented
+from onnxplain.options import check_types, documented
 from onnxplain.version import __version__
 
 if TYPE_CHECKING:
@@ -94,8 +94,10 @@ def export(source: Network, path: str | os.PathLike[str], options: ExportOptions
     Raises:
         SourceError: the network cannot be read or exported, or options do not go together;
             `NoRuleError` names an operator.
-        InputError: the path cannot be written, or is the source itself.
+        InputError: an option is of another type than declared; or the path cannot be written, or
+            is the source itself.
     """
+    check_types(options)
     method = get_method(options.method)
     if options.times_image:
         method = replace(method, times_input=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from onnxplain.contract.request import ExportOptions
@@ -19,8 +18,6 @@ def parameters_of(method: Method, options: ExportOptions) -> dict[str, float | N
         SourceError: a parameter that the method does not have or a value out of its range, or
             options that do not go together; the message says which.
     """
-    if not isinstance(options.parameters, Mapping | None):
-        raise SourceError(f"parameters are values by name, not {options.parameters!r}")
     given = dict(options.parameters or {})
     if options.temperature is not None:
         if TEMPERATURE in given:

@@ -4,17 +4,22 @@
     class Settings:
         steps: int = option(2000, "Steps of the optimisation.", least=1)
 
-`check(settings)` holds the values to what the fields declare; `onnxplain.cli.declared` makes a
-command's options of them.
+`check(settings)` holds the values to what the fields declare, `check_types` to their annotations
+alone; `onnxplain.cli.declared` makes a command's options of them.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import textwrap
-from collections.abc import Collection
+import types
+import typing
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Integral, Real
 from typing import Any
+
+import numpy as np
 
 from onnxplain.errors import InputError
 
@@ -82,8 +87,10 @@ def check(options: Any) -> None:
     """Hold an instance to what the fields of its dataclass declare.
 
     Raises:
-        InputError: a number below the smallest allowed, or a value that is none of the choices.
+        InputError: a value of another type than the field's, a number below the smallest allowed,
+            or a value that is none of the choices.
     """
+    check_types(options)
     for name, declaration in declared(type(options)).items():
         value = getattr(options, name)
         if value is None:
@@ -92,3 +99,85 @@ def check(options: Any) -> None:
             raise InputError(f"{name} must be at least {declaration.least}, not {value}")
         if declaration.choices and value not in declaration.choices:
             raise InputError(f"{name} is one of {', '.join(declaration.choices)}, not {value!r}")
+
+
+def check_types(options: Any) -> None:
+    """Hold the declared fields of a dataclass's instance to their annotations.
+
+    Raises:
+        InputError: a value of another type.
+    """
+    hints = typing.get_type_hints(type(options))
+    for name in declared(type(options)):
+        check_type(name, getattr(options, name), hints[name])
+
+
+def check_type(name: str, value: Any, hint: Any) -> None:
+    """Hold a value to a type: a class, or what `typing` makes of some.
+
+    A float may be any real number and an int any integral one, NumPy's too; True and False are
+    neither. A tuple may be any sequence of as many, an array too; a string is no sequence.
+
+    Raises:
+        InputError: it is of another type.
+    """
+    if not _is(value, hint):
+        text = " ".join(repr(value).split())
+        text = text if len(text) <= _SHOWN else f"{text[:_SHOWN]} …"
+        raise InputError(f"{name} must be {_in_words(hint)}, not {text}")
+
+
+_SHOWN = 60  # characters of a value in a message
+
+_WORDS: dict[Any, tuple[str, str]] = {
+    bool: ("True or False", "Trues and Falses"),
+    int: ("a whole number", "whole numbers"),
+    float: ("a number", "numbers"),
+    str: ("a string", "strings"),
+    Callable: ("a function", "functions"),
+}
+"""What one of a type is called, and several."""
+
+COUNTS = ("no", "one", "two", "three", "four")
+
+
+def _is(value: Any, hint: Any) -> bool:
+    """Whether a value is of a type."""
+    origin, entries = typing.get_origin(hint) or hint, typing.get_args(hint)
+    if origin is Any:
+        return True
+    if origin in (typing.Union, types.UnionType):
+        return any(_is(value, one) for one in entries)
+    if origin is Mapping:
+        key, of = entries
+        return isinstance(value, Mapping) and all(
+            _is(name, key) and _is(one, of) for name, one in value.items()
+        )
+    if origin in (tuple, Sequence):
+        if not isinstance(value, Sequence):
+            value = value.tolist() if hasattr(value, "tolist") else None  # an array
+        if not isinstance(value, Sequence) or isinstance(value, str | bytes):
+            return False
+        several = origin is Sequence or ... in entries
+        wanted = entries[:1] * len(value) if several else entries
+        return len(value) == len(wanted) and all(map(_is, value, wanted))
+    if origin in (int, float):
+        number = Integral if origin is int else Real
+        return isinstance(value, number) and not isinstance(value, bool)
+    if origin is bool:
+        return isinstance(value, bool | np.bool_)
+    return callable(value) if origin is Callable else isinstance(value, origin)
+
+
+def _in_words(hint: Any, of: int = 0) -> str:
+    """A type as a message names it: one of it, or where `of` is 1 several; None is not said."""
+    origin, entries = typing.get_origin(hint) or hint, typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        return " or ".join(_in_words(one, of) for one in entries if one is not types.NoneType)
+    if origin is Mapping:
+        return f"{_in_words(entries[1], 1)} by name"
+    if origin in (tuple, Sequence):
+        several = origin is Sequence or ... in entries
+        count = "a sequence of" if several else COUNTS[len(entries)]
+        return f"{count} {_in_words(entries[0], 1)}"
+    return _WORDS.get(origin, (f"a {origin.__name__}", f"{origin.__name__}s"))[of]

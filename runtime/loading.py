@@ -64,7 +64,8 @@ def load(
         BackendError: an unknown provider, precision or option; a package or device that is missing
             (and what to install); no such file; not ONNX; not an explain graph; a backend that is
             not right, with the figure.
-        InputError: precision "auto" without images, or images that cannot be used.
+        InputError: precision "auto" without images, images that cannot be used, or `threads` that
+            is no whole number.
     """
     if precision == "auto":
         return fastest(path, images, provider, threads, at_least, **options)[0]

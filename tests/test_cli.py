@@ -188,7 +188,7 @@ def test_a_missing_package_is_named_with_the_extra_that_brings_it(
         (["export", "resnet50", "--temperature", "0.3,0.9"], 4, "a number or auto, not '0.3,0.9'"),
         (["export", "resnet50", "--temperature", "abc"], 4, "a number or auto, not 'abc'"),
         (["export", "resnet50", "--param", "mood=1"], 3, "it has temperature, relu, max_pool"),
-        (["export", "resnet50", "--param", "relu=-1"], 3, "the relu must be a positive number"),
+        (["export", "resnet50", "--param", "relu=-1"], 3, "relu must be a positive number"),
         (["export", "resnet50", "-o", "/nowhere/out.onnx"], 4, "does not exist"),
         (["verify", "{lite0}"], 4, "--source"),
     ],

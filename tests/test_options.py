@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
+from pathlib import Path
 
+import numpy as np
 import pytest
 import typer
 from typer.testing import CliRunner
 
+import onnxplain
 from onnxplain.cli.app import guarded
 from onnxplain.cli.declared import with_options
+from onnxplain.contract.request import ExportOptions
 from onnxplain.errors import InputError
-from onnxplain.options import check, option
+from onnxplain.options import check, check_types, option
 
 
 @dataclass(frozen=True)
@@ -70,6 +75,9 @@ def test_the_help_says_what_is_declared() -> None:
 @pytest.mark.parametrize(
     ("ascent", "words"),
     [
+        (Ascent(steps=1.5), "steps must be a whole number, not 1.5"),
+        (Ascent(weights="12"), "weights must be a sequence of numbers, not '12'"),
+        (Ascent(limits=(0.0,)), r"limits must be two numbers, not \(0.0,\)"),
         (Ascent(steps=0), "steps must be at least 1, not 0"),
         (Ascent(method="tea"), "method is one of adam, sgd, not 'tea'"),
     ],
@@ -78,3 +86,58 @@ def test_python_is_held_to_the_same(ascent: Ascent, words: str) -> None:
     check(Ascent())
     with pytest.raises(InputError, match=words):
         check(ascent)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("unroll", 1.5, "a whole number"),
+        ("unroll", True, "a whole number"),
+        ("size", (16,), "a whole number or two whole numbers"),
+        ("size", 16.0, "a whole number or two whole numbers"),
+        ("size", True, "a whole number or two whole numbers"),
+        ("mean", 0.5, "a sequence of numbers"),
+        ("mean", [[0.5]], "a sequence of numbers"),
+        ("std", "0.5", "a sequence of numbers"),
+        ("temperature", "warm", "a number"),
+        ("temperature", [0.3], "a number"),
+        ("temperature", False, "a number"),
+        ("parameters", {"relu": None}, "numbers by name"),
+        ("parameters", {"relu": True}, "numbers by name"),
+        ("parameters", {1: 0.5}, "numbers by name"),
+        ("parameters", "relu=0.5", "numbers by name"),
+        ("labels", "abcde", "a sequence of strings"),
+        ("labels", ["a", 5], "a sequence of strings"),
+        ("excepted", "relu", "a sequence of strings"),
+        ("layer", 5, "a string"),
+        ("method", ["gradient"], "a string"),
+        ("multi_target", "no", "True or False"),
+        ("step", 1, "True or False"),
+        ("progress", "bar", "a function"),
+    ],
+)
+def test_an_exports_options_are_of_the_types_declared(
+    name: str, value: object, words: str, tmp_path: Path
+) -> None:
+    with pytest.raises(InputError, match=f"^{name} must be {words}, not {re.escape(repr(value))}$"):
+        onnxplain.export("no-such-network", tmp_path / "e.onnx", **{name: value})
+
+
+def test_numpys_numbers_and_arrays_are_numbers_and_sequences() -> None:
+    options = ExportOptions(
+        size=np.int64(24),
+        mean=np.array([0.5, 0.25], np.float32),
+        temperature=np.float32(0.5),
+        unroll=np.int32(3),
+        step=np.True_,
+        labels=("cat", "dog"),
+    )
+    check_types(options)
+    assert options.sizes == (24, 24)
+    check_types(ExportOptions(size=[24, 32]))
+
+
+def test_a_long_value_is_shown_by_its_beginning() -> None:
+    with pytest.raises(InputError, match=r"not \[0, 1, 2.* …$") as caught:
+        check_types(ExportOptions(labels=list(range(999))))
+    assert len(str(caught.value)) < 120

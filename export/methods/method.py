@@ -61,11 +61,11 @@ class Parameter:
         Raises:
             SourceError: it is not a number within the range.
         """
-        if not isinstance(value, Real):
-            raise SourceError(f"the {self.name} must be {self.range}, not {value!r}")
+        if not isinstance(value, Real) or isinstance(value, bool):
+            raise SourceError(f"{self.name} must be {self.range}, not {value!r}")
         inside = self.low <= value <= self.high if self.closed else self.low < value < self.high
         if not (inside and math.isfinite(value)):
-            raise SourceError(f"the {self.name} must be {self.range}, not {value}")
+            raise SourceError(f"{self.name} must be {self.range}, not {value}")
         return float(value)
 
     @property

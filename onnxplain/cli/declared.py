@@ -15,11 +15,9 @@ import typer
 
 from onnxplain.cli.options import as_floats
 from onnxplain.errors import InputError
-from onnxplain.options import Declaration, declared
+from onnxplain.options import COUNTS, Declaration, declared
 
 Command = Callable[..., None]
-
-_COUNTS = ("no", "one", "two", "three", "four")
 
 
 def with_options(
@@ -124,5 +122,5 @@ def _value(type_: Any, given: Any, flag: str) -> Any:
         return given
     numbers = as_floats(given, flag)
     if numbers is not None and ... not in entries and len(numbers) != len(entries):
-        raise InputError(f"{flag} takes {_COUNTS[len(entries)]} numbers, not {len(numbers)}")
+        raise InputError(f"{flag} takes {COUNTS[len(entries)]} numbers, not {len(numbers)}")
     return numbers

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any
 
 from onnxplain.options import option
@@ -107,7 +108,10 @@ class ExportOptions:
     @property
     def sizes(self) -> tuple[int, int] | None:
         """Height and width."""
-        return (self.size, self.size) if isinstance(self.size, int) else self.size
+        if self.size is None:
+            return None
+        height, width = (self.size,) * 2 if isinstance(self.size, Integral) else self.size
+        return int(height), int(width)
 
     @property
     def ascends(self) -> bool:

@@ -9,6 +9,7 @@ from types import MappingProxyType
 from typing import Any
 
 from onnxplain.errors import BackendError
+from onnxplain.options import check_type
 from onnxplain.runtime.onnx_file import read_metadata, read_ports
 from onnxplain.runtime.sessions import tensorrt
 from onnxplain.runtime.sessions.protocol import Backend, Session
@@ -60,6 +61,7 @@ def open_session(
     Raises:
         BackendError: an unknown provider, precision or option; what the provider needs is missing;
             no such file, or one that it cannot run.
+        InputError: `threads` is no whole number.
     """
     if provider == "auto":
         provider = next(name for name in AUTO_UNVERIFIED if PROVIDERS[name].missing() is None)
@@ -84,7 +86,8 @@ def open_backend(
         options: the provider's own (`Provider.options`).
 
     Raises:
-        BackendError: not an explain graph; and as `open_session`.
+        BackendError: not an explain graph.
+        BackendError, InputError: as `open_session`.
     """
     if Path(path).suffix == SUFFIX:
         _check_threads(threads)
@@ -120,5 +123,6 @@ def _opened(
 
 
 def _check_threads(threads: int | None) -> None:
+    check_type("threads", threads, int | None)
     if threads is not None and threads < 1:
         raise BackendError(f"threads must be at least 1, not {threads}")

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxplain.errors import BackendError
+from onnxplain.options import check_type
 from onnxplain.runtime.signature import Port, Signature
 
 
@@ -82,6 +83,7 @@ class Session(Protocol):
             BackendError: `carried` or `also` names what the graph has not, or `times` is below 1;
                 or the runtime failed, and the session can be used again. What `progress` raises is
                 raised as it is.
+            InputError: `times` is no whole number.
         """
         ...
 
@@ -124,7 +126,9 @@ def check_iteration(
 
     Raises:
         BackendError: `times` is below 1, or a name is not that of an output or input.
+        InputError: `times` is no whole number.
     """
+    check_type("times", times, int)
     if times < 1:
         raise BackendError(f"a graph is run at least once, not {times} times")
     for what, names, known in (

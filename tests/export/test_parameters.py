@@ -147,12 +147,9 @@ def test_the_file_names_the_first_parameter_and_those_that_are_not_their_default
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"parameters": {"relu": 0.0}}, "the relu must be a positive number, not 0.0"),
+        ({"parameters": {"relu": 0.0}}, "relu must be a positive number, not 0.0"),
         ({"parameters": {"relu": float("inf")}}, "positive number, not inf"),
-        ({"temperature": "warm"}, "the temperature must be a positive number, not 'warm'"),
-        ({"temperature": [0.3]}, r"temperature must be a positive number, not \[0.3\]"),
-        ({"parameters": {"relu": None}}, "the relu must be a positive number, not None"),
-        ({"parameters": "relu=0.5"}, "parameters are values by name, not 'relu=0.5'"),
+        ({"temperature": -0.3}, "^temperature must be a positive number, not -0.3"),
         ({"parameters": {"gelu": 1.0}}, r"no gelu; leave it out \(it has temperature, relu, max_p"),
         ({"parameters": {"temperature": 1.0}, "temperature": 1.0}, "given twice"),
         ({"method": "gradient", "parameters": {"epsilon": 1.0}}, "no epsilon; leave it out$"),
@@ -167,7 +164,9 @@ def test_a_parameter_that_cannot_be(options: dict[str, Any], message: str, tmp_p
 def test_a_range_holds_its_ends_where_it_is_closed() -> None:
     share = Parameter("share", 0.5, "of something", low=0.0, high=1.0, closed=True)
     assert [share.checked(value) for value in (0, 1)] == [0.0, 1.0]
-    with pytest.raises(SourceError, match=r"the share must be a finite number in \[0, 1\], not 2"):
+    with pytest.raises(SourceError, match=r"^share must be a finite number in \[0, 1\], not 2"):
         share.checked(2)
+    with pytest.raises(SourceError, match="not True"):
+        share.checked(True)
     with pytest.raises(SourceError, match="has no mood"):
         Method("x", parameters=(share,)).values({"mood": 1.0})

@@ -6,7 +6,7 @@ import numpy as np
 import onnx
 import pytest
 
-from onnxplain.errors import BackendError
+from onnxplain.errors import BackendError, InputError
 from onnxplain.runtime import open_backend
 from onnxplain.runtime.onnx_file import read_ports
 
@@ -42,6 +42,9 @@ def test_an_unknown_provider_is_answered_with_the_known_ones(graph_file):
 def test_threads_are_at_least_one(graph_file):
     with pytest.raises(BackendError, match="threads must be at least 1"):
         open_backend(graph_file(), threads=0)
+    for threads in ("2", 1.5, True):
+        with pytest.raises(InputError, match=f"threads must be a whole number, not {threads!r}"):
+            open_backend(graph_file(), threads=threads)
 
 
 def test_a_missing_file_is_said_to_be_missing(tmp_path):

@@ -31,7 +31,7 @@ from onnxplain.contract.steps import (
     StepMetadata,
     following,
 )
-from onnxplain.errors import BackendError
+from onnxplain.errors import BackendError, InputError
 from onnxplain.runtime.cosines import cosines
 from onnxplain.runtime.onnx_file import read_metadata, read_ports
 from onnxplain.runtime.sessions import open_session
@@ -136,6 +136,8 @@ def test_every_session_says_alike_what_it_cannot_iterate(accumulator: Path, prov
     ):
         with pytest.raises(BackendError, match=words):
             session.iterate(given, wrong, times, also)
+    with pytest.raises(InputError, match="times must be a whole number"):
+        session.iterate(inputs(2), carried, 1.5)
     with pytest.raises(BackendError, match="inputs are x, total, runs, not x"):
         session.run({"x": inputs(2)["x"]})
 
