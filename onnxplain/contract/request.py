@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from numbers import Integral
 from typing import Any
 
 from onnxplain.options import option
@@ -110,8 +109,10 @@ class ExportOptions:
         """Height and width."""
         if self.size is None:
             return None
-        height, width = (self.size,) * 2 if isinstance(self.size, Integral) else self.size
-        return int(height), int(width)
+        if isinstance(self.size, Sequence):
+            height, width = self.size
+            return height, width
+        return int(self.size), int(self.size)  # NumPy's as Python's
 
     @property
     def ascends(self) -> bool:
