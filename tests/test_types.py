@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import onnxplain
@@ -71,6 +72,12 @@ def test_export_is_the_function_that_it_is_and_load_too(tmp_path: Path) -> None:
 
 def test_the_checker_knows_all_that_export_holds(tmp_path: Path) -> None:
     assert wrong_lines(PUBLIC, tmp_path) == []
+
+
+def test_an_editable_installation_is_a_path_and_no_import_hook() -> None:
+    """Type checkers follow the one and do not run the other."""
+    tool = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]
+    assert tool["distutils"]["editable_wheel"]["mode"] == "compat"
 
 
 def test_the_public_names_are_listed() -> None:

@@ -9,6 +9,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from onnxplain.options import option
 
 
@@ -109,10 +111,8 @@ class ExportOptions:
         """Height and width."""
         if self.size is None:
             return None
-        if isinstance(self.size, Sequence):
-            height, width = self.size
-            return height, width
-        return int(self.size), int(self.size)  # NumPy's as Python's
+        height, width = np.broadcast_to(self.size, 2).tolist()  # of one number, two, or an array
+        return height, width
 
     @property
     def ascends(self) -> bool:
