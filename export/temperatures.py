@@ -18,13 +18,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import onnx_ir as ir
 from onnxscript import OpBuilder
 
 from onnxplain.export.autodiff import dependents
 from onnxplain.export.operators import Axes, Kind, Linear, row_of
-from onnxplain.export.tensors import constant
+from onnxplain.export.tensors import array_of, constant, number_of
 
 LARGEST = 16.0
 """The factor that values may carry, or its inverse: in float16 they must not overflow."""
@@ -95,7 +94,7 @@ class Forward:
         """The products of a value with a positive number behind the forward pass."""
         for node, index in value.uses():
             if node.op_type == "Mul" and node not in self._inside:
-                number = _number(node.inputs[1 - index])
+                number = number_of(node.inputs[1 - index])
                 if number is not None and number > 0:
                     yield node, number
 
@@ -233,7 +232,7 @@ class _Folding:
     def _times(self, node: ir.Node, index: int, factor: float) -> None:
         """Multiply an input that is constant."""
         value = node.inputs[index]
-        array = _array(value)
+        array = array_of(value)
         if value is not None and array is not None and array.any():
             node.replace_input_with(index, constant(self.op, array * factor, value))
 
@@ -241,18 +240,8 @@ class _Folding:
 def _threshold(node: ir.Node, index: int) -> float | None:
     """The number that a comparison has on its other side."""
     compares = row_of(node.op_type).kind is Kind.TEST and len(node.inputs) == 2
-    return _number(node.inputs[1 - index]) if compares else None
-
-
-def _array(value: ir.Value | None) -> np.ndarray | None:
-    tensor = None if value is None else ir.convenience.get_const_tensor(value)
-    return None if tensor is None else tensor.numpy()
+    return number_of(node.inputs[1 - index]) if compares else None
 
 
 def _is_constant(value: ir.Value | None) -> bool:
     return value is not None and ir.convenience.get_const_tensor(value) is not None
-
-
-def _number(value: ir.Value | None) -> float | None:
-    array = _array(value)
-    return float(array.reshape(())) if array is not None and array.size == 1 else None

@@ -58,12 +58,22 @@ def constant_of(value: ir.Value | None, what: str) -> np.ndarray | None:
     Raises:
         SourceError: the value is computed at run time; `what` says what it is.
     """
-    if value is None:
-        return None
-    tensor = ir.convenience.get_const_tensor(value)
-    if tensor is None:
+    array = array_of(value)
+    if array is None and value is not None:
         raise SourceError(f"{what} ({value.name!r}) must be a constant")
-    return tensor.numpy()
+    return array
+
+
+def array_of(value: ir.Value | None) -> np.ndarray | None:
+    """A constant's array; `None` for any other value, and for an absent input."""
+    tensor = None if value is None else ir.convenience.get_const_tensor(value)
+    return None if tensor is None else tensor.numpy()
+
+
+def number_of(value: ir.Value | None) -> float | None:
+    """The number in a constant of one element; `None` for any other value."""
+    tensor = None if value is None else ir.convenience.get_const_tensor(value)
+    return None if tensor is None or tensor.size != 1 else float(tensor.numpy().item())
 
 
 def constant(op: OpBuilder, array: np.ndarray, like: ir.Value) -> ir.Value:

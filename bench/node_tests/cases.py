@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import onnx
-from onnx import AttributeProto, GraphProto, TensorProto, numpy_helper
+from onnx import GraphProto, numpy_helper
+
+from onnxplain.reference.float64 import FLOATS
 
 Array = npt.NDArray[Any]
-FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE)
 
 PARAMETERS = {
     "Bernoulli": [0],
@@ -104,56 +105,3 @@ def _is_float(value: onnx.ValueInfoProto) -> bool:
 def _wide(array: Array) -> Array:
     is_float = array.dtype.kind == "f" or array.dtype.name == "bfloat16"
     return array.astype(np.float64) if is_float else array
-
-
-def in_double(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The same with float64 for floats of any kind; the parameters of operators stay."""
-    wide = onnx.ModelProto()
-    wide.CopyFrom(model)
-    graph = wide.graph
-    fixed = {
-        x
-        for node in graph.node
-        for i, x in enumerate(node.input)
-        if node.op_type in ("Resize", "Upsample") and i in (1, 2)
-    }
-    for value in [*graph.input, *graph.output]:
-        if _is_float(value) and value.name not in fixed:
-            value.type.tensor_type.elem_type = TensorProto.DOUBLE
-    for value in graph.value_info:
-        value.Clear()
-    del graph.value_info[:]
-    for tensor in graph.initializer:
-        if tensor.name not in fixed:
-            _widen(tensor)
-    _widen_nodes(graph)
-    return wide
-
-
-def _widen_nodes(graph: GraphProto) -> None:
-    for node in graph.node:
-        for attribute in node.attribute:
-            if attribute.type == AttributeProto.TENSOR:
-                _widen(attribute.t)
-            elif attribute.type == AttributeProto.GRAPH:
-                body = attribute.g
-                for value in [*body.input, *body.output]:
-                    if _is_float(value):
-                        value.type.tensor_type.elem_type = TensorProto.DOUBLE
-                for tensor in body.initializer:
-                    _widen(tensor)
-                _widen_nodes(body)
-            elif node.op_type == "Constant" and attribute.name in ("value_float", "value_floats"):
-                many = attribute.name == "value_floats"
-                given = np.array(list(attribute.floats) if many else attribute.f, np.float64)
-                attribute.Clear()
-                attribute.name, attribute.type = "value", AttributeProto.TENSOR
-                attribute.t.CopyFrom(numpy_helper.from_array(given))
-            elif attribute.name in ("to", "dtype") and attribute.i in FLOATS:
-                attribute.i = TensorProto.DOUBLE
-
-
-def _widen(tensor: TensorProto) -> None:
-    if tensor.data_type in FLOATS:
-        array = numpy_helper.to_array(tensor).astype(np.float64)
-        tensor.CopyFrom(numpy_helper.from_array(array, tensor.name))

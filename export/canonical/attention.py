@@ -7,7 +7,7 @@ import onnx_ir as ir
 
 from onnxplain.errors import SourceError
 from onnxplain.export.canonical.emit import Emitted, Emitter, integers
-from onnxplain.export.tensors import attribute, dims, rank, size_of
+from onnxplain.export.tensors import array_of, attribute, dims, rank, size_of
 
 LOWEST = np.array(np.finfo(np.float32).min)
 _BLOCKED = np.float32(-1e37)  # scores below are those of keys that may not be attended
@@ -91,13 +91,13 @@ def _allowed(
     offset = np.array(past)
     within = None
     if lengths is not None:
-        tensor = ir.convenience.get_const_tensor(lengths)
-        if tensor is None:
+        known = array_of(lengths)
+        if known is None:
             raise SourceError(
                 f"Attention {node.name!r} is told the lengths of its keys at run time "
                 "(nonpad_kv_seqlen); make them constants"
             )
-        valid = tensor.numpy().reshape(-1, 1, 1, 1)
+        valid = known.reshape(-1, 1, 1, 1)
         within = np.broadcast_to(np.arange(S) < valid, [len(valid), 1, L, S])
         offset = valid - L if not past else offset
     left, right = (attribute(node, f"{side}_window_size", -1) for side in ("left", "right"))
@@ -127,11 +127,10 @@ def _masked(
     missing = 0
     if mask is not None and dims(mask)[-1] not in (1, S):
         missing = S - size_of(mask, -1)  # the keys after a mask's last are not attended
-    tensor = None if mask is None else ir.convenience.get_const_tensor(mask)
-    if mask is None or tensor is not None:
+    given = array_of(mask)
+    if mask is None or given is not None:
         bias = np.zeros(1, np.float32)
-        if tensor is not None:
-            given = tensor.numpy()
+        if given is not None:
             known = given if given.dtype == bool else given > LOWEST / 2
             values = np.zeros(1) if given.dtype == bool else np.where(known, given, 0)
             widths = [(0, 0)] * (given.ndim - 1) + [(0, missing)]
@@ -141,7 +140,7 @@ def _masked(
             bias = values.astype(np.float32)
         if allowed is not None:
             bias = np.where(allowed, bias, LOWEST).astype(np.float32)
-        elif tensor is None:
+        elif given is None:
             return scores, None
         none = None if allowed is None else np.logical_not(allowed).all(-1, keepdims=True)
         if none is not None and not np.any(none):

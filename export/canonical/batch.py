@@ -15,7 +15,7 @@ from onnx_ir.passes import common
 
 from onnxplain.export.autodiff import SHAPES, depends, operator_name
 from onnxplain.export.operators import Axes, row_of
-from onnxplain.export.tensors import attribute, axis_of, dims, rank
+from onnxplain.export.tensors import array_of, attribute, axis_of, dims, rank
 from onnxplain.initializers import initializer
 
 Active = set[ir.Value | None]
@@ -93,9 +93,7 @@ def _repeat_constants(graph: ir.Graph, node: ir.Node, active: Active) -> None:
 
 
 def _constant(node: ir.Node, index: int) -> np.ndarray | None:
-    value = node.inputs[index] if index < len(node.inputs) else None
-    tensor = None if value is None else ir.convenience.get_const_tensor(value)
-    return None if tensor is None else tensor.numpy()
+    return array_of(node.inputs[index]) if index < len(node.inputs) else None
 
 
 def _first_input(node: ir.Node, active: Active) -> bool:

@@ -41,7 +41,7 @@ from onnxplain.export.canonical.patterns import recognise
 from onnxplain.export.canonical.quantisers import refuse_integer_arithmetic, show_relus
 from onnxplain.export.canonical.sizes import settle_sizes
 from onnxplain.export.canonical.strided import spell_strided
-from onnxplain.export.tensors import attribute, rank, static
+from onnxplain.export.tensors import array_of, attribute, number_of, rank, static
 
 
 @dataclass(frozen=True)
@@ -172,8 +172,7 @@ def spell_relu(model: ir.Model) -> None:
         return op.Relu(x)
 
     def is_zero(_: Any, zero: ir.Value, **__: ir.Value) -> bool:
-        tensor = ir.convenience.get_const_tensor(zero)
-        return tensor is not None and tensor.size == 1 and not tensor.numpy().any()
+        return number_of(zero) == 0
 
     rules = [rewriter.pattern.RewriteRule(spelling, relu, is_zero) for spelling in (clip, maximum)]
     rewriter.rewrite(model, rewriter.pattern.RewriteRuleSet(rules, commute=True))
@@ -202,15 +201,14 @@ def spell_padded_pools(graph: ir.Graph) -> None:
         if any(y.uses() or y.is_graph_output() for y in node.outputs[1:]):
             continue  # indices count the padding too
         x, amounts, value, axes = [*pad.inputs, None, None][:4]
-        given = [ir.convenience.get_const_tensor(v) if v is not None else None
-                 for v in (amounts, value, axes)]  # fmt: skip
-        lowest = given[1] is not None and given[1].numpy().item() <= _LOWEST
-        if x is None or given[0] is None or not lowest or (axes is not None and given[2] is None):
+        put, padding, chosen = number_of(value), array_of(amounts), array_of(axes)
+        lowest = put is not None and put <= _LOWEST
+        if x is None or padding is None or not lowest or (axes is not None and chosen is None):
             continue
         n = rank(x)
-        at = range(n) if given[2] is None else [int(a) % n for a in given[2].numpy()]
+        at = range(n) if chosen is None else [int(a) % n for a in chosen]
         around = np.zeros([2, n], np.int64)
-        around[:, list(at)] = given[0].numpy().reshape(2, -1)
+        around[:, list(at)] = padding.reshape(2, -1)
         kernel = node.attributes.get_ints("kernel_shape")
         pads = np.array(node.attributes.get_ints("pads", [0] * 2 * len(kernel))).reshape(2, -1)
         pads = pads + around[:, 2:]

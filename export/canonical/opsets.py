@@ -14,7 +14,7 @@ from onnx_ir.passes import common
 from onnxplain.errors import SourceError
 from onnxplain.export.canonical.attention import attention
 from onnxplain.export.canonical.emit import Emitted, Emitter, integers, replace
-from onnxplain.export.tensors import attribute, rank, static
+from onnxplain.export.tensors import array_of, attribute, rank, static
 
 OPSET, IR_VERSION = 20, 9
 _LARGE = 1000  # bytes; larger are weights, which no conversion looks into
@@ -60,10 +60,9 @@ def _place_pixels(node: ir.Node) -> None:
     node.attributes.add(ir.AttrString("coordinate_transformation_mode", "asymmetric"))
     node.attributes.add(ir.AttrString("nearest_mode", "floor"))
     given = node.inputs[2] if len(node.inputs) > 2 else None
-    tensor = None if given is None else ir.convenience.get_const_tensor(given)
-    if tensor is None or node.attributes.get_string("mode", "nearest") != "nearest":
+    scales = array_of(given)
+    if scales is None or node.attributes.get_string("mode", "nearest") != "nearest":
         return
-    scales = tensor.numpy()
     if (scales >= 1).all():
         return
     attributes = {name: a.value for name, a in node.attributes.items()}
@@ -144,16 +143,15 @@ def _form(node: ir.Node) -> Callable[..., Any] | None:
             f"{node.op_type} {node.name!r} has {', '.join(sorted(unknown))}, which onnxplain does "
             "not know"
         )
-    return space_to_depth if node.op_type == "SpaceToDepth" else NEWER.get(node.op_type)
+    return NEWER.get(node.op_type)
 
 
 def _is_newer(node: ir.Node, version: int) -> bool:
     if node.domain not in ("", "ai.onnx"):
         return False
-    if node.op_type == "SpaceToDepth" and "mode" in node.attributes:
-        return True
-    since_then = _since(node, OPSET) is None and _since(node, version) is not None
-    return node.op_type in NEWER or since_then
+    if node.op_type in NEWER:
+        return set(node.attributes) >= ONLY_WITH.get(node.op_type, frozenset())
+    return _since(node, OPSET) is None and _since(node, version) is not None
 
 
 def declare_opset(model: ir.Model) -> None:
@@ -308,9 +306,13 @@ NEWER: Mapping[str, Callable[..., Any]] = {
     "Attention": attention,
     "GroupNormalization": group_normalization,
     "RMSNormalization": rms_normalization,
+    "SpaceToDepth": space_to_depth,
     "Swish": swish,
 }
-"""Always spelled, as their own bodies hide what they are."""
+"""Always spelled by these, as their own bodies hide what they are, or do not exist."""
+
+ONLY_WITH: Mapping[str, frozenset[str]] = {"SpaceToDepth": frozenset(["mode"])}
+"""The attributes without which an operator is not newer."""
 
 KNOWN: Mapping[str, frozenset[str]] = {
     "Attention": frozenset(

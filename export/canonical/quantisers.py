@@ -8,6 +8,7 @@ import onnx_ir as ir
 from onnxplain.errors import NoRuleError
 from onnxplain.export.autodiff import dependents, depends, operator_name
 from onnxplain.export.operators import Kind, row_of
+from onnxplain.export.tensors import number_of
 from onnxplain.export.values import non_negative
 from onnxplain.export.vjps.quantisers import LOWEST, starts_at_zero
 from onnxplain.initializers import initializer
@@ -69,9 +70,9 @@ def _is_layer(node: ir.Node) -> bool:
 def _ends_at_six(node: ir.Node) -> bool:
     """Whether a quantiser from zero up has its highest value for all from 6 on, and little else."""
     assert node.inputs[1] is not None
-    scale = ir.convenience.get_const_tensor(node.inputs[1])
+    scale = number_of(node.inputs[1])
     dtype = node.outputs[0].dtype
-    if scale is None or dtype not in LOWEST or scale.size != 1:
+    if scale is None or dtype not in LOWEST:
         return False
     steps = int(256**dtype.itemsize) - 1
-    return abs(6.0 / float(scale.numpy().item()) - steps) < 0.5
+    return abs(6.0 / scale - steps) < 0.5

@@ -64,14 +64,13 @@ from onnxplain.export.methods.method import (
 from onnxplain.export.methods.relevance import again
 from onnxplain.export.operators import VJPS, Kind, Rules, row_of
 from onnxplain.export.tensors import (
-    along_axis,
     attribute,
     axis_from_end,
     constant,
     rank,
-    size_of,
 )
 from onnxplain.export.values import is_weight
+from onnxplain.export.vjps.normalisation import lrn_scale, lrn_window
 from onnxplain.export.windows import window_of
 from onnxplain.kernels.bodies import normal_gate, phi, scaled, soft_gate, weighted_pool_grad
 
@@ -198,16 +197,9 @@ def l2_normalization(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
 
 def lrn(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
     """g · d^−β with d = k + α/n · Σ_window x² over channels."""
-    x = node.inputs[0]
-    size = attribute(node, "size", 1)
-    alpha = node.attributes.get_float("alpha", 1e-4) / size
-    beta = node.attributes.get_float("beta", 0.75)
-    at = np.arange(size_of(x, 1))
-    lag = at[:, None] - at[None, :]  # channel i is in the window of channel j
-    window = ((lag >= -((size - 1) // 2)) & (lag <= size // 2)).astype(float)
-    sums = along_axis(op, op.Mul(x, x), x, 1 - rank(x), window)
-    d = op.Add(op.Mul(sums, alpha), node.attributes.get_float("bias", 1.0))
-    return op.Mul(g, op.Pow(d, constant(op, np.array(-beta), x)))
+    _, beta, _ = lrn_window(node)
+    exponent = constant(op, np.array(-beta), node.inputs[0])
+    return op.Mul(g, op.Pow(lrn_scale(op, node), exponent))
 
 
 def global_response_normalization(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:

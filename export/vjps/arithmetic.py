@@ -21,7 +21,7 @@ from onnxplain.export.operators import (
     never_negative,
     register_vjp,
 )
-from onnxplain.export.tensors import constant_of
+from onnxplain.export.tensors import array_of, constant_of
 from onnxplain.export.values import non_negative
 from onnxplain.export.vmap import cast_like
 
@@ -65,11 +65,11 @@ def power(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
 
     def of_base() -> ir.Value:
         exponent = op.CastLike(e, x)
-        known = ir.convenience.get_const_tensor(e)
-        if known is not None and (known.numpy() == 2).all():
+        known = array_of(e)
+        if known is not None and (known == 2).all():
             return op.Mul(g, op.Mul(exponent, x))
         gx = op.Mul(g, op.Mul(exponent, op.Pow(x, op.Sub(exponent, 1.0))))
-        if known is None or (known.numpy() >= 1).all():
+        if known is None or (known >= 1).all():
             return gx
         return op.Where(op.And(op.Equal(x, 0.0), op.Less(exponent, 1.0)), 0.0, gx)
 
@@ -180,8 +180,8 @@ def _positive(x: ir.Value) -> bool:
     node = x.producer()
     if node is None or node.op_type != "Add":
         return False
-    known = [ir.convenience.get_const_tensor(v) if v is not None else None for v in node.inputs]
-    more = any(c is not None and bool((c.numpy() > 0).all()) for c in known)
+    known = map(array_of, node.inputs)
+    more = any(c is not None and bool((c > 0).all()) for c in known)
     return more and non_negative(x)
 
 

@@ -16,6 +16,7 @@ from onnxplain.errors import NoRuleError
 from onnxplain.export.autodiff import Cotangents, Node
 from onnxplain.export.operators import Axes, Half, Kind, Linear, register_vjp
 from onnxplain.export.tensors import (
+    array_of,
     attribute,
     axis_from_end,
     dims,
@@ -38,9 +39,9 @@ def gather(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
     taken = dims(index)
     sizes[axis] = math.prod(taken) if all(isinstance(n, int) for n in taken) else taken[0]
     flat = g if len(taken) == 1 else reshape(op, g, sizes)
-    known = ir.convenience.get_const_tensor(index)
+    known = array_of(index)
     if known is not None and isinstance(size, int):
-        return [gather_transpose(op, flat, x, axis, known.numpy().reshape(-1), size), None]
+        return [gather_transpose(op, flat, x, axis, known.reshape(-1), size), None]
     rows = index if len(taken) == 1 else op.Reshape(index, [-1])
     if rank(x) > 1:
         like = y if len(taken) == 1 else reshape(op, y, sizes)
@@ -54,12 +55,12 @@ def gather(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
 def gather_nd(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
     """Of known indices a Gather of rows, once the indexed axes are merged into one."""
     x, index = node.inputs
-    known = ir.convenience.get_const_tensor(index)
+    known = array_of(index)
     axes = static(index, -1)[0]
     merged = dims(x)[:axes]
     if known is None or attribute(node, "batch_dims", 0) or not isinstance(merged[0], int):
         return [op.ScatterND(zeros_like(op, x), _tuples(op, node), g, reduction="add"), None]
-    indices, sizes = known.numpy(), static(x, 0, axes)
+    indices, sizes = known, static(x, 0, axes)
     positive = np.where(indices < 0, indices + np.array(sizes), indices)
     rows = np.ravel_multi_index(np.moveaxis(positive, -1, 0), sizes).reshape(-1)
     taken = reshape(op, g, [rows.size, -1])

@@ -170,16 +170,26 @@ def lrn(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
     So ∂: g · d^−β − 2αβ/n · x · Σ_window g · y / d, the window seen from the other side.
     """
     x, y = node.inputs[0], node.outputs[0]
-    size = attribute(node, "size", 1)
-    alpha = node.attributes.get_float("alpha", 1e-4) / size
-    beta = node.attributes.get_float("beta", 0.75)
-    at = np.arange(size_of(x, 1))
-    lag = at[:, None] - at[None, :]  # channel i is in the window of channel j
-    window = ((lag >= -((size - 1) // 2)) & (lag <= size // 2)).astype(float)
-    axis = 1 - rank(x)
-    sums = along_axis(op, op.Mul(x, x), x, axis, window)
-    bias = node.attributes.get_float("bias", 1.0)
-    d = op.Add(op.Mul(sums, alpha), bias)
-    shared = along_axis(op, op.Mul(g, op.Div(y, d)), x, axis, window.T)
+    alpha, beta, window = lrn_window(node)
+    d = lrn_scale(op, node)
+    shared = along_axis(op, op.Mul(g, op.Div(y, d)), x, 1 - rank(x), window.T)
     own = op.Mul(g, op.Pow(d, constant(op, np.array(-beta), x)))
     return op.Sub(own, op.Mul(op.Mul(x, 2.0 * alpha * beta), shared))
+
+
+def lrn_scale(op: OpBuilder, node: Node) -> ir.Value:
+    """d of an LRN."""
+    x = node.inputs[0]
+    alpha, _, window = lrn_window(node)
+    sums = along_axis(op, op.Mul(x, x), x, 1 - rank(x), window)
+    return op.Add(op.Mul(sums, alpha), node.attributes.get_float("bias", 1.0))
+
+
+def lrn_window(node: Node) -> tuple[float, float, np.ndarray]:
+    """α/n, β, and the matrix that sums each window: [i, j] is 1 where channel i is in that of j."""
+    size = attribute(node, "size", 1)
+    at = np.arange(size_of(node.inputs[0], 1))
+    lag = at[:, None] - at[None, :]
+    window = ((lag >= -((size - 1) // 2)) & (lag <= size // 2)).astype(float)
+    alpha = node.attributes.get_float("alpha", 1e-4) / size
+    return alpha, node.attributes.get_float("beta", 0.75), window

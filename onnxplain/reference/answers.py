@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+import onnx
 
 from onnxplain.contract.explain import IMAGE, LOGITS, PULLBACK, TARGET, TEMPERATURE, Metadata
 from onnxplain.contract.request import as_asked
@@ -79,7 +80,7 @@ def of_graph_in_float64(
         Exception: of any kind, where the evaluator has no such operator.
     """
     nhwc = metadata.preprocessing.layout == "NHWC"
-    model = in_float64(Path(path))
+    model = in_float64(onnx.load(path))
     float64 = evaluator(model)
     constants = {
         name: np.array(v) for name, v in metadata.parameters.items() if name == TEMPERATURE

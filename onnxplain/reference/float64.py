@@ -24,6 +24,7 @@ from onnxplain.errors import InputError
 from onnxplain.reference.float64_operators import OPERATORS
 
 Array = npt.NDArray[Any]
+FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE)
 
 
 def evaluator(model: onnx.ModelProto) -> ReferenceEvaluator:
@@ -61,7 +62,7 @@ def evaluate_in_float64(
     Raises:
         Exception: of any kind, where the reference evaluator has no such operator.
     """
-    return run(evaluator(in_float64(path)), feeds, outputs)
+    return run(evaluator(in_float64(onnx.load(path))), feeds, outputs)
 
 
 def run(
@@ -95,17 +96,20 @@ def _needed(nodes: Sequence[Any], outputs: Sequence[str]) -> list[Any]:
     return found[::-1]
 
 
-def in_float64(path: Path) -> onnx.ModelProto:
-    """An explain graph with float64 wherever it has float32: values, weights, constants, casts.
+def in_float64(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The model given, with float64 wherever it had other floats, in its subgraphs too.
 
     The scales of a Resize stay, as they are float32 whatever is resized.
     """
-    model = onnx.load(path)
-    graph = model.graph
-    resizing = (node for node in graph.node if node.op_type == "Resize")
+    _widen_graph(model.graph)
+    return model
+
+
+def _widen_graph(graph: onnx.GraphProto) -> None:
+    resizing = (node for node in graph.node if node.op_type in ("Resize", "Upsample"))
     scales = {name for node in resizing for name in node.input[1:3]}
     for value in (*graph.input, *graph.value_info, *graph.output):
-        if value.type.tensor_type.elem_type == TensorProto.FLOAT and value.name not in scales:
+        if value.type.tensor_type.elem_type in FLOATS and value.name not in scales:
             value.type.tensor_type.elem_type = TensorProto.DOUBLE
     for tensor in graph.initializer:
         if tensor.name not in scales:
@@ -113,14 +117,19 @@ def in_float64(path: Path) -> onnx.ModelProto:
     for attribute in (a for node in graph.node for a in node.attribute):
         if attribute.type == AttributeProto.TENSOR:
             _widen(attribute.t)
-        elif attribute.name in ("to", "dtype") and attribute.i == TensorProto.FLOAT:
+        elif attribute.type == AttributeProto.GRAPH:
+            _widen_graph(attribute.g)
+        elif attribute.name in ("value_float", "value_floats"):  # of a Constant
+            many = attribute.name == "value_floats"
+            given = np.array(list(attribute.floats) if many else attribute.f, np.float64)
+            attribute.CopyFrom(onnx.helper.make_attribute("value", numpy_helper.from_array(given)))
+        elif attribute.name in ("to", "dtype") and attribute.i in FLOATS:
             attribute.i = TensorProto.DOUBLE
-    return model
 
 
 def _widen(tensor: TensorProto) -> None:
-    if tensor.data_type == TensorProto.FLOAT:
-        array = _widened(numpy_helper.to_array(tensor))
+    if tensor.data_type in FLOATS:
+        array = numpy_helper.to_array(tensor).astype(np.float64)
         tensor.CopyFrom(numpy_helper.from_array(array, tensor.name))
 
 

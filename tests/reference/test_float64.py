@@ -60,7 +60,7 @@ def test_a_gate_that_float32_shuts_is_open_in_float64(tmp_path: Path) -> None:
 def test_nothing_stays_float32_but_scales(tmp_path: Path) -> None:
     path = tmp_path / "explain.onnx"
     onnxplain.export(network(), path, example=torch.from_numpy(IMAGES), method="excitation")
-    model = in_float64(path)
+    model = in_float64(onnx.load(path))
     onnx.checker.check_model(model, full_check=True)
     types = {
         v.name: v.type.tensor_type.elem_type for v in (*model.graph.input, *model.graph.output)

@@ -202,7 +202,7 @@ def _find(
     """Of an activation that ends in `root`: the value it takes, its nodes, and what it is."""
     y = root.outputs[0]
     for x, chain in _chains(root, place):
-        if len(chain) == 1 or not _alike(x, y):
+        if len(chain) == 1 or not _same_size(x, y):
             continue
         matched = match(run(chain, x, NUMBERS), tolerance)
         if matched is None:
@@ -216,7 +216,7 @@ def _find(
     return None
 
 
-def _alike(x: ir.Value, y: ir.Value) -> bool:
+def _same_size(x: ir.Value, y: ir.Value) -> bool:
     """Whether no constant of the chain has stretched x, as far as its sizes are known."""
     if x.shape is None or y.shape is None or rank(x) != rank(y):
         return False

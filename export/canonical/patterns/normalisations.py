@@ -9,7 +9,6 @@ import onnx_ir as ir
 
 from onnxplain.export.canonical.patterns.spelling import (
     Attributes,
-    array,
     axes_of,
     constant_operand,
     initializer,
@@ -17,11 +16,10 @@ from onnxplain.export.canonical.patterns.spelling import (
     made_by,
     other_operand,
     replace,
-    scalar,
     self_contained,
     single_user,
 )
-from onnxplain.export.tensors import rank
+from onnxplain.export.tensors import array_of, number_of, rank
 
 
 @dataclass(frozen=True)
@@ -41,7 +39,7 @@ def mean_of(value: ir.Value | None) -> tuple[ir.Value, tuple[int, ...]] | None:
     if node.op_type == "ReduceMean":
         axes, x = axes_of(node), node.inputs[0]
         return None if axes is None or x is None else (x, axes)
-    total, share = made_by(node.inputs[0], "ReduceSum"), scalar(node.inputs[1])
+    total, share = made_by(node.inputs[0], "ReduceSum"), number_of(node.inputs[1])
     axes = None if total is None or not share else axes_of(total)
     if total is None or not share or axes is None or (x := total.inputs[0]) is None:
         return None
@@ -57,7 +55,7 @@ def square_of(value: ir.Value | None) -> ir.Value | None:
     if node is None:
         return None
     x, other = node.inputs
-    squares = x is other if node.op_type == "Mul" else scalar(other) == 2
+    squares = x is other if node.op_type == "Mul" else number_of(other) == 2
     return x if squares else None
 
 
@@ -77,7 +75,7 @@ def moment_of(value: ir.Value | None) -> Moment | None:
         return Moment(root if x is None else x, found[1], centred=x is not None)
     node = made_by(value, "Sub", "Max", "Relu")
     if node is not None and node.op_type != "Sub":  # a variance may come out below zero
-        positive = node.op_type == "Relu" or scalar(node.inputs[1]) == 0
+        positive = node.op_type == "Relu" or number_of(node.inputs[1]) == 0
         found_below = moment_of(node.inputs[0]) if positive else None
         return found_below if found_below is not None and found_below.centred else None
     if node is not None:
@@ -95,7 +93,7 @@ def recognise_normalisations(graph: ir.Graph) -> None:
     operator and two copies as for the passes that were spelled out.
     """
     for node in list(graph):
-        power = scalar(node.inputs[1]) if node.op_type == "Pow" else 0.5
+        power = number_of(node.inputs[1]) if node.op_type == "Pow" else 0.5
         if node.op_type not in ("Sqrt", "Pow") or power not in (0.5, -0.5):
             continue
         shifted = constant_operand(made_by(node.inputs[0], "Add"), "Add")
@@ -150,7 +148,7 @@ def _is_deviation(value: ir.Value | None, moment: Moment) -> bool:
 
 def _inverts(node: ir.Node, x: ir.Value) -> bool:
     if node.op_type == "Div":
-        return scalar(node.inputs[0]) == 1 and node.inputs[1] is x
+        return number_of(node.inputs[0]) == 1 and node.inputs[1] is x
     return node.op_type == "Reciprocal"
 
 
@@ -185,7 +183,7 @@ def _shifted_by_mean(moment: Moment, slope: ir.Value, scale: np.ndarray | None) 
             or difference.op_type != "Sub"
         ):
             continue
-        constant, end = array(difference.inputs[0]), single_user(difference.outputs[0])
+        constant, end = array_of(difference.inputs[0]), single_user(difference.outputs[0])
         if constant is None or end is None or end.op_type != "Add":
             continue
         bias = _along(moment, constant)
@@ -248,7 +246,7 @@ def recognise_l2_normalisations(graph: ir.Graph) -> None:
         floor = made_by(node.inputs[1] if expanded is None else expanded.inputs[0], "Clip", "Max")
         if floor is None or len(floor.inputs) != 2:
             continue
-        norm, epsilon = norm_of(floor.inputs[0]), scalar(floor.inputs[1])
+        norm, epsilon = norm_of(floor.inputs[0]), number_of(floor.inputs[1])
         if norm is None or epsilon is None or norm[0] is not node.inputs[0]:
             continue
         x, axes = norm

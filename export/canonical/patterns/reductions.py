@@ -8,8 +8,9 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from onnxplain.export.autodiff import operator_name
-from onnxplain.export.canonical.patterns.spelling import array, made_by, scalar, single_user
+from onnxplain.export.canonical.patterns.spelling import made_by, single_user
 from onnxplain.export.operators import Axes, row_of
+from onnxplain.export.tensors import array_of, number_of
 
 
 def keep_reduced_axes(graph: ir.Graph) -> None:
@@ -18,7 +19,7 @@ def keep_reduced_axes(graph: ir.Graph) -> None:
         y, below = node.outputs[0], made_by(node.outputs[0], "Unsqueeze", "Reshape")
         if below is None or y.is_graph_output() or (path := _to_reduction(below)) is None:
             continue
-        x, axes = path[-1].inputs[0], array(path[-1].inputs[1])
+        x, axes = path[-1].inputs[0], array_of(path[-1].inputs[1])
         if x is None or x.shape is None or y.shape is None or axes is None or not axes.size:
             continue
         n = len(x.shape)
@@ -60,4 +61,4 @@ def _to_reduction(node: ir.Node) -> list[ir.Node] | None:
 
 def _is_number(value: ir.Value) -> bool:
     """Whether it is a constant of one element, which broadcasts to any rank from 1 on."""
-    return scalar(value) is not None and value.shape is not None and len(value.shape) <= 1
+    return number_of(value) is not None and value.shape is not None and len(value.shape) <= 1

@@ -9,19 +9,7 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxplain import initializers
-from onnxplain.export.tensors import rank
-
-
-def array(value: ir.Value | None) -> np.ndarray | None:
-    """A constant's array; `None` for any other value."""
-    tensor = None if value is None else ir.convenience.get_const_tensor(value)
-    return None if tensor is None else tensor.numpy()
-
-
-def scalar(value: ir.Value | None) -> float | None:
-    """The number in a constant of one element; `None` for any other value."""
-    tensor = None if value is None else ir.convenience.get_const_tensor(value)
-    return None if tensor is None or tensor.size != 1 else float(tensor.numpy().item())
+from onnxplain.export.tensors import array_of, number_of, rank
 
 
 def uniform(value: ir.Value | None) -> float | None:
@@ -32,9 +20,9 @@ def uniform(value: ir.Value | None) -> float | None:
     if node is not None and node.domain == "" and node.op_type == "ConstantOfShape":
         filled = node.attributes.get_tensor("value", ir.tensor(np.zeros(1, np.float32)))
         return float(filled.numpy().item())
-    numbers = array(value)
+    numbers = array_of(value)
     if numbers is None or not numbers.size or not np.issubdtype(numbers.dtype, np.number):
-        return scalar(value)
+        return number_of(value)
     first = numbers.flat[0]
     return float(first) if first == numbers.flat[-1] and (numbers == first).all() else None
 
@@ -63,7 +51,7 @@ def constant_operand(node: ir.Node | None, *operators: str) -> tuple[ir.Value, n
         return None
     a, b = node.inputs
     for x, c in ((a, b), (b, a)):
-        constant = array(c)
+        constant = array_of(c)
         if x is not None and constant is not None:
             return x, constant
     return None
@@ -72,7 +60,7 @@ def constant_operand(node: ir.Node | None, *operators: str) -> tuple[ir.Value, n
 def axes_of(node: ir.Node) -> tuple[int, ...] | None:
     """The axes of a Reduce node that keeps them, counted from the end and sorted."""
     x = node.inputs[0]
-    axes = array(node.inputs[1]) if len(node.inputs) > 1 else None
+    axes = array_of(node.inputs[1]) if len(node.inputs) > 1 else None
     if x is None or axes is None or not axes.size or node.attributes.get_int("keepdims", 1) != 1:
         return None
     return tuple(sorted(int(axis) % rank(x) - rank(x) for axis in axes))
