@@ -53,40 +53,71 @@ def claims(
 ) -> Iterator[Claims | str]:
     """Of each graph and precision; or why no session was made of it.
 
+    One process answers as long as it lives. A graph is asked for as it is drawn from `graphs`, and
+    the next is drawn when the answer is taken: one file can be written again and again.
+
     Args:
         environment: of a process that sees the fake CUDA (`fake_cuda.build`).
         run: whether to count the kernels of a run too.
     """
-    jobs = [[str(path), precision] for path, precision in graphs]
-    done = subprocess.run(
-        [sys.executable, "-m", __name__, json.dumps(jobs), str(int(run))],
+    process = None
+    try:
+        for path, precision in graphs:
+            if process is None:
+                process = _process(environment, run)
+            question = json.dumps([str(path), precision])
+            line = _exchanged(process, question)
+            if line is None:
+                yield f"the process ended with {process.wait()}"
+                process = None
+                continue
+            found = json.loads(line)
+            yield found if isinstance(found, str) else Claims(**found)
+    finally:
+        if process is not None:
+            process.kill()
+            process.wait()
+
+
+def _process(environment: Mapping[str, str], run: bool) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", __name__, str(int(run))],
         env=dict(environment),
-        capture_output=True,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
         text=True,
     )
-    lines = done.stdout.splitlines()
-    for line in lines:
-        found = json.loads(line)
-        yield found if isinstance(found, str) else Claims(**found)
-    for _ in jobs[len(lines) :]:
-        yield f"the process ended with {done.returncode}: {done.stderr.strip()[-300:]}"
+
+
+def _exchanged(process: subprocess.Popen[str], question: str) -> str | None:
+    """The process's answer; None if it ended."""
+    assert process.stdin is not None
+    assert process.stdout is not None
+    try:
+        print(question, file=process.stdin, flush=True)
+    except BrokenPipeError:
+        return None
+    return process.stdout.readline() or None
 
 
 def _ask(path: Path, precision: str, run: bool) -> dict[str, Any] | str:
     def cuda(graphs: bool) -> list[Any]:
         return [(_PROVIDER, cuda_options(precision, 0, graphs, None)), "CPUExecutionProvider"]
 
-    try:
-        found = placement(path, precision, cuda(graphs=False))
-    except Exception as error:
-        return str(error)
     refused = None
     try:
-        session = inference_session(path, precision, session_options(), cuda(graphs=True))
+        try:
+            found = placement(path, precision, cuda(graphs=True))
+        except Exception as error:
+            refused = str(error)
+            found = placement(path, precision, cuda(graphs=False))
+        launched = None
+        if run:
+            providers = cuda(graphs=False)
+            launched = kernels(inference_session(path, precision, session_options(), providers))
     except Exception as error:
-        refused = str(error)
-        session = inference_session(path, precision, session_options(), cuda(graphs=False))
-    launched = kernels(session) if run else None
+        return str(error)
     return asdict(
         Claims(dict(found.nodes), dict(found.on_processor), found.copies, refused, launched)
     )
@@ -100,11 +131,9 @@ def kernels(session: onnxruntime.InferenceSession) -> int:
     for port in session.get_inputs():
         shape = [size if isinstance(size, int) else 1 for size in port.shape]
         feeds[port.name] = np.zeros(shape, _NUMPY.get(port.type, np.float32))
-    off = onnxruntime.RunOptions()
-    off.add_run_config_entry("gpu_graph_id", "-1")
-    session.run(None, feeds, off)
+    session.run(None, feeds)
     before = count(b"kernel")
-    session.run(None, feeds, off)
+    session.run(None, feeds)
     return int(count(b"kernel") - before)
 
 
@@ -113,9 +142,9 @@ _NUMPY = {"tensor(int64)": np.int64, "tensor(uint8)": np.uint8, "tensor(float16)
 
 def _main() -> None:
     onnxruntime.preload_dlls(cudnn=False)
-    jobs, run = json.loads(sys.argv[1]), sys.argv[2] == "1"
-    for path, precision in jobs:
-        print(json.dumps(_ask(Path(path), precision, run)), flush=True)
+    for question in sys.stdin:
+        path, precision = json.loads(question)
+        print(json.dumps(_ask(Path(path), precision, run=sys.argv[1] == "1")), flush=True)
 
 
 if __name__ == "__main__":

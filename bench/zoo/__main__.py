@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,8 +20,9 @@ HERE = Path(__file__).resolve().parents[2]
 Results = Annotated[Path, typer.Option(help="The JSON file with the entries.")]
 Page = Annotated[Path, typer.Option(help="The Markdown page made from it.")]
 Only = Annotated[str, typer.Option(help="A pattern of names, `timm/*`.")]
-Again = Annotated[str, typer.Option(help="all: also what has an entry; failed.")]
+Again = Annotated[str, typer.Option(help="all: also what has an entry; failed: and does not pass.")]
 Jobs = Annotated[int, typer.Option(help="Networks at a time.")]
+Variants = Annotated[list[str] | None, typer.Option(help="Kinds of exports, `plain`; else all.")]
 Threads = Annotated[int, typer.Option(help="Of PyTorch and the runtime.")]
 RESULTS, PAGE = HERE / "bench/results/zoo.json", HERE / "docs/zoo.md"
 CLAIMS = HERE / "bench/results/claims.json"
@@ -39,7 +40,7 @@ def run(
     page: Page = PAGE,
 ) -> None:
     """Make the entries that are missing, then the page. Hours for all; cut it off at will."""
-    _sweep("one", passes, only, again, jobs, timeout, results)
+    _sweep(["one"], passes, only, again, jobs, timeout, results)
     table(results, page)
 
 
@@ -50,13 +51,20 @@ def claims(
     jobs: Jobs = 1,
     timeout: Annotated[float, typer.Option(help="Seconds for one network.")] = 3600,
     results: Results = CLAIMS,
+    variants: Variants = None,
 ) -> None:
-    """Ask ONNX Runtime's CUDA provider what leaves the GPU, every way of every network. A night."""
-    _sweep("one-claims", stays, only, again, jobs, timeout, results)
+    """Ask ONNX Runtime's CUDA provider what leaves the GPU, every way of every network. Hours."""
+    from onnxplain.bench.zoo.claims import VARIANTS
+
+    def good(entry: dict[str, Any]) -> bool:
+        return stays(entry) and set(variants or VARIANTS) <= set(entry["variants"])
+
+    options = [f"--variants={variant}" for variant in variants or ()]
+    _sweep(["one-claims", *options], good, only, again, jobs, timeout, results)
 
 
 def _sweep(
-    command: str,
+    command: Sequence[str],
     good: Callable[[dict[str, Any]], bool],
     only: str,
     again: str,
@@ -106,14 +114,14 @@ def one(name: str, threads: Threads = 1) -> None:
 
 
 @app.command()
-def one_claims(name: str, threads: Threads = 1) -> None:
+def one_claims(name: str, threads: Threads = 1, variants: Variants = None) -> None:
     """Print what the CUDA provider does with one network's graphs as JSON."""
     import torch
 
-    from onnxplain.bench.zoo.claims import claims_of
+    from onnxplain.bench.zoo.claims import VARIANTS, claims_of
 
     torch.set_num_threads(threads)
-    typer.echo(json.dumps(claims_of(name)))
+    typer.echo(json.dumps(claims_of(name, variants or VARIANTS)))
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -27,48 +27,56 @@ VARIANTS: dict[str, tuple[str, ...]] = {
 """What else an export can be asked for → the methods that it goes with."""
 
 
-def cases() -> Iterator[tuple[str, str]]:
-    """Every method with every variant that it goes with."""
-    for variant, methods in VARIANTS.items():
-        for method in methods:
-            yield method, variant
-
-
-def claims_of(name: str) -> dict[str, Any]:
+def claims_of(name: str, variants: Iterable[str] = VARIANTS) -> dict[str, Any]:
     """Export a network every way, untrained, and ask the provider of each graph and precision.
 
     Args:
         name: as `onnxplain export` takes it.
+        variants: those of `VARIANTS` to ask for.
 
     Returns:
-        Ready for JSON: "reason" (None, or why it could not be traced), and "cases", "method variant
-        precision" → None where the whole graph stays on the GPU and can be recorded, else what
-        does not (`found`).
+        Ready for JSON: "reason" (None, or why it could not be traced), "variants", "asked" (how
+        many graphs), and "leaves": of the graphs that do not stay on the GPU as a whole, "method
+        variant precision" → what leaves it (`found`).
     """
     try:
         network = torch_network(name, "none")
         model = from_module(network.module, torch.zeros(2, *image_shape(network))).model
     except Exception as error:
         return {"reason": sentence(error)}
+    names = list(variants)
+    leaves: dict[str, Any] = {}
+    cases = [(method, variant) for variant in names for method in VARIANTS[variant]]
     with TemporaryDirectory(prefix="onnxplain-claims-") as text:
         folder = Path(text)
         forward = folder / "forward.onnx"
         ir.save(model, forward, external_data="forward.onnx.data")
         del model, network
-        environment = build(folder)
-        made: dict[str, Any] = {}
-        for method, variant in cases():
-            path = folder / "explain.onnx"
-            options: dict[str, Any] = {} if variant == "plain" else {variant: True}
-            keys = [f"{method} {variant} {precision}" for precision in PRECISIONS]
-            try:
-                export(forward, path, method=method, **options)
-            except Exception as error:
-                made |= dict.fromkeys(keys, sentence(error))
-                continue
-            answers = claims([(path, precision) for precision in PRECISIONS], environment)
-            made |= dict(zip(keys, map(found, answers), strict=True))
-    return {"reason": None, "cases": made}
+        asked: list[str] = []
+
+        def graphs() -> Iterator[tuple[Path, str]]:
+            for method, variant in cases:
+                path = folder / "explain.onnx"
+                options: dict[str, Any] = {} if variant == "plain" else {variant: True}
+                keys = [f"{method} {variant} {precision}" for precision in PRECISIONS]
+                try:
+                    export(forward, path, method=method, **options)
+                except Exception as error:
+                    leaves.update(dict.fromkeys(keys, sentence(error)))
+                    continue
+                for key, precision in zip(keys, PRECISIONS, strict=True):
+                    asked.append(key)
+                    yield path, precision
+
+        for answer in claims(graphs(), build(folder)):
+            if (what := found(answer)) is not None:
+                leaves[asked[-1]] = what
+    return {
+        "reason": None,
+        "variants": names,
+        "asked": len(cases) * len(PRECISIONS),
+        "leaves": leaves,
+    }
 
 
 def found(answer: Claims | str) -> str | dict[str, Any] | None:

@@ -31,7 +31,7 @@ def sweep(
     jobs: int,
     timeout: float,
     progress: Callable[[str, dict[str, Any]], None],
-    command: str = "one",
+    command: Sequence[str] = ("one",),
 ) -> None:
     """Make the entries of `names`, each written to the JSON file `path` as soon as it is there.
 
@@ -39,7 +39,7 @@ def sweep(
         jobs: networks at a time, each on its share of the cores; the largest run alone.
         timeout: seconds for one network; after them it gets an entry that says so.
         progress: called with each name and its entry.
-        command: of `python -m onnxplain.bench.zoo`, what prints an entry.
+        command: of `python -m onnxplain.bench.zoo`, what prints a name's entry.
     """
     cores = max((os.cpu_count() or 1) // jobs, 1)
     large = [name for name in names if name in LARGE]
@@ -56,10 +56,10 @@ def sweep(
                 raise
 
 
-def _apart(command: str, name: str, threads: int, timeout: float) -> dict[str, Any]:
+def _apart(command: Sequence[str], name: str, threads: int, timeout: float) -> dict[str, Any]:
     """The entry of one network, made in a process of its own."""
     module = [sys.executable, "-m", "onnxplain.bench.zoo"]
-    child = [*module, command, name, "--threads", str(threads)]
+    child = [*module, *command, name, "--threads", str(threads)]
     try:
         run = subprocess.run(child, capture_output=True, text=True, timeout=timeout)
     except subprocess.TimeoutExpired:
