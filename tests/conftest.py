@@ -17,6 +17,8 @@ from PIL import Image
 import onnxplain
 from onnxplain.runtime.cache import cache_folder
 
+from .traces import kept, once
+
 
 def pytest_configure(config: pytest.Config) -> None:
     """What tests and their commands compile is kept in a folder made anew, not the user's."""
@@ -44,8 +46,6 @@ def one_thread_per_worker() -> None:
 @pytest.fixture(scope="session", autouse=True)
 def networks_are_traced_once() -> Iterator[None]:
     """By the first test that exports them, but for commands in processes of their own."""
-    from .traces import kept
-
     with kept(cache_folder("traced")):
         yield
 
@@ -66,28 +66,30 @@ def photo_folder(tmp_path: Path, photographs: dict[str, np.ndarray]) -> Path:
 
 
 @pytest.fixture(scope="session")
-def lite0(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def lite0() -> Path:
     """EfficientNet-Lite0 with its ImageNet weights, excitation at T = 1."""
-    path = tmp_path_factory.mktemp("lite0") / "efficientnet-lite0.explain.onnx"
-    onnxplain.export("efficientnet-lite0", path, temperature=1.0)
-    return path
+    return once(
+        cache_folder("made") / "efficientnet-lite0.explain.onnx",
+        lambda path: onnxplain.export("efficientnet-lite0", path, temperature=1.0),
+    )
 
 
 @pytest.fixture(scope="session")
-def lite0_forward(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def lite0_forward() -> Path:
     """The same network as the plain `.onnx` file that anybody's exporter writes."""
     from onnxplain.export.sources.source import torch_network
 
-    path = tmp_path_factory.mktemp("lite0") / "efficientnet-lite0.onnx"
-    network = torch_network("efficientnet-lite0")
-    torch.onnx.export(
-        network.module,
-        (torch.zeros(2, 3, 224, 224),),
-        path,
-        dynamo=True,
-        dynamic_shapes=({0: torch.export.Dim("batch")},),
-        opset_version=20,
-        external_data=False,
-        verbose=False,
-    )
-    return path
+    def write(path: Path) -> None:
+        network = torch_network("efficientnet-lite0")
+        torch.onnx.export(
+            network.module,
+            (torch.zeros(2, 3, 224, 224),),
+            path,
+            dynamo=True,
+            dynamic_shapes=({0: torch.export.Dim("batch")},),
+            opset_version=20,
+            external_data=False,
+            verbose=False,
+        )
+
+    return once(cache_folder("made") / "efficientnet-lite0.onnx", write)

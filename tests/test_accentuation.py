@@ -17,14 +17,15 @@ from onnxplain.reference.pytorch import explain
 from onnxplain.runtime.inputs.batches import as_batch
 
 NETWORKS = {  # name → weights, size
+    "resnet18": ("none", 64),
     "resnet50": ("none", 96),
     "vgg11_bn": ("none", 96),
     "densenet121": ("none", 96),
-    "efficientnet-lite0": ("DEFAULT", 128),
+    "efficientnet-lite0": ("DEFAULT", 64),
 }
 
 
-_LONG = ("vgg11_bn", "densenet121")
+_LONG = ("resnet50", "vgg11_bn", "densenet121")
 _FEW = [("each", 30.0), ("last", 100.0), ("none", None)]
 
 pytestmark = pytest.mark.xdist_group("accentuation")  # what they share takes long to make

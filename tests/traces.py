@@ -1,4 +1,4 @@
-"""Traces that are kept for the run: tracing is most of an export's time."""
+"""What takes long to make is made once per run, by the first worker that wants it."""
 
 from __future__ import annotations
 
@@ -16,9 +16,27 @@ import onnx
 import onnx_ir as ir
 import pytest
 import torch
+from filelock import FileLock
 
 from onnxplain.export.sources import source
 from onnxplain.files import replacing
+
+
+@contextmanager
+def alone(file: Path) -> Iterator[None]:
+    """While one makes the file, others who want it wait."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{file}.lock"):
+        yield
+
+
+def once(file: Path, write: Callable[[Path], object]) -> Path:
+    """The file, written by the first that asks for it."""
+    with alone(file):
+        if not file.is_file():
+            with replacing(file) as beside:
+                write(beside)
+    return file
 
 
 class _Described(pickle.Pickler):
@@ -54,15 +72,17 @@ def _kept(function: Callable[..., Any], key_of: Callable[..., Any], folder: Path
             return function(*args, **options)
         digest = hashlib.sha256(repr((function.__name__, key)).encode()).hexdigest()
         file = folder / f"{digest}.pickle"
-        if file.is_file():
-            found, model = pickle.loads(file.read_bytes())
-            return dataclasses.replace(found, model=ir.from_proto(onnx.load_from_string(model)))
-        found = function(*args, **options)
-        model = ir.to_proto(found.model).SerializeToString()
-        folder.mkdir(parents=True, exist_ok=True)
-        with replacing(file) as beside:
-            beside.write_bytes(pickle.dumps((dataclasses.replace(found, model=None), model)))
-        return found
+        with alone(file):
+            if not file.is_file():
+                found = function(*args, **options)
+                model = ir.to_proto(found.model).SerializeToString()
+                with replacing(file) as beside:
+                    beside.write_bytes(
+                        pickle.dumps((dataclasses.replace(found, model=None), model))
+                    )
+                return found
+        found, model = pickle.loads(file.read_bytes())
+        return dataclasses.replace(found, model=ir.from_proto(onnx.load_from_string(model)))
 
     return call
 

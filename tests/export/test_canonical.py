@@ -210,7 +210,10 @@ def test_excitation_gates_relu6_however_it_is_spelled(
 
 
 LIGHT = sorted((Path(onnx.__file__).parent / "backend/test/data/light").glob("light_*.onnx"))
-LONG = ("light_vgg19", "light_inception_v1", "light_inception_v2")
+LONG = tuple(
+    f"light_{name}"
+    for name in ("densenet121", "inception_v1", "inception_v2", "resnet50", "vgg19", "zfnet512")
+)
 
 
 @pytest.mark.parametrize(

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache, partial
+from itertools import product
 from typing import Any
 
 import ml_dtypes
@@ -174,25 +177,40 @@ SHAPES: list[tuple[list[int], list[int]]] = [
 ]
 
 
-def calls() -> dict[str, Call]:
+@dataclass(frozen=True)
+class Maker:
+    """How a call is made, when a test asks for it, and the elements of its first input."""
+
+    elements: int
+    make: Callable[[], Call]
+
+
+def makers() -> dict[str, Maker]:
     """Every operator in every dtype, with odd sizes, nothing at all, and what is no number."""
     found = {}
-    for dtype in DTYPES:
-        for kind in ("Soft", "Normal"):
-            for shape, targets in SHAPES:
-                name = f"{kind}Gate, {dtype}, {shape} × {targets}"
-                found[name] = gate(f"{kind}Gate", dtype, shape, targets)
+    for dtype, kind, (shape, targets) in product(DTYPES, ("Soft", "Normal"), SHAPES):
+        make = partial(gate, f"{kind}Gate", dtype, shape, targets)
+        found[f"{kind}Gate, {dtype}, {shape} × {targets}"] = Maker(math.prod(shape), make)
     for i in range(36):
         case, dtype = random_pool(i, 1 + i % 3), list(DTYPES)[i // 3 % 3]
         held, targets = i % 2 == 0, 2 * (i % 5 == 0)
-        found[f"pool {i}, {dtype}, {case}, × {targets}, held: {held}"] = pool(
-            case, held, dtype, targets, special=i % 4 == 0
-        )
+        make = partial(pool, case, held, dtype, targets, special=i % 4 == 0)
+        name = f"pool {i}, {dtype}, {case}, × {targets}, held: {held}"
+        found[name] = Maker(np.size(case.inputs[0]), make)
     wide = Case(
         "MaxPool",
         [np.random.default_rng(0).normal(size=[1, 2, 50, 47])],
         {"kernel_shape": [4, 4], "dilations": [15, 15], "strides": [1, 1]},
     )
     for held in (False, True):  # more windows touch a tile than a GPU's shared memory has room for
-        found[f"wide pool, held: {held}"] = pool(wide, held, "float32")
+        make = partial(pool, wide, held, "float32")
+        found[f"wide pool, held: {held}"] = Maker(np.size(wide.inputs[0]), make)
     return found
+
+
+MAKERS = makers()
+
+
+@cache
+def call_of(name: str) -> Call:
+    return MAKERS[name].make()

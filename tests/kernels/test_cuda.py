@@ -17,17 +17,13 @@ from onnxplain.bench.fake_cuda.ask import Claims, claims
 from onnxplain.runtime.sessions.onnx_runtime import cuda
 
 from . import played
-from .cases import calls
+from .cases import MAKERS, call_of
 from .test_loading import IMAGES, exported
 
 pytestmark = pytest.mark.xdist_group("kernels")
 
 # Few threads of a large tensor are enough for a processor that plays them.
-CALLS = {
-    name: call
-    for name, call in calls().items()
-    if call.inputs[0].size < 5000 and call.inputs[0].size
-}
+SMALL = [name for name, maker in MAKERS.items() if 0 < maker.elements < 5000]
 
 
 @pytest.fixture(scope="module")
@@ -37,10 +33,10 @@ def processor(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
     return played.compiled(tmp_path_factory.mktemp("played"))
 
 
-@pytest.mark.parametrize("name", CALLS)
+@pytest.mark.parametrize("name", SMALL)
 def test_the_source_computes_what_the_body_does(name: str, processor: ctypes.CDLL):
     """Played by threads of the processor, exponentials its own."""
-    CALLS[name].check(played.run(processor, CALLS[name]))
+    call_of(name).check(played.run(processor, call_of(name)))
 
 
 @pytest.fixture

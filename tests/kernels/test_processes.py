@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from .cases import Call, calls
+from .cases import MAKERS, Call, call_of
 from .conftest import built
 
 pytestmark = [pytest.mark.xdist_group("kernels"), pytest.mark.sweep]
@@ -60,7 +60,7 @@ def run(library: Path, chosen: list[Call], folder: Path, **environment: str) -> 
 
 @pytest.fixture(scope="module")
 def chosen() -> list[Call]:
-    return [call for name, call in calls().items() if name.startswith(KINDS)]
+    return [call_of(name) for name in MAKERS if name.startswith(KINDS)]
 
 
 def test_nothing_is_read_or_written_that_is_not_the_librarys_nor_undefined(
