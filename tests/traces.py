@@ -49,14 +49,24 @@ class _Described(pickle.Pickler):
         return str(thing.dtype), tuple(thing.shape), hashlib.sha256(content).hexdigest()
 
 
-def _by_name(name: str, weights: str = "DEFAULT", size: Any = None, layers: Any = ()) -> Any:
-    return (name, weights, size, *layers) if weights in ("DEFAULT", "none") else None
+def _by_name(
+    name: str,
+    weights: str = "DEFAULT",
+    size: Any = None,
+    layers: Any = (),
+    fold_norms: bool = True,
+) -> Any:
+    known = weights in ("DEFAULT", "none")
+    return (name, weights, size, fold_norms, *layers) if known else None
 
 
-def _by_content(module: torch.nn.Module, example: Any, name: str, layers: Any = ()) -> Any:
+def _by_content(
+    module: torch.nn.Module, example: Any, name: str, layers: Any = (), fold_norms: bool = True
+) -> Any:
     written = io.BytesIO()
+    dtype = torch.get_default_dtype()
     try:
-        _Described(written).dump((module, example, name, tuple(layers), torch.get_default_dtype()))
+        _Described(written).dump((module, example, name, tuple(layers), fold_norms, dtype))
     except Exception:  # a class inside of a function, a hook, a parameter without content
         return None
     return written.getvalue()

@@ -15,18 +15,20 @@ from numpy.typing import NDArray
 from torch import nn
 
 import onnxplain
-from onnxplain.bench.fidelity import definitions
+from onnxplain.bench.fidelity import definitions, residual
 from onnxplain.bench.fidelity.definitions import Layers, from_0_to_1, maps
 from onnxplain.contract import steps
 from onnxplain.contract.explain import IMAGE
+from onnxplain.reference.float64 import evaluate_in_float64
 from onnxplain.reference.pytorch import explain
 from onnxplain.runtime.sessions import open_session
 from onnxplain.signal.autoencoder import Autoencoder, Design
 from onnxplain.signal.weights import load_autoencoder
 from onnxplain.vital.graphs.features import write_features
-from onnxplain.vital.graphs.subject import read_subject
+from onnxplain.vital.graphs.subject import Subject, read_subject
 from onnxplain.vital.recipes import recipe_of
 from onnxplain.vital.result import opacity
+from onnxplain.vital.settings import Flow
 
 Array = NDArray[Any]
 
@@ -140,12 +142,34 @@ def features(folder: Path, kind: str, pool_rule: str = "window") -> dict[str, Ar
         layers=[definitions.FIRST, definitions.SECOND],
         neuron=definitions.NEURON,
     )
-    write_features(subject, folder / "features.onnx", kind, pool_rule)
-    channel = np.full(len(IMAGES), definitions.CHANNEL)
-    found: dict[str, Array] = open_session(folder / "features.onnx", "cpu").run(
-        {IMAGE: IMAGES, steps.CHANNEL: channel}
-    )
+    return run_features(subject, Flow(kind, pool_rule), definitions.CHANNEL, folder)
+
+
+def run_features(subject: Subject, flow: Flow, channel: int, folder: Path) -> dict[str, Array]:
+    """In float64 where a choice of the greatest depends on rounding."""
+    path = folder / "features.onnx"
+    write_features(subject, path, flow)
+    given = {IMAGE: IMAGES, steps.CHANNEL: np.full(len(IMAGES), channel)}
+    if flow.share < 1:
+        return dict(evaluate_in_float64(path, given))
+    found: dict[str, Array] = open_session(path, "cpu").run(given)
     return found
+
+
+def through_blocks(folder: Path, apart: bool, flow: Flow, skip: str, top: float) -> float:
+    """How far the relevance that comes through a small ResNet is from the definition's."""
+    network = seeded(residual.SmallResNet)
+    subject = read_subject(
+        network,
+        example=torch.zeros(1, 3, 32, 32),
+        layers=residual.LAYERS,
+        neuron=residual.NEURON,
+        fold_norms=not apart,
+    )
+    found = run_features(subject, flow, residual.CHANNEL, folder)
+    maps, outputs = residual.Relevance(network, skip, top).maps(IMAGES)
+    theirs = [(from_0_to_1(R, (2, 3)) * a).flatten(2) for R, a in zip(maps, outputs, strict=True)]
+    return max(relative(found[steps.quantity(i)], each) for i, each in enumerate(theirs))
 
 
 def first_map(kind: str, pool_rule: str = "window") -> torch.Tensor:
@@ -179,15 +203,24 @@ def restricted(folder: Path) -> Figures:
 
 
 def negative_gamma(folder: Path) -> Figures:
-    """A convolution by its own weights' positive part, or by that of the weights with γ."""
-    torch.manual_seed(0)
-    conv = nn.Conv2d(6, 8, 3, padding=1, bias=False).double()
-    layers = Layers(definitions.beginning_of_a_resnet(), IMAGES)
-    relevance = torch.rand(len(IMAGES), 8, *layers.pooled.shape[2:], dtype=torch.float64)
-    theirs = definitions.z_plus(conv, layers.pooled, relevance)
-    signs = torch.tensor([1.0] * 7 + [-1.0], dtype=torch.float64).view(-1, 1, 1, 1)
-    conv.weight.data.mul_(signs)
-    return Figures(relative(definitions.z_plus(conv, layers.pooled, relevance), theirs))
+    folded, apart = (
+        through_blocks(folder, apart, Flow(), "flows_skip", 1.0) for apart in (False, True)
+    )
+    return Figures(folded, apart)
+
+
+def shortcuts(folder: Path) -> Figures:
+    """The three that are not the default, the worst of them; by default, from the nearest."""
+    others = {"half": "flows_skip_simple", "branch-ratio": "latest", "branch-half": "simple"}
+    by = partial(through_blocks, folder, True)
+    default = min(by(Flow(), name, 1.0) for name in others.values())
+    return Figures(default, max(by(Flow(skip=own), name, 1.0) for own, name in others.items()))
+
+
+def filtered(folder: Path) -> Figures:
+    by = partial(through_blocks, folder, True)
+    whole, some = (by(Flow(share=share), "flows_skip", 0.2) for share in (1.0, 0.2))
+    return Figures(whole, some)
 
 
 def layers_matched(folder: Path) -> Figures:
@@ -259,7 +292,8 @@ ROWS = (
     Row(
         "C5", "VITAL: z⁺ where a BatchNorm's γ is negative",
         "the convolution's own weights clamped",
-        "the weights with γ in them clamped: what the layer computes", "", negative_gamma,
+        "the weights with γ in them clamped: what the layer computes", "`--batch-norm apart`",
+        negative_gamma,
     ),
     Row(
         "C7", "VITAL: layers matched in ViT-B, ViT-L, ConvNeXt",
@@ -268,6 +302,15 @@ ROWS = (
     Row(
         "C8", "VITAL: the transparent picture", "opaque from the 98th percentile, stretched",
         "theirs", "ours of before: `--transparency smooth`", transparent,
+    ),
+    Row(
+        "C9", "VITAL: relevance where a block and its shortcut meet",
+        "by magnitude (flows_skip); flows_skip_simple, latest and simple are in the code",
+        "by magnitude", "`--skip-rule half`, `branch-ratio`, `branch-half`", shortcuts,
+    ),
+    Row(
+        "C10", "VITAL: relevance, the greatest of each layer alone (`rel_pass_ratio`)",
+        "all of it; a share in the code", "all of it", "`--relevance-share 0.2`", filtered,
     ),
     Row(
         "D1", "SegNet: the order of channels", "their published script feeds and reads RGB",

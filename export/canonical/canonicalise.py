@@ -67,6 +67,7 @@ def canonicalise(
     input_name: str | None = None,
     output_name: str | None = None,
     keep: Collection[str] = (),
+    fold_norms: bool = True,
 ) -> Canonical:
     """Bring a classifier's forward graph into the canonical form; the model given is consumed.
 
@@ -77,6 +78,7 @@ def canonicalise(
         input_name: the image input, where there are several.
         output_name: the logits, where there are several outputs; any float value [N, classes].
         keep: the names of values that no simplification may remove.
+        fold_norms: whether a BatchNorm goes into the convolution before it.
 
     Raises:
         SourceError: no single image-like input, no logits, or an opset or sizes that cannot be had;
@@ -100,6 +102,9 @@ def canonicalise(
     common.ShapeInferencePass()(model)
     choose_logits(graph, output_name)
     graph.outputs.extend(y for node in list(graph) for y in node.outputs if y.name in keep)
+    if not fold_norms:  # what is put out is kept as it is
+        norms = [node.inputs[0] for node in graph if node.op_type == "BatchNormalization"]
+        graph.outputs.extend(x for x in norms if x is not None and x not in graph.outputs)
     simplify(model)
     settle_sizes(model, image, simplify)
     standardise(model)

@@ -50,7 +50,6 @@ from onnxplain.export.methods.relevance import (
     elementwise_product,
     extremum,
     passes,
-    pool_halved,
     pool_norm,
     pool_plus,
     resize,
@@ -78,9 +77,6 @@ LRP_ZPLUS: Rules = {
     Kind.INTERPOLATION: partial(resize, interpolated=pool_plus),
 }
 
-VITAL: Rules = {**LRP_ZPLUS, Kind.MAXIMUM: pool_halved}
-"""As VITAL's code has it: a max-pool is an average over 2 × 2, whatever its window."""
-
 LRP_EPSILON: Rules = {
     **_SHARED,
     **dict.fromkeys([Kind.CONVOLUTION, Kind.MATRIX_PRODUCT], z_epsilon),
@@ -96,9 +92,6 @@ EPSILON_PLUS: Rules = {**LRP_EPSILON, Kind.CONVOLUTION: partial(z_plus, bias=Tru
 def epsilon(default: float) -> Parameter:
     return Parameter("epsilon", default, "the stabiliser ε that is added to what is divided by")
 
-
-VITAL_ZPLUS = Method("vital-zplus", parameters=(epsilon(1e-5),), relevance=VITAL)
-"""Not registered: a setting of feature visualisations."""
 
 register_method(Method("lrp-zplus", parameters=(epsilon(1e-5),), relevance=LRP_ZPLUS))
 register_method(Method("lrp-epsilon", parameters=(epsilon(1e-6),), relevance=LRP_EPSILON))

@@ -17,7 +17,6 @@ from onnxscript import OpBuilder
 from onnxplain.errors import NoRuleError
 from onnxplain.export.autodiff import Cotangents, Node, Rule, cotangent_of, operator_name
 from onnxplain.export.operators import VJPS, row_of
-from onnxplain.export.tensors import rank, static
 from onnxplain.export.values import is_weight, non_negative, varying
 
 # ----- contributions -----
@@ -27,10 +26,11 @@ def again(op: OpBuilder, node: Node, inputs: Sequence[ir.Value | None], **change
     """The node once more, on other inputs of the same shapes and dtypes."""
     attributes = {name: attribute.value for name, attribute in node.attributes.items()} | changed
     made = op.builder.call_op(node.op_type, list(inputs), attributes, outputs=len(node.outputs))
-    return _with_shapes_of(node, [made] if isinstance(made, ir.Value) else made)
+    return with_shapes_of(node, [made] if isinstance(made, ir.Value) else made)
 
 
-def _with_shapes_of(node: Node, outputs: Sequence[ir.Value]) -> Node:
+def with_shapes_of(node: Node, outputs: Sequence[ir.Value]) -> Node:
+    """The node that made these, which have the shapes and dtypes of another's outputs."""
     for y, z in zip(node.outputs, outputs, strict=False):
         z.shape, z.type = y.shape, y.type
     made = outputs[0].producer()
@@ -138,23 +138,11 @@ def pool_plus(
     if average is not None:
         kept = {k: a.value for k, a in node.attributes.items() if k != "storage_order"}
         z = op.builder.call_op(average, [x, *node.inputs[1:]], kept)
-        pool = _with_shapes_of(node, [z])
+        pool = with_shapes_of(node, [z])
     else:
         pool = again(op, node, [x, *node.inputs[1:]])
     s = op.Div(R, op.Add(pool.outputs[0], epsilon))
     return [op.Mul(x, pulled(op, pool, s)), None]
-
-
-def pool_halved(
-    op: OpBuilder, node: Node, R: ir.Value, *indices: None, epsilon: float
-) -> Cotangents:
-    """As the average over 2 × 2 with stride 2; where that is of another size, as `pool_plus`."""
-    x, y = node.inputs[0], node.outputs[0]
-    if rank(x) != 4 or static(y, 2) != [n // 2 for n in static(x, 2)]:
-        return pool_plus(op, node, R, *indices, epsilon=epsilon)
-    z = op.AveragePool(x, kernel_shape=[2, 2], strides=[2, 2])
-    pool = _with_shapes_of(node, [z])
-    return [op.Mul(x, pulled(op, pool, op.Div(R, op.Add(z, epsilon)))), None]
 
 
 def pool_norm(op: OpBuilder, node: Node, R: ir.Value, epsilon: float) -> Cotangents:

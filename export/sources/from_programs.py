@@ -102,7 +102,7 @@ def script_to_onnx(
     return model
 
 
-def exported_to_onnx(program: torch.export.ExportedProgram) -> ir.Model:
+def exported_to_onnx(program: torch.export.ExportedProgram, fold_norms: bool = True) -> ir.Model:
     """The graph of a `torch.export` program; its batch is as dynamic as the program's.
 
     Raises:
@@ -110,7 +110,7 @@ def exported_to_onnx(program: torch.export.ExportedProgram) -> ir.Model:
     """
     try:
         with quiet():
-            return program_to_onnx(program)
+            return program_to_onnx(program, fold_norms)
     except Exception as error:
         raise SourceError(
             f"PyTorch could not export the program: {root_cause(error)}; try the module that it "

@@ -67,8 +67,11 @@ def read(
     example: Any = None,
     size: tuple[int, int] | None = None,
     layers: Sequence[str] = (),
+    fold_norms: bool = True,
 ) -> Source:
     """The network that a name, a file, a folder or a PyTorch module stands for (see `export`).
+
+    With `fold_norms` a BatchNorm may be part of the convolution before it.
 
     Raises:
         SourceError: it cannot be read or traced; or weights were given for what has its own.
@@ -78,10 +81,10 @@ def read(
     if weights != "DEFAULT" and (is_file or not named):
         raise SourceError("weights go with a network by name; a file or module has its own")
     if is_file:
-        return from_file(Path(source), size, example, layers)
+        return from_file(Path(source), size, example, layers, fold_norms)
     if named:
-        return from_name(str(source), weights, size, layers)
-    return from_module(source, example, size, layers)
+        return from_name(str(source), weights, size, layers, fold_norms)
+    return from_module(source, example, size, layers, fold_norms)
 
 
 def from_onnx(path: str | os.PathLike[str]) -> Source:
@@ -130,6 +133,7 @@ def from_module(
     example: Any = None,
     size: tuple[int, int] | None = None,
     layers: Sequence[str] = (),
+    fold_norms: bool = True,
 ) -> Source:
     """A network from PyTorch: a module, TorchScript, or a `torch.export` program.
 
@@ -142,16 +146,22 @@ def from_module(
         example: an input tensor, float [N, C, H, W], any N.
         size: height and width of the input, in place of an example.
         layers: paths of submodules, as in `module.named_modules()`, to be the source's `layers`.
+        fold_norms: whether a BatchNorm goes into the convolution before it.
 
     Raises:
         SourceError: PyTorch is not installed, or could not trace the module; no such layer; no
-            example where one is needed.
+            example where one is needed; TorchScript, whose BatchNorms cannot be kept.
     """
     torch = import_torch()
     name = type(module).__name__
     if isinstance(module, torch.export.ExportedProgram):
-        return Source(name, exported_to_onnx(module), layers=tuple(layers))
+        return Source(name, exported_to_onnx(module, fold_norms), layers=tuple(layers))
     if isinstance(module, torch.jit.ScriptModule):
+        if not fold_norms:
+            raise SourceError(
+                "PyTorch folds a BatchNorm of TorchScript into the convolution before it; give the "
+                "module itself"
+            )
         return Source("TorchScript", script_to_onnx(module, size, example), layers=tuple(layers))
     config, timm_config = getattr(module, "config", None), getattr(module, "pretrained_cfg", None)
     pre = timm_preprocessing(timm_config) if timm_config else None
@@ -162,7 +172,7 @@ def from_module(
                 f"{name} doesn't say what its input is: export(module, path, example=x), or size="
             )
         example = blank_image(module, getattr(config, "num_channels", 3), size)
-    traced = trace(module, example, name, layers)
+    traced = trace(module, example, name, layers, fold_norms)
     if pre is not None:
         pre = at_size(pre, (example.shape[2], example.shape[3]))
     return Source(
@@ -175,6 +185,7 @@ def from_file(
     size: tuple[int, int] | None,
     example: Any = None,
     layers: Sequence[str] = (),
+    fold_norms: bool = True,
 ) -> Source:
     """A network from a file, ONNX or one of PyTorch's, or from a Hugging Face folder.
 
@@ -184,13 +195,14 @@ def from_file(
     if path.is_dir():
         module, pre = load_folder(path)
         crop = (pre.height, pre.width) if pre else None
-        source = from_module(module, example, size or crop, layers)
+        source = from_module(module, example, size or crop, layers, fold_norms)
         if pre is not None:
             image = source.model.graph.inputs[0]
             pre = at_size(pre, (size_of(image, 2), size_of(image, 3)))
         return replace(source, name=path.resolve().name, preprocessing=pre)
     if path.is_file() and path.suffix in FILES[1:]:
-        return replace(from_module(load_archive(path), example, size, layers), name=path.name)
+        archive = load_archive(path)
+        return replace(from_module(archive, example, size, layers, fold_norms), name=path.name)
     return replace(from_onnx(path), layers=tuple(layers))
 
 
@@ -199,13 +211,14 @@ def from_name(
     weights: str = "DEFAULT",
     size: tuple[int, int] | None = None,
     layers: Sequence[str] = (),
+    fold_norms: bool = True,
 ) -> Source:
     """A network by name, traced at `size` or at the size its weights were made for."""
     torch = import_torch()
     network = torch_network(name, weights, size)
     pre = network.preprocessing
     example = torch.zeros(2, pre.channels, pre.height, pre.width)
-    traced = trace(network.module, example, network.name, layers)
+    traced = trace(network.module, example, network.name, layers, fold_norms)
     return Source(
         network.name, traced.model, traced.fixed_batch, traced.layers, pre, network.labels
     )

@@ -35,7 +35,13 @@ class Traced:
     fixed_batch: str | None = None
 
 
-def trace(module: torch.nn.Module, example: Any, name: str, layers: Sequence[str] = ()) -> Traced:
+def trace(
+    module: torch.nn.Module,
+    example: Any,
+    name: str,
+    layers: Sequence[str] = (),
+    fold_norms: bool = True,
+) -> Traced:
     """The graph of a module in evaluation mode; the module is left as it is.
 
     The batch is dynamic. Where the module's own code fixes it, the graph takes one image at a time.
@@ -45,6 +51,7 @@ def trace(module: torch.nn.Module, example: Any, name: str, layers: Sequence[str
             (`logits_of`).
         example: an input, float [N, C, H, W], any N.
         layers: paths of submodules whose output is wanted, as in `module.named_modules()`.
+        fold_norms: whether a BatchNorm goes into the convolution before it.
 
     Raises:
         SourceError: no such layer; or PyTorch cannot trace the module, or cannot copy it.
@@ -59,12 +66,12 @@ def trace(module: torch.nn.Module, example: Any, name: str, layers: Sequence[str
     with quiet(), spelled_attention():
         try:
             # Two images, as torch.export takes a batch of one for a constant.
-            model = _export(network, example.repeat(2, 1, 1, 1), open_batch=True)
+            model = _export(network, example.repeat(2, 1, 1, 1), True, fold_norms)
         except SourceError:
             raise
         except Exception as dynamic:
             try:
-                model = _export(network, example, open_batch=False)
+                model = _export(network, example, False, fold_norms)
             except Exception as error:
                 raise SourceError(
                     f"PyTorch could not export {name}: {root_cause(error)}"
@@ -91,7 +98,7 @@ def blank_image(module: torch.nn.Module, channels: int, size: tuple[int, int]) -
     return own.new_zeros(1, channels, *size)
 
 
-def _export(network: torch.nn.Module, example: Any, *, open_batch: bool) -> ir.Model:
+def _export(network: torch.nn.Module, example: Any, open_batch: bool, fold_norms: bool) -> ir.Model:
     import torch
 
     program = torch.export.export(
@@ -100,14 +107,15 @@ def _export(network: torch.nn.Module, example: Any, *, open_batch: bool) -> ir.M
         dynamic_shapes=({0: torch.export.Dim("batch")},) if open_batch else None,
         strict=False,
     )
-    return program_to_onnx(program)
+    return program_to_onnx(program, fold_norms)
 
 
-def program_to_onnx(program: torch.export.ExportedProgram) -> ir.Model:
+def program_to_onnx(program: torch.export.ExportedProgram, fold_norms: bool = True) -> ir.Model:
     import torch
 
+    # What the exporter's optimiser does is done again by `canonicalise`.
     exported = torch.onnx.export(
-        program, dynamo=True, opset_version=OPSET, optimize=True, verbose=False
+        program, dynamo=True, opset_version=OPSET, optimize=fold_norms, verbose=False
     )
     assert exported is not None
     return exported.model

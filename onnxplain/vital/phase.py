@@ -101,7 +101,7 @@ class Phase:
     def features(self) -> Session:
         """The graph that references, and the finished pictures of classes, run through."""
         path = self.scratch / "features.onnx"
-        write_features(self.subject, path, self.settings.relevance, self.settings.pool_rule)
+        write_features(self.subject, path, self.settings.flow)
         return self.engine.open(path, {})
 
     def run(self, start: NDArray[np.uint8] | None, kept: Path | None) -> Visualisation:
@@ -121,8 +121,7 @@ class Phase:
             self.subject,
             path,
             objective="distribution" if self.settings.objective == "vital" else "activation",
-            how=self.settings.relevance,
-            pool_rule=self.settings.pool_rule,
+            flow=self.settings.flow,
             fourier=self.settings.fourier,
             betas=self.settings.betas or BETAS,
             clip=self.settings.clip,

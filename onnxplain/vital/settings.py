@@ -28,6 +28,46 @@ RELEVANCES = {
 
 POOL_RULES = ("window", "vital")
 
+SKIP_RULES = {
+    "ratio": "where a block and its shortcut meet, each takes its part by magnitude",
+    "half": "half each",
+    "branch-ratio": "as ratio, but nothing to a shortcut that is the identity",
+    "branch-half": "as half, but nothing to a shortcut that is the identity",
+}
+"""In the code that VITAL's relevance is from: flows_skip, flows_skip_simple, latest, simple."""
+
+
+@dataclass(frozen=True)
+class Flow:
+    """How relevance comes from an inner neuron to the layers before it.
+
+    Attributes:
+        kind: one of `RELEVANCES`.
+        pool: one of `POOL_RULES`.
+        skip: one of `SKIP_RULES`.
+        share: of the elements of each layer's relevance, the greatest, those that it passes on.
+
+    Raises:
+        SourceError: none of these.
+    """
+
+    kind: str = "lrp"
+    pool: str = "window"
+    skip: str = "ratio"
+    share: float = 1.0
+
+    def __post_init__(self) -> None:
+        for value, known in (
+            (self.kind, RELEVANCES),
+            (self.pool, POOL_RULES),
+            (self.skip, SKIP_RULES),
+        ):
+            if value not in known:
+                raise SourceError(f"no relevance {value!r}; choose one of {', '.join(known)}")
+        if not 0 < self.share <= 1:
+            raise SourceError(f"the share of relevance must be in (0, 1], not {self.share}")
+
+
 FOURIER_RATE = 0.05
 """Lucid's learning rate for a spectrum; pixels have VITAL's, 1.0."""
 
@@ -94,6 +134,21 @@ class Settings:
         "average over 2 x 2 with stride 2, whatever its window.",
         choices=POOL_RULES,
     )
+    skip_rule: str = option(
+        "ratio",
+        "How relevance parts where a block and its shortcut meet: ratio, by magnitude; half; and "
+        "branch-ratio, branch-half, with nothing to a shortcut that is the identity.",
+        choices=SKIP_RULES,
+    )
+    relevance_share: float = option(
+        1.0, "Of each layer's relevance, the share of elements, the greatest, that it passes on."
+    )
+    batch_norm: str = option(
+        "folded",
+        "The weights by which relevance passes a convolution: folded, those with a BatchNorm's "
+        "behind it in them; or apart, its own, as in VITAL's code.",
+        choices=("folded", "apart"),
+    )
     betas: tuple[float, float] | None = option(
         None, "Adam's decay rates.", unset="VITAL's, 0.5,0.9"
     )
@@ -121,8 +176,12 @@ class Settings:
             raise InputError("the learning rate and all weights must be finite and not negative")
         if not all(0 <= beta < 1 for beta in self.betas or ()):
             raise InputError("Adam's betas must be in [0, 1)")
-        check_relevance(self.relevance)
+        assert self.flow
         return self
+
+    @property
+    def flow(self) -> Flow:
+        return Flow(self.relevance, self.pool_rule, self.skip_rule, self.relevance_share)
 
     @property
     def fourier(self) -> bool:
@@ -164,9 +223,3 @@ def with_recipe(settings: Settings, source: str, layers: Sequence[str], neuron: 
         weights=tuple(weights) if settings.weights is None else settings.weights,
         priors=priors if settings.priors is None else settings.priors,
     )
-
-
-def check_relevance(kind: str) -> None:
-    """Raise SourceError if `kind` is not one of `RELEVANCES`."""
-    if kind not in RELEVANCES:
-        raise SourceError(f"no relevance {kind!r}; choose one of {', '.join(RELEVANCES)}")

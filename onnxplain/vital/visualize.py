@@ -90,7 +90,13 @@ def visualize(
     kept = None if step_graph is None else writable(step_graph, source)
 
     read = partial(
-        read_subject, source, weights=weights, example=example, layers=layers, neuron=layer
+        read_subject,
+        source,
+        weights=weights,
+        example=example,
+        layers=layers,
+        neuron=layer,
+        fold_norms=chosen.batch_norm == "folded",
     )
     plans = _plans(chosen, size, begun, path, kept)
     return _run(plans, read, wanted, Engine(provider, threads, precision), folder, begun, progress)

@@ -26,6 +26,7 @@ from onnxplain.vital.graphs.features import write_features
 from onnxplain.vital.graphs.step import write_step
 from onnxplain.vital.graphs.subject import Subject, read_subject
 from onnxplain.vital.recipes import NEURON_PRIORS, NEURON_WEIGHTS, Recipe, recipe_of
+from onnxplain.vital.settings import Flow
 
 Arrays = dict[str, np.ndarray]
 
@@ -126,7 +127,7 @@ class Case:
 
     def _templates(self) -> tuple[list[np.ndarray], list[np.ndarray]]:
         path = self.folder / "features.onnx"
-        write_features(self.subject, path, self.relevance)
+        write_features(self.subject, path, Flow(self.relevance))
         inputs: Arrays = {IMAGE: self.references}
         if self.is_neuron:
             inputs[steps.CHANNEL] = np.full(len(self.references), self.chosen)
@@ -141,7 +142,7 @@ class Case:
         """The step graph; options are those of `write_step`."""
         path = self.folder / f"step-{options}.onnx"
         if not path.exists():
-            write_step(self.subject, path, how=self.relevance, **options)
+            write_step(self.subject, path, flow=Flow(self.relevance), **options)
         return open_session(path, provider)
 
     def start(self, moving: np.ndarray, count: int = 1) -> Arrays:

@@ -29,6 +29,7 @@ from onnxplain.vital.graphs.subject import Subject, read_subject
 from onnxplain.vital.recipes import recipe_of
 from onnxplain.vital.references import some_of
 from onnxplain.vital.result import opacity, stretched
+from onnxplain.vital.settings import Flow
 
 from .reference import relative
 
@@ -61,7 +62,7 @@ def found(
     subject: Subject, images: np.ndarray, folder: Path, kind: str, pool_rule: str = "window"
 ) -> dict[str, np.ndarray]:
     path = folder / "features.onnx"
-    write_features(subject, path, kind, pool_rule)
+    write_features(subject, path, Flow(kind, pool_rule))
     channel = np.full(len(images), CHANNEL)
     return open_session(path, "cpu").run({IMAGE: images, steps.CHANNEL: channel})
 

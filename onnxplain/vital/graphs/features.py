@@ -16,11 +16,12 @@ from onnxplain.vital.graphs.matching import channels_first
 from onnxplain.vital.graphs.relevance import relevance, scaled
 from onnxplain.vital.graphs.subject import Subject, value_of
 from onnxplain.vital.graphs.writing import add_input, add_output, begin, finish
+from onnxplain.vital.settings import Flow
+
+DEFAULT = Flow()
 
 
-def write_features(
-    subject: Subject, path: Path, how: str = "lrp", pool_rule: str = "window"
-) -> None:
+def write_features(subject: Subject, path: Path, flow: Flow = DEFAULT) -> None:
     """Write the graph that references run through.
 
     Inputs: `image`, and for a neuron `channel`. Outputs: `logits`, and `quantity_i` [N, C, P] for
@@ -29,13 +30,13 @@ def write_features(
     relevance in each channel, from 0 to 1 over an image's channels.
 
     Raises:
-        SourceError: an unknown kind of relevance; a matched layer without positions.
+        SourceError: a matched layer without positions.
         NoRuleError: relevance cannot be propagated through this network.
     """
-    graph, op, layers = begin(subject, how)
+    graph, op, layers = begin(subject)
     image = graph.inputs[0]
     head = len(graph)
-    maps = relevances(op, subject, list(layers.values()), how, pool_rule)
+    maps = relevances(op, subject, list(layers.values()), flow)
     matched = quantities(op, list(layers.values()), image, maps)
     greatest = [op.ReduceMax(m, [-1], keepdims=0) for m in maps or []]
     importances = [scaled(op, each) for each in greatest]
@@ -44,11 +45,11 @@ def write_features(
     for name, value in named.items():
         add_output(op, value, name)
     lower(op, list(graph)[head:])
-    finish(subject, op, layers, path, {}, how)
+    finish(subject, op, layers, path, {}, flow)
 
 
 def relevances(
-    op: OpBuilder, subject: Subject, layers: Sequence[ir.Value], how: str, pool_rule: str
+    op: OpBuilder, subject: Subject, layers: Sequence[ir.Value], flow: Flow
 ) -> list[ir.Value] | None:
     """The relevance of each layer to the neuron, [N, C, P]; None for a class."""
     if subject.neuron is None:
@@ -56,7 +57,7 @@ def relevances(
     image = subject.model.graph.inputs[0]
     channel = add_input(op, CHANNEL, ir.DataType.INT64, [dims(image)[0]])
     neuron = value_of(op.builder.graph, subject.neuron[0])
-    return relevance(op, layers, neuron, channel, image, how, pool_rule)
+    return relevance(op, layers, neuron, channel, image, flow)
 
 
 def quantities(

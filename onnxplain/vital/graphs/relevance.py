@@ -9,9 +9,10 @@ from onnxscript import OpBuilder
 
 from onnxplain.export.autodiff import pull_back
 from onnxplain.export.methods import get_method
-from onnxplain.export.methods.lrp import VITAL_ZPLUS
 from onnxplain.export.tensors import rank
 from onnxplain.vital.graphs.matching import channel_axis, channels_first, extent, one_hot_channel
+from onnxplain.vital.graphs.rules import rules_of
+from onnxplain.vital.settings import Flow
 
 EPSILON = 1e-6
 """VITAL's, added to what relevances and importances are divided by."""
@@ -25,28 +26,26 @@ def relevance(
     neuron: ir.Value,
     channel: ir.Value,
     image: ir.Value,
-    kind: str,
-    pool_rule: str,
+    flow: Flow,
 ) -> list[ir.Value]:
     """How relevant each of `layers` is to a channel of another layer: a map [N, C, P] for each.
 
     Args:
         neuron: the layer that has the channel, [N, C, h, w], [N, h, w, C], [N, P, C] or [N, C].
         channel: int64 [N].
-        kind: one of `onnxplain.vital.settings.RELEVANCES`. The neuron's own layer, where that is
-            one of `layers`, has the same guided relevance all over the channel: `scaled` makes it
-            0, so that this layer has no part in what is matched.
-        pool_rule: one of `onnxplain.vital.settings.POOL_RULES`.
+        flow: how. The neuron's own layer, where that is one of `layers`, has the same guided
+            relevance all over the channel: `scaled` makes it 0, so that this layer has no part in
+            what is matched.
 
     Raises:
         SourceError: the neuron does not depend on one of `layers`.
         NoRuleError: an operator on the way has no rule for relevance.
     """
-    seed = _start(op, neuron, channel, image, kind)
-    plus = VITAL_ZPLUS if pool_rule == "vital" else get_method("lrp-zplus")
-    method = get_method("guided") if kind == "guided" else plus
-    maps = pull_back(op, {neuron: seed}, layers, method.rules())
-    if kind == "guided":  # each layer as if a ReLU came before it
+    seed = _start(op, neuron, channel, image, flow.kind)
+    guided = flow.kind == "guided"
+    rules = get_method("guided").rules() if guided else rules_of(flow)
+    maps = pull_back(op, {neuron: seed}, layers, rules)
+    if guided:  # each layer as if a ReLU came before it
         maps = [op.Relu(map_) for map_ in maps]
     return [
         channels_first(op, map_, layer, image) for map_, layer in zip(maps, layers, strict=True)

@@ -21,12 +21,13 @@ from onnxplain.export.lower import lower
 from onnxplain.export.operators import VJPS
 from onnxplain.export.tensors import constant, dims, size_of
 from onnxplain.vital.graphs.adam import BETAS, adam
-from onnxplain.vital.graphs.features import quantities, relevances
+from onnxplain.vital.graphs.features import DEFAULT, quantities, relevances
 from onnxplain.vital.graphs.fourier import picture
 from onnxplain.vital.graphs.matching import channels_first, extent, one_hot_channel, sort_matching
 from onnxplain.vital.graphs.priors import priors
 from onnxplain.vital.graphs.subject import Subject, value_of
 from onnxplain.vital.graphs.writing import add_input, add_output, begin, finish
+from onnxplain.vital.settings import Flow
 
 OBJECTIVES = ("distribution", "activation")
 """What is optimised: VITAL's alignment of distributions, or for comparison the neuron's activation,
@@ -38,8 +39,7 @@ def write_step(
     path: Path,
     *,
     objective: str = "distribution",
-    how: str = "lrp",
-    pool_rule: str = "window",
+    flow: Flow = DEFAULT,
     fourier: bool = False,
     betas: tuple[float, float] = BETAS,
     clip: bool = True,
@@ -57,19 +57,18 @@ def write_step(
 
     Args:
         objective: one of `OBJECTIVES`.
-        how: the layers' relevance to a neuron, one of `onnxplain.vital.settings.RELEVANCES`.
-        pool_rule: how that relevance passes a max-pool, one of `POOL_RULES` there.
+        flow: how relevance comes from a neuron to the layers.
         betas: Adam's.
         clip: whether the picture is clipped to valid pixels.
         fourier: whether the picture's spectrum is optimised.
 
     Raises:
-        SourceError: an unknown objective or relevance; a matched layer without positions.
+        SourceError: an unknown objective; a matched layer without positions.
         NoRuleError: an operator has no rule.
     """
     if objective not in OBJECTIVES:
         raise SourceError(f"no objective {objective!r}; choose one of {', '.join(OBJECTIVES)}")
-    graph, op, layers = begin(subject, how)
+    graph, op, layers = begin(subject)
     if objective == "activation":
         layers = {}
     image, network = graph.inputs[0], list(graph)
@@ -85,7 +84,7 @@ def write_step(
     head = len(graph)
     matched = list(layers.values())
     if objective == "distribution":
-        loss = _alignment(op, subject, matched, image, how, pool_rule)
+        loss = _alignment(op, subject, matched, image, flow)
     else:
         loss = _activation(op, subject, image)
     loss = op.Add(loss, priors(op, rolled, add_input(op, steps.PRIORS, image.dtype, [3])))
@@ -116,7 +115,7 @@ def write_step(
     if fourier:
         add_output(op, picture(op, x, subject.pre), steps.RENDERED)
     lower(op, list(graph)[head:])
-    finish(subject, op, layers, path, {steps.following(name): name for name in moved}, how)
+    finish(subject, op, layers, path, {steps.following(name): name for name in moved}, flow)
 
 
 @dataclass(frozen=True)
@@ -170,12 +169,11 @@ def _alignment(
     subject: Subject,
     layers: Sequence[ir.Value],
     image: ir.Value,
-    how: str,
-    pool_rule: str,
+    flow: Flow,
 ) -> ir.Value:
     """Σ_l w_l · the sort matching of layer l, [N]."""
     batch = dims(image)[0]
-    maps = relevances(op, subject, layers, how, pool_rule)
+    maps = relevances(op, subject, layers, flow)
     weights = add_input(op, steps.WEIGHTS, image.dtype, [len(layers)])
     total = None
     for i, q in enumerate(quantities(op, layers, image, maps)):

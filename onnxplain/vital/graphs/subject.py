@@ -73,6 +73,7 @@ def read_subject(
     size: tuple[int, int] | None = None,
     layers: Sequence[str] = (),
     neuron: str | None = None,
+    fold_norms: bool = True,
 ) -> Subject:
     """Read a network and find its layers.
 
@@ -83,6 +84,8 @@ def read_subject(
             of the network's recipe are taken; a network without a recipe has its layers picked.
         neuron: the layer of an inner neuron, or of the logits. Matched layers that come after it
             are left out.
+        fold_norms: whether a BatchNorm goes into the convolution before it, so that the relevance
+            of that one is by the product of both weights.
 
     Raises:
         SourceError: the network cannot be read, or computes in float64; an unknown layer, or one
@@ -90,9 +93,9 @@ def read_subject(
     """
     layers = layers or _recipe_layers(source)
     wanted = [*layers, *([] if neuron is None else [neuron])]
-    found = read(source, weights, example, size, wanted)
+    found = read(source, weights, example, size, wanted, fold_norms)
     kept = [str(value_named(found.model.graph, name).name) for name in found.layers]
-    canonical = canonicalise(found.model, size, keep=kept)
+    canonical = canonicalise(found.model, size, keep=kept, fold_norms=fold_norms)
     graph = canonical.model.graph
     image = graph.inputs[0]
     if image.dtype != ir.DataType.FLOAT:

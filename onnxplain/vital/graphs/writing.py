@@ -16,16 +16,15 @@ from onnxplain.export.tensors import dims, rank
 from onnxplain.version import __version__
 from onnxplain.vital.graphs.matching import extent
 from onnxplain.vital.graphs.subject import Subject, value_of
-from onnxplain.vital.settings import check_relevance
+from onnxplain.vital.settings import Flow
 
 
-def begin(subject: Subject, how: str) -> tuple[ir.Graph, OpBuilder, dict[str, ir.Value]]:
+def begin(subject: Subject) -> tuple[ir.Graph, OpBuilder, dict[str, ir.Value]]:
     """The graph to build on, its op builder, and the matched layers by their names for people.
 
     Raises:
-        SourceError: an unknown kind of relevance; a matched layer without positions.
+        SourceError: a matched layer without positions.
     """
-    check_relevance(how)
     model = subject.model.clone()
     graph = model.graph
     builder = GraphBuilder(graph)
@@ -46,7 +45,7 @@ def finish(
     layers: Mapping[str, ir.Value],
     path: Path,
     carried: dict[str, str],
-    how: str,
+    flow: Flow,
 ) -> None:
     """Write the graph, with its metadata.
 
@@ -72,7 +71,7 @@ def finish(
         matched,
         neuron,
         carried,
-        how if neuron is not None and layers else None,
+        flow.kind if neuron is not None and layers else None,
         batch if isinstance(batch, int) else str(batch.value),
     )
     model.metadata_props.update(subject.metadata("vital").to_props() | step.to_props())
