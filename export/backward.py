@@ -8,7 +8,7 @@ from typing import Any
 import onnx_ir as ir
 from onnxscript import GraphBuilder, OpBuilder
 
-from onnxplain.contract.explain import PULLBACK, TARGET, TEMPERATURE
+from onnxplain.contract.explain import PULLBACK, TARGET
 from onnxplain.export.autodiff import Cotangents, Node, Rule, operator_name, pull_back
 from onnxplain.export.canonical.ends import image_axes
 from onnxplain.export.heads import activation_map, cotangent, one_hot
@@ -31,7 +31,7 @@ def add_pullback(
     at: ir.Value,
     *,
     multi_target: bool = False,
-    live_temperature: bool = False,
+    live: Collection[str] = (),
     kernels: bool = False,
     objective: str = "logit",
     excepted: Collection[ir.Value] = (),
@@ -40,6 +40,7 @@ def add_pullback(
 
     Args:
         values: of the method's parameters.
+        live: those of them that are inputs of the graph instead.
         objective: what is explained, as `ExportOptions` has it.
         excepted: values whose operator keeps its gradient's rule.
         at: where it stops: the image, or a layer for a method with an activation map.
@@ -61,8 +62,7 @@ def add_pullback(
     leading = [dims(image)[0], *([ir.SymbolicDim("targets")] if multi_target else [])]
     target = builder.input(TARGET, ir.DataType.INT64, leading)
     taken: dict[str, Temperature | None] = dict(values)
-    if live_temperature:
-        taken[TEMPERATURE] = builder.input(TEMPERATURE, image.dtype, [])
+    taken |= {name: builder.input(name, image.dtype, []) for name in live}
     rules = but_for(method.rules(taken, op), excepted)
 
     with named_after(op, "pullback/target"):

@@ -23,7 +23,7 @@ from onnxplain.export.finish import clean, writable, write
 from onnxplain.export.layers import last_spatial, layer_name, spatial_layer, value_named
 from onnxplain.export.methods import Method, get_method
 from onnxplain.export.sources.source import Source, read
-from onnxplain.export.validity import other_choices, parameters_of
+from onnxplain.export.validity import live_of, other_choices, parameters_of
 from onnxplain.options import check_types, documented
 from onnxplain.version import __version__
 
@@ -102,6 +102,7 @@ def export(source: Network, path: str | os.PathLike[str], options: ExportOptions
     if options.times_image:
         method = replace(method, times_input=True)
     values = parameters_of(method, options)
+    live = live_of(method, options)
     path = writable(path, source)
     tell = options.progress
 
@@ -112,7 +113,7 @@ def export(source: Network, path: str | os.PathLike[str], options: ExportOptions
     tell(STAGES[1])
     canonical, at, excepted = _canonical(found, options, method)
     model = canonical.model
-    parameters: dict[str, Any] = method.noted(values)
+    parameters: dict[str, Any] = method.noted(values, live)
     if method.activation_map is not None:
         parameters["layer"] = options.layer or layer_name(at)
     parameters |= other_choices(options)
@@ -125,7 +126,7 @@ def export(source: Network, path: str | os.PathLike[str], options: ExportOptions
         values,
         at,
         multi_target=options.multi_target,
-        live_temperature=options.live_temperature,
+        live=live,
         kernels=options.kernels,
         objective=options.objective,
         excepted=excepted,

@@ -69,6 +69,19 @@ def parameters_of(method: Method, options: ExportOptions) -> dict[str, float | N
     return values
 
 
+def live_of(method: Method, options: ExportOptions) -> list[str]:
+    """The method's parameters that are inputs of the graph.
+
+    Raises:
+        SourceError: the method does not have one of them, or it is given twice.
+    """
+    names = [*([TEMPERATURE] if options.live_temperature else []), *options.live]
+    method.values(dict.fromkeys(names, 0.5))
+    if len(set(names)) < len(names):
+        raise SourceError(f"{', '.join(names)}: one is to be live twice")
+    return names
+
+
 def other_choices(options: ExportOptions) -> dict[str, Any]:
     """What the file notes beside the method's parameters, where it is not the default."""
     chosen: dict[str, Any] = {}

@@ -23,7 +23,7 @@ from onnxplain.contract.explain import (
     Preprocessing,
 )
 from onnxplain.errors import InputError
-from onnxplain.runtime.explainer import Explainer
+from onnxplain.runtime.explainer import Explainer, Temperatures
 from onnxplain.runtime.explanation import Explanation
 from onnxplain.runtime.inputs.batches import ImageLike, as_batch
 from onnxplain.runtime.inputs.targets import Targets
@@ -69,7 +69,7 @@ def accentuate(
     alpha: float | Own = "own",
     eps: float | Own | None = "own",
     clip: str | int = "each",
-    temperature: float | None = None,
+    temperature: Temperatures = None,
     progress: Callable[[int], None] | None = None,
     *,
     norm: float = 2.0,
@@ -224,7 +224,7 @@ class _Course:
 
     explainer: Explainer
     targets: NDArray[np.int64]
-    temperature: float | None
+    temperature: Temperatures
     climb: _Climb
     progress: Callable[[int], None] | None
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from onnxplain.runtime.ascent import Accentuation, accentuate
-from onnxplain.runtime.explainer import Explainer
+from onnxplain.runtime.explainer import Explainer, Temperatures
 from onnxplain.runtime.inputs.batches import ImageLike
 from onnxplain.runtime.inputs.targets import as_indices, resolve
 from onnxplain.runtime.pictures.render import Cell, grid, signed_image
@@ -63,7 +63,7 @@ class Grid:
     def ascend(
         self,
         explainer: Explainer,
-        temperature: float | None,
+        temperature: Temperatures,
         **ascent: Any,
     ) -> Accentuation:
         """The ascents of all images towards all classes, [N·K].

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from numbers import Real
-from typing import Any, overload
+from typing import Any, TypeAlias, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,6 +32,9 @@ from onnxplain.runtime.sessions import Backend
 
 _IMAGES_PER_RUN = 16
 
+Temperatures: TypeAlias = float | Mapping[str, float] | None
+"""A live temperature, or live parameters by name; None for those exported."""
+
 
 class Explainer:
     """Explains images with one explain graph. Several threads may call it at once.
@@ -54,18 +57,18 @@ class Explainer:
         self,
         images: ImageLike | Sequence[ImageLike],
         targets: Targets = ...,
-        temperature: float | None = ...,
+        temperature: Temperatures = ...,
         batch_size: int | None = ...,
     ) -> Explanation: ...
     @overload
     def __call__(
-        self, images: Tensor, targets: Any = ..., temperature: float | None = ...
+        self, images: Tensor, targets: Any = ..., temperature: Temperatures = ...
     ) -> TensorExplanation: ...
     def __call__(
         self,
         images: Any,
         targets: Any = None,
-        temperature: float | None = None,
+        temperature: Temperatures = None,
         batch_size: int | None = None,
     ) -> Explanation | TensorExplanation:
         """Explain images.
@@ -81,7 +84,7 @@ class Explainer:
                 ranking, -2 the runner-up) or class name for all images; one per image, [N]; or,
                 for a graph exported with --multi-target, several per image, [N,K].
             temperature: only for a graph exported with --live-temperature; None takes the one
-                exported.
+                exported. Of one exported with --live too, several by name: `{"relu": 0.5}`.
             batch_size: images per run of the graph. By default that of a graph with a fixed batch;
                 else 16, or an engine's largest batch if that is smaller.
 
@@ -105,7 +108,7 @@ class Explainer:
         batch: NDArray[Any],
         photographs: NDArray[np.uint8],
         targets: Targets = None,
-        temperature: float | None = None,
+        temperature: Temperatures = None,
         batch_size: int | None = None,
     ) -> Explanation:
         """What calling the explainer does once the images are arrays.
@@ -134,7 +137,7 @@ class Explainer:
         self,
         batch: NDArray[Any],
         targets: NDArray[np.int64],
-        temperature: float | None = None,
+        temperature: Temperatures = None,
         batch_size: int | None = None,
     ) -> tuple[NDArray[Any], NDArray[Any], NDArray[np.int64]]:
         """What calling the explainer does once images and targets are arrays.
@@ -170,7 +173,7 @@ class Explainer:
             pullback = np.moveaxis(pullback, -1, -3)
         return logits, pullback, resolve(targets, logits)
 
-    def check(self, targets: Sequence[int | str], temperature: float | None = None) -> None:
+    def check(self, targets: Sequence[int | str], temperature: Temperatures = None) -> None:
         """Whether these classes can be explained at this temperature, before any image is read.
 
         Raises:
@@ -205,7 +208,7 @@ class Explainer:
             raise InputError(f"a batch has at least one image, not {wanted}")
         return wanted
 
-    def scalar_inputs(self, temperature: float | None) -> dict[str, NDArray[Any]]:
+    def scalar_inputs(self, temperature: Temperatures) -> dict[str, NDArray[Any]]:
         """The scalar inputs: the temperature, and for a graph with a step those of one of length 0.
 
         Raises:
@@ -217,23 +220,25 @@ class Explainer:
             scalars |= {ALPHA: zero, EPS: inf, LIMIT: inf}
         return scalars
 
-    def temperature_input(self, wanted: float | None) -> dict[str, NDArray[Any]]:
-        """The graph's `temperature` input, by name, if it has one.
+    def temperature_input(self, wanted: Temperatures) -> dict[str, NDArray[Any]]:
+        """The graph's live parameters, by name: those wanted, the others as exported.
 
         Raises:
             InputError: a temperature that is not above 0, or for a graph with its own.
         """
-        signature = self.backend.signature
-        if not signature.live_temperature:
-            if wanted is not None:
-                raise InputError(
-                    "the temperature is a constant of this graph; export it with --live-temperature"
-                )
-            return {}
-        if wanted is None:
-            wanted = self.metadata.parameters.get("temperature")
-        if wanted is None:
-            raise InputError("the file records no temperature; pass one")
-        if not (isinstance(wanted, Real) and math.isfinite(wanted) and wanted > 0):
-            raise InputError(f"a temperature is a finite number above 0, not {wanted!r}")
-        return {TEMPERATURE: np.array(wanted, signature.dtype)}
+        signature, exported = self.backend.signature, self.metadata.parameters
+        given = wanted if isinstance(wanted, Mapping) else {TEMPERATURE: wanted}
+        given = {name: value for name, value in given.items() if value is not None}
+        for name in given:
+            if name not in signature.live:
+                how = "--live-temperature" if name == TEMPERATURE else f"--live {name}"
+                raise InputError(f"the {name} is a constant of this graph; export it with {how}")
+        inputs = {}
+        for name in signature.live:
+            value: Any = given.get(name, exported.get(name))
+            if value is None:
+                raise InputError(f"the file records no {name}; pass one")
+            if not (isinstance(value, Real) and math.isfinite(value) and float(value) > 0):
+                raise InputError(f"a {name} is a finite number above 0, not {value!r}")
+            inputs[name] = np.array(value, signature.dtype)
+        return inputs

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from onnxplain.errors import BackendError, InputError
 from onnxplain.runtime.ahead import ahead
-from onnxplain.runtime.explainer import Explainer
+from onnxplain.runtime.explainer import Explainer, Temperatures
 from onnxplain.runtime.explanation import Explanation
 from onnxplain.runtime.inputs.batches import as_batch
 from onnxplain.timing import median_seconds
@@ -34,7 +34,7 @@ def explain_files(
     paths: Iterable[Path],
     targets: Sequence[int | str],
     finish: Callable[[Path, Explanation], Result],
-    temperature: float | None = None,
+    temperature: Temperatures = None,
     batch_size: int = 1,
 ) -> Iterator[tuple[Path, Result | InputError]]:
     """Explain files in batches; however many there are, only a few batches are in memory.
@@ -123,7 +123,7 @@ def _explain(
     chunk: Sequence[tuple[Path, _Decoded | InputError]],
     targets: Sequence[int | str],
     rows: int,
-    temperature: float | None,
+    temperature: Temperatures,
     batch_size: int,
 ) -> Iterator[Explanation]:
     """The explanations of those images that could be read, each of `rows` rows."""

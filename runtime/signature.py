@@ -36,6 +36,7 @@ class Signature:
     """`dtype` is the image's; `batch` is None where the number of images in a run is open.
 
     It is then from `least` to `most`, any number from `least` on where that is None.
+    `live` names the method's parameters that are inputs of the graph.
     """
 
     metadata: Metadata
@@ -43,10 +44,14 @@ class Signature:
     batch: int | None
     classes: int
     multi_target: bool
-    live_temperature: bool
+    live: tuple[str, ...]
     step: bool
     least: int = 1
     most: int | None = None
+
+    @property
+    def live_temperature(self) -> bool:
+        return TEMPERATURE in self.live
 
     @classmethod
     def of(
@@ -80,7 +85,7 @@ class Signature:
             batch=image.shape[0],
             classes=logits[1],
             multi_target=len(inputs[TARGET].shape) == 2,
-            live_temperature=TEMPERATURE in inputs,
+            live=tuple(name for name in {TEMPERATURE: 0, **metadata.parameters} if name in inputs),
             step=NEXT_IMAGE in outputs,
         )
 

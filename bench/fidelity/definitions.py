@@ -97,6 +97,19 @@ def from_0_to_1(x: torch.Tensor, axes: tuple[int, ...]) -> torch.Tensor:
     return above / (above.amax(axes, keepdim=True) + 1e-6)
 
 
+def best_patches(network: nn.Sequential, images: NDArray[Any], side: int) -> torch.Tensor:
+    """The greatest mean of each channel of the neuron's layer over an image's patches, [N, C].
+
+    The patches are four fifths of their side apart, and each is resized to the image's size.
+    """
+    x = torch.from_numpy(images).double()
+    cut = functional.unfold(x, side, stride=int(0.8 * side)).transpose(1, 2)
+    patches = cut.reshape(-1, x.shape[1], side, side)
+    whole = functional.interpolate(patches, x.shape[2:], mode="bilinear", align_corners=False)
+    means = copy.deepcopy(network).double()[: int(NEURON) + 1](whole).mean((2, 3))
+    return means.unflatten(0, (len(images), -1)).amax(1).detach()
+
+
 class TwoGates(nn.Module):
     """A ReLU that is a module, and a functional one, as DenseNet's last is."""
 

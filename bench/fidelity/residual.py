@@ -50,7 +50,8 @@ class SmallResNet(nn.Module):
         self.head = nn.Linear(10, 4)
         for part in self.modules():
             if isinstance(part, nn.BatchNorm2d):
-                assert part.running_mean is not None and part.running_var is not None
+                assert part.running_mean is not None
+                assert part.running_var is not None
                 nn.init.uniform_(part.running_mean, -0.2, 0.2)
                 nn.init.uniform_(part.running_var, 0.5, 1.5)
                 nn.init.normal_(part.weight, 0.3, 0.7)

@@ -18,12 +18,14 @@ import onnxplain
 from onnxplain.bench.fidelity import definitions, residual
 from onnxplain.bench.fidelity.definitions import Layers, from_0_to_1, maps
 from onnxplain.contract import steps
+from onnxplain.contract.channels import maximum, mean
 from onnxplain.contract.explain import IMAGE
 from onnxplain.reference.float64 import evaluate_in_float64
 from onnxplain.reference.pytorch import explain
 from onnxplain.runtime.sessions import open_session
 from onnxplain.signal.autoencoder import Autoencoder, Design
 from onnxplain.signal.weights import load_autoencoder
+from onnxplain.vital.graphs.channels import write_channels
 from onnxplain.vital.graphs.features import write_features
 from onnxplain.vital.graphs.subject import Subject, read_subject
 from onnxplain.vital.recipes import recipe_of
@@ -202,6 +204,18 @@ def restricted(folder: Path) -> Figures:
     return Figures(relative(found, first_map("restricted")))
 
 
+def patches(folder: Path) -> Figures:
+    network = definitions.beginning_of_a_resnet()
+    theirs = definitions.best_patches(network, IMAGES, 9)
+    subject = read_subject(network, example=torch.zeros(1, 3, 32, 32), layers=[definitions.NEURON])
+    found = []
+    for side in (None, 9):
+        write_channels(subject, folder / "channels.onnx", patch=side)
+        found.append(open_session(folder / "channels.onnx", "cpu").run({IMAGE: IMAGES}))
+    whole, sliding = found
+    return Figures(relative(whole[maximum(0)], theirs), relative(sliding[mean(0)], theirs))
+
+
 def negative_gamma(folder: Path) -> Figures:
     folded, apart = (
         through_blocks(folder, apart, Flow(), "flows_skip", 1.0) for apart in (False, True)
@@ -266,7 +280,8 @@ ROWS = (
     ),
     Row(
         "B2", "semantic: temperatures of their newer scripts", "each rule its own",
-        "the paper's, and one factor for all", "`--param relu=0.5 --param max_pool=0.5`",
+        "the paper's, and one factor for all",
+        "`--param relu=0.5 --param max_pool=0.5`; as inputs: `--live relu --live max_pool`",
         temperatures,
     ),
     Row(
@@ -294,6 +309,11 @@ ROWS = (
         "the convolution's own weights clamped",
         "the weights with γ in them clamped: what the layer computes", "`--batch-norm apart`",
         negative_gamma,
+    ),
+    Row(
+        "C6", "VITAL: what ranks the photographs of a channel",
+        "the mean in the best patch of 64 × 64, each patch being the network's whole input",
+        "the greatest activation anywhere", "`--ranking patches`; `mean` too", patches,
     ),
     Row(
         "C7", "VITAL: layers matched in ViT-B, ViT-L, ConvNeXt",

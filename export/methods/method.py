@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from numbers import Real
@@ -84,11 +84,14 @@ Temperature: TypeAlias = float | ir.Value
 """What a rule takes for a temperature: a number, or one computed in the graph from that input."""
 
 
-def times(op: OpBuilder | None, T: Temperature, factor: float) -> Temperature:
-    """T · factor; only a T in the graph needs `op`."""
+def times(op: OpBuilder | None, T: Temperature, factor: Temperature) -> Temperature:
+    """T · factor; only one that is in the graph needs `op`."""
+    if isinstance(factor, ir.Value):
+        T, factor = factor, T
     if isinstance(T, ir.Value):
         assert op is not None
         return T if factor == 1 else op.Mul(T, factor)
+    assert not isinstance(factor, ir.Value)
     return T * factor
 
 
@@ -165,13 +168,17 @@ class Method:
             for parameter in self.parameters
         }
 
-    def noted(self, values: Mapping[str, float | None]) -> dict[str, float | None]:
-        """Those of the values that the file names."""
-        return {
+    def noted(
+        self, values: Mapping[str, float | None], live: Collection[str] = ()
+    ) -> dict[str, float | None]:
+        """Those of the values that the file names: of what is `live`, where it starts from."""
+        found = {
             parameter.name: values[parameter.name]
             for i, parameter in enumerate(self.parameters)
-            if i == 0 or values[parameter.name] != parameter.default
+            if i == 0 or values[parameter.name] != parameter.default or parameter.name in live
         }
+        default = values.get(TEMPERATURE)
+        return {name: default if value is None else value for name, value in found.items()}
 
     def rules(
         self,
@@ -180,7 +187,7 @@ class Method:
     ) -> dict[str, Rule]:
         """The whole table that the sweep uses, with the parameters' values (or defaults) in place.
 
-        A `temperature` in the graph needs the graph's builder, to be multiplied.
+        One in the graph needs the graph's builder, to be multiplied.
         """
         given: dict[str, Any] = {p.name: p.default for p in self.parameters} | dict(values or {})
         T: Any = given.get(TEMPERATURE)

@@ -219,14 +219,14 @@ def held_constant(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
     return [None]
 
 
-def product(op: OpBuilder, node: Node, g: ir.Value, attention: float) -> Cotangents:
+def product(op: OpBuilder, node: Node, g: ir.Value, attention: Temperature) -> Cotangents:
     """The gradient, attention's weights being softmax(A / T)."""
     inputs = [softened(op, x, attention) if attention != 1 else x for x in node.inputs]
     soft = node if inputs == list(node.inputs) else again(op, node, inputs)
     return VJPS[node.op_type](op, soft, g)
 
 
-def softened(op: OpBuilder, value: Any, T: float) -> Any:
+def softened(op: OpBuilder, value: Any, T: Temperature) -> Any:
     """Attention's weights, or what is linear in them, at the temperature T; all else as it is."""
     if not is_weight(value):
         return value

@@ -17,6 +17,7 @@ from rich.table import Table
 
 from onnxplain.cli.app import command
 from onnxplain.cli.console import complain, err, note_backend, say
+from onnxplain.cli.export_options import as_parameters
 from onnxplain.cli.options import (
     AtLeast,
     Images,
@@ -32,6 +33,7 @@ from onnxplain.errors import InputError
 
 if TYPE_CHECKING:
     from onnxplain.runtime import Explainer
+    from onnxplain.runtime.explainer import Temperatures
 
 Folder = Annotated[
     Path, typer.Option("--out", "-o", help="Where pictures and predictions.jsonl go.")
@@ -39,6 +41,12 @@ Folder = Annotated[
 _COMPARED = 8  # images that --precision auto looks at
 _MANY = 100  # from so many images on, `--batch auto` costs less than it may gain
 
+Parameters = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="For a graph exported with --live: a parameter, relu=0.5. Give it again for more."
+    ),
+]
 Style = Annotated[str, typer.Option(help="grid, pullback, seismic, heatmap or overlay.")]
 Batch = Annotated[
     str,
@@ -57,6 +65,7 @@ def explain(
     target: Targets = None,
     style: Style = "grid",
     temperature: Temperature = None,
+    param: Parameters = None,
     provider: Provider = "auto",
     precision: Precision = "float32",
     at_least: AtLeast = None,
@@ -81,7 +90,11 @@ def explain(
 
         explainer = onnxplain.load(model, provider, precision, at_least=at_least)
     note_backend(explainer)
-    explain_images(explainer, images, folder, target, style, temperature, batch)
+    given: Temperatures = temperature
+    if param:
+        own = {} if temperature is None else {"temperature": temperature}
+        given = {**own, **as_parameters(param, "--param")}
+    explain_images(explainer, images, folder, target, style, given, batch)
 
 
 def _fastest(model: Path, images: list[str], provider: str, at_least: float | None) -> Explainer:
@@ -122,7 +135,7 @@ def explain_images(
     folder: Path,
     target: list[str] | None,
     style: str,
-    temperature: float | None,
+    temperature: Temperatures,
     batch: str,
 ) -> None:
     """What the command does once it has what runs the graph."""

@@ -60,6 +60,7 @@ _READ: Mapping[str, Callable[[Any, str], Any]] = {
     "labels": as_labels,
     "parameters": as_parameters,
     "excepted": as_names,
+    "live": as_names,
 }
 
 

@@ -38,8 +38,7 @@ def info(model: Model) -> None:
     image = ", ".join(map(str, pre.image_shape))
     pullback = ", ".join(map(str, metadata.pullback_shape))
     inputs = [f"image {signature.dtype} [{batch}, {image}]", f"target int64 [{targets}]"]
-    if signature.live_temperature:
-        inputs.append("temperature float32 []")
+    inputs += [f"{name} {signature.dtype} []" for name in signature.live]
     table = Table(show_header=False, title=str(model), title_justify="left")
     for name, value in {
         "method": metadata.described_method,

@@ -35,6 +35,14 @@ Layers = Annotated[
 TableFile = Annotated[Path, typer.Option("--out", "-o", help="The table to begin, or to resume.")]
 Count = Annotated[int, typer.Option("-k", min=1, help="Images per channel.")]
 By = Annotated[str, typer.Option(help="max, the greatest activation, or mean, over the positions.")]
+Patch = Annotated[
+    int | None,
+    typer.Option(
+        min=2,
+        help="Slide a window this many pixels wide over each image and take the best patch. "
+        "VITAL's: 64, with --by mean.",
+    ),
+]
 Channels = Annotated[
     list[int] | None,
     typer.Option(
@@ -52,6 +60,7 @@ def top_images(
     path: TableFile = Path("top-images.json"),
     k: Count = 9,
     by: By = "max",
+    patch: Patch = None,
     channel: Channels = None,
     sheet: Sheet = None,
     weights: Weights = "DEFAULT",
@@ -61,13 +70,15 @@ def top_images(
 ) -> None:
     """Find the images, and the patches in them, that excite each channel of a layer most.
 
-    One pass over any number of images. The patch is what the channel's most active position sees.
+    One pass over any number of images. The patch is what the channel's most active position sees,
+    or with --patch the best one under a sliding window.
     An image that cannot be read is reported, the rest goes on, and the exit status is 1.
 
     \b
         onnxplain top-images resnet50 photos/ --layer layer4
         onnxplain top-images resnet50 photos/ --layer layer4 -c 7 -c 512 --sheet best.png
         onnxplain top-images model.onnx photos/ -k 50 --by mean -o by-mean.json
+        onnxplain top-images resnet50 photos/ -l layer3 --patch 64 --by mean -c 7 --sheet best.png
 
     If it was killed or interrupted, give the same command again: it goes on where it was, and the
     table becomes what it would have been. With a finished table it only shows --channel. Read it
@@ -90,6 +101,7 @@ def top_images(
             images,
             k=k,
             by=by,
+            patch=patch,
             path=path,
             provider=provider,
             batch=batch,

@@ -18,7 +18,16 @@ from onnxplain.contract.request import ExportOptions
 
 @command
 @with_export_options(
-    without=["labels", "multi_target", "live_temperature", "step", "unroll", "kernels", "layer"]
+    without=[
+        "labels",
+        "multi_target",
+        "live_temperature",
+        "live",
+        "step",
+        "unroll",
+        "kernels",
+        "layer",
+    ]
 )
 def tune(
     source: Annotated[

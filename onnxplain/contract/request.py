@@ -81,6 +81,12 @@ class ExportOptions:
         False, "Explain K targets of each image from one forward pass: `target` is [N, K]."
     )
     live_temperature: bool = option(False, "Make the temperature an input of the graph.")
+    live: Sequence[str] = option(
+        (),
+        "Other parameters of the method to make inputs of the graph: relu, max_pool. On the "
+        "command line, the option again for more.",
+        unset="none",
+    )
     step: bool = option(
         False,
         "Add a step of feature accentuation: the output next_image, from the inputs origin, "

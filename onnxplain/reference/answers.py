@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
-from onnxplain.contract.explain import IMAGE, LOGITS, PULLBACK, TARGET, TEMPERATURE, Metadata
+from onnxplain.contract.explain import IMAGE, LOGITS, PULLBACK, TARGET, Metadata
 from onnxplain.contract.request import as_asked
 from onnxplain.errors import InputError, SourceError
 from onnxplain.reference.float64 import evaluator, in_float64, run
@@ -82,9 +82,8 @@ def of_graph_in_float64(
     nhwc = metadata.preprocessing.layout == "NHWC"
     model = in_float64(onnx.load(path))
     float64 = evaluator(model)
-    constants = {
-        name: np.array(v) for name, v in metadata.parameters.items() if name == TEMPERATURE
-    }
+    inputs = {value.name for value in model.graph.input}
+    constants = {name: np.array(v) for name, v in metadata.parameters.items() if name in inputs}
     size = model.graph.input[0].type.tensor_type.shape.dim[0].dim_value or 1
     parts = []
     for start in range(0, len(images), size):

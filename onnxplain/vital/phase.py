@@ -25,6 +25,7 @@ from onnxplain.vital.engine import Engine
 from onnxplain.vital.features import Features, fitting
 from onnxplain.vital.graphs.adam import BETAS
 from onnxplain.vital.graphs.features import write_features
+from onnxplain.vital.graphs.patches import SIDE
 from onnxplain.vital.graphs.step import write_step
 from onnxplain.vital.graphs.subject import Subject
 from onnxplain.vital.optimisation import Optimisation, optimise
@@ -207,11 +208,13 @@ class Phase:
 
     def _most_exciting(self) -> list[list[Path]]:
         assert self.references is not None
+        pre, sliding = self.subject.pre, self.settings.ranking == "patches"
         table = top_images(
             self.subject,
             self.references,
             k=self.settings.references,
-            by=self.settings.ranking,
+            by="mean" if sliding else self.settings.ranking,
+            patch=round(SIDE * min(pre.height, pre.width)) if sliding else None,
             path=None if self.state is None else search(self.state),
             provider=self.engine.provider,
             progress=lambda done, images: self.progress(Progress("searching", done, images)),

@@ -124,9 +124,9 @@ class Settings:
     )
     ranking: str = option(
         "max",
-        "What photographs are ranked by for a channel: max, its greatest activation; or mean, over "
-        "the positions.",
-        choices=("max", "mean"),
+        "What photographs are ranked by for a channel: max, its greatest activation; mean, over "
+        "the positions; or patches, the mean in the best of a sliding window's patches, as VITAL.",
+        choices=("max", "mean", "patches"),
     )
     pool_rule: str = option(
         "window",

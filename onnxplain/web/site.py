@@ -117,6 +117,7 @@ def _describe(signature: Signature) -> dict[str, Any]:
         "batch": signature.batch,
         "multi_target": signature.multi_target,
         "live_temperature": signature.live_temperature,
+        "live": list(signature.live),
     }
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 import onnxplain
-from onnxplain.errors import SourceError
+from onnxplain.errors import InputError, SourceError
 from onnxplain.export import METHODS, Method, Parameter
 from onnxplain.reference.answers import compare
 
@@ -111,6 +111,44 @@ def test_semantics_temperature_is_a_factor_on_the_others_but_attentions(tmp_path
     live = pullback(Gates, tmp_path / "c", 2.0, live_temperature=True, **own)
     np.testing.assert_allclose(baked, expected, rtol=1e-5, atol=1e-7)
     np.testing.assert_allclose(live, expected, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize(
+    ("network", "method", "given"),
+    [
+        (Gates, "excitation", {"relu": 0.7, "max_pool": 0.2}),
+        (Gates, "semantic", {"relu": 1.1, "gelu": 0.5, "silu": 0.9, "max_pool": 0.4}),
+        (Attention, "semantic", {"attention": 2.5}),
+    ],
+)
+def test_each_temperature_can_be_an_input_by_itself(
+    network: type[nn.Module], method: str, given: dict[str, float], tmp_path: Path
+) -> None:
+    live, baked = tmp_path / "live.onnx", tmp_path / "baked.onnx"
+    onnxplain.export(module(network), live, size=16, method=method, live=list(given))
+    onnxplain.export(module(network), baked, size=16, method=method, parameters=given)
+    explainer, expected = (onnxplain.load(path, threads=1) for path in (live, baked))
+    assert explainer.backend.signature.live == tuple(given)
+    found = explainer(IMAGES, TARGETS, given).pullback
+    wanted = expected(IMAGES, TARGETS).pullback
+    np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-6)
+    assert not np.allclose(explainer(IMAGES, TARGETS).pullback, wanted)
+    with pytest.raises(InputError, match="temperature is a constant of this graph"):
+        explainer(IMAGES, TARGETS, 0.5)
+    name = next(iter(given))
+    with pytest.raises(InputError, match=f"a {name} is a finite number above 0"):
+        explainer(IMAGES, TARGETS, {name: 0.0})
+
+
+def test_a_live_temperature_and_its_rules_go_together(tmp_path: Path) -> None:
+    of: dict[str, Any] = {"size": 16, "method": "semantic"}
+    onnxplain.export(module(Gates), tmp_path / "a", live_temperature=True, live=["relu"], **of)
+    onnxplain.export(module(Gates), tmp_path / "b", temperature=2.0, parameters={"relu": 0.5}, **of)
+    live, baked = (onnxplain.load(tmp_path / name, threads=1) for name in ("a", "b"))
+    found = live(IMAGES, TARGETS, {"temperature": 2.0, "relu": 0.5}).pullback
+    np.testing.assert_allclose(found, baked(IMAGES, TARGETS).pullback, rtol=1e-4, atol=1e-6)
+    with pytest.raises(SourceError, match="has no warmth"):
+        onnxplain.export(module(Gates), tmp_path / "c", live=["warmth"], **of)
 
 
 @pytest.mark.parametrize("T", [1.0, 2.5])

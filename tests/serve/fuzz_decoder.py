@@ -42,7 +42,7 @@ def _explainer(multi_target: bool, live_temperature: bool) -> Explainer:
         batch=None,
         classes=2,
         multi_target=multi_target,
-        live_temperature=live_temperature,
+        live=("temperature",) if live_temperature else (),
         step=False,
     )
     backend: Any = SimpleNamespace(signature=signature)

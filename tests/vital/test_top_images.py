@@ -116,6 +116,44 @@ def test_a_table_that_is_read_back_is_the_same(
     assert tuple(line["box"]) == table.patches(5, EARLY)[0].box
 
 
+def test_the_best_patch_under_a_sliding_window_counts(crops: Path) -> None:
+    """Each patch fills the network's input; the box is the patch in the photograph."""
+    torch.manual_seed(0)
+    network = torch.nn.Sequential(
+        torch.nn.Conv2d(3, 5, 5, padding=2), torch.nn.ReLU(), torch.nn.AdaptiveAvgPool2d(1),
+        torch.nn.Flatten(),
+    ).eval()  # fmt: skip
+    subject = read_subject(network, example=torch.zeros(1, 3, 32, 48), layers=["1"])
+    table = top_images(subject, crops, k=11, by="mean", patch=12, batch=4)
+    files = list(walk([str(crops)]))
+    x = torch.from_numpy(as_batch(files, subject.pre)[0])
+    cut = torch.nn.functional.unfold(x, 12, stride=9).unflatten(1, (3, 12, 12)).movedim(-1, 1)
+    assert cut.shape[1] == 3 * 5
+    whole = torch.nn.functional.interpolate(cut.flatten(0, 1), (32, 48), mode="bilinear")
+    means = network[:2](whole).mean((2, 3)).unflatten(0, (len(files), -1)).detach()
+    for channel in range(5):
+        patches = table.patches(channel)
+        assert [p.mean for p in patches] == sorted((p.mean for p in patches), reverse=True)
+        for patch in patches:
+            own = means[files.index(patch.photograph.path), :, channel]
+            assert patch.mean == pytest.approx(float(own.max()), abs=1e-5)
+            assert patch.position == int(own.argmax())
+            row, column = divmod(patch.position, 5)
+            box = (9 * column, 9 * row, 9 * column + 12, 9 * row + 12)
+            assert patch.box == in_photograph(box, patch.photograph[1:], subject.pre)
+    sheet = contact_sheet(table, [2])
+    assert sheet.height > 2 * 192
+
+
+def test_a_patch_fits_into_the_image(crops: Path) -> None:
+    network = torch.nn.Sequential(
+        torch.nn.Conv2d(3, 4, 3), torch.nn.Flatten(), torch.nn.Linear(784, 2)
+    )
+    subject = read_subject(network.eval(), example=torch.zeros(1, 3, 16, 16), layers=["0"])
+    with pytest.raises(InputError, match="from 2 to 16 pixels a side, not 17"):
+        top_images(subject, crops, patch=17)
+
+
 # ----- interrupted -----
 
 
@@ -189,7 +227,7 @@ def test_a_table_of_another_network_is_refused(
 ) -> None:
     path = tmp_path / "table.json"
     rank(channels_graph, crops / "more", path=path)
-    with pytest.raises(InputError, match="another network or other layers"):
+    with pytest.raises(InputError, match="another network or other layers, or other patches"):
         top_images(tiny, crops / "more", layer="relu", path=path)
 
 

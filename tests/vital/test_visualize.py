@@ -347,6 +347,28 @@ def test_a_channel_is_seen_through_the_layers_before_it(see) -> None:
     assert (seen.pictures[0] != seen.pictures[1]).any()
 
 
+def test_the_authors_choices_are_settings(see, monkeypatch: pytest.MonkeyPatch) -> None:
+    searched = []
+    search_ = phase.top_images
+    monkeypatch.setattr(
+        phase,
+        "top_images",
+        lambda *of, **options: searched.append(options) or search_(*of, **options),
+    )
+    short = replace(SHORT, steps=3)
+    theirs = replace(
+        short, ranking="patches", pool_rule="vital", batch_norm="apart", skip_rule="half",
+        relevance_share=0.5,
+    )  # fmt: skip
+    ours, other = (see(layer="7", channel=3, settings=each) for each in (short, theirs))
+    assert [(each["by"], each["patch"]) for each in searched] == [("max", None), ("mean", 14)]
+    assert (ours.losses != other.losses).any()
+    with pytest.raises(InputError, match="skip_rule is one of ratio, half"):
+        replace(SHORT, skip_rule="none").checked()
+    with pytest.raises(SourceError, match=r"in \(0, 1\], not 0"):
+        replace(SHORT, relevance_share=0).checked()
+
+
 def test_pictures_in_a_batch_are_as_each_alone(see) -> None:
     both, alone = (
         see(target=[1, 4], references=None, settings=_plain()),

@@ -147,7 +147,7 @@ def _signature(model: Path, engine: Engine | None) -> Signature:
 
 
 def _check(signature: Signature, options: Options, engine: Engine | None) -> None:
-    if signature.live_temperature or signature.step:
+    if signature.live or signature.step:
         raise BackendError(
             "Triton has no scalar inputs: export the graph without --live-temperature and --step"
         )

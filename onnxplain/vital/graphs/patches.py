@@ -55,7 +55,7 @@ def patches_of(image: ir.Value, side: int) -> Patches:
 
 
 def all_patches(op: OpBuilder, image: ir.Value, patches: Patches) -> ir.Value:
-    """[N · count, …], those of an image one after the other, each resized bilinearly to its size."""
+    """[N · count, …]: those of an image after one another, resized bilinearly to its size."""
     across = list(image_axes(image)[:2])
     height, width, _ = image_size(image)
     cuts = []

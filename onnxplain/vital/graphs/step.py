@@ -26,7 +26,7 @@ from onnxplain.vital.graphs.fourier import picture
 from onnxplain.vital.graphs.matching import channels_first, extent, one_hot_channel, sort_matching
 from onnxplain.vital.graphs.priors import priors
 from onnxplain.vital.graphs.subject import Subject, value_of
-from onnxplain.vital.graphs.writing import add_input, add_output, begin, finish
+from onnxplain.vital.graphs.writing import add_input, add_output, begin, feed, finish
 from onnxplain.vital.settings import Flow
 
 OBJECTIVES = ("distribution", "activation")
@@ -78,7 +78,7 @@ def write_step(
     now = op.Reshape(state[steps.STEP], [1])
     shift = _shift(op, now, image)
     rolled = _roll(op, shown, shift.there, image)
-    _feed(network, image, rolled)
+    feed(network, image, rolled)
     graph.sort()
 
     head = len(graph)
@@ -147,14 +147,6 @@ def _rendered(op: OpBuilder, spectrum: ir.Value, pre: Preprocessing, image: ir.V
     rendered = picture(op, spectrum, pre)
     rendered.shape = image.shape
     return rendered
-
-
-def _feed(network: Sequence[ir.Node], image: ir.Value, rolled: ir.Value) -> None:
-    """Make the network's nodes read `rolled` in place of `image`."""
-    for node in network:
-        for index, x in enumerate(node.inputs):
-            if x is image:
-                node.replace_input_with(index, rolled)
 
 
 def _gradient(op: OpBuilder, loss: ir.Value, x: ir.Value) -> ir.Value:

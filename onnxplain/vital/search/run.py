@@ -45,6 +45,7 @@ def top_images(
     layer: str | Sequence[str] = (),
     k: int = 9,
     by: str = "max",
+    patch: int | None = None,
     path: str | os.PathLike[str] | None = None,
     provider: str = "auto",
     batch: int | None = None,
@@ -59,7 +60,8 @@ def top_images(
         found = top_images("resnet50", "photos/", layer="layer4", path="top-images.json")
         found.best(123)      # the paths of the images that excite channel 123 most
 
-    An image's patch is what the channel's most active position sees of it. Images are decoded while
+    An image's patch is what the channel's most active position sees of it, or with `patch` the
+    best of those under a sliding window. Images are decoded while
     others run; only two numbers and a position per channel come back from the device, and memory
     does not grow with the number of images.
 
@@ -76,6 +78,9 @@ def top_images(
         layer: a layer's name, or several; if none is given, those that VITAL matches.
         k: images per channel.
         by: "max", a channel's greatest activation, or "mean", its mean over the positions.
+        patch: the side in pixels of a window that slides over each image as the network sees it;
+            every patch is resized to be the whole of its input, and the best one counts, that
+            with the greatest mean. VITAL's is 64 of 224. None for the images as they are.
         path: the table to begin or to continue, JSON; None to keep it in memory only.
         provider: as for `onnxplain.runtime.sessions.open_session`.
         batch: images per run; None for 4, or 32 on a GPU, or what the network takes.
@@ -98,7 +103,7 @@ def top_images(
         subject = read_subject(source, weights=weights, example=example, size=size, layers=names)
     with TemporaryDirectory(prefix="onnxplain-") as folder:
         graph = Path(folder) / "channels.onnx"
-        write_channels(subject, graph)
+        write_channels(subject, graph, patch=patch)
         return rank(graph, images, k, by, path, provider, batch, listed, progress)
 
 

@@ -220,7 +220,7 @@ def _ranking(
 
 def _said(changed: list[str], before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     if "graph" in changed:
-        return "another network or other layers"
+        return "another network or other layers, or other patches"
     if "images" in changed or "listing" in changed:
         return "other images (or they have changed since)"
     return ", ".join(f"{name} {before[name]!r}, not {now[name]!r}" for name in changed)

@@ -144,8 +144,9 @@ async function run(x, target, temperature) {
     image: new ort.Tensor('float32', image, [count, ...size]),
     target: new ort.Tensor('int64', targets, model.multi_target ? [count, 1] : [count]),
   };
-  if (model.live_temperature) {
-    inputs.temperature = new ort.Tensor('float32', [temperature], []);
+  for (const name of model.live) {
+    const value = name === 'temperature' ? temperature : model.parameters[name];
+    inputs[name] = new ort.Tensor('float32', [value], []);
   }
   const began = performance.now();
   const { logits, pullback } = await session.run(inputs);
