@@ -5,7 +5,6 @@ A GPU that computes one image waits for launches, which no count of multiply-add
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,13 +14,11 @@ from typing import Any
 import onnx
 from rich.table import Table
 
-from onnxplain.bench import fake_cuda
 from onnxplain.bench.engines import compiled_layers
-from onnxplain.bench.fake_cuda.ask import Claims, claims
 from onnxplain.errors import BackendError
 from onnxplain.export import export
 from onnxplain.reference.forward import forward_proto
-from onnxplain.runtime.sessions.onnx_runtime.cuda import missing_cuda
+from onnxplain.runtime.fake_cuda.ask import Claims, claims, surroundings
 from onnxplain.runtime.sessions.onnx_runtime.placement import placement
 
 NETWORKS = {
@@ -97,11 +94,9 @@ def on_cuda(paths: Mapping[str, Path], folder: Path) -> dict[str, Claims] | None
     Raises:
         BackendError: no session is made of one.
     """
-    if missing_cuda() is None:
-        environment = dict(os.environ)
-    elif fake_cuda.missing() is None:
-        environment = fake_cuda.build(folder)
-    else:
+    try:
+        environment = surroundings(folder)
+    except BackendError:
         return None
     answers = claims([(path, "float32") for path in paths.values()], environment, run=True)
     found = {}

@@ -10,11 +10,11 @@ from typing import Any
 import onnx_ir as ir
 import torch
 
-from onnxplain.bench.fake_cuda import build
-from onnxplain.bench.fake_cuda.ask import Claims, claims
 from onnxplain.bench.zoo.entry import image_shape, sentence
 from onnxplain.export import export
 from onnxplain.export.sources.source import from_module, torch_network
+from onnxplain.runtime.fake_cuda import build
+from onnxplain.runtime.fake_cuda.ask import Claims, claims
 
 METHODS = ("gradient", "excitation", "semantic", "gradcam", "lrp-zplus")
 PRECISIONS = ("float32", "float16")

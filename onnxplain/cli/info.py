@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Annotated
 
+import typer
 from rich.markup import escape
 from rich.table import Table
 
 from onnxplain.cli.app import command
 from onnxplain.cli.console import mebibytes, out
 from onnxplain.cli.options import Model
+from onnxplain.errors import BackendError, InputError
 
 
 def _kernels(model: Path) -> str:
@@ -23,12 +27,42 @@ def _kernels(model: Path) -> str:
     return f"{calls}\n{used} {described()}"
 
 
+def _on_cuda(model: Path) -> str:
+    """What leaves the GPU under ONNX Runtime's CUDA provider."""
+    from onnxplain.runtime.fake_cuda.ask import claims, surroundings
+
+    with TemporaryDirectory(prefix="onnxplain-") as folder:
+        (found,) = claims([(model, "float32")], surroundings(Path(folder)))
+    if isinstance(found, str):
+        raise BackendError(found)
+    nodes = found.nodes.total() - found.copies
+    if found.whole:
+        return f"all {nodes} nodes stay on the GPU; CUDA graphs can be recorded"
+    left = ", ".join(f"{count} {name}" for name, count in found.on_processor.most_common())
+    return (
+        f"{found.on_processor.total()} of {nodes} nodes run on the processor: {left}\n"
+        f"{found.copies} copies between it and the GPU in each run; "
+        + ("no CUDA graphs" if found.graph_refused else "CUDA graphs can be recorded")
+    )
+
+
 @command
-def info(model: Model) -> None:
+def info(
+    model: Model,
+    provider: Annotated[
+        str | None,
+        typer.Option(
+            help="cuda: also ask ONNX Runtime's CUDA provider which nodes it leaves to the "
+            "processor. That needs no GPU, but onnxruntime-gpu, gcc and CUDA's headers."
+        ),
+    ] = None,
+) -> None:
     """Show what an explain graph holds: method, source, inputs, outputs, preprocessing, cost, and
     the patterns found in the network (attention, GELU, …)."""
     import onnxplain
 
+    if provider not in (None, "cuda"):
+        raise InputError(f"--provider is cuda or left out, not {provider!r}")
     explainer = onnxplain.load(model, "cpu")
     metadata, signature = explainer.metadata, explainer.backend.signature
     pre, cost = metadata.preprocessing, metadata.multiply_adds
@@ -39,6 +73,7 @@ def info(model: Model) -> None:
     pullback = ", ".join(map(str, metadata.pullback_shape))
     inputs = [f"image {signature.dtype} [{batch}, {image}]", f"target int64 [{targets}]"]
     inputs += [f"{name} {signature.dtype} []" for name in signature.live]
+    on_cuda = {"on CUDA": _on_cuda(model)} if provider else {}
     table = Table(show_header=False, title=str(model), title_justify="left")
     for name, value in {
         "method": metadata.described_method,
@@ -56,6 +91,7 @@ def info(model: Model) -> None:
         "kernels": _kernels(model),
         "multiply-adds": f"forward {cost['forward']:,}\nexplain {cost['explain']:,} "
         f"({cost['explain'] / max(cost['forward'], 1):.2f} ×)",
+        **on_cuda,
     }.items():
         table.add_row(name, escape(value))
     out.print(table, highlight=False)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from onnxplain.bench import fake_cuda
+from onnxplain.runtime import fake_cuda
 
 
 @pytest.fixture(scope="session")

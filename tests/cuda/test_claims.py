@@ -21,9 +21,9 @@ from torchvision import models
 from torchvision.models import convnext, efficientnet, mobilenetv3, resnet
 
 import onnxplain
-from onnxplain.bench.fake_cuda.ask import Claims, claims
 from onnxplain.bench.zoo.claims import METHODS, PRECISIONS, VARIANTS
 from onnxplain.export.sources.source import from_module
+from onnxplain.runtime.fake_cuda.ask import Claims, claims
 from onnxplain.signal.export import export_autoencoder
 from onnxplain.vital.graphs.step import write_step
 from onnxplain.vital.graphs.subject import read_subject

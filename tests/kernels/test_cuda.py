@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 import onnxplain
-from onnxplain.bench import fake_cuda
-from onnxplain.bench.fake_cuda.ask import Claims, claims
+from onnxplain.runtime import fake_cuda
+from onnxplain.runtime.fake_cuda.ask import Claims, claims
 from onnxplain.runtime.sessions.onnx_runtime import cuda
 
 from . import played

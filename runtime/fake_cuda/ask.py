@@ -4,22 +4,29 @@ from __future__ import annotations
 
 import ctypes
 import json
+import os
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import onnxruntime
 
+from onnxplain.errors import BackendError
+from onnxplain.runtime.fake_cuda import build, missing
+from onnxplain.runtime.sessions.onnx_runtime.cuda import missing_cuda
 from onnxplain.runtime.sessions.onnx_runtime.options import (
     cuda_options,
     inference_session,
     session_options,
 )
 from onnxplain.runtime.sessions.onnx_runtime.placement import placement
+
+Counts: TypeAlias = dict[str, int]
 
 _PROVIDER = "CUDAExecutionProvider"
 
@@ -33,11 +40,11 @@ class Claims:
         on_processor: operator → nodes that leave the GPU's provider.
         copies: nodes that copy a tensor from the GPU or to it, for which a run stops.
         graph_refused: why no session with CUDA graphs was made; None if one was.
-        kernels: launched by one run of one image.
+        kernels: launched by one run of one image; None where they are not counted.
     """
 
-    nodes: dict[str, int]
-    on_processor: dict[str, int]
+    nodes: Counter[str]
+    on_processor: Counter[str]
     copies: int
     graph_refused: str | None
     kernels: int | None = None
@@ -57,8 +64,8 @@ def claims(
     the next is drawn when the answer is taken: one file can be written again and again.
 
     Args:
-        environment: of a process that sees the fake CUDA (`fake_cuda.build`).
-        run: whether to count the kernels of a run too.
+        environment: of a process that sees the fake CUDA (`surroundings`).
+        run: whether to count the kernels of a run too, which only the fake does.
     """
     process = None
     try:
@@ -72,11 +79,30 @@ def claims(
                 process = None
                 continue
             found = json.loads(line)
-            yield found if isinstance(found, str) else Claims(**found)
+            yield found if isinstance(found, str) else _claims(**found)
     finally:
         if process is not None:
             process.kill()
             process.wait()
+
+
+def _claims(nodes: Counts, on_processor: Counts, **others: Any) -> Claims:
+    return Claims(Counter(nodes), Counter(on_processor), **others)
+
+
+def surroundings(folder: Path) -> dict[str, str]:
+    """The environment of a process that sees CUDA: a GPU's, or the fake, built into `folder`.
+
+    Raises:
+        BackendError: there is no GPU, and something that the fake is built of is missing.
+    """
+    if missing_cuda() is None:
+        return dict(os.environ)
+    if (reason := missing()) is not None:
+        raise BackendError(
+            f"what ONNX Runtime's CUDA provider does with a graph cannot be asked here: {reason}"
+        )
+    return build(folder)
 
 
 def _process(environment: Mapping[str, str], run: bool) -> subprocess.Popen[str]:
@@ -113,14 +139,12 @@ def _ask(path: Path, precision: str, run: bool) -> dict[str, Any] | str:
             refused = str(error)
             found = placement(path, precision, cuda(graphs=False))
         launched = None
-        if run:
+        if run and hasattr(ctypes.CDLL(None), "fake_cuda_calls"):
             providers = cuda(graphs=False)
             launched = kernels(inference_session(path, precision, session_options(), providers))
     except Exception as error:
         return str(error)
-    return asdict(
-        Claims(dict(found.nodes), dict(found.on_processor), found.copies, refused, launched)
-    )
+    return vars(Claims(found.nodes, found.on_processor, found.copies, refused, launched))
 
 
 def kernels(session: onnxruntime.InferenceSession) -> int:
