@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -12,12 +13,15 @@ import onnx_ir as ir
 from onnxplain.contract.explain import Metadata, Preprocessing
 from onnxplain.contract.request import ExportOptions
 from onnxplain.errors import SourceError
+from onnxplain.export.autodiff import operator_name
 from onnxplain.export.canonical.canonicalise import Canonical
 from onnxplain.export.canonical.ends import image_size
 from onnxplain.export.count import multiply_adds
 from onnxplain.export.methods import Method
+from onnxplain.export.operators import row_of
 from onnxplain.export.sources.source import Source
 from onnxplain.export.tensors import dims
+from onnxplain.export.values import varies
 from onnxplain.version import __version__
 
 
@@ -102,4 +106,19 @@ def _notes(
         yield (
             f"assumed ImageNet's mean {pre.mean} and std {pre.std}; if the network wants others, "
             "give --mean and --std"
+        )
+
+
+def on_processor(graph: ir.Graph) -> Iterator[str]:
+    """What the user should know of a finished graph: which nodes a GPU has no kernel for."""
+    found = Counter(
+        node.op_type
+        for node in graph
+        if not row_of(operator_name(node)).on_gpu and any(map(varies, node.inputs))
+    )
+    if found:
+        names, many = ", ".join(sorted(found)), found.total()
+        yield (
+            f"{many} {'nodes run' if many > 1 else 'node runs'} on the processor under ONNX "
+            f"Runtime's CUDA provider: {names}"
         )

@@ -2,8 +2,9 @@
 
 All are exact.
 
-A table operator → form, applied to the backward nodes only. A form emits its nodes and returns the
-new output, or `None` where the node stays (a form may change what it reads).
+A table operator → form (`FORMS`), applied to the backward nodes only. A form emits its nodes and
+returns the new output, or `None` where the node stays (a form may change what it reads). What only
+`ON_GPU` has a form of would run anyhow, but on the processor: it is applied to every node.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from onnxplain.export.autodiff import Node
 from onnxplain.export.provenance import named_after, prefix_of
 from onnxplain.export.tensors import attribute, rank, reshape, static
 from onnxplain.export.values import varies
+from onnxplain.export.windows import window_of
 from onnxplain.kernels.windows import padded
 from onnxplain.sub_pixel import phase
 
@@ -36,6 +38,24 @@ def lower(op: OpBuilder, nodes: Sequence[Node]) -> None:
             better = form(op, node)
         if better is not None:
             ir.convenience.replace_all_uses_with(node.outputs[0], better)
+
+
+def stay_on_gpu(op: OpBuilder) -> None:
+    """Replace each node that ONNX Runtime's CUDA provider (1.31) has no kernel for by its form."""
+    graph = op.builder.graph
+    for node in list(graph):
+        form = None if node.domain else ON_GPU.get(node.op_type)
+        if form is None:
+            continue
+        with named_after(op, prefix_of(node.name)):
+            better = form(op, node)
+        if better is not None:
+            value = node.outputs[0]
+            better.name, better.type, better.shape = value.name, value.type, value.shape
+            value.name = None
+            ir.convenience.replace_all_uses_with(value, better, replace_graph_outputs=True)
+            graph.remove(node)
+    graph.sort()
 
 
 def as_convolution(op: OpBuilder, node: Node) -> ir.Value | None:
@@ -154,11 +174,18 @@ def with_symmetric_pads(op: OpBuilder, node: Node) -> ir.Value | None:
     """
     strides = node.attributes.get_ints("strides", [1] * (rank(node.inputs[0]) - 2))
     axes = len(strides)
-    pads = node.attributes.get_ints("pads", [0] * 2 * axes)
-    begin, end = pads[:axes], pads[axes:]
-    if begin == end:
-        return None
-    extra = node.attributes.get_ints("output_padding", [0] * axes)
+    attributes = {name: attr.value for name, attr in node.attributes.items()}
+    by_size = attributes.pop("output_shape", None) is not None
+    if attributes.pop("auto_pad", "NOTSET") != "NOTSET" or by_size:
+        window = window_of(node, node.outputs[0], node.inputs[0], static(node.inputs[1], 2))
+        begin, end = list(window.before), [max(a, 0) for a in window.after]
+        extra = [max(-a, 0) for a in window.after]
+    else:
+        pads = node.attributes.get_ints("pads", [0] * 2 * axes)
+        begin, end = pads[:axes], pads[axes:]
+        if begin == end:
+            return None
+        extra = node.attributes.get_ints("output_padding", [0] * axes)
     dilations = node.attributes.get_ints("dilations", [1] * axes)
     kept, more, cut = [], [], []
     for b, e, x, most in zip(begin, end, extra, map(max, strides, dilations), strict=True):
@@ -166,7 +193,6 @@ def with_symmetric_pads(op: OpBuilder, node: Node) -> ir.Value | None:
         kept.append(b if padded else min(b, e))
         more.append(x + b - e if padded else x)
         cut.append((0, 0) if padded else (b - kept[-1], e - kept[-1]))
-    attributes = {name: attr.value for name, attr in node.attributes.items()}
     attributes |= {"pads": [*kept, *kept], "output_padding": more}
     y = op.ConvTranspose(*node.inputs, **attributes)
     if not any(map(any, cut)):
@@ -231,7 +257,11 @@ def without_transposing(op: OpBuilder, node: Node) -> ir.Value | None:
         if (better := form(op, node)) is not None:
             return better
     with_its_own_weight(op, node)
-    return with_symmetric_pads(op, node)
+    return None
+
+
+def as_sum(op: OpBuilder, node: Node) -> ir.Value:
+    return op.Div(op.Sum(*node.inputs), float(len(node.inputs)))
 
 
 FORMS: dict[str, Callable[[OpBuilder, Node], ir.Value | None]] = {
@@ -239,4 +269,9 @@ FORMS: dict[str, Callable[[OpBuilder, Node], ir.Value | None]] = {
     "ConvTranspose": without_transposing,
     "Gemm": with_its_own_weight,
     "MatMul": with_its_own_weight,
+}
+
+ON_GPU: dict[str, Callable[[OpBuilder, Node], ir.Value | None]] = {
+    "ConvTranspose": with_symmetric_pads,
+    "Mean": as_sum,
 }

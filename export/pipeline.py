@@ -18,9 +18,10 @@ from onnxplain.export.ascent import add_step, unroll
 from onnxplain.export.backward import add_pullback
 from onnxplain.export.canonical.canonicalise import Canonical, canonicalise
 from onnxplain.export.count import multiply_adds
-from onnxplain.export.describe import describe
+from onnxplain.export.describe import describe, on_processor
 from onnxplain.export.finish import clean, writable, write
 from onnxplain.export.layers import last_spatial, layer_name, spatial_layer, value_named
+from onnxplain.export.lower import stay_on_gpu
 from onnxplain.export.methods import Method, get_method
 from onnxplain.export.sources.source import Source, read
 from onnxplain.export.validity import live_of, other_choices, parameters_of
@@ -135,11 +136,13 @@ def export(source: Network, path: str | os.PathLike[str], options: ExportOptions
         add_step(op, metadata.preprocessing)
     if options.unroll is not None:
         unroll(op, options.unroll, seed, metadata.preprocessing, method.ascent)
+    stay_on_gpu(op)
     clean(model)
 
     tell(STAGES[3])
     cost = {**metadata.multiply_adds, "explain": multiply_adds(model.graph)}
-    metadata = replace(metadata, multiply_adds=cost)
+    notes = (*metadata.notes, *on_processor(model.graph))
+    metadata = replace(metadata, multiply_adds=cost, notes=notes)
     model.producer_name, model.producer_version = "onnxplain", __version__
     model.metadata_props.update(metadata.to_props())
     write(model, path, lambda: tell(STAGES[4]))

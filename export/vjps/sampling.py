@@ -149,7 +149,7 @@ def _taps(op: OpBuilder, node: Node, u: ir.Value, size: int) -> list[Tap]:
     return taps
 
 
-@register_vjp("AffineGrid")
+@register_vjp("AffineGrid", on_gpu=False)
 def affine_grid(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
     """Every place is θ·(x, y, 1)."""
     theta, y = node.inputs[0], node.outputs[0]

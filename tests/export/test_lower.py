@@ -12,9 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from onnxplain.export.check import Case, add_output, builder_of, finished, forward_model
-from onnxplain.export.lower import lower
+from onnxplain.export.lower import lower, stay_on_gpu
 from onnxplain.reference.float64 import evaluate
 
+from .graphs import explain, images, node, source_outputs, write
 from .vjps.check import drawn, runtime
 
 seeds = st.integers(0, 999).map(np.random.default_rng)
@@ -47,6 +48,7 @@ def lowered(case: Case, dtype: ir.DataType = ir.DataType.DOUBLE) -> onnx.ModelPr
     y.name = "before"
     add_output(model, y, "y0")
     lower(builder_of(model), nodes)
+    stay_on_gpu(builder_of(model))
     return finished(model)
 
 
@@ -205,3 +207,37 @@ def test_other_operators_stay():
     before = list(model.graph)
     lower(builder_of(model), before)
     assert list(model.graph) == before
+
+
+@pytest.mark.parametrize(
+    ("attributes", "size"),
+    [
+        pytest.param({"pads": [1, 1, 0, 0]}, [6, 6], id="what output_padding makes up for"),
+        pytest.param({"pads": [0, 0, 1, 1], "output_padding": [1, 1]}, [7, 6], id="what is cut"),
+        pytest.param({"auto_pad": "SAME_UPPER"}, [6, 5], id="auto_pad"),
+        pytest.param({"output_shape": [11, 12]}, [6, 6], id="output_shape"),
+    ],
+)
+def test_a_networks_own_transposed_convolution_has_symmetric_pads(tmp_path, attributes, size):
+    """To the bit what it was, and ONNX Runtime's CUDA provider has a kernel for it."""
+    convolution = node("ConvTranspose", ["x", "w"], ["a"], strides=[2, 2], **attributes)
+    mean = node("ReduceMean", ["z"], ["y"], keepdims=0, axes=[2, 3])
+    x, w = images(2, 3, *size), images(3, 5, 3, 3, seed=1)
+    nodes = [convolution, node("Relu", ["a"], ["z"]), mean]
+    source = write(tmp_path / "net.onnx", nodes, {"w": w}, ["N", *x.shape[1:]], opset=13)
+    found = explain(source, x).logits
+    changed = onnx.load(tmp_path / "net.gradient.onnx")
+    nodes = [n for n in changed.graph.node if n.op_type == "ConvTranspose"]
+    for pads in [a.ints for n in nodes for a in n.attribute if a.name == "pads"]:
+        assert pads[:2] == pads[2:]
+    assert not {"auto_pad", "output_shape"} & {a.name for n in nodes for a in n.attribute}
+    np.testing.assert_array_equal(found, *source_outputs(source, x))
+
+
+def test_a_mean_of_several_is_a_sum():
+    model = forward_model(lambda op, a, b: [op.Mean(a, b)], [["batch", 3]] * 2)
+    stay_on_gpu(builder_of(model))
+    changed = finished(model)
+    assert operators(changed) == ["Sum", "Div"]
+    a, b = np.random.default_rng(0).normal(size=[2, 4, 3])
+    np.testing.assert_allclose(*evaluate(changed, {"x0": a, "x1": b}), (a + b) / 2)

@@ -13,6 +13,7 @@ from onnxplain.errors import SourceError
 from onnxplain.export.canonical.ends import rename
 from onnxplain.export.finish import clean, write
 from onnxplain.export.layers import spatial_axes
+from onnxplain.export.lower import stay_on_gpu
 from onnxplain.export.tensors import dims, rank, size_of
 from onnxplain.vital.graphs.matching import channel_axis, channels_first
 from onnxplain.vital.graphs.patches import Patches, all_patches, patches_of
@@ -76,6 +77,7 @@ def write_channels(
         rename(scores, LOGITS)
         graph.outputs.append(scores)
     graph.sort()
+    stay_on_gpu(op)
     clean(model)
     batch = dims(image)[0]
     own = ChannelsMetadata(tuple(layers), batch if isinstance(batch, int) else None)

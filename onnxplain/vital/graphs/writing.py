@@ -12,6 +12,7 @@ from onnxscript import GraphBuilder, OpBuilder
 from onnxplain.contract.steps import MatchedLayer, StepMetadata
 from onnxplain.errors import SourceError
 from onnxplain.export.finish import clean, write
+from onnxplain.export.lower import stay_on_gpu
 from onnxplain.export.tensors import dims, rank
 from onnxplain.version import __version__
 from onnxplain.vital.graphs.matching import extent
@@ -64,6 +65,7 @@ def finish(
         graph, ir_version=subject.model.ir_version, functions=[], producer_name="onnxplain",
         producer_version=__version__,
     )  # fmt: skip
+    stay_on_gpu(op)
     clean(model)
     neuron = None if subject.neuron is None else subject.neuron[1]
     batch = dims(image)[0]
