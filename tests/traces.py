@@ -17,6 +17,7 @@ import onnx_ir as ir
 import pytest
 import torch
 from filelock import FileLock
+from torch.onnx._internal.exporter._registration import ONNXRegistry
 
 from onnxplain.export.sources import source
 from onnxplain.files import replacing
@@ -99,8 +100,14 @@ def _kept(function: Callable[..., Any], key_of: Callable[..., Any], folder: Path
 
 @contextmanager
 def kept(folder: Path) -> Iterator[None]:
-    """A network by name, or a module of the same class and content, is traced once per folder."""
+    """A network by name, or a module of the same class and content, is traced once per folder.
+
+    PyTorch's exporter reads its table of translations anew at every export, for longer than a small
+    network takes: here once.
+    """
     with pytest.MonkeyPatch.context() as patched:
+        table = functools.cache(ONNXRegistry.from_torchlib)
+        patched.setattr(ONNXRegistry, "from_torchlib", staticmethod(table))
         patched.setattr(source, "from_name", _kept(source.from_name, _by_name, folder))
         patched.setattr(source, "trace", _kept(source.trace, _by_content, folder))
         yield
