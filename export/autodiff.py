@@ -13,13 +13,15 @@ output that nothing depends on.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from itertools import islice
 from typing import Any, Protocol, TypeAlias
 
 import onnx_ir as ir
 from onnxscript import OpBuilder
 
-from onnxplain.errors import NoRuleError, RuleError, SourceError
+from onnxplain.errors import NoRuleError, OnnxplainError, RuleError, SourceError
+from onnxplain.export.emitted import invalid, is_open, most_inputs, repeats
 from onnxplain.export.provenance import named_after, origin
 
 
@@ -69,15 +71,16 @@ def pull_back(
 
     Raises:
         NoRuleError: an operator on a path has no rule, or none for the input concerned.
-        RuleError: a rule gave a cotangent of another dtype or shape than its input has, or what
-            is none.
+        RuleError: a rule gave a cotangent of another dtype or shape than its input has, what is
+            none, or more than there are inputs; or it emitted what is no operator of ONNX, or
+            failed.
         SourceError: no seed depends on a wanted value.
     """
     nodes = list(op.builder.graph)
     active = dependents(nodes, wanted)
     arriving: defaultdict[ir.Value, list[ir.Value]] = defaultdict(list)
     for value, cotangent in seeds.items():
-        arriving[value].append(_shaped_as(cotangent, value))
+        arriving[value].append(shaped_as(cotangent, value))
 
     def total(value: ir.Value) -> ir.Value | None:
         terms = arriving[value]
@@ -92,10 +95,9 @@ def pull_back(
         if rule is None:
             raise NoRuleError(_no_rule(node))
         with named_after(op, f"pullback/{origin(node)}"):
-            result = rule(op, node, *map(total, node.outputs))
-            for index, x in enumerate(node.inputs):
-                if x in active and (gx := cotangent_of(op, node, result, index)) is not None:
-                    arriving[x].append(gx)
+            arrived = list(map(total, node.outputs))
+            for x, gx in _applied(op, rule, node, arrived, active):
+                arriving[x].append(gx)
 
     with named_after(op, "pullback"):
         results = [total(value) for value in wanted]
@@ -105,13 +107,44 @@ def pull_back(
     return [result for result in results if result is not None]
 
 
+def _applied(
+    op: OpBuilder,
+    rule: Rule,
+    node: Node,
+    arrived: Sequence[ir.Value | None],
+    active: Collection[ir.Value | None],
+) -> list[tuple[ir.Value, ir.Value]]:
+    """What a rule gives a node: its active inputs, each with its cotangent.
+
+    Raises:
+        NoRuleError, RuleError: as `pull_back`.
+    """
+    before = len(op.builder.graph)
+    try:
+        result = rule(op, node, *arrived)
+        found = [
+            (index, x, gx)
+            for index, x in enumerate(node.inputs)
+            if x in active and (gx := cotangent_of(op, node, result, index)) is not None
+        ]
+    except OnnxplainError:
+        raise
+    except Exception as error:
+        raise RuleError(
+            f"the rule of {operator_name(node)} fails at node {node.name!r}: "
+            f"{type(error).__name__}: {error}"
+        ) from error
+    _check_emitted(op, node, result, found, before)
+    return [(x, shaped_as(gx, x)) for _, x, gx in found]
+
+
 def cotangent_of(op: OpBuilder, node: Node, result: Cotangents, index: int) -> ir.Value | None:
     """The cotangent of one input of a node, of its shape, in what the rule returned.
 
     Raises:
         NoRuleError, RuleError: as `pull_back`.
     """
-    given = result if isinstance(result, Sequence) else [result]
+    given = _several(result)
     x = node.inputs[index]
     if index >= len(given):
         raise NoRuleError(_no_rule(node, f" with respect to its input {index} ({x.name})"))
@@ -126,11 +159,52 @@ def cotangent_of(op: OpBuilder, node: Node, result: Cotangents, index: int) -> i
         )
     gx = unbroadcast(op, gx, x)
     if not _alike(gx, x):
+        raise _wrong_cotangent(node, index, gx)
+    return gx
+
+
+def _several(result: Cotangents) -> Sequence[Cotangent]:
+    return result if isinstance(result, Sequence) else [result]
+
+
+def _check_emitted(
+    op: OpBuilder,
+    node: Node,
+    result: Cotangents,
+    found: Iterable[tuple[int, ir.Value, ir.Value]],
+    before: int,
+) -> None:
+    """Hold what a rule returned and emitted, the graph's nodes from the index `before`, to ONNX.
+
+    Raises:
+        RuleError: it is none of ONNX's operators, or more cotangents than the node's operator has
+            inputs, or one of another shape than its input where the batch is of some size.
+    """
+    graph = op.builder.graph
+    emitted = list(islice(reversed(graph), len(graph) - before))[::-1]
+    opset = graph.opset_imports[""]
+    given, most = _several(result), most_inputs(operator_name(node), opset) or len(node.inputs)
+    if any(gx is not None for gx in given[most:]):
         raise RuleError(
-            f"the rule of {operator_name(node)} gives its input {index}, {x.name!r} {x.dtype}"
-            f"{x.shape} of node {node.name!r}, a cotangent {gx.dtype}{gx.shape}"
+            f"the rule of {operator_name(node)} gives {len(given)} cotangents at node "
+            f"{node.name!r}, whose operator has {most} input{'s' * (most != 1)}"
         )
-    return _shaped_as(gx, x)
+    if wrong := invalid(emitted, opset):
+        raise RuleError(
+            f"the rule of {operator_name(node)} emits a {wrong[0].op_type} at node "
+            f"{node.name!r}, which ONNX refuses: {wrong[1]}"
+        )
+    for index, x, gx in found:
+        if is_open(gx, x) and repeats(gx, x, emitted, graph):
+            raise _wrong_cotangent(node, index, gx, ", of another multiple of the batch")
+
+
+def _wrong_cotangent(node: Node, index: int, gx: ir.Value, why: str = "") -> RuleError:
+    x = node.inputs[index]
+    return RuleError(
+        f"the rule of {operator_name(node)} gives its input {index}, {x.name!r} {x.dtype}"
+        f"{x.shape} of node {node.name!r}, a cotangent {gx.dtype}{gx.shape}{why}"
+    )
 
 
 def unbroadcast(op: OpBuilder, g: ir.Value, x: ir.Value) -> ir.Value:
@@ -146,7 +220,7 @@ def unbroadcast(op: OpBuilder, g: ir.Value, x: ir.Value) -> ir.Value:
     return op.Squeeze(g, added) if added else g
 
 
-def _shaped_as(g: ir.Value, x: ir.Value) -> ir.Value:
+def shaped_as(g: ir.Value, x: ir.Value) -> ir.Value:
     """g, its shape said to be that of x where inference did not find it."""
     if g.shape is None or any(isinstance(n, ir.SymbolicDim) and n.value is None for n in g.shape):
         g.shape = x.shape

@@ -15,7 +15,7 @@ import onnx_ir as ir
 from onnxscript import OpBuilder
 
 from onnxplain.errors import NoRuleError
-from onnxplain.export.autodiff import Cotangents, Node, Rule, cotangent_of, operator_name
+from onnxplain.export.autodiff import Cotangents, Node, Rule, cotangent_of, operator_name, shaped_as
 from onnxplain.export.operators import VJPS, row_of
 from onnxplain.export.values import is_weight, non_negative, varying
 
@@ -42,7 +42,7 @@ def pulled(op: OpBuilder, node: Node, s: ir.Value, index: int = 0) -> ir.Value:
     """The ordinary cotangent of one input of a node, given that of its output."""
     found = cotangent_of(op, node, as_cotangent(op, node, s), index)
     assert found is not None
-    return found
+    return shaped_as(found, node.inputs[index])
 
 
 def stabilised(op: OpBuilder, z: ir.Value, epsilon: float) -> ir.Value:

@@ -111,7 +111,7 @@ def layer_normalization(
     centred = node.op_type == "LayerNormalization"
     epsilon = node.attributes.get_float("epsilon", 1e-5)
     x_hat, gx = standardised(op, x, op.Mul(g, scale), axes, epsilon, centred)
-    return [gx, lambda: op.Mul(g, x_hat), g]
+    return [gx, lambda: op.Mul(g, x_hat), *([g] if centred else [])]
 
 
 @register_vjp("InstanceNormalization", kind=Kind.NORMALISATION, axes=Axes.IMAGES)

@@ -11,7 +11,14 @@ import pytest
 from onnxplain.errors import NoRuleError, RuleError, SourceError
 from onnxplain.export import VJPS, pull_back, register_vjp
 from onnxplain.export.autodiff import dependents
-from onnxplain.export.check import add_output, builder_of, finished, forward_model, initializer
+from onnxplain.export.check import (
+    add_output,
+    add_seeds,
+    builder_of,
+    finished,
+    forward_model,
+    initializer,
+)
 from onnxplain.export.operators import OPERATORS, Operator
 from onnxplain.reference.float64 import evaluate
 
@@ -332,3 +339,53 @@ def test_a_rule_that_returns_no_cotangent_of_its_input_is_an_error_that_names_it
     rules = {**VJPS, "Exp": wrong}
     with pytest.raises(RuleError, match=rf"the rule of Exp .*input 0, 'x0' .*{described}"):
         pull_back(builder_of(model), {y: ones_like(model, y)}, model.graph.inputs, rules)
+
+
+def wrong_relu(rule, shape) -> str:
+    """What the sweep says of a rule of Relu on an input of that shape."""
+    model = forward_model(lambda op, x: [op.Relu(x)], [shape])
+    (x,) = model.graph.inputs
+    model.graph.node(0).name = "layer"
+    with pytest.raises(RuleError) as error:
+        pull_back(builder_of(model), add_seeds(model, [0]), [x], {"Relu": rule})
+    assert "the rule of Relu" in str(error.value)
+    assert "node 'layer'" in str(error.value)
+    return str(error.value)
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        lambda op, node, g: op.Concat(g, g, axis=0),
+        lambda op, node, g: op.Reshape(op.Concat(g, g, axis=1), [-1, 3]),
+        lambda op, node, g: op.Tile(g, [2, 1]),
+    ],
+)
+def test_a_cotangent_of_several_batches_is_an_error(rule):
+    said = wrong_relu(rule, ["batch", 3])
+    assert "gives its input 0, 'x0' DOUBLE[batch,3]" in said
+    assert said.endswith("of another multiple of the batch")
+
+
+def test_a_cotangent_whose_batch_inference_does_not_follow_is_taken_as_its_inputs():
+    def rule(op, node, g):
+        return op.Reshape(op.Transpose(op.Transpose(g)), op.Shape(node.inputs[0]))
+
+    model = forward_model(lambda op, x: [op.Relu(x)], [["batch", 3]])
+    (x,) = model.graph.inputs
+    (found,) = pull_back(builder_of(model), add_seeds(model, [0]), [x], {"Relu": rule})
+    assert found.shape == x.shape
+
+
+def test_more_cotangents_than_the_operator_has_inputs_are_an_error():
+    assert "2 cotangents" in wrong_relu(lambda op, node, g: (g, g), [2, 3])
+    assert "1 input" in wrong_relu(lambda op, node, g: (g, None, lambda: g), [2, 3])
+
+
+def test_what_a_rule_emits_is_held_to_onnx():
+    assert "emits a Swirl" in wrong_relu(lambda op, node, g: op.Swirl(g), [2, 3])
+    assert "No Op registered for Swirl" in wrong_relu(lambda op, node, g: op.Swirl(g), [2, 3])
+    assert "fails at node 'layer': TypeError: Unexpected" in wrong_relu(
+        lambda op, node, g: op.Mul(g, g, axis=1), [2, 3]
+    )
+    assert "input size 0 not in" in wrong_relu(lambda op, node, g: op.Concat(axis=0), [2, 3])
