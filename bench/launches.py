@@ -5,20 +5,24 @@ A GPU that computes one image waits for launches, which no count of multiply-add
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import onnx
+import onnx_ir as ir
 from rich.table import Table
 
 from onnxplain.bench.engines import compiled_layers
-from onnxplain.errors import BackendError
+from onnxplain.errors import BackendError, InputError
 from onnxplain.export import export
+from onnxplain.export.sources.source import read
 from onnxplain.reference.forward import forward_proto
 from onnxplain.runtime.fake_cuda.ask import Claims, claims, surroundings
+from onnxplain.runtime.sessions.onnx_runtime.kernels import has_cuda, library
 from onnxplain.runtime.sessions.onnx_runtime.placement import placement
 
 NETWORKS = {
@@ -32,33 +36,29 @@ NETWORKS = {
 }
 """Those of the table → the method for networks of that kind."""
 
-SIDES = ("forward", "explain")
+FORWARD, EXPLAIN, FUSED = SIDES = ("forward", "explain", "explain, kernels")
+"""The forward pass; the explanation; and that with onnxplain-kernels, where it is installed."""
+
 _PROCESSOR = ("CPUExecutionProvider",)
 
 
 @dataclass(frozen=True)
 class Launches:
-    """The counts of one network, each {"forward": …, "explain": …}.
+    """The counts of one network, each by side: those of `SIDES` that could be had.
 
     Attributes:
         provider: "cuda", where it can be asked, or "cpu".
         nodes: operator → nodes, after ONNX Runtime's own optimisation for that provider.
-        kernels: launched by one run of one image; None where they are not counted.
-        layers: regions that TensorRT-RTX compiles the graph to; None where it is not installed.
+        kernels: launched by one run of one image, where they are counted.
+        layers: regions that TensorRT-RTX compiles the graph to, where it is installed.
     """
 
     network: str
     method: str
     provider: str
     nodes: Mapping[str, Mapping[str, int]]
-    kernels: Mapping[str, int] | None
-    layers: Mapping[str, int] | None
-
-    @property
-    def ratio(self) -> float:
-        """Nodes of the explanation, in those of its forward pass."""
-        forward, explain = (sum(self.nodes[side].values()) for side in SIDES)
-        return explain / forward
+    kernels: Mapping[str, int]
+    layers: Mapping[str, int]
 
 
 def launches(network: str, method: str, source: Any = None) -> Launches:
@@ -72,32 +72,79 @@ def launches(network: str, method: str, source: Any = None) -> Launches:
     """
     with TemporaryDirectory(prefix="onnxplain-launches-") as text:
         folder = Path(text)
-        explain, forward = folder / "explain.onnx", folder / "forward.onnx"
-        export(network if source is None else source, explain, method=method, weights="none")
-        onnx.save(forward_proto(explain), forward)
-        paths = dict(zip(SIDES, (forward, explain), strict=True))
-        layers = {side: compiled_layers(path) for side, path in paths.items()}
-        asked = on_cuda(paths, folder)
-        nodes = {
-            side: asked[side].nodes if asked else placement(path, "float32", _PROCESSOR).nodes
-            for side, path in paths.items()
-        }
-    kernels = {side: claim.kernels for side, claim in (asked or {}).items()}
-    return Launches(
-        network, method, "cuda" if asked else "cpu", nodes, _whole(kernels), _whole(layers)
-    )
+        paths = {side: folder / f"{number}.onnx" for number, side in enumerate(SIDES)}
+        traced = folder / "traced.onnx"
+        model = (read(network, weights="none") if source is None else read(source)).model
+        ir.save(model, traced, external_data="traced.onnx.data")
+        del model
+        export(traced, paths[EXPLAIN], method=method)
+        onnx.save(forward_proto(paths[EXPLAIN]), paths[FORWARD])
+        layers = {side: compiled_layers(paths[side]) for side in (FORWARD, EXPLAIN)}
+        environment = _cuda(folder)
+        if library() is None or (environment is not None and not has_cuda()):
+            del paths[FUSED]
+        else:
+            export(traced, paths[FUSED], method=method, kernels=True)
+        if environment is None:
+            placed = {s: placement(path, "float32", _PROCESSOR) for s, path in paths.items()}
+            nodes, kernels = {side: found.nodes for side, found in placed.items()}, {}
+        else:
+            asked = on_cuda(paths, environment)
+            nodes = {side: claim.nodes for side, claim in asked.items()}
+            kernels = {side: claim.kernels for side, claim in asked.items()}
+    provider = "cpu" if environment is None else "cuda"
+    return Launches(network, method, provider, nodes, _known(kernels), _known(layers))
 
 
-def on_cuda(paths: Mapping[str, Path], folder: Path) -> dict[str, Claims] | None:
-    """What the CUDA provider does with the graphs, on a GPU or without; None where it is missing.
+def ratios(found: Mapping[str, Any]) -> dict[str, float]:
+    """Nodes of each explanation, in those of its forward pass. `found` is a `Launches` as JSON."""
+    counts = {side: sum(nodes.values()) for side, nodes in found["nodes"].items()}
+    return {side: n / counts[FORWARD] for side, n in counts.items() if side != FORWARD}
+
+
+def worse(results: Mapping[str, Any], baseline: Mapping[str, Any]) -> list[str]:
+    """A sentence for each explanation that has more nodes than it had, in those of its forward
+    pass, and for each graph that TensorRT-RTX makes more regions of.
+
+    Raises:
+        InputError: the two have no network in common, counted on the same provider.
+    """
+    earlier = {(one["network"], one["provider"]): one for one in baseline["networks"]}
+    pairs = [(one, earlier.get((one["network"], one["provider"]))) for one in results["networks"]]
+    known = [(now, before) for now, before in pairs if before is not None]
+    if not known:
+        raise InputError("the earlier results have none of these networks on this provider")
+    sentences = []
+    for now, before in known:
+        was = ratios(before)
+        for side, ratio in ratios(now).items():
+            if side in was and ratio > MORE * was[side]:
+                nodes = f"{ratio:.2f} × the forward's nodes, and was {was[side]:.2f}"
+                sentences.append(f"{now['network']}, {side}: {nodes}")
+        for side, count in now["layers"].items():
+            if count > (regions := before["layers"].get(side, count)):
+                sentences.append(f"{now['network']}, {side}: {count} regions, and was {regions}")
+    return sentences
+
+
+MORE = 1.02
+"""Times its baseline that a ratio may have: what two releases of ONNX Runtime differ by."""
+
+
+def _cuda(folder: Path) -> dict[str, str] | None:
+    """The environment of a process that sees CUDA, a GPU's or the fake; None if there is none."""
+    try:
+        return surroundings(folder)
+    except BackendError:
+        return None
+
+
+def on_cuda(paths: Mapping[str, Path], environment: Mapping[str, str]) -> dict[str, Claims]:
+    """What the CUDA provider does with the graphs.
 
     Raises:
         BackendError: no session is made of one.
     """
-    try:
-        environment = surroundings(folder)
-    except BackendError:
-        return None
     answers = claims([(path, "float32") for path in paths.values()], environment, run=True)
     found = {}
     for side, answer in zip(paths, answers, strict=True):
@@ -107,25 +154,26 @@ def on_cuda(paths: Mapping[str, Path], folder: Path) -> dict[str, Claims] | None
     return found
 
 
-def _whole(counts: Mapping[str, int | None]) -> dict[str, int] | None:
-    """The counts, if every side has one."""
-    known = {side: count for side, count in counts.items() if count is not None}
-    return known if len(known) == len(SIDES) else None
+def _known(counts: Mapping[str, int | None]) -> dict[str, int]:
+    return {side: count for side, count in counts.items() if count is not None}
 
 
 def table(found: Launches) -> Table:
     """The counts, the most frequent operator first."""
     shown = Table(title=f"{found.network}, {found.method}, batch 1", show_footer=True)
-    totals = {side: sum(found.nodes[side].values()) for side in SIDES}
-    shown.add_column(f"operator, on {found.provider}", f"nodes; {found.ratio:.2f} ×")
-    for side in SIDES:
-        shown.add_column(side, str(totals[side]), justify="right")
-    for operator in sorted(found.nodes["explain"], key=lambda op: -found.nodes["explain"][op]):
-        shown.add_row(operator, *(str(found.nodes[side].get(operator, "")) for side in SIDES))
+    times = ", ".join(f"{ratio:.2f} ×" for ratio in ratios(asdict(found)).values())
+    shown.add_column(f"operator, on {found.provider}", f"nodes; {times}")
+    for side, nodes in found.nodes.items():
+        shown.add_column(side, str(sum(nodes.values())), justify="right")
+    most: Counter[str] = Counter()
+    for nodes in found.nodes.values():
+        most |= Counter(nodes)
+    for operator, _ in most.most_common():
+        shown.add_row(operator, *(str(n.get(operator, "")) for n in found.nodes.values()))
     shown.add_section()
     for name, counts in (
         ("kernels launched", found.kernels),
         ("regions of TensorRT-RTX", found.layers),
     ):
-        shown.add_row(name, *(str(counts[side]) if counts else "not known" for side in SIDES))
+        shown.add_row(name, *(str(counts.get(side, "not known")) for side in found.nodes))
     return shown

@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from onnxplain.bench.gpu.table import gpu_table
+from onnxplain.bench.launches import SIDES
+from onnxplain.bench.launches import ratios as ratios_of_nodes
 from onnxplain.bench.markdown import markdown
 from onnxplain.bench.suite.ratios import ratios
 from onnxplain.bench.suite.record import EAGER, seconds, timed, where
@@ -92,6 +94,26 @@ def bench_page(measured: Mapping[str, Any]) -> str:
         title = f"## {where(record)} ({trained}, {record['rounds']} rounds)"
         parts += ["", title, "", _candidates(record)]
     return "\n".join(parts) + "\n"
+
+
+def launches_table(measured: Mapping[str, Any]) -> str:
+    """What `onnxplain bench --launches` counted: what a GPU waits for at a batch of 1."""
+    rows = []
+    for one in measured["networks"]:
+        found, kernels, layers = ratios_of_nodes(one), one["kernels"], one["layers"]
+        nodes = [sum(one["nodes"].get(side, {}).values()) for side in SIDES]
+        rows.append(
+            [
+                *(one["network"], one["method"]),
+                *(str(count or "") for count in nodes),
+                *(f"{found[side]:.2f}" if side in found else "" for side in SIDES[1:]),
+                " : ".join(str(kernels[side]) for side in SIDES if side in kernels),
+                " : ".join(str(layers[side]) for side in SIDES if side in layers),
+            ]
+        )
+    header = ["network", "method", "forward's nodes", "explain's", "with onnxplain-kernels"]
+    header += ["explain ÷ forward", "with onnxplain-kernels", "kernels launched"]
+    return markdown([*header, "TensorRT-RTX's regions"], rows)
 
 
 def serving_table(measured: Mapping[str, Any]) -> str:
@@ -234,6 +256,7 @@ TABLES: dict[str, Callable[[Any], str]] = {
     "precision": precision_table,
     "bench": bench_table,
     "gpu": gpu_table,
+    "launches": launches_table,
     "serving": serving_table,
     "lake": lake_sentence,
     "signal": signal_table,

@@ -80,8 +80,8 @@ def bench(
         raise InputError(f"the device is cpu or cuda, not {device!r}")
     if profile and (quick or check or path or device != "cpu"):
         raise InputError("--profile goes with networks and --threads alone")
-    if launches and (profile or quick or check or device != "cpu"):
-        raise InputError("--launches goes with networks and --out alone")
+    if launches and (profile or quick or device != "cpu"):
+        raise InputError("--launches goes with networks, --out and --check alone")
     if path is not None and not path.parent.is_dir():
         raise InputError(f"cannot write '{path}': there is no folder '{path.parent}'")
     baseline = _read(check) if check else None
@@ -90,7 +90,7 @@ def bench(
         _show_profiles(networks, cores)
         return
     if launches:
-        _show_launches(networks, path)
+        _show_launches(networks, path, baseline)
         return
     if quick:
         plan = _quick_plan(networks, rounds, cores, device)
@@ -112,17 +112,20 @@ def _show_profiles(networks: list[str] | None, threads: int) -> None:
             out.print(table(profile))
 
 
-def _show_launches(networks: list[str] | None, path: Path | None) -> None:
+def _show_launches(networks: list[str] | None, path: Path | None, baseline: Any) -> None:
     from onnxplain.bench import launches
 
     found = []
     for network in networks or launches.NETWORKS:
         method = launches.NETWORKS.get(network, "excitation")
-        found.append(launches.launches(network, method))
-        out.print(launches.table(found[-1]))
+        one = launches.launches(network, method)
+        out.print(launches.table(one))
+        found.append(asdict(one))
+        results = {"machine": machine.machine(), "networks": found}
         if path is not None:
-            written = {"machine": machine.machine(), "networks": [asdict(one) for one in found]}
-            path.write_text(json.dumps(written, indent=1) + "\n")
+            path.write_text(json.dumps(results, indent=1) + "\n")
+    if baseline is not None:
+        _complain(launches.worse(results, baseline))
 
 
 def _quick_plan(networks: list[str] | None, rounds: int, threads: int, device: str) -> Plan:
@@ -152,7 +155,10 @@ def _measure(plan: Plan, path: Path | None) -> Any:
 def _check(results: Any, baseline: Any) -> None:
     from onnxplain.bench.suite.ratios import worse
 
-    sentences = worse(results, baseline)
+    _complain(worse(results, baseline))
+
+
+def _complain(sentences: list[str]) -> None:
     for sentence in sentences:
         err.print(f"[bold red]worse:[/] {sentence}", highlight=False, soft_wrap=True)
     if sentences:

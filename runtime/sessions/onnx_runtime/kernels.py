@@ -24,13 +24,22 @@ def library() -> str | None:
     return onnxplain_kernels.library()
 
 
+def has_cuda() -> bool:
+    """Whether the library is installed, and with kernels for GPUs."""
+    if library() is None:
+        return False
+    import onnxplain_kernels
+
+    return bool(onnxplain_kernels.has_cuda())
+
+
 def described() -> str:
     """What is installed, for people to read."""
     if library() is None:
         return f"onnxplain-kernels is not installed: {INSTALL}"
     import onnxplain_kernels
 
-    cuda = "with CUDA" if onnxplain_kernels.has_cuda() else "without CUDA"
+    cuda = "with CUDA" if has_cuda() else "without CUDA"
     return f"onnxplain-kernels {onnxplain_kernels.__version__}, {cuda}"
 
 

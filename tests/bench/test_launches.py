@@ -1,0 +1,73 @@
+"""The launches of an explanation are counted on any machine, and must not grow."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import onnx
+import pytest
+from rich.console import Console
+
+from onnxplain.bench import launches
+from onnxplain.bench.launches import Launches, table, worse
+from onnxplain.bench.readme import launches_table
+from onnxplain.errors import InputError
+
+from ..cuda.small import network
+
+COUNTED = Launches(
+    "net",
+    "excitation",
+    "cuda",
+    {
+        "forward": {"Conv": 10},
+        "explain": {"Conv": 20, "Sigmoid": 8},
+        "explain, kernels": {"Conv": 20, "SoftGate": 2},
+    },
+    {"forward": 10, "explain": 27},
+    {"forward": 1, "explain": 1},
+)
+
+
+def test_nodes_of_the_forward_and_the_explanation(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On the processor, where no CUDA provider is asked."""
+    monkeypatch.setattr(launches, "_cuda", lambda folder: None)
+    monkeypatch.setattr(launches, "compiled_layers", lambda path: None)
+    onnx.save(network(), tmp_path / "small.onnx")
+    found = launches.launches("small", "excitation", tmp_path / "small.onnx")
+    assert found.provider == "cpu"
+    assert found.nodes["forward"].get("Sigmoid") is None
+    assert found.nodes["explain"]["Sigmoid"] == 2
+    assert not found.layers
+
+
+def test_the_table_shows_every_side() -> None:
+    console = Console(width=120, record=True)
+    console.print(table(COUNTED))
+    text = " ".join(console.export_text().split())
+    for part in ("nodes; 2.80 ×, 2.20 ×", "Sigmoid │ │ 8 │", "27 │ not known", "SoftGate"):
+        assert part in text
+
+
+def test_the_readme_shows_ratios() -> None:
+    text = launches_table({"networks": [asdict(COUNTED)]})
+    assert "| net | excitation | 10 | 28 | 22 | 2.80 | 2.20 | 10 : 27 | 1 : 1 |" in text
+
+
+def test_more_nodes_or_regions_than_before_are_told() -> None:
+    def results(**changes: Any) -> dict[str, Any]:
+        return {"networks": [asdict(COUNTED) | changes]}
+
+    assert worse(results(), results()) == []
+    more = COUNTED.nodes | {"explain": {"Conv": 31}}
+    assert worse(results(nodes=more, layers={"explain": 3}), results()) == [
+        "net, explain: 3.10 × the forward's nodes, and was 2.80",
+        "net, explain: 3 regions, and was 1",
+    ]
+    assert worse(results(), results(nodes=more)) == []
+    with pytest.raises(InputError, match="none of these networks"):
+        worse(results(provider="cpu"), results())
