@@ -13,11 +13,12 @@ import onnx_ir as ir
 from onnx_ir.passes import common
 from onnxscript import GraphBuilder, OpBuilder
 
-from onnxplain.errors import NoRuleError, RuleError
+from onnxplain.errors import InputError, NoRuleError, RuleError
 from onnxplain.export import composites
 from onnxplain.export.autodiff import pull_back
 from onnxplain.export.finish import clean, import_domains
 from onnxplain.export.operators import VJPS
+from onnxplain.options import check_type
 
 if TYPE_CHECKING:
     from onnx.reference.op_run import OpRun
@@ -66,6 +67,8 @@ def check_vjp(
     Raises:
         NoRuleError: the operator has no rule, or none for an active input.
         RuleError: the rule is wrong; the message says for which input, and by how much.
+        InputError: nothing to check, an index of no input or output, an active input that is no
+            array of floats, or steps that are not positive numbers.
     """
     from onnx.reference import ReferenceEvaluator
 
@@ -77,8 +80,30 @@ def check_vjp(
         return lambda feeds: evaluator.run(None, dict(feeds))
 
     arrays = [None if x is None else _widened(np.asarray(x)) for x in inputs]
+    _check_indices("active", active, len(arrays), "input")
+    _check_indices("seeded", seeded, outputs, "output")
+    check_type("steps", steps, Sequence[float])
+    if not len(steps) or not all(0 < step < np.inf for step in steps):
+        raise InputError(f"steps must be one or more positive numbers, not {list(steps)}")
+    for i in active:
+        x = arrays[i]
+        given = "absent" if x is None else str(x.dtype)
+        if given != "float64":
+            raise InputError(f"input {i} is {given}: what is differentiated is an array of floats")
     case = Case(operator, arrays, dict(attributes or {}), active, dynamic, outputs, seeded, opset)
     return check(case, evaluate, steps, tolerance).cotangents[0]
+
+
+def _check_indices(name: str, given: Sequence[int], count: int, what: str) -> None:
+    """Raise InputError unless these are indices of the `count` inputs or outputs, each once."""
+    check_type(name, given, Sequence[int])
+    if not len(given):
+        raise InputError(f"{name} is empty: list at least one {what} of the operator's")
+    for i in given:
+        if not 0 <= i < count:
+            raise InputError(f"{name} lists {what} {i}, where the {what}s are 0 to {count - 1}")
+    if len(set(given)) < len(given):
+        raise InputError(f"{name} lists an {what} twice: {list(given)}")
 
 
 @dataclass

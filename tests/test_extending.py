@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
+import runpy
+import shlex
 import shutil
 import subprocess
 import sys
@@ -15,18 +18,19 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from onnx import TensorProto, helper, numpy_helper
+from onnx import numpy_helper
+from typer.testing import CliRunner
 
 import onnxplain
+from onnxplain.cli.app import app
 from onnxplain.export import METHODS
+from onnxplain.export.operators import OPERATORS
 
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs" / "extending.md"
 EXAMPLE = ROOT / "examples" / "extension"
-RANDOM = np.random.default_rng(0)
-FILTERS = RANDOM.normal(size=(8, 3, 3, 3)).astype(np.float32)
-PROTOTYPES = RANDOM.normal(size=(4, 8)).astype(np.float32)
-IMAGES = RANDOM.normal(size=(2, 3, 8, 8)).astype(np.float32)
+IMAGES = np.random.default_rng(1).normal(size=(2, 3, 8, 8)).astype(np.float32)
+BLOCKS = re.findall(r"```python\n(.*?)```", PAGE.read_text(), flags=re.DOTALL)
 
 
 @pytest.fixture(scope="module")
@@ -50,30 +54,9 @@ def install(folder: Path, name: str, entries: dict[str, str]) -> None:
 @pytest.fixture(scope="module")
 def prototypes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A classifier by distance to prototypes, with an operator that is ONNX Runtime's own."""
-    nodes = [
-        helper.make_node("Conv", ["image", "filters"], ["z"], pads=[1] * 4),
-        helper.make_node("Relu", ["z"], ["relu"]),
-        helper.make_node("GlobalAveragePool", ["relu"], ["mean"]),
-        helper.make_node("Flatten", ["mean"], ["features"]),
-        helper.make_node(
-            "CDist", ["features", "prototypes"], ["distance"],
-            domain="com.microsoft", metric="sqeuclidean",
-        ),
-        helper.make_node("Neg", ["distance"], ["logits"]),
-    ]  # fmt: skip
-    graph = helper.make_graph(
-        nodes,
-        "prototypes",
-        [helper.make_tensor_value_info("image", TensorProto.FLOAT, ["N", 3, 8, 8])],
-        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["N", 4])],
-        [
-            numpy_helper.from_array(FILTERS, "filters"),
-            numpy_helper.from_array(PROTOTYPES, "prototypes"),
-        ],
-    )
-    opsets = [helper.make_opsetid("", 20), helper.make_opsetid("com.microsoft", 1)]
     path = tmp_path_factory.mktemp("prototypes") / "prototypes.onnx"
-    onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=10), path)
+    with contextlib.chdir(path.parent):
+        runpy.run_path(str(EXAMPLE / "prototypes.py"))
     return path
 
 
@@ -88,12 +71,14 @@ def run(*command: object, packages: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
-def pullback(targets: list[int], beta: float) -> np.ndarray:
+def pullback(prototypes: Path, targets: list[int], beta: float) -> np.ndarray:
     """Of the classifier above, by PyTorch: its own forward, ReLU's slope σ(βz)."""
+    stored = onnx.load(prototypes).graph.initializer
+    weights = {one.name: torch.tensor(numpy_helper.to_array(one)).double() for one in stored}
     x = torch.from_numpy(IMAGES).double().requires_grad_()
-    z = torch.nn.functional.conv2d(x, torch.from_numpy(FILTERS).double(), padding=1)
+    z = torch.nn.functional.conv2d(x, weights["filters"], padding=1)
     features = z.relu().mean((2, 3))
-    rows = torch.from_numpy(PROTOTYPES).double()[targets]
+    rows = weights["prototypes"][targets]
     g = (-2 * (features - rows))[:, :, None, None] / 64 * torch.sigmoid(beta * z)
     return torch.autograd.grad(z, x, g.detach())[0].numpy()
 
@@ -107,7 +92,9 @@ def test_a_package_brings_an_operator_and_a_method_to_the_command_line(
     assert done.returncode == 0, done.stdout + done.stderr
     assert "softplus, beta 0.5" in done.stdout
     explanation = onnxplain.load(path, "cpu")(IMAGES, [1, 3])  # which needs no extension
-    np.testing.assert_allclose(explanation.pullback, pullback([1, 3], 0.5), rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(
+        explanation.pullback, pullback(prototypes, [1, 3], 0.5), rtol=1e-4, atol=1e-6
+    )
 
 
 def test_a_parameter_that_the_method_did_not_declare_is_told(
@@ -153,12 +140,31 @@ def test_a_metric_without_a_rule_is_refused(installed: Path) -> None:
 
 
 def test_the_pages_code_is_the_examples() -> None:
-    example = (EXAMPLE / "acme.py").read_text()
-    blocks = re.findall(r"```python\n(.*?)```", PAGE.read_text(), flags=re.DOTALL)
-    shown = [block for block in blocks if "onnxplain.export(" not in block]
-    assert len(shown) == 4
+    files = [(EXAMPLE / name).read_text() for name in ("acme.py", "prototypes.py")]
+    shown = [block for block in BLOCKS if "onnxplain.export(" not in block]
+    assert len(shown) == 6
     for block in shown:
-        assert block in example or textwrap.indent(block, "    ") in example
+        assert any(block in file or textwrap.indent(block, "    ") in file for file in files)
+
+
+def test_the_page_runs_in_the_order_in_which_it_stands(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(METHODS, "softplus", None)  # so that both are as before in the end
+    monkeypatch.setitem(OPERATORS, "com.microsoft::CDist", None)
+    names: dict[str, object] = {}
+    for block in BLOCKS:
+        exec(block, names)
+    commands = PAGE.read_text().split("```bash\n")[1].split("```")[0].splitlines()
+    (command,) = (line for line in commands if line.startswith("onnxplain "))
+    done = CliRunner().invoke(app, shlex.split(command)[1:])
+    assert done.exit_code == 0, done.output
+    described = [
+        onnxplain.load(path, "cpu").metadata.described_method
+        for path in sorted(Path().glob("*.explain.onnx"))
+    ]
+    assert described == ["softplus, beta 5", "softplus, beta 5"]
 
 
 def test_the_page_lists_every_parameter_of_every_method() -> None:

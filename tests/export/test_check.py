@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from onnx.reference.op_run import OpRun
 
-from onnxplain.errors import NoRuleError, RuleError
+from onnxplain.errors import InputError, NoRuleError, RuleError
 from onnxplain.export import check_vjp, register_vjp
 from onnxplain.export.operators import OPERATORS
 
@@ -75,3 +75,31 @@ def test_a_kink_needs_a_shorter_step_or_other_inputs() -> None:
     with pytest.raises(RuleError, match="kink"):
         check_vjp("Relu", [near])
     check_vjp("Relu", [near], steps=(1e-3, 1e-5))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ({"active": ()}, "active is empty: list at least one input"),
+        ({"active": (2,)}, "active lists input 2, where the inputs are 0 to 1"),
+        ({"active": (-1,)}, "active lists input -1"),
+        ({"active": (0, 0)}, "active lists an input twice"),
+        ({"active": 0}, "active must be a sequence of whole numbers, not 0"),
+        ({"active": (1,)}, "input 1 is int64: what is differentiated is an array of floats"),
+        ({"seeded": ()}, "seeded is empty: list at least one output"),
+        ({"seeded": (1,)}, "seeded lists output 1, where the outputs are 0 to 0"),
+        ({"steps": ()}, "steps must be one or more positive numbers"),
+        ({"steps": (0.0,)}, "steps must be one or more positive numbers"),
+        ({"steps": 1e-3}, "steps must be a sequence of numbers, not 0.001"),
+    ],
+)
+def test_what_cannot_be_checked_is_told(arguments: dict[str, Any], said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        check_vjp("Add", [X, [1, 2, 3]], **arguments)
+
+
+def test_whole_numbers_are_no_input_to_differentiate() -> None:
+    with pytest.raises(InputError, match="input 0 is int64"):
+        check_vjp("Relu", [[1, 2, 3]])
+    with pytest.raises(InputError, match="input 1 is absent"):
+        check_vjp("Clip", [X, None], active=(0, 1))
