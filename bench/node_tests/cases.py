@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import importlib
 import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import onnx
 from onnx import GraphProto, numpy_helper
+from onnx.backend.test.case.test_case import TestCase
+from onnx.backend.test.case.utils import import_recursive
 
 from onnxplain.reference.float64 import FLOATS
 
@@ -31,47 +34,54 @@ PARAMETERS = {
 class NodeTest:
     """A node test whose inputs and outputs are tensors, some of each of them floats.
 
-    The model takes the inputs `active`, named, all others being initializers; `inputs` and
+    `expanded` is the same spelled out, of an operator that ONNX defines by others.
+    The model takes the floats among its inputs, all others being initializers; `inputs` and
     `outputs` are the test's arrays by name, floats as float64.
     """
 
     name: str
     operator: str
     model: onnx.ModelProto
-    active: Sequence[str]
+    expanded: onnx.ModelProto | None
     inputs: dict[str, Array]
     outputs: dict[str, Array]
 
 
-def node_tests() -> Iterator[NodeTest]:
-    """Those of the installed onnx through which something may flow."""
+def node_tests(modules: Sequence[str] = ()) -> Iterator[NodeTest]:
+    """Those of the installed onnx through which something may flow.
+
+    Args:
+        modules: of `onnx.backend.test.case.node`, to load those alone, and what is loaded already.
+    """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        from onnx.backend.test.loader import load_model_tests
+        from onnx.backend.test.case import node
 
-        loaded = load_model_tests(kind="node")
-    for case in loaded:
-        if case.model is not None and case.data_sets:
-            test = _node_test(case.name, case.model, *case.data_sets[0])
-            if test is not None:
-                yield test
+        for name in modules:
+            importlib.import_module(f"{node.__name__}.{name}")
+        if not modules:
+            import_recursive(node)
+    tests = {case.name: _node_test(case) for case in node._NodeTestCases}
+    for name, test in tests.items():
+        if test is not None:
+            expanded = tests.get(f"{name}_expanded")
+            yield replace(test, expanded=None if expanded is None else expanded.model)
 
 
-def _node_test(
-    name: str, source: onnx.ModelProto, inputs: Sequence[Any], outputs: Sequence[Any]
-) -> NodeTest | None:
+def _node_test(case: TestCase) -> NodeTest | None:
     model = onnx.ModelProto()
-    model.CopyFrom(source)
+    model.CopyFrom(case.model)
     graph = model.graph
-    if not all(isinstance(x, np.ndarray | np.generic) for x in [*inputs, *outputs]):
+    given, expected = case.data_sets[0]
+    if not all(isinstance(x, np.ndarray | np.generic) for x in [*given, *expected]):
         return None  # sequences and optional values
-    arrays = dict(zip((x.name for x in graph.input), map(np.asarray, inputs), strict=False))
-    made = dict(zip((y.name for y in graph.output), map(np.asarray, outputs), strict=False))
-    operator = _tested(name, graph)
+    arrays = dict(zip((x.name for x in graph.input), map(np.asarray, given), strict=False))
+    made = dict(zip((y.name for y in graph.output), map(np.asarray, expected), strict=False))
+    operator = _tested(case.name, graph)
     fixed = {
-        given
+        x
         for node in graph.node
-        for i, given in enumerate(node.input)
+        for i, x in enumerate(node.input)
         if i in PARAMETERS.get(node.op_type, [])
     }
     active = [x.name for x in graph.input if _is_float(x) and x.name not in fixed]
@@ -86,7 +96,8 @@ def _node_test(
     del graph.input[:]
     graph.input.extend(kept)
     widened = {k: _wide(v) for k, v in arrays.items() if k in active}
-    return NodeTest(name, operator, model, active, widened, {k: _wide(v) for k, v in made.items()})
+    outputs = {k: _wide(v) for k, v in made.items()}
+    return NodeTest(case.name, operator, model, None, widened, outputs)
 
 
 def _tested(name: str, graph: GraphProto) -> str:

@@ -131,7 +131,9 @@ def standardise(model: ir.Model) -> None:
         SourceError: an operator newer than opset 20, in a form that has no older spelling.
     """
     unfold(model, simplify)
-    spell_newer(model)
+    if spell_newer(model):  # a body may have control flow of its own
+        simplify(model)
+        unfold(model, simplify)
     declare_opset(model)
     onnxscript.optimizer.optimize_ir(model, should_fold=_should_fold)
     common.IdentityEliminationPass()(model)

@@ -11,7 +11,7 @@ from onnx_ir.passes import common
 from onnxplain.errors import NoRuleError
 from onnxplain.export.autodiff import operator_name
 from onnxplain.export.canonical.emit import Emitted, Emitter, replace
-from onnxplain.export.canonical.opsets import rms_normalization
+from onnxplain.export.canonical.spelled.normalisations import rms_normalization
 from onnxplain.export.operators import VJPS
 from onnxplain.export.tensors import attribute, rank
 

@@ -1,4 +1,4 @@
-"""`If` and `Loop` whose course is known before any image is seen, written out as plain nodes."""
+"""`If`, `Loop` and `Scan` whose course is known before any image is seen, written out."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ from onnxplain.export.autodiff import dependents, depends
 from onnxplain.export.canonical.emit import integers
 from onnxplain.export.canonical.evaluate import evaluated, telling_sizes
 from onnxplain.export.canonical.opsets import opset_of
+from onnxplain.export.tensors import attribute, dims
 from onnxplain.initializers import initializer
 
 _ROUNDS = 1000  # that a loop may have, to be written out
 
 
 def unfold(model: ir.Model, simplify: Callable[[ir.Model], None]) -> None:
-    """Write out the constant branches of `If` and the constant rounds of `Loop`, nested ones too.
+    """Write out the constant branches of `If`, and `Loop` and `Scan` of constant lengths.
 
     `simplify` folds constants and infers shapes; it is applied after each level of nesting.
     What depends on the image stays (`refuse_control_flow`).
@@ -54,6 +55,8 @@ def _unfolded(model: ir.Model, node: ir.Node) -> bool:
         branch = node.attributes["then_branch" if condition.item() else "else_branch"].as_graph()
         _put(model.graph, node, _inline(model.graph, node, branch, [], "branch"))
         return True
+    if node.op_type == "Scan":
+        return _unroll_scan(model.graph, node)
     return node.op_type == "Loop" and _unroll(model, node)
 
 
@@ -67,7 +70,6 @@ def _unroll(model: ir.Model, node: ir.Node) -> bool:
     carried = list(node.inputs[2:])
     scanned: list[list[ir.Value | None]] = [[] for _ in range(len(body.outputs) - 1 - len(carried))]
     going = initializer(graph, f"{node.name}.going", np.array(True))
-    axes = initializer(graph, f"{node.name}.axes", integers(0))
     for i in range(rounds):
         number = initializer(graph, f"{node.name}.round_{i}", np.array(i, np.int64))
         inputs = [number, going, *carried]
@@ -75,8 +77,65 @@ def _unroll(model: ir.Model, node: ir.Node) -> bool:
         carried, scans = outputs[: len(carried)], outputs[len(carried) :]
         for stack, value in zip(scanned, scans, strict=True):
             stack.append(value)
-    _put(graph, node, [*carried, *(_stack(graph, node, values, axes) for values in scanned)])
+    _put(graph, node, [*carried, *(_stack(graph, node, values, 0) for values in scanned)])
     return True
+
+
+def _unroll_scan(graph: ir.Graph, node: ir.Node) -> bool:
+    """`Scan`: states go from round to round, each with one slice of what is scanned."""
+    body = node.attributes["body"].as_graph()
+    count = attribute(node, "num_scan_inputs", 1)
+    states, scanned = list(node.inputs[:-count]), list(node.inputs[-count:])
+    results = len(body.outputs) - len(states)
+    into, out_of = (
+        node.attributes.get_ints(f"scan_{side}_axes", [0] * n)
+        for side, n in (("input", count), ("output", results))
+    )
+    forwards, outwards = (
+        node.attributes.get_ints(f"scan_{side}_directions", [0] * n)
+        for side, n in (("input", count), ("output", results))
+    )
+    first = scanned[0]
+    if any(x is None or x.shape is None for x in scanned) or first is None:
+        return False
+    rounds = first.shape[into[0]] if first.shape is not None else None
+    if not isinstance(rounds, int) or rounds > _ROUNDS:
+        return False
+    slices = [
+        _slices(graph, node, x, axis, rounds)[:: -1 if backwards else 1]
+        for x, axis, backwards in zip(scanned, into, forwards, strict=True)
+        if x is not None
+    ]
+    made: list[list[ir.Value | None]] = [[] for _ in range(results)]
+    for i in range(rounds):
+        taken = [values[i] for values in slices]
+        outputs = _inline(graph, node, body, [*states, *taken], f"round_{i}")
+        states = outputs[: len(states)]
+        for stack, value in zip(made, outputs[len(states) :], strict=True):
+            stack.append(value)
+    stacked = [
+        _stack(graph, node, values[:: -1 if backwards else 1], axis)
+        for values, axis, backwards in zip(made, out_of, outwards, strict=True)
+    ]
+    _put(graph, node, [*states, *stacked])
+    return True
+
+
+def _slices(graph: ir.Graph, node: ir.Node, x: ir.Value, axis: int, count: int) -> list[ir.Value]:
+    """x along an axis, which its slices lack."""
+    parts = [x]
+    if count > 1:
+        split = ir.node("Split", [x], {"axis": axis, "num_outputs": count}, num_outputs=count)
+        graph.insert_before(node, split)
+        parts = list(split.outputs)
+    axes = initializer(graph, f"{node.name}.{x.name}.axes", integers(axis))
+    squeezed = [ir.node("Squeeze", [part, axes]) for part in parts]
+    graph.insert_before(node, squeezed)
+    sizes = dims(x)
+    del sizes[axis]
+    for each in squeezed:
+        each.outputs[0].type, each.outputs[0].shape = x.type, ir.Shape(sizes)
+    return [each.outputs[0] for each in squeezed]
 
 
 def _rounds(node: ir.Node, body: ir.Graph, opset: int) -> int | None:
@@ -151,13 +210,14 @@ def _rename(values: Iterable[ir.Value], prefix: str) -> None:
 
 
 def _stack(
-    graph: ir.Graph, node: ir.Node, values: Sequence[ir.Value | None], axes: ir.Value
+    graph: ir.Graph, node: ir.Node, values: Sequence[ir.Value | None], axis: int
 ) -> ir.Value:
-    """[*shape] from each round → [rounds, *shape]."""
+    """[*shape] from each round → [rounds, *shape], or with that axis where it is asked for."""
     if not values:
-        raise SourceError(f"Loop {node.name!r} has no rounds, yet stacks what they give")
+        raise SourceError(f"{node.op_type} {node.name!r} has no rounds, yet stacks what they give")
+    axes = initializer(graph, f"{node.name}.axes_{axis}", integers(axis))
     nodes = [ir.node("Unsqueeze", [value, axes]) for value in values]
-    concat = ir.node("Concat", [n.outputs[0] for n in nodes], {"axis": 0})
+    concat = ir.node("Concat", [n.outputs[0] for n in nodes], {"axis": axis})
     graph.insert_before(node, [*nodes, concat])
     return concat.outputs[0]
 

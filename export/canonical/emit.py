@@ -9,6 +9,8 @@ import numpy as np
 import onnx_ir as ir
 from onnx_ir.tape import Tape
 
+from onnxplain.export.tensors import size_of
+
 Operand: TypeAlias = ir.Value | np.ndarray | None
 Emitted: TypeAlias = ir.Value | Sequence[ir.Value | None]
 
@@ -29,6 +31,13 @@ class Emitter:
         operands = [self._constant(x) if isinstance(x, np.ndarray) else x for x in inputs]
         return self._tape.op(op_type, operands, attributes)
 
+    def many(
+        self, op_type: str, count: int, *inputs: Operand, **attributes: int
+    ) -> Sequence[ir.Value]:
+        """The outputs of a node that has several."""
+        operands = [self._constant(x) if isinstance(x, np.ndarray) else x for x in inputs]
+        return self._tape.op_multi_out(op_type, operands, attributes, num_outputs=count)
+
     def _constant(self, array: np.ndarray) -> ir.Value:
         return self._tape.op("Constant", [], {"value": ir.tensor(array)})
 
@@ -36,6 +45,14 @@ class Emitter:
 def integers(*numbers: int) -> np.ndarray:
     """A vector of int64, as shapes and axes are given."""
     return np.array(numbers, np.int64)
+
+
+def split(emit: Emitter, x: ir.Value, axis: int) -> list[ir.Value]:
+    """The slices of x along an axis of a known size, which each of them keeps."""
+    count = size_of(x, axis)
+    if count == 1:
+        return [x]
+    return list(emit.many("Split", count, x, axis=axis, num_outputs=count))
 
 
 def replace(node: ir.Node, form: Callable[[Emitter, ir.Node], Emitted]) -> None:

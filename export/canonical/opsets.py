@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -11,10 +11,12 @@ import onnx.version_converter
 import onnx_ir as ir
 from onnx_ir.passes import common
 
-from onnxplain.errors import SourceError
-from onnxplain.export.canonical.attention import attention
-from onnxplain.export.canonical.emit import Emitted, Emitter, integers, replace
-from onnxplain.export.tensors import array_of, attribute, rank, static
+from onnxplain.errors import NoRuleError, SourceError
+from onnxplain.export.autodiff import operator_name
+from onnxplain.export.canonical.emit import Emitted, Emitter, replace
+from onnxplain.export.canonical.spelled.table import spelling_of
+from onnxplain.export.operators import OPERATORS
+from onnxplain.export.tensors import array_of
 
 OPSET, IR_VERSION = 20, 9
 _LARGE = 1000  # bytes; larger are weights, which no conversion looks into
@@ -32,6 +34,10 @@ def raise_opset(model: ir.Model) -> ir.Model:
     if version >= OPSET:
         return model
     for node in model.graph.all_nodes():
+        if node.op_type == "Scan" and version < 9:
+            raise SourceError(
+                f"Scan {node.name!r} of opset 8 is another one; export to a newer one"
+            )
         if (node.op_type == "LayerNormalization" and version < 17) or (
             node.op_type == "SimplifiedLayerNormalization"
         ):
@@ -118,40 +124,49 @@ class Weights:
                 graph.inputs.remove(value)
 
 
-def spell_newer(model: ir.Model) -> None:
-    """Spell the operators that came after opset 20 in those that it has.
+def spell_newer(model: ir.Model) -> bool:
+    """Spell the operators that came after opset 20 in those that it has, and some without a rule.
 
     Ranks and sizes must be known. Attention becomes MatMul → Softmax → MatMul; what has no form
-    here becomes ONNX's own function body.
+    in `SPELLINGS`, and no row in the table of operators, becomes ONNX's own function body.
+
+    Returns:
+        Whether any has become its body.
 
     Raises:
         SourceError: an operator's form that has no such spelling; the message names it.
     """
-    version = opset_of(model)
-    while newer := [node for node in model.graph.all_nodes() if _is_newer(node, version)]:
-        for node in newer:
-            if (form := _form(node)) is not None:
-                replace(node, form(version) if node.op_type == "GroupNormalization" else form)
+    called = False
+    while spelled := [node for node in model.graph.all_nodes() if _is_spelled(model, node)]:
+        for node in spelled:
+            if (spelling := spelling_of(node)) is not None:
+                replace(node, spelling.form)
             else:
-                _call_body(model, node, version)
+                _call_body(model, node)
+                called = True
         common.InlinePass()(model)  # a body may call newer operators too
+        common.ShapeInferencePass()(model)
+    return called
 
 
-def _form(node: ir.Node) -> Callable[..., Any] | None:
-    if unknown := set(node.attributes) - KNOWN.get(node.op_type, set(node.attributes)):
-        raise SourceError(
-            f"{node.op_type} {node.name!r} has {', '.join(sorted(unknown))}, which onnxplain does "
-            "not know"
-        )
-    return NEWER.get(node.op_type)
-
-
-def _is_newer(node: ir.Node, version: int) -> bool:
-    if node.domain not in ("", "ai.onnx"):
+def _is_spelled(model: ir.Model, node: ir.Node) -> bool:
+    """Whether a node has a spelling, is newer than opset 20, or has a body and no row."""
+    if spelling_of(node) is not None:
+        return True
+    version = model.graph.opset_imports.get(node.domain)
+    if version is None or operator_name(node) in OPERATORS:
         return False
-    if node.op_type in NEWER:
-        return set(node.attributes) >= ONLY_WITH.get(node.op_type, frozenset())
-    return _since(node, OPSET) is None and _since(node, version) is not None
+    if node.domain == "" and _since(node.op_type, OPSET) is None:
+        return _since(node.op_type, version) is not None
+    return _has_body(node.op_type, version, node.domain)
+
+
+@cache
+def _has_body(op_type: str, version: int, domain: str) -> bool:
+    if not onnx.defs.has(op_type, version, domain):
+        return False
+    schema = onnx.defs.get_schema(op_type, version, domain)
+    return bool(schema.has_function or schema.has_context_dependent_function)
 
 
 def declare_opset(model: ir.Model) -> None:
@@ -164,16 +179,17 @@ def declare_opset(model: ir.Model) -> None:
         model.ir_version = IR_VERSION
 
 
-def _since(node: ir.Node, version: int) -> int | None:
+@cache
+def _since(op_type: str, version: int) -> int | None:
     """The opset that gave the operator the form it has in opset `version`."""
     try:
-        return int(onnx.defs.get_schema(node.op_type, version, "").since_version)
+        return int(onnx.defs.get_schema(op_type, version, "").since_version)
     except onnx.defs.SchemaError:
         return None
 
 
 def _valid_at(node: ir.Node, version: int) -> bool:
-    if _since(node, version) is None:
+    if _since(node.op_type, version) is None:
         return False
     schema = onnx.defs.get_schema(node.op_type, version, "")
     allowed: list[Any] = list(schema.inputs)
@@ -189,9 +205,10 @@ def _valid_at(node: ir.Node, version: int) -> bool:
     return types_fit and set(node.attributes) <= set(schema.attributes)
 
 
-def _call_body(model: ir.Model, node: ir.Node, version: int) -> None:
+def _call_body(model: ir.Model, node: ir.Node) -> None:
     """Make the node a call of its operator's own function body."""
-    schema = onnx.defs.get_schema(node.op_type, version, "")
+    version = model.graph.opset_imports[node.domain]
+    schema = onnx.defs.get_schema(node.op_type, version, node.domain)
     proto = onnx.FunctionProto()
     if schema.has_context_dependent_function:
         types = [_type_proto(x).SerializeToString() for x in node.inputs]
@@ -206,6 +223,9 @@ def _call_body(model: ir.Model, node: ir.Node, version: int) -> None:
             f"operator {node.op_type} (node {node.name!r}), of opset {schema.since_version}, has "
             "no spelling in older operators"
         )
+    if any(a.type == ir.AttributeType.GRAPH for a in node.attributes.values()):
+        raise NoRuleError(f"no rule for {node.op_type} {node.name!r}, which is given subgraphs")
+    del proto.output[len(node.outputs) :]
     proto.domain = f"onnxplain.body.{node.op_type}"
     proto.name = f"body_{len(model.functions)}"
     for known in proto.opset_import:
@@ -235,102 +255,3 @@ def _type_proto(value: ir.Value | None) -> onnx.TypeProto:
     if value.shape is not None:
         ir.serde.serialize_shape_into(proto, value.shape)
     return proto
-
-
-# ----- operators spelled by hand, because their own body hides what they are -----
-
-
-def rms_normalization(emit: Emitter, node: ir.Node) -> Emitted:
-    """x / √(mean(x²) + ε) · scale, the mean over `axis` and all after it."""
-    x, scale = node.inputs[:2]
-    assert x is not None
-    first = attribute(node, "axis", -1)
-    axes = range(first if first < 0 else first - rank(x), 0)
-    epsilon = np.array(node.attributes.get_float("epsilon", 1e-5), np.float32)
-    mean = emit("ReduceMean", emit("Mul", x, x), integers(*axes), keepdims=1)
-    normalized = emit("Div", x, emit("Sqrt", emit("Add", mean, epsilon)))
-    return emit("Mul", normalized, scale)
-
-
-def group_normalization(version: int) -> Callable[[Emitter, ir.Node], Emitted]:
-    """InstanceNormalization of groups of channels, as PyTorch's exporter spells it.
-
-    Scale and bias are per group in opset 18, and per channel from opset 21 on.
-    """
-
-    def form(emit: Emitter, node: ir.Node) -> Emitted:
-        x, scale, bias = node.inputs[:3]
-        assert x is not None
-        groups = attribute(node, "num_groups", 1)
-        epsilon = node.attributes.get_float("epsilon", 1e-5)
-        grouped = emit("Reshape", x, integers(0, groups, -1))
-        ones, zeros = np.ones(groups, np.float32), np.zeros(groups, np.float32)
-        y = emit("InstanceNormalization", grouped, ones, zeros, epsilon=epsilon)
-
-        def affine(y: ir.Value, behind: int) -> ir.Value:
-            axes = integers(*range(1, 1 + behind))
-            scaled = emit("Mul", y, emit("Unsqueeze", scale, axes))
-            return emit("Add", scaled, emit("Unsqueeze", bias, axes))
-
-        if version < 21:
-            y = affine(y, 1)
-        y = emit("Reshape", y, integers(0, *static(x, 1)))
-        return y if version < 21 else affine(y, rank(x) - 2)
-
-    return form
-
-
-def swish(emit: Emitter, node: ir.Node) -> Emitted:
-    """x · σ(alpha · x)."""
-    x, alpha = node.inputs[0], node.attributes.get_float("alpha", 1.0)
-    inner = x if alpha == 1 else emit("Mul", x, np.array(alpha, np.float32))
-    return emit("Mul", x, emit("Sigmoid", inner))
-
-
-def space_to_depth(emit: Emitter, node: ir.Node) -> Emitted:
-    """Its mode, of opset 28: of the channels made, DCR has the block first, CRD the channel."""
-    (x,) = node.inputs
-    assert x is not None
-    block = attribute(node, "blocksize", 1)
-    y = emit("SpaceToDepth", x, blocksize=block)
-    if node.attributes.get_string("mode", "DCR") == "DCR":
-        return y
-    channels, height, width = static(x, 1)
-    out = height // block, width // block
-    y = emit("Reshape", y, integers(-1, block**2, channels, *out))
-    y = emit("Transpose", y, perm=[0, 2, 1, 3, 4])
-    return emit("Reshape", y, integers(-1, channels * block**2, *out))
-
-
-NEWER: Mapping[str, Callable[..., Any]] = {
-    "Attention": attention,
-    "GroupNormalization": group_normalization,
-    "RMSNormalization": rms_normalization,
-    "SpaceToDepth": space_to_depth,
-    "Swish": swish,
-}
-"""Always spelled by these, as their own bodies hide what they are, or do not exist."""
-
-ONLY_WITH: Mapping[str, frozenset[str]] = {"SpaceToDepth": frozenset(["mode"])}
-"""The attributes without which an operator is not newer."""
-
-KNOWN: Mapping[str, frozenset[str]] = {
-    "Attention": frozenset(
-        {
-            "is_causal",
-            "kv_num_heads",
-            "left_window_size",
-            "q_num_heads",
-            "qk_matmul_output_mode",
-            "right_window_size",
-            "scale",
-            "softcap",
-            "softmax_precision",
-        }
-    ),
-    "GroupNormalization": frozenset(["epsilon", "num_groups", "stash_type"]),
-    "RMSNormalization": frozenset(["axis", "epsilon", "stash_type"]),
-    "SpaceToDepth": frozenset(["blocksize", "mode"]),
-    "Swish": frozenset(["alpha"]),
-}
-"""The attributes that their forms know; any other is an error."""

@@ -177,9 +177,19 @@ def hardmax(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
 
 @register_vjp("Softmax", axes=Axes.ALONG, sign=never_negative, half=Half.FLOAT32)
 def softmax(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
-    y = node.outputs[0]
-    axis = axis_from_end(node, -1, y)
+    y = without_nans(op, node.outputs[0])
+    axis = axis_from_end(node, -1, node.outputs[0])
     return op.Mul(y, op.Sub(g, op.ReduceSum(op.Mul(g, y), [axis], keepdims=1)))
+
+
+def without_nans(op: OpBuilder, y: ir.Value) -> ir.Value:
+    """y; 0 in its NaNs where the network may replace them, those of what is all masked."""
+    users = [use.node for use in y.uses()]
+    users += [
+        use.node for user in users if user.op_type == "Cast" for use in user.outputs[0].uses()
+    ]
+    replaced = any(user.op_type in ("IsNaN", "Where") for user in users)
+    return op.Where(op.IsNaN(y), 0.0, y) if replaced else y
 
 
 @register_vjp("LogSoftmax", axes=Axes.ALONG, half=Half.FLOAT32)

@@ -7,12 +7,12 @@ by, and what meets in one place is added.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import onnx_ir as ir
 from onnxscript import OpBuilder
 
-from onnxplain.errors import NoRuleError
 from onnxplain.export.autodiff import Cotangents, Node
 from onnxplain.export.operators import Axes, Half, Kind, Linear, register_vjp
 from onnxplain.export.tensors import (
@@ -91,29 +91,62 @@ def gather_elements(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
 
 @register_vjp("ScatterElements", kind=Kind.SCATTER, axes=Axes.INDICES)
 def scatter_elements(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
-    data, index, updates = node.inputs
-    axis = axis_from_end(node, 0, data)
-    ga = g
-    if _overwrites(node):
-        ga = op.ScatterElements(g, index, zeros_like(op, updates), axis=axis)
-    return [ga, None, lambda: op.GatherElements(g, index, axis=axis)]
+    _, index, _ = node.inputs
+    axis = axis_from_end(node, 0, node.inputs[0])
+
+    def taken(values: ir.Value) -> ir.Value:
+        return op.GatherElements(values, index, axis=axis)
+
+    def put(data: ir.Value, values: ir.Value, reduction: str = "none") -> ir.Value:
+        return op.ScatterElements(data, index, values, axis=axis, reduction=reduction)
+
+    return _scattered(op, node, g, taken, put)
 
 
 @register_vjp("ScatterND", kind=Kind.SCATTER, axes=Axes.TUPLES)
 def scatter_nd(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
-    _, index, updates = node.inputs
-    ga = op.ScatterND(g, index, zeros_like(op, updates)) if _overwrites(node) else g
-    return [ga, None, lambda: op.GatherND(g, index)]
+    index = node.inputs[1]
+
+    def taken(values: ir.Value) -> ir.Value:
+        return op.GatherND(values, index)
+
+    def put(data: ir.Value, values: ir.Value, reduction: str = "none") -> ir.Value:
+        return op.ScatterND(data, index, values, reduction=reduction)
+
+    return _scattered(op, node, g, taken, put)
 
 
-def _overwrites(node: Node) -> bool:
-    """Whether updates replace what was there or are added to it; NoRuleError for all else."""
+def _scattered(
+    op: OpBuilder,
+    node: Node,
+    g: ir.Value,
+    taken: Callable[[ir.Value], ir.Value],
+    put: Callable[..., ir.Value],
+) -> Cotangents:
+    """Updates replace what was there, are added to it, multiply it, or the extremum remains.
+
+    `taken` are the values where the updates were put, and `put` puts others there.
+    """
+    (data, _, updates), y = node.inputs, node.outputs[0]
     reduction = node.attributes.get_string("reduction", "none")
-    if reduction not in ("none", "add"):
-        raise NoRuleError(
-            f"no rule for {node.op_type} with reduction {reduction!r}, at node {node.name!r}"
-        )
-    return reduction == "none"
+    if reduction == "none":
+        return [put(g, zeros_like(op, updates)), None, lambda: taken(g)]
+    if reduction == "add":
+        return [g, None, lambda: taken(g)]
+    if reduction == "mul":  # of all factors of a place but one, which is not y / x where it is 0
+        zeros = [op.Equal(x, 0.0) for x in (data, updates)]
+        factors = [op.Where(z, 1.0, x) for z, x in zip(zeros, (data, updates), strict=True)]
+        counts = [op.CastLike(z, data) for z in zeros]
+        product, count = put(*factors, "mul"), put(*counts, "add")
+
+        def of(k: int, here: Callable[[ir.Value], ir.Value]) -> ir.Value:
+            others = op.Div(here(op.Mul(g, product)), factors[k])
+            return op.Where(op.Equal(here(count), counts[k]), others, 0.0)
+
+        return [lambda: of(0, lambda v: v), None, lambda: of(1, taken)]
+    wins = [op.CastLike(op.Equal(x, best), g) for x, best in ((data, y), (updates, taken(y)))]
+    share = op.Div(g, op.Max(put(*wins, "add"), 1.0))  # those that tie share it equally
+    return [op.Mul(share, wins[0]), None, lambda: op.Mul(taken(share), wins[1])]
 
 
 @register_vjp("TopK", kind=Kind.MOVE, axes=Axes.ALONG, linear=Linear.NONE, half=Half.FLOAT32)
@@ -123,8 +156,48 @@ def top_k(op: OpBuilder, node: Node, g: ir.Value, _indices: None) -> Cotangents:
     return [op.ScatterElements(zeros_like(op, x), index, g, axis=axis_from_end(node, -1, x)), None]
 
 
+@register_vjp("Unique", half=Half.FLOAT32)
+def unique(op: OpBuilder, node: Node, g: ir.Value, *_indices: None) -> Cotangents:
+    """Each value goes back to where it was first found."""
+    x = node.inputs[0]
+    attributes = {name: a.value for name, a in node.attributes.items()}
+    first = op.Unique(x, _outputs=2, **attributes)[1]
+    if "axis" not in node.attributes:
+        flat = op.Reshape(zeros_like(op, x), [-1])
+        return reshape_like(op, op.ScatterElements(flat, first, g, reduction="add"), x)
+    axis = axis_from_end(node, 0, x)
+    column = op.Unsqueeze(first, list(range(1, -axis))) if axis < -1 else first
+    rows = op.Expand(column, op.Shape(g))
+    return op.ScatterElements(zeros_like(op, x), rows, g, axis=axis, reduction="add")
+
+
 @register_vjp("OneHot", half=Half.FLOAT32)
+def one_hot(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
+    """Constant in the index; the two values are where the index is not, and where it is."""
+    index, depth, values = node.inputs
+
+    def of_values() -> ir.Value:
+        axis = attribute(node, "axis", -1)
+        on = op.OneHot(index, depth, op.CastLike([0.0, 1.0], values), axis=axis)
+        axes = list(range(-rank(node.outputs[0]), 0))
+        hot, both = (op.ReduceSum(v, axes, keepdims=0) for v in (op.Mul(g, on), g))
+        return op.Concat(op.Unsqueeze(op.Sub(both, hot), [-1]), op.Unsqueeze(hot, [-1]), axis=-1)
+
+    return [None, None, of_values]
+
+
 @register_vjp("EyeLike")
-def from_whole_numbers(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
-    """Constant wherever they have a slope at all; the two values of OneHot have no rule."""
-    return [None, None]
+def eye_like(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
+    return [None]
+
+
+@register_vjp("Range")
+def arithmetic_progression(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
+    """start + i · delta, for as long as the limit allows."""
+
+    def of_delta() -> ir.Value:
+        zero, one = (integers(op, np.array(n)) for n in (0, 1))
+        steps = op.CastLike(op.Range(zero, op.Size(node.outputs[0]), one), g)
+        return op.ReduceSum(op.Mul(g, steps), [-1], keepdims=0)
+
+    return [lambda: op.ReduceSum(g, [-1], keepdims=0), None, of_delta]

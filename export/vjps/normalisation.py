@@ -26,6 +26,7 @@ from onnxplain.export.tensors import (
     reshape_like,
     size_of,
     static,
+    zeros_like,
 )
 
 
@@ -102,16 +103,22 @@ def standardised(
 def layer_normalization(
     op: OpBuilder, node: Node, g: ir.Value | None, *statistics: ir.Value | None
 ) -> Cotangents:
-    if g is None or any(s is not None for s in statistics):
-        raise NoRuleError(
-            f"no rule for the Mean and InvStdDev of {node.op_type}, at node {node.name!r}"
-        )
+    """Of the statistics, 1/σ falls by x̂ / (n σ²) as x grows."""
     x, scale = node.inputs[:2]
     axes = list(range(axis_from_end(node, -1, x), 0))
     centred = node.op_type == "LayerNormalization"
     epsilon = node.attributes.get_float("epsilon", 1e-5)
-    x_hat, gx = standardised(op, x, op.Mul(g, scale), axes, epsilon, centred)
-    return [gx, lambda: op.Mul(g, x_hat), *([g] if centred else [])]
+    gy = zeros_like(op, x) if g is None else g
+    x_hat, gx = standardised(op, x, op.Mul(gy, scale), axes, epsilon, centred)
+    of_mean, of_slope = [*statistics, None, None][:2]
+    share = 1 / math.prod(size_of(x, axis) for axis in axes) if any(statistics) else 0
+    if of_mean is not None:
+        gx = op.Add(gx, op.Mul(of_mean, share))
+    if of_slope is not None:
+        slope = node.outputs[2]
+        falls = op.Mul(op.Mul(of_slope, op.Mul(slope, slope)), share)
+        gx = op.Sub(gx, op.Mul(x_hat, falls))
+    return [gx, lambda: op.Mul(gy, x_hat), *([gy] if centred else [])]
 
 
 @register_vjp("InstanceNormalization", kind=Kind.NORMALISATION, axes=Axes.IMAGES)

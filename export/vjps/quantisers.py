@@ -3,7 +3,8 @@
 Rounding has a gradient of zero almost everywhere. The straight-through estimator takes
 Q∘DQ, which differs from the identity by rounding and saturation only, for the identity: a
 cotangent passes it unchanged. Between the two, the cotangent of a quantised value is that of the
-number it stands for. Weights stay stored as integers; nothing flows to them, nor to a scale.
+number it stands for. Weights stay stored as integers; nothing flows to them, nor to the scale of a
+quantiser.
 """
 
 from __future__ import annotations
@@ -13,9 +14,9 @@ from collections.abc import Sequence
 import onnx_ir as ir
 from onnxscript import OpBuilder
 
-from onnxplain.export.autodiff import Cotangents, Node
+from onnxplain.export.autodiff import Cotangents, Node, unbroadcast
 from onnxplain.export.operators import Axes, Kind, Linear, any_sign, register_vjp
-from onnxplain.export.tensors import attribute
+from onnxplain.export.tensors import attribute, axis_from_end, dims, rank, reshape
 
 LOWEST = {
     ir.DataType.UINT8: 0,
@@ -61,4 +62,20 @@ def _not_below_zero(node: Node) -> Sequence[ir.Value | None] | None:
     float32_inputs=(1,),
 )
 def straight_through(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
-    return g
+    """(x − zero point) · scale is linear in the scale; a quantiser's has none."""
+    if node.op_type == "QuantizeLinear":
+        return g
+
+    def of_scale() -> ir.Value:
+        scale, y = node.inputs[1], node.outputs[0]
+        each = op.Mul(g, y)
+        axis, block = axis_from_end(node, 1, y), attribute(node, "block_size", 0)
+        if block:
+            blocks = [*dims(scale)[: rank(y) + axis + 1], block, *dims(scale)[rank(y) + axis + 1 :]]
+            each = op.ReduceSum(reshape(op, each, blocks), [axis], keepdims=0)
+        elif rank(scale) == 1 and rank(y) > 1:
+            others = [i for i in range(-rank(y), 0) if i != axis]
+            each = op.ReduceSum(each, others, keepdims=0)
+        return op.Div(unbroadcast(op, each, scale), scale)
+
+    return [g, of_scale]

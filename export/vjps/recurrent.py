@@ -23,8 +23,8 @@ STEP, DIRECTION = -4, -3  # axes
 @register_vjp("LSTM", kind=Kind.RECURRENT)
 def lstm(op: OpBuilder, node: Node, *gs: ir.Value | None) -> Cotangents:
     """c = f·c₋ + i·ĉ, h = o·tanh(c), with i, o, f (sigmoid) and ĉ (tanh) of x·Wᵀ + h₋·Rᵀ + b."""
-    x, w, r, b, lengths, h0, c0, peepholes = [*node.inputs, *[None] * 5][:8]
-    _check(node, lengths, peepholes, ["Sigmoid", "Tanh", "Tanh"])
+    x, w, r, b, _, h0, c0 = [*node.inputs, *[None] * 4][:7]
+    _check(node)
     y = node.outputs[0] if node.outputs[0].name else _recomputed(op, node)
     steps = size_of(x, 0)
     h = _in_order(op, node, y)
@@ -65,10 +65,8 @@ def lstm(op: OpBuilder, node: Node, *gs: ir.Value | None) -> Cotangents:
 @register_vjp("GRU", kind=Kind.RECURRENT)
 def gru(op: OpBuilder, node: Node, *gs: ir.Value | None) -> Cotangents:
     """h = (1 − z)·n + z·h₋ with n = tanh(xₙ + r·hₙ), z and r sigmoids, as PyTorch has it."""
-    x, w, recurrence, b, lengths, h0 = [*node.inputs, *[None] * 3][:6]
-    _check(node, lengths, None, ["Sigmoid", "Tanh"])
-    if not attribute(node, "linear_before_reset", 0):
-        raise NoRuleError(f"no rule for GRU with linear_before_reset = 0, at node {node.name!r}")
+    x, w, recurrence, b, _, h0 = [*node.inputs, *[None] * 3][:6]
+    _check(node)
     y = node.outputs[0] if node.outputs[0].name else _recomputed(op, node)
     steps = size_of(x, 0)
     h = _in_order(op, node, y)
@@ -102,22 +100,35 @@ def gru(op: OpBuilder, node: Node, *gs: ir.Value | None) -> Cotangents:
     return _to_image(op, node, found, w)
 
 
-def _check(
-    node: Node, lengths: ir.Value | None, peepholes: ir.Value | None, usual: Sequence[str]
-) -> None:
+def unusual(node: Node) -> list[str]:
+    """What a layer has that its rule is not for."""
     directions = 2 if node.attributes.get_string("direction", "forward") == "bidirectional" else 1
-    unusual = {
-        "sequence_lens": lengths is not None,
-        "peepholes": peepholes is not None,
+    usual = USUAL.get(node.op_type, []) * directions
+    inputs = [*node.inputs, *[None] * 7]
+    found = {
+        "one gate": node.op_type not in USUAL,
+        "sequence_lens": inputs[4] is not None,
+        "peepholes": inputs[7] is not None,
         "clip": "clip" in node.attributes,
         "layout": attribute(node, "layout", 0),
         "input_forget": attribute(node, "input_forget", 0),
-        "activations": list(node.attributes.get_strings("activations", [*usual] * directions))
-        != list(usual) * directions,
+        "linear_before_reset = 0": node.op_type == "GRU"
+        and not attribute(node, "linear_before_reset", 0),
+        "activations": list(node.attributes.get_strings("activations", usual)) != usual,
     }
-    if any(unusual.values()):
-        names = ", ".join(name for name, found in unusual.items() if found)
-        raise NoRuleError(f"no rule for {node.op_type} with {names}, at node {node.name!r}")
+    return [name for name, is_so in found.items() if is_so]
+
+
+USUAL = {"LSTM": ["Sigmoid", "Tanh", "Tanh"], "GRU": ["Sigmoid", "Tanh"]}
+"""The activations of the layers that have a rule."""
+
+
+def _check(node: Node) -> None:
+    if names := unusual(node):
+        raise NoRuleError(
+            f"no rule for {node.op_type} with {', '.join(names)}, at node {node.name!r}, whose "
+            "sequence is of a length that is known at run time only"
+        )
 
 
 def _recomputed(op: OpBuilder, node: Node) -> ir.Value:

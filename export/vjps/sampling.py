@@ -151,14 +151,12 @@ def _taps(op: OpBuilder, node: Node, u: ir.Value, size: int) -> list[Tap]:
 
 @register_vjp("AffineGrid", on_gpu=False)
 def affine_grid(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
-    """Every place is θ·(x, y, 1)."""
+    """Every place is θ·(x, y, 1), or θ·(x, y, z, 1) in a volume."""
     theta, y = node.inputs[0], node.outputs[0]
-    if rank(y) != 4:
-        raise NoRuleError(f"no rule for AffineGrid of volumes, at node {node.name!r}")
-    height, width = static(y, 1, 3)
+    size = static(y, 1, -1)
     inset = 0 if attribute(node, "align_corners", 0) else 1
-    down, over = ((2 * np.arange(n) + inset) / (n - 1 + inset) - 1 for n in (height, width))
-    columns, rows = np.meshgrid(over, down)
-    places = np.stack([columns, rows, np.ones_like(rows)], axis=-1).reshape(-1, 3)
-    along = op.Transpose(reshape(op, g, [-1, height * width, 2]), perm=[0, 2, 1])
+    axes = [(2 * np.arange(n) + inset) / (n - 1 + inset) - 1 for n in size]
+    at = np.meshgrid(*axes, indexing="ij")
+    places = np.stack([*at[::-1], np.ones(size)], axis=-1).reshape(-1, len(size) + 1)
+    along = op.Transpose(reshape(op, g, [-1, math.prod(size), len(size)]), perm=[0, 2, 1])
     return [op.MatMul(along, constant(op, places, theta)), None]

@@ -130,6 +130,7 @@ def _with_what_is_put(node: Node) -> Sequence[ir.Value | None]:
 def pad(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
     x, pads, _, axes = [*node.inputs, None, None][:4]
     assert x is not None
+    whole = g
     amounts = constant_of(pads, "the pads of Pad")
     assert amounts is not None
     given = constant_of(axes, "the axes of Pad")
@@ -147,7 +148,14 @@ def pad(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
         else:
             source = np.pad(kept, widths, mode=mode)  # type: ignore[call-overload]
         g = _from_source(op, g, x, axis, source, size)
-    return g
+
+    def of_value() -> ir.Value:
+        """What arrives elsewhere than at x."""
+        axes = list(range(-rank(x), 0))
+        rest = op.Sub(op.ReduceSum(whole, axes, keepdims=0), op.ReduceSum(g, axes, keepdims=0))
+        return reshape_like(op, rest, node.inputs[2])
+
+    return [g, None, of_value if mode == "constant" else None]
 
 
 def _from_source(

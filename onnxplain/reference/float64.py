@@ -114,6 +114,10 @@ def _widen_graph(graph: onnx.GraphProto) -> None:
     for tensor in graph.initializer:
         if tensor.name not in scales:
             _widen(tensor)
+    for node in graph.node:
+        if node.op_type == "ConstantOfShape" and not node.attribute:  # of float32 zeros
+            zero = numpy_helper.from_array(np.zeros(1))
+            node.attribute.append(onnx.helper.make_attribute("value", zero))
     for attribute in (a for node in graph.node for a in node.attribute):
         if attribute.type == AttributeProto.TENSOR:
             _widen(attribute.t)

@@ -87,6 +87,8 @@ class ConvTranspose(Operator):
                 X.shape[2:], strides, W.shape[2:], dilations, extra, strict=True
             )
         ]
+        if output_shape:  # it may ask for more than the windows reach
+            size = [max(n, w) for n, w in zip(size, output_shape, strict=True)]
         full = np.zeros([len(X), W.shape[1] * (group or 1), *size], X.dtype)
         groups = group or 1
         weight = W.reshape(groups, len(W) // groups, -1).swapaxes(1, 2)
@@ -150,12 +152,20 @@ class MaxPool(Operator):
         self, x: Array, auto_pad: str | None = None, ceil_mode: int | None = None,
         dilations: Ints | None = None, kernel_shape: Ints = (), pads: Ints | None = None,
         storage_order: int | None = None, strides: Ints | None = None,
-    ) -> tuple[Array]:  # fmt: skip
+    ) -> tuple[Array, ...]:  # fmt: skip
         strides, dilations, around, out = pool_geometry(
             x.shape[2:], kernel_shape, strides, dilations, pads, auto_pad, ceil_mode
         )
         before = [b for b, _ in around]
-        return (sliding(x, -np.inf, kernel_shape, strides, dilations, before, out).max(0),)
+        places = kernel_shape, strides, dilations, before, out
+        windows = sliding(x, -np.inf, *places)
+        if len(self.onnx_node.output) == 1:
+            return (windows.max(0),)
+        order = list(range(x.ndim)) if not storage_order else [0, 1, *range(2, x.ndim)[::-1]]
+        index = np.arange(x.size).reshape([x.shape[i] for i in order]).transpose(np.argsort(order))
+        first = windows.argmax(0)[None]
+        indices = np.take_along_axis(sliding(index, -1, *places), first, 0)[0]
+        return windows.max(0), indices
 
 
 class AveragePool(Operator):
@@ -268,6 +278,14 @@ class GroupNormalization(Operator):
         repeats = x.shape[1] // len(scale)
         weight, shift = (v.repeat(repeats).reshape(-1, *[1] * (x.ndim - 2)) for v in (scale, bias))
         return (y * weight + shift,)
+
+
+class MeanVarianceNormalization(Operator):
+    """The reference evaluator's has exponents of float32."""
+
+    def _run(self, x: Array, axes: Ints = (0, 2, 3)) -> tuple[Array]:
+        over = tuple(axes)
+        return ((x - x.mean(over, keepdims=True)) / (x.std(over, keepdims=True) + 1e-9),)
 
 
 class GatherElements(Operator):
@@ -391,6 +409,6 @@ class GRU(Operator):
 
 OPERATORS = [
     Conv, ConvTranspose, MaxPool, AveragePool, GlobalMaxPool, Erf, Mean, Sigmoid, LRN, Pad, Gelu,
-    GroupNormalization, GatherElements, LpNormalization, GridSample, AffineGrid, LpPool,
+    GroupNormalization, MeanVarianceNormalization, GatherElements, LpNormalization, GridSample, AffineGrid, LpPool,
     GlobalLpPool, LSTM, GRU,
 ]  # fmt: skip

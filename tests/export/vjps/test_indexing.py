@@ -11,7 +11,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from onnxscript import OpBuilder
 
-from onnxplain.errors import NoRuleError
 from onnxplain.export import VJPS, pull_back
 from onnxplain.export.check import (
     Case,
@@ -147,7 +146,7 @@ CASES = {
     "ScatterND": scatterings_of_tuples(),
     "TopK": winners(),
 }
-COVERED = {*CASES, "OneHot", "EyeLike"}
+COVERED = {*CASES, "OneHot", "EyeLike", "Range", "Unique"}
 
 
 @pytest.mark.parametrize("operator", CASES)
@@ -167,12 +166,24 @@ def test_repeated_indices_add_up():
 
 @pytest.mark.parametrize("operator", ["ScatterElements", "ScatterND"])
 @pytest.mark.parametrize("reduction", ["mul", "max", "min"])
-def test_scattering_by_another_reduction_has_no_rule_and_says_so(operator: str, reduction: str):
-    index = np.array([[0]])
-    inputs = [np.ones([2, 3]), index, np.ones([1, 1] if operator[7] == "E" else [1, 3])]
-    case = Case(operator, inputs, {"reduction": reduction}, dynamic=[])
-    with pytest.raises(NoRuleError, match=f"{operator}.*{reduction}"):
-        cotangent_of(case, np.ones([2, 3]))
+def test_scattering_by_another_reduction(operator: str, reduction: str):
+    """Two updates meet in one place, and among the factors of another one is 0."""
+    elements = operator == "ScatterElements"
+    index = np.array([[0, 2], [0, 2], [3, 1]] if elements else [[0], [0], [3]])
+    values = distinct(np.random.default_rng(0), [7, 2])
+    data, updates = values[:4], values[4:]
+    if reduction == "mul":
+        updates[0, 0] = 0
+    attributes = {"reduction": reduction}
+    check_vjp(Case(operator, [data, index, updates], attributes, [0, 2], dynamic=[]))
+
+
+def test_extrema_that_tie_where_they_are_scattered_share_the_cotangent():
+    inputs = [np.array([5.0, 1.0]), np.array([0, 0]), np.array([5.0, 2.0])]
+    case = Case("ScatterElements", inputs, {"reduction": "max"}, [0], dynamic=[])
+    assert cotangent_of(case, np.array([4.0, 3.0])).tolist() == [2, 3]
+    case = Case("ScatterElements", inputs, {"reduction": "max"}, [2], dynamic=[])
+    assert cotangent_of(case, np.array([4.0, 3.0])).tolist() == [2, 0]
 
 
 @pytest.mark.parametrize("operator", ["OneHot", "EyeLike"])
@@ -198,10 +209,38 @@ def test_what_whole_numbers_or_a_shape_decide_passes_no_cotangent(operator: str)
     np.testing.assert_array_equal(result, expected)
 
 
-def test_the_two_values_of_a_one_hot_have_no_rule():
-    case = Case("OneHot", [np.array([0.0]), np.array(2), np.array([0.0, 1.0])], {}, [2], [])
-    with pytest.raises(NoRuleError, match=r"OneHot.* input 2"):
-        cotangent_of(case, np.ones([1, 2]))
+@pytest.mark.parametrize("axis", [0, -1])
+def test_the_two_values_of_a_one_hot(axis: int):
+    inputs = [integers(0, 2), np.array(3), np.array([0.5, 2.0])]
+    check_vjp(Case("OneHot", inputs, {"axis": axis}, [2], []))
+
+
+def test_an_arithmetic_progression_moves_with_its_start_and_its_step():
+    inputs = [np.array(1.0), np.array(5.25), np.array(0.5)]
+    check_vjp(Case("Range", inputs, {}, [0, 2], []), float32=False)
+
+
+@pytest.mark.parametrize("attributes", [{}, {"axis": 0}, {"axis": 1}])
+def test_what_is_there_once_comes_from_where_it_was_found_first(attributes: dict[str, int]):
+    x = np.array([[3.0, 1.0, 3.0], [3.0, 1.0, 3.0], [2.0, 4.0, 2.0]])
+    model = forward_model(lambda op, x: [op.Unique(x, **attributes)], [[3, 3]])
+    op = builder_of(model)
+    (y,) = model.graph.outputs
+    shape = [2, 3] if attributes == {"axis": 0} else [3, 2] if attributes else [4]
+    seed = op.builder.input("g", y.dtype, shape)
+    (found,) = pull_back(op, {y: seed}, model.graph.inputs[:1], VJPS)
+    model.graph.outputs[:] = []
+    add_output(model, found, "cotangent", like=model.graph.inputs[0])
+    g = np.arange(1.0, 1 + np.prod(shape)).reshape(shape)
+    (result,) = evaluate(finished(model), {"x0": x, "g": g})
+    expected = np.zeros([3, 3])
+    if not attributes:
+        expected[[0, 2, 0, 2], [1, 0, 0, 1]] = g
+    elif attributes["axis"] == 0:
+        expected[[2, 0]] = g
+    else:
+        expected[:, [1, 0]] = g
+    np.testing.assert_array_equal(result, expected)
 
 
 @pytest.mark.parametrize("operator", ["Gather", "GatherND", "GatherElements"])

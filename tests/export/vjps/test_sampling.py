@@ -178,7 +178,8 @@ def test_a_grid_sample_of_another_kind_has_no_rule_and_says_so(x, attributes):
         cotangent_of(case, np.ones(x))
 
 
-def test_an_affine_grid_of_a_volume_has_no_rule_and_says_so():
-    case = Case("AffineGrid", [np.ones([1, 3, 4]), integers(1, 1, 2, 2, 2)], dynamic=[])
-    with pytest.raises(NoRuleError, match="volumes"):
-        cotangent_of(case, np.ones([1, 2, 2, 2, 3]))
+@pytest.mark.parametrize("align_corners", [0, 1])
+def test_an_affine_grid_of_a_volume(align_corners: int):
+    theta = np.random.default_rng(0).normal(size=[2, 3, 4])
+    attributes = {"align_corners": align_corners}
+    check_vjp(Case("AffineGrid", [theta, integers(2, 1, 2, 3, 4)], attributes, dynamic=[]))

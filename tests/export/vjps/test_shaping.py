@@ -265,6 +265,11 @@ def test_the_rule_is_the_transposed_jacobian(operator: str, data: st.DataObject)
 # Particulars
 
 
+def test_what_a_pad_puts_takes_what_arrives_elsewhere():
+    inputs = [np.ones([2, 3]), integers(1, -1, 0, 2), np.array(1.5)]
+    check_vjp(Case("Pad", inputs, {}, [0, 2], []))
+
+
 def test_slices_overlap_nowhere_so_what_was_not_taken_gets_zero():
     x = np.ones([1, 6])
     case = Case("Slice", [x, integers(-1), integers(FIRST), integers(1), integers(-2)])

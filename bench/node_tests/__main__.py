@@ -1,0 +1,100 @@
+"""Judge the node tests of the installed onnx, and write docs/gradients.md. Five minutes."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections import defaultdict
+from collections.abc import Iterable
+from pathlib import Path
+
+import onnx
+from rich.progress import track
+
+from onnxplain.bench.markdown import markdown
+from onnxplain.bench.node_tests.cases import node_tests
+from onnxplain.bench.node_tests.judge import (
+    CONSTANT,
+    CRASH,
+    REFUSED,
+    RIGHT,
+    UNDECIDED,
+    WRONG,
+    Verdict,
+    judge,
+)
+from onnxplain.machine import machine
+
+_HERE = Path(__file__).resolve().parents[2]
+RESULTS, DOCUMENT = _HERE / "bench/results/node_tests.json", _HERE / "docs/gradients.md"
+VERDICTS = (RIGHT, WRONG, CRASH, REFUSED, UNDECIDED, CONSTANT)
+
+PAGE = """# Every gradient, beside differences
+
+ONNX tests each of its operators, in each of its forms. We take each of these node tests for one of
+a vector–Jacobian product: what `onnxplain.export` makes of it, evaluated in float64, beside central
+differences of the test itself, evaluated by ONNX Runtime or by ONNX's reference evaluator, for
+every input of floats, of float16 and bfloat16 too. Of onnx {version}, {total} tests have inputs and
+outputs of floats:
+
+{totals}
+
+- **wrong**: another gradient, or another forward pass. **crash**: an error that is no sentence.
+- **refused**: `export` says that it has no rule, and how to give it one.
+- **undecided**: differences do not agree with each other there, or nothing evaluates the test.
+- **no derivative**: nothing flows, and the differences are 0.
+
+By operator; `_expanded` tests, of an operator spelled out, count as the operator's own.
+
+{table}
+
+Made by `python -m onnxplain.bench.node_tests`.
+"""
+
+
+def main() -> None:
+    tests = list(node_tests())
+    verdicts = [judge(test) for test in track(tests, "Judging", transient=True)]
+    write(verdicts, RESULTS)
+    DOCUMENT.write_text(page(onnx.__version__, verdicts))
+
+
+def write(verdicts: Iterable[Verdict], path: Path) -> None:
+    rows = ",\n".join(json.dumps(dataclasses.asdict(verdict)) for verdict in verdicts)
+    head = json.dumps({"machine": machine(), "onnx": onnx.__version__})
+    path.write_text(f'{head[:-1]}, "verdicts": [\n{rows}\n]}}\n')
+
+
+def read(path: Path = RESULTS) -> tuple[str, list[Verdict]]:
+    """The version of onnx, and the verdicts."""
+    found = json.loads(path.read_text())
+    return found["onnx"], [Verdict(**row) for row in found["verdicts"]]
+
+
+def page(version: str, verdicts: list[Verdict]) -> str:
+    by_operator: dict[str, list[Verdict]] = defaultdict(list)
+    for verdict in verdicts:
+        by_operator[verdict.operator].append(verdict)
+    rows = [
+        [f"`{operator}`", *_counts(found), "; ".join(_reasons(found))]
+        for operator, found in sorted(by_operator.items())
+    ]
+    table = markdown(["operator", *VERDICTS, "why"], rows)
+    totals = markdown(VERDICTS, [[count or "0" for count in _counts(verdicts)]])
+    return PAGE.format(version=version, total=len(verdicts), totals=totals, table=table)
+
+
+def _counts(verdicts: list[Verdict]) -> list[str]:
+    counts = [sum(v.verdict == kind for v in verdicts) for kind in VERDICTS]
+    return [str(count) if count else "" for count in counts]
+
+
+def _reasons(verdicts: list[Verdict]) -> list[str]:
+    """Without what names a node, and without the remedy."""
+    return sorted(
+        {v.reason.partition(", at node")[0].partition(" (node")[0] for v in verdicts if v.reason}
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Operators that are spelled in others before the sweep: their forms, and the table of them."""

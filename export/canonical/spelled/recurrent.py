@@ -1,0 +1,199 @@
+"""Recurrent layers in all their forms, step by step; the usual ones have a rule of their own.
+
+As ONNX's pages of LSTM, GRU and RNN have them: peepholes, clipping, other activations, sequences of
+several lengths, weights that depend on the image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+
+from onnxplain.export.canonical.emit import Emitted, Emitter, integers
+from onnxplain.export.tensors import array_of, attribute, size_of
+from onnxplain.export.vjps.recurrent import unusual
+
+Activation = Callable[[ir.Value], ir.Value]
+
+
+def needs_spelling(node: ir.Node) -> bool:
+    """Whether its length is known, and its rule is none for it."""
+    x = node.inputs[0]
+    if x is None or x.shape is None or not isinstance(x.shape[_time(node)], int):
+        return False
+    weights = [v for v in node.inputs[1:4] if v is not None]
+    return bool(unusual(node)) or any(array_of(v) is None for v in weights)
+
+
+def _time(node: ir.Node) -> int:
+    return 1 if attribute(node, "layout", 0) else 0
+
+
+def recurrent(emit: Emitter, node: ir.Node) -> Emitted:
+    """Y [steps, directions, batch, hidden], and the last states of each direction."""
+    x = node.inputs[0]
+    assert x is not None
+    batch_first = attribute(node, "layout", 0)
+    if batch_first:
+        x = emit("Transpose", x, perm=[1, 0, 2])
+    direction = node.attributes.get_string("direction", "forward")
+    count = 2 if direction == "bidirectional" else 1
+    steps = size_of(node.inputs[0], _time(node))  # type: ignore[arg-type]
+    parts = [
+        Direction(emit, node, d, reverse=direction == "reverse" or d == 1).run(x, steps)
+        for d in range(count)
+    ]
+    y = emit("Concat", *(emit("Unsqueeze", ys, integers(1)) for ys, *_ in parts), axis=1)
+    last = [
+        emit("Concat", *(emit("Unsqueeze", state, integers(0)) for state in states), axis=0)
+        for states in zip(*(rest for _, *rest in parts), strict=True)
+    ]
+    if batch_first:
+        y = emit("Transpose", y, perm=[2, 0, 1, 3])
+        last = [emit("Transpose", state, perm=[1, 0, 2]) for state in last]
+    return [y, *last][: len(node.outputs)]
+
+
+@dataclass
+class Direction:
+    """One direction of a layer; `d` is its place in the weights."""
+
+    emit: Emitter
+    node: ir.Node
+    d: int
+    reverse: bool
+
+    def run(self, x: ir.Value, steps: int) -> list[ir.Value]:
+        """The hidden states [steps, batch, hidden] of x [steps, batch, …], and the last states."""
+        emit, given = self.emit, [*self.node.inputs, *[None] * 7][:8]
+        w, self.r, b, self.p = (self.own(given[i]) for i in (1, 2, 3, 7))
+        self.f, *self.others = self.activations()
+        projected = emit("MatMul", x, emit("Transpose", w, perm=[1, 0]))
+        self.bias = None
+        if b is not None:
+            halves = emit.many("Split", 2, b, axis=0, num_outputs=2)
+            projected, self.bias = emit("Add", projected, halves[0]), halves[1]
+        slices = [emit("Squeeze", part, integers(0)) for part in _in_steps(emit, projected, steps)]
+        states = self.first(x, given[5:7])
+        ys: list[ir.Value] = []
+        for x_t in slices[:: -1 if self.reverse else 1]:
+            new = self.step(x_t, states)
+            y = new[0]
+            if given[4] is not None:  # the lengths of the sequences, after which nothing changes
+                t = steps - 1 - len(ys) if self.reverse else len(ys)
+                going = emit(
+                    "Unsqueeze", emit("Less", np.array(t, np.int32), given[4]), integers(1)
+                )
+                y = emit("Where", going, y, np.zeros(1, np.float32))
+                new = [emit("Where", going, a, b) for a, b in zip(new, states, strict=True)]
+            ys.append(emit("Unsqueeze", y, integers(0)))
+            states = new
+        return [emit("Concat", *ys[:: -1 if self.reverse else 1], axis=0), *states]
+
+    def first(self, x: ir.Value, given: Sequence[ir.Value | None]) -> list[ir.Value]:
+        """The states before the first step, zeros unless they are given."""
+        emit = self.emit
+        batch, hidden = emit("Shape", x, start=1, end=2), emit("Shape", self.r, start=1, end=2)
+        zero = emit("Expand", np.zeros(1, np.float32), emit("Concat", batch, hidden, axis=0))
+        axis = 1 if attribute(self.node, "layout", 0) else 0
+        known = given if self.node.op_type == "LSTM" else given[:1]
+        return [
+            zero if s is None else emit("Gather", s, np.array(self.d), axis=axis) for s in known
+        ]
+
+    def step(self, x: ir.Value, states: list[ir.Value]) -> list[ir.Value]:
+        if self.node.op_type == "LSTM":
+            return self.lstm(x, *states)
+        return [(self.gru if self.node.op_type == "GRU" else self.rnn)(x, *states)]
+
+    def own(self, value: ir.Value | None) -> ir.Value | None:
+        return None if value is None else self.emit("Gather", value, np.array(self.d), axis=0)
+
+    def by_state(self, h: ir.Value) -> ir.Value:
+        """h·Rᵀ + b."""
+        product = self.emit("MatMul", h, self.emit("Transpose", self.r, perm=[1, 0]))
+        return product if self.bias is None else self.emit("Add", product, self.bias)
+
+    def rnn(self, x: ir.Value, h: ir.Value) -> ir.Value:
+        return self.f(self.emit("Add", x, self.by_state(h)))
+
+    def gru(self, x: ir.Value, h: ir.Value) -> ir.Value:
+        """h' = (1 − z)·n + z·h, the state reset before or after its product."""
+        emit, g = self.emit, self.others[0]
+        z_x, r_x, n_x = emit.many("Split", 3, x, axis=1, num_outputs=3)
+        z_h, r_h, n_h = emit.many("Split", 3, self.by_state(h), axis=1, num_outputs=3)
+        z, r = self.f(emit("Add", z_x, z_h)), self.f(emit("Add", r_x, r_h))
+        if attribute(self.node, "linear_before_reset", 0):
+            n_h = emit("Mul", r, n_h)
+        else:
+            n_h = emit.many("Split", 3, self.by_state(emit("Mul", r, h)), axis=1, num_outputs=3)[2]
+        n = g(emit("Add", n_x, n_h))
+        return emit("Add", n, emit("Mul", z, emit("Sub", h, n)))
+
+    def lstm(self, x: ir.Value, h: ir.Value, c: ir.Value) -> list[ir.Value]:
+        """c' = f·c + i·ĉ, h' = o·h(c'); peepholes look at c, that of o at c'."""
+        emit, (g, last) = self.emit, self.others[:2]
+        i, o, f, candidate = emit.many(
+            "Split", 4, emit("Add", x, self.by_state(h)), axis=1, num_outputs=4
+        )
+        peeps = None if self.p is None else emit.many("Split", 3, self.p, axis=0, num_outputs=3)
+
+        def seeing(gate: ir.Value, k: int, cell: ir.Value) -> ir.Value:
+            return gate if peeps is None else emit("Add", gate, emit("Mul", peeps[k], cell))
+
+        i = self.f(seeing(i, 0, c))
+        one = np.ones(1, np.float32)
+        coupled = attribute(self.node, "input_forget", 0)
+        f = emit("Sub", one, i) if coupled else self.f(seeing(f, 2, c))
+        c = emit("Add", emit("Mul", f, c), emit("Mul", i, g(candidate)))
+        return [emit("Mul", self.f(seeing(o, 1, c)), last(c)), c]
+
+    def activations(self) -> list[Activation]:
+        usual = {"RNN": ["Tanh"], "GRU": ["Sigmoid", "Tanh"], "LSTM": ["Sigmoid", "Tanh", "Tanh"]}
+        own = usual[self.node.op_type]
+        names = list(self.node.attributes.get_strings("activations", own * (self.d + 1)))
+        alphas, betas = (
+            list(self.node.attributes.get_floats(f"activation_{which}", []))
+            for which in ("alpha", "beta")
+        )
+        found = []
+        for name in names:  # each takes from the lists what it knows
+            given = {}
+            for key, values in (("alpha", alphas), ("beta", betas)):
+                if key in PARAMETERS.get(name, {}):
+                    given[key] = values.pop(0) if values else PARAMETERS[name][key]
+            found.append(self.activation(name, given))
+        return found[self.d * len(own) :][: len(own)]
+
+    def activation(self, name: str, given: dict[str, float]) -> Activation:
+        emit, clip = self.emit, self.node.attributes.get_float("clip", 0.0)
+
+        def apply(x: ir.Value) -> ir.Value:
+            if clip:
+                x = emit("Clip", x, *(np.array(b, np.float32) for b in (-clip, clip)))
+            if name in ("Affine", "ScaledTanh"):
+                alpha, beta = (np.array(given[k], np.float32) for k in ("alpha", "beta"))
+                if name == "Affine":
+                    return emit("Add", emit("Mul", x, alpha), beta)
+                return emit("Mul", emit("Tanh", emit("Mul", x, beta)), alpha)
+            return emit(name, x, **given)
+
+        return apply
+
+
+def _in_steps(emit: Emitter, x: ir.Value, steps: int) -> Sequence[ir.Value]:
+    return [x] if steps == 1 else emit.many("Split", steps, x, axis=0, num_outputs=steps)
+
+
+PARAMETERS: dict[str, dict[str, float]] = {
+    "Affine": {"alpha": 1.0, "beta": 0.0},
+    "Elu": {"alpha": 1.0},
+    "HardSigmoid": {"alpha": 0.2, "beta": 0.5},
+    "LeakyRelu": {"alpha": 0.01},
+    "ScaledTanh": {"alpha": 1.0, "beta": 1.0},
+    "ThresholdedRelu": {"alpha": 1.0},
+}
+"""The parameters of those activations that have any, with their defaults."""

@@ -1,0 +1,43 @@
+"""ONNX's node tests as a suite of gradients: some of them here, all of them by hand."""
+
+from __future__ import annotations
+
+import onnx
+import pytest
+
+from onnxplain.bench.node_tests.__main__ import DOCUMENT, page, read
+from onnxplain.bench.node_tests.cases import node_tests
+from onnxplain.bench.node_tests.judge import CRASH, RIGHT, WRONG, judge
+
+SAMPLE = {
+    "compress": ["compress_1"],
+    "dequantizelinear": ["dequantizelinear", "dequantizelinear_axis", "dequantizelinear_blocked"],
+    "layernormalization": ["layer_normalization_2d_axis0"],
+    "negativeloglikelihoodloss": ["nllloss_NCd1_weight_ii"],
+    "cumprod": ["cumprod_1d_reverse_exclusive"],
+    "reversesequence": ["reversesequence_batch"],
+    "rotaryembedding": ["rotary_embedding_interleaved"],
+    "softmax_cross_entropy_loss": ["sce_none_weights_log_prob"],
+    "tensorscatter": ["tensorscatter_circular"],
+}
+"""Module of the node tests → tests, of what no other test has: bodies and spellings."""
+
+
+def test_a_sample_is_right() -> None:
+    names = {f"test_{name}" for found in SAMPLE.values() for name in found}
+    verdicts = {test.name: judge(test) for test in node_tests([*SAMPLE]) if test.name in names}
+    assert verdicts.keys() == names
+    assert [v for v in verdicts.values() if v.verdict != RIGHT] == []
+
+
+def test_nothing_in_the_table_is_wrong_and_the_page_is_made_from_it() -> None:
+    version, verdicts = read()
+    assert [v for v in verdicts if v.verdict in (WRONG, CRASH)] == []
+    assert DOCUMENT.read_text() == page(version, verdicts)
+
+
+@pytest.mark.sweep
+def test_every_node_test_is_as_the_table_says() -> None:
+    version, verdicts = read()
+    assert onnx.__version__ == version, "python -m onnxplain.bench.node_tests"
+    assert list(map(judge, node_tests())) == verdicts
