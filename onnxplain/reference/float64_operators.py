@@ -409,6 +409,6 @@ class GRU(Operator):
 
 OPERATORS = [
     Conv, ConvTranspose, MaxPool, AveragePool, GlobalMaxPool, Erf, Mean, Sigmoid, LRN, Pad, Gelu,
-    GroupNormalization, MeanVarianceNormalization, GatherElements, LpNormalization, GridSample, AffineGrid, LpPool,
-    GlobalLpPool, LSTM, GRU,
+    GroupNormalization, MeanVarianceNormalization, GatherElements, LpNormalization, GridSample,
+    AffineGrid, LpPool, GlobalLpPool, LSTM, GRU,
 ]  # fmt: skip
