@@ -81,6 +81,7 @@ def describe(
         ascent=method.ascent,
         parameters=parameters,
         source=found.name,
+        weights=found.weights,
         preprocessing=pre,
         activation=canonical.activation,
         labels=labels,

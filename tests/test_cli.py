@@ -15,6 +15,9 @@ from typer.testing import CliRunner
 
 import onnxplain
 from onnxplain.cli import app
+from onnxplain.contract.explain import Preprocessing
+from onnxplain.export.sources import source
+from onnxplain.export.sources.source import TorchNetwork
 
 
 def run(*arguments: object) -> tuple[int, str]:
@@ -66,6 +69,26 @@ def test_info_says_what_the_file_holds(lite0: Path) -> None:
     assert code == 0
     for part in ("excitation, temperature 1", "[N, 3, 224, 224]", "tench", "2.00 ×", "int64 [N]"):
         assert part in text
+
+
+@pytest.mark.parametrize(
+    ("weights", "noted", "shown"),
+    [
+        ("default", "DEFAULT", "pretrained"),
+        ("None", "none", "none: random, from a fixed seed"),
+        ("runs/fine.pth", "fine.pth", "the checkpoint fine.pth"),
+    ],
+)
+def test_info_says_how_the_weights_of_a_network_by_name_were_chosen(
+    weights: str, noted: str, shown: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(0)
+    layers = torch.nn.Conv2d(3, 4, 3), torch.nn.ReLU(), torch.nn.Flatten(), torch.nn.Linear(144, 3)
+    network = TorchNetwork("small", torch.nn.Sequential(*layers), Preprocessing(8, 8, 8), ())
+    monkeypatch.setattr(source, "torch_network", lambda *of: network)
+    metadata = onnxplain.export("small", tmp_path / "e.onnx", weights=weights)
+    assert metadata.weights == noted
+    assert shown in run("info", tmp_path / "e.onnx")[1]
 
 
 def test_info_of_another_file_says_how_to_make_one(lite0_forward: Path) -> None:

@@ -8,6 +8,7 @@ import pytest
 
 from onnxplain.contract.channels import ChannelLayer, ChannelsMetadata, Span
 from onnxplain.contract.entries import Entry
+from onnxplain.contract.explain import Metadata, Preprocessing
 from onnxplain.contract.signals import SignalMetadata
 from onnxplain.contract.steps import MatchedLayer, StepMetadata
 
@@ -50,3 +51,20 @@ def test_and_is_written_as_0_1_did(key: str) -> None:
     written, entry = WRITTEN[key]
     assert isinstance(entry, Entry)
     assert {name: json.loads(text) for name, text in entry.to_props().items()} == {key: written}
+
+
+@pytest.mark.parametrize(
+    ("weights", "described"),
+    [
+        ("", "the source's own"),
+        ("DEFAULT", "pretrained"),
+        ("none", "none: random, from a fixed seed"),
+        ("fine.pth", "the checkpoint fine.pth"),
+    ],
+)
+def test_a_file_says_how_its_weights_were_chosen(weights: str, described: str) -> None:
+    metadata = Metadata("0.1.0", "gradient", "net", Preprocessing(8, 8, 8), weights=weights)
+    assert metadata.described_weights == described
+    assert Metadata.from_props(metadata.to_props()) == metadata
+    older = {k: v for k, v in metadata.to_props().items() if k != "onnxplain.weights"}
+    assert Metadata.from_props(older).weights == ""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import onnx_ir as ir
 
-from onnxplain.contract.explain import Preprocessing
+from onnxplain.contract.explain import DEFAULT_WEIGHTS, NO_WEIGHTS, Preprocessing
 from onnxplain.errors import SourceError
 from onnxplain.export.sources.from_programs import exported_to_onnx, load_archive, script_to_onnx
 from onnxplain.export.sources.from_timm import PREFIX as TIMM
@@ -40,7 +40,8 @@ class Source:
     """A forward graph and what is known of its input and classes.
 
     `fixed_batch` says why the batch is fixed, where tracing fixed it; `layers` names the output
-    values of the layers asked for; `preprocessing` is None where the source does not say.
+    values of the layers asked for; `preprocessing` is None where the source does not say;
+    `weights` are those chosen for a network by name, as the file's metadata have them.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Source:
     layers: tuple[str, ...] = ()
     preprocessing: Preprocessing | None = None
     labels: tuple[str, ...] = ()
+    weights: str = ""
 
 
 @dataclass(frozen=True)
@@ -219,8 +221,15 @@ def from_name(
     pre = network.preprocessing
     example = torch.zeros(2, pre.channels, pre.height, pre.width)
     traced = trace(network.module, example, network.name, layers, fold_norms)
+    chosen = {"DEFAULT": DEFAULT_WEIGHTS, "NONE": NO_WEIGHTS}
     return Source(
-        network.name, traced.model, traced.fixed_batch, traced.layers, pre, network.labels
+        network.name,
+        traced.model,
+        traced.fixed_batch,
+        traced.layers,
+        pre,
+        network.labels,
+        chosen.get(weights.upper(), Path(weights).name),
     )
 
 

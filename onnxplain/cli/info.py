@@ -57,8 +57,8 @@ def info(
         ),
     ] = None,
 ) -> None:
-    """Show what an explain graph holds: method, source, inputs, outputs, preprocessing, cost, and
-    the patterns found in the network (attention, GELU, …)."""
+    """Show what an explain graph holds: method, source, weights, inputs, outputs, preprocessing,
+    cost, and the patterns found in the network (attention, GELU, …)."""
     import onnxplain
 
     if provider not in (None, "cuda"):
@@ -78,6 +78,7 @@ def info(
     for name, value in {
         "method": metadata.described_method,
         "source": f"{metadata.source}, exported by onnxplain {metadata.version}",
+        "weights": metadata.described_weights,
         "file": mebibytes(model),
         "inputs": "\n".join(inputs),
         "outputs": f"logits [{batch}, {signature.classes}]\npullback [{targets}, {pullback}]",

@@ -51,6 +51,10 @@ class AscentDefaults:
 KERNELS_DOMAIN = "onnxplain.kernels"
 """Of the fused operations, which are functions of the file and operators of `onnxplain-kernels`."""
 
+DEFAULT_WEIGHTS, NO_WEIGHTS = "DEFAULT", "none"
+"""The weights of a network by name that are no checkpoint: the pretrained ones, and random ones
+from a fixed seed."""
+
 _PREFIX = "onnxplain."
 
 
@@ -96,7 +100,9 @@ class Metadata:
     is one of the three above;
     `activation` makes the logits probabilities, "softmax" or "sigmoid"; `multiply_adds` holds
     "forward" and "explain", counted per image on the exported graph; `patterns` counts the
-    composite operations found in the network ({"GELU": 12, "attention": 12}); `notes` are
+    composite operations found in the network ({"GELU": 12, "attention": 12}); `weights` are those
+    of a network by name, "DEFAULT", "none" or the name of a checkpoint's file, and empty for a
+    source that has its own; `notes` are
     sentences on what the export had to assume or could not do; `ascent` is how to ascend along
     the pullback unless told otherwise.
     """
@@ -113,6 +119,17 @@ class Metadata:
     patterns: Mapping[str, int] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     ascent: AscentDefaults = AscentDefaults()
+    weights: str = ""
+
+    @property
+    def described_weights(self) -> str:
+        """Where the weights are from, in words."""
+        of = {
+            "": "the source's own",
+            DEFAULT_WEIGHTS: "pretrained",
+            NO_WEIGHTS: "none: random, from a fixed seed",
+        }
+        return of.get(self.weights, f"the checkpoint {self.weights}")
 
     @property
     def described_method(self) -> str:
@@ -157,14 +174,22 @@ class Metadata:
             )
         # Files of 0.1.0 may lack these.
         since = {
-            "notes": "[]", "patterns": "{}", "ascent": "{}", "kind": _kind_by_parameters(props)
+            "notes": "[]", "patterns": "{}", "ascent": "{}", "kind": _kind_by_parameters(props),
+            "weights": "",
         }  # fmt: skip
         props = {_PREFIX + key: value for key, value in since.items()} | dict(props)
         try:
             entries: dict[str, Any] = {
                 f.name: props[_PREFIX + f.name] for f in dataclasses.fields(cls)
             }
-            for key in entries.keys() - {"version", "method", "source", "activation", "kind"}:
+            for key in entries.keys() - {
+                "version",
+                "method",
+                "source",
+                "activation",
+                "kind",
+                "weights",
+            }:
                 entries[key] = json.loads(entries[key])
             pre = entries["preprocessing"]
             pre["mean"], pre["std"] = tuple(pre["mean"]), tuple(pre["std"])
