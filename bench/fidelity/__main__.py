@@ -7,7 +7,8 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from onnxplain.bench.fidelity.rows import ROWS, Figures, measure
+from onnxplain.bench.fidelity.figures import Figures
+from onnxplain.bench.fidelity.rows import ROWS, measure
 from onnxplain.bench.markdown import markdown
 from onnxplain.machine import machine
 
@@ -18,21 +19,22 @@ PAGE = """# Point by point with the authors
 Where our methods and the code of the papers' authors differ, or did: excitation and semantic
 pullbacks (arXiv 2507.22832), VITAL (2503.22399), *What do Deep Networks Like to See?*
 (1803.08337). Their code is not here: each figure compares ours with their definition, written
-once more in PyTorch (`bench/fidelity/definitions.py`), on networks of a few layers. It is the
-relative L2 of the difference: by our default, and with the option.
+once more in PyTorch (`bench/fidelity/definitions.py`, `residual.py`), on networks of a few layers.
+It is the relative L2 of the difference: by our default, and with the option. In C9 to C12 theirs is
+a choice that their code leaves, and ours by default what they themselves run.
 
 {table}
 
 Besides, for VITAL: references are resized to 8/7 of the input (their 256 for 224), bilinearly, a
-random choice of a class's files by the seed, and none that is grey or transparent (C6). For a
-channel we rank whole photographs by its greatest activation (`--ranking mean`: its mean); they
-rank the best of sliding patches by its mean. Their relevance does not run on the inner neurons of
-DenseNet; ours does.
+random choice of a class's files by the seed, and none that is grey or transparent (C6). Sheets of
+the best patches are `top-images --patch 64 --by mean --sheet best.png`. Their relevance does not
+run on the inner neurons of DenseNet; ours does.
 
 Adam's decay rates and clipping are options too: their setting of 20,000 steps is `--steps 20000
 --betas 0.9,0.999 --no-clip`. Of the ascents: `accentuate --norm`, `--relative`, `--raw`,
 `--margin`, `--away`, `--clip 3`; of what is explained: `export --objective cross-entropy` or
-`energy`, `--times-image`; of pictures: `explain --style seismic`.
+`energy`, `--times-image`; of pictures: `explain --style seismic`. A page with a menu of networks,
+photographs and classes is `web` with several graphs and `--photographs`.
 
 Made by `python -m onnxplain.bench.fidelity`.
 """

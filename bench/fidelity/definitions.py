@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -108,6 +108,38 @@ def best_patches(network: nn.Sequential, images: NDArray[Any], side: int) -> tor
     whole = functional.interpolate(patches, x.shape[2:], mode="bilinear", align_corners=False)
     means = copy.deepcopy(network).double()[: int(NEURON) + 1](whole).mean((2, 3))
     return means.unflatten(0, (len(images), -1)).amax(1).detach()
+
+
+def gradient_of_means(
+    network: nn.Sequential,
+    images: NDArray[Any],
+    templates: Sequence[NDArray[Any]],
+    priors: Sequence[float],
+) -> NDArray[Any]:
+    """Of one loss of all images: the mean activations' distance from templates of the same rank.
+
+    Args:
+        templates: of the first and the second layer, [1, C, P], descending.
+        priors: weights of both total variations, over all images, and of the mean norm.
+    """
+    x = torch.from_numpy(images).double().requires_grad_()
+    parts: Any = copy.deepcopy(network).double()
+    first = parts[0](x)
+    loss = priors[2] * x.flatten(1).norm(dim=1).mean()
+    for layer, template in zip((first, parts[1:4](first)), templates, strict=True):
+        mean = layer.mean(0).flatten(1)
+        rank = mean.argsort(1, descending=True).argsort(1)
+        wanted = torch.from_numpy(template[0]).double().gather(1, rank)
+        loss = loss + (mean - wanted).square().mean()
+    for d in (
+        x[..., :-1] - x[..., 1:],
+        x[..., :-1, :] - x[..., 1:, :],
+        x[..., 1:, :-1] - x[..., :-1, 1:],
+        x[..., :-1, :-1] - x[..., 1:, 1:],
+    ):
+        loss = loss + priors[0] * d.abs().mean() + priors[1] * d.norm()
+    found: NDArray[Any] = torch.autograd.grad(loss, x)[0].numpy()
+    return found
 
 
 class TwoGates(nn.Module):

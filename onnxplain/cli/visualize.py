@@ -71,8 +71,15 @@ def visualize(
         int | None, typer.Option(min=8, help="Begin with a picture this many pixels wide and high.")
     ] = None,
     start_steps: Annotated[
-        int, typer.Option(min=1, help="Steps at --start-size, before those at full size.")
+        int, typer.Option(min=1, help="Steps at --start-size or --start-pooled, before the others.")
     ] = 500,
+    start_pooled: Annotated[
+        bool,
+        typer.Option(
+            help="Begin with --start-steps in which the network sees the picture and the "
+            "references at half their size, averaged. VITAL's: 2,000, and --steps 1000."
+        ),
+    ] = False,
     weights: Weights = "DEFAULT",
     size: Size = None,
     provider: Provider = "auto",
@@ -113,6 +120,7 @@ def visualize(
             settings=settings,
             start_size=start_size,
             start_steps=start_steps,
+            start_pooled=start_pooled,
             weights=weights,
             size=as_size(size),
             provider=provider,

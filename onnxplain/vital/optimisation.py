@@ -60,7 +60,7 @@ class Optimisation:
         self._pre = Metadata.from_props(graph.metadata).preprocessing
         about = StepMetadata.from_props(graph.metadata)
         self._carried = dict(about.carried)
-        count = len(neurons)
+        count = len(neurons) * settings.together
         self._inputs: dict[str, NDArray[Any]] = {
             steps.LEARNING_RATES: rates(settings),
             steps.SHIFTS: shifts(settings),
@@ -79,15 +79,19 @@ class Optimisation:
         self._now = Moment(first, first.get(IMAGE))
 
     def _first(self, count: int, start: NDArray[np.float32] | None) -> dict[str, NDArray[Any]]:
-        """Noise, the same for every neuron whatever the others are, and zeros for Adam."""
+        """Noise, the same for every neuron whatever the others are, and zeros for Adam.
+
+        The pictures of one class that are aligned together have noises of their own.
+        """
         pre = self._pre
         size = [pre.channels, pre.height, pre.width]
         shape = size if pre.layout == "NCHW" else [*size[1:], size[0]]
         moving = [2, size[0], size[1], size[2] // 2 + 1] if self.settings.fourier else shape
-        noise = np.random.default_rng([self.settings.seed, 0]).standard_normal(moving)
+        random, each = np.random.default_rng([self.settings.seed, 0]), self.settings.together
+        noise = random.standard_normal([each, *moving])
         if self.settings.fourier:
             noise *= _SPECTRUM_NOISE
-        first = np.repeat(noise[None].astype(np.float32), count, axis=0)
+        first = np.concatenate([noise.astype(np.float32)] * (count // each))
         if start is not None:
             first = start
         zeros = np.zeros_like(first)

@@ -8,14 +8,14 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from onnxplain.contract.explain import Preprocessing
-from onnxplain.contract.steps import STEPS, StepMetadata
+from onnxplain.contract.steps import CLASSES, STEPS, StepMetadata
 from onnxplain.errors import BackendError, InputError
 from onnxplain.files import replacing
 from onnxplain.runtime.inputs.batches import preprocess
@@ -42,6 +42,9 @@ from onnxplain.vital.search.run import top_images
 from onnxplain.vital.settings import Settings, with_recipe
 from onnxplain.vital.state import Kept, search
 
+Begun: TypeAlias = tuple[int | None, int]
+"""The size of another start, or None for a pooled one, and its steps."""
+
 
 @dataclass(frozen=True)
 class Progress:
@@ -67,8 +70,8 @@ class Phase:
         neurons: the classes, or the channels.
         engine: what runs the graphs.
         references: their folder; None where none are needed.
-        begun: the size and steps that the visualisation begins with, if it has another start: its
-            state cannot be resumed with a different one.
+        begun: what the visualisation begins with, if it has another start: its state cannot be
+            resumed with a different one.
         state: the file to save the state to, if any.
         scratch: a folder for the graphs.
         progress: called from time to time.
@@ -82,7 +85,7 @@ class Phase:
     neurons: tuple[int, ...]
     engine: Engine
     references: Path | None
-    begun: tuple[int, int] | None
+    begun: Begun | None
     state: Path | None
     scratch: Path
     progress: Callable[[Progress], None]
@@ -123,6 +126,7 @@ class Phase:
             path,
             objective="distribution" if self.settings.objective == "vital" else "activation",
             flow=self.settings.flow,
+            together=self.settings.together,
             fourier=self.settings.fourier,
             betas=self.settings.betas or BETAS,
             clip=self.settings.clip,
@@ -233,7 +237,8 @@ class Phase:
         sizes = {STEPS: self.settings.steps}
         batch = StepMetadata.from_props(read_metadata(path)).batch
         if isinstance(batch, str):
-            sizes[batch] = len(self.neurons)
+            sizes[batch] = len(self.neurons) * self.settings.together
+            sizes |= {CLASSES: len(self.neurons)} if self.settings.together > 1 else {}
         first = None if start is None else np.stack([self._input(picture) for picture in start])
 
         def on(engine: Engine) -> Optimisation:
@@ -256,24 +261,28 @@ class Phase:
 
     def _result(self, run: Optimisation, templates: Sequence[Templates]) -> Visualisation:
         neuron, labels = self.subject.neuron, self.subject.source.labels
+        together = self.settings.together
+        neurons = tuple(i for i in self.neurons for _ in range(together))
         if neuron is None:
-            names = [labels[i] if labels else f"class {i}" for i in self.neurons]
+            names = [labels[i] if labels else f"class {i}" for i in neurons]
+            if together > 1:
+                names = [f"{name}, {1 + i % together}" for i, name in enumerate(names)]
             features = Features(self.features)
             shown = features.runs(self._input(picture) for picture in run.pictures)
             shares = np.concatenate([features.probabilities(outputs) for outputs in shown])
-            own = shares[np.arange(len(shares)), list(self.neurons)]
+            own = shares[np.arange(len(shares)), list(neurons)]
         else:
-            names = [f"{neuron[1]} channel {i}" for i in self.neurons]
+            names = [f"{neuron[1]} channel {i}" for i in neurons]
             own = np.full(len(names), np.nan)
         return Visualisation(
             run.pictures,
             opacity(run.magnitude, self.settings.transparency),
             tuple(names),
-            self.neurons,
+            neurons,
             None if neuron is None else neuron[1],
             run.losses,
             own,
-            np.array([t.probability for t in templates]),
+            np.array([t.probability for t in templates for _ in range(together)]),
             np.stack(run.frames),
             self.settings,
             tuple(self.subject.layers.values()),

@@ -110,6 +110,11 @@ class Settings:
     relevance: str = option(
         "lrp", "How relevant earlier layers are to a channel: by lrp, restricted or guided."
     )
+    together: int = option(
+        1,
+        "Pictures of each class, of which the mean activations are aligned, as VITAL's code can.",
+        least=1,
+    )
     references: int = option(
         50,
         "Views of the references; random crops make up for too few photographs.",

@@ -6,20 +6,21 @@ import os
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from onnxplain.contract.explain import Preprocessing
 from onnxplain.errors import InputError
 from onnxplain.export.finish import writable
 from onnxplain.export.tensors import dims
 from onnxplain.runtime.inputs.targets import find_class
 from onnxplain.vital.engine import Engine
-from onnxplain.vital.graphs.subject import Subject, read_subject
-from onnxplain.vital.phase import Phase, Progress
+from onnxplain.vital.graphs.subject import Subject, pooled, read_subject
+from onnxplain.vital.phase import Begun, Phase, Progress
 from onnxplain.vital.result import Visualisation
 from onnxplain.vital.settings import Settings
 from onnxplain.vital.state import beginning
@@ -36,6 +37,7 @@ def visualize(
     settings: Settings | None = None,
     start_size: int | None = None,
     start_steps: int = 500,
+    start_pooled: bool = False,
     weights: str = "DEFAULT",
     example: Any = None,
     size: int | tuple[int, int] | None = None,
@@ -63,6 +65,9 @@ def visualize(
             paper's for this network, or picked.
         settings: see `Settings`.
         start_size: begin with a picture this many pixels wide and high, for `start_steps` steps.
+        start_pooled: begin with so many steps in which the network sees the picture and the
+            references at half their size, averaged over 2 × 2 pixels (VITAL's code, with 2,000
+            such steps and 1,000 after them).
         weights, example, size: the network's, as for `onnxplain.export`.
         provider, threads, precision: as for `onnxplain.runtime.sessions.open_session`.
         state: the file to save the optimisation's state to. If it exists, the optimisation
@@ -83,9 +88,11 @@ def visualize(
     chosen = (settings or Settings()).checked()
     wanted = _wanted(target, layer, channel)
     folder = _needed(references, chosen)
-    if start_size is not None and chosen.fourier:
+    if chosen.together > 1 and (layer is not None or chosen.objective != "vital"):
+        raise InputError("several pictures together are for a class, aligned with references")
+    begun = _begun(start_size, start_steps, start_pooled)
+    if begun is not None and chosen.fourier:
         raise InputError("a start at another size is for pixels, not for a spectrum")
-    begun = None if start_size is None else (start_size, start_steps)
     path = None if state is None else writable(state, source)
     kept = None if step_graph is None else writable(step_graph, source)
 
@@ -103,9 +110,10 @@ def visualize(
 
 
 class _Plan(NamedTuple):
-    """What differs between the phases: a start at another size, and the rest."""
+    """What differs between the phases: a start at another size, or pooled, and the rest."""
 
     size: tuple[int, int] | None
+    pooled: bool
     settings: Settings
     state: Path | None
     step_graph: Path | None
@@ -114,16 +122,26 @@ class _Plan(NamedTuple):
 def _plans(
     settings: Settings,
     size: int | tuple[int, int] | None,
-    begun: tuple[int, int] | None,
+    begun: Begun | None,
     state: Path | None,
     step_graph: Path | None,
 ) -> list[_Plan]:
-    whole = _Plan((size, size) if isinstance(size, int) else size, settings, state, step_graph)
+    own = (size, size) if isinstance(size, int) else size
+    whole = _Plan(own, False, settings, state, step_graph)
     if begun is None:
         return [whole]
     pixels, steps = begun
     before = None if state is None else beginning(state)
-    return [_Plan((pixels, pixels), replace(settings, steps=steps).checked(), before, None), whole]
+    first = replace(settings, steps=steps).checked()
+    if pixels is None:  # the shifts are of what the network sees
+        return [_Plan(own, True, replace(first, roll=settings.roll // 2), before, None), whole]
+    return [_Plan((pixels, pixels), False, first, before, None), whole]
+
+
+def _begun(size: int | None, steps: int, pooled: bool) -> Begun | None:
+    if size is not None and pooled:
+        raise InputError("begin at another size, or pooled: choose one")
+    return (size, steps) if size is not None or pooled else None
 
 
 def _run(
@@ -132,19 +150,22 @@ def _run(
     wanted: Sequence[Any],
     engine: Engine,
     references: Path | None,
-    begun: tuple[int, int] | None,
+    begun: Begun | None,
     progress: Callable[[Progress], None],
 ) -> Visualisation:
     """One phase after the other, each starting from the pictures of the one before."""
     start: NDArray[np.uint8] | None = None
+    at = cache(lambda size: read(size=size))
     with tempfile.TemporaryDirectory(prefix="onnxplain-") as scratch:
         for plan in plans:
             progress(Progress("reading the network", 0, 1))
-            subject = read(size=plan.size)
+            subject = at(plan.size)
+            if plan.pooled:
+                subject = pooled(at(_half(subject.pre)), subject.pre)
             seen = Phase(
                 subject=subject,
                 settings=plan.settings,
-                neurons=find_neurons(subject, wanted),
+                neurons=find_neurons(subject, wanted, plan.settings.together),
                 engine=engine,
                 references=references,
                 begun=begun,
@@ -154,6 +175,12 @@ def _run(
             ).run(start, plan.step_graph)
             start = seen.pictures
     return seen
+
+
+def _half(pre: Preprocessing) -> tuple[int, int]:
+    if pre.height % 2 or pre.width % 2:
+        raise InputError(f"{pre.height} × {pre.width} pixels cannot be halved; give an even --size")
+    return pre.height // 2, pre.width // 2
 
 
 def _wanted(target: Any, layer: str | None, channel: Any) -> Sequence[Any]:
@@ -172,8 +199,8 @@ def _needed(references: str | os.PathLike[str] | None, settings: Settings) -> Pa
     return Path(references)
 
 
-def find_neurons(subject: Subject, wanted: Sequence[Any]) -> tuple[int, ...]:
-    """The indices of classes, or of channels of the subject's layer.
+def find_neurons(subject: Subject, wanted: Sequence[Any], together: int = 1) -> tuple[int, ...]:
+    """The indices of classes, or of channels of the subject's layer, of so many pictures each.
 
     Raises:
         InputError: an unknown class, or a number out of range; the same one twice; fewer or more
@@ -192,7 +219,7 @@ def find_neurons(subject: Subject, wanted: Sequence[Any]) -> tuple[int, ...]:
             raise InputError(f"{index} is given twice; its picture would be the same")
         found.append(index)
     batch = dims(subject.model.graph.inputs[0])[0]
-    if isinstance(batch, int) and batch != len(found):
+    if isinstance(batch, int) and batch != len(found) * together:
         raise InputError(f"this network only takes batches of {batch}: visualise {batch} at a time")
     return tuple(found)
 

@@ -1,18 +1,20 @@
-"""Write the site: the page, the explain graph, a description of it for the page, ONNX Runtime."""
+"""Write the site: the page, explain graphs, a description of each for the page, ONNX Runtime."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from onnxplain.errors import BackendError, InputError
+from onnxplain.runtime.inputs.images import load_image
 from onnxplain.runtime.sessions import open_backend
 from onnxplain.runtime.signature import Signature
 from onnxplain.web.onnxruntime_web import copy_runtime
@@ -21,29 +23,61 @@ STAGES = ("checking the graph", "getting onnxruntime-web", "writing the site")
 
 _STATIC = Path(__file__).parent / "static"
 _DESCRIPTION = "model.json"
+_PHOTOGRAPHS = "photographs"
 _MARK = "onnxplain"  # the entry of model.json that marks a folder as a site of ours
 
 
-def write_site(model: Path, folder: Path, progress: Callable[[str], None] | None = None) -> None:
-    """Write a static site that explains photographs in the browser, with an explain graph.
+def write_site(
+    models: Path | Sequence[Path],
+    folder: Path,
+    progress: Callable[[str], None] | None = None,
+    photographs: Sequence[Path] = (),
+) -> None:
+    """Write a static site that explains photographs in the browser, with explain graphs.
 
     A new folder appears complete or not at all. In a site that onnxplain wrote before, each file is
     replaced completely, and other files are left alone.
 
     Args:
-        model: an explain graph, made by `onnxplain.export`.
+        models: explain graphs, made by `onnxplain.export`: one, or several to choose from, the
+            first of which is loaded with the page.
         folder: where to write; new, empty, or a site that this function wrote.
         progress: called with each of `STAGES` as it begins.
+        photographs: image files that the page offers.
 
     Raises:
         BackendError: not an explain graph, or one that browsers cannot run; onnxruntime-web cannot
             be downloaded.
-        InputError: a folder that holds something else, or cannot be written.
+        InputError: no graph; a photograph that cannot be read; a folder that holds something else,
+            or cannot be written.
     """
     begin = progress or (lambda stage: None)
     begin(STAGES[0])
     folder = folder.resolve()
     _check_folder(folder)
+    graphs = [models] if isinstance(models, Path) else list(models)
+    if not graphs:
+        raise InputError("no explain graph given")
+    signatures = [_signature(model) for model in graphs]
+    for photograph in photographs:
+        load_image(photograph)
+    begin(STAGES[1])
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        near = folder if folder.exists() else folder.parent  # on the same file system
+        with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=near) as temporary:
+            site = Path(temporary) / "site"
+            shutil.copytree(_STATIC, site)
+            runtime = copy_runtime(site / "ort")
+            begin(STAGES[2])
+            _write_graphs(site, graphs, signatures, runtime, _copied(photographs, site))
+            _put(site, folder)
+    except OSError as error:
+        raise InputError(f"cannot write the site '{folder}': {error}") from error
+
+
+def _signature(model: Path) -> Signature:
+    """A graph's, which a page can use."""
     signature = open_backend(model).signature
     if signature.dtype != np.float32:
         raise BackendError(
@@ -64,23 +98,48 @@ def write_site(model: Path, folder: Path, progress: Callable[[str], None] | None
             f"'{model}' gives relevances; the page climbs along pullbacks of the image, "
             "export with another method, such as excitation"
         )
-    begin(STAGES[1])
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        near = folder if folder.exists() else folder.parent  # on the same file system
-        with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=near) as temporary:
-            site = Path(temporary) / "site"
-            shutil.copytree(_STATIC, site)
-            runtime = copy_runtime(site / "ort")
-            begin(STAGES[2])
-            shutil.copyfile(model, site / "model.onnx")
-            files = [site / "model.onnx", *runtime]
-            sizes = {file.name: file.stat().st_size for file in files}
-            description = json.dumps(_describe(signature) | {"bytes": sizes}, ensure_ascii=False)
-            (site / _DESCRIPTION).write_text(description, encoding="utf-8")
-            _put(site, folder)
-    except OSError as error:
-        raise InputError(f"cannot write the site '{folder}': {error}") from error
+    return signature
+
+
+def _copied(photographs: Sequence[Path], site: Path) -> list[str]:
+    """The photographs' addresses in the site."""
+    folder = site / _PHOTOGRAPHS
+    folder.mkdir()
+    addresses = []
+    for number, photograph in enumerate(photographs, 1):
+        copy = folder / f"{number}-{_slug(photograph.stem)}{photograph.suffix.lower()}"
+        shutil.copyfile(photograph, copy)
+        addresses.append(f"{_PHOTOGRAPHS}/{copy.name}")
+    return addresses
+
+
+def _write_graphs(
+    site: Path,
+    graphs: Sequence[Path],
+    signatures: Sequence[Signature],
+    runtime: Sequence[Path],
+    photographs: Sequence[str],
+) -> None:
+    """Each graph with its description; the first one's has the menu too."""
+    stems = ["model", *(f"model-{number}" for number in range(2, len(graphs) + 1))]
+    networks = [
+        {"name": f"{s.metadata.source}, {s.metadata.method}", "description": f"{stem}.json"}
+        for stem, s in zip(stems, signatures, strict=True)
+    ]
+    for stem, model, signature in zip(stems, graphs, signatures, strict=True):
+        graph = site / f"{stem}.onnx"
+        shutil.copyfile(model, graph)
+        sizes = {file.name: file.stat().st_size for file in [graph, *runtime]}
+        entries = _describe(signature) | {"graph": graph.name, "bytes": sizes}
+        if stem == stems[0]:
+            entries |= {"networks": networks, "photographs": photographs}
+        text = json.dumps(entries, ensure_ascii=False)
+        (site / f"{stem}.json").write_text(text, encoding="utf-8")
+
+
+def _slug(name: str) -> str:
+    """A name as part of an address."""
+    return re.sub(r"[^0-9a-z]+", "-", name.lower()).strip("-") or "photograph"
 
 
 def _check_folder(folder: Path) -> None:

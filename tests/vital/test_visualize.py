@@ -152,6 +152,20 @@ def test_a_spectrum_or_a_smaller_start_is_resumed_too(see, tmp_path: Path, objec
     np.testing.assert_array_equal(resumed.pictures, whole.pictures)
 
 
+def test_it_may_begin_with_what_is_pooled(see, tmp_path: Path) -> None:
+    begun = {"start_pooled": True, "start_steps": 8, "settings": replace(SHORT, steps=4)}
+    whole = see(**begun)
+    assert whole.losses.shape == (4, 1)
+    with pytest.raises(Stop):
+        see(**begun, state=tmp_path / "state.npz", progress=stop_at(4))
+    resumed = see(**begun, state=tmp_path / "state.npz")
+    np.testing.assert_array_equal(resumed.pictures, whole.pictures)
+    with pytest.raises(InputError, match="choose one"):
+        see(**begun, start_size=32)
+    with pytest.raises(InputError, match="other settings"):
+        see(**begun | {"start_steps": 9}, state=tmp_path / "state.npz")
+
+
 def test_the_same_seed_gives_the_same_picture_and_another_another(
     see, whole: Visualisation
 ) -> None:
@@ -367,6 +381,22 @@ def test_the_authors_choices_are_settings(see, monkeypatch: pytest.MonkeyPatch) 
         replace(SHORT, skip_rule="none").checked()
     with pytest.raises(SourceError, match=r"in \(0, 1\], not 0"):
         replace(SHORT, relevance_share=0).checked()
+
+
+def test_pictures_of_a_class_may_be_aligned_together(see, photo_folder: Path) -> None:
+    for name, file in (("2", "rocket.jpg"), ("5", "coffee.jpg")):
+        (photo_folder / name).mkdir()
+        (photo_folder / file).rename(photo_folder / name / file)
+    settings = replace(SHORT, steps=3, together=2)
+    seen = see(target=[2, 5], settings=settings)
+    assert seen.names == ("class 2, 1", "class 2, 2", "class 5, 1", "class 5, 2")
+    assert seen.neurons == (2, 2, 5, 5)
+    np.testing.assert_array_equal(seen.losses[:, ::2], seen.losses[:, 1::2])
+    assert (seen.pictures[0] != seen.pictures[1]).any()
+    alone = see(target=5, settings=settings)
+    np.testing.assert_allclose(alone.losses, seen.losses[:, 2:], rtol=1e-3)
+    with pytest.raises(InputError, match="for a class, aligned"):
+        see(layer="7", channel=3, settings=settings)
 
 
 def test_pictures_in_a_batch_are_as_each_alone(see) -> None:

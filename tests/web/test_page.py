@@ -15,9 +15,11 @@ from PIL import Image
 from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.keys import Keys
 
+from onnxplain.errors import BackendError
 from onnxplain.runtime import Explainer, accentuate, load
 from onnxplain.runtime.inputs.batches import as_batch
 from onnxplain.runtime.pictures.render import overlay, signed_image
+from onnxplain.web import write_site
 
 from ..runtime.conftest import explain_graph
 from .browser import Page, chromium, requests, served
@@ -426,6 +428,44 @@ def test_every_kind_of_graph(
     found = page.floats("ascent.x").reshape(ascent.end.shape) - ascent.start
     assert cosine(found, ascent.difference) >= AGREEMENT
     assert page.errors() == []
+
+
+def test_networks_and_photographs_are_chosen_from_a_menu(
+    driver: Any, cat: Path, coffee: Path, tmp_path: Path
+) -> None:
+    graphs = [tmp_path / "one.onnx", tmp_path / "two.onnx"]
+    onnx.save(explain_graph(), graphs[0])
+    onnx.save(explain_graph(labels=(), layout="NHWC", live_temperature=True), graphs[1])
+    site = tmp_path / "site"
+    try:
+        write_site(graphs, site, photographs=[cat, coffee])
+    except BackendError as error:
+        pytest.skip(str(error))
+    first, second = map(load, graphs)
+    with served(site) as address:
+        page = Page(driver, address)
+        page.until_loaded()
+        page.find("#photographs li:nth-child(2) button").click()
+        page.until_shown(site / "photographs" / "2-coffee.png")
+        page.until_explained()
+        assert cosine(pullback(page), first([coffee]).pullback) >= AGREEMENT
+        page.find("#step").click()
+        page.find("#networks option:nth-child(2)").click()
+        page.until(lambda: page.script("return onnxplain.device && onnxplain.model.live.length"))
+        page.until_explained()
+        expected = second([coffee])
+        assert cosine(pullback(page), expected.pullback) >= AGREEMENT
+        assert page.classes()[0][0] == f"class {expected.targets[0]}"
+        assert page.find("#temperature-live").is_displayed()
+        page.find("#photographs li:nth-child(1) button").click()
+        page.until_shown(site / "photographs" / "1-cat.jpg")
+        page.until_explained()
+        assert cosine(pullback(page), second([cat]).pullback) >= AGREEMENT
+        page.find("#networks option:nth-child(1)").click()
+        page.until(lambda: page.script("return onnxplain.device && !onnxplain.model.live.length"))
+        page.until_explained()
+        assert cosine(pullback(page), first([cat]).pullback) >= AGREEMENT
+        assert page.errors() == []
 
 
 @pytest.mark.parametrize(("needed", "device"), [(0.999, "WebGPU"), (1.1, "WebAssembly, ")])

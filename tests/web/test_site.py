@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from PIL import Image
 
 from onnxplain.errors import BackendError, InputError
 from onnxplain.web import STAGES, write_site
@@ -55,6 +56,35 @@ def test_the_site_has_all_that_the_page_needs(graph: Path, tmp_path: Path) -> No
     downloads = [graph.rename(tmp_path / "model.onnx"), *(site / "ort").iterdir()]
     assert description["bytes"] == {path.name: path.stat().st_size for path in downloads}
     assert list(site.parent.iterdir()) == [site]
+
+
+def test_several_graphs_and_photographs_are_a_menu(
+    graph: Path, tmp_path: Path, photographs: dict[str, np.ndarray]
+) -> None:
+    other, cat = tmp_path / "other.onnx", tmp_path / "Die Katze.PNG"
+    onnx.save(explain_graph(labels=()), other)
+    Image.fromarray(photographs["chelsea"]).save(cat)
+    site = tmp_path / "site"
+    try:
+        write_site([graph, other], site, photographs=[cat])
+    except BackendError as error:
+        pytest.skip(str(error))
+    first, second = (json.loads((site / f"{n}.json").read_text()) for n in ("model", "model-2"))
+    assert [each["description"] for each in first["networks"]] == ["model.json", "model-2.json"]
+    assert (first["graph"], second["graph"]) == ("model.onnx", "model-2.onnx")
+    assert (site / second["graph"]).read_bytes() == other.read_bytes()
+    assert second["bytes"]["model-2.onnx"] == other.stat().st_size
+    assert (first["labels"][1], second["labels"]) == ("Egyptian cat", [])
+    assert first["photographs"] == ["photographs/1-die-katze.png"]
+    assert (site / "photographs/1-die-katze.png").read_bytes() == cat.read_bytes()
+
+
+def test_what_the_menu_cannot_offer_is_refused(graph: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no explain graph given"):
+        write_site([], tmp_path / "site")
+    with pytest.raises(InputError, match="not an image"):
+        write_site(graph, tmp_path / "site", photographs=[graph])
+    assert_nothing_written(tmp_path)
 
 
 def test_a_graph_with_its_own_step_is_refused(graph: Path, tmp_path: Path) -> None:

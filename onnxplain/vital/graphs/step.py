@@ -40,6 +40,7 @@ def write_step(
     *,
     objective: str = "distribution",
     flow: Flow = DEFAULT,
+    together: int = 1,
     fourier: bool = False,
     betas: tuple[float, float] = BETAS,
     clip: bool = True,
@@ -58,37 +59,46 @@ def write_step(
     Args:
         objective: one of `OBJECTIVES`.
         flow: how relevance comes from a neuron to the layers.
+        together: pictures of each class, one after the other, whose mean activations are aligned;
+            each has the loss of all of them.
         betas: Adam's.
         clip: whether the picture is clipped to valid pixels.
         fourier: whether the picture's spectrum is optimised.
 
     Raises:
-        SourceError: an unknown objective; a matched layer without positions.
+        SourceError: an unknown objective; a matched layer without positions; several pictures
+            together, but not for the alignment of a class.
         NoRuleError: an operator has no rule.
     """
     if objective not in OBJECTIVES:
         raise SourceError(f"no objective {objective!r}; choose one of {', '.join(OBJECTIVES)}")
+    if together > 1 and (objective != "distribution" or subject.neuron is not None):
+        raise SourceError("pictures are aligned together for a class alone")
     graph, op, layers = begin(subject)
     if objective == "activation":
         layers = {}
     image, network = graph.inputs[0], list(graph)
+    seen = image if subject.seen is None else value_of(graph, subject.seen)
     state = _state(op, image, fourier)
     optimised = state[steps.SPECTRUM] if fourier else image
-    shown = _rendered(op, optimised, subject.pre, image) if fourier else image
+    shown = _rendered(op, optimised, subject.pre, image) if fourier else seen
     now = op.Reshape(state[steps.STEP], [1])
-    shift = _shift(op, now, image)
-    rolled = _roll(op, shown, shift.there, image)
-    feed(network, image, rolled)
+    shift = _shift(op, now, seen)
+    rolled = _roll(op, shown, shift.there, seen)
+    feed(network, seen, rolled)
     graph.sort()
 
     head = len(graph)
     matched = list(layers.values())
     if objective == "distribution":
-        loss = _alignment(op, subject, matched, image, flow)
+        loss = _alignment(op, subject, matched, image, flow, together)
     else:
         loss = _activation(op, subject, image)
-    loss = op.Add(loss, priors(op, rolled, add_input(op, steps.PRIORS, image.dtype, [3])))
-    g = _roll(op, _gradient(op, loss, rolled), shift.back, image)
+    weights = add_input(op, steps.PRIORS, image.dtype, [3])
+    loss = op.Add(loss, priors(op, rolled, weights, together))
+    g = _roll(op, _gradient(op, loss, rolled), shift.back, seen)
+    if seen is not image:
+        (g,) = pull_back(op, {seen: g}, [image], VJPS)
     magnitude = op.Add(state[steps.MAGNITUDE], op.Abs(g))
     if fourier:
         (g,) = pull_back(op, {shown: g}, [optimised], VJPS)
@@ -98,6 +108,8 @@ def write_step(
     x, m, v = adam(op, optimised, g, moments, rate, t, betas)
     if clip and not fourier:
         x = _clip(op, x, subject.pre)
+    if together > 1:
+        loss = op.Reshape(op.Expand(op.Unsqueeze(loss, [1]), [1, together]), [-1])
     row = op.Unsqueeze(loss, [0])
     moved = {
         (steps.SPECTRUM if fourier else IMAGE): x,
@@ -162,14 +174,19 @@ def _alignment(
     layers: Sequence[ir.Value],
     image: ir.Value,
     flow: Flow,
+    together: int,
 ) -> ir.Value:
-    """Σ_l w_l · the sort matching of layer l, [N]."""
-    batch = dims(image)[0]
+    """Σ_l w_l · the sort matching of layer l, [N], or of the means of so many pictures together."""
+    batch = dims(image)[0] if together == 1 else ir.SymbolicDim(steps.CLASSES)
     maps = relevances(op, subject, layers, flow)
     weights = add_input(op, steps.WEIGHTS, image.dtype, [len(layers)])
     total = None
     for i, q in enumerate(quantities(op, layers, image, maps)):
         channels, positions = extent(layers[i], image)
+        if together > 1:
+            q = op.Reshape(q, [-1, together, channels, positions])
+            q = op.ReduceMean(q, [1], keepdims=0)
+            q.shape = ir.Shape([batch, channels, positions])
         sorted_ = add_input(op, steps.template(i), image.dtype, [batch, channels, positions])
         each = (
             None

@@ -3,25 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import onnx_ir as ir
+from onnx_ir.passes import common
+from onnxscript import GraphBuilder
 
-from onnxplain.contract.explain import LOGITS, Metadata, Preprocessing
+from onnxplain.contract.explain import IMAGE, LOGITS, Metadata, Preprocessing
 from onnxplain.errors import SourceError
 from onnxplain.export.autodiff import dependents
 from onnxplain.export.canonical.canonicalise import canonicalise
+from onnxplain.export.canonical.ends import image_axes
 from onnxplain.export.describe import preprocessing
 from onnxplain.export.layers import home_of, value_named
 from onnxplain.export.sources.source import Source, read
 from onnxplain.export.suggest import nearest
-from onnxplain.export.tensors import rank, size_of
+from onnxplain.export.tensors import dims, rank, size_of
 from onnxplain.version import __version__
 from onnxplain.vital.graphs.matching import channel_axis
 from onnxplain.vital.graphs.stages import pick_layers
 from onnxplain.vital.recipes import recipe_of
+
+_SEEN = "seen"
 
 
 @dataclass(frozen=True)
@@ -36,6 +41,7 @@ class Subject:
         layers: the matched layers: the value's name in the graph → its name for people.
         neuron: the same pair of names for the layer whose channels are visualised; None for a
             class.
+        seen: the value that stands between the picture and the network; None for the picture.
     """
 
     model: ir.Model
@@ -44,6 +50,7 @@ class Subject:
     activation: str
     layers: dict[str, str]
     neuron: tuple[str, str] | None
+    seen: str | None = None
 
     def metadata(self, method: str) -> Metadata:
         """What a graph made from it says about the network."""
@@ -117,6 +124,36 @@ def read_subject(
             raise SourceError(f"no matched layer comes before {neuron!r}; give some with --layers")
     pre = preprocessing(image, found.preprocessing)
     return Subject(canonical.model, found, pre, canonical.activation, chosen, last)
+
+
+def pooled(subject: Subject, pre: Preprocessing) -> Subject:
+    """The subject, which sees pictures of twice its size averaged over 2 × 2 pixels.
+
+    Args:
+        pre: for the pictures.
+    """
+    model = subject.model.clone()
+    graph = model.graph
+    (image,), network = graph.inputs, list(graph)
+    image.name = _SEEN
+    graph.inputs.clear()
+    op = GraphBuilder(graph).op
+    sizes = dims(image)
+    for axis in image_axes(image)[:2]:
+        sizes[axis] *= 2
+    picture = op.builder.input(IMAGE, image.dtype, sizes)
+    last = pre.layout == "NHWC"
+    first = op.Transpose(picture, perm=[0, 3, 1, 2]) if last else picture
+    seen = op.AveragePool(first, kernel_shape=[2, 2], strides=[2, 2])
+    seen = op.Transpose(seen, perm=[0, 2, 3, 1]) if last else seen
+    seen.name, seen.shape, seen.type = _SEEN, image.shape, image.type
+    for node in network:
+        for index, x in enumerate(node.inputs):
+            if x is image:
+                node.replace_input_with(index, seen)
+    graph.sort()
+    common.ShapeInferencePass()(model)
+    return replace(subject, model=model, pre=pre, seen=_SEEN)
 
 
 def value_of(graph: ir.Graph, name: str) -> ir.Value:

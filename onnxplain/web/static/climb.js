@@ -31,7 +31,7 @@ export async function climb(more) {
 export function stopAscent() {
   state.ascent = null;
   steps = 0;
-  drawAscent();
+  if (state.photograph) drawAscent();
 }
 
 async function takeStep() {
@@ -39,6 +39,7 @@ async function takeStep() {
   state.ascent ??= begin();
   const { ascent } = state;
   if (!ascent.pullback) await arrive(ascent, ascent.start);
+  if (ascent !== state.ascent) return; // stopped meanwhile
   const x = ascend(ascent.start, ascent.x, ascent.pullback, preprocessing, by);
   await Promise.all([arrive(ascent, x), pause()]);
   if (ascent !== state.ascent) return; // stopped meanwhile

@@ -12,18 +12,19 @@ let [opened, refreshing] = [0, false];
 export async function openPhotograph(file) {
   const turn = ++opened;
   try {
-    const { photograph, x } = await engine.open(file, state.model.preprocessing);
-    if (turn !== opened) return;
+    const { model } = state;
+    const { photograph, x } = await engine.open(file, model.preprocessing);
+    if (turn !== opened || model !== state.model) return;
     $('error').hidden = true;
     say(state.device ? '' : 'It is explained as soon as the network is loaded.');
-    state.photograph = { name: file.name, rgb: photograph, x, probabilities: null };
+    state.photograph = { file, name: file.name, rgb: photograph, x, probabilities: null };
     state.slots = state.slots.length > 1 ? [slot(-1), slot(-2)] : [slot(-1)];
     state.active = 0;
     stopAscent();
     $('search').value = '';
     const focusLost = $('welcome').contains(document.activeElement);
     $('welcome').hidden = true;
-    $('stage').hidden = false;
+    $('stage').hidden = $('stage').inert = false;
     if (focusLost) $('classes-title').focus({ preventScroll: true });
     refresh();
   } catch (error) {
@@ -77,6 +78,7 @@ export async function refresh() {
         draw();
       }
     }
+    if (!state.photograph) return; // another network is loaded meanwhile
     const { target } = state.slots[state.active];
     say(`${className(state.model, target)}, ${percent(state.photograph.probabilities[target])}.`);
   } catch (error) {
@@ -90,6 +92,7 @@ async function explain(slot) {
   const { photograph, temperature } = state;
   const { target } = slot;
   const { logits, pullback, seconds } = await engine.explain(photograph.x, target, temperature);
+  if (photograph !== state.photograph) return;
   photograph.probabilities = likelihoods(state.model, logits);
   const index = target < 0 ? ranking(photograph.probabilities)[-1 - target] : target;
   if (slot.target === target) slot.target = index;

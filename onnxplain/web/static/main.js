@@ -5,6 +5,7 @@ import { download } from './download.js';
 import { engine, startEngine } from './engine.js';
 import { activate, compare, openPhotograph, pick, refresh, setTemperature } from './explain.js';
 import { isolate } from './isolation.js';
+import { nameOf, showMenu } from './menu.js';
 import { $, state } from './state.js';
 import {
   drawClasses,
@@ -18,20 +19,61 @@ import {
 $('unserved').remove();
 await isolate();
 try {
-  const response = await fetch('model.json');
-  if (!response.ok) throw new Error(`The server has no model.json (${response.status}).`);
-  state.model = await response.json();
-  state.temperature = state.model.parameters.temperature ?? 1;
-  showModel();
-  showTemperature();
+  const site = await described('model.json');
   startEngine(showProgress);
+  showMenu(site, choose, openAddress);
   listen();
-  state.device = await engine.load(state.model);
-  refresh();
+  await use(site);
 } catch (error) {
   fail(error);
+  $('loading').hidden = true;
 }
-$('loading').hidden = true;
+
+async function described(address) {
+  return (await fetched(address)).json();
+}
+
+async function fetched(address) {
+  const response = await fetch(address);
+  if (!response.ok) throw new Error(`The server has no ${address} (${response.status}).`);
+  return response;
+}
+
+/** Load a network; the photograph that is open is explained by it. */
+async function use(model) {
+  const { photograph } = state;
+  stopAscent();
+  Object.assign(state, { model, device: null, photograph: null, slots: [], active: 0 });
+  state.temperature = model.parameters.temperature ?? 1;
+  $('stage').inert = true; // what it shows is of the network before
+  showModel();
+  showTemperature();
+  if (photograph) openPhotograph(photograph.file);
+  state.device = await engine.load(model);
+  $('loading').hidden = true;
+  refresh();
+}
+
+async function choose(address) {
+  $('networks').disabled = true;
+  $('error').hidden = true;
+  try {
+    await use(await described(address));
+  } catch (error) {
+    fail(error);
+    $('loading').hidden = true;
+  }
+  $('networks').disabled = false;
+}
+
+async function openAddress(address) {
+  try {
+    const content = await (await fetched(address)).blob();
+    openPhotograph(new File([content], nameOf(address)));
+  } catch (error) {
+    fail(error);
+  }
+}
 
 function listen() {
   for (const input of document.querySelectorAll('.photograph-input')) {

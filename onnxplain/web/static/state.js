@@ -3,9 +3,10 @@
 /**
  * Also `window.onnxplain`, to look at from the console. Arrays of numbers are [C,H,W].
  *
- * model        model.json: what the file says about the network
+ * model        what its file says about the network; model.json, or another of the menu's
  * device       where it runs, once it can
- * photograph   {name, rgb, x, probabilities}: the crop's pixels, the network's input, its answer
+ * photograph   {file, name, rgb, x, probabilities}: the crop's pixels, the network's input, its
+ *              answer
  * slots        one or two classes on show, {target, explanation: {target, temperature, pullback}}
  * active       the slot that the list, the overlay and the ascent are about
  * ascent       {target, start, x, pullback, probabilities}, pixels in [-1, 1], once it has begun

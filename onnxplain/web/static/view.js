@@ -6,9 +6,10 @@ import { className, percent } from './ranking.js';
 import { overlayImage, photographImage, pixelsImage, signedImage } from './render.js';
 import { $, isStale, state } from './state.js';
 
-/** What stays as it is, once model.json is known. */
+/** What stays as it is, once the network's description is known. */
 export function showModel() {
   const { model } = state;
+  for (const figure of $('pictures').querySelectorAll('.explanation')) figure.remove();
   const { width, height } = model.preprocessing;
   for (const canvas of [$('photograph'), $('accentuated'), $('difference')]) {
     Object.assign(canvas, { width, height });
@@ -116,8 +117,8 @@ function paint(canvas, rgba) {
 
 export function showAbout(seconds) {
   const { device, model } = state;
-  const { method, classes, bytes } = model;
-  const megabytes = (bytes['model.onnx'] / 1e6).toFixed(1);
+  const { method, classes, bytes, graph } = model;
+  const megabytes = (bytes[graph] / 1e6).toFixed(1);
   $('about').textContent =
     `${method} pullback of ${classes} classes, ${megabytes} MB, in ${seconds.toFixed(2)} s by ${device}`;
 }

@@ -13,26 +13,35 @@ const BUILDS = {
 let ort, model, session;
 let running = Promise.resolve(); // a session runs one thing at a time
 
-/** Fetch and open the runtime and the graph. Returns where it will run, for people. */
-async function load(description) {
-  model = description;
+/** Fetch and open a graph, in place of another. Returns where it will run, for people. */
+function load(description) {
+  return inTurn(() => exchange(description));
+}
+
+async function exchange(description) {
+  await session?.release();
+  [model, session] = [description, null];
   const device = (await hasGpu()) ? 'webgpu' : 'wasm';
   const build = BUILDS[device];
-  const sizes = [model.bytes[build.wasm], model.bytes['model.onnx']];
-  const report = counter(sizes[0] + sizes[1]);
-  const [wasm, graph] = await Promise.all([
-    download(`ort/${build.wasm}`, report),
-    download('model.onnx', report),
+  const report = counter(model.bytes[model.graph] + (ort ? 0 : model.bytes[build.wasm]));
+  const [graph] = await Promise.all([
+    download(model.graph, report),
+    ort ?? startRuntime(build, report),
   ]);
-  ort = await import(`./ort/${build.script}`);
-  ort.env.wasm.wasmBinary = wasm;
-  ort.env.wasm.numThreads = self.crossOriginIsolated
-    ? Math.min(4, navigator.hardwareConcurrency)
-    : 1;
   session = await start(graph, 'wasm');
   if (device === 'webgpu' && (await moveToGpu(graph))) return 'WebGPU';
   const threads = ort.env.wasm.numThreads;
   return `WebAssembly, ${threads} thread${threads > 1 ? 's' : ''}`;
+}
+
+async function startRuntime(build, report) {
+  const wasm = await download(`ort/${build.wasm}`, report);
+  const runtime = await import(`./ort/${build.script}`);
+  runtime.env.wasm.wasmBinary = wasm;
+  runtime.env.wasm.numThreads = self.crossOriginIsolated
+    ? Math.min(4, navigator.hardwareConcurrency)
+    : 1;
+  ort = runtime;
 }
 
 function start(graph, provider) {
@@ -126,7 +135,11 @@ async function decode(file) {
 
 /** Run the graph on one input, [C,H,W]: {logits, pullback [C,H,W], seconds}. */
 function explain(x, target, temperature) {
-  const result = running.then(() => run(x, target, temperature));
+  return inTurn(() => run(x, target, temperature));
+}
+
+function inTurn(work) {
+  const result = running.then(work);
   running = result.catch(() => {});
   return result;
 }

@@ -1,0 +1,86 @@
+"""Pullbacks, their ascents, and the SegNet: ours beside the definitions."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+
+import onnxplain
+from onnxplain.bench.fidelity import definitions
+from onnxplain.bench.fidelity.figures import (
+    IMAGES,
+    SMALL,
+    TARGET,
+    Figures,
+    explained,
+    relative,
+    seeded,
+)
+from onnxplain.reference.pytorch import explain
+from onnxplain.signal.autoencoder import Autoencoder, Design
+from onnxplain.signal.weights import load_autoencoder
+
+
+def functional_relu(folder: Path) -> Figures:
+    network = seeded(definitions.TwoGates)
+    theirs = definitions.softened(network, SMALL, torch.relu, lambda y: y[:, TARGET])
+    ours = explained(network, folder, temperature=0.3)
+    option = explained(network, folder, temperature=0.3, excepted=["node_relu_1"])
+    return Figures(relative(ours, theirs), relative(option, theirs))
+
+
+def attention(folder: Path) -> Figures:
+    network = seeded(definitions.Attention)
+    x = torch.from_numpy(SMALL).double().requires_grad_()
+    (theirs,) = torch.autograd.grad(network.double()(x)[:, TARGET].sum(), x)
+    return Figures(relative(explained(network.float(), folder, method="semantic"), theirs))
+
+
+def temperatures(folder: Path) -> Figures:
+    network = definitions.beginning_of_a_resnet()
+    by_rule = {"relu": 0.5, "max_pool": 0.5}
+    target = torch.full((len(IMAGES),), TARGET)
+    double = torch.from_numpy(IMAGES).double()
+    _, theirs = explain(network.double(), double, target, "semantic", **by_rule)
+    ours = partial(explained, network.float(), folder, IMAGES, method="semantic")
+    return Figures(relative(ours(), theirs), relative(ours(parameters=by_rule), theirs))
+
+
+def ascent(folder: Path) -> Figures:
+    network = definitions.beginning_of_a_resnet()
+    explained(network, folder, IMAGES, method="semantic")
+    explainer = onnxplain.load(folder / "explain.onnx", "cpu")
+    mean, std = (
+        torch.tensor(v, dtype=torch.float64).view(-1, 1, 1)
+        for v in (explainer.metadata.preprocessing.mean, explainer.metadata.preprocessing.std)
+    )
+    target = torch.full((len(IMAGES),), TARGET)
+
+    def gradient(pixels: torch.Tensor) -> torch.Tensor:
+        x = ((pixels + 1) / 2 - mean) / std
+        return explain(network.double(), x, target, "semantic")[1] / (2 * std)
+
+    inside = 0.3 * np.tanh(IMAGES)
+    start = 2 * (torch.from_numpy(inside).double() * std + mean) - 1
+    theirs = definitions.ascended(gradient, start, 10, 20.0, None) - start
+    ours = onnxplain.accentuate(explainer, inside, TARGET).difference
+    v1 = onnxplain.accentuate(explainer, inside, TARGET, 5, 20.0, 100.0).difference
+    return Figures(relative(ours, theirs), relative(v1, theirs))
+
+
+def channel_order(folder: Path) -> Figures:
+    torch.manual_seed(0)
+    network = Autoencoder(Design("segnet", 32)).eval()
+    state = {".".join(name.split(".")[-2:]): t for name, t in network.state_dict().items()}
+    torch.save({b"model_state": {name.encode(): t for name, t in state.items()}}, folder / "a.pth")
+    pixels = torch.from_numpy(np.random.default_rng(0).random((1, 3, 32, 32), np.float32))
+    with torch.no_grad():
+        theirs = network(pixels)
+        mean, std = network.mean, network.std
+        ours, bgr = (load_autoencoder(folder / "a.pth", order) for order in ("rgb", "bgr"))
+        flipped = (network((pixels.flip(1) - mean.flip(1)) / std.flip(1) * std + mean) - mean) / std
+        expected = flipped.flip(1) * std + mean
+        return Figures(relative(ours(pixels), theirs), relative(bgr(pixels), expected))
