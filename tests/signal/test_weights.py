@@ -87,6 +87,23 @@ def test_names_may_be_bytes(segnet: Autoencoder, tmp_path: Path) -> None:
     assert torch.equal(loaded.decoder.conv_final.bias, segnet.decoder.conv_final.bias)
 
 
+def test_a_file_as_pytorch_of_their_time_wrote_it_loads(
+    segnet: Autoencoder, tmp_path: Path
+) -> None:
+    """PyTorch 0.3 on Python 2: no archive, and BatchNorms that counted no batches."""
+    state = {
+        f"module.{'decoder' if 'd.' in name or 'final' in name else 'encoder'}.{name}": tensor
+        for name, tensor in authors_state(segnet, "").items()
+        if "num_batches" not in name
+    }
+    path = tmp_path / "s2snet_resnet50.pth"
+    content = {"model_state": state, "epoch": 3}
+    torch.save(content, path, pickle_protocol=2, _use_new_zipfile_serialization=False)
+    loaded = load_autoencoder(path)
+    assert torch.equal(loaded.encoder.bn11.running_mean, segnet.encoder.bn11.running_mean)
+    assert torch.equal(loaded.decoder.conv11d.weight, segnet.decoder.conv11d.weight)
+
+
 def test_weights_come_back_with_their_design(tmp_path: Path) -> None:
     network = autoencoder("segnet-tiny", 16, 1)
     save_autoencoder(network, tmp_path / "a.pt")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 
 import numpy as np
@@ -23,8 +24,11 @@ from onnxplain.bench.fidelity.definitions import (
 )
 from onnxplain.contract import steps
 from onnxplain.contract.explain import IMAGE
+from onnxplain.contract.steps import StepMetadata
+from onnxplain.reference.pytorch.vital import priors
 from onnxplain.runtime.sessions import open_session
 from onnxplain.vital.graphs.features import write_features
+from onnxplain.vital.graphs.step import write_step
 from onnxplain.vital.graphs.subject import Subject, read_subject
 from onnxplain.vital.recipes import recipe_of
 from onnxplain.vital.references import some_of
@@ -91,6 +95,37 @@ def test_the_rules_of_a_pool_differ(layers: Layers) -> None:
     """C1: an average over 2 × 2 is no average over 3 × 3."""
     window, halved = (maps(layers, "lrp", rule)[0] for rule in ("window", "vital"))
     assert relative(window, halved) > 0.3
+
+
+def test_their_setting_of_20000_steps_is_torchs_adam_unclipped(
+    network: nn.Sequential, subject: Subject, images: np.ndarray, tmp_path: Path
+) -> None:
+    """`--betas 0.9,0.999 --no-clip`."""
+    write_step(subject, tmp_path / "x", objective="activation", betas=(0.9, 0.999), clip=False)
+    count, zeros = 3, np.zeros_like(images)
+    rates = np.array([0.5, 2.0, 1.0], np.float32)
+    start = {
+        IMAGE: images, steps.FIRST_MOMENT: zeros, steps.SECOND_MOMENT: zeros,
+        steps.MAGNITUDE: zeros, steps.STEP: np.array(0),
+        steps.LOSSES: np.zeros((count, len(images)), np.float32),
+        steps.SHIFTS: np.zeros((count, 2), np.int64), steps.MIRRORED: np.zeros(count, np.int64),
+        steps.LEARNING_RATES: rates, steps.PRIORS: np.array([0.0, 0.01, 0.01], np.float32),
+        steps.CHANNEL: np.full(len(images), CHANNEL),
+    }  # fmt: skip
+    graph = open_session(tmp_path / "x", "cpu")
+    carried = StepMetadata.from_props(graph.metadata).carried
+    found = graph.iterate(start, carried, count)[steps.following(IMAGE)]
+    x = torch.from_numpy(images).double().requires_grad_()
+    until = copy.deepcopy(network).double()[: int(NEURON) + 1]
+    adam = torch.optim.Adam([x], lr=1.0, betas=(0.9, 0.999), eps=1e-8)
+    for rate in rates.tolist():
+        adam.param_groups[0]["lr"] = rate
+        adam.zero_grad()
+        loss = priors(x, (0.0, 0.01, 0.01)) - until(x)[:, CHANNEL].mean((1, 2))
+        loss.sum().backward()
+        adam.step()
+    assert relative(found, x.detach()) <= EXACT
+    assert found.min() < -0.485 / 0.229  # darker than black
 
 
 @pytest.mark.parametrize(
