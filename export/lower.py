@@ -54,7 +54,7 @@ def stay_on_gpu(op: OpBuilder) -> None:
             better.name, better.type, better.shape = value.name, value.type, value.shape
             value.name = None
             ir.convenience.replace_all_uses_with(value, better, replace_graph_outputs=True)
-            graph.remove(node)
+            graph.remove(node, safe=True)  # else it would still be a use of what it reads
     graph.sort()
 
 
