@@ -111,7 +111,9 @@ def _notes(
 
 
 def on_processor(graph: ir.Graph) -> Iterator[str]:
-    """What the user should know of a finished graph: which nodes a GPU has no kernel for."""
+    """What the user should know of a finished graph: where it computes otherwise than it says."""
+    if any(node.op_type == "QuantizeLinear" for node in graph):
+        yield "quantised; on a processor without VNNI, ONNX Runtime computes it in float32"
     found = Counter(
         node.op_type
         for node in graph

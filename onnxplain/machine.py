@@ -44,6 +44,18 @@ def threads() -> int:
     return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
 
 
+def saturates() -> bool:
+    """Whether sums of products of 8-bit integers overflow here: a processor of Intel's kind that
+    has no VNNI adds two of them in 16 bits, and cuts what is too large. So where it is not told."""
+    if platform.machine().lower() not in ("x86_64", "amd64", "i386", "i686"):
+        return False
+    info = Path("/proc/cpuinfo")
+    return not (info.exists() and _VNNI & set(info.read_text().split()))
+
+
+_VNNI = {"avx512_vnni", "avx_vnni"}
+
+
 def _cpu() -> str:
     info = Path("/proc/cpuinfo")
     if info.exists():

@@ -11,6 +11,7 @@ from rich.table import Table
 from onnxplain.cli.app import command
 from onnxplain.cli.console import out, say
 from onnxplain.errors import BackendError
+from onnxplain.machine import saturates
 
 _PRECISIONS = ("float32", "float16", "bfloat16")
 _WHY = {
@@ -53,6 +54,7 @@ def doctor() -> None:
         *_devices(),
         *(f"{', '.join(names)}: {reason}" for reason, names in missing.items()),
         *(_auto(precision, preferred) for precision in _PRECISIONS),
+        f"quantised networks here: in {'float32, for want of VNNI' if saturates() else 'int8'}",
         f"kernels for ONNX Runtime (export --kernels): {described()}",
         _CHECKS,
     ):

@@ -224,6 +224,18 @@ def test_other_constants_make_no_activation(spell: Spelling):
     assert Counter({gates.get(name, name): n for name, n in found.items()}) == nodes
 
 
+def test_a_relu_of_what_cannot_be_negative_is_none():
+    """As PyTorch's LPPool2d has it; one after a pool of another stays, as PyTorch keeps it."""
+    absolute = graph_of(lambda op, x: op.Neg(op.Relu(op.Abs(x))), (3,))
+    recognise(absolute)
+    assert [node.op_type for node in absolute.graph] == ["Abs", "Neg"]
+    after = graph_of(
+        lambda op, x: op.Neg(op.Relu(op.MaxPool(op.Relu(x), kernel_shape=[2, 2]))), (3, 4, 4)
+    )
+    recognise(after)
+    assert [node.op_type for node in after.graph] == ["Relu", "MaxPool", "Relu", "Neg"]
+
+
 def test_an_activation_of_a_value_that_it_shares_nothing_else_of():
     """Where the erf is used elsewhere too, one Gelu more would compute it twice."""
 

@@ -20,6 +20,7 @@ import onnxplain
 from onnxplain.errors import NoRuleError
 from onnxplain.export.sources.source import torch_network
 from onnxplain.runtime.inputs.batches import as_batch
+from onnxplain.runtime.sessions.onnx_runtime import options
 
 from .graphs import cosine, explain, head, images, node, operators, session, write
 
@@ -92,19 +93,36 @@ def test_the_forward_pass_stays_bit_by_bit(network: Path) -> None:
     np.testing.assert_array_equal(logits, expected)
 
 
-@pytest.mark.parametrize("options", [
+@pytest.mark.parametrize("settings", [
     {},
     {"activation_type": QuantType.QInt8, "extra_options": {"ActivationSymmetric": True}},
     {"activation_type": QuantType.QUInt16},
 ])  # fmt: skip
 def test_the_explanation_is_close_to_the_float_networks(
-    options: dict[str, Any], network: Path
+    settings: dict[str, Any], network: Path
 ) -> None:
     """Relus that were there, that were removed, and the 16-bit form, all alike."""
     for method, least in (("excitation", 0.98), ("gradient", 0.9)):
         expected = explain(network, X, method=method)
-        found = explain(quantised(network, X, **options), X, method=method)
+        found = explain(quantised(network, X, **settings), X, method=method)
         assert cosine(found.pullback, expected.pullback) >= least
+
+
+@pytest.mark.parametrize("saturates", [False, True])
+def test_where_int8_products_overflow_float32_takes_their_place(
+    saturates: bool, network: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A choice by the processor, both of which are close here if the processor has VNNI."""
+    monkeypatch.setattr(options, "saturates", lambda: saturates)
+    opened = options.session_options().get_session_config_entry
+    if not saturates:
+        with pytest.raises(RuntimeError):
+            opened("session.disable_quant_qdq")
+        return
+    assert opened("session.disable_quant_qdq") == "1"
+    expected = explain(network, X, method="excitation")
+    found = explain(quantised(network, X), X, method="excitation")
+    assert cosine(found.pullback, expected.pullback) >= 0.98
 
 
 def qdq(path: Path, *before: onnx.NodeProto, zero: Any = LOWEST, **weights: Any) -> Path:

@@ -86,6 +86,14 @@ def test_doctor_names_every_provider_and_what_auto_takes():
     assert "auto in float32: " in result.stdout
 
 
+@pytest.mark.parametrize(
+    ("saturates", "computed"), [(True, "float32, for want of"), (False, "int8")]
+)
+def test_doctor_says_how_quantised_networks_are_computed(saturates, computed, monkeypatch):
+    monkeypatch.setattr("onnxplain.cli.doctor.saturates", lambda: saturates)
+    assert f"quantised networks here: in {computed}" in run("doctor").stdout
+
+
 def test_doctor_says_what_to_install(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "openvino", None)
     result = run("doctor")

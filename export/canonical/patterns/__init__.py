@@ -14,7 +14,10 @@ from onnx_ir.passes import common
 
 from onnxplain.export import composites
 from onnxplain.export.autodiff import operator_name
-from onnxplain.export.canonical.patterns.activations import recognise_activations
+from onnxplain.export.canonical.patterns.activations import (
+    drop_idle_relus,
+    recognise_activations,
+)
 from onnxplain.export.canonical.patterns.normalisations import (
     recognise_l2_normalisations,
     recognise_normalisations,
@@ -56,6 +59,7 @@ def recognise(model: ir.Model, was_half: bool = False) -> dict[str, int]:
     graph = model.graph
     keep_reduced_axes(graph)
     recognise_softmax(graph)
+    drop_idle_relus(graph)
     recognise_activations(graph, 2e-3 if was_half else 2e-6)
     recognise_normalisations(graph)
     recognise_response_normalisations(graph)

@@ -13,12 +13,14 @@ from typing import Any, TypeAlias
 import numpy as np
 import onnx_ir as ir
 
+from onnxplain.export.autodiff import operator_name
 from onnxplain.export.canonical.patterns.spelling import (
     initializer,
     replace,
     self_contained,
     uniform,
 )
+from onnxplain.export.operators import Kind, row_of
 from onnxplain.export.tensors import rank
 
 Array: TypeAlias = np.ndarray
@@ -242,3 +244,20 @@ def _chains(
             return
         if len(sources) == 1:
             yield next(iter(sources)), chain
+
+
+def drop_idle_relus(graph: ir.Graph) -> None:
+    """A Relu of what cannot be negative is the identity, and no activation of the network.
+
+    PyTorch's LPPool2d has one, of an Abs. A ReLU that follows another, or a pool of one, stays:
+    its author took it for an activation, and so does PyTorch.
+    """
+    for node in list(graph):
+        x = node.inputs[0] if operator_name(node) == "Relu" else None
+        before = None if x is None else x.producer()
+        if x is None or before is None or node.outputs[0].is_graph_output():
+            continue
+        row = row_of(operator_name(before))
+        if row.kind is not Kind.MOVE and row.sign(before) == ():
+            ir.convenience.replace_all_uses_with(node.outputs[0], x)
+            graph.remove(node, safe=True)

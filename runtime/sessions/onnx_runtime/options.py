@@ -15,6 +15,7 @@ from typing import Any
 import onnxruntime
 
 from onnxplain.errors import BackendError
+from onnxplain.machine import saturates
 from onnxplain.runtime.conversion import converted
 from onnxplain.runtime.sessions.onnx_runtime.kernels import register
 
@@ -32,6 +33,9 @@ def session_options(
 ) -> onnxruntime.SessionOptions:
     """The options of every session here.
 
+    A quantised network computes in float32 where products of 8-bit integers would overflow, which
+    ONNX Runtime's own do there (onnxruntime.ai, "Quantize ONNX models": U8S8 and S8S8).
+
     Args:
         threads: threads within one operator; None leaves the number to ONNX Runtime.
         sizes: what open dimensions are, by name, where that is known; a few transposes fewer.
@@ -40,6 +44,8 @@ def session_options(
     options.log_severity_level = _SILENT
     if threads is not None:
         options.intra_op_num_threads = threads
+    if saturates():
+        options.add_session_config_entry("session.disable_quant_qdq", "1")
     for name, size in sizes.items():
         options.add_free_dimension_override_by_name(name, size)
     return options
