@@ -106,7 +106,7 @@ def _notes(
     if found.preprocessing is None and options.mean is None and options.std is None:
         yield (
             f"assumed ImageNet's mean {pre.mean} and std {pre.std}; if the network wants others, "
-            "give --mean and --std"
+            "give mean= and std="
         )
 
 

@@ -65,7 +65,7 @@ def last_spatial(graph: ir.Graph) -> ir.Value:
     if not spatial:
         raise SourceError(
             "the network has no layer with spatial extent that all of it goes through; give one "
-            "with --layer, or choose another method than a class activation map"
+            "with layer=, or choose another method than a class activation map"
         )
     last = spatial[-1]
     after = dependents(graph, [last])
@@ -73,7 +73,7 @@ def last_spatial(graph: ir.Graph) -> ir.Value:
     if 2 * rest > multiply_adds(graph):
         raise SourceError(
             f"the last layer with spatial extent, {layer_name(last)!r} {last.shape}, comes before "
-            "most of the network, which goes on with tokens; give another with --layer, or choose "
+            "most of the network, which goes on with tokens; give another with layer=, or choose "
             "another method than a class activation map"
         )
     return last

@@ -231,7 +231,7 @@ class Explainer:
         given = {name: value for name, value in given.items() if value is not None}
         for name in given:
             if name not in signature.live:
-                how = "--live-temperature" if name == TEMPERATURE else f"--live {name}"
+                how = "live_temperature=True" if name == TEMPERATURE else f"live=['{name}']"
                 raise InputError(f"the {name} is a constant of this graph; export it with {how}")
         inputs = {}
         for name in signature.live:

@@ -65,7 +65,7 @@ class Signature:
         metadata = Metadata.from_props(props)
         if ACCENTUATED in outputs:
             raise BackendError(
-                "the graph was exported with --unroll: it accentuates in one call of any ONNX "
+                "the graph was exported with unroll=: it accentuates in one call of any ONNX "
                 "runtime, and has no pullback to explain with"
             )
         _require((IMAGE, TARGET), inputs, "input")

@@ -81,7 +81,8 @@ def tune(
     signature = explainer.backend.signature
     if not signature.live_temperature or signature.multi_target:
         raise InputError(
-            "tuning needs a graph exported with --live-temperature, and without --multi-target"
+            "tuning needs a graph exported with live_temperature=True, and without "
+            "multi_target=True"
         )
     pre = explainer.metadata.preprocessing
     batch, _ = as_batch(images, pre, signature.dtype)

@@ -287,7 +287,7 @@ class TestEnds:
             SOFTMAX,
         ]
         path = two_heads(tmp_path / "h.onnx", *other, outputs=["p", "q"])
-        with pytest.raises(SourceError, match="--output: p, q"):
+        with pytest.raises(SourceError, match="output=: p, q"):
             explain(path, self.X)
         for name, weight in (("p", images(3, 4)), ("q", images(3, 2)), ("z", images(3, 2))):
             explanation = explain(path, self.X, output=name)

@@ -119,7 +119,7 @@ def test_several_image_inputs_say_which_to_pass(tmp_path: Path, out: Path) -> No
     nodes = [helper.make_node("Add", ["x", "z"], ["h"])]
     shape: list[int | str] = ["N", 3, 8, 8]
     path = classifier(tmp_path / "two.onnx", nodes, inputs={"x": shape, "z": shape})
-    with pytest.raises(SourceError, match=r"--input.*x FLOAT.*z FLOAT"):
+    with pytest.raises(SourceError, match=r"input=.*x FLOAT.*z FLOAT"):
         onnxplain.export(path, out)
     with pytest.raises(SourceError, match=r"depend on z besides 'x'"):
         onnxplain.export(path, out, input="x")
@@ -136,7 +136,7 @@ def test_an_input_that_the_logits_do_not_need_is_dropped(tmp_path: Path, out: Pa
 
 def test_several_outputs_say_which_to_pass(tmp_path: Path, out: Path) -> None:
     path = classifier(tmp_path / "heads.onnx", outputs={"y": ["N", 4], "m": ["N", 3]})
-    with pytest.raises(SourceError, match="--output: y, m"):
+    with pytest.raises(SourceError, match="output=: y, m"):
         onnxplain.export(path, out)
     onnxplain.export(path, out, output="m")
     assert onnx.load(out).graph.output[0].type.tensor_type.shape.dim[1].dim_value == 3
@@ -158,7 +158,7 @@ def test_an_output_that_does_not_depend_on_the_image(tmp_path: Path, out: Path) 
 
 def test_an_open_image_size_asks_for_one(tmp_path: Path, out: Path) -> None:
     path = classifier(tmp_path / "open.onnx", inputs={"x": ["N", 3, "H", "W"]})
-    with pytest.raises(SourceError, match="--size"):
+    with pytest.raises(SourceError, match="size="):
         onnxplain.export(path, out)
     assert onnxplain.export(path, out, size=(24, 32)).preprocessing.width == 32
 
@@ -440,5 +440,5 @@ class TestCheckpoints:
 
         monkeypatch.setattr("torch.hub.download_url_to_file", unreachable)
         monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-        with pytest.raises(SourceError, match=r"--weights PATH.*--weights none"):
+        with pytest.raises(SourceError, match=r"weights=PATH.*weights='none'"):
             onnxplain.export("squeezenet1_1", out)

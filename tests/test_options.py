@@ -12,7 +12,7 @@ import typer
 from typer.testing import CliRunner
 
 import onnxplain
-from onnxplain.cli.app import guarded
+from onnxplain.cli.app import guarded, with_flags
 from onnxplain.cli.declared import with_options
 from onnxplain.contract.request import ExportOptions
 from onnxplain.errors import InputError
@@ -143,3 +143,23 @@ def test_a_long_value_is_shown_by_its_beginning() -> None:
     with pytest.raises(InputError, match=r"not \[0, 1, 2.* …$") as caught:
         check_types(ExportOptions(labels=list(range(999))))
     assert len(str(caught.value)) < 120
+
+
+@pytest.mark.parametrize(
+    ("said", "shown"),
+    [
+        ("fix it with size=", "fix it with --size"),
+        ("size=HEIGHT", "--size HEIGHT"),
+        ("give mean= and std=", "give --mean and --std"),
+        ("weights=PATH, or weights='none' for", "--weights PATH, or --weights none for"),
+        ("with live_temperature=True, and", "with --live-temperature, and"),
+        ("with live=['relu']", "with --live relu"),
+        ("choose with output=: y, m", "choose with --output: y, m"),
+        ("'size=3' and colour=red and a beta=0.5", "'size=3' and colour=red and a beta=0.5"),
+        ("size=(3, 4); batch_size=3", "size=(3, 4); batch_size=3"),
+    ],
+)
+def test_the_command_line_shows_the_arguments_of_errors_as_its_options(
+    said: str, shown: str
+) -> None:
+    assert with_flags(said) == shown

@@ -82,7 +82,7 @@ def test_tuning_takes_the_softest_temperature_that_still_climbs(
 
 
 def test_tuning_needs_a_live_temperature(lite0: Path, photographs: dict[str, np.ndarray]) -> None:
-    with pytest.raises(InputError, match="--live-temperature"):
+    with pytest.raises(InputError, match="live_temperature=True"):
         tune(onnxplain.load(lite0), [photographs["coffee"]])
 
 

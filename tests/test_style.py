@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -38,6 +39,21 @@ def test_no_function_is_longer_than_a_page() -> None:
                 if lines > MOST_LINES:
                     long.append(f"{path.relative_to(ROOT)}: {node.name} has {lines} lines")
     assert not long
+
+
+def test_errors_that_python_raises_name_its_arguments() -> None:
+    """`size=`, which the command line turns into `--size`; or a whole command to give."""
+    wrong = []
+    for path in (p for part in PARTS if part != "tests" for p in (ROOT / part).rglob("*.py")):
+        if "cli" in path.parts or "bench" in path.relative_to(ROOT).parts:
+            continue
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Raise):
+                texts = [n.value for n in ast.walk(node) if isinstance(n, ast.Constant)]
+                said = " ".join(text for text in texts if isinstance(text, str))
+                if re.search(r"(?<!\w)--[a-z]", said) and not re.search(r"onnxplain [a-z]", said):
+                    wrong.append(f"{path.relative_to(ROOT)}:{node.lineno}")
+    assert not wrong
 
 
 def test_mypy_is_clean() -> None:

@@ -26,7 +26,7 @@ def choose_image(graph: ir.Graph, name: str | None) -> ir.Value:
                 f"no image-like input (float, [N, C, H, W] or [N, H, W, C]); inputs: {listing}"
             )
         if len(images) > 1:
-            raise SourceError(f"several image-like inputs, choose one with --input: {listing}")
+            raise SourceError(f"several image-like inputs, choose one with input=: {listing}")
         chosen = images[0]
     graph.inputs.remove(chosen)
     graph.inputs.insert(0, chosen)
@@ -60,7 +60,7 @@ def fix_sizes(image: ir.Value, size: tuple[int, int] | None) -> None:
             if wanted is None:
                 raise SourceError(
                     f"the input {image.name!r} leaves its size open, {image.shape}; fix it with "
-                    "--size HEIGHT"
+                    "size=HEIGHT"
                 )
             shape[axis] = wanted
         elif wanted is not None and wanted != given:
@@ -90,7 +90,7 @@ def choose_logits(graph: ir.Graph, name: str | None) -> None:
     candidates = [v for v in graph.outputs if _like_logits(v)] or list(graph.outputs)
     activations = {value: _final_activation(value) for value in candidates}
     if len({node.inputs[0] if node else value for value, node in activations.items()}) != 1:
-        raise SourceError(f"several outputs, choose the logits with --output: {outputs}")
+        raise SourceError(f"several outputs, choose the logits with output=: {outputs}")
     last = [value for value, node in activations.items() if node is not None]
     graph.outputs[:] = [*last, *candidates][:1]
 
@@ -162,7 +162,7 @@ def flatten_logits(graph: ir.Graph, logits: ir.Value) -> ir.Value:
     if len(shape) != 2 or not isinstance(shape[1], int):
         raise SourceError(
             f"the output {logits.name!r} has the shape {logits.shape}, not [N, classes]; choose "
-            "the logits with --output"
+            "the logits with output="
         )
     return logits
 

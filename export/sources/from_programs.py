@@ -78,7 +78,7 @@ def script_to_onnx(
     torch = import_torch()
     if example is None:
         if size is None:
-            message = "a TorchScript network leaves the size of its input open; fix it with --size"
+            message = "a TorchScript network leaves the size of its input open; fix it with size="
             raise SourceError(message)
         example = blank_image(script, _channels(script), size)
     with tempfile.TemporaryDirectory() as folder, quiet():

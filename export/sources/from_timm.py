@@ -43,8 +43,8 @@ def timm_module(
         raise SourceError(f"timm has no weights {tag!r} of {architecture}; {nearest(tag, tags)}")
     if pretrained and not tags:
         raise SourceError(
-            f"timm has no trained weights of {architecture}; pass --weights PATH with a "
-            "checkpoint, or --weights none for an untrained network"
+            f"timm has no trained weights of {architecture}; pass weights=PATH with a "
+            "checkpoint, or weights='none' for an untrained network"
         )
     options: dict[str, Any] = {"pretrained": pretrained}
     if size is not None and size != tuple(timm.get_pretrained_cfg(name).input_size)[1:]:
@@ -59,8 +59,8 @@ def timm_module(
         if not pretrained:
             raise SourceError(f"timm cannot make {name}: {error}") from error
         raise SourceError(
-            f"cannot get the weights of {name} ({error}); pass --weights PATH with a checkpoint, "
-            "or --weights none for an untrained network"
+            f"cannot get the weights of {name} ({error}); pass weights=PATH with a checkpoint, "
+            "or weights='none' for an untrained network"
         ) from error
 
 

@@ -308,8 +308,8 @@ def _torchvision(name: str, pretrained: bool) -> TorchNetwork:
         module = torchvision.models.get_model(name, **options)
     except OSError as error:
         raise SourceError(
-            f"cannot download the weights of {name} ({error}); pass --weights PATH with a "
-            "checkpoint, or --weights none for an untrained network"
+            f"cannot download the weights of {name} ({error}); pass weights=PATH with a "
+            "checkpoint, or weights='none' for an untrained network"
         ) from error
     side = getattr(module, "image_size", height)  # fixed for a ViT; DEFAULT's may differ
     return TorchNetwork(name, module, at_size(pre, (side, side)), tuple(weights.meta["categories"]))
@@ -347,7 +347,9 @@ def load_checkpoint(module: torch.nn.Module, path: str | os.PathLike[str]) -> No
     """
     torch = import_torch()
     if not Path(path).is_file():
-        raise SourceError(f"no such checkpoint: {path} (or pass --weights DEFAULT or none)")
+        raise SourceError(
+            f"no such checkpoint: {path} (or pass weights='DEFAULT' or weights='none')"
+        )
     try:
         if Path(path).suffix == ".safetensors":
             from safetensors.torch import load_file

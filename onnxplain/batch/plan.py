@@ -115,7 +115,7 @@ def settle(
         _check_items(folder, counted())
         plan = Plan(recipe, count, digest.hexdigest())
         if plan != earlier:
-            raise InputError(f"'{folder.listing}' is damaged; choose another --out")
+            raise InputError(f"'{folder.listing}' is damaged; choose another folder")
         return plan
     with durable(folder.listing) as beside:
         _write_listing(beside, counted(), recipe.shard_size)
@@ -137,7 +137,7 @@ def read_plan(folder: Folder) -> Plan:
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(
             f"'{folder.path}' has shards of a run whose plan cannot be read ({error}); "
-            "choose another --out"
+            "choose another folder"
         ) from error
 
 
@@ -185,7 +185,7 @@ def _check_recipe(folder: Folder, earlier: Recipe, now: Recipe) -> None:
         said = ", ".join(f"{name} {before[name]!r}, not {after[name]!r}" for name in changed)
     raise InputError(
         f"'{folder.path}' was begun with {said}; to resume it give what it was begun with "
-        f"(see {folder.plan}), or choose another --out"
+        f"(see {folder.plan}), or choose another folder"
     )
 
 
@@ -204,5 +204,5 @@ def _check_items(folder: Folder, items: Iterator[Item]) -> None:
             said = f"'{before.id}' has changed"
         raise InputError(
             f"the images are not those that '{folder.path}' was begun with: {said}; give the same "
-            "to resume, or choose another --out"
+            "to resume, or choose another folder"
         )

@@ -123,7 +123,7 @@ def _recipe(model: Path, options: Options) -> Recipe:
         provider = ENGINE
     elif options.provider == "auto":
         raise InputError(
-            "one provider explains all images of a table: name it with --provider, one of "
+            "one provider explains all images of a table: name it with provider=, one of "
             f"{', '.join(PROVIDERS)}; `onnxplain doctor` says which are here"
         )
     else:

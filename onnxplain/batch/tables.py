@@ -65,7 +65,7 @@ def column_of_images(table: pyarrow.parquet.ParquetFile, wanted: str | None) -> 
             f"no column holds encoded images (binary, or a struct with binary 'bytes'): {names}"
         )
     problem = "several columns can hold images" if wanted is None else f"no images in '{wanted}'"
-    raise InputError(f"{problem}; --image-column names one of {', '.join(leaves)}")
+    raise InputError(f"{problem}; image_column= names one of {', '.join(leaves)}")
 
 
 def _leaf(field: pyarrow.Field) -> str | None:
@@ -94,7 +94,7 @@ def column_of_ids(table: pyarrow.parquet.ParquetFile, wanted: str) -> str:
     """
     if wanted not in table.schema_arrow.names:
         names = ", ".join(table.schema_arrow.names)
-        raise InputError(f"no column '{wanted}' for --id-column; the table has {names}")
+        raise InputError(f"no column '{wanted}' for id_column=; the table has {names}")
     return wanted
 
 

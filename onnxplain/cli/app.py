@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Callable
 from typing import Annotated, Any
 
@@ -57,6 +58,28 @@ EXTRAS = {
 """Packages that not every installation has → the extra that brings them."""
 
 
+_KEYWORD = re.compile(r"""(?<![\w'"])([a-z]\w*)=(True\b|\[?'[^']*'\]?|[A-Z]*(?![\w(\[]))""")
+"""How errors write an argument: `size=`, `weights=PATH`, `weights='none'`, `live=['relu']`."""
+
+
+def with_flags(message: str) -> str:
+    """A message in which the arguments that are options of commands are written as those."""
+    commands = getattr(typer.main.get_command(app), "commands", {}).values()
+    flags = {
+        option.name: flag
+        for command in commands
+        for option in command.params
+        for flag in option.opts
+        if flag.startswith("--")
+    }
+
+    def as_flag(found: re.Match[str]) -> str:
+        name, value = found[1], found[2].strip("[']").removeprefix("True")
+        return f"{flags[name]} {value}".rstrip() if name in flags else found[0]
+
+    return _KEYWORD.sub(as_flag, message)
+
+
 def guarded(function: Callable[..., None]) -> Callable[..., None]:
     """A command whose errors become a sentence and an exit status."""
 
@@ -65,7 +88,8 @@ def guarded(function: Callable[..., None]) -> Callable[..., None]:
         try:
             function(*args, **kwargs)
         except OnnxplainError as error:
-            err.print(f"[bold red]error:[/] {escape(str(error))}", soft_wrap=True, highlight=False)
+            said = escape(with_flags(str(error)))
+            err.print(f"[bold red]error:[/] {said}", soft_wrap=True, highlight=False)
             raise typer.Exit(error.exit_code) from None
         except ModuleNotFoundError as error:
             package = (error.name or "").partition(".")[0]

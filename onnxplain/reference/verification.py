@@ -80,7 +80,7 @@ def verify(
     if source is None and method != "gradient":
         raise InputError(
             f"a graph of {method!r} is checked against what it was exported from: say which "
-            "network that is with --source (and --weights)"
+            "network that is with source= (and weights=)"
         )
     batch = _batch(explainer, images)
     targets = np.full((len(batch), 1) if explainer.multi_target else len(batch), -1)

@@ -102,7 +102,7 @@ class Settings:
     def __post_init__(self) -> None:
         if self.site is not None and self.token is not None:
             raise InputError(
-                "--site gives its model to everybody, and --token is to keep it: leave one out"
+                "site= gives its model to everybody, and token= is to keep it: leave one out"
             )
 
 

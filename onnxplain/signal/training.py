@@ -183,7 +183,7 @@ def _kept(settings: Settings, folder: Path) -> checkpoint.Checkpoint | None:
 def _refuse_used(folder: Path) -> None:
     if (folder / CONFIG).exists():
         raise InputError(
-            f"'{folder}' holds a training: continue it with --resume, or choose another folder"
+            f"'{folder}' holds a training: continue it with resume=True, or choose another folder"
         )
 
 

@@ -74,7 +74,7 @@ def find_templates(
         BackendError: the runtime failed.
     """
     if not photographs:
-        raise InputError("no reference images; give a folder of photographs with --references")
+        raise InputError("no reference images; give a folder of photographs with references=")
     features = Features(graph)
     taken: Sequence[int] = range(count)
     run, all_ = 0, count

@@ -195,7 +195,7 @@ def _needed(references: str | os.PathLike[str] | None, settings: Settings) -> Pa
     if settings.objective != "vital":
         return None
     if references is None:
-        raise InputError("no reference images; give a folder of photographs with --references")
+        raise InputError("no reference images; give a folder of photographs with references=")
     return Path(references)
 
 

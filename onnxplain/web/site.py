@@ -86,7 +86,7 @@ def _signature(model: Path) -> Signature:
         )
     if signature.step:
         raise BackendError(
-            f"'{model}' was exported with --step; the page makes its own steps, export without"
+            f"'{model}' was exported with step=True; the page makes its own steps, export without"
         )
     if signature.metadata.is_map:
         raise BackendError(

@@ -43,7 +43,7 @@ def without_functions(path: Path) -> bytes:
         from onnxplain.runtime.conversion.functions import inlined
     except ModuleNotFoundError as error:
         raise BackendError(
-            f"'{path}' was exported with --kernels, and this runtime reads standard operators "
+            f"'{path}' was exported with kernels=True, and this runtime reads standard operators "
             f"alone: export it without; or, to have them written out here, install the package "
             f"{error.name}: pip install 'onnxplain[export]'"
         ) from None

@@ -38,8 +38,8 @@ def as_indices(
         raise InputError("every image needs the same number of targets") from None
     if array.ndim == 2 and not multi_target:
         raise InputError(
-            "this graph explains one target per image; export it with --multi-target for several, "
-            "or pass one target per image"
+            "this graph explains one target per image; export it with multi_target=True for "
+            "several, or pass one target per image"
         )
     if array.shape[:1] != (images,) or array.ndim not in (1, 2) or array.size == 0:
         shapes = f"[{images}] or [{images}, K]" if multi_target else f"[{images}]"

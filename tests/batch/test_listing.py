@@ -131,14 +131,14 @@ def test_a_table_of_hugging_face_has_its_bytes_in_a_struct(tmp_path):
 def test_which_column_has_the_images_must_be_clear(tmp_path):
     binary = pyarrow.array([b"x"])
     two = write_table(tmp_path / "two.parquet", left=binary, right=binary)
-    with pytest.raises(InputError, match="--image-column names one of left, right"):
+    with pytest.raises(InputError, match="image_column= names one of left, right"):
         names(two)
     items = list(list_items([str(two)], Columns(image="right")))
     assert contents(items, "right") == [b"x"]
     none = write_table(tmp_path / "none.parquet", number=pyarrow.array([1]))
     with pytest.raises(InputError, match=r"no column holds encoded images .* number"):
         names(none)
-    with pytest.raises(InputError, match="no column 'url' for --id-column; the table has left"):
+    with pytest.raises(InputError, match="no column 'url' for id_column=; the table has left"):
         list(list_items([str(two)], Columns("left", "url")))
 
 

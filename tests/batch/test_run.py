@@ -84,7 +84,7 @@ def test_a_part_with_other_rows_than_planned_is_not_passed_over(model, lake, com
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (replace(OPTIONS, provider="auto"), "name it with --provider"),
+        (replace(OPTIONS, provider="auto"), "name it with provider="),
         (replace(OPTIONS, shard_size=0), "1 or more"),
         (replace(OPTIONS, store="picture"), "no store 'picture'; choose one of pullback, heatmap"),
     ],

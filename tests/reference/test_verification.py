@@ -249,7 +249,7 @@ def test_a_tolerance_is_the_only_bound(net: Net, tmp_path: Path) -> None:
 
 def test_without_a_source_it_says_what_it_needs(net: Net, tmp_path: Path) -> None:
     path = exported(net, tmp_path / "x.onnx", "gradcam")
-    with pytest.raises(InputError, match="--source"):
+    with pytest.raises(InputError, match="source="):
         onnxplain.verify(path, provider="cpu")
     with pytest.raises(InputError, match="one precision"):
         onnxplain.verify(path, net, precision="auto")

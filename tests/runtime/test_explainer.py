@@ -120,7 +120,7 @@ def test_without_a_temperature_the_exported_one_holds(live, tiny, x):
 
 
 def test_a_constant_temperature_cannot_be_changed(explainer, x):
-    with pytest.raises(InputError, match="export it with --live-temperature"):
+    with pytest.raises(InputError, match="export it with live_temperature=True"):
         explainer(x, temperature=0.3)
 
 

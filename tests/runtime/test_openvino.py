@@ -320,7 +320,7 @@ def test_a_convolution_to_as_many_channels_is_right(tmp_path, kind):
 
 @pytest.fixture(scope="module")
 def kept_calls(tmp_path_factory):
-    """A graph exported with --kernels, whose functions OpenVINO's frontend does not take."""
+    """A graph exported with kernels=True, whose functions OpenVINO's frontend does not take."""
     torch = pytest.importorskip("torch")
     torch.manual_seed(0)
     network = torch.nn.Sequential(
@@ -348,7 +348,7 @@ def test_a_graph_exported_with_kernels_is_read_with_their_bodies(kept_calls):
 
 def test_without_what_writes_the_bodies_out_it_says_how_to_export(kept_calls, monkeypatch):
     monkeypatch.setitem(sys.modules, "onnxplain.runtime.conversion.functions", None)
-    with pytest.raises(BackendError, match=r"exported with --kernels.*onnxplain\[export\]"):
+    with pytest.raises(BackendError, match=r"exported with kernels=True.*onnxplain\[export\]"):
         load(kept_calls, "openvino")
 
 

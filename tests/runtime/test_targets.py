@@ -72,7 +72,7 @@ def test_targets_of_another_length(explainer, x, targets):
 
 
 def test_several_targets_need_a_graph_exported_for_them(explainer, x):
-    with pytest.raises(InputError, match="export it with --multi-target"):
+    with pytest.raises(InputError, match="export it with multi_target=True"):
         explainer(x, [[0, 1]] * 3)
 
 

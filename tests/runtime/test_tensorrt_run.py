@@ -438,7 +438,7 @@ def test_weights_are_refitted_in_the_engines_precision(
 
 
 def test_fixed_weights_are_not_refitted(backend: TensorRT, tmp_path: Path) -> None:
-    with pytest.raises(BackendError, match="build it with --refittable"):
+    with pytest.raises(BackendError, match="build it with refittable=True"):
         backend.refit(tmp_path / "other.onnx")
 
 

@@ -57,7 +57,7 @@ def test_with_a_token_no_page_brings_the_model_along(serve, monkeypatch):
 
 
 def test_a_site_with_a_token_is_refused_for_it_brings_the_model_along(tmp_path):
-    with pytest.raises(InputError, match="--site"):
+    with pytest.raises(InputError, match="site="):
         Settings({}, token="secret", site=tmp_path)
 
 

@@ -94,7 +94,7 @@ def test_a_malformed_request_is_refused_with_a_sentence(client, content_type, bo
         ({"targets": "zebra"}, 422, "unknown"),
         ({"targets": "crane"}, 422, "ambiguous"),
         ({"targets": "9" * 30}, 422, "unknown"),
-        ({"temperature": "0.5"}, 422, "--live-temperature"),
+        ({"temperature": "0.5"}, 422, "live_temperature=True"),
         ({"top_k": "0"}, 400, "top_k"),
         ({"targets": ["-1"] * 17}, 413, "16 targets"),
     ],

@@ -117,7 +117,7 @@ def test_a_training_leaves_what_can_be_watched(data: Path, tmp_path: Path) -> No
 def test_a_folder_is_not_trained_into_twice(data: Path, tmp_path: Path) -> None:
     wanted = settings(data, epochs=1, classifier=None)
     train(wanted, tmp_path / "run")
-    with pytest.raises(InputError, match="--resume"):
+    with pytest.raises(InputError, match="resume=True"):
         train(wanted, tmp_path / "run")
     with pytest.raises(InputError, match=r"other settings \(seed\)"):
         train(dataclasses.replace(wanted, seed=1), tmp_path / "run", resume=True)

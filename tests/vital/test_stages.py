@@ -104,5 +104,5 @@ def test_a_network_of_one_layer_is_refused_and_the_message_says_what_to_give() -
     module = nn.Sequential(
         nn.Conv2d(3, 8, 8, 8), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 5)
     )
-    with pytest.raises(SourceError, match="give its layers, from the image on, with --layers"):
+    with pytest.raises(SourceError, match="give its layers, from the image on, with layers="):
         picked(module)

@@ -152,7 +152,7 @@ def test_a_file_called_as_a_network_is_not_that_network(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     silu_file(tmp_path / "resnet18")
-    with pytest.raises(SourceError, match="give its layers, from the image on, with --layers"):
+    with pytest.raises(SourceError, match="give its layers, from the image on, with layers="):
         read_subject("resnet18")
 
 

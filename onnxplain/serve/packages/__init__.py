@@ -23,7 +23,7 @@ def model_name(path: Path, given: str | None) -> str:
     if not _NAME.fullmatch(name):
         raise InputError(
             f"a model's name has lower-case letters, digits and hyphens, unlike {name!r}: give one "
-            "with --name"
+            "with name="
         )
     return name
 

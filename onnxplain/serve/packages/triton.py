@@ -149,24 +149,25 @@ def _signature(model: Path, engine: Engine | None) -> Signature:
 def _check(signature: Signature, options: Options, engine: Engine | None) -> None:
     if signature.live or signature.step:
         raise BackendError(
-            "Triton has no scalar inputs: export the graph without --live-temperature and --step"
+            "Triton has no scalar inputs: export the graph without live_temperature=True and "
+            "step=True"
         )
     if engine is not None and engine.provider != "tensorrt":
         raise BackendError(
             f"Triton runs engines of TensorRT, not of {engine.provider}: build one with "
-            "--provider tensorrt, or package the explain graph with --accelerator tensorrt"
+            "provider='tensorrt', or package the explain graph with accelerator='tensorrt'"
         )
     if engine is not None and (options.accelerator != "none" or options.kind == "cpu"):
         raise InputError("an engine runs on a GPU, and needs no accelerator")
     if options.accelerator == "tensorrt" and options.kind == "cpu":
-        raise InputError("TensorRT accelerates on GPUs, not with --kind cpu")
+        raise InputError("TensorRT accelerates on GPUs, not with kind='cpu'")
     if options.accelerator == "openvino" and options.kind != "cpu":
-        raise InputError("OpenVINO accelerates on processors: add --kind cpu")
+        raise InputError("OpenVINO accelerates on processors: add kind='cpu'")
     if options.precision not in _PRECISIONS:
         known = ", ".join(_PRECISIONS)
         raise InputError(f"an accelerator's precision is one of {known}, not {options.precision!r}")
     if options.precision != "float32" and options.accelerator != "tensorrt":
-        raise InputError("a precision goes with --accelerator tensorrt")
+        raise InputError("a precision goes with accelerator='tensorrt'")
 
 
 def _most(signature: Signature, options: Options, engine: Engine | None) -> int:
@@ -183,7 +184,7 @@ def _most(signature: Signature, options: Options, engine: Engine | None) -> int:
     if least > 1:
         raise BackendError(
             f"the engine takes {least} images at least, and Triton may give it one: build it with "
-            "--batch 1,…"
+            "onnxplain build --batch 1,…"
         )
     return min(options.batch, largest)
 

@@ -39,7 +39,7 @@ def pick_layers(graph: ir.Graph) -> list[ir.Value]:
         names = ", ".join(f"{layer.name} {layer.shape}" for layer in layers) or "none"
         raise SourceError(
             f"the stages of this network are unclear (found: {names}); give its layers, from the "
-            "image on, with --layers"
+            "image on, with layers="
         )
     return stages
 

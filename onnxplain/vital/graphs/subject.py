@@ -121,7 +121,7 @@ def read_subject(
         after = dependents(graph, [value_of(graph, last[0])]) - {value_of(graph, last[0])}
         chosen = {name: own for name, own in chosen.items() if value_of(graph, name) not in after}
         if not chosen:
-            raise SourceError(f"no matched layer comes before {neuron!r}; give some with --layers")
+            raise SourceError(f"no matched layer comes before {neuron!r}; give some with layers=")
     pre = preprocessing(image, found.preprocessing)
     return Subject(canonical.model, found, pre, canonical.activation, chosen, last)
 

@@ -20,8 +20,8 @@ _TF32 = ("tf32", "bfloat16")
 """Precisions whose float32 products may round to TF32's 10 bits; bfloat16 itself has 7."""
 
 _ADVICE = {
-    "TopK": "TensorRT sorts 3,840 values at most: use --provider cuda or ort-tensorrt",
-    "for Turing": "Leave out SM 75, or build with --precision float16",
+    "TopK": "TensorRT sorts 3,840 values at most: use provider='cuda' or provider='ort-tensorrt'",
+    "for Turing": "Leave out SM 75, or build with precision='float16'",
     "QuantizeLinear": "TensorRT takes symmetric quantisers: quantize_static(…, "
     "extra_options={'ActivationSymmetric': True})",
 }

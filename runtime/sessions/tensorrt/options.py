@@ -79,7 +79,7 @@ def _hardware(
     if sm is not None and list(sm) != [here.sm]:
         raise BackendError(
             f"{what} is built on the GPU that is to run it ({here.name}, SM {here.sm}), not for SM "
-            f"{', '.join(map(str, sm))}; --provider tensorrt-rtx builds others ahead of time"
+            f"{', '.join(map(str, sm))}; provider='tensorrt-rtx' builds others ahead of time"
         )
     if package.ahead_of_time:
         if here.sm not in package.sms:
@@ -94,6 +94,6 @@ def _no_such_sm(package: Package, wanted: int) -> str:
         what = "Hopper" if wanted == 90 else "this Blackwell data-centre GPU"
         return (
             f"TensorRT-RTX is for RTX GPUs and does not build for SM {wanted} ({what}); it builds "
-            f"for {known}. On such a GPU use --provider tensorrt or cuda"
+            f"for {known}. On such a GPU use provider='tensorrt' or provider='cuda'"
         )
     return f"{package.title} does not build for SM {wanted}; it builds for {known}"

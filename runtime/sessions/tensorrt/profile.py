@@ -54,7 +54,7 @@ class Profile:
             else:
                 raise BackendError(
                     f"dimension {axis} of the input '{tensor.name}' is open; TensorRT needs its "
-                    "size: export the graph with --size"
+                    "size: export the graph with size="
                 )
         least, usual, most = zip(*sizes, strict=True)
         return least, usual, most

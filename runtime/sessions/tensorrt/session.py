@@ -136,7 +136,7 @@ class TensorRT:
             BackendError: the engine was not built refittable, or the graph's weights don't fit.
         """
         if not self._engine.refittable:
-            raise BackendError("the engine's weights are fixed; build it with --refittable")
+            raise BackendError("the engine's weights are fixed; build it with refittable=True")
         trt, logger = self._package.trt, self._package.logger
         with self._cuda.current(), TemporaryDirectory(prefix="onnxplain-") as folder:
             ready = in_precision(path, self.precision, Path(folder))
