@@ -164,6 +164,12 @@ class Operator:
     batching: BatchingRule | None = None
     """For K targets, where the rule of its axes (`onnxplain.export.vmap`) does not fit."""
 
+    @property
+    def mixes_axes(self) -> bool:
+        """Whether an axis of the result may be another than that of its size in the first input."""
+        mixing = (Kind.CONVOLUTION, Kind.MATRIX_PRODUCT)
+        return self.kind in mixing or self.axes is Axes.TRANSPOSITION
+
 
 class Facts(TypedDict, total=False):
     """What a row may say of an operator, each as in `Operator`."""

@@ -294,3 +294,9 @@ def test_an_operator_of_no_row_is_one_of_which_nothing_is_known() -> None:
     assert "Det" not in VJPS
     assert VJPS.get("Equal") is None
     assert row_of("Equal").kind is Kind.TEST
+
+
+def test_products_and_transpositions_mix_axes_and_nothing_else_does():
+    mixing = {name for name, row in OPERATORS.items() if row.mixes_axes}
+    assert {"MatMul", "Gemm", "Conv", "Transpose"} <= mixing
+    assert mixing.isdisjoint(["Relu", "Add", "Reshape", "MaxPool", "LayerNormalization", "Concat"])

@@ -8,15 +8,13 @@ from itertools import islice
 import onnx_ir as ir
 
 from onnxplain.errors import SourceError
-from onnxplain.export.autodiff import dependents, depends
+from onnxplain.export.autodiff import dependents, depends, operator_name
 from onnxplain.export.count import multiply_adds
 from onnxplain.export.layers import cut_values
+from onnxplain.export.operators import row_of
 from onnxplain.export.tensors import dims, rank
 from onnxplain.vital.graphs.matching import channel_axis, extent
 from onnxplain.vital.recipes import STAGES
-
-_MIXING = ("MatMul", "Gemm", "Conv", "Transpose")
-"""After these, an axis of the same size may mean something else."""
 
 
 def pick_layers(graph: ir.Graph) -> list[ir.Value]:
@@ -52,7 +50,7 @@ def _has_positions(value: ir.Value) -> bool:
 def _is_flattened(value: ir.Value, image: ir.Value) -> bool:
     """Whether it is [N, C, P], between [N, C, h, w] and tokens [N, P, C] or a mean."""
     node = value.producer()
-    if rank(value) != 3 or node is None or node.op_type in _MIXING:
+    if rank(value) != 3 or node is None or row_of(operator_name(node)).mixes_axes:
         return False
     inputs = [x for x in node.inputs if x is not None and x.shape is not None]
     if node.op_type != "Reshape":
