@@ -56,6 +56,11 @@ def saturates() -> bool:
 _VNNI = {"avx512_vnni", "avx_vnni"}
 
 
+def load_average() -> float | None:
+    """How many processes ran or waited for a core in the last minute; None on Windows."""
+    return os.getloadavg()[0] if hasattr(os, "getloadavg") else None
+
+
 def _cpu() -> str:
     info = Path("/proc/cpuinfo")
     if info.exists():

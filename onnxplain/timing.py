@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 
@@ -29,6 +29,17 @@ def interleaved(
     warmup: int,
     progress: Callable[[int, int], object] | None = None,
 ) -> dict[str, Timing]:
+    """How long callables take, timed against each other as by `rounds`."""
+    timed = rounds(callables, repeats, warmup, progress)
+    return {name: timing_of(samples) for name, samples in timed.items()}
+
+
+def rounds(
+    callables: Mapping[str, Callable[[], object]],
+    repeats: int,
+    warmup: int,
+    progress: Callable[[int, int], object] | None = None,
+) -> dict[str, list[float]]:
     """Time callables against each other, in rounds that call each of them once.
 
     So what changes on the machine meanwhile (heat, neighbours, clock) meets all of them alike;
@@ -41,6 +52,9 @@ def interleaved(
         repeats: rounds that count, at least 1.
         warmup: rounds before them that do not.
         progress: called after each round with (rounds done, rounds in all).
+
+    Returns:
+        The seconds of each, round by round.
 
     Raises:
         ValueError: repeats < 1 or warmup < 0.
@@ -57,12 +71,21 @@ def interleaved(
             seconds[name].append(_seconds(callables[name]))
         if progress is not None:
             progress(done, warmup + repeats)
-    return {name: _timing(samples[warmup:]) for name, samples in seconds.items()}
+    return {name: samples[warmup:] for name, samples in seconds.items()}
 
 
-def _timing(samples: list[float]) -> Timing:
+def timing_of(samples: Sequence[float]) -> Timing:
+    """The figures of some calls, in seconds."""
     half, p95 = np.quantile(samples, (0.5, 0.95))
     return Timing(float(half), float(p95), min(samples), len(samples))
+
+
+def ratio(samples: Sequence[float], to: Sequence[float]) -> float:
+    """The median of how many times as long the one took as the other in the same round.
+
+    What slows a whole round down, as a busy machine does, is in both.
+    """
+    return median(a / b for a, b in zip(samples, to, strict=True))
 
 
 def median_seconds(call: Callable[[], object], runs: int) -> float:

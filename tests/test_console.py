@@ -7,9 +7,12 @@ from typing import Any
 
 import pytest
 import typer
+from rich.console import Console
 
 from onnxplain.cli import app, console
 from onnxplain.cli.progress import ImageBar
+from onnxplain.cli.verify import table_of
+from onnxplain.reference.checks import Check, Verification
 
 AWKWARD = "a [red]folder[/] :cat: [1/2] " + 30 * "with a long name " + ".png"
 
@@ -27,7 +30,34 @@ def test_a_line_is_printed_as_it_is(capsys, speak, stream) -> None:
 def test_a_size_counts_the_weights_beside_the_file(tmp_path: Path) -> None:
     (tmp_path / "a.onnx").write_bytes(bytes(1 << 20))
     (tmp_path / "a.onnx.data").write_bytes(bytes(1 << 19))
-    assert console.mebibytes(tmp_path / "a.onnx") == "1.5 MiB"
+    assert console.file_size(tmp_path / "a.onnx") == "1.5 MiB"
+
+
+def test_a_small_file_has_a_size_too(tmp_path: Path) -> None:
+    (tmp_path / "a.onnx").write_bytes(bytes(1536))
+    assert console.file_size(tmp_path / "a.onnx") == "1.5 KiB"
+
+
+def test_what_verify_found_fits_80_columns() -> None:
+    found = Verification(
+        "against PyTorch in float64",
+        1,
+        tuple(
+            Check(what, 0.999999999, 1.23e-5, 1.2e-3, bound, False)
+            for what, bound in (
+                ("logits", "relative error ≤ 0.0001"),
+                ("pullback, the file in float64", "cosine ≥ 0.999"),
+                ("along the pullback", "median error ≤ 0.01"),
+            )
+        ),
+    )
+    console80 = Console(width=80)
+    with console80.capture() as capture:
+        console80.print(table_of("resnet50.explain.onnx", found))
+    text = capture.get()
+    assert "…" not in text
+    for kept in ("1.20e-03", "1.23e-05", "0.999999999", "WRONG"):
+        assert text.count(kept) == 3
 
 
 def test_a_rate_is_of_the_images_since_the_first_report(monkeypatch) -> None:

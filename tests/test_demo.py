@@ -27,6 +27,9 @@ def test_demo_explains_three_photographs_and_measures_itself(tmp_path: Path) -> 
         assert parity["relative_l2"] <= 1e-4
         assert parity["cosine"] >= 0.99999
     assert len(measured["seconds, batch 1"]) == 3
+    ratios = measured["÷ our explain, round by round"]
+    assert ratios["explain, ONNX Runtime"] == 1
+    assert ratios["explain, PyTorch"] > 1
     assert measured["machine"]
     with Image.open(tmp_path / "explanations.png") as picture:
         pixels = np.asarray(picture)
@@ -35,6 +38,11 @@ def test_demo_explains_three_photographs_and_measures_itself(tmp_path: Path) -> 
     for label in ("espresso", "missile", "forward", "PyTorch", "Fused gates and pools"):
         assert label in result.output
     assert measured["kernels"] == described()
+
+
+def test_a_busy_machine_is_told() -> None:
+    assert [demo.busy_machine(load, 2) for load in (None, 0.5, 3.0)] == ["", "", ""]
+    assert "a load of 10.0 on 2 cores" in demo.busy_machine(10.0, 2)
 
 
 @pytest.mark.parametrize("installed", [None, "onnxplain_kernels.so"])

@@ -8,7 +8,7 @@ import time
 import pytest
 
 from onnxplain.machine import machine
-from onnxplain.timing import interleaved
+from onnxplain.timing import interleaved, ratio
 
 
 def test_every_round_calls_each_callable_once_in_a_changing_order() -> None:
@@ -48,6 +48,13 @@ def test_warm_up_does_not_count() -> None:
 def test_seconds_are_wall_clock() -> None:
     timing = interleaved({"sleep": lambda: time.sleep(0.01)}, repeats=3, warmup=0)["sleep"]
     assert timing.minimum >= 0.01
+
+
+def test_a_ratio_is_taken_round_by_round() -> None:
+    """Three of five rounds met a neighbour that halved the machine for all alike."""
+    ours = [1.0, 2.0, 2.0, 1.0, 2.0]
+    assert ratio([3.0 * seconds for seconds in ours], ours) == 3.0
+    assert ratio([3.0, 3.0, 3.0], [1.0, 1.0, 30.0]) == 3.0
 
 
 def test_progress_counts_rounds() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from onnxplain.bench.zoo.entry import COMPILED, METHODS
@@ -104,11 +104,11 @@ def counts(results: dict[str, Any]) -> list[str]:
     networks: dict[str, Any] = results["networks"]
     families = {f"timm/{name}" for name in FAMILIES.values()}
     others = [e for n, e in networks.items() if n.startswith("timm/") and n not in families]
+    torchvision = [e for n, e in networks.items() if not n.startswith("timm/")]
     return [
-        f"- torchvision: {_passed(e for n, e in networks.items() if not n.startswith('timm/'))} "
-        "of its classifiers",
-        f"- timm: {_passed(e for n, e in networks.items() if n in families)} of its families",
-        f"- named architectures within timm's families: {_passed(others)}",
+        f"- torchvision: {_passed(torchvision, 'its {} classifiers')}",
+        f"- timm: {_passed([e for n, e in networks.items() if n in families], 'its {} families')}",
+        f"- named architectures within timm's families: {_passed(others, 'the {} tried')}",
     ]
 
 
@@ -117,12 +117,14 @@ def _section(title: str, lines: Sequence[str]) -> list[str]:
     return [f"## {title}", "", *lines, ""] if any(lines) else []
 
 
-def _passed(entries: Iterable[dict[str, Any]]) -> str:
-    entries = list(entries)
+def _passed(entries: Sequence[dict[str, Any]], what: str) -> str:
+    """How many of the networks agree, and how many of these in float64 alone."""
     passed = [entry for entry in entries if passes(entry)]
     rounded = sum(any(map(right_in_float64, e["methods"].values())) for e in passed)
-    counts = f"{len(passed)} of {len(entries)}"
-    return f"{counts} ({rounded} of them with a method right in float64)" if rounded else counts
+    counts = f"{len(passed)} of {what.format(len(entries))}"
+    if not rounded:
+        return counts
+    return f"{counts}; for {rounded} of these, some method agrees only in float64"
 
 
 def _table(networks: dict[str, Any], families: dict[str, str]) -> Iterator[str]:

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from onnxplain.cli.app import command
-from onnxplain.cli.console import mebibytes, say
+from onnxplain.cli.console import file_size, say
 from onnxplain.cli.options import Model, as_integers
 from onnxplain.cli.progress import percentage_bar
 from onnxplain.errors import InputError
@@ -99,6 +99,6 @@ def build(
     engine.write(path)
     gpus = f"{engine.gpu}, " if engine.gpu else ""
     say(
-        f"{path}: {mebibytes(path)}, {precision}, for {gpus}SM "
+        f"{path}: {file_size(path)}, {precision}, for {gpus}SM "
         f"{', '.join(map(str, engine.sms))}, by {provider} {engine.version} in {seconds:.1f} s"
     )

@@ -37,9 +37,10 @@ def note_backend(explainer: Explainer) -> None:
     note(f"{backend.name} on {backend.device} in {backend.precision}")
 
 
-def mebibytes(path: Path) -> str:
+def file_size(path: Path) -> str:
     """The size of a file, with the external weights that lie beside it."""
-    return f"{size_on_disk(path) / 2**20:.1f} MiB"
+    size = size_on_disk(path)
+    return f"{size / 2**20:.1f} MiB" if size >= 2**20 else f"{size / 2**10:.1f} KiB"
 
 
 def _plain(console: Console, line: str, style: str | None = None) -> None:

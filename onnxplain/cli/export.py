@@ -11,7 +11,7 @@ import typer
 from rich.progress import Progress
 
 from onnxplain.cli.app import command
-from onnxplain.cli.console import mebibytes, note, say
+from onnxplain.cli.console import file_size, note, say
 from onnxplain.cli.export_options import with_export_options
 from onnxplain.cli.progress import progress_bar
 from onnxplain.contract.explain import Metadata
@@ -96,7 +96,7 @@ def _tell(path: Path, metadata: Metadata) -> None:
     """What was written, and what the user should know of it."""
     cost = metadata.multiply_adds["explain"] / max(metadata.multiply_adds["forward"], 1)
     say(
-        f"{path}  {mebibytes(path)}, {metadata.described_method}, "
+        f"{path}  {file_size(path)}, {metadata.described_method}, "
         f"{cost:.2f} × the forward's multiply-adds"
     )
     for line in metadata.notes:

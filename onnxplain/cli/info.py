@@ -11,7 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from onnxplain.cli.app import command
-from onnxplain.cli.console import mebibytes, out
+from onnxplain.cli.console import file_size, out
 from onnxplain.cli.options import Model
 from onnxplain.errors import BackendError, InputError
 
@@ -79,7 +79,7 @@ def info(
         "method": metadata.described_method,
         "source": f"{metadata.source}, exported by onnxplain {metadata.version}",
         "weights": metadata.described_weights,
-        "file": mebibytes(model),
+        "file": file_size(model),
         "inputs": "\n".join(inputs),
         "outputs": f"logits [{batch}, {signature.classes}]\npullback [{targets}, {pullback}]",
         "preprocessing": f"shorter side to {pre.resize} ({pre.interpolation}), "

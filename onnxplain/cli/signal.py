@@ -11,7 +11,7 @@ import typer
 from rich.table import Table
 
 from onnxplain.cli.app import app, guarded
-from onnxplain.cli.console import complain, mebibytes, out, say
+from onnxplain.cli.console import complain, file_size, out, say
 from onnxplain.cli.declared import with_options
 from onnxplain.cli.options import Images, Provider, Weights
 from onnxplain.cli.progress import progress_bar
@@ -91,7 +91,7 @@ def _finish_training(folder: Path, classifier: str | None, weights: str, done: A
     network = open_classifier(classifier, done.data, weights) if classifier else None
     export_autoencoder(done.autoencoder, folder / GRAPH, network, done.data.classes)
     _say_skipped(done.skipped)
-    say(f"{folder / GRAPH}  {mebibytes(folder / GRAPH)}")
+    say(f"{folder / GRAPH}  {file_size(folder / GRAPH)}")
 
 
 @_command
@@ -137,7 +137,7 @@ def export(
         pre = found.preprocessing
         network, labels = frozen(OnPixels(found.module, pre.mean, pre.std)), found.labels
     export_autoencoder(autoencoder, path, network, labels)
-    say(f"{path}  {mebibytes(path)}")
+    say(f"{path}  {file_size(path)}")
 
 
 @_command

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich import box
 from rich.table import Table
 
 from onnxplain.cli.app import command
@@ -72,17 +73,21 @@ def verify(
             tolerance=tolerance,
             at_least=at_least,
         )
-    out.print(_table(f"{model}", found))
+    out.print(table_of(f"{model}", found))
     if not found.passed:
         raise typer.Exit(1)
 
 
-def _table(model: str, found: Verification) -> Table:
+def table_of(model: str, found: Verification) -> Table:
+    """What was found, in 80 columns."""
     images = "1 image" if found.images == 1 else f"{found.images} images"
-    table = Table(title=f"{model}: {found.against}, {images}")
+    title = f"{model}: {found.against}, {images}"
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table.add_column("", min_width=len("along the pullback"))
+    for name in ("largest\ndifference", "relative\nerror", "cosine"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("asked for")
     table.add_column("", no_wrap=True)
-    for name in ("max |difference|", "relative error", "cosine", "asked for", ""):
-        table.add_column(name)
     for check in found.checks:
         table.add_row(
             check.what,
