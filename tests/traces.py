@@ -16,6 +16,7 @@ import onnx
 import onnx_ir as ir
 import pytest
 import torch
+import torch._export.utils as torch_operators
 from filelock import FileLock
 from torch.onnx._internal.exporter._registration import ONNXRegistry
 
@@ -102,12 +103,14 @@ def _kept(function: Callable[..., Any], key_of: Callable[..., Any], folder: Path
 def kept(folder: Path) -> Iterator[None]:
     """A network by name, or a module of the same class and content, is traced once per folder.
 
-    PyTorch's exporter reads its table of translations anew at every export, for longer than a small
-    network takes: here once.
+    PyTorch's exporter reads its table of translations and lists its operators anew at every export,
+    for longer than a small network takes: here once.
     """
     with pytest.MonkeyPatch.context() as patched:
         table = functools.cache(ONNXRegistry.from_torchlib)
         patched.setattr(ONNXRegistry, "from_torchlib", staticmethod(table))
+        listed = functools.cache(torch_operators._collect_all_valid_cia_ops_for_namespace)
+        patched.setattr(torch_operators, "_collect_all_valid_cia_ops_for_namespace", listed)
         patched.setattr(source, "from_name", _kept(source.from_name, _by_name, folder))
         patched.setattr(source, "trace", _kept(source.trace, _by_content, folder))
         yield

@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 from onnxplain.bench import plots
 from onnxplain.bench.readme import bench_table
+from onnxplain.bench.suite import measure
 from onnxplain.bench.suite.measure import Scope
 from onnxplain.bench.suite.ratios import ratios, worse
 from onnxplain.bench.suite.suite import Plan, suite
@@ -26,8 +27,11 @@ pytestmark = pytest.mark.xdist_group("suite")  # what they share takes long to m
 def results(tmp_path_factory):
     """One network, one round of everything but compiled candidates and peers."""
     path = tmp_path_factory.mktemp("bench") / "bench.json"
+    monkeypatch = pytest.MonkeyPatch()
+    monkeypatch.setattr(measure, "WARMUP", 0)
     plan = Plan(["efficientnet-lite0"], (1, 2), 1, Scope((1, 3), False, False), True, 1)
     found = suite(plan, path, lambda what, done, total: None)
+    monkeypatch.undo()
     assert json.loads(path.read_text()) == found
     return found
 

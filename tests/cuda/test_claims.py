@@ -88,7 +88,7 @@ NETWORKS: dict[Callable[[], nn.Module], tuple[Case, Case]] = {
         ("semantic", "plain", "float16"),
         ("lrp-zplus", "multi_target", "float32"),
     ),
-    lambda: models.SwinTransformer([4, 4], 24, [2, 2], [2, 4], [4, 4]): (
+    lambda: models.SwinTransformer([4, 4], 24, [2, 1], [2, 4], [4, 4]): (
         ("gradient", "plain", "float32"),
         ("semantic", "step", "float16"),
     ),
