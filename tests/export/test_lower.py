@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import onnxplain
 from onnxplain.export.check import Case, add_output, builder_of, finished, forward_model
 from onnxplain.export.lower import lower, stay_on_gpu
 from onnxplain.reference.float64 import evaluate
@@ -241,3 +242,25 @@ def test_a_mean_of_several_is_a_sum():
     assert operators(changed) == ["Sum", "Div"]
     a, b = np.random.default_rng(0).normal(size=[2, 4, 3])
     np.testing.assert_allclose(*evaluate(changed, {"x0": a, "x1": b}), (a + b) / 2)
+
+
+def test_what_was_replaced_keeps_nothing_alive(tmp_path):
+    """Of several targets, one target's own sweep is gone: its last node had asymmetric pads."""
+    weights = {"K": images(4, 3, 3, 3), "L": images(2, 4, 3, 3), "axes": np.array([2, 3])}
+    file = write(
+        tmp_path / "strided.onnx",
+        [
+            node("Conv", ["x", "K"], ["c"], strides=[2, 2], pads=[0, 0, 1, 1]),
+            node("Relu", ["c"], ["r"]),
+            node("Conv", ["r", "L"], ["d"]),
+            node("ReduceMean", ["d", "axes"], ["y"], keepdims=0),
+        ],
+        weights,
+        (None, 3, 8, 8),
+    )
+    onnxplain.export(file, tmp_path / "e.onnx", temperature=1.0, multi_target=True)
+    graph = onnx.load(tmp_path / "e.onnx").graph
+    needed = {output.name for output in graph.output}
+    for made in reversed(graph.node):
+        assert needed & set(made.output), made
+        needed |= set(made.input)
