@@ -6,6 +6,7 @@ import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import reduce
 
 import numpy as np
 import onnx_ir as ir
@@ -40,20 +41,36 @@ def _unless_cubic(node: Node) -> Sequence[ir.Value | None] | None:
 def resize(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
     """Separable and linear: along each axis, the transpose of its interpolation matrix."""
     x, y = node.inputs[0], node.outputs[0]
-    if node.attributes.get_string("coordinate_transformation_mode", "") == "tf_crop_and_resize":
-        raise NoRuleError(f"no rule for Resize by tf_crop_and_resize, at node {node.name!r}")
     if node.attributes.get_string("keep_aspect_ratio_policy", "stretch") != "stretch":
         raise NoRuleError(f"no rule for Resize that keeps the aspect ratio, at node {node.name!r}")
     given = constant_of(node.inputs[2] if len(node.inputs) > 2 else None, "the scales of Resize")
     axes = axes_from_end(node.attributes.get_ints("axes", list(range(rank(x)))), rank(x))
     for i, axis in enumerate(axes):
         scale = float(given[i]) if given is not None and given.size else None
-        if scale != 1.0 and (scale is not None or dims(x)[axis] != dims(y)[axis]):
-            g = along_axis(op, g, x, axis, op.Transpose(interpolation(op, node, axis, scale)))
+        part = _part(node, i, len(axes))
+        stays = scale == 1.0 or (scale is None and dims(x)[axis] == dims(y)[axis])
+        if not stays or part not in (None, (0.0, 1.0)):
+            matrix = interpolation(op, node, axis, scale, part)
+            g = along_axis(op, g, x, axis, op.Transpose(matrix))
     return g
 
 
-def interpolation(op: OpBuilder, node: Node, axis: int, scale: float | None) -> ir.Value:
+def _part(node: Node, index: int, axes: int) -> tuple[float, float] | None:
+    """Which part of an axis tf_crop_and_resize takes, from 0 to 1; None in any other mode."""
+    if node.attributes.get_string("coordinate_transformation_mode", "") != "tf_crop_and_resize":
+        return None
+    roi = constant_of(node.inputs[1], "the region of Resize")
+    assert roi is not None
+    return float(roi[index]), float(roi[index + axes])
+
+
+def interpolation(
+    op: OpBuilder,
+    node: Node,
+    axis: int,
+    scale: float | None,
+    part: tuple[float, float] | None = None,
+) -> ir.Value:
     """The matrix [in, out] by which a Resize node interpolates one axis.
 
     It is what the operator makes of the unit vectors: a node on a constant, which the runtime folds
@@ -61,11 +78,13 @@ def interpolation(op: OpBuilder, node: Node, axis: int, scale: float | None) -> 
     """
     n, m = size_of(node.inputs[0], axis), size_of(node.outputs[0], axis)
     unit = constant(op, np.eye(n).reshape(1, n, 1, n), node.inputs[0])
-    kept = {name: a.value for name, a in node.attributes.items() if name != "axes"}
+    left_out = ("axes", "extrapolation_value")  # what is put beside an image has no slope
+    kept = {name: a.value for name, a in node.attributes.items() if name not in left_out}
+    region = None if part is None else [0.0, 0.0, 0.0, part[0], 1.0, 1.0, 1.0, part[1]]
     if scale is None:
-        resized = op.Resize(unit, None, None, [1, n, 1, m], **kept)
+        resized = op.Resize(unit, region, None, [1, n, 1, m], **kept)
     else:
-        resized = op.Resize(unit, None, [1.0, 1.0, 1.0, scale], **kept)
+        resized = op.Resize(unit, region, [1.0, 1.0, 1.0, scale], **kept)
     return reshape(op, resized, [n, m])
 
 
@@ -81,72 +100,123 @@ class Tap:
 
 @register_vjp("GridSample", kind=Kind.POOL, sign=_unless_cubic)
 def grid_sample(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
-    """y = Σ over the taps of each place: weight · x[tap]. Bilinear or nearest, of images."""
+    """y = Σ over the taps of each place: weight · x[tap], a weight being one of each axis."""
     x, grid = node.inputs
-    mode = node.attributes.get_string("mode", "linear")
-    padding = node.attributes.get_string("padding_mode", "zeros")
-    if rank(x) != 4 or mode not in ("linear", "nearest") or padding not in ("zeros", "border"):
-        raise NoRuleError(
-            f"no rule for GridSample of rank {rank(x)}, mode {mode!r}, padding {padding!r}, at "
-            f"node {node.name!r}"
-        )
-    channels, height, width = static(x, 1)
-    places = math.prod(static(grid, 1, 3))
-    at = op.Transpose(reshape(op, grid, [-1, places, 2]), perm=[0, 2, 1])
-    columns, rows = op.Split(at, axis=1, num_outputs=2, _outputs=2)
-    over, down = (_taps(op, node, u, n) for u, n in ((columns, width), (rows, height)))
-    corners = list(itertools.product(down, over))
-    indices = [
-        op.Expand(op.Add(op.Mul(row.index, width), column.index), [1, channels, 1])
-        for row, column in corners
-    ]
-    pixels, g = (reshape(op, v, [-1, channels, n]) for v, n in ((x, height * width), (g, places)))
+    channels, *size = static(x, 1)
+    places, pixels = math.prod(static(grid, 1, -1)), math.prod(size)
+    at = op.Transpose(reshape(op, grid, [-1, places, len(size)]), perm=[0, 2, 1])
+    along = op.Split(at, axis=1, num_outputs=len(size), _outputs=len(size))
+    # A place's last number is along the first axis.
+    taps = [_taps(op, node, u, n) for u, n in zip(reversed(along), size, strict=True)]
+    corners = list(itertools.product(*taps))
 
-    shares = [op.Mul(g, op.Mul(row.weight, column.weight)) for row, column in corners]
-    empty = reshape(op, zeros_like(op, x), [-1, channels, height * width])
+    def index_of(corner: Sequence[Tap]) -> ir.Value:
+        index = corner[0].index
+        for tap, n in zip(corner[1:], size[1:], strict=True):
+            index = op.Add(op.Mul(index, n), tap.index)
+        return op.Expand(index, [1, channels, 1])
+
+    def product(corner: Sequence[Tap], moved: int | None = None) -> ir.Value:
+        """Of the weights, that of the axis `moved` being its slope."""
+        each = (tap.slope if i == moved else tap.weight for i, tap in enumerate(corner))
+        return reduce(op.Mul, each)
+
+    indices = [index_of(corner) for corner in corners]
+    flat, g = (reshape(op, v, [-1, channels, n]) for v, n in ((x, pixels), (g, places)))
+    shares = [op.Mul(g, product(corner)) for corner in corners]
+    empty = reshape(op, zeros_like(op, x), [-1, channels, pixels])
     joined = [op.Concat(*parts, axis=-1) for parts in (indices, shares)]
     gx = reshape_like(op, op.ScatterElements(empty, *joined, axis=-1, reduction="add"), x)
-    if mode == "nearest":
+    if node.attributes.get_string("mode", "linear") == "nearest":
         return [gx, None]
 
     felt = [
-        op.ReduceSum(op.Mul(g, op.GatherElements(pixels, index, axis=2)), [-2], keepdims=1)
+        op.ReduceSum(op.Mul(g, op.GatherElements(flat, index, axis=2)), [-2], keepdims=1)
         for index in indices
     ]
-    pairs = list(zip(felt, corners, strict=True))
-    by_column = [op.Mul(s, op.Mul(row.weight, column.slope)) for s, (row, column) in pairs]
-    by_row = [op.Mul(s, op.Mul(row.slope, column.weight)) for s, (row, column) in pairs]
-    size = np.array([[width], [height]]) - attribute(node, "align_corners", 0)
-    both = op.Concat(op.Sum(*by_column), op.Sum(*by_row), axis=-2)
-    ggrid = op.Transpose(op.Mul(both, constant(op, size / 2, x)), perm=[0, 2, 1])
+    by_axis = [
+        op.Sum(*(op.Mul(s, product(c, moved)) for s, c in zip(felt, corners, strict=True)))
+        for moved in range(len(size))
+    ]
+    span = np.array(size[::-1])[:, None] - attribute(node, "align_corners", 0)
+    all_axes = op.Concat(*reversed(by_axis), axis=-2)
+    ggrid = op.Transpose(op.Mul(all_axes, constant(op, span / 2, x)), perm=[0, 2, 1])
     return [gx, reshape_like(op, ggrid, grid)]
 
 
 def _taps(op: OpBuilder, node: Node, u: ir.Value, size: int) -> list[Tap]:
     """The taps along an axis of places `u`, from −1 to 1 over the image or its pixel centres."""
+    mode = node.attributes.get_string("mode", "linear")
+    padding = node.attributes.get_string("padding_mode", "zeros")
     centre, last = (size - 1) / 2, float(size - 1)
     half = centre if attribute(node, "align_corners", 0) else size / 2
     place = op.Add(op.Mul(u, half), centre)
-    one = op.Exp(op.Mul(u, 0.0))
-    moves = one
-    if node.attributes.get_string("padding_mode", "zeros") == "border":
-        free = op.And(op.Greater(place, 0.0), op.Less(place, last))
-        place, moves = op.Clip(place, 0.0, last), op.Where(free, one, 0.0)
-    if node.attributes.get_string("mode", "linear") == "nearest":
+    moves = one = op.Exp(op.Mul(u, 0.0))
+    if mode != "cubic":
+        place, moves = _inside(op, padding, place, one, (centre - half, centre + half), last)
+    if mode == "nearest":
         found = [(op.Round(place), one, moves)]
     else:
         low = op.Floor(place)
         part = op.Sub(place, low)
-        found = [
-            (low, op.Sub(1.0, part), op.Neg(moves)),
-            (op.Add(low, 1.0), part, moves),
-        ]
+        if mode == "linear":
+            found = [(low, op.Sub(1.0, part), op.Neg(moves)), (op.Add(low, 1.0), part, moves)]
+        else:
+            found = [(op.Add(low, float(k)), *_cubic(op, part, k)) for k in (-1, 0, 1, 2)]
     taps = []
     for index, *numbers in found:
+        if mode == "cubic":
+            index, _ = _inside(op, padding, index, one, (centre - half, centre + half), last)
         inside = op.And(op.GreaterOrEqual(index, 0.0), op.LessOrEqual(index, last))
         kept = op.Cast(op.Clip(index, 0.0, last), to=ir.DataType.INT64)
         taps.append(Tap(kept, *(op.Where(inside, number, 0.0) for number in numbers)))
     return taps
+
+
+def _inside(
+    op: OpBuilder,
+    padding: str,
+    place: ir.Value,
+    one: ir.Value,
+    ends: tuple[float, float],
+    last: float,
+) -> tuple[ir.Value, ir.Value]:
+    """Where a place is taken from, and how that moves with it; `one` is 1 of its shape."""
+    moves = one
+    if padding == "reflection":
+        (low, high), span = ends, ends[1] - ends[0]
+        if not span:
+            return op.Mul(one, low), op.Mul(one, 0.0)
+        away = op.Sub(place, low)
+        turns = op.Floor(op.Div(op.Abs(away), span))
+        rest = op.Sub(op.Abs(away), op.Mul(turns, span))
+        odd = op.Greater(op.Sub(turns, op.Mul(op.Floor(op.Mul(turns, 0.5)), 2.0)), 0.5)
+        place = op.Where(odd, op.Sub(high, rest), op.Add(rest, low))
+        moves = op.Where(odd, op.Neg(op.Sign(away)), op.Sign(away))
+    if padding in ("border", "reflection"):
+        free = op.And(op.Greater(place, 0.0), op.Less(place, last))
+        place, moves = op.Clip(place, 0.0, last), op.Where(free, moves, 0.0)
+    return place, moves
+
+
+def _cubic(op: OpBuilder, part: ir.Value, k: int) -> tuple[ir.Value, ir.Value]:
+    """The weight of the pixel k away from the one below a place, and its slope in `part`.
+
+    Keys' kernel with a = −0.75: a polynomial in the distance, near the place and farther away.
+    """
+    a = -0.75
+    near, far = (a + 2, -a - 3, 0.0, 1.0), (a, -5 * a, 8 * a, -4 * a)
+    kernel = np.poly1d(near if k in (0, 1) else far)
+    side = 1.0 if k <= 0 else -1.0
+    in_part = kernel(np.poly1d([side, -side * k]))
+
+    def at(polynomial: np.poly1d) -> ir.Value:
+        value = op.Add(op.Mul(part, 0.0), float(polynomial.coeffs[0]))
+        for c in polynomial.coeffs[1:]:
+            value = op.Add(op.Mul(value, part), float(c))
+        return value
+
+    return at(in_part), at(in_part.deriv())
 
 
 @register_vjp("AffineGrid", on_gpu=False)

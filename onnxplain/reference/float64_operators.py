@@ -314,7 +314,7 @@ class GridSample(Operator):
     ) -> tuple[Array]:  # fmt: skip
         import torch
 
-        mode = {"linear": "bilinear"}.get(mode, mode)
+        mode = {"linear": "bilinear", "cubic": "bicubic"}.get(mode, mode)
         given = torch.from_numpy(x.copy()), torch.from_numpy(grid.copy())
         y = torch.nn.functional.grid_sample(*given, mode, padding_mode, bool(align_corners))
         return (y.numpy(),)

@@ -12,6 +12,9 @@ from onnxplain.bench.node_tests.judge import CRASH, RIGHT, WRONG, judge
 SAMPLE = {
     "compress": ["compress_1"],
     "dequantizelinear": ["dequantizelinear", "dequantizelinear_axis", "dequantizelinear_blocked"],
+    "deformconv": ["deform_conv_with_mask_bias", "deform_conv_with_multiple_offset_groups"],
+    "dft": ["dft_inverse_opset19", "dft_irfft"],
+    "stft": ["stft_with_window"],
     "layernormalization": ["layer_normalization_2d_axis0"],
     "negativeloglikelihoodloss": ["nllloss_NCd1_weight_ii"],
     "cumprod": ["cumprod_1d_reverse_exclusive"],

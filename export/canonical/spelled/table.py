@@ -11,6 +11,7 @@ import onnx_ir as ir
 from onnxplain.errors import SourceError
 from onnxplain.export.canonical.emit import Emitted, Emitter
 from onnxplain.export.canonical.spelled.attention import attention
+from onnxplain.export.canonical.spelled.fourier import dft, stft
 from onnxplain.export.canonical.spelled.moves import (
     compress,
     cumulative_product,
@@ -23,6 +24,7 @@ from onnxplain.export.canonical.spelled.normalisations import (
     rms_normalization,
 )
 from onnxplain.export.canonical.spelled.recurrent import needs_spelling, recurrent
+from onnxplain.export.canonical.spelled.sampling import deformable_convolution
 
 
 def always(node: ir.Node) -> bool:
@@ -87,6 +89,11 @@ SPELLINGS: Mapping[str, Spelling] = {
     ),
     "Compress": Spelling(compress, frozenset({"axis"})),
     "CumProd": Spelling(cumulative_product, frozenset({"exclusive", "reverse"})),
+    "DFT": Spelling(dft, frozenset({"inverse", "onesided"})),
+    "DeformConv": Spelling(
+        deformable_convolution,
+        frozenset({"dilations", "group", "kernel_shape", "offset_group", "pads", "strides"}),
+    ),
     "GroupNormalization": Spelling(
         group_normalization, frozenset({"epsilon", "num_groups", "stash_type"})
     ),
@@ -95,6 +102,7 @@ SPELLINGS: Mapping[str, Spelling] = {
     "LSTM": Spelling(recurrent, _RECURRENT | frozenset({"input_forget"}), needs_spelling),
     "RNN": Spelling(recurrent, _RECURRENT, needs_spelling),
     "ReverseSequence": Spelling(reverse_sequence, frozenset({"batch_axis", "time_axis"})),
+    "STFT": Spelling(stft, frozenset({"onesided"})),
     "SpaceToDepth": Spelling(
         space_to_depth, frozenset({"blocksize", "mode"}), lambda node: "mode" in node.attributes
     ),

@@ -65,7 +65,9 @@ def resizings(draw: st.DrawFn) -> Case:
 def samplings(draw: st.DrawFn) -> Case:
     """At places inside and outside the image, none of them where the slope jumps."""
     rng = draw(seeds)
-    mode, padding = (draw(st.sampled_from(m)) for m in (["linear", "nearest"], ["zeros", "border"]))
+    mode, padding = (
+        draw(st.sampled_from(m)) for m in (["linear", "nearest"], ["zeros", "border", "reflection"])
+    )
     attributes = {"mode": mode, "padding_mode": padding, "align_corners": draw(st.integers(0, 1))}
     n, c = draw(st.integers(1, 2)), draw(st.integers(1, 3))
     size, places = ([draw(st.integers(2, 4)) for _ in range(2)] for _ in range(2))
@@ -149,33 +151,44 @@ def test_resize_rounds_as_the_runtime_does(transformation: str, by: str, n: int,
     assert abs((found * x).sum() - (g * y).sum()) < 1e-5 * scale
 
 
-@pytest.mark.parametrize(
-    ("attributes", "message"),
-    [
-        ({"coordinate_transformation_mode": "tf_crop_and_resize"}, "tf_crop_and_resize"),
-        ({"keep_aspect_ratio_policy": "not_larger"}, "aspect ratio"),
-    ],
-)
-def test_a_resize_of_another_kind_has_no_rule_and_says_so(attributes, message):
+def test_a_resize_that_keeps_the_aspect_ratio_has_no_rule_and_says_so():
     inputs = [np.ones([1, 1, 4, 4]), np.ones(8), None, integers(1, 1, 2, 2)]
-    case = Case("Resize", inputs, {"mode": "linear", **attributes}, dynamic=[])
-    with pytest.raises(NoRuleError, match=message):
-        cotangent_of(case, np.ones([1, 1, 2, 2]))
+    attributes = {"mode": "linear", "keep_aspect_ratio_policy": "not_larger"}
+    with pytest.raises(NoRuleError, match="aspect ratio"):
+        cotangent_of(Case("Resize", inputs, attributes, dynamic=[]), np.ones([1, 1, 2, 2]))
 
 
-@pytest.mark.parametrize(
-    ("x", "attributes"),
-    [
-        ([1, 1, 3, 3], {"mode": "cubic"}),
-        ([1, 1, 3, 3], {"padding_mode": "reflection"}),
-        ([1, 1, 3, 3, 3], {}),
-    ],
-)
-def test_a_grid_sample_of_another_kind_has_no_rule_and_says_so(x, attributes):
-    grid = np.zeros([1, *x[2:], len(x) - 2])
-    case = Case("GridSample", [np.ones(x), grid], attributes, dynamic=[])
-    with pytest.raises(NoRuleError, match="GridSample of rank"):
-        cotangent_of(case, np.ones(x))
+def test_a_resize_of_a_part_of_the_image():
+    """Its first half as it is, of its rows more than there are: what is put there has no slope."""
+    region = np.array([0, 0, 0.25, 0, 1, 1, 1.5, 0.5])
+    inputs = [
+        np.random.default_rng(0).normal(size=[2, 1, 4, 5]),
+        region,
+        None,
+        integers(2, 1, 3, 4),
+    ]
+    transformation = {"coordinate_transformation_mode": "tf_crop_and_resize"}
+    attributes = {"mode": "linear", "extrapolation_value": 3.0, **transformation}
+    check_vjp(Case("Resize", inputs, attributes, dynamic=[]))
+
+
+@pytest.mark.parametrize("align_corners", [0, 1])
+@pytest.mark.parametrize("padding", ["zeros", "border", "reflection"])
+def test_a_cubic_grid_sample(padding: str, align_corners: int):
+    rng = np.random.default_rng(0)
+    attributes = {"mode": "cubic", "padding_mode": padding, "align_corners": align_corners}
+    inputs = [rng.normal(size=[1, 2, 4, 5]), rng.uniform(-1.7, 1.7, [1, 2, 3, 2])]
+    check_vjp(Case("GridSample", inputs, attributes, [0, 1], []), float32=False)
+
+
+@pytest.mark.parametrize("align_corners", [0, 1])
+@pytest.mark.parametrize("padding", ["zeros", "border", "reflection"])
+def test_a_grid_sample_of_a_volume(padding: str, align_corners: int):
+    rng = np.random.default_rng(0)
+    attributes = {"padding_mode": padding, "align_corners": align_corners}
+    inputs = [rng.normal(size=[1, 2, 2, 3, 4]), rng.uniform(-1.7, 1.7, [1, 2, 1, 2, 3])]
+    case = Case("GridSample", inputs, attributes, [0, 1], [])
+    check_vjp(case, float32=False, steps=(1e-3, 1e-4))
 
 
 @pytest.mark.parametrize("align_corners", [0, 1])
