@@ -87,10 +87,10 @@ def launches(network: str, method: str, source: Any = None) -> Launches:
             export(traced, paths[FUSED], method=method, kernels=True)
         if environment is None:
             placed = {s: placement(path, "float32", _PROCESSOR) for s, path in paths.items()}
-            nodes, kernels = {side: found.nodes for side, found in placed.items()}, {}
+            nodes, kernels = {side: dict(found.nodes) for side, found in placed.items()}, {}
         else:
             asked = on_cuda(paths, environment)
-            nodes = {side: claim.nodes for side, claim in asked.items()}
+            nodes = {side: dict(claim.nodes) for side, claim in asked.items()}
             kernels = {side: claim.kernels for side, claim in asked.items()}
     provider = "cpu" if environment is None else "cuda"
     return Launches(network, method, provider, nodes, _known(kernels), _known(layers))

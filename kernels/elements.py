@@ -11,7 +11,7 @@ from typing import Protocol
 import onnx_ir as ir
 from onnxscript import OpBuilder
 
-from onnxplain.kernels.windows import Window, scatter, side_by_side, taps, tile_sums, to_tiles
+from onnxplain.kernels.windows import Window, scatter, side_by_side, taps, to_tiles
 
 
 class Elements(Protocol):
@@ -24,11 +24,11 @@ class Elements(Protocol):
         ...
 
     def sums(self, y: ir.Value) -> ir.Value:
-        """The sum over each window of `y`, of the shape of `elements`; one number per window."""
+        """The sum over each window of `y`, of the shape of `elements`, in a unit of the layout."""
         ...
 
     def per_window(self, g: ir.Value) -> ir.Value:
-        """`g` [N, C, *out] as `sums` has its numbers."""
+        """`g` [N, C, *out] as `sums` has its numbers, in the same unit."""
         ...
 
     def beside(self, numbers: ir.Value) -> ir.Value:
@@ -41,7 +41,7 @@ class Elements(Protocol):
 
 
 class Tiles:
-    """Of windows that tile, the elements stay where they are: [N, C, *size]."""
+    """Of windows that tile, the elements stay where they are: [N, C, *size]. Sums are averages."""
 
     def __init__(self, op: OpBuilder, x: ir.Value, window: Window) -> None:
         self.elements = x
@@ -52,10 +52,11 @@ class Tiles:
         return self.beside(self._op.MaxPool(self.elements, kernel_shape=kernel, strides=strides))
 
     def sums(self, y: ir.Value) -> ir.Value:
-        return tile_sums(self._op, y, self._window)
+        kernel, strides = list(self._window.kernel), list(self._window.strides)
+        return self._op.AveragePool(y, kernel_shape=kernel, strides=strides)
 
     def per_window(self, g: ir.Value) -> ir.Value:
-        return g
+        return self._op.Mul(g, 1 / self._window.elements)
 
     def beside(self, numbers: ir.Value) -> ir.Value:
         return to_tiles(self._op, numbers, self._window)

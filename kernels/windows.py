@@ -155,12 +155,6 @@ def to_tiles(op: OpBuilder, y: ir.Value, window: Window) -> ir.Value:
     )
 
 
-def tile_sums(op: OpBuilder, x: ir.Value, window: Window) -> ir.Value:
-    """The sum over each window of `x` [N, C, *size]: [N, C, *out]; if it `tiles`."""
-    means = op.AveragePool(x, kernel_shape=list(window.kernel), strides=list(window.strides))
-    return op.Mul(means, float(window.elements))
-
-
 def _interleaved(op: OpBuilder, columns: ir.Value, channels: int, window: Window) -> ir.Value:
     """The taps that meet in one place modulo the stride s are shifted and added; DepthToSpace
     interleaves these s · s sums. No tap is multiplied by anything.

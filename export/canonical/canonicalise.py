@@ -142,6 +142,7 @@ def standardise(model: ir.Model) -> None:
     spell_strided(model)
     spell_einsum(model)
     spell_padded_pools(model.graph)
+    drop_defaults(model.graph)
     common.ShapeInferencePass()(model)
 
 
@@ -229,6 +230,21 @@ def spell_padded_pools(graph: ir.Graph) -> None:
 
 
 _LOWEST = -1e30
+
+
+def drop_defaults(graph: ir.Graph) -> None:
+    """A MaxPool says only what does not go without saying: one that is computed again is found."""
+    for node in graph:
+        if node.op_type == "MaxPool":
+            for name, attr in list(node.attributes.items()):
+                if name in _DEFAULTS and {*np.ravel(attr.value)} == {_DEFAULTS[name]}:
+                    del node.attributes[name]
+
+
+_DEFAULTS = {
+    **{"auto_pad": "NOTSET", "ceil_mode": 0, "storage_order": 0},
+    **{"dilations": 1, "pads": 0, "strides": 1},
+}
 
 
 def spell_ceil_mode(model: ir.Model) -> None:

@@ -43,6 +43,7 @@ def test_nodes_of_the_forward_and_the_explanation(
     assert found.nodes["forward"].get("Sigmoid") is None
     assert found.nodes["explain"]["Sigmoid"] == 2
     assert not found.layers
+    assert asdict(found)["nodes"] == found.nodes
 
 
 def test_the_table_shows_every_side() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import onnx
 import onnx_ir as ir
 import pytest
 from hypothesis import Phase, given, settings
@@ -156,3 +157,16 @@ def test_no_gate_multiplies_by_it(source: Path, saved: int, monkeypatch: pytest.
 @pytest.mark.parametrize("source", ["residual"], indirect=True)
 def test_a_live_temperature_is_divided_by_at_the_gates(source: Path):
     assert operators(export(source, "live", live_temperature=True))["Div"] >= 3
+
+
+@pytest.mark.parametrize("source", ["dense"], indirect=True)
+def test_a_soft_pool_whose_windows_tile_reads_the_forwards_maxima(source: Path):
+    """However the source spells its defaults."""
+    model = onnx.load(source)
+    (pool,) = (node for node in model.graph.node if node.op_type == "MaxPool")
+    pool.attribute.extend(
+        onnx.helper.make_attribute(name, value)
+        for name, value in {"ceil_mode": 0, "pads": [0] * 4, "dilations": [1, 1]}.items()
+    )
+    onnx.save(model, source)
+    assert operators(export(source, "folded"))["MaxPool"] == 1
