@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -71,12 +73,26 @@ def ascent(folder: Path) -> Figures:
     return Figures(relative(ours, theirs), relative(v1, theirs))
 
 
-def channel_order(folder: Path) -> Figures:
+PIXELS = torch.from_numpy(np.random.default_rng(0).random((1, 3, 32, 32), np.float32))
+
+
+def published(path: Path, coded: Callable[[str], Any]) -> Autoencoder:
+    """A SegNet of random weights, after its file is written as theirs are."""
     torch.manual_seed(0)
     network = Autoencoder(Design("segnet", 32)).eval()
     state = {".".join(name.split(".")[-2:]): t for name, t in network.state_dict().items()}
-    torch.save({b"model_state": {name.encode(): t for name, t in state.items()}}, folder / "a.pth")
-    pixels = torch.from_numpy(np.random.default_rng(0).random((1, 3, 32, 32), np.float32))
+    torch.save({coded("model_state"): {coded(name): t for name, t in state.items()}}, path)
+    return network
+
+
+def names_of_bytes(folder: Path) -> Figures:
+    network = published(folder / "a.pth", str.encode)
+    with torch.no_grad():
+        return Figures(relative(load_autoencoder(folder / "a.pth")(PIXELS), network(PIXELS)))
+
+
+def channel_order(folder: Path) -> Figures:
+    network, pixels = published(folder / "a.pth", str), PIXELS
     with torch.no_grad():
         theirs = network(pixels)
         mean, std = network.mean, network.std

@@ -112,8 +112,12 @@ ROWS = (
     ),
     Row(
         "D1", "SegNet: the order of channels", "their published script feeds and reads RGB",
-        "theirs; names may be bytes (D2)", "`--channels bgr` for another training",
+        "theirs", "`--channels bgr` for another training",
         pullbacks.channel_order,
+    ),
+    Row(
+        "D2", "SegNet: a file whose names are bytes, of Python 2", "read",
+        "read; no pickled object is", "", pullbacks.names_of_bytes,
     ),
 )  # fmt: skip
 

@@ -167,7 +167,7 @@ def means(folder: Path) -> Figures:
                 steps.LEARNING_RATES: np.ones(1, np.float32),
                 steps.PRIORS: np.array(priors, np.float32), steps.WEIGHTS: np.ones(2, np.float32),
                 **{
-                    steps.template(i): each.repeat(count // together, axis=0)
+                    steps.template(i): each.repeat(count, axis=0)
                     for i, each in enumerate(templates)
                 },
             }

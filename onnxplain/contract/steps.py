@@ -27,9 +27,8 @@ LEARNING_RATES, SHIFTS, MIRRORED = "learning_rates", "shifts", "mirrored"
 """Inputs with a row per step: float [T]; int64 [T, 2], rows down and columns right; and int64 [T],
 1 for a step that sees the picture mirrored and 0 otherwise."""
 
-STEPS, CLASSES = "steps", "classes"
-"""The names of the open dimension T, and of N of the templates where several pictures of a class
-are aligned together: the images are then as many times N."""
+STEPS = "steps"
+"""The name of the open dimension T."""
 
 WEIGHTS, PRIORS = "weights", "priors"
 """The layers' weights, float [L], and those of tv_l1, tv_l2 and l2, float [3]."""

@@ -72,7 +72,8 @@ class Optimisation:
             self._inputs[name] = np.array(neurons)
         else:
             self._inputs[steps.WEIGHTS] = np.array(settings.weights, np.float32)
-            self._inputs |= by_input(templates)
+            each = [own for own in templates for _ in range(settings.together)]
+            self._inputs |= by_input(each)
             if about.neuron is not None:
                 self._inputs[steps.CHANNEL] = np.array(neurons)
         first = self._first(count, start)

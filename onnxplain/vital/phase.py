@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from onnxplain.contract.explain import Preprocessing
-from onnxplain.contract.steps import CLASSES, STEPS, StepMetadata
+from onnxplain.contract.steps import STEPS, StepMetadata
 from onnxplain.errors import BackendError, InputError
 from onnxplain.files import replacing
 from onnxplain.runtime.inputs.batches import preprocess
@@ -238,7 +238,6 @@ class Phase:
         batch = StepMetadata.from_props(read_metadata(path)).batch
         if isinstance(batch, str):
             sizes[batch] = len(self.neurons) * self.settings.together
-            sizes |= {CLASSES: len(self.neurons)} if self.settings.together > 1 else {}
         first = None if start is None else np.stack([self._input(picture) for picture in start])
 
         def on(engine: Engine) -> Optimisation:

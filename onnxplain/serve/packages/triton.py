@@ -149,8 +149,8 @@ def _signature(model: Path, engine: Engine | None) -> Signature:
 def _check(signature: Signature, options: Options, engine: Engine | None) -> None:
     if signature.live or signature.step:
         raise BackendError(
-            "Triton has no scalar inputs: export the graph without live_temperature=True and "
-            "step=True"
+            "Triton has no scalar inputs: export the graph without live_temperature=True, live "
+            "parameters and step=True"
         )
     if engine is not None and engine.provider != "tensorrt":
         raise BackendError(

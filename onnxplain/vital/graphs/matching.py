@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import onnx_ir as ir
 from onnxscript import OpBuilder
 
 from onnxplain.export.canonical.ends import image_axes
 from onnxplain.export.composites import without_gradient
 from onnxplain.export.layers import is_spatial, spatial_axes
-from onnxplain.export.tensors import rank, size_of
+from onnxplain.export.tensors import dims, rank, size_of
 
 
 def channels_first(op: OpBuilder, value: ir.Value, like: ir.Value, image: ir.Value) -> ir.Value:
@@ -46,6 +48,17 @@ def one_hot_channel(op: OpBuilder, channel: ir.Value, layer: ir.Value, image: ir
     """[N, C] in the layer's dtype: 1 at each image's `channel` (int64 [N]), and 0 elsewhere."""
     channels = size_of(layer, channel_axis(layer, image))
     return op.CastLike(op.OneHot(channel, channels, [0.0, 1.0], axis=-1), layer)
+
+
+def of_all(op: OpBuilder, x: ir.Value, together: int, reduce: Callable[..., ir.Value]) -> ir.Value:
+    """[N, …]: for each picture what `reduce` makes of so many, those of its class."""
+    if together == 1:
+        return x
+    sizes = dims(x)[1:]
+    whole = reduce(op.Reshape(x, [-1, together, *sizes]), [1], keepdims=1)
+    found = op.Reshape(op.Expand(whole, [1, together, *[1] * len(sizes)]), [-1, *sizes])
+    found.shape = x.shape
+    return found
 
 
 def sort_matching(

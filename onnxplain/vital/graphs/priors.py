@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial, reduce
 
 import onnx_ir as ir
 from onnxscript import OpBuilder
 
 from onnxplain.export.canonical.ends import image_axes
+from onnxplain.vital.graphs.matching import of_all
 
 
 def priors(op: OpBuilder, image: ir.Value, weights: ir.Value, together: int = 1) -> ir.Value:
     """w₀ Σ mean|d| + w₁ Σ ‖d‖₂ + w₂ ‖x‖₂ for each image x, [N].
 
-    Of so many `together` the means of mean|d| and of ‖x‖₂, and ‖d‖₂ of all; [N / together].
+    Of so many pictures `together`, each has the mean of mean|d| and of ‖x‖₂, and ‖d‖₂ of all.
 
     d are the differences between neighbours, summed over four directions (right, down, and both
     diagonals). `weights` is [3].
@@ -23,14 +23,10 @@ def priors(op: OpBuilder, image: ir.Value, weights: ir.Value, together: int = 1)
     everywhere = [1, 2, 3]
     tv_l1 = [op.ReduceMean(op.Abs(d), everywhere, keepdims=0) for d in differences]
     tv_l2 = [op.ReduceL2(d, everywhere, keepdims=0) for d in differences]
-
-    def grouped(each: ir.Value, by: Callable[..., ir.Value]) -> ir.Value:
-        return each if together == 1 else by(op.Reshape(each, [-1, together]), [1], keepdims=0)
-
     terms = [
-        grouped(reduce(op.Add, tv_l1), op.ReduceMean),
-        reduce(op.Add, [grouped(each, op.ReduceL2) for each in tv_l2]),
-        grouped(op.ReduceL2(image, everywhere, keepdims=0), op.ReduceMean),
+        of_all(op, reduce(op.Add, tv_l1), together, op.ReduceMean),
+        reduce(op.Add, [of_all(op, each, together, op.ReduceL2) for each in tv_l2]),
+        of_all(op, op.ReduceL2(image, everywhere, keepdims=0), together, op.ReduceMean),
     ]
     weighted = [op.Mul(term, op.Slice(weights, [i], [i + 1], [0])) for i, term in enumerate(terms)]
     return reduce(op.Add, weighted)

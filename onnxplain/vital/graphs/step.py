@@ -23,7 +23,13 @@ from onnxplain.export.tensors import constant, dims, size_of
 from onnxplain.vital.graphs.adam import BETAS, adam
 from onnxplain.vital.graphs.features import DEFAULT, quantities, relevances
 from onnxplain.vital.graphs.fourier import picture
-from onnxplain.vital.graphs.matching import channels_first, extent, one_hot_channel, sort_matching
+from onnxplain.vital.graphs.matching import (
+    channels_first,
+    extent,
+    of_all,
+    one_hot_channel,
+    sort_matching,
+)
 from onnxplain.vital.graphs.priors import priors
 from onnxplain.vital.graphs.subject import Subject, value_of
 from onnxplain.vital.graphs.writing import add_input, add_output, begin, feed, finish
@@ -96,7 +102,7 @@ def write_step(
         loss = _activation(op, subject, image)
     weights = add_input(op, steps.PRIORS, image.dtype, [3])
     loss = op.Add(loss, priors(op, rolled, weights, together))
-    g = _roll(op, _gradient(op, loss, rolled), shift.back, seen)
+    g = _roll(op, _gradient(op, loss, rolled, together), shift.back, seen)
     if seen is not image:
         (g,) = pull_back(op, {seen: g}, [image], VJPS)
     magnitude = op.Add(state[steps.MAGNITUDE], op.Abs(g))
@@ -108,8 +114,6 @@ def write_step(
     x, m, v = adam(op, optimised, g, moments, rate, t, betas)
     if clip and not fourier:
         x = _clip(op, x, subject.pre)
-    if together > 1:
-        loss = op.Reshape(op.Expand(op.Unsqueeze(loss, [1]), [1, together]), [-1])
     row = op.Unsqueeze(loss, [0])
     moved = {
         (steps.SPECTRUM if fourier else IMAGE): x,
@@ -161,9 +165,9 @@ def _rendered(op: OpBuilder, spectrum: ir.Value, pre: Preprocessing, image: ir.V
     return rendered
 
 
-def _gradient(op: OpBuilder, loss: ir.Value, x: ir.Value) -> ir.Value:
-    """∂ Σ loss / ∂ x."""
-    ones = op.Add(op.Mul(loss, 0.0), 1.0)
+def _gradient(op: OpBuilder, loss: ir.Value, x: ir.Value, together: int) -> ir.Value:
+    """∂ Σ loss / ∂ x, one loss of so many pictures counting once."""
+    ones = op.Add(op.Mul(loss, 0.0), 1.0 / together)
     (g,) = pull_back(op, {loss: ones}, [x], VJPS)
     return g
 
@@ -176,17 +180,14 @@ def _alignment(
     flow: Flow,
     together: int,
 ) -> ir.Value:
-    """Σ_l w_l · the sort matching of layer l, [N], or of the means of so many pictures together."""
-    batch = dims(image)[0] if together == 1 else ir.SymbolicDim(steps.CLASSES)
+    """Σ_l w_l · the sort matching of layer l, or of the mean of so many pictures together, [N]."""
+    batch = dims(image)[0]
     maps = relevances(op, subject, layers, flow)
     weights = add_input(op, steps.WEIGHTS, image.dtype, [len(layers)])
     total = None
     for i, q in enumerate(quantities(op, layers, image, maps)):
         channels, positions = extent(layers[i], image)
-        if together > 1:
-            q = op.Reshape(q, [-1, together, channels, positions])
-            q = op.ReduceMean(q, [1], keepdims=0)
-            q.shape = ir.Shape([batch, channels, positions])
+        q = of_all(op, q, together, op.ReduceMean)
         sorted_ = add_input(op, steps.template(i), image.dtype, [batch, channels, positions])
         each = (
             None
