@@ -94,12 +94,12 @@ def _sweep(
 
 
 @app.command()
-def table(results: Results = RESULTS, page: Page = PAGE) -> None:
-    """Make the page from the entries there are."""
+def table(results: Results = RESULTS, page: Page = PAGE, asked: Path = CLAIMS) -> None:
+    """Make the page from the entries there are, and from the CUDA provider's claims."""
     from onnxplain.bench.zoo.sweep import read
 
     with replacing(page) as beside:
-        beside.write_text(markdown(read(results)))
+        beside.write_text(markdown(read(results), read(asked) if asked.exists() else None))
 
 
 @app.command()

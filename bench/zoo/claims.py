@@ -35,8 +35,9 @@ def claims_of(name: str, variants: Iterable[str] = VARIANTS) -> dict[str, Any]:
         variants: those of `VARIANTS` to ask for.
 
     Returns:
-        Ready for JSON: "reason" (None, or why it could not be traced), "variants", "asked" (how
-        many graphs), and "leaves": of the graphs that do not stay on the GPU as a whole, "method
+        Ready for JSON: "reason" (None, or why it could not be traced), "variants", "refused":
+        "method variant" → why there is no such graph of the network, "asked": how many there were,
+        in each precision, and "leaves": of those that do not stay on the GPU as a whole, "method
         variant precision" → what leaves it (`found`).
     """
     try:
@@ -45,6 +46,7 @@ def claims_of(name: str, variants: Iterable[str] = VARIANTS) -> dict[str, Any]:
     except Exception as error:
         return {"reason": sentence(error)}
     names = list(variants)
+    refused: dict[str, str] = {}
     leaves: dict[str, Any] = {}
     cases = [(method, variant) for variant in names for method in VARIANTS[variant]]
     with TemporaryDirectory(prefix="onnxplain-claims-") as text:
@@ -58,14 +60,13 @@ def claims_of(name: str, variants: Iterable[str] = VARIANTS) -> dict[str, Any]:
             for method, variant in cases:
                 path = folder / "explain.onnx"
                 options: dict[str, Any] = {} if variant == "plain" else {variant: True}
-                keys = [f"{method} {variant} {precision}" for precision in PRECISIONS]
                 try:
                     export(forward, path, method=method, **options)
                 except Exception as error:
-                    leaves.update(dict.fromkeys(keys, sentence(error)))
+                    refused[f"{method} {variant}"] = sentence(error)
                     continue
-                for key, precision in zip(keys, PRECISIONS, strict=True):
-                    asked.append(key)
+                for precision in PRECISIONS:
+                    asked.append(f"{method} {variant} {precision}")
                     yield path, precision
 
         for answer in claims(graphs(), build(folder)):
@@ -74,7 +75,8 @@ def claims_of(name: str, variants: Iterable[str] = VARIANTS) -> dict[str, Any]:
     return {
         "reason": None,
         "variants": names,
-        "asked": len(cases) * len(PRECISIONS),
+        "refused": refused,
+        "asked": len(asked),
         "leaves": leaves,
     }
 

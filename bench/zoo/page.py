@@ -46,13 +46,18 @@ def stays(entry: dict[str, Any]) -> bool:
     return entry["reason"] is None and not entry["leaves"]
 
 
-def markdown(results: dict[str, Any]) -> str:
-    """The whole page: what it shows, the counts, the tables, the failures with their reasons."""
+def markdown(results: dict[str, Any], claims: dict[str, Any] | None = None) -> str:
+    """The whole page: what it shows, the counts, the tables, the failures with their reasons.
+
+    Args:
+        claims: the results of `onnxplain.bench.zoo claims`, if there are any.
+    """
     networks: dict[str, Any] = results["networks"]
     torchvision = {name: e for name, e in networks.items() if not name.startswith("timm/")}
     families = {f"timm/{name}": family for family, name in FAMILIES.items()}
     timm = {name: e for name, e in networks.items() if name.startswith("timm/")}
     machine = results["machine"]
+    asked = claims["networks"] if claims else {}
     lines = [
         "# The zoo",
         "",
@@ -63,6 +68,7 @@ def markdown(results: dict[str, Any]) -> str:
         "",
         *counts(results),
         "",
+        *([_claimed(claims), ""] if claims else []),
         f"*Agreement* is a relative L2 ≤ {RELATIVE_L2:g} and a cosine ≥ {COSINE}. A method's "
         "column gives the relative L2, ✗ where agreement is missed; *file* is the size of the "
         "excitation graph ÷ that of the traced forward, and *export* the seconds that its "
@@ -83,15 +89,15 @@ def markdown(results: dict[str, Any]) -> str:
         "",
         "## torchvision",
         "",
-        *_table(torchvision, {}),
+        *_table(torchvision, {}, asked),
         "",
         "## timm",
         "",
-        *_table(timm, {**dict.fromkeys((f"timm/{name}" for name in MORE), ""), **families}),
+        *_table(timm, {**dict.fromkeys((f"timm/{name}" for name in MORE), ""), **families}, asked),
         "",
         "## What did not work",
         "",
-        *(list(_failures(networks)) or ["Everything worked."]),
+        *([*_failures(networks), *_leaving(asked)] or ["Everything worked."]),
         "",
         *_section("Right in float64, off in float32", list(_rounded(networks))),
         *_section("Not tried yet", [", ".join(n for n in every() if n not in networks)]),
@@ -127,9 +133,11 @@ def _passed(entries: Sequence[dict[str, Any]], what: str) -> str:
     return f"{counts}; for {rounded} of these, some method agrees only in float64"
 
 
-def _table(networks: dict[str, Any], families: dict[str, str]) -> Iterator[str]:
+def _table(
+    networks: dict[str, Any], families: dict[str, str], asked: dict[str, Any]
+) -> Iterator[str]:
     columns = ["network", *(["family"] if families else []), "weights", "image"]
-    columns += [*METHODS, "file", "export", "RTX"]
+    columns += [*METHODS, "file", "export", "RTX", "CUDA"]
     yield "| " + " | ".join(columns) + " |"
     yield "| " + " | ".join("---" for _ in columns) + " |"
     for name, entry in sorted(networks.items()):
@@ -141,7 +149,7 @@ def _table(networks: dict[str, Any], families: dict[str, str]) -> Iterator[str]:
             cells += [f"{entry['parameters'] / 1e6:.1f} M", "×".join(map(str, entry["image"]))]
             cells += [_parity(t) for t in tried]
             cells += _cost(entry, entry["methods"][COMPILED])
-            cells += [_mark(entry["methods"][COMPILED])]
+            cells += [_mark(entry["methods"][COMPILED]), _stay(asked.get(name))]
         yield "| " + " | ".join(cells) + " |"
 
 
@@ -164,6 +172,42 @@ def _cost(entry: dict[str, Any], tried: dict[str, Any]) -> list[str]:
 
 def _mark(tried: dict[str, Any]) -> str:
     return "–" if tried["reason"] is not None else "✓" if tried["tensorrt"] is None else "✗"
+
+
+def _stay(claim: dict[str, Any] | None) -> str:
+    """How many graphs stay on the GPU, of those that were asked for."""
+    if claim is None or claim["reason"] is not None:
+        return ""
+    left = len(claim["leaves"])
+    return f"{claim['asked'] - left} of {claim['asked']} ✗" if left else f"✓ {claim['asked']}"
+
+
+def _claimed(claims: dict[str, Any]) -> str:
+    """What the column of claims says."""
+    tried = [entry for entry in claims["networks"].values() if entry["reason"] is None]
+    whole = [entry for entry in tried if stays(entry)]
+    graphs, variants = sum(e["asked"] for e in tried), {v for e in tried for v in e["variants"]}
+    ort = claims["machine"]["versions"].get("onnxruntime-gpu", "")
+    kinds = ", ".join(sorted(variant.replace("_", "-") for variant in variants))
+    return (
+        f"*CUDA* is how many explain graphs stay on the GPU as a whole under ONNX Runtime's "
+        f"({ort}) CUDA provider, which is asked without a GPU: no node runs on the processor, no "
+        "tensor is copied, and a session with CUDA graphs is made. Gradient, excitation, "
+        f"semantic, gradcam and lrp-zplus, each in float32 and float16 ({kinds}): so far of "
+        f"{len(tried)} networks, {graphs} graphs; {len(whole)} networks stay. Made by "
+        "`python -m onnxplain.bench.zoo claims`, from "
+        "[`bench/results/claims.json`](../bench/results/claims.json). A class activation map is "
+        "refused where no layer near the end has a spatial extent."
+    )
+
+
+def _leaving(asked: dict[str, Any]) -> Iterator[str]:
+    for name, entry in sorted(asked.items()):
+        if entry["reason"] is not None:
+            yield f"- **{name}**, CUDA: {entry['reason']}"
+            continue
+        for case, what in entry["leaves"].items():
+            yield f"- **{name}**, {case}, CUDA: {what}"
 
 
 def _failures(networks: dict[str, Any]) -> Iterator[str]:

@@ -155,3 +155,21 @@ class TestPage:
         text = page(alexnet=entry(of(AGREES)))
         assert "- torchvision: 1 of its 1 classifiers" in text.splitlines()
         assert "Right in float64, off" not in text
+
+
+def claimed(**networks: dict[str, Any]) -> str:
+    machine = {"cpu": "a processor", "cores": 2, "versions": {"onnx": "1"}}
+    results = {"networks": dict.fromkeys(networks, entry(of(AGREES)))}
+    known = {"machine": machine, "onnxplain": "0"}
+    return markdown(results | known, {"networks": networks} | known)
+
+
+def test_the_page_says_what_stays_on_the_gpu() -> None:
+    asked = {"reason": None, "variants": ["plain"], "refused": {}, "asked": 10, "leaves": {}}
+    text = claimed(a=asked, b=asked | {"leaves": {"gradient plain float32": {"copies": 2}}})
+    (a, b) = (line for line in text.splitlines() if line.startswith(("| a |", "| b |")))
+    assert a.endswith("| ✓ 10 |")
+    assert b.endswith("| 9 of 10 ✗ |")
+    assert "of 2 networks, 20 graphs; 1 networks stay" in text
+    assert "- **b**, gradient plain float32, CUDA: {'copies': 2}" in text
+    assert page(a=entry(of(AGREES))).count("| ✓ |  |") == 1
