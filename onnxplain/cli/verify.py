@@ -47,9 +47,10 @@ def verify(
     """Check an explain graph, or what runs it: exit status 0 if it is right, 1 if not.
 
     With --source, against the independent PyTorch reference in float64; an .onnx source against a
-    fresh derivation, evaluated in float64. Without, another provider or precision than ONNX
-    Runtime's float32 on the CPU is checked against that; and on the CPU a `gradient` graph against
-    finite differences of its own logits (no PyTorch needed).
+    fresh derivation, evaluated in float64, in which a quantised graph is evaluated too. Without,
+    another provider or precision than ONNX Runtime's float32 on the CPU is checked against that;
+    and on the CPU a `gradient` graph against finite differences of its own logits (no PyTorch
+    needed).
 
     \b
         onnxplain verify resnet50.explain.onnx --source resnet50

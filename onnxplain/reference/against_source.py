@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,7 +22,7 @@ from onnxplain.reference.answers import (
     of_pytorch,
 )
 from onnxplain.reference.checks import Check, Verification, by_cosine, by_error
-from onnxplain.reference.derivatives import check_derivatives
+from onnxplain.reference.derivatives import check_derivatives, is_quantised
 from onnxplain.reference.parity import RELATIVE_L2, Parity
 from onnxplain.reference.rounding import moved_by_rounding
 from onnxplain.reference.sources import is_onnx, module_of, scores_of_onnx
@@ -69,7 +71,17 @@ class Asked:
         if self.at_least is not None:
             return self.at_least
         inexact = COSINES.get(self.explainer.metadata.method, COSINE)
-        return min(inexact, least_cosine(self.explainer.backend.precision))
+        precision = "int8" if self.is_quantised else self.explainer.backend.precision
+        return min(inexact, least_cosine(precision))
+
+    @cached_property
+    def is_quantised(self) -> bool:
+        """Whether float32's rounding may decide between two integers in the graph."""
+        return is_quantised(self.graph)
+
+    def in_float64(self, classes: Array) -> Answer:
+        """The graph's answer for classes ≥ 0, evaluated in float64."""
+        return of_graph_in_float64(self.graph, self.explainer.metadata, self.images, classes)
 
     @property
     def is_float32(self) -> bool:
@@ -109,8 +121,10 @@ def verify_against_source(asked: Asked, source: Any, options: dict[str, Any]) ->
         of_file = _logits_of_file(asked, source, options["input"], answer.logits)
         logits += [] if of_file is None else [_logits(asked, of_file)]
     worse = next((check for check in logits if not check.passed), logits[0])
-    checks = [worse, *_pullback(asked, parity[PULLBACK], right, classes)]
-    if is_onnx(source) and asked.explainer.metadata.method == "gradient":
+    checks = [worse, *_logits_in_float64(asked, right, classes)]
+    checks += _pullback(asked, parity[PULLBACK], right, classes)
+    differentiable = is_onnx(source) and not asked.is_quantised
+    if differentiable and asked.explainer.metadata.method == "gradient":
         first = asked.images[:1], asked.targets[:1]
         checks += check_derivatives(asked.explainer, *first, asked.tolerance)
     return Verification(f"against {right.by}", len(asked.images), tuple(checks))
@@ -152,9 +166,17 @@ def _ends(logits: Array) -> Iterator[Array]:
 
 
 def _logits(asked: Asked, parity: Parity) -> Check:
-    if asked.tolerance is None and not asked.is_float32:
+    if asked.tolerance is None and (asked.is_quantised or not asked.is_float32):
         return by_cosine(LOGITS, parity, asked.least)
     return by_error(LOGITS, parity, TOLERANCE if asked.tolerance is None else asked.tolerance)
+
+
+def _logits_in_float64(asked: Asked, right: Right, classes: Array) -> Iterator[Check]:
+    """Of a quantised graph, whose logits in float32 may be off by an integer here and there."""
+    if asked.is_quantised and asked.tolerance is None:
+        with suppress(Exception):  # whatever an operator that NumPy has to play may raise
+            found = Parity.of(asked.in_float64(classes).logits, right.answer.logits)
+            yield by_error(f"{LOGITS}, the file in float64", found, RELATIVE_L2)
 
 
 def _pullback(asked: Asked, parity: Parity, right: Right, classes: Array) -> Iterator[Check]:
@@ -165,7 +187,7 @@ def _pullback(asked: Asked, parity: Parity, right: Right, classes: Array) -> Ite
         return
     metadata = asked.explainer.metadata
     try:
-        exact = of_graph_in_float64(asked.graph, metadata, asked.images, classes).pullback
+        exact = asked.in_float64(classes).pullback
     except Exception:  # whatever an operator that NumPy has to play may raise
         yield by_error(PULLBACK, parity, LOOSE)
         return

@@ -13,7 +13,7 @@ from onnxplain.contract.explain import LOGITS, PULLBACK
 from onnxplain.errors import InputError
 from onnxplain.reference.against_source import Asked, verify_against_source
 from onnxplain.reference.checks import Check, Verification
-from onnxplain.reference.derivatives import check_derivatives
+from onnxplain.reference.derivatives import check_derivatives, is_quantised
 from onnxplain.runtime import Explainer, load
 from onnxplain.runtime.inputs.batches import ImageLike, as_batch
 from onnxplain.runtime.sessions import preferred
@@ -81,6 +81,11 @@ def verify(
         raise InputError(
             f"a graph of {method!r} is checked against what it was exported from: say which "
             "network that is with source= (and weights=)"
+        )
+    if source is None and is_quantised(graph):
+        raise InputError(
+            "a quantised graph rises in steps, which finite differences do not follow: check it "
+            "against what it was exported from, with source="
         )
     batch = _batch(explainer, images)
     targets = np.full((len(batch), 1) if explainer.multi_target else len(batch), -1)

@@ -179,7 +179,7 @@ def _run(
 
 def _half(pre: Preprocessing) -> tuple[int, int]:
     if pre.height % 2 or pre.width % 2:
-        raise InputError(f"{pre.height} × {pre.width} pixels cannot be halved; give an even --size")
+        raise InputError(f"{pre.height} × {pre.width} pixels cannot be halved; give an even size=")
     return pre.height // 2, pre.width // 2
 
 

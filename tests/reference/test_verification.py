@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 import pytest
 import torch
@@ -18,6 +19,7 @@ from onnxplain.cli import app
 from onnxplain.errors import InputError
 from onnxplain.export import METHODS
 from onnxplain.reference import against_source
+from onnxplain.reference.answers import Answer, of_graph
 
 SIZE = (20, 24)
 MAPS = [name for name, method in METHODS.items() if method.activation_map is not None]
@@ -245,6 +247,62 @@ def test_a_tolerance_is_the_only_bound(net: Net, tmp_path: Path) -> None:
     found = onnxplain.verify(path, net, provider="cpu", tolerance=1e-12)
     assert [check.what for check in found.checks] == ["logits", "pullback"]
     assert not found.passed
+
+
+@pytest.fixture(scope="module")
+def quantised(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A network with quantisers, as small as can be."""
+    model = onnx.parser.parse_model("""
+        <ir_version: 10, opset_import: ["": 20]>
+        network (float[N, 3, 8, 8] image) => (float[N, 4] logits)
+            <float s = {0.05}, int8 zero = {0}, int64[2] axes = {2, 3}> {
+            q = QuantizeLinear (image, s, zero)
+            x = DequantizeLinear (q, s, zero)
+            z = Conv (x, w)
+            y = Relu (z)
+            logits = ReduceMean <keepdims = 0> (y, axes)
+        }
+    """)
+    w = np.random.default_rng(0).standard_normal((4, 3, 3, 3), np.float32)
+    model.graph.initializer.append(onnx.numpy_helper.from_array(w, "w"))
+    path = tmp_path_factory.mktemp("quantised") / "int8.onnx"
+    onnx.save(model, path)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("method", "otherwise"),
+    [("gradient", {"method": "deconvnet"}), ("excitation", OTHERWISE["excitation"])],
+)
+def test_a_quantised_graph_is_right_where_its_file_is_in_float64(
+    method: str,
+    otherwise: dict[str, Any],
+    quantised: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """In float32 another integer may be the nearest, here and there; slopes there are none."""
+    path = tmp_path / "x.onnx"
+    onnxplain.export(quantised, path, method=method)
+    found = onnxplain.verify(path, quantised, provider="cpu")
+    assert found.passed
+    assert not any(check.what.startswith("along") for check in found.checks)
+
+    def rounded(*given: Any) -> Answer:
+        answer = of_graph(*given)
+        return Answer(answer.logits + 3e-2 * answer.logits.std(), answer.pullback * 1.01)
+
+    monkeypatch.setattr(against_source, "of_graph", rounded)
+    assert onnxplain.verify(path, quantised, provider="cpu").passed
+    wrong = relabelled(path, **otherwise)
+    assert not onnxplain.verify(wrong, quantised, provider="cpu").passed
+    assert not onnxplain.verify(shifted(path, 0.1), quantised, provider="cpu").passed
+
+
+def test_a_quantised_gradient_has_no_finite_differences(quantised: Path, tmp_path: Path) -> None:
+    onnxplain.export(quantised, tmp_path / "x.onnx", method="gradient")
+    with pytest.raises(InputError, match=r"rises in steps.* with source="):
+        onnxplain.verify(tmp_path / "x.onnx", provider="cpu")
 
 
 def test_without_a_source_it_says_what_it_needs(net: Net, tmp_path: Path) -> None:
