@@ -78,7 +78,7 @@ class Parameter:
 
 
 TEMPERATURE = "temperature"
-"""The parameter that may become an input of the graph."""
+"""The parameter that `relative` ones are multiplied by."""
 
 Temperature: TypeAlias = float | ir.Value
 """What a rule takes for a temperature: a number, or one computed in the graph from that input."""

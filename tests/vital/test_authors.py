@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -27,13 +28,15 @@ from onnxplain.contract.explain import IMAGE
 from onnxplain.contract.steps import StepMetadata
 from onnxplain.reference.pytorch.vital import priors
 from onnxplain.runtime.sessions import open_session
+from onnxplain.vital.engine import Engine
 from onnxplain.vital.graphs.features import write_features
 from onnxplain.vital.graphs.step import write_step
 from onnxplain.vital.graphs.subject import Subject, read_subject
+from onnxplain.vital.phase import Phase
 from onnxplain.vital.recipes import recipe_of
 from onnxplain.vital.references import some_of
 from onnxplain.vital.result import opacity, stretched
-from onnxplain.vital.settings import Flow
+from onnxplain.vital.settings import Flow, Settings
 
 from .reference import relative
 
@@ -158,6 +161,17 @@ def test_the_transparent_picture_is_the_authors() -> None:
     expected = 255 * (pixels.clip(low, high) - low) / (high - low)
     np.testing.assert_allclose(stretched(pixels), expected, atol=0.51)
     assert (stretched(pixels).min(), stretched(pixels).max()) == (0, 255)
+
+
+def test_references_are_resized_as_256_is_to_224(subject: Subject, tmp_path: Path) -> None:
+    """C6: whatever the network's own preset says, bilinearly."""
+    preset = replace(subject.pre, height=224, width=224, resize=232, interpolation="bicubic")
+    for wanted, expected in ((None, 256), (240, 240)):
+        engine, settings = Engine("cpu", None, "float32"), Settings(resize=wanted)
+        own, silent = replace(subject, pre=preset), lambda now: None
+        phase = Phase(own, settings, (0,), engine, tmp_path, None, None, tmp_path, silent)
+        found = phase.subject.pre
+        assert (found.resize, found.interpolation) == (expected, "bilinear")
 
 
 def test_references_are_random_and_in_colour(tmp_path: Path) -> None:
