@@ -18,6 +18,9 @@ from onnxplain.cli import app
 from onnxplain.contract.explain import Preprocessing
 from onnxplain.export.sources import source
 from onnxplain.export.sources.source import TorchNetwork
+from onnxplain.reference import logits
+
+from .export.graphs import head, write
 
 
 def run(*arguments: object) -> tuple[int, str]:
@@ -276,3 +279,16 @@ def test_the_installed_command_is_this_one() -> None:
     command = Path(sys.executable).with_name("onnxplain")
     shown = subprocess.run([command, "--version"], capture_output=True, text=True, check=True)
     assert shown.stdout.strip() == f"onnxplain {onnxplain.__version__}"
+
+
+def test_an_export_is_held_to_what_its_source_itself_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tail, weights = head("x", 3 * 16)
+    source, path = write(tmp_path / "net.onnx", tail, weights, ("N", 3, 4, 4)), tmp_path / "e.onnx"
+    assert run("export", source, "-o", path)[0] == 0
+    monkeypatch.setattr(logits, "scores_of_onnx", lambda *_: [np.ones([2, 4])])
+    code, text = run("export", source, "-o", path)
+    assert code == 3
+    assert "e.onnx' is not right: on noise, its logits differ from those of" in text
+    assert run("export", source, "-o", path, "--no-check")[0] == 0

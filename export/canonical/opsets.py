@@ -31,13 +31,12 @@ def raise_opset(model: ir.Model) -> ir.Model:
     version = opset_of(model)
     model.graph.opset_imports.pop("ai.onnx", None)
     model.graph.opset_imports[""] = version
+    _give_axes(model)
     if version >= OPSET:
         return model
     for node in model.graph.all_nodes():
         if node.op_type == "Scan" and version < 9:
-            raise SourceError(
-                f"Scan {node.name!r} of opset 8 is another one; export to a newer one"
-            )
+            raise SourceError(f"Scan {node.name!r} is that of opset 8; export to a newer opset")
         if (node.op_type == "LayerNormalization" and version < 17) or (
             node.op_type == "SimplifiedLayerNormalization"
         ):
@@ -56,6 +55,13 @@ def raise_opset(model: ir.Model) -> ir.Model:
                 _place_pixels(node)
     model.ir_version = max(model.ir_version or 0, IR_VERSION)
     return model
+
+
+def _give_axes(model: ir.Model) -> None:
+    """Normalisations that left their axes to the default: inference asks for what is written."""
+    for node in model.graph.all_nodes():
+        if node.op_type == "MeanVarianceNormalization" and "axes" not in node.attributes:
+            node.attributes.add(ir.AttrInt64s("axes", [0, 2, 3]))
 
 
 def _place_pixels(node: ir.Node) -> None:

@@ -16,7 +16,7 @@ from onnxplain.cli.export_options import with_export_options
 from onnxplain.cli.progress import progress_bar
 from onnxplain.contract.explain import Metadata
 from onnxplain.contract.request import ExportOptions
-from onnxplain.errors import InputError
+from onnxplain.errors import InputError, SourceError
 from onnxplain.options import declared
 
 
@@ -46,6 +46,10 @@ def export(
     images: Annotated[
         list[str] | None, typer.Option(help="For --temperature auto: files, folders, patterns.")
     ] = None,
+    check: Annotated[
+        bool,
+        typer.Option(help="Compare the logits with those of the source, an .onnx file, on noise."),
+    ] = True,
     options: ExportOptions,
 ) -> None:
     """Compile a network into an explain graph.
@@ -76,6 +80,29 @@ def export(
         metadata = onnxplain.export(source, path, **vars(replace(options, progress=begin)))
         begin("done")
     _tell(path, metadata)
+    if check:
+        _check(path, source, options.input)
+
+
+def _check(path: Path, source: str, input: str | None) -> None:
+    """
+    Raises:
+        SourceError: the logits are others than the source's.
+    """
+    from onnxplain.reference.logits import of_noise
+    from onnxplain.reference.sources import is_onnx
+
+    parity = of_noise(path, source, input) if is_onnx(source) else None
+    if parity is not None and parity.relative_l2 > _FORWARD:
+        raise SourceError(
+            f"'{path}' is not right: on noise, its logits differ from those of '{source}' by "
+            f"{parity.relative_l2:.1e} of their size; --no-check leaves this out"
+        )
+
+
+_FORWARD = 1e-2
+"""The relative error of logits up to which rounding may account for it, in a half-precision or
+quantised source too."""
 
 
 def _begun(progress: Progress) -> Callable[[str], None]:

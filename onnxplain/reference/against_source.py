@@ -23,9 +23,10 @@ from onnxplain.reference.answers import (
 )
 from onnxplain.reference.checks import Check, Verification, by_cosine, by_error
 from onnxplain.reference.derivatives import check_derivatives, is_quantised
+from onnxplain.reference.logits import of_file
 from onnxplain.reference.parity import RELATIVE_L2, Parity
 from onnxplain.reference.rounding import moved_by_rounding
-from onnxplain.reference.sources import is_onnx, module_of, scores_of_onnx
+from onnxplain.reference.sources import is_onnx, module_of
 from onnxplain.runtime import Explainer
 from onnxplain.runtime.verification import least_cosine
 
@@ -148,21 +149,9 @@ def _right(asked: Asked, source: Any, options: dict[str, Any], classes: Array) -
 
 
 def _logits_of_file(asked: Asked, source: str, input: str | None, logits: Array) -> Parity | None:
-    """The logits beside what an ONNX file itself makes of them in the end; None where it cannot be
-    run."""
     nhwc = asked.explainer.metadata.preprocessing.layout == "NHWC"
     images = np.moveaxis(asked.images, 1, -1) if nhwc else asked.images
-    scores = scores_of_onnx(source, images, logits.shape[1], input)
-    found = [Parity.of(end, y) for y in scores for end in _ends(logits)]
-    return min(found, key=lambda parity: parity.relative_l2, default=None)
-
-
-def _ends(logits: Array) -> Iterator[Array]:
-    """What a classifier may end in: its logits, and what is made of them."""
-    yield logits
-    logits = logits.astype(np.float64)
-    log_softmax = logits - np.logaddexp.reduce(logits, axis=1, keepdims=True)
-    yield from (log_softmax, np.exp(log_softmax), 0.5 + 0.5 * np.tanh(0.5 * logits))
+    return of_file(images, source, input, logits)
 
 
 def _logits(asked: Asked, parity: Parity) -> Check:

@@ -290,6 +290,14 @@ def test_rotary_embedding_by_the_body_that_onnx_gives_it(tmp_path: Path) -> None
     same_logits(path, X)
 
 
+def test_a_mean_variance_normalisation_that_leaves_its_axes_to_the_default(tmp_path: Path) -> None:
+    norm = node("MeanVarianceNormalization", ["x"], ["h"])
+    path = newer(tmp_path / "mvn.onnx", 13, norm)
+    h = (X - X.mean((0, 2, 3), keepdims=True)) / X.std((0, 2, 3), keepdims=True)
+    expected = h.reshape(2, -1) @ head("h", 3 * 36)[1]["W"]
+    np.testing.assert_allclose(explain(path, X).logits, expected, rtol=1e-4, atol=1e-4)
+
+
 def test_an_operator_that_opset_20_has_no_spelling_for_is_named(tmp_path: Path) -> None:
     bits = node("BitCast", ["x"], ["b"], name="bits", to=onnx.TensorProto.INT32)
     cast = node("Cast", ["b"], ["h"], to=onnx.TensorProto.FLOAT)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -12,8 +13,12 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from onnxscript import OpBuilder
 
+from onnxplain.bench.node_tests.cases import NodeTest
+from onnxplain.bench.node_tests.judge import RIGHT, UNDECIDED, judge
 from onnxplain.export.check import Case
+from onnxplain.export.composites import spell_out
 from onnxplain.export.tensors import static
+from onnxplain.reference.float64 import evaluator, in_float64
 
 from .steps import STEPS, Step, convolve
 from .vjps.check import check_vjp, drawn
@@ -62,6 +67,31 @@ def test_a_random_graph_has_the_gradient_that_differences_find(plan, seed):
 @given(plans, st.integers(0, 99))
 def test_a_thousand_random_graphs_have_the_gradient_that_differences_find(plan, seed):
     check(plan, seed)
+
+
+def through_the_canonical_form(plan: Sequence[tuple[Step, int, int, int]], seed: int) -> None:
+    """The same, of the graph as it was, by ONNX Runtime, beside what `export` makes of it."""
+    x = np.random.default_rng(seed).normal(size=[2, 2, 4, 4])
+    model = Plan("", [x], outputs=2, dynamic=[], steps=plan).forward_model(ir.DataType.FLOAT)
+    spell_out(model)
+    proto = ir.to_proto(model)
+    outputs = evaluator(in_float64(copy.deepcopy(proto))).run(None, {"x0": x})
+    named = dict(zip((y.name for y in proto.graph.output), outputs, strict=True))
+    verdict = judge(NodeTest("random", "", proto, None, {"x0": x}, named))
+    assert verdict.verdict in (RIGHT, UNDECIDED), verdict
+
+
+@settings(drawn(2), phases=[Phase.generate])
+@given(plans, st.integers(0, 99))
+def test_a_random_graph_keeps_its_gradient_in_the_canonical_form(plan, seed):
+    through_the_canonical_form(plan, seed)
+
+
+@pytest.mark.sweep
+@settings(drawn(10000), phases=[Phase.generate])
+@given(plans, st.integers(0, 99))
+def test_ten_thousand_random_graphs_keep_their_gradient_in_the_canonical_form(plan, seed):
+    through_the_canonical_form(plan, seed)
 
 
 @pytest.mark.parametrize("step", STEPS, ids=lambda step: step.__name__)
