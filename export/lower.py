@@ -172,7 +172,7 @@ def with_symmetric_pads(op: OpBuilder, node: Node) -> ir.Value | None:
     processor. A smaller pad at the end is a larger one and as much output_padding, which is below
     the stride wherever a convolution's backward needs it; else the result is cut.
     """
-    strides = node.attributes.get_ints("strides", [1] * (rank(node.inputs[0]) - 2))
+    strides = node.attributes.get_ints("strides", [1] * (rank(node.inputs[1]) - 2))
     axes = len(strides)
     attributes = {name: attr.value for name, attr in node.attributes.items()}
     by_size = attributes.pop("output_shape", None) is not None

@@ -168,10 +168,13 @@ _SMALL = 64  # elements in a shape, which exporters build from ones
 
 
 def spell_relu(model: ir.Model) -> None:
-    """`Max(x, 0)` and `Clip(x, 0)`, as `clamp(min=0)` is exported, become `Relu(x)`."""
+    """`Max(x, 0)`, `Clip(x, 0)` and `Clip(x, 0, ∞)`, as clamps are exported, become `Relu(x)`."""
 
     def clip(op: Any, x: ir.Value, zero: ir.Value) -> Any:
         return op.Clip(x, zero)
+
+    def up_to(op: Any, x: ir.Value, zero: ir.Value, top: ir.Value) -> Any:
+        return op.Clip(x, zero, top)
 
     def maximum(op: Any, x: ir.Value, zero: ir.Value) -> Any:
         return op.Max(x, zero)
@@ -182,8 +185,17 @@ def spell_relu(model: ir.Model) -> None:
     def is_zero(_: Any, zero: ir.Value, **__: ir.Value) -> bool:
         return number_of(zero) == 0
 
-    rules = [rewriter.pattern.RewriteRule(spelling, relu, is_zero) for spelling in (clip, maximum)]
+    def is_open(context: Any, zero: ir.Value, top: ir.Value, **_: ir.Value) -> bool:
+        return is_zero(context, zero) and (number_of(top) or 0) >= _HIGHEST
+
+    rules = [
+        rewriter.pattern.RewriteRule(spelling, relu, condition)
+        for spelling, condition in ((clip, is_zero), (up_to, is_open), (maximum, is_zero))
+    ]
     rewriter.rewrite(model, rewriter.pattern.RewriteRuleSet(rules, commute=True))
+
+
+_HIGHEST = 3e38  # of float32
 
 
 def spell_einsum(model: ir.Model) -> None:

@@ -24,7 +24,7 @@ import onnxplain
 from onnxplain.cli import app
 from onnxplain.export import composites
 from onnxplain.export.autodiff import operator_name
-from onnxplain.export.canonical.canonicalise import canonicalise
+from onnxplain.export.canonical.canonicalise import canonicalise, spell_relu
 from onnxplain.export.canonical.patterns import recognise
 from onnxplain.export.finish import clean
 from onnxplain.reference.answers import compare
@@ -101,6 +101,9 @@ ACTIVATIONS: dict[str, list[Spelling]] = {
         lambda op, x: op.Mul(op.Add(x, op.Abs(x)), 0.5),
         lambda op, x: op.Neg(op.Min(op.Neg(x), 0.0)),
         lambda op, x: op.Mul(x, op.Relu(op.Sign(x))),
+        lambda op, x: op.Sub(x, op.Min(x, 0.0)),
+        lambda op, x: op.LeakyRelu(x, alpha=0.0),
+        lambda op, x: op.ThresholdedRelu(x, alpha=0.0),
     ],
     "Gelu": [
         lambda op, x: op.Mul(op.Mul(0.5, x), op.Add(1.0, op.Erf(op.Div(x, ROOT)))),
@@ -134,6 +137,7 @@ ACTIVATIONS: dict[str, list[Spelling]] = {
         lambda op, x: op.Mul(op.Sigmoid(op.Mul(x, 1.702)), x),
         lambda op, x: op.Mul(x, op.Sigmoid(op.Div(x, 0.7))),
         lambda op, x: op.Div(x, op.Add(op.Exp(op.Neg(x)), 1.0)),
+        lambda op, x: op.Mul(x, op.Add(op.Mul(op.Tanh(op.Mul(x, 0.5)), 0.5), 0.5)),
     ],
     "HardSwish": [
         lambda op, x: op.Mul(x, op.HardSigmoid(x, alpha=1 / 6, beta=0.5)),
@@ -234,6 +238,13 @@ def test_a_relu_of_what_cannot_be_negative_is_none():
     )
     recognise(after)
     assert [node.op_type for node in after.graph] == ["Relu", "MaxPool", "Relu", "Neg"]
+
+
+@pytest.mark.parametrize("top", [float("inf"), float(np.finfo(np.float32).max)])
+def test_a_clip_from_zero_up_to_any_number_is_a_relu(top: float):
+    model = graph_of(lambda op, x: op.Clip(x, 0.0, top), (3,))
+    spell_relu(model)
+    assert [node.op_type for node in model.graph] == ["Relu"]
 
 
 def test_an_activation_of_a_value_that_it_shares_nothing_else_of():

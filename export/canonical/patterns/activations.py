@@ -91,9 +91,14 @@ ELEMENTWISE: dict[str, Callable[..., Array]] = {
     "Softplus": softplus,
     "Relu": lambda x: np.maximum(x, 0),
     "Clip": clip,
+    "LeakyRelu": lambda x, alpha=0.01: np.where(x > 0, x, alpha * x),
+    "ThresholdedRelu": lambda x, alpha=1.0: np.where(x > alpha, x, 0),
     "HardSigmoid": lambda x, alpha=0.2, beta=0.5: hard_sigmoid(x, alpha, beta),
 }
 """Operator → its function of arrays, with its attributes as keywords."""
+
+ALONE = ("LeakyRelu", "ThresholdedRelu")
+"""Those that are a ReLU themselves, of some parameter."""
 
 
 def run(chain: Sequence[ir.Node], x: ir.Value, numbers: Array) -> Array:
@@ -204,10 +209,10 @@ def _find(
     """Of an activation that ends in `root`: the value it takes, its nodes, and what it is."""
     y = root.outputs[0]
     for x, chain in _chains(root, place):
-        if len(chain) == 1 or not _same_size(x, y):
+        if (len(chain) == 1 and root.op_type not in ALONE) or not _same_size(x, y):
             continue
         matched = match(run(chain, x, NUMBERS), tolerance)
-        if matched is None:
+        if matched is None or (len(chain) == 1 and matched[0][0] == root.op_type):
             continue
         (found, function), between = matched, _between(chain)
         if not _same(run(chain, x, between), function(between), tolerance):
