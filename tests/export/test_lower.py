@@ -235,13 +235,19 @@ def test_a_networks_own_transposed_convolution_has_symmetric_pads(tmp_path, attr
     np.testing.assert_array_equal(found, *source_outputs(source, x))
 
 
-def test_a_mean_of_several_is_a_sum():
-    model = forward_model(lambda op, a, b: [op.Mean(a, b)], [["batch", 3]] * 2)
+@pytest.mark.parametrize(("operator", "last"), [("Sum", []), ("Mean", ["Div"])])
+def test_several_are_added_one_by_one(operator: str, last: list[str]):
+    def forward(op, *x):
+        return [getattr(op, operator)(*x)]
+
+    model = forward_model(forward, [["batch", 3]] * 3)
     stay_on_gpu(builder_of(model))
     changed = finished(model)
-    assert operators(changed) == ["Sum", "Div"]
-    a, b = np.random.default_rng(0).normal(size=[2, 4, 3])
-    np.testing.assert_allclose(*evaluate(changed, {"x0": a, "x1": b}), (a + b) / 2)
+    assert operators(changed) == ["Add", "Add", *last]
+    x = np.random.default_rng(0).normal(size=[3, 4, 3])
+    expected = x.mean(0) if last else x.sum(0)
+    feeds = {f"x{i}": each for i, each in enumerate(x)}
+    np.testing.assert_allclose(*evaluate(changed, feeds), expected)
 
 
 def test_what_was_replaced_keeps_nothing_alive(tmp_path):
