@@ -13,6 +13,7 @@ SAMPLE = {
     "compress": ["compress_1"],
     "dequantizelinear": ["dequantizelinear", "dequantizelinear_axis", "dequantizelinear_blocked"],
     "deformconv": ["deform_conv_with_mask_bias", "deform_conv_with_multiple_offset_groups"],
+    "det": ["det_2d", "det_nd"],
     "dft": ["dft_inverse_opset19", "dft_irfft"],
     "stft": ["stft_with_window"],
     "layernormalization": ["layer_normalization_2d_axis0"],

@@ -201,11 +201,12 @@ def test_an_operator_off_every_path_needs_no_rule():
 
 def test_an_input_without_a_rule_is_an_error_that_names_it():
     def build(op, x):
-        return [op.Pad(x, [0, 1, 0, 0], named("of_x", op.ReduceMean(x, keepdims=0)))]
+        scale = named("of_x", op.ReduceMean(x, [0, 2], keepdims=0))
+        return [op.GroupNormalization(x, scale, [0.0, 0.0, 0.0], num_groups=1)]
 
-    model = forward_model(build, [[2, 3]])
+    model = forward_model(build, [[2, 3, 4]])
     (y,) = model.graph.outputs
-    with pytest.raises(NoRuleError, match=r"Pad .*input 2 \(of_x\)"):
+    with pytest.raises(NoRuleError, match=r"GroupNormalization .*input 1 \(of_x\)"):
         pull_back(builder_of(model), {y: y}, model.graph.inputs, VJPS)
 
 

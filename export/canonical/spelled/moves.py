@@ -28,6 +28,27 @@ def space_to_depth(emit: Emitter, node: ir.Node) -> Emitted:
     return emit("Reshape", y, integers(-1, channels * block**2, *out))
 
 
+def determinant(emit: Emitter, node: ir.Node) -> Emitted:
+    """Of matrices of a few rows: along the first, each element times its cofactor (Laplace)."""
+    (x,) = node.inputs
+    assert x is not None
+    n = size_of(x, -1)
+    if n > 4:
+        raise SourceError(f"Det {node.name!r} is of {n} rows; 4 are the most that is spelled out")
+
+    def of(row: int, columns: list[int]) -> ir.Value:
+        terms: list[ir.Value] = []
+        for i, column in enumerate(columns):
+            line = emit("Gather", x, np.array(row), axis=-2)
+            term = emit("Gather", line, np.array(column), axis=-1)
+            if rest := columns[:i] + columns[i + 1 :]:
+                term = emit("Mul", term, of(row + 1, rest))
+            terms.append(emit("Neg", term) if i % 2 else term)
+        return terms[0] if len(terms) == 1 else emit("Sum", *terms)
+
+    return of(0, list(range(n)))
+
+
 def compress(emit: Emitter, node: ir.Node) -> Emitted:
     """Gather of the places where the condition holds."""
     x, condition = node.inputs

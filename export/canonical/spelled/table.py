@@ -15,6 +15,7 @@ from onnxplain.export.canonical.spelled.fourier import dft, stft
 from onnxplain.export.canonical.spelled.moves import (
     compress,
     cumulative_product,
+    determinant,
     reverse_sequence,
     space_to_depth,
     tensor_scatter,
@@ -89,6 +90,7 @@ SPELLINGS: Mapping[str, Spelling] = {
     ),
     "Compress": Spelling(compress, frozenset({"axis"})),
     "CumProd": Spelling(cumulative_product, frozenset({"exclusive", "reverse"})),
+    "Det": Spelling(determinant),
     "DFT": Spelling(dft, frozenset({"inverse", "onesided"})),
     "DeformConv": Spelling(
         deformable_convolution,

@@ -99,7 +99,7 @@ WRITTEN_OUT = {
 }  # fmt: skip
 """As plain nodes, where their course is known; else refused."""
 
-MISSING = {"Det", "MaxRoiPool", "RoiAlign"}
+MISSING = {"MaxRoiPool", "RoiAlign"}
 """What has no rule yet."""
 
 
