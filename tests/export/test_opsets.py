@@ -298,6 +298,56 @@ def test_a_mean_variance_normalisation_that_leaves_its_axes_to_the_default(tmp_p
     np.testing.assert_allclose(explain(path, X).logits, expected, rtol=1e-4, atol=1e-4)
 
 
+def test_a_fourier_transform_is_a_product_with_its_matrix(tmp_path: Path) -> None:
+    nodes = [
+        node("Unsqueeze", ["x", "last"], ["parts"]),
+        node("DFT", ["parts", "", "axis"], ["h"], onesided=1),
+    ]
+    tail, weight = head("h", 3 * 6 * 4 * 2)
+    weights = {"last": np.array([-1]), "axis": np.array(3)} | weight
+    same_logits(write(tmp_path / "f.onnx", [*nodes, *tail], weights, ("N", 3, 6, 6)), X)
+    assert operators(tmp_path / "f.gradient.onnx")["DFT"] == 0
+
+
+def test_a_deformable_convolution_samples_its_windows(tmp_path: Path) -> None:
+    """Its offsets made from the image, as networks have them."""
+    nodes = [
+        node("Conv", ["x", "F"], ["offset"], pads=[1] * 4),
+        node("DeformConv", ["x", "K", "offset", "b"], ["h"], pads=[1] * 4, kernel_shape=[3, 3]),
+    ]
+    weights = {"F": images(18, 3, 3, 3) / 5, "K": images(4, 3, 3, 3, seed=1), "b": images(4)}
+    tail, weight = head("h", 4 * 36)
+    path = write(tmp_path / "d.onnx", [*nodes, *tail], weights | weight, ("N", 3, 6, 6))
+    same_logits(path, X)
+    assert operators(tmp_path / "d.gradient.onnx")["DeformConv"] == 0
+
+
+@pytest.mark.parametrize(
+    ("layer", "gates", "attributes"),
+    [("RNN", 1, {"activations": ["Relu"]}), ("GRU", 3, {}), ("LSTM", 4, {"clip": 0.5})],
+)
+def test_a_recurrent_layer_of_an_unusual_kind_goes_step_by_step(
+    layer: str, gates: int, attributes: dict[str, Any], tmp_path: Path
+) -> None:
+    nodes = [
+        node("Reshape", ["x", "rows"], ["r"]),
+        node("Transpose", ["r"], ["steps"], perm=[1, 0, 2]),
+        node(layer, ["steps", "P", "Q", "B"], ["", "last"], hidden_size=5, **attributes),
+        node("Squeeze", ["last", "zero"], ["h"]),
+    ]
+    weights = {
+        "P": images(1, gates * 5, 36) / 6,
+        "Q": images(1, gates * 5, 5),
+        "B": images(1, 2 * gates * 5),
+        "rows": np.array([0, 3, 36]),
+        "zero": np.array([0]),
+    }
+    tail, weight = head("h", 5)
+    path = write(tmp_path / "r.onnx", [*nodes, *tail], weights | weight, ("N", 3, 6, 6))
+    same_logits(path, X)
+    assert operators(tmp_path / "r.gradient.onnx")[layer] == 0
+
+
 def test_an_operator_that_opset_20_has_no_spelling_for_is_named(tmp_path: Path) -> None:
     bits = node("BitCast", ["x"], ["b"], name="bits", to=onnx.TensorProto.INT32)
     cast = node("Cast", ["b"], ["h"], to=onnx.TensorProto.FLOAT)

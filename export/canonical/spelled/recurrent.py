@@ -7,13 +7,13 @@ several lengths, weights that depend on the image.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import onnx_ir as ir
 
 from onnxplain.export.canonical.emit import Emitted, Emitter, integers
-from onnxplain.export.tensors import array_of, attribute, size_of
+from onnxplain.export.tensors import attribute, size_of
+from onnxplain.export.values import varies
 from onnxplain.export.vjps.recurrent import unusual
 
 Activation = Callable[[ir.Value], ir.Value]
@@ -25,7 +25,7 @@ def needs_spelling(node: ir.Node) -> bool:
     if x is None or x.shape is None or not isinstance(x.shape[_time(node)], int):
         return False
     weights = [v for v in node.inputs[1:4] if v is not None]
-    return bool(unusual(node)) or any(array_of(v) is None for v in weights)
+    return bool(unusual(node)) or any(map(varies, weights))
 
 
 def _time(node: ir.Node) -> int:
@@ -57,52 +57,49 @@ def recurrent(emit: Emitter, node: ir.Node) -> Emitted:
     return [y, *last][: len(node.outputs)]
 
 
-@dataclass
 class Direction:
-    """One direction of a layer; `d` is its place in the weights."""
+    """One direction of a layer: its weights, where it is the `d`-th, and its activations."""
 
-    emit: Emitter
-    node: ir.Node
-    d: int
-    reverse: bool
+    def __init__(self, emit: Emitter, node: ir.Node, d: int, reverse: bool) -> None:
+        self.emit, self.node, self.d, self.reverse = emit, node, d, reverse
+        self.given = [*node.inputs, *[None] * 7][:8]
+        self.w, self.r, b, self.p = (self.own(self.given[i]) for i in (1, 2, 3, 7))
+        self.b_x: ir.Value | None = None
+        self.b_h: ir.Value | None = None
+        if b is not None:
+            self.b_x, self.b_h = emit.many("Split", 2, b, axis=0, num_outputs=2)
+        self.f, *self.others = self.activations()
 
     def run(self, x: ir.Value, steps: int) -> list[ir.Value]:
         """The hidden states [steps, batch, hidden] of x [steps, batch, …], and the last states."""
-        emit, given = self.emit, [*self.node.inputs, *[None] * 7][:8]
-        w, self.r, b, self.p = (self.own(given[i]) for i in (1, 2, 3, 7))
-        self.f, *self.others = self.activations()
-        projected = emit("MatMul", x, emit("Transpose", w, perm=[1, 0]))
-        self.bias = None
-        if b is not None:
-            halves = emit.many("Split", 2, b, axis=0, num_outputs=2)
-            projected, self.bias = emit("Add", projected, halves[0]), halves[1]
+        emit, lengths = self.emit, self.given[4]
+        projected = emit("MatMul", x, emit("Transpose", self.w, perm=[1, 0]))
+        if self.b_x is not None:
+            projected = emit("Add", projected, self.b_x)
         slices = [emit("Squeeze", part, integers(0)) for part in _in_steps(emit, projected, steps)]
-        states = self.first(x, given[5:7])
+        states = self.first(x)
         ys: list[ir.Value] = []
         for x_t in slices[:: -1 if self.reverse else 1]:
             new = self.step(x_t, states)
             y = new[0]
-            if given[4] is not None:  # the lengths of the sequences, after which nothing changes
+            if lengths is not None:  # after which nothing changes
                 t = steps - 1 - len(ys) if self.reverse else len(ys)
-                going = emit(
-                    "Unsqueeze", emit("Less", np.array(t, np.int32), given[4]), integers(1)
-                )
+                going = emit("Less", np.array(t, np.int32), lengths)
+                going = emit("Unsqueeze", going, integers(1))
                 y = emit("Where", going, y, np.zeros(1, np.float32))
                 new = [emit("Where", going, a, b) for a, b in zip(new, states, strict=True)]
             ys.append(emit("Unsqueeze", y, integers(0)))
             states = new
         return [emit("Concat", *ys[:: -1 if self.reverse else 1], axis=0), *states]
 
-    def first(self, x: ir.Value, given: Sequence[ir.Value | None]) -> list[ir.Value]:
+    def first(self, x: ir.Value) -> list[ir.Value]:
         """The states before the first step, zeros unless they are given."""
         emit = self.emit
         batch, hidden = emit("Shape", x, start=1, end=2), emit("Shape", self.r, start=1, end=2)
         zero = emit("Expand", np.zeros(1, np.float32), emit("Concat", batch, hidden, axis=0))
-        axis = 1 if attribute(self.node, "layout", 0) else 0
-        known = given if self.node.op_type == "LSTM" else given[:1]
-        return [
-            zero if s is None else emit("Gather", s, np.array(self.d), axis=axis) for s in known
-        ]
+        axis, own = attribute(self.node, "layout", 0), np.array(self.d)
+        known = self.given[5 : 7 if self.node.op_type == "LSTM" else 6]
+        return [zero if s is None else emit("Gather", s, own, axis=axis) for s in known]
 
     def step(self, x: ir.Value, states: list[ir.Value]) -> list[ir.Value]:
         if self.node.op_type == "LSTM":
@@ -115,7 +112,7 @@ class Direction:
     def by_state(self, h: ir.Value) -> ir.Value:
         """h·Rᵀ + b."""
         product = self.emit("MatMul", h, self.emit("Transpose", self.r, perm=[1, 0]))
-        return product if self.bias is None else self.emit("Add", product, self.bias)
+        return product if self.b_h is None else self.emit("Add", product, self.b_h)
 
     def rnn(self, x: ir.Value, h: ir.Value) -> ir.Value:
         return self.f(self.emit("Add", x, self.by_state(h)))
