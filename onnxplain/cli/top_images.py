@@ -34,13 +34,19 @@ Layers = Annotated[
 ]
 TableFile = Annotated[Path, typer.Option("--out", "-o", help="The table to begin, or to resume.")]
 Count = Annotated[int, typer.Option("-k", min=1, help="Images per channel.")]
-By = Annotated[str, typer.Option(help="max, the greatest activation, or mean, over the positions.")]
+By = Annotated[
+    str | None,
+    typer.Option(
+        help="max, the greatest activation, or mean, over the positions.",
+        show_default="max; with --patch, mean",
+    ),
+]
 Patch = Annotated[
     int | None,
     typer.Option(
         min=2,
-        help="Slide a window this many pixels wide over each image and take the best patch. "
-        "VITAL's: 64, with --by mean.",
+        help="Slide a window this many pixels wide over each image and take the patch of the "
+        "greatest mean, as VITAL with 64.",
     ),
 ]
 Channels = Annotated[
@@ -59,7 +65,7 @@ def top_images(
     layer: Layers = None,
     path: TableFile = Path("top-images.json"),
     k: Count = 9,
-    by: By = "max",
+    by: By = None,
     patch: Patch = None,
     channel: Channels = None,
     sheet: Sheet = None,
@@ -78,7 +84,7 @@ def top_images(
         onnxplain top-images resnet50 photos/ --layer layer4
         onnxplain top-images resnet50 photos/ --layer layer4 -c 7 -c 512 --sheet best.png
         onnxplain top-images model.onnx photos/ -k 50 --by mean -o by-mean.json
-        onnxplain top-images resnet50 photos/ -l layer3 --patch 64 --by mean -c 7 --sheet best.png
+        onnxplain top-images resnet50 photos/ -l layer3 --patch 64 -c 7 --sheet best.png
 
     If it was killed or interrupted, give the same command again: it goes on where it was, and the
     table becomes what it would have been. With a finished table it only shows --channel. Read it

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -151,17 +151,19 @@ class Phase:
         optimise(run, self.state, self._report)
         return self._result(run, templates)
 
-    def _photographs(self) -> Sequence[Iterable[Path]]:
-        """The photographs of each class; for an inner neuron, those to search."""
+    def _photographs(self) -> Sequence[list[Path]]:
+        """The photographs of each class; for an inner neuron, those to search, in colour."""
         if self.references is None:
             return []
         if self.subject.neuron is None:
             return reference_folders(self.references, self.neurons, self.subject.source.labels)
         if not self.references.is_dir():
             raise InputError(f"no such folder of reference images: '{self.references}'")
-        return [map(Path, walk([str(self.references)]))]
+        found = map(Path, walk([str(self.references)]))
+        once = {file.resolve(): file for file in found if file.exists()}
+        return [in_colour([*once.values()])]
 
-    def _fingerprint(self, step: Path, photographs: Sequence[Iterable[Path]]) -> str:
+    def _fingerprint(self, step: Path, photographs: Sequence[list[Path]]) -> str:
         """A digest of all that decides what the steps do, apart from what depends on rounding."""
         engine = self.engine
         known = hashlib.sha256(
@@ -177,11 +179,12 @@ class Phase:
                 known.update(f"{number} {name!r} {size}\n".encode())
         return known.hexdigest()
 
-    def _templates(self, photographs: Sequence[Iterable[Path]]) -> list[Templates]:
+    def _templates(self, photographs: Sequence[list[Path]]) -> list[Templates]:
         if self.references is None:
             return []
         subject, count = self.subject, self.settings.references
-        each = self._chosen(photographs) if subject.neuron is None else self._most_exciting()
+        choose = self._chosen if subject.neuron is None else self._most_exciting
+        each = choose(photographs)
         layers = StepMetadata.from_props(self.features.metadata).layers
         total = len(self.neurons) * count
         found = []
@@ -195,7 +198,7 @@ class Phase:
                     self.features,
                     layers,
                     subject.pre,
-                    list(own),
+                    own,
                     count,
                     self.settings.seed,
                     target=neuron if subject.neuron is None else None,
@@ -205,17 +208,18 @@ class Phase:
             )
         return found
 
-    def _chosen(self, photographs: Sequence[Iterable[Path]]) -> list[list[Path]]:
+    def _chosen(self, photographs: Sequence[list[Path]]) -> list[list[Path]]:
         """As many of each class as there are views."""
         settings = self.settings
         return [some_of(own, settings.references, settings.seed) for own in photographs]
 
-    def _most_exciting(self) -> list[list[Path]]:
-        assert self.references is not None
+    def _most_exciting(self, photographs: Sequence[list[Path]]) -> list[list[Path]]:
+        """Of those that are searched, as many for each channel as there are views."""
+        (searched,) = photographs
         pre, sliding = self.subject.pre, self.settings.ranking == "patches"
         table = top_images(
             self.subject,
-            self.references,
+            searched,
             k=self.settings.references,
             by="mean" if sliding else self.settings.ranking,
             patch=round(SIDE * min(pre.height, pre.width)) if sliding else None,
@@ -223,7 +227,7 @@ class Phase:
             provider=self.engine.provider,
             progress=lambda done, images: self.progress(Progress("searching", done, images)),
         )
-        return [in_colour(table.best(channel)) for channel in self.neurons]
+        return [table.best(channel) for channel in self.neurons]
 
     def _opened(
         self,

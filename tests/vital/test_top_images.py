@@ -124,7 +124,7 @@ def test_the_best_patch_under_a_sliding_window_counts(crops: Path) -> None:
         torch.nn.Flatten(),
     ).eval()  # fmt: skip
     subject = read_subject(network, example=torch.zeros(1, 3, 32, 48), layers=["1"])
-    table = top_images(subject, crops, k=11, by="mean", patch=12, batch=4)
+    table = top_images(subject, crops, k=11, patch=12, batch=4)
     files = list(walk([str(crops)]))
     x = torch.from_numpy(as_batch(files, subject.pre)[0])
     cut = torch.nn.functional.unfold(x, 12, stride=9).unflatten(1, (3, 12, 12)).movedim(-1, 1)
@@ -152,6 +152,11 @@ def test_a_patch_fits_into_the_image(crops: Path) -> None:
     subject = read_subject(network.eval(), example=torch.zeros(1, 3, 16, 16), layers=["0"])
     with pytest.raises(InputError, match="from 2 to 16 pixels a side, not 17"):
         top_images(subject, crops, patch=17)
+
+
+def test_patches_are_ranked_by_their_means_alone(tiny: Path, crops: Path) -> None:
+    with pytest.raises(InputError, match="patches are ranked by their means: leave out"):
+        top_images(tiny, crops, layer="relu", patch=12, by="max")
 
 
 # ----- interrupted -----

@@ -399,6 +399,28 @@ def test_pictures_of_a_class_may_be_aligned_together(see, photo_folder: Path) ->
         see(layer="7", channel=3, settings=settings)
 
 
+def test_grey_photographs_are_not_ranked_for_a_channel(
+    see, photo_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However much they excite it, there are as many in colour as are asked for."""
+    black, white = np.zeros((8, 64), np.uint8), np.full((8, 64), 255, np.uint8)
+    stripes = Image.fromarray(np.concatenate([black, white] * 4))
+    for i in range(3):
+        stripes.save(photo_folder / f"grey{i}.png")
+    (photo_folder / "again.jpg").symlink_to(photo_folder / "rocket.jpg")
+    taken: list[Path] = []
+    find = phase.find_templates
+
+    def spy(graph, layers, pre, photographs, *of, **options):
+        taken.extend(photographs)
+        return find(graph, layers, pre, photographs, *of, **options)
+
+    monkeypatch.setattr(phase, "find_templates", spy)
+    see(layer="7", channel=3, settings=replace(SHORT, steps=1, references=2))
+    assert len(taken) == 2
+    assert not [file for file in taken if file.name.startswith("grey")]
+
+
 def test_pictures_in_a_batch_are_as_each_alone(see) -> None:
     both, alone = (
         see(target=[1, 4], references=None, settings=_plain()),

@@ -44,7 +44,7 @@ def top_images(
     *,
     layer: str | Sequence[str] = (),
     k: int = 9,
-    by: str = "max",
+    by: str | None = None,
     patch: int | None = None,
     path: str | os.PathLike[str] | None = None,
     provider: str = "auto",
@@ -77,10 +77,12 @@ def top_images(
         images: files, and folders, which are searched recursively.
         layer: a layer's name, or several; if none is given, those that VITAL matches.
         k: images per channel.
-        by: "max", a channel's greatest activation, or "mean", its mean over the positions.
+        by: "max", a channel's greatest activation, or "mean", its mean over the positions. None
+            is "mean" with `patch`, and "max" without.
         patch: the side in pixels of a window that slides over each image as the network sees it;
             every patch is resized to be the whole of its input, and the best one counts, that
-            with the greatest mean. VITAL's is 64 of 224. None for the images as they are.
+            with the greatest mean: `by` cannot be "max". VITAL's is 64 of 224. None for the
+            images as they are.
         path: the table to begin or to continue, JSON; None to keep it in memory only.
         provider: as for `onnxplain.runtime.sessions.open_session`.
         batch: images per run; None for 4, or 32 on a GPU, or what the network takes.
@@ -89,10 +91,14 @@ def top_images(
 
     Raises:
         SourceError: the network cannot be read; no such layer (the message names the nearest).
-        InputError: no image, or none that can be read; a path that cannot be written; a table begun
-            with another network, other images or other options.
+        InputError: no image, or none that can be read; patches by "max"; a path that cannot be
+            written; a table begun with another network, other images or other options.
         BackendError: the provider cannot be used.
     """
+    if by is None:
+        by = "max" if patch is None else "mean"
+    if patch is not None and by == "max":
+        raise InputError("patches are ranked by their means: leave out by='max', or the patch")
     from onnxplain.vital.graphs.channels import write_channels
     from onnxplain.vital.graphs.subject import Subject, read_subject
 
