@@ -100,9 +100,9 @@ def export(source: Network, path: str | os.PathLike[str], options: ExportOptions
     """
     check_types(options)
     method = get_method(options.method)
+    values = parameters_of(method, options)
     if options.times_image:
         method = replace(method, times_input=True)
-    values = parameters_of(method, options)
     live = live_of(method, options)
     path = writable(path, source)
     tell = options.progress

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from onnxplain.contract.explain import NO_DIRECTIONS, PRODUCT, RELEVANCE
 from onnxplain.contract.request import ExportOptions
 from onnxplain.errors import SourceError
 from onnxplain.export.methods import Method
@@ -39,6 +40,10 @@ def parameters_of(method: Method, options: ExportOptions) -> dict[str, float | N
             "times_image is for an explanation of the image itself: leave it out",
         ),
         (
+            options.times_image and method.kind in (RELEVANCE, PRODUCT),
+            f"{name} already counts the image in: leave out times_image",
+        ),
+        (
             options.step and options.unroll is not None,
             "step is one step, unroll all of them: choose one",
         ),
@@ -59,9 +64,9 @@ def parameters_of(method: Method, options: ExportOptions) -> dict[str, float | N
             f"an ascent needs a pullback of the image; {name} gives a map alone",
         ),
         (
-            options.ascends and method.relevance is not None,
-            f"{name} gives relevances, not a direction in which to change the image: ascend "
-            "along another method, such as excitation",
+            options.ascends and method.kind in (RELEVANCE, PRODUCT),
+            f"{name} gives {NO_DIRECTIONS.get(method.kind)}, not a direction in which to change "
+            "the image: ascend along another method, such as excitation",
         ),
     ):
         if wrong:

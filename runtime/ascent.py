@@ -104,8 +104,8 @@ def accentuate(
         away: whether to descend, away from the target.
 
     Raises:
-        InputError: an image, target or parameter that cannot be used; a graph of class activation
-            maps or of relevances.
+        InputError: an image, target or parameter that cannot be used; a graph whose pullback
+            is no direction: class activation maps, relevances, products with the image.
         BackendError: the runtime failed.
     """
     own = explainer.metadata.ascent
@@ -121,16 +121,8 @@ def accentuate(
         away,
     )
     climb.check()
-    if explainer.metadata.is_map:
-        raise InputError(
-            f"{explainer.metadata.method} gives a map, not a direction in which to change the "
-            "image; export with another method, such as excitation"
-        )
-    if explainer.metadata.is_relevance:
-        raise InputError(
-            f"{explainer.metadata.method} gives relevances, not a direction in which to change the "
-            "image; export with another method, such as excitation"
-        )
+    if (reason := explainer.metadata.no_direction) is not None:
+        raise InputError(reason)
 
     pre = explainer.metadata.preprocessing
     batch, _ = as_batch(images, pre, explainer.backend.signature.dtype)

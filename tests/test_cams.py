@@ -374,7 +374,7 @@ def test_a_map_is_no_direction_in_which_to_change_an_image(
     cam: Path, photographs: dict[str, np.ndarray], photo_folder: Path, tmp_path: Path
 ) -> None:
     explainer = onnxplain.load(cam)
-    with pytest.raises(InputError, match="gradcam gives a map, not a direction"):
+    with pytest.raises(InputError, match="gradcam gives class activation maps, not a direction"):
         onnxplain.accentuate(explainer, photographs["coffee"])
     from onnxplain.web.site import write_site
 
@@ -383,7 +383,7 @@ def test_a_map_is_no_direction_in_which_to_change_an_image(
     report = ["report", str(cam), str(photo_folder), "-o", str(tmp_path / "r.html")]
     result = CliRunner().invoke(app, report)
     assert result.exit_code == InputError.exit_code
-    assert "gives a map" in result.output
+    assert "gives class activation maps" in result.output
     assert not (tmp_path / "r.html").exists()
 
 

@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 import onnx_ir as ir
 from onnxscript import OpBuilder
 
-from onnxplain.contract.explain import DIRECTION, MAP, RELEVANCE, AscentDefaults
+from onnxplain.contract.explain import DIRECTION, MAP, PRODUCT, RELEVANCE, AscentDefaults
 from onnxplain.errors import SourceError
 from onnxplain.export.autodiff import Rule
 from onnxplain.export.operators import VJPS, Rules, by_name
@@ -148,7 +148,9 @@ class Method:
         """What the result is: one of the kinds of `onnxplain.contract.explain`."""
         if self.activation_map is not None:
             return MAP
-        return RELEVANCE if self.relevance is not None else DIRECTION
+        if self.relevance is not None:
+            return RELEVANCE
+        return PRODUCT if self.times_input else DIRECTION
 
     def values(self, given: Mapping[str, float]) -> dict[str, float | None]:
         """The value of every parameter: the one given, or its default.

@@ -29,10 +29,17 @@ ORIGIN, ALPHA, EPS, LIMIT, NEXT_IMAGE = "origin", "alpha", "eps", "limit", "next
 ACCENTUATED, ACCENTUATED_LOGITS = "accentuated", "accentuated_logits"
 """The outputs of a graph exported with the ascent unrolled, besides `logits` at its start."""
 
-DIRECTION, MAP, RELEVANCE = "direction", "map", "relevance"
+DIRECTION, MAP, RELEVANCE, PRODUCT = "direction", "map", "relevance", "product"
 """Kinds of pullback: a cotangent of the image, which says in what direction to change it; a class
 activation map, which has one channel; how much each pixel contributed (layer-wise relevance
-propagation)."""
+propagation); a cotangent times the image."""
+
+NO_DIRECTIONS = {
+    MAP: "class activation maps",
+    RELEVANCE: "relevances",
+    PRODUCT: "products with the image",
+}
+"""The kinds along which nothing can climb, in words."""
 
 
 @dataclass(frozen=True)
@@ -148,9 +155,17 @@ class Metadata:
         return self.preprocessing.shape(1 if self.is_map else self.preprocessing.channels)
 
     @property
-    def is_relevance(self) -> bool:
-        """Whether the pullback says how much each pixel contributed."""
-        return self.kind == RELEVANCE
+    def no_direction(self) -> str | None:
+        """Why nothing can climb along the pullback, in words; None where it can."""
+        if self.kind not in NO_DIRECTIONS:
+            return None
+        again = "with another method, such as excitation"
+        if self.parameters.get("times_image"):
+            again = "without times_image"
+        return (
+            f"{self.method} gives {NO_DIRECTIONS[self.kind]}, not a direction in which to change "
+            f"the image; export {again}"
+        )
 
     def to_props(self) -> dict[str, str]:
         """The entries as ONNX `metadata_props`."""
@@ -207,6 +222,8 @@ class Metadata:
 
 def _kind_by_parameters(props: Mapping[str, str]) -> str:
     """The kind of pullback of a file that does not say it, as those of 0.1.0 do not."""
+    if props[_PREFIX + "method"] == "input-x-gradient":
+        return PRODUCT
     of_parameter = {'"layer"': MAP, '"epsilon"': RELEVANCE}
     parameters = props.get(_PREFIX + "parameters", "")
     return next((kind for name, kind in of_parameter.items() if name in parameters), DIRECTION)

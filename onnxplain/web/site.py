@@ -88,16 +88,8 @@ def _signature(model: Path) -> Signature:
         raise BackendError(
             f"'{model}' was exported with step=True; the page makes its own steps, export without"
         )
-    if signature.metadata.is_map:
-        raise BackendError(
-            f"'{model}' gives class activation maps; the page climbs along pullbacks of the image, "
-            "export with another method, such as excitation"
-        )
-    if signature.metadata.is_relevance:
-        raise BackendError(
-            f"'{model}' gives relevances; the page climbs along pullbacks of the image, "
-            "export with another method, such as excitation"
-        )
+    if (reason := signature.metadata.no_direction) is not None:
+        raise BackendError(f"the page climbs along the pullback, and in '{model}' {reason}")
     return signature
 
 

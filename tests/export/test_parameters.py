@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 import onnxplain
-from onnxplain.errors import InputError, SourceError
+from onnxplain.contract.explain import Metadata
+from onnxplain.errors import BackendError, InputError, SourceError
 from onnxplain.export import METHODS, Method, Parameter
 from onnxplain.reference.answers import compare
 
@@ -208,3 +209,32 @@ def test_a_range_holds_its_ends_where_it_is_closed() -> None:
         share.checked(True)
     with pytest.raises(SourceError, match="has no mood"):
         Method("x", parameters=(share,)).values({"mood": 1.0})
+
+
+def test_a_product_with_the_image_is_no_direction(tmp_path: Path) -> None:
+    """And is taken once: no method gives it twice."""
+    from onnxplain.web.site import write_site
+
+    network, given = Gates().eval(), {"example": torch.zeros(1, 3, 16, 16)}
+    for method in ("input-x-gradient", "lrp-zplus"):
+        with pytest.raises(SourceError, match="already counts the image in: leave out times_image"):
+            onnxplain.export(network, tmp_path / "x.onnx", method=method, times_image=True, **given)
+    with pytest.raises(SourceError, match="products with the image, not a direction"):
+        onnxplain.export(
+            network, tmp_path / "x.onnx", method="input-x-gradient", step=True, **given
+        )
+    for options, otherwise in (
+        ({"method": "input-x-gradient"}, "with another method"),
+        ({"times_image": True, "live_temperature": True}, "without times_image"),
+    ):
+        path = tmp_path / "product.onnx"
+        metadata = onnxplain.export(network, path, **options, **given)
+        assert metadata.kind == "product"
+        reason = f"gives products with the image, not a direction .*; export {otherwise}"
+        with pytest.raises(InputError, match=reason):
+            onnxplain.accentuate(onnxplain.load(path), IMAGES, TARGETS)
+        with pytest.raises(BackendError, match=reason):
+            write_site(path, tmp_path / "site")
+    older = {key: value for key, value in metadata.to_props().items() if key != "onnxplain.kind"}
+    older["onnxplain.method"] = "input-x-gradient"
+    assert Metadata.from_props(older).kind == "product"
