@@ -27,7 +27,7 @@ NETWORKS = {
     "mobilenet_v2": "excitation",
     "efficientnet_b0": "semantic",
     "mobilenet_v3_small": "semantic",
-    "shufflenet_v2_x0_5": "gradient",
+    "shufflenet_v2_x0_5": "excitation",
     "convnext_tiny": "semantic",
 }
 """Not DenseNet: its widest Concat takes more buffers than a shader may (onnxruntime-web 1.30)."""
@@ -120,7 +120,8 @@ def test_a_network_runs_on_the_browsers_gpu(name: str, site: Path, browser: Any)
     driver.get(address)
     found = driver.execute_async_script(RUN, STEPS, SIZE)
     assert "problem" not in found, found
-    assert all("pullback/target/" in node for node in on_processor(found["said"])), found["said"]
+    placed = on_processor(found["said"])
+    assert {node for node in placed if "pullback/target/" not in node} == set()
     assert cosine(found["webgpu"], found["wasm"]) >= 0.9999
     assert found["places"] == ["gpu-buffer"] * STEPS
     assert np.isfinite(found["stepped"]).all()
