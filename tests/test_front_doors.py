@@ -85,7 +85,7 @@ TINY: Mapping[str, Mapping[str, Any]] = {
     },
     "Swin": {
         "embed_dim": 16,
-        "depths": [2, 2],
+        "depths": [2, 1],
         "num_heads": [2, 4],
         "window_size": 4,
         "patch_size": 2,

@@ -17,6 +17,7 @@ from onnxplain.reference.forward import forward_proto
 from onnxplain.runtime.inputs.batches import as_batch
 
 SIZES = {
+    "resnet18": 64,
     "resnet50": 96,
     "vgg11_bn": 160,  # not a multiple of what its adaptive pool wants
     "densenet121": 128,
@@ -25,7 +26,7 @@ SIZES = {
     "googlenet": 160,
     "mobilenet_v2": 96,
 }
-LONG = ("mobilenet_v2", "vgg11_bn", "alexnet", "densenet121", "googlenet")
+LONG = ("resnet50", "mobilenet_v2", "vgg11_bn", "alexnet", "densenet121", "googlenet")
 
 
 @pytest.mark.parametrize(
