@@ -1,4 +1,7 @@
-"""Networks and photographs that several test files use."""
+"""Networks and photographs that several test files use.
+
+PyTorch is imported where it is needed: the process that only hands out the tests does without.
+"""
 
 from __future__ import annotations
 
@@ -11,13 +14,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import skimage.data
-import torch
 from PIL import Image
 
 import onnxplain
 from onnxplain.runtime.cache import cache_folder
-
-from .traces import kept, once
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -40,12 +40,16 @@ def pytest_xdist_auto_num_workers() -> int:
 
 @pytest.fixture(scope="session", autouse=True)
 def one_thread_per_worker() -> None:
+    import torch
+
     torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session", autouse=True)
 def networks_are_traced_once() -> Iterator[None]:
     """By the first test that exports them, but for commands in processes of their own."""
+    from .traces import kept
+
     with kept(cache_folder("traced")):
         yield
 
@@ -68,6 +72,8 @@ def photo_folder(tmp_path: Path, photographs: dict[str, np.ndarray]) -> Path:
 @pytest.fixture(scope="session")
 def lite0() -> Path:
     """EfficientNet-Lite0 with its ImageNet weights, excitation at T = 1."""
+    from .traces import once
+
     return once(
         cache_folder("made") / "efficientnet-lite0.explain.onnx",
         lambda path: onnxplain.export("efficientnet-lite0", path, temperature=1.0),
@@ -77,7 +83,11 @@ def lite0() -> Path:
 @pytest.fixture(scope="session")
 def lite0_forward() -> Path:
     """The same network as the plain `.onnx` file that anybody's exporter writes."""
+    import torch
+
     from onnxplain.export.sources.source import torch_network
+
+    from .traces import once
 
     def write(path: Path) -> None:
         network = torch_network("efficientnet-lite0")

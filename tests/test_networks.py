@@ -58,13 +58,13 @@ def test_excitation_agrees_with_the_float64_reference(name: str, size: int, tmp_
     assert path.stat().st_size <= 1.05 * forward_proto(path).ByteSize()
 
 
-def test_trained_efficientnet_agrees_on_real_photographs(
+def test_trained_efficientnet_agrees_on_a_real_photograph(
     lite0: Path, photographs: dict[str, np.ndarray]
 ) -> None:
     explainer = onnxplain.load(lite0, threads=1)
-    batch, _ = as_batch(list(photographs.values()), explainer.metadata.preprocessing)
+    batch, _ = as_batch([photographs["chelsea"]], explainer.metadata.preprocessing)
     module = torch_network("efficientnet-lite0").module
-    parity = compare(explainer, module, batch, np.full(3, -1))
+    parity = compare(explainer, module, batch, np.array([-1]))
     assert all(p.relative_l2 <= 1e-4 and p.cosine >= 0.99999 for p in parity.values())
 
 

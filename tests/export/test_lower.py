@@ -66,7 +66,7 @@ def operators(proto: onnx.ModelProto) -> list[str]:
     return [node.op_type for node in proto.graph.node]
 
 
-@drawn(40)
+@drawn(20)
 @given(of_stride_one())
 def test_a_transposed_convolution_of_stride_one_is_a_convolution(case: Case):
     changed = lowered(case)
@@ -89,7 +89,7 @@ def of_equal_strides(draw: st.DrawFn) -> Case:
     return Case("ConvTranspose", [x, rng.normal(size=[2, 3, *kernel])], attributes)
 
 
-@drawn(60)
+@drawn(30)
 @given(of_equal_strides())
 def test_one_of_a_larger_stride_is_a_sub_pixel_convolution(case: Case):
     changed = lowered(case)
@@ -114,7 +114,7 @@ def of_stride_and_dilation(draw: st.DrawFn) -> Case:
     return Case("ConvTranspose", [x, rng.normal(size=[2 * group, 3, *kernel])], attributes)
 
 
-@drawn(40)
+@drawn(20)
 @given(of_stride_and_dilation())
 def test_one_of_a_stride_and_a_dilation_is_a_dilated_convolution(case: Case):
     changed = lowered(case)
@@ -156,7 +156,7 @@ def of_asymmetric_pads(draw: st.DrawFn) -> Case:
     return Case("ConvTranspose", [x, rng.normal(size=[2, 3, *kernel])], attributes)
 
 
-@drawn(60)
+@drawn(30)
 @given(of_asymmetric_pads())
 def test_the_pads_of_a_transposed_convolution_are_symmetric(case: Case):
     changed = lowered(case)

@@ -43,7 +43,7 @@ def gated(plan: Plan, seed: int, fold: bool) -> list[Array]:
     return list(evaluated(finished(model))({"x0": plan.inputs[0]}))
 
 
-@settings(drawn(40), phases=[Phase.generate])
+@settings(drawn(20), phases=[Phase.generate])
 @given(plans, st.integers(0, 99))
 def test_a_random_graph_computes_what_it_did(plan, seed):
     case = Plan("", [np.random.default_rng(seed).normal(size=[2, 2, 4, 4])], steps=plan)

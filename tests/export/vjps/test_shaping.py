@@ -254,7 +254,7 @@ COVERED = set(CASES)
 
 
 @pytest.mark.parametrize("operator", CASES)
-@drawn(40)
+@drawn(20)
 @given(data=st.data())
 def test_the_rule_is_the_transposed_jacobian(operator: str, data: st.DataObject):
     case = data.draw(CASES[operator])
