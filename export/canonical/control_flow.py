@@ -24,8 +24,10 @@ def unfold(model: ir.Model, simplify: Callable[[ir.Model], None]) -> None:
     `simplify` folds constants and infers shapes; it is applied after each level of nesting.
     What depends on the image stays (`refuse_control_flow`).
     """
+    _name_apart(model.graph)
     while sum(_unfolded(model, node) for node in list(model.graph)):  # all of one level
         simplify(model)
+        _name_apart(model.graph)
 
 
 def refuse_control_flow(graph: ir.Graph, image: ir.Value) -> None:
@@ -36,15 +38,23 @@ def refuse_control_flow(graph: ir.Graph, image: ir.Value) -> None:
     active = dependents(graph, [image])
     for node in graph:
         if node.op_type in ("If", "Loop", "Scan") and depends(node, active):
-            what = {
-                "If": "its condition",
-                "Loop": "its number of rounds",
-            }.get(node.op_type, "how it scans")
+            what = "its condition" if node.op_type == "If" else "its number of rounds"
             raise NoRuleError(
                 f"{node.op_type} {node.name!r}: {what} is not a constant of the network, and there "
                 "is no rule for control flow at run time; export the network with it fixed (in "
                 "PyTorch, torch.onnx.export(dynamo=True) traces a single course)"
             )
+
+
+def _name_apart(graph: ir.Graph) -> None:
+    """Control flow gets names of its own, which what is written out is named after."""
+    taken = {"", None}
+    for node in graph:
+        if node.op_type in ("If", "Loop", "Scan"):
+            name, i = node.name or node.op_type, 0
+            while node.name in taken:
+                node.name, i = f"{name}_{i}", i + 1
+            taken.add(node.name)
 
 
 def _unfolded(model: ir.Model, node: ir.Node) -> bool:
@@ -77,7 +87,9 @@ def _unroll(model: ir.Model, node: ir.Node) -> bool:
         carried, scans = outputs[: len(carried)], outputs[len(carried) :]
         for stack, value in zip(scanned, scans, strict=True):
             stack.append(value)
-    _put(graph, node, [*carried, *(_stack(graph, node, values, 0) for values in scanned)])
+    axes = _axes(graph, node, [0] if scanned else [])
+    stacked = [_stack(graph, node, values, 0, axes) for values in scanned]
+    _put(graph, node, [*carried, *stacked])
     return True
 
 
@@ -99,10 +111,13 @@ def _unroll_scan(graph: ir.Graph, node: ir.Node) -> bool:
     if any(x is None or x.shape is None for x in scanned) or first is None:
         return False
     rounds = first.shape[into[0]] if first.shape is not None else None
-    if not isinstance(rounds, int) or rounds > _ROUNDS:
+    if not isinstance(rounds, int):
         return False
+    if rounds > _ROUNDS:
+        raise SourceError(f"Scan {node.name!r} has {rounds} rounds, too many to unroll")
+    axes = _axes(graph, node, [*into, *out_of])
     slices = [
-        _slices(graph, node, x, axis, rounds)[:: -1 if backwards else 1]
+        _slices(graph, node, x, axis, axes, rounds)[:: -1 if backwards else 1]
         for x, axis, backwards in zip(scanned, into, forwards, strict=True)
         if x is not None
     ]
@@ -114,22 +129,33 @@ def _unroll_scan(graph: ir.Graph, node: ir.Node) -> bool:
         for stack, value in zip(made, outputs[len(states) :], strict=True):
             stack.append(value)
     stacked = [
-        _stack(graph, node, values[:: -1 if backwards else 1], axis)
+        _stack(graph, node, values[:: -1 if backwards else 1], axis, axes)
         for values, axis, backwards in zip(made, out_of, outwards, strict=True)
     ]
     _put(graph, node, [*states, *stacked])
     return True
 
 
-def _slices(graph: ir.Graph, node: ir.Node, x: ir.Value, axis: int, count: int) -> list[ir.Value]:
+def _axes(graph: ir.Graph, node: ir.Node, axes: Iterable[int]) -> Mapping[int, ir.Value]:
+    """Each axis as a constant of the graph."""
+    return {i: initializer(graph, f"{node.name}.axis_{i}", integers(i)) for i in sorted({*axes})}
+
+
+def _slices(
+    graph: ir.Graph,
+    node: ir.Node,
+    x: ir.Value,
+    axis: int,
+    axes: Mapping[int, ir.Value],
+    count: int,
+) -> list[ir.Value]:
     """x along an axis, which its slices lack."""
     parts = [x]
     if count > 1:
         split = ir.node("Split", [x], {"axis": axis, "num_outputs": count}, num_outputs=count)
         graph.insert_before(node, split)
         parts = list(split.outputs)
-    axes = initializer(graph, f"{node.name}.{x.name}.axes", integers(axis))
-    squeezed = [ir.node("Squeeze", [part, axes]) for part in parts]
+    squeezed = [ir.node("Squeeze", [part, axes[axis]]) for part in parts]
     graph.insert_before(node, squeezed)
     sizes = dims(x)
     del sizes[axis]
@@ -210,13 +236,16 @@ def _rename(values: Iterable[ir.Value], prefix: str) -> None:
 
 
 def _stack(
-    graph: ir.Graph, node: ir.Node, values: Sequence[ir.Value | None], axis: int
+    graph: ir.Graph,
+    node: ir.Node,
+    values: Sequence[ir.Value | None],
+    axis: int,
+    axes: Mapping[int, ir.Value],
 ) -> ir.Value:
     """[*shape] from each round → [rounds, *shape], or with that axis where it is asked for."""
     if not values:
         raise SourceError(f"{node.op_type} {node.name!r} has no rounds, yet stacks what they give")
-    axes = initializer(graph, f"{node.name}.axes_{axis}", integers(axis))
-    nodes = [ir.node("Unsqueeze", [value, axes]) for value in values]
+    nodes = [ir.node("Unsqueeze", [value, axes[axis]]) for value in values]
     concat = ir.node("Concat", [n.outputs[0] for n in nodes], {"axis": axis})
     graph.insert_before(node, [*nodes, concat])
     return concat.outputs[0]

@@ -1,4 +1,4 @@
-"""`If` and `Loop` that no image decides are written out; one that an image decides is named."""
+"""`If`, `Loop` and `Scan` that no image decides are written out; one that it decides is named."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def check(path: Path, nodes: list[onnx.NodeProto], features: int = 108, opset: i
     explanation = explain(path, X)
     np.testing.assert_allclose(explanation.logits, expected, rtol=1e-4, atol=1e-5)
     count = operators(path.with_suffix(".gradient.onnx"))
-    assert count["If"] == count["Loop"] == 0
+    assert count["If"] == count["Loop"] == count["Scan"] == 0
     return explanation
 
 
@@ -123,6 +123,79 @@ def test_a_loop_that_stacks_what_its_rounds_give(tmp_path: Path) -> None:
     ]
     constants = {"three": np.array(3), "yes": np.array(True), "zero": np.array([0])}
     check(tmp_path / "loop.onnx", nodes, w=np.float32(0.5), **constants)
+
+
+def test_loops_without_a_name_that_stack_two_results_each(tmp_path: Path) -> None:
+    counted = [
+        node("Cast", ["i"], ["f"], to=FLOAT),
+        node("Mul", ["out", "f"], ["scan"]),
+        node("Sigmoid", ["scan"], ["scan_too"]),
+    ]
+    inner = rounds("out", GO, *counted)
+    nodes = [
+        node("Loop", ["three", "", "x"], ["last", "all", "too"], body=inner),
+        node("Loop", ["three", "", "last"], ["end", "more", "most"], body=inner),
+        node("Sum", ["all", "too", "more", "most"], ["sum"]),
+        node("ReduceMean", ["sum", "zero"], ["mean"], keepdims=0),
+        node("Mul", ["mean", "end"], ["h"]),
+    ]
+    constants = {"three": np.array(3), "zero": np.array([0])}
+    check(tmp_path / "loop.onnx", nodes, w=np.float32(0.5), **constants)
+
+
+@pytest.mark.parametrize("axis", [1, 2, -1])
+@pytest.mark.parametrize("backwards", [0, 1])
+def test_a_scan_of_the_image_twice_that_stacks_two_results(
+    backwards: int, axis: int, tmp_path: Path
+) -> None:
+    """s ← tanh(s/2 + a), with b the other way around; beside ONNX Runtime, and differences."""
+    nodes = [
+        node("Mul", ["s", "half"], ["hs"]),
+        node("Add", ["hs", "a"], ["sum"]),
+        node("Tanh", ["sum"], ["s_next"]),
+        node("Mul", ["s_next", "b"], ["first"]),
+        node("Sigmoid", ["s_next"], ["second"]),
+    ]
+    made = {"s_next": FLOAT, "first": FLOAT, "second": FLOAT}
+    inner = body(nodes, made, {"s": FLOAT, "a": FLOAT, "b": FLOAT})
+    scan = node(
+        "Scan",
+        ["start", "x", "x"],
+        ["end", "one", "two"],
+        body=inner,
+        num_scan_inputs=2,
+        scan_input_axes=[axis, axis],
+        scan_input_directions=[backwards, 1 - backwards],
+        scan_output_axes=[1, -1],
+        scan_output_directions=[1 - backwards, backwards],
+    )
+    nodes = [
+        node("ReduceMean", ["x", "axis"], ["start"], keepdims=0),
+        scan,
+        node("ReduceSum", ["one", "behind"], ["p"], keepdims=0),
+        node("ReduceSum", ["two", "before"], ["q"], keepdims=0),
+        node("ReduceSum", ["end", "last"], ["r"], keepdims=0),
+        node("Concat", ["p", "q", "r"], ["h"], axis=1),
+    ]
+    path = tmp_path / "scan.onnx"
+    axes = {"behind": np.array([2, 3]), "before": np.array([1, 2]), "last": np.array([2])}
+    features = 2 * X.shape[axis] + (6 if axis == 1 else 3)
+    weights = {"axis": np.array([axis]), "half": np.float32(0.5)}
+    explanation = check(path, nodes, features, **axes, **weights)
+    v, h = images(*X.shape, seed=5), 1e-2
+    up, down = (source_outputs(path, X + s * np.float32(h) * v)[0][:, 1] for s in (1, -1))
+    slope = (explanation.pullback * v).sum((1, 2, 3))
+    np.testing.assert_allclose(slope, (up - down) / (2 * h), rtol=5e-3, atol=5e-3)
+
+
+def test_a_scan_of_too_many_rounds_is_named(tmp_path: Path) -> None:
+    inner = body([node("Add", ["s", "a"], ["t"])], {"t": FLOAT}, {"s": FLOAT, "a": FLOAT})
+    nodes = [
+        node("Expand", ["x", "long"], ["wide"]),
+        node("Scan", ["x", "wide"], ["h"], name="long_one", body=inner, num_scan_inputs=1),
+    ]
+    with pytest.raises(SourceError, match=r"Scan 'long_one' has 1001 rounds, too many to unroll"):
+        refused(tmp_path / "scan.onnx", *nodes, long=np.array([1001, 1, 1, 1, 1]))
 
 
 def test_a_loop_that_ends_by_counting_its_rounds(tmp_path: Path) -> None:
