@@ -194,10 +194,9 @@ def with_symmetric_pads(op: OpBuilder, node: Node) -> ir.Value | None:
         if begin == end:
             return None
         extra = node.attributes.get_ints("output_padding", [0] * axes)
-    dilations = node.attributes.get_ints("dilations", [1] * axes)
     kept, more, cut = [], [], []
-    for b, e, x, most in zip(begin, end, extra, map(max, strides, dilations), strict=True):
-        padded = b >= e and x + b - e < most
+    for b, e, x, stride in zip(begin, end, extra, strides, strict=True):
+        padded = b >= e and x + b - e < stride
         kept.append(b if padded else min(b, e))
         more.append(x + b - e if padded else x)
         cut.append((0, 0) if padded else (b - kept[-1], e - kept[-1]))

@@ -27,7 +27,8 @@ def window_of(node: Node, x: ir.Value, y: ir.Value, kernel: Sequence[int] | None
     if "output_shape" in node.attributes and auto_pad != "SAME_UPPER":
         auto_pad = "SAME_LOWER"  # ConvTranspose pads so whatever `pads` says
     if auto_pad in ("SAME_UPPER", "SAME_LOWER"):
-        total = [max(t, 0) for t in total]
+        more = node.attributes.get_ints("output_padding", [0] * axes)  # counts as padded too
+        total = [max(t + m, 0) for t, m in zip(total, more, strict=True)]
         before = [(t + (auto_pad == "SAME_LOWER")) // 2 for t in total]
     elif auto_pad == "VALID":
         before = [0] * axes

@@ -22,7 +22,9 @@ from typer.testing import CliRunner
 
 import onnxplain
 from onnxplain.cli import app
+from onnxplain.contract.explain import Metadata
 from onnxplain.errors import BackendError, InputError, SourceError
+from onnxplain.runtime.onnx_file import read_metadata
 from onnxplain.runtime.sessions import PROVIDERS
 from onnxplain.vital import engine, optimisation, output, phase, references
 from onnxplain.vital.features import fitting
@@ -164,6 +166,22 @@ def test_it_may_begin_with_what_is_pooled(see, tmp_path: Path) -> None:
         see(**begun, start_size=32)
     with pytest.raises(InputError, match="other settings"):
         see(**begun | {"start_steps": 9}, state=tmp_path / "state.npz")
+
+
+def test_a_pooled_start_is_handed_over_as_it_is(see, tmp_path: Path) -> None:
+    """Neither clipped nor rounded to 8 bits; a start at another size is resized as pixels."""
+    unclipped = replace(SHORT, steps=1, clip=False)
+    see(start_pooled=True, start_steps=4, settings=unclipped, step_graph=tmp_path / "step.onnx")
+    image = np.load(tmp_path / "step.npz")["image"]
+    pre = Metadata.from_props(read_metadata(tmp_path / "step.onnx")).preprocessing
+    pixels = 255 * (image * np.reshape(pre.std, (3, 1, 1)) + np.reshape(pre.mean, (3, 1, 1)))
+    assert pixels.min() < -1
+    assert pixels.max() > 256
+    assert np.abs(pixels - pixels.round()).mean() > 0.1
+    with pytest.raises(InputError, match="hands over valid pixels: leave out clip=False"):
+        see(start_size=32, settings=unclipped)
+    with pytest.raises(InputError, match="start_steps are those of a start"):
+        see(start_steps=4)
 
 
 def test_the_same_seed_gives_the_same_picture_and_another_another(
