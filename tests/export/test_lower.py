@@ -217,11 +217,15 @@ def test_other_operators_stay():
         pytest.param({"pads": [0, 0, 1, 1], "output_padding": [1, 1]}, [7, 6], id="what is cut"),
         pytest.param({"auto_pad": "SAME_UPPER"}, [6, 5], id="auto_pad"),
         pytest.param({"output_shape": [11, 12]}, [6, 6], id="output_shape"),
+        pytest.param({"output_shape": [11, 12], "output_padding": [1, 1]}, [6, 6], id="of both"),
+        pytest.param(
+            {"output_shape": [7, 8], "strides": [1, 1], "dilations": [2, 2]}, [4, 4], id="dilated"
+        ),
     ],
 )
 def test_a_networks_own_transposed_convolution_has_symmetric_pads(tmp_path, attributes, size):
     """To the bit what it was, and ONNX Runtime's CUDA provider has a kernel for it."""
-    convolution = node("ConvTranspose", ["x", "w"], ["a"], strides=[2, 2], **attributes)
+    convolution = node("ConvTranspose", ["x", "w"], ["a"], **{"strides": [2, 2]} | attributes)
     mean = node("ReduceMean", ["z"], ["y"], keepdims=0, axes=[2, 3])
     x, w = images(2, 3, *size), images(3, 5, 3, 3, seed=1)
     nodes = [convolution, node("Relu", ["a"], ["z"]), mean]
