@@ -71,8 +71,13 @@ def visualize(
         int | None, typer.Option(min=8, help="Begin with a picture this many pixels wide and high.")
     ] = None,
     start_steps: Annotated[
-        int, typer.Option(min=1, help="Steps at --start-size or --start-pooled, before the others.")
-    ] = 500,
+        int | None,
+        typer.Option(
+            min=1,
+            help="Steps at --start-size or --start-pooled, before the others.",
+            show_default="500",
+        ),
+    ] = None,
     start_pooled: Annotated[
         bool,
         typer.Option(

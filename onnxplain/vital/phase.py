@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,8 +42,19 @@ from onnxplain.vital.search.run import top_images
 from onnxplain.vital.settings import Settings, with_recipe
 from onnxplain.vital.state import Kept, search
 
-Begun: TypeAlias = tuple[int | None, int]
-"""The size of another start, or None for a pooled one, and its steps."""
+
+@dataclass(frozen=True)
+class Start:
+    """What a visualisation begins with: a phase of so many steps before the others.
+
+    Attributes:
+        pooled: whether the network sees all at half its size.
+        size: of the picture; None for a pooled start, whose picture has the visualisation's own.
+    """
+
+    pooled: bool
+    size: int | None
+    steps: int
 
 
 @dataclass(frozen=True)
@@ -60,6 +71,13 @@ class Progress:
     pictures: NDArray[np.uint8] | None = None
 
 
+class Seen(NamedTuple):
+    """What a phase comes to, and its pictures before they were rounded, as the network's input."""
+
+    visualisation: Visualisation
+    batch: NDArray[np.float32]
+
+
 @dataclass
 class Phase:
     """What one phase's graphs are made from, and what for.
@@ -70,7 +88,7 @@ class Phase:
         neurons: the classes, or the channels.
         engine: what runs the graphs.
         references: their folder; None where none are needed.
-        begun: what the visualisation begins with, if it has another start: its state cannot be
+        begun: what the visualisation begins with, if not with this phase: its state cannot be
             resumed with a different one.
         state: the file to save the state to, if any.
         scratch: a folder for the graphs.
@@ -85,7 +103,7 @@ class Phase:
     neurons: tuple[int, ...]
     engine: Engine
     references: Path | None
-    begun: Begun | None
+    begun: Start | None
     state: Path | None
     scratch: Path
     progress: Callable[[Progress], None]
@@ -108,11 +126,11 @@ class Phase:
         write_features(self.subject, path, self.settings.flow)
         return self.engine.open(path, {})
 
-    def run(self, start: NDArray[np.uint8] | None, kept: Path | None) -> Visualisation:
+    def run(self, first: NDArray[np.float32] | None, kept: Path | None) -> Seen:
         """Run the phase, or what the state file leaves of it.
 
         Args:
-            start: pictures to start from, of any size, [N, H, W, 3]; None for noise.
+            first: pictures to start from, as the network's input; None for noise.
             kept: where to keep the step graph, and with the suffix .npz all its inputs.
 
         Raises:
@@ -138,18 +156,18 @@ class Phase:
             before = Kept.load(self.state, fingerprint)
             templates: Sequence[Templates] = before.templates
             engine = self.engine.going_on(before.provider)
-            run = self._opened(engine, path, templates, start, fingerprint)
+            run = self._opened(engine, path, templates, first, fingerprint)
             run.resume(before.moment)
         else:
             templates = self._templates(photographs)
-            run = self._opened(self.engine, path, templates, start, fingerprint)
+            run = self._opened(self.engine, path, templates, first, fingerprint)
         if kept is not None:
             with replacing(kept.with_suffix(".npz")) as beside:
                 inputs: dict[str, Any] = run.inputs
                 np.savez(beside, **inputs)
         self.progress(Progress("compiling", 2, 2))
         optimise(run, self.state, self._report)
-        return self._result(run, templates)
+        return Seen(self._result(run, templates), run.batch)
 
     def _photographs(self) -> Sequence[list[Path]]:
         """The photographs of each class; for an inner neuron, those to search, in colour."""
@@ -234,7 +252,7 @@ class Phase:
         engine: Engine,
         path: Path,
         templates: Sequence[Templates],
-        start: NDArray[np.uint8] | None,
+        first: NDArray[np.float32] | None,
         fingerprint: str,
     ) -> Optimisation:
         """Ready for its first step. "auto" takes a faster provider if its gradient is the same."""
@@ -242,7 +260,6 @@ class Phase:
         batch = StepMetadata.from_props(read_metadata(path)).batch
         if isinstance(batch, str):
             sizes[batch] = len(self.neurons) * self.settings.together
-        first = None if start is None else np.stack([self._input(picture) for picture in start])
 
         def on(engine: Engine) -> Optimisation:
             graph = engine.open(path, sizes)
@@ -271,7 +288,7 @@ class Phase:
             if together > 1:
                 names = [f"{name}, {1 + i % together}" for i, name in enumerate(names)]
             features = Features(self.features)
-            shown = features.runs(self._input(picture) for picture in run.pictures)
+            shown = features.runs(self.input_of(picture) for picture in run.pictures)
             shares = np.concatenate([features.probabilities(outputs) for outputs in shown])
             own = shares[np.arange(len(shares)), list(neurons)]
         else:
@@ -292,7 +309,7 @@ class Phase:
             run.graph.provider,
         )
 
-    def _input(self, picture: NDArray[np.uint8]) -> NDArray[np.float32]:
+    def input_of(self, picture: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Pixels [H, W, 3] resized to fill the whole of the network's input."""
         pre = self.subject.pre
         whole = Image.fromarray(picture).resize((pre.width, pre.height))

@@ -20,10 +20,12 @@ from onnxplain.export.tensors import dims
 from onnxplain.runtime.inputs.targets import find_class
 from onnxplain.vital.engine import Engine
 from onnxplain.vital.graphs.subject import Subject, pooled, read_subject
-from onnxplain.vital.phase import Begun, Phase, Progress
+from onnxplain.vital.phase import Phase, Progress, Seen, Start
 from onnxplain.vital.result import Visualisation
 from onnxplain.vital.settings import Settings
 from onnxplain.vital.state import beginning
+
+_START_STEPS = 500
 
 
 def visualize(
@@ -36,7 +38,7 @@ def visualize(
     layers: Sequence[str] = (),
     settings: Settings | None = None,
     start_size: int | None = None,
-    start_steps: int = 500,
+    start_steps: int | None = None,
     start_pooled: bool = False,
     weights: str = "DEFAULT",
     example: Any = None,
@@ -64,7 +66,8 @@ def visualize(
         layers: the layers to match, in order from the image on. If none are given, they are the
             paper's for this network, or picked.
         settings: see `Settings`.
-        start_size: begin with a picture this many pixels wide and high, for `start_steps` steps.
+        start_size: begin with a picture this many pixels wide and high, for `start_steps` steps,
+            500 unless given.
         start_pooled: begin with so many steps in which the network sees the picture and the
             references at half their size, averaged over 2 × 2 pixels (VITAL's code, with 2,000
             such steps and 1,000 after them).
@@ -93,6 +96,10 @@ def visualize(
     begun = _begun(start_size, start_steps, start_pooled)
     if begun is not None and chosen.fourier:
         raise InputError("a start at another size is for pixels, not for a spectrum")
+    if begun is not None and not begun.pooled and not chosen.clip:
+        raise InputError(
+            "a start at another size hands over valid pixels: leave out clip=False, or begin pooled"
+        )
     path = None if state is None else writable(state, source)
     kept = None if step_graph is None else writable(step_graph, source)
 
@@ -122,7 +129,7 @@ class _Plan(NamedTuple):
 def _plans(
     settings: Settings,
     size: int | tuple[int, int] | None,
-    begun: Begun | None,
+    begun: Start | None,
     state: Path | None,
     step_graph: Path | None,
 ) -> list[_Plan]:
@@ -130,18 +137,23 @@ def _plans(
     whole = _Plan(own, False, settings, state, step_graph)
     if begun is None:
         return [whole]
-    pixels, steps = begun
     before = None if state is None else beginning(state)
-    first = replace(settings, steps=steps).checked()
-    if pixels is None:  # the shifts are of what the network sees
+    first = replace(settings, steps=begun.steps).checked()
+    if begun.size is None:  # the shifts are of what the network sees
         return [_Plan(own, True, replace(first, roll=settings.roll // 2), before, None), whole]
-    return [_Plan((pixels, pixels), False, first, before, None), whole]
+    return [_Plan((begun.size, begun.size), False, first, before, None), whole]
 
 
-def _begun(size: int | None, steps: int, pooled: bool) -> Begun | None:
+def _begun(size: int | None, steps: int | None, pooled: bool) -> Start | None:
     if size is not None and pooled:
         raise InputError("begin at another size, or pooled: choose one")
-    return (size, steps) if size is not None or pooled else None
+    if size is None and not pooled:
+        if steps is not None:
+            raise InputError(
+                "start_steps are those of a start: give its start_size or start_pooled"
+            )
+        return None
+    return Start(pooled, size, _START_STEPS if steps is None else steps)
 
 
 def _run(
@@ -150,11 +162,11 @@ def _run(
     wanted: Sequence[Any],
     engine: Engine,
     references: Path | None,
-    begun: Begun | None,
+    begun: Start | None,
     progress: Callable[[Progress], None],
 ) -> Visualisation:
     """One phase after the other, each starting from the pictures of the one before."""
-    start: NDArray[np.uint8] | None = None
+    before: Seen | None = None
     at = cache(lambda size: read(size=size))
     with tempfile.TemporaryDirectory(prefix="onnxplain-") as scratch:
         for plan in plans:
@@ -162,7 +174,7 @@ def _run(
             subject = at(plan.size)
             if plan.pooled:
                 subject = pooled(at(_half(subject.pre)), subject.pre)
-            seen = Phase(
+            phase = Phase(
                 subject=subject,
                 settings=plan.settings,
                 neurons=find_neurons(subject, wanted, plan.settings.together),
@@ -172,9 +184,21 @@ def _run(
                 state=plan.state,
                 scratch=Path(scratch),
                 progress=progress,
-            ).run(start, plan.step_graph)
-            start = seen.pictures
-    return seen
+            )
+            before = phase.run(_handed_over(before, begun, phase), plan.step_graph)
+    assert before is not None
+    return before.visualisation
+
+
+def _handed_over(
+    before: Seen | None, begun: Start | None, phase: Phase
+) -> NDArray[np.float32] | None:
+    """The network's input with which a phase begins; None for noise."""
+    if before is None or begun is None:
+        return None
+    if begun.pooled:
+        return before.batch
+    return np.stack([phase.input_of(picture) for picture in before.visualisation.pictures])
 
 
 def _half(pre: Preprocessing) -> tuple[int, int]:
