@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
 import onnxplain
 from onnxplain.cli import app
+from onnxplain.contract.explain import AscentDefaults, Metadata
 from onnxplain.errors import InputError
+from onnxplain.runtime import counterfactuals
 from onnxplain.runtime.tune import Tuning, tune
+
+from .runtime.conftest import explain_graph
 
 
 def run(*arguments: object) -> tuple[int, str]:
@@ -51,6 +58,36 @@ def test_accentuate_compares_methods_and_animates(
         assert frames.n_frames == 2
     with Image.open(grid) as picture:
         assert picture.height > 2 * 224
+
+
+def test_what_stands_beside_ascends_as_the_first_and_parameters_are_live(
+    photo_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def graph(name: str, ascent: AscentDefaults) -> Path:
+        model = explain_graph(live_temperature=True)
+        props = {prop.key: prop.value for prop in model.metadata_props}
+        metadata = replace(Metadata.from_props(props), ascent=ascent)
+        onnx.helper.set_model_props(model, metadata.to_props())
+        onnx.save(model, tmp_path / name)
+        return tmp_path / name
+
+    given = []
+    ascend = counterfactuals.accentuate
+
+    def spy(*of: Any, **options: Any) -> Any:
+        given.append(options)
+        return ascend(*of, **options)
+
+    monkeypatch.setattr(counterfactuals, "accentuate", spy)
+    first = graph("first.onnx", AscentDefaults(2, 3.0, None))
+    second = graph("second.onnx", AscentDefaults(4, 5.0, 6.0))
+    command = ["accentuate", first, photo_folder / "coffee.jpg", "-o", tmp_path / "g.png", "-t", 1]
+    code, text = run(*command, "--beside", second, "--param", "temperature=0.4")
+    assert code == 0, text
+    assert [(each["steps"], each["alpha"], each["eps"]) for each in given] == [(2, 3.0, None)] * 2
+    assert given[0]["temperature"] == {"temperature": 0.4}
+    code, text = run(*command, "--param", "temperature=0.4", "--temperature", 0.5)
+    assert (code, "given twice" in text) == (InputError.exit_code, True)
 
 
 def test_accentuate_refuses_a_still_format_for_a_film(

@@ -9,13 +9,25 @@ import typer
 
 from onnxplain.cli.app import command
 from onnxplain.cli.console import say
-from onnxplain.cli.options import Images, Model, Provider, Targets, Temperature, as_target
+from onnxplain.cli.export_options import as_live
+from onnxplain.cli.options import (
+    Images,
+    Model,
+    Parameters,
+    Provider,
+    Targets,
+    Temperature,
+    as_target,
+)
 from onnxplain.cli.progress import progress_bar
 
 Out = Annotated[Path, typer.Option("--out", "-o", help="The picture to write (.png, .jpg, .webp).")]
 Beside = Annotated[
     Path | None,
-    typer.Option(help="Another explain graph (of `gradient`, say), for rows to compare with."),
+    typer.Option(
+        help="Another explain graph (of `gradient`, say), for rows to compare with. It ascends as "
+        "the first does."
+    ),
 ]
 _OWN = "as the method's authors do"
 Steps = Annotated[int | None, typer.Option(min=1, help="Steps of the ascent.", show_default=_OWN)]
@@ -61,6 +73,7 @@ def accentuate(
     margin: Margin = 0.0,
     away: Away = False,
     temperature: Temperature = None,
+    param: Parameters = None,
     animate: Animate = None,
     provider: Provider = "auto",
 ) -> None:
@@ -81,14 +94,15 @@ def accentuate(
     from onnxplain.runtime.pictures.figures import write_animation, write_image
 
     explainers = [onnxplain.load(file, provider=provider) for file in (model, beside) if file]
+    own = explainers[0].metadata.ascent
     targets = [as_target(text) for text in target] if target else None
     grid = Grid.of(explainers[0], find_images(images), targets)
-    temperatures = [temperature, None]
-    steps = steps or explainers[0].metadata.ascent.steps
+    temperatures = [as_live(temperature, param), None]
+    steps = steps or own.steps
     frames = range(1, steps + 1) if animate else [steps]
     ascent = {
-        "alpha": "own" if alpha is None else alpha,
-        "eps": "own" if eps is None else eps or None,
+        "alpha": own.alpha if alpha is None else alpha,
+        "eps": own.eps if eps is None else eps or None,
         "clip": int(clip) if clip.isdecimal() else clip,
         "norm": norm,
         "relative": relative,

@@ -17,11 +17,12 @@ from rich.table import Table
 
 from onnxplain.cli.app import command
 from onnxplain.cli.console import complain, err, note_backend, say
-from onnxplain.cli.export_options import as_parameters
+from onnxplain.cli.export_options import as_live
 from onnxplain.cli.options import (
     AtLeast,
     Images,
     Model,
+    Parameters,
     Precision,
     Provider,
     Targets,
@@ -41,12 +42,6 @@ Folder = Annotated[
 _COMPARED = 8  # images that --precision auto looks at
 _MANY = 100  # from so many images on, `--batch auto` costs less than it may gain
 
-Parameters = Annotated[
-    list[str] | None,
-    typer.Option(
-        help="For a graph exported with --live: a parameter, relu=0.5. Give it again for more."
-    ),
-]
 Style = Annotated[str, typer.Option(help="grid, pullback, seismic, heatmap or overlay.")]
 Batch = Annotated[
     str,
@@ -90,10 +85,7 @@ def explain(
 
         explainer = onnxplain.load(model, provider, precision, at_least=at_least)
     note_backend(explainer)
-    given: Temperatures = temperature
-    if param:
-        own = {} if temperature is None else {"temperature": temperature}
-        given = {**own, **as_parameters(param, "--param")}
+    given = as_live(temperature, param)
     explain_images(explainer, images, folder, target, style, given, batch)
 
 

@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from onnxplain.cli.declared import Command, with_options
 from onnxplain.cli.options import as_floats, as_size
 from onnxplain.contract.request import ExportOptions
 from onnxplain.errors import InputError
+
+if TYPE_CHECKING:
+    from onnxplain.runtime.explainer import Temperatures
 
 
 def as_labels(path: Path | None, option: str) -> list[str] | None:
@@ -46,6 +49,22 @@ def as_parameters(texts: list[str] | None, option: str) -> dict[str, float]:
         except ValueError:
             raise InputError(f"{option} takes NAME=NUMBER, not {text!r}") from None
     return values
+
+
+def as_live(temperature: float | None, texts: list[str] | None) -> Temperatures:
+    """The live parameters of a graph that `--temperature` and `--param` give.
+
+    Raises:
+        InputError: one of them cannot be read, or is given twice.
+    """
+    if not texts:
+        return temperature
+    given = as_parameters(texts, "--param")
+    if temperature is None:
+        return given
+    if "temperature" in given:
+        raise InputError("the temperature is given twice, also by --param: choose one")
+    return {"temperature": temperature, **given}
 
 
 def as_names(texts: list[str] | None, option: str) -> tuple[str, ...]:

@@ -42,6 +42,13 @@ Targets = Annotated[
 Temperature = Annotated[
     float | None, typer.Option(help="For a graph exported with --live-temperature.")
 ]
+Parameters = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--param",
+        help="For a graph exported with --live: a parameter, relu=0.5. Give it again for more.",
+    ),
+]
 Provider = Annotated[
     str,
     typer.Option(
