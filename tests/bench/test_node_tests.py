@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from itertools import count
+
+import numpy as np
 import onnx
 import pytest
 
 from onnxplain.bench.node_tests.__main__ import DOCUMENT, page, read
-from onnxplain.bench.node_tests.cases import node_tests
-from onnxplain.bench.node_tests.judge import CRASH, RIGHT, WRONG, judge
+from onnxplain.bench.node_tests.cases import NodeTest, node_tests
+from onnxplain.bench.node_tests.judge import CRASH, RIGHT, WRONG, is_constant, judge
 
 SAMPLE = {
     "compress": ["compress_1"],
@@ -36,6 +39,13 @@ def test_a_sample_is_right() -> None:
     verdicts = {test.name: judge(test) for test in node_tests([*SAMPLE]) if test.name in names}
     assert verdicts.keys() == names
     assert [v for v in verdicts.values() if v.verdict != RIGHT] == []
+
+
+def test_a_result_whose_shape_follows_the_input_is_no_constant() -> None:
+    xs, sizes = {"x": np.zeros(3)}, count()
+    test = NodeTest("", "", onnx.ModelProto(), None, xs, {})
+    assert is_constant(test, lambda _: {"y": np.zeros(2)})
+    assert not is_constant(test, lambda _: {"y": np.zeros(next(sizes))})
 
 
 def test_nothing_in_the_table_is_wrong_and_the_page_is_made_from_it() -> None:

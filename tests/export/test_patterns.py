@@ -294,6 +294,20 @@ def test_a_threshold_between_the_numbers_tried_is_no_relu(threshold):
     assert [node.op_type for node in model.graph] == ["Greater", "Where", "Relu"]
 
 
+@pytest.mark.parametrize("threshold", [5e-4, 0.03, 0.37])
+def test_a_threshold_that_is_an_attribute_or_of_a_scaled_input_is_no_relu(threshold):
+    def attribute(op: OpBuilder, x: ir.Value) -> ir.Value:
+        return op.ThresholdedRelu(x, alpha=threshold)
+
+    def scaled(op: OpBuilder, x: ir.Value) -> ir.Value:
+        return op.Where(op.Greater(op.Mul(x, 10.0), 10 * threshold), x, 0.0)
+
+    for spell in (attribute, scaled):
+        model = graph_of(spell, (8,))
+        assert "Relu" not in recognise(model)
+        assert "Relu" not in [node.op_type for node in model.graph]
+
+
 # ----- normalisations -----
 
 Root = Callable[[OpBuilder, ir.Value, ir.Value], ir.Value]

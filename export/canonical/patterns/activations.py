@@ -168,12 +168,15 @@ def _with_parameter(at_one: float, at_minus_one: float) -> Iterator[tuple[Match,
 
 
 def _between(chain: Sequence[ir.Node]) -> Array:
-    """More numbers than `NUMBERS`: small ones, and some beside each constant of the chain, where a
-    threshold would be."""
+    """More numbers than `NUMBERS`: those of every size, and some beside each constant and attribute
+    of the chain, where a threshold would be."""
     constants = {uniform(v) for node in chain for v in node.inputs}
+    for node in chain:
+        floats = (a for a in node.attributes.values() if a.type == ir.AttributeType.FLOAT)
+        constants.update(a.as_float() for a in floats)
     knots = [c for c in constants if c is not None and 0 < abs(c) <= _KNOT]
     beside = [c * (1 + e) for c in knots for e in (-1e-3, 1e-3)]
-    numbers = np.array([1e-3, 1e-2, 0.1, *beside])
+    numbers = np.concatenate([np.geomspace(1e-5, _KNOT, 141), beside])
     return np.concatenate([numbers, -numbers])
 
 
