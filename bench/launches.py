@@ -104,7 +104,8 @@ def ratios(found: Mapping[str, Any]) -> dict[str, float]:
 
 def worse(results: Mapping[str, Any], baseline: Mapping[str, Any]) -> list[str]:
     """A sentence for each explanation that has more nodes than it had, in those of its forward
-    pass, and for each graph that TensorRT-RTX makes more regions of.
+    pass, for each graph that TensorRT-RTX makes more regions of, and for each that was counted then
+    and is not now.
 
     Raises:
         InputError: the two have no network in common, counted on the same provider.
@@ -116,19 +117,23 @@ def worse(results: Mapping[str, Any], baseline: Mapping[str, Any]) -> list[str]:
         raise InputError("the earlier results have none of these networks on this provider")
     sentences = []
     for now, before in known:
-        was = ratios(before)
-        for side, ratio in ratios(now).items():
-            if side in was and ratio > MORE * was[side]:
-                nodes = f"{ratio:.2f} × the forward's nodes, and was {was[side]:.2f}"
-                sentences.append(f"{now['network']}, {side}: {nodes}")
-        for side, count in now["layers"].items():
-            if count > (regions := before["layers"].get(side, count)):
-                sentences.append(f"{now['network']}, {side}: {count} regions, and was {regions}")
+        found, name = ratios(now), now["network"]
+        for side, was in ratios(before).items():
+            if side not in found:
+                sentences.append(f"{name}, {side}: its nodes are not counted now, and were")
+            elif found[side] > MORE * was:
+                nodes = f"{found[side]:.2f} × the forward's nodes, and was {was:.2f}"
+                sentences.append(f"{name}, {side}: {nodes}")
+        for side, regions in before["layers"].items():
+            if side not in now["layers"]:
+                sentences.append(f"{name}, {side}: its regions are not counted now, and were")
+            elif (count := now["layers"][side]) > regions:
+                sentences.append(f"{name}, {side}: {count} regions, and was {regions}")
     return sentences
 
 
 MORE = 1.02
-"""Times its baseline that a ratio may have: what two releases of ONNX Runtime differ by."""
+"""A ratio may be this many times its baseline: what two releases of ONNX Runtime differ by."""
 
 
 def _cuda(folder: Path) -> dict[str, str] | None:

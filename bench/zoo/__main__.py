@@ -54,13 +54,13 @@ def claims(
     variants: Variants = None,
 ) -> None:
     """Ask ONNX Runtime's CUDA provider what leaves the GPU, every way of every network. Hours."""
-    from onnxplain.bench.zoo.claims import VARIANTS
+    from onnxplain.bench.zoo.claims import VARIANTS, merged
 
     def good(entry: dict[str, Any]) -> bool:
         return stays(entry) and set(variants or VARIANTS) <= set(entry["variants"])
 
     options = [f"--variants={variant}" for variant in variants or ()]
-    _sweep(["one-claims", *options], good, only, again, jobs, timeout, results)
+    _sweep(["one-claims", *options], good, only, again, jobs, timeout, results, merged)
 
 
 def _sweep(
@@ -71,6 +71,7 @@ def _sweep(
     jobs: int,
     timeout: float,
     results: Path,
+    merged: Callable[[dict[str, Any], dict[str, Any]], dict[str, Any]] = lambda before, made: made,
 ) -> None:
     """Make the entries that are missing, each by a command of this module in its own process."""
     from onnxplain.bench.zoo.sweep import read, sweep
@@ -90,7 +91,7 @@ def _sweep(
             console.print(f"{'✓' if good(made) else '✗'} {name}", highlight=False)
             bar.advance(task)
 
-        sweep(wanted, results, jobs, timeout, report, command)
+        sweep(wanted, results, jobs, timeout, report, command, merged)
 
 
 @app.command()

@@ -92,3 +92,24 @@ def found(answer: Claims | str) -> str | dict[str, Any] | None:
         "copies": answer.copies,
         "graph_refused": answer.graph_refused,
     }
+
+
+def merged(before: dict[str, Any], made: dict[str, Any]) -> dict[str, Any]:
+    """Of two entries of a network, for each variant what was found last."""
+    if made["reason"] is not None or before["reason"] is not None:
+        return made if before["reason"] is not None else before
+    kept = [variant for variant in before["variants"] if variant not in made["variants"]]
+
+    def both(what: str) -> dict[str, Any]:
+        old = {case: why for case, why in before[what].items() if case.split()[1] in kept}
+        return old | made[what]
+
+    variants, refused = [*kept, *made["variants"]], both("refused")
+    graphs = sum(len(VARIANTS[variant]) for variant in variants) - len(refused)
+    return {
+        "reason": None,
+        "variants": variants,
+        "refused": refused,
+        "asked": graphs * len(PRECISIONS),
+        "leaves": both("leaves"),
+    }

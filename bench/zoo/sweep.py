@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from onnxplain.bench.zoo.networks import LARGE
 from onnxplain.files import replacing
@@ -17,6 +17,7 @@ from onnxplain.machine import machine
 from onnxplain.version import __version__
 
 Results = dict[str, Any]
+Merge: TypeAlias = Callable[[dict[str, Any], dict[str, Any]], dict[str, Any]]
 
 
 def read(path: Path) -> Results:
@@ -32,6 +33,7 @@ def sweep(
     timeout: float,
     progress: Callable[[str, dict[str, Any]], None],
     command: Sequence[str] = ("one",),
+    merged: Merge = lambda before, made: made,
 ) -> None:
     """Make the entries of `names`, each written to the JSON file `path` as soon as it is there.
 
@@ -40,6 +42,7 @@ def sweep(
         timeout: seconds for one network; after them it gets an entry that says so.
         progress: called with each name and its entry.
         command: of `python -m onnxplain.bench.zoo`, what prints a name's entry.
+        merged: of an entry that is there and a new one, what is kept; the new one by default.
     """
     cores = max((os.cpu_count() or 1) // jobs, 1)
     large = [name for name in names if name in LARGE]
@@ -49,7 +52,7 @@ def sweep(
             running = {pool.submit(_apart, command, name, threads, timeout): name for name in group}
             try:
                 for done in as_completed(running):
-                    _write(path, running[done], done.result())
+                    _write(path, running[done], done.result(), merged)
                     progress(running[done], done.result())
             except KeyboardInterrupt:
                 pool.shutdown(cancel_futures=True)
@@ -71,8 +74,10 @@ def _apart(command: Sequence[str], name: str, threads: int, timeout: float) -> d
     return made
 
 
-def _write(path: Path, name: str, made: dict[str, Any]) -> None:
+def _write(path: Path, name: str, made: dict[str, Any], merged: Merge) -> None:
     results = read(path)
+    if name in results["networks"]:
+        made = merged(results["networks"][name], made)
     results["onnxplain"], results["machine"] = __version__, machine()
     results["networks"][name] = made
     with replacing(path) as beside:

@@ -65,10 +65,16 @@ def test_more_nodes_or_regions_than_before_are_told() -> None:
 
     assert worse(results(), results()) == []
     more = COUNTED.nodes | {"explain": {"Conv": 31}}
-    assert worse(results(nodes=more, layers={"explain": 3}), results()) == [
+    assert worse(results(nodes=more, layers={"forward": 1, "explain": 3}), results()) == [
         "net, explain: 3.10 × the forward's nodes, and was 2.80",
         "net, explain: 3 regions, and was 1",
     ]
     assert worse(results(), results(nodes=more)) == []
+    fewer = {side: COUNTED.nodes[side] for side in ("forward", "explain")}
+    assert worse(results(nodes=fewer, layers={}), results()) == [
+        "net, explain, kernels: its nodes are not counted now, and were",
+        "net, forward: its regions are not counted now, and were",
+        "net, explain: its regions are not counted now, and were",
+    ]
     with pytest.raises(InputError, match="none of these networks"):
         worse(results(provider="cpu"), results())

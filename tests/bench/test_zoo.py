@@ -12,6 +12,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from onnxplain.bench.zoo import sweep
+from onnxplain.bench.zoo.claims import merged
 from onnxplain.bench.zoo.entry import METHODS, in_float64, moved_by_rounding, tried
 from onnxplain.bench.zoo.page import exact, markdown, passes, right_in_float64
 from onnxplain.export.sources.source import from_module
@@ -173,3 +175,26 @@ def test_the_page_says_what_stays_on_the_gpu() -> None:
     assert "of 2 networks, 20 graphs; 1 networks stay" in text
     assert "- **b**, gradient plain float32, CUDA: {'copies': 2}" in text
     assert page(a=entry(of(AGREES))).count("| ✓ |  |") == 1
+
+
+def test_claims_of_other_variants_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of each variant what was found last; and a run that failed takes nothing away."""
+    copies, file = {"copies": 2}, tmp_path / "claims.json"
+
+    def run(made: dict[str, Any]) -> dict[str, Any]:
+        monkeypatch.setattr(sweep, "_apart", lambda *_: made)
+        sweep.sweep(["net"], file, 1, 1, lambda *_: None, merged=merged)
+        return dict(sweep.read(file)["networks"]["net"])
+
+    leaves = {"gradient plain float32": copies, "semantic step float16": copies}
+    first = {"reason": None, "variants": ["plain", "step"], "refused": {"gradcam plain": "no"}}
+    first |= {"asked": 14, "leaves": leaves}
+    assert run(first) == first
+    step = {"reason": None, "variants": ["step"], "refused": {"gradient step": "no"}}
+    step |= {"asked": 4, "leaves": {"excitation step float32": copies}}
+    both = run(step)
+    assert both["variants"] == ["plain", "step"]
+    assert both["refused"] == first["refused"] | step["refused"]
+    assert both["leaves"] == {"gradient plain float32": copies} | step["leaves"]
+    assert both["asked"] == 8 + 4
+    assert run({"reason": "took longer than 1 s"}) == both
