@@ -9,13 +9,11 @@ import onnx_ir as ir
 
 from onnxplain.errors import NoRuleError, SourceError
 from onnxplain.export.autodiff import dependents, depends
-from onnxplain.export.canonical.emit import integers
+from onnxplain.export.canonical.emit import ROUNDS, check_rounds, integers
 from onnxplain.export.canonical.evaluate import evaluated, telling_sizes
 from onnxplain.export.canonical.opsets import opset_of
 from onnxplain.export.tensors import attribute, dims
 from onnxplain.initializers import initializer
-
-_ROUNDS = 1000  # that a loop may have, to be written out
 
 
 def unfold(model: ir.Model, simplify: Callable[[ir.Model], None]) -> None:
@@ -113,8 +111,7 @@ def _unroll_scan(graph: ir.Graph, node: ir.Node) -> bool:
     rounds = first.shape[into[0]] if first.shape is not None else None
     if not isinstance(rounds, int):
         return False
-    if rounds > _ROUNDS:
-        raise SourceError(f"Scan {node.name!r} has {rounds} rounds, too many to unroll")
+    check_rounds(node, rounds)
     axes = _axes(graph, node, [*into, *out_of])
     slices = [
         _slices(graph, node, x, axis, axes, rounds)[:: -1 if backwards else 1]
@@ -174,17 +171,17 @@ def _rounds(node: ir.Node, body: ir.Graph, opset: int) -> int | None:
     if (most is None) != (node.inputs[0] is None) or (first is None) != (node.inputs[1] is None):
         return None
     count, going = 0, first is None or bool(first.item())
-    limit = _ROUNDS if most is None else int(most.item())
+    limit = ROUNDS if most is None else int(most.item())
     number, condition = body.inputs[:2]
-    while going and count < min(limit, _ROUNDS):
+    while going and count < min(limit, ROUNDS):
         given = {number: np.array(count, np.int64), condition: np.array(True)}
         following = _known(body.outputs[0], opset, given)
         if following is None:
             return None
         count, going = count + 1, bool(following.item())
-    if going and count == _ROUNDS:
+    if going and count == ROUNDS:
         raise SourceError(
-            f"Loop {node.name!r} does not end within {_ROUNDS} rounds, too many to unroll"
+            f"Loop {node.name!r} does not end within {ROUNDS} rounds, too many to unroll"
         )
     return count
 

@@ -9,6 +9,7 @@ import numpy as np
 import onnx_ir as ir
 from onnx_ir.tape import Tape
 
+from onnxplain.errors import SourceError
 from onnxplain.export.tensors import size_of
 
 Operand: TypeAlias = ir.Value | np.ndarray | None
@@ -28,23 +29,38 @@ class Emitter:
     def __call__(
         self, op_type: str, *inputs: Operand, **attributes: int | float | str | Sequence[int]
     ) -> ir.Value:
-        operands = [self._constant(x) if isinstance(x, np.ndarray) else x for x in inputs]
+        operands = [self.constant(x) if isinstance(x, np.ndarray) else x for x in inputs]
         return self._tape.op(op_type, operands, attributes)
 
     def many(
         self, op_type: str, count: int, *inputs: Operand, **attributes: int
     ) -> Sequence[ir.Value]:
         """The outputs of a node that has several."""
-        operands = [self._constant(x) if isinstance(x, np.ndarray) else x for x in inputs]
+        operands = [self.constant(x) if isinstance(x, np.ndarray) else x for x in inputs]
         return self._tape.op_multi_out(op_type, operands, attributes, num_outputs=count)
 
-    def _constant(self, array: np.ndarray) -> ir.Value:
+    def constant(self, array: np.ndarray) -> ir.Value:
         return self._tape.op("Constant", [], {"value": ir.tensor(array)})
 
 
 def integers(*numbers: int) -> np.ndarray:
     """A vector of int64, as shapes and axes are given."""
     return np.array(numbers, np.int64)
+
+
+ROUNDS = 1000
+"""The most rounds, or steps, that are written out."""
+
+
+def check_rounds(node: ir.Node, count: int) -> None:
+    """
+    Raises:
+        SourceError: there are too many to write out.
+    """
+    if count > ROUNDS:
+        raise SourceError(
+            f"{node.op_type} {node.name!r} has {count} rounds, too many to unroll: {ROUNDS} at most"
+        )
 
 
 def split(emit: Emitter, x: ir.Value, axis: int) -> list[ir.Value]:

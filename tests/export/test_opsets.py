@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -346,6 +347,59 @@ def test_a_recurrent_layer_of_an_unusual_kind_goes_step_by_step(
     path = write(tmp_path / "r.onnx", [*nodes, *tail], weights | weight, ("N", 3, 6, 6))
     same_logits(path, X)
     assert operators(tmp_path / "r.gradient.onnx")[layer] == 0
+
+
+def spelled(operator: str, *shapes: list[int] | None, **attributes: Any) -> ir.Model:
+    """A node of inputs of these shapes, spelled in others."""
+    xs = [
+        ir.Value(name=f"x{i}", shape=ir.Shape(shape), type=ir.TensorType(ir.DataType.FLOAT))
+        for i, shape in enumerate(shapes)
+    ]
+    made = ir.node(operator, xs, attributes, name="long")
+    graph = ir.Graph(xs, made.outputs, nodes=[made], opset_imports={"": 20}, name="spelled")
+    made.outputs[0].name = "y"
+    model = ir.Model(graph, ir_version=10)
+    spell_newer(model)
+    return model
+
+
+def test_a_recurrent_layer_turns_its_weights_once_and_multiplies_by_each_once_a_step() -> None:
+    steps, hidden, width = 4, 5, 7
+    shapes = [steps, 2, width], [1, 3 * hidden, width], [1, 3 * hidden, hidden], [1, 6 * hidden]
+    graph = spelled("GRU", *shapes, hidden_size=hidden).graph
+    count = Counter(n.op_type for n in graph)
+    assert (count["Transpose"], count["MatMul"]) == (2, 1 + 2 * steps)
+    columns = [n.inputs[1].shape[1] for n in graph if n.op_type == "MatMul"]
+    assert sorted(columns[1:]) == [hidden] * steps + [2 * hidden] * steps
+
+
+@pytest.mark.parametrize(("inputs", "inverse", "onesided"), [(1, 0, 1), (2, 0, 0), (2, 1, 0)])
+def test_a_fourier_transform_has_two_matrices(inputs: int, inverse: int, onesided: int) -> None:
+    model = spelled("DFT", [2, 8, inputs], inverse=inverse, onesided=onesided)
+    tensors = [ir.convenience.get_const_tensor(n.outputs[0]) for n in model.graph]
+    assert sum(t is not None and len(t.shape) == 2 for t in tensors) == 2
+
+
+@pytest.mark.parametrize(
+    ("operator", "shapes"),
+    [("DFT", [[1, 2049, 1]]), ("RNN", [[1001, 1, 2], [1, 3, 2], [1, 3, 3]])],
+)
+def test_what_is_too_long_to_be_written_out_is_named(
+    operator: str, shapes: list[list[int]]
+) -> None:
+    with pytest.raises(SourceError, match=rf"{operator} 'long' .*(2049|1001).* too "):
+        spelled(operator, *shapes)
+
+
+def test_a_running_product_of_too_many_is_named(tmp_path: Path) -> None:
+    nodes = [
+        node("Expand", ["x", "wide"], ["many"]),
+        node("CumProd", ["many", "axis"], ["products"], name="long"),
+        node("ReduceMean", ["products", "axis"], ["h"]),
+    ]
+    weights = {"wide": np.array([1001, 1, 1, 1, 1]), "axis": np.array(0)}
+    with pytest.raises(SourceError, match="CumProd 'long' has 1001 rounds, too many"):
+        explain(newer(tmp_path / "c.onnx", 26, *nodes, **weights), X)
 
 
 def test_an_operator_that_opset_20_has_no_spelling_for_is_named(tmp_path: Path) -> None:

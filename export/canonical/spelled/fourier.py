@@ -9,6 +9,8 @@ from onnxplain.errors import SourceError
 from onnxplain.export.canonical.emit import Emitted, Emitter, integers
 from onnxplain.export.tensors import array_of, attribute, rank, size_of
 
+LONGEST = 2048  # rows of a matrix, which has 16 MB then
+
 
 def dft(emit: Emitter, node: ir.Node) -> Emitted:
     """X_k = Σ_j x_j e^(−2πi jk/N) along one axis; numbers lie as (real, imaginary) on the last."""
@@ -19,6 +21,7 @@ def dft(emit: Emitter, node: ir.Node) -> Emitted:
     there = size_of(x, at)
     usual = 2 * (there - 1) if inverse and onesided else there
     N = _known(node, length, "length", usual)
+    _check_length(node, max(N, there))
     return transformed(emit, x, at, N, inverse, onesided)
 
 
@@ -38,24 +41,26 @@ def transformed(
         if onesided:  # the other half counts too
             weights[1 : (N + 1) // 2] *= 2
     cos, sin = (
-        np.pad(weights * f(angles), [(0, n - rows), (0, 0)]).astype(np.float32)
-        for f in (np.cos, np.sin)
+        emit.constant(np.pad(weights * part, [(0, n - rows), (0, 0)]).astype(np.float32))
+        for part in (np.cos(angles), np.sin(-angles if inverse else angles))
     )
-    sin = -sin if inverse else sin
     swap = list(range(rank(x) - 1))
     swap[axis], swap[-1] = swap[-1], swap[axis]
 
-    def along(part: ir.Value, matrix: np.ndarray) -> ir.Value:
+    def along(part: ir.Value, matrix: ir.Value) -> ir.Value:
         product = emit("MatMul", emit("Transpose", part, perm=swap), matrix)
         return emit("Transpose", product, perm=swap)
 
     real = emit("Gather", x, np.array(0), axis=-1)
-    parts = [along(real, cos), along(real, -sin)]
     if size_of(x, -1) == 2:
         imaginary = emit("Gather", x, np.array(1), axis=-1)
-        parts[0] = emit("Add", parts[0], along(imaginary, sin))
-        parts[1] = emit("Add", parts[1], along(imaginary, cos))
-    wanted = parts[:1] if inverse and onesided else parts
+        wanted = [emit("Add", along(real, cos), along(imaginary, sin))]
+        if not (inverse and onesided):
+            wanted.append(emit("Sub", along(imaginary, cos), along(real, sin)))
+    else:
+        wanted = [along(real, cos)]
+        if not (inverse and onesided):
+            wanted.append(emit("Neg", along(real, sin)))
     return emit("Concat", *(emit("Unsqueeze", part, integers(-1)) for part in wanted), axis=-1)
 
 
@@ -65,6 +70,7 @@ def stft(emit: Emitter, node: ir.Node) -> Emitted:
     assert signal is not None
     usual = None if window is None else size_of(window, 0)
     N, hop = _known(node, length, "length", usual), _known(node, step, "step", None)
+    _check_length(node, N)
     starts = np.arange(0, size_of(signal, 1) - N + 1, hop)
     frames = emit("Gather", signal, starts[:, None] + np.arange(N), axis=1)
     frames.shape = ir.Shape([*(signal.shape or [])[:1], len(starts), N, size_of(signal, 2)])
@@ -72,6 +78,14 @@ def stft(emit: Emitter, node: ir.Node) -> Emitted:
         cut = emit("Mul", frames, emit("Unsqueeze", window, integers(-1)))
         cut.shape, frames = frames.shape, cut
     return transformed(emit, frames, 2, N, False, bool(attribute(node, "onesided", 1)))
+
+
+def _check_length(node: ir.Node, length: int) -> None:
+    if length > LONGEST:
+        raise SourceError(
+            f"{node.op_type} {node.name!r} is of length {length}, too long for a product with a "
+            f"matrix: {LONGEST} at most"
+        )
 
 
 def _known(node: ir.Node, value: ir.Value | None, what: str, usual: int | None) -> int:

@@ -9,7 +9,7 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxplain.errors import SourceError
-from onnxplain.export.canonical.emit import Emitted, Emitter, integers, split
+from onnxplain.export.canonical.emit import Emitted, Emitter, check_rounds, integers, split
 from onnxplain.export.tensors import array_of, attribute, rank, size_of, static
 
 
@@ -101,6 +101,7 @@ def cumulative_product(emit: Emitter, node: ir.Node) -> Emitted:
     if axis is None:
         raise SourceError(f"CumProd {node.name!r} is told its axis at run time; make it a constant")
     at = int(axis.item())
+    check_rounds(node, size_of(x, at))
     parts = split(emit, x, at)
     if attribute(node, "reverse", 0):
         parts = parts[::-1]

@@ -7,11 +7,12 @@ several lengths, weights that depend on the image.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 import onnx_ir as ir
 
-from onnxplain.export.canonical.emit import Emitted, Emitter, integers
+from onnxplain.export.canonical.emit import Emitted, Emitter, check_rounds, integers
 from onnxplain.export.tensors import attribute, size_of
 from onnxplain.export.values import varies
 from onnxplain.export.vjps.recurrent import unusual
@@ -42,6 +43,7 @@ def recurrent(emit: Emitter, node: ir.Node) -> Emitted:
     direction = node.attributes.get_string("direction", "forward")
     count = 2 if direction == "bidirectional" else 1
     steps = size_of(node.inputs[0], _time(node))  # type: ignore[arg-type]
+    check_rounds(node, steps)
     parts = [
         Direction(emit, node, d, reverse=direction == "reverse" or d == 1).run(x, steps)
         for d in range(count)
@@ -63,11 +65,13 @@ class Direction:
     def __init__(self, emit: Emitter, node: ir.Node, d: int, reverse: bool) -> None:
         self.emit, self.node, self.d, self.reverse = emit, node, d, reverse
         self.given = [*node.inputs, *[None] * 7][:8]
-        self.w, self.r, b, self.p = (self.own(self.given[i]) for i in (1, 2, 3, 7))
+        self.w, self.r, b, p = (self.own(self.given[i]) for i in (1, 2, 3, 7))
         self.b_x: ir.Value | None = None
-        self.b_h: ir.Value | None = None
+        b_h: ir.Value | None = None
         if b is not None:
-            self.b_x, self.b_h = emit.many("Split", 2, b, axis=0, num_outputs=2)
+            self.b_x, b_h = emit.many("Split", 2, b, axis=0, num_outputs=2)
+        self.by_state = self.products(emit("Transpose", self.r, perm=[1, 0]), b_h)
+        self.peeps = None if p is None else emit.many("Split", 3, p, axis=0, num_outputs=3)
         self.f, *self.others = self.activations()
 
     def run(self, x: ir.Value, steps: int) -> list[ir.Value]:
@@ -109,34 +113,44 @@ class Direction:
     def own(self, value: ir.Value | None) -> ir.Value | None:
         return None if value is None else self.emit("Gather", value, np.array(self.d), axis=0)
 
-    def by_state(self, h: ir.Value) -> ir.Value:
-        """h·Rᵀ + b."""
-        product = self.emit("MatMul", h, self.emit("Transpose", self.r, perm=[1, 0]))
-        return product if self.b_h is None else self.emit("Add", product, self.b_h)
+    def products(self, r: ir.Value, b: ir.Value | None) -> Sequence[Activation]:
+        """h → h·Rᵀ + b; of a GRU that resets before its product, that of z and r, and that of n."""
+        emit, parts = self.emit, [(r, b)]
+        if self.node.op_type == "GRU" and not attribute(self.node, "linear_before_reset", 0):
+            hidden = size_of(self.given[2], -1)  # type: ignore[arg-type]
+            sizes = integers(2 * hidden, hidden)
+            rs = emit.many("Split", 2, r, sizes, axis=1)
+            bs = [None, None] if b is None else emit.many("Split", 2, b, sizes, axis=0)
+            parts = list(zip(rs, bs, strict=True))
+
+        def product(r: ir.Value, b: ir.Value | None, h: ir.Value) -> ir.Value:
+            made = emit("MatMul", h, r)
+            return made if b is None else emit("Add", made, b)
+
+        return [partial(product, *part) for part in parts]
 
     def rnn(self, x: ir.Value, h: ir.Value) -> ir.Value:
-        return self.f(self.emit("Add", x, self.by_state(h)))
+        return self.f(self.emit("Add", x, self.by_state[0](h)))
 
     def gru(self, x: ir.Value, h: ir.Value) -> ir.Value:
         """h' = (1 − z)·n + z·h, the state reset before or after its product."""
         emit, g = self.emit, self.others[0]
         z_x, r_x, n_x = emit.many("Split", 3, x, axis=1, num_outputs=3)
-        z_h, r_h, n_h = emit.many("Split", 3, self.by_state(h), axis=1, num_outputs=3)
+        first, *after = self.by_state
+        count = 2 if after else 3
+        z_h, r_h, *n_h = emit.many("Split", count, first(h), axis=1, num_outputs=count)
         z, r = self.f(emit("Add", z_x, z_h)), self.f(emit("Add", r_x, r_h))
-        if attribute(self.node, "linear_before_reset", 0):
-            n_h = emit("Mul", r, n_h)
-        else:
-            n_h = emit.many("Split", 3, self.by_state(emit("Mul", r, h)), axis=1, num_outputs=3)[2]
-        n = g(emit("Add", n_x, n_h))
+        of_state = after[0](emit("Mul", r, h)) if after else emit("Mul", r, *n_h)
+        n = g(emit("Add", n_x, of_state))
         return emit("Add", n, emit("Mul", z, emit("Sub", h, n)))
 
     def lstm(self, x: ir.Value, h: ir.Value, c: ir.Value) -> list[ir.Value]:
         """c' = f·c + i·ĉ, h' = o·h(c'); peepholes look at c, that of o at c'."""
         emit, (g, last) = self.emit, self.others[:2]
         i, o, f, candidate = emit.many(
-            "Split", 4, emit("Add", x, self.by_state(h)), axis=1, num_outputs=4
+            "Split", 4, emit("Add", x, self.by_state[0](h)), axis=1, num_outputs=4
         )
-        peeps = None if self.p is None else emit.many("Split", 3, self.p, axis=0, num_outputs=3)
+        peeps = self.peeps
 
         def seeing(gate: ir.Value, k: int, cell: ir.Value) -> ir.Value:
             return gate if peeps is None else emit("Add", gate, emit("Mul", peeps[k], cell))
