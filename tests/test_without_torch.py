@@ -1,4 +1,4 @@
-"""An environment with no training framework: export, verify and explain a real `.onnx` file."""
+"""An environment with no training framework: export, verify and explain `.onnx` files."""
 
 from __future__ import annotations
 
@@ -10,8 +10,11 @@ from collections.abc import Iterable, Iterator
 from importlib.metadata import Distribution, distribution
 from pathlib import Path
 
+import numpy as np
 import pytest
 from packaging.requirements import Requirement
+
+from .export.graphs import node, write
 
 ROOT = Path(__file__).parent.parent
 
@@ -57,7 +60,7 @@ def run(command: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_an_onnx_file_is_exported_verified_and_explained(
+def test_an_onnx_file_is_exported_and_explained(
     commands: Path, lite0_forward: Path, photo_folder: Path, tmp_path: Path
 ) -> None:
     missing = run(commands / "python", "-c", "import torch")
@@ -67,14 +70,29 @@ def test_an_onnx_file_is_exported_verified_and_explained(
     onnxplain = commands / "onnxplain"
     exported = run(onnxplain, "export", lite0_forward, "-o", explain, "--method", "gradient", *half)
     assert exported.returncode == 0, exported.stderr
-    verified = run(onnxplain, "verify", explain, "--image", photo_folder / "rocket.jpg")
-    assert verified.returncode == 0, verified.stdout + verified.stderr
     explained = run(onnxplain, "explain", explain, photo_folder, "-o", tmp_path / "out")
     assert explained.returncode == 0, explained.stderr
     lines = (tmp_path / "out" / "predictions.jsonl").read_text().splitlines()
     top = {Path(r["image"]).stem: r["predictions"][0]["name"] for r in map(json.loads, lines)}
     assert top["coffee"] == "967"
     assert top["rocket"] == "657"
+
+
+@pytest.mark.parametrize("method", ["gradient", "lrp-epsilon"])
+def test_a_small_one_is_verified(method: str, commands: Path, tmp_path: Path) -> None:
+    """With and without its source, by a fresh derivation of float64."""
+    rng = np.random.default_rng(0)
+    nodes = [node("Conv", ["x", "K"], ["c"]), node("Relu", ["c"], ["r"])]
+    nodes += [node("Flatten", ["r"], ["f"]), node("MatMul", ["f", "W"], ["y"])]
+    weights = {"K": rng.normal(size=[4, 3, 3, 3]), "W": rng.normal(size=[144, 5])}
+    weights = {name: array.astype(np.float32) for name, array in weights.items()}
+    source = write(tmp_path / "small.onnx", nodes, weights, (None, 3, 8, 8))
+    explain, onnxplain = tmp_path / "explain.onnx", commands / "onnxplain"
+    exported = run(onnxplain, "export", source, "-o", explain, "--method", method)
+    assert exported.returncode == 0, exported.stderr
+    verified = run(onnxplain, "verify", explain, "--source", source)
+    assert verified.returncode == 0, verified.stdout + verified.stderr
+    assert "fresh derivation" in verified.stdout
 
 
 def test_a_torchvision_name_says_what_to_install(commands: Path, tmp_path: Path) -> None:

@@ -508,7 +508,7 @@ def test_the_command_build_writes_an_engine(graph_file: GraphFile) -> None:
     assert code == 0, text
     file = graph.with_suffix(".engine")
     assert f"{file}: " in text
-    assert "MiB, float32, for SM 89, 120, by tensorrt-rtx " in text
+    assert "KiB, float32, for SM 89, 120, by tensorrt-rtx " in text
     assert read_engine(file).profile["target"] == ((1,), (2,), (4,))
 
 
