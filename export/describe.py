@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from onnxplain.contract.explain import Metadata, Preprocessing
+from onnxplain.contract.explain import Metadata, Preprocessing, Range
 from onnxplain.contract.request import ExportOptions
 from onnxplain.errors import SourceError
 from onnxplain.export.autodiff import operator_name
@@ -87,6 +87,11 @@ def describe(
         labels=labels,
         multiply_adds={"forward": multiply_adds(canonical.model.graph)},
         patterns=canonical.patterns,
+        ranges={
+            own.name: own.range
+            for own in method.parameters
+            if own.name in options.live and own.range != Range()
+        },
         notes=tuple(_notes(image, found, canonical, options, pre)),
     )
 

@@ -81,7 +81,7 @@ def live_of(method: Method, options: ExportOptions) -> list[str]:
         SourceError: the method does not have one of them, or it is given twice.
     """
     names = [*([TEMPERATURE] if options.live_temperature else []), *options.live]
-    method.values(dict.fromkeys(names, 0.5))
+    method.check_known(names)
     if len(set(names)) < len(names):
         raise SourceError(f"{', '.join(names)}: one is to be live twice")
     return names

@@ -32,7 +32,8 @@ class Declaration:
 
     Attributes:
         help: a sentence.
-        least: the smallest number allowed.
+        least, most: the smallest and the greatest number allowed.
+        above: what numbers are greater than.
         choices: the values allowed; empty for any.
         name: on the command line, where it is not the field's.
         short: a letter for it on the command line.
@@ -47,6 +48,8 @@ class Declaration:
     short: str | None = None
     unset: str | None = None
     positional: bool = False
+    most: float | None = None
+    above: float | None = None
 
 
 def argument(help: str) -> Any:
@@ -63,9 +66,13 @@ def option(
     name: str | None = None,
     short: str | None = None,
     unset: str | None = None,
+    most: float | None = None,
+    above: float | None = None,
 ) -> Any:
     """A dataclass field with a `Declaration`."""
-    declaration = Declaration(help, least, tuple(choices), name, short, unset)
+    declaration = Declaration(
+        help, least, tuple(choices), name, short, unset, most=most, above=above
+    )
     return dataclasses.field(default=default, metadata={_KEY: declaration})
 
 
@@ -87,8 +94,8 @@ def check(options: Any) -> None:
     """Hold an instance to what the fields of its dataclass declare.
 
     Raises:
-        InputError: a value of another type than the field's, a number below the smallest allowed,
-            or a value that is none of the choices.
+        InputError: a value of another type than the field's, a number out of its range, or a value
+            that is none of the choices.
     """
     check_types(options)
     for name, declaration in declared(type(options)).items():
@@ -97,6 +104,10 @@ def check(options: Any) -> None:
             continue
         if declaration.least is not None and not value >= declaration.least:
             raise InputError(f"{name} must be at least {declaration.least}, not {value}")
+        if declaration.above is not None and not value > declaration.above:
+            raise InputError(f"{name} must be above {declaration.above}, not {value}")
+        if declaration.most is not None and not value <= declaration.most:
+            raise InputError(f"{name} must be at most {declaration.most}, not {value}")
         if declaration.choices and value not in declaration.choices:
             raise InputError(f"{name} is one of {', '.join(declaration.choices)}, not {value!r}")
 

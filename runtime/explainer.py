@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
-from numbers import Real
 from typing import Any, TypeAlias, overload
 
 import numpy as np
@@ -21,6 +19,7 @@ from onnxplain.contract.explain import (
     TARGET,
     TEMPERATURE,
     Metadata,
+    Range,
 )
 from onnxplain.errors import InputError
 from onnxplain.runtime.explanation import Explanation
@@ -224,7 +223,7 @@ class Explainer:
         """The graph's live parameters, by name: those wanted, the others as exported.
 
         Raises:
-            InputError: a temperature that is not above 0, or for a graph with its own.
+            InputError: a value out of the parameter's range, or for a graph with its own.
         """
         signature, exported = self.backend.signature, self.metadata.parameters
         given = wanted if isinstance(wanted, Mapping) else {TEMPERATURE: wanted}
@@ -232,13 +231,14 @@ class Explainer:
         for name in given:
             if name not in signature.live:
                 how = "live_temperature=True" if name == TEMPERATURE else f"live=['{name}']"
-                raise InputError(f"the {name} is a constant of this graph; export it with {how}")
+                raise InputError(f"{name!r} is a constant of this graph; export it with {how}")
         inputs = {}
         for name in signature.live:
             value: Any = given.get(name, exported.get(name))
             if value is None:
-                raise InputError(f"the file records no {name}; pass one")
-            if not (isinstance(value, Real) and math.isfinite(value) and float(value) > 0):
-                raise InputError(f"a {name} is a finite number above 0, not {value!r}")
+                raise InputError(f"the file records no {name!r}; pass one")
+            allowed = self.metadata.ranges.get(name, Range())
+            if value not in allowed:
+                raise InputError(f"{name!r} must be {allowed}, not {value!r}")
             inputs[name] = np.array(value, signature.dtype)
         return inputs

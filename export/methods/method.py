@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from numbers import Real
 from typing import Any, TypeAlias
 
 import onnx_ir as ir
 from onnxscript import OpBuilder
 
-from onnxplain.contract.explain import DIRECTION, MAP, PRODUCT, RELEVANCE, AscentDefaults
+from onnxplain.contract.explain import DIRECTION, MAP, PRODUCT, RELEVANCE, AscentDefaults, Range
 from onnxplain.errors import SourceError
 from onnxplain.export.autodiff import Rule
 from onnxplain.export.operators import VJPS, Rules, by_name
@@ -61,20 +60,14 @@ class Parameter:
         Raises:
             SourceError: it is not a number within the range.
         """
-        if not isinstance(value, Real) or isinstance(value, bool):
+        if value not in self.range:
             raise SourceError(f"{self.name} must be {self.range}, not {value!r}")
-        inside = self.low <= value <= self.high if self.closed else self.low < value < self.high
-        if not (inside and math.isfinite(value)):
-            raise SourceError(f"{self.name} must be {self.range}, not {value}")
         return float(value)
 
     @property
-    def range(self) -> str:
-        """The allowed values, in words."""
-        if (self.low, self.high, self.closed) == (0.0, math.inf, False):
-            return "a positive number"
-        left, right = "[]" if self.closed else "()"
-        return f"a finite number in {left}{self.low:g}, {self.high:g}{right}"
+    def range(self) -> Range:
+        """The allowed values."""
+        return Range(self.low, self.high, self.closed)
 
 
 TEMPERATURE = "temperature"
@@ -158,17 +151,21 @@ class Method:
         Raises:
             SourceError: there is no such parameter, or a value is out of its range.
         """
-        known = [parameter.name for parameter in self.parameters]
-        for name in given:
-            if name not in known:
-                others = f" (it has {', '.join(known)})" if known else ""
-                raise SourceError(f"method {self.name!r} has no {name}; leave it out{others}")
+        self.check_known(given)
         return {
             parameter.name: parameter.checked(given[parameter.name])
             if parameter.name in given
             else parameter.default
             for parameter in self.parameters
         }
+
+    def check_known(self, names: Iterable[str]) -> None:
+        """Raise SourceError if one is the name of no parameter."""
+        known = [parameter.name for parameter in self.parameters]
+        for name in names:
+            if name not in known:
+                others = f" (it has {', '.join(known)})" if known else ""
+                raise SourceError(f"method {self.name!r} has no {name}; leave it out{others}")
 
     def noted(
         self, values: Mapping[str, float | None], live: Collection[str] = ()

@@ -90,7 +90,13 @@ def _annotation(name: str, type_: Any, declaration: Declaration) -> Any:
     shown: Any = declaration.unset or True
     return Annotated[
         type_,
-        typer.Option(*flags, min=declaration.least, help=declaration.help, show_default=shown),
+        typer.Option(
+            *flags,
+            min=declaration.least,
+            max=declaration.most,
+            help=declaration.help,
+            show_default=shown,
+        ),
     ]
 
 

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from numbers import Real
 from typing import Any
 
 from onnxplain.errors import BackendError
@@ -40,6 +42,30 @@ NO_DIRECTIONS = {
     PRODUCT: "products with the image",
 }
 """The kinds along which nothing can climb, in words."""
+
+
+@dataclass(frozen=True)
+class Range:
+    """The values that a method's parameter may have, infinite ones never.
+
+    `closed` says whether `low` and `high` themselves are allowed.
+    """
+
+    low: float = 0.0
+    high: float = math.inf
+    closed: bool = False
+
+    def __contains__(self, value: object) -> bool:
+        if not isinstance(value, Real) or isinstance(value, bool) or not math.isfinite(value):
+            return False
+        number = float(value)
+        return self.low <= number <= self.high if self.closed else self.low < number < self.high
+
+    def __str__(self) -> str:
+        if self == Range():
+            return "a positive number"
+        left, right = "[]" if self.closed else "()"
+        return f"a finite number in {left}{self.low:g}, {self.high:g}{right}"
 
 
 @dataclass(frozen=True)
@@ -111,7 +137,8 @@ class Metadata:
     of a network by name, "DEFAULT", "none" or the name of a checkpoint's file, and empty for a
     source that has its own; `notes` are
     sentences on what the export had to assume or could not do; `ascent` is how to ascend along
-    the pullback unless told otherwise.
+    the pullback unless told otherwise; `ranges` are those of the live parameters that may be other
+    than positive.
     """
 
     version: str
@@ -127,6 +154,7 @@ class Metadata:
     notes: tuple[str, ...] = ()
     ascent: AscentDefaults = AscentDefaults()
     weights: str = ""
+    ranges: Mapping[str, Range] = field(default_factory=dict)
 
     @property
     def described_weights(self) -> str:
@@ -190,7 +218,7 @@ class Metadata:
         # Files of 0.1.0 may lack these.
         since = {
             "notes": "[]", "patterns": "{}", "ascent": "{}", "kind": _kind_by_parameters(props),
-            "weights": "",
+            "weights": "", "ranges": "{}",
         }  # fmt: skip
         props = {_PREFIX + key: value for key, value in since.items()} | dict(props)
         try:
@@ -210,6 +238,7 @@ class Metadata:
             pre["mean"], pre["std"] = tuple(pre["mean"]), tuple(pre["std"])
             entries["preprocessing"] = Preprocessing(**pre)
             entries["ascent"] = AscentDefaults(**entries["ascent"])
+            entries["ranges"] = {k: Range(**v) for k, v in entries["ranges"].items()}
             for key in ("labels", "notes"):
                 entries[key] = tuple(entries[key])
             return cls(**entries)

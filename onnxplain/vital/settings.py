@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from onnxplain import options
-from onnxplain.errors import InputError, SourceError
+from onnxplain.errors import InputError
 from onnxplain.options import option
 from onnxplain.vital.recipes import NEURON_PRIORS, NEURON_WEIGHTS, recipe_of
 
@@ -46,26 +46,12 @@ class Flow:
         pool: one of `POOL_RULES`.
         skip: one of `SKIP_RULES`.
         share: of the elements of each layer's relevance, the greatest, those that it passes on.
-
-    Raises:
-        SourceError: none of these.
     """
 
     kind: str = "lrp"
     pool: str = "window"
     skip: str = "ratio"
     share: float = 1.0
-
-    def __post_init__(self) -> None:
-        for value, known in (
-            (self.kind, RELEVANCES),
-            (self.pool, POOL_RULES),
-            (self.skip, SKIP_RULES),
-        ):
-            if value not in known:
-                raise SourceError(f"no relevance {value!r}; choose one of {', '.join(known)}")
-        if not 0 < self.share <= 1:
-            raise SourceError(f"the share of relevance must be in (0, 1], not {self.share}")
 
 
 FOURIER_RATE = 0.05
@@ -108,11 +94,13 @@ class Settings:
         unset="the paper's",
     )
     relevance: str = option(
-        "lrp", "How relevant earlier layers are to a channel: by lrp, restricted or guided."
+        "lrp",
+        "How relevant earlier layers are to a channel: by lrp, restricted or guided.",
+        choices=RELEVANCES,
     )
     together: int = option(
         1,
-        "Pictures of each class, of which the mean activations are aligned, as VITAL's code can.",
+        "Pictures per class; their mean activations are matched.",
         least=1,
     )
     references: int = option(
@@ -136,7 +124,7 @@ class Settings:
     pool_rule: str = option(
         "window",
         "How relevance passes a max-pool: window, as the average of its own; or vital, as an "
-        "average over 2 x 2 with stride 2, whatever its window.",
+        "average over 2 x 2 with stride 2 where that gives the same size, else as window.",
         choices=POOL_RULES,
     )
     skip_rule: str = option(
@@ -146,12 +134,15 @@ class Settings:
         choices=SKIP_RULES,
     )
     relevance_share: float = option(
-        1.0, "Of each layer's relevance, the share of elements, the greatest, that it passes on."
+        1.0,
+        "Share of each layer's relevance that is passed on, the greatest elements first.",
+        above=0,
+        most=1,
     )
     batch_norm: str = option(
         "folded",
-        "The weights by which relevance passes a convolution: folded, those with a BatchNorm's "
-        "behind it in them; or apart, its own, as in VITAL's code.",
+        "Weights that relevance passes through: folded (BatchNorm merged in) or apart (the "
+        "convolution's own).",
         choices=("folded", "apart"),
     )
     betas: tuple[float, float] | None = option(
@@ -172,8 +163,7 @@ class Settings:
         """The same.
 
         Raises:
-            InputError: a setting out of range.
-            SourceError: an unknown kind of relevance.
+            InputError: a setting out of range, or none of the choices.
         """
         options.check(self)
         numbers = [self.rate, *(self.weights or ()), *(self.priors or ())]
@@ -181,7 +171,6 @@ class Settings:
             raise InputError("the learning rate and all weights must be finite and not negative")
         if not all(0 <= beta < 1 for beta in self.betas or ()):
             raise InputError("Adam's betas must be in [0, 1)")
-        assert self.flow
         return self
 
     @property

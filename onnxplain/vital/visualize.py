@@ -244,7 +244,13 @@ def find_neurons(subject: Subject, wanted: Sequence[Any], together: int = 1) -> 
         found.append(index)
     batch = dims(subject.model.graph.inputs[0])[0]
     if isinstance(batch, int) and batch != len(found) * together:
-        raise InputError(f"this network only takes batches of {batch}: visualise {batch} at a time")
+        if batch % together:
+            raise InputError(
+                f"this network only takes batches of {batch}, which together={together} does not "
+                "divide"
+            )
+        count = batch // together
+        raise InputError(f"this network only takes batches of {batch}: visualise {count} at a time")
     return tuple(found)
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from torch import Tensor, nn
@@ -134,10 +135,10 @@ def test_each_temperature_can_be_an_input_by_itself(
     wanted = expected(IMAGES, TARGETS).pullback
     np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-6)
     assert not np.allclose(explainer(IMAGES, TARGETS).pullback, wanted)
-    with pytest.raises(InputError, match="temperature is a constant of this graph"):
+    with pytest.raises(InputError, match="'temperature' is a constant of this graph"):
         explainer(IMAGES, TARGETS, 0.5)
     name = next(iter(given))
-    with pytest.raises(InputError, match=f"a {name} is a finite number above 0"):
+    with pytest.raises(InputError, match=f"'{name}' must be a positive number"):
         explainer(IMAGES, TARGETS, {name: 0.0})
 
 
@@ -211,24 +212,56 @@ def test_a_range_holds_its_ends_where_it_is_closed() -> None:
         Method("x", parameters=(share,)).values({"mood": 1.0})
 
 
+def rectifier(folder: Path) -> Path:
+    model = onnx.parser.parse_model(
+        """<ir_version: 10, opset_import: ["": 20]>
+        rectifier (float[N, 3, 16, 16] image) => (float[N, 3] logits) {
+            rectified = Relu(image)
+            means = GlobalAveragePool(rectified)
+            logits = Flatten(means)
+        }"""
+    )
+    onnx.save(model, folder / "rectifier.onnx")
+    return folder / "rectifier.onnx"
+
+
+def test_a_live_parameter_has_the_range_that_its_method_declares(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def leaky(op: Any, node: Any, g: Any, *, slope: Any) -> Any:
+        return [op.Mul(g, slope)]
+
+    slope = Parameter("slope", -0.5, "of every ReLU", low=-1.0, high=0.0, closed=True)
+    monkeypatch.setitem(METHODS, "leaky", Method("leaky", {"Relu": leaky}, (slope,)))
+    path = tmp_path / "leaky.onnx"
+    metadata = onnxplain.export(rectifier(tmp_path), path, method="leaky", live=["slope"])
+    explainer = onnxplain.load(path, threads=1)
+    assert explainer.metadata == metadata
+    targets = np.array([1, 2])
+    flat, steep = (explainer(IMAGES, targets, {"slope": value}).pullback for value in (0, -1.0))
+    assert not flat.any()
+    assert steep.sum() == pytest.approx(-2)
+    for wrong in (0.5, -2, "steep"):
+        with pytest.raises(InputError, match=r"'slope' must be a finite number in \[-1, 0\], not"):
+            explainer(IMAGES, targets, {"slope": wrong})
+
+
 def test_a_product_with_the_image_is_no_direction(tmp_path: Path) -> None:
     """And is taken once: no method gives it twice."""
     from onnxplain.web.site import write_site
 
-    network, given = Gates().eval(), {"example": torch.zeros(1, 3, 16, 16)}
+    network = rectifier(tmp_path)
     for method in ("input-x-gradient", "lrp-zplus"):
         with pytest.raises(SourceError, match="already counts the image in: leave out times_image"):
-            onnxplain.export(network, tmp_path / "x.onnx", method=method, times_image=True, **given)
+            onnxplain.export(network, tmp_path / "x.onnx", method=method, times_image=True)
     with pytest.raises(SourceError, match="products with the image, not a direction"):
-        onnxplain.export(
-            network, tmp_path / "x.onnx", method="input-x-gradient", step=True, **given
-        )
+        onnxplain.export(network, tmp_path / "x.onnx", method="input-x-gradient", step=True)
     for options, otherwise in (
         ({"method": "input-x-gradient"}, "with another method"),
         ({"times_image": True, "live_temperature": True}, "without times_image"),
     ):
         path = tmp_path / "product.onnx"
-        metadata = onnxplain.export(network, path, **options, **given)
+        metadata = onnxplain.export(network, path, **options)
         assert metadata.kind == "product"
         reason = f"gives products with the image, not a direction .*; export {otherwise}"
         with pytest.raises(InputError, match=reason):

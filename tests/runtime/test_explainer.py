@@ -126,5 +126,5 @@ def test_a_constant_temperature_cannot_be_changed(explainer, x):
 
 @pytest.mark.parametrize("temperature", [0, -1.0, np.nan, np.inf, "hot"])
 def test_a_temperature_is_finite_and_above_zero(live, x, temperature):
-    with pytest.raises(InputError, match="finite number above 0"):
+    with pytest.raises(InputError, match="'temperature' must be a positive number"):
         live(x, temperature=temperature)

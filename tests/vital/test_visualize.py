@@ -267,8 +267,12 @@ def test_a_network_with_a_fixed_batch_takes_as_many_neurons(
     np.testing.assert_allclose(seen.references, free.references, rtol=1e-4)
     np.testing.assert_allclose(seen.probabilities, free.probabilities, rtol=0.05)
     assert np.abs(seen.pictures.astype(int) - free.pictures).mean() < 2
-    with pytest.raises(InputError, match="only takes batches of 2"):
+    with pytest.raises(InputError, match="only takes batches of 2: visualise 2 at a time"):
         see(source=source, size=None, target=1)
+    for together, words in ((2, "visualise 1 at a time"), (3, "which together=3 does not divide")):
+        settings = replace(SHORT, together=together)
+        with pytest.raises(InputError, match=f"only takes batches of 2.*{words}"):
+            see(source=source, size=None, target=[1, 4], settings=settings)
 
 
 def test_probabilities_are_what_the_network_s_end_makes_of_logits(
@@ -397,7 +401,7 @@ def test_the_authors_choices_are_settings(see, monkeypatch: pytest.MonkeyPatch) 
     assert (ours.losses != other.losses).any()
     with pytest.raises(InputError, match="skip_rule is one of ratio, half"):
         replace(SHORT, skip_rule="none").checked()
-    with pytest.raises(SourceError, match=r"in \(0, 1\], not 0"):
+    with pytest.raises(InputError, match="relevance_share must be above 0, not 0"):
         replace(SHORT, relevance_share=0).checked()
 
 
@@ -514,7 +518,8 @@ def test_all_of_it_is_written(see, tmp_path: Path) -> None:
         ({"settings": Settings(objective="beauty")}, InputError, "vital, activation, fourier"),
         ({"settings": Settings(steps=0)}, InputError, "at least 1"),
         ({"settings": Settings(weights=(1.0, 2.0))}, InputError, "2 weights for 5 matched"),
-        ({"settings": Settings(relevance="tea")}, SourceError, "lrp, restricted, guided"),
+        ({"settings": Settings(relevance="tea")}, InputError, "lrp, restricted, guided"),
+        ({"settings": Settings(relevance_share=1.5)}, InputError, "relevance_share must be at mo"),
         ({"settings": Settings(priors=(0.0, float("nan"), 0.0))}, InputError, "finite"),
     ],
 )
