@@ -13,6 +13,8 @@ from torch.nn import functional
 
 SIZE, CHANNEL = 32, 5
 FIRST, SECOND, NEURON = "0", "3", "5"
+ACTIVATED = ("1", "4")
+"""The two layers after their ReLUs: no gate clamps what comes back to them."""
 
 
 def beginning_of_a_resnet() -> nn.Sequential:
@@ -32,6 +34,11 @@ def beginning_of_a_resnet() -> nn.Sequential:
     ).eval()
 
 
+def matched(kind: str) -> tuple[str, str]:
+    """The two layers whose relevance of that kind is measured."""
+    return ACTIVATED if kind == "guided" else (FIRST, SECOND)
+
+
 class Layers:
     """The network in float64, layer by layer, up to the neuron; the network is not changed."""
 
@@ -42,7 +49,14 @@ class Layers:
         self.pooled_from = self.first.relu()
         self.pooled = self.pool(self.pooled_from)
         self.second = self.conv2(self.pooled).detach()
-        self.neuron = self.conv3(self.second.relu()).detach()
+        self.activated = self.second.relu()
+        self.neuron = self.conv3(self.activated).detach()
+
+    def outputs(self, kind: str) -> tuple[torch.Tensor, torch.Tensor]:
+        """Those of the layers that are `matched`."""
+        if kind == "guided":
+            return self.pooled_from, self.activated
+        return self.first, self.second
 
 
 def z_plus(conv: nn.Conv2d, x: torch.Tensor, relevance: torch.Tensor) -> torch.Tensor:
@@ -69,32 +83,34 @@ def share(
 def maps(
     layers: Layers, kind: str, pool_rule: str = "window", last_relu: bool = True
 ) -> list[torch.Tensor]:
-    """The relevance of both layers, [N, C, H, W]."""
+    """The relevance of both layers, [N, C, H, W].
+
+    Args:
+        last_relu: whether what guided backpropagation finds of a layer is rectified once more.
+    """
     alone = torch.zeros_like(layers.neuron)
     if kind == "guided":
         alone[:, CHANNEL] = 1 / alone[0, 0].numel()
-        deep = below(layers.conv3, layers.second, alone)
-        through = (deep * (layers.second > 0)).relu()
-        x = layers.pooled_from.requires_grad_()
-        pooled = below(layers.conv2, layers.pooled, through)
+        deep = below(layers.conv3, layers.activated, alone)
+        pooled = below(layers.conv2, layers.pooled, (deep * (layers.second > 0)).relu())
+        x = layers.pooled_from.detach().requires_grad_()
         (first,) = torch.autograd.grad(layers.pool(x), x, pooled)
-        first = (first * (layers.first > 0)).detach()
-        return [first.relu() if last_relu else first, through.detach()]
+        return [g.relu() if last_relu else g for g in (first, deep)]
     if kind == "lrp":
         alone[:, CHANNEL] = layers.neuron[:, CHANNEL]
     else:
         cosine = layers.neuron[:, CHANNEL] / layers.neuron.norm(dim=1)
         for n, place in enumerate(cosine.flatten(1).argmax(1).tolist()):
             alone[n, CHANNEL, place // alone.shape[3], place % alone.shape[3]] = 1
-    second = z_plus(layers.conv3, layers.second.relu(), alone)
+    second = z_plus(layers.conv3, layers.activated, alone)
     pooled = z_plus(layers.conv2, layers.pooled, second)
     average = nn.AvgPool2d(2) if pool_rule == "vital" else nn.AvgPool2d(3, 2, 1, False, False)
     return [share(average, layers.pooled_from, pooled), second]
 
 
-def from_0_to_1(x: torch.Tensor, axes: tuple[int, ...]) -> torch.Tensor:
+def from_0_to_1(x: torch.Tensor, axes: tuple[int, ...], epsilon: float = 1e-6) -> torch.Tensor:
     above = x - x.amin(axes, keepdim=True)
-    return above / (above.amax(axes, keepdim=True) + 1e-6)
+    return above / (above.amax(axes, keepdim=True) + epsilon)
 
 
 def best_patches(network: nn.Sequential, images: NDArray[Any], side: int) -> torch.Tensor:

@@ -22,13 +22,17 @@ TARGET = 1
 
 @dataclass(frozen=True)
 class Figures:
-    """Relative L2 of ours to theirs: by default, and with the option that makes ours theirs.
+    """Relative L2 to theirs; None where there is no such figure.
 
-    None where there is no such figure: no option, or no difference that a number tells.
+    Attributes:
+        default: of ours.
+        option: of ours with the option that makes it theirs.
+        before: of the rule that was ours before it was theirs.
     """
 
-    default: float | None
+    default: float
     option: float | None = None
+    before: float | None = None
 
 
 def relative(found: Any, expected: Any) -> float:

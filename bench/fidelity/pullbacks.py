@@ -52,27 +52,32 @@ def temperatures(folder: Path) -> Figures:
 
 
 def ascent(folder: Path) -> Figures:
-    network = definitions.beginning_of_a_resnet()
-    explained(network, folder, IMAGES, method="semantic")
+    """On an image so large that five steps of 40 reach the bound of v1, 100."""
+    network, image = definitions.beginning_of_a_resnet(), LARGE
+    explained(network, folder, image, method="semantic")
     explainer = onnxplain.load(folder / "explain.onnx", "cpu")
     mean, std = (
         torch.tensor(v, dtype=torch.float64).view(-1, 1, 1)
         for v in (explainer.metadata.preprocessing.mean, explainer.metadata.preprocessing.std)
     )
-    target = torch.full((len(IMAGES),), TARGET)
+    target = torch.full((len(image),), TARGET)
 
     def gradient(pixels: torch.Tensor) -> torch.Tensor:
         x = ((pixels + 1) / 2 - mean) / std
         return explain(network.double(), x, target, "semantic")[1] / (2 * std)
 
-    inside = 0.3 * np.tanh(IMAGES)
+    inside = 0.3 * np.tanh(image)
     start = 2 * (torch.from_numpy(inside).double() * std + mean) - 1
-    theirs = definitions.ascended(gradient, start, 10, 20.0, None) - start
+    v6, unbounded, bounded = (
+        definitions.ascended(gradient, start, *options) - start
+        for options in ((10, 20.0, None), (5, 40.0, None), (5, 40.0, 100.0))
+    )
     ours = onnxplain.accentuate(explainer, inside, TARGET).difference
-    v1 = onnxplain.accentuate(explainer, inside, TARGET, 5, 20.0, 100.0).difference
-    return Figures(relative(ours, theirs), relative(v1, theirs))
+    v1 = onnxplain.accentuate(explainer, inside, TARGET, 5, 40.0, 100.0).difference
+    return Figures(relative(ours, v6), relative(v1, bounded), relative(v1, unbounded))
 
 
+LARGE = np.random.default_rng(0).standard_normal((1, 3, 72, 72)).astype(np.float32)
 PIXELS = torch.from_numpy(np.random.default_rng(0).random((1, 3, 32, 32), np.float32))
 
 

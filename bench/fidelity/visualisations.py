@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 from torch.nn import functional
 
 from onnxplain.bench.fidelity import definitions, residual
@@ -27,72 +29,91 @@ from onnxplain.vital.result import opacity
 from onnxplain.vital.settings import Flow
 
 
-def features(folder: Path, kind: str, pool_rule: str = "window") -> dict[str, Array]:
+def features(
+    folder: Path, kind: str, pool_rule: str = "window", network: nn.Sequential | None = None
+) -> dict[str, Array]:
     """What our graph finds of the images, for the channel of `definitions`."""
     subject = read_subject(
-        definitions.beginning_of_a_resnet(),
+        network or definitions.beginning_of_a_resnet(),
         example=torch.zeros(1, 3, 32, 32),
-        layers=[definitions.FIRST, definitions.SECOND],
+        layers=definitions.matched(kind),
         neuron=definitions.NEURON,
     )
-    return run_features(subject, Flow(kind, pool_rule), definitions.CHANNEL, folder)
-
-
-def run_features(subject: Subject, flow: Flow, channel: int, folder: Path) -> dict[str, Array]:
-    """In float64 where a choice of the greatest depends on rounding."""
-    path = folder / "features.onnx"
-    write_features(subject, path, flow)
-    given = {IMAGE: IMAGES, steps.CHANNEL: np.full(len(IMAGES), channel)}
-    if flow.share < 1:
-        return dict(evaluate_in_float64(path, given))
-    found: dict[str, Array] = open_session(path, "cpu").run(given)
+    write_features(subject, folder / "features.onnx", Flow(kind, pool_rule))
+    given = {IMAGE: IMAGES, steps.CHANNEL: np.full(len(IMAGES), definitions.CHANNEL)}
+    found: dict[str, Array] = open_session(folder / "features.onnx", "cpu").run(given)
     return found
 
 
-def through_blocks(folder: Path, apart: bool, flow: Flow, skip: str, top: float) -> float:
-    """How far the relevance that comes through a small ResNet is from the definition's."""
-    network = seeded(residual.SmallResNet)
-    subject = read_subject(
-        network,
+@cache
+def small_resnet(apart: bool) -> Subject:
+    return read_subject(
+        seeded(residual.SmallResNet),
         example=torch.zeros(1, 3, 32, 32),
         layers=residual.LAYERS,
         neuron=residual.NEURON,
         fold_norms=not apart,
     )
-    found = run_features(subject, flow, residual.CHANNEL, folder)
+
+
+def through_blocks(folder: Path, apart: bool, flow: Flow, skip: str, top: float) -> float:
+    """How far the relevance that comes through a small ResNet is from the definition's.
+
+    In float64, so that the greatest are the same ones, and each term of the rules tells.
+    """
+    path = folder / "features.onnx"
+    write_features(small_resnet(apart), path, flow)
+    given = {IMAGE: IMAGES, steps.CHANNEL: np.full(len(IMAGES), residual.CHANNEL)}
+    found = evaluate_in_float64(path, given)
+    network = seeded(residual.SmallResNet)
     maps, outputs = residual.Relevance(network, skip, top).maps(IMAGES)
     theirs = [(from_0_to_1(R, (2, 3)) * a).flatten(2) for R, a in zip(maps, outputs, strict=True)]
     return max(relative(found[steps.quantity(i)], each) for i, each in enumerate(theirs))
 
 
-def first_map(kind: str, pool_rule: str = "window") -> torch.Tensor:
-    """What is matched of the first layer, by the definition."""
-    layers = Layers(definitions.beginning_of_a_resnet(), IMAGES)
-    scaled = from_0_to_1(maps(layers, kind, pool_rule)[0], (2, 3))
-    return (scaled * layers.first).flatten(2)
+def weighted(R: torch.Tensor, activations: torch.Tensor, epsilon: float = 1e-6) -> torch.Tensor:
+    """What is matched of a layer, by the definition, [N, C, P]."""
+    return (from_0_to_1(R, (2, 3), epsilon) * activations).flatten(2)
 
 
 def pool(folder: Path) -> Figures:
-    theirs = first_map("lrp", "vital")
+    layers = Layers(definitions.beginning_of_a_resnet(), IMAGES)
+    theirs = weighted(maps(layers, "lrp", "vital")[0], layers.first)
     window, halved = (features(folder, "lrp", rule) for rule in ("window", "vital"))
     name = steps.quantity(0)
     return Figures(relative(window[name], theirs), relative(halved[name], theirs))
 
 
 def guided(folder: Path) -> Figures:
-    return Figures(relative(features(folder, "guided")[steps.quantity(0)], first_map("guided")))
+    """Of the first layer, after its ReLU."""
+    layers = Layers(definitions.beginning_of_a_resnet(), IMAGES)
+    theirs, before = (
+        weighted(maps(layers, "guided", last_relu=last)[0], layers.pooled_from)
+        for last in (True, False)
+    )
+    found = features(folder, "guided")[steps.quantity(0)]
+    return Figures(relative(found, theirs), before=relative(before, theirs))
 
 
 def importance(folder: Path) -> Figures:
     layers = Layers(definitions.beginning_of_a_resnet(), IMAGES)
-    theirs = from_0_to_1(maps(layers, "lrp")[0].amax((2, 3)), (1,))
-    found = features(folder, "lrp")[steps.importance(0)]
-    return Figures(relative(found.mean(0), theirs.mean(0)))
+    greatest = maps(layers, "lrp")[0].amax((2, 3))
+    theirs = from_0_to_1(greatest, (1,)).mean(0)
+    found = features(folder, "lrp")[steps.importance(0)].mean(0)
+    before = from_0_to_1(greatest.mean(0), (0,))
+    return Figures(relative(found, theirs), before=relative(before, theirs))
 
 
 def restricted(folder: Path) -> Figures:
-    found = features(folder, "restricted")[steps.quantity(0)]
-    return Figures(relative(found, first_map("restricted")))
+    """Where the greatest relevance is some 1e-5, so that 1e-6 tells."""
+    network: Any = definitions.beginning_of_a_resnet()
+    with torch.no_grad():
+        network[5].weight[definitions.CHANNEL] *= 1e-8
+    layers = Layers(network, IMAGES)
+    R = maps(layers, "restricted")[0]
+    theirs, before = (weighted(R, layers.first, epsilon) for epsilon in (1e-6, 1e-38))
+    found = features(folder, "restricted", network=network)[steps.quantity(0)]
+    return Figures(relative(found, theirs), before=relative(before, theirs))
 
 
 def patches(folder: Path) -> Figures:
@@ -129,16 +150,16 @@ def filtered(folder: Path) -> Figures:
 
 
 def halved(folder: Path) -> Figures:
-    """Each channel's activations in descending order: of pooled images, or of whole ones."""
+    """As many quantiles of each channel as a pooled image has pixels: of it, or of the whole."""
     seen = partial(read_subject, definitions.beginning_of_a_resnet(), layers=[definitions.FIRST])
     whole, small = (seen(example=torch.zeros(1, 3, side, side)) for side in (32, 16))
     images = functional.avg_pool2d(torch.from_numpy(IMAGES).double(), 2)
     theirs = definitions.beginning_of_a_resnet().double()[0](images).detach().flatten(2)
-    figures = []
+    levels, figures = np.linspace(0, 1, theirs.shape[2]), []
     for subject in (whole, pooled(small, whole.pre)):
         write_features(subject, folder / "features.onnx")
         q = open_session(folder / "features.onnx", "cpu").run({IMAGE: IMAGES})[steps.quantity(0)]
-        figures.append(relative(q.std(2), theirs.std(2, correction=0)))
+        figures.append(relative(*(np.quantile(each, levels, axis=2) for each in (q, theirs))))
     return Figures(*figures)
 
 

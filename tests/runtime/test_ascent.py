@@ -98,12 +98,15 @@ def test_the_authors_other_ascents_follow_their_formula(explainer, tiny, photogr
 
 def test_a_method_ascends_as_its_authors_do(graph_file, photographs):
     """B3: semantic takes ten steps without a bound; others five, and at most 100."""
-
     explainer = load(graph_file())
     about = explainer.metadata
-    expected = accentuate(explainer, photographs, 0, 10, alpha=20.0, eps=None)
-    explainer.metadata = replace(about, ascent=AscentDefaults(steps=10, eps=None))
-    np.testing.assert_array_equal(accentuate(explainer, photographs, 0).end, expected.end)
+    for own in (AscentDefaults(10, 20.0, None), AscentDefaults(10, 20.0, 5.0)):
+        explainer.metadata = about
+        expected = accentuate(explainer, photographs, 0, own.steps, own.alpha, own.eps)
+        explainer.metadata = replace(about, ascent=own)
+        np.testing.assert_array_equal(accentuate(explainer, photographs, 0).end, expected.end)
+    free = accentuate(explainer, photographs, 0, 10, alpha=20.0, eps=None)
+    assert np.abs(free.end - expected.end).max() > 0.1  # the bound tells
     explainer.metadata = about
     five = accentuate(explainer, photographs, 0, 5, alpha=20.0, eps=100.0)
     np.testing.assert_array_equal(accentuate(explainer, photographs, 0).end, five.end)

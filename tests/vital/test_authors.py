@@ -12,16 +12,16 @@ import torch
 from PIL import Image
 from torch import nn
 
+from onnxplain.bench.fidelity import residual
 from onnxplain.bench.fidelity.definitions import (
     CHANNEL,
-    FIRST,
     NEURON,
-    SECOND,
     SIZE,
     Layers,
     beginning_of_a_resnet,
     from_0_to_1,
     maps,
+    matched,
 )
 from onnxplain.contract import steps
 from onnxplain.contract.explain import IMAGE
@@ -51,8 +51,12 @@ def network() -> nn.Sequential:
 
 @pytest.fixture(scope="module")
 def subject(network: nn.Sequential) -> Subject:
+    return subject_of(network, "lrp")
+
+
+def subject_of(network: nn.Sequential, kind: str) -> Subject:
     example = torch.zeros(1, 3, SIZE, SIZE)
-    return read_subject(network, example=example, layers=[FIRST, SECOND], neuron=NEURON)
+    return read_subject(network, example=example, layers=matched(kind), neuron=NEURON)
 
 
 @pytest.fixture(scope="module")
@@ -65,19 +69,18 @@ def layers(network: nn.Sequential, images: np.ndarray) -> Layers:
     return Layers(network, images)
 
 
-def found(
-    subject: Subject, images: np.ndarray, folder: Path, kind: str, pool_rule: str = "window"
-) -> dict[str, np.ndarray]:
-    path = folder / "features.onnx"
-    write_features(subject, path, Flow(kind, pool_rule))
-    channel = np.full(len(images), CHANNEL)
-    return open_session(path, "cpu").run({IMAGE: images, steps.CHANNEL: channel})
-
-
-@pytest.mark.parametrize("pool_rule", ["window", "vital"])
-@pytest.mark.parametrize("kind", ["lrp", "restricted", "guided"])
+@pytest.mark.parametrize(
+    ("kind", "pool_rule"),
+    [
+        ("lrp", "window"),
+        ("lrp", "vital"),
+        ("restricted", "window"),
+        ("restricted", "vital"),
+        ("guided", "window"),
+    ],
+)
 def test_relevance_and_importance_are_the_authors(
-    subject: Subject,
+    network: nn.Sequential,
     layers: Layers,
     images: np.ndarray,
     tmp_path: Path,
@@ -85,8 +88,10 @@ def test_relevance_and_importance_are_the_authors(
     pool_rule: str,
 ) -> None:
     """C1 to C4: the last ReLU of guided maps, the pool, importance by image, and 1e-6."""
-    outputs = found(subject, images, tmp_path, kind, pool_rule)
-    activations = [layers.first, layers.second]
+    path, channel = tmp_path / "features.onnx", np.full(len(images), CHANNEL)
+    write_features(subject_of(network, kind), path, Flow(kind, pool_rule))
+    outputs = open_session(path, "cpu").run({IMAGE: images, steps.CHANNEL: channel})
+    activations = layers.outputs(kind)
     for i, R in enumerate(maps(layers, kind, pool_rule)):
         q = (from_0_to_1(R, (2, 3)) * activations[i]).flatten(2)
         assert relative(outputs[steps.quantity(i)], q) <= EXACT
@@ -94,10 +99,34 @@ def test_relevance_and_importance_are_the_authors(
         assert relative(outputs[steps.importance(i)], importance) <= EXACT
 
 
+def test_guided_maps_differ_without_their_last_relu(layers: Layers) -> None:
+    """C2: in both layers."""
+    for own, before in zip(
+        maps(layers, "guided"), maps(layers, "guided", last_relu=False), strict=True
+    ):
+        assert relative(from_0_to_1(before, (2, 3)), from_0_to_1(own, (2, 3))) > 0.01
+
+
 def test_the_rules_of_a_pool_differ(layers: Layers) -> None:
     """C1: an average over 2 × 2 is no average over 3 × 3."""
     window, halved = (maps(layers, "lrp", rule)[0] for rule in ("window", "vital"))
     assert relative(window, halved) > 0.3
+
+
+def test_where_a_block_and_its_shortcut_are_0_nothing_is_shared(tmp_path: Path) -> None:
+    """C9: what their quotient is there is no number."""
+    network = residual.SmallResNet().eval()
+    for conv in (network.blocks[1].conv2, network.blocks[0].conv2, network.blocks[0].project):
+        torch.nn.init.zeros_(conv.weight)
+    for norm in (network.blocks[1].bn2, network.blocks[0].bn2, network.blocks[0].bn3):
+        torch.nn.init.zeros_(norm.weight)
+    subject = read_subject(
+        network, example=torch.zeros(1, 3, 8, 8), layers=["stem"], neuron=residual.NEURON
+    )
+    write_features(subject, tmp_path / "x", Flow("lrp"))
+    given = {IMAGE: np.ones((1, 3, 8, 8), np.float32), steps.CHANNEL: np.array([0])}
+    found = open_session(tmp_path / "x", "cpu").run(given)
+    np.testing.assert_array_equal(found[steps.quantity(0)], 0)
 
 
 def test_their_setting_of_20000_steps_is_torchs_adam_unclipped(

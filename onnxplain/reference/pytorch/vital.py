@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from torch.nn import functional
 
 from onnxplain.reference.pytorch import baselines, norms
 from onnxplain.reference.pytorch.relevance import RelevanceFlow
+from onnxplain.reference.pytorch.relevance.sharing import by_magnitude
 from onnxplain.reference.pytorch.replace import ReplacedBackward, Replacements
 
 
@@ -62,7 +63,7 @@ class Network:
         assert self.neuron is not None
         functions = {functional.batch_norm: norms.batch_norm, **baselines.GUIDED.functions}
         guided = self.relevance == "guided"
-        flow = ReplacedBackward(Replacements(functions)) if guided else RelevanceFlow()
+        flow = ReplacedBackward(Replacements(functions)) if guided else _flow()
         leaf = images.requires_grad_()
         watched = _watched(self.module, (*self.layers, self.neuron))
         with torch.enable_grad(), watched as seen, flow:
@@ -87,6 +88,17 @@ class Network:
                 place = torch.unravel_index(cosine.argmax(), cosine.shape)
                 into[(*place, channel)] = 1
         return seed
+
+
+def _flow() -> RelevanceFlow:
+    """z⁺ with its ε, but sums by |a| / (|a| + |b|), or 0 where both are."""
+    flow = RelevanceFlow()
+    flow.sharing = replace(flow.sharing, sums=_by_magnitude)
+    return flow
+
+
+def _by_magnitude(terms: Sequence[Tensor], y: Tensor, R: Tensor, _: float) -> list[Tensor]:
+    return by_magnitude(terms, y, R, 1e-30)
 
 
 @contextmanager

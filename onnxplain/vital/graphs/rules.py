@@ -27,6 +27,9 @@ from onnxplain.export.tensors import rank, static
 from onnxplain.export.values import varying
 from onnxplain.vital.settings import Flow
 
+_NEARLY_0 = 1e-30
+"""Added to |a| + |b|, so that nothing is shared where both are 0."""
+
 _FILTERED = (Kind.CONVOLUTION, Kind.MATRIX_PRODUCT, Kind.POOL, Kind.MAXIMUM)
 
 
@@ -65,9 +68,14 @@ def halved(op: OpBuilder, node: Node, R: ir.Value) -> Cotangents:
     return _evenly(op, node, R, varying(node))
 
 
-def branch_by_magnitude(op: OpBuilder, node: Node, R: ir.Value, epsilon: float) -> Cotangents:
-    """Nothing to a shortcut that is the identity, else as `split_by_magnitude`."""
-    return _branch(op, node, R) or split_by_magnitude(op, node, R, epsilon)
+def by_magnitude(op: OpBuilder, node: Node, R: ir.Value) -> Cotangents:
+    """|a| / (|a| + |b|) · R to each operand that varies; a constant takes nothing."""
+    return split_by_magnitude(op, node, R, _NEARLY_0)
+
+
+def branch_by_magnitude(op: OpBuilder, node: Node, R: ir.Value) -> Cotangents:
+    """Nothing to a shortcut that is the identity, else as `by_magnitude`."""
+    return _branch(op, node, R) or by_magnitude(op, node, R)
 
 
 def branch_halved(op: OpBuilder, node: Node, R: ir.Value) -> Cotangents:
@@ -101,7 +109,7 @@ def _evenly(op: OpBuilder, node: Node, R: ir.Value, takers: list[int]) -> Cotang
 
 
 _SHORTCUTS: dict[str, Rule] = {
-    "ratio": split_by_magnitude,
+    "ratio": by_magnitude,
     "half": halved,
     "branch-ratio": branch_by_magnitude,
     "branch-half": branch_halved,
