@@ -13,7 +13,7 @@ import onnx_ir as ir
 from onnxplain.contract.explain import Metadata, Preprocessing, Range
 from onnxplain.contract.request import ExportOptions
 from onnxplain.errors import SourceError
-from onnxplain.export.autodiff import operator_name
+from onnxplain.export.autodiff import dependents, depends, operator_name
 from onnxplain.export.canonical.canonicalise import Canonical
 from onnxplain.export.canonical.ends import image_size
 from onnxplain.export.count import multiply_adds
@@ -21,7 +21,6 @@ from onnxplain.export.methods import Method
 from onnxplain.export.operators import row_of
 from onnxplain.export.sources.source import Source
 from onnxplain.export.tensors import dims
-from onnxplain.export.values import varies
 from onnxplain.version import __version__
 
 
@@ -118,11 +117,15 @@ def _notes(
 def on_processor(graph: ir.Graph) -> Iterator[str]:
     """What the user should know of a finished graph: where it computes otherwise than it says."""
     if any(node.op_type == "QuantizeLinear" for node in graph):
-        yield "quantised; on a processor without VNNI, ONNX Runtime computes it in float32"
+        yield (
+            "quantised; on a processor without VNNI, onnxplain has ONNX Runtime compute it in "
+            "float32; elsewhere set session.disable_quant_qdq=1"
+        )
+    active = dependents(graph, graph.inputs)
     found = Counter(
         node.op_type
         for node in graph
-        if not row_of(operator_name(node)).on_gpu and any(map(varies, node.inputs))
+        if not row_of(operator_name(node)).on_gpu and depends(node, active)
     )
     if found:
         names, many = ", ".join(sorted(found)), found.total()

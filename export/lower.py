@@ -12,18 +12,22 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Sequence
+from collections.abc import Set as AbstractSet
+from typing import TypeAlias
 
 import numpy as np
 import onnx_ir as ir
 from onnxscript import OpBuilder
 
-from onnxplain.export.autodiff import Node
+from onnxplain.export.autodiff import Node, dependents
 from onnxplain.export.provenance import named_after, prefix_of
 from onnxplain.export.tensors import attribute, rank, reshape, static
-from onnxplain.export.values import varies
 from onnxplain.export.windows import window_of
 from onnxplain.kernels.windows import padded
 from onnxplain.sub_pixel import phase
+
+Active: TypeAlias = AbstractSet[ir.Value | None]
+"""The values that depend on an input of the graph."""
 
 MOST_ZEROS = 1.4
 """Times a kernel's elements that its sub-pixel form may have, with the zeros between."""
@@ -35,13 +39,17 @@ FEW = 4
 
 def lower(op: OpBuilder, nodes: Sequence[Node]) -> None:
     """Replace each of `nodes` that has a better form. Leaves the graph to be sorted again."""
+    graph = op.builder.graph
+    active = dependents(graph, graph.inputs)
     for node in nodes:
         form = FORMS.get(node.op_type)
         if form is None:
             continue
         with named_after(op, prefix_of(node.name)):
-            better = form(op, node)
+            better = form(op, node, active)
         if better is not None:
+            if node.outputs[0] in active:
+                active.add(better)
             ir.convenience.replace_all_uses_with(node.outputs[0], better)
 
 
@@ -230,7 +238,7 @@ def reversed_along(op: OpBuilder, w: ir.Value, axes: Sequence[int]) -> ir.Value:
     return op.Slice(w, [-1] * n, [first] * n, list(axes), [-1] * n)
 
 
-def with_its_own_weight(op: OpBuilder, node: Node) -> None:
+def with_its_own_weight(op: OpBuilder, node: Node, active: Active) -> None:
     """A square constant weight is read reversed twice: the same numbers, another tensor.
 
     Forward and backward use one weight, one of them transposed. OpenVINO's CPU plugin (2026.4, in
@@ -240,7 +248,7 @@ def with_its_own_weight(op: OpBuilder, node: Node) -> None:
     into a tensor with an address of its own.
     """
     w = node.inputs[1]
-    if varies(w):
+    if w in active:
         return
     if node.op_type in ("Conv", "ConvTranspose"):
         outer, inner = static(w, 0, 2)
@@ -255,7 +263,7 @@ def with_its_own_weight(op: OpBuilder, node: Node) -> None:
         node.replace_input_with(1, w)
 
 
-def without_transposing(op: OpBuilder, node: Node) -> ir.Value | None:
+def without_transposing(op: OpBuilder, node: Node, active: Active) -> ir.Value | None:
     """A transposed convolution's better form, if it has one."""
     auto = node.attributes.get_string("auto_pad", "NOTSET") != "NOTSET"
     if auto or "output_shape" in node.attributes or len(node.inputs) > 2:
@@ -263,7 +271,7 @@ def without_transposing(op: OpBuilder, node: Node) -> ir.Value | None:
     for form in (as_convolution, as_sub_pixel, as_dilated_convolution):
         if (better := form(op, node)) is not None:
             return better
-    with_its_own_weight(op, node)
+    with_its_own_weight(op, node, active)
     return None
 
 
@@ -277,7 +285,7 @@ def as_mean_of_additions(op: OpBuilder, node: Node) -> ir.Value:
     return op.Div(functools.reduce(op.Add, node.inputs), float(len(node.inputs)))
 
 
-FORMS: dict[str, Callable[[OpBuilder, Node], ir.Value | None]] = {
+FORMS: dict[str, Callable[[OpBuilder, Node, Active], ir.Value | None]] = {
     "Conv": with_its_own_weight,
     "ConvTranspose": without_transposing,
     "Gemm": with_its_own_weight,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 
 import onnxplain
 from onnxplain.export.check import Case, add_output, builder_of, finished, forward_model
+from onnxplain.export.describe import on_processor
 from onnxplain.export.lower import lower, stay_on_gpu
 from onnxplain.reference.float64 import evaluate
 
@@ -274,3 +276,20 @@ def test_what_was_replaced_keeps_nothing_alive(tmp_path):
     for made in reversed(graph.node):
         assert needed & set(made.output), made
         needed |= set(made.input)
+
+
+def test_a_long_graph_takes_no_more_for_each_node():
+    """Not a walk up to the image of each: what varies is found once."""
+    long = 2_000
+
+    def forward(op, x):
+        for _ in range(long):
+            x = op.MatMul(x, op.Atan(x))
+        return [x]
+
+    model = forward_model(forward, [[2, 2]])
+    begun = time.process_time()
+    lower(builder_of(model), list(model.graph))
+    (note,) = on_processor(model.graph)
+    assert note.startswith(f"{long} nodes run on the processor")
+    assert time.process_time() - begun < 1
