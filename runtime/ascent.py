@@ -100,7 +100,7 @@ def accentuate(
         norm: p of all norms, at least 1.
         relative: whether a step's length is α times the norm of the pixels.
         normalise: whether g is divided by its norm.
-        margin: how far beyond [-1, 1] pixels may go.
+        margin: how far beyond [-1, 1] pixels may go when they are clipped.
         away: whether to descend, away from the target.
 
     Raises:
@@ -176,6 +176,8 @@ class _Climb:
                 raise InputError(f"{name} must be a finite number above 0, not {length}")
         if not self.norm >= 1:
             raise InputError(f"norm must be at least 1, not {self.norm}")
+        if self.margin and self.clip == "none":
+            raise InputError("margin is for pixels that are clipped: leave it out, or clip them")
         if not 0 <= self.margin < math.inf:
             raise InputError(f"margin must be finite and not negative, not {self.margin}")
 

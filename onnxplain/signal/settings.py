@@ -69,6 +69,8 @@ class Settings:
         options.check(self)
         if not (self.rate > 0 and self.tune_rate > 0):
             raise InputError("the rates must be positive")
+        if self.channels != "rgb" and self.start is None:
+            raise InputError("channels are those of the weights to begin with: give start=")
         if not self.epochs and not (self.classifier and self.tune_epochs):
             raise InputError("there is nothing to train: give epochs, or a classifier")
 

@@ -57,7 +57,14 @@ class Study:
 
     def tuned(self, classifier: str, start: str | None) -> Settings:
         """The training of one classifier's decoder."""
-        return replace(self.settings, classifier=classifier, start=start, epochs=0)
+        channels = self.channels_of(start)
+        return replace(
+            self.settings, classifier=classifier, start=start, channels=channels, epochs=0
+        )
+
+    def channels_of(self, weights: str | None) -> str:
+        """What the autoencoder in that file takes: RGB, unless it is the authors'."""
+        return self.settings.channels if weights == self.settings.start else "rgb"
 
     def entries(self) -> dict[str, Any]:
         """What `study.json` holds."""
@@ -205,18 +212,20 @@ def _export_classifiers(
 
 def _export_signals(study: Study, folder: Path, data: Data, tell: Progress) -> dict[str, Path]:
     """Graphs of the autoencoders: "signal NAME"."""
-    settings, first = study.settings, folder / "autoencoder" / training.AUTOENCODER
+    settings, first = study.settings, str(folder / "autoencoder" / training.AUTOENCODER)
     if settings.start and not settings.epochs:
-        first = Path(settings.start)
+        first = settings.start
     sources = {UNTUNED: first} | {
-        name: folder / "signals" / name / training.AUTOENCODER for name in study.names
+        name: str(folder / "signals" / name / training.AUTOENCODER) for name in study.names
     }
     found: dict[str, Path] = {}
     for name, source in sources.items():
         path = folder / "graphs" / f"signal-{'untuned' if name == UNTUNED else name}.onnx"
         tell("exporting the autoencoders", len(found), len(sources))
         if not path.exists():
-            network = start_from(source, settings.size, data.channels, settings.channels)
+            network = start_from(
+                Path(source), settings.size, data.channels, study.channels_of(source)
+            )
             export_autoencoder(network, path)
         found[f"signal {name}"] = path
     return found

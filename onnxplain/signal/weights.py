@@ -19,12 +19,9 @@ AUTHORS_MEAN, AUTHORS_STD = (103.53, 116.28, 123.675), (57.375, 57.12, 58.395)
 
 AUTHORS_SIZE = 224
 
-CHANNELS = {
-    "rgb": "as the authors' published script feeds and reads their network",
-    "bgr": "the channels of its first and last convolution are reversed here, so that ours takes "
-    "RGB",
-}
-"""What the network in a file of the authors' may take."""
+CHANNELS = ("rgb", "bgr")
+"""What the network in a file of the authors' may take: as their published script feeds and reads
+it, or with the channels of its first and last convolution reversed here, so that ours takes RGB."""
 
 
 def save(content: dict[str, Any], path: Path) -> None:
@@ -90,13 +87,17 @@ def load_autoencoder(path: Path, channels: str = "rgb") -> Autoencoder:
 
     Raises:
         SourceError: no such file, or its tensors are not those of an autoencoder.
-        InputError: no such order of channels.
+        InputError: no such order of channels, or one other than rgb for a file of a training's.
     """
     if channels not in CHANNELS:
         raise InputError(f"channels are one of {', '.join(CHANNELS)}, not {channels!r}")
     content = read(path)
     state = content.get("model_state", content)
     ours = "design" in content
+    if ours and channels != "rgb":
+        raise InputError(
+            f"channels are those of the authors' weights, and {path} is no file of theirs"
+        )
     try:
         design = Design.from_dict(content["design"]) if ours else _authors_design()
         autoencoder = Autoencoder(design)

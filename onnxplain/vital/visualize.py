@@ -90,6 +90,7 @@ def visualize(
     """
     chosen = (settings or Settings()).checked()
     wanted = _wanted(target, layer, channel)
+    _check_used(chosen, inner=layer is not None)
     folder = _needed(references, chosen)
     if chosen.together > 1 and (layer is not None or chosen.objective != "vital"):
         raise InputError("several pictures together are for a class, aligned with references")
@@ -252,6 +253,25 @@ def find_neurons(subject: Subject, wanted: Sequence[Any], together: int = 1) -> 
         count = batch // together
         raise InputError(f"this network only takes batches of {batch}: visualise {count} at a time")
     return tuple(found)
+
+
+def _check_used(settings: Settings, inner: bool) -> None:
+    """Raise InputError for a setting, other than by default, that would change nothing."""
+    matched = inner and settings.objective == "vital"
+    rules = ("pool_rule", "skip_rule", "relevance_share")
+    default = Settings()
+    for unused, names, use in (
+        (
+            not matched,
+            ("relevance", "ranking", *rules),
+            "a channel that references are matched for",
+        ),
+        (settings.relevance == "guided", rules, "relevance by lrp or restricted, not guided"),
+        (settings.fourier, ("clip",), "pixels: a spectrum's are always valid"),
+    ):
+        for name in names:
+            if unused and getattr(settings, name) != getattr(default, name):
+                raise InputError(f"{name} is for {use}; leave it out")
 
 
 def _several(wanted: Any) -> Sequence[Any]:

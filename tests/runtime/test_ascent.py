@@ -180,6 +180,7 @@ def test_progress_is_told_each_step(explainer, photographs):
         {"clip": 0},
         {"norm": 0.5},
         {"margin": -0.1},
+        {"margin": 0.1, "clip": "none"},
     ],
 )
 def test_parameters_that_cannot_be_used(explainer, photographs, bad):

@@ -9,6 +9,8 @@ import torch
 
 from onnxplain.errors import InputError, SourceError
 from onnxplain.signal.autoencoder import Autoencoder, Design
+from onnxplain.signal.settings import Settings
+from onnxplain.signal.study import Study
 from onnxplain.signal.weights import (
     AUTHORS_MEAN,
     AUTHORS_STD,
@@ -77,6 +79,18 @@ def test_the_authors_network_takes_rgb_unless_told_otherwise(
     assert torch.equal(first, segnet.encoder.conv11.weight)
     with pytest.raises(InputError, match="one of rgb, bgr"):
         load_autoencoder(tmp_path / "authors.pth", "grb")
+
+
+def test_only_the_authors_network_may_take_bgr(segnet: Autoencoder, tmp_path: Path) -> None:
+    """Of weights of a training it would change nothing; a study's own decoders are such."""
+    save_autoencoder(segnet, tmp_path / "ours.pt")
+    with pytest.raises(InputError, match="channels are those of the authors' weights"):
+        load_autoencoder(tmp_path / "ours.pt", "bgr")
+    with pytest.raises(InputError, match="weights to begin with: give start"):
+        Settings("digits", channels="bgr").check()
+    study = Study(Settings("digits", start="authors.pth", channels="bgr"), ("a", "b"))
+    assert study.tuned("a", "authors.pth").channels == "bgr"
+    assert study.tuned("a", "autoencoder.pt").channels == "rgb"
 
 
 def test_names_may_be_bytes(segnet: Autoencoder, tmp_path: Path) -> None:

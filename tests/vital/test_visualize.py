@@ -528,6 +528,25 @@ def test_what_cannot_be_is_said(see, options, error, words: str) -> None:
         see(**options)
 
 
+@pytest.mark.parametrize(
+    ("options", "changed"),
+    [
+        ({"layer": "7", "channel": 3}, {"relevance": "guided", "pool_rule": "vital"}),
+        ({"layer": "7", "channel": 3}, {"relevance": "guided", "skip_rule": "half"}),
+        ({"layer": "7", "channel": 3}, {"relevance": "guided", "relevance_share": 0.5}),
+        ({"layer": "7", "channel": 3}, {"objective": "activation", "ranking": "mean"}),
+        ({"target": 1}, {"relevance": "guided"}),
+        ({"target": 1}, {"ranking": "patches"}),
+        ({"target": 1}, {"skip_rule": "half"}),
+        ({"target": 1}, {"objective": "fourier", "clip": False}),
+    ],
+)
+def test_a_setting_that_would_change_nothing_is_refused(see, options, changed) -> None:
+    name = list(changed)[-1]
+    with pytest.raises(InputError, match=f"^{name} is for .*; leave it out$"):
+        see(settings=replace(SHORT, **changed), **options)
+
+
 def test_the_step_s_graph_runs_in_plain_onnx_runtime(see, tmp_path: Path) -> None:
     seen = see(step_graph=tmp_path / "step.onnx")
     session = onnxruntime.InferenceSession(tmp_path / "step.onnx")
