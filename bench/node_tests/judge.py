@@ -36,6 +36,7 @@ Run = Callable[[Feeds], dict[str, Array]]
 
 RIGHT, WRONG, CRASH, REFUSED = "right", "wrong", "crash", "refused"
 CONSTANT, UNDECIDED = "no derivative", "undecided"
+KINK = "a kink or a jump at the test's inputs"
 
 
 @dataclass(frozen=True)
@@ -249,7 +250,7 @@ def _compared_at(xs: Feeds, run: Run, ours: Swept, rng: np.random.Generator) -> 
         if smooth and any(abs(found - s) <= 1e-4 * scale for s in slopes[:2]):
             continue
         if not smooth:
-            return UNDECIDED, f"{name}: a kink or a jump at the test's inputs"
+            return UNDECIDED, f"{name}: {KINK}"
         if not (math.isfinite(found) or all(np.isfinite(y).all() for y in ys.values())):
             return UNDECIDED, "the result is not finite at the test's inputs"
         return WRONG, f"{name}: {found:.4g}, not {slopes[0]:.4g}"

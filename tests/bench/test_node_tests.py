@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from itertools import count
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 
 from onnxplain.bench.node_tests.__main__ import DOCUMENT, page, read
 from onnxplain.bench.node_tests.cases import NodeTest, node_tests
-from onnxplain.bench.node_tests.judge import CRASH, RIGHT, WRONG, is_constant, judge
+from onnxplain.bench.node_tests.judge import CRASH, REFUSED, RIGHT, WRONG, is_constant, judge
 
 SAMPLE = {
     "compress": ["compress_1"],
@@ -39,6 +40,29 @@ def test_a_sample_is_right() -> None:
     verdicts = {test.name: judge(test) for test in node_tests([*SAMPLE]) if test.name in names}
     assert verdicts.keys() == names
     assert [v for v in verdicts.values() if v.verdict != RIGHT] == []
+
+
+DRAWN = {
+    "batch_normalization": "BatchNormalization",
+    "dropout": "Dropout",
+    "gridsample": "GridSample",
+    "momentum": "Momentum",
+    "roialign": "RoiAlign",
+    "scan": "Scan",
+    "scatternd": "ScatterND",
+    "topk": "TopK",
+}
+"""Module of the node tests → operator, of which the table has rows of several kinds."""
+
+
+def test_rows_of_the_table_are_judged_as_it_says() -> None:
+    """All that are refused, with the whole sentence, and some of those that are right."""
+    rows = [row for row in read()[1] if row.operator in DRAWN.values()]
+    right = [row for row in rows if row.verdict == RIGHT]
+    drawn = {row.test: row for row in random.Random(0).sample(right, 8)}
+    drawn |= {row.test: row for row in rows if row.verdict == REFUSED}
+    found = {test.name: judge(test) for test in node_tests([*DRAWN]) if test.name in drawn}
+    assert found == drawn
 
 
 def test_a_result_whose_shape_follows_the_input_is_no_constant() -> None:

@@ -391,6 +391,12 @@ def test_what_is_too_long_to_be_written_out_is_named(
         spelled(operator, *shapes)
 
 
+def test_a_deformable_convolution_of_other_than_images_is_named() -> None:
+    shapes = [1, 2, 4, 4, 4], [3, 2, 1, 1, 1], [1, 3, 4, 4, 4]
+    with pytest.raises(SourceError, match="DeformConv 'long' is over 3 axes"):
+        spelled("DeformConv", *shapes)
+
+
 def test_a_running_product_of_too_many_is_named(tmp_path: Path) -> None:
     nodes = [
         node("Expand", ["x", "wide"], ["many"]),

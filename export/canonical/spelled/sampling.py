@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
+from onnxplain.errors import SourceError
 from onnxplain.export.canonical.emit import Emitted, Emitter, integers
-from onnxplain.export.tensors import attribute, size_of, static
+from onnxplain.export.tensors import attribute, rank, size_of, static
 
 
 def deformable_convolution(emit: Emitter, node: ir.Node) -> Emitted:
@@ -16,6 +17,11 @@ def deformable_convolution(emit: Emitter, node: ir.Node) -> Emitted:
     assert x is not None
     assert weight is not None
     assert offset is not None
+    if rank(x) != 4:
+        raise SourceError(
+            f"DeformConv {node.name!r} is over {rank(x) - 2} axes; those of images, over two, are "
+            "the only ones with a rule"
+        )
     channels, *size = static(x, 1)
     kernel, out = static(weight, 2), static(offset, 2)
     elements, places = int(np.prod(kernel)), int(np.prod(out))

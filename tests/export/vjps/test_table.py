@@ -103,12 +103,21 @@ MISSING = {"MaxRoiPool", "RoiAlign"}
 """What has no rule yet."""
 
 
+BY_BODY = {
+    "Bernoulli", "BlackmanWindow", "CausalConvWithState", "CenterCropPad", "DynamicQuantizeLinear",
+    "HammingWindow", "HannWindow", "LinearAttention", "NegativeLogLikelihoodLoss",
+    "RotaryEmbedding", "SequenceMap", "SoftmaxCrossEntropyLoss", "SwiGLU",
+}  # fmt: skip
+"""As the function body that ONNX gives them."""
+
+
 def test_every_operator_of_onnx_has_a_rule_or_a_reason():
-    """A new version of onnx that brings one fails here."""
+    """A new version of onnx that brings one fails here, with a body or without."""
     schemas = [s for s in onnx.defs.get_all_schemas() if s.domain == "" and not s.deprecated]
     known = {*OPERATORS, *SPELLINGS, *WRITTEN_OUT, *MISSING}.union(*NOTHING_FLOWS.values())
     bodies = {s.name for s in schemas if s.has_function or s.has_context_dependent_function}
-    assert {s.name for s in schemas} - known - bodies == set()
+    assert {s.name for s in schemas} - known == BY_BODY
+    assert bodies >= BY_BODY
     assert MISSING & {*VJPS, *SPELLINGS} == set()
 
 
