@@ -125,7 +125,7 @@ def on_processor(graph: ir.Graph) -> Iterator[str]:
     found = Counter(
         node.op_type
         for node in graph
-        if not row_of(operator_name(node)).on_gpu and depends(node, active)
+        if not row_of(operator_name(node)).on_cuda and depends(node, active)
     )
     if found:
         names, many = ", ".join(sorted(found)), found.total()

@@ -4,7 +4,7 @@ All are exact.
 
 A table operator → form (`FORMS`), applied to the backward nodes only. A form emits its nodes and
 returns the new output, or `None` where the node stays (a form may change what it reads). What only
-`ON_GPU` has a form of would run anyhow, but on the processor: it is applied to every node.
+`FOR_GPUS` has a form of would run anyhow, but on the processor: it is applied to every node.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def stay_on_gpu(op: OpBuilder) -> None:
     """
     graph = op.builder.graph
     for node in list(graph):
-        form = None if node.domain else ON_GPU.get(node.op_type)
+        form = None if node.domain else FOR_GPUS.get(node.op_type)
         if form is None:
             continue
         with named_after(op, prefix_of(node.name)):
@@ -292,7 +292,7 @@ FORMS: dict[str, Callable[[OpBuilder, Node, Active], ir.Value | None]] = {
     "MatMul": with_its_own_weight,
 }
 
-ON_GPU: dict[str, Callable[[OpBuilder, Node], ir.Value | None]] = {
+FOR_GPUS: dict[str, Callable[[OpBuilder, Node], ir.Value | None]] = {
     "ConvTranspose": with_symmetric_pads,
     "Mean": as_mean_of_additions,
     "Sum": as_additions,

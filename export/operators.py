@@ -159,7 +159,7 @@ class Operator:
     """Inputs that stay float32, as the standard or the meaning of a scale demands."""
     average: str | None = None
     """Of a maximum: the operator that averages the same elements."""
-    on_gpu: bool = True
+    on_cuda: bool = True
     """Whether ONNX Runtime's CUDA provider (1.31) has a kernel for it at opset 20."""
     batching: BatchingRule | None = None
     """For K targets, where the rule of its axes (`onnxplain.export.vmap`) does not fit."""
@@ -181,7 +181,7 @@ class Facts(TypedDict, total=False):
     half: Half
     float32_inputs: tuple[int, ...]
     average: str
-    on_gpu: bool
+    on_cuda: bool
     batching: BatchingRule
 
 

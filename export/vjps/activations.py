@@ -79,7 +79,7 @@ def selu(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
     return op.Where(op.Greater(node.inputs[0], 0.0), op.Mul(g, gamma), below)
 
 
-@register_vjp("Celu", kind=Kind.RECTIFIER, on_gpu=False)
+@register_vjp("Celu", kind=Kind.RECTIFIER, on_cuda=False)
 def celu(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
     alpha = node.attributes.get_float("alpha", 1.0)
     below = op.Mul(g, op.Add(op.Mul(node.outputs[0], 1.0 / alpha), 1.0))
@@ -169,7 +169,7 @@ def shrink(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
     return op.Where(op.Greater(op.Abs(node.inputs[0]), threshold), g, 0.0)
 
 
-@register_vjp("Hardmax", axes=Axes.ALONG, sign=never_negative, on_gpu=False)
+@register_vjp("Hardmax", axes=Axes.ALONG, sign=never_negative, on_cuda=False)
 def hardmax(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
     """Constant wherever it has a slope at all."""
     return [None]

@@ -33,7 +33,7 @@ def add(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
     return [g] * len(node.inputs)
 
 
-@register_vjp("Mean", kind=Kind.SUM, on_gpu=False)
+@register_vjp("Mean", kind=Kind.SUM, on_cuda=False)
 def mean(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
     return [op.Mul(g, 1.0 / len(node.inputs))] * len(node.inputs)
 
@@ -207,53 +207,53 @@ def cos(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
     return op.Neg(op.Mul(g, op.Sin(node.inputs[0])))
 
 
-@register_vjp("Tan", kind=Kind.FUNCTION, on_gpu=False)
+@register_vjp("Tan", kind=Kind.FUNCTION, on_cuda=False)
 def tan(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
     y = node.outputs[0]
     return op.Mul(g, op.Add(op.Mul(y, y), 1.0))
 
 
-@register_vjp("Sinh", kind=Kind.FUNCTION, on_gpu=False)
+@register_vjp("Sinh", kind=Kind.FUNCTION, on_cuda=False)
 def sinh(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
     return op.Mul(g, op.Cosh(node.inputs[0]))
 
 
-@register_vjp("Cosh", kind=Kind.FUNCTION, on_gpu=False)
+@register_vjp("Cosh", kind=Kind.FUNCTION, on_cuda=False)
 def cosh(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
     return op.Mul(g, op.Sinh(node.inputs[0]))
 
 
-@register_vjp("Asin", kind=Kind.FUNCTION, on_gpu=False)
+@register_vjp("Asin", kind=Kind.FUNCTION, on_cuda=False)
 def asin(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
     x = node.inputs[0]
     return op.Div(g, op.Sqrt(op.Sub(1.0, op.Mul(x, x))))
 
 
-@register_vjp("Acos", kind=Kind.FUNCTION, on_gpu=False)
+@register_vjp("Acos", kind=Kind.FUNCTION, on_cuda=False)
 def acos(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
     x = node.inputs[0]
     return op.Neg(op.Div(g, op.Sqrt(op.Sub(1.0, op.Mul(x, x)))))
 
 
-@register_vjp("Atan", kind=Kind.FUNCTION, on_gpu=False)
+@register_vjp("Atan", kind=Kind.FUNCTION, on_cuda=False)
 def atan(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
     x = node.inputs[0]
     return op.Div(g, op.Add(op.Mul(x, x), 1.0))
 
 
-@register_vjp("Asinh", kind=Kind.FUNCTION, on_gpu=False)
+@register_vjp("Asinh", kind=Kind.FUNCTION, on_cuda=False)
 def asinh(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
     x = node.inputs[0]
     return op.Div(g, op.Sqrt(op.Add(op.Mul(x, x), 1.0)))
 
 
-@register_vjp("Acosh", kind=Kind.FUNCTION, on_gpu=False)
+@register_vjp("Acosh", kind=Kind.FUNCTION, on_cuda=False)
 def acosh(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
     x = node.inputs[0]
     return op.Div(g, op.Sqrt(op.Sub(op.Mul(x, x), 1.0)))
 
 
-@register_vjp("Atanh", kind=Kind.FUNCTION, on_gpu=False)
+@register_vjp("Atanh", kind=Kind.FUNCTION, on_cuda=False)
 def atanh(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
     x = node.inputs[0]
     return op.Div(g, op.Sub(1.0, op.Mul(x, x)))

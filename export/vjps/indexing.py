@@ -156,7 +156,7 @@ def top_k(op: OpBuilder, node: Node, g: ir.Value, _indices: None) -> Cotangents:
     return [op.ScatterElements(zeros_like(op, x), index, g, axis=axis_from_end(node, -1, x)), None]
 
 
-@register_vjp("Unique", half=Half.FLOAT32)
+@register_vjp("Unique", half=Half.FLOAT32, on_cuda=False)
 def unique(op: OpBuilder, node: Node, g: ir.Value, *_indices: None) -> Cotangents:
     """Each value goes back to where it was first found."""
     x = node.inputs[0]

@@ -149,7 +149,7 @@ def group_normalization(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
     return reshape_like(op, standardised(op, split, g, [-2, -1], epsilon)[1], x)
 
 
-@register_vjp("MeanVarianceNormalization", kind=Kind.NORMALISATION, on_gpu=False)
+@register_vjp("MeanVarianceNormalization", kind=Kind.NORMALISATION, on_cuda=False)
 def mean_variance_normalization(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
     x = node.inputs[0]
     axes = axes_from_end(node.attributes.get_ints("axes", [0, 2, 3]), rank(x))

@@ -77,9 +77,9 @@ def global_max_pool(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
     return reshape_like(op, op.Where(chosen, per_plane, 0.0), x)
 
 
-@register_vjp("LpPool", axes=Axes.WINDOW, sign=never_negative, half=Half.FLOAT32, on_gpu=False)
+@register_vjp("LpPool", axes=Axes.WINDOW, sign=never_negative, half=Half.FLOAT32, on_cuda=False)
 @register_vjp(
-    "GlobalLpPool", axes=Axes.IMAGES, sign=never_negative, half=Half.FLOAT32, on_gpu=False
+    "GlobalLpPool", axes=Axes.IMAGES, sign=never_negative, half=Half.FLOAT32, on_cuda=False
 )
 def lp_pool(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
     """y = (Σ|x|ᵖ)^(1/p): g · (|x| / y)^(p−1) · sign(x), and 0 where y is 0."""
@@ -91,7 +91,7 @@ def lp_pool(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
     return op.Mul(share, op.Mul(op.Pow(op.Abs(x), float(p - 1)), op.Sign(x)))
 
 
-@register_vjp("MaxUnpool", kind=Kind.MOVE, on_gpu=False)
+@register_vjp("MaxUnpool", kind=Kind.MOVE, on_cuda=False)
 def max_unpool(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
     """Taken from where each element was put, its place in the flattened output."""
     return [op.Gather(op.Reshape(g, [-1]), node.inputs[1], axis=-1), None, None]

@@ -219,7 +219,7 @@ def _cubic(op: OpBuilder, part: ir.Value, k: int) -> tuple[ir.Value, ir.Value]:
     return at(in_part), at(in_part.deriv())
 
 
-@register_vjp("AffineGrid", on_gpu=False)
+@register_vjp("AffineGrid", on_cuda=False)
 def affine_grid(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
     """Every place is θ·(x, y, 1), or θ·(x, y, z, 1) in a volume."""
     theta, y = node.inputs[0], node.outputs[0]

@@ -184,7 +184,7 @@ def space_to_depth(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
     return op.DepthToSpace(g, blocksize=attribute(node, "blocksize", 1), mode="DCR")
 
 
-@register_vjp("Col2Im", kind=Kind.POOL, axes=Axes.IMAGES, on_gpu=False)
+@register_vjp("Col2Im", kind=Kind.POOL, axes=Axes.IMAGES, on_cuda=False)
 def col2im(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
     """The windows whose elements were added to the image, taken from it again."""
     x = node.inputs[0]

@@ -12,13 +12,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
 import torch
-from onnx import TensorProto, numpy_helper
-from onnx.helper import make_graph, make_model, make_node, make_opsetid, make_tensor_value_info
 from torch import nn
 from torchvision import models
 from torchvision.models import convnext, efficientnet, mobilenetv3, resnet
@@ -27,8 +24,7 @@ from typer.testing import CliRunner
 import onnxplain
 from onnxplain.bench.zoo.claims import METHODS, PRECISIONS, VARIANTS
 from onnxplain.cli import app
-from onnxplain.export.lower import ON_GPU
-from onnxplain.export.operators import OPERATORS
+from onnxplain.export.lower import FOR_GPUS
 from onnxplain.export.sources.source import from_module
 from onnxplain.runtime.fake_cuda.ask import Claims, claims
 from onnxplain.signal.export import export_autoencoder
@@ -148,41 +144,12 @@ def test_what_is_no_classifier_stays_too(environment: dict[str, str], tmp_path: 
 def test_asymmetric_pads_are_found(
     environment: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delitem(ON_GPU, "ConvTranspose")
+    monkeypatch.delitem(FOR_GPUS, "ConvTranspose")
     (claim,) = asked([(explain_graph(tmp_path), "float32")], environment)
     assert claim.on_processor == {"ConvTranspose": 1}
     assert claim.copies == 1  # its result is the pullback, which is the processor's anyway
     assert "runs on the processor" in str(claim.graph_refused)
     assert not claim.whole
-
-
-NO_KERNEL: dict[str, tuple[list[str], dict[str, Any]]] = {
-    "AffineGrid": (["theta", "sizes"], {}),
-    "Col2Im": (["columns", "plane", "block"], {}),
-    "LpPool": (["x"], {"kernel_shape": [2, 2]}),
-    "MaxUnpool": (["x", "places"], {"kernel_shape": [1, 1]}),
-    "Mean": (["x", "x"], {}),
-}
-
-
-def test_the_table_says_what_the_provider_has_no_kernel_for(
-    environment: dict[str, str], tmp_path: Path
-) -> None:
-    """One graph with a node of each operator that a row says so of, and their neighbour Sin."""
-    names = sorted(name for name, row in OPERATORS.items() if not row.on_gpu)
-    rows = {name: NO_KERNEL.get(name, (["x"], {})) for name in [*names, "Sin"]}
-    nodes = [make_node(n, inputs, [n], name=n, **how) for n, (inputs, how) in rows.items()]
-    floats = {"x": [1, 2, 3, 3], "theta": [1, 2, 3], "columns": [1, 8, 4]}
-    numbers = {"sizes": [1, 2, 3, 3], "plane": [3, 3], "block": [2, 2]}
-    inputs = [make_tensor_value_info(n, TensorProto.FLOAT, shape) for n, shape in floats.items()]
-    inputs += [make_tensor_value_info("places", TensorProto.INT64, floats["x"])]
-    outputs = [make_tensor_value_info(n, TensorProto.FLOAT, None) for n in rows]
-    weights = [numpy_helper.from_array(np.array(v), n) for n, v in numbers.items()]
-    graph = make_graph(nodes, "operators", inputs, outputs, weights)
-    path = tmp_path / "operators.onnx"
-    onnx.save(make_model(graph, opset_imports=[make_opsetid("", 20)], ir_version=10), path)
-    (claim,) = asked([(path, "float32")], environment)
-    assert sorted(claim.on_processor) == names
 
 
 def test_info_says_what_leaves_the_gpu(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ import onnxruntime
 import pytest
 
 from onnxplain.errors import BackendError
-from onnxplain.export.lower import ON_GPU
+from onnxplain.export.lower import FOR_GPUS
 from onnxplain.runtime import load
 
 from .small import CLASSES, SIZE, explain_graph
@@ -175,7 +175,7 @@ def test_what_is_let_go_gives_back_its_memory_and_its_graphs(graph: Path) -> Non
 def test_a_node_on_the_processor_cannot_be_recorded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delitem(ON_GPU, "ConvTranspose")
+    monkeypatch.delitem(FOR_GPUS, "ConvTranspose")
     path = explain_graph(tmp_path)
     load(path, "cuda")(images())
     with pytest.raises(BackendError, match=r"a part of .* runs on the processor.*without cuda_gr"):
