@@ -81,8 +81,8 @@ def signed_image(values: NDArray[Any]) -> Image.Image:
 def seismic_image(values: NDArray[Any]) -> Image.Image:
     """The channels' mean of a pullback [C,H,W], from dark blue over white to dark red.
 
-    As the authors of semantic pullbacks show it: positive and negative values each become up to 1
-    by their own greatest.
+    As the authors of semantic pullbacks show it: positive and negative values are each scaled by
+    their own largest magnitude.
     """
     mean = values.mean(axis=-3, dtype=np.float64)
     scaled = mean / np.where(mean > 0, mean.max(), -mean.min() or 1)

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from torch import nn
@@ -17,7 +18,7 @@ from onnxplain.runtime.sessions import open_session
 from onnxplain.vital.graphs.channels import write_channels
 from onnxplain.vital.graphs.features import write_features
 from onnxplain.vital.graphs.step import write_step
-from onnxplain.vital.graphs.subject import Subject, pooled, read_subject
+from onnxplain.vital.graphs.subject import Subject, pooled, read_subject, value_of
 
 from .reference import relative
 
@@ -53,6 +54,28 @@ def test_what_it_sees_is_the_average_over_2_by_2(
             found.append(open_session(tmp_path / "x.onnx", "cpu").run({IMAGE: images}))
         for name, expected in found[0].items():
             assert relative(found[1][name], expected) <= EXACT
+
+
+def test_a_source_may_have_a_value_of_any_name(tmp_path: Path) -> None:
+    model = onnx.parser.parse_model(
+        """<ir_version: 10, opset_import: ["": 20]>
+        network (float[N, 3, 8, 8] image) => (float[N, 3] logits) {
+            seen = Relu(image)
+            means = GlobalAveragePool(seen)
+            logits = Flatten(means)
+        }"""
+    )
+    onnx.save(model, tmp_path / "network.onnx")
+    half = read_subject(str(tmp_path / "network.onnx"), layers=["seen"])
+    assert half.layers == {"seen": "seen"}
+    whole = pooled(half, replace(half.pre, height=16, width=16))
+    assert whole.seen is not None
+    value = value_of(whole.model.graph, whole.seen)
+    assert value.producer().op_type == "AveragePool"
+    assert value_of(whole.model.graph, "seen").producer().op_type == "Relu"
+    names = [y.name for node in whole.model.graph for y in node.outputs]
+    assert len(set(names)) == len(names)
+    write_step(whole, tmp_path / "step.onnx")
 
 
 def test_a_step_shifts_what_is_seen_and_moves_the_whole_picture(

@@ -18,8 +18,7 @@ from onnxplain.export.tensors import dims, rank, size_of
 from onnxplain.vital.graphs.matching import channel_axis, channels_first
 from onnxplain.vital.graphs.patches import Patches, all_patches, patches_of
 from onnxplain.vital.graphs.receptive import receptive_field
-from onnxplain.vital.graphs.subject import Subject, value_of
-from onnxplain.vital.graphs.writing import feed
+from onnxplain.vital.graphs.subject import Subject, feed, value_of
 
 
 def write_channels(

@@ -31,8 +31,8 @@ from onnxplain.vital.graphs.matching import (
     sort_matching,
 )
 from onnxplain.vital.graphs.priors import priors
-from onnxplain.vital.graphs.subject import Subject, value_of
-from onnxplain.vital.graphs.writing import add_input, add_output, begin, feed, finish
+from onnxplain.vital.graphs.subject import Subject, feed, value_of
+from onnxplain.vital.graphs.writing import add_input, add_output, begin, finish
 from onnxplain.vital.settings import Flow
 
 OBJECTIVES = ("distribution", "activation")

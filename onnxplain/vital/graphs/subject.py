@@ -26,8 +26,6 @@ from onnxplain.vital.graphs.matching import channel_axis
 from onnxplain.vital.graphs.stages import pick_layers
 from onnxplain.vital.recipes import recipe_of
 
-_SEEN = "seen"
-
 
 @dataclass(frozen=True)
 class Subject:
@@ -135,25 +133,31 @@ def pooled(subject: Subject, pre: Preprocessing) -> Subject:
     model = subject.model.clone()
     graph = model.graph
     (image,), network = graph.inputs, list(graph)
-    image.name = _SEEN
     graph.inputs.clear()
-    op = GraphBuilder(graph).op
+    builder = GraphBuilder(graph)
+    builder.push_module("pooled")
+    op = builder.op
     sizes = dims(image)
     for axis in image_axes(image)[:2]:
         sizes[axis] *= 2
-    picture = op.builder.input(IMAGE, image.dtype, sizes)
+    picture = builder.input(IMAGE, image.dtype, sizes)
     last = pre.layout == "NHWC"
     first = op.Transpose(picture, perm=[0, 3, 1, 2]) if last else picture
     seen = op.AveragePool(first, kernel_shape=[2, 2], strides=[2, 2])
     seen = op.Transpose(seen, perm=[0, 2, 3, 1]) if last else seen
-    seen.name, seen.shape, seen.type = _SEEN, image.shape, image.type
+    seen.shape, seen.type = image.shape, image.type
+    feed(network, image, seen)
+    graph.sort()
+    common.ShapeInferencePass()(model)
+    return replace(subject, model=model, pre=pre, seen=str(seen.name))
+
+
+def feed(network: Sequence[ir.Node], image: ir.Value, other: ir.Value) -> None:
+    """Make the network's nodes read `other` in place of `image`."""
     for node in network:
         for index, x in enumerate(node.inputs):
             if x is image:
-                node.replace_input_with(index, seen)
-    graph.sort()
-    common.ShapeInferencePass()(model)
-    return replace(subject, model=model, pre=pre, seen=_SEEN)
+                node.replace_input_with(index, other)
 
 
 def value_of(graph: ir.Graph, name: str) -> ir.Value:

@@ -80,14 +80,6 @@ def finish(
     write(model, path)
 
 
-def feed(network: Sequence[ir.Node], image: ir.Value, other: ir.Value) -> None:
-    """Make the network's nodes read `other` in place of `image`."""
-    for node in network:
-        for index, x in enumerate(node.inputs):
-            if x is image:
-                node.replace_input_with(index, other)
-
-
 def add_input(
     op: OpBuilder, name: str, dtype: ir.DataType | None, shape: Sequence[Any]
 ) -> ir.Value:
