@@ -229,6 +229,11 @@ class Explainer:
         given = wanted if isinstance(wanted, Mapping) else {TEMPERATURE: wanted}
         given = {name: value for name, value in given.items() if value is not None}
         for name in given:
+            if name not in {TEMPERATURE, *signature.live, *exported}:
+                raise InputError(
+                    f"{name!r} is no parameter of this graph; it takes: "
+                    f"{', '.join(map(repr, signature.live)) or 'none'}"
+                )
             if name not in signature.live:
                 how = "live_temperature=True" if name == TEMPERATURE else f"live=['{name}']"
                 raise InputError(f"{name!r} is a constant of this graph; export it with {how}")

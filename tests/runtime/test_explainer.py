@@ -124,6 +124,11 @@ def test_a_constant_temperature_cannot_be_changed(explainer, x):
         explainer(x, temperature=0.3)
 
 
+def test_a_misspelt_parameter_is_told_those_there_are(live, x):
+    with pytest.raises(InputError, match="'relux' is no parameter of this graph; it takes: 'temp"):
+        live(x, temperature={"relux": 0.3})
+
+
 @pytest.mark.parametrize("temperature", [0, -1.0, np.nan, np.inf, "hot"])
 def test_a_temperature_is_finite_and_above_zero(live, x, temperature):
     with pytest.raises(InputError, match="'temperature' must be a positive number"):

@@ -14,7 +14,9 @@ from onnxplain.export.tensors import array_of, attribute, rank, size_of, static
 
 
 def space_to_depth(emit: Emitter, node: ir.Node) -> Emitted:
-    """Its mode, of opset 28: of the channels made, DCR has the block first, CRD the channel."""
+    """With the `mode` of opset 28: DCR puts the block index first among the output channels, CRD
+    the channel.
+    """
     (x,) = node.inputs
     assert x is not None
     block = attribute(node, "blocksize", 1)
