@@ -18,10 +18,17 @@ PAGE = """# Point by point with the authors
 
 Where our methods and the code of the papers' authors differ, or did: excitation and semantic
 pullbacks (arXiv 2507.22832), VITAL (2503.22399), *What do Deep Networks Like to See?*
-(1803.08337). Their code is not here: each figure compares ours with their definition, written
-once more in PyTorch (`bench/fidelity/definitions.py`, `residual.py`), on networks of a few layers.
-It is the relative L2 of the difference: by our default, and with the option. In C9 to C12 theirs is
-a choice that their code leaves, and ours by default what they themselves run.
+(1803.08337). Their code is not here: a figure compares ours with their definition, written once
+more in PyTorch, on networks of a few layers. The definitions are those of
+`bench/fidelity/definitions.py` and `residual.py`, but for three: what B2 and B3 say of ReLU and the
+pool is compared with `onnxplain.reference`, and the SegNets of D1 and D2 are our own, of random
+weights, so that the order of the channels and the names in the file are what is tested. C7 counts
+the networks whose layers are others.
+
+A figure is the relative L2 of the difference: by our default; formerly, where theirs was not yet
+ours; and with the option. In B3 the latter two are of five steps of 40, on an image so large that
+they reach the bound. In C9 to C12 theirs is a choice that their code leaves, and ours by default
+what they themselves run.
 
 {table}
 
@@ -41,7 +48,7 @@ Made by `python -m onnxplain.bench.fidelity`.
 
 
 def table(found: Mapping[str, Figures]) -> str:
-    header = ["", "what", "theirs", "ours", "off", "option", "off with it"]
+    header = ["", "what", "theirs", "ours", "off", "formerly", "option", "off with it"]
     rows = [
         [
             row.number,
@@ -49,6 +56,7 @@ def table(found: Mapping[str, Figures]) -> str:
             row.theirs,
             row.ours,
             shown(found[row.number].default),
+            shown(found[row.number].before),
             row.option,
             shown(found[row.number].option),
         ]

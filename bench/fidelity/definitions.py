@@ -172,8 +172,11 @@ class TwoGates(nn.Module):
         return logits
 
 
+SOFTNESS = 0.3
+
+
 class SoftGate(torch.autograd.Function):
-    """ReLU, whose gradient is g · σ(z / 0.3)."""
+    """ReLU, whose gradient is g · σ(z / T)."""
 
     @staticmethod
     def forward(ctx: Any, z: torch.Tensor) -> torch.Tensor:
@@ -183,7 +186,7 @@ class SoftGate(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *g: torch.Tensor) -> torch.Tensor:
         (z,) = ctx.saved_tensors
-        return g[0] * (z / 0.3).sigmoid()
+        return g[0] * (z / SOFTNESS).sigmoid()
 
 
 def softened(
@@ -208,10 +211,12 @@ class Attention(nn.Module):
         super().__init__()
         self.qkv, self.head = nn.Linear(3, 12), nn.Linear(4, 5)
 
-    def forward(self, x: torch.Tensor, constant: bool = False) -> torch.Tensor:
+    def forward(self, x: torch.Tensor, T: float | None = None) -> torch.Tensor:
+        """With a temperature, what its gradient is the pullback of: constant weights by T."""
         q, k, v = self.qkv(4 * x.flatten(2).transpose(1, 2)).split(4, -1)
-        w = (q @ k.transpose(1, 2)).softmax(-1)
-        logits: torch.Tensor = self.head(((w.detach() if constant else w) @ v).mean(1))
+        scores = q @ k.transpose(1, 2)
+        w = scores.softmax(-1) if T is None else (scores / T).softmax(-1).detach()
+        logits: torch.Tensor = self.head((w @ v).mean(1))
         return logits
 
 

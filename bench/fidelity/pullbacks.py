@@ -29,8 +29,8 @@ from onnxplain.signal.weights import load_autoencoder
 def functional_relu(folder: Path) -> Figures:
     network = seeded(definitions.TwoGates)
     theirs = definitions.softened(network, SMALL, torch.relu, lambda y: y[:, TARGET])
-    ours = explained(network, folder, temperature=0.3)
-    option = explained(network, folder, temperature=0.3, excepted=["node_relu_1"])
+    ours = explained(network, folder, temperature=definitions.SOFTNESS)
+    option = explained(network, folder, temperature=definitions.SOFTNESS, excepted=["node_relu_1"])
     return Figures(relative(ours, theirs), relative(option, theirs))
 
 
@@ -42,13 +42,27 @@ def attention(folder: Path) -> Figures:
 
 
 def temperatures(folder: Path) -> Figures:
-    network = definitions.beginning_of_a_resnet()
-    by_rule = {"relu": 0.5, "max_pool": 0.5}
+    """Of ReLU and the pool, and of attention: by default the nearer, with the option the worse."""
+    network, heads = definitions.beginning_of_a_resnet(), seeded(definitions.Attention)
+    by_rule, of_heads = {"relu": 0.5, "max_pool": 0.5}, {"attention": 0.5}
     target = torch.full((len(IMAGES),), TARGET)
     double = torch.from_numpy(IMAGES).double()
     _, theirs = explain(network.double(), double, target, "semantic", **by_rule)
-    ours = partial(explained, network.float(), folder, IMAGES, method="semantic")
-    return Figures(relative(ours(), theirs), relative(ours(parameters=by_rule), theirs))
+    x = torch.from_numpy(SMALL).double().requires_grad_()
+    softer = heads.double()(x, of_heads["attention"])[:, TARGET].sum()
+    (theirs_of_heads,) = torch.autograd.grad(softer, x)
+    cases = (
+        (network.float(), IMAGES, by_rule, theirs),
+        (heads.float(), SMALL, of_heads, theirs_of_heads),
+    )
+    apart, same = [], []
+    for module, images, given, expected in cases:
+        ours = partial(explained, module, folder, images, method="semantic")
+        baked, default = ours(parameters=given), ours(live=list(given))
+        live = onnxplain.load(folder / "explain.onnx", "cpu")(images, TARGET, given).pullback
+        apart.append(relative(default, expected))
+        same += [relative(each, expected) for each in (baked, live)]
+    return Figures(min(apart), max(same))
 
 
 def ascent(folder: Path) -> Figures:

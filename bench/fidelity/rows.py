@@ -43,8 +43,9 @@ ROWS = (
     ),
     Row(
         "B2", "semantic: temperatures of their newer scripts", "each rule its own",
-        "the paper's, and one factor for all",
-        "`--param relu=0.5 --param max_pool=0.5`; as inputs: `--live relu --live max_pool`",
+        "the paper's, and one factor for all but attention's",
+        "`--param relu=0.5 --param max_pool=0.5`, `--param attention=0.5`; as inputs: "
+        "`--live relu --live max_pool`, `--live attention`",
         pullbacks.temperatures,
     ),
     Row(
@@ -85,8 +86,9 @@ ROWS = (
         visualisations.layers_matched,
     ),
     Row(
-        "C8", "VITAL: the transparent picture", "opaque from the 98th percentile, stretched",
-        "theirs", "ours of before: `--transparency smooth`", visualisations.transparent,
+        "C8", "VITAL: the transparent picture",
+        "opaque from the 98th percentile, colours stretched", "theirs",
+        "our former one: `--transparency smooth`", visualisations.transparent,
     ),
     Row(
         "C9", "VITAL: relevance where a block and its shortcut meet",

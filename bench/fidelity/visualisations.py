@@ -25,7 +25,7 @@ from onnxplain.vital.graphs.features import write_features
 from onnxplain.vital.graphs.step import write_step
 from onnxplain.vital.graphs.subject import Subject, pooled, read_subject
 from onnxplain.vital.recipes import recipe_of
-from onnxplain.vital.result import opacity
+from onnxplain.vital.result import opacity, stretched
 from onnxplain.vital.settings import Flow
 
 
@@ -199,16 +199,25 @@ def means(folder: Path) -> Figures:
 
 
 def layers_matched(folder: Path) -> Figures:
-    expected = {"vit_b_16": (0, 4, 8, 11), "vit_l_16": (2, 9, 20, 23)}
-    for name, blocks in expected.items():
-        recipe = recipe_of(name)
-        found = () if recipe is None else recipe.layers[1:]
-        if found != tuple(f"encoder.layers.encoder_layer_{i}" for i in blocks):
-            return Figures(1.0)
-    return Figures(0.0)
+    """The share of the three networks whose layers are others."""
+    expected = {
+        "vit_b_16": [f"encoder.layers.encoder_layer_{i}" for i in (0, 4, 8, 11)],
+        "vit_l_16": [f"encoder.layers.encoder_layer_{i}" for i in (2, 9, 20, 23)],
+        "convnext_base": [f"features.{i}" for i in ("2.1", "4.1", "6.1", "7.2")],
+    }
+    recipes = {name: recipe_of(name) for name in expected}
+    same = [r is not None and [*r.layers[1:]] == expected[name] for name, r in recipes.items()]
+    return Figures(1 - sum(same) / len(same))
 
 
 def transparent(folder: Path) -> Figures:
-    magnitude = np.random.default_rng(0).random((2, 64, 64)).astype(np.float32)
+    """Its opacity, and its colours from 0 to 255."""
+    random = np.random.default_rng(0)
+    magnitude = random.random((2, 64, 64)).astype(np.float32)
     top = np.percentile(magnitude, 98, axis=(1, 2), keepdims=True)
-    return Figures(relative(opacity(magnitude), magnitude.clip(None, top) / top))
+    theirs = magnitude.clip(None, top) / top
+    pixels = random.integers(60, 160, (64, 64, 3)).astype(np.uint8)
+    low, high = (np.percentile(pixels, percent) for percent in (1, 99))
+    colours = np.rint(255 * (pixels.clip(low, high) - low) / (high - low))
+    off = max(relative(opacity(magnitude), theirs), relative(stretched(pixels), colours))
+    return Figures(off, before=relative(opacity(magnitude, "smooth"), theirs))

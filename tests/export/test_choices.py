@@ -8,27 +8,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 import onnxplain
+from onnxplain.bench.fidelity.definitions import SOFTNESS as T
+from onnxplain.bench.fidelity.definitions import SoftGate, TwoGates, softened
 from onnxplain.errors import SourceError
 
 IMAGES = np.random.default_rng(0).standard_normal((2, 3, 8, 8)).astype(np.float32)
 TARGETS = np.array([1, 3])
-T = 0.3
-
-
-class TwoGates(nn.Module):
-    """A ReLU that is a module, and a functional one, as DenseNet's last is."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.first, self.second = nn.Conv2d(3, 6, 3), nn.Conv2d(6, 6, 3)
-        self.relu, self.head = nn.ReLU(), nn.Linear(6, 5)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = torch.relu(self.second(self.relu(self.first(x))))
-        return self.head(x.mean((2, 3)))
 
 
 @pytest.fixture(scope="module")
@@ -42,40 +30,23 @@ def explained(network: nn.Module, path: Path, **options: Any) -> np.ndarray:
     return onnxplain.load(path, threads=1)(IMAGES, TARGETS).pullback
 
 
-class Gate(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, z: Tensor) -> Tensor:
-        ctx.save_for_backward(z)
-        return z.relu()
-
-    @staticmethod
-    def backward(ctx: Any, g: Tensor) -> Tensor:
-        return g * (ctx.saved_tensors[0] / T).sigmoid()
-
-
-def softened(network: TwoGates, last: Any, objective: Any = None) -> np.ndarray:
-    """Only the ReLU that is a module is softened, and the functional one by `last`."""
-    double = TwoGates().double()
-    double.load_state_dict(network.state_dict())
-    x = torch.from_numpy(IMAGES).double().requires_grad_()
-    y = double.head(last(double.second(Gate.apply(double.first(x)))).mean((2, 3)))
-    of = y[range(len(TARGETS)), TARGETS] if objective is None else objective(y)
-    return torch.autograd.grad(of.sum(), x)[0].numpy()
+def expected_of(network: TwoGates, last: Any, of: Any = None) -> np.ndarray:
+    return softened(network, IMAGES, last, of or (lambda y: y[range(len(TARGETS)), TARGETS]))
 
 
 def test_an_excepted_gate_stays_hard(network: TwoGates, tmp_path: Path) -> None:
     """A1: the authors soften modules alone, and so leave a functional ReLU hard."""
     found = explained(network, tmp_path / "soft.onnx", temperature=T)
-    np.testing.assert_allclose(found, softened(network, Gate.apply), rtol=1e-4, atol=1e-7)
+    np.testing.assert_allclose(found, expected_of(network, SoftGate.apply), rtol=1e-4, atol=1e-7)
     from onnxplain.export.sources.source import read
 
     source = read(network, "DEFAULT", torch.zeros(1, 3, 8, 8), None, ())
     last = [node for node in source.model.graph if node.op_type == "Relu"][-1]
     given = {"temperature": T, "excepted": [str(last.name)]}
     found = explained(network, tmp_path / "hard.onnx", **given)
-    expected = softened(network, torch.relu)
+    expected = expected_of(network, torch.relu)
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-7)
-    assert np.linalg.norm(expected - softened(network, Gate.apply)) > 0.05 * np.linalg.norm(
+    assert np.linalg.norm(expected - expected_of(network, SoftGate.apply)) > 0.05 * np.linalg.norm(
         expected
     )
     noted = onnxplain.load(tmp_path / "hard.onnx").metadata
@@ -99,7 +70,7 @@ def test_the_authors_other_objectives(
     onnxplain.export(network, path, example=example, **given)
     targets = np.stack([TARGETS, TARGETS], 1) if multi else TARGETS
     found = onnxplain.load(path, threads=1)(IMAGES, targets).pullback
-    expected = softened(network, Gate.apply, of)
+    expected = expected_of(network, SoftGate.apply, of)
     np.testing.assert_allclose(found[:, 1] if multi else found, expected, rtol=1e-4, atol=1e-7)
 
 

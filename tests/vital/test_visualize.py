@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime
@@ -27,15 +28,19 @@ from onnxplain.errors import BackendError, InputError, SourceError
 from onnxplain.runtime.onnx_file import read_metadata
 from onnxplain.runtime.sessions import PROVIDERS
 from onnxplain.vital import engine, optimisation, output, phase, references
+from onnxplain.vital import visualize as entrance
 from onnxplain.vital.features import fitting
-from onnxplain.vital.graphs.subject import read_subject
+from onnxplain.vital.graphs.features import write_features
+from onnxplain.vital.graphs.step import write_step
+from onnxplain.vital.graphs.subject import Subject, read_subject
 from onnxplain.vital.optimisation import Optimisation
 from onnxplain.vital.phase import Progress
 from onnxplain.vital.recipes import recipe_of
 from onnxplain.vital.references import views
 from onnxplain.vital.result import Visualisation
 from onnxplain.vital.schedule import rates
-from onnxplain.vital.settings import Settings, with_recipe
+from onnxplain.vital.search.run import top_images
+from onnxplain.vital.settings import Flow, Settings, with_recipe
 from onnxplain.vital.state import search
 
 SIZE, CLASSES = 48, 7
@@ -383,22 +388,68 @@ def test_a_channel_is_seen_through_the_layers_before_it(see) -> None:
     assert (seen.pictures[0] != seen.pictures[1]).any()
 
 
-def test_the_authors_choices_are_settings(see, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("setting", "flow"),
+    [
+        ({"pool_rule": "vital"}, {"pool": "vital"}),
+        ({"skip_rule": "half"}, {"skip": "half"}),
+        ({"relevance_share": 0.5}, {"share": 0.5}),
+        ({"relevance": "guided"}, {"kind": "guided"}),
+    ],
+)
+def test_each_choice_of_relevance_reaches_both_graphs(
+    see, setting: dict[str, Any], flow: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written = []
+
+    def features(subject: Subject, path: Path, flow: Flow) -> None:
+        written.append(flow)
+        write_features(subject, path, flow)
+
+    def step(subject: Subject, path: Path, **options: Any) -> None:
+        written.append(options["flow"])
+        write_step(subject, path, **options)
+
+    monkeypatch.setattr(phase, "write_features", features)
+    monkeypatch.setattr(phase, "write_step", step)
+    see(layer="7", channel=3, settings=replace(SHORT, steps=1, **setting))
+    assert written == [Flow(**flow)] * 2
+
+
+@pytest.mark.parametrize(("given", "folded"), [("folded", True), ("apart", False)])
+def test_batch_norms_are_folded_or_stay_apart(
+    see, given: str, folded: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def read(*of: Any, fold_norms: bool, **options: Any) -> Subject:
+        asked.append(fold_norms)
+        return read_subject(*of, fold_norms=fold_norms, **options)
+
+    monkeypatch.setattr(entrance, "read_subject", read)
+    see(layer="7", channel=3, settings=replace(SHORT, steps=1, batch_norm=given))
+    assert asked == [folded]
+
+
+@pytest.mark.parametrize(
+    ("ranking", "expected"),
+    [("max", ("max", None)), ("mean", ("mean", None)), ("patches", ("mean", 14))],
+)
+def test_each_ranking_is_a_search(
+    see, ranking: str, expected: tuple[str, int | None], monkeypatch: pytest.MonkeyPatch
+) -> None:
     searched = []
-    search_ = phase.top_images
-    monkeypatch.setattr(
-        phase,
-        "top_images",
-        lambda *of, **options: searched.append(options) or search_(*of, **options),
-    )
-    short = replace(SHORT, steps=3)
-    theirs = replace(
-        short, ranking="patches", pool_rule="vital", batch_norm="apart", skip_rule="half",
-        relevance_share=0.5,
-    )  # fmt: skip
-    ours, other = (see(layer="7", channel=3, settings=each) for each in (short, theirs))
-    assert [(each["by"], each["patch"]) for each in searched] == [("max", None), ("mean", 14)]
-    assert (ours.losses != other.losses).any()
+
+    def search_(*of: Any, **options: Any) -> Any:
+        searched.append((options["by"], options["patch"]))
+        return top_images(*of, **options)
+
+    monkeypatch.setattr(phase, "top_images", search_)
+    see(layer="7", channel=3, settings=replace(SHORT, steps=1, ranking=ranking))
+    assert searched == [expected]
+
+
+def test_choices_of_the_authors_are_checked() -> None:
     with pytest.raises(InputError, match="skip_rule is one of ratio, half"):
         replace(SHORT, skip_rule="none").checked()
     with pytest.raises(InputError, match="relevance_share must be above 0, not 0"):
