@@ -22,10 +22,7 @@ from onnxplain.export.tensors import (
     axis_from_end,
     constant,
     rank,
-    reshape,
-    reshape_like,
     size_of,
-    static,
     zeros_like,
 )
 
@@ -99,11 +96,12 @@ def standardised(
     return x_hat, op.Mul(op.Sub(g, along), slope)
 
 
-@register_vjp("LayerNormalization", "RMSNormalization", kind=Kind.NORMALISATION, axes=Axes.ALONG)
+@register_vjp("LayerNormalization", kind=Kind.NORMALISATION, axes=Axes.ALONG)
 def layer_normalization(
     op: OpBuilder, node: Node, g: ir.Value | None, *statistics: ir.Value | None
 ) -> Cotangents:
-    """Of the statistics, 1/σ falls by x̂ / (n σ²) as x grows."""
+    """Of the statistics, 1/σ falls by x̂ / (n σ²) as x grows; `onnxplain::RMSNormalization` has
+    none."""
     x, scale = node.inputs[:2]
     axes = list(range(axis_from_end(node, -1, x), 0))
     centred = node.op_type == "LayerNormalization"
@@ -134,19 +132,6 @@ def instance_normalization(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents
         lambda: op.ReduceSum(op.Mul(g, x_hat), others, keepdims=0),
         lambda: op.ReduceSum(g, others, keepdims=0),
     ]
-
-
-@register_vjp("GroupNormalization", kind=Kind.NORMALISATION, axes=Axes.IMAGES)
-def group_normalization(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
-    """γ is per channel, or per group at opset 18."""
-    x, scale, _ = node.inputs
-    groups = attribute(node, "num_groups", 1)
-    channels, *spatial = static(x, 1)
-    grouped = [-1, groups, channels // groups, math.prod(spatial)]
-    gamma = reshape(op, scale, [groups, size_of(scale, 0) // groups, 1])
-    split, g = reshape(op, x, grouped), op.Mul(reshape(op, g, grouped), gamma)
-    epsilon = node.attributes.get_float("epsilon", 1e-5)
-    return reshape_like(op, standardised(op, split, g, [-2, -1], epsilon)[1], x)
 
 
 @register_vjp("MeanVarianceNormalization", kind=Kind.NORMALISATION, on_cuda=False)

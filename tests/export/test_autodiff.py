@@ -199,14 +199,22 @@ def test_an_operator_off_every_path_needs_no_rule():
     np.testing.assert_allclose(found, 1)
 
 
-def test_an_input_without_a_rule_is_an_error_that_names_it():
+def test_an_input_without_a_rule_is_an_error_that_names_it(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(OPERATORS, "my.domain::Scaled", Operator())
+
+    @register_vjp("my.domain::Scaled")
+    def scaled(op, node, g):
+        return op.Mul(g, node.inputs[1])
+
     def build(op, x):
         scale = named("of_x", op.ReduceMean(x, [0, 2], keepdims=0))
-        return [op.GroupNormalization(x, scale, [0.0, 0.0, 0.0], num_groups=1)]
+        y = op.Scaled(x, scale, _domain="my.domain", _version=1)
+        y.dtype, y.shape = x.dtype, x.shape
+        return [y]
 
     model = forward_model(build, [[2, 3, 4]])
     (y,) = model.graph.outputs
-    with pytest.raises(NoRuleError, match=r"GroupNormalization .*input 1 \(of_x\)"):
+    with pytest.raises(NoRuleError, match=r"Scaled .*input 1 \(of_x\)"):
         pull_back(builder_of(model), {y: y}, model.graph.inputs, VJPS)
 
 
