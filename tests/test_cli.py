@@ -5,20 +5,24 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from onnx import TensorProto
 from PIL import Image
 from typer.testing import CliRunner
 
 import onnxplain
 from onnxplain.cli import app
 from onnxplain.contract.explain import Preprocessing
+from onnxplain.errors import BackendError
 from onnxplain.export.sources import source
 from onnxplain.export.sources.source import TorchNetwork
 from onnxplain.reference import logits
+from onnxplain.reference.sources import scores_of_onnx
 
 from .export.graphs import head, write
 
@@ -292,3 +296,42 @@ def test_an_export_is_held_to_what_its_source_itself_says(
     assert code == 3
     assert "e.onnx' is not right: on noise, its logits differ from those of" in text
     assert run("export", source, "-o", path, "--no-check")[0] == 0
+
+
+def test_a_small_difference_of_float32_and_what_cannot_be_checked_are_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def of_others(factor: float) -> Callable[..., list[np.ndarray]]:
+        return lambda *asked: [factor * scores for scores in scores_of_onnx(*asked)]
+
+    tail, weights = head("x", 3 * 16)
+    source, path = write(tmp_path / "net.onnx", tail, weights, (3, 3, 4, 4)), tmp_path / "e.onnx"
+    assert "not checked" not in run("export", source, "-o", path)[1]  # batches of 3
+    monkeypatch.setattr(logits, "scores_of_onnx", of_others(1.001))
+    assert "by 1.0e-03 of their size" in run("export", source, "-o", path)[1]
+    monkeypatch.setattr(logits, "scores_of_onnx", of_others(float("nan")))
+    assert run("export", source, "-o", path)[0] == 3
+    half = {name: weight.astype(np.float16) for name, weight in weights.items()}
+    rounded = write(tmp_path / "half.onnx", tail, half, ("N", 3, 4, 4), dtype=TensorProto.FLOAT16)
+    monkeypatch.setattr(logits, "scores_of_onnx", of_others(1.001))
+    code, text = run("export", rounded, "-o", path)
+    assert code == 0
+    assert "not checked" not in text
+    monkeypatch.setattr(logits, "scores_of_onnx", lambda *_: [])
+    code, text = run("export", source, "-o", path)
+    assert code == 0
+    assert "not checked: ONNX Runtime does not run the source on images alone" in text
+
+
+def test_an_export_that_does_not_run_where_its_source_does_is_not_right(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: object) -> None:
+        raise BackendError("no kernel")
+
+    tail, weights = head("x", 3 * 16)
+    source = write(tmp_path / "net.onnx", tail, weights, ("N", 3, 4, 4))
+    monkeypatch.setattr(logits, "load", fails)
+    code, text = run("export", source, "-o", tmp_path / "e.onnx")
+    assert code == 3
+    assert "it does not run where its source does: no kernel" in " ".join(text.split())

@@ -13,6 +13,7 @@ from onnxplain.errors import SourceError
 from onnxplain.export.sources.from_programs import load_archive
 from onnxplain.export.sources.from_transformers import load_folder
 from onnxplain.export.sources.source import FILES, torch_network
+from onnxplain.runtime.inputs.batches import filled
 
 if TYPE_CHECKING:
     from torch import nn
@@ -92,10 +93,12 @@ def scores_of_onnx(
         (image,) = [i for i in session.get_inputs() if input in (None, i.name)]
         dtype = {"tensor(float16)": np.float16, "tensor(double)": np.float64}.get(image.type)
         given = images.astype(dtype or np.float32)
-        fixed = image.shape[0] if isinstance(image.shape[0], int) else None
-        parts = [given] if fixed is None else np.split(given, len(given) // fixed)
+        batch = image.shape[0] if isinstance(image.shape[0], int) else len(given)
+        starts = range(0, len(given), batch)
+        parts = [filled(given[start : start + batch], batch) for start in starts]
         runs = [session.run(None, {image.name: part}) for part in parts]
     except Exception:  # whatever a file that is not self-contained makes ONNX Runtime raise
         return []
-    outputs = [np.concatenate(values) for values in zip(*runs, strict=True)]
-    return [y.reshape(len(images), -1) for y in outputs if y.size == len(images) * classes]
+    outputs = [np.concatenate(ys) for ys in zip(*runs, strict=True) if ys[0].ndim]
+    count = len(parts) * batch
+    return [y.reshape(count, -1)[: len(images)] for y in outputs if y.size == count * classes]
