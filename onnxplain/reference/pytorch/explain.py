@@ -121,7 +121,7 @@ def _mode(method: str, values: Mapping[str, Any]) -> ReplacedBackward:
 
 
 def _temperatures(method: str, values: Mapping[str, Any]) -> Temperatures:
-    """Excitation's own, or its one for all; semantic's, each times its factor."""
+    """Excitation's own, or its one for all; semantic's, times its factor but attention's."""
     T: Any = values.get("temperature")
     if method == "excitation":
         each: dict[str, Any] = {
@@ -129,7 +129,10 @@ def _temperatures(method: str, values: Mapping[str, Any]) -> Temperatures:
         }
         return Temperatures(**each)
     if method == "semantic":
-        return Temperatures(**{name: T * values[name] for name in Temperatures._fields})
+        factors = {"attention": 1.0}
+        return Temperatures(
+            **{name: factors.get(name, T) * values[name] for name in Temperatures._fields}
+        )
     return Temperatures()
 
 

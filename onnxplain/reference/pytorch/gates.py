@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from inspect import signature
 from typing import Any
 
 import torch
@@ -44,6 +45,13 @@ class _GateOf:
     soft: Callable[[Tensor, Temperatures], Tensor]
 
 
+@dataclass(frozen=True)
+class _Weights:
+    """What a tensor is: attention's weights; `soft` are those of the pullback."""
+
+    soft: Tensor
+
+
 def gate(soft: Callable[[Tensor, Temperatures], Tensor]) -> Rule:
     """A gate, which remembers what it is the gate of: `x * gate(x)` is an activation."""
 
@@ -62,9 +70,11 @@ def gate(soft: Callable[[Tensor, Temperatures], Tensor]) -> Rule:
 def product(mode: ReplacedBackward, func: Callable[..., Any], input: Any, other: Any) -> Any:
     """`x * sigmoid(αx)` in the spelling of a module is Swish, `x * hardsigmoid(x)` HardSwish."""
     if isinstance(input, Tensor) and isinstance(other, int | float):
-        version = input._version
+        version, weights = input._version, _marked(input, _Weights)
         y = func(input, other)
-        if y is not input:
+        if weights:
+            _mark(y, _Weights(weights.soft * other))
+        elif y is not input:
             _mark(y, _Scaled(input, float(other), version))
         return y
     if (activation := _marked(other, _GateOf)) and activation.scaled.of(input):
@@ -100,7 +110,51 @@ def attention(
     masks = [arg.detach() if isinstance(arg, Tensor) else arg for arg in args]
     if isinstance(kwargs.get("attn_mask"), Tensor):
         kwargs["attn_mask"] = kwargs["attn_mask"].detach()
-    return func(query.detach(), key.detach(), value, *masks, **kwargs)
+    query, key, T = query.detach(), key.detach(), mode.T.attention
+    y = func(query, key, value, *masks, **kwargs)
+    if T == 1:
+        return y
+    masks = [_softer(arg, T) for arg in masks]
+    kwargs = {name: _softer(arg, T) for name, arg in kwargs.items()}
+    return _with_gradient_of(func(query / T, key, value, *masks, **kwargs), y)
+
+
+def _softer(mask: Any, T: float) -> Any:
+    """What is added to the scores, at that temperature."""
+    added = isinstance(mask, Tensor) and mask.dtype != torch.bool
+    return mask / T if added else mask
+
+
+def weights(
+    mode: ReplacedBackward, func: Callable[..., Any], input: Tensor, *args: Any, **kwargs: Any
+) -> Tensor:
+    """A softmax, which remembers itself at attention's temperature."""
+    y = held_constant(mode, func, input, *args, **kwargs)
+    if mode.T.attention != 1:
+        _mark(y, _Weights(func(input.detach() / mode.T.attention, *args, **kwargs)))
+    return y
+
+
+def weighted(
+    mode: ReplacedBackward, func: Callable[..., Any], *factors: Tensor, **kwargs: Any
+) -> Any:
+    """A product with attention's weights: its gradient is by those of the pullback."""
+    marks = [_marked(x, _Weights) for x in factors]
+    if not any(marks):
+        return NotImplemented
+    soft = [mark.soft if mark else x for mark, x in zip(marks, factors, strict=True)]
+    return _with_gradient_of(func(*soft, **kwargs), func(*factors, **kwargs))
+
+
+def dropout(
+    mode: ReplacedBackward, func: Callable[..., Any], input: Tensor, *args: Any, **kwargs: Any
+) -> Any:
+    """In evaluation mode attention's weights stay what they are."""
+    return input if _marked(input, _Weights) else NotImplemented
+
+
+def _with_gradient_of(soft: Tensor, y: Tensor) -> Tensor:
+    return soft + (y - soft).detach()
 
 
 def attention_module(
@@ -113,7 +167,15 @@ def attention_module(
     **kwargs: Any,
 ) -> Any:
     """nn.MultiheadAttention, with the projections: nothing flows into query and key."""
-    return func(query.detach(), key.detach(), value, *args, **kwargs)
+    given = signature(func).bind(query.detach(), key.detach(), value, *args, **kwargs).arguments
+    attended, *rest = func(**given)
+    if (T := mode.T.attention) == 1:
+        return attended, *rest
+    soft = given | {name: _softer(given.get(name), T) for name in ("attn_mask", "key_padding_mask")}
+    for name in ("in_proj_weight", "in_proj_bias", "q_proj_weight"):
+        if (w := given.get(name)) is not None:  # of which the first rows make the queries
+            soft[name] = torch.cat([w[: query.shape[-1]] / T, w[query.shape[-1] :]])
+    return _with_gradient_of(func(**soft)[0], attended), *rest
 
 
 FUNCTIONS: dict[Callable[..., Any], Rule] = {
@@ -123,8 +185,13 @@ FUNCTIONS: dict[Callable[..., Any], Rule] = {
     ),
     functional.hardsigmoid: gate(hard_swish_gate),
     **dict.fromkeys(
-        [functional.softmax, torch.softmax, torch.special.softmax, Tensor.softmax], held_constant
+        [functional.softmax, torch.softmax, torch.special.softmax, Tensor.softmax], weights
     ),
+    **dict.fromkeys(
+        [torch.matmul, torch.bmm, Tensor.matmul, Tensor.bmm, Tensor.__matmul__], weighted
+    ),
+    functional.dropout: dropout,
+    functional.scaled_dot_product_attention: attention,
     **dict.fromkeys(
         [
             torch.mul,
@@ -140,12 +207,11 @@ FUNCTIONS: dict[Callable[..., Any], Rule] = {
         product,
     ),
     functional.glu: glu,
-    functional.scaled_dot_product_attention: attention,
     functional.multi_head_attention_forward: attention_module,
 }
 
 
-def _mark(tensor: Tensor, mark: _Scaled | _GateOf) -> None:
+def _mark(tensor: Tensor, mark: _Scaled | _GateOf | _Weights) -> None:
     tensor._onnxplain_mark = (mark, tensor._version)  # type: ignore[attr-defined]
 
 

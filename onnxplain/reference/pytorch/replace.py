@@ -37,6 +37,7 @@ class Temperatures(NamedTuple):
     gelu: float = 1.0
     silu: float = 1.0
     max_pool: float = 1.0
+    attention: float = 1.0
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """Semantic pullback, arXiv 2507.22832 v6, with the choices of `onnxplain.export.methods`.
 
-Its temperature is a factor on those of the rules; the defaults are the paper's.
+Its temperature is a factor on those of the rules but attention's; the defaults are the paper's.
 """
 
 from __future__ import annotations
