@@ -258,7 +258,7 @@ def find_neurons(subject: Subject, wanted: Sequence[Any], together: int = 1) -> 
 def _check_used(settings: Settings, inner: bool) -> None:
     """Raise InputError for a setting, other than by default, that would change nothing."""
     matched = inner and settings.objective == "vital"
-    rules = ("pool_rule", "skip_rule", "relevance_share")
+    rules = ("pool_rule", "skip_rule", "relevance_share", "batch_norm")
     default = Settings()
     for unused, names, use in (
         (

@@ -172,12 +172,25 @@ def _describe(signature: Signature) -> dict[str, Any]:
     }
 
 
+def _named_by(folder: Path) -> set[Path]:
+    """The graphs, descriptions and photographs of a site as it was, which go if it has others."""
+    first = json.loads((folder / _DESCRIPTION).read_text(encoding="utf-8"))
+    descriptions = [one["description"] for one in first.get("networks", [])]
+    graphs = [str(Path(name).with_suffix(".onnx")) for name in descriptions]
+    named = {folder / name for name in (*descriptions, *graphs, *first.get("photographs", []))}
+    return {file for file in named if file.resolve().is_relative_to(folder.resolve())}
+
+
 def _put(site: Path, folder: Path) -> None:
     if not folder.exists():
         site.rename(folder)
         return
+    before = _named_by(folder)
     for file in sorted(site.rglob("*")):
         if file.is_file():
             destination = folder / file.relative_to(site)
             destination.parent.mkdir(exist_ok=True)
             file.replace(destination)
+            before.discard(destination)
+    for file in before:
+        file.unlink(missing_ok=True)

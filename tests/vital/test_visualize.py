@@ -589,6 +589,7 @@ def test_what_cannot_be_is_said(see, options, error, words: str) -> None:
         ({"target": 1}, {"relevance": "guided"}),
         ({"target": 1}, {"ranking": "patches"}),
         ({"target": 1}, {"skip_rule": "half"}),
+        ({"target": 1}, {"batch_norm": "apart"}),
         ({"target": 1}, {"objective": "fourier", "clip": False}),
     ],
 )

@@ -77,6 +77,9 @@ def test_several_graphs_and_photographs_are_a_menu(
     assert (first["labels"][1], second["labels"]) == ("Egyptian cat", [])
     assert first["photographs"] == ["photographs/1-die-katze.png"]
     assert (site / "photographs/1-die-katze.png").read_bytes() == cat.read_bytes()
+    write_site(graph, site)
+    assert not {"model-2.onnx", "model-2.json"} & {file.name for file in site.iterdir()}
+    assert not list((site / "photographs").iterdir())
 
 
 def test_what_the_menu_cannot_offer_is_refused(graph: Path, tmp_path: Path) -> None:
