@@ -15,7 +15,6 @@ from onnxplain.cli.options import (
     Model,
     Parameters,
     Provider,
-    Targets,
     Temperature,
     as_target,
 )
@@ -26,7 +25,17 @@ Beside = Annotated[
     Path | None,
     typer.Option(
         help="Another explain graph (of `gradient`, say), for rows to compare with. It ascends as "
-        "the first does."
+        "the first does, at the temperatures that it was exported with."
+    ),
+]
+Columns = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--target",
+        "-t",
+        help="A class index or name, for all images; -1 the class predicted for the first image, "
+        "-2 its runner-up. Give it again for more.",
+        show_default="those predicted for the images, and a random one",
     ),
 ]
 _OWN = "as the method's authors do"
@@ -61,7 +70,7 @@ def accentuate(
     model: Model,
     images: Images,
     path: Out = Path("accentuation.png"),
-    target: Targets = None,
+    target: Columns = None,
     beside: Beside = None,
     steps: Steps = None,
     alpha: Alpha = None,

@@ -176,7 +176,8 @@ class Phase:
         if self.subject.neuron is None:
             return reference_folders(self.references, self.neurons, self.subject.source.labels)
         if not self.references.is_dir():
-            raise InputError(f"no such folder of reference images: '{self.references}'")
+            what = "is a file; name its folder" if self.references.is_file() else "is no folder"
+            raise InputError(f"the reference images' '{self.references}' {what}")
         found = map(Path, walk([str(self.references)]))
         once = {file.resolve(): file for file in found if file.exists()}
         return [in_colour([*once.values()])]

@@ -191,7 +191,8 @@ def reference_folders(
             all photographs are in folders.
     """
     if not folder.is_dir():
-        raise InputError(f"no such folder of reference images: '{folder}'")
+        what = "is a file; name its folder" if folder.is_file() else "is no folder"
+        raise InputError(f"the reference images' '{folder}' {what}")
     entries = sorted(folder.iterdir())
     folders = [entry for entry in entries if entry.is_dir() and not entry.name.startswith(".")]
     loose = any(entry.suffix.lower() in SUFFIXES and entry.is_file() for entry in entries)

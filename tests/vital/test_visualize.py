@@ -565,7 +565,7 @@ def test_all_of_it_is_written(see, tmp_path: Path) -> None:
         ({"layer": "convolution", "channel": 0}, SourceError, "no layer 'convolution'"),
         ({"layers": ["0", "99"]}, SourceError, "no layer '99'"),
         ({"references": None}, InputError, "give a folder of photographs"),
-        ({"references": Path("nowhere")}, InputError, "no such folder"),
+        ({"references": Path("nowhere")}, InputError, "is no folder"),
         ({"settings": Settings(objective="beauty")}, InputError, "vital, activation, fourier"),
         ({"settings": Settings(steps=0)}, InputError, "at least 1"),
         ({"settings": Settings(weights=(1.0, 2.0))}, InputError, "2 weights for 5 matched"),
