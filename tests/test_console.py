@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 import typer
 from rich.console import Console
 
 from onnxplain.cli import app, console
+from onnxplain.cli.app import commands
 from onnxplain.cli.progress import ImageBar
 from onnxplain.cli.verify import table_of
 from onnxplain.reference.checks import Check, Verification
@@ -69,12 +69,6 @@ def test_a_rate_is_of_the_images_since_the_first_report(monkeypatch) -> None:
     assert bar.rate == 0
     bar.done(60, 100)
     assert bar.rate == 10
-
-
-def commands(command: Any) -> list[Any]:
-    """All that a group holds, the commands of its groups too."""
-    inner = getattr(command, "commands", None)
-    return [command] if inner is None else [c for each in inner.values() for c in commands(each)]
 
 
 def test_no_help_text_is_taken_for_markup() -> None:

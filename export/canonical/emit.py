@@ -29,15 +29,17 @@ class Emitter:
     def __call__(
         self, op_type: str, *inputs: Operand, **attributes: int | float | str | Sequence[int]
     ) -> ir.Value:
-        operands = [self.constant(x) if isinstance(x, np.ndarray) else x for x in inputs]
-        return self._tape.op(op_type, operands, attributes)
+        return self._tape.op(op_type, self._operands(inputs), attributes)
 
     def many(
         self, op_type: str, count: int, *inputs: Operand, **attributes: int
     ) -> Sequence[ir.Value]:
         """The outputs of a node that has several."""
-        operands = [self.constant(x) if isinstance(x, np.ndarray) else x for x in inputs]
+        operands = self._operands(inputs)
         return self._tape.op_multi_out(op_type, operands, attributes, num_outputs=count)
+
+    def _operands(self, inputs: Sequence[Operand]) -> list[ir.Value | None]:
+        return [self.constant(x) if isinstance(x, np.ndarray) else x for x in inputs]
 
     def constant(self, array: np.ndarray) -> ir.Value:
         return self._tape.op("Constant", [], {"value": ir.tensor(array)})

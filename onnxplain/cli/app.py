@@ -62,18 +62,18 @@ _KEYWORD = re.compile(r"""(?<![\w'"])([a-z]\w*)=(True\b|\[?'[^']*'\]?|[A-Z]*(?![
 """How errors write an argument: `size=`, `weights=PATH`, `weights='none'`, `live=['relu']`."""
 
 
-def _commands(command: Any) -> Iterator[Any]:
+def commands(command: Any) -> Iterator[Any]:
     """A command, and those of the group that it may be."""
     yield command
     for one in getattr(command, "commands", {}).values():
-        yield from _commands(one)
+        yield from commands(one)
 
 
 def with_flags(message: str) -> str:
     """A message in which the arguments that are options of commands are written as those."""
     flags = {
         option.name: flag
-        for command in _commands(typer.main.get_command(app))
+        for command in commands(typer.main.get_command(app))
         for option in command.params
         for flag in option.opts
         if flag.startswith("--")
