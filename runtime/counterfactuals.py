@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from onnxplain.contract.explain import TEMPERATURE
 from onnxplain.runtime.ascent import Accentuation, accentuate
 from onnxplain.runtime.explainer import Explainer, Temperatures
 from onnxplain.runtime.inputs.batches import ImageLike
@@ -80,23 +81,42 @@ class Grid:
             **ascent,
         )
 
-    def draw(self, explainers: Sequence[Explainer], ascents: Sequence[Accentuation]) -> Image.Image:
+    def draw(
+        self,
+        explainers: Sequence[Explainer],
+        ascents: Sequence[Accentuation],
+        temperatures: Sequence[Temperatures],
+    ) -> Image.Image:
         """A row per image and explainer; cells are the differences, with probabilities."""
         K = len(self.targets)
         rows, titles = [], []
         for i, (name, probability) in enumerate(self.predicted):
-            for explainer, ascent in zip(explainers, ascents, strict=True):
+            for explainer, ascent, T in zip(explainers, ascents, temperatures, strict=True):
                 photograph = Image.fromarray(self.photographs[i])
                 row = [Cell(photograph, f"{name}\n{probability:.1%}")]
                 for j in range(i * K, (i + 1) * K):
                     change = f"{ascent.before[j]:.1%} to {ascent.after[j]:.1%}"
                     row.append(Cell(signed_image(ascent.difference[j]), f"\n{change}"))
                 rows.append(row)
-                titles.append(_title(explainer))
+                titles.append(_title(explainer, T))
         return grid(rows, ["predicted", *self.names], titles if len(explainers) > 1 else ())
 
+    def told(self, ascent: Accentuation) -> list[str]:
+        """A line per image: each target's probability before and after."""
+        K, lines = len(self.targets), []
+        for i, (name, probability) in enumerate(self.predicted):
+            changes = [
+                f"{target} {ascent.before[j]:.1%} to {ascent.after[j]:.1%}"
+                for j, target in enumerate(self.names, i * K)
+            ]
+            lines.append(f"{name}, {probability:.1%}: {'; '.join(changes)}")
+        return lines
 
-def _title(explainer: Explainer) -> str:
-    temperature = explainer.metadata.parameters.get("temperature")
-    method = explainer.metadata.method
-    return method if temperature is None else f"{method}\nT = {temperature:.2g}"
+
+def _title(explainer: Explainer, temperature: Temperatures) -> str:
+    """The method with its temperature, and with what else is live."""
+    live = {name: float(x) for name, x in explainer.temperature_input(temperature).items()}
+    exported = explainer.metadata.parameters.get(TEMPERATURE)
+    shown = ({} if exported is None else {TEMPERATURE: exported}) | live
+    lines = [f"{'T' if name == TEMPERATURE else name} = {x:.2g}" for name, x in shown.items()]
+    return "\n".join([explainer.metadata.method, *lines])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -71,21 +72,29 @@ def test_what_stands_beside_ascends_as_the_first_and_parameters_are_live(
         onnx.save(model, tmp_path / name)
         return tmp_path / name
 
-    given = []
-    ascend = counterfactuals.accentuate
+    given, titles = [], []
+    ascend, draw = counterfactuals.accentuate, counterfactuals.grid
 
     def spy(*of: Any, **options: Any) -> Any:
         given.append(options)
         return ascend(*of, **options)
 
+    def drawn(rows: Any, columns: Any, names: Any) -> Image.Image:
+        titles.extend(names)
+        return draw(rows, columns, names)
+
     monkeypatch.setattr(counterfactuals, "accentuate", spy)
+    monkeypatch.setattr(counterfactuals, "grid", drawn)
     first = graph("first.onnx", AscentDefaults(2, 3.0, None))
     second = graph("second.onnx", AscentDefaults(4, 5.0, 6.0))
     command = ["accentuate", first, photo_folder / "coffee.jpg", "-o", tmp_path / "g.png", "-t", 1]
     code, text = run(*command, "--beside", second, "--param", "temperature=0.4")
     assert code == 0, text
     assert [(each["steps"], each["alpha"], each["eps"]) for each in given] == [(2, 3.0, None)] * 2
-    assert given[0]["temperature"] == {"temperature": 0.4}
+    assert [each["temperature"] for each in given] == [{"temperature": 0.4}] * 2
+    assert titles == ["gradient\nT = 0.4"] * 2
+    before, after = re.findall(r"\d+\.\d%", text)[1:]
+    assert before != after
     code, text = run(*command, "--param", "temperature=0.4", "--temperature", 0.5)
     assert (code, "given twice" in text) == (InputError.exit_code, True)
 

@@ -28,7 +28,9 @@ the networks whose layers are others.
 A figure is the relative L2 of the difference: by our default; formerly, where theirs was not yet
 ours; and with the option. In B3 the latter two are of five steps of 40, on an image so large that
 they reach the bound. In C9 to C12 theirs is a choice that their code leaves, and ours by default
-what they themselves run.
+what they themselves run: to have their pictures, these need not be set.
+
+Where an option names no command, it is `visualize`'s, and in Python a field of `Settings`.
 
 {table}
 

@@ -34,27 +34,30 @@ class Row:
 ROWS = (
     Row(
         "A1", "excitation: DenseNet's last ReLU, a function", "not softened: modules are replaced",
-        "softened, by the rule as stated", "`--except NODE`", pullbacks.functional_relu,
+        "softened, by the rule as stated",
+        "`export --except NODE`; densenet121's is `node_relu_120`", pullbacks.functional_relu,
     ),
     Row(
         "B1", "semantic: attention of a plain ViT", "a gradient through queries and keys",
-        "weights held constant, as in their PVT, the transformer that they evaluate", "",
+        "weights held constant, as in their PVT, the transformer that they evaluate", "none",
         pullbacks.attention,
     ),
     Row(
         "B2", "semantic: temperatures of their newer scripts", "each rule its own",
         "the paper's, and one factor for all but attention's",
-        "`--param relu=0.5 --param max_pool=0.5`, `--param attention=0.5`; as inputs: "
+        "`export --param relu=0.5 --param max_pool=0.5`, `--param attention=0.5`; as inputs: "
         "`--live relu --live max_pool`, `--live attention`",
         pullbacks.temperatures,
     ),
     Row(
         "B3", "the ascent's steps, α and ε", "v1: 5, 20 and 100; v6: 10, 20 and none",
-        "the method's own", "v1's for semantic: `--steps 5 --eps 100`", pullbacks.ascent,
+        "the method's own: excitation v1's, semantic v6's",
+        "v1's for semantic: `accentuate --steps 5 --eps 100`", pullbacks.ascent,
     ),
     Row(
         "C1", "VITAL: relevance through a max-pool of 3 × 3", "as an average of 2 × 2, stride 2",
-        "as the average of its own window", "`--pool-rule vital`", visualisations.pool,
+        "as the average of its own window", "`--pool-rule vital`, but for guided",
+        visualisations.pool,
     ),
     Row(
         "C2", "VITAL: guided relevance", "a last ReLU on the layer's gradient", "theirs", "",
@@ -77,7 +80,8 @@ ROWS = (
     Row(
         "C6", "VITAL: what ranks the photographs of a channel",
         "the mean in the best patch of 64 × 64, each patch being the network's whole input",
-        "the greatest activation anywhere", "`--ranking patches`; `mean` too",
+        "the greatest activation anywhere",
+        "`--ranking patches`; `mean` too, also of `top-images --by`",
         visualisations.patches,
     ),
     Row(
@@ -93,7 +97,8 @@ ROWS = (
     Row(
         "C9", "VITAL: relevance where a block and its shortcut meet",
         "by magnitude (flows_skip); flows_skip_simple, latest and simple are in the code",
-        "by magnitude", "`--skip-rule half`, `branch-ratio`, `branch-half`",
+        "by magnitude: `ratio`",
+        "`--skip-rule half` (flows_skip_simple), `branch-ratio` (latest), `branch-half` (simple)",
         visualisations.shortcuts,
     ),
     Row(
@@ -109,12 +114,13 @@ ROWS = (
     ),
     Row(
         "C12", "VITAL: several pictures of a class (`bs`)",
-        "the mean of their activations is matched", "each picture by itself", "`--together 4`",
+        "the mean of their activations is matched", "each picture by itself",
+        "`--together 4`, of a class",
         visualisations.means,
     ),
     Row(
         "D1", "SegNet: the order of channels", "their published script feeds and reads RGB",
-        "theirs", "`--channels bgr` for another training",
+        "theirs", "`signal --channels bgr` for another training",
         pullbacks.channel_order,
     ),
     Row(

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -19,13 +20,17 @@ from onnxplain.cli.options import (
     as_target,
 )
 from onnxplain.cli.progress import progress_bar
+from onnxplain.contract.explain import TEMPERATURE
+
+if TYPE_CHECKING:
+    from onnxplain.runtime.explainer import Explainer, Temperatures
 
 Out = Annotated[Path, typer.Option("--out", "-o", help="The picture to write (.png, .jpg, .webp).")]
 Beside = Annotated[
     Path | None,
     typer.Option(
         help="Another explain graph (of `gradient`, say), for rows to compare with. It ascends as "
-        "the first does, at the temperatures that it was exported with."
+        "the first does, and takes --temperature and --param where they are inputs of it too."
     ),
 ]
 Columns = Annotated[
@@ -106,7 +111,7 @@ def accentuate(
     own = explainers[0].metadata.ascent
     targets = [as_target(text) for text in target] if target else None
     grid = Grid.of(explainers[0], find_images(images), targets)
-    temperatures = [as_live(temperature, param), None]
+    temperatures = _for_each(as_live(temperature, param), explainers)
     steps = steps or own.steps
     frames = range(1, steps + 1) if animate else [steps]
     ascent = {
@@ -126,12 +131,24 @@ def accentuate(
         for count in frames:
             ascents = [
                 grid.ascend(explainer, T, steps=count, **ascent)
-                for explainer, T in zip(explainers, temperatures, strict=False)
+                for explainer, T in zip(explainers, temperatures, strict=True)
             ]
             progress.advance(task, count * len(explainers))
-            pictures.append(grid.draw(explainers, ascents))
+            pictures.append(grid.draw(explainers, ascents, temperatures))
     write_image(pictures[-1], path)
     if animate:
         write_animation(pictures, animate)
     raised = ascents[0].after > ascents[0].before
     say(f"{path}  {raised.sum()} of {raised.size} targets more probable after {steps} steps")
+    for line in grid.told(ascents[0]):
+        say(f"  {line}")
+
+
+def _for_each(wanted: Temperatures, explainers: Sequence[Explainer]) -> list[Temperatures]:
+    """What the first graph takes, and of that what the one beside it has as inputs too."""
+    given = wanted if isinstance(wanted, Mapping) else {TEMPERATURE: wanted}
+    shared = [
+        {name: value for name, value in given.items() if name in other.backend.signature.live}
+        for other in explainers[1:]
+    ]
+    return [wanted, *shared]

@@ -38,7 +38,8 @@ References = Annotated[
         "--references",
         "-r",
         help="A folder of photographs of the class, or of folders of them, each named for its "
-        "class by index or name; for a channel, any photographs.",
+        "class by index or name; for a channel, any photographs. Needed but for --objective "
+        "activation and fourier.",
     ),
 ]
 
@@ -113,8 +114,8 @@ def visualize(
     """
     from onnxplain.vital.visualize import visualize
 
-    unfinished = _unfinished(folder)
-    with _progress(folder / PREVIEW) as report:
+    with _made(folder), _progress(folder / PREVIEW) as report:
+        unfinished = _unfinished(folder)
         seen = visualize(
             source,
             target=[as_target(text) for text in target] if target else None,
@@ -137,16 +138,27 @@ def visualize(
     _write(seen, folder, unfinished)
 
 
-def _unfinished(folder: Path) -> Path:
-    """Where the optimisation's state is kept, in a folder that can be written."""
-    from onnxplain.vital.state import files
-
+@contextmanager
+def _made(folder: Path) -> Iterator[None]:
+    """A folder that can be written; one that was new goes if nothing is written to it."""
+    new = not folder.exists()
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"cannot write to '{folder}': {error.strerror}") from error
     if not os.access(folder, os.W_OK):
         raise InputError(f"cannot write to '{folder}': no permission")
+    try:
+        yield
+    finally:
+        if new and not any(folder.iterdir()):
+            folder.rmdir()
+
+
+def _unfinished(folder: Path) -> Path:
+    """Where the optimisation's state is kept."""
+    from onnxplain.vital.state import files
+
     unfinished = folder / UNFINISHED
     if any(path.exists() for path in files(unfinished)):
         note(f"going on from {unfinished}")

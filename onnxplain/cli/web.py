@@ -30,8 +30,9 @@ def web(
     """Write a static site that explains images in the browser; no image ever leaves the page.
 
     The page brings ONNX Runtime for the browser with it (fetched once with npm) and needs no
-    server code. Export with --live-temperature to get a slider for the temperature. Of several
-    graphs, and of photographs that it brings, it has a menu.
+    server code. Export with --live-temperature to get a slider for the temperature; other live
+    parameters stay as exported. Of several graphs, and of photographs that it brings, it has a
+    menu.
 
     \b
         onnxplain export efficientnet-lite0 --live-temperature --temperature 1

@@ -92,7 +92,11 @@ def figures(seen: Visualisation) -> dict[str, object]:
         ],
         "provider": seen.provider,
         "matched layers": list(seen.layers),
-        "settings": dataclasses.asdict(seen.settings),
+        "settings": {
+            name: value
+            for name, value in dataclasses.asdict(seen.settings).items()
+            if value is not None
+        },
     }
 
 

@@ -17,6 +17,7 @@ from onnxplain.contract.explain import Preprocessing
 from onnxplain.errors import InputError
 from onnxplain.export.finish import writable
 from onnxplain.export.tensors import dims
+from onnxplain.options import declared
 from onnxplain.runtime.inputs.targets import find_class
 from onnxplain.vital.engine import Engine
 from onnxplain.vital.graphs.subject import Subject, pooled, read_subject
@@ -262,6 +263,11 @@ def _check_used(settings: Settings, inner: bool) -> None:
     default = Settings()
     for unused, names, use in (
         (
+            settings.objective != "vital",
+            ("references", "resize", "weights"),
+            "references that are matched, which the objective vital does",
+        ),
+        (
             not matched,
             ("relevance", "ranking", *rules),
             "a channel that references are matched for",
@@ -271,7 +277,9 @@ def _check_used(settings: Settings, inner: bool) -> None:
     ):
         for name in names:
             if unused and getattr(settings, name) != getattr(default, name):
-                raise InputError(f"{name} is for {use}; leave it out")
+                flag = declared(Settings)[name].name
+                option = f" (--{flag.replace('_', '-')})" if flag else ""
+                raise InputError(f"{name}{option} is for {use}; leave it out")
 
 
 def _several(wanted: Any) -> Sequence[Any]:

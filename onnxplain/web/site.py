@@ -115,8 +115,8 @@ def _write_graphs(
     """Each graph with its description; the first one's has the menu too."""
     stems = ["model", *(f"model-{number}" for number in range(2, len(graphs) + 1))]
     networks = [
-        {"name": f"{s.metadata.source}, {s.metadata.method}", "description": f"{stem}.json"}
-        for stem, s in zip(stems, signatures, strict=True)
+        {"name": name, "description": f"{stem}.json"}
+        for stem, name in zip(stems, _names(graphs, signatures), strict=True)
     ]
     for stem, model, signature in zip(stems, graphs, signatures, strict=True):
         graph = site / f"{stem}.onnx"
@@ -127,6 +127,15 @@ def _write_graphs(
             entries |= {"networks": networks, "photographs": photographs}
         text = json.dumps(entries, ensure_ascii=False)
         (site / f"{stem}.json").write_text(text, encoding="utf-8")
+
+
+def _names(graphs: Sequence[Path], signatures: Sequence[Signature]) -> list[str]:
+    """What the menu calls each: network and method, and the file where two are alike."""
+    names = [f"{s.metadata.source}, {s.metadata.method}" for s in signatures]
+    return [
+        name if names.count(name) == 1 else f"{name}, {graph.stem}"
+        for name, graph in zip(names, graphs, strict=True)
+    ]
 
 
 def _slug(name: str) -> str:

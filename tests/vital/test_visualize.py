@@ -119,7 +119,8 @@ def never(*arguments: object, **options: object) -> None:
 
 
 def test_a_picture_comes_nearer_to_the_references_distributions(see) -> None:
-    seen = see(target=[2, 5], references=None, settings=replace(SHORT, objective="activation"))
+    plain = replace(SHORT, objective="activation", references=Settings().references)
+    seen = see(target=[2, 5], references=None, settings=plain)
     assert seen.pictures.shape == (2, SIZE, SIZE, 3)
     assert (seen.losses[-1] < seen.losses[0]).all()
     aligned = see(settings=replace(SHORT, steps=60))
@@ -504,7 +505,7 @@ def test_pictures_in_a_batch_are_as_each_alone(see) -> None:
 
 
 def _plain() -> Settings:
-    return replace(SHORT, objective="activation", steps=4)
+    return replace(SHORT, objective="activation", steps=4, references=Settings().references)
 
 
 def test_each_class_has_the_folder_of_its_name(see, tmp_path: Path, photo_folder: Path) -> None:
@@ -591,12 +592,15 @@ def test_what_cannot_be_is_said(see, options, error, words: str) -> None:
         ({"target": 1}, {"skip_rule": "half"}),
         ({"target": 1}, {"batch_norm": "apart"}),
         ({"target": 1}, {"objective": "fourier", "clip": False}),
+        ({"target": 1}, {"objective": "activation", "resize": 40}),
+        ({"target": 1}, {"objective": "fourier", "weights": (1.0,) * 5}),
+        ({"target": 1}, {"objective": "activation", "references": 6}),
     ],
 )
 def test_a_setting_that_would_change_nothing_is_refused(see, options, changed) -> None:
     name = list(changed)[-1]
-    with pytest.raises(InputError, match=f"^{name} is for .*; leave it out$"):
-        see(settings=replace(SHORT, **changed), **options)
+    with pytest.raises(InputError, match=f"^{name}.* is for .*; leave it out$"):
+        see(settings=Settings(**changed), **options)
 
 
 def test_the_step_s_graph_runs_in_plain_onnx_runtime(see, tmp_path: Path) -> None:
@@ -673,6 +677,15 @@ def test_the_command_writes_a_folder(file: Path, photo_folder: Path, tmp_path: P
     wrong = CliRunner().invoke(app, [*arguments, "--priors", "1,2"])
     assert wrong.exit_code == InputError.exit_code
     assert "three numbers" in wrong.output
+    settings = json.loads((out / "visualisation.json").read_text())["settings"]
+    assert settings["references"] == 6
+    assert "betas" not in settings  # as it was not given
+    unused = CliRunner().invoke(
+        app, [*command(file, photo_folder, tmp_path / "new"), "--objective", "activation"]
+    )
+    assert unused.exit_code == InputError.exit_code
+    assert "references (--count) is for references" in unused.output
+    assert not (tmp_path / "new").exists()
 
 
 def test_the_command_s_help_is_of_its_own_options() -> None:

@@ -75,6 +75,7 @@ def test_several_graphs_and_photographs_are_a_menu(
     assert (site / second["graph"]).read_bytes() == other.read_bytes()
     assert second["bytes"]["model-2.onnx"] == other.stat().st_size
     assert (first["labels"][1], second["labels"]) == ("Egyptian cat", [])
+    assert len({each["name"] for each in first["networks"]}) == 2  # of one network and method
     assert first["photographs"] == ["photographs/1-die-katze.png"]
     assert (site / "photographs/1-die-katze.png").read_bytes() == cat.read_bytes()
     write_site(graph, site)
