@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -146,9 +146,9 @@ def accentuate(
 
 def _for_each(wanted: Temperatures, explainers: Sequence[Explainer]) -> list[Temperatures]:
     """What the first graph takes, and of that what the one beside it has as inputs too."""
-    given = wanted if isinstance(wanted, Mapping) else {TEMPERATURE: wanted}
-    shared = [
-        {name: value for name, value in given.items() if name in other.backend.signature.live}
-        for other in explainers[1:]
-    ]
-    return [wanted, *shared]
+    given = {TEMPERATURE: wanted} if isinstance(wanted, float) else wanted or {}
+    taken: list[Temperatures] = [wanted]
+    for other in explainers[1:]:
+        live = other.backend.signature.live
+        taken.append({name: value for name, value in given.items() if name in live})
+    return taken
