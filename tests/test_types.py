@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import tomllib
 from pathlib import Path
 
+import pytest
+
 import onnxplain
 from onnxplain import export
+
+pytestmark = pytest.mark.xdist_group("types")
 
 ROOT = Path(__file__).parent.parent
 
@@ -45,13 +50,17 @@ onnxplain.load("a.onnx", provider=3)  # wrong
 explainer("cat.jpg").save()  # wrong
 """
 PUBLIC = "import onnxplain\n" + "\n".join(f"onnxplain.export.{name}" for name in export.__all__)
+SCRIPTS = {"script.py": SCRIPT, "public.py": PUBLIC}
 
 
-def wrong_lines(script: str, folder: Path) -> list[int]:
-    """The lines of a script that mypy finds wrong."""
+@pytest.fixture(scope="module")
+def wrong_lines(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[int]]:
+    """The lines of each script that mypy finds wrong."""
+    folder = tmp_path_factory.mktemp("types")
     (folder / "mypy.ini").write_text(CONFIGURATION)
-    (folder / "script.py").write_text(script)
-    command = ["mypy", "--config-file", "mypy.ini", "--cache-dir", "cache", "script.py"]
+    for name, text in SCRIPTS.items():
+        (folder / name).write_text(text)
+    command = ["mypy", "--config-file", "mypy.ini", "--cache-dir", os.devnull, *SCRIPTS]
     done = subprocess.run(
         [sys.executable, "-m", *command],
         cwd=folder,
@@ -61,17 +70,17 @@ def wrong_lines(script: str, folder: Path) -> list[int]:
     )
     assert done.returncode in (0, 1), done.stdout + done.stderr
     found = [line.split(":") for line in done.stdout.splitlines() if ": error:" in line]
-    assert {file for file, *_ in found} <= {"script.py"}, done.stdout
-    return sorted({int(line) for _, line, *_ in found})
+    assert {file for file, *_ in found} <= set(SCRIPTS), done.stdout
+    return {name: sorted({int(n) for file, n, *_ in found if file == name}) for name in SCRIPTS}
 
 
-def test_export_is_the_function_that_it_is_and_load_too(tmp_path: Path) -> None:
+def test_export_is_the_function_that_it_is_and_load_too(wrong_lines: dict[str, list[int]]) -> None:
     wrong = [i for i, line in enumerate(SCRIPT.splitlines(), 1) if line.endswith("# wrong")]
-    assert wrong_lines(SCRIPT, tmp_path) == wrong
+    assert wrong_lines["script.py"] == wrong
 
 
-def test_the_checker_knows_all_that_export_holds(tmp_path: Path) -> None:
-    assert wrong_lines(PUBLIC, tmp_path) == []
+def test_the_checker_knows_all_that_export_holds(wrong_lines: dict[str, list[int]]) -> None:
+    assert wrong_lines["public.py"] == []
 
 
 def test_an_editable_installation_is_a_path_and_no_import_hook() -> None:
