@@ -18,6 +18,7 @@ from typing import Any
 
 from onnxplain.errors import InputError
 from onnxplain.files import replacing
+from onnxplain.reading import opened
 
 _DIGEST = 32  # bytes of SHA-256
 _ROOM = 8 << 30  # bytes of one kind; a compiled ViT-B takes 0.4 GB
@@ -37,7 +38,7 @@ def hashed(key: Any) -> str:
 def load(path: Path) -> bytes | None:
     """What `save` kept there; None where nothing is, and with a warning where it is damaged."""
     try:
-        with path.open("rb") as file:
+        with opened(path) as file:
             written, data = file.read(_DIGEST), file.read()
     except OSError:
         return None

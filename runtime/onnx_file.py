@@ -1,6 +1,8 @@
 """The little of an ONNX file that must be read without a runtime and without `onnx`.
 
-ONNX is protocol buffers; of `onnx.proto` only the field numbers below are used.
+ONNX is protocol buffers; of `onnx.proto` only the field numbers below are used. Whatever the file
+holds, what a reading costs is bounded: a number's bytes, the fields, the depth of subgraphs and the
+length of a text have limits far above what networks need.
 """
 
 from __future__ import annotations
@@ -14,11 +16,15 @@ from typing import TypeAlias
 
 from onnxplain.contract.explain import KERNELS_DOMAIN
 from onnxplain.errors import BackendError
+from onnxplain.reading import beside, opened
 from onnxplain.runtime.signature import Port
 
 _MODEL_GRAPH, _MODEL_METADATA, _MODEL_FUNCTIONS = 7, 14, 25
-_GRAPH_NODE, _GRAPH_INITIALIZER = 1, 5
-_NODE_OPERATOR, _NODE_DOMAIN, _TENSOR_EXTERNAL = 4, 7, 13
+_GRAPH_NODE, _GRAPH_INITIALIZER, _GRAPH_SPARSE_INITIALIZER = 1, 5, 15
+_NODE_OPERATOR, _NODE_DOMAIN, _NODE_ATTRIBUTE = 4, 7, 5
+_FUNCTION_NODE, _FUNCTION_ATTRIBUTE = 7, 11
+_ATTRIBUTE_TENSORS, _ATTRIBUTE_SPARSE_TENSORS, _ATTRIBUTE_GRAPHS = (5, 10), (22, 23), (6, 11)
+_SPARSE_TENSORS, _TENSOR_EXTERNAL = (1, 2), 13
 _GRAPH_INPUT, _GRAPH_OUTPUT = 11, 12
 _VALUE_NAME, _VALUE_TYPE, _TYPE_TENSOR = 1, 2, 1
 _TENSOR_ELEMENT, _TENSOR_SHAPE, _SHAPE_DIMENSION, _DIMENSION_SIZE = 1, 2, 1, 1
@@ -32,6 +38,11 @@ _DTYPES = {
 
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 _WIDTH = {_FIXED64: 8, _FIXED32: 4}
+
+_FIELDS = 2**22  # of a file, a few seconds' worth; a network of 100,000 nodes has a million
+_NESTED = 32  # subgraphs within subgraphs
+_LONGEST = 10  # bytes of a number of 64 bits
+_TEXT = 64 << 20  # bytes
 
 _Span: TypeAlias = tuple[int, int]
 
@@ -108,24 +119,44 @@ def digest(path: Path) -> str:
         BackendError: no such file, not an ONNX file, or its external weights are missing.
     """
     with _opened(path) as data:
+        total = hashlib.sha256(data)
+    for file in weights_beside(path):
+        with opened(file) as weights:
+            total.update(hashlib.file_digest(weights, "sha256").digest())
+    return total.hexdigest()
+
+
+def weights_beside(path: Path) -> list[Path]:
+    """The files that hold its external weights, anywhere in it, sorted by their names in it.
+
+    Raises:
+        BackendError: no such file, not an ONNX file; or its external weights are missing, are no
+            regular files, or lie outside its folder.
+    """
+    with _opened(path) as data:
         locations = {
             value
-            for graph in _inside(data, (0, len(data)), _MODEL_GRAPH)
-            for tensor in _inside(data, graph, _GRAPH_INITIALIZER)
+            for tensor in _tensors(data)
             for key, value in (_entry(data, s) for s in _inside(data, tensor, _TENSOR_EXTERNAL))
             if key == "location"
         }
-        total = hashlib.sha256(data)
+    files = []
     for location in sorted(locations):
         try:
-            with (path.parent / location).open("rb") as weights:
-                total.update(hashlib.file_digest(weights, "sha256").digest())
-        except OSError as error:
+            files.append(beside(path, location))
+        except (OSError, ValueError) as error:  # ValueError: a null byte
+            reason = getattr(error, "strerror", None) or error
             raise BackendError(
-                f"'{path}' keeps its weights in '{location}' beside it, which cannot be read "
-                f"({error.strerror}); copy the two together"
+                f"'{path}' keeps its weights in {location!r} beside it, which cannot be read "
+                f"({reason}); copy the two together"
             ) from error
-    return total.hexdigest()
+    return files
+
+
+class _Bytes(mmap.mmap):
+    """A file's bytes, and how many of its fields have been read."""
+
+    fields = 0
 
 
 class _opened:  # noqa: N801  (a context manager)
@@ -134,10 +165,10 @@ class _opened:  # noqa: N801  (a context manager)
     def __init__(self, path: Path) -> None:
         self._path = path
 
-    def __enter__(self) -> mmap.mmap:
+    def __enter__(self) -> _Bytes:
         try:
-            with self._path.open("rb") as file:
-                self._data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+            with opened(self._path) as file:
+                self._data = _Bytes(file.fileno(), 0, access=mmap.ACCESS_READ)
         except FileNotFoundError:
             raise BackendError(f"no such file: '{self._path}'") from None
         except (OSError, ValueError) as error:  # a folder, or a file of no bytes
@@ -150,12 +181,55 @@ class _opened:  # noqa: N801  (a context manager)
             raise BackendError(f"'{self._path}' is not an ONNX file, or it is cut short") from None
 
 
-def _entry(data: mmap.mmap, span: _Span) -> tuple[str, str]:
+def _tensors(data: _Bytes) -> Iterator[_Span]:
+    """Every TensorProto of the file: of its graph, of subgraphs, of functions."""
+    for graph in _inside(data, (0, len(data)), _MODEL_GRAPH):
+        yield from _tensors_of_graph(data, graph, _NESTED)
+    for function in _inside(data, (0, len(data)), _MODEL_FUNCTIONS):
+        for number, found in _messages(data, function):
+            if number == _FUNCTION_NODE:
+                yield from _tensors_of_node(data, found, _NESTED)
+            elif number == _FUNCTION_ATTRIBUTE:
+                yield from _tensors_of_attribute(data, found, _NESTED)
+
+
+def _tensors_of_graph(data: _Bytes, graph: _Span, nested: int) -> Iterator[_Span]:
+    if not nested:
+        raise ValueError("subgraphs within subgraphs")
+    for number, found in _messages(data, graph):
+        if number == _GRAPH_INITIALIZER:
+            yield found
+        elif number == _GRAPH_SPARSE_INITIALIZER:
+            yield from _tensors_of_sparse(data, found)
+        elif number == _GRAPH_NODE:
+            yield from _tensors_of_node(data, found, nested)
+
+
+def _tensors_of_node(data: _Bytes, node: _Span, nested: int) -> Iterator[_Span]:
+    for attribute in _inside(data, node, _NODE_ATTRIBUTE):
+        yield from _tensors_of_attribute(data, attribute, nested)
+
+
+def _tensors_of_attribute(data: _Bytes, attribute: _Span, nested: int) -> Iterator[_Span]:
+    for number, found in _messages(data, attribute):
+        if number in _ATTRIBUTE_TENSORS:
+            yield found
+        elif number in _ATTRIBUTE_SPARSE_TENSORS:
+            yield from _tensors_of_sparse(data, found)
+        elif number in _ATTRIBUTE_GRAPHS:
+            yield from _tensors_of_graph(data, found, nested - 1)
+
+
+def _tensors_of_sparse(data: _Bytes, sparse: _Span) -> Iterator[_Span]:
+    return (found for number, found in _messages(data, sparse) if number in _SPARSE_TENSORS)
+
+
+def _entry(data: _Bytes, span: _Span) -> tuple[str, str]:
     """A StringStringEntryProto."""
     return _text(data, span, _ENTRY_KEY), _text(data, span, _ENTRY_VALUE)
 
 
-def _port(data: mmap.mmap, span: _Span) -> tuple[str, Port]:
+def _port(data: _Bytes, span: _Span) -> tuple[str, Port]:
     """A ValueInfoProto; a dimension without a size is open, a value without a shape a scalar."""
     name = _text(data, span, _VALUE_NAME)
     tensors = [
@@ -173,28 +247,39 @@ def _port(data: mmap.mmap, span: _Span) -> tuple[str, Port]:
     return name, Port(_DTYPES.get(elements[0], "unknown") if elements else "unknown", shape)
 
 
-def _text(data: mmap.mmap, span: _Span, wanted: int) -> str:
-    return "".join(data[a:b].decode() for a, b in _inside(data, span, wanted))
+def _text(data: _Bytes, span: _Span, wanted: int) -> str:
+    spans = list(_inside(data, span, wanted))
+    if sum(b - a for a, b in spans) > _TEXT:
+        raise ValueError("a text without end")
+    return "".join(data[a:b].decode() for a, b in spans)
 
 
-def _inside(data: mmap.mmap, span: _Span, wanted: int) -> Iterator[_Span]:
+def _inside(data: _Bytes, span: _Span, wanted: int) -> Iterator[_Span]:
     """Where the length-delimited fields of that number lie in the message at `span`."""
+    return (found for number, found in _messages(data, span) if number == wanted)
+
+
+def _messages(data: _Bytes, span: _Span) -> Iterator[tuple[int, _Span]]:
+    """The numbers of the length-delimited fields of the message at `span`, and where they lie."""
     for number, found in _fields(data, span):
-        if number == wanted and isinstance(found, tuple):
-            yield found
+        if isinstance(found, tuple):
+            yield number, found
 
 
-def _numbers(data: mmap.mmap, span: _Span, wanted: int) -> Iterator[int]:
+def _numbers(data: _Bytes, span: _Span, wanted: int) -> Iterator[int]:
     """The values of the integer fields of that number in the message at `span`."""
     for number, found in _fields(data, span):
         if number == wanted and isinstance(found, int):
             yield found
 
 
-def _fields(data: mmap.mmap, span: _Span) -> Iterator[tuple[int, int | _Span | None]]:
+def _fields(data: _Bytes, span: _Span) -> Iterator[tuple[int, int | _Span | None]]:
     """Each field's number, and its value if it is an integer, where it lies if it has a length."""
     at, end = span
     while at < end:
+        data.fields += 1
+        if data.fields > _FIELDS:
+            raise ValueError("more fields than any network has")
         tag, at = _varint(data, at)
         number, wire = tag >> 3, tag & 7
         found: int | _Span | None = None
@@ -212,13 +297,12 @@ def _fields(data: mmap.mmap, span: _Span) -> Iterator[tuple[int, int | _Span | N
         yield number, found
 
 
-def _varint(data: mmap.mmap, at: int) -> tuple[int, int]:
+def _varint(data: _Bytes, at: int) -> tuple[int, int]:
     """A base-128 number, the least significant group first, and where it ends."""
-    value = shift = 0
-    while True:
-        byte = data[at]
-        at += 1
-        value |= (byte & 0x7F) << shift
+    value = 0
+    for i in range(_LONGEST):
+        byte = data[at + i]
+        value |= (byte & 0x7F) << 7 * i
         if byte < 0x80:
-            return value, at
-        shift += 7
+            return value, at + i + 1
+    raise ValueError("a number without end")

@@ -22,6 +22,7 @@ from onnxplain.export.sources.tracing import (
     quiet,
     root_cause,
 )
+from onnxplain.reading import regular
 
 if TYPE_CHECKING:
     import torch
@@ -35,6 +36,7 @@ def load_archive(path: Path) -> Any:
     """
     torch = import_torch()
     try:
+        regular(path)
         names = zipfile.ZipFile(path).namelist() if zipfile.is_zipfile(path) else []
         # Each kind of archive is known by a file that the others lack.
         if any(name.endswith("/constants.pkl") for name in names):

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from onnxplain.contract.explain import Preprocessing
 from onnxplain.errors import SourceError
+from onnxplain.reading import text
 
 if TYPE_CHECKING:
     import torch
@@ -44,8 +45,8 @@ def load_folder(folder: Path) -> tuple[torch.nn.Module, Preprocessing | None]:
     if not written.is_file():
         return module, None
     try:
-        return module, processor_preprocessing(json.loads(written.read_text(encoding="utf-8")))
-    except (ValueError, TypeError, KeyError) as error:
+        return module, processor_preprocessing(json.loads(text(written)))
+    except (OSError, AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
         raise SourceError(f"{written} can't be read: {error!r}") from error
 
 

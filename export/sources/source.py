@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +24,7 @@ from onnxplain.export.sources.labels import imagenet_labels
 from onnxplain.export.sources.tracing import blank_image, import_torch, trace
 from onnxplain.export.suggest import nearest
 from onnxplain.export.tensors import size_of
+from onnxplain.reading import beside, regular
 
 if TYPE_CHECKING:
     import torch
@@ -101,7 +102,7 @@ def from_onnx(path: str | os.PathLike[str]) -> Source:
     try:
         model = ir.load(path)
         nodes = len(model.graph)
-        check_data(model)
+        check_data(model, path)
     except Exception as error:
         reason = error.__cause__ or error
         raise SourceError(
@@ -112,22 +113,41 @@ def from_onnx(path: str | os.PathLike[str]) -> Source:
     return Source(path.name, model)
 
 
-def check_data(model: ir.Model) -> None:
+def check_data(model: ir.Model, path: Path) -> None:
     """Check the files beside it in which a model keeps weights, and read the small ones.
 
     The large ones stay there until they are written, as they may not fit into memory.
 
+    Args:
+        path: the model's file.
+
     Raises:
-        OSError: a file is missing, or shorter than the model says.
+        OSError: a file is missing, no regular file, outside the model's folder, or shorter than the
+            model says.
     """
+    for tensor in _external(model):
+        file = beside(path, os.fspath(tensor.location))
+        tensor.base_dir = path.parent.resolve()  # the library checks nothing where it is empty
+        if file.stat().st_size < (tensor.offset or 0) + (tensor.length or tensor.nbytes):
+            raise OSError(f"{tensor.location} is cut short")
     for value in model.graph.initializers.values():
-        tensor = value.const_value
-        if isinstance(tensor, ir.ExternalTensor):
-            end = (tensor.offset or 0) + (tensor.length or tensor.nbytes)
-            if os.stat(tensor.path).st_size < end:
-                raise OSError(f"{tensor.location} is cut short")
-            if tensor.nbytes < _LARGE_WEIGHT:
-                value.const_value = ir.tensor(tensor.numpy().copy(), name=tensor.name)
+        weight = value.const_value
+        if isinstance(weight, ir.ExternalTensor) and weight.nbytes < _LARGE_WEIGHT:
+            value.const_value = ir.tensor(weight.numpy().copy(), name=weight.name)
+
+
+def _external(model: ir.Model) -> Iterator[ir.ExternalTensor]:
+    """Every tensor that lies in another file: of the graph, of subgraphs, of functions."""
+    for graph in [model.graph, *(function.graph for function in model.functions.values())]:
+        for inner in [graph, *graph.subgraphs()]:
+            for value in inner.initializers.values():
+                if isinstance(value.const_value, ir.ExternalTensor):
+                    yield value.const_value
+            for node in inner:
+                for attr in node.attributes.values():
+                    tensors = [attr.value] if attr.type == ir.AttributeType.TENSOR else []
+                    tensors = attr.value if attr.type == ir.AttributeType.TENSORS else tensors
+                    yield from (t for t in tensors if isinstance(t, ir.ExternalTensor))
 
 
 def from_module(
@@ -346,11 +366,12 @@ def load_checkpoint(module: torch.nn.Module, path: str | os.PathLike[str]) -> No
         SourceError: no such file, no state dict in it, or one that does not fit the network.
     """
     torch = import_torch()
-    if not Path(path).is_file():
+    if not Path(path).exists():
         raise SourceError(
             f"no such checkpoint: {path} (or pass weights='DEFAULT' or weights='none')"
         )
     try:
+        regular(path)
         if Path(path).suffix == ".safetensors":
             from safetensors.torch import load_file
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 import os
 import tarfile
 from collections.abc import Iterator, Sequence
@@ -11,6 +10,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from onnxplain.batch.tables import column_of_ids, column_of_images, opened
 from onnxplain.errors import InputError
+from onnxplain.reading import matching
+from onnxplain.reading import opened as opened_file
 from onnxplain.runtime.inputs.images import SUFFIXES
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ def list_items(inputs: Sequence[str], columns: Columns) -> Iterator[Item]:
     """
     seen: set[str] = set()
     for given in inputs:
-        paths = [given] if os.path.exists(given) else sorted(glob.glob(given, recursive=True))
+        paths = [given] if os.path.exists(given) else sorted(map(str, matching(given)))
         found = False
         for file in (file for path in paths for file in _files(path)):
             if len(inputs) > 1 or len(paths) > 1:
@@ -130,7 +131,7 @@ def _items(file: str, columns: Columns) -> Iterator[Item]:
 def _members(file: str) -> Iterator[tuple[str, int, int]]:
     """The images of a tar file: name, first byte, length."""
     try:
-        with tarfile.open(file, "r:") as tar:
+        with opened_file(file) as source, tarfile.open(fileobj=source, mode="r:") as tar:
             while (member := tar.next()) is not None:
                 tar.members.clear()  # type: ignore[attr-defined]  # it would keep every record
                 name = member.name.rpartition("/")[2]
@@ -140,6 +141,13 @@ def _members(file: str) -> Iterator[tuple[str, int, int]]:
                 if member.offset_data + member.size > os.path.getsize(file):
                     raise InputError(f"'{file}' is cut short within '{member.name}'")
                 yield member.name, member.offset_data, member.size
+            # Reading ends as well where a header is cut short, or is none.
+            source.seek(tar.offset)  # type: ignore[attr-defined]
+            if source.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+                raise InputError(
+                    f"'{file}' is cut short or damaged after its first {tar.offset:,} bytes: its "  # type: ignore[attr-defined]
+                    "end is not marked as one"
+                )
     except (tarfile.TarError, OSError) as error:
         raise InputError(f"'{file}' is not a tar file, or it is damaged: {error}") from error
 

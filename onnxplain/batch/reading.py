@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from onnxplain.batch.listing import TABLE, Item
 from onnxplain.batch.tables import Tables
 from onnxplain.errors import InputError
+from onnxplain.reading import opened
 from onnxplain.runtime import Explainer, load_image
 from onnxplain.runtime.inputs.batches import as_batch
 
@@ -55,7 +56,7 @@ def prepare(explainer: Explainer, load: Callable[[], bytes]) -> Prepared:
 
 def _span(file: str, offset: int, length: int) -> bytes:
     try:
-        with open(file, "rb") as source:
+        with opened(file) as source:
             source.seek(offset)
             return source.read(length)
     except OSError as error:

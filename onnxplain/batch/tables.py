@@ -12,6 +12,7 @@ import pyarrow
 import pyarrow.parquet
 
 from onnxplain.errors import InputError
+from onnxplain.reading import regular
 
 _ROWS_AT_ONCE = 8  # read together; a row may be megabytes
 _BUFFER = 1 << 20
@@ -37,6 +38,7 @@ def _said_of(file: str | os.PathLike[str]) -> Iterator[None]:
 
 
 def _parquet_file(file: str | os.PathLike[str]) -> pyarrow.parquet.ParquetFile:
+    regular(file)
     return pyarrow.parquet.ParquetFile(file, buffer_size=_BUFFER, pre_buffer=False)
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from onnxplain import reading
 from onnxplain.cli.declared import Command, with_options
 from onnxplain.cli.options import as_floats, as_size
 from onnxplain.contract.request import ExportOptions
@@ -25,7 +26,7 @@ def as_labels(path: Path | None, option: str) -> list[str] | None:
     if path is None:
         return None
     try:
-        text = path.read_text(encoding="utf-8")
+        text = reading.text(path)
         if path.suffix == ".json":
             return [str(name) for name in json.loads(text)]
         return text.splitlines()

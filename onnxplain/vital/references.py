@@ -16,6 +16,7 @@ from PIL import Image, ImageOps
 from onnxplain.contract.explain import Preprocessing
 from onnxplain.contract.steps import MatchedLayer, importance, quantity
 from onnxplain.errors import InputError
+from onnxplain.reading import opened
 from onnxplain.runtime.inputs.batches import preprocess
 from onnxplain.runtime.inputs.images import SUFFIXES, find_images, load_image
 from onnxplain.runtime.sessions import Session
@@ -131,7 +132,7 @@ def in_colour(photographs: Sequence[Path]) -> list[Path]:
 def _has_three_colours(file: Path) -> bool:
     """Whether it is stored so; a file that cannot be read is taken, for its message."""
     try:
-        with Image.open(file) as image:
+        with opened(file) as regular, Image.open(regular) as image:
             return len(image.getbands()) == _COLOURS
     except (OSError, ValueError):
         return True

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from onnxplain.contract.steps import importance, template
 from onnxplain.errors import InputError
 from onnxplain.files import replacing
+from onnxplain.reading import opened
 from onnxplain.vital.references import Templates
 
 _PICTURE, _FRAMES, _PROBABILITIES = "picture", "frames", "probabilities"
@@ -79,7 +80,7 @@ class Kept:
             InputError: the file belongs to another optimisation, or is damaged.
         """
         try:
-            with np.load(path) as file:
+            with opened(path) as regular, np.load(regular) as file:
                 kept = {name: file[name] for name in file.files}
         except (OSError, ValueError, BadZipFile, EOFError) as error:
             raise InputError(

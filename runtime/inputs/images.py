@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 import os
 import threading
 import warnings
@@ -14,6 +13,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from onnxplain.errors import InputError
+from onnxplain.reading import NotAFileError, matching, opened
 
 SUFFIXES = (
     *(".jpg", ".jpeg", ".jfif", ".jp2", ".png", ".webp", ".avif", ".bmp", ".gif"),
@@ -51,7 +51,7 @@ def _matches(path: str | os.PathLike[str]) -> list[Path]:
     if Path(path).is_dir():
         candidates: Iterable[Path] = Path(path).rglob("*")
     else:
-        candidates = map(Path, glob.glob(os.fspath(path), recursive=True))
+        candidates = matching(path)
     return [
         file
         for file in candidates
@@ -81,7 +81,7 @@ def load_image(source: str | os.PathLike[str] | Image.Image | BinaryIO) -> Image
         raise InputError(f"{name} is not an image that Pillow can read") from None
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
         raise InputError(f"{name} is too large to be decoded safely: {error}") from error
-    except (IsADirectoryError, PermissionError) as error:
+    except (NotAFileError, PermissionError) as error:
         raise InputError(f"{name} cannot be read: {error.strerror}") from error
     except InputError as error:
         raise InputError(f"{name} {error}") from None
@@ -90,6 +90,9 @@ def load_image(source: str | os.PathLike[str] | Image.Image | BinaryIO) -> Image
 
 
 def _open(file: str | os.PathLike[str] | BinaryIO) -> Image.Image:
+    if isinstance(file, (str, os.PathLike)):
+        with opened(file) as regular:
+            return _open(regular)
     with _warning_filters, warnings.catch_warnings():
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         image = Image.open(file)

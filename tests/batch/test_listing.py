@@ -73,6 +73,22 @@ def test_a_tar_files_images_are_read_from_where_they_lie(tmp_path):
     assert contents(items) == [b"first", b"second" * 500]
 
 
+@pytest.mark.parametrize("damage", ["cut in a header", "cut between members", "no header"])
+def test_a_tar_file_ends_where_it_says_so(damage, tmp_path):
+    path = write_tar(tmp_path / "part.tar", {f"{i}.jpg": b"x" for i in range(6)})
+    whole = path.read_bytes()
+    second = 2 * tarfile.BLOCKSIZE  # after a header and a block of content
+    path.write_bytes(
+        {
+            "cut in a header": whole[: second + 100],
+            "cut between members": whole[:second],
+            "no header": whole[:second] + b"?" * tarfile.BLOCKSIZE + whole[second + 512 :],
+        }[damage]
+    )
+    with pytest.raises(InputError, match="cut short or damaged"):
+        names(path)
+
+
 def test_a_tables_rows_are_read_across_row_groups(tmp_path):
     path = write_table(tmp_path / "table.parquet")
     items = list(list_items([str(path)], ANY))

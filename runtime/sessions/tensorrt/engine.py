@@ -26,6 +26,7 @@ from typing import Any, BinaryIO
 
 from onnxplain.errors import BackendError
 from onnxplain.files import replacing
+from onnxplain.reading import opened
 from onnxplain.runtime.sessions.cuda_driver import Cuda
 from onnxplain.runtime.sessions.tensorrt.package import Package
 from onnxplain.runtime.signature import Port
@@ -139,7 +140,7 @@ def read_engine(path: Path) -> Engine:
         BackendError: no such file; not an engine file; one of another format; cut short or damaged.
     """
     try:
-        with path.open("rb") as file:
+        with opened(path) as file:
             header = _header(file, path)
             payload = memoryview(file.read())
     except FileNotFoundError:

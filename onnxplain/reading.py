@@ -1,0 +1,115 @@
+"""The one door for files from elsewhere: regular ones, of bounded size, where they may be.
+
+Whatever is refused raises an OSError whose `strerror` says why, so that each caller words it as it
+words a file that is missing.
+"""
+
+from __future__ import annotations
+
+import errno
+import glob
+import os
+import stat
+from io import BufferedReader
+from pathlib import Path
+
+TEXT = 64 << 20
+"""The most bytes of a file of settings, labels or figures."""
+
+
+class NotAFileError(OSError):
+    """A folder, pipe, socket or device where a file should be; or a file that is too large."""
+
+
+_KINDS = {
+    **{stat.S_IFDIR: "a folder", stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket"},
+    **{stat.S_IFCHR: "a device", stat.S_IFBLK: "a device"},
+}
+_FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+
+
+def opened(path: str | os.PathLike[str], most: int | None = None) -> BufferedReader:
+    """A regular file, opened for reading; no pipe is waited for, and no device is read.
+
+    Args:
+        most: bytes that it may have.
+
+    Raises:
+        OSError: there is none, or it may not be read.
+        NotAFileError: it is of another kind, or larger.
+    """
+    handle = os.open(path, _FLAGS)  # without blocking, which a pipe without a writer would
+    try:
+        status = os.fstat(handle)
+        if not stat.S_ISREG(status.st_mode):
+            kind = _KINDS.get(stat.S_IFMT(status.st_mode), "something else")
+            raise NotAFileError(errno.EINVAL, f"it is {kind}, not a file", os.fspath(path))
+        if most is not None and status.st_size > most:
+            too_large = f"it has {status.st_size:,} bytes, of at most {most:,}"
+            raise NotAFileError(errno.EFBIG, too_large, os.fspath(path))
+        return os.fdopen(handle, "rb")
+    except BaseException:
+        os.close(handle)
+        raise
+
+
+def regular(path: str | os.PathLike[str]) -> None:
+    """Check what a library will open by its path.
+
+    Raises:
+        OSError: as `opened` does.
+    """
+    opened(path).close()
+
+
+def text(path: str | os.PathLike[str]) -> str:
+    """What a file of text holds, UTF-8, of at most `TEXT` bytes.
+
+    Raises:
+        OSError: as `opened` does.
+        UnicodeDecodeError: it is something else.
+    """
+    with opened(path, TEXT) as file:
+        return file.read().decode("utf-8")
+
+
+def beside(model: Path, location: str) -> Path:
+    """The file where a model keeps weights: regular, and in the model's folder or below it.
+
+    Args:
+        model: the model's file.
+        location: the other's path as the model has it, which links may lead elsewhere.
+
+    Raises:
+        OSError: there is none, it is of another kind, or it lies outside.
+    """
+    folder = model.parent.resolve()
+    file = (folder / location).resolve()
+    if not file.is_relative_to(folder):
+        outside = f"it lies outside the folder '{folder}', where alone a model's weights may be"
+        raise OSError(errno.EACCES, outside, location)
+    regular(file)
+    return file
+
+
+def matching(pattern: str | os.PathLike[str]) -> list[Path]:
+    """The files and folders that match a glob pattern, sorted; hidden ones only where it says so.
+
+    `**` stands for any depth of folders, and does not enter those that are links: they may lead
+    back to where they are.
+    """
+    parts = Path(pattern).parts
+    first = next((i for i, part in enumerate(parts) if part == "**"), None)
+    if first is None:
+        return sorted(map(Path, glob.glob(os.fspath(pattern))))
+    found = set()
+    rest = Path(*parts[first + 1 :])
+    for root in glob.glob(os.fspath(Path(*parts[:first]))):
+        for folder, folders, files in os.walk(root):
+            folders[:] = [name for name in folders if not name.startswith(".")]
+            if rest.parts:
+                found.update(matching(Path(glob.escape(folder)) / rest))
+            else:
+                visible = (name for name in files if not name.startswith("."))
+                found.update(Path(folder) / name for name in ("", *folders, *visible))
+    return sorted(found)
