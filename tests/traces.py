@@ -7,6 +7,7 @@ import functools
 import hashlib
 import io
 import pickle
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,6 +23,8 @@ from torch.onnx._internal.exporter._registration import ONNXRegistry
 
 from onnxplain.export.sources import source
 from onnxplain.files import replacing
+from onnxplain.runtime.cache import cache_folder
+from onnxplain.vital.graphs.subject import Subject
 
 
 @contextmanager
@@ -72,6 +75,22 @@ def _by_content(
     except Exception:  # a class inside of a function, a hook, a parameter without content
         return None
     return written.getvalue()
+
+
+def written_once(write: Callable[..., Any]) -> Callable[..., None]:
+    """What writes a graph of VITAL's, of the same network and arguments once per run."""
+
+    @functools.wraps(write)
+    def call(subject: Subject, path: Path, *args: Any, **options: Any) -> None:
+        model = ir.to_proto(subject.model).SerializeToString(deterministic=True)
+        source = dataclasses.replace(subject.source, model=None)
+        about = dataclasses.replace(subject, model=None, source=source)
+        key = repr((write.__name__, model, about, args, options))
+        name = f"{hashlib.sha256(key.encode()).hexdigest()}.onnx"
+        file = once(cache_folder("made") / name, lambda new: write(subject, new, *args, **options))
+        shutil.copyfile(file, path)
+
+    return call
 
 
 def _kept(function: Callable[..., Any], key_of: Callable[..., Any], folder: Path) -> Any:
