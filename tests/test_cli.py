@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import torchvision
 from onnx import TensorProto
 from PIL import Image
 from typer.testing import CliRunner
@@ -246,8 +247,14 @@ def test_verify_against_the_reference(lite0: Path) -> None:
     assert "WRONG" not in text
 
 
-def test_verify_tells_a_graph_of_other_weights(lite0: Path) -> None:
-    code, text = run("verify", lite0, "--source", "efficientnet-lite0", "--weights", "none")
+def test_verify_tells_a_graph_of_other_weights(tmp_path: Path) -> None:
+    graph, others = tmp_path / "resnet18.onnx", tmp_path / "others.pth"
+    onnxplain.export("resnet18", graph, weights="none", size=64)
+    torch.manual_seed(1)
+    torch.save(torchvision.models.resnet18().state_dict(), others)
+    code, text = run("verify", graph, "--source", "resnet18", "--weights", "none")
+    assert code == 0, text
+    code, text = run("verify", graph, "--source", "resnet18", "--weights", others)
     assert code == 1
     assert "WRONG" in text
 
