@@ -36,12 +36,13 @@ def copy_runtime(folder: Path) -> list[Path]:
     """
     archive = _cached()
     folder.mkdir()
-    with tarfile.open(archive) as package:
-        for name in _FILES:
-            member = package.extractfile(f"package/dist/{name}")
-            assert member is not None  # a regular file, in this very archive
-            with member, open(folder / name, "wb") as file:
-                shutil.copyfileobj(member, file)
+    with tarfile.open(archive, "r|gz") as package:  # read once, from beginning to end
+        for member in package:
+            name = member.name.removeprefix("package/dist/")
+            content = package.extractfile(member) if name in _FILES else None
+            if content is not None:
+                with content, open(folder / name, "wb") as file:
+                    shutil.copyfileobj(content, file)
     return [folder / name for name in _FILES]
 
 

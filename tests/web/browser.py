@@ -89,10 +89,13 @@ def requests(folder: Path) -> list[tuple[str, str]]:
 class Page:
     """The page as a person uses it, and the numbers behind what it shows."""
 
-    def __init__(self, driver: Any, address: str) -> None:
+    def __init__(self, driver: Any, address: str, reuse: bool = False) -> None:
+        """Open an address; to `reuse` what is open, only if it is another's."""
         self.driver = driver
         driver.get_log("browser")  # forget what earlier pages said
-        driver.get(address)
+        driver.set_script_timeout(PATIENCE)
+        if not (reuse and driver.current_url == address):
+            driver.get(address)
 
     def find(self, selector: str) -> WebElement:
         found: WebElement = self.driver.find_element(By.CSS_SELECTOR, selector)
@@ -110,59 +113,89 @@ class Page:
     def script(self, text: str, *arguments: Any) -> Any:
         return self.driver.execute_script(text, *arguments)
 
+    def until_true(self, condition: str, *arguments: Any) -> None:
+        """Wait in the page for an expression of `s`, what it knows, and `arguments`."""
+        wait = (
+            "return new Promise((resolve) => { const timer = setInterval(() => {"
+            f" const s = window.onnxplain; if (!(s && ({condition}))) return;"
+            " clearInterval(timer); resolve(true); }, 10); })"
+        )
+        self.until(lambda: self.script(wait, *arguments))
+
     def until_loaded(self) -> None:
         """The network can run."""
-        self.until(lambda: self.script("return window.onnxplain?.device"))
+        self.until_true("s.device")
 
     def until_explained(self) -> None:
         """Nothing on the page is out of date."""
-        self.until(
-            lambda: self.script(
-                "const s = window.onnxplain; return s?.slots.length > 0 && s.slots.every("
-                "({target, explanation: e}) => e?.target === target"
-                " && e.temperature === s.temperature)"
-            )
+        self.until_true(
+            "s.slots.length > 0 && s.slots.every(({target, explanation: e}) =>"
+            " e?.target === target && e.temperature === s.temperature)"
         )
-
-    def choose(self, image: Path) -> None:
-        """Put a file into the page's picker, and wait for its explanation."""
-        self.find(".photograph-input").send_keys(str(image))
-        self.until_shown(image)
-        self.until_explained()
 
     def until_shown(self, image: Path) -> None:
         """The photograph is on the page, explained or not."""
-        self.until(lambda: self.script("return window.onnxplain?.photograph?.name") == image.name)
+        self.until_true("s.photograph?.name === arguments[0]", image.name)
+
+    @contextlib.contextmanager
+    def explaining(self, image: Path) -> Iterator[None]:
+        """Wait for the explanation of an image given meanwhile, be it the one that is there."""
+        self.script("window.earlier = window.onnxplain.photograph")
+        yield
+        self.until_true("s.photograph !== window.earlier")
+        self.until_shown(image)
+        self.until_explained()
+
+    def choose(self, image: Path) -> None:
+        """Put a file into the page's picker, and wait for its explanation."""
+        with self.explaining(image):
+            self.find(".photograph-input").send_keys(str(image))
+
+    def take_back(self) -> None:
+        """Set all but the photograph as it is on a page just opened."""
+        self.script(
+            "document.querySelectorAll('#overlay:checked, #compare:checked').forEach("
+            "(box) => box.click()); document.getElementById('temperature-reset').click()"
+        )
+        self.until_true("!s.photograph || s.slots.every(({explanation}) => explanation)")
 
     def drop(self, image: Path, kind: str = "drop") -> None:
         """Drop a file onto the page, or "paste" it."""
-        self.script(
+        drop = (
             "const [content, name, kind] = arguments;"
             "const bytes = Uint8Array.from(atob(content), (c) => c.charCodeAt(0));"
             "const data = new DataTransfer();"
             "data.items.add(new File([bytes], name));"
             "const event = kind === 'drop' ? new DragEvent(kind, {dataTransfer: data})"
             " : new ClipboardEvent(kind, {clipboardData: data});"
-            "document.dispatchEvent(event);",
-            base64.b64encode(image.read_bytes()).decode(),
-            image.name,
-            kind,
+            "document.dispatchEvent(event);"
         )
-        self.until_shown(image)
-        self.until_explained()
+        with self.explaining(image):
+            self.script(drop, base64.b64encode(image.read_bytes()).decode(), image.name, kind)
+
+    def _bytes(self, array: str, *arguments: Any) -> bytes:
+        """A typed array's: a script's result is JSON, which takes long for a hundred thousand."""
+        text = self.script(
+            f"const {{buffer, byteOffset, byteLength}} = {array}; let text = '';"
+            "for (const byte of new Uint8Array(buffer, byteOffset, byteLength))"
+            " text += String.fromCharCode(byte);"
+            "return btoa(text)",
+            *arguments,
+        )
+        return base64.b64decode(text)
 
     def floats(self, expression: str) -> NDArray[np.float32]:
-        """A typed array of the page's state, such as `slots[0].explanation.pullback`."""
-        return np.array(self.script(f"return Array.from(onnxplain.{expression})"))
+        """A Float32Array of the page's state, such as `slots[0].explanation.pullback`."""
+        assert self.script(f"return onnxplain.{expression} instanceof Float32Array")
+        return np.frombuffer(self._bytes(f"onnxplain.{expression}"), np.float32)
 
     def picture(self, selector: str) -> NDArray[np.uint8]:
         """A canvas' RGBA pixels, flat."""
-        values = self.script(
-            "const c = document.querySelector(arguments[0]);"
-            "return Array.from(c.getContext('2d').getImageData(0, 0, c.width, c.height).data)",
-            selector,
+        pixels = (
+            "((c) => c.getContext('2d').getImageData(0, 0, c.width, c.height).data)"
+            "(document.querySelector(arguments[0]))"
         )
-        return np.array(values, np.uint8)
+        return np.frombuffer(self._bytes(pixels, selector), np.uint8)
 
     def classes(self) -> list[tuple[str, str]]:
         """What the list says: (name, percentage)."""

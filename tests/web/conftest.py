@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import onnxplain
 from onnxplain.errors import BackendError
 from onnxplain.runtime import Explainer
 from onnxplain.web import write_site
+from onnxplain.web.onnxruntime_web import copy_runtime
 
 from .browser import Page, chromium, served
 
@@ -22,13 +24,26 @@ TEMPERATURE = 1.0
 STATIC = Path(__file__).parents[2] / "onnxplain" / "web" / "static"
 
 
-def write_or_skip(graph: Path, folder: Path) -> None:
+@pytest.fixture(scope="session")
+def runtime(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """ONNX Runtime for browsers, out of its archive."""
+    folder = tmp_path_factory.mktemp("runtime") / "ort"
     try:
-        write_site(graph, folder)
+        copy_runtime(folder)
     except BackendError as error:
-        if "npm" not in str(error):
-            raise
         pytest.skip(str(error))
+    return folder
+
+
+@pytest.fixture
+def unpacked(runtime: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sites link to ONNX Runtime's files instead of unpacking them each."""
+
+    def link(folder: Path) -> list[Path]:
+        shutil.copytree(runtime, folder, copy_function=os.link)
+        return sorted(folder.iterdir())
+
+    monkeypatch.setattr("onnxplain.web.site.copy_runtime", link)
 
 
 @pytest.fixture(scope="session")
@@ -46,9 +61,9 @@ def explainer(live_graph: Path) -> Explainer:
 
 
 @pytest.fixture(scope="session")
-def site(live_graph: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def site(live_graph: Path, runtime: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("web") / "site"
-    write_or_skip(live_graph, folder)
+    write_site(live_graph, folder)
     return folder
 
 
@@ -78,7 +93,7 @@ def driver(need_chromium: None, downloads: Path) -> Iterator[Any]:
 
 
 @pytest.fixture
-def page(driver: Any, address: str) -> Page:
+def new_page(driver: Any, address: str) -> Page:
     """The page of the real network, just opened, ready to explain."""
     page = Page(driver, address)
     page.until_loaded()
@@ -86,18 +101,12 @@ def page(driver: Any, address: str) -> Page:
 
 
 @pytest.fixture
-def open_page(driver: Any, tmp_path: Path) -> Iterator[Callable[[Path], Page]]:
-    """Opens the page of another explain graph."""
-    folder = tmp_path / "site"
-    with served(folder) as address:
-
-        def open_site(graph: Path) -> Page:
-            write_or_skip(graph, folder)
-            page = Page(driver, address)
-            page.until_loaded()
-            return page
-
-        yield open_site
+def page(driver: Any, address: str) -> Page:
+    """The same, with the photograph of the test before: opening it takes a second and a half."""
+    page = Page(driver, address, reuse=True)
+    page.until_loaded()
+    page.take_back()
+    return page
 
 
 @pytest.fixture(scope="session")

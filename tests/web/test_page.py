@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,6 @@ from PIL import Image
 from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.keys import Keys
 
-from onnxplain.errors import BackendError
 from onnxplain.runtime import Explainer, accentuate, load
 from onnxplain.runtime.inputs.batches import as_batch
 from onnxplain.runtime.pictures.render import overlay, signed_image
@@ -23,7 +22,7 @@ from onnxplain.web import write_site
 
 from ..runtime.conftest import explain_graph
 from .browser import Page, chromium, requests, served
-from .conftest import TEMPERATURE, write_or_skip
+from .conftest import TEMPERATURE
 
 AGREEMENT = 0.999
 
@@ -58,7 +57,8 @@ def photograph_pixels(page: Page, selector: str, size: int = 224) -> np.ndarray:
     return page.picture(selector).reshape(size, size, 4)[..., :3].astype(int)
 
 
-def test_a_chosen_photograph_is_explained(page: Page, explainer: Explainer, cat: Path) -> None:
+def test_a_chosen_photograph_is_explained(new_page: Page, explainer: Explainer, cat: Path) -> None:
+    page = new_page
     page.choose(cat)
     assert_agrees(page, explainer, cat)
     assert page.find(".explanation .name").text == explainer([cat]).names[0]
@@ -261,8 +261,9 @@ def test_the_pictures_are_downloaded(page: Page, cat: Path, downloads: Path) -> 
     assert np.asarray(picture.crop((0, 0, picture.width, 448))).std() > 10
 
 
-def test_all_of_it_by_keyboard(page: Page, explainer: Explainer, cat: Path) -> None:
+def test_all_of_it_by_keyboard(new_page: Page, explainer: Explainer, cat: Path) -> None:
     """Tab, Enter, Space and arrows alone (what opens the file dialog is the browser's own)."""
+    page = new_page
     page.choose(cat)
 
     def focused() -> str:
@@ -392,24 +393,40 @@ def test_no_request_leaves_the_origin(
     assert [url for url in asked if not url.startswith((address, f"blob:{origin}", "data:"))] == []
 
 
-@pytest.mark.parametrize(
-    "variant",
-    [
-        {"labels": ()},
-        {"batch": 2},
-        {"multi_target": True},
-        {"layout": "NHWC"},
-        {"channels": 1},
-        {"live_temperature": True},
-    ],
-    ids=lambda variant: next(iter(variant)),
-)
-def test_every_kind_of_graph(
-    open_page: Callable[[Path], Page], cat: Path, tmp_path: Path, variant: dict[str, Any]
-) -> None:
-    graph = tmp_path / "tiny.onnx"
-    onnx.save(explain_graph(**variant), graph)
-    page = open_page(graph)
+KINDS: dict[str, dict[str, Any]] = {
+    "labels": {"labels": ()},
+    "batch": {"batch": 2},
+    "multi_target": {"multi_target": True},
+    "layout": {"layout": "NHWC"},
+    "channels": {"channels": 1},
+    "live_temperature": {"live_temperature": True},
+}
+
+
+@pytest.fixture(scope="module")
+def kinds(runtime: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
+    """The address of a site whose menu has all `KINDS`, and the folder of their graphs."""
+    folder = tmp_path_factory.mktemp("kinds")
+    graphs = [folder / f"{kind}.onnx" for kind in KINDS]
+    for graph, variant in zip(graphs, KINDS.values(), strict=True):
+        onnx.save(explain_graph(**variant), graph)
+    write_site(graphs, folder / "site")
+    with served(folder / "site") as address:
+        yield address, folder
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_of_graph(driver: Any, kinds: tuple[str, Path], cat: Path, kind: str) -> None:
+    address, folder = kinds
+    variant, graph = KINDS[kind], folder / f"{kind}.onnx"
+    page = Page(driver, address, reuse=True)
+    page.until_loaded()
+    carried_over = page.script("return Boolean(onnxplain.photograph)")
+    page.find(f"#networks option:nth-child({list(KINDS).index(kind) + 1})").click()
+    chosen = "document.getElementById('networks').value"
+    page.until_true(f"s.device && s.model.graph === {chosen}.replace('.json', '.onnx')")
+    if carried_over:
+        page.until_explained()
     page.choose(cat)
     explainer = load(graph)
     expected = explainer([cat])
@@ -431,16 +448,13 @@ def test_every_kind_of_graph(
 
 
 def test_networks_and_photographs_are_chosen_from_a_menu(
-    driver: Any, cat: Path, coffee: Path, tmp_path: Path
+    driver: Any, unpacked: None, cat: Path, coffee: Path, tmp_path: Path
 ) -> None:
     graphs = [tmp_path / "one.onnx", tmp_path / "two.onnx"]
     onnx.save(explain_graph(), graphs[0])
     onnx.save(explain_graph(labels=(), layout="NHWC", live_temperature=True), graphs[1])
     site = tmp_path / "site"
-    try:
-        write_site(graphs, site, photographs=[cat, coffee])
-    except BackendError as error:
-        pytest.skip(str(error))
+    write_site(graphs, site, photographs=[cat, coffee])
     first, second = map(load, graphs)
     with served(site) as address:
         page = Page(driver, address)
@@ -468,14 +482,21 @@ def test_networks_and_photographs_are_chosen_from_a_menu(
         assert page.errors() == []
 
 
+@pytest.fixture(scope="module")
+def driver_with_gpu(need_chromium: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    flags = ("enable-unsafe-webgpu", "use-webgpu-adapter=swiftshader")
+    with chromium(tmp_path_factory.mktemp("chromium"), *flags) as driver:
+        yield driver
+
+
 @pytest.mark.parametrize(("needed", "device"), [(0.999, "WebGPU"), (1.1, "WebAssembly, ")])
 def test_webgpu_is_used_if_it_agrees(
-    need_chromium: None, cat: Path, tmp_path: Path, needed: float, device: str
+    driver_with_gpu: Any, unpacked: None, cat: Path, tmp_path: Path, needed: float, device: str
 ) -> None:
     """On a GPU in software, which the page would not use of itself."""
     graph, site = tmp_path / "tiny.onnx", tmp_path / "site"
     onnx.save(explain_graph(), graph)
-    write_or_skip(graph, site)
+    write_site(graph, site)
     worker = (site / "worker.js").read_text()
     for before, after in {
         "!adapter.info?.isFallbackAdapter": "true",
@@ -484,9 +505,8 @@ def test_webgpu_is_used_if_it_agrees(
         assert before in worker
         worker = worker.replace(before, after)
     (site / "worker.js").write_text(worker)
-    flags = ("enable-unsafe-webgpu", "use-webgpu-adapter=swiftshader")
-    with served(site) as address, chromium(tmp_path / "chromium", *flags) as driver:
-        page = Page(driver, address)
+    with served(site) as address:
+        page = Page(driver_with_gpu, address)
         page.until_loaded()
         assert page.script("return onnxplain.device").startswith(device)
         page.choose(cat)

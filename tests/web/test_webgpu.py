@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,8 +13,6 @@ import numpy as np
 import pytest
 
 import onnxplain
-from onnxplain.errors import BackendError
-from onnxplain.web.onnxruntime_web import copy_runtime
 
 from .browser import chromium, served
 
@@ -75,12 +75,9 @@ const [steps, size, done] = arguments;
 
 
 @pytest.fixture(scope="module")
-def site(need_chromium: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def site(need_chromium: None, runtime: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("graphs")
-    try:
-        copy_runtime(folder / "runtime")
-    except BackendError as error:
-        pytest.skip(str(error))
+    shutil.copytree(runtime, folder / "runtime", copy_function=os.link)
     (folder / "index.html").write_text("<!doctype html><title>graphs</title>")
     return folder
 
