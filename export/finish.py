@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from onnx_ir.passes import common
 
 from onnxplain.errors import InputError, SourceError
 from onnxplain.export.composites import spell_out
-from onnxplain.export.large import is_large, write_large
+from onnxplain.export.large import is_large, written_large
 from onnxplain.export.precision import operator_precision
 from onnxplain.files import replacing
 
@@ -60,10 +61,24 @@ def import_domains(model: ir.Model) -> None:
         model.opset_imports.setdefault(node.domain, node.version or 1)
 
 
-def write(model: ir.Model, path: Path, checked: Callable[[], None] = lambda: None) -> None:
+def write(model: ir.Model, path: Path) -> None:
     """Check a finished model and write it, as a whole or not at all.
 
-    `checked` is called between the two, except where a model is so large that it is written first.
+    Raises:
+        SourceError, InputError: as `written` does.
+    """
+    with written(model, path):
+        pass
+
+
+@contextmanager
+def written(
+    model: ir.Model, path: Path, checked: Callable[[], None] = lambda: None
+) -> Iterator[Path]:
+    """A finished model, checked, as a file that takes its place at `path` at the end.
+
+    If what is done within fails, `path` stays as it was. `checked` is called before it is written,
+    except where a model is so large that it is checked in the file.
 
     Raises:
         SourceError: it does not pass `onnx.checker`.
@@ -71,12 +86,15 @@ def write(model: ir.Model, path: Path, checked: Callable[[], None] = lambda: Non
     """
     if is_large(model):
         checked()
-        write_large(model, path)
+        with written_large(model, path) as beside:
+            yield beside
         return
     proto = checked_proto(model)
     checked()
     with replacing(path) as beside:
         beside.write_bytes(proto.SerializeToString())
+        del proto
+        yield beside
 
 
 def checked_proto(model: ir.Model) -> onnx.ModelProto:

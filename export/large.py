@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import onnx
@@ -21,8 +23,10 @@ def is_large(model: ir.Model) -> bool:
     return sum(tensor.nbytes for tensor in tensors if tensor is not None) > SINGLE_FILE
 
 
-def write_large(model: ir.Model, path: Path) -> None:
-    """Write the graph to `path` and its weights to `<name>.data` beside it, and check them.
+@contextmanager
+def written_large(model: ir.Model, path: Path) -> Iterator[Path]:
+    """The graph, as a file that takes its place at `path` at the end, its weights beside it in
+    `<name>.data`.
 
     Both are complete, and have passed `onnx.checker`, before either takes its place. Weights that
     lie in a source's own data file are copied from there, without being held in memory.
@@ -40,6 +44,7 @@ def write_large(model: ir.Model, path: Path) -> None:
                 onnx.checker.check_model(graph, full_check=True)
             except Exception as error:
                 raise SourceError(f"the explain graph is not valid ONNX: {error}") from error
+            yield graph
             data.replace(path.parent / data.name)
             graph.replace(path)
         finally:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import functools
 import inspect
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeAlias
 
 import onnx_ir as ir
 
+from onnxplain.comparison import COMPARISONS
 from onnxplain.contract.explain import Metadata
 from onnxplain.contract.request import ExportOptions
 from onnxplain.errors import SourceError
@@ -19,7 +21,7 @@ from onnxplain.export.backward import add_pullback
 from onnxplain.export.canonical.canonicalise import Canonical, canonicalise
 from onnxplain.export.count import multiply_adds
 from onnxplain.export.describe import describe, on_processor
-from onnxplain.export.finish import clean, writable, write
+from onnxplain.export.finish import clean, writable, written
 from onnxplain.export.layers import last_spatial, layer_name, spatial_layer, value_named
 from onnxplain.export.lower import stay_on_gpu
 from onnxplain.export.methods import Method, get_method
@@ -34,7 +36,10 @@ if TYPE_CHECKING:
 Network: TypeAlias = "str | os.PathLike[str] | torch.nn.Module | torch.export.ExportedProgram"
 Options = ParamSpec("Options")
 
-STAGES = ("reading the network", "canonical forward", "backward", "checking", "writing")
+STAGES = (
+    *("reading the network", "canonical forward", "backward", "checking", "writing"),
+    "comparing with the network",
+)
 """What `progress` is told of, in this order."""
 
 
@@ -90,11 +95,11 @@ def export(source: Network, path: str | os.PathLike[str], options: ExportOptions
         options:
 
     Returns:
-        The metadata that the file carries.
+        The metadata that the file carries, and a note where the two cannot be compared.
 
     Raises:
         SourceError: the network cannot be read or exported, or options do not go together;
-            `NoRuleError` names an operator.
+            `NoRuleError` names an operator. Or the logits are others than the network's own.
         InputError: an option is of another type than declared; or the path cannot be written, or
             is the source itself.
     """
@@ -145,8 +150,29 @@ def export(source: Network, path: str | os.PathLike[str], options: ExportOptions
     metadata = replace(metadata, multiply_adds=cost, notes=notes)
     model.producer_name, model.producer_version = "onnxplain", __version__
     model.metadata_props.update(metadata.to_props())
-    write(model, path, lambda: tell(STAGES[4]))
+    with written(model, path, lambda: tell(STAGES[4])) as file:
+        if options.check:
+            tell(STAGES[5])
+            compared = _compared(file, path, found, options.input)
+            metadata = replace(metadata, notes=(*metadata.notes, *compared))
     return metadata
+
+
+def _compared(file: Path, path: Path, found: Source, input: str | None) -> Iterator[str]:
+    """Why a file that shall be `path` cannot be compared with its source.
+
+    Raises:
+        SourceError: it can, and differs.
+    """
+    for compare in COMPARISONS:
+        try:
+            reason = compare(file, found.original, input)
+        except SourceError as error:
+            raise SourceError(
+                f"'{path}' is not right: {error}; check=False leaves this out"
+            ) from error
+        if reason is not None:
+            yield f"not checked: {reason}"
 
 
 def _canonical(

@@ -13,8 +13,10 @@ is imported when first used.
 from __future__ import annotations
 
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from onnxplain.comparison import COMPARISONS
 from onnxplain.errors import OnnxplainError
 from onnxplain.version import __version__
 
@@ -49,6 +51,15 @@ def __getattr__(name: str) -> Any:
     if name in _HOMES:
         return getattr(import_module(_HOMES[name]), name)
     raise AttributeError(f"module 'onnxplain' has no attribute {name!r}")
+
+
+def _compare(file: Path, original: Any, input: str | None) -> str | None:
+    from onnxplain.reference.logits import compare
+
+    return compare(file, original, input)
+
+
+COMPARISONS.append(_compare)
 
 
 def __dir__() -> list[str]:

@@ -17,6 +17,7 @@ import skimage.data
 from PIL import Image
 
 import onnxplain
+from onnxplain.comparison import COMPARISONS, Comparison
 from onnxplain.runtime.cache import cache_folder
 
 
@@ -43,6 +44,22 @@ def one_thread_per_worker() -> None:
     import torch
 
     torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def exports_are_compared_where_tests_ask_for_it() -> Iterator[list[Comparison]]:
+    """Most compare more themselves, and a session for each export would take half a minute."""
+    left_out, COMPARISONS[:] = COMPARISONS[:], []
+    yield left_out
+    COMPARISONS[:] = left_out
+
+
+@pytest.fixture
+def compared(exports_are_compared_where_tests_ask_for_it: list[Comparison]) -> Iterator[None]:
+    """Exports are compared with their source, as users' are."""
+    COMPARISONS[:] = exports_are_compared_where_tests_ask_for_it
+    yield
+    COMPARISONS.clear()
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -292,6 +292,7 @@ def test_the_installed_command_is_this_one() -> None:
     assert shown.stdout.strip() == f"onnxplain {onnxplain.__version__}"
 
 
+@pytest.mark.usefixtures("compared")
 def test_an_export_is_held_to_what_its_source_itself_says(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -302,9 +303,11 @@ def test_an_export_is_held_to_what_its_source_itself_says(
     code, text = run("export", source, "-o", path)
     assert code == 3
     assert "e.onnx' is not right: on noise, its logits differ from those of" in text
+    assert "--no-check leaves this out" in text
     assert run("export", source, "-o", path, "--no-check")[0] == 0
 
 
+@pytest.mark.usefixtures("compared")
 def test_a_small_difference_of_float32_and_what_cannot_be_checked_are_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -330,6 +333,7 @@ def test_a_small_difference_of_float32_and_what_cannot_be_checked_are_told(
     assert "not checked: ONNX Runtime does not run the source on images alone" in text
 
 
+@pytest.mark.usefixtures("compared")
 def test_an_export_that_does_not_run_where_its_source_does_is_not_right(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -338,7 +342,7 @@ def test_an_export_that_does_not_run_where_its_source_does_is_not_right(
 
     tail, weights = head("x", 3 * 16)
     source = write(tmp_path / "net.onnx", tail, weights, ("N", 3, 4, 4))
-    monkeypatch.setattr(logits, "load", fails)
+    monkeypatch.setattr(logits, "inference_session", fails)
     code, text = run("export", source, "-o", tmp_path / "e.onnx")
     assert code == 3
     assert "it does not run where its source does: no kernel" in " ".join(text.split())

@@ -107,10 +107,10 @@ def _kept(function: Callable[..., Any], key_of: Callable[..., Any], folder: Path
             if not file.is_file():
                 found = function(*args, **options)
                 model = ir.to_proto(found.model).SerializeToString()
+                without = {"original": None} if isinstance(found, source.Source) else {}
+                described = dataclasses.replace(found, model=None, **without)
                 with replacing(file) as beside:
-                    beside.write_bytes(
-                        pickle.dumps((dataclasses.replace(found, model=None), model))
-                    )
+                    beside.write_bytes(pickle.dumps((described, model)))
                 return found
         found, model = pickle.loads(file.read_bytes())
         return dataclasses.replace(found, model=ir.from_proto(onnx.load_from_string(model)))

@@ -42,7 +42,8 @@ class Source:
 
     `fixed_batch` says why the batch is fixed, where tracing fixed it; `layers` names the output
     values of the layers asked for; `preprocessing` is None where the source does not say;
-    `weights` are those chosen for a network by name, as the file's metadata have them.
+    `weights` are those chosen for a network by name, as the file's metadata have them; `original`
+    is what can be run beside the graph: the path of an ONNX file, or what PyTorch calls.
     """
 
     name: str
@@ -52,6 +53,7 @@ class Source:
     preprocessing: Preprocessing | None = None
     labels: tuple[str, ...] = ()
     weights: str = ""
+    original: Any = None
 
 
 @dataclass(frozen=True)
@@ -110,7 +112,7 @@ def from_onnx(path: str | os.PathLike[str]) -> Source:
         ) from error
     if not nodes:
         raise SourceError(f"{path} holds no ONNX graph; is the file truncated, or another format?")
-    return Source(path.name, model)
+    return Source(path.name, model, original=path)
 
 
 def check_data(model: ir.Model, path: Path) -> None:
@@ -177,14 +179,16 @@ def from_module(
     torch = import_torch()
     name = type(module).__name__
     if isinstance(module, torch.export.ExportedProgram):
-        return Source(name, exported_to_onnx(module, fold_norms), layers=tuple(layers))
+        graph = exported_to_onnx(module, fold_norms)
+        return Source(name, graph, layers=tuple(layers), original=module)
     if isinstance(module, torch.jit.ScriptModule):
         if not fold_norms:
             raise SourceError(
                 "PyTorch folds a BatchNorm of TorchScript into the convolution before it; give the "
                 "module itself"
             )
-        return Source("TorchScript", script_to_onnx(module, size, example), layers=tuple(layers))
+        graph = script_to_onnx(module, size, example)
+        return Source("TorchScript", graph, layers=tuple(layers), original=module)
     config, timm_config = getattr(module, "config", None), getattr(module, "pretrained_cfg", None)
     pre = timm_preprocessing(timm_config) if timm_config else None
     if example is None:
@@ -198,7 +202,13 @@ def from_module(
     if pre is not None:
         pre = at_size(pre, (example.shape[2], example.shape[3]))
     return Source(
-        name, traced.model, traced.fixed_batch, traced.layers, pre, configured_labels(config)
+        name,
+        traced.model,
+        traced.fixed_batch,
+        traced.layers,
+        pre,
+        configured_labels(config),
+        original=module,
     )
 
 
@@ -250,6 +260,7 @@ def from_name(
         pre,
         network.labels,
         chosen.get(weights.upper(), Path(weights).name),
+        network.module,
     )
 
 

@@ -59,7 +59,7 @@ def trace(
     torch = import_torch()
     if not isinstance(example, torch.Tensor) or example.ndim != 4:
         raise SourceError("the example input must be one torch tensor [N, C, H, W]")
-    network = _twin(module)
+    network = twin(module)
     _add_hooks(network, layers)
     example = example[:1].detach()
     fixed_batch = None
@@ -173,7 +173,7 @@ def _add_hooks(network: torch.nn.Module, layers: Sequence[str]) -> None:
     network.register_forward_hook(logits_and_layers)
 
 
-def _twin(module: torch.nn.Module) -> torch.nn.Module:
+def twin(module: torch.nn.Module) -> torch.nn.Module:
     """The module again in evaluation mode, with the same tensors.
 
     Tracing leaves traces: hooks, caches that a forward pass fills.

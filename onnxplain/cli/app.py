@@ -58,8 +58,9 @@ EXTRAS = {
 """Packages that not every installation has → the extra that brings them."""
 
 
-_KEYWORD = re.compile(r"""(?<![\w'"])([a-z]\w*)=(True\b|\[?'[^']*'\]?|[A-Z]*(?![\w(\[]))""")
-"""How errors write an argument: `size=`, `weights=PATH`, `weights='none'`, `live=['relu']`."""
+_KEYWORD = re.compile(r"""(?<![\w'"])([a-z]\w*)=(True\b|False\b|\[?'[^']*'\]?|[A-Z]*(?![\w(\[]))""")
+"""How errors write an argument: `size=`, `weights=PATH`, `weights='none'`, `live=['relu']`,
+`check=False`."""
 
 
 def commands(command: Any) -> Iterator[Any]:
@@ -78,10 +79,14 @@ def with_flags(message: str) -> str:
         for flag in option.opts
         if flag.startswith("--")
     }
+    negations = {name: flag.replace("--", "--no-") for name, flag in flags.items()}
 
     def as_flag(found: re.Match[str]) -> str:
         name, value = found[1], found[2].strip("[']").removeprefix("True")
-        return f"{flags[name]} {value}".rstrip() if name in flags else found[0]
+        named = negations if value == "False" else flags
+        return (
+            f"{named[name]} {value.removeprefix('False')}".rstrip() if name in flags else found[0]
+        )
 
     return _KEYWORD.sub(as_flag, message)
 

@@ -16,7 +16,7 @@ from onnxplain.cli.export_options import with_export_options
 from onnxplain.cli.progress import progress_bar
 from onnxplain.contract.explain import Metadata
 from onnxplain.contract.request import ExportOptions
-from onnxplain.errors import InputError, OnnxplainError, SourceError
+from onnxplain.errors import InputError
 from onnxplain.options import declared
 
 
@@ -46,10 +46,6 @@ def export(
     images: Annotated[
         list[str] | None, typer.Option(help="For --temperature auto: files, folders, patterns.")
     ] = None,
-    check: Annotated[
-        bool,
-        typer.Option(help="Compare the logits with those of the source, an .onnx file, on noise."),
-    ] = True,
     options: ExportOptions,
 ) -> None:
     """Compile a network into an explain graph.
@@ -80,34 +76,6 @@ def export(
         metadata = onnxplain.export(source, path, **vars(replace(options, progress=begin)))
         begin("done")
     _tell(path, metadata)
-    if check:
-        _check(path, source, options.input)
-
-
-def _check(path: Path, source: str, input: str | None) -> None:
-    """
-    Raises:
-        SourceError: the logits are others than the source's, or the graph does not run.
-    """
-    from onnxplain.reference.logits import of_noise, tolerance
-    from onnxplain.reference.sources import is_onnx
-
-    if not is_onnx(source):
-        return
-    try:
-        parity = of_noise(path, source, input)
-    except OnnxplainError as error:
-        raise SourceError(
-            f"'{path}' is not right: it does not run where its source does: {error}; --no-check "
-            "leaves this out"
-        ) from error
-    if isinstance(parity, str):
-        note(f"not checked: {parity}")
-    elif not parity.relative_l2 <= tolerance(source):  # of a NaN too
-        raise SourceError(
-            f"'{path}' is not right: on noise, its logits differ from those of '{source}' by "
-            f"{parity.relative_l2:.1e} of their size; --no-check leaves this out"
-        )
 
 
 def _begun(progress: Progress) -> Callable[[str], None]:

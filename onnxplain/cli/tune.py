@@ -27,6 +27,7 @@ from onnxplain.contract.request import ExportOptions
         "unroll",
         "kernels",
         "layer",
+        "check",
     ]
 )
 def tune(

@@ -108,6 +108,11 @@ class ExportOptions:
         "(layer4.2) or the name of an ONNX value or node.",
         unset="the last with height and width",
     )
+    check: bool = option(
+        True,
+        "Compare the logits with the network's own, on two images of noise, before the file takes "
+        "its place.",
+    )
     progress: Callable[[str], None] = option(
         lambda stage: None, "Called with each of `onnxplain.export.STAGES` as it begins."
     )

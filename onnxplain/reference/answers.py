@@ -141,7 +141,7 @@ def of_derivation(
     options = {**options, **as_asked(metadata.parameters), "size": (pre.height, pre.width)}
     if not isinstance(source, str | os.PathLike):
         options["example"] = blank_image(source, pre.channels, (pre.height, pre.width))
-    options |= {"method": metadata.method, "multi_target": classes.ndim == 2}
+    options |= {"method": metadata.method, "multi_target": classes.ndim == 2, "check": False}
     with TemporaryDirectory(prefix="onnxplain-") as folder:
         path = Path(folder) / "fresh.explain.onnx"
         try:

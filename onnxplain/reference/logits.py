@@ -1,19 +1,33 @@
-"""An explain graph's logits beside what the ONNX file it was made of itself says."""
+"""An explain graph's logits beside what the network it was made of itself says."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import onnx
+import onnxruntime
 
-from onnxplain.contract.explain import IMAGE, LOGITS, PULLBACK, Metadata
+from onnxplain.contract.explain import IMAGE, LOGITS
+from onnxplain.errors import BackendError, SourceError
 from onnxplain.reference.parity import Parity
-from onnxplain.reference.sources import scores_of_onnx
-from onnxplain.runtime import load
+from onnxplain.reference.sources import (
+    is_float32,
+    is_onnx,
+    scores_of_onnx,
+    scores_of_pytorch,
+)
+from onnxplain.runtime.onnx_file import read_ports
+from onnxplain.runtime.sessions.onnx_runtime.options import (
+    failures,
+    inference_session,
+    session_options,
+)
+from onnxplain.runtime.signature import Port
 
 Array = npt.NDArray[Any]
 
@@ -25,40 +39,87 @@ whole numbers."""
 _HALF = (onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16)
 
 
-def of_noise(
-    path: str | os.PathLike[str], source: str | os.PathLike[str], input: str | None = None
-) -> Parity | str:
-    """On two images of noise, or a batch of them where it is fixed.
+def compare(file: Path, original: Any, input: str | None = None) -> str | None:
+    """An explain graph beside its source, on two images of noise, or as many as it takes.
 
     Args:
-        path: of the explain graph.
-        source: the ONNX file.
-        input: the image input, where that has several.
+        file: of the explain graph.
+        original: the path of an ONNX file, or what PyTorch runs.
+        input: the image input, where an ONNX file has several.
 
     Returns:
-        Why that cannot be asked, where it cannot: ONNX Runtime does not run the file on images
-        alone, or the graph is unrolled.
+        Why they cannot be compared, if they cannot; None where they agree.
 
     Raises:
-        BackendError: the explain graph does not load or run, though its source does.
+        SourceError: the logits differ by more than rounding, or the graph does not run where an
+            ONNX file does.
     """
-    model = onnx.load(path, load_external_data=False)
-    ports = {port.name: port.type.tensor_type.shape.dim for port in model.graph.output}
-    ports |= {port.name: port.type.tensor_type.shape.dim for port in model.graph.input}
-    if PULLBACK not in ports:
-        return "an unrolled graph returns no logits of one image"
-    metadata = Metadata.from_props({prop.key: prop.value for prop in model.metadata_props})
-    shape = (ports[IMAGE][0].dim_value or 2, *metadata.preprocessing.image_shape)
-    images = np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
-    if not scores_of_onnx(source, images, ports[LOGITS][1].dim_value, input):
-        return "ONNX Runtime does not run the source on images alone"
-    parity = of_file(images, source, input, load(path, "cpu")(images).logits)
-    assert parity is not None
-    return parity
+    inputs, outputs = read_ports(file)
+    given, classes = _noise(inputs), outputs[LOGITS].shape[1] or 0
+    scores = _scores(original, given[IMAGE], classes, input)
+    if isinstance(scores, str):
+        return scores
+    try:
+        logits = _logits(file, given)
+    except BackendError as error:
+        if is_onnx(original):
+            raise SourceError(f"it does not run where its source does: {error}") from error
+        return f"ONNX Runtime does not run it: {error}"
+    if not np.isfinite(logits).all() and not np.isfinite(scores[0]).all():
+        return "the source itself makes no finite numbers of noise"
+    found = _nearest(logits, scores)
+    wrong = np.inf if found is None else found.relative_l2
+    if wrong <= FLOAT32 or wrong <= tolerance(original):
+        return None
+    again = _scores(original, given[IMAGE], classes, input)
+    if not np.array_equal(scores[0], again[0], equal_nan=True):
+        return "the source does not answer twice the same"
+    raise SourceError(
+        f"on noise, its logits differ from those of its source by {wrong:.1e} of their size"
+    )
 
 
-def tolerance(source: str | os.PathLike[str]) -> float:
-    """The relative error that an ONNX file's own rounding may account for."""
+def _logits(file: Path, given: Mapping[str, Array]) -> Array:
+    """Those of the graph, which is loaded as a whole and run no farther than to them.
+
+    Raises:
+        BackendError: ONNX Runtime does not take it, or fails.
+    """
+    session = inference_session(file, "float32", session_options(), ["CPUExecutionProvider"])
+    no_farther = onnxruntime.RunOptions()
+    no_farther.only_execute_path_to_fetches = True
+    with failures():
+        (logits,) = session.run([LOGITS], given, no_farther)
+    return np.asarray(logits)
+
+
+def _noise(inputs: Mapping[str, Port]) -> dict[str, Array]:
+    """Images of noise, of which each asks for the first class."""
+    batch = inputs[IMAGE].shape[0] or 2
+    random, given = np.random.default_rng(0), {}
+    for name, port in inputs.items():
+        shape = [batch, *(size or 1 for size in port.shape[1:])] if port.shape else []
+        others = np.full(shape, port.dtype != "int64")
+        values = random.standard_normal(shape) if name == IMAGE else others
+        given[name] = np.asarray(values, port.dtype)
+    return given
+
+
+def _scores(original: Any, images: Array, classes: int, input: str | None) -> list[Array] | str:
+    """What may be the source's logits, or why there is nothing."""
+    if is_onnx(original):
+        found = scores_of_onnx(original, images, classes, input)
+        return found or "ONNX Runtime does not run the source on images alone"
+    try:
+        return [scores_of_pytorch(original, images)]
+    except Exception as error:  # of any kind: it is the user's own code
+        return f"PyTorch does not run the source on noise: {error}"
+
+
+def tolerance(source: Any) -> float:
+    """The relative error that a network's own rounding may account for."""
+    if not is_onnx(source):
+        return FLOAT32 if is_float32(source) else ROUNDED
     graph = onnx.load(source, load_external_data=False).graph
     half = any(tensor.data_type in _HALF for tensor in graph.initializer)
     half |= any(port.type.tensor_type.elem_type in _HALF for port in graph.input)
@@ -76,7 +137,10 @@ def of_file(
     logits: Array,
 ) -> Parity | None:
     """The same of the logits of some images, in the graph's own layout."""
-    scores = scores_of_onnx(source, images, logits.shape[1], input)
+    return _nearest(logits, scores_of_onnx(source, images, logits.shape[1], input))
+
+
+def _nearest(logits: Array, scores: list[Array]) -> Parity | None:
     found = [Parity.of(end, y) for y in scores for end in _ends(logits)]
     return min(found, key=lambda parity: parity.relative_l2, default=None)
 

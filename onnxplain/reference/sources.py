@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +14,9 @@ from onnxplain.errors import SourceError
 from onnxplain.export.sources.from_programs import load_archive
 from onnxplain.export.sources.from_transformers import load_folder
 from onnxplain.export.sources.source import FILES, torch_network
+from onnxplain.export.sources.tracing import blank_image, logits_of, twin
 from onnxplain.runtime.inputs.batches import filled
+from onnxplain.runtime.sessions.onnx_runtime.options import inference_session, session_options
 
 if TYPE_CHECKING:
     from torch import nn
@@ -73,6 +76,39 @@ def module_of(source: Any, weights: str, size: tuple[int, int], method: str) -> 
     return network.eval()
 
 
+def scores_of_pytorch(network: Any, images: Array) -> Array:
+    """What a PyTorch network, in evaluation mode, says of images: its logits [N, classes].
+
+    Args:
+        network: as `onnxplain.export` takes it, but neither a file nor a name. It is left as it is.
+        images: float32 [N, C, H, W].
+
+    Raises:
+        Exception: of any kind, where the network does not take them.
+    """
+    import torch
+
+    given = torch.from_numpy(images).to(blank_image(network, 1, (1, 1)))
+    with torch.no_grad():
+        logits = logits_of(_evaluated(network)(given))
+    return logits.float().cpu().numpy().reshape(len(images), -1)
+
+
+def _evaluated(network: Any) -> Any:
+    import torch
+
+    if isinstance(network, torch.export.ExportedProgram):
+        return network.module()
+    if isinstance(network, torch.jit.ScriptModule):
+        return copy.deepcopy(network).eval() if network.training else network
+    return twin(network)
+
+
+def is_float32(network: Any) -> bool:
+    """Whether the first floats of a PyTorch network are."""
+    return str(blank_image(network, 1, (1, 1)).dtype) == "torch.float32"
+
+
 def scores_of_onnx(
     path: str | os.PathLike[str], images: Array, classes: int, input: str | None = None
 ) -> list[Array]:
@@ -86,10 +122,9 @@ def scores_of_onnx(
     Returns:
         None at all where the file cannot be run on the images alone.
     """
-    import onnxruntime
-
     try:
-        session = onnxruntime.InferenceSession(os.fspath(path), providers=["CPUExecutionProvider"])
+        options, providers = session_options(), ["CPUExecutionProvider"]
+        session = inference_session(Path(path), "float32", options, providers)
         (image,) = [i for i in session.get_inputs() if input in (None, i.name)]
         dtype = {"tensor(float16)": np.float16, "tensor(double)": np.float64}.get(image.type)
         given = images.astype(dtype or np.float32)
