@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -57,16 +58,9 @@ def claims_of(name: str, variants: Iterable[str] = VARIANTS) -> dict[str, Any]:
         asked: list[str] = []
 
         def graphs() -> Iterator[tuple[Path, str]]:
-            for method, variant in cases:
-                path = folder / "explain.onnx"
-                options: dict[str, Any] = {} if variant == "plain" else {variant: True}
-                try:
-                    export(forward, path, method=method, **options)
-                except Exception as error:
-                    refused[f"{method} {variant}"] = sentence(error)
-                    continue
+            for case, path in exported(cases, forward, folder, refused):
                 for precision in PRECISIONS:
-                    asked.append(f"{method} {variant} {precision}")
+                    asked.append(f"{case} {precision}")
                     yield path, precision
 
         for answer in claims(graphs(), build(folder)):
@@ -79,6 +73,37 @@ def claims_of(name: str, variants: Iterable[str] = VARIANTS) -> dict[str, Any]:
         "asked": len(asked),
         "leaves": leaves,
     }
+
+
+def exported(
+    cases: Sequence[tuple[str, str]], forward: Path, folder: Path, refused: dict[str, str]
+) -> Iterator[tuple[str, Path]]:
+    """ "method variant" and its graph, each exported while the provider is asked of the one before.
+
+    Args:
+        cases: (method, variant).
+        refused: gets those of which there is no graph, and why.
+    """
+
+    def write(number: int) -> Path | None:
+        method, variant = cases[number]
+        path = folder / f"explain{number % 2}.onnx"
+        options: dict[str, Any] = {} if variant == "plain" else {variant: True}
+        try:
+            export(forward, path, method=method, **options)
+        except Exception as error:
+            refused[f"{method} {variant}"] = sentence(error)
+            return None
+        return path
+
+    with ThreadPoolExecutor(1) as pool:
+        ahead = pool.submit(write, 0)
+        for number, (method, variant) in enumerate(cases):
+            path = ahead.result()
+            if number + 1 < len(cases):
+                ahead = pool.submit(write, number + 1)
+            if path is not None:
+                yield f"{method} {variant}", path
 
 
 def found(answer: Claims | str) -> str | dict[str, Any] | None:

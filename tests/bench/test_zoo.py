@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from onnxplain.bench.zoo import sweep
-from onnxplain.bench.zoo.claims import merged
+from onnxplain.bench.zoo import claims, sweep
+from onnxplain.bench.zoo.claims import exported, merged
 from onnxplain.bench.zoo.entry import METHODS, in_float64, moved_by_rounding, tried
 from onnxplain.bench.zoo.page import exact, markdown, passes, right_in_float64
 from onnxplain.export.sources.source import from_module
@@ -175,6 +176,37 @@ def test_the_page_says_what_stays_on_the_gpu() -> None:
     assert "of 2 networks, 20 graphs; 1 networks stay" in text
     assert "- **b**, gradient plain float32, CUDA: {'copies': 2}" in text
     assert page(a=entry(of(AGREES))).count("| ✓ |  |") == 1
+
+
+def test_the_next_graph_is_exported_beside_the_one_that_is_asked_about(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And leaves that one as it is; a method that the network refuses is passed over."""
+    cases = [(method, "plain") for method in ("gradient", "gradcam", "excitation", "semantic")]
+    cases.append(("semantic", "step"))
+    written = {method: threading.Event() for method, _ in cases}
+
+    def export(source: Path, path: Path, method: str, **options: bool) -> None:
+        if method != "gradcam":
+            path.write_text(" ".join([method, *options]))
+        written[method].set()
+        if method == "gradcam":
+            raise ValueError("no such layer")
+
+    monkeypatch.setattr(claims, "export", export)
+    refused: dict[str, str] = {}
+    found = {}
+    for (case, path), then in zip(
+        exported(cases, tmp_path / "forward.onnx", tmp_path, refused),
+        ("gradcam", "semantic", "semantic", "semantic"),
+        strict=True,
+    ):
+        assert written[then].wait(10)
+        found[case] = path.read_text()
+    names = ["gradient", "excitation", "semantic", "semantic step"]
+    assert list(found.values()) == names
+    assert list(found) == ["gradient plain", "excitation plain", "semantic plain", "semantic step"]
+    assert refused == {"gradcam plain": "ValueError: no such layer"}
 
 
 def test_claims_of_other_variants_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
