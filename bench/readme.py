@@ -1,4 +1,4 @@
-"""Put measured figures into the README: `python -m onnxplain.bench.readme RESULT.json README.md`.
+"""Put measured figures into a page: `python -m onnxplain.bench.readme RESULT.json README.md`.
 
 A table stands between `<!-- NAME -->` and `<!-- /NAME -->`, NAME being the JSON file's stem, so
 no figure is typed in by hand. The benchmark's page and plots go into `docs/` beside the README.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from onnxplain.bench.launches import SIDES
 from onnxplain.bench.launches import ratios as ratios_of_nodes
 from onnxplain.bench.markdown import markdown
 from onnxplain.bench.suite.ratios import ratios
-from onnxplain.bench.suite.record import EAGER, seconds, timed, where
+from onnxplain.bench.suite.record import EAGER, KERNELS, seconds, timed, where
 from onnxplain.bench.zoo.page import counts
 
 
@@ -114,6 +114,59 @@ def launches_table(measured: Mapping[str, Any]) -> str:
     header = ["network", "method", "forward's nodes", "explain's", "with onnxplain-kernels"]
     header += ["explain ÷ forward", "with onnxplain-kernels", "kernels launched"]
     return markdown([*header, "TensorRT-RTX's regions"], rows)
+
+
+def kernels_table(measured: Mapping[str, Any]) -> str:
+    """What `onnxplain bench` measured where onnxplain-kernels is installed: explain ÷ forward."""
+    found = ratios(measured)
+    rows = []
+    for record in measured["records"]:
+        engines = ("cpu float32", f"cpu float32{KERNELS}")
+        rows.append(
+            [
+                where(record),
+                *(f"{found[f'{where(record)}, {e}: explain ÷ forward']:.2f}" for e in engines),
+            ]
+        )
+    return markdown(["explain ÷ forward", "", "with onnxplain-kernels"], rows)
+
+
+def profile_tables(measured: Mapping[str, Any]) -> str:
+    """What `onnxplain bench --profile` measured on ONNX Runtime: milliseconds by operator."""
+    parts = []
+    for network in dict.fromkeys(one["network"] for one in measured["profiles"]):
+        found = {
+            one["engine"]: one
+            for one in measured["profiles"]
+            if one["network"] == network and one["forward"]
+        }
+        parts += [f"### {network}", _operators(list(found.values()))]
+    machine = measured["machine"]
+    parts.append(
+        f"Milliseconds at a batch of 1, {measured['threads']} thread, on {machine['cpu']}: "
+        f"the least of each node's runs; operators below {_LEAST:.0%} are added up."
+    )
+    return "\n\n".join(parts)
+
+
+_LEAST = 0.01
+"""The share of an explanation's time from which an operator has a row of its own."""
+
+
+def _operators(profiles: Sequence[Mapping[str, Any]]) -> str:
+    """A row for each operator of one network, of the forward pass and of each explanation."""
+    sides = [profiles[0]["forward"]]
+    sides += [{op: sum(t.values()) for op, t in one["explain"].items()} for one in profiles]
+    total = [sum(side.values()) for side in sides]
+    most = {op: max(side.get(op, 0.0) for side in sides) for side in sides for op in side}
+    shown = [op for op in sorted(most, key=lambda op: -most[op]) if most[op] > _LEAST * total[1]]
+    rest = [sum(t for op, t in side.items() if op not in shown) for side in sides]
+    rows = [[op, *(f"{side[op]:.2f}" if op in side else "" for side in sides)] for op in shown]
+    rows.append(["the rest", *(f"{t:.2f}" for t in rest)])
+    rows.append(["**all**", *(f"**{t:.1f}**" for t in total)])
+    rows.append(["÷ forward", "", *(f"{t / total[0]:.2f}" for t in total[1:])])
+    kernels = ["with onnxplain-kernels"] * (len(profiles) - 1)
+    return markdown(["", "forward", "explain", *kernels], rows)
 
 
 def serving_table(measured: Mapping[str, Any]) -> str:
@@ -265,10 +318,14 @@ TABLES: dict[str, Callable[[Any], str]] = {
 }
 
 
+COSTS: dict[str, Callable[[Any], str]] = {"kernels": kernels_table, "profile": profile_tables}
+"""Those of `docs/costs.md`; the others are the README's."""
+
+
 def main(result: str, readme: str) -> None:
     name = Path(result).stem
     measured = json.loads(Path(result).read_text())
-    table = TABLES[name](measured)
+    table = {**TABLES, **COSTS}[name](measured)
     text = Path(readme).read_text()
     between = re.compile(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", re.DOTALL)
     if not between.search(text):

@@ -78,8 +78,8 @@ def bench(
 
     if device not in ("cpu", "cuda"):
         raise InputError(f"the device is cpu or cuda, not {device!r}")
-    if profile and (quick or check or path or device != "cpu"):
-        raise InputError("--profile goes with networks and --threads alone")
+    if profile and (quick or check or device != "cpu"):
+        raise InputError("--profile goes with networks, --threads and --out alone")
     if launches and (profile or quick or device != "cpu"):
         raise InputError("--launches goes with networks, --out and --check alone")
     if path is not None and not path.parent.is_dir():
@@ -87,7 +87,7 @@ def bench(
     baseline = _read(check) if check else None
     cores = threads or machine.threads()
     if profile:
-        _show_profiles(networks, cores)
+        _show_profiles(networks, cores, path)
         return
     if launches:
         _show_launches(networks, path, baseline)
@@ -103,13 +103,18 @@ def bench(
         _check(results, baseline)
 
 
-def _show_profiles(networks: list[str] | None, threads: int) -> None:
+def _show_profiles(networks: list[str] | None, threads: int, path: Path | None) -> None:
     from onnxplain.bench.suite.profile import profiled, table
     from onnxplain.bench.suite.suite import NETWORKS
 
+    found = []
     for network in networks or NETWORKS[:1]:
         for profile in profiled(network, threads):
             out.print(table(profile))
+            found.append(profile.as_json())
+        results = {"machine": machine.machine(), "threads": threads, "profiles": found}
+        if path is not None:
+            path.write_text(json.dumps(results, indent=1) + "\n")
 
 
 def _show_launches(networks: list[str] | None, path: Path | None, baseline: Any) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from onnxplain.bench.readme import TABLES, bench_page, main
+from onnxplain.bench.readme import COSTS, TABLES, bench_page, main
 
 ROOT = Path(__file__).parents[2]
 
@@ -21,6 +21,13 @@ def test_the_readme_shows_the_committed_results(name: str) -> None:
     result = json.loads((RESULTS / f"{name}.json").read_text())
     text = (ROOT / "README.md").read_text()
     assert f"<!-- {name} -->\n{TABLES[name](result)}\n<!-- /{name} -->" in text
+
+
+@pytest.mark.parametrize("name", COSTS)
+def test_the_page_of_costs_shows_the_committed_results(name: str) -> None:
+    result = json.loads((RESULTS / f"{name}.json").read_text())
+    text = (ROOT / "docs" / "costs.md").read_text()
+    assert f"<!-- {name} -->\n{COSTS[name](result)}\n<!-- /{name} -->" in text
 
 
 @pytest.mark.skipif(GPU, reason="a GPU was measured")

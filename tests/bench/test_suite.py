@@ -6,14 +6,15 @@ import copy
 import json
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from typer.testing import CliRunner
 
 from onnxplain.bench import plots
-from onnxplain.bench.readme import bench_table
-from onnxplain.bench.suite import measure
+from onnxplain.bench.readme import bench_table, profile_tables
+from onnxplain.bench.suite import measure, profile
 from onnxplain.bench.suite.measure import Scope
 from onnxplain.bench.suite.ratios import ratios, worse
 from onnxplain.bench.suite.suite import Plan, suite
@@ -127,6 +128,24 @@ def test_tables_and_plots_are_made_of_it(results, tmp_path):
     plots.plot_throughput(results, "efficientnet-lite0", tmp_path / "throughput.png")
     plots.plot_targets(results, tmp_path / "targets.png")
     assert all(file.stat().st_size > 10_000 for file in tmp_path.iterdir())
+
+
+def test_a_profile_is_written_and_becomes_a_table(monkeypatch, tmp_path):
+    counted = SimpleNamespace(multiply_adds={"forward": 5, "explain": 10})
+    times = {("Conv", "forward"): 2.0, ("Conv", "backward"): 3.0, ("Mul", "backward"): 0.5}
+    times["TopK", "backward"] = 0.01
+    one = profile.Profile("net", "cpu float32", times, counted, {"Conv": 1.5, "Gemm": 0.5})
+    elsewhere = profile.Profile("net", "openvino float32", times, counted)
+    monkeypatch.setattr(profile, "profiled", lambda network, threads: [one, elsewhere])
+    path = tmp_path / "profile.json"
+    result = CliRunner().invoke(app, ["bench", "net", "--profile", "--out", str(path)])
+    assert result.exit_code == 0, result.output
+    written = json.loads(path.read_text())
+    assert written["profiles"][0]["explain"]["Conv"] == {"forward": 2.0, "backward": 3.0}
+    table = profile_tables(written)
+    assert "| Conv | 1.50 | 5.00 |" in table
+    assert "| the rest | 0.00 | 0.01 |" in table
+    assert "| ÷ forward |  | 2.75 |" in table  # (ms) 5.51 ÷ 2, and OpenVINO has none to divide by
 
 
 @pytest.mark.parametrize(
