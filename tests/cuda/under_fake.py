@@ -133,6 +133,29 @@ def test_a_replay_copies_each_input_and_output_once(graph: Path) -> None:
     assert counted(lambda: recorded.run(inputs()), "cudaMemcpy") == (4,)
 
 
+def test_a_recording_takes_no_input_of_another_dtype(graph: Path) -> None:
+    """Nor reads past its end, as wider elements would have it."""
+    recorded, given = load(graph, "cuda", cuda_graphs=True).backend, inputs(2)
+    for _ in range(3):
+        recorded.run(given)
+    kept = next(iter(recorded._recordings.values())).inputs["target"]
+    for wrong in ({"image": np.zeros((2, 3, SIZE, SIZE))}, {"target": np.array([1, 2], np.int32)}):
+        with pytest.raises(BackendError, match=r"Unexpected input data type. Actual: .*expected"):
+            recorded.run(given | wrong)
+        on_gpu = {
+            name: onnxruntime.OrtValue.ortvalue_from_numpy(x, "cuda", 0)
+            for name, x in (given | wrong).items()
+        }
+        with pytest.raises(BackendError, match="Unexpected input data type"):
+            recorded.run_on_device(on_gpu)
+    assert kept.numpy().tolist() == [-1, -1]
+    recorded.run(given | {"target": [3, 4]})
+    assert kept.numpy().tolist() == [3, 4]
+    assert len(recorded._recordings) == 1
+    with pytest.raises(BackendError, match="the graph's inputs are image, target, not image"):
+        recorded.run({"image": given["image"]})
+
+
 def test_shapes_beyond_the_eighth_are_not_recorded(graph: Path) -> None:
     recorded = load(graph, "cuda", cuda_graphs=True)
     for batch in range(1, 11):

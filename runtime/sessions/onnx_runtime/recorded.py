@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -11,8 +11,9 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from onnxplain.runtime.sessions.onnx_runtime.options import failure
-from onnxplain.runtime.sessions.onnx_runtime.session import OnnxRuntime
+from onnxplain.runtime.sessions.onnx_runtime.options import failures
+from onnxplain.runtime.sessions.onnx_runtime.session import OnnxRuntime, dtype_of
+from onnxplain.runtime.sessions.protocol import as_arrays
 
 _RECORDINGS = 8
 _NOT_RECORDED = -1  # ONNX Runtime's `gpu_graph_id` of a run that is none
@@ -44,13 +45,13 @@ class RecordedRuns(OnnxRuntime):
         self._recordings: dict[tuple[Any, ...], _Recording] = {}
 
     def run(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-        def fetched() -> dict[str, NDArray[Any]]:
-            return {name: _fetched(value) for name, value in self._replayed(inputs).items()}
+        given = as_arrays(self, inputs)
 
-        try:
+        def fetched() -> dict[str, NDArray[Any]]:
+            return {name: _fetched(value) for name, value in self._replayed(given).items()}
+
+        with failures():
             return self._thread.submit(fetched).result()
-        except Exception as error:
-            raise failure(error) from error
 
     def iterate(self, *args: Any, **kwargs: Any) -> dict[str, NDArray[Any]]:
         return self._thread.submit(super().iterate, *args, **kwargs).result()
@@ -62,18 +63,22 @@ class RecordedRuns(OnnxRuntime):
         return self._thread.submit(copied).result()
 
     def _replayed(self, inputs: Mapping[str, Any]) -> Mapping[str, onnxruntime.OrtValue]:
-        """The outputs, which the next run of this shape overwrites."""
+        """The outputs, which the next run of these shapes overwrites.
+
+        A buffer takes the bytes of any array, so a recording's key has the dtypes too: those that
+        the graph does not take are refused by the run that would be recorded.
+        """
         given = {
             name: tensor if isinstance(tensor, np.ndarray) else self._value(tensor)
             for name, tensor in inputs.items()
         }
-        shapes = tuple((name, tuple(_shape(value))) for name, value in sorted(given.items()))
-        recording = self._recordings.get(shapes)
+        key = tuple((name, *_kind(value)) for name, value in sorted(given.items()))
+        recording = self._recordings.get(key)
         if recording is None:
             bound = {name: self._value(value) for name, value in given.items()}
             outputs = super()._run_bound(bound)
             if len(self._recordings) < _RECORDINGS:
-                self._recordings[shapes] = self._prepared(bound, outputs)
+                self._recordings[key] = self._prepared(bound, outputs)
             return outputs
         for name, value in given.items():
             recording.inputs[name].update_inplace(value)
@@ -107,8 +112,11 @@ def _fetched(value: onnxruntime.OrtValue) -> NDArray[Any]:
     return array.copy() if value.device_name() == "cpu" else array
 
 
-def _shape(value: NDArray[Any] | onnxruntime.OrtValue) -> Sequence[int]:
-    return value.shape if isinstance(value, np.ndarray) else value.shape()
+def _kind(value: NDArray[Any] | onnxruntime.OrtValue) -> tuple[str, tuple[int, ...]]:
+    """Its dtype and shape."""
+    if isinstance(value, np.ndarray):
+        return value.dtype.name, value.shape
+    return dtype_of(value.data_type()), tuple(value.shape())
 
 
 def _graph_id(number: int) -> onnxruntime.RunOptions:

@@ -182,7 +182,12 @@ def _wait_for(stream: int, device_id: int) -> None:
 def _ports(declared: Sequence[onnxruntime.NodeArg]) -> dict[str, Port]:
     ports = {}
     for node in declared:
-        dtype = node.type.removeprefix("tensor(").removesuffix(")")
         shape = tuple(size if isinstance(size, int) else None for size in node.shape)
-        ports[node.name] = Port(_NUMPY.get(dtype, dtype), shape)
+        ports[node.name] = Port(dtype_of(node.type), shape)
     return ports
+
+
+def dtype_of(type_name: str) -> str:
+    """numpy's "float32" for ONNX Runtime's "tensor(float)"."""
+    name = type_name.removeprefix("tensor(").removesuffix(")")
+    return _NUMPY.get(name, name)
