@@ -31,10 +31,14 @@ LARGEST = 16.0
 
 @dataclass
 class Groups:
-    """Values that carry the factor together, by union and find."""
+    """Values that carry the factor together, by union and find; `carried` of each node.
+
+    What a node carries depends on what is fixed by then, so it is decided once, as the groups grow.
+    """
 
     parents: dict[ir.Value, ir.Value] = field(default_factory=dict)
     fixed: set[ir.Value] = field(default_factory=set)
+    carried: dict[ir.Node, list[int]] = field(default_factory=dict)
 
     def of(self, value: Any) -> ir.Value:
         """The value that stands for the group."""
@@ -112,10 +116,12 @@ class Forward:
         """The uses of a value that need it as it was."""
         gates = {node for node, _ in self.gates(value)}
         for node, index in value.uses():
+            if _threshold(node, index) is not None:
+                continue
             if node in self._inside:
-                if value is not self.operand(node) and index not in carried(self, groups, node):
+                if value is not self.operand(node) and index not in groups.carried[node]:
                     yield node, index
-            elif node not in gates and node.op_type != "Shape" and _threshold(node, index) is None:
+            elif node not in gates and node.op_type != "Shape":
                 yield node, index
 
 
@@ -126,7 +132,8 @@ def grouped(forward: Forward) -> Groups:
     for node in forward.nodes:
         if forward.operand(node) is not None:
             continue
-        together = [node.inputs[i] for i in carried(forward, groups, node)]
+        groups.carried[node] = carried(forward, groups, node)
+        together = [node.inputs[i] for i in groups.carried[node]]
         groups.join([x for x in [*together, *node.outputs] if x in forward.values])
         if not together:
             groups.fix(node.outputs)
@@ -198,7 +205,7 @@ class _Folding:
             if (x := self.forward.operand(node)) is not None:
                 self._linear(node, x)
             elif self._carries(node.outputs[0]):
-                for index in carried(self.forward, self.groups, node):
+                for index in self.groups.carried[node]:
                     self._times(node, index, self.factor)
         for node, index in tests:
             self._times(node, 1 - index, self.factor)

@@ -59,6 +59,7 @@ WEIGHTS = {
     "w3": images(6, 4, 3, 3, seed=5),
     "six": np.float32(6),
     "zero": np.float32(0),
+    "half": np.float32(0.5),
     "scale": images(8, seed=6),
     "variance": images(8, seed=7) ** 2 + 0.5,
     "w4": images(5, 8, 1, 1, seed=8),
@@ -107,8 +108,40 @@ NETWORKS = {
         node("Conv", ["c", "w3"], ["d"], strides=[2, 2], **AROUND),
         node("Relu", ["d"], ["g"]),
     ],
+    "comparison": [
+        *STEM,
+        node("Relu", ["a"], ["b"]),
+        node("Conv", ["b", "w2", "b2"], ["c"]),
+        node("Add", ["c", "b"], ["s"]),
+        node("Relu", ["s"], ["r"]),
+        node("Greater", ["r", "half"], ["m"]),
+        node("Mul", ["r", "half"], ["l"]),
+        node("Where", ["m", "r", "l"], ["d"]),
+        node("MaxPool", ["d"], ["g"], kernel_shape=[2, 2], strides=[2, 2]),
+    ],
+    "product": [  # of two values that may both carry it; later, one may not
+        *STEM,
+        node("Relu", ["a"], ["b"]),
+        node("Conv", ["b", "w2", "b2"], ["c"]),
+        node("Add", ["c", "b"], ["s"]),
+        node("Relu", ["s"], ["r"]),
+        node("Conv", ["x", "w1", "b2"], ["d"], **AROUND),
+        node("Relu", ["d"], ["e"]),
+        node("Mul", ["r", "e"], ["m"]),
+        node("Sigmoid", ["m"], ["f"]),
+        node("Add", ["e", "f"], ["h"]),
+        node("Add", ["h", "m"], ["i"]),
+        node("MaxPool", ["i"], ["g"], kernel_shape=[2, 2], strides=[2, 2]),
+    ],
 }
-FEATURES = {"residual": 64, "relu6 and a bottleneck": 64, "dense": 80, "squeeze and excitation": 96}
+FEATURES = {
+    "residual": 64,
+    "relu6 and a bottleneck": 64,
+    "dense": 80,
+    "squeeze and excitation": 96,
+    "comparison": 64,
+    "product": 64,
+}
 
 
 @pytest.fixture
@@ -138,6 +171,8 @@ def export(source: Path, name: str, **options) -> Path:
             "squeeze and excitation",
             2,
         ),  # the first gate's is made up for: its ReLU's y is multiplied
+        ("comparison", 3),
+        ("product", 1),
     ],
     indirect=["source"],
 )
