@@ -273,5 +273,6 @@ CUDA(cuDevicePrimaryCtxRetain, (void **context, int index), *context = &capture)
 CUDA(cuCtxPushCurrent_v2, (void *context), )
 CUDA(cuCtxPopCurrent_v2, (void **context), )
 CUDA(cuStreamSynchronize, (cudaStream_t stream), NOT_CAPTURED)
+CUDA(cuMemcpyDtoD_v2, (void *to, const void *from, size_t size), NOT_CAPTURED; return copy(to, from, size, cudaMemcpyDeviceToDevice))
 CUDA(cuTensorMapEncodeTiled, (void), return cudaErrorNotSupported)
 int cuGetErrorString(int status, const char **words) { *words = cudaGetErrorString(status); return 0; }

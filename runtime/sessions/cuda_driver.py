@@ -21,6 +21,7 @@ from onnxplain.errors import BackendError
 _OUT_OF_MEMORY = 2
 _MAJOR, _MINOR = 75, 76  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR, _MINOR
 _NON_BLOCKING = 1  # CU_STREAM_NON_BLOCKING
+_LEGACY = 1  # CU_STREAM_LEGACY
 _THREAD_LOCAL = 1  # CU_STREAM_CAPTURE_MODE_THREAD_LOCAL
 
 
@@ -184,6 +185,13 @@ class Stream:
 def wait_for(cuda: Cuda, stream: int) -> None:
     """Until all is done that was queued on somebody else's stream, by its handle."""
     cuda("cuStreamSynchronize", c_void_p(stream))
+
+
+def copy_on_gpu(cuda: Cuda, to: int, pointer: int, nbytes: int) -> None:
+    """Copy memory of the GPU on the default stream, and wait until that is done."""
+    with cuda.current():
+        cuda("cuMemcpyDtoD_v2", c_void_p(to), c_void_p(pointer), c_size_t(nbytes))
+        wait_for(cuda, _LEGACY)
 
 
 def _quietly(cuda: Cuda, function: str, handle: c_void_p) -> None:

@@ -86,14 +86,19 @@ def test_values_on_the_gpu_are_read_where_they_lie(explainer: Any) -> None:
     assert counted(lambda: backend.run_on_device(on_gpu), "cudaMemcpy", "cudaMalloc") == (0, 0)
 
 
+def lent(value: Any, stream: int | None = None, **more: Any) -> SimpleNamespace:
+    """float32 values on the GPU, as a library shares them that has no DLPack."""
+    interface = {"shape": value.shape(), "typestr": "<f4", "data": (value.data_ptr(), False)}
+    return SimpleNamespace(__cuda_array_interface__=interface | {"stream": stream} | more)
+
+
 @pytest.mark.parametrize(("stream", "waits"), [(None, 0), (7, 1)])
 def test_an_array_of_another_library_is_waited_for(
     explainer: Any, stream: int | None, waits: int
 ) -> None:
     given = inputs()
     value = onnxruntime.OrtValue.ortvalue_from_numpy(given["image"], "cuda", 0)
-    interface = {"shape": value.shape(), "typestr": "<f4", "data": (value.data_ptr(), False)}
-    foreign = SimpleNamespace(__cuda_array_interface__=interface | {"stream": stream})
+    foreign = lent(value, stream)
     run = lambda: explainer.backend.run_on_device(given | {"image": foreign})  # noqa: E731
     driver = ("cuStreamSynchronize", "cuCtxPushCurrent_v2", "cuCtxPopCurrent_v2")
     assert counted(run, *driver) == (waits,) * 3
@@ -154,6 +159,22 @@ def test_a_recording_takes_no_input_of_another_dtype(graph: Path) -> None:
     assert len(recorded._recordings) == 1
     with pytest.raises(BackendError, match="the graph's inputs are image, target, not image"):
         recorded.run({"image": given["image"]})
+
+
+def test_a_recording_reads_what_another_library_lends(graph: Path) -> None:
+    recorded = load(graph, "cuda", cuda_graphs=True).backend
+    for number in range(1, 4):
+        value = onnxruntime.OrtValue.ortvalue_from_numpy(images() + number, "cuda", 0)
+        given = [inputs() | {"image": lent(value, stream)} for stream in (None, 7)]
+        waits = [
+            counted(lambda: recorded.run_on_device(one), "cuStreamSynchronize")  # noqa: B023
+            for one in given
+        ]
+        assert waits == [(1,), (2,)]  # for the copy, and for the stream
+    (kept,) = recorded._recordings.values()
+    assert np.all(kept.inputs["image"].numpy() == 3)
+    with pytest.raises(BackendError, match="'image' must be contiguous on the GPU"):
+        recorded.run_on_device(inputs() | {"image": lent(value, strides=(1, 2, 3, 4))})
 
 
 def test_shapes_beyond_the_eighth_are_not_recorded(graph: Path) -> None:

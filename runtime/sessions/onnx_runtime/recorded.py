@@ -11,6 +11,7 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
+from onnxplain.runtime.sessions.cuda_driver import copy_on_gpu, gpu
 from onnxplain.runtime.sessions.onnx_runtime.options import failures
 from onnxplain.runtime.sessions.onnx_runtime.session import OnnxRuntime, dtype_of
 from onnxplain.runtime.sessions.protocol import as_arrays
@@ -68,10 +69,7 @@ class RecordedRuns(OnnxRuntime):
         A buffer takes the bytes of any array, so a recording's key has the dtypes too: those that
         the graph does not take are refused by the run that would be recorded.
         """
-        given = {
-            name: tensor if isinstance(tensor, np.ndarray) else self._value(tensor)
-            for name, tensor in inputs.items()
-        }
+        given = {name: self._taken(name, tensor) for name, tensor in inputs.items()}
         key = tuple((name, *_kind(value)) for name, value in sorted(given.items()))
         recording = self._recordings.get(key)
         if recording is None:
@@ -84,6 +82,17 @@ class RecordedRuns(OnnxRuntime):
             recording.inputs[name].update_inplace(value)
         self._session.run_with_iobinding(recording.binding, recording.options)
         return recording.outputs
+
+    def _taken(self, name: str, tensor: Any) -> NDArray[Any] | onnxruntime.OrtValue:
+        """A tensor as it lies, but a copy where ONNX Runtime has no way to take it."""
+        if isinstance(tensor, np.ndarray):
+            return tensor
+        if hasattr(tensor, "__dlpack__"):
+            return self._value(tensor)
+        dtype, shape, pointer = self._lent(name, tensor)
+        value = onnxruntime.OrtValue.ortvalue_from_shape_and_type(shape, dtype, *self._place)
+        copy_on_gpu(gpu(self._place[1]), value.data_ptr(), pointer, value.tensor_size_in_bytes())
+        return value
 
     def _prepared(
         self,

@@ -148,18 +148,26 @@ class OnnxRuntime:
                 kept.append(self._value(tensor))
                 binding.bind_ortvalue_input(name, kept[-1])
             else:
-                interface = tensor.__cuda_array_interface__
-                if interface.get("strides") is not None:
-                    raise BackendError(f"'{name}' must be contiguous on the GPU")
-                if (stream := interface.get("stream")) is not None:
-                    _wait_for(stream, self._place[1])
-                dtype, (pointer, _) = np.dtype(interface["typestr"]), interface["data"]
-                binding.bind_input(name, *self._place, dtype, interface["shape"], pointer)
+                binding.bind_input(name, *self._place, *self._lent(name, tensor))
         for name in self._names:
             binding.bind_output(name, *self._place)
         binding.synchronize_inputs()  # with what their producer still has queued
         self._session.run_with_iobinding(binding, self._options)
         return dict(zip(self._names, binding.get_outputs(), strict=True))
+
+    def _lent(self, name: str, tensor: Any) -> tuple[np.dtype[Any], Sequence[int], int]:
+        """dtype, shape and pointer of what only has `__cuda_array_interface__`, once it is written.
+
+        https://numba.readthedocs.io/en/stable/cuda/cuda_array_interface.html
+        """
+        interface = tensor.__cuda_array_interface__
+        if interface.get("strides") is not None:
+            raise BackendError(f"'{name}' must be contiguous on the GPU")
+        if (stream := interface.get("stream")) is not None:
+            cuda = gpu(self._place[1])
+            with cuda.current():
+                wait_for(cuda, stream)
+        return np.dtype(interface["typestr"]), interface["shape"], interface["data"][0]
 
     def _value(self, tensor: Any) -> onnxruntime.OrtValue:
         """A tensor of the device, as it lies; a numpy array is copied there."""
@@ -170,13 +178,6 @@ class OnnxRuntime:
         # ONNX Runtime (1.31) names no stream, and torch then waits for none.
         shared = tensor if on_host(tensor) else tensor.__dlpack__(stream=LEGACY_STREAM)
         return onnxruntime.OrtValue.from_dlpack(shared)
-
-
-def _wait_for(stream: int, device_id: int) -> None:
-    """Until what was queued on a stream of somebody else is done."""
-    cuda = gpu(device_id)
-    with cuda.current():
-        wait_for(cuda, stream)
 
 
 def _ports(declared: Sequence[onnxruntime.NodeArg]) -> dict[str, Port]:
