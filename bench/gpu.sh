@@ -8,7 +8,7 @@
 set -e
 cd "$(dirname "$0")/.."
 results=bench/results/gpu.json
-case " $* " in *" --device cpu "*) results=$(mktemp -d)/gpu.json ;; esac
+case " $* " in *" --device cpu "* | *" --device=cpu "*) results=$(mktemp -d)/gpu.json ;; esac
 python -c 'import onnxplain, captum' 2>/dev/null || pip install -e '.[bench,cuda]'
 python -c 'import onnxplain_kernels' 2>/dev/null || pip install ./kernels
 python -m onnxplain.bench.gpu "$results" "$@"

@@ -15,7 +15,6 @@ from onnxplain.bench import launches, networks, precision
 from onnxplain.bench.gpu.kernels import kernel_records
 from onnxplain.bench.suite.measure import Scope
 from onnxplain.bench.suite.suite import Plan, suite
-from onnxplain.errors import OnnxplainError
 from onnxplain.machine import threads
 
 NETWORKS = ("resnet50", "efficientnet-lite0")
@@ -59,7 +58,7 @@ def measure(path: Path, parts: Mapping[str, Callable[[], Any]], device: str) -> 
         start = time.perf_counter()
         try:
             found[name] = section()
-        except OnnxplainError as error:
+        except Exception as error:
             found["problems"][name] = str(error)
             print(f"  failed: {error}")
         found["seconds"][name] = round(time.perf_counter() - start, 1)
@@ -69,7 +68,9 @@ def measure(path: Path, parts: Mapping[str, Callable[[], Any]], device: str) -> 
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="onnxplain.bench.gpu", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="onnxplain.bench.gpu", description=__doc__, allow_abbrev=False
+    )
     parser.add_argument("out", type=Path)
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
     parser.add_argument("--networks", nargs="+", default=NETWORKS)

@@ -65,8 +65,8 @@ def kernel_records(provider: str, batches: Sequence[int], rounds: int) -> Iterat
 
     Returns:
         "operation", "dtype", "batch", "bytes" (read and written at the least), the median seconds
-        "body" and "kernel", "GB/s" (of the kernel), and "error", their largest difference in
-        relation to the largest result; or "problem".
+        "body" and "kernel", "GB/s" (of a call of the kernel), and "error", their largest
+        difference in relation to the largest result; or "problem".
     """
     if library() is None:
         yield {"problem": "onnxplain-kernels is not installed"}

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from onnxplain.bench.markdown import markdown
-from onnxplain.bench.suite.record import KERNELS, timed
+from onnxplain.bench.suite.record import timed
 
 
 def gpu_table(measured: Mapping[str, Any]) -> str:
@@ -20,7 +20,15 @@ def gpu_table(measured: Mapping[str, Any]) -> str:
             _times(measured),
         ),
         markdown(
-            ["fused operation", "batch", "body", "kernel", "body ÷ kernel", "GB/s", "difference"],
+            [
+                "fused operation",
+                "batch",
+                "body",
+                "kernel",
+                "body ÷ kernel",
+                "GB/s of a call",
+                "difference",
+            ],
             _kernels(measured),
         ),
         markdown(["provider", "precision", "network", "pullback's cosine"], _parity(measured)),
@@ -35,14 +43,14 @@ def gpu_table(measured: Mapping[str, Any]) -> str:
 
 def _times(measured: Mapping[str, Any]) -> Iterator[list[str]]:
     counted = {
-        (one["network"], one["provider"]): one["nodes"] for one in measured.get("launches", [])
+        (one["network"], f"{one['provider']} float32"): one["nodes"]
+        for one in measured.get("launches", [])
     }
     for record in measured.get("times", {}).get("records", []):
         rows = {(row["kind"], row["name"]): row for row in timed(record)}
         for name in dict.fromkeys(name for _, name in rows):
             pair = [rows.get((kind, name)) for kind in ("forward", "explain")]
-            engine = "" if name.endswith(KERNELS) else name.partition(" ")[0]
-            nodes = counted.get((record["network"], engine), {})
+            nodes = counted.get((record["network"], name), {})
             yield [
                 *(record["network"], name, str(record["batch"])),
                 *(f"{row['median'] * 1e3:.2f} ms" if row else "" for row in pair),

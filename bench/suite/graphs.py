@@ -46,8 +46,7 @@ def graph_candidates(device: str, targets: Sequence[int], maps: bool) -> Iterato
         graphs = ", CUDA graph" if options.get("cuda_graphs") else ""
         name = f"{provider} {precision}{graphs}"
         engine = {"provider": provider, "precision": precision, **options}
-        if not graphs:
-            yield Candidate(name, "forward", "onnxplain", partial(_forward, engine=engine))
+        yield Candidate(name, "forward", "onnxplain", partial(_forward, engine=engine))
         for K in targets:
             kind = "explain" if K == 1 else f"explain K={K}"
             yield Candidate(name, kind, "onnxplain", partial(_explain, engine=engine, K=K))
@@ -62,7 +61,7 @@ def graph_candidates(device: str, targets: Sequence[int], maps: bool) -> Iterato
 def _forward(job: Job, engine: dict[str, Any]) -> Run:
     path = write_forward(job.graph(), job.folder / f"{job.network}.forward.onnx")
     images = {IMAGE: _images(job)}
-    session = open_session(path, engine["provider"], _threads(job), engine["precision"])
+    session = open_session(path, threads=_threads(job), **engine)
     if job.device == "cuda":
         return lambda: _synchronised(session.run_on_device(images)[LOGITS])
     return lambda: session.run(images)[LOGITS]

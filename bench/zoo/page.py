@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -186,15 +187,16 @@ def _claimed(claims: dict[str, Any]) -> str:
     """What the column of claims says."""
     tried = [entry for entry in claims["networks"].values() if entry["reason"] is None]
     whole = [entry for entry in tried if stays(entry)]
-    graphs, variants = sum(e["asked"] for e in tried), {v for e in tried for v in e["variants"]}
+    graphs = sum(entry["asked"] for entry in tried)
+    variants = Counter(variant for entry in tried for variant in entry["variants"])
     ort = claims["machine"]["versions"].get("onnxruntime-gpu", "")
-    kinds = ", ".join(sorted(variant.replace("_", "-") for variant in variants))
+    kinds = ", ".join(f"{name.replace('_', '-')} of {n}" for name, n in variants.most_common())
     return (
         f"*CUDA* is how many explain graphs stay on the GPU as a whole under ONNX Runtime's "
         f"({ort}) CUDA provider, which is asked without a GPU: no node runs on the processor, no "
         "tensor is copied, and a session with CUDA graphs is made. Gradient, excitation, "
-        f"semantic, gradcam and lrp-zplus, each in float32 and float16 ({kinds}): so far of "
-        f"{len(tried)} networks, {graphs} graphs; {len(whole)} networks stay. Made by "
+        f"semantic, gradcam and lrp-zplus, each in float32 and float16: so far of {len(tried)} "
+        f"networks ({kinds}), {graphs} graphs; {len(whole)} networks stay. Made by "
         "`python -m onnxplain.bench.zoo claims`, from "
         "[`bench/results/claims.json`](../bench/results/claims.json). A class activation map is "
         "refused where no layer near the end has a spatial extent."

@@ -84,7 +84,7 @@ def bench(
         raise InputError("--launches goes with networks, --out and --check alone")
     if path is not None and not path.parent.is_dir():
         raise InputError(f"cannot write '{path}': there is no folder '{path.parent}'")
-    baseline = _read(check) if check else None
+    baseline = _read(check, "networks" if launches else "records") if check else None
     cores = threads or machine.threads()
     if profile:
         _show_profiles(networks, cores, path)
@@ -196,10 +196,11 @@ def _table(record: dict[str, Any]) -> Table:
     return table
 
 
-def _read(path: Path) -> Any:
+def _read(path: Path, what: str) -> Any:
+    """Results that an earlier run wrote; `what` is their list."""
     try:
         results = json.loads(path.read_text())
-        results["records"]
+        results[what]
         return results
     except (OSError, ValueError, LookupError, TypeError) as error:
         raise InputError(f"cannot read results from '{path}': {error}") from error

@@ -12,7 +12,7 @@ import pytest
 from onnxplain.bench.gpu import kernels
 from onnxplain.bench.gpu.__main__ import measure, sections
 from onnxplain.bench.gpu.table import gpu_table
-from onnxplain.errors import BackendError
+from onnxplain.bench.suite import graphs
 
 TIMES = {
     "machine": {"gpu": "NVIDIA L4"},
@@ -24,6 +24,7 @@ TIMES = {
                 {"kind": "forward", "name": "cuda float32", "median": 0.002},
                 {"kind": "explain", "name": "cuda float32", "median": 0.005, "cosine": 1.0},
                 {"kind": "explain", "name": "cuda float32, kernels", "median": 0.004, "cosine": 1},
+                {"kind": "explain", "name": "cuda float16", "median": 0.003, "cosine": 1},
             ],
         }
     ],
@@ -43,7 +44,7 @@ PARTS: dict[str, Any] = {
 
 
 def failing() -> Any:
-    raise BackendError("there is no such thing")
+    raise RuntimeError("there is no such thing")
 
 
 def test_what_fails_does_not_take_the_rest_with_it(tmp_path: Path) -> None:
@@ -59,6 +60,7 @@ def test_the_table_has_launches_beside_milliseconds(tmp_path: Path) -> None:
     text = gpu_table(measure(tmp_path / "gpu.json", {"parity": failing, **PARTS}, "cuda"))
     assert "| resnet50 | cuda float32 | 8 | 2.00 ms | 5.00 ms | 1.000000 | 53 : 106 |" in text
     assert "| resnet50 | cuda float32, kernels | 8 |  | 4.00 ms | 1.000000 |  |" in text
+    assert "| resnet50 | cuda float16 | 8 |  | 3.00 ms | 1.000000 |  |" in text  # others count
     assert "| SoftGate, float16 | 8 | 0.300 ms | 0.100 ms | 3.00 | 250 | 4e-04 |" in text
     assert "parity: there is no such thing" in text
     assert "Medians on NVIDIA L4" in text
@@ -66,6 +68,15 @@ def test_the_table_has_launches_beside_milliseconds(tmp_path: Path) -> None:
 
 def test_all_that_is_asked_for_is_measured() -> None:
     assert [*sections("cuda", ["resnet50"], [1], 1)] == ["times", "kernels", "launches", "parity"]
+
+
+def test_forward_and_explain_are_timed_with_cuda_graphs_and_without(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(graphs, "usable", lambda provider: ["float32"])
+    named = {(each.name, each.kind) for each in graphs.graph_candidates("cuda", [1], maps=False)}
+    for name in ("cuda float32", "cuda float32, CUDA graph"):
+        assert {(name, "forward"), (name, "explain")} <= named
 
 
 @pytest.mark.parametrize("name", kernels.OPERATIONS)

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+import json
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import onnx
 import pytest
 from rich.console import Console
+from typer.testing import CliRunner
 
 from onnxplain.bench import launches
 from onnxplain.bench.launches import Launches, table, worse
 from onnxplain.bench.readme import launches_table
+from onnxplain.cli import app
 from onnxplain.errors import InputError
 
 from ..cuda.small import network
@@ -52,6 +55,21 @@ def test_the_table_shows_every_side() -> None:
     text = " ".join(console.export_text().split())
     for part in ("nodes; 2.80 ×, 2.20 ×", "Sigmoid │ │ 8 │", "27 │ not known", "SoftGate"):
         assert part in text
+
+
+def test_the_command_checks_against_earlier_launches(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    more = COUNTED.nodes | {"explain": {"Conv": 31}}
+    results = {"networks": [asdict(COUNTED)], "machine": {}}
+    (tmp_path / "earlier.json").write_text(json.dumps(results))
+    command = ["bench", "net", "--launches", "--check", str(tmp_path / "earlier.json")]
+    for nodes, code in ((COUNTED.nodes, 0), (more, 1)):
+        found = replace(COUNTED, nodes=nodes)
+        monkeypatch.setattr(launches, "launches", lambda *_, found=found: found)
+        result = CliRunner().invoke(app, command)
+        assert result.exit_code == code, result.output
+        assert ("3.10 × the forward's nodes, and was 2.80" in result.output) == bool(code)
 
 
 def test_the_readme_shows_ratios() -> None:

@@ -173,7 +173,7 @@ def test_the_page_says_what_stays_on_the_gpu() -> None:
     (a, b) = (line for line in text.splitlines() if line.startswith(("| a |", "| b |")))
     assert a.endswith("| ✓ 10 |")
     assert b.endswith("| 9 of 10 ✗ |")
-    assert "of 2 networks, 20 graphs; 1 networks stay" in text
+    assert "of 2 networks (plain of 2), 20 graphs; 1 networks stay" in text
     assert "- **b**, gradient plain float32, CUDA: {'copies': 2}" in text
     assert page(a=entry(of(AGREES))).count("| ✓ |  |") == 1
 

@@ -8,6 +8,7 @@ whole zoo with all of them: `python -m onnxplain.bench.zoo claims`.
 from __future__ import annotations
 
 import itertools
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -91,6 +92,16 @@ NETWORKS: dict[Callable[[], nn.Module], tuple[Case, Case]] = {
     ),
 }
 CASES = list(NETWORKS.values())
+
+
+def test_where_the_gpu_s_provider_does_not_start_nothing_is_claimed(tmp_path: Path) -> None:
+    """ONNX Runtime falls back to the processor, where no node leaves a GPU either."""
+    onnx.save(network(), tmp_path / "x.onnx")
+    (found,) = claims(
+        [(tmp_path / "x.onnx", "float32")], {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
+    )
+    assert isinstance(found, str)
+    assert "CUDAExecutionProvider" in found
 
 
 def test_every_pair_is_tried() -> None:

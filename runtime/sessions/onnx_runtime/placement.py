@@ -40,8 +40,8 @@ def placement(path: Path, precision: str, providers: Sequence[Any]) -> Placement
     """Open a session of an explain graph with ONNX Runtime's `providers`, and ask it.
 
     Raises:
-        BackendError: this ONNX Runtime does not say (one before 1.24); no such file, or not one
-            that it can load.
+        BackendError: this ONNX Runtime does not say (one before 1.24); the first of the providers
+            does not start; no such file, or not one that it can load.
     """
     with TemporaryDirectory(prefix="onnxplain-") as folder:
         optimised = Path(folder) / "optimised.onnx"
@@ -53,6 +53,9 @@ def placement(path: Path, precision: str, providers: Sequence[Any]) -> Placement
         }.items():
             options.add_session_config_entry(key, value)
         session = inference_session(path, precision, options, providers)
+        wanted = providers[0] if isinstance(providers[0], str) else providers[0][0]
+        if wanted not in session.get_providers():  # it falls back without an error
+            raise BackendError(f"ONNX Runtime cannot start its {wanted} here")
         if not hasattr(session, "get_provider_graph_assignment_info"):
             raise BackendError(
                 "the installed ONNX Runtime does not say where nodes run: pip install -U "
