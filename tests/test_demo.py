@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,10 @@ from onnxplain.cli import app
 from onnxplain.runtime.sessions.onnx_runtime.kernels import described
 
 
-def test_demo_explains_three_photographs_and_measures_itself(tmp_path: Path) -> None:
+def test_demo_explains_three_photographs_and_measures_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "cpu_count", lambda: 1)  # threads that wait for each other's core spin
     result = CliRunner().invoke(app, ["demo", "-o", str(tmp_path), "--repeats", "1"])
     assert result.exit_code == 0, result.output
     measured = json.loads((tmp_path / "measurements.json").read_text())
