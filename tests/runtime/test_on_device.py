@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from types import SimpleNamespace
 
 import numpy as np
@@ -176,6 +177,23 @@ def test_each_shape_has_a_recording_up_to_a_number(recorded, tiny):
         outputs = recorded.run({"image": images, "target": np.zeros(batch, np.int64)})
         np.testing.assert_allclose(outputs["logits"], tiny.logits(images), rtol=1e-5)
     assert len(recorded._recordings) == 8
+
+
+def test_a_recording_can_be_run_between_the_steps_of_an_iteration(recorded, graph_file, x):
+    given, carried = {"image": x, "target": np.array([0, 1, 2])}, {"pullback": "image"}
+    seen = []
+
+    def look(step):
+        assert threading.current_thread() is caller  # or the session would wait for itself
+        seen.append((step, recorded.run(given)["logits"]))
+
+    caller = threading.current_thread()
+    found = recorded.iterate(given, carried, 3, progress=look)
+    plain = load(graph_file(), "cpu").backend
+    np.testing.assert_array_equal(found["pullback"], plain.iterate(given, carried, 3)["pullback"])
+    assert [step for step, _ in seen] == [1, 2, 3]
+    for _, logits in seen:
+        np.testing.assert_allclose(logits, plain.run(given)["logits"], rtol=1e-5)
 
 
 def test_a_failed_run_leaves_the_recordings_usable(recorded, tiny, x):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from onnxplain.runtime.sessions.cuda_driver import copy_on_gpu, gpu
 from onnxplain.runtime.sessions.onnx_runtime.options import failures
-from onnxplain.runtime.sessions.onnx_runtime.session import OnnxRuntime, dtype_of
+from onnxplain.runtime.sessions.onnx_runtime.session import OnnxRuntime, T, dtype_of
 from onnxplain.runtime.sessions.protocol import as_arrays
 
 _RECORDINGS = 8
@@ -47,21 +47,14 @@ class RecordedRuns(OnnxRuntime):
 
     def run(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         given = as_arrays(self, inputs)
+        return self._turn(lambda: {n: _fetched(v) for n, v in self._replayed(given).items()})
 
-        def fetched() -> dict[str, NDArray[Any]]:
-            return {name: _fetched(value) for name, value in self._replayed(given).items()}
-
+    def _turn(self, work: Callable[[], T]) -> T:
         with failures():
-            return self._thread.submit(fetched).result()
-
-    def iterate(self, *args: Any, **kwargs: Any) -> dict[str, NDArray[Any]]:
-        return self._thread.submit(super().iterate, *args, **kwargs).result()
+            return self._thread.submit(work).result()
 
     def _run_bound(self, inputs: Mapping[str, Any]) -> dict[str, onnxruntime.OrtValue]:
-        def copied() -> dict[str, onnxruntime.OrtValue]:
-            return {name: self._copied(value) for name, value in self._replayed(inputs).items()}
-
-        return self._thread.submit(copied).result()
+        return {name: self._copied(value) for name, value in self._replayed(inputs).items()}
 
     def _replayed(self, inputs: Mapping[str, Any]) -> Mapping[str, onnxruntime.OrtValue]:
         """The outputs, which the next run of these shapes overwrites.

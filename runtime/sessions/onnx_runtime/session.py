@@ -6,7 +6,7 @@ import functools
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import onnxruntime
@@ -24,6 +24,8 @@ from onnxplain.runtime.sessions.protocol import as_arrays, check_iteration
 from onnxplain.runtime.signature import Port, Signature
 
 PRECISIONS = ("float32", "float16")
+
+T = TypeVar("T")
 
 _NUMPY = {"float": "float32", "double": "float64"}
 
@@ -90,13 +92,11 @@ class OnnxRuntime:
 
     def run(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         given = as_arrays(self, inputs)
-        with failures():
-            outputs = self._session.run(self._names, given)
+        outputs = self._turn(lambda: self._session.run(self._names, given))
         return dict(zip(self._names, outputs, strict=True))
 
     def run_on_device(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
-        with failures():
-            return self._run_bound(inputs)
+        return self._turn(lambda: self._run_bound(inputs))
 
     def iterate(
         self,
@@ -108,18 +108,25 @@ class OnnxRuntime:
     ) -> dict[str, NDArray[Any]]:
         check_iteration(self, carried, times, also)
         given, wanted = as_arrays(self, inputs), list(dict.fromkeys((*carried, *also)))
-        with failures():
-            binding = self._session.io_binding()
-            for name, array in given.items():
-                value = onnxruntime.OrtValue.ortvalue_from_numpy(array, *self._place)
-                binding.bind_ortvalue_input(name, value)
+        binding = self._turn(lambda: self._bound(given))
         for run in range(times):
-            with failures():
-                last = self._run_again(binding, wanted, carried)
+            last = self._turn(lambda: self._run_again(binding, wanted, carried))
             if progress:
                 progress(run + 1)
+        return self._turn(lambda: {output: value.numpy() for output, value in last.items()})
+
+    def _turn(self, work: Callable[[], T]) -> T:
+        """Do what calls ONNX Runtime, whose errors become ours."""
         with failures():
-            return {output: value.numpy() for output, value in last.items()}
+            return work()
+
+    def _bound(self, inputs: Mapping[str, NDArray[Any]]) -> onnxruntime.IOBinding:
+        """Copies of the inputs on the device, bound."""
+        binding = self._session.io_binding()
+        for name, array in inputs.items():
+            value = onnxruntime.OrtValue.ortvalue_from_numpy(array, *self._place)
+            binding.bind_ortvalue_input(name, value)
+        return binding
 
     def _run_again(
         self, binding: Any, wanted: Sequence[str], carried: Mapping[str, str]
