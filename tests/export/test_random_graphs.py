@@ -2,46 +2,21 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import onnx_ir as ir
 import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
-from onnxscript import OpBuilder
 
-from onnxplain.bench.node_tests.cases import NodeTest
-from onnxplain.bench.node_tests.judge import KINK, RIGHT, UNDECIDED, judge
-from onnxplain.export.check import Case
+from onnxplain.bench.node_tests.judge import KINK, RIGHT, UNDECIDED
+from onnxplain.bench.random_graphs.__main__ import KINKED, Log, read
+from onnxplain.bench.random_graphs.plans import NEWEST, OLDEST, Plan, at_opset, draw, judged
+from onnxplain.bench.random_graphs.steps import STEPS, Step, bend, convolve
 from onnxplain.export.composites import spell_out
-from onnxplain.export.tensors import static
-from onnxplain.reference.float64 import evaluator, in_float64
 
-from .steps import STEPS, Step, convolve
 from .vjps.check import check_vjp, drawn
-
-
-@dataclass
-class Plan(Case):
-    """Steps, each from two of the values so far, by their distance from the last one."""
-
-    steps: Sequence[tuple[Step, int, int, int]] = ()
-
-    def build(self, op: OpBuilder, *values: ir.Value) -> Sequence[ir.Value]:
-        made = [*values]
-        for step, i, j, seed in self.steps:
-            x, y = (made[-1 - k % len(made)] for k in (i, j))
-            result = step(op, x, y, np.random.default_rng(seed))
-            if 0 < np.prod(static(result, 1)) <= 300:
-                made.append(result)
-        return [op.Mul(made[-1], 1.0), op.ReduceSum(op.Tanh(made[len(made) // 2]), [1, 2, 3])]
-
-    def __str__(self) -> str:
-        return " ".join(f"{step.__name__}({i}, {j}, {seed})" for step, i, j, seed in self.steps)
-
 
 plans = st.lists(
     st.tuples(st.sampled_from(STEPS), st.integers(0, 2), st.integers(0, 3), st.integers(0, 999)),
@@ -72,12 +47,7 @@ def test_a_thousand_random_graphs_have_the_gradient_that_differences_find(plan, 
 def through_the_canonical_form(plan: Sequence[tuple[Step, int, int, int]], seed: int) -> None:
     """The same, of the graph as it was, by ONNX Runtime, beside what `export` makes of it."""
     x = np.random.default_rng(seed).normal(size=[2, 2, 4, 4])
-    model = Plan("", [x], outputs=2, dynamic=[], steps=plan).forward_model(ir.DataType.FLOAT)
-    spell_out(model)
-    proto = ir.to_proto(model)
-    outputs = evaluator(in_float64(copy.deepcopy(proto))).run(None, {"x0": x})
-    named = dict(zip((y.name for y in proto.graph.output), outputs, strict=True))
-    verdict = judge(NodeTest("random", "", proto, None, {"x0": x}, named))
+    verdict, _ = judged(Plan("", [x], outputs=2, dynamic=[], steps=plan))
     kink = verdict.verdict == UNDECIDED and verdict.reason.endswith(KINK)
     assert kink or verdict.verdict == RIGHT, verdict
 
@@ -106,3 +76,34 @@ def test_every_kind_of_step_alone_has_the_right_gradient(step: Step):
     """After a convolution, and before one, so that it stands in the middle of a network."""
     for seed in range(4):
         check([(convolve, 0, 0, seed), (step, 0, 1, seed), (convolve, 0, 0, seed)], seed)
+
+
+def test_a_graph_is_written_at_the_opset_nearest_to_that_asked_for():
+    x = np.ones([2, 2, 4, 4])
+
+    def written(step: Step, seed: int) -> list[int]:
+        plan = Plan("", [x], outputs=2, dynamic=[0], steps=[(step, 0, 0, seed)])
+        model = plan.forward_model(ir.DataType.FLOAT)
+        spell_out(model)
+        asked = (OLDEST, 18, NEWEST)
+        return [at_opset(ir.to_proto(model), n).opset_import[0].version for n in asked]
+
+    assert written(convolve, 0) == [OLDEST, 18, NEWEST]
+    assert any(written(bend, seed) == [20, 20, NEWEST] for seed in range(9))  # Gelu
+
+
+def test_drawn_graphs_of_any_opset_size_and_batch_are_right():
+    log = Log()
+    while log.graphs < 3:
+        log.judge_next()
+    assert sum(log.verdicts.get(kind, 0) for kind in (RIGHT, KINKED)) == log.graphs, log.others
+    shapes = {tuple(draw(np.random.default_rng(seed))[0].shapes()[0]) for seed in range(9)}
+    assert {shape[0] for shape in shapes} == {2, "batch"}
+
+
+def test_the_log_has_no_wrong_gradient():
+    log = read()
+    assert log.graphs >= 1000
+    assert log.others == []
+    assert set(log.opsets) == {str(n) for n in range(OLDEST, NEWEST + 1)}
+    assert set(log.steps) == {step.__name__ for step in STEPS}

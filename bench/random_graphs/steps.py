@@ -8,20 +8,21 @@ the order of 1.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 from numpy.random import Generator
 from onnxscript import OpBuilder
 
-from onnxplain.export.check import initializer
+from onnxplain.export.check import dtype_of, initializer
 from onnxplain.export.tensors import integers, static
 
 Step = Callable[[OpBuilder, ir.Value, ir.Value, Generator], ir.Value]
 
 
 def weight(op: OpBuilder, x: ir.Value, array: np.ndarray) -> ir.Value:
-    return initializer(op, array, x.dtype)
+    return initializer(op, array, dtype_of(x))
 
 
 def linear(op: OpBuilder, x: ir.Value, rng: Generator, *shape: int) -> ir.Value:
@@ -331,13 +332,13 @@ def reduce(op: OpBuilder, x: ir.Value, y: ir.Value, rng: Generator) -> ir.Value:
 
 def recur(op: OpBuilder, x: ir.Value, _: ir.Value, rng: Generator) -> ir.Value:
     """Over the rows; the batch is the second axis there."""
-    _, _, width = static(x, 1)
+    width = static(x, 1)[2]
     rows = op.Transpose(op.ReduceMean(x, [1], keepdims=0), perm=[1, 0, 2])
     name, gates = ("LSTM", 4) if rng.integers(2) else ("GRU", 3)
     direction = str(rng.choice(["forward", "reverse", "bidirectional"]))
     ways, hidden = 1 + (direction == "bidirectional"), 2
     w, r = (linear(op, x, rng, ways, gates * hidden, n) for n in (width, hidden))
-    options = {"hidden_size": hidden, "direction": direction}
+    options: dict[str, Any] = {"hidden_size": hidden, "direction": direction}
     if name == "GRU":
         options["linear_before_reset"] = 1
     states = op.builder.call_op(name, [rows, w, r], options, version=op.version, outputs=1)
