@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -16,9 +16,13 @@ from onnxplain.errors import SourceError
 from onnxplain.export.autodiff import dependents, depends, operator_name
 from onnxplain.export.canonical.canonicalise import Canonical
 from onnxplain.export.canonical.ends import image_size
+from onnxplain.export.canonical.patterns import pattern_of
 from onnxplain.export.count import multiply_adds
+from onnxplain.export.layers import home_of
 from onnxplain.export.methods import Method
-from onnxplain.export.operators import row_of
+from onnxplain.export.methods.clips import is_relu6
+from onnxplain.export.operators import Kind, Linear, by_name, row_of
+from onnxplain.export.provenance import modules_of
 from onnxplain.export.sources.source import Source
 from onnxplain.export.tensors import dims
 from onnxplain.version import __version__
@@ -58,11 +62,15 @@ def describe(
     options: ExportOptions,
     method: Method,
     parameters: Mapping[str, Any],
+    at: ir.Value,
+    excepted: Collection[ir.Value],
 ) -> Metadata:
     """The file's metadata, but for what the backward pass costs.
 
     Args:
         parameters: of the method.
+        at: where the sweep ends.
+        excepted: the values of the operators that keep their gradient's rule.
 
     Raises:
         SourceError: a mean, a deviation or labels that do not fit the network.
@@ -73,6 +81,7 @@ def describe(
     classes = dims(logits)[1]
     if labels and len(labels) != classes:
         raise SourceError(f"{len(labels)} labels for {classes} classes")
+    replaced, ordinary = _nonlinear(canonical.model.graph, method, at, excepted)
     return Metadata(
         version=__version__,
         method=options.method,
@@ -86,6 +95,8 @@ def describe(
         labels=labels,
         multiply_adds={"forward": multiply_adds(canonical.model.graph)},
         patterns=canonical.patterns,
+        replaced=replaced,
+        ordinary=ordinary,
         ranges={
             own.name: own.range
             for own in method.parameters
@@ -93,6 +104,35 @@ def describe(
         },
         notes=tuple(_notes(image, found, canonical, options, pre)),
     )
+
+
+_NONLINEAR = (
+    *(Kind.RECTIFIER, Kind.ACTIVATION, Kind.FUNCTION, Kind.NORMALISATION, Kind.WEIGHTS),
+    *(Kind.EXTREMUM, Kind.MAXIMUM, Kind.RECURRENT, Kind.OTHER),
+)
+
+
+def _nonlinear(
+    graph: ir.Graph, method: Method, at: ir.Value, excepted: Collection[ir.Value]
+) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
+    """The layers of the nonlinear operations that the sweep passes, by the names of their patterns:
+    those whose derivative the method replaces, and those that keep it."""
+    rules = by_name(method.overrides if method.relevance is None else method.relevance)
+    active = dependents(graph, [at])
+    last = {path: node for node in graph for path in modules_of(node)}
+    replaced: dict[str, list[str]] = {}
+    ordinary: dict[str, list[str]] = {}
+    for node in graph:
+        name, (value, *_) = operator_name(node), node.outputs
+        row = row_of(name)
+        if not depends(node, active) or row.kind not in _NONLINEAR or row.linear is not Linear.NONE:
+            continue
+        keeps = name not in rules or value in excepted
+        keeps |= name == "Clip" and method.relevance is None and not is_relu6(node)
+        home = home_of(value)
+        where = home if last.get(home, node) is node else f"{home}/{value.name}"
+        (ordinary if keeps else replaced).setdefault(pattern_of(node), []).append(where)
+    return replaced, ordinary
 
 
 def _notes(

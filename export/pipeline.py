@@ -125,7 +125,7 @@ def export(source: Network, path: str | os.PathLike[str], options: ExportOptions
     parameters |= other_choices(options)
 
     tell(STAGES[2])
-    metadata = describe(found, canonical, options, method, parameters)
+    metadata = describe(found, canonical, options, method, parameters, at, excepted)
     op, seed = add_pullback(
         model,
         method,

@@ -11,8 +11,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from onnxplain.cli.app import command
-from onnxplain.cli.console import file_size, out
+from onnxplain.cli.console import file_size, note, out
 from onnxplain.cli.options import Model
+from onnxplain.contract.explain import Metadata
 from onnxplain.errors import BackendError, InputError
 
 
@@ -56,6 +57,13 @@ def info(
             "processor. That needs no GPU, but onnxruntime-gpu, gcc and CUDA's headers."
         ),
     ] = None,
+    patterns: Annotated[
+        bool,
+        typer.Option(
+            help="List every nonlinear operation by its layer: those whose derivative the method "
+            "replaces, and those that keep their ordinary one."
+        ),
+    ] = False,
 ) -> None:
     """Show what an explain graph holds: method, source, weights, inputs, outputs, preprocessing,
     cost, and the patterns found in the network (attention, GELU, …)."""
@@ -95,4 +103,19 @@ def info(
         **on_cuda,
     }.items():
         table.add_row(name, escape(value))
+    out.print(table, highlight=False)
+    if patterns:
+        _list_patterns(metadata)
+
+
+def _list_patterns(metadata: Metadata) -> None:
+    """Each nonlinear operation of the network with its layer."""
+    table = Table("operation", "derivative", "layers", title="Patterns", title_justify="left")
+    method = metadata.method
+    for derivative, found in ((method, metadata.replaced), ("ordinary", metadata.ordinary)):
+        for name, layers in sorted(found.items()):
+            table.add_row(f"{len(layers)} {name}", derivative, escape(", ".join(layers)))
+    if not table.row_count:
+        note("the file names no nonlinear operation; files of 0.1.0 do not: export it again")
+        return
     out.print(table, highlight=False)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from numbers import Real
 from typing import Any
@@ -133,7 +133,9 @@ class Metadata:
     is one of the three above;
     `activation` makes the logits probabilities, "softmax" or "sigmoid"; `multiply_adds` holds
     "forward" and "explain", counted per image on the exported graph; `patterns` counts the
-    composite operations found in the network ({"GELU": 12, "attention": 12}); `weights` are those
+    composite operations found in the network ({"GELU": 12, "attention": 12}); `replaced` and
+    `ordinary` name, kind by kind, the nonlinear operations whose derivative the method replaces
+    and does not, each by its layer ({"ReLU": ["layer1.0.relu", …]}); `weights` are those
     of a network by name, "DEFAULT", "none" or the name of a checkpoint's file, and empty for a
     source that has its own; `notes` are
     sentences on what the export had to assume or could not do; `ascent` is how to ascend along
@@ -151,6 +153,8 @@ class Metadata:
     labels: tuple[str, ...] = ()
     multiply_adds: Mapping[str, int] = field(default_factory=dict)
     patterns: Mapping[str, int] = field(default_factory=dict)
+    replaced: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    ordinary: Mapping[str, Sequence[str]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     ascent: AscentDefaults = AscentDefaults()
     weights: str = ""
@@ -218,7 +222,7 @@ class Metadata:
         # Files of 0.1.0 may lack these.
         since = {
             "notes": "[]", "patterns": "{}", "ascent": "{}", "kind": _kind_by_parameters(props),
-            "weights": "", "ranges": "{}",
+            "weights": "", "ranges": "{}", "replaced": "{}", "ordinary": "{}",
         }  # fmt: skip
         props = {_PREFIX + key: value for key, value in since.items()} | dict(props)
         try:

@@ -861,6 +861,15 @@ def test_what_the_torchscript_exporter_writes(opset: int, tmp_path: Path):
     assert canonicalise(model).patterns == FOUND
 
 
+def listed(path: Path) -> dict[tuple[str, str], str]:
+    """What `info --patterns` shows: (count and operation, derivative) → layers."""
+    shown = CliRunner().invoke(app, ["info", str(path), "--patterns"], env={"COLUMNS": "300"})
+    assert shown.exit_code == 0, shown.output
+    lines = shown.output.partition("Patterns")[2].splitlines()
+    rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in lines if "│" in line]
+    return {(operation, derivative): layers for operation, derivative, layers in rows}
+
+
 def test_the_explain_graph_of_a_module_is_right_and_info_says_what_was_found(tmp_path: Path):
     torch.manual_seed(0)
     module, path = Everything().eval(), tmp_path / "e.onnx"
@@ -873,6 +882,45 @@ def test_the_explain_graph_of_a_module_is_right_and_info_says_what_was_found(tmp
     assert all(p.relative_l2 < 1e-5 for p in parity.values())
     said = " ".join(CliRunner().invoke(app, ["info", str(path)]).output.split())
     assert all(f"{count} {name}" in said for name, count in FOUND.items())
+    assert listed(path) == {
+        ("2 LayerNorm", "ordinary"): "norms.0, norms.1",
+        ("1 attention", "ordinary"): "softmax",
+        ("2 GELU", "ordinary"): "gelu, gelu_1",
+        ("1 SiLU/Swish", "ordinary"): "silu",
+        ("1 Hardswish", "ordinary"): "hardswish",
+        ("1 Mish", "ordinary"): "mish",
+        ("2 gate", "ordinary"): "sigmoid, hardsigmoid",
+    }
+
+
+def test_info_lists_by_their_layer_operations_that_no_method_knows(tmp_path: Path):
+    class Relus(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.pool, self.relu = nn.Conv2d(3, 4, 3), nn.MaxPool2d(2), nn.ReLU()
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            x = self.relu(self.relu(self.conv(x)) - 1)
+            x = (self.pool(x).clamp(0, 6) + x.amin((2, 3), True).tanh()).clamp(-1, 1)
+            return x.flatten(1)
+
+    path = tmp_path / "e.onnx"
+    onnxplain.export(Relus(), path, example=torch.zeros(1, 3, 8, 8), excepted=["clamp"])
+    assert listed(path) == {
+        ("2 Relu", "excitation"): "relu/relu, relu",
+        ("1 MaxPool", "excitation"): "pool",
+        ("2 Clip", "ordinary"): "clamp, clamp_1",
+        ("1 Tanh", "ordinary"): "tanh",
+    }
+    old = onnx.load(path)
+    kept = [
+        p for p in old.metadata_props if p.key not in ("onnxplain.replaced", "onnxplain.ordinary")
+    ]
+    del old.metadata_props[:]
+    old.metadata_props.extend(kept)
+    onnx.save(old, path)
+    said = CliRunner().invoke(app, ["info", str(path), "--patterns"]).output
+    assert "the file names no nonlinear operation" in " ".join(said.split())
 
 
 def test_composites_survive_several_targets_and_an_unrolled_ascent(tmp_path: Path):

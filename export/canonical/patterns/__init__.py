@@ -68,13 +68,16 @@ def recognise(model: ir.Model, was_half: bool = False) -> dict[str, int]:
     recognise_weights(graph)
     common.RemoveUnusedNodesPass()(model)
     composites.define(model)
-    return dict(Counter(_name(node) for node in graph if operator_name(node) in NAMES))
+    return dict(Counter(pattern_of(node) for node in graph if operator_name(node) in NAMES))
 
 
-def _name(node: ir.Node) -> str:
-    """A GroupNorm is exported as InstanceNormalization between two reshapes."""
+def pattern_of(node: ir.Node) -> str:
+    """The name of a node's pattern, or its operator's.
+
+    A GroupNorm is exported as InstanceNormalization between two reshapes.
+    """
     reshaped = made_by(node.inputs[0], "Reshape") is not None
     after = single_user(node.outputs[0])
     if node.op_type == "InstanceNormalization" and reshaped and after is not None:
         return "GroupNorm" if after.op_type == "Reshape" else "InstanceNorm"
-    return NAMES[operator_name(node)]
+    return NAMES.get(operator_name(node), node.op_type)
