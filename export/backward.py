@@ -6,8 +6,9 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 import onnx_ir as ir
-from onnxscript import GraphBuilder, OpBuilder
+from onnxscript import OpBuilder
 
+from onnxplain.building import Builder
 from onnxplain.contract.explain import PULLBACK, TARGET
 from onnxplain.export.autodiff import Cotangents, Node, Rule, operator_name, pull_back
 from onnxplain.export.canonical.ends import image_axes
@@ -56,7 +57,7 @@ def add_pullback(
     """
     graph = model.graph
     (image,), (logits,) = graph.inputs, graph.outputs
-    builder = KernelBuilder(graph) if kernels else GraphBuilder(graph)
+    builder = KernelBuilder(graph) if kernels else Builder(graph)
     builder.push_module("pullback")
     op = builder.op
     leading = [dims(image)[0], *([ir.SymbolicDim("targets")] if multi_target else [])]

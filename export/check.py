@@ -11,8 +11,9 @@ import numpy.typing as npt
 import onnx
 import onnx_ir as ir
 from onnx_ir.passes import common
-from onnxscript import GraphBuilder, OpBuilder
+from onnxscript import OpBuilder
 
+from onnxplain.building import Builder
 from onnxplain.errors import InputError, NoRuleError, RuleError
 from onnxplain.export import composites
 from onnxplain.export.autodiff import pull_back
@@ -252,7 +253,7 @@ def forward_model(
 ) -> ir.Model:
     """A graph with the inputs x0, x1, … and what `build(op, *inputs)` returns as its outputs."""
     graph = ir.Graph([], [], nodes=[], opset_imports={"": opset}, name="forward")
-    builder = GraphBuilder(graph)
+    builder = Builder(graph)
     inputs = [builder.input(f"x{i}", dtype, shape) for i, shape in enumerate(shapes)]
     outputs = build(builder.op, *inputs)
     graph.outputs.extend(outputs)
@@ -302,7 +303,7 @@ def _shape_of(found: Array, x: ir.Value) -> ir.Shape:
 def builder_of(model: ir.Model) -> OpBuilder:
     """The one builder of what comes after the forward pass."""
     if "builder" not in model.meta:
-        model.meta["builder"] = GraphBuilder(model.graph)
+        model.meta["builder"] = Builder(model.graph)
         model.meta["builder"].push_module("pullback")
     return model.meta["builder"].op
 

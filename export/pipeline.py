@@ -5,7 +5,9 @@ from __future__ import annotations
 import functools
 import inspect
 import os
+import traceback
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeAlias
@@ -15,9 +17,10 @@ import onnx_ir as ir
 from onnxplain.comparison import COMPARISONS
 from onnxplain.contract.explain import Metadata
 from onnxplain.contract.request import ExportOptions
-from onnxplain.errors import SourceError
+from onnxplain.errors import OnnxplainError, SourceError
 from onnxplain.export.ascent import add_step, unroll
 from onnxplain.export.backward import add_pullback
+from onnxplain.export.budget import within
 from onnxplain.export.canonical.canonicalise import Canonical, canonicalise
 from onnxplain.export.count import multiply_adds
 from onnxplain.export.describe import describe, on_processor
@@ -117,7 +120,8 @@ def export(source: Network, path: str | os.PathLike[str], options: ExportOptions
     found = read(source, options.weights, options.example, options.sizes, layers)
 
     tell(STAGES[1])
-    canonical, at, excepted = _canonical(found, options, method)
+    with within(options.budget), _own_errors():
+        canonical, at, excepted = _canonical(found, options, method)
     model = canonical.model
     parameters: dict[str, Any] = method.noted(values, live)
     if method.activation_map is not None:
@@ -126,23 +130,24 @@ def export(source: Network, path: str | os.PathLike[str], options: ExportOptions
 
     tell(STAGES[2])
     metadata = describe(found, canonical, options, method, parameters, at, excepted)
-    op, seed = add_pullback(
-        model,
-        method,
-        values,
-        at,
-        multi_target=options.multi_target,
-        live=live,
-        kernels=options.kernels,
-        objective=options.objective,
-        excepted=excepted,
-    )
-    if options.step:
-        add_step(op, metadata.preprocessing)
-    if options.unroll is not None:
-        unroll(op, options.unroll, seed, metadata.preprocessing, method.ascent)
-    stay_on_gpu(op)
-    clean(model)
+    with _own_errors():
+        op, seed = add_pullback(
+            model,
+            method,
+            values,
+            at,
+            multi_target=options.multi_target,
+            live=live,
+            kernels=options.kernels,
+            objective=options.objective,
+            excepted=excepted,
+        )
+        if options.step:
+            add_step(op, metadata.preprocessing)
+        if options.unroll is not None:
+            unroll(op, options.unroll, seed, metadata.preprocessing, method.ascent)
+        stay_on_gpu(op)
+        clean(model)
 
     tell(STAGES[3])
     cost = {**metadata.multiply_adds, "explain": multiply_adds(model.graph)}
@@ -173,6 +178,25 @@ def _compared(file: Path, path: Path, found: Source, input: str | None) -> Itera
             ) from error
         if reason is not None:
             yield f"not checked: {reason}"
+
+
+@contextmanager
+def _own_errors() -> Iterator[None]:
+    """Whatever goes wrong within is said of the network: files hold graphs of every kind.
+
+    Raises:
+        SourceError: any error that is not onnxplain's own.
+    """
+    try:
+        yield
+    except OnnxplainError:
+        raise
+    except Exception as error:
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        raise SourceError(
+            f"the network cannot be exported: {type(error).__name__} in {last.name} "
+            f"({str(error).partition(chr(10))[0]}). If onnx.checker accepts it, please report it"
+        ) from error
 
 
 def _canonical(

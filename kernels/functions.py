@@ -1,6 +1,6 @@
 """The fused operations as ONNX functions: calls of them in a graph, in place of their bodies.
 
-A `KernelBuilder` builds graphs in which they stay calls, `GraphBuilder` writes their bodies out. A
+A `KernelBuilder` builds graphs in which they stay calls, `Builder` writes their bodies out. A
 call runs everywhere: it names a function of the model, whose body is in standard operators. Where
 the library of `kernels/library` is registered, ONNX Runtime takes its operator of that name.
 """
@@ -14,8 +14,9 @@ from typing import Any, TypeVar
 
 import numpy as np
 import onnx_ir as ir
-from onnxscript import GraphBuilder, OpBuilder, build_function
+from onnxscript import OpBuilder, build_function
 
+from onnxplain.building import Builder
 from onnxplain.contract.explain import KERNELS_DOMAIN
 from onnxplain.kernels.windows import Window
 
@@ -31,7 +32,7 @@ DTYPES = (ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
 """What its kernels take."""
 
 
-class KernelBuilder(GraphBuilder):  # type: ignore[misc]
+class KernelBuilder(Builder):
     """A builder that calls the functions of the fused operations instead of their bodies."""
 
     def __init__(self, graph: ir.Graph) -> None:

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 import onnx_ir as ir
-from onnxscript import GraphBuilder
 
+from onnxplain.building import Builder
 from onnxplain.kernels import bodies
 from onnxplain.kernels.calls import add_functions
 from onnxplain.kernels.functions import KernelBuilder
@@ -41,7 +41,7 @@ class Operation:
             ir.val(name, DTYPES[dtype], [batch, CHANNELS, *size]) for name, size in shapes.items()
         ]
         graph = ir.Graph(inputs, [], nodes=[], opset_imports={"": 20}, name="operation")
-        builder = KernelBuilder(graph) if calls else GraphBuilder(graph)
+        builder = KernelBuilder(graph) if calls else Builder(graph)
         windows = () if self.window is None else (self.window,)
         result = self.body(builder.op, *inputs, *windows, T)
         result.name, result.dtype, result.shape = "out", DTYPES[dtype], inputs[0].shape

@@ -16,9 +16,9 @@ import onnx_ir as ir
 import onnxruntime
 from onnx.reference import ReferenceEvaluator
 from onnx_ir.passes import common
-from onnxscript import GraphBuilder
 
 from onnxplain.bench.node_tests.cases import NodeTest
+from onnxplain.building import Builder
 from onnxplain.errors import OnnxplainError
 from onnxplain.export.autodiff import dependents, pull_back
 from onnxplain.export.canonical.canonicalise import simplify, spell_ceil_mode, standardise
@@ -165,7 +165,7 @@ def _swept(test: NodeTest) -> Swept | None:
     }
     if not flows:
         return None
-    builder = GraphBuilder(graph)
+    builder = Builder(graph)
     builder.push_module("pullback")
     op = builder.op
     seeds = {x: zeros_like(op, x) for x in inputs}  # where nothing else arrives

@@ -9,6 +9,7 @@ output named `logits` [N, classes].
 
 from __future__ import annotations
 
+import math
 import string
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from onnxscript import rewriter
 from onnxplain.contract.explain import IMAGE, LOGITS
 from onnxplain.errors import SourceError
 from onnxplain.export.autodiff import dependents
+from onnxplain.export.budget import check_functions
 from onnxplain.export.canonical.batch import free_batch
 from onnxplain.export.canonical.contrib import spell_contrib
 from onnxplain.export.canonical.control_flow import refuse_control_flow, unfold
@@ -37,6 +39,7 @@ from onnxplain.export.canonical.ends import (
 )
 from onnxplain.export.canonical.half import is_stored_half, to_float32
 from onnxplain.export.canonical.opsets import declare_opset, raise_opset, spell_newer
+from onnxplain.export.canonical.optimise import LARGEST, optimise
 from onnxplain.export.canonical.patterns import recognise
 from onnxplain.export.canonical.quantisers import refuse_integer_arithmetic, show_relus
 from onnxplain.export.canonical.sizes import settle_sizes
@@ -86,6 +89,7 @@ def canonicalise(
         NoRuleError: control flow that depends on the image, integer arithmetic, an operator of
             ONNX Runtime's own.
     """
+    check_functions(model)
     common.InlinePass()(model)
     model = raise_opset(model)
     graph = model.graph
@@ -135,7 +139,7 @@ def standardise(model: ir.Model) -> None:
         simplify(model)
         unfold(model, simplify)
     declare_opset(model)
-    onnxscript.optimizer.optimize_ir(model, should_fold=_should_fold)
+    optimise(model, _should_fold)
     common.IdentityEliminationPass()(model)
     spell_relu(model)
     common.ShapeInferencePass()(model)
@@ -154,14 +158,26 @@ def simplify(model: ir.Model) -> None:
 
 
 def _should_fold(node: ir.Node) -> bool | None:
-    """Weights stored in few bits, or as one number, stay so; others as the optimiser decides."""
-    if is_stored_half(node):
+    """Weights stored in few bits, or as one number, stay so; others as the optimiser decides.
+
+    What it would compute and then find too large to keep is not computed.
+    """
+    if is_stored_half(node) or not _can_be_kept(node):
         return False
     if node.op_type == "ConstantOfShape" and node.inputs[0] is not None:
         shape = ir.convenience.get_const_tensor(node.inputs[0])
         small = shape is not None and int(np.prod(shape.numpy())) <= _SMALL
         return True if small else None
     return None
+
+
+def _can_be_kept(node: ir.Node) -> bool:
+    """Whether the results are as small as the optimiser keeps beside the operands they replace."""
+    operands = (x.const_value for x in node.inputs if x is not None)
+    most = LARGEST + sum(tensor.size for tensor in operands if tensor is not None)
+    sizes = (list(y.shape or ()) for y in node.outputs)
+    known = (math.prod(n for n in shape if isinstance(n, int)) for shape in sizes)
+    return all(size <= most for size in known)
 
 
 _SMALL = 64  # elements in a shape, which exporters build from ones

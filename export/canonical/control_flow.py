@@ -9,6 +9,7 @@ import onnx_ir as ir
 
 from onnxplain.errors import NoRuleError, SourceError
 from onnxplain.export.autodiff import dependents, depends
+from onnxplain.export.budget import NODES
 from onnxplain.export.canonical.emit import ROUNDS, check_rounds, integers
 from onnxplain.export.canonical.evaluate import evaluated, telling_sizes
 from onnxplain.export.canonical.opsets import opset_of
@@ -207,6 +208,7 @@ def _inline(
     graph: ir.Graph, node: ir.Node, body: ir.Graph, inputs: Sequence[ir.Value | None], label: str
 ) -> list[ir.Value | None]:
     """Put a copy of `body` before `node`; returns its outputs."""
+    NODES.check(len(graph) + len(body))
     copy = body.clone(allow_outer_scope_values=True)
     given = dict(zip(copy.inputs, inputs, strict=True))
     outputs = [given.get(y, y) for y in copy.outputs]

@@ -10,6 +10,7 @@ import onnx_ir as ir
 from onnx_ir.tape import Tape
 
 from onnxplain.errors import SourceError
+from onnxplain.export.budget import NODES
 from onnxplain.export.tensors import size_of
 
 Operand: TypeAlias = ir.Value | np.ndarray | None
@@ -81,6 +82,7 @@ def replace(node: ir.Node, form: Callable[[Emitter, ir.Node], Emitted]) -> None:
     """
     emit = Emitter()
     emitted = form(emit, node)
+    NODES.check(len(node.graph or ()) + len(emit.nodes))
     outputs = [emitted] if isinstance(emitted, ir.Value) else emitted
     pairs = [(old, new) for old, new in zip(node.outputs, outputs, strict=False) if new is not None]
     assert node.graph is not None

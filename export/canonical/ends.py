@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import onnx_ir as ir
-from onnxscript import GraphBuilder
 
+from onnxplain.building import Builder
 from onnxplain.errors import SourceError
 from onnxplain.export.tensors import attribute, dims, size_of
 
@@ -157,7 +157,7 @@ def flatten_logits(graph: ir.Graph, logits: ir.Value) -> ir.Value:
     """[N, classes, 1, 1] → [N, classes]."""
     shape = dims(logits)
     if len(shape) > 2 and all(size == 1 for size in shape[2:]):
-        logits = GraphBuilder(graph).op.Flatten(logits, axis=1)
+        logits = Builder(graph).op.Flatten(logits, axis=1)
         shape = shape[:2]
     if len(shape) != 2 or not isinstance(shape[1], int):
         raise SourceError(

@@ -60,10 +60,12 @@ def evaluated(
             known[x] = tensor.numpy()
         elif node is None or node.domain or any(a.type == _GRAPH for a in node.attributes.values()):
             return None
+        elif any(math.prod(sizes) > largest for y in node.outputs if (sizes := concrete(y, size))):
+            return None  # before it is computed
         elif missing := [y for y in _operands(node) if y not in known]:
             waiting += missing
         else:
-            results = _measured(node, size) or _computed(node, known, opset)
+            results = _measured(node, size) or _computed(node, known, opset, largest)
             if results is None or any(array.size > largest for array in results):
                 return None
             known.update(zip(node.outputs, results, strict=True))
@@ -125,11 +127,23 @@ def _measured(node: ir.Node, size: int) -> list[np.ndarray] | None:
     return [integers(*sizes[start:end])]
 
 
+def _made(node: ir.Node, known: Mapping[ir.Value, np.ndarray]) -> float:
+    """How many elements a node gives whose operands' values say so; 0 of any other."""
+    operands = [known[x].astype(float) for x in _operands(node) if known[x].dtype.kind in "iuf"]
+    if node.op_type == "Range" and len(operands) == 3:
+        start, limit, delta = (float(x.reshape(-1)[0]) for x in operands)
+        return abs(limit - start) / abs(delta or 1)
+    if node.op_type in ("Expand", "Tile", "ConstantOfShape", "OneHot") and operands:
+        times = float(np.prod(np.abs(operands[min(1, len(operands) - 1)])))
+        return times * (1 if node.op_type == "ConstantOfShape" else operands[0].size)
+    return 0
+
+
 def _computed(
-    node: ir.Node, known: Mapping[ir.Value, np.ndarray], opset: int
+    node: ir.Node, known: Mapping[ir.Value, np.ndarray], opset: int, largest: int
 ) -> list[np.ndarray] | None:
     """What any other node gives; None where it cannot be run, as with a size that does not fit."""
-    if node.op_type in SHAPES:
+    if node.op_type in SHAPES or _made(node, known) > largest:
         return None
     evaluator = ReferenceEvaluator(ir.to_proto(node), opsets={"": opset})
     try:

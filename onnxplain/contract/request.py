@@ -113,6 +113,12 @@ class ExportOptions:
         "Compare the logits with the network's own, on two images of noise, before the file takes "
         "its place.",
     )
+    budget: float = option(
+        1.0,
+        "What the network may grow to, as a multiple of the usual limits: 200,000 nodes once its "
+        "functions and loops are written out.",
+        above=0,
+    )
     progress: Callable[[str], None] = option(
         lambda stage: None, "Called with each of `onnxplain.export.STAGES` as it begins."
     )

@@ -7,7 +7,7 @@ node: it is run on numbers between −10⁸ and 10⁸ and compared with what the
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -193,9 +193,10 @@ def _same(y: Array, expected: Array, tolerance: float) -> bool:
 def recognise_activations(graph: ir.Graph, tolerance: float = 2e-6) -> None:
     """Replace every chain that computes an activation, to a relative `tolerance`, by one node."""
     place: dict[ir.Node | None, int] = {node: i for i, node in enumerate(graph)}
+    known: dict[Hashable, Match | None] = {}
     with np.errstate(all="ignore"):
         for node in list(graph):
-            found = _find(node, place, tolerance)
+            found = _find(node, place, tolerance, known)
             if found is not None:
                 x, chain, (operator, attributes) = found
                 bounds = RELU6 if operator == "Clip" else ()
@@ -207,23 +208,52 @@ def recognise_activations(graph: ir.Graph, tolerance: float = 2e-6) -> None:
 
 
 def _find(
-    root: ir.Node, place: Mapping[ir.Node | None, int], tolerance: float
+    root: ir.Node,
+    place: Mapping[ir.Node | None, int],
+    tolerance: float,
+    known: dict[Hashable, Match | None],
 ) -> tuple[ir.Value, list[ir.Node], Match] | None:
-    """Of an activation that ends in `root`: the value it takes, its nodes, and what it is."""
+    """Of an activation that ends in `root`: the value it takes, its nodes, and what it is.
+
+    `known` are the spellings that were run before, with what they are; those run here are added.
+    """
     y = root.outputs[0]
     for x, chain in _chains(root, place):
         if (len(chain) == 1 and root.op_type not in ALONE) or not _same_size(x, y):
             continue
-        matched = match(run(chain, x, NUMBERS), tolerance)
-        if matched is None or (len(chain) == 1 and matched[0][0] == root.op_type):
-            continue
-        (found, function), between = matched, _between(chain)
-        if not _same(run(chain, x, between), function(between), tolerance):
+        spelled = _spelled(chain, x)
+        if spelled not in known:
+            known[spelled] = _activation(chain, x, tolerance)
+        found = known[spelled]
+        if found is None or (len(chain) == 1 and found[0] == root.op_type):
             continue
         # Spelled out again, a Swish shares its sigmoid with whatever else uses that.
         if found[0] == "onnxplain::Swish" or self_contained(y, x):
             return x, chain, found
     return None
+
+
+def _activation(chain: Sequence[ir.Node], x: ir.Value, tolerance: float) -> Match | None:
+    """What a chain computes of x, if that is an activation."""
+    matched = match(run(chain, x, NUMBERS), tolerance)
+    if matched is None:
+        return None
+    (found, function), between = matched, _between(chain)
+    return found if _same(run(chain, x, between), function(between), tolerance) else None
+
+
+def _spelled(chain: Sequence[ir.Node], x: ir.Value) -> Hashable:
+    """What a chain's numbers depend on, with places in it for the values."""
+    place: dict[ir.Value | None, int] = {x: -1, None: -2}
+    spelled = []
+    for i, node in enumerate(chain):
+        operands = tuple(
+            (place[v], None) if v in place else (None, uniform(v)) for v in node.inputs
+        )
+        attributes = tuple((name, a.value) for name, a in sorted(node.attributes.items()))
+        spelled.append((node.op_type, operands, attributes))
+        place[node.outputs[0]] = i
+    return tuple(spelled)
 
 
 def _same_size(x: ir.Value, y: ir.Value) -> bool:

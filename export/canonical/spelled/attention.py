@@ -6,6 +6,7 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxplain.errors import SourceError
+from onnxplain.export.budget import ELEMENTS
 from onnxplain.export.canonical.emit import Emitted, Emitter, integers
 from onnxplain.export.tensors import array_of, attribute, dims, rank, size_of
 
@@ -97,9 +98,11 @@ def _allowed(
                 f"Attention {node.name!r} is told the lengths of its keys at run time "
                 "(nonpad_kv_seqlen); make them constants"
             )
+        ELEMENTS.check(known.size * L * S)
         valid = known.reshape(-1, 1, 1, 1)
         within = np.broadcast_to(np.arange(S) < valid, [len(valid), 1, L, S])
         offset = valid - L if not past else offset
+    ELEMENTS.check(L * S)
     left, right = (attribute(node, f"{side}_window_size", -1) for side in ("left", "right"))
     distance = np.arange(S) - (np.arange(L)[:, None] + offset)
     allowed = np.full(distance.shape, True) if within is None else within

@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import onnx_ir as ir
-from onnxscript import GraphBuilder, OpBuilder
+from onnxscript import OpBuilder
 
+from onnxplain.building import Builder
 from onnxplain.contract.channels import ChannelLayer, ChannelsMetadata, maximum, mean, position
 from onnxplain.contract.explain import LOGITS
 from onnxplain.errors import SourceError
@@ -43,7 +44,7 @@ def write_channels(
     """
     model = subject.model.clone()
     graph = model.graph
-    builder = GraphBuilder(graph)
+    builder = Builder(graph)
     builder.push_module("channels")
     op = builder.op
     image = graph.inputs[0]

@@ -9,8 +9,8 @@ from typing import Any
 
 import onnx_ir as ir
 from onnx_ir.passes import common
-from onnxscript import GraphBuilder
 
+from onnxplain.building import Builder
 from onnxplain.contract.explain import IMAGE, LOGITS, Metadata, Preprocessing
 from onnxplain.errors import SourceError
 from onnxplain.export.autodiff import dependents
@@ -134,7 +134,7 @@ def pooled(subject: Subject, pre: Preprocessing) -> Subject:
     graph = model.graph
     (image,), network = graph.inputs, list(graph)
     graph.inputs.clear()
-    builder = GraphBuilder(graph)
+    builder = Builder(graph)
     builder.push_module("pooled")
     op = builder.op
     sizes = dims(image)

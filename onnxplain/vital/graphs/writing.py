@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import onnx_ir as ir
-from onnxscript import GraphBuilder, OpBuilder
+from onnxscript import OpBuilder
 
+from onnxplain.building import Builder
 from onnxplain.contract.steps import MatchedLayer, StepMetadata
 from onnxplain.errors import SourceError
 from onnxplain.export.finish import clean, write
@@ -28,7 +29,7 @@ def begin(subject: Subject) -> tuple[ir.Graph, OpBuilder, dict[str, ir.Value]]:
     """
     model = subject.model.clone()
     graph = model.graph
-    builder = GraphBuilder(graph)
+    builder = Builder(graph)
     builder.push_module("step")
     layers = {name: value_of(graph, value) for value, name in subject.layers.items()}
     for name, layer in layers.items():

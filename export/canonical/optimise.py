@@ -1,0 +1,72 @@
+"""onnxscript's optimiser, in a time that grows as the nodes do.
+
+What `onnxscript.optimizer.optimize_ir` does, with two differences. A rule is tried only at nodes
+of the operator in which its pattern ends. And the one rule whose pattern ends in two nodes is left
+out: its matcher lists the whole graph at every node and tries all pairs, and it takes two slices of
+an odd size for the halves that Split gives, which are others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import onnx_ir as ir
+from onnx_ir.passes import Sequential, common
+from onnxscript import rewriter
+from onnxscript.optimizer import fold_constants
+
+LARGEST = 512 * 512
+"""Elements of a folded constant, unless it replaces as many: onnxscript's default."""
+
+_ROUNDS = 2
+
+
+def optimise(model: ir.Model, should_fold: Callable[[ir.Node], bool | None]) -> None:
+    """Inline functions, fold constants, simplify by onnxscript's rules, and share what is equal."""
+    common.InlinePass()(model)
+    for _ in range(_ROUNDS):
+        folded = fold_constants(model, onnx_shape_inference=True, should_fold=should_fold)
+        if not (folded.modified | _simplified(model).modified):
+            break
+    Sequential(
+        common.RemoveUnusedNodesPass(),
+        common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
+        common.LiftSubgraphInitializersToMainGraphPass(),
+        common.DeduplicateInitializersPass(),
+        common.CommonSubexpressionEliminationPass(),
+        common.OutputFixPass(),
+        common.NameFixPass(),
+    )(model)
+
+
+class _AtItsOperator:
+    """A rewrite rule that looks at an operator's name before it looks for its pattern."""
+
+    def __init__(self, rule: Any) -> None:
+        self._rule = rule
+        self._operator = rule._target_pattern.output_node.op_identifier()  # None: any
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._rule, name)
+
+    def try_rewrite(self, model: ir.Model, graph: Any, node: ir.Node, **options: Any) -> Any:
+        if self._operator in (None, node.op_identifier()):
+            return self._rule.try_rewrite(model, graph, node, **options)
+        return None
+
+
+_simplified = Sequential(
+    rewriter.RewritePass(
+        rewriter.RewriteRuleSet(
+            [
+                _AtItsOperator(rule)
+                for rule in rewriter._DEFAULT_REWRITE_RULES
+                if rule._target_pattern.has_single_output_node
+            ]
+        )
+    ),
+    common.RemoveUnusedNodesPass(),
+    common.RemoveUnusedFunctionsPass(),  # type: ignore[no-untyped-call]
+    common.RemoveUnusedOpsetsPass(),
+)
