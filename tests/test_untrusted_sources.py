@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 import pickle
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,8 @@ import transformers
 
 from onnxplain.errors import SourceError
 from onnxplain.export import export
+from onnxplain.export.sources.archives import is_expression
+from onnxplain.export.sources.from_programs import load_archive
 
 
 class Canary:
@@ -79,3 +83,163 @@ def test_a_folder_with_python_of_its_own_is_refused_without_asking(
     with pytest.raises(SourceError, match="holds no Hugging Face image classifier"):
         export(folder, tmp_path / "explain.onnx")
     assert not canary.exists()
+
+
+@pytest.fixture(scope="module")
+def good(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A program of an open batch."""
+    module = torch.nn.Sequential(
+        torch.nn.Conv2d(3, 4, 3), torch.nn.ReLU(), torch.nn.Flatten(), torch.nn.Linear(144, 2)
+    )
+    batch = ({0: torch.export.Dim("batch")},)
+    program = torch.export.export(module, (torch.zeros(2, 3, 8, 8),), dynamic_shapes=batch)
+    path = tmp_path_factory.mktemp("program") / "good.pt2"
+    torch.export.save(program, path)
+    return path
+
+
+class TestPrograms:
+    """Archives of `torch.export`: what PyTorch would run of them is refused before it sees them."""
+
+    def changed(self, good: Path, path: Path, changes: dict[str, Callable[[Any], None]]) -> Path:
+        """The program with its description changed: key → what is done with what holds it."""
+
+        def change(part: Any) -> None:
+            if isinstance(part, dict):
+                for key in changes.keys() & part.keys():
+                    changes[key](part)
+                for value in part.values():
+                    change(value)
+            elif isinstance(part, list):
+                for value in part:
+                    change(value)
+
+        with zipfile.ZipFile(good) as source, zipfile.ZipFile(path, "w") as target:
+            for name in source.namelist():
+                data = source.read(name)
+                if "/models/" in name:
+                    described = json.loads(data)
+                    change(described)
+                    data = json.dumps(described).encode()
+                target.writestr(name, data)
+        return path
+
+    def test_a_good_one_is_read(self, good: Path) -> None:
+        assert load_archive(good).range_constraints
+
+    @pytest.mark.parametrize(
+        ("key", "value", "said"),
+        [
+            ("expr_str", "__import__('pathlib').Path({canary!r}).touch()", "the expression"),
+            ("target", "torch.os.remove", "the operator 'torch.os.remove'"),
+            ("target", "torch.ops.load_library", "the operator"),
+            ("target", "torch.ops.aten.from_file.default", "the operator"),
+            ("guards_code", ["__import__('os').abort()"], "guards"),
+            ("in_spec", '[1, {"type": "collections.defaultdict"}]', "the type"),
+            ("in_spec", '[1, {"context": "{\\"__\\\\u0065num__\\": true}"}]', "the type"),
+        ],
+    )
+    def test_code_in_its_description(
+        self, key: str, value: Any, said: str, good: Path, tmp_path: Path
+    ) -> None:
+        canary = tmp_path / "canary"
+        if isinstance(value, str) and "canary" in value:
+            value = value.format(canary=str(canary))
+        change = {key: lambda part: part.update({key: value})}
+        path = self.changed(good, tmp_path / "bad.pt2", change)
+        with pytest.raises(SourceError, match=said):
+            export(path, tmp_path / "explain.onnx")
+        assert not canary.exists()
+
+    @pytest.mark.parametrize(
+        "name",
+        ["good/data/aotinductor/model/own.so", "good/data/constants/opaque_obj_0", "../../x.json"],
+    )
+    def test_files_that_are_code(self, name: str, good: Path, tmp_path: Path) -> None:
+        path = tmp_path / "bad.pt2"
+        path.write_bytes(good.read_bytes())
+        with zipfile.ZipFile(path, "a") as archive:
+            archive.writestr(name, malicious(tmp_path / "canary"))
+        with pytest.raises(SourceError, match="it holds the file"):
+            load_archive(path)
+        assert not (tmp_path / "canary").exists()
+
+    def test_a_bomb(self, good: Path, tmp_path: Path) -> None:
+        path = tmp_path / "bad.pt2"
+        path.write_bytes(good.read_bytes())
+        with zipfile.ZipFile(path, "a", zipfile.ZIP_DEFLATED) as archive:
+            archive.writestr("good/extra/zeros", bytes(20_000_000))
+        with pytest.raises(SourceError, match="the compressed file"):
+            load_archive(path)
+
+    @pytest.mark.parametrize(
+        "text",
+        [
+            "Add(FloorDiv(Symbol('s0', positive=True, integer=True), Integer(2)), Integer(-3))",
+            "Pow(Symbol('s0'), Integer(2))",
+            "s0 + 1",
+            "Max(Integer(1), Rational(1, 2), Float('1.5', precision=53))",
+        ],
+    )
+    def test_arithmetic_is_an_expression(self, text: str) -> None:
+        assert is_expression(text)
+
+    @pytest.mark.parametrize(
+        "text",
+        [
+            "__import__('os')",
+            "().__class__.__base__",
+            "Symbol('__import__(1)')",
+            "Symbol(*[1])",
+            "9**9**9",
+            "Pow(Integer(9), Pow(Integer(9), Integer(9)))",
+            "Pow(Pow(Integer(9), Integer(64)), Integer(64))",
+            "factorial(9)",
+            "lambda: 1",
+            "(" * 500 + "1" + ")" * 500,
+        ],
+    )
+    def test_what_else_python_evaluates_is_none(self, text: str) -> None:
+        assert not is_expression(text)
+
+
+class Writing(torch.nn.Module):
+    """It saves what it sees to a file whenever it runs."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__()
+        self.path = path
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        torch.save(x, self.path)
+        return x.flatten(1)
+
+
+def test_torchscript_that_writes_files_is_refused(tmp_path: Path) -> None:
+    canary = tmp_path / "canary"
+    torch.jit.script(Writing(str(canary))).save(tmp_path / "bad.pt")
+    with pytest.raises(SourceError, match="a call of 'save'"):
+        export(tmp_path / "bad.pt", tmp_path / "explain.onnx", size=8)
+    assert not canary.exists()
+
+
+@pytest.mark.parametrize(
+    ("call", "said"),
+    [
+        ("ops . image.write_file(", "a call of 'write_file'"),
+        ("ops . own.f(", "an operator of 'own'"),
+    ],
+)
+def test_torchscript_with_operators_of_others_is_refused(
+    call: str, said: str, tmp_path: Path
+) -> None:
+    good, bad = tmp_path / "good.pt", tmp_path / "bad.pt"
+    torch.jit.script(torch.nn.Flatten()).save(good)
+    with zipfile.ZipFile(good) as source, zipfile.ZipFile(bad, "w") as target:
+        for name in source.namelist():
+            data = source.read(name)
+            if name.endswith(".py"):
+                data = data.replace(b"torch.flatten(", call.encode())
+            target.writestr(name, data)
+    with pytest.raises(SourceError, match=said):
+        load_archive(bad)

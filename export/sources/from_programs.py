@@ -15,6 +15,7 @@ import onnx_ir as ir
 
 from onnxplain.errors import SourceError
 from onnxplain.export.canonical.opsets import OPSET
+from onnxplain.export.sources.archives import program, script
 from onnxplain.export.sources.tracing import (
     blank_image,
     import_torch,
@@ -40,10 +41,13 @@ def load_archive(path: Path) -> Any:
         names = zipfile.ZipFile(path).namelist() if zipfile.is_zipfile(path) else []
         # Each kind of archive is known by a file that the others lack.
         if any(name.endswith("/constants.pkl") for name in names):
-            return torch.jit.load(path, map_location="cpu")
+            with script(path) as copy:
+                return torch.jit.load(copy, map_location="cpu")
         if any("/models/" in name and name.endswith(".json") for name in names):
-            with _no_pickles():
-                return torch.export.load(path)
+            with program(path) as copy, _no_pickles():
+                return torch.export.load(copy)
+    except SourceError:
+        raise
     except Exception as error:
         raise SourceError(f"PyTorch can't read {path}: {root_cause(error)}") from error
     raise SourceError(
