@@ -26,6 +26,9 @@ _ENVIRONMENT = {
     "RAY_gcs_rpc_server_reconnect_timeout_s": "5",  # how long orphans of a killed run wait for it
 }
 
+_CLUSTERS = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
+"""Without clusters, which on Linux it takes for wanted, Ray listens on loopback alone."""
+
 
 @contextmanager
 def connected(address: str | None, mark: Path) -> Iterator[None]:
@@ -33,7 +36,8 @@ def connected(address: str | None, mark: Path) -> Iterator[None]:
 
     Args:
         address: a cluster's ("host:6379", "ray://host:10001", "auto"); None to start Ray on this
-            machine, in processes that end with this one, however it ends.
+            machine, in processes that end with this one, however it ends, and that nobody
+            reaches from elsewhere.
         mark: a file that names the folder of those processes' sockets and logs, so that the next
             run can remove what a killed run left there.
 
@@ -42,7 +46,10 @@ def connected(address: str | None, mark: Path) -> Iterator[None]:
     """
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
+    if address is None:
+        os.environ[_CLUSTERS] = "0"
     import ray
+    from ray._private import ray_constants
 
     if address is not None:
         _check_that_it_answers(address)
@@ -52,6 +59,7 @@ def connected(address: str | None, mark: Path) -> Iterator[None]:
         if address is None:
             session = tempfile.mkdtemp(prefix=_PREFIX)
             mark.write_text(session)
+            ray_constants.ENABLE_RAY_CLUSTER = False  # where Ray had been imported before
             address = "local"  # never join a cluster that happens to run here
             quiet |= {"include_dashboard": False, "object_store_memory": _OBJECT_STORE}
             quiet["_temp_dir"] = session

@@ -8,6 +8,7 @@ import sys
 import time
 from dataclasses import replace
 
+import psutil
 import pyarrow.parquet
 import pytest
 
@@ -27,6 +28,17 @@ def start(*arguments: object) -> subprocess.Popen[str]:
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
+def listening(process: subprocess.Popen[str]) -> set[str]:
+    """The addresses at which it and its descendants wait for connections."""
+    own = psutil.Process(process.pid)
+    return {
+        connection.laddr.ip
+        for each in [own, *own.children(recursive=True)]
+        for connection in each.net_connections("inet")
+        if connection.status == psutil.CONN_LISTEN
+    }
+
+
 def kill_after_a_shard(process: subprocess.Popen[str], out: Folder) -> None:
     late = time.monotonic() + SECONDS
     while not any(out.commits.glob("0*.json")):
@@ -35,6 +47,8 @@ def kill_after_a_shard(process: subprocess.Popen[str], out: Folder) -> None:
             process.kill()
             pytest.fail(f"no shard within {SECONDS} s: {process.communicate()}")
         time.sleep(0.01)
+    assert (found := listening(process))
+    assert found <= {"127.0.0.1", "::1", "::ffff:127.0.0.1"}
     process.kill()
     process.communicate()
     assert process.returncode == -signal.SIGKILL
