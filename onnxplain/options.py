@@ -123,6 +123,22 @@ def check_types(options: Any) -> None:
         check_type(name, getattr(options, name), hints[name])
 
 
+def check_fields(entry: Any) -> None:
+    """Hold every field of a dataclass's instance to its annotation, and so on in those within.
+
+    Raises:
+        InputError: a value of another type.
+    """
+    hints = typing.get_type_hints(type(entry))
+    for field in dataclasses.fields(entry):
+        value = getattr(entry, field.name)
+        check_type(field.name, value, hints[field.name])
+        several = value.values() if isinstance(value, Mapping) else value
+        for one in several if isinstance(value, Mapping | tuple | list) else [value]:
+            if dataclasses.is_dataclass(one):
+                check_fields(one)
+
+
 def check_type(name: str, value: Any, hint: Any) -> None:
     """Hold a value to a type: a class, or what `typing` makes of some.
 

@@ -79,6 +79,7 @@ class Signature:
                 f"{_text(logits)}, not as a batch of images and a known number of classes; "
                 "export it again"
             )
+        _check_agreement(metadata, image.shape, logits[1])
         return cls(
             metadata=metadata,
             dtype=np.dtype(image.dtype),
@@ -87,6 +88,24 @@ class Signature:
             multi_target=len(inputs[TARGET].shape) == 2,
             live=tuple(name for name in {TEMPERATURE: 0, **metadata.parameters} if name in inputs),
             step=NEXT_IMAGE in outputs,
+        )
+
+
+def _check_agreement(metadata: Metadata, image: tuple[int | None, ...], classes: int) -> None:
+    """
+    Raises:
+        BackendError: the metadata say other sizes than the graph.
+    """
+    said, is_ = metadata.preprocessing.image_shape, image[1:]
+    if any(is_[i] not in (None, said[i]) for i in range(3)):
+        raise BackendError(
+            f"the file's metadata say that an image is {_text(said)}, its graph {_text(is_)}; "
+            "export it again"
+        )
+    if metadata.labels and len(metadata.labels) != classes:
+        raise BackendError(
+            f"the file's metadata name {len(metadata.labels)} classes, its graph has {classes}; "
+            "export it again"
         )
 
 

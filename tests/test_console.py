@@ -9,9 +9,10 @@ import typer
 from rich.console import Console
 
 from onnxplain.cli import app, console
-from onnxplain.cli.app import commands
+from onnxplain.cli.app import commands, guarded
 from onnxplain.cli.progress import ImageBar
 from onnxplain.cli.verify import table_of
+from onnxplain.errors import InputError
 from onnxplain.reference.checks import Check, Verification
 
 AWKWARD = "a [red]folder[/] :cat: [1/2] " + 30 * "with a long name " + ".png"
@@ -76,3 +77,25 @@ def test_no_help_text_is_taken_for_markup() -> None:
     for command in commands(typer.main.get_command(app)):
         for parameter in command.params:
             assert "[default" not in (getattr(parameter, "help", None) or ""), parameter.name
+
+
+def test_no_line_moves_the_cursor(capsys) -> None:
+    console.say("a\x1b[2Jb\u202e")
+    assert capsys.readouterr().out == "a\\x1b[2Jb\\u202e\n"
+
+
+def test_a_title_is_no_markup() -> None:
+    console80 = Console(width=80)
+    with console80.capture() as capture:
+        console80.print(table_of("a[/blue]\x1b[2J.onnx", Verification("itself", 1, ())))
+    assert "a[/blue]\\x1b[2J.onnx" in capture.get()
+
+
+def test_an_error_is_no_markup(capsys) -> None:
+    @guarded
+    def fail() -> None:
+        raise InputError("no such file: a[/blue]\x1b[2J.png")
+
+    with pytest.raises(typer.Exit):
+        fail()
+    assert "a[/blue]\\x1b[2J.png" in capsys.readouterr().err

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -11,6 +13,9 @@ from onnxplain.contract.entries import Entry
 from onnxplain.contract.explain import Metadata, Preprocessing
 from onnxplain.contract.signals import SignalMetadata
 from onnxplain.contract.steps import MatchedLayer, StepMetadata
+from onnxplain.errors import BackendError
+from onnxplain.printable import printable
+from onnxplain.runtime.signature import Port, Signature
 
 WRITTEN = {
     "onnxplain.channels": (
@@ -68,3 +73,103 @@ def test_a_file_says_how_its_weights_were_chosen(weights: str, described: str) -
     assert Metadata.from_props(metadata.to_props()) == metadata
     older = {k: v for k, v in metadata.to_props().items() if k != "onnxplain.weights"}
     assert Metadata.from_props(older).weights == ""
+
+
+GOOD = Metadata("0.1.0", "gradient", "net", Preprocessing(8, 8, 8), labels=("cat", "dog"))
+
+
+@pytest.mark.parametrize(
+    ("entry", "key", "value"),
+    [
+        ("preprocessing", "mean", [0.5]),
+        ("preprocessing", "std", [0.2, 0.0, 0.2]),
+        ("preprocessing", "mean", [float("nan")] * 3),
+        ("preprocessing", "mean", "red"),
+        ("preprocessing", "height", "8"),
+        ("preprocessing", "height", 8.5),
+        ("preprocessing", "resize", 0),
+        ("preprocessing", "width", -1),
+        ("preprocessing", "resize", 10**9),
+        ("preprocessing", "interpolation", "magic"),
+        ("preprocessing", "layout", "XY"),
+        ("preprocessing", "own", 1),
+        ("ascent", "steps", 1.5),
+        ("ascent", "alpha", float("inf")),
+        ("parameters", "temperature", [1]),
+        ("multiply_adds", "forward", "many"),
+        ("patterns", "GELU", None),
+    ],
+)
+def test_a_lying_entry_is_refused(entry: str, key: str, value: object) -> None:
+    props = GOOD.to_props()
+    changed = {**json.loads(props[f"onnxplain.{entry}"]), key: value}
+    props[f"onnxplain.{entry}"] = json.dumps(changed)
+    with pytest.raises(BackendError, match="metadata cannot be read"):
+        Metadata.from_props(props)
+
+
+@pytest.mark.parametrize(
+    ("entry", "text"),
+    [
+        ("activation", "evil"),
+        ("kind", "evil"),
+        ("labels", '["cat", 1]'),
+        ("labels", "[" * 100_000),
+        ("labels", "3"),
+        ("preprocessing", "[]"),
+        ("parameters", "null"),
+        ("ranges", '{"T": {"low": "high"}}'),
+        ("multiply_adds", "1e999"),
+    ],
+)
+def test_so_is_one_of_another_kind(entry: str, text: str) -> None:
+    props = {**GOOD.to_props(), f"onnxplain.{entry}": text}
+    with pytest.raises(BackendError, match="metadata cannot be read"):
+        Metadata.from_props(props)
+
+
+@pytest.mark.parametrize("key", WRITTEN)
+@pytest.mark.parametrize("text", ["[" * 100_000, "[]", "1", '{"layers": [1]}', "null"])
+def test_so_are_those_of_other_graphs(key: str, text: str) -> None:
+    _, entry = WRITTEN[key]
+    assert isinstance(entry, Entry)
+    with pytest.raises(BackendError, match="cannot be read"):
+        type(entry).from_props({key: text})
+
+
+def test_a_layer_has_a_whole_number_of_channels() -> None:
+    written = {"layers": [{"name": "c", "channels": "8", "grid": [4, 5], "field": None}]}
+    props = {"onnxplain.channels": json.dumps({**written, "batch": None})}
+    with pytest.raises(BackendError, match="cannot be read"):
+        ChannelsMetadata.from_props(props)
+
+
+def test_what_would_move_the_cursor_is_spelled_out() -> None:
+    evil = replace(GOOD, labels=("\x1b[2Jcat", "dog\u202e"), source="a\rb\x9b31m")
+    read = Metadata.from_props(evil.to_props())
+    assert read.labels == ("\\x1b[2Jcat", "dog\\u202e")
+    assert read.source == "a\\rb\\x9b31m"
+    assert printable("tab\tand\nline: ünïcödé 猫") == "tab\tand\nline: ünïcödé 猫"
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"labels": ("cat",)}, "name 1 classes, its graph has 7"),
+        ({"labels": ("cat",) * 50}, "name 50 classes"),
+        (
+            {"preprocessing": Preprocessing(9, 8, 9)},
+            r"an image is \[3, 9, 8\], its graph",
+        ),
+    ],
+)
+def test_metadata_that_disagree_with_the_graph_are_refused(
+    changes: dict[str, Any], said: str
+) -> None:
+    image, target = Port("float32", (None, 3, 8, 8)), Port("int64", (None,))
+    logits, pullback = Port("float32", (None, 7)), Port("float32", (None, 3, 8, 8))
+    inputs, outputs = {"image": image, "target": target}, {"logits": logits, "pullback": pullback}
+    good = replace(GOOD, labels=tuple("abcdefg"))
+    assert Signature.of(good.to_props(), inputs, outputs).classes == 7
+    with pytest.raises(BackendError, match=said):
+        Signature.of(replace(good, **changes).to_props(), inputs, outputs)

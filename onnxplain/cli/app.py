@@ -8,9 +8,8 @@ from collections.abc import Callable, Iterator
 from typing import Annotated, Any
 
 import typer
-from rich.markup import escape
 
-from onnxplain.cli.console import err, out
+from onnxplain.cli.console import err, out, shown
 from onnxplain.errors import BackendError, OnnxplainError
 from onnxplain.version import __version__
 
@@ -99,7 +98,7 @@ def guarded(function: Callable[..., None]) -> Callable[..., None]:
         try:
             function(*args, **kwargs)
         except OnnxplainError as error:
-            said = escape(with_flags(str(error)))
+            said = shown(with_flags(str(error)))
             err.print(f"[bold red]error:[/] {said}", soft_wrap=True, highlight=False)
             raise typer.Exit(error.exit_code) from None
         except ModuleNotFoundError as error:

@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.markup import escape
 from rich.table import Table
 
 from onnxplain import machine
 from onnxplain.cli.app import command
-from onnxplain.cli.console import err, out
+from onnxplain.cli.console import err, out, shown
 from onnxplain.cli.options import as_integers
 from onnxplain.cli.progress import progress_bar
 from onnxplain.errors import InputError
@@ -192,7 +191,7 @@ def _table(record: dict[str, Any]) -> Table:
         )
     for row in record["rows"]:
         if "problem" in row:
-            table.add_row(row["kind"], row["name"], escape(row["problem"]))
+            table.add_row(row["kind"], row["name"], shown(row["problem"]))
     return table
 
 

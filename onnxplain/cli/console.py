@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
+from rich.markup import escape
 
 from onnxplain.files import size_on_disk
+from onnxplain.printable import printable
 
 if TYPE_CHECKING:
     from onnxplain.runtime import Explainer
@@ -31,6 +33,11 @@ def complain(line: str) -> None:
     _plain(err, line, "red")
 
 
+def shown(text: object) -> str:
+    """Text from a file for a table or a title: no markup, no control characters."""
+    return escape(printable(str(text)))
+
+
 def note_backend(explainer: Explainer) -> None:
     """What explains here."""
     backend = explainer.backend
@@ -45,4 +52,5 @@ def file_size(path: Path) -> str:
 
 def _plain(console: Console, line: str, style: str | None = None) -> None:
     """The line as it is: a path is not wrapped, and its brackets are no markup."""
+    line = printable(line)
     console.print(line, style=style, markup=False, emoji=False, highlight=False, soft_wrap=True)

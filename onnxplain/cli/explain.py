@@ -12,11 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.markup import escape
 from rich.table import Table
 
 from onnxplain.cli.app import command
-from onnxplain.cli.console import complain, err, note_backend, say
+from onnxplain.cli.console import complain, err, note_backend, say, shown
 from onnxplain.cli.export_options import as_live
 from onnxplain.cli.options import (
     AtLeast,
@@ -105,7 +104,7 @@ def _fastest(model: Path, images: list[str], provider: str, at_least: float | No
             trial.precision,
             f"{trial.cosine:.6f}" if tried else "",
             f"{1000 * trial.seconds:.1f}" if math.isfinite(trial.seconds) else "",
-            escape(trial.problem),
+            shown(trial.problem),
         )
     err.print(table)
     return explainer

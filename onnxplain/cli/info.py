@@ -7,11 +7,10 @@ from tempfile import TemporaryDirectory
 from typing import Annotated
 
 import typer
-from rich.markup import escape
 from rich.table import Table
 
 from onnxplain.cli.app import command
-from onnxplain.cli.console import file_size, note, out
+from onnxplain.cli.console import file_size, note, out, shown
 from onnxplain.cli.options import Model
 from onnxplain.contract.explain import Metadata
 from onnxplain.errors import BackendError, InputError
@@ -73,7 +72,7 @@ def info(
         raise InputError(f"--provider is cuda or left out, not {provider!r}")
     explainer = onnxplain.load(model, "cpu")
     metadata, signature = explainer.metadata, explainer.backend.signature
-    pre, cost = metadata.preprocessing, metadata.multiply_adds
+    pre, cost = metadata.preprocessing, {"forward": 0, "explain": 0, **metadata.multiply_adds}
     batch = signature.batch or "N"
 
     targets = f"{batch}, K" if signature.multi_target else f"{batch}"
@@ -82,7 +81,7 @@ def info(
     inputs = [f"image {signature.dtype} [{batch}, {image}]", f"target int64 [{targets}]"]
     inputs += [f"{name} {signature.dtype} []" for name in signature.live]
     on_cuda = {"on CUDA": _on_cuda(model)} if provider else {}
-    table = Table(show_header=False, title=str(model), title_justify="left")
+    table = Table(show_header=False, title=shown(model), title_justify="left")
     for name, value in {
         "method": metadata.described_method,
         "source": f"{metadata.source}, exported by onnxplain {metadata.version}",
@@ -102,7 +101,7 @@ def info(
         f"({cost['explain'] / max(cost['forward'], 1):.2f} ×)",
         **on_cuda,
     }.items():
-        table.add_row(name, escape(value))
+        table.add_row(name, shown(value))
     out.print(table, highlight=False)
     if patterns:
         _list_patterns(metadata)
@@ -114,7 +113,9 @@ def _list_patterns(metadata: Metadata) -> None:
     method = metadata.method
     for derivative, found in ((method, metadata.replaced), ("ordinary", metadata.ordinary)):
         for name, layers in sorted(found.items()):
-            table.add_row(f"{len(layers)} {name}", derivative, escape(", ".join(layers)))
+            table.add_row(
+                f"{len(layers)} {shown(name)}", shown(derivative), shown(", ".join(layers))
+            )
     if not table.row_count:
         note("the file names no nonlinear operation; files of 0.1.0 do not: export it again")
         return

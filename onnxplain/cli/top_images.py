@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.markup import escape
 from rich.table import Table
 
 from onnxplain.cli.app import command
-from onnxplain.cli.console import complain, err, out, say
+from onnxplain.cli.console import complain, err, out, say, shown
 from onnxplain.cli.options import BatchSize, Provider, Size, Source, Weights, as_size
 from onnxplain.cli.progress import ImageBar
 from onnxplain.errors import InputError
@@ -154,11 +153,11 @@ def _report(table: TopImages, path: Path, rate: float) -> None:
 
 
 def _show(table: TopImages, channels: list[int]) -> None:
-    shown = Table("channel", "max", "mean", "left, top, right, bottom")
-    shown.add_column("image", overflow="fold")
+    rows = Table("channel", "max", "mean", "left, top, right, bottom")
+    rows.add_column("image", overflow="fold")
     for channel in channels:
         for patch in table.patches(channel):
             box = ", ".join(map(str, patch.box))
             numbers = f"{patch.maximum:.4g}", f"{patch.mean:.4g}"
-            shown.add_row(str(channel), *numbers, box, escape(patch.photograph.path))
-    out.print(shown)
+            rows.add_row(str(channel), *numbers, box, shown(patch.photograph.path))
+    out.print(rows)

@@ -9,7 +9,7 @@ from rich import box
 from rich.table import Table
 
 from onnxplain.cli.app import command
-from onnxplain.cli.console import err, out
+from onnxplain.cli.console import err, out, shown
 from onnxplain.cli.options import AtLeast, Model, Precision, Provider, Weights
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ def verify(
 def table_of(model: str, found: Verification) -> Table:
     """What was found, in 80 columns."""
     images = "1 image" if found.images == 1 else f"{found.images} images"
-    title = f"{model}: {found.against}, {images}"
+    title = shown(f"{model}: {found.against}, {images}")
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     table.add_column("", min_width=len("along the pullback"))
     for name in ("largest\ndifference", "relative\nerror", "cosine"):

@@ -2,5 +2,5 @@
 
 One module for each kind of graph: an explanation (`explain`), a step of a feature visualisation
 (`steps`), the channels of layers (`channels`), a network's signal (`signals`); and what any of them
-may say about its operators (`precision`). Imports nothing but the errors.
+may say about its operators (`precision`). Imports the errors, and what options are checked with.
 """

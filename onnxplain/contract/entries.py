@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
 from onnxplain.errors import BackendError
+from onnxplain.options import check_fields
 
 
 @dataclass(frozen=True)
@@ -49,8 +50,10 @@ class Entry:
         if cls.KEY not in props:
             return None
         try:
-            return cls.from_json(json.loads(props[cls.KEY]))
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            found = cls.from_json(json.loads(props[cls.KEY]))
+            check_fields(found)
+            return found
+        except (AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
             raise BackendError(
                 f"the file's entry {cls.KEY} cannot be read ({error!r}); export it again with the "
                 "installed version"

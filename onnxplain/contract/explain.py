@@ -15,6 +15,8 @@ from numbers import Real
 from typing import Any
 
 from onnxplain.errors import BackendError
+from onnxplain.options import check_fields, check_type
+from onnxplain.printable import printable
 
 IMAGE, TARGET, TEMPERATURE, LOGITS, PULLBACK = (
     "image",
@@ -88,6 +90,10 @@ DEFAULT_WEIGHTS, NO_WEIGHTS = "DEFAULT", "none"
 """The weights of a network by name that are no checkpoint: the pretrained ones, and random ones
 from a fixed seed."""
 
+INTERPOLATIONS = ("nearest", "box", "bilinear", "hamming", "bicubic", "lanczos")
+"""Pillow's ways of resampling."""
+
+_LARGEST = 2**15  # pixels of a side
 _PREFIX = "onnxplain."
 
 
@@ -207,6 +213,30 @@ class Metadata:
             for key, value in entries.items()
         }
 
+    def _check(self) -> None:
+        """
+        Raises:
+            ValueError: something that no export writes.
+        """
+        check_fields(self)
+        pre, ascent = self.preprocessing, self.ascent
+        sizes = pre.height, pre.width, pre.resize
+        shifts = *pre.mean, *pre.std
+        for what, wrong in {
+            "sizes": not all(1 <= size <= _LARGEST for size in sizes),
+            "channels": len(pre.mean) not in (1, 3) or len(pre.std) != len(pre.mean),
+            "mean and std": not all(map(math.isfinite, shifts)) or 0 in pre.std,
+            "interpolation": pre.interpolation not in INTERPOLATIONS,
+            "layout": pre.layout not in ("NCHW", "NHWC"),
+            "activation": self.activation not in ("softmax", "sigmoid"),
+            "kind": self.kind not in (DIRECTION, MAP, RELEVANCE, PRODUCT),
+            "ascent": not (ascent.steps >= 1 and math.isfinite(ascent.alpha)),
+        }.items():
+            if wrong:
+                raise ValueError(f"{what} such as no export writes")
+        for name, value in self.parameters.items():
+            check_type(name, value, str | float | bool)
+
     @classmethod
     def from_props(cls, props: Mapping[str, str]) -> Metadata:
         """Read the entries back.
@@ -227,7 +257,7 @@ class Metadata:
         props = {_PREFIX + key: value for key, value in since.items()} | dict(props)
         try:
             entries: dict[str, Any] = {
-                f.name: props[_PREFIX + f.name] for f in dataclasses.fields(cls)
+                f.name: printable(props[_PREFIX + f.name]) for f in dataclasses.fields(cls)
             }
             for key in entries.keys() - {
                 "version",
@@ -237,7 +267,7 @@ class Metadata:
                 "kind",
                 "weights",
             }:
-                entries[key] = json.loads(entries[key])
+                entries[key] = _printable(json.loads(entries[key]))
             pre = entries["preprocessing"]
             pre["mean"], pre["std"] = tuple(pre["mean"]), tuple(pre["std"])
             entries["preprocessing"] = Preprocessing(**pre)
@@ -245,12 +275,26 @@ class Metadata:
             entries["ranges"] = {k: Range(**v) for k, v in entries["ranges"].items()}
             for key in ("labels", "notes"):
                 entries[key] = tuple(entries[key])
-            return cls(**entries)
-        except (KeyError, TypeError, ValueError) as error:
+            found = cls(**entries)
+            found._check()
+            return found
+        except (AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
             raise BackendError(
                 f"the file's onnxplain metadata cannot be read ({error!r}); export it again "
                 "with the installed version"
             ) from error
+
+
+def _printable(entry: Any) -> Any:
+    """What JSON holds, its strings without control characters."""
+    match entry:
+        case str():
+            return printable(entry)
+        case list():
+            return [_printable(one) for one in entry]
+        case dict():
+            return {printable(name): _printable(one) for name, one in entry.items()}
+    return entry
 
 
 def _kind_by_parameters(props: Mapping[str, str]) -> str:
