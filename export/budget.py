@@ -6,6 +6,7 @@ that one option does.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -33,14 +34,14 @@ class Limit:
         if count > self.most * _factor.get():
             raise SourceError(
                 f"{self.of.format(count=f'{count:,.0f}')}, of at most "
-                f"{self.most * _factor.get():,.0f}; if you trust the network, "
-                f"budget={_rounded_up(count / self.most):g} allows it"
+                f"{self.most * _factor.get():,.0f}; if you trust the network, a budget= of "
+                f"{_rounded_up(count / self.most):g} allows it"
             )
 
 
 NODES = Limit(200_000, "the network has {count} nodes once functions and loops are written out")
 NESTING = Limit(32, "the network's functions call each other {count} deep")
-ELEMENTS = Limit(2**28, "a constant that the network is explained with has {count} elements")
+ELEMENTS = Limit(2**28, "a value within the network has {count} elements")
 
 
 @contextmanager
@@ -73,6 +74,17 @@ def check_functions(model: ir.Model) -> None:
         return total
 
     count(model.graph.all_nodes(), 0)
+
+
+def check_values(graph: ir.Graph) -> None:
+    """Hold each value's size, as far as it is known, to what fits into memory.
+
+    Raises:
+        SourceError: one is larger, for one image.
+    """
+    for node in graph:
+        for y in node.outputs:
+            ELEMENTS.check(math.prod(n for n in y.shape or () if isinstance(n, int)))
 
 
 def _rounded_up(number: float) -> float:

@@ -24,7 +24,7 @@ from onnxscript import rewriter
 from onnxplain.contract.explain import IMAGE, LOGITS
 from onnxplain.errors import SourceError
 from onnxplain.export.autodiff import dependents
-from onnxplain.export.budget import check_functions
+from onnxplain.export.budget import check_functions, check_values
 from onnxplain.export.canonical.batch import free_batch
 from onnxplain.export.canonical.contrib import spell_contrib
 from onnxplain.export.canonical.control_flow import refuse_control_flow, unfold
@@ -94,6 +94,9 @@ def canonicalise(
     model = raise_opset(model)
     graph = model.graph
     common.RemoveInitializersFromInputsPass()(model)
+    # Before values are propagated too, of which ONNX keeps as many as a vector has elements.
+    common.ShapeInferencePass(data_prop=False)(model)
+    check_values(graph)
     was_half = to_float32(model)
     image = choose_image(graph, input_name)
     fix_sizes(image, size)
@@ -112,6 +115,7 @@ def canonicalise(
     simplify(model)
     settle_sizes(model, image, simplify)
     standardise(model)
+    check_values(graph)
     image = drop_other_inputs(graph)
     refuse_control_flow(graph, image)
     show_relus(graph, image)
