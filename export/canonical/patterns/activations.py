@@ -92,12 +92,13 @@ ELEMENTWISE: dict[str, Callable[..., Array]] = {
     "Relu": lambda x: np.maximum(x, 0),
     "Clip": clip,
     "LeakyRelu": lambda x, alpha=0.01: np.where(x > 0, x, alpha * x),
+    "PRelu": lambda x, slope: np.where(x > 0, x, slope * x),
     "ThresholdedRelu": lambda x, alpha=1.0: np.where(x > alpha, x, 0),
     "HardSigmoid": lambda x, alpha=0.2, beta=0.5: hard_sigmoid(x, alpha, beta),
 }
 """Operator → its function of arrays, with its attributes as keywords."""
 
-ALONE = ("LeakyRelu", "ThresholdedRelu")
+ALONE = ("LeakyRelu", "PRelu", "ThresholdedRelu")
 """Those that are a ReLU themselves, of some parameter."""
 
 
