@@ -76,6 +76,14 @@ Site = Annotated[
     Path | None,
     typer.Option(help="A folder made by `onnxplain web`, to show at /; not with --token."),
 ]
+AllowHost = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="A name by which clients may call the service; once for each. By default any, but "
+        "localhost alone where --host is the loopback address and there is no token: a stranger's "
+        "page could otherwise ask it through a browser."
+    ),
+]
 LogLevel = Annotated[str, typer.Option(help="debug, info, warning or error.")]
 
 
@@ -104,6 +112,7 @@ def serve(
     certificate: Certificate = None,
     key: Key = None,
     site: Site = None,
+    allow_host: AllowHost = None,
     log_level: LogLevel = "info",
 ) -> None:
     """Answer requests for explanations over HTTP: its own API, and the KServe v2 protocol.
@@ -137,7 +146,8 @@ def serve(
     )
     batching = settings.Batching(images, wait / 1000, calls)
     running = settings.Running(provider, precision, threads, loaded, preload, decoders)
-    wanted = settings.Settings(_named(models), limits, batching, running, token, site)
+    names = settings.hosts_of(host, token, allow_host or ())
+    wanted = settings.Settings(_named(models), limits, batching, running, token, site, names)
     server.serve(wanted, host, port, certificate, key, log_level)
 
 

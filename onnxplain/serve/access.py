@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import hmac
 from collections.abc import Callable
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import Depends
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from onnxplain.serve.refusal import Refusal
+from onnxplain.serve.settings import Settings
 
 _BEARER = HTTPBearer(auto_error=False, description="The token that the service was started with.")
+
+
+def named(settings: Settings) -> dict[str, Any]:
+    """The models' names for the description of the API; none where a token keeps them."""
+    return {"enum": list(settings.models)} if settings.token is None else {}
 
 
 def access(token: str | None) -> Callable[..., None]:

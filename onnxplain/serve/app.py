@@ -18,6 +18,7 @@ from onnxplain.errors import OnnxplainError
 from onnxplain.serve import log
 from onnxplain.serve.front import Front
 from onnxplain.serve.kserve import kserve_routes
+from onnxplain.serve.origin import OwnOrigin
 from onnxplain.serve.refusal import Refusal
 from onnxplain.serve.routes import routes
 from onnxplain.serve.service import Service
@@ -49,6 +50,7 @@ def create_app(service: Service) -> FastAPI:
     app.include_router(kserve_routes(service))
     app.router.default = Front(service.settings)  # a mount would hide that other methods get 405
     _errors(app, service)
+    app.add_middleware(OwnOrigin, settings=service.settings, metrics=service.metrics)
     app.add_middleware(Recorded, service=service)
     return app
 

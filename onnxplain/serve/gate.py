@@ -11,7 +11,7 @@ from onnxplain.serve.settings import Limits
 
 
 class Place:
-    """What an admitted request holds until it is answered."""
+    """What a request holds from the first byte of its body until it is answered."""
 
     def __init__(self, gate: Gate) -> None:
         self._gate = gate
@@ -45,19 +45,34 @@ class Gate:
         metrics.held.set_function(lambda: self._bytes)
 
     @contextmanager
-    def enter(self) -> Iterator[Place]:
-        """Raises Refusal (503) if there are too many already."""
-        if self._requests >= self._limits.requests:
-            raise overloaded(
-                f"{self._requests} requests wait already, try again later", self._seconds_left()
-            )
-        self._requests += 1
+    def arriving(self) -> Iterator[Place]:
+        """While a body arrives, and until it is answered: it does not count as a request yet.
+
+        So clients that send theirs slowly keep nobody out. Raises Refusal (503) if there are too
+        many requests already.
+        """
+        self._check()
         place = Place(self)
         try:
             yield place
         finally:
-            self._requests -= 1
             self._bytes -= place.bytes
+
+    @contextmanager
+    def enter(self) -> Iterator[None]:
+        """Once the body is there. Raises Refusal (503) if there are too many already."""
+        self._check()
+        self._requests += 1
+        try:
+            yield
+        finally:
+            self._requests -= 1
+
+    def _check(self) -> None:
+        if self._requests >= self._limits.requests:
+            raise overloaded(
+                f"{self._requests} requests wait already, try again later", self._seconds_left()
+            )
 
     def grow(self, more: int) -> None:
         """Raises Refusal (503) if all the bodies together would be too large."""

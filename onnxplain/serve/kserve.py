@@ -14,7 +14,7 @@ from onnxplain.errors import InputError
 from onnxplain.runtime import Explainer
 from onnxplain.runtime.inputs.targets import as_indices
 from onnxplain.serve import tensors
-from onnxplain.serve.access import access
+from onnxplain.serve.access import access, named
 from onnxplain.serve.batcher import Explained, Work
 from onnxplain.serve.openapi import PROBLEMS, inlined
 from onnxplain.serve.refusal import Refusal, malformed, too_large, unusable
@@ -48,8 +48,7 @@ def kserve_routes(service: Service) -> APIRouter:
     """What this service offers to KServe's and Triton's clients."""
     router = APIRouter(prefix="/v2", tags=["KServe v2"])
     allowed = [Depends(access(service.settings.token))]
-    names: list[Any] = list(service.models.metadata)
-    called = Path(description="A model's name.", json_schema_extra={"enum": names})
+    called = Path(description="A model's name.", json_schema_extra=named(service.settings))
     _add_server(router, service, allowed)
     _add_models(router, service, allowed, called)
     _add_infer(router, service, allowed, called)

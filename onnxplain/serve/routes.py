@@ -8,7 +8,7 @@ from fastapi import APIRouter, Depends, Path, Request, Response
 from fastapi.responses import JSONResponse
 
 from onnxplain.contract.explain import Metadata
-from onnxplain.serve.access import access
+from onnxplain.serve.access import access, named
 from onnxplain.serve.answer import MEDIA_TYPES, render
 from onnxplain.serve.decode import decode
 from onnxplain.serve.openapi import EXPLAIN, PROBLEMS
@@ -26,12 +26,11 @@ def routes(service: Service) -> APIRouter:
 
 
 def _add_models(router: APIRouter, service: Service, allowed: list[Any]) -> None:
-    names: list[Any] = list(service.models.metadata)
 
     @router.post("/v1/models/{name}:explain", tags=["explain"], dependencies=allowed, **EXPLAIN)
     async def explain(
         request: Request,
-        name: str = Path(description="A model's name.", json_schema_extra={"enum": names}),
+        name: str = Path(description="A model's name.", json_schema_extra=named(service.settings)),
     ) -> Response:
         """Explain an image: which change of its pixels would the network read as more of a class?
 

@@ -15,6 +15,10 @@ from onnxplain.serve.pool import Pool
 from onnxplain.serve.refusal import Refusal, overloaded, too_large
 from onnxplain.serve.settings import Limits, Settings
 
+_SILENCE = 0.25
+"""The share of `Limits.read_seconds` that may pass before a body's next part: one that is begun and
+then left takes room from the others."""
+
 _GONE = 499  # nginx's number for a client that did not wait; never sent
 
 
@@ -42,27 +46,34 @@ class Service:
             Refusal: there is no room (503); the body is too large (413) or too slow (408); it
                 takes too long (503); the client has gone.
         """
-        async with self.admitted() as place:
-            with self.metrics.stage("read"):
-                body = await read_body(request, place, self.settings.limits)
-            return await _while_connected(request, work(body))
+        async with self._in_time():
+            with self.gate.arriving() as place:
+                with self.metrics.stage("read"):
+                    body = await read_body(request, place, self.settings.limits)
+                with self.gate.enter():
+                    return await _while_connected(request, work(body))
 
     @asynccontextmanager
-    async def admitted(self) -> AsyncIterator[Place]:
-        """Admit a request for as long as one may take.
+    async def admitted(self) -> AsyncIterator[None]:
+        """Admit a request without a body, for as long as one may take.
 
         Raises:
             Refusal: there is no room, or it takes too long (503).
         """
+        async with self._in_time():
+            with self.gate.enter():
+                yield
+
+    @asynccontextmanager
+    async def _in_time(self) -> AsyncIterator[None]:
         seconds = self.settings.limits.seconds
-        with self.gate.enter() as place:
-            try:
-                async with asyncio.timeout(seconds):
-                    yield place
-            except TimeoutError:
-                raise overloaded(
-                    f"this took more than {seconds:g} s", self.models.seconds_left()
-                ) from None
+        try:
+            async with asyncio.timeout(seconds):
+                yield
+        except TimeoutError:
+            raise overloaded(
+                f"this took more than {seconds:g} s", self.models.seconds_left()
+            ) from None
 
     async def preload(self) -> None:
         """Load the models that should be in memory from the start.
@@ -97,7 +108,8 @@ async def read_body(request: Request, place: Place, limits: Limits) -> bytes:
     try:
         async with asyncio.timeout(limits.read_seconds):
             while True:
-                message = await request.receive()
+                async with asyncio.timeout(limits.read_seconds * _SILENCE):
+                    message = await request.receive()
                 if message["type"] == "http.disconnect":
                     raise _gone()
                 part = message.get("body", b"")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -87,6 +88,7 @@ class Settings:
         models: name → explain graph or engine.
         token: the bearer token that clients must send; None lets everybody in.
         site: a folder written by `onnxplain web`, shown at `/`.
+        hosts: the names by which clients may call the service; None for any.
 
     Raises:
         InputError: both a site and a token.
@@ -98,12 +100,27 @@ class Settings:
     running: Running = field(default_factory=Running)
     token: str | None = None
     site: Path | None = None
+    hosts: frozenset[str] | None = None
 
     def __post_init__(self) -> None:
         if self.site is not None and self.token is not None:
             raise InputError(
                 "site= gives its model to everybody, and token= is to keep it: leave one out"
             )
+
+
+LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
+
+
+def hosts_of(address: str, token: str | None, named: Iterable[str]) -> frozenset[str] | None:
+    """The names of a service: those given; and of one for this machine alone, this machine's.
+
+    Any where none is given and other machines may ask, or a token is asked for.
+    """
+    given = frozenset(name.lower() for name in named)
+    if not given and (address not in LOOPBACK or token is not None):
+        return None
+    return given | LOOPBACK | {address.lower()}
 
 
 def cores() -> int:

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import sys
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 
 import pytest
+from fastapi import Request
 
 from onnxplain.runtime import Explainer
 from onnxplain.serve import routes
+from onnxplain.serve.refusal import Refusal
+from onnxplain.serve.service import read_body
 from onnxplain.serve.settings import Batching, Limits
 
 EXPLAIN = "/v1/models/tiny:explain"
@@ -136,3 +142,34 @@ def test_methods_that_clients_think_of_are_no_metrics_of_their_own(serve):
     assert gauge(client, f'onnxplain_requests_total{{method="",{refused}}}') == 5
     assert gauge(client, f'onnxplain_requests_total{{method="DELETE",{refused}}}') == 1
     assert "M1" not in client.get("/metrics").text
+
+
+def test_bodies_that_do_not_come_keep_nobody_out(serve, png):
+    """300 clients with a head and four bytes once filled the 256 places."""
+    client = serve(limits=Limits(requests=2))
+    gate = client.service.gate
+    with ExitStack() as arriving:
+        for _ in range(10):
+            arriving.enter_context(gate.arriving()).hold(4)
+        assert gauge(client, "onnxplain_held_bytes") == 40
+        assert client.post(EXPLAIN, files={"image": png}).status_code == 200
+    assert gauge(client, "onnxplain_held_bytes") == 0
+
+
+def test_a_body_that_pauses_is_given_up_early(serve):
+    """What a client has sent takes room from the others while it is silent."""
+    limits = Limits(read_seconds=0.8)
+
+    async def receive():
+        parts.append(time.monotonic())
+        if len(parts) == 1:
+            return {"type": "http.request", "body": b"x" * 100, "more_body": True}
+        await asyncio.sleep(60)
+        return {"type": "http.disconnect"}
+
+    parts: list[float] = []
+    request = Request({"type": "http", "headers": []}, receive)
+    gate = serve().service.gate
+    with gate.arriving() as place, pytest.raises(Refusal, match="did not come"):
+        asyncio.run(read_body(request, place, limits))
+    assert time.monotonic() - parts[0] < 0.6

@@ -21,7 +21,10 @@ from onnxplain.serve.connections import Connection
 
 from .process import PATIENCE, Process, started
 
-HEAD = b"POST /v1/models/tiny:explain HTTP/1.1\r\nHost: h\r\nContent-Type: application/json\r\n"
+HEAD = (
+    b"POST /v1/models/tiny:explain HTTP/1.1\r\nHost: localhost\r\n"
+    b"Content-Type: application/json\r\n"
+)
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +87,7 @@ def test_a_body_that_never_ends_is_a_408(impatient: Process, size: bytes):
 def test_a_body_that_drips_after_its_refusal_is_cut(impatient: Process):
     with impatient.connect() as connection:
         connection.sendall(
-            b"POST /nothing HTTP/1.1\r\nHost: h\r\nContent-Length: 1000000000\r\n\r\n"
+            b"POST /nothing HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000000000\r\n\r\n"
         )
         assert connection.recv(65536).startswith(b"HTTP/1.1 404 ")
         with pytest.raises(ConnectionError):
@@ -107,12 +110,12 @@ def test_a_half_closed_request_is_cut(impatient: Process, sent: bytes):
     [
         b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
         b"\x00" * 100 + b"\r\n\r\n",
-        b"GET /\x00 HTTP/1.1\r\nHost: h\r\n\r\n",
+        b"GET /\x00 HTTP/1.1\r\nHost: localhost\r\n\r\n",
         b"GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n",
-        b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: -1\r\n\r\n",
-        b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n",
-        b"POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
-        b"GET / HTTP/1.1\r\nHost: h\r\nX: " + b"a" * 200_000 + b"\r\n\r\n",
+        b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: -1\r\n\r\n",
+        b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n",
+        b"POST / HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+        b"GET / HTTP/1.1\r\nHost: localhost\r\nX: " + b"a" * 200_000 + b"\r\n\r\n",
         HEAD + b"Transfer-Encoding: chunked\r\n\r\n1\r\n{\r\nnonsense\r\n",
     ],
 )
@@ -134,7 +137,7 @@ def test_an_upgrade_to_a_websocket_is_not_taken(process: Process):
 
 def test_requests_behind_each_other_are_answered_in_turn(process: Process):
     with process.connect() as connection:
-        connection.sendall(b"GET /health HTTP/1.1\r\nHost: h\r\n\r\n" * 5)
+        connection.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n" * 5)
         received = b""
         while received.count(b'{"status":"ok"}') < 5:
             received += connection.recv(65536)
@@ -147,7 +150,7 @@ def test_a_client_that_does_not_take_its_answer_is_cut(impatient: Process):
         connection.settimeout(PATIENCE)
         host, port = impatient.url.removeprefix("http://").split(":")
         connection.connect((host, int(port)))
-        request = b"GET /metrics HTTP/1.1\r\nHost: h\r\n\r\n"
+        request = b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n"
         with pytest.raises(ConnectionError):
             drip(connection, request * 100, 0.002)
     assert impatient.healthy()
@@ -230,7 +233,7 @@ def test_clients_that_go_before_their_answer_do_no_harm(process: Process, png: b
             + b"\r\n--b--\r\n"
         )
         head = (
-            b"POST /v1/models/tiny:explain HTTP/1.1\r\nHost: h\r\n"
+            b"POST /v1/models/tiny:explain HTTP/1.1\r\nHost: localhost\r\n"
             b"Content-Type: multipart/form-data; boundary=b\r\n"
             b"Content-Length: " + str(len(form)).encode() + b"\r\n\r\n"
         )
