@@ -1,6 +1,7 @@
 // The operators as ONNX Runtime sees them: which there are, and what runs one.
 
 #include <algorithm>
+#include <atomic>
 #include <cstring>
 
 #include <map>
@@ -127,6 +128,36 @@ void in_parts(const Api& api, const OrtKernelContext* context, size_t n, Work wo
   parallel(api, context, (n + kPart - 1) / kPart, one);
 }
 
+// Memory for the parts of one call that run at once; it goes with the call.
+class Scratch {
+ public:
+  using Floats = std::unique_ptr<float[]>;
+
+  explicit Scratch(size_t floats) : floats_(floats) {}
+
+  Floats take() {
+    std::lock_guard<std::mutex> guard(lock_);
+    if (spare_.empty()) {
+      spare_.reserve(++made_);
+      return Floats(new float[floats_]);
+    }
+    Floats found = std::move(spare_.back());
+    spare_.pop_back();
+    return found;
+  }
+
+  void give(Floats taken) {
+    std::lock_guard<std::mutex> guard(lock_);
+    spare_.push_back(std::move(taken));
+  }
+
+ private:
+  const size_t floats_;
+  std::mutex lock_;
+  size_t made_ = 0;
+  std::vector<Floats> spare_;
+};
+
 const CpuKernels& on_cpu(const Operator& op) { return cpu_kernels()[op.dtype]; }
 
 void* stream(const Api& api, const OrtKernelContext* context) {
@@ -204,11 +235,12 @@ void run_pool(const Kernel& kernel, OrtKernelContext* context) {
   size_t elements = product(pool.size), windows = product(pool.out);
   size_t floats = cpu.pool_scratch(pool, targets);
   float inv_T = inverse(op, T);
-  bool enough = true;
-  auto one = [&](size_t plane) {
-    thread_local std::vector<float> scratch;
+  Scratch scratch(floats);
+  std::atomic<bool> enough{true};
+  auto one = [&](size_t plane) noexcept {
+    Scratch::Floats taken;
     try {
-      if (scratch.size() < floats) scratch.resize(floats);
+      taken = scratch.take();
     } catch (const std::bad_alloc&) {
       enough = false;
       return;
@@ -217,7 +249,8 @@ void run_pool(const Kernel& kernel, OrtKernelContext* context) {
       return static_cast<char*>(const_cast<void*>(data)) + plane * step * item;
     };
     cpu.pool_grad(pool, op.held, at(x.data, elements), at(g.data, windows), at(out, elements), targets,
-               planes * windows, planes * elements, inv_T, scratch.data());
+               planes * windows, planes * elements, inv_T, taken.get());
+    scratch.give(std::move(taken));
   };
   parallel(api, context, planes, one);
   if (!enough) throw std::bad_alloc();
@@ -269,7 +302,9 @@ ElementType element_type(const OrtCustomOp* op, size_t) {
   return types[self(op).dtype];
 }
 
-// A gate's result is like its cotangent, a pool's gradient like x where there is one cotangent. ONNX Runtime plans memory, and keeps its blocked layout, by these.
+// A gate's result is like its cotangent, a pool's gradient like x where there is one cotangent. ONNX
+// Runtime plans memory, and keeps its blocked layout, by these. Where it does not know a rank it
+// says that there are no axes, as of a scalar: then nothing is inferred.
 OrtStatus* infer(const OrtCustomOp* op, OrtShapeInferContext* context) {
   const Api& api = *self(op).api;
   return guarded(api, [&] {
@@ -284,6 +319,7 @@ OrtStatus* infer(const OrtCustomOp* op, OrtShapeInferContext* context) {
       return count;
     };
     const OrtTensorTypeAndShapeInfo *x = shape_of(0), *g = shape_of(1);
+    if (axes(g) == 0) return;
     if (self(op).kind == Kind::kGate) {
       check(api.ShapeInferContext_SetOutputTypeShape(context, 0, g));
     } else if (axes(x) == axes(g)) {
@@ -374,10 +410,11 @@ struct Registration {
   }
 };
 
-// A process may hold more than one runtime.
+// A process may hold more than one runtime. What they were given is never destroyed: at the end of
+// the process, sessions that are static are destroyed after what this library has.
 const Registration& registration(const void* const* table) {
   static std::mutex lock;
-  static std::map<const void*, std::unique_ptr<Registration>> made;
+  static auto& made = *new std::map<const void*, std::unique_ptr<Registration>>;
   std::lock_guard<std::mutex> guard(lock);
   auto& found = made[table];
   if (found == nullptr) found = std::make_unique<Registration>(table);
