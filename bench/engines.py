@@ -32,7 +32,7 @@ def accepts(path: str | os.PathLike[str], seconds: float = _SECONDS) -> str | No
     from onnxplain.runtime.sessions.tensorrt.package import load_package
 
     load_package("tensorrt-rtx")
-    child = [sys.executable, "-m", "onnxplain.bench.engines", os.fspath(path)]
+    child = [sys.executable, "-P", "-m", "onnxplain.bench.engines", os.fspath(path)]
     try:
         done = subprocess.run(child, capture_output=True, text=True, timeout=seconds, check=False)
     except subprocess.TimeoutExpired:
@@ -57,7 +57,7 @@ def compiled_layers(path: str | os.PathLike[str], seconds: float = _SECONDS) -> 
     Returns:
         None if the package is not installed, or does not compile the graph.
     """
-    child = [sys.executable, "-m", "onnxplain.bench.engines", "--layers", os.fspath(path)]
+    child = [sys.executable, "-P", "-m", "onnxplain.bench.engines", "--layers", os.fspath(path)]
     try:
         done = subprocess.run(child, capture_output=True, text=True, timeout=seconds, check=False)
     except subprocess.TimeoutExpired:

@@ -148,7 +148,7 @@ def _is_damaged(path: Path) -> bool:
 
 
 def _start(model: Path, lake: Path, out: Path) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "onnxplain.cli", "batch", model, lake, "-o", out]
+    command = [sys.executable, "-P", "-m", "onnxplain.cli", "batch", model, lake, "-o", out]
     return subprocess.Popen([*map(str, command), "--shard-size", str(_SHARD)])
 
 

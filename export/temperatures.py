@@ -25,8 +25,9 @@ from onnxplain.export.autodiff import dependents
 from onnxplain.export.operators import Axes, Kind, Linear, row_of
 from onnxplain.export.tensors import array_of, constant, number_of
 
-LARGEST = 16.0
-"""The factor that values may carry, or its inverse: in float16 they must not overflow."""
+LARGEST = 4.0
+"""The factor that values may carry, or its inverse: float16, which a file may be loaded in, ends at
+65,504."""
 
 
 @dataclass
@@ -110,13 +111,14 @@ class Forward:
             return None
         variable = [x for x in node.inputs if x in self.values]
         others = [x for x in node.inputs if x is not None and x not in self.values]
-        return variable[0] if len(variable) == 1 and all(map(_is_constant, others)) else None
+        alone = len(variable) == 1 and variable[0] in node.inputs[:2]
+        return variable[0] if alone and all(map(_is_constant, others)) else None
 
     def readers(self, value: ir.Value, groups: Groups) -> Iterator[tuple[ir.Node, int]]:
         """The uses of a value that need it as it was."""
         gates = {node for node, _ in self.gates(value)}
         for node, index in value.uses():
-            if _threshold(node, index) is not None:
+            if _is_test(node, index):
                 continue
             if node in self._inside:
                 if value is not self.operand(node) and index not in groups.carried[node]:
@@ -198,9 +200,7 @@ class _Folding:
             for value in self.forward.values
             if self._carries(value)
         ]
-        tests = [
-            use for value, _, _ in uses for use in value.uses() if _threshold(*use) is not None
-        ]
+        tests = [use for value, _, _ in uses for use in value.uses() if _is_test(*use)]
         for node in self.forward.nodes:
             if (x := self.forward.operand(node)) is not None:
                 self._linear(node, x)
@@ -244,10 +244,10 @@ class _Folding:
             node.replace_input_with(index, constant(self.op, array * factor, value))
 
 
-def _threshold(node: ir.Node, index: int) -> float | None:
-    """The number that a comparison has on its other side."""
+def _is_test(node: ir.Node, index: int) -> bool:
+    """Whether it compares with a constant, which then takes up the factor."""
     compares = row_of(node.op_type).kind is Kind.TEST and len(node.inputs) == 2
-    return number_of(node.inputs[1 - index]) if compares else None
+    return compares and _is_constant(node.inputs[1 - index])
 
 
 def _is_constant(value: ir.Value | None) -> bool:

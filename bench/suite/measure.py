@@ -111,7 +111,7 @@ def _memory(job: Job, name: str) -> int | None:
     It begins with no cache, and so compiles as a first run does. None where it fails.
     """
     fields = json.dumps({**dataclasses.asdict(job), "folder": str(job.folder), "name": name})
-    child = [sys.executable, "-m", "onnxplain.bench.suite.memory", fields]
+    child = [sys.executable, "-P", "-m", "onnxplain.bench.suite.memory", fields]
     with TemporaryDirectory(prefix="onnxplain-cache-") as cache:
         environment = {**os.environ, "XDG_CACHE_HOME": cache}
         done = subprocess.run(child, capture_output=True, text=True, env=environment, check=False)

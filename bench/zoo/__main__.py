@@ -56,6 +56,9 @@ def claims(
     """Ask ONNX Runtime's CUDA provider what leaves the GPU, every way of every network. Hours."""
     from onnxplain.bench.zoo.claims import VARIANTS, merged
 
+    if unknown := [variant for variant in variants or () if variant not in VARIANTS]:
+        raise typer.BadParameter(f"no variant {unknown[0]!r}: {', '.join(VARIANTS)}")
+
     def good(entry: dict[str, Any]) -> bool:
         return stays(entry) and set(variants or VARIANTS) <= set(entry["variants"])
 

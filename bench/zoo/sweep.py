@@ -61,7 +61,7 @@ def sweep(
 
 def _apart(command: Sequence[str], name: str, threads: int, timeout: float) -> dict[str, Any]:
     """The entry of one network, made in a process of its own."""
-    module = [sys.executable, "-m", "onnxplain.bench.zoo"]
+    module = [sys.executable, "-P", "-m", "onnxplain.bench.zoo"]
     child = [*module, *command, name, "--threads", str(threads)]
     try:
         run = subprocess.run(child, capture_output=True, text=True, timeout=timeout)

@@ -16,6 +16,8 @@ from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
+from onnxplain.errors import BackendError
+
 HERE = Path(__file__).parent
 
 _HEADERS = ("cuda_runtime_api.h", "crt/host_defines.h")
@@ -39,7 +41,15 @@ def build(folder: Path) -> dict[str, str]:
 
     Returns:
         The environment of a process that sees it in place of CUDA.
+
+    Raises:
+        BackendError: the folder's name has a space or a colon, which the loader takes for ends.
     """
+    if set(" :") & set(str(folder)):
+        raise BackendError(
+            f"the stand-in for CUDA cannot be loaded from '{folder}', for its space or colon; set "
+            "TMPDIR to another folder"
+        )
     driver, libraries = folder / "libcuda.so.1", folder / "libcudnn.so.9"
     _compile(driver, HERE / "cuda.c", f"-I{_headers()}")
     stubs = folder / "stubs.c"

@@ -108,7 +108,7 @@ def surroundings(folder: Path) -> dict[str, str]:
 
 def _process(environment: Mapping[str, str], run: bool) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-m", __name__, str(int(run))],
+        [sys.executable, "-P", "-m", __name__, str(int(run))],
         env=dict(environment),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
