@@ -22,6 +22,7 @@ from onnxplain.contract.explain import (
     Range,
 )
 from onnxplain.errors import InputError
+from onnxplain.options import check_type
 from onnxplain.runtime.explanation import Explanation
 from onnxplain.runtime.inputs.batches import ImageLike, as_batch, filled
 from onnxplain.runtime.inputs.targets import Targets, as_indices, resolve
@@ -43,10 +44,13 @@ class Explainer:
         metadata: what the file says about the method, the source and the preprocessing.
         labels: the class names; empty when the file has none.
         multi_target: whether one run explains several targets per image.
+        allow_nonfinite: whether an explanation may hold NaN or infinity, which is otherwise an
+            error; one of a tensor is not looked at.
     """
 
     def __init__(self, backend: Backend) -> None:
         self.backend = backend
+        self.allow_nonfinite = False
         self.metadata: Metadata = backend.signature.metadata
         self.labels: tuple[str, ...] = self.metadata.labels
         self.multi_target: bool = backend.signature.multi_target
@@ -91,7 +95,8 @@ class Explainer:
             The explanation of the N images, in their order; a `TensorExplanation` of a tensor.
 
         Raises:
-            InputError: an image, target, temperature or batch size that cannot be used.
+            InputError: an image, target, temperature or batch size that cannot be used; or the
+                network's logits or pullback are NaN or infinite.
             BackendError: the runtime failed.
         """
         if is_tensor(images):
@@ -100,7 +105,10 @@ class Explainer:
             return explain_tensor(self.backend, images, targets, self.scalar_inputs(temperature))
         dtype = self.backend.signature.dtype
         batch, photographs = as_batch(images, self.metadata.preprocessing, dtype)
-        return self.explain(batch, photographs, targets, temperature, batch_size)
+        explanation = self.explain(batch, photographs, targets, temperature, batch_size)
+        if not self.allow_nonfinite:
+            explanation.require_finite()
+        return explanation
 
     def explain(
         self,
@@ -110,7 +118,7 @@ class Explainer:
         temperature: Temperatures = None,
         batch_size: int | None = None,
     ) -> Explanation:
-        """What calling the explainer does once the images are arrays.
+        """What calling the explainer does once the images are arrays; NaN and infinity pass.
 
         Args:
             batch, photographs: as `onnxplain.runtime.inputs.batches.as_batch` makes them.
@@ -194,6 +202,7 @@ class Explainer:
 
     def _batch_size(self, wanted: int | None) -> int:
         fixed, most = self.backend.signature.batch, self.backend.signature.most
+        check_type("batch_size", wanted, int | None)
         if wanted is None:
             return fixed or min(_IMAGES_PER_RUN, most or _IMAGES_PER_RUN)
         if most and wanted > most:

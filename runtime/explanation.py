@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from onnxplain.errors import InputError
 from onnxplain.runtime.pictures import notebook
 from onnxplain.runtime.pictures.figures import Row, draw, write_image
 from onnxplain.runtime.pictures.render import heatmap
@@ -53,6 +54,21 @@ class Explanation:
             self.activation,
         )
 
+    def require_finite(self) -> None:
+        """
+        Raises:
+            InputError: a logit or an element of a pullback is NaN or infinite.
+        """
+        for what, array in (("logits", self.logits), ("pullback's numbers", self.pullback)):
+            finite = np.isfinite(array).reshape(len(self), -1).all(axis=1)
+            if not finite.all():
+                first = int(np.flatnonzero(~finite)[0])
+                which = "" if len(self) == 1 else f" of image {first}"
+                raise InputError(
+                    f"the network's {what}{which} are not finite: its weights are damaged, or its "
+                    "values too large for this precision (allow_nonfinite=True passes them on)"
+                )
+
     @property
     def probabilities(self) -> NDArray[Any]:
         """Softmax of the logits, or their sigmoid where the network ends in one, [N,classes]."""
@@ -81,7 +97,13 @@ class Explanation:
         ]
 
     def labels(self, k: int = 5) -> list[list[tuple[str, float]]]:
-        """For each image the `k` likeliest classes as (name, probability), the likeliest first."""
+        """For each image the `k` likeliest classes as (name, probability), the likeliest first.
+
+        Raises:
+            InputError: `k` is below 1.
+        """
+        if k < 1:
+            raise InputError(f"labels of at least one class, not of {k}")
         probabilities = self.probabilities
         ranking = np.argsort(-probabilities, axis=1, kind="stable")[:, :k]
         return [

@@ -70,7 +70,10 @@ def explain_files(
         while chunk := list(itertools.islice(images_ahead, images)):
             parts = _explain(explainer, chunk, targets, rows, temperature, batch_size)
             for path, made in chunk:
-                yield path, made if isinstance(made, InputError) else next(parts)
+                if isinstance(made, InputError):
+                    yield path, made
+                else:
+                    yield path, _caught(functools.partial(_finite, explainer, next(parts)))
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         finishing = (functools.partial(finished, path, made) for path, made in explained())
@@ -136,6 +139,12 @@ def _explain(
     explanation = explainer.explain(batch, photographs, wanted, temperature, batch_size)
     for i in range(len(decoded)):
         yield explanation[i * rows : (i + 1) * rows]
+
+
+def _finite(explainer: Explainer, made: Explanation) -> Explanation:
+    if not explainer.allow_nonfinite:
+        made.require_finite()
+    return made
 
 
 def _caught(call: Callable[[], Result]) -> Result | InputError:

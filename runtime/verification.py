@@ -15,6 +15,7 @@ from onnxplain.errors import BackendError
 from onnxplain.runtime.cosines import cosines
 from onnxplain.runtime.explainer import Explainer
 from onnxplain.runtime.inputs.batches import ImageLike, as_batch
+from onnxplain.runtime.inputs.targets import as_indices
 from onnxplain.runtime.sessions import open_backend
 from onnxplain.runtime.sessions.tensorrt.engine import SUFFIX
 
@@ -80,17 +81,20 @@ def agreement(explainer: Explainer, right: Explainer, images: NDArray[Any]) -> A
     Raises:
         BackendError: one of them failed.
     """
-    expected = right(images)
-    together = explainer(images, expected.targets)
-    alone = explainer(images[:1], expected.targets[:1])
+    classes, several = right.backend.signature.classes, right.multi_target
+    logits, pullback, targets = right.run(
+        images, as_indices(None, len(images), classes, right.labels, several)
+    )
+    together = explainer.run(images, targets)  # NaN and infinity too are only compared
+    alone = explainer.run(images[:1], targets[:1])
     again = [*range(len(images)), 0]
 
     def least(found: list[NDArray[Any]], right: NDArray[Any]) -> float:
         return float(cosines(np.concatenate(found), right[again]).min())
 
     return Agreement(
-        least([together.logits, alone.logits], expected.logits),
-        least([together.pullback, alone.pullback], expected.pullback),
+        least([together[0], alone[0]], logits),
+        least([together[1], alone[1]], pullback),
         len(images),
     )
 

@@ -10,6 +10,7 @@ from rich.console import Console
 
 from onnxplain.cli import app, console
 from onnxplain.cli.app import commands, guarded
+from onnxplain.cli.explain import _valid
 from onnxplain.cli.progress import ImageBar
 from onnxplain.cli.verify import table_of
 from onnxplain.errors import InputError
@@ -99,3 +100,8 @@ def test_an_error_is_no_markup(capsys) -> None:
     with pytest.raises(typer.Exit):
         fail()
     assert "a[/blue]\\x1b[2J.png" in capsys.readouterr().err
+
+
+def test_a_line_of_json_is_always_valid() -> None:
+    record = {"targets": [{"probability": float("nan")}, {"probability": 0.5}], "n": float("inf")}
+    assert _valid(record) == {"targets": [{"probability": None}, {"probability": 0.5}], "n": None}

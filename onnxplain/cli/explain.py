@@ -50,6 +50,15 @@ Batch = Annotated[
     ),
 ]
 
+AllowNonfinite = Annotated[
+    bool,
+    typer.Option(
+        "--allow-nonfinite",
+        help="Explain an image whose logits or pullback hold NaN or infinity, instead of "
+        "reporting it; such numbers are null in predictions.jsonl.",
+    ),
+]
+
 
 @command
 def explain(
@@ -64,6 +73,7 @@ def explain(
     precision: Precision = "float32",
     at_least: AtLeast = None,
     batch: Batch = "auto",
+    allow_nonfinite: AllowNonfinite = False,
 ) -> None:
     """Explain images: one picture each, and a JSON line each in predictions.jsonl.
 
@@ -83,6 +93,7 @@ def explain(
         import onnxplain
 
         explainer = onnxplain.load(model, provider, precision, at_least=at_least)
+    explainer.allow_nonfinite = allow_nonfinite
     note_backend(explainer)
     given = as_live(temperature, param)
     explain_images(explainer, images, folder, target, style, given, batch)
@@ -159,7 +170,7 @@ def explain_images(
                 failed += 1
                 complain(str(made))
                 made = {"image": str(path), "error": str(made)}
-            log.write(json.dumps(made, ensure_ascii=False) + "\n")
+            log.write(json.dumps(_valid(made), ensure_ascii=False, allow_nan=False) + "\n")
             progress.advance(task)
     done, seconds = len(paths) - failed, time.perf_counter() - start
     rate = f", {done / seconds:.1f} per second" if done > 1 else ""
@@ -196,6 +207,18 @@ def _picture_names(paths: list[Path], folder: Path) -> list[str]:
         taken.add((folder / name).resolve())
         names.append(name)
     return names
+
+
+def _valid(entry: Any) -> Any:
+    """What JSON can say: null in place of NaN and infinity."""
+    match entry:
+        case float():
+            return entry if math.isfinite(entry) else None
+        case list():
+            return [_valid(one) for one in entry]
+        case dict():
+            return {name: _valid(one) for name, one in entry.items()}
+    return entry
 
 
 def _record(image: Path, picture: Path, explanation: Any) -> dict[str, Any]:

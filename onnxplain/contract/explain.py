@@ -46,9 +46,13 @@ NO_DIRECTIONS = {
 """The kinds along which nothing can climb, in words."""
 
 
+_LEAST, _GREATEST = 2.0**-126, (2 - 2.0**-23) * 2.0**127  # of float32's normal numbers
+
+
 @dataclass(frozen=True)
 class Range:
-    """The values that a method's parameter may have, infinite ones never.
+    """The values that a method's parameter may have, none that is infinite in float32, or less
+    than its least normal number, whose reciprocal may be.
 
     `closed` says whether `low` and `high` themselves are allowed.
     """
@@ -58,9 +62,14 @@ class Range:
     closed: bool = False
 
     def __contains__(self, value: object) -> bool:
-        if not isinstance(value, Real) or isinstance(value, bool) or not math.isfinite(value):
+        if not isinstance(value, Real) or isinstance(value, bool):
             return False
-        number = float(value)
+        try:
+            number = float(value)
+        except OverflowError:
+            return False
+        if not (number == 0 or _LEAST <= abs(number) <= _GREATEST):
+            return False
         return self.low <= number <= self.high if self.closed else self.low < number < self.high
 
     def __str__(self) -> str:

@@ -129,7 +129,40 @@ def test_a_misspelt_parameter_is_told_those_there_are(live, x):
         live(x, temperature={"relux": 0.3})
 
 
-@pytest.mark.parametrize("temperature", [0, -1.0, np.nan, np.inf, "hot"])
+@pytest.mark.parametrize("temperature", [0, -1.0, np.nan, np.inf, "hot", 1e-39, 1e300, 10**400])
 def test_a_temperature_is_finite_and_above_zero(live, x, temperature):
     with pytest.raises(InputError, match="'temperature' must be a positive number"):
         live(x, temperature=temperature)
+
+
+def broken(explainer, output: str, image: int):
+    """The explainer, whose graph gives NaN for one image of a run."""
+    run = explainer.backend.run
+
+    def once_nan(inputs):
+        outputs = run(inputs)
+        outputs[output] = outputs[output].copy()
+        outputs[output][image] = np.nan
+        return outputs
+
+    explainer.backend.run = once_nan
+    return explainer
+
+
+@pytest.mark.parametrize("output", ["logits", "pullback"])
+def test_what_is_not_finite_is_an_error(graph_file, x, output):
+    explainer = broken(load(graph_file(), "cpu"), output, 1)
+    with pytest.raises(InputError, match=rf"the network's {output}.* of image 1 are not finite"):
+        explainer(np.stack([x[0]] * 3))
+    explainer.allow_nonfinite = True
+    assert np.isnan(getattr(explainer(np.stack([x[0]] * 3)), output)[1]).all()
+
+
+def test_a_batch_is_a_whole_number_of_images(graph_file, x):
+    with pytest.raises(InputError, match="batch_size must be a whole number"):
+        load(graph_file(), "cpu")(x, batch_size=1.5)
+
+
+def test_there_are_no_labels_of_no_class(graph_file, x):
+    with pytest.raises(InputError, match="at least one class, not of -1"):
+        load(graph_file(), "cpu")(x).labels(-1)

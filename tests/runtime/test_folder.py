@@ -148,3 +148,22 @@ def test_a_backend_that_cannot_explain_one_says_so(explainer, files, monkeypatch
     monkeypatch.setattr(explainer.backend, "run", Saturating(explainer, 0))
     with pytest.raises(BackendError, match="out of memory"):
         best_batch_size(explainer, files[0])
+
+
+def test_an_explanation_that_is_not_finite_is_an_error_of_its_image(graph_file, files):
+    explainer = load(graph_file(), "cpu")
+    run = explainer.backend.run
+
+    def first_nan(inputs):
+        outputs = run(inputs)
+        outputs["pullback"] = outputs["pullback"].copy()
+        outputs["pullback"][0] = np.nan
+        return outputs
+
+    explainer.backend.run = first_nan
+    found = dict(explain_files(explainer, files, [-1], keep, batch_size=4))
+    failed = [path for path, made in found.items() if isinstance(made, InputError)]
+    assert failed == [files[0], files[4]]
+    explainer.allow_nonfinite = True
+    found = dict(explain_files(explainer, files, [-1], keep, batch_size=4))
+    assert not any(isinstance(made, InputError) for made in found.values())
