@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -138,6 +139,7 @@ NETWORKS: list[Network] = [
 ]
 
 
+@functools.cache
 def explain(network: Network, method: str, dtype: ir.DataType, several: bool) -> onnx.ModelProto:
     model = forward_model(lambda op, x: [network(op, x)], [["batch", *IMAGES.shape[1:]]], dtype)
     (image,) = model.graph.inputs

@@ -71,7 +71,7 @@ def test_large_batches_are_cut_and_it_says_so(shape, shown, said):
 
 
 def test_large_pictures_are_made_smaller():
-    html = random_explanation(20, 5, side=600)._repr_html_()
+    html = random_explanation(9, 4, side=300)._repr_html_()  # more of both than it shows
     assert {picture.size for picture in pictures(html)} == {(224, 224)}
     assert len(html) < 12e6
 
