@@ -22,7 +22,9 @@ HERE = Path(__file__).parent
 
 _HEADERS = ("cuda_runtime_api.h", "crt/host_defines.h")
 _LIBRARY = "int fake_cuda_library(const char *, int);\n"
-_COMPUTES = re.compile("gemm|Gemm|geam|copy|scal_|Matmul$|Execute$|Forward|Inference$|Tensor$")
+_COMPUTES = re.compile(
+    "gemm|Gemm|geam|copy|scal_|Matmul$|Execute$|Forward(Training|Inference)?$|Tensor$"
+)
 
 
 def missing() -> str | None:
@@ -53,7 +55,7 @@ def build(folder: Path) -> dict[str, str]:
     driver, libraries = folder / "libcuda.so.1", folder / "libcudnn.so.9"
     _compile(driver, HERE / "cuda.c", f"-I{_headers()}")
     stubs = folder / "stubs.c"
-    own = (HERE / "libraries.c").read_text()
+    own = set(re.findall(r"\w+", (HERE / "libraries.c").read_text()))
     others = [name for name in _called() if name not in own]
     stubs.write_text("".join([_LIBRARY, *map(_stub, others)]))
     _compile(libraries, HERE / "libraries.c", stubs)

@@ -273,6 +273,25 @@ def test_what_the_gpu_cannot_do_is_not_done_on_the_processor(
     assert own.backend._session.get_providers()[0] == "CUDAExecutionProvider"
 
 
+def test_libraries_that_do_not_start(graph: Path, fail: Callable[[str], None]) -> None:
+    for what in ("cudnnCreate=1001", "cublasCreate_v2=1", "cublasLtCreate=3"):
+        fail(what)
+        with pytest.raises(BackendError, match=r"cannot be opened on this GPU: .* failure"):
+            load(graph, "cuda")
+
+
+def test_what_asks_a_library_is_no_kernel() -> None:
+    for name, kernels in {
+        "cudnnConvolutionForward": 1,
+        "cudnnBatchNormalizationForwardTraining": 1,
+        "cudnnBatchNormalizationForwardInference": 1,
+        "cublasLtMatmul": 1,
+        "cudnnGetConvolutionForwardWorkspaceSize": 0,
+        "cudnnFindConvolutionForwardAlgorithmEx": 0,
+    }.items():
+        assert counted(getattr(CUDA, name), name, "kernel") == (1, kernels)
+
+
 def test_a_recording_that_fails_leaves_the_session_usable(
     graph: Path, fail: Callable[[str], None]
 ) -> None:

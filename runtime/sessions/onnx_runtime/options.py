@@ -123,7 +123,7 @@ def inference_session(
                 f"a part of '{path}' runs on the processor, and only what is on the GPU as a whole "
                 "can be recorded; load it without cuda_graphs"
             ) from error
-        if "CUDA" in str(error):
+        if any(library in str(error) for library in ("CUDA", "CUDNN", "CUBLAS")):
             raise BackendError(f"'{path}' cannot be opened on this GPU: {error}") from error
         raise BackendError(
             f"'{path}' is not an ONNX file that ONNX Runtime can load, or it is cut short: {error}"
