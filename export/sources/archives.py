@@ -137,7 +137,7 @@ def _check_code(path: Path, code: bytes) -> None:
     for name in sorted({*tokens} & _FILE_OPERATORS):
         raise _refused(path, f"a call of {name!r}")
     for at, token in enumerate(tokens):
-        if token == "ops" and tokens[at + 1 : at + 2] == ["."]:
+        if token == "ops" and tokens[at + 1 : at + 2] == ["."]:  # noqa: S105  (of Python's grammar)
             library = "".join(tokens[at + 2 : at + 3])
             if library not in _LIBRARIES:
                 raise _refused(path, f"an operator of {library!r}")

@@ -221,7 +221,7 @@ def _optimization(options: Options) -> dict[str, Any]:
             "precision_mode": _PRECISIONS[options.precision],
             "max_workspace_size_bytes": str(_WORKSPACE_BYTES),
             "trt_engine_cache_enable": "true",
-            "trt_engine_cache_path": "/tmp/onnxplain-engines",
+            "trt_engine_cache_path": "/tmp/onnxplain-engines",  # noqa: S108  (in its container)
         }
         accelerator = {"name": "tensorrt", "parameters": entries(parameters)}
         optimization["execution_accelerators"] = {"gpu_execution_accelerator": [accelerator]}
