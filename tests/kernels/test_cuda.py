@@ -9,6 +9,7 @@ import sys
 from itertools import product
 from pathlib import Path
 
+import onnx
 import pytest
 
 import onnxplain
@@ -17,7 +18,7 @@ from onnxplain.runtime.fake_cuda.ask import Claims, claims
 from onnxplain.runtime.sessions.onnx_runtime import cuda
 
 from . import played
-from .cases import MAKERS, call_of
+from .cases import MAKERS, call_of, pool, random_pool
 from .test_loading import IMAGES, exported
 
 pytestmark = pytest.mark.xdist_group("kernels")
@@ -46,17 +47,22 @@ def with_cuda(installed: Path) -> Path:
     return installed
 
 
+@pytest.fixture(scope="module")
+def environment(installed: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Of a process that sees the library, and a CUDA that answers."""
+    if (reason := fake_cuda.missing()) is not None:
+        pytest.skip(reason)
+    return fake_cuda.build(tmp_path_factory.mktemp("fake")) | {"PYTHONPATH": str(installed)}
+
+
 def test_it_holds_machine_code_for_every_generation_from_turing_on(with_cuda: Path):
     code = (with_cuda / "onnxplain_kernels" / "onnxplain_kernels.so").read_bytes()
     targets = {int(sm) for sm in re.findall(rb"sm_(\d+)", code)}
     assert targets >= {75, 80, 86, 89, 90, 100, 120}
 
 
-def test_no_call_leaves_the_gpu(with_cuda: Path, tmp_path: Path):
-    """In ONNX Runtime's CUDA provider under a CUDA that answers; each call is one launch."""
-    if (reason := fake_cuda.missing()) is not None:
-        pytest.skip(reason)
-    environment = fake_cuda.build(tmp_path) | {"PYTHONPATH": str(with_cuda)}
+@pytest.mark.usefixtures("with_cuda")
+def test_no_call_leaves_the_gpu(environment: dict[str, str], tmp_path: Path):
     cases = list(product(["excitation", "semantic"], ["float32", "float16"], [True, False]))
     graphs = [(exported(tmp_path, kept, method=m), precision) for m, precision, kept in cases]
     found = dict(zip(cases, claims(graphs, environment, run=True), strict=True))
@@ -70,6 +76,26 @@ def test_no_call_leaves_the_gpu(with_cuda: Path, tmp_path: Path):
             wanted = {gate: 2, f"{pool}PoolGrad_1": 1, f"{pool}PoolGrad_2": 1}
             assert wanted.items() <= claim.nodes.items()
             assert claim.kernels < found[method, precision, False].kernels
+
+
+@pytest.mark.usefixtures("with_cuda")
+def test_each_call_is_one_launch(environment: dict[str, str], tmp_path: Path):
+    calls = [
+        call_of("SoftGate, float32, [2, 700] × [3]"),
+        call_of("NormalGate, float32, [33, 17, 31] × []"),
+        *(pool(random_pool(1, 2), held, "float32") for held in (False, True)),
+    ]
+    graphs = [(tmp_path / f"{call.operator}.onnx", "float32") for call in calls]
+    for call, (path, _) in zip(calls, graphs, strict=True):
+        model = call.model()
+        for value, array in zip(model.graph.input, call.inputs, strict=True):
+            for dim, size in zip(value.type.tensor_type.shape.dim, array.shape, strict=True):
+                dim.dim_value = size
+        onnx.save(model, path)
+    for call, claim in zip(calls, claims(graphs, environment, run=True), strict=True):
+        assert isinstance(claim, Claims), claim
+        assert claim.nodes == {call.operator: 1, "Cast": 1}
+        assert claim.kernels == 2
 
 
 @pytest.mark.skipif(cuda.missing_cuda() is not None, reason=str(cuda.missing_cuda()))
