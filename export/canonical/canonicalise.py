@@ -44,6 +44,7 @@ from onnxplain.export.canonical.patterns import recognise
 from onnxplain.export.canonical.quantisers import refuse_integer_arithmetic, show_relus
 from onnxplain.export.canonical.sizes import settle_sizes
 from onnxplain.export.canonical.strided import spell_strided
+from onnxplain.export.canonical.transposed import spell_same_transposed
 from onnxplain.export.tensors import array_of, attribute, number_of, rank, static
 
 
@@ -106,6 +107,7 @@ def canonicalise(
     refuse_integer_arithmetic(model)
     spell_contrib(model)
     spell_ceil_mode(model)
+    spell_same_transposed(model)
     common.ShapeInferencePass()(model)
     choose_logits(graph, output_name)
     graph.outputs.extend(y for node in list(graph) for y in node.outputs if y.name in keep)

@@ -59,6 +59,9 @@ def recurrent(emit: Emitter, node: ir.Node) -> Emitted:
     return [y, *last][: len(node.outputs)]
 
 
+_GATES = {"RNN": 1, "GRU": 3, "LSTM": 4}
+
+
 class Direction:
     """One direction of a layer: its weights, where it is the `d`-th, and its activations."""
 
@@ -69,10 +72,15 @@ class Direction:
         self.b_x: ir.Value | None = None
         b_h: ir.Value | None = None
         if b is not None:
-            self.b_x, b_h = emit.many("Split", 2, b, axis=0, num_outputs=2)
+            self.b_x, b_h = self.cut(b, [_GATES[node.op_type] * self.hidden] * 2, 0)
         self.by_state = self.products(emit("Transpose", self.r, perm=[1, 0]), b_h)
-        self.peeps = None if p is None else emit.many("Split", 3, p, axis=0, num_outputs=3)
+        self.peeps = None if p is None else self.cut(p, [self.hidden] * 3, 0)
         self.f, *self.others = self.activations()
+
+    @property
+    def hidden(self) -> int:
+        declared: int = attribute(self.node, "hidden_size", 0)
+        return declared or size_of(self.given[2], -1)  # type: ignore[arg-type]
 
     def run(self, x: ir.Value, steps: int) -> list[ir.Value]:
         """The hidden states [steps, batch, hidden] of x [steps, batch, …], and the last states."""
@@ -113,14 +121,21 @@ class Direction:
     def own(self, value: ir.Value | None) -> ir.Value | None:
         return None if value is None else self.emit("Gather", value, np.array(self.d), axis=0)
 
+    def cut(self, x: ir.Value, sizes: Sequence[int], axis: int) -> list[ir.Value]:
+        """A weight in parts; a constant's Split would not be folded."""
+        ends = np.cumsum(sizes)
+        return [
+            self.emit("Slice", x, integers(end - size), integers(end), integers(axis))
+            for end, size in zip(ends, sizes, strict=True)
+        ]
+
     def products(self, r: ir.Value, b: ir.Value | None) -> Sequence[Activation]:
         """h → h·Rᵀ + b; of a GRU that resets before its product, that of z and r, and that of n."""
         emit, parts = self.emit, [(r, b)]
         if self.node.op_type == "GRU" and not attribute(self.node, "linear_before_reset", 0):
-            hidden = size_of(self.given[2], -1)  # type: ignore[arg-type]
-            sizes = integers(2 * hidden, hidden)
-            rs = emit.many("Split", 2, r, sizes, axis=1)
-            bs = [None, None] if b is None else emit.many("Split", 2, b, sizes, axis=0)
+            sizes = [2 * self.hidden, self.hidden]
+            rs = self.cut(r, sizes, 1)
+            bs = [None, None] if b is None else self.cut(b, sizes, 0)
             parts = list(zip(rs, bs, strict=True))
 
         def product(r: ir.Value, b: ir.Value | None, h: ir.Value) -> ir.Value:
