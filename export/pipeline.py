@@ -164,20 +164,20 @@ def export(source: Network, path: str | os.PathLike[str], options: ExportOptions
 
 
 def _compared(file: Path, path: Path, found: Source, input: str | None) -> Iterator[str]:
-    """Why a file that shall be `path` cannot be compared with its source.
+    """What is to be noted of comparing a file, which shall be `path`, with its source.
 
     Raises:
-        SourceError: it can, and differs.
+        SourceError: they differ.
     """
     for compare in COMPARISONS:
         try:
-            reason = compare(file, found.original, input)
+            found_out = compare(file, found.original, input)
         except SourceError as error:
             raise SourceError(
                 f"'{path}' is not right: {error}; check=False leaves this out"
             ) from error
-        if reason is not None:
-            yield f"not checked: {reason}"
+        if found_out is not None:
+            yield found_out
 
 
 @contextmanager

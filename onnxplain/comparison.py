@@ -11,8 +11,8 @@ from typing import Any, TypeAlias
 
 Comparison: TypeAlias = Callable[[Path, Any, str | None], str | None]
 """Of the file, of what it was made of (the path of an ONNX file, or what PyTorch runs), and of the
-name of the image input there: why they cannot be compared, or None if they agree. It raises a
-SourceError if they do not."""
+name of the image input there: what is to be noted, as that they cannot be compared, or None. It
+raises a SourceError if they differ."""
 
 COMPARISONS: list[Comparison] = []
 """Those that every export is put to, unless it is told `check=False`."""

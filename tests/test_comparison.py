@@ -143,3 +143,18 @@ def test_an_onnx_file_is_compared_from_python_too(
     monkeypatch.setattr(logits, "scores_of_onnx", lambda *_: [np.ones([2, 4])])
     with pytest.raises(SourceError, match="is not right"):
         onnxplain.export(onnx_file, path)
+
+
+def test_a_declared_open_batch_that_is_fixed_inside_is_told_with_what_to_do(
+    tmp_path: Path, parities: list[float]
+) -> None:
+    weights = {"W": np.ones([48, 4], np.float32), "one": np.array([1, 48])}
+    rows = [node("Squeeze", ["x", "first"], ["s"]), node("Reshape", ["s", "one"], ["r"])]
+    tail = node("MatMul", ["r", "W"], ["y"])
+    weights["first"] = np.array([0])
+    source = write(tmp_path / "net.onnx", [*rows, tail], weights, ("N", 3, 4, 4))
+    metadata = onnxplain.export(source, tmp_path / "e.onnx", method="gradient")
+    assert logits.ONE_ALONE in metadata.notes
+    assert min(parities) < 1e-6
+    found = onnxplain.load(tmp_path / "e.onnx", "cpu")(np.ones([1, 3, 4, 4], np.float32))
+    np.testing.assert_allclose(found.pullback, 1.0)

@@ -48,32 +48,57 @@ def compare(file: Path, original: Any, input: str | None = None) -> str | None:
         input: the image input, where an ONNX file has several.
 
     Returns:
-        Why they cannot be compared, if they cannot; None where they agree.
+        What is to be noted: why they cannot be compared, if they cannot; or that the source takes
+        one image alone. None otherwise.
 
     Raises:
         SourceError: the logits differ by more than rounding, or the graph does not run where an
             ONNX file does.
     """
     inputs, outputs = read_ports(file)
-    given, classes = _noise(inputs), outputs[LOGITS].shape[1] or 0
+    classes, fixed = outputs[LOGITS].shape[1] or 0, inputs[IMAGE].shape[0]
+    given = _noise(inputs, fixed or 2)
     scores = _scores(original, given[IMAGE], classes, input)
+    note = None
+    if isinstance(scores, str) and not fixed:
+        given = _noise(inputs, 1)
+        alone = _scores(original, given[IMAGE], classes, input)
+        scores, note = (scores, None) if isinstance(alone, str) else (alone, ONE_ALONE)
     if isinstance(scores, str):
-        return scores
+        return f"not checked: {scores}"
+    return _compared(file, original, input, given, scores) or note
+
+
+ONE_ALONE = (
+    "the network declares an open batch and takes one image alone: explain them one by one, or fix "
+    "the batch in the file (python -m onnxruntime.tools.make_dynamic_shape_fixed), so that export "
+    "can look for what fixes it"
+)
+
+
+def _compared(
+    file: Path,
+    original: Any,
+    input: str | None,
+    given: Mapping[str, Array],
+    scores: list[Array],
+) -> str | None:
+    """What `compare` does once the source has told its scores."""
     try:
         logits = _logits(file, given)
     except BackendError as error:
         if is_onnx(original):
             raise SourceError(f"it does not run where its source does: {error}") from error
-        return f"ONNX Runtime does not run it: {error}"
+        return f"not checked: ONNX Runtime does not run it: {error}"
     if not np.isfinite(logits).all() and not np.isfinite(scores[0]).all():
-        return "the source itself makes no finite numbers of noise"
+        return "not checked: the source itself makes no finite numbers of noise"
     found = _nearest(logits, scores)
     wrong = np.inf if found is None else found.relative_l2
     if wrong <= FLOAT32 or wrong <= tolerance(original):
         return None
-    again = _scores(original, given[IMAGE], classes, input)
+    again = _scores(original, given[IMAGE], logits.shape[1], input)
     if not np.array_equal(scores[0], again[0], equal_nan=True):
-        return "the source does not answer twice the same"
+        return "not checked: the source does not answer twice the same"
     raise SourceError(
         f"on noise, its logits differ from those of its source by {wrong:.1e} of their size"
     )
@@ -93,9 +118,8 @@ def _logits(file: Path, given: Mapping[str, Array]) -> Array:
     return np.asarray(logits)
 
 
-def _noise(inputs: Mapping[str, Port]) -> dict[str, Array]:
+def _noise(inputs: Mapping[str, Port], batch: int) -> dict[str, Array]:
     """Images of noise, of which each asks for the first class."""
-    batch = inputs[IMAGE].shape[0] or 2
     random, given = np.random.default_rng(0), {}
     for name, port in inputs.items():
         shape = [batch, *(size or 1 for size in port.shape[1:])] if port.shape else []
