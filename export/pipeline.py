@@ -29,6 +29,7 @@ from onnxplain.export.layers import last_spatial, layer_name, spatial_layer, val
 from onnxplain.export.lower import stay_on_gpu
 from onnxplain.export.methods import Method, get_method
 from onnxplain.export.sources.source import Source, read
+from onnxplain.export.sources.tracing import quiet
 from onnxplain.export.validity import live_of, other_choices, parameters_of
 from onnxplain.options import check_types, documented
 from onnxplain.version import __version__
@@ -129,8 +130,8 @@ def export(source: Network, path: str | os.PathLike[str], options: ExportOptions
     parameters |= other_choices(options)
 
     tell(STAGES[2])
-    metadata = describe(found, canonical, options, method, parameters, at, excepted)
     with _own_errors():
+        metadata = describe(found, canonical, options, method, parameters, at, excepted)
         op, seed = add_pullback(
             model,
             method,
@@ -150,8 +151,9 @@ def export(source: Network, path: str | os.PathLike[str], options: ExportOptions
         clean(model)
 
     tell(STAGES[3])
-    cost = {**metadata.multiply_adds, "explain": multiply_adds(model.graph)}
-    notes = (*metadata.notes, *on_processor(model.graph))
+    with _own_errors():
+        cost = {**metadata.multiply_adds, "explain": multiply_adds(model.graph)}
+        notes = (*metadata.notes, *on_processor(model.graph))
     metadata = replace(metadata, multiply_adds=cost, notes=notes)
     model.producer_name, model.producer_version = "onnxplain", __version__
     model.metadata_props.update(metadata.to_props())
@@ -182,13 +184,14 @@ def _compared(file: Path, path: Path, found: Source, input: str | None) -> Itera
 
 @contextmanager
 def _own_errors() -> Iterator[None]:
-    """Whatever goes wrong within is said of the network: files hold graphs of every kind.
+    """Whatever goes wrong within is said of the network, once: files hold graphs of every kind.
 
     Raises:
         SourceError: any error that is not onnxplain's own.
     """
     try:
-        yield
+        with quiet():
+            yield
     except OnnxplainError:
         raise
     except Exception as error:

@@ -446,3 +446,17 @@ class TestCheckpoints:
         monkeypatch.setenv("TORCH_HOME", str(tmp_path))
         with pytest.raises(SourceError, match=r"weights=PATH.*weights='none'"):
             onnxplain.export("squeezenet1_1", out)
+
+
+def test_an_image_without_channels_is_an_error_of_ours(tmp_path: Path, out: Path) -> None:
+    """Found by mutation: whatever a graph leads a stage to is said of the network."""
+    nodes = [helper.make_node("ReduceSum", ["x"], ["s"], keepdims=0)]
+    nodes += [helper.make_node("Expand", ["s", "shape"], ["h"])]
+    path = classifier(tmp_path / "none.onnx", nodes, inputs={"x": ["N", 0, 8, 8]})
+    model = onnx.load(path)
+    shape = onnx.numpy_helper.from_array(np.array([2, 3, 8, 8]), "shape")
+    model.graph.initializer.append(shape)
+    onnx.save(model, path)
+    with pytest.raises(SourceError):
+        onnxplain.export(path, out)
+    assert not out.exists()

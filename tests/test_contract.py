@@ -144,6 +144,11 @@ def test_a_layer_has_a_whole_number_of_channels() -> None:
         ChannelsMetadata.from_props(props)
 
 
+def test_an_image_may_have_any_number_of_channels() -> None:
+    own = replace(GOOD, preprocessing=Preprocessing(8, 8, 8, mean=(0.5,) * 4, std=(0.5,) * 4))
+    assert Metadata.from_props(own.to_props()) == own
+
+
 def test_what_would_move_the_cursor_is_spelled_out() -> None:
     evil = replace(GOOD, labels=("\x1b[2Jcat", "dog\u202e"), source="a\rb\x9b31m")
     read = Metadata.from_props(evil.to_props())

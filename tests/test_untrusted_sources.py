@@ -19,6 +19,7 @@ from onnxplain.errors import SourceError
 from onnxplain.export import export
 from onnxplain.export.sources.archives import is_expression
 from onnxplain.export.sources.from_programs import load_archive
+from onnxplain.export.sources.from_transformers import load_folder
 
 
 class Canary:
@@ -83,6 +84,17 @@ def test_a_folder_with_python_of_its_own_is_refused_without_asking(
     with pytest.raises(SourceError, match="holds no Hugging Face image classifier"):
         export(folder, tmp_path / "explain.onnx")
     assert not canary.exists()
+
+
+@pytest.mark.parametrize("text", ["[1]", "{", "3", '{"size": []}', '{"size": "large"}'])
+def test_a_processors_file_of_another_kind_is_told(text: str, tmp_path: Path) -> None:
+    config = transformers.ResNetConfig(
+        num_channels=3, embedding_size=4, hidden_sizes=[4], depths=[1]
+    )
+    transformers.ResNetForImageClassification(config).save_pretrained(tmp_path)
+    (tmp_path / "preprocessor_config.json").write_text(text)
+    with pytest.raises(SourceError, match=r"preprocessor_config\.json can't be read"):
+        load_folder(tmp_path)
 
 
 @pytest.fixture(scope="module")

@@ -163,15 +163,18 @@ def explain_images(
         return _record(path, folder / names[path], explanation)
 
     failed, start = 0, time.perf_counter()
-    with log, progress_bar() as progress:
-        task = progress.add_task(f"explaining, {size} at a time", total=len(paths))
-        for path, made in explain_files(explainer, paths, targets, picture, temperature, size):
-            if isinstance(made, InputError):
-                failed += 1
-                complain(str(made))
-                made = {"image": str(path), "error": str(made)}
-            log.write(json.dumps(_valid(made), ensure_ascii=False, allow_nan=False) + "\n")
-            progress.advance(task)
+    try:
+        with log, progress_bar() as progress:
+            task = progress.add_task(f"explaining, {size} at a time", total=len(paths))
+            for path, made in explain_files(explainer, paths, targets, picture, temperature, size):
+                if isinstance(made, InputError):
+                    failed += 1
+                    complain(str(made))
+                    made = {"image": str(path), "error": str(made)}
+                log.write(json.dumps(_valid(made), ensure_ascii=False, allow_nan=False) + "\n")
+                progress.advance(task)
+    except OSError as error:  # such as a full disk
+        raise InputError(f"cannot write into {folder}: {error.strerror}") from error
     done, seconds = len(paths) - failed, time.perf_counter() - start
     rate = f", {done / seconds:.1f} per second" if done > 1 else ""
     say(f"{done} of {len(paths)} images explained{rate}, in {folder}")

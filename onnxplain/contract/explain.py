@@ -233,7 +233,7 @@ class Metadata:
         shifts = *pre.mean, *pre.std
         for what, wrong in {
             "sizes": not all(1 <= size <= _LARGEST for size in sizes),
-            "channels": len(pre.mean) not in (1, 3) or len(pre.std) != len(pre.mean),
+            "channels": not pre.mean or len(pre.std) != len(pre.mean),
             "mean and std": not all(map(math.isfinite, shifts)) or 0 in pre.std,
             "interpolation": pre.interpolation not in INTERPOLATIONS,
             "layout": pre.layout not in ("NCHW", "NHWC"),

@@ -57,14 +57,16 @@ def resolve(targets: NDArray[np.int64], logits: NDArray[Any]) -> NDArray[np.int6
     return np.where(columns < 0, ranked, columns).reshape(targets.shape)
 
 
-def _indices(target: Any, classes: int, labels: Sequence[str]) -> Any:
-    """The same nesting of lists, with Python integers at its leaves."""
+def _indices(target: Any, classes: int, labels: Sequence[str], within: int = 3) -> Any:
+    """The same nesting of lists, of at most `within` levels, with Python integers at its leaves."""
     if isinstance(target, np.ndarray):
         target = target.tolist()
     if isinstance(target, str):
         return find_class(target, labels)
     if isinstance(target, Sequence):
-        return [_indices(entry, classes, labels) for entry in target]
+        if not within:
+            raise InputError("targets are an index or a name, a list of them, or lists in a list")
+        return [_indices(entry, classes, labels, within - 1) for entry in target]
     if isinstance(target, bool) or not isinstance(target, (int, np.integer)):
         raise InputError(
             f"a target is a class index or a class name, not {target!r} ({type(target).__name__})"

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from onnxplain.cli.explain import explain_images
 from onnxplain.errors import BackendError, InputError
 from onnxplain.runtime import Explainer, Explanation, load
 from onnxplain.runtime.folder import best_batch_size, explain_files
@@ -167,3 +168,11 @@ def test_an_explanation_that_is_not_finite_is_an_error_of_its_image(graph_file, 
     explainer.allow_nonfinite = True
     found = dict(explain_files(explainer, files, [-1], keep, batch_size=4))
     assert not any(isinstance(made, InputError) for made in found.values())
+
+
+def test_a_full_disk_is_a_sentence(explainer, files, tmp_path):
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "predictions.jsonl").symlink_to("/dev/full")
+    with pytest.raises(InputError, match=r"cannot write into .*: No space left"):
+        explain_images(explainer, [str(files[0])], out, None, "pullback", None, "1")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
 from onnxplain.errors import InputError
 from onnxplain.runtime import load
-from onnxplain.runtime.inputs.targets import find_class
+from onnxplain.runtime.inputs.targets import as_indices, find_class
 
 
 def explained(explainer, x, targets):
@@ -156,3 +158,10 @@ def test_an_unknown_name_is_answered_with_the_closest(explainer, x):
 def test_a_file_without_class_names_takes_indices_only(graph_file, x):
     with pytest.raises(InputError, match="no class names"):
         load(graph_file(labels=()))(x, "espresso")
+
+
+def test_a_list_in_itself_is_none_of_targets():
+    endless: list[Any] = []
+    endless.append(endless)
+    with pytest.raises(InputError, match="lists in a list"):
+        as_indices(endless, 1, 3, (), True)
