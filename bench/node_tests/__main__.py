@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-from collections import defaultdict
-from collections.abc import Iterable
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import onnx
@@ -24,6 +24,7 @@ from onnxplain.bench.node_tests.judge import (
     Verdict,
     judge,
 )
+from onnxplain.bench.node_tests.reasons import NO_DERIVATIVE, NO_NETWORK, WITHOUT_A_RULE
 from onnxplain.machine import machine
 
 _HERE = Path(__file__).resolve().parents[2]
@@ -49,6 +50,20 @@ evaluates the test is ONNX Runtime, else ONNX's reference evaluator, else our ow
 By operator; `_expanded` tests, of an operator spelled out, count as the operator's own.
 
 {table}
+
+## What is refused, and why
+
+Of the {refused} refused, {idle} are part of no network in use:
+
+{no_network}
+
+{missing} have a derivative, and no rule:
+
+{without}
+
+No derivative:
+
+{no_derivative}
 
 Made by `python -m onnxplain.bench.node_tests`.
 """
@@ -92,7 +107,24 @@ def page(version: str, verdicts: list[Verdict]) -> str:
     ]
     table = markdown(["operator", *VERDICTS, "why"], rows)
     totals = markdown(VERDICTS, [[count or "0" for count in _counts(verdicts)]])
-    return PAGE.format(version=version, total=len(verdicts), totals=totals, table=table)
+    refused = Counter(v.operator for v in verdicts if v.verdict == REFUSED)
+    constant = Counter(v.operator for v in verdicts if v.verdict == CONSTANT)
+    return PAGE.format(
+        version=version,
+        total=len(verdicts),
+        totals=totals,
+        table=table,
+        refused=refused.total(),
+        idle=sum(refused[operator] for operator in NO_NETWORK),
+        no_network=_explained(NO_NETWORK, refused),
+        missing=sum(refused[operator] for operator in WITHOUT_A_RULE),
+        without=_explained(WITHOUT_A_RULE, refused),
+        no_derivative=_explained(NO_DERIVATIVE, constant),
+    )
+
+
+def _explained(reasons: Mapping[str, str], counts: Mapping[str, int]) -> str:
+    return "\n".join(f"- `{name}` ({counts[name]}): {why}." for name, why in reasons.items())
 
 
 def _counts(verdicts: list[Verdict]) -> list[str]:

@@ -41,10 +41,11 @@ def _unless_cubic(node: Node) -> Sequence[ir.Value | None] | None:
 def resize(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
     """Separable and linear: along each axis, the transpose of its interpolation matrix."""
     x, y = node.inputs[0], node.outputs[0]
-    if node.attributes.get_string("keep_aspect_ratio_policy", "stretch") != "stretch":
-        raise NoRuleError(f"no rule for Resize that keeps the aspect ratio, at node {node.name!r}")
     given = constant_of(node.inputs[2] if len(node.inputs) > 2 else None, "the scales of Resize")
     axes = axes_from_end(node.attributes.get_ints("axes", list(range(rank(x)))), rank(x))
+    policy = node.attributes.get_string("keep_aspect_ratio_policy", "stretch")
+    if policy != "stretch" and not (given is not None and given.size):
+        given = _one_scale(node, axes, policy)
     for i, axis in enumerate(axes):
         scale = float(given[i]) if given is not None and given.size else None
         part = _part(node, i, len(axes))
@@ -53,6 +54,25 @@ def resize(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
             matrix = interpolation(op, node, axis, scale, part)
             g = along_axis(op, g, x, axis, op.Transpose(matrix))
     return g
+
+
+def _one_scale(node: Node, axes: Sequence[int], policy: str) -> np.ndarray:
+    """The scale of all axes where the sizes asked for bound the result, and the ratio is kept.
+
+    Raises:
+        NoRuleError: a size is rounded up, which no scale gives.
+    """
+    x, y = node.inputs[0], node.outputs[0]
+    sizes = constant_of(node.inputs[3], "the sizes of Resize")
+    assert sizes is not None
+    before, after = ([size_of(value, axis) for axis in axes] for value in (x, y))
+    scale = (min if policy == "not_larger" else max)(sizes / np.array(before))
+    if [math.floor(np.float32(scale) * np.float32(n)) for n in before] != after:
+        raise NoRuleError(
+            f"no rule for Resize that keeps the aspect ratio and rounds a size up, at node "
+            f"{node.name!r}; give it scales"
+        )
+    return np.full(len(axes), scale)
 
 
 def _part(node: Node, index: int, axes: int) -> tuple[float, float] | None:
@@ -78,7 +98,8 @@ def interpolation(
     """
     n, m = size_of(node.inputs[0], axis), size_of(node.outputs[0], axis)
     unit = constant(op, np.eye(n).reshape(1, n, 1, n), node.inputs[0])
-    left_out = ("axes", "extrapolation_value")  # what is put beside an image has no slope
+    # What is put beside an image has no slope.
+    left_out = ("axes", "extrapolation_value", "keep_aspect_ratio_policy")
     kept = {name: a.value for name, a in node.attributes.items() if name not in left_out}
     region = None if part is None else [0.0, 0.0, 0.0, part[0], 1.0, 1.0, 1.0, part[1]]
     if scale is None:

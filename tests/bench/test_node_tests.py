@@ -11,7 +11,16 @@ import pytest
 
 from onnxplain.bench.node_tests.__main__ import DOCUMENT, page, read
 from onnxplain.bench.node_tests.cases import NodeTest, node_tests
-from onnxplain.bench.node_tests.judge import CRASH, REFUSED, RIGHT, WRONG, is_constant, judge
+from onnxplain.bench.node_tests.judge import (
+    CONSTANT,
+    CRASH,
+    REFUSED,
+    RIGHT,
+    WRONG,
+    is_constant,
+    judge,
+)
+from onnxplain.bench.node_tests.reasons import NO_DERIVATIVE, NO_NETWORK, WITHOUT_A_RULE
 
 SAMPLE = {
     "compress": ["compress_1"],
@@ -76,6 +85,13 @@ def test_nothing_in_the_table_is_wrong_and_the_page_is_made_from_it() -> None:
     version, verdicts = read()
     assert [v for v in verdicts if v.verdict in (WRONG, CRASH)] == []
     assert DOCUMENT.read_text() == page(version, verdicts)
+
+
+def test_whatever_is_refused_or_has_no_derivative_has_its_reason() -> None:
+    _, verdicts = read()
+    refused = {v.operator for v in verdicts if v.verdict == REFUSED}
+    assert refused == NO_NETWORK.keys() | WITHOUT_A_RULE.keys()
+    assert {v.operator for v in verdicts if v.verdict == CONSTANT} == NO_DERIVATIVE.keys()
 
 
 @pytest.mark.sweep

@@ -142,6 +142,11 @@ def test_resize_rounds_as_the_runtime_does(transformation: str, by: str, n: int,
         case = Case("Resize", [x, None, None, integers(1, 2, 3, m)], attributes, dynamic=[])
     else:
         case = Case("Resize", [x, None, np.array([1, 1, 1, m / n], np.float32)], attributes)
+    assert_transposed(case, x)
+
+
+def assert_transposed(case: Case, x: np.ndarray) -> None:
+    """⟨vjp(g), x⟩ is ⟨g, y⟩, by ONNX Runtime in float32."""
     forward = finished(case.forward_model(ir.DataType.FLOAT))
     (y,) = runtime(forward, {"x0": x})
     g = np.random.default_rng(0).normal(size=y.shape).astype(np.float32)
@@ -151,11 +156,25 @@ def test_resize_rounds_as_the_runtime_does(transformation: str, by: str, n: int,
     assert abs((found * x).sum() - (g * y).sum()) < 1e-5 * scale
 
 
-def test_a_resize_that_keeps_the_aspect_ratio_has_no_rule_and_says_so():
-    inputs = [np.ones([1, 1, 4, 4]), np.ones(8), None, integers(1, 1, 2, 2)]
-    attributes = {"mode": "linear", "keep_aspect_ratio_policy": "not_larger"}
-    with pytest.raises(NoRuleError, match="aspect ratio"):
-        cotangent_of(Case("Resize", inputs, attributes, dynamic=[]), np.ones([1, 1, 2, 2]))
+@pytest.mark.parametrize("mode", ["nearest", "linear", "cubic"])
+@pytest.mark.parametrize(
+    ("policy", "sizes"),
+    [
+        ("not_larger", (7, 8)),
+        ("not_smaller", (7, 8)),
+        ("not_larger", (1, 3)),
+        ("not_larger", (2, 3)),
+    ],
+)
+def test_a_resize_that_keeps_the_aspect_ratio(policy: str, sizes: tuple[int, int], mode: str):
+    x = np.random.default_rng(1).normal(size=[1, 2, 2, 4]).astype(np.float32)
+    attributes = {"mode": mode, "keep_aspect_ratio_policy": policy, "axes": [2, 3]}
+    inputs = [x, None, None, integers(*sizes)]
+    if sizes == (2, 3):  # 1.5 rows become 2
+        with pytest.raises(NoRuleError, match="rounds a size up"):
+            cotangent_of(Case("Resize", inputs, attributes, dynamic=[]), np.ones([1, 2, 2, 3]))
+    else:
+        assert_transposed(Case("Resize", inputs, attributes, dynamic=[]), x)
 
 
 def test_a_resize_of_a_part_of_the_image():
