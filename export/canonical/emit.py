@@ -78,13 +78,14 @@ def replace(node: ir.Node, form: Callable[[Emitter, ir.Node], Emitted]) -> None:
     """Replace `node` by what `form(emit, node)` emits.
 
     `form` returns the new outputs in the order of the old ones. An old output that it leaves out at
-    the end, or gives as `None`, must have no uses.
+    the end, or gives as `None`, must have no uses; one without a name has none.
     """
     emit = Emitter()
     emitted = form(emit, node)
     NODES.check(len(node.graph or ()) + len(emit.nodes))
     outputs = [emitted] if isinstance(emitted, ir.Value) else emitted
-    pairs = [(old, new) for old, new in zip(node.outputs, outputs, strict=False) if new is not None]
+    both = zip(node.outputs, outputs, strict=False)
+    pairs = [(old, new) for old, new in both if new is not None and old.name]
     assert node.graph is not None
     ir.convenience.replace_nodes_and_values(
         node.graph,

@@ -68,3 +68,31 @@ def test_a_recurrent_layer_is_exported_silently(
         expected = source_outputs(source, x)[0]
         found = onnxplain.load(path, "cpu")(x).logits
         np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(("name", "gates"), [("RNN", 1), ("GRU", 3), ("LSTM", 4)])
+def test_a_last_state_alone_is_exported_silently(
+    name: str, gates: int, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The output before it has no name, and must not be given one."""
+    weights = {
+        "W": images(1, gates * HIDDEN, WIDTH, seed=1),
+        "R": images(1, gates * HIDDEN, HIDDEN, seed=2),
+        "M": images(HIDDEN, 3, seed=4),
+        "rows": np.array([0, STEPS, WIDTH]),
+        "flat": np.array([-1, HIDDEN]),
+        "lengths": np.array([3, 5], np.int32),
+    }
+    nodes = [
+        node("Reshape", ["x", "rows"], ["r"]),
+        node("Transpose", ["r"], ["seq"], perm=[1, 0, 2]),
+        node(name, ["seq", "W", "R", "", "lengths"], ["", "h"], hidden_size=HIDDEN),
+        node("Reshape", ["h", "flat"], ["z"]),
+        node("MatMul", ["z", "M"], ["y"]),
+    ]
+    source = write(tmp_path / "net.onnx", nodes, weights, (2, 1, STEPS, WIDTH), opset=17)
+    path, x = tmp_path / "e.onnx", images(2, 1, STEPS, WIDTH)
+    onnxplain.export(source, path, method="gradient")
+    assert caplog.records == []
+    found = onnxplain.load(path, "cpu")(x).logits
+    np.testing.assert_allclose(found, source_outputs(source, x)[0], rtol=1e-4, atol=1e-5)
