@@ -82,9 +82,8 @@ def check_values(graph: ir.Graph) -> None:
     Raises:
         SourceError: one is larger, for one image.
     """
-    for node in graph:
-        for y in node.outputs:
-            ELEMENTS.check(math.prod(n for n in y.shape or () if isinstance(n, int)))
+    for value in [*graph.inputs, *(y for node in graph for y in node.outputs)]:
+        ELEMENTS.check(math.prod(n for n in value.shape or () if isinstance(n, int)))
 
 
 def _rounded_up(number: float) -> float:

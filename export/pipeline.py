@@ -173,7 +173,8 @@ def _compared(file: Path, path: Path, found: Source, input: str | None) -> Itera
     """
     for compare in COMPARISONS:
         try:
-            found_out = compare(file, found.original, input)
+            with _own_errors():
+                found_out = compare(file, found.original, input)
         except SourceError as error:
             raise SourceError(
                 f"'{path}' is not right: {error}; check=False leaves this out"

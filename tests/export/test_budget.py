@@ -189,6 +189,15 @@ class TestConstants:
             assert evaluated(value, 20, 1) is None
 
 
+def test_an_image_is_no_larger_than_memory(tmp_path: Path) -> None:
+    path = saved(tmp_path / "m.onnx", [helper.make_node("Relu", ["x"], ["h"])])
+    model = onnx.load(path)
+    model.graph.input[0].type.tensor_type.shape.dim[2].dim_value = 2**40
+    onnx.save(model, path)
+    with pytest.raises(SourceError, match="elements, of at most"):
+        export(path, tmp_path / "out.onnx")
+
+
 def chain(path: Path, operator: str, count: int) -> Path:
     values = ["x", *(f"v{i}" for i in range(count - 1)), "h"]
     nodes = [
