@@ -5,6 +5,7 @@
 #     bench/gpu.sh --device cpu --networks resnet50 --batches 1 --rounds 1        # a rehearsal
 #
 # In the environment that is active; it installs what is missing. A rehearsal leaves the README.
+case " $* " in *" -h "* | *" --help "*) sed -n '2,7s/^# \{0,1\}//p' "$0"; exit ;; esac
 set -e
 cd "$(dirname "$0")/.."
 results=bench/results/gpu.json

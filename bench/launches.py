@@ -96,16 +96,24 @@ def launches(network: str, method: str, source: Any = None) -> Launches:
     return Launches(network, method, provider, nodes, _known(kernels), _known(layers))
 
 
-def ratios(found: Mapping[str, Any]) -> dict[str, float]:
-    """Nodes of each explanation, in those of its forward pass. `found` is a `Launches` as JSON."""
-    counts = {side: sum(nodes.values()) for side, nodes in found["nodes"].items()}
+def ratios(found: Mapping[str, Any], what: str = "nodes") -> dict[str, float]:
+    """Nodes, or kernels, of each explanation, in those of its forward pass.
+
+    Args:
+        found: a `Launches` as JSON.
+        what: "nodes" or "kernels"; there may be none of these.
+    """
+    counts = {
+        side: count if isinstance(count, int) else sum(count.values())
+        for side, count in found[what].items()
+    }
     return {side: n / counts[FORWARD] for side, n in counts.items() if side != FORWARD}
 
 
 def worse(results: Mapping[str, Any], baseline: Mapping[str, Any]) -> list[str]:
-    """A sentence for each explanation that has more nodes than it had, in those of its forward
-    pass, for each graph that TensorRT-RTX makes more regions of, and for each that was counted then
-    and is not now.
+    """What is worse than it was, a sentence for each: an explanation that has more nodes, or launches
+    more kernels, in those of its forward pass; a graph that TensorRT-RTX makes more regions of; and
+    one that was counted then and is not now.
 
     Raises:
         InputError: the two have no network in common, counted on the same provider.
@@ -117,13 +125,15 @@ def worse(results: Mapping[str, Any], baseline: Mapping[str, Any]) -> list[str]:
         raise InputError("the earlier results have none of these networks on this provider")
     sentences = []
     for now, before in known:
-        found, name = ratios(now), now["network"]
-        for side, was in ratios(before).items():
-            if side not in found:
-                sentences.append(f"{name}, {side}: its nodes are not counted now, and were")
-            elif found[side] > MORE * was:
-                nodes = f"{found[side]:.2f} × the forward's nodes, and was {was:.2f}"
-                sentences.append(f"{name}, {side}: {nodes}")
+        name = now["network"]
+        for what in ("nodes", "kernels"):
+            found = ratios(now, what)
+            for side, was in ratios(before, what).items():
+                if side not in found:
+                    sentences.append(f"{name}, {side}: its {what} are not counted now, and were")
+                elif found[side] > MORE * was:
+                    more = f"{found[side]:.2f} × the forward's {what}, and was {was:.2f}"
+                    sentences.append(f"{name}, {side}: {more}")
         for side, regions in before["layers"].items():
             if side not in now["layers"]:
                 sentences.append(f"{name}, {side}: its regions are not counted now, and were")

@@ -30,7 +30,8 @@ ours; and with the option. In B3 the latter two are of five steps of 40, on an i
 they reach the bound. In C9 to C12 theirs is a choice that their code leaves, and ours by default
 what they themselves run: to have their pictures, these need not be set.
 
-Where an option names no command, it is `visualize`'s, and in Python a field of `Settings`.
+Where an option names no command, it is `visualize`'s, and in Python a field of `Settings`; those of
+relevance (C1, C5, C9, C10) are for a channel. A1's node is densenet121's.
 
 {table}
 

@@ -35,7 +35,7 @@ ROWS = (
     Row(
         "A1", "excitation: DenseNet's last ReLU, a function", "not softened: modules are replaced",
         "softened, by the rule as stated",
-        "`export --except NODE`; densenet121's is `node_relu_120`", pullbacks.functional_relu,
+        "`export --except NODE` (`info --patterns`); `node_relu_120`", pullbacks.functional_relu,
     ),
     Row(
         "B1", "semantic: attention of a plain ViT", "a gradient through queries and keys",

@@ -12,7 +12,7 @@ from rich.table import Table
 
 from onnxplain import machine
 from onnxplain.cli.app import command
-from onnxplain.cli.console import err, out, shown
+from onnxplain.cli.console import err, out, say, shown
 from onnxplain.cli.options import as_integers
 from onnxplain.cli.progress import progress_bar
 from onnxplain.errors import InputError
@@ -89,7 +89,11 @@ def bench(
         _show_profiles(networks, cores, path)
         return
     if launches:
-        _show_launches(networks, path, baseline)
+        found = _show_launches(networks, path)
+        if baseline is not None:
+            from onnxplain.bench import launches as counted
+
+            _complain(counted.worse(found, baseline), check)
         return
     if quick:
         plan = _quick_plan(networks, rounds, cores, device)
@@ -99,7 +103,9 @@ def bench(
         plan = Plan(networks or NETWORKS, sizes, rounds, scope, True, cores, device)
     results = _measure(plan, path)
     if baseline is not None:
-        _check(results, baseline)
+        from onnxplain.bench.suite.ratios import worse
+
+        _complain(worse(results, baseline), check)
 
 
 def _show_profiles(networks: list[str] | None, threads: int, path: Path | None) -> None:
@@ -116,7 +122,7 @@ def _show_profiles(networks: list[str] | None, threads: int, path: Path | None) 
             path.write_text(json.dumps(results, indent=1) + "\n")
 
 
-def _show_launches(networks: list[str] | None, path: Path | None, baseline: Any) -> None:
+def _show_launches(networks: list[str] | None, path: Path | None) -> dict[str, Any]:
     from onnxplain.bench import launches
 
     found = []
@@ -128,8 +134,7 @@ def _show_launches(networks: list[str] | None, path: Path | None, baseline: Any)
         results = {"machine": machine.machine(), "networks": found}
         if path is not None:
             path.write_text(json.dumps(results, indent=1) + "\n")
-    if baseline is not None:
-        _complain(launches.worse(results, baseline))
+    return results
 
 
 def _quick_plan(networks: list[str] | None, rounds: int, threads: int, device: str) -> Plan:
@@ -156,17 +161,12 @@ def _measure(plan: Plan, path: Path | None) -> Any:
     return results
 
 
-def _check(results: Any, baseline: Any) -> None:
-    from onnxplain.bench.suite.ratios import worse
-
-    _complain(worse(results, baseline))
-
-
-def _complain(sentences: list[str]) -> None:
+def _complain(sentences: list[str], earlier: Path | None) -> None:
     for sentence in sentences:
         err.print(f"[bold red]worse:[/] {sentence}", highlight=False, soft_wrap=True)
     if sentences:
         raise typer.Exit(1)
+    say(f"nothing is worse than in {earlier}")
 
 
 def _table(record: dict[str, Any]) -> Table:

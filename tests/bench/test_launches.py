@@ -70,6 +70,7 @@ def test_the_command_checks_against_earlier_launches(
         result = CliRunner().invoke(app, command)
         assert result.exit_code == code, result.output
         assert ("3.10 × the forward's nodes, and was 2.80" in result.output) == bool(code)
+        assert ("nothing is worse than in" in result.output) == (not code)
 
 
 def test_the_readme_shows_ratios() -> None:
@@ -88,9 +89,13 @@ def test_more_nodes_or_regions_than_before_are_told() -> None:
         "net, explain: 3 regions, and was 1",
     ]
     assert worse(results(), results(nodes=more)) == []
+    assert worse(results(kernels={"forward": 10, "explain": 31}), results()) == [
+        "net, explain: 3.10 × the forward's kernels, and was 2.70"
+    ]
     fewer = {side: COUNTED.nodes[side] for side in ("forward", "explain")}
-    assert worse(results(nodes=fewer, layers={}), results()) == [
+    assert worse(results(nodes=fewer, kernels={}, layers={}), results()) == [
         "net, explain, kernels: its nodes are not counted now, and were",
+        "net, explain: its kernels are not counted now, and were",
         "net, forward: its regions are not counted now, and were",
         "net, explain: its regions are not counted now, and were",
     ]

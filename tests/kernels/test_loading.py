@@ -140,4 +140,4 @@ def test_the_command_line_says_who_runs_the_calls(graphs: Path, with_library: No
 def test_the_command_line_says_that_the_library_is_missing(graphs: Path, without_library: None):
     output = said("info", exported(graphs, kernels=True))
     assert "standard operators; onnxplain-kernels is not installed: pip install" in output
-    assert "onnxplain-kernels is not installed: pip install 'onnxplain[kernels]'" in said("doctor")
+    assert "onnxplain-kernels is not installed: pip install ./kernels" in said("doctor")

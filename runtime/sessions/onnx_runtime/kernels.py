@@ -12,7 +12,7 @@ import onnxruntime
 
 from onnxplain.runtime.onnx_file import kernel_calls
 
-INSTALL = "pip install 'onnxplain[kernels]'"
+INSTALL = "pip install ./kernels, in a checkout of onnxplain"
 
 
 def library() -> str | None:
