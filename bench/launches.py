@@ -112,8 +112,8 @@ def ratios(found: Mapping[str, Any], what: str = "nodes") -> dict[str, float]:
 
 def worse(results: Mapping[str, Any], baseline: Mapping[str, Any]) -> list[str]:
     """What is worse than it was, a sentence for each: an explanation that has more nodes, or
-    launches more kernels, in those of its forward pass; a graph that TensorRT-RTX makes more regions of; and
-    one that was counted then and is not now.
+    launches more kernels, in those of its forward pass; a graph that TensorRT-RTX makes
+    more regions of; and one that was counted then and is not now.
 
     Raises:
         InputError: the two have no network in common, counted on the same provider.
