@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import logging
 import os
 import traceback
 from collections.abc import Callable, Iterator
@@ -29,7 +30,6 @@ from onnxplain.export.layers import last_spatial, layer_name, spatial_layer, val
 from onnxplain.export.lower import stay_on_gpu
 from onnxplain.export.methods import Method, get_method
 from onnxplain.export.sources.source import Source, read
-from onnxplain.export.sources.tracing import quiet
 from onnxplain.export.validity import live_of, other_choices, parameters_of
 from onnxplain.options import check_types, documented
 from onnxplain.version import __version__
@@ -190,9 +190,11 @@ def _own_errors() -> Iterator[None]:
     Raises:
         SourceError: any error that is not onnxplain's own.
     """
+    log = logging.getLogger("onnx_ir")  # which would write the traceback besides
+    level = log.level
+    log.setLevel(logging.ERROR)
     try:
-        with quiet():
-            yield
+        yield
     except OnnxplainError:
         raise
     except Exception as error:
@@ -201,6 +203,8 @@ def _own_errors() -> Iterator[None]:
             f"the network cannot be exported: {type(error).__name__} in {last.name} "
             f"({str(error).partition(chr(10))[0]}). If onnx.checker accepts it, please report it"
         ) from error
+    finally:
+        log.setLevel(level)
 
 
 def _canonical(
