@@ -65,7 +65,9 @@ No derivative:
 
 {no_derivative}
 
-Made by `python -m onnxplain.bench.node_tests`.
+Made by `python -m onnxplain.bench.node_tests`. `python -m onnxplain.bench.random_graphs` puts
+operators together at random, at opsets 13 to the newest, and judges them likewise: how many so far,
+and how, stands in [`bench/results/random_graphs.json`](../bench/results/random_graphs.json).
 """
 
 
