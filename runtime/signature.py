@@ -20,6 +20,7 @@ from onnxplain.contract.explain import (
 )
 from onnxplain.errors import BackendError
 
+_LARGEST_BATCH = 2**16
 _DTYPES = ("float16", "float32", "float64")
 
 
@@ -94,8 +95,14 @@ class Signature:
 def _check_agreement(metadata: Metadata, image: tuple[int | None, ...], classes: int) -> None:
     """
     Raises:
-        BackendError: the metadata say other sizes than the graph.
+        BackendError: the metadata say other sizes than the graph, or the graph takes so many images
+            at a time that no memory holds them.
     """
+    if image[0] is not None and not 1 <= image[0] <= _LARGEST_BATCH:
+        raise BackendError(
+            f"the graph declares batches of {image[0]:,} images, of at most {_LARGEST_BATCH:,}; "
+            "export it again"
+        )
     said, is_ = metadata.preprocessing.image_shape, image[1:]
     if any(is_[i] not in (None, said[i]) for i in range(3)):
         raise BackendError(

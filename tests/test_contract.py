@@ -178,3 +178,13 @@ def test_metadata_that_disagree_with_the_graph_are_refused(
     assert Signature.of(good.to_props(), inputs, outputs).classes == 7
     with pytest.raises(BackendError, match=said):
         Signature.of(replace(good, **changes).to_props(), inputs, outputs)
+
+
+@pytest.mark.parametrize("batch", [0, 2**31 - 1])
+def test_a_batch_that_no_memory_holds_is_refused(batch: int) -> None:
+    """Found by mutation: one image was repeated that often."""
+    image, target = Port("float32", (batch, 3, 8, 8)), Port("int64", (batch,))
+    logits = Port("float32", (batch, 2))
+    inputs, outputs = {"image": image, "target": target}, {"logits": logits, "pullback": image}
+    with pytest.raises(BackendError, match="declares batches of"):
+        Signature.of(GOOD.to_props(), inputs, outputs)
