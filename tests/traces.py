@@ -118,19 +118,6 @@ def _kept(function: Callable[..., Any], key_of: Callable[..., Any], folder: Path
     return call
 
 
-def _signatures() -> Callable[[Any], Any]:
-    """What onnx_ir reads of an operator's schema, which the builder asks for at every node."""
-    read, known = ir.schemas.OpSignature.from_op_schema, dict[tuple[str, str, int], Any]()
-
-    def signature(schema: Any) -> Any:
-        key = (schema.domain, schema.name, schema.since_version)
-        if key not in known:
-            known[key] = read(schema)
-        return known[key]
-
-    return signature
-
-
 @contextmanager
 def kept(folder: Path) -> Iterator[None]:
     """A network by name, or a module of the same class and content, is traced once per folder.
@@ -143,7 +130,6 @@ def kept(folder: Path) -> Iterator[None]:
         patched.setattr(ONNXRegistry, "from_torchlib", staticmethod(table))
         listed = functools.cache(torch_operators._collect_all_valid_cia_ops_for_namespace)
         patched.setattr(torch_operators, "_collect_all_valid_cia_ops_for_namespace", listed)
-        patched.setattr(ir.schemas.OpSignature, "from_op_schema", staticmethod(_signatures()))
         patched.setattr(source, "from_name", _kept(source.from_name, _by_name, folder))
         patched.setattr(source, "trace", _kept(source.trace, _by_content, folder))
         yield
