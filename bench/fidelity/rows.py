@@ -39,7 +39,7 @@ ROWS = (
     ),
     Row(
         "B1", "semantic: attention of a plain ViT", "a gradient through queries and keys",
-        "weights held constant, as in their PVT, the transformer that they evaluate", "none",
+        "weights held constant, as in their PVT, the one they evaluate; no option has theirs", "",
         pullbacks.attention,
     ),
     Row(

@@ -166,9 +166,9 @@ def simplify(model: ir.Model) -> None:
 def _should_fold(node: ir.Node) -> bool | None:
     """Weights stored in few bits, or as one number, stay so; others as the optimiser decides.
 
-    What it would compute and then find too large to keep is not computed.
+    What it would compute and then not keep is not computed: several results, or one too large.
     """
-    if is_stored_half(node) or not _can_be_kept(node):
+    if is_stored_half(node) or len(node.outputs) > 1 or not _can_be_kept(node):
         return False
     if node.op_type == "ConstantOfShape" and node.inputs[0] is not None:
         shape = ir.convenience.get_const_tensor(node.inputs[0])
