@@ -21,7 +21,7 @@ from onnxscript import OpBuilder
 
 from onnxplain.export.autodiff import Node, dependents
 from onnxplain.export.provenance import named_after, prefix_of
-from onnxplain.export.tensors import attribute, rank, reshape, static
+from onnxplain.export.tensors import array_of, attribute, constant, rank, reshape, static
 from onnxplain.export.windows import window_of
 from onnxplain.kernels.windows import padded
 from onnxplain.sub_pixel import phase
@@ -285,6 +285,39 @@ def as_mean_of_additions(op: OpBuilder, node: Node) -> ir.Value:
     return op.Div(functools.reduce(op.Add, node.inputs), float(len(node.inputs)))
 
 
+def as_transposed_convolution(op: OpBuilder, node: Node) -> ir.Value | None:
+    """Col2Im, by a ConvTranspose that puts each element of a window where it belongs.
+
+    Its kernels [C·∏k, 1, *k] hold a single 1 each, the pads are cut off behind it.
+    """
+    x, *sizes = node.inputs
+    size, kernel = map(array_of, sizes)
+    if size is None or kernel is None:
+        return None
+    axes, taps = len(kernel), int(kernel.prod())
+    strides, dilations = (
+        np.array(node.attributes.get_ints(name, [1] * axes)) for name in ("strides", "dilations")
+    )
+    pads = np.array(node.attributes.get_ints("pads", [0] * 2 * axes)).reshape(2, axes)
+    reach, room = (kernel - 1) * dilations + 1, size + pads.sum(0)
+    out = (room - reach) // strides + 1
+    (channels,) = static(x, 1, 2)
+    ones = np.tile(np.eye(taps).reshape(taps, 1, *kernel), [channels // taps] + [1] * (axes + 1))
+    y = op.ConvTranspose(
+        reshape(op, x, [-1, channels, *out.tolist()]),
+        constant(op, ones, x),
+        group=channels // taps,
+        kernel_shape=kernel.tolist(),
+        strides=strides.tolist(),
+        dilations=dilations.tolist(),
+        output_padding=(room - (out - 1) * strides - reach).tolist(),
+    )
+    if not pads.any():
+        return y
+    ends = (pads[0] + size).tolist()
+    return op.Slice(y, pads[0].tolist(), ends, list(range(2, 2 + axes)))
+
+
 FORMS: dict[str, Callable[[OpBuilder, Node, Active], ir.Value | None]] = {
     "Conv": with_its_own_weight,
     "ConvTranspose": without_transposing,
@@ -293,6 +326,7 @@ FORMS: dict[str, Callable[[OpBuilder, Node, Active], ir.Value | None]] = {
 }
 
 FOR_GPUS: dict[str, Callable[[OpBuilder, Node], ir.Value | None]] = {
+    "Col2Im": as_transposed_convolution,
     "ConvTranspose": with_symmetric_pads,
     "Mean": as_mean_of_additions,
     "Sum": as_additions,

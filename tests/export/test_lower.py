@@ -20,6 +20,7 @@ from onnxplain.reference.float64 import evaluate
 
 from .graphs import explain, images, node, source_outputs, write
 from .vjps.check import drawn, runtime
+from .vjps.test_shaping import columns
 
 seeds = st.integers(0, 999).map(np.random.default_rng)
 
@@ -165,6 +166,14 @@ def test_the_pads_of_a_transposed_convolution_are_symmetric(case: Case):
     (node,) = (node for node in changed.graph.node if node.op_type == "ConvTranspose")
     (pads,) = (list(a.ints) for a in node.attribute if a.name == "pads")
     assert pads[: len(pads) // 2] == pads[len(pads) // 2 :]
+    assert_equal(case, changed)
+
+
+@drawn(20)
+@given(columns())
+def test_columns_are_put_into_an_image_by_a_transposed_convolution(case: Case):
+    changed = lowered(case)
+    assert "Col2Im" not in {node.op_type for node in changed.graph.node}
     assert_equal(case, changed)
 
 
