@@ -22,7 +22,7 @@ from onnxscript import OpBuilder
 from onnxplain.export.autodiff import Node, dependents
 from onnxplain.export.provenance import named_after, prefix_of
 from onnxplain.export.tensors import array_of, attribute, constant, rank, reshape, static
-from onnxplain.export.windows import window_of
+from onnxplain.export.windows import window_of, window_of_blocks
 from onnxplain.kernels.windows import padded
 from onnxplain.sub_pixel import phase
 
@@ -290,32 +290,26 @@ def as_transposed_convolution(op: OpBuilder, node: Node) -> ir.Value | None:
 
     Its kernels [C·∏k, 1, *k] hold a single 1 each, the pads are cut off behind it.
     """
-    x, *sizes = node.inputs
-    size, kernel = map(array_of, sizes)
-    if size is None or kernel is None:
+    x, block = node.inputs[0], array_of(node.inputs[2])
+    if block is None:
         return None
-    axes, taps = len(kernel), int(kernel.prod())
-    strides, dilations = (
-        np.array(node.attributes.get_ints(name, [1] * axes)) for name in ("strides", "dilations")
-    )
-    pads = np.array(node.attributes.get_ints("pads", [0] * 2 * axes)).reshape(2, axes)
-    reach, room = (kernel - 1) * dilations + 1, size + pads.sum(0)
-    out = (room - reach) // strides + 1
+    window = window_of_blocks(node, block.tolist())
+    axes, taps = len(block), int(block.prod())
     (channels,) = static(x, 1, 2)
-    ones = np.tile(np.eye(taps).reshape(taps, 1, *kernel), [channels // taps] + [1] * (axes + 1))
+    ones = np.tile(np.eye(taps).reshape(taps, 1, *block), [channels // taps] + [1] * (axes + 1))
     y = op.ConvTranspose(
-        reshape(op, x, [-1, channels, *out.tolist()]),
+        reshape(op, x, [-1, channels, *window.out]),
         constant(op, ones, x),
         group=channels // taps,
-        kernel_shape=kernel.tolist(),
-        strides=strides.tolist(),
-        dilations=dilations.tolist(),
-        output_padding=(room - (out - 1) * strides - reach).tolist(),
+        kernel_shape=list(window.kernel),
+        strides=list(window.strides),
+        dilations=list(window.dilations),
+        output_padding=[max(-a, 0) for a in window.after],
     )
-    if not pads.any():
+    ends = [b + n for b, n in zip(window.before, window.size, strict=True)]
+    if not any(window.before) and max(window.after) <= 0:
         return y
-    ends = (pads[0] + size).tolist()
-    return op.Slice(y, pads[0].tolist(), ends, list(range(2, 2 + axes)))
+    return op.Slice(y, list(window.before), ends, list(range(2, 2 + axes)))
 
 
 FORMS: dict[str, Callable[[OpBuilder, Node, Active], ir.Value | None]] = {

@@ -36,3 +36,19 @@ def window_of(node: Node, x: ir.Value, y: ir.Value, kernel: Sequence[int] | None
         before = list(node.attributes.get_ints("pads", [0] * 2 * axes))[:axes]
     after = [c - n - b for c, n, b in zip(covered, size, before, strict=True)]
     return Window(*map(tuple, (size, out, kernel, strides, dilations, before, after)))
+
+
+def window_of_blocks(node: Node, kernel: Sequence[int]) -> Window:
+    """The window of a Col2Im: its image is the finer side, the grid of its blocks the coarser."""
+    size, axes = static(node.outputs[0], 2), len(kernel)
+    strides, dilations = (
+        node.attributes.get_ints(name, [1] * axes) for name in ("strides", "dilations")
+    )
+    pads = node.attributes.get_ints("pads", [0] * 2 * axes)
+    before, behind = pads[:axes], pads[axes:]
+    reach = [(k - 1) * d + 1 for k, d in zip(kernel, dilations, strict=True)]
+    room = [sum(n) for n in zip(size, before, behind, strict=True)]
+    out = [(n - r) // s + 1 for n, r, s in zip(room, reach, strides, strict=True)]
+    covered = [(o - 1) * s + r for o, s, r in zip(out, strides, reach, strict=True)]
+    after = [c - n - b for c, n, b in zip(covered, size, before, strict=True)]
+    return Window(*map(tuple, (size, out, kernel, strides, dilations, before, after)))

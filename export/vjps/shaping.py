@@ -24,7 +24,8 @@ from onnxplain.export.tensors import (
     static,
     zeros_like,
 )
-from onnxplain.kernels.windows import Window, side_by_side, taps
+from onnxplain.export.windows import window_of_blocks
+from onnxplain.kernels.windows import side_by_side, taps
 
 
 @register_vjp("Reshape", kind=Kind.MOVE, axes=Axes.RESHAPE)
@@ -190,16 +191,5 @@ def col2im(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
     x = node.inputs[0]
     kernel = constant_of(node.inputs[2], "the block shape of Col2Im")
     assert kernel is not None
-    spatial = range(len(kernel))
-    strides, dilations = (
-        node.attributes.get_ints(name, [1] * len(kernel)) for name in ("strides", "dilations")
-    )
-    pads = node.attributes.get_ints("pads", [0] * 2 * len(kernel))
-    size = static(node.outputs[0], 2)
-    reach = [(int(kernel[i]) - 1) * dilations[i] + 1 for i in spatial]
-    room = [size[i] + pads[i] + pads[len(kernel) + i] for i in spatial]
-    out = [(room[i] - reach[i]) // strides[i] + 1 for i in spatial]
-    after = [(out[i] - 1) * strides[i] + reach[i] - size[i] - pads[i] for i in spatial]
-    before = pads[: len(kernel)]
-    window = Window(*map(tuple, (size, out, kernel.tolist(), strides, dilations, before, after)))
+    window = window_of_blocks(node, kernel.tolist())
     return reshape_like(op, side_by_side(op, taps(op, g, window), window), x)
