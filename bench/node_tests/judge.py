@@ -15,15 +15,12 @@ import onnx
 import onnx_ir as ir
 import onnxruntime
 from onnx.reference import ReferenceEvaluator
-from onnx_ir.passes import common
 
 from onnxplain.bench.node_tests.cases import NodeTest
 from onnxplain.building import Builder
 from onnxplain.errors import OnnxplainError
 from onnxplain.export.autodiff import dependents, pull_back
-from onnxplain.export.canonical.canonicalise import simplify, spell_ceil_mode, standardise
-from onnxplain.export.canonical.half import to_float32
-from onnxplain.export.canonical.opsets import raise_opset
+from onnxplain.export.canonical.general import opened, settle, spell
 from onnxplain.export.canonical.patterns import recognise
 from onnxplain.export.finish import clean
 from onnxplain.export.operators import VJPS
@@ -190,15 +187,9 @@ def _swept(test: NodeTest) -> Swept | None:
 
 def canonical(test: NodeTest) -> ir.Model:
     """As `canonicalise` has it, but for the ends, which no node test has."""
-    model = ir.from_proto(copy.deepcopy(test.model))
-    common.InlinePass()(model)
-    model = raise_opset(model)
-    was_half = to_float32(model)
-    for value in list(model.graph.initializers.values()):
-        value.name = f"source.{value.name}"
-    spell_ceil_mode(model)
-    simplify(model)
-    standardise(model)
+    model, was_half = opened(ir.from_proto(copy.deepcopy(test.model)))
+    spell(model)
+    settle(model, [])
     recognise(model, was_half)
     return model
 

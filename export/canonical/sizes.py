@@ -2,13 +2,13 @@
 
 Exporters write `x.view(x.shape[0], 2, x.shape[1] // 2, …)` as arithmetic on the result of a Shape
 node. With a dynamic batch no constant folding sees through it, although only the batch is open. So
-the graph is folded twice with a concrete batch, of 2 and of 3: what comes out the same for both
-does not depend on the batch.
+the graph is folded twice with numbers for the open sizes, a batch of 2 and of 3: what comes out the
+same for both does not depend on them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import onnx_ir as ir
@@ -18,41 +18,67 @@ from onnxplain.export.autodiff import dependents
 from onnxplain.export.tensors import dims
 from onnxplain.initializers import initializer
 
-_BATCHES = (2, 3)
+_PRIMES = (2, 3, 5, 7, 11, 13, 17, 19, 23, 29, 31, 37)
+"""Two for each open size, so that its multiples are those of no other."""
+
 _LARGE = 1024  # elements; with more it is no list of sizes
 
+Sizes = Mapping[str, tuple[int, int]]
+"""The name of an open size → two numbers for it."""
 
-def settle_sizes(model: ir.Model, image: ir.Value, simplify: Callable[[ir.Model], None]) -> None:
-    """Make constants of the sizes that do not depend on the batch, and infer all shapes.
+
+def settle_sizes(
+    model: ir.Model, inputs: Sequence[ir.Value], simplify: Callable[[ir.Model], None]
+) -> None:
+    """Make constants of the sizes that do not follow an open one of `inputs`; infer all shapes.
 
     `simplify` folds the constants of a model in place.
     """
     graph = model.graph
-    if isinstance(dims(image)[0], int) or not any(node.op_type == "Shape" for node in graph):
+    sizes = _open_sizes(inputs)
+    if not sizes or not any(node.op_type == "Shape" for node in graph):
         return
-    first, second = (_with_batch(model, image, batch, simplify) for batch in _BATCHES)
-    active = dependents(graph, [image])
+    names = {str(x.name) for x in inputs}
+    first, second = (
+        _with_sizes(model, names, {name: pair[i] for name, pair in sizes.items()}, simplify)
+        for i in (0, 1)
+    )
+    active = dependents(graph, inputs)
     for node in list(graph):
         for value in node.outputs:
             pair = first.get(value.name), second.get(value.name)
             if pair[0] is not None and pair[1] is not None:
-                _settle(graph, value, pair[0], pair[1], value in active)
+                _settle(graph, value, pair[0], pair[1], value in active, sizes)
         if node.op_type == "Reshape":
             _settle_reshape(graph, node)
     common.RemoveUnusedNodesPass()(model)
     common.ShapeInferencePass()(model)
 
 
-def _with_batch(
-    model: ir.Model, image: ir.Value, batch: int, simplify: Callable[[ir.Model], None]
+def _open_sizes(inputs: Sequence[ir.Value]) -> Sizes:
+    """Those with a name; none where there are more than there are numbers for."""
+    open_ = [n for x in inputs for n in dims(x) if isinstance(n, ir.SymbolicDim)]
+    names = dict.fromkeys(str(n.value) for n in open_ if n.value is not None)
+    pairs = zip(_PRIMES[::2], _PRIMES[1::2], strict=True)
+    return dict(zip(names, pairs, strict=False)) if 2 * len(names) <= len(_PRIMES) else {}
+
+
+def _with_sizes(
+    model: ir.Model,
+    inputs: set[str],
+    numbers: Mapping[str, int],
+    simplify: Callable[[ir.Model], None],
 ) -> dict[str | None, ir.Value]:
-    """The model's values by name, when it is simplified for batches of one size."""
+    """The model's values by name, when it is simplified with numbers for the open sizes."""
     copy = model.clone()
-    concrete = next(value for value in copy.graph.inputs if value.name == image.name)
-    concrete.shape = ir.Shape([batch, *dims(image)[1:]])
+    for x in copy.graph.inputs:
+        if x.name in inputs:
+            x.shape = ir.Shape(
+                [n if isinstance(n, int) else numbers.get(str(n.value), n) for n in dims(x)]
+            )
     for node in copy.graph:
         for value in node.outputs:
-            value.shape = None  # found with an open batch
+            value.shape = None  # found with open sizes
     for value in copy.graph.outputs:
         value.shape = None
     common.ShapeInferencePass()(copy)
@@ -62,8 +88,10 @@ def _with_batch(
     return values | {value.name: value for value in copy.graph.initializers.values()}
 
 
-def _settle(graph: ir.Graph, value: ir.Value, a: ir.Value, b: ir.Value, active: bool) -> None:
-    """Give a value its constant, or the part of its shape that is the same for both batches."""
+def _settle(
+    graph: ir.Graph, value: ir.Value, a: ir.Value, b: ir.Value, active: bool, sizes: Sizes
+) -> None:
+    """Give a value its constant, or the part of its shape that is the same for both numbers."""
     numbers = [ir.convenience.get_const_tensor(v) for v in (a, b)]
     if numbers[0] is not None and numbers[1] is not None and not active:
         small = numbers[0].size <= _LARGE and not value.is_graph_output()
@@ -73,20 +101,22 @@ def _settle(graph: ir.Graph, value: ir.Value, a: ir.Value, b: ir.Value, active: 
             return
     if a.shape is None or b.shape is None or len(a.shape) != len(b.shape):
         return
-    sizes: list[int | ir.SymbolicDim] = []
-    for m, n in zip(a.shape, b.shape, strict=True):
-        sizes.append(m if isinstance(m, int) and m == n else _multiple_of_batch(m, n))
-    value.shape = ir.Shape(sizes)
+    value.shape = ir.Shape(
+        [
+            m if isinstance(m, int) and m == n else _multiple(m, n, sizes)
+            for m, n in zip(a.shape, b.shape, strict=True)
+        ]
+    )
 
 
-def _multiple_of_batch(m: int | ir.SymbolicDim, n: int | ir.SymbolicDim) -> ir.SymbolicDim:
-    """The size that is m for one batch and n for the other."""
-    if not isinstance(m, int) or not isinstance(n, int):
-        return ir.SymbolicDim(None)
-    factor = n - m
-    if (m, n) != (_BATCHES[0] * factor, _BATCHES[1] * factor):
-        return ir.SymbolicDim(None)
-    return ir.SymbolicDim("batch" if factor == 1 else f"{factor}*batch")
+def _multiple(m: int | ir.SymbolicDim, n: int | ir.SymbolicDim, sizes: Sizes) -> ir.SymbolicDim:
+    """The multiple of an open size that is m and n for its two numbers."""
+    if isinstance(m, int) and isinstance(n, int):
+        for name, (first, second) in sizes.items():
+            factor = (n - m) // (second - first)
+            if (m, n) == (first * factor, second * factor):
+                return ir.SymbolicDim(name if factor == 1 else f"{factor}*{name}")
+    return ir.SymbolicDim(None)
 
 
 def _settle_reshape(graph: ir.Graph, node: ir.Node) -> None:

@@ -175,7 +175,7 @@ class TestConstants:
     def test_what_is_too_large_to_keep_is_not_computed(
         self, nodes: list[str], constants: list[onnx.TensorProto]
     ) -> None:
-        from onnxplain.export.canonical.canonicalise import _should_fold
+        from onnxplain.export.canonical.general import _should_fold
 
         model = self.model(nodes, constants)
         optimise(model, _should_fold)

@@ -24,7 +24,8 @@ import onnxplain
 from onnxplain.cli import app
 from onnxplain.export import composites
 from onnxplain.export.autodiff import operator_name
-from onnxplain.export.canonical.canonicalise import canonicalise, spell_relu
+from onnxplain.export.canonical.canonicalise import canonicalise
+from onnxplain.export.canonical.general import spell_relu
 from onnxplain.export.canonical.patterns import recognise
 from onnxplain.export.finish import clean
 from onnxplain.reference.answers import compare

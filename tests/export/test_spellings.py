@@ -11,7 +11,7 @@ import pytest
 from onnxscript import GraphBuilder, OpBuilder
 
 from onnxplain.export import pull_back
-from onnxplain.export.canonical.canonicalise import simplify, spell_relu
+from onnxplain.export.canonical.general import simplify, spell_relu
 from onnxplain.export.canonical.patterns import recognise
 from onnxplain.export.finish import clean
 from onnxplain.export.methods import METHODS

@@ -1,0 +1,172 @@
+"""The canonical form of any graph, whatever its inputs and outputs are.
+
+Three steps, between which the caller looks at the ends of the graph: `opened`, `spell`, `settle`.
+"""
+
+from __future__ import annotations
+
+import math
+import string
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+import onnxscript.optimizer
+from onnx_ir.passes import common
+from onnxscript import rewriter
+
+from onnxplain.export.budget import check_functions, check_values
+from onnxplain.export.canonical.contrib import spell_contrib
+from onnxplain.export.canonical.control_flow import unfold
+from onnxplain.export.canonical.half import is_stored_half, to_float32
+from onnxplain.export.canonical.opsets import declare_opset, raise_opset, spell_newer
+from onnxplain.export.canonical.optimise import LARGEST, optimise
+from onnxplain.export.canonical.pools import drop_defaults, spell_ceil_mode, spell_padded_pools
+from onnxplain.export.canonical.sizes import settle_sizes
+from onnxplain.export.canonical.strided import spell_strided
+from onnxplain.export.canonical.transposed import spell_same_transposed
+from onnxplain.export.tensors import number_of
+
+
+def opened(model: ir.Model) -> tuple[ir.Model, bool]:
+    """The model at opset 20 or newer, its functions written out, its shapes inferred, in float32
+    what was in half precision; and whether there was any. The model given is consumed.
+
+    Raises:
+        SourceError: an opset that cannot be raised, or more than the budget allows.
+    """
+    check_functions(model)
+    common.InlinePass()(model)
+    model = raise_opset(model)
+    common.RemoveInitializersFromInputsPass()(model)
+    # Before values are propagated too, of which ONNX keeps as many as a vector has elements.
+    common.ShapeInferencePass(data_prop=False)(model)
+    check_values(model.graph)
+    return model, to_float32(model)
+
+
+def spell(model: ir.Model) -> None:
+    """Standard operators alone, and what shape inference reads otherwise than runtimes, in place.
+
+    Raises:
+        NoRuleError: an operator of ONNX Runtime's own that has no such form.
+    """
+    for value in list(model.graph.initializers.values()):
+        if value.name and value.name.startswith(("const_", "pullback.")):
+            value.name = f"source.{value.name}"  # these names belong to the builder
+    spell_contrib(model)
+    spell_ceil_mode(model)
+    spell_same_transposed(model)
+    common.ShapeInferencePass()(model)
+
+
+def settle(model: ir.Model, inputs: Sequence[ir.Value]) -> None:
+    """Simplified and standardised, every size known that does not follow an open one of `inputs`.
+
+    What is an output of the graph stays a value of its own.
+
+    Raises:
+        SourceError: an operator newer than opset 20, in a form that has no older spelling, or a
+            value larger than the budget allows.
+    """
+    simplify(model)
+    settle_sizes(model, inputs, simplify)
+    standardise(model)
+    check_values(model.graph)
+
+
+def standardise(model: ir.Model) -> None:
+    """Opset 20, constant control flow written out, one spelling of each operator.
+
+    Raises:
+        SourceError: an operator newer than opset 20, in a form that has no older spelling.
+    """
+    unfold(model, simplify)
+    if spell_newer(model):  # a body may have control flow of its own
+        simplify(model)
+        unfold(model, simplify)
+    declare_opset(model)
+    optimise(model, _should_fold)
+    common.IdentityEliminationPass()(model)
+    spell_relu(model)
+    common.ShapeInferencePass()(model)
+    spell_strided(model)
+    spell_einsum(model)
+    spell_padded_pools(model.graph)
+    drop_defaults(model.graph)
+    common.ShapeInferencePass()(model)
+
+
+def simplify(model: ir.Model) -> None:
+    """Fold constants, drop dead nodes, infer shapes."""
+    onnxscript.optimizer.fold_constants(model, onnx_shape_inference=True, should_fold=_should_fold)
+    common.RemoveUnusedNodesPass()(model)
+    common.ShapeInferencePass()(model)
+
+
+def _should_fold(node: ir.Node) -> bool | None:
+    """Weights stored in few bits, or as one number, stay so; others as the optimiser decides.
+
+    What it would compute and then not keep is not computed: several results, or one too large.
+    """
+    if is_stored_half(node) or len(node.outputs) > 1 or not _can_be_kept(node):
+        return False
+    if node.op_type == "ConstantOfShape" and node.inputs[0] is not None:
+        shape = ir.convenience.get_const_tensor(node.inputs[0])
+        small = shape is not None and int(np.prod(shape.numpy())) <= _SMALL
+        return True if small else None
+    return None
+
+
+def _can_be_kept(node: ir.Node) -> bool:
+    """Whether the results are as small as the optimiser keeps beside the operands they replace."""
+    operands = (x.const_value for x in node.inputs if x is not None)
+    most = LARGEST + sum(tensor.size for tensor in operands if tensor is not None)
+    sizes = (list(y.shape or ()) for y in node.outputs)
+    known = (math.prod(n for n in shape if isinstance(n, int)) for shape in sizes)
+    return all(size <= most for size in known)
+
+
+_SMALL = 64  # elements in a shape, which exporters build from ones
+
+
+def spell_relu(model: ir.Model) -> None:
+    """`Max(x, 0)`, `Clip(x, 0)` and `Clip(x, 0, ∞)`, as clamps are exported, become `Relu(x)`."""
+
+    def clip(op: Any, x: ir.Value, zero: ir.Value) -> Any:
+        return op.Clip(x, zero)
+
+    def up_to(op: Any, x: ir.Value, zero: ir.Value, top: ir.Value) -> Any:
+        return op.Clip(x, zero, top)
+
+    def maximum(op: Any, x: ir.Value, zero: ir.Value) -> Any:
+        return op.Max(x, zero)
+
+    def relu(op: Any, x: ir.Value, **_: ir.Value) -> Any:
+        return op.Relu(x)
+
+    def is_zero(_: Any, zero: ir.Value, **__: ir.Value) -> bool:
+        return number_of(zero) == 0
+
+    def is_open(context: Any, zero: ir.Value, top: ir.Value, **_: ir.Value) -> bool:
+        return is_zero(context, zero) and (number_of(top) or 0) >= _HIGHEST
+
+    rules = [
+        rewriter.pattern.RewriteRule(spelling, relu, condition)
+        for spelling, condition in ((clip, is_zero), (up_to, is_open), (maximum, is_zero))
+    ]
+    rewriter.rewrite(model, rewriter.pattern.RewriteRuleSet(rules, commute=True))
+
+
+_HIGHEST = 3e38  # of float32
+
+
+def spell_einsum(model: ir.Model) -> None:
+    """An Einsum's letters become a, b, c …: TensorRT takes lower-case ones alone."""
+    for node in model.graph:
+        if node.op_type == "Einsum":
+            equation = node.attributes.get_string("equation", "")
+            letters = sorted(set(filter(str.isalpha, equation)))  # the order of an implicit result
+            table = str.maketrans(dict(zip(letters, string.ascii_lowercase, strict=False)))
+            node.attributes.add(ir.AttrString("equation", equation.translate(table)))

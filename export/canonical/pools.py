@@ -1,0 +1,101 @@
+"""Pools in one spelling: the padding in them, `ceil_mode` as padding, no defaults written out."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+from onnx_ir.passes import common
+
+from onnxplain.export.autodiff import dependents
+from onnxplain.export.tensors import array_of, attribute, number_of, rank, static
+
+
+def spell_padded_pools(graph: ir.Graph) -> None:
+    """A Pad with -∞ (or float's lowest) before a MaxPool becomes the pool's own padding.
+
+    It means the same. A method must not see infinities, and must explain all spellings of a padded
+    pool alike.
+    """
+    for node in graph:
+        pad = node.inputs[0].producer() if node.op_type == "MaxPool" and node.inputs[0] else None
+        if pad is None or pad.op_type != "Pad" or attribute(node, "ceil_mode", 0):
+            continue
+        if any(y.uses() or y.is_graph_output() for y in node.outputs[1:]):
+            continue  # indices count the padding too
+        x, amounts, value, axes = [*pad.inputs, None, None][:4]
+        put, padding, chosen = number_of(value), array_of(amounts), array_of(axes)
+        lowest = put is not None and put <= _LOWEST
+        if x is None or padding is None or not lowest or (axes is not None and chosen is None):
+            continue
+        n = rank(x)
+        at = range(n) if chosen is None else [int(a) % n for a in chosen]
+        around = np.zeros([2, n], np.int64)
+        around[:, list(at)] = padding.reshape(2, -1)
+        kernel = node.attributes.get_ints("kernel_shape")
+        pads = np.array(node.attributes.get_ints("pads", [0] * 2 * len(kernel))).reshape(2, -1)
+        pads = pads + around[:, 2:]
+        automatic = node.attributes.get_string("auto_pad", "NOTSET") not in ("NOTSET", "VALID")
+        constant = pad.attributes.get_string("mode", "constant") == "constant"
+        fits = (pads >= 0).all() and (pads < np.array(kernel)).all() and not around[:, :2].any()
+        if constant and fits and not automatic:
+            node.attributes.pop("auto_pad", None)
+            node.attributes.add(ir.AttrInt64s("pads", pads.ravel().tolist()))
+            node.replace_input_with(0, x)
+
+
+_LOWEST = -1e30
+
+
+def drop_defaults(graph: ir.Graph) -> None:
+    """A MaxPool says only what does not go without saying: one that is computed again is found."""
+    for node in graph:
+        if node.op_type == "MaxPool":
+            for name, attr in list(node.attributes.items()):
+                if name in _DEFAULTS and {*np.ravel(attr.value)} == {_DEFAULTS[name]}:
+                    del node.attributes[name]
+
+
+_DEFAULTS = {
+    **{"auto_pad": "NOTSET", "ceil_mode": 0, "storage_order": 0},
+    **{"dilations": 1, "pads": 0, "strides": 1},
+}
+
+
+def spell_ceil_mode(model: ir.Model) -> None:
+    """A pool's `ceil_mode` as padding at the end, where that means the same.
+
+    So nobody can disagree on how many windows there are: those that start before the padding at the
+    end, as in PyTorch and in every runtime. Shape inference at opset 20 also counts one that starts
+    in it; where it did, all that it found from there on is inferred again.
+    """
+    for node in model.graph:
+        padding_counts = attribute(node, "count_include_pad", 0)
+        pools = node.op_type == "MaxPool" or (node.op_type == "AveragePool" and not padding_counts)
+        if not (pools and attribute(node, "ceil_mode", 0)):
+            continue
+        x, y = node.inputs[0], node.outputs[0]
+        assert x is not None
+        if x.shape is None:
+            common.ShapeInferencePass()(model)
+        kernel = node.attributes.get_ints("kernel_shape")
+        ones: list[int] = [1] * len(kernel)
+        strides = node.attributes.get_ints("strides", ones)
+        dilations = node.attributes.get_ints("dilations", ones)
+        pads = list(node.attributes.get_ints("pads", [0] * 2 * len(kernel)))
+        out, ends = [], []
+        for i, n in enumerate(static(x, 2)):
+            span, stride = (kernel[i] - 1) * dilations[i] + 1, strides[i]
+            reached = n + pads[i]
+            windows = -(-(reached + pads[len(kernel) + i] - span) // stride) + 1
+            windows -= (windows - 1) * stride >= reached
+            out.append(windows)
+            ends.append(max((windows - 1) * stride + span - reached, 0))
+        if any(end >= k for end, k in zip(ends, kernel, strict=True)):
+            continue  # more padding than runtimes accept
+        node.attributes.add(ir.AttrInt64s("pads", [*pads[: len(kernel)], *ends]))
+        node.attributes.add(ir.AttrInt64("ceil_mode", 0))
+        if y.shape is None or list(y.shape)[2:] != out:
+            for stale in dependents(model.graph, [y]):
+                if stale is not None:
+                    stale.shape = None
+            common.ShapeInferencePass()(model)
