@@ -10,7 +10,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import onnx
+import onnx_ir as ir
 import onnxruntime
+from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from onnxplain.contract.explain import IMAGE, LOGITS
 from onnxplain.errors import BackendError, SourceError
@@ -105,17 +107,27 @@ def _compared(
 
 
 def _logits(file: Path, given: Mapping[str, Array]) -> Array:
-    """Those of the graph, which is loaded as a whole and run no farther than to them.
+    """Those of the graph, which is loaded as a whole; what runs is its forward pass.
 
     Raises:
         BackendError: ONNX Runtime does not take it, or fails.
     """
-    session = inference_session(file, "float32", session_options(), ["CPUExecutionProvider"])
-    no_farther = onnxruntime.RunOptions()
-    no_farther.only_execute_path_to_fetches = True
+    as_it_is = session_options()
+    as_it_is.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    inference_session(file, "float32", as_it_is, ["CPUExecutionProvider"])
+    model = ir.load(file)
+    graph = model.graph
+    graph.outputs[:] = [value for value in graph.outputs if value.name == LOGITS]
+    RemoveUnusedNodesPass()(model)
+    options = session_options()
+    options.add_session_config_entry(_DATA_FOLDER, str(file.parent))
     with failures():
-        (logits,) = session.run([LOGITS], given, no_farther)
+        forward = onnxruntime.InferenceSession(ir.to_proto(model).SerializeToString(), options)
+        (logits,) = forward.run([LOGITS], dict(given))
     return np.asarray(logits)
+
+
+_DATA_FOLDER = "session.model_external_initializers_file_folder_path"
 
 
 def _noise(inputs: Mapping[str, Port], batch: int) -> dict[str, Array]:
