@@ -13,7 +13,7 @@ output that nothing depends on.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any, Protocol, TypeAlias
 
@@ -76,6 +76,24 @@ def pull_back(
             failed.
         SourceError: no seed depends on a wanted value.
     """
+    results = swept(op, seeds, wanted, rules)
+    if any(result is None for result in results):
+        missing = [w.name for w, r in zip(wanted, results, strict=True) if r is None]
+        raise SourceError(f"the output does not depend on {', '.join(map(str, missing))}")
+    return [result for result in results if result is not None]
+
+
+def swept(
+    op: OpBuilder,
+    seeds: Mapping[ir.Value, ir.Value],
+    wanted: Sequence[ir.Value],
+    rules: Mapping[str, Rule],
+) -> list[ir.Value | None]:
+    """What `pull_back` returns, and None for each wanted value that no cotangent arrives at.
+
+    Raises:
+        NoRuleError, RuleError: as `pull_back`.
+    """
     nodes = list(op.builder.graph)
     active = dependents(nodes, wanted)
     arriving: defaultdict[ir.Value, list[ir.Value]] = defaultdict(list)
@@ -100,11 +118,7 @@ def pull_back(
                 arriving[x].append(gx)
 
     with named_after(op, "pullback"):
-        results = [total(value) for value in wanted]
-    if any(result is None for result in results):
-        missing = [w.name for w, r in zip(wanted, results, strict=True) if r is None]
-        raise SourceError(f"the output does not depend on {', '.join(map(str, missing))}")
-    return [result for result in results if result is not None]
+        return [total(value) for value in wanted]
 
 
 def _applied(
@@ -247,18 +261,33 @@ def dependents(nodes: Iterable[ir.Node], roots: Iterable[ir.Value]) -> set[ir.Va
     return active
 
 
+def between(
+    nodes: Iterable[ir.Node], roots: Iterable[ir.Value], ends: Iterable[ir.Value]
+) -> list[ir.Node]:
+    """Those of the nodes, in their (graph) order, by which the ends depend on the roots."""
+    nodes = list(nodes)
+    active, needed, found = dependents(nodes, roots), set(ends), []
+    for node in reversed(nodes):
+        if depends(node, active) and not needed.isdisjoint(node.outputs):
+            found.append(node)
+            needed.update(x for x in _read(node) if x is not None and x in active)
+    return found[::-1]
+
+
 def depends(node: ir.Node, active: set[ir.Value | None]) -> bool:
     """Whether a node computes from an active value, in its subgraphs too; shapes do not count."""
     if node.op_type in SHAPES:
         return False
-    captured = (
-        x
-        for attribute in node.attributes.values()
-        if attribute.type == ir.AttributeType.GRAPH
-        for inner in attribute.as_graph().all_nodes()
-        for x in inner.inputs
-    )
-    return not active.isdisjoint(node.inputs) or not active.isdisjoint(captured)
+    return not active.isdisjoint(_read(node))
+
+
+def _read(node: ir.Node) -> Iterator[ir.Value | None]:
+    """What a node reads, in its subgraphs too."""
+    yield from node.inputs
+    for attribute in node.attributes.values():
+        if attribute.type == ir.AttributeType.GRAPH:
+            for inner in attribute.as_graph().all_nodes():
+                yield from inner.inputs
 
 
 def operator_name(node: Node) -> str:

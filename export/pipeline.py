@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import functools
-import inspect
-import logging
 import os
-import traceback
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import onnx_ir as ir
 
 from onnxplain.comparison import COMPARISONS
 from onnxplain.contract.explain import Metadata
 from onnxplain.contract.request import ExportOptions
-from onnxplain.errors import OnnxplainError, SourceError
+from onnxplain.errors import SourceError
 from onnxplain.export.ascent import add_step, unroll
 from onnxplain.export.backward import add_pullback
 from onnxplain.export.budget import within
@@ -26,19 +21,19 @@ from onnxplain.export.canonical.canonicalise import Canonical, canonicalise
 from onnxplain.export.count import multiply_adds
 from onnxplain.export.describe import describe, on_processor
 from onnxplain.export.finish import clean, writable, written
+from onnxplain.export.guard import own_errors
 from onnxplain.export.layers import last_spatial, layer_name, spatial_layer, value_named
 from onnxplain.export.lower import stay_on_gpu
 from onnxplain.export.methods import Method, get_method
 from onnxplain.export.sources.source import Source, read
 from onnxplain.export.validity import live_of, other_choices, parameters_of
-from onnxplain.options import check_types, documented
+from onnxplain.options import by_keyword, check_types
 from onnxplain.version import __version__
 
 if TYPE_CHECKING:
     import torch
 
 Network: TypeAlias = "str | os.PathLike[str] | torch.nn.Module | torch.export.ExportedProgram"
-Options = ParamSpec("Options")
 
 STAGES = (
     *("reading the network", "canonical forward", "backward", "checking", "writing"),
@@ -47,42 +42,7 @@ STAGES = (
 """What `progress` is told of, in this order."""
 
 
-class Export(Protocol[Options]):
-    """`export`, which takes the fields of `ExportOptions` by keyword."""
-
-    def __call__(
-        self,
-        source: Network,
-        path: str | os.PathLike[str],
-        *args: Options.args,
-        **kwargs: Options.kwargs,
-    ) -> Metadata: ...
-
-
-def _by_keyword(
-    kind: Callable[Options, ExportOptions],
-) -> Callable[[Callable[[Any, Any, ExportOptions], Metadata]], Export[Options]]:
-    """Let a function take its options by keyword, and say so to whoever asks for its signature."""
-
-    def decorate(function: Callable[[Any, Any, ExportOptions], Metadata]) -> Export[Options]:
-        @functools.wraps(function)
-        def run(source: Any, path: Any, *args: Options.args, **kwargs: Options.kwargs) -> Metadata:
-            try:
-                declared.bind(*args, **kwargs)
-            except TypeError as error:
-                raise TypeError(f"{function.__name__}(): {error}; options go by keyword") from None
-            return function(source, path, kind(*args, **kwargs))
-
-        own, declared = inspect.signature(function), inspect.signature(kind)
-        parameters = [*list(own.parameters.values())[:2], *declared.parameters.values()]
-        run.__signature__ = own.replace(parameters=parameters)  # type: ignore[attr-defined]
-        run.__doc__ = (function.__doc__ or "").replace("options:", documented(ExportOptions))
-        return run
-
-    return decorate
-
-
-@_by_keyword(ExportOptions)
+@by_keyword(ExportOptions)
 def export(source: Network, path: str | os.PathLike[str], options: ExportOptions) -> Metadata:
     """Write a network's explain graph: image and target in, logits and pullback out.
 
@@ -121,7 +81,7 @@ def export(source: Network, path: str | os.PathLike[str], options: ExportOptions
     found = read(source, options.weights, options.example, options.sizes, layers)
 
     tell(STAGES[1])
-    with within(options.budget), _own_errors():
+    with within(options.budget), own_errors():
         canonical, at, excepted = _canonical(found, options, method)
     model = canonical.model
     parameters: dict[str, Any] = method.noted(values, live)
@@ -130,7 +90,7 @@ def export(source: Network, path: str | os.PathLike[str], options: ExportOptions
     parameters |= other_choices(options)
 
     tell(STAGES[2])
-    with _own_errors():
+    with own_errors():
         metadata = describe(found, canonical, options, method, parameters, at, excepted)
         op, seed = add_pullback(
             model,
@@ -151,7 +111,7 @@ def export(source: Network, path: str | os.PathLike[str], options: ExportOptions
         clean(model)
 
     tell(STAGES[3])
-    with _own_errors():
+    with own_errors():
         cost = {**metadata.multiply_adds, "explain": multiply_adds(model.graph)}
         notes = (*metadata.notes, *on_processor(model.graph))
     metadata = replace(metadata, multiply_adds=cost, notes=notes)
@@ -173,7 +133,7 @@ def _compared(file: Path, path: Path, found: Source, input: str | None) -> Itera
     """
     for compare in COMPARISONS:
         try:
-            with _own_errors():
+            with own_errors():
                 found_out = compare(file, found.original, input)
         except SourceError as error:
             raise SourceError(
@@ -181,30 +141,6 @@ def _compared(file: Path, path: Path, found: Source, input: str | None) -> Itera
             ) from error
         if found_out is not None:
             yield found_out
-
-
-@contextmanager
-def _own_errors() -> Iterator[None]:
-    """Whatever goes wrong within is said of the network, once: files hold graphs of every kind.
-
-    Raises:
-        SourceError: any error that is not onnxplain's own.
-    """
-    log = logging.getLogger("onnx_ir")  # which would write the traceback besides
-    level = log.level
-    log.setLevel(logging.ERROR)
-    try:
-        yield
-    except OnnxplainError:
-        raise
-    except Exception as error:
-        last = traceback.extract_tb(error.__traceback__)[-1]
-        raise SourceError(
-            f"the network cannot be exported: {type(error).__name__} in {last.name} "
-            f"({str(error).partition(chr(10))[0]}). If onnx.checker accepts it, please report it"
-        ) from error
-    finally:
-        log.setLevel(level)
 
 
 def _canonical(

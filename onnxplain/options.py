@@ -11,13 +11,16 @@ alone; `onnxplain.cli.declared` makes a command's options of them.
 from __future__ import annotations
 
 import dataclasses
+import functools
+import inspect
+import os
 import textwrap
 import types
 import typing
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Integral, Real
-from typing import Any
+from typing import Any, Generic, ParamSpec, Protocol, TypeVar
 
 import numpy as np
 
@@ -88,6 +91,52 @@ def documented(kind: type, indent: int = 8) -> str:
     fields = declared(kind).items()
     lines = [line for name, field in fields for line in wrapper.wrap(f"{name}: {field.help}")]
     return f"\n{' ' * indent}".join(lines)
+
+
+Options = ParamSpec("Options")
+Source = TypeVar("Source", contravariant=True)
+Kind = TypeVar("Kind")
+Result = TypeVar("Result", covariant=True)
+
+
+class ByKeyword(Protocol, Generic[Source, Options, Result]):
+    """A function of a source and a path, which takes the fields of a dataclass by keyword."""
+
+    def __call__(
+        self,
+        source: Source,
+        path: str | os.PathLike[str],
+        *args: Options.args,
+        **kwargs: Options.kwargs,
+    ) -> Result: ...
+
+
+def by_keyword(
+    kind: Callable[Options, Kind],
+) -> Callable[[Callable[[Source, Any, Kind], Result]], ByKeyword[Source, Options, Result]]:
+    """Let a function take its options by keyword, and say so to whoever asks for its signature.
+
+    Its docstring has a line `options:`, which becomes those of the fields.
+    """
+
+    def decorate(
+        function: Callable[[Source, Any, Kind], Result],
+    ) -> ByKeyword[Source, Options, Result]:
+        @functools.wraps(function)
+        def run(source: Source, path: Any, *args: Options.args, **kwargs: Options.kwargs) -> Result:
+            try:
+                fields.bind(*args, **kwargs)
+            except TypeError as error:
+                raise TypeError(f"{function.__name__}(): {error}; options go by keyword") from None
+            return function(source, path, kind(*args, **kwargs))
+
+        own, fields = inspect.signature(function), inspect.signature(kind)
+        parameters = [*list(own.parameters.values())[:2], *fields.parameters.values()]
+        run.__signature__ = own.replace(parameters=parameters)  # type: ignore[attr-defined]
+        run.__doc__ = (function.__doc__ or "").replace("options:", documented(kind))  # type: ignore[arg-type]
+        return run
+
+    return decorate
 
 
 def check(options: Any) -> None:

@@ -17,7 +17,7 @@ from onnx_ir.passes import common
 
 from onnxplain.contract.explain import IMAGE, LOGITS
 from onnxplain.errors import SourceError
-from onnxplain.export.autodiff import dependents
+from onnxplain.export.autodiff import between, dependents
 from onnxplain.export.canonical.batch import free_batch
 from onnxplain.export.canonical.control_flow import refuse_control_flow
 from onnxplain.export.canonical.ends import (
@@ -80,7 +80,7 @@ def canonicalise(
     graph = model.graph
     image = choose_image(graph, input_name)
     fix_sizes(image, size)
-    refuse_integer_arithmetic(model)
+    refuse_integer_arithmetic(model.graph.all_nodes())
     spell(model)
     choose_logits(graph, output_name)
     graph.outputs.extend(y for node in list(graph) for y in node.outputs if y.name in keep)
@@ -89,7 +89,7 @@ def canonicalise(
         graph.outputs.extend(x for x in norms if x is not None and x not in graph.outputs)
     settle(model, [image])
     image = drop_other_inputs(graph)
-    refuse_control_flow(graph, image)
+    refuse_control_flow(between(graph, [image], graph.outputs))
     show_relus(graph, image)
     fixed_batch = free_batch(model)
     logits, activation = cut_activation(graph)

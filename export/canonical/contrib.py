@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 
 import numpy as np
 import onnx_ir as ir
@@ -18,8 +18,11 @@ from onnxplain.export.tensors import attribute, rank
 DOMAIN = "com.microsoft"
 
 
-def spell_contrib(model: ir.Model) -> None:
+def spell_contrib(model: ir.Model, aside: Container[ir.Node] = ()) -> None:
     """Spell the operators of the domain `com.microsoft` in standard ones.
+
+    Args:
+        aside: nodes that no cotangent is to pass. What has no form stays there.
 
     Raises:
         NoRuleError: one that has neither such a form here nor a rule of its own.
@@ -27,6 +30,8 @@ def spell_contrib(model: ir.Model) -> None:
     for node in list(model.graph.all_nodes()):
         if node.domain.startswith(DOMAIN) and operator_name(node) not in VJPS:
             form = CONTRIB.get(node.op_type) if node.domain == DOMAIN else None
+            if form is None and node in aside:
+                continue
             if form is None:
                 raise NoRuleError(
                     f"operator {operator_name(node)} (node {node.name!r}) is ONNX Runtime's own, "

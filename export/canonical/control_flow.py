@@ -8,7 +8,6 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxplain.errors import NoRuleError, SourceError
-from onnxplain.export.autodiff import dependents, depends
 from onnxplain.export.budget import NODES
 from onnxplain.export.canonical.emit import ROUNDS, check_rounds, integers
 from onnxplain.export.canonical.evaluate import evaluated, telling_sizes
@@ -29,14 +28,13 @@ def unfold(model: ir.Model, simplify: Callable[[ir.Model], None]) -> None:
         _name_apart(model.graph)
 
 
-def refuse_control_flow(graph: ir.Graph, image: ir.Value) -> None:
+def refuse_control_flow(nodes: Iterable[ir.Node]) -> None:
     """
     Raises:
-        NoRuleError: the logits depend on the image through an `If`, `Loop` or `Scan`.
+        NoRuleError: one of the nodes, which a cotangent is to pass, is an `If`, `Loop` or `Scan`.
     """
-    active = dependents(graph, [image])
-    for node in graph:
-        if node.op_type in ("If", "Loop", "Scan") and depends(node, active):
+    for node in nodes:
+        if node.op_type in ("If", "Loop", "Scan"):
             what = "its condition" if node.op_type == "If" else "its number of rounds"
             raise NoRuleError(
                 f"{node.op_type} {node.name!r}: {what} is not a constant of the network, and there "

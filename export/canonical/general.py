@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import string
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from typing import Any
 
 import numpy as np
@@ -46,8 +46,11 @@ def opened(model: ir.Model) -> tuple[ir.Model, bool]:
     return model, to_float32(model)
 
 
-def spell(model: ir.Model) -> None:
+def spell(model: ir.Model, aside: Container[ir.Node] = ()) -> None:
     """Standard operators alone, and what shape inference reads otherwise than runtimes, in place.
+
+    Args:
+        aside: nodes that no cotangent is to pass. What has no form in standard operators stays.
 
     Raises:
         NoRuleError: an operator of ONNX Runtime's own that has no such form.
@@ -55,7 +58,7 @@ def spell(model: ir.Model) -> None:
     for value in list(model.graph.initializers.values()):
         if value.name and value.name.startswith(("const_", "pullback.")):
             value.name = f"source.{value.name}"  # these names belong to the builder
-    spell_contrib(model)
+    spell_contrib(model, aside)
     spell_ceil_mode(model)
     spell_same_transposed(model)
     common.ShapeInferencePass()(model)

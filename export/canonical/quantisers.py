@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 import onnx_ir as ir
 
@@ -14,13 +16,13 @@ from onnxplain.export.vjps.quantisers import LOWEST, starts_at_zero
 from onnxplain.initializers import initializer
 
 
-def refuse_integer_arithmetic(model: ir.Model) -> None:
+def refuse_integer_arithmetic(nodes: Iterable[ir.Node]) -> None:
     """
     Raises:
-        NoRuleError: the network computes with integers (QOperator format, or dynamic
-            quantisation), which leaves no float value between its operators to explain.
+        NoRuleError: one of the nodes computes with integers (QOperator format, or dynamic
+            quantisation), which leaves no float value between operators to explain.
     """
-    for node in model.graph.all_nodes():
+    for node in nodes:
         name = node.op_type
         if name.startswith("QLinear") or name.endswith("Integer") or name in _INTEGER_ARITHMETIC:
             raise NoRuleError(
