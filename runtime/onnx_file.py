@@ -15,15 +15,17 @@ from pathlib import Path
 from typing import TypeAlias
 
 from onnxplain.contract.explain import KERNELS_DOMAIN
+from onnxplain.contract.nodes import forbidden
 from onnxplain.errors import BackendError
 from onnxplain.reading import beside, opened
 from onnxplain.runtime.signature import Port
 
 _MODEL_GRAPH, _MODEL_METADATA, _MODEL_FUNCTIONS = 7, 14, 25
 _GRAPH_NODE, _GRAPH_INITIALIZER, _GRAPH_SPARSE_INITIALIZER = 1, 5, 15
-_NODE_OPERATOR, _NODE_DOMAIN, _NODE_ATTRIBUTE = 4, 7, 5
+_NODE_INPUT, _NODE_OUTPUT, _NODE_OPERATOR, _NODE_DOMAIN, _NODE_ATTRIBUTE = 1, 2, 4, 7, 5
 _FUNCTION_NODE, _FUNCTION_ATTRIBUTE = 7, 11
 _ATTRIBUTE_TENSORS, _ATTRIBUTE_SPARSE_TENSORS, _ATTRIBUTE_GRAPHS = (5, 10), (22, 23), (6, 11)
+_ATTRIBUTE_NAME, _ATTRIBUTE_INTEGER = 1, 3
 _SPARSE_TENSORS, _TENSOR_EXTERNAL = (1, 2), 13
 _GRAPH_INPUT, _GRAPH_OUTPUT = 11, 12
 _VALUE_NAME, _VALUE_TYPE, _TYPE_TENSOR = 1, 2, 1
@@ -136,7 +138,8 @@ def weights_beside(path: Path) -> list[Path]:
     with _opened(path) as data:
         locations = {
             value
-            for tensor in _tensors(data)
+            for kind, tensor in _parts(data)
+            if kind == _TENSOR
             for key, value in (_entry(data, s) for s in _inside(data, tensor, _TENSOR_EXTERNAL))
             if key == "location"
         }
@@ -151,6 +154,41 @@ def weights_beside(path: Path) -> list[Path]:
                 f"({reason}); copy the two together"
             ) from error
     return files
+
+
+def check_nodes(path: Path) -> None:
+    """Hold the nodes to what libraries take for granted (`onnxplain.contract.nodes`).
+
+    Raises:
+        BackendError: one is not allowed; no such file, or not an ONNX file.
+    """
+    with _opened(path) as data:
+        for kind, node in _parts(data):
+            if kind == _NODE and (problem := _problem(data, node)):
+                raise BackendError(f"'{path}' cannot be run: {problem}")
+
+
+def _problem(data: _Bytes, node: _Span) -> str | None:
+    fields: dict[int, list[_Span]] = {}
+    for number, found in _messages(data, node):
+        fields.setdefault(number, []).append(found)
+    said = [
+        number
+        for attribute in fields.get(_NODE_ATTRIBUTE, [])
+        if _text(data, attribute, _ATTRIBUTE_NAME) == "num_outputs"
+        for number in _numbers(data, attribute, _ATTRIBUTE_INTEGER)
+    ]
+    operator, domain = (
+        "".join(data[a:b].decode() for a, b in fields.get(number, []))
+        for number in (_NODE_OPERATOR, _NODE_DOMAIN)
+    )
+    return forbidden(
+        operator,
+        domain,
+        left_out=any(a == b for a, b in fields.get(_NODE_INPUT, [])),
+        outputs=len(fields.get(_NODE_OUTPUT, [])),
+        said=said[-1] if said else None,
+    )
 
 
 class _Bytes(mmap.mmap):
@@ -181,47 +219,53 @@ class _opened:  # noqa: N801  (a context manager)
             raise BackendError(f"'{self._path}' is not an ONNX file, or it is cut short") from None
 
 
-def _tensors(data: _Bytes) -> Iterator[_Span]:
-    """Every TensorProto of the file: of its graph, of subgraphs, of functions."""
+def _parts(data: _Bytes) -> Iterator[tuple[int, _Span]]:
+    """Every `_NODE` and every `_TENSOR` of the file: of its graph, of subgraphs, of functions."""
     for graph in _inside(data, (0, len(data)), _MODEL_GRAPH):
-        yield from _tensors_of_graph(data, graph, _NESTED)
+        yield from _parts_of_graph(data, graph, _NESTED)
     for function in _inside(data, (0, len(data)), _MODEL_FUNCTIONS):
         for number, found in _messages(data, function):
             if number == _FUNCTION_NODE:
-                yield from _tensors_of_node(data, found, _NESTED)
+                yield from _parts_of_node(data, found, _NESTED)
             elif number == _FUNCTION_ATTRIBUTE:
-                yield from _tensors_of_attribute(data, found, _NESTED)
+                yield from _parts_of_attribute(data, found, _NESTED)
 
 
-def _tensors_of_graph(data: _Bytes, graph: _Span, nested: int) -> Iterator[_Span]:
+_NODE, _TENSOR = 0, 1
+
+
+def _parts_of_graph(data: _Bytes, graph: _Span, nested: int) -> Iterator[tuple[int, _Span]]:
     if not nested:
         raise ValueError("subgraphs within subgraphs")
     for number, found in _messages(data, graph):
         if number == _GRAPH_INITIALIZER:
-            yield found
+            yield _TENSOR, found
         elif number == _GRAPH_SPARSE_INITIALIZER:
-            yield from _tensors_of_sparse(data, found)
+            yield from _parts_of_sparse(data, found)
         elif number == _GRAPH_NODE:
-            yield from _tensors_of_node(data, found, nested)
+            yield from _parts_of_node(data, found, nested)
 
 
-def _tensors_of_node(data: _Bytes, node: _Span, nested: int) -> Iterator[_Span]:
+def _parts_of_node(data: _Bytes, node: _Span, nested: int) -> Iterator[tuple[int, _Span]]:
+    yield _NODE, node
     for attribute in _inside(data, node, _NODE_ATTRIBUTE):
-        yield from _tensors_of_attribute(data, attribute, nested)
+        yield from _parts_of_attribute(data, attribute, nested)
 
 
-def _tensors_of_attribute(data: _Bytes, attribute: _Span, nested: int) -> Iterator[_Span]:
+def _parts_of_attribute(data: _Bytes, attribute: _Span, nested: int) -> Iterator[tuple[int, _Span]]:
     for number, found in _messages(data, attribute):
         if number in _ATTRIBUTE_TENSORS:
-            yield found
+            yield _TENSOR, found
         elif number in _ATTRIBUTE_SPARSE_TENSORS:
-            yield from _tensors_of_sparse(data, found)
+            yield from _parts_of_sparse(data, found)
         elif number in _ATTRIBUTE_GRAPHS:
-            yield from _tensors_of_graph(data, found, nested - 1)
+            yield from _parts_of_graph(data, found, nested - 1)
 
 
-def _tensors_of_sparse(data: _Bytes, sparse: _Span) -> Iterator[_Span]:
-    return (found for number, found in _messages(data, sparse) if number in _SPARSE_TENSORS)
+def _parts_of_sparse(data: _Bytes, sparse: _Span) -> Iterator[tuple[int, _Span]]:
+    return (
+        (_TENSOR, found) for number, found in _messages(data, sparse) if number in _SPARSE_TENSORS
+    )
 
 
 def _entry(data: _Bytes, span: _Span) -> tuple[str, str]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import onnx_ir as ir
 
 from onnxplain.contract.explain import DEFAULT_WEIGHTS, NO_WEIGHTS, Preprocessing
+from onnxplain.contract.nodes import forbidden
 from onnxplain.errors import SourceError
 from onnxplain.export.sources.from_programs import exported_to_onnx, load_archive, script_to_onnx
 from onnxplain.export.sources.from_timm import PREFIX as TIMM
@@ -105,6 +106,7 @@ def from_onnx(path: str | os.PathLike[str]) -> Source:
         model = ir.load(path)
         nodes = len(model.graph)
         check_data(model, path)
+        _check_nodes(model)
     except Exception as error:
         reason = error.__cause__ or error
         raise SourceError(
@@ -116,9 +118,9 @@ def from_onnx(path: str | os.PathLike[str]) -> Source:
 
 
 def check_data(model: ir.Model, path: Path) -> None:
-    """Check the files beside it in which a model keeps weights, and read the small ones.
+    """Check that a model's tensors are as large as it says, and read the small ones beside it.
 
-    The large ones stay there until they are written, as they may not fit into memory.
+    The large ones stay in their files until they are written, as they may not fit into memory.
 
     Args:
         path: the model's file.
@@ -126,30 +128,66 @@ def check_data(model: ir.Model, path: Path) -> None:
     Raises:
         OSError: a file is missing, no regular file, outside the model's folder, or shorter than the
             model says.
+        ValueError: a tensor has another size than its data.
     """
-    for tensor in _external(model):
-        file = beside(path, os.fspath(tensor.location))
-        tensor.base_dir = path.parent.resolve()  # the library checks nothing where it is empty
-        if file.stat().st_size < (tensor.offset or 0) + (tensor.length or tensor.nbytes):
-            raise OSError(f"{tensor.location} is cut short")
+    for tensor in _tensors(model):
+        if any(not isinstance(n, int) or n < 0 for n in tensor.shape):
+            raise ValueError(f"the tensor {tensor.name!r} has the shape {list(tensor.shape)}")
+        if isinstance(tensor, ir.ExternalTensor):
+            file = beside(path, os.fspath(tensor.location))
+            tensor.base_dir = path.parent.resolve()  # the library checks nothing where it is empty
+            if file.stat().st_size < (tensor.offset or 0) + max(tensor.length or 0, tensor.nbytes):
+                raise OSError(f"{tensor.location} is cut short")
+        elif not _has_its_size(tensor):
+            raise ValueError(f"the tensor {tensor.name!r} has another size than its data")
     for value in model.graph.initializers.values():
         weight = value.const_value
         if isinstance(weight, ir.ExternalTensor) and weight.nbytes < _LARGE_WEIGHT:
             value.const_value = ir.tensor(weight.numpy().copy(), name=weight.name)
 
 
-def _external(model: ir.Model) -> Iterator[ir.ExternalTensor]:
-    """Every tensor that lies in another file: of the graph, of subgraphs, of functions."""
+def _check_nodes(model: ir.Model) -> None:
+    """
+    Raises:
+        ValueError: a node is not allowed.
+    """
+    for graph in [model.graph, *(function.graph for function in model.functions.values())]:
+        for node in graph.all_nodes():
+            said = node.attributes.get("num_outputs")
+            count = None if said is None else said.value
+            problem = forbidden(
+                node.op_type, node.domain, None in node.inputs, len(node.outputs), count
+            )
+            if problem:
+                raise ValueError(problem)
+
+
+def _tensors(model: ir.Model) -> Iterator[ir.TensorProtocol]:
+    """Every tensor: of the graph, of subgraphs, of functions; weights and attributes."""
     for graph in [model.graph, *(function.graph for function in model.functions.values())]:
         for inner in [graph, *graph.subgraphs()]:
             for value in inner.initializers.values():
-                if isinstance(value.const_value, ir.ExternalTensor):
+                if value.const_value is not None:
                     yield value.const_value
             for node in inner:
                 for attr in node.attributes.values():
-                    tensors = [attr.value] if attr.type == ir.AttributeType.TENSOR else []
-                    tensors = attr.value if attr.type == ir.AttributeType.TENSORS else tensors
-                    yield from (t for t in tensors if isinstance(t, ir.ExternalTensor))
+                    if attr.type == ir.AttributeType.TENSOR:
+                        yield attr.value
+                    elif attr.type == ir.AttributeType.TENSORS:
+                        yield from attr.value
+
+
+def _has_its_size(tensor: ir.TensorProtocol) -> bool:
+    """Whether the data of a tensor in the model's file fill its shape.
+
+    Nothing is allocated by what the shape says: it may say anything.
+    """
+    if isinstance(tensor, ir.StringTensor):
+        return len(tensor.string_data()) == tensor.size
+    proto = tensor.raw
+    fields = ("int32_data", "int64_data", "float_data", "double_data", "uint64_data")
+    data = len(proto.raw_data) or sum(len(getattr(proto, name)) for name in fields)
+    return data * 4 >= tensor.size and tensor.numpy().size == tensor.size
 
 
 def from_module(

@@ -10,7 +10,7 @@ from typing import Any
 
 from onnxplain.errors import BackendError
 from onnxplain.options import check_type
-from onnxplain.runtime.onnx_file import read_metadata, read_ports, weights_beside
+from onnxplain.runtime.onnx_file import check_nodes, read_metadata, read_ports, weights_beside
 from onnxplain.runtime.sessions import tensorrt
 from onnxplain.runtime.sessions.protocol import Backend, Session
 from onnxplain.runtime.sessions.providers import (
@@ -120,6 +120,7 @@ def _opened(
         has = f"; it has {', '.join(chosen.options)}" if chosen.options else ""
         raise BackendError(f"the provider {provider} has no option '{min(unknown)}'{has}")
     weights_beside(path)  # not all runtimes look where they lie
+    check_nodes(path)
     return chosen.open(path, precision, threads, sizes, **options)
 
 

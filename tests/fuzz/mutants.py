@@ -1,64 +1,18 @@
-"""Small networks and what becomes of them: mutants that are nearly models.
-
-By hand, for hours: `python -m tests.fuzz.mutants export 1 3600` (or `explain`; a seed, and seconds)
-prints how many there were, how many became explanations and how many ended in an error of
-onnxplain's own, and every other error with the file that leads to it.
-"""
+"""Mutants that are nearly models."""
 
 from __future__ import annotations
 
 import json
 import random
-import sys
-import tempfile
-import time
-from collections import Counter
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Iterator
 from typing import Any
 
-import numpy as np
 import onnx
-from onnx import helper, numpy_helper
-
-import onnxplain
-from onnxplain.errors import OnnxplainError
+from onnx import AttributeProto, helper
 
 OPERATORS = sorted({schema.name for schema in onnx.defs.get_all_schemas() if schema.domain == ""})
 SIZES = (0, 1, 2, 3, 7, -1, 2**31, 2**62)
 VALUES: tuple[Any, ...] = (0, -1, 1.5, "x", None, [], {}, [[]], 1e400, "\x1b[2J", True, 10**30)
-
-
-def network() -> onnx.ModelProto:
-    """A convolution, a norm, a pool, a gate and a linear layer."""
-    rng = np.random.default_rng(0)
-    constants = {
-        "w1": rng.normal(size=(4, 3, 3, 3)).astype(np.float32),
-        **{name: np.full(4, value, np.float32) for name, value in (("s", 1), ("v", 1))},
-        **{name: np.zeros(4, np.float32) for name in ("b1", "b", "m")},
-        "w2": rng.normal(size=(16, 5)).astype(np.float32),
-        "b2": np.zeros(5, np.float32),
-        "shape": np.array([0, -1]),
-    }
-    nodes = [
-        helper.make_node("Conv", ["x", "w1", "b1"], ["c"], pads=[1, 1, 1, 1], strides=[2, 2]),
-        helper.make_node("BatchNormalization", ["c", "s", "b", "m", "v"], ["n"]),
-        helper.make_node("Relu", ["n"], ["r"]),
-        helper.make_node("MaxPool", ["r"], ["p"], kernel_shape=[2, 2], strides=[2, 2]),
-        helper.make_node("Sigmoid", ["p"], ["g"]),
-        helper.make_node("Mul", ["p", "g"], ["q"]),
-        helper.make_node("Reshape", ["q", "shape"], ["f"]),
-        helper.make_node("Gemm", ["f", "w2", "b2"], ["y"]),
-        helper.make_node("Softmax", ["y"], ["z"], axis=1),
-    ]
-    graph = helper.make_graph(
-        nodes,
-        "network",
-        [helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, ["N", 3, 8, 8])],
-        [helper.make_tensor_value_info("z", onnx.TensorProto.FLOAT, ["N", 5])],
-        [numpy_helper.from_array(array, name) for name, array in constants.items()],
-    )
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
 
 
 def mutant(model: onnx.ModelProto, rng: random.Random) -> bytes:
@@ -74,12 +28,44 @@ def mutant(model: onnx.ModelProto, rng: random.Random) -> bytes:
     return bytes(data)
 
 
+def _nodes(holder: onnx.GraphProto | onnx.FunctionProto) -> Iterator[onnx.NodeProto]:
+    """Those of a graph or function and of the graphs in them."""
+    for node in holder.node:
+        yield node
+        for attribute in node.attribute:
+            yield from _nodes(attribute.g)
+
+
+def _node(model: onnx.ModelProto, rng: random.Random) -> onnx.NodeProto:
+    functions = (node for function in model.functions for node in _nodes(function))
+    return rng.choice([*_nodes(model.graph), *functions])
+
+
 def _operator(model: onnx.ModelProto, rng: random.Random) -> None:
-    rng.choice(model.graph.node).op_type = rng.choice(OPERATORS)
+    _node(model, rng).op_type = rng.choice(OPERATORS)
+
+
+def _similar(model: onnx.ModelProto, rng: random.Random) -> None:
+    """An operator that takes as many inputs and fewer attributes."""
+    node = _node(model, rng)
+    names = {attribute.name for attribute in node.attribute}
+    fits = [
+        name
+        for name in OPERATORS
+        if (schema := onnx.defs.get_schema(name)).min_input <= len(node.input) <= schema.max_input
+        and schema.min_output <= len(node.output) <= schema.max_output
+    ]
+    if not fits:
+        return
+    node.op_type = rng.choice(fits)
+    known = onnx.defs.get_schema(node.op_type).attributes
+    kept = [attribute for attribute in node.attribute if attribute.name in names & known.keys()]
+    del node.attribute[:]
+    node.attribute.extend(kept)
 
 
 def _operand(model: onnx.ModelProto, rng: random.Random) -> None:
-    node = rng.choice(model.graph.node)
+    node = _node(model, rng)
     if node.input:
         names = [tensor.name for tensor in model.graph.initializer]
         names += [name for other in model.graph.node for name in other.output]
@@ -103,8 +89,42 @@ def _numbers(model: onnx.ModelProto, rng: random.Random) -> None:
     tensor.raw_data = bytes(data)
 
 
+def _elsewhere(model: onnx.ModelProto, rng: random.Random) -> None:
+    """Weights in another file."""
+    tensor = rng.choice(model.graph.initializer)
+    tensor.data_location = onnx.TensorProto.EXTERNAL
+    location = rng.choice(["../secret", "/etc/passwd", "/dev/zero", "mutant.onnx", ".", "", "\0"])
+    tensor.external_data.add(key="location", value=location)
+    for key in ("offset", "length"):
+        if rng.random() < 0.5:
+            tensor.external_data.add(key=key, value=str(rng.choice([*SIZES, "x"])))
+
+
+def _setting(model: onnx.ModelProto, rng: random.Random) -> None:
+    """An attribute that the operator may have."""
+    node = _node(model, rng)
+    if not onnx.defs.has(node.op_type):
+        return
+    known = onnx.defs.get_schema(node.op_type).attributes
+    if not known:
+        return
+    name = rng.choice(sorted(known))
+    values: dict[int, Any] = {
+        AttributeProto.INT: rng.choice(SIZES),
+        AttributeProto.INTS: [rng.choice(SIZES) for _ in range(rng.randrange(5))],
+        AttributeProto.FLOAT: rng.choice([0.0, -1.0, 0.5, 1e30, float("nan"), float("inf")]),
+        AttributeProto.STRING: rng.choice(["", "SAME_UPPER", "VALID", "nearest", "linear", "x"]),
+    }
+    kind = int(known[name].type)
+    if kind in values:
+        kept = [attribute for attribute in node.attribute if attribute.name != name]
+        del node.attribute[:]
+        made = helper.make_attribute(name, values[kind], attr_type=kind)
+        node.attribute.extend([*kept, made])
+
+
 def _attribute(model: onnx.ModelProto, rng: random.Random) -> None:
-    node = rng.choice(model.graph.node)
+    node = _node(model, rng)
     if node.attribute:
         attribute = rng.choice(node.attribute)
         attribute.i = rng.choice(SIZES)
@@ -149,60 +169,6 @@ def _other(entry: Any, rng: random.Random) -> Any:
 
 
 CHANGES: tuple[Callable[[onnx.ModelProto, random.Random], None], ...] = (
-    *(_operator, _operand, _shape, _element, _numbers, _attribute, _end, _opset, _missing),
-    *(_metadata, _metadata),
+    *(_operator, _similar, _operand, _shape, _element, _numbers, _elsewhere, _attribute, _setting),
+    *(_end, _opset, _missing, _metadata, _metadata),
 )
-
-
-def exported(path: Path) -> None:
-    """A network's file becomes an explanation."""
-    graph = path.with_name("explain.onnx")
-    onnxplain.export(path, graph, method="excitation")
-    explained(graph)
-
-
-def explained(path: Path) -> None:
-    """An explain graph explains a picture."""
-    explainer = onnxplain.load(path, "cpu")
-    explainer(np.zeros((9, 11, 3), np.uint8)).labels()
-
-
-def campaign(
-    attempt: Callable[[Path], None], model: onnx.ModelProto, seed: int, going: Callable[[int], bool]
-) -> Counter[str]:
-    """How mutants end: "explained", "refused", or an error that is not onnxplain's own."""
-    rng, ends = random.Random(seed), Counter[str]()
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, "mutant.onnx")
-        while going(ends.total()):
-            path.write_bytes(mutant(model, rng))
-            try:
-                attempt(path)
-                ends["explained"] += 1
-            except OnnxplainError:
-                ends["refused"] += 1
-            except Exception as error:
-                end = f"{type(error).__name__}: {error}"
-                if end not in ends:
-                    kept = Path(tempfile.gettempdir(), f"mutant-{seed}-{len(ends)}.onnx")
-                    kept.write_bytes(path.read_bytes())
-                    print(f"{kept}: {end}", flush=True)
-                ends[end] += 1
-    return ends
-
-
-def explain_graph(folder: Path) -> onnx.ModelProto:
-    """That of the network."""
-    source, graph = folder / "source.onnx", folder / "explain.onnx"
-    onnx.save(network(), source)
-    onnxplain.export(source, graph)
-    return onnx.load(graph)
-
-
-if __name__ == "__main__":
-    what, seed, seconds = sys.argv[1], int(sys.argv[2]), float(sys.argv[3])
-    late = time.monotonic() + seconds
-    with tempfile.TemporaryDirectory() as folder:
-        model = network() if what == "export" else explain_graph(Path(folder))
-        attempt = exported if what == "export" else explained
-        print(campaign(attempt, model, seed, lambda _: time.monotonic() < late))

@@ -2,27 +2,80 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
+import onnx
 import pytest
 
-from .mutants import campaign, explain_graph, explained, exported, network
+import onnxplain
+from onnxplain.errors import BackendError, SourceError
+from onnxplain.runtime.onnx_file import check_nodes
+
+from .seeds import quantised
+from .targets import NAMES, OWN, target
 
 
-def test_some_networks(tmp_path: Path) -> None:
-    ends = campaign(exported, network(), 0, lambda done: done < 10)
-    assert ends.keys() <= {"explained", "refused"}
-
-
-def test_some_explain_graphs(tmp_path: Path) -> None:
-    ends = campaign(explained, explain_graph(tmp_path), 0, lambda done: done < 30)
-    assert ends.keys() <= {"explained", "refused"}
+@pytest.mark.parametrize(("name", "mutants"), [("export", 10), ("explain", 30)])
+def test_some(name: str, mutants: int, tmp_path: Path) -> None:
+    tried = target(name, tmp_path)
+    assert {tried.judged(number, tmp_path) for number in range(mutants)} <= OWN
 
 
 @pytest.mark.sweep
-@pytest.mark.parametrize("seed", range(4))
-def test_many(seed: int, tmp_path: Path) -> None:
-    """About five minutes."""
-    of_networks = campaign(exported, network(), seed, lambda done: done < 500)
-    of_graphs = campaign(explained, explain_graph(tmp_path), seed, lambda done: done < 1000)
-    assert (of_networks + of_graphs).keys() <= {"explained", "refused"}
+@pytest.mark.parametrize("name", NAMES)
+def test_many(name: str, tmp_path: Path) -> None:
+    """About five minutes; `python -m tests.fuzz.campaign` goes on for hours."""
+    log = tmp_path / "log.json"
+    command = [sys.executable, "-m", "tests.fuzz.campaign", name]
+    subprocess.run([*command, "--mutants", "4000", "--out", log], check=True)
+    found = json.loads(log.read_text())["targets"][name]
+    assert found["mutants"] == 4000
+    assert found["ends"].keys() <= OWN, found["others"]
+
+
+def miscounted(model: onnx.ModelProto) -> None:
+    """A Split that says another number of outputs than it has."""
+    split = next(node for node in model.graph.node if node.op_type == "Split")
+    split.attribute[-1].i = 1
+
+
+def incomplete(model: onnx.ModelProto) -> None:
+    """A sum with an operand left out."""
+    join = next(node for node in model.graph.node if node.op_type == "Concat")
+    del join.attribute[:]
+    join.op_type, join.input[0] = "Sum", ""
+
+
+def lying(model: onnx.ModelProto) -> None:
+    """A vector of two numbers, of which a shape says that it has 2³¹."""
+    pads = next(tensor for tensor in model.graph.initializer if tensor.name == "pads")
+    pads.dims[:] = [2**31]
+
+
+def negative(model: onnx.ModelProto) -> None:
+    pads = next(tensor for tensor in model.graph.initializer if tensor.name == "pads")
+    pads.dims[:] = [-8]
+
+
+class TestFound:
+    """What ended the process, or took minutes, when it was a mutant."""
+
+    @pytest.mark.parametrize("change", [miscounted, incomplete, lying, negative])
+    def test_by_export(self, change: Callable[[onnx.ModelProto], None], tmp_path: Path) -> None:
+        model, path = quantised(), tmp_path / "m.onnx"
+        change(model)
+        onnx.save(model, path)
+        with pytest.raises(SourceError, match="not a readable ONNX model"):
+            onnxplain.export(path, tmp_path / "explain.onnx")
+
+    @pytest.mark.parametrize("change", [miscounted, incomplete])
+    def test_by_explain(self, change: Callable[[onnx.ModelProto], None], tmp_path: Path) -> None:
+        model, path = quantised(), tmp_path / "m.onnx"
+        change(model)
+        onnx.save(model, path)
+        with pytest.raises(BackendError, match="cannot be run"):
+            check_nodes(path)
