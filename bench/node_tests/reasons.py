@@ -40,7 +40,6 @@ WITHOUT_A_RULE: dict[str, str] = {
         "differentiated; the operator itself has its rule"
     ),
     "Resize": "it keeps the aspect ratio and rounds a size up, which no scale gives",
-    "RoiAlign": "of detectors, at regions that another part of the network proposes",
     "Scan": "of opset 8, which has another form: with the batch, and the lengths of sequences",
 }
 """Operator → why what is refused of it has no rule, though it has a derivative."""

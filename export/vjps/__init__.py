@@ -13,6 +13,7 @@ from onnxplain.export.vjps import (  # noqa: F401  each writes its rows
     quantisers,
     recurrent,
     reductions,
+    regions,
     sampling,
     shaping,
 )
