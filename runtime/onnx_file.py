@@ -25,7 +25,7 @@ _GRAPH_NODE, _GRAPH_INITIALIZER, _GRAPH_SPARSE_INITIALIZER = 1, 5, 15
 _NODE_INPUT, _NODE_OUTPUT, _NODE_OPERATOR, _NODE_DOMAIN, _NODE_ATTRIBUTE = 1, 2, 4, 7, 5
 _FUNCTION_NODE, _FUNCTION_ATTRIBUTE = 7, 11
 _ATTRIBUTE_TENSORS, _ATTRIBUTE_SPARSE_TENSORS, _ATTRIBUTE_GRAPHS = (5, 10), (22, 23), (6, 11)
-_ATTRIBUTE_NAME, _ATTRIBUTE_INTEGER = 1, 3
+_ATTRIBUTE_NAME, _ATTRIBUTE_INTEGERS = 1, (3, 8)
 _SPARSE_TENSORS, _TENSOR_EXTERNAL = (1, 2), 13
 _GRAPH_INPUT, _GRAPH_OUTPUT = 11, 12
 _VALUE_NAME, _VALUE_TYPE, _TYPE_TENSOR = 1, 2, 1
@@ -172,12 +172,6 @@ def _problem(data: _Bytes, node: _Span) -> str | None:
     fields: dict[int, list[_Span]] = {}
     for number, found in _messages(data, node):
         fields.setdefault(number, []).append(found)
-    said = [
-        number
-        for attribute in fields.get(_NODE_ATTRIBUTE, [])
-        if _text(data, attribute, _ATTRIBUTE_NAME) == "num_outputs"
-        for number in _numbers(data, attribute, _ATTRIBUTE_INTEGER)
-    ]
     operator, domain = (
         "".join(data[a:b].decode() for a, b in fields.get(number, []))
         for number in (_NODE_OPERATOR, _NODE_DOMAIN)
@@ -187,8 +181,23 @@ def _problem(data: _Bytes, node: _Span) -> str | None:
         domain,
         left_out=any(a == b for a, b in fields.get(_NODE_INPUT, [])),
         outputs=len(fields.get(_NODE_OUTPUT, [])),
-        said=said[-1] if said else None,
+        attributes=dict(_integers(data, span) for span in fields.get(_NODE_ATTRIBUTE, [])),
     )
+
+
+def _integers(data: _Bytes, attribute: _Span) -> tuple[str, list[int]]:
+    """An attribute's name, and its integers: one, or several, each a field or packed in one."""
+    found: list[int] = []
+    for number, value in _fields(data, attribute):
+        if number in _ATTRIBUTE_INTEGERS and isinstance(value, int):
+            found.append(value)
+        elif number in _ATTRIBUTE_INTEGERS and isinstance(value, tuple):
+            at, end = value
+            while at < end:
+                packed, at = _varint(data, at)
+                found.append(packed)
+    signed = [value - 2**64 if value >= 2**63 else value for value in found]
+    return _text(data, attribute, _ATTRIBUTE_NAME), signed
 
 
 class _Bytes(mmap.mmap):

@@ -153,10 +153,14 @@ def _check_nodes(model: ir.Model) -> None:
     """
     for graph in [model.graph, *(function.graph for function in model.functions.values())]:
         for node in graph.all_nodes():
-            said = node.attributes.get("num_outputs")
-            count = None if said is None else said.value
+            attributes = {
+                name: [attr.value] if attr.type == ir.AttributeType.INT else attr.value
+                for name, attr in node.attributes.items()
+                if attr.type in (ir.AttributeType.INT, ir.AttributeType.INTS)
+                and attr.value is not None
+            }
             problem = forbidden(
-                node.op_type, node.domain, None in node.inputs, len(node.outputs), count
+                node.op_type, node.domain, None in node.inputs, len(node.outputs), attributes
             )
             if problem:
                 raise ValueError(problem)

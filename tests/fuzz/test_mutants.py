@@ -50,6 +50,14 @@ def incomplete(model: onnx.ModelProto) -> None:
     join.op_type, join.input[0] = "Sum", ""
 
 
+def enormous(model: onnx.ModelProto) -> None:
+    """A block whose number of pixels is 0 in 64 bits."""
+    join = next(node for node in model.graph.node if node.op_type == "Concat")
+    del join.input[1:], join.attribute[:]
+    join.op_type = "DepthToSpace"
+    join.attribute.append(onnx.helper.make_attribute("blocksize", 2**62))
+
+
 def lying(model: onnx.ModelProto) -> None:
     """A vector of two numbers, of which a shape says that it has 2³¹."""
     pads = next(tensor for tensor in model.graph.initializer if tensor.name == "pads")
@@ -64,7 +72,7 @@ def negative(model: onnx.ModelProto) -> None:
 class TestFound:
     """What ended the process, or took minutes, when it was a mutant."""
 
-    @pytest.mark.parametrize("change", [miscounted, incomplete, lying, negative])
+    @pytest.mark.parametrize("change", [miscounted, incomplete, enormous, lying, negative])
     def test_by_export(self, change: Callable[[onnx.ModelProto], None], tmp_path: Path) -> None:
         model, path = quantised(), tmp_path / "m.onnx"
         change(model)
@@ -72,10 +80,21 @@ class TestFound:
         with pytest.raises(SourceError, match="not a readable ONNX model"):
             onnxplain.export(path, tmp_path / "explain.onnx")
 
-    @pytest.mark.parametrize("change", [miscounted, incomplete])
+    @pytest.mark.parametrize("change", [miscounted, incomplete, enormous])
     def test_by_explain(self, change: Callable[[onnx.ModelProto], None], tmp_path: Path) -> None:
         model, path = quantised(), tmp_path / "m.onnx"
         change(model)
         onnx.save(model, path)
         with pytest.raises(BackendError, match="cannot be run"):
+            check_nodes(path)
+
+    def test_numbers_packed_into_one_field_are_read(self, tmp_path: Path) -> None:
+        """Which protocol buffers allow, and onnx does not write."""
+        number = b"\xff" * 8 + b"\x7f"  # 2⁶³ − 1
+        attribute = b"\x0a\x04pads" + b"\x42" + bytes([len(number)]) + number
+        node = b"\x22\x03Pad" + b"\x2a" + bytes([len(attribute)]) + attribute
+        graph = b"\x0a" + bytes([len(node)]) + node
+        (path := tmp_path / "m.onnx").write_bytes(b"\x3a" + bytes([len(graph)]) + graph)
+        assert list(onnx.load(path).graph.node[0].attribute[0].ints) == [2**63 - 1]
+        with pytest.raises(BackendError, match="pads of Pad is 9223372036854775807"):
             check_nodes(path)
