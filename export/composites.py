@@ -76,6 +76,20 @@ def hard_sigmoid_gate(op: OpBuilder, x: ir.Value, *, alpha: float, beta: float) 
     return op.HardSigmoid(x, alpha=alpha, beta=beta)
 
 
+def dynamic_quantiser(op: OpBuilder, x: ir.Value) -> ir.Value:
+    """x, rounded to the 256 multiples of a scale that go from its least number to its greatest.
+
+    Zero is one of them. ONNX's DynamicQuantizeLinear and back, which no GPU's runtime takes.
+    """
+    low = op.Min(op.ReduceMin(x, keepdims=0), 0.0)
+    high = op.Max(op.ReduceMax(x, keepdims=0), 0.0)
+    scale = op.Div(op.Sub(high, low), 255.0)
+    scale = op.Where(op.Equal(scale, 0.0), 1.0, scale)
+    zero = op.Round(op.Clip(op.Neg(op.Div(low, scale)), 0.0, 255.0))
+    steps = op.Clip(op.Add(op.Round(op.Div(x, scale)), zero), 0.0, 255.0)
+    return op.Mul(op.Sub(steps, zero), scale)
+
+
 def stop_gradient(op: OpBuilder, x: ir.Value) -> ir.Value:
     """x, through which no cotangent flows."""
     return op.Identity(x)
@@ -89,6 +103,7 @@ COMPOSITES: dict[str, Callable[..., ir.Value]] = {
     "AttentionWeights": attention_weights,
     "SigmoidGate": sigmoid_gate,
     "HardSigmoidGate": hard_sigmoid_gate,
+    "DynamicQuantiser": dynamic_quantiser,
     "StopGradient": stop_gradient,
 }
 

@@ -31,7 +31,7 @@ from onnxplain.export.canonical.ends import (
 )
 from onnxplain.export.canonical.general import opened, settle, spell
 from onnxplain.export.canonical.patterns import recognise
-from onnxplain.export.canonical.quantisers import refuse_integer_arithmetic, show_relus
+from onnxplain.export.canonical.quantisers import recognise_dynamic_quantisers, show_relus
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,6 @@ def canonicalise(
     graph = model.graph
     image = choose_image(graph, input_name)
     fix_sizes(image, size)
-    refuse_integer_arithmetic(model.graph.all_nodes())
     spell(model)
     choose_logits(graph, output_name)
     graph.outputs.extend(y for node in list(graph) for y in node.outputs if y.name in keep)
@@ -92,6 +91,7 @@ def canonicalise(
     refuse_control_flow(between(graph, [image], graph.outputs))
     show_relus(graph, image)
     fixed_batch = free_batch(model)
+    recognise_dynamic_quantisers(graph)
     logits, activation = cut_activation(graph)
     logits = flatten_logits(graph, logits)
     if logits not in dependents(graph, [image]):

@@ -20,6 +20,7 @@ from onnxplain.export.budget import check_functions, check_values
 from onnxplain.export.canonical.contrib import spell_contrib
 from onnxplain.export.canonical.control_flow import unfold
 from onnxplain.export.canonical.half import is_stored_half, to_float32
+from onnxplain.export.canonical.integers import absorb_scales, spell_integers
 from onnxplain.export.canonical.opsets import declare_opset, raise_opset, spell_newer
 from onnxplain.export.canonical.optimise import LARGEST, optimise
 from onnxplain.export.canonical.pools import drop_defaults, spell_ceil_mode, spell_padded_pools
@@ -47,17 +48,19 @@ def opened(model: ir.Model) -> tuple[ir.Model, bool]:
 
 
 def spell(model: ir.Model, aside: Container[ir.Node] = ()) -> None:
-    """Standard operators alone, and what shape inference reads otherwise than runtimes, in place.
+    """Standard operators alone, those of integers in floats, and what shape inference reads
+    otherwise than runtimes, in place.
 
     Args:
         aside: nodes that no cotangent is to pass. What has no form in standard operators stays.
 
     Raises:
-        NoRuleError: an operator of ONNX Runtime's own that has no such form.
+        NoRuleError: an operator of ONNX Runtime's own, or of integers, that has no such form.
     """
     for value in list(model.graph.initializers.values()):
         if value.name and value.name.startswith(("const_", "pullback.")):
             value.name = f"source.{value.name}"  # these names belong to the builder
+    spell_integers(model, aside)
     spell_contrib(model, aside)
     spell_ceil_mode(model)
     spell_same_transposed(model)
@@ -75,6 +78,7 @@ def settle(model: ir.Model, inputs: Sequence[ir.Value]) -> None:
     """
     simplify(model)
     settle_sizes(model, inputs, simplify)
+    absorb_scales(model.graph)
     standardise(model)
     check_values(model.graph)
 

@@ -14,6 +14,7 @@ from onnx_ir.passes import common
 from onnxplain.errors import NoRuleError, SourceError
 from onnxplain.export.autodiff import operator_name
 from onnxplain.export.canonical.emit import Emitted, Emitter, replace
+from onnxplain.export.canonical.quantisers import is_dynamic_quantiser
 from onnxplain.export.canonical.spelled.table import spelling_of
 from onnxplain.export.operators import OPERATORS
 from onnxplain.export.tensors import array_of
@@ -160,7 +161,7 @@ def _is_spelled(model: ir.Model, node: ir.Node) -> bool:
     if spelling_of(node) is not None:
         return True
     version = model.graph.opset_imports.get(node.domain)
-    if version is None or operator_name(node) in OPERATORS:
+    if version is None or operator_name(node) in OPERATORS or is_dynamic_quantiser(node):
         return False
     if node.domain == "" and _since(node.op_type, OPSET) is None:
         return _since(node.op_type, version) is not None

@@ -1,38 +1,17 @@
-"""Quantised networks in QDQ form: what their quantisers hide; and formats that hide too much."""
+"""Quantised networks in QDQ format: the ReLUs that their quantisers hide."""
 
 from __future__ import annotations
-
-from collections.abc import Iterable
 
 import numpy as np
 import onnx_ir as ir
 
-from onnxplain.errors import NoRuleError
+from onnxplain.export import composites
 from onnxplain.export.autodiff import dependents, depends, operator_name
 from onnxplain.export.operators import Kind, row_of
 from onnxplain.export.tensors import number_of
 from onnxplain.export.values import non_negative
 from onnxplain.export.vjps.quantisers import LOWEST, starts_at_zero
 from onnxplain.initializers import initializer
-
-
-def refuse_integer_arithmetic(nodes: Iterable[ir.Node]) -> None:
-    """
-    Raises:
-        NoRuleError: one of the nodes computes with integers (QOperator format, or dynamic
-            quantisation), which leaves no float value between operators to explain.
-    """
-    for node in nodes:
-        name = node.op_type
-        if name.startswith("QLinear") or name.endswith("Integer") or name in _INTEGER_ARITHMETIC:
-            raise NoRuleError(
-                f"operator {name} (node {node.name!r}) computes with integers, and has no rule for "
-                "the cotangent; quantise the network in QDQ format instead: "
-                "onnxruntime.quantization.quantize_static(…, quant_format=QuantFormat.QDQ)"
-            )
-
-
-_INTEGER_ARITHMETIC = ("DynamicQuantizeLinear", "DynamicQuantizeMatMul", "QGemm", "QAttention")
 
 
 def show_relus(graph: ir.Graph, image: ir.Value) -> None:
@@ -63,6 +42,26 @@ def show_relus(graph: ir.Graph, image: ir.Value) -> None:
         gate.outputs[0].type, gate.outputs[0].shape = x.type, x.shape
         graph.insert_before(node, gate)
         node.replace_input_with(0, gate.outputs[0])
+
+
+def recognise_dynamic_quantisers(graph: ir.Graph) -> None:
+    """DynamicQuantizeLinear and back is one composite, which is passed straight through."""
+    for node in list(graph):
+        q = node.inputs[0] if node.op_type == "DequantizeLinear" else None
+        quantiser = None if q is None else q.producer()
+        if quantiser is not None and is_dynamic_quantiser(quantiser):
+            x, y = quantiser.inputs[0], node.outputs[0]
+            whole = ir.node("DynamicQuantiser", [x], domain=composites.DOMAIN, name=node.name)
+            whole.outputs[0].type, whole.outputs[0].shape = y.type, y.shape
+            ir.convenience.replace_nodes_and_values(
+                graph, node, [node], [whole], [y], whole.outputs
+            )
+
+
+def is_dynamic_quantiser(node: ir.Node) -> bool:
+    """Whether a node quantises by what it sees, and nothing but the floats again is made of it."""
+    used = [use.node.op_type for y in node.outputs for use in y.uses()]
+    return node.op_type == "DynamicQuantizeLinear" and {*used} == {"DequantizeLinear"}
 
 
 def _is_layer(node: ir.Node) -> bool:

@@ -79,3 +79,9 @@ def straight_through(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
         return op.Div(unbroadcast(op, each, scale), scale)
 
     return [g, of_scale]
+
+
+@register_vjp("onnxplain::DynamicQuantiser", kind=Kind.MOVE, linear=Linear.NONE)
+def straight_through_dynamic(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
+    """Its scale, of the least and the greatest number, is held constant."""
+    return g

@@ -1,4 +1,4 @@
-"""Quantised networks: the ReLUs in their quantisers are shown, integer arithmetic is named."""
+"""Networks quantised in QDQ format: the ReLUs in their quantisers are shown."""
 
 from __future__ import annotations
 
@@ -8,66 +8,23 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from onnxruntime.quantization import (
-    CalibrationDataReader,
-    QuantFormat,
-    QuantType,
-    quantize_dynamic,
-    quantize_static,
-)
+from onnxruntime.quantization import QuantType
 
 import onnxplain
-from onnxplain.errors import NoRuleError
 from onnxplain.export.sources.source import torch_network
 from onnxplain.runtime.inputs.batches import as_batch
 from onnxplain.runtime.sessions.onnx_runtime import options
 
 from .graphs import cosine, explain, head, images, node, operators, session, write
+from .quantised import quantised, write_network
 
 X = images(4, 3, 12, 12)
 LOWEST = np.uint8(0)
 
 
-class Images(CalibrationDataReader):
-    def __init__(self, name: str, batch: np.ndarray) -> None:
-        self.feeds = iter([{name: image[None]} for image in batch])
-
-    def get_next(self) -> dict[str, np.ndarray] | None:
-        return next(self.feeds, None)
-
-
-def quantised(source: Path, batch: np.ndarray, **options: Any) -> Path:
-    name = onnx.load(source, load_external_data=False).graph.input[0].name
-    path = source.with_suffix(".quantised.onnx")
-    options = {"quant_format": QuantFormat.QDQ, "per_channel": True} | options
-    quantize_static(source, path, Images(name, batch), **options)
-    return path
-
-
 @pytest.fixture
 def network(tmp_path: Path) -> Path:
-    """Conv → ReLU → pool, and a residual block Conv → ReLU6 → Conv → + → ReLU; then the head."""
-    nodes = [
-        node("Conv", ["x", "A", "a"], ["c"], pads=[1] * 4),
-        node("Relu", ["c"], ["r"]),
-        node("MaxPool", ["r"], ["p"], kernel_shape=[2, 2], strides=[2, 2]),
-        node("Conv", ["p", "B", "b"], ["d"], pads=[1] * 4),
-        node("Clip", ["d", "zero", "six"], ["e"]),
-        node("Conv", ["e", "B", "b"], ["f"], pads=[1] * 4),
-        node("Add", ["f", "p"], ["s"]),
-        node("Relu", ["s"], ["t"]),
-        node("GlobalAveragePool", ["t"], ["g"]),
-    ]
-    tail, weight = head("g", 8)
-    weights = {
-        "A": images(8, 3, 3, 3, seed=1),
-        "a": images(8, seed=2),
-        "B": images(8, 8, 3, 3, seed=3),
-        "b": images(8, seed=4),
-        "zero": np.float32(0),
-        "six": np.float32(6),
-    }
-    return write(tmp_path / "net.onnx", [*nodes, *tail], weights | weight, ("N", 3, 12, 12))
+    return write_network(tmp_path)
 
 
 def gates(path: Path) -> tuple[int, int]:
@@ -120,6 +77,7 @@ def test_where_int8_products_overflow_float32_takes_their_place(
             opened("session.disable_quant_qdq")
         return
     assert opened("session.disable_quant_qdq") == "1"
+    assert opened("session.x64quantprecision") == "1"
     expected = explain(network, X, method="excitation")
     found = explain(quantised(network, X), X, method="excitation")
     assert cosine(found.pullback, expected.pullback) >= 0.98
@@ -188,19 +146,6 @@ def test_a_saturation_elsewhere_is_passed_straight_through(tmp_path: Path) -> No
     x = images(2, 3, 12, 12) * 3
     gradient = explain(path, x).pullback
     np.testing.assert_array_equal(gradient != 0, x > 0)
-
-
-def test_qoperator_format_says_to_use_qdq(network: Path) -> None:
-    source = quantised(network, X, quant_format=QuantFormat.QOperator)
-    with pytest.raises(NoRuleError, match=r"QLinear\w+ .*QDQ format"):
-        explain(source, X)
-
-
-def test_dynamic_quantisation_says_to_use_qdq(network: Path) -> None:
-    path = network.with_name("dynamic.onnx")
-    quantize_dynamic(network, path)
-    with pytest.raises(NoRuleError, match=r"computes with integers.*QDQ format"):
-        explain(path, X)
 
 
 def test_the_file_keeps_its_integers(lite0_forward: Path, photographs: dict[str, Any]) -> None:

@@ -34,7 +34,8 @@ def session_options(
     """The options of every session here.
 
     A quantised network computes in float32 where products of 8-bit integers would overflow, which
-    ONNX Runtime's own do there (onnxruntime.ai, "Quantize ONNX models": U8S8 and S8S8).
+    ONNX Runtime's own do there (onnxruntime.ai, "Quantize ONNX models": U8S8 and S8S8); one that
+    computes with integers by itself, in products that do not.
 
     Args:
         threads: threads within one operator; None leaves the number to ONNX Runtime.
@@ -46,6 +47,7 @@ def session_options(
         options.intra_op_num_threads = threads
     if saturates():
         options.add_session_config_entry("session.disable_quant_qdq", "1")
+        options.add_session_config_entry("session.x64quantprecision", "1")
     for name, size in sizes.items():
         options.add_free_dimension_override_by_name(name, size)
     return options

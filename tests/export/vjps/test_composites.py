@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
+import onnx
+import onnx_ir as ir
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -91,7 +93,7 @@ CASES = {
     "onnxplain::SigmoidGate": inputs().map(lambda x: Case("onnxplain::SigmoidGate", [x])),
     "onnxplain::HardSigmoidGate": hard_sigmoid_gates(),
 }
-COVERED = {*CASES, "onnxplain::StopGradient"}
+COVERED = {*CASES, "onnxplain::DynamicQuantiser", "onnxplain::StopGradient"}
 
 
 @pytest.mark.parametrize("operator", CASES)
@@ -113,6 +115,22 @@ def test_no_gradient_flows_through_a_stop():
     add_output(model, g, "g")
     found = runtime(finished(model), {"x0": x})[-1]
     np.testing.assert_allclose(found, x * x)
+
+
+@pytest.mark.parametrize("shift", [0.0, 3.0, -3.0])
+def test_a_dynamic_quantiser_rounds_and_is_passed_straight_through(shift: float):
+    """It rounds as ONNX Runtime's own operator does, to the bit."""
+    case = Case("onnxplain::DynamicQuantiser", [np.zeros([3, 5])])
+    x = (np.random.default_rng(0).normal(size=[3, 5]) + shift).astype(np.float32)
+    model = case.forward_model(ir.DataType.FLOAT)
+    (found,) = runtime(finished(model), {"x0": x})
+    own = onnx.parser.parse_model("""<ir_version: 9, opset_import: ["": 20]>
+        own (float[3, 5] x0) => (float[3, 5] y)
+        { q, s, z = DynamicQuantizeLinear(x0)
+          y = DequantizeLinear(q, s, z) }""")
+    np.testing.assert_array_equal(found, runtime(own, {"x0": x})[0])
+    g = np.random.default_rng(1).normal(size=x.shape)
+    np.testing.assert_array_equal(cotangent_of(case, g), g)
 
 
 def test_every_composite_has_a_rule():

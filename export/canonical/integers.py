@@ -1,0 +1,338 @@
+"""Integer arithmetic, spelled in floats between quantisers: QDQ format, which can be explained.
+
+Two kinds of files compute with integers: quantised dynamically (DynamicQuantizeLinear,
+MatMulInteger, ConvInteger), and in QOperator format (QLinearConv and its like, many of them ONNX
+Runtime's own). Each operator here becomes its namesake of floats on the numbers that its integers
+stand for, and rounds where it rounded: the forward result stays, but for float32's rounding. What
+is stored as integers stays so.
+
+A dynamic quantiser has no scale of its own afterwards: its number is the float itself, its scale 1
+and its zero point 0, by which whoever multiplies by the scale does so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Container, Mapping
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from onnxplain.errors import NoRuleError
+from onnxplain.export.canonical.emit import Emitted, Emitter, Operand, replace
+from onnxplain.export.canonical.patterns.spelling import (
+    constant_operand,
+    made_by,
+    single_user,
+)
+from onnxplain.export.operators import Kind, row_of
+from onnxplain.export.tensors import array_of, attribute, rank, size_of
+from onnxplain.initializers import initializer
+
+_FLOAT = ir.TensorType(ir.DataType.FLOAT)
+_DOMAINS = ("", "com.microsoft")
+
+
+def spell_integers(model: ir.Model, aside: Container[ir.Node] = ()) -> None:
+    """Spell the operators that compute with integers in floats between quantisers, in place.
+
+    Args:
+        aside: nodes that no cotangent is to pass: one that has no form here stays.
+
+    Raises:
+        NoRuleError: another that has none.
+    """
+    for node in list(model.graph.all_nodes()):
+        name = node.op_type
+        form = FORMS.get(name) if node.domain in _DOMAINS else None
+        if name in NUMBERS_OF and _quantiser(node.inputs[0]) is not None:
+            form = _of_integers
+        if name in _NUMBERS and any(y.is_graph_output() for y in node.outputs):
+            continue
+        unknown = form is None and (name.startswith(_PREFIXES) or name.endswith("Integer"))
+        if unknown or (form is not None and attribute(node, "channels_last", 0)):
+            if node not in aside:
+                raise NoRuleError(_no_form(node))
+        elif form is not None:
+            if name in _NUMBERS:
+                node.outputs[0].type = _FLOAT
+            replace(node, form)
+        elif row_of(name).kind is Kind.MOVE and name != "QuantizeLinear" and node.inputs:
+            for y in node.outputs if _is_float(node.inputs[0]) else ():
+                y.type = _FLOAT
+
+
+_NUMBERS = ("DynamicQuantizeLinear", "MatMulInteger", "ConvInteger")
+"""Those whose result, an integer, becomes a float."""
+
+_PREFIXES = ("QLinear", "DynamicQuantize", "QGemm", "QAttention", "QEmbed")
+
+
+def _no_form(node: ir.Node) -> str:
+    layout = " with channels_last" if attribute(node, "channels_last", 0) else ""
+    return (
+        f"operator {node.op_type}{layout} (node {node.name!r}) computes with integers, and has no "
+        "rule for the cotangent; quantise the network in QDQ format instead: "
+        "onnxruntime.quantization.quantize_static(…, quant_format=QuantFormat.QDQ)"
+    )
+
+
+# ----- numbers and the integers that stand for them -----
+
+
+def _floats(
+    emit: Emitter, x: Operand, scale: Operand, zero: Operand = None, *, axis: int = 1
+) -> ir.Value:
+    """(x − zero) · scale; x itself where it is the float of a dynamic quantiser."""
+    if isinstance(x, ir.Value) and _is_float(x):
+        return x
+    scale, zero = _alike(_scalar(scale), _scalar(zero))
+    y = emit("DequantizeLinear", x, scale, zero, axis=axis)
+    y.type = _FLOAT
+    return y
+
+
+def _is_float(x: ir.Value | None) -> bool:
+    return x is not None and x.dtype == ir.DataType.FLOAT
+
+
+def _rounded(emit: Emitter, y: ir.Value, scale: Operand, zero: Operand) -> ir.Value:
+    return emit("QuantizeLinear", y, *_alike(_scalar(scale), _scalar(zero)))
+
+
+def _scalar(parameter: Operand) -> Operand:
+    """A scale or zero point of one element, as the scalar that it means."""
+    array = parameter if isinstance(parameter, np.ndarray) else array_of(parameter)
+    return array.reshape(()) if array is not None and array.size == 1 else parameter
+
+
+def _alike(scale: Operand, zero: Operand) -> tuple[Operand, Operand]:
+    """Both of one shape, where one is a number and the other a vector of constants."""
+    pair = [p if isinstance(p, np.ndarray | None) else array_of(p) for p in (scale, zero)]
+    if pair[0] is None or pair[1] is None or pair[0].shape == pair[1].shape:
+        return scale, zero
+    a, b = np.broadcast_arrays(pair[0], pair[1])
+    return np.ascontiguousarray(a), np.ascontiguousarray(b)
+
+
+def _origin(x: ir.Value | None) -> ir.Value | None:
+    """What holds the elements of x, which may have been moved since."""
+    node = None if x is None else x.producer()
+    while node is not None and row_of(node.op_type).kind is Kind.MOVE and node.domain == "":
+        if node.op_type in ("QuantizeLinear", "DequantizeLinear"):
+            break
+        x = node.inputs[0]
+        node = None if x is None else x.producer()
+    return x
+
+
+def _quantiser(x: ir.Value | None) -> ir.Node | None:
+    """The QuantizeLinear whose integers these are."""
+    origin = _origin(x)
+    return None if origin is None else made_by(origin, "QuantizeLinear")
+
+
+def _numbers(emit: Emitter, x: ir.Value | None, zero: ir.Value | None, axis: int) -> ir.Value:
+    """x − zero, in floats. Of a quantiser's result: what it stands for, over the scale."""
+    quantiser = _quantiser(x)
+    if quantiser is not None:
+        scale = quantiser.inputs[1]
+        return emit("Div", _floats(emit, x, scale, zero, axis=axis), scale)
+    if not _is_float(x) and array_of(_origin(x)) is None:
+        raise NoRuleError(f"no scale is known of the integers {x.name if x else ''!r}")
+    return _floats(emit, x, np.array(1, np.float32), zero, axis=axis)
+
+
+def _attributes(node: ir.Node) -> dict[str, Any]:
+    dropped = ("channels_last", "opset")  # ONNX Runtime's own
+    return {name: a.value for name, a in node.attributes.items() if name not in dropped}
+
+
+# ----- dynamic quantisation -----
+
+
+def _dynamic_quantiser(emit: Emitter, node: ir.Node) -> Emitted:
+    """The float that the integer stands for, 1 and 0, as the scale and zero point of what it is."""
+    x = _dynamically(emit, node.inputs[0])
+    return [x, emit.constant(np.array(1, np.float32)), emit.constant(np.array(0, np.uint8))]
+
+
+def _dynamically(emit: Emitter, x: ir.Value | None) -> ir.Value:
+    """x, rounded to 8 bits between its least and its greatest number."""
+    y = emit("DequantizeLinear", *emit.many("DynamicQuantizeLinear", 3, x))
+    y.type = _FLOAT
+    return y
+
+
+def _matmul_integer(emit: Emitter, node: ir.Node) -> Emitted:
+    a, b, a_zero, b_zero = [*node.inputs, None, None][:4]
+    y = emit("MatMul", _numbers(emit, a, a_zero, -2), _numbers(emit, b, b_zero, -1))
+    y.type = _FLOAT
+    return y
+
+
+def _conv_integer(emit: Emitter, node: ir.Node) -> Emitted:
+    x, w, x_zero, w_zero = [*node.inputs, None, None][:4]
+    operands = _numbers(emit, x, x_zero, 1), _numbers(emit, w, w_zero, 0)
+    y = emit("Conv", *operands, **_attributes(node))
+    y.type = _FLOAT
+    return y
+
+
+def _dynamic_matmul(emit: Emitter, node: ir.Node) -> Emitted:
+    a, b, scale, zero, bias = [*node.inputs, None, None][:5]
+    y = emit("MatMul", _dynamically(emit, a), _floats(emit, b, scale, zero, axis=-1))
+    return y if bias is None else emit("Add", y, bias)
+
+
+def _matmul_to_float(emit: Emitter, node: ir.Node) -> Emitted:
+    a, b, a_scale, b_scale, a_zero, b_zero, bias = [*node.inputs, None, None, None][:7]
+    A, B = _floats(emit, a, a_scale, a_zero, axis=-2), _floats(emit, b, b_scale, b_zero, axis=-1)
+    y = emit("MatMul", A, B)
+    return y if bias is None else emit("Add", y, bias)
+
+
+# ----- QOperator format -----
+
+
+def _of_floats(op_type: str, operands: int = 1) -> Callable[[Emitter, ir.Node], Emitted]:
+    """`op_type` of so many quantised operands (x, scale, zero point), then the result's scale and
+    zero point."""
+
+    def form(emit: Emitter, node: ir.Node) -> Emitted:
+        *triples, scale, zero = [*node.inputs, None][: 3 * operands + 2]
+        xs = [_floats(emit, *triples[3 * i : 3 * i + 3]) for i in range(operands)]
+        return _rounded(emit, emit(op_type, *xs, **_attributes(node)), scale, zero)
+
+    return form
+
+
+def _qlinear_conv(emit: Emitter, node: ir.Node) -> Emitted:
+    """Its bias is in units of the operands' scales."""
+    x, x_scale, x_zero, w, w_scale, w_zero, scale, zero, bias = [*node.inputs, None][:9]
+    operands = [_floats(emit, x, x_scale, x_zero), _floats(emit, w, w_scale, w_zero, axis=0)]
+    if bias is not None:
+        operands.append(_floats(emit, bias, _product(emit, x_scale, w_scale), axis=0))
+    return _rounded(emit, emit("Conv", *operands, **_attributes(node)), scale, zero)
+
+
+def _qlinear_matmul(emit: Emitter, node: ir.Node) -> Emitted:
+    a, a_scale, a_zero, b, b_scale, b_zero, scale, zero = node.inputs
+    A, B = _floats(emit, a, a_scale, a_zero, axis=-2), _floats(emit, b, b_scale, b_zero, axis=-1)
+    return _rounded(emit, emit("MatMul", A, B), scale, zero)
+
+
+def _qgemm(emit: Emitter, node: ir.Node) -> Emitted:
+    """The sum is in units of the operands' scales and alpha; the result a float without a scale."""
+    inputs = [*node.inputs, None, None, None][:9]
+    a, a_scale, a_zero, b, b_scale, b_zero, c, scale, zero = inputs
+    attributes = _attributes(node)
+    column = 0 if attributes.get("transB", 0) else 1
+    operands = [_floats(emit, a, a_scale, a_zero), _floats(emit, b, b_scale, b_zero, axis=column)]
+    if c is not None:
+        alpha = np.array(attributes.get("alpha", 1.0), np.float32)
+        each = _product(emit, _product(emit, a_scale, b_scale), alpha)
+        operands.append(_floats(emit, c, each, axis=rank(c) - 1))
+    y = emit("Gemm", *operands, **attributes)
+    return y if scale is None else _rounded(emit, y, scale, zero)
+
+
+def _product(emit: Emitter, a: Operand, b: Operand) -> Operand:
+    a, b = _scalar(a), _scalar(b)
+    pair = [p if isinstance(p, np.ndarray | None) else array_of(p) for p in (a, b)]
+    if pair[0] is not None and pair[1] is not None:
+        return np.asarray(pair[0] * pair[1], np.float32)
+    return emit("Mul", a, b)
+
+
+def _qlinear_concat(emit: Emitter, node: ir.Node) -> Emitted:
+    scale, zero, *triples = node.inputs
+    xs = [_floats(emit, *triples[i : i + 3]) for i in range(0, len(triples), 3)]
+    return _rounded(emit, emit("Concat", *xs, **_attributes(node)), scale, zero)
+
+
+def _qlinear_where(emit: Emitter, node: ir.Node) -> Emitted:
+    condition, *triples, scale, zero = [*node.inputs, None][:9]
+    xs = [_floats(emit, *triples[i : i + 3]) for i in (0, 3)]
+    return _rounded(emit, emit("Where", condition, *xs), scale, zero)
+
+
+def _of_integers(emit: Emitter, node: ir.Node) -> Emitted:
+    """An operator on a quantiser's integers: the same on the numbers that they stand for."""
+    name, quantiser = node.op_type, _quantiser(node.inputs[0])
+    assert quantiser is not None
+    scale, zero = [*quantiser.inputs[1:], None][:2]
+    xs = [
+        _floats(emit, x, scale, zero) if x is not None and index in NUMBERS_OF[name] else x
+        for index, x in enumerate(node.inputs)
+    ]
+    return _rounded(emit, emit(name, *xs, **_attributes(node)), scale, zero)
+
+
+FORMS: Mapping[str, Callable[[Emitter, ir.Node], Emitted]] = {
+    "DynamicQuantizeLinear": _dynamic_quantiser,
+    "DynamicQuantizeMatMul": _dynamic_matmul,
+    "MatMulInteger": _matmul_integer,
+    "MatMulIntegerToFloat": _matmul_to_float,
+    "ConvInteger": _conv_integer,
+    "QLinearConv": _qlinear_conv,
+    "QLinearMatMul": _qlinear_matmul,
+    "QGemm": _qgemm,
+    "QLinearAdd": _of_floats("Add", 2),
+    "QLinearMul": _of_floats("Mul", 2),
+    "QLinearSigmoid": _of_floats("Sigmoid"),
+    "QLinearLeakyRelu": _of_floats("LeakyRelu"),
+    "QLinearSoftmax": _of_floats("Softmax"),
+    "QLinearAveragePool": _of_floats("AveragePool"),
+    "QLinearGlobalAveragePool": _of_floats("GlobalAveragePool"),
+    "QLinearConcat": _qlinear_concat,
+    "QLinearWhere": _qlinear_where,
+}
+"""Operator of integers → what emits it in floats."""
+
+NUMBERS_OF: Mapping[str, tuple[int, ...]] = {"MaxPool": (0,), "Pad": (0, 2), "Resize": (0,)}
+"""Operator of integers or floats that does more than to move them → its inputs that are such."""
+
+
+# ----- afterwards -----
+
+
+def absorb_scales(graph: ir.Graph) -> None:
+    """layer(x) · c → the layer, with c in the scale of its weights, where these are integers.
+
+    A dynamically quantised layer is then one operator, as it was before it was quantised.
+    """
+    for node in list(graph):
+        if (found := constant_operand(node, "Mul")) is None or single_user(found[0]) is None:
+            continue
+        y, c = found
+        layer = made_by(y, "MatMul", "Conv")
+        stored = None if layer is None else made_by(layer.inputs[1], "DequantizeLinear")
+        if layer is None or stored is None or array_of(stored.inputs[1]) is None:
+            continue
+        # The outputs lie along an axis of the weights, and along one of y, counted from the end.
+        axis, along = (0, rank(y) - 1) if layer.op_type == "Conv" else (-1, 1)
+        outputs = size_of(stored.outputs[0], axis)
+        if c.size == 1:
+            c = c.reshape(())
+        elif c.ndim >= along and c.shape[-along] == c.size == outputs:
+            c = c.reshape(-1)
+        else:
+            continue
+        _scale(graph, layer, stored, c, axis)
+        ir.convenience.replace_all_uses_with(node.outputs[0], y, replace_graph_outputs=True)
+
+
+def _scale(graph: ir.Graph, layer: ir.Node, stored: ir.Node, c: np.ndarray, axis: int) -> None:
+    """Multiply what a layer's weights stand for by c: one number, or one along an axis."""
+    integers, scale, zero = [*stored.inputs, None][:3]
+    parameters = _alike(np.asarray(c * array_of(scale), np.float32), zero)
+    name = layer.outputs[0].name
+    both = [
+        initializer(graph, f"{name}.{what}", p) if isinstance(p, np.ndarray) else p
+        for what, p in zip(("scale", "zero_point"), parameters, strict=True)
+    ]
+    scaled = ir.node("DequantizeLinear", [integers, *both], {"axis": axis})
+    scaled.outputs[0].type, scaled.outputs[0].shape = _FLOAT, stored.outputs[0].shape
+    graph.insert_before(layer, scaled)
+    layer.replace_input_with(1, scaled.outputs[0])
