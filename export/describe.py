@@ -19,8 +19,9 @@ from onnxplain.export.canonical.ends import image_size
 from onnxplain.export.canonical.patterns import pattern_of
 from onnxplain.export.count import multiply_adds
 from onnxplain.export.layers import home_of
-from onnxplain.export.methods import Method
+from onnxplain.export.methods import METHODS, Method
 from onnxplain.export.methods.clips import is_relu6
+from onnxplain.export.methods.semantic import product
 from onnxplain.export.operators import Kind, Linear, by_name, row_of
 from onnxplain.export.provenance import modules_of
 from onnxplain.export.sources.source import Source
@@ -102,7 +103,10 @@ def describe(
             for own in method.parameters
             if own.name in options.live and own.range != Range()
         },
-        notes=tuple(_notes(image, found, canonical, options, pre)),
+        notes=(
+            *_notes(image, found, canonical, options, pre),
+            *_as_gradient(canonical.model.graph, method, at, excepted),
+        ),
     )
 
 
@@ -117,22 +121,52 @@ def _nonlinear(
 ) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
     """The layers of the nonlinear operations that the sweep passes, by the names of their patterns:
     those whose derivative the method replaces, and those that keep it."""
-    rules = by_name(method.overrides if method.relevance is None else method.relevance)
-    active = dependents(graph, [at])
     last = {path: node for node in graph for path in modules_of(node)}
     replaced: dict[str, list[str]] = {}
     ordinary: dict[str, list[str]] = {}
-    for node in graph:
-        name, (value, *_) = operator_name(node), node.outputs
-        row = row_of(name)
-        if not depends(node, active) or row.kind not in _NONLINEAR or row.linear is not Linear.NONE:
+    for node, replaces in _passed(graph, method, at, excepted):
+        row = row_of(operator_name(node))
+        if row.kind not in _NONLINEAR or row.linear is not Linear.NONE:
             continue
-        keeps = name not in rules or value in excepted
-        keeps |= name == "Clip" and method.relevance is None and not is_relu6(node)
+        value = node.outputs[0]
         home = home_of(value)
         where = home if last.get(home, node) is node else f"{home}/{value.name}"
-        (ordinary if keeps else replaced).setdefault(pattern_of(node), []).append(where)
+        (replaced if replaces else ordinary).setdefault(pattern_of(node), []).append(where)
     return replaced, ordinary
+
+
+def _passed(
+    graph: ir.Graph, method: Method, at: ir.Value, excepted: Collection[ir.Value]
+) -> Iterator[tuple[ir.Node, bool]]:
+    """The nodes that the sweep passes, and whether the method has a rule of its own for each."""
+    rules = by_name(method.overrides if method.relevance is None else method.relevance)
+    active = dependents(graph, [at])
+    for node in graph:
+        if depends(node, active):
+            name = operator_name(node)
+            keeps = name not in rules or node.outputs[0] in excepted
+            # It differs from the gradient's by attention's weights alone, which count themselves.
+            keeps |= rules.get(name) is product
+            keeps |= name == "Clip" and method.relevance is None and not is_relu6(node)
+            yield node, not keeps
+
+
+def _as_gradient(
+    graph: ir.Graph, method: Method, at: ir.Value, excepted: Collection[ir.Value]
+) -> Iterator[str]:
+    """What the user should know of a method that finds nothing to change in a network."""
+
+    def replaces(other: Method) -> bool:
+        return any(replaced for _, replaced in _passed(graph, other, at, excepted))
+
+    if method.relevance is not None or not method.overrides or replaces(method):
+        return
+    others = [m.name for m in METHODS.values() if m.relevance is None and replaces(m)]
+    advice = f"; {' and '.join(others)} would replace some" if others else ""
+    yield (
+        f"{method.name} replaces no derivative of this network, and gives what gradient "
+        f"gives{advice}"
+    )
 
 
 def _notes(
