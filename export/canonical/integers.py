@@ -19,12 +19,13 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxplain.errors import NoRuleError
-from onnxplain.export.canonical.emit import Emitted, Emitter, Operand, replace
+from onnxplain.export.canonical.emit import Emitted, Emitter, Operand, integers, replace
 from onnxplain.export.canonical.patterns.spelling import (
     constant_operand,
     made_by,
     single_user,
 )
+from onnxplain.export.canonical.spelled.recurrent import ROUNDED, dynamically
 from onnxplain.export.operators import Kind, row_of
 from onnxplain.export.tensors import array_of, attribute, rank, size_of
 from onnxplain.initializers import initializer
@@ -153,15 +154,8 @@ def _attributes(node: ir.Node) -> dict[str, Any]:
 
 def _dynamic_quantiser(emit: Emitter, node: ir.Node) -> Emitted:
     """The float that the integer stands for, 1 and 0, as the scale and zero point of what it is."""
-    x = _dynamically(emit, node.inputs[0])
+    x = dynamically(emit, node.inputs[0])
     return [x, emit.constant(np.array(1, np.float32)), emit.constant(np.array(0, np.uint8))]
-
-
-def _dynamically(emit: Emitter, x: ir.Value | None) -> ir.Value:
-    """x, rounded to 8 bits between its least and its greatest number."""
-    y = emit("DequantizeLinear", *emit.many("DynamicQuantizeLinear", 3, x))
-    y.type = _FLOAT
-    return y
 
 
 def _matmul_integer(emit: Emitter, node: ir.Node) -> Emitted:
@@ -181,7 +175,7 @@ def _conv_integer(emit: Emitter, node: ir.Node) -> Emitted:
 
 def _dynamic_matmul(emit: Emitter, node: ir.Node) -> Emitted:
     a, b, scale, zero, bias = [*node.inputs, None, None][:5]
-    y = emit("MatMul", _dynamically(emit, a), _floats(emit, b, scale, zero, axis=-1))
+    y = emit("MatMul", dynamically(emit, a), _floats(emit, b, scale, zero, axis=-1))
     return y if bias is None else emit("Add", y, bias)
 
 
@@ -190,6 +184,35 @@ def _matmul_to_float(emit: Emitter, node: ir.Node) -> Emitted:
     A, B = _floats(emit, a, a_scale, a_zero, axis=-2), _floats(emit, b, b_scale, b_zero, axis=-1)
     y = emit("MatMul", A, B)
     return y if bias is None else emit("Add", y, bias)
+
+
+def _dynamic_lstm(emit: Emitter, node: ir.Node) -> Emitted:
+    """An LSTM that rounds its inputs and, step by step, its states; see `spelled.recurrent`."""
+    x, w, r, *others = [*node.inputs, *[None] * 12][:12]
+    weights = [_of_directions(emit, w, *others[5:7]), _of_directions(emit, r, *others[7:9])]
+    ys = emit.many("LSTM", len(node.outputs), x, *weights, *others[:5], **_attributes(node))
+    layer = ys[0].producer()
+    assert layer is not None
+    layer.metadata_props[ROUNDED] = ""
+    return ys
+
+
+def _of_directions(
+    emit: Emitter, w: ir.Value | None, scale: ir.Value | None, zero: ir.Value | None
+) -> ir.Value:
+    """Weights [directions, inputs, columns], as an LSTM has them: [directions, columns, inputs].
+
+    The scale is one of each direction, or [directions, columns].
+    """
+    if scale is not None and rank(scale) > 1:
+        numbers = emit("Cast", w, to=int(ir.DataType.FLOAT))
+        if zero is not None:
+            zero = emit("Unsqueeze", emit("Cast", zero, to=int(ir.DataType.FLOAT)), integers(1))
+            numbers = emit("Sub", numbers, zero)
+        floats = emit("Mul", numbers, emit("Unsqueeze", scale, integers(1)))
+    else:
+        floats = _floats(emit, w, scale, zero, axis=0)
+    return emit("Transpose", floats, perm=[0, 2, 1])
 
 
 # ----- QOperator format -----
@@ -271,6 +294,7 @@ def _of_integers(emit: Emitter, node: ir.Node) -> Emitted:
 
 FORMS: Mapping[str, Callable[[Emitter, ir.Node], Emitted]] = {
     "DynamicQuantizeLinear": _dynamic_quantiser,
+    "DynamicQuantizeLSTM": _dynamic_lstm,
     "DynamicQuantizeMatMul": _dynamic_matmul,
     "MatMulInteger": _matmul_integer,
     "MatMulIntegerToFloat": _matmul_to_float,

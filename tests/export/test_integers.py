@@ -350,9 +350,37 @@ def test_operators_as_they_stand_in_other_files(name: str, tmp_path: Path, compa
     np.testing.assert_allclose(found.pullback, gradient, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize("per_channel", [False, True])
+@pytest.mark.parametrize("directions", [1, 2])
+def test_an_lstm_rounds_its_states_at_every_step(
+    directions: int, per_channel: bool, tmp_path: Path, compared: None
+) -> None:
+    kind = "bidirectional" if directions == 2 else "forward"
+    nodes = [
+        node("Squeeze", ["x", "one"], ["s"]),
+        node("Transpose", ["s"], ["t"], perm=[1, 0, 2]),
+        node("LSTM", ["t", "A", "R", "B"], ["", "h"], hidden_size=5, direction=kind),
+        node("Transpose", ["h"], ["k"], perm=[1, 0, 2]),
+    ]
+    tail, weight = head("k", 5 * directions)
+    weights = {
+        "one": np.array([1]),
+        "A": images(directions, 20, 12, seed=1) / 3,
+        "R": images(directions, 20, 5, seed=2) / 3,
+        "B": images(directions, 40, seed=3),
+    }
+    network = write(tmp_path / "net.onnx", [*nodes, *tail], weights | weight, ("N", 1, 6, 12))
+    x = images(1, 1, 6, 12)
+    source = dynamic(network, per_channel=per_channel, op_types_to_quantize=["LSTM"])
+    found, expected = explain(source, x), explain(network, x)
+    np.testing.assert_allclose(found.logits, source_outputs(source, x)[0], atol=1e-6)
+    assert np.abs(found.logits - expected.logits).max() > 1e-3
+    assert cosine(found.pullback, expected.pullback) >= 0.99
+
+
 @pytest.mark.parametrize(
     ("operator", "attributes"),
-    [("QAttention", {}), ("DynamicQuantizeLSTM", {}), ("QLinearConv", {"channels_last": 1})],
+    [("QAttention", {}), ("QLinearConv", {"channels_last": 1})],
 )
 def test_what_has_no_form_says_to_use_qdq(
     operator: str, attributes: dict[str, int], tmp_path: Path

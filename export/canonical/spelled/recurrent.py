@@ -26,7 +26,18 @@ def needs_spelling(node: ir.Node) -> bool:
     if x is None or x.shape is None or not isinstance(x.shape[_time(node)], int):
         return False
     weights = [v for v in node.inputs[1:4] if v is not None]
-    return bool(unusual(node)) or any(map(varies, weights))
+    return bool(unusual(node)) or any(map(varies, weights)) or ROUNDED in node.metadata_props
+
+
+ROUNDED = "onnxplain.rounded"
+"""Of a node's metadata: what it multiplies its weights by is quantised dynamically."""
+
+
+def dynamically(emit: Emitter, x: ir.Value | None) -> ir.Value:
+    """x, rounded to 8 bits between its least and its greatest number."""
+    y = emit("DequantizeLinear", *emit.many("DynamicQuantizeLinear", 3, x))
+    y.type = ir.TensorType(ir.DataType.FLOAT)
+    return y
 
 
 def _time(node: ir.Node) -> int:
@@ -85,7 +96,7 @@ class Direction:
     def run(self, x: ir.Value, steps: int) -> list[ir.Value]:
         """The hidden states [steps, batch, hidden] of x [steps, batch, …], and the last states."""
         emit, lengths = self.emit, self.given[4]
-        projected = emit("MatMul", x, emit("Transpose", self.w, perm=[1, 0]))
+        projected = self.product(x, emit("Transpose", self.w, perm=[1, 0]))
         if self.b_x is not None:
             projected = emit("Add", projected, self.b_x)
         slices = [emit("Squeeze", part, integers(0)) for part in _in_steps(emit, projected, steps)]
@@ -139,10 +150,14 @@ class Direction:
             parts = list(zip(rs, bs, strict=True))
 
         def product(r: ir.Value, b: ir.Value | None, h: ir.Value) -> ir.Value:
-            made = emit("MatMul", h, r)
+            made = self.product(h, r)
             return made if b is None else emit("Add", made, b)
 
         return [partial(product, *part) for part in parts]
+
+    def product(self, x: ir.Value, w: ir.Value) -> ir.Value:
+        rounded = ROUNDED in self.node.metadata_props
+        return self.emit("MatMul", dynamically(self.emit, x) if rounded else x, w)
 
     def rnn(self, x: ir.Value, h: ir.Value) -> ir.Value:
         return self.f(self.emit("Add", x, self.by_state[0](h)))
