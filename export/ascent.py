@@ -26,7 +26,7 @@ from onnxplain.export.tensors import constant
 def add_step(op: OpBuilder, preprocessing: Preprocessing) -> None:
     """Give an explain graph the output `next_image`, one step on from `image`."""
     graph = op.builder.graph
-    image, pullback = graph.inputs[0], graph.outputs[1]
+    image, pullback = graph.inputs[0], graph.outputs[-1]
     origin = op.builder.input(ORIGIN, image.dtype, image.shape)
     alpha, eps, limit = (op.builder.input(name, image.dtype, []) for name in (ALPHA, EPS, LIMIT))
     following = ascent_step(op, image, pullback, origin, alpha, eps, limit, preprocessing)

@@ -88,14 +88,20 @@ def swept(
     seeds: Mapping[ir.Value, ir.Value],
     wanted: Sequence[ir.Value],
     rules: Mapping[str, Rule],
+    nodes: Sequence[ir.Node] | None = None,
+    held: Collection[ir.Value] = (),
 ) -> list[ir.Value | None]:
     """What `pull_back` returns, and None for each wanted value that no cotangent arrives at.
+
+    Args:
+        nodes: those passed, in the graph's order; all unless given.
+        held: values that are taken for constants.
 
     Raises:
         NoRuleError, RuleError: as `pull_back`.
     """
-    nodes = list(op.builder.graph)
-    active = dependents(nodes, wanted)
+    nodes = list(op.builder.graph) if nodes is None else nodes
+    active = dependents(nodes, wanted, held)
     arriving: defaultdict[ir.Value, list[ir.Value]] = defaultdict(list)
     for value, cotangent in seeds.items():
         arriving[value].append(shaped_as(cotangent, value))
@@ -252,12 +258,15 @@ def _alike(g: ir.Value, x: ir.Value) -> bool:
     return len(g.shape) == len(x.shape) and not any(differing)
 
 
-def dependents(nodes: Iterable[ir.Node], roots: Iterable[ir.Value]) -> set[ir.Value | None]:
-    """The roots and every value computed from them by `nodes` (in graph order)."""
+def dependents(
+    nodes: Iterable[ir.Node], roots: Iterable[ir.Value], held: Collection[ir.Value] = ()
+) -> set[ir.Value | None]:
+    """The roots and every value computed from them by `nodes` (in graph order), but for those that
+    are held constant."""
     active: set[ir.Value | None] = set(roots)
     for node in nodes:
         if depends(node, active):
-            active.update(node.outputs)
+            active.update(y for y in node.outputs if y not in held)
     return active
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import onnx_ir as ir
@@ -10,16 +11,19 @@ from onnxscript import OpBuilder
 
 from onnxplain.building import Builder
 from onnxplain.contract.explain import PULLBACK, TARGET
+from onnxplain.errors import SourceError
 from onnxplain.export.autodiff import Cotangents, Node, Rule, operator_name, pull_back
 from onnxplain.export.canonical.ends import image_axes
-from onnxplain.export.heads import activation_map, cotangent, one_hot
+from onnxplain.export.heads import activation_map, one_hot
 from onnxplain.export.lower import lower
 from onnxplain.export.methods import Method
 from onnxplain.export.methods.method import Temperature
+from onnxplain.export.objectives import LOGIT, Fit, Objective
+from onnxplain.export.objectives.sweep import add_objective
 from onnxplain.export.operators import VJPS
 from onnxplain.export.provenance import named_after
 from onnxplain.export.temperatures import fold_temperatures
-from onnxplain.export.tensors import dims
+from onnxplain.export.tensors import dims, rank
 from onnxplain.export.vmap import vmap
 from onnxplain.kernels.calls import add_functions
 from onnxplain.kernels.functions import KernelBuilder
@@ -34,47 +38,48 @@ def add_pullback(
     multi_target: bool = False,
     live: Collection[str] = (),
     kernels: bool = False,
-    objective: str = "logit",
+    objective: Objective = LOGIT,
+    fit: Fit | None = None,
     excepted: Collection[ir.Value] = (),
-) -> tuple[OpBuilder, ir.Value]:
-    """Add the backward pass to a canonical forward graph, in place: its inputs and its output.
+) -> tuple[OpBuilder, ir.Value | None]:
+    """Add the backward pass to a canonical forward graph, in place: its inputs and its outputs.
 
     Args:
         values: of the method's parameters.
         live: those of them that are inputs of the graph instead.
-        objective: what is explained, as `ExportOptions` has it.
+        objective: what is explained.
+        fit: what it takes of the network's outputs; None for a classifier's, of the one output.
         excepted: values whose operator keeps its gradient's rule.
         at: where it stops: the image, or a layer for a method with an activation map.
 
     Returns:
         The builder that what comes after must use too (it knows the names that are taken), and
-        the one-hot vector of the target.
+        of a classifier the one-hot vector of the target.
 
     Raises:
-        NoRuleError: an operator between the target's logit and `at` has no rule.
+        NoRuleError: an operator between the objective and `at` has no rule.
         RuleError: a rule gave what is no cotangent of its input.
-        SourceError: the logit does not depend on `at`.
+        SourceError: the objective does not depend on `at`.
     """
     graph = model.graph
-    (image,), (logits,) = graph.inputs, graph.outputs
+    image, outputs = graph.inputs[0], list(graph.outputs)
     builder = KernelBuilder(graph) if kernels else Builder(graph)
     builder.push_module("pullback")
     op = builder.op
     leading = [dims(image)[0], *([ir.SymbolicDim("targets")] if multi_target else [])]
-    target = builder.input(TARGET, ir.DataType.INT64, leading)
-    taken: dict[str, Temperature | None] = dict(values)
-    taken |= {name: builder.input(name, image.dtype, []) for name in live}
-    rules = but_for(method.rules(taken, op), excepted)
 
-    with named_after(op, "pullback/target"):
-        hot = one_hot(op, logits, target)
-        seed = cotangent(op, logits, hot, objective)
-    head = len(graph)
-    if multi_target:
-        K = op.Shape(target, start=1, end=2)
-        pullback, head = _sweep_each(op, logits, seed, K, at, rules)
+    def rules() -> Mapping[str, Rule]:
+        taken: dict[str, Temperature | None] = dict(values)
+        taken |= {name: builder.input(name, image.dtype, []) for name in live}
+        return but_for(method.rules(taken, op), excepted)
+
+    sweep = _Sweep(op, at, multi_target, leading)
+    hot = None
+    if fit is None:
+        pullback, hot, head = sweep.of_classifier(outputs[0], objective, rules)
     else:
-        (pullback,) = pull_back(op, {logits: seed}, [at], rules)
+        pullback, emitted, head = sweep.of_objective(image, objective, fit, rules)
+        graph.outputs.extend(emitted)
     if method.times_input:
         pullback = op.Mul(pullback, image)
     shape = [*leading, *dims(image)[1:]]
@@ -88,13 +93,101 @@ def add_pullback(
     if isinstance(builder, KernelBuilder):
         add_functions(model, builder)
     lower(op, list(graph)[head:])
-    fold_temperatures(op, image, logits)
+    fold_temperatures(op, image, outputs)
     pullback = end if pullback is image else end.producer().inputs[0]
     graph.sort()
     pullback.name = PULLBACK
     graph.outputs.append(pullback)
     pullback.shape = ir.Shape(shape)
     return op, hot
+
+
+@dataclass(frozen=True)
+class _Sweep:
+    """The sweep to `at`, for one target of each sample or for K.
+
+    Of K, what depends on the target is emitted for one of them, and repeated for all.
+    """
+
+    op: OpBuilder
+    at: ir.Value
+    multi_target: bool
+    leading: Sequence[int | ir.SymbolicDim]
+
+    def of_classifier(
+        self, logits: ir.Value, objective: Objective, rules: Callable[[], Mapping[str, Rule]]
+    ) -> tuple[ir.Value, ir.Value, int]:
+        """The pullback [N, …] or [K, N, …], the target's one-hot vector, and where in the graph
+        the sweep begins."""
+        assert objective.cotangent is not None
+        op, graph = self.op, self.op.builder.graph
+        target = op.builder.input(TARGET, ir.DataType.INT64, self.leading)
+        table = rules()
+        with named_after(op, "pullback/target"):
+            hot = one_hot(op, logits, target)
+            seed = objective.cotangent(op, logits, hot)
+        if not self.multi_target:
+            head = len(graph)
+            return pull_back(op, {logits: seed}, [self.at], table)[0], hot, head
+        K = op.Shape(target, start=1, end=2)
+        each = op.Transpose(seed, perm=[1, 0, 2])
+        first = op.Squeeze(op.Slice(each, [0], [1], [1]), [1])
+        before = len(graph)
+        (pullback,) = pull_back(op, {logits: first}, [self.at], table)
+        backward = list(graph)[before:]
+        head = len(graph)
+        return vmap(op, backward, {first: each}, K)[pullback], hot, head
+
+    def of_objective(
+        self,
+        image: ir.Value,
+        objective: Objective,
+        fit: Fit,
+        rules: Callable[[], Mapping[str, Rule]],
+    ) -> tuple[ir.Value, list[ir.Value], int]:
+        """The pullback [N, …] or [K, N, …], the objective's outputs [N, …] or [N, K, …], and where
+        in the graph the sweep begins."""
+        op, graph = self.op, self.op.builder.graph
+        inputs = {
+            one.name: op.builder.input(
+                one.name,
+                one.dtype(image),
+                self.leading
+                if one.name == TARGET
+                else [self.leading[0], *fit.shapes.get(one.name, ())],
+            )
+            for one in objective.inputs
+        }
+        table = rules()
+        target = inputs.get(TARGET)
+        if self.multi_target:
+            assert target is not None
+            each = op.Transpose(target, perm=[1, 0])
+            first = inputs[TARGET] = op.Squeeze(op.Slice(each, [0], [1], [0]), [0])
+        before = len(graph)
+        emitted, seeds = add_objective(op, objective, fit, inputs, image)
+        head = len(graph)
+        (pullback,) = pull_back(op, seeds, [self.at], table)
+        if self.multi_target:
+            repeated = list(graph)[before:]
+            head = len(graph)
+            K = op.Shape(target, start=1, end=2)
+            mapped = vmap(op, repeated, {first: each}, K)
+            if pullback not in mapped:
+                raise SourceError(f"objective {objective.name!r} does not depend on the target")
+            pullback = mapped[pullback]
+            emitted = {
+                name: op.Transpose(mapped[value], perm=[1, 0, *range(2, 1 + rank(value))])
+                for name, value in emitted.items()
+            }
+        outputs = []
+        for name, value in emitted.items():
+            output = op.Identity(value)  # of its own, and by its own name
+            output.name = name
+            behind = dims(value)[2 if self.multi_target else 1 :]
+            output.shape = ir.Shape([*self.leading, *behind])
+            outputs.append(output)
+        return pullback, outputs, head
 
 
 def but_for(rules: Mapping[str, Rule], excepted: Collection[ir.Value]) -> Mapping[str, Rule]:
@@ -110,25 +203,3 @@ def but_for(rules: Mapping[str, Rule], excepted: Collection[ir.Value]) -> Mappin
     producers = [value.producer() for value in excepted]
     kinds = {operator_name(node) for node in producers if node is not None}
     return {name: either(name, rule) if name in kinds else rule for name, rule in rules.items()}
-
-
-def _sweep_each(
-    op: OpBuilder,
-    logits: ir.Value,
-    cotangents: ir.Value,
-    K: ir.Value,
-    at: ir.Value,
-    rules: Mapping[str, Rule],
-) -> tuple[ir.Value, int]:
-    """The pullbacks [K, N, …] of cotangents [N, K, classes], and where in the graph they begin.
-
-    One of them is swept, and the nodes of that sweep are repeated for all.
-    """
-    graph = op.builder.graph
-    each = op.Transpose(cotangents, perm=[1, 0, 2])
-    first = op.Squeeze(op.Slice(each, [0], [1], [1]), [1])
-    before = len(graph)
-    (pullback,) = pull_back(op, {logits: first}, [at], rules)
-    backward = list(graph)[before:]
-    head = len(graph)
-    return vmap(op, backward, {first: each}, K)[pullback], head

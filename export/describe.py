@@ -22,10 +22,11 @@ from onnxplain.export.layers import home_of
 from onnxplain.export.methods import METHODS, Method
 from onnxplain.export.methods.clips import is_relu6
 from onnxplain.export.methods.semantic import product
+from onnxplain.export.objectives import Fit, Objective
 from onnxplain.export.operators import Kind, Linear, by_name, row_of
 from onnxplain.export.provenance import modules_of
 from onnxplain.export.sources.source import Source
-from onnxplain.export.tensors import dims
+from onnxplain.export.tensors import dims, size_of
 from onnxplain.version import __version__
 
 
@@ -76,12 +77,11 @@ def describe(
     Raises:
         SourceError: a mean, a deviation or labels that do not fit the network.
     """
-    (image,), (logits,) = canonical.model.graph.inputs, canonical.model.graph.outputs
+    (image,) = canonical.model.graph.inputs
     pre = preprocessing(image, found.preprocessing, options.mean, options.std)
     labels = found.labels if options.labels is None else tuple(options.labels)
-    classes = dims(logits)[1]
-    if labels and len(labels) != classes:
-        raise SourceError(f"{len(labels)} labels for {classes} classes")
+    if canonical.logits:
+        _check_labels(labels, size_of(canonical.model.graph.outputs[0], 1))
     replaced, ordinary = _nonlinear(canonical.model.graph, method, at, excepted)
     return Metadata(
         version=__version__,
@@ -108,6 +108,30 @@ def describe(
             *_as_gradient(canonical.model.graph, method, at, excepted),
         ),
     )
+
+
+def explaining(metadata: Metadata, objective: Objective, fit: Fit) -> Metadata:
+    """The metadata of a file that explains another objective than a classifier's.
+
+    Raises:
+        SourceError: labels for other classes than it has.
+    """
+    labels = metadata.labels if fit.classes else ()
+    _check_labels(labels, fit.classes)
+    found = objective.described(fit)
+    why = f"explained: {objective.name}, as {fit.why}"
+    return replace(
+        metadata,
+        labels=labels,
+        activation=fit.activation or "softmax",
+        objective=found,
+        notes=(why, *metadata.notes),
+    )
+
+
+def _check_labels(labels: Sequence[str], classes: int) -> None:
+    if labels and len(labels) != classes:
+        raise SourceError(f"{len(labels)} labels for {classes} classes")
 
 
 _NONLINEAR = (

@@ -15,43 +15,35 @@ from onnxplain.export.tensors import rank, size_of
 def one_hot(op: OpBuilder, logits: ir.Value, target: ir.Value) -> ir.Value:
     """The cotangent of the logits [N, classes]: 1 at each image's target class, else 0.
 
-    A negative target counts from the top of the ranking: -1 is the predicted class. The classes
-    in falling order, indexed by -target - 1, hold the answer, and where the target is not
-    negative that index is one from the end, in range for just the same classes: a target outside
-    [-classes, classes) is an error of the runtime's, never a silent zero.
-
     Args:
-        target: int64 [N], or [N, K].
+        target: int64 [N], or [N, K]; a negative one counts from the top of the ranking.
 
     Returns:
         [N, classes], or [N, K, classes].
     """
     classes = size_of(logits, 1)
-    _, ranking = op.TopK(logits, [classes], _outputs=2)
+    chosen = chosen_class(op, logits, target)
+    return op.CastLike(op.OneHot(chosen, classes, [0.0, 1.0], axis=-1), logits)
+
+
+def chosen_class(op: OpBuilder, scores: ir.Value, target: ir.Value) -> ir.Value:
+    """The classes of targets, none negative: -1 is the one with the highest score.
+
+    A negative target counts from the top of the ranking. The classes in falling order of their
+    scores [N, classes], indexed by -target - 1, hold the answer, and where the target is not
+    negative that index is one from the end, in range for just the same classes: a target outside
+    [-classes, classes) is an error of the runtime's, never a silent zero.
+
+    Args:
+        target: int64 [N], or [N, K], which the result is like.
+    """
+    _, ranking = op.TopK(scores, [size_of(scores, 1)], _outputs=2)
     if target.shape is not None and len(target.shape) == 1:
         by_rank = op.GatherElements(ranking, op.Unsqueeze(_rank(op, target), [1]), axis=1)
         by_rank = op.Squeeze(by_rank, [1])
     else:
         by_rank = op.GatherElements(ranking, _rank(op, target), axis=1)
-    chosen = op.Where(op.Less(target, 0), by_rank, target)
-    return op.CastLike(op.OneHot(chosen, classes, [0.0, 1.0], axis=-1), logits)
-
-
-def cotangent(op: OpBuilder, logits: ir.Value, hot: ir.Value, objective: str) -> ir.Value:
-    """The gradient of an objective by the logits [N, classes].
-
-    logit: y_t, so e_t; cross-entropy: log softmax(y)_t, so e_t − softmax(y); energy: ½ Σ y², so y.
-
-    Args:
-        hot: e_t, [N, classes] or [N, K, classes], which the result is like.
-    """
-    if objective == "logit":
-        return hot
-    several = rank(hot) == 3
-    y = op.Unsqueeze(logits, [1]) if several else logits
-    if objective == "cross-entropy":
-        return op.Sub(hot, op.Softmax(y, axis=-1))
-    return op.Expand(y, op.Shape(hot)) if several else op.Identity(y)
+    return op.Where(op.Less(target, 0), by_rank, target)
 
 
 def _rank(op: OpBuilder, target: ir.Value) -> ir.Value:

@@ -19,14 +19,22 @@ from onnxplain.export.backward import add_pullback
 from onnxplain.export.budget import within
 from onnxplain.export.canonical.canonicalise import Canonical, canonicalise
 from onnxplain.export.count import multiply_adds
-from onnxplain.export.describe import describe, on_processor
+from onnxplain.export.describe import describe, explaining, on_processor
 from onnxplain.export.finish import clean, writable, written
 from onnxplain.export.guard import own_errors
 from onnxplain.export.layers import last_spatial, layer_name, spatial_layer, value_named
 from onnxplain.export.lower import stay_on_gpu
 from onnxplain.export.methods import Method, get_method
+from onnxplain.export.objectives import LOGIT
+from onnxplain.export.objectives.recognise import chosen
 from onnxplain.export.sources.source import Source, read
-from onnxplain.export.validity import live_of, other_choices, parameters_of
+from onnxplain.export.validity import (
+    check_objective,
+    live_of,
+    objective_of,
+    other_choices,
+    parameters_of,
+)
 from onnxplain.options import by_keyword, check_types
 from onnxplain.version import __version__
 
@@ -44,7 +52,8 @@ STAGES = (
 
 @by_keyword(ExportOptions)
 def export(source: Network, path: str | os.PathLike[str], options: ExportOptions) -> Metadata:
-    """Write a network's explain graph: image and target in, logits and pullback out.
+    """Write a network's explain graph: image and target in, logits and pullback out; of networks
+    that are no classifiers their own outputs, and the objective that is explained.
 
     Args:
         source: where the network comes from.
@@ -52,7 +61,7 @@ def export(source: Network, path: str | os.PathLike[str], options: ExportOptions
             A name: `efficientnet-lite0`; a torchvision classifier, `resnet50`; or one of timm's,
             `timm/pvt_v2_b1`, `timm/resnet50.a1_in1k`.
             A `torch.nn.Module` float [N, C, H, W] → [N, classes] (a tensor, or an output with
-            `.logits` as Hugging Face's classifiers have), which is left as it was.
+            `.logits` as Hugging Face's classifiers have), or → any tensors; it is left as it was.
             A folder that `save_pretrained` of a Hugging Face classifier wrote.
             TorchScript or a `torch.export` program, as an object or a file (.pt, .pth, .pt2).
         path: the ONNX file to write. An existing file is replaced once the new one is complete.
@@ -72,26 +81,35 @@ def export(source: Network, path: str | os.PathLike[str], options: ExportOptions
     values = parameters_of(method, options)
     if options.times_image:
         method = replace(method, times_input=True)
-    live = live_of(method, options)
+    live, asked = live_of(method, options), objective_of(options)
+    classifier = None if asked is None else asked.cotangent is not None
     path = writable(path, source)
     tell = options.progress
 
     tell(STAGES[0])
     layers = () if options.layer is None else (options.layer,)
-    found = read(source, options.weights, options.example, options.sizes, layers)
+    found = read(
+        source, options.weights, options.example, options.sizes, layers, classifier=classifier
+    )
 
     tell(STAGES[1])
     with within(options.budget), own_errors():
-        canonical, at, excepted = _canonical(found, options, method)
-    model = canonical.model
+        canonical, at, excepted = _canonical(found, options, method, classifier)
+        model = canonical.model
+        objective, fit = asked or LOGIT, None
+        if not canonical.logits:
+            objective, fit = chosen(model, asked, options.settings or {})
+        check_objective(objective, options)
     parameters: dict[str, Any] = method.noted(values, live)
     if method.activation_map is not None:
         parameters["layer"] = options.layer or layer_name(at)
-    parameters |= other_choices(options)
+    parameters |= other_choices(options, objective)
 
     tell(STAGES[2])
     with own_errors():
         metadata = describe(found, canonical, options, method, parameters, at, excepted)
+        if fit is not None:
+            metadata = explaining(metadata, objective, fit)
         op, seed = add_pullback(
             model,
             method,
@@ -100,12 +118,13 @@ def export(source: Network, path: str | os.PathLike[str], options: ExportOptions
             multi_target=options.multi_target,
             live=live,
             kernels=options.kernels,
-            objective=options.objective,
+            objective=objective,
+            fit=fit,
             excepted=excepted,
         )
         if options.step:
             add_step(op, metadata.preprocessing)
-        if options.unroll is not None:
+        if options.unroll is not None and seed is not None:
             unroll(op, options.unroll, seed, metadata.preprocessing, method.ascent)
         stay_on_gpu(op)
         clean(model)
@@ -144,7 +163,7 @@ def _compared(file: Path, path: Path, found: Source, input: str | None) -> Itera
 
 
 def _canonical(
-    found: Source, options: ExportOptions, method: Method
+    found: Source, options: ExportOptions, method: Method, classifier: bool | None
 ) -> tuple[Canonical, ir.Value, list[ir.Value]]:
     """The canonical forward; where the sweep ends: the image, or an activation map's layer; and
     the values of the operators that keep their gradient's rule."""
@@ -153,7 +172,12 @@ def _canonical(
         for names in (found.layers, options.excepted)
     )
     canonical = canonicalise(
-        found.model, options.sizes, options.input, options.output, keep=[*kept, *hard]
+        found.model,
+        options.sizes,
+        options.input,
+        options.output,
+        keep=[*kept, *hard],
+        classifier=classifier,
     )
     graph = canonical.model.graph
     values = {str(y.name): y for node in graph for y in node.outputs}

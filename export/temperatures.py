@@ -60,14 +60,14 @@ class Groups:
         self.fixed.update(map(self.of, values))
 
 
-def fold_temperatures(op: OpBuilder, image: ir.Value, logits: ir.Value) -> None:
+def fold_temperatures(op: OpBuilder, image: ir.Value, outputs: Sequence[ir.Value]) -> None:
     """Let the forward pass carry the factor that most gates multiply by, where that pays.
 
     The graph has to be sorted again, and cleaned of what nothing needs any more.
     """
     if image.dtype not in (ir.DataType.FLOAT, ir.DataType.DOUBLE):
         return  # in halves, weights that take up a factor are rounded once more
-    forward = Forward(op.builder.graph, image, logits)
+    forward = Forward(op.builder.graph, image, outputs)
     factors = Counter(k for value in forward.values for k in {k for _, k in forward.gates(value)})
     ((factor, _),) = factors.most_common(1) or [(0.0, 0)]
     if not 1 / LARGEST <= factor <= LARGEST or factor == 1.0:
@@ -79,17 +79,17 @@ def fold_temperatures(op: OpBuilder, image: ir.Value, logits: ir.Value) -> None:
 
 
 class Forward:
-    """The nodes by which the logits depend on the image, and the values there."""
+    """The nodes by which the outputs depend on the image, and the values there."""
 
-    def __init__(self, graph: ir.Graph, image: ir.Value, logits: ir.Value) -> None:
-        needed, waiting = set(), [logits.producer()]
+    def __init__(self, graph: ir.Graph, image: ir.Value, outputs: Sequence[ir.Value]) -> None:
+        needed, waiting = set(), [output.producer() for output in outputs]
         while waiting:
             node = waiting.pop()
             if node is not None and node not in needed:
                 needed.add(node)
                 waiting.extend(x.producer() for x in node.inputs if x is not None)
         active = dependents(graph, [image])
-        self.ends = (image, logits)
+        self.ends = (image, *outputs)
         self.nodes = [n for n in graph if n in needed and not active.isdisjoint(n.outputs)]
         results = [y for node in self.nodes for y in node.outputs if y.dtype == image.dtype]
         self.values = dict.fromkeys([image, *results])

@@ -1,15 +1,17 @@
-"""Which of an export's options go together, and with which method."""
+"""Which of an export's options go together, and with which method and objective."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from onnxplain.contract.explain import NO_DIRECTIONS, PRODUCT, RELEVANCE
+from onnxplain.contract.explain import NO_DIRECTIONS, PRODUCT, RELEVANCE, TARGET
+from onnxplain.contract.objective import CLASS
 from onnxplain.contract.request import ExportOptions
 from onnxplain.errors import SourceError
 from onnxplain.export.methods import Method
 from onnxplain.export.methods.method import TEMPERATURE
-from onnxplain.options import declared
+from onnxplain.export.objectives import LOGIT, Objective, get_objective
+from onnxplain.export.objectives.own import of_function
 
 
 def parameters_of(method: Method, options: ExportOptions) -> dict[str, float | None]:
@@ -30,10 +32,6 @@ def parameters_of(method: Method, options: ExportOptions) -> dict[str, float | N
         (
             options.live_temperature and not method.has_temperature,
             f"method {name} has no temperature to make live",
-        ),
-        (
-            options.objective not in declared(ExportOptions)["objective"].choices,
-            f"no objective {options.objective!r}: it is logit, cross-entropy or energy",
         ),
         (
             options.times_image and (options.ascends or method.activation_map is not None),
@@ -87,11 +85,52 @@ def live_of(method: Method, options: ExportOptions) -> list[str]:
     return names
 
 
-def other_choices(options: ExportOptions) -> dict[str, Any]:
+def objective_of(options: ExportOptions) -> Objective | None:
+    """The objective asked for; None where the network's outputs are to show it.
+
+    Raises:
+        SourceError: there is none of that name.
+    """
+    asked = options.objective
+    if asked is None or isinstance(asked, Objective):
+        return asked
+    if isinstance(asked, str):
+        return LOGIT if asked == CLASS else get_objective(asked)
+    return of_function(asked)
+
+
+def check_objective(objective: Objective, options: ExportOptions) -> None:
+    """Hold the options to what an objective allows.
+
+    Raises:
+        SourceError: options that do not go together with it.
+    """
+    name, of_class = repr(objective.name), objective.cotangent is not None
+    for wrong, message in (
+        (
+            of_class and options.settings,
+            f"objective {name} has no settings; leave them out",
+        ),
+        (
+            options.multi_target
+            and not of_class
+            and all(i.name != TARGET for i in objective.inputs),
+            f"objective {name} has no target to give several of; leave out multi_target",
+        ),
+        (
+            options.unroll is not None and not of_class,
+            f"unroll follows a class's logit; of objective {name} use step",
+        ),
+    ):
+        if wrong:
+            raise SourceError(message)
+
+
+def other_choices(options: ExportOptions, objective: Objective) -> dict[str, Any]:
     """What the file notes beside the method's parameters, where it is not the default."""
     chosen: dict[str, Any] = {}
-    if options.objective != "logit":
-        chosen["objective"] = options.objective
+    if objective.cotangent is not None and objective is not LOGIT:
+        chosen["objective"] = objective.name
     if options.times_image:
         chosen["times_image"] = True
     if options.excepted:

@@ -16,7 +16,7 @@ import onnx_ir as ir
 from onnxscript import OpBuilder
 
 from onnxplain.errors import SourceError
-from onnxplain.export.autodiff import Node, operator_name
+from onnxplain.export.autodiff import SHAPES, Node, operator_name
 from onnxplain.export.operators import Axes, BatchingRule, Inputs, Outputs, row_of
 from onnxplain.export.provenance import named_after, prefix_of
 from onnxplain.export.tensors import (
@@ -50,8 +50,8 @@ def vmap(
     mapped = dict(seeds)
     for node in nodes:
         which = {i for i, x in enumerate(node.inputs) if x in mapped}
-        if not which or node.outputs[0] in mapped:
-            continue
+        if not which or node.outputs[0] in mapped or node.op_type in SHAPES:
+            continue  # a shape is that of one target: rules and rows want it so
         row = row_of(operator_name(node))
         rule = batched_call if node.domain == DOMAIN else row.batching or BATCHING.get(row.axes)
         if rule is None:

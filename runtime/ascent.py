@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
+from types import MappingProxyType
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -42,9 +43,9 @@ class Accentuation:
         start: where it began, pixels in [-1, 1], float [N,C,H,W].
         end: where it came to, the same; beyond [-1, 1] if it was not clipped.
         targets: the class indices, int64 [N], none negative.
-        before: the targets' probabilities at the start, [N].
+        before: the targets' probabilities at the start, [N]; the objective of no classifier.
         after: the same at the end.
-        gain: by how much the targets' logits rose, [N].
+        gain: by how much the targets' logits, or the objective, rose, [N].
     """
 
     start: NDArray[Any]
@@ -77,6 +78,7 @@ def accentuate(
     normalise: bool = True,
     margin: float = 0.0,
     away: bool = False,
+    inputs: Mapping[str, Any] = MappingProxyType({}),
 ) -> Accentuation:
     """Change photographs along the pullback of a target, so that its features stand out.
 
@@ -102,6 +104,7 @@ def accentuate(
         normalise: whether g is divided by its norm.
         margin: how far beyond [-1, 1] pixels may go when they are clipped.
         away: whether to descend, away from the target.
+        inputs: what the file's objective takes besides, as for `Explainer.__call__`.
 
     Raises:
         InputError: an image, target or parameter that cannot be used; a graph whose pullback
@@ -126,12 +129,13 @@ def accentuate(
 
     pre = explainer.metadata.preprocessing
     batch, _ = as_batch(images, pre, explainer.backend.signature.dtype)
-    explanation = explainer(batch, targets, temperature)
+    explanation = explainer(batch, targets, temperature, **inputs)
     if explanation.targets.size != len(explanation):
         raise InputError("feature accentuation takes one target per image")
-    fixed = explanation.targets
-    course = _Course(explainer, fixed, temperature, climb, progress)
     signature = explainer.backend.signature
+    fixed = explanation.targets if signature.has_target else None
+    given = explainer.of_objective(inputs, len(batch))
+    course = _Course(explainer, fixed, temperature, climb, progress, given)
     in_one_run = signature.batch is None and signature.least <= len(batch) <= (
         signature.most or len(batch)
     )
@@ -139,15 +143,23 @@ def accentuate(
         climbed = course.on_device(batch)
     else:
         climbed = course.on_host(batch, explanation)
-    after = explainer(climbed, fixed, temperature)
+    after = explainer(climbed, fixed, temperature, **inputs)
+    before, reached = _scores(explanation), _scores(after)
     return Accentuation(
         _to_pixels(batch, pre),
         _to_pixels(climbed, pre),
-        fixed.reshape(-1),
-        explanation.target_probabilities.reshape(-1),
-        after.target_probabilities.reshape(-1),
-        (after.target_logits - explanation.target_logits).reshape(-1),
+        explanation.targets.reshape(-1),
+        before[0],
+        reached[0],
+        reached[1] - before[1],
     )
+
+
+def _scores(explanation: Explanation) -> tuple[NDArray[Any], NDArray[Any]]:
+    """The targets' probabilities and logits, [N]; twice the objective of no classifier."""
+    if explanation.objective is not None:
+        return explanation.objective.reshape(-1), explanation.objective.reshape(-1)
+    return explanation.target_probabilities.reshape(-1), explanation.target_logits.reshape(-1)
 
 
 @dataclass(frozen=True)
@@ -217,10 +229,11 @@ class _Course:
     """The two ways to climb from a batch."""
 
     explainer: Explainer
-    targets: NDArray[np.int64]
+    targets: NDArray[np.int64] | None
     temperature: Temperatures
     climb: _Climb
     progress: Callable[[int], None] | None
+    given: Mapping[str, NDArray[Any]]
 
     def on_host(self, batch: NDArray[Any], explanation: Explanation) -> NDArray[Any]:
         """With the graph's pullback and numpy; `explanation` is that of `batch`."""
@@ -228,7 +241,9 @@ class _Course:
         start = x = _to_pixels(batch, pre)
         for step in range(1, self.climb.steps + 1):
             if step > 1:
-                explanation = self.explainer(batch, self.targets, self.temperature)
+                explanation = self.explainer(
+                    batch, self.targets, self.temperature, None, **self.given
+                )
             g = explanation.pullback.reshape(x.shape) / (2 * _per_channel(pre.std, x))
             x = self.climb.step(start, x, g, step)
             batch = _from_pixels(x, pre)
@@ -245,7 +260,8 @@ class _Course:
 
         common = {
             ORIGIN: batch,
-            TARGET: self.targets,
+            **self.given,
+            **({} if self.targets is None else {TARGET: self.targets}),
             ALPHA: scalar(climb.alpha),
             EPS: scalar(math.inf if climb.eps is None else climb.eps),
             **self.explainer.temperature_input(self.temperature),

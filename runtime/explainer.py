@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, TypeAlias, overload
 
 import numpy as np
@@ -14,6 +15,7 @@ from onnxplain.contract.explain import (
     IMAGE,
     LIMIT,
     LOGITS,
+    NEXT_IMAGE,
     ORIGIN,
     PULLBACK,
     TARGET,
@@ -21,14 +23,17 @@ from onnxplain.contract.explain import (
     Metadata,
     Range,
 )
+from onnxplain.contract.objective import EXPLAINED_CLASS, MASK, OBJECTIVE
 from onnxplain.errors import InputError
 from onnxplain.options import check_type
 from onnxplain.runtime.explanation import Explanation
 from onnxplain.runtime.inputs.batches import ImageLike, as_batch, filled
+from onnxplain.runtime.inputs.objective import as_inputs
 from onnxplain.runtime.inputs.targets import Targets, as_indices, resolve
 from onnxplain.runtime.inputs.tensors import is_tensor
 from onnxplain.runtime.on_device import Tensor, TensorExplanation, explain_tensor
 from onnxplain.runtime.sessions import Backend
+from onnxplain.runtime.signature import Signature
 
 _IMAGES_PER_RUN = 16
 
@@ -62,10 +67,11 @@ class Explainer:
         targets: Targets = ...,
         temperature: Temperatures = ...,
         batch_size: int | None = ...,
+        **inputs: Any,
     ) -> Explanation: ...
     @overload
     def __call__(
-        self, images: Tensor, targets: Any = ..., temperature: Temperatures = ...
+        self, images: Tensor, targets: Any = ..., temperature: Temperatures = ..., **inputs: Any
     ) -> TensorExplanation: ...
     def __call__(
         self,
@@ -73,6 +79,7 @@ class Explainer:
         targets: Any = None,
         temperature: Temperatures = None,
         batch_size: int | None = None,
+        **inputs: Any,
     ) -> Explanation | TensorExplanation:
         """Explain images.
 
@@ -90,22 +97,26 @@ class Explainer:
                 exported. Of one exported with --live too, several by name: `{"relu": 0.5}`.
             batch_size: images per run of the graph. By default that of a graph with a fixed batch;
                 else 16, or an engine's largest batch if that is smaller.
+            inputs: what the file's objective takes besides: `query` of an embedding, `region` of a
+                segmentation, `box` of a detector (`metadata.objective.inputs` says what they are);
+                of one image or [N, …], one for all or one each.
 
         Returns:
             The explanation of the N images, in their order; a `TensorExplanation` of a tensor.
 
         Raises:
-            InputError: an image, target, temperature or batch size that cannot be used; or the
-                network's logits or pullback are NaN or infinite.
+            InputError: an image, target, temperature, batch size or input of the objective that
+                cannot be used; or what the network puts out, or the pullback, is NaN or infinite.
             BackendError: the runtime failed.
         """
         if is_tensor(images):
             if batch_size is not None:
                 raise InputError("a tensor is explained in one run; split it for smaller batches")
-            return explain_tensor(self.backend, images, targets, self.scalar_inputs(temperature))
+            scalars = self.scalar_inputs(temperature)
+            return explain_tensor(self.backend, images, targets, scalars, inputs)
         dtype = self.backend.signature.dtype
         batch, photographs = as_batch(images, self.metadata.preprocessing, dtype)
-        explanation = self.explain(batch, photographs, targets, temperature, batch_size)
+        explanation = self.explain(batch, photographs, targets, temperature, batch_size, inputs)
         if not self.allow_nonfinite:
             explanation.require_finite()
         return explanation
@@ -117,28 +128,54 @@ class Explainer:
         targets: Targets = None,
         temperature: Temperatures = None,
         batch_size: int | None = None,
+        inputs: Mapping[str, Any] = MappingProxyType({}),
     ) -> Explanation:
         """What calling the explainer does once the images are arrays; NaN and infinity pass.
 
         Args:
             batch, photographs: as `onnxplain.runtime.inputs.batches.as_batch` makes them.
-            targets, temperature, batch_size: as for `__call__`.
+            targets, temperature, batch_size, inputs: as for `__call__`.
 
         Raises:
-            InputError: a target, temperature or batch size that cannot be used.
+            InputError: a target, temperature, batch size or input that cannot be used.
             BackendError: the runtime failed.
         """
-        classes = self.backend.signature.classes
-        wanted = as_indices(targets, len(batch), classes, self.labels, self.multi_target)
-        logits, pullback, resolved = self.run(batch, wanted, temperature, batch_size)
+        wanted = self.indices(targets, len(batch))
+        outputs = self.answer(batch, wanted, temperature, batch_size, inputs)
+        signature = self.backend.signature
         return Explanation(
-            logits=logits,
-            pullback=pullback,
-            targets=resolved,
+            logits=_logits(signature, outputs),
+            pullback=outputs[PULLBACK],
+            targets=_explained_classes(signature, wanted, outputs),
             photographs=photographs,
             class_names=self.labels,
             activation=self.metadata.activation,
+            outputs={name: outputs[name] for name in signature.outputs},
+            objective=outputs.get(OBJECTIVE),
+            explained=signature.objective,
+            given={
+                name: array
+                for name, array in self.of_objective(inputs, len(batch)).items()
+                if signature.objective.inputs[name].kind == MASK
+            },
         )
+
+    def indices(self, targets: Targets, images: int) -> NDArray[np.int64]:
+        """The graph's `target`, [N] or [N,K], of targets as for `__call__`.
+
+        Raises:
+            InputError: one that cannot be used, or any where the objective has none.
+        """
+        signature = self.backend.signature
+        explained = signature.objective
+        if not signature.has_target:
+            if targets is not None:
+                raise InputError(f"objective {explained.name!r} has no target: leave it out")
+            return np.zeros(images, np.int64)
+        if targets is None and not explained.is_class:
+            targets = int(explained.inputs[TARGET].default or 0)
+        ranks = None if explained.is_class else explained.ranks
+        return as_indices(targets, images, signature.classes, self.labels, self.multi_target, ranks)
 
     def run(
         self,
@@ -151,8 +188,7 @@ class Explainer:
 
         Args:
             batch: the network's input, as `onnxplain.runtime.inputs.batches.as_batch` makes it.
-            targets: [N], or [N,K] of a graph exported with --multi-target, as
-                `onnxplain.runtime.inputs.targets.as_indices` makes them.
+            targets: [N], or [N,K] of a graph exported with --multi-target, as `indices` makes them.
             temperature: as for `__call__`.
             batch_size: as for `__call__`.
 
@@ -164,21 +200,64 @@ class Explainer:
             InputError: a temperature or batch size that cannot be used.
             BackendError: the runtime failed.
         """
-        inputs = {IMAGE: batch, TARGET: targets}
-        if self.backend.signature.step:
-            inputs[ORIGIN] = batch
+        outputs = self.answer(batch, targets, temperature, batch_size)
+        signature = self.backend.signature
+        return (
+            _logits(signature, outputs),
+            outputs[PULLBACK],
+            _explained_classes(signature, targets, outputs),
+        )
+
+    def answer(
+        self,
+        batch: NDArray[Any],
+        targets: NDArray[np.int64],
+        temperature: Temperatures = None,
+        batch_size: int | None = None,
+        inputs: Mapping[str, Any] = MappingProxyType({}),
+    ) -> dict[str, NDArray[Any]]:
+        """What the graph puts out, by name; channels come first in the pullback.
+
+        Args:
+            batch, targets, temperature, batch_size: as for `run`.
+            inputs: as for `__call__`.
+
+        Raises:
+            InputError: a temperature, batch size or input that cannot be used.
+            BackendError: the runtime failed.
+        """
+        signature, pre = self.backend.signature, self.metadata.preprocessing
+        given = {IMAGE: batch}
+        given |= self.of_objective(inputs, len(batch))
+        if signature.has_target:
+            given[TARGET] = targets
+        if signature.step:
+            given[ORIGIN] = batch
         scalars = self.scalar_inputs(temperature)
         size = self._batch_size(batch_size)
         runs = [
-            self._run(
-                {name: array[start : start + size] for name, array in inputs.items()}, scalars
-            )
+            self._run({name: array[start : start + size] for name, array in given.items()}, scalars)
             for start in range(0, len(batch), size)
         ]
-        logits, pullback = (np.concatenate(parts) for parts in zip(*runs, strict=True))
-        if self.metadata.preprocessing.layout == "NHWC":
-            pullback = np.moveaxis(pullback, -1, -3)
-        return logits, pullback, resolve(targets, logits)
+        outputs = {
+            name: np.concatenate(
+                [run[name] for run in runs], axis=signature.objective.batch_axis(name)
+            )
+            for name in runs[0]
+        }
+        if pre.layout == "NHWC":
+            outputs[PULLBACK] = np.moveaxis(outputs[PULLBACK], -1, -3)
+        return outputs
+
+    def of_objective(self, given: Mapping[str, Any], images: int) -> dict[str, NDArray[Any]]:
+        """What the objective takes besides image and target, [N, …] by name, defaults included.
+
+        Raises:
+            InputError: what cannot be used.
+        """
+        signature = self.backend.signature
+        pre = self.metadata.preprocessing
+        return as_inputs(signature.objective, given, images, pre, signature.dtype)
 
     def check(self, targets: Sequence[int | str], temperature: Temperatures = None) -> None:
         """Whether these classes can be explained at this temperature, before any image is read.
@@ -188,17 +267,24 @@ class Explainer:
                 that the graph cannot take.
         """
         self.temperature_input(temperature)
-        as_indices(list(targets), len(targets), self.backend.signature.classes, self.labels, False)
+        signature = self.backend.signature
+        if signature.has_target:
+            ranks = None if signature.objective.is_class else signature.objective.ranks
+            as_indices(list(targets), len(targets), signature.classes, self.labels, False, ranks)
 
     def _run(
         self, chunk: dict[str, NDArray[Any]], scalars: dict[str, NDArray[Any]]
-    ) -> tuple[NDArray[Any], NDArray[Any]]:
+    ) -> dict[str, NDArray[Any]]:
         """One run of the graph; a chunk too short for it repeats its last image."""
         length, signature = len(chunk[IMAGE]), self.backend.signature
         least = signature.batch or signature.least
         chunk = {name: filled(array, least) for name, array in chunk.items()}
-        outputs = self.backend.run(chunk | scalars)
-        return outputs[LOGITS][:length], outputs[PULLBACK][:length]
+        found = self.backend.run(chunk | scalars)
+        outputs = {name: array for name, array in found.items() if name != NEXT_IMAGE}
+        for name, array in outputs.items():
+            images = [slice(None)] * signature.objective.batch_axis(name) + [slice(length)]
+            outputs[name] = array[tuple(images)]
+        return outputs
 
     def _batch_size(self, wanted: int | None) -> int:
         fixed, most = self.backend.signature.batch, self.backend.signature.most
@@ -256,3 +342,18 @@ class Explainer:
                 raise InputError(f"{name!r} must be {allowed}, not {value!r}")
             inputs[name] = np.array(value, signature.dtype)
         return inputs
+
+
+def _logits(signature: Signature, outputs: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
+    """[N, classes]; without columns where the network is no classifier."""
+    if signature.objective.is_class:
+        return outputs[LOGITS]
+    return np.zeros((len(outputs[PULLBACK]), 0), signature.dtype)
+
+
+def _explained_classes(
+    signature: Signature, targets: NDArray[np.int64], outputs: Mapping[str, NDArray[Any]]
+) -> NDArray[np.int64]:
+    if signature.objective.is_class:
+        return resolve(targets, outputs[LOGITS])
+    return np.asarray(outputs.get(EXPLAINED_CLASS, targets), np.int64)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from onnxplain.contract.objective import EXPLAINED_BOX, MASK, Explained
 from onnxplain.errors import InputError
 from onnxplain.runtime.pictures import notebook
 from onnxplain.runtime.pictures.figures import Row, draw, write_image
@@ -22,13 +24,18 @@ class Explanation:
     """The explanation of N images for one target each, or for K.
 
     Attributes:
-        logits: [N,classes], of the graph's float dtype.
+        logits: [N,classes], of the graph's float dtype; of no columns where the network is no
+            classifier.
         pullback: [N,C,H,W], or [N,K,C,H,W] from a graph exported with --multi-target. Channels
             come first also where the graph's layout is NHWC.
         targets: the explained class indices, int64 [N] or [N,K], none negative.
         photographs: what the network saw, uint8 [N,H,W,3].
         class_names: one for each class; empty when the file has none.
         activation: what makes the logits probabilities, "softmax" or "sigmoid".
+        outputs: what the network puts out, by name, and what its objective tells beside itself.
+        objective: the scalar of each that is explained, [N] or [N,K]; None of a classifier.
+        explained: what the file says of it.
+        given: what it was given besides image and target, [N, …], by name.
     """
 
     logits: NDArray[Any]
@@ -37,9 +44,13 @@ class Explanation:
     photographs: NDArray[np.uint8]
     class_names: tuple[str, ...]
     activation: str = "softmax"
+    outputs: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+    objective: NDArray[Any] | None = None
+    explained: Explained = field(default_factory=Explained)
+    given: Mapping[str, NDArray[Any]] = field(default_factory=dict)
 
     def __len__(self) -> int:
-        return len(self.logits)
+        return len(self.pullback)
 
     def __getitem__(self, index: int | slice) -> Explanation:
         """The explanation of one image, as one of length 1, or of those of a slice."""
@@ -52,14 +63,29 @@ class Explanation:
             self.photographs[chosen],
             self.class_names,
             self.activation,
+            {
+                name: np.take(array, chosen, self.explained.batch_axis(name))
+                for name, array in self.outputs.items()
+            },
+            None if self.objective is None else self.objective[chosen],
+            self.explained,
+            {name: array[chosen] for name, array in self.given.items()},
         )
+
+    @property
+    def is_of_class(self) -> bool:
+        """Whether a classifier's logit is explained."""
+        return self.objective is None
 
     def require_finite(self) -> None:
         """
         Raises:
-            InputError: a logit or an element of a pullback is NaN or infinite.
+            InputError: a logit, an objective or an element of a pullback is NaN or infinite.
         """
-        for what, array in (("logits", self.logits), ("pullback's numbers", self.pullback)):
+        explained = ("objective", self.objective) if self.objective is not None else (
+            "logits", self.logits
+        )  # fmt: skip
+        for what, array in (explained, ("pullback's numbers", self.pullback)):
             finite = np.isfinite(array).reshape(len(self), -1).all(axis=1)
             if not finite.all():
                 first = int(np.flatnonzero(~finite)[0])
@@ -72,7 +98,16 @@ class Explanation:
     @property
     def probabilities(self) -> NDArray[Any]:
         """Softmax of the logits, or their sigmoid where the network ends in one, [N,classes]."""
-        return probabilities_of(self.logits, self.activation)
+        return probabilities_of(self._class_logits, self.activation)
+
+    @property
+    def _class_logits(self) -> NDArray[Any]:
+        if not self.is_of_class:
+            raise InputError(
+                f"the network is no classifier: objective {self.explained.name!r} has .outputs and "
+                ".objective, and no probabilities of classes"
+            )
+        return self.logits
 
     @property
     def target_probabilities(self) -> NDArray[Any]:
@@ -82,7 +117,7 @@ class Explanation:
     @property
     def target_logits(self) -> NDArray[Any]:
         """The targets' logits, [N] or [N,K]."""
-        return self._of_targets(self.logits)
+        return self._of_targets(self._class_logits)
 
     def _of_targets(self, per_class: NDArray[Any]) -> NDArray[Any]:
         columns = self.targets.reshape(len(self), -1)
@@ -154,15 +189,31 @@ class Explanation:
 
     def rows(self) -> list[Row]:
         """What pictures are drawn from, a row for each image."""
-        images = len(self)
-        names = np.array(self.names, dtype=object).reshape(images, -1)
-        probabilities = self.target_probabilities.reshape(images, -1)
+        images, explained = len(self), self.explained
         pullbacks = self.pullback.reshape(images, -1, *self.pullback.shape[-3:])
+        if self.is_of_class:
+            values, predictions = self.target_probabilities, self.labels()
+            names = np.array(self.names, dtype=object)
+        else:
+            assert self.objective is not None
+            values, predictions = self.objective, [[] for _ in range(images)]
+            named = self.names if explained.classes else [explained.name] * values.size
+            names = np.array(named, dtype=object)
+        names, values = names.reshape(images, -1), values.reshape(images, -1)
+        boxes = self.outputs.get(EXPLAINED_BOX)
+        masks = [name for name, one in explained.inputs.items() if one.kind == MASK]
+        regions = [self.given[name] for name in masks if name in self.given]
         return [
-            Row(photograph, pullback, predictions, list(zip(targets, values, strict=True)))
-            for photograph, pullback, predictions, targets, values in zip(
-                self.photographs, pullbacks, self.labels(), names, probabilities, strict=True
+            Row(
+                self.photographs[i],
+                pullbacks[i],
+                predictions[i],
+                list(zip(names[i], values[i].tolist(), strict=True)),
+                self.is_of_class,
+                None if boxes is None else boxes[i].reshape(-1, 4),
+                next((region[i] for region in regions if region[i].any()), None),
             )
+            for i in range(images)
         ]
 
     def name(self, index: int) -> str:

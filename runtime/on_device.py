@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from onnxplain.contract.explain import IMAGE, LOGITS, ORIGIN, PULLBACK, TARGET
+from onnxplain.contract.objective import OBJECTIVE
 from onnxplain.errors import InputError
+from onnxplain.runtime.inputs.objective import as_inputs
 from onnxplain.runtime.inputs.targets import as_indices
 from onnxplain.runtime.inputs.tensors import as_numpy, dtype_name, is_tensor, like, on_host
 from onnxplain.runtime.sessions import Backend
@@ -30,19 +34,27 @@ class TensorExplanation:
     """What the graph gave for a tensor, in tensors of its package, on its device.
 
     Attributes:
-        logits: [N, classes].
+        logits: [N, classes]; None where the network is no classifier.
         pullback: of the images' shape and layout; [N,K,...] for a graph of several targets.
         targets: as they were asked for, int64 [N] or [N,K]: negative ones count from the top of
             the ranking of `logits`. On the host, unless they were a tensor of the device.
+        outputs: what the network puts out, by name, and what its objective tells beside itself.
+        objective: the scalar of each that is explained, [N] or [N,K]; None of a classifier.
     """
 
     logits: Any
     pullback: Any
     targets: Any
+    outputs: Mapping[str, Any] = field(default_factory=dict)
+    objective: Any = None
 
 
 def explain_tensor(
-    backend: Backend, images: Any, targets: Any, scalars: dict[str, NDArray[Any]]
+    backend: Backend,
+    images: Any,
+    targets: Any,
+    scalars: dict[str, NDArray[Any]],
+    given: Mapping[str, Any] = MappingProxyType({}),
 ) -> TensorExplanation:
     """Explain a tensor in one run of the graph.
 
@@ -50,7 +62,8 @@ def explain_tensor(
         backend: what runs it.
         images: normalised, [N,C,H,W] or [N,H,W,C] as the graph has it, N ≥ 1.
         targets: as for `Explainer.__call__`, or a tensor of indices.
-        scalars: the graph's other inputs, by name.
+        scalars: the graph's inputs that are one number, by name.
+        given: what its objective takes besides, as for `Explainer.__call__`.
 
     Raises:
         InputError: a shape, dtype or target that cannot be used.
@@ -58,17 +71,12 @@ def explain_tensor(
     """
     signature = backend.signature
     _check(signature, images)
-    if is_tensor(targets) and on_host(targets):
-        targets = as_numpy(targets)
-    if not is_tensor(targets):
-        targets = as_indices(
-            targets,
-            len(images),
-            signature.classes,
-            signature.metadata.labels,
-            signature.multi_target,
-        )
-    inputs: dict[str, Any] = {IMAGE: images, TARGET: targets, **scalars}
+    inputs: dict[str, Any] = {IMAGE: images, **_of_objective(signature, given, len(images))}
+    if signature.has_target:
+        targets = inputs[TARGET] = _targets(signature, targets, len(images))
+    elif targets is not None:
+        raise InputError(f"objective {signature.objective.name!r} has no target: leave it out")
+    inputs |= scalars
     if signature.step:
         inputs[ORIGIN] = images
     if on_host(images):
@@ -82,9 +90,43 @@ def explain_tensor(
         outputs = backend.run(host)
     else:
         outputs = backend.run_on_device(inputs)
+    found = {name: like(array, images) for name, array in outputs.items()}
     return TensorExplanation(
-        like(outputs[LOGITS], images), like(outputs[PULLBACK], images), targets
+        found[LOGITS] if signature.objective.is_class else None,
+        found[PULLBACK],
+        targets,
+        {name: found[name] for name in signature.outputs},
+        found.get(OBJECTIVE),
     )
+
+
+def _targets(signature: Signature, targets: Any, images: int) -> Any:
+    if is_tensor(targets) and on_host(targets):
+        targets = as_numpy(targets)
+    if is_tensor(targets):
+        return targets
+    explained = signature.objective
+    if targets is None and not explained.is_class:
+        targets = int(explained.inputs[TARGET].default or 0)
+    return as_indices(
+        targets,
+        images,
+        signature.classes,
+        signature.metadata.labels,
+        signature.multi_target,
+        None if explained.is_class else explained.ranks,
+    )
+
+
+def _of_objective(signature: Signature, given: Mapping[str, Any], images: int) -> dict[str, Any]:
+    """Its inputs, those that are tensors as they are."""
+    tensors = {name: value for name, value in given.items() if is_tensor(value)}
+    host = {name: None if name in tensors else value for name, value in given.items()}
+    explained, pre = signature.objective, signature.metadata.preprocessing
+    for name in tensors:
+        if name in explained.inputs:
+            host[name] = np.zeros(explained.inputs[name].shape)
+    return {**as_inputs(explained, host, images, pre, signature.dtype), **tensors}
 
 
 def _check(signature: Signature, images: Any) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ from onnxplain.contract.explain import (
     TEMPERATURE,
     Metadata,
 )
+from onnxplain.contract.objective import OBJECTIVE, Explained
 from onnxplain.errors import BackendError
 
 _LARGEST_BATCH = 2**16
@@ -37,7 +38,9 @@ class Signature:
     """`dtype` is the image's; `batch` is None where the number of images in a run is open.
 
     It is then from `least` to `most`, any number from `least` on where that is None.
-    `live` names the method's parameters that are inputs of the graph.
+    `live` names the method's parameters that are inputs of the graph. `classes` is how many a
+    target chooses from, 0 where there is no target; `outputs` are the network's own, `logits` of a
+    classifier, and what its objective tells beside itself.
     """
 
     metadata: Metadata
@@ -49,6 +52,16 @@ class Signature:
     step: bool
     least: int = 1
     most: int | None = None
+    outputs: Mapping[str, Port] = field(default_factory=dict)
+
+    @property
+    def objective(self) -> Explained:
+        """What is explained, and what it takes besides the image."""
+        return self.metadata.objective
+
+    @property
+    def has_target(self) -> bool:
+        return self.objective.is_class or TARGET in self.objective.inputs
 
     @property
     def live_temperature(self) -> bool:
@@ -69,27 +82,52 @@ class Signature:
                 "the graph was exported with unroll=: it accentuates in one call of any ONNX "
                 "runtime, and has no pullback to explain with"
             )
-        _require((IMAGE, TARGET), inputs, "input")
-        _require((LOGITS, PULLBACK), outputs, "output")
-        image, logits = inputs[IMAGE], outputs[LOGITS].shape
+        explained = metadata.objective
+        taken = (TARGET,) if explained.is_class else tuple(explained.inputs)
+        _require((IMAGE, *taken), inputs, "input")
+        _require((LOGITS if explained.is_class else OBJECTIVE, PULLBACK), outputs, "output")
+        image = inputs[IMAGE]
         if image.dtype not in _DTYPES:
             raise BackendError(f"the graph's '{IMAGE}' is of {image.dtype}, not a float tensor")
-        if len(image.shape) != 4 or len(logits) != 2 or logits[1] is None:
+        classes = _classes(outputs[LOGITS].shape) if explained.is_class else explained.classes
+        if len(image.shape) != 4:
             raise BackendError(
-                f"the graph declares '{IMAGE}' as {_text(image.shape)} and '{LOGITS}' as "
-                f"{_text(logits)}, not as a batch of images and a known number of classes; "
+                f"the graph declares '{IMAGE}' as {_text(image.shape)}, not as a batch of images; "
                 "export it again"
             )
-        _check_agreement(metadata, image.shape, logits[1])
+        _check_agreement(metadata, image.shape, classes)
+        for name, one in explained.inputs.items():
+            if name != TARGET and inputs[name].shape[1:] != one.shape:
+                raise BackendError(
+                    f"the file's metadata say that '{name}' is {_text(one.shape)} per image, its "
+                    f"graph {_text(inputs[name].shape[1:])}; export it again"
+                )
         return cls(
             metadata=metadata,
             dtype=np.dtype(image.dtype),
             batch=image.shape[0],
-            classes=logits[1],
-            multi_target=len(inputs[TARGET].shape) == 2,
+            classes=classes,
+            multi_target=TARGET in inputs and len(inputs[TARGET].shape) == 2,
             live=tuple(name for name in {TEMPERATURE: 0, **metadata.parameters} if name in inputs),
             step=NEXT_IMAGE in outputs,
+            outputs={n: port for n, port in outputs.items() if n not in _OF_EXPLANATION},
         )
+
+
+_OF_EXPLANATION = (OBJECTIVE, PULLBACK, NEXT_IMAGE)
+
+
+def _classes(logits: tuple[int | None, ...]) -> int:
+    """
+    Raises:
+        BackendError: they are none.
+    """
+    if len(logits) != 2 or logits[1] is None:
+        raise BackendError(
+            f"the graph declares '{LOGITS}' as {_text(logits)}, not as a known number of classes; "
+            "export it again"
+        )
+    return logits[1]
 
 
 def _check_agreement(metadata: Metadata, image: tuple[int | None, ...], classes: int) -> None:

@@ -11,11 +11,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from onnxplain.contract.explain import LOGITS, PULLBACK
 from onnxplain.errors import BackendError
 from onnxplain.runtime.cosines import cosines
 from onnxplain.runtime.explainer import Explainer
 from onnxplain.runtime.inputs.batches import ImageLike, as_batch
-from onnxplain.runtime.inputs.targets import as_indices
+from onnxplain.runtime.inputs.objective import noise_inputs
+from onnxplain.runtime.inputs.targets import resolve
 from onnxplain.runtime.sessions import open_backend
 from onnxplain.runtime.sessions.tensorrt.engine import SUFFIX
 
@@ -35,7 +37,8 @@ class Agreement:
     """How a backend's answers compare with the reference's, over some images.
 
     Attributes:
-        logits, pullback: the least cosine of an image's, 1 where they agree.
+        logits, pullback: the least cosine of an image's, 1 where they agree; of what is no
+            classifier, `logits` is that of all outputs.
         images: how many there were.
     """
 
@@ -81,22 +84,27 @@ def agreement(explainer: Explainer, right: Explainer, images: NDArray[Any]) -> A
     Raises:
         BackendError: one of them failed.
     """
-    classes, several = right.backend.signature.classes, right.multi_target
-    logits, pullback, targets = right.run(
-        images, as_indices(None, len(images), classes, right.labels, several)
+    signature = right.backend.signature
+    targets = right.indices(None, len(images))
+    given = noise_inputs(
+        signature.objective, len(images), signature.metadata.preprocessing, signature.dtype
     )
-    together = explainer.run(images, targets)  # NaN and infinity too are only compared
-    alone = explainer.run(images[:1], targets[:1])
+    expected = right.answer(images, targets, inputs=given)
+    if signature.objective.is_class:
+        targets = resolve(targets, expected[LOGITS])
+    first = {name: array[:1] for name, array in given.items()}
+    # NaN and infinity too are only compared.
+    together = explainer.answer(images, targets, inputs=given)
+    alone = explainer.answer(images[:1], targets[:1], inputs=first)
     again = [*range(len(images)), 0]
 
-    def least(found: list[NDArray[Any]], right: NDArray[Any]) -> float:
-        return float(cosines(np.concatenate(found), right[again]).min())
+    def least(name: str) -> float:
+        axis = signature.objective.batch_axis(name)
+        both = (np.moveaxis(found[name], axis, 0) for found in (together, alone))
+        wanted = np.moveaxis(expected[name], axis, 0)
+        return float(cosines(np.concatenate([*both]), wanted[again]).min())
 
-    return Agreement(
-        least([together[0], alone[0]], logits),
-        least([together[1], alone[1]], pullback),
-        len(images),
-    )
+    return Agreement(min(least(name) for name in signature.outputs), least(PULLBACK), len(images))
 
 
 def verify(

@@ -149,7 +149,7 @@ def test_several_outputs_say_which_to_pass(tmp_path: Path, out: Path) -> None:
 def test_an_output_that_is_no_logits(tmp_path: Path, out: Path) -> None:
     path = classifier(tmp_path / "map.onnx", outputs={"h": ["N", 3, 8, 8]})
     with pytest.raises(SourceError, match=r"not \[N, classes\]"):
-        onnxplain.export(path, out)
+        onnxplain.export(path, out, objective="logit")
 
 
 def test_an_output_that_does_not_depend_on_the_image(tmp_path: Path, out: Path) -> None:

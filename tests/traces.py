@@ -66,12 +66,19 @@ def _by_name(
 
 
 def _by_content(
-    module: torch.nn.Module, example: Any, name: str, layers: Any = (), fold_norms: bool = True
+    module: torch.nn.Module,
+    example: Any,
+    name: str,
+    layers: Any = (),
+    fold_norms: bool = True,
+    classifier: bool | None = True,
 ) -> Any:
     written = io.BytesIO()
     dtype = torch.get_default_dtype()
     try:
-        _Described(written).dump((module, example, name, tuple(layers), fold_norms, dtype))
+        _Described(written).dump(
+            (module, example, name, tuple(layers), fold_norms, classifier, dtype)
+        )
     except Exception:  # a class inside of a function, a hook, a parameter without content
         return None
     return written.getvalue()

@@ -1,4 +1,4 @@
-"""The two ends of a classifier: which input is the image, and which output the logits."""
+"""The two ends of a network: which input is the image, and which outputs are explained."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import onnx_ir as ir
 
 from onnxplain.building import Builder
 from onnxplain.errors import SourceError
+from onnxplain.export.canonical.axes import batch_axes
 from onnxplain.export.tensors import attribute, dims, size_of
 
 
@@ -70,6 +71,26 @@ def fix_sizes(image: ir.Value, size: tuple[int, int] | None) -> None:
     if not isinstance(shape[0], int):
         shape[0] = ir.SymbolicDim("batch")
     image.shape = ir.Shape(shape)
+
+
+def looks_like_classifier(graph: ir.Graph) -> bool:
+    """Whether some output may be the logits, as far as the shapes are known."""
+    return len(graph.outputs) == 1 or any(map(_like_logits, graph.outputs))
+
+
+def choose_outputs(graph: ir.Graph, name: str | None) -> None:
+    """Leave the outputs that are floats; of those, or of all values, the one named alone.
+
+    Raises:
+        SourceError: there is none.
+    """
+    if name is not None:
+        choose_logits(graph, name)
+    floats = [v for v in graph.outputs if v.dtype is None or v.dtype.is_floating_point()]
+    if not floats:
+        listing = ", ".join(f"{v.name} {v.dtype}{v.shape}" for v in graph.outputs)
+        raise SourceError(f"no output holds floats, which alone can be explained: {listing}")
+    graph.outputs[:] = floats
 
 
 def choose_logits(graph: ir.Graph, name: str | None) -> None:
@@ -153,10 +174,31 @@ def _classes(value: ir.Value) -> list[int | ir.SymbolicDim] | None:
     return None if value.shape is None else [size for size in dims(value)[1:] if size != 1]
 
 
+def is_row_of_classes(value: ir.Value) -> bool:
+    """Whether it is [N, classes], or has besides axes of size 1 alone."""
+    shape = [] if value.shape is None else dims(value)
+    known = all(isinstance(size, int) for size in shape[1:])
+    return len(shape) > 1 and known and sum(size != 1 for size in shape[1:]) <= 1
+
+
+def require_batch_first(model: ir.Model, logits: ir.Value) -> None:
+    """
+    Raises:
+        SourceError: another axis of the logits than the first follows the batch of the image.
+    """
+    if batch_axes(model, [logits])[0] not in (0, None):
+        raise SourceError(
+            f"the first axis of the output {logits.name!r} {logits.shape} is not the batch, as it "
+            "is in a classifier's logits; name its objective (objective='sequence'), or choose the "
+            "logits with output="
+        )
+
+
 def flatten_logits(graph: ir.Graph, logits: ir.Value) -> ir.Value:
-    """[N, classes, 1, 1] → [N, classes]."""
+    """[N, classes, 1, 1] or [N, 1, 1, classes] → [N, classes]."""
     shape = dims(logits)
-    if len(shape) > 2 and all(size == 1 for size in shape[2:]):
+    if len(shape) > 2 and is_row_of_classes(logits):
+        shape = [shape[0], *sorted(shape[1:], key=lambda size: size == 1)]
         logits = Builder(graph).op.Flatten(logits, axis=1)
         shape = shape[:2]
     if len(shape) != 2 or not isinstance(shape[1], int):

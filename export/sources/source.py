@@ -74,10 +74,12 @@ def read(
     size: tuple[int, int] | None = None,
     layers: Sequence[str] = (),
     fold_norms: bool = True,
+    classifier: bool | None = True,
 ) -> Source:
     """The network that a name, a file, a folder or a PyTorch module stands for (see `export`).
 
-    With `fold_norms` a BatchNorm may be part of the convolution before it.
+    With `fold_norms` a BatchNorm may be part of the convolution before it. `classifier` says
+    whether only a module's logits are wanted, or None if it has some.
 
     Raises:
         SourceError: it cannot be read or traced; or weights were given for what has its own.
@@ -87,10 +89,10 @@ def read(
     if weights != "DEFAULT" and (is_file or not named):
         raise SourceError("weights go with a network by name; a file or module has its own")
     if is_file:
-        return from_file(Path(source), size, example, layers, fold_norms)
+        return from_file(Path(source), size, example, layers, fold_norms, classifier)
     if named:
         return from_name(str(source), weights, size, layers, fold_norms)
-    return from_module(source, example, size, layers, fold_norms)
+    return from_module(source, example, size, layers, fold_norms, classifier)
 
 
 def from_onnx(path: str | os.PathLike[str]) -> Source:
@@ -200,6 +202,7 @@ def from_module(
     size: tuple[int, int] | None = None,
     layers: Sequence[str] = (),
     fold_norms: bool = True,
+    classifier: bool | None = True,
 ) -> Source:
     """A network from PyTorch: a module, TorchScript, or a `torch.export` program.
 
@@ -213,6 +216,7 @@ def from_module(
         size: height and width of the input, in place of an example.
         layers: paths of submodules, as in `module.named_modules()`, to be the source's `layers`.
         fold_norms: whether a BatchNorm goes into the convolution before it.
+        classifier: whether only its logits are wanted; None if there are some [N, classes].
 
     Raises:
         SourceError: PyTorch is not installed, or could not trace the module; no such layer; no
@@ -240,7 +244,7 @@ def from_module(
                 f"{name} doesn't say what its input is: export(module, path, example=x), or size="
             )
         example = blank_image(module, getattr(config, "num_channels", 3), size)
-    traced = trace(module, example, name, layers, fold_norms)
+    traced = trace(module, example, name, layers, fold_norms, classifier)
     if pre is not None:
         pre = at_size(pre, (example.shape[2], example.shape[3]))
     return Source(
@@ -260,6 +264,7 @@ def from_file(
     example: Any = None,
     layers: Sequence[str] = (),
     fold_norms: bool = True,
+    classifier: bool | None = True,
 ) -> Source:
     """A network from a file, ONNX or one of PyTorch's, or from a Hugging Face folder.
 
@@ -269,14 +274,15 @@ def from_file(
     if path.is_dir():
         module, pre = load_folder(path)
         crop = (pre.height, pre.width) if pre else None
-        source = from_module(module, example, size or crop, layers, fold_norms)
+        source = from_module(module, example, size or crop, layers, fold_norms, classifier)
         if pre is not None:
             image = source.model.graph.inputs[0]
             pre = at_size(pre, (size_of(image, 2), size_of(image, 3)))
         return replace(source, name=path.resolve().name, preprocessing=pre)
     if path.is_file() and path.suffix in FILES[1:]:
         archive = load_archive(path)
-        return replace(from_module(archive, example, size, layers, fold_norms), name=path.name)
+        source = from_module(archive, example, size, layers, fold_norms, classifier)
+        return replace(source, name=path.name)
     return replace(from_onnx(path), layers=tuple(layers))
 
 

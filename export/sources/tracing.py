@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Traced:
-    """A module's graph: one output, the logits.
+    """A module's graph: one output, the logits, or all that it returns where those are not asked
+    for.
 
     `layers` names the output values of the layers asked for; `fixed_batch` says why the graph takes
     one image at a time, where it does.
@@ -41,6 +42,7 @@ def trace(
     name: str,
     layers: Sequence[str] = (),
     fold_norms: bool = True,
+    classifier: bool | None = True,
 ) -> Traced:
     """The graph of a module in evaluation mode; the module is left as it is.
 
@@ -48,10 +50,11 @@ def trace(
 
     Args:
         module: [N, C, H, W] → the logits [N, classes], a tensor or something that holds one
-            (`logits_of`).
+            (`logits_of`); or anything that holds tensors (`outputs_of`).
         example: an input, float [N, C, H, W], any N.
         layers: paths of submodules whose output is wanted, as in `module.named_modules()`.
         fold_norms: whether a BatchNorm goes into the convolution before it.
+        classifier: whether only its logits are wanted; None if there are some [N, classes].
 
     Raises:
         SourceError: no such layer; or PyTorch cannot trace the module, or cannot copy it.
@@ -60,7 +63,7 @@ def trace(
     if not isinstance(example, torch.Tensor) or example.ndim != 4:
         raise SourceError("the example input must be one torch tensor [N, C, H, W]")
     network = twin(module)
-    _add_hooks(network, layers)
+    names = _add_hooks(network, layers, classifier)
     example = example[:1].detach()
     fixed_batch = None
     with quiet(), spelled_attention():
@@ -77,9 +80,27 @@ def trace(
                     f"PyTorch could not export {name}: {root_cause(error)}"
                 ) from error
             fixed_batch = f"PyTorch can't trace {name} with an open one ({root_cause(dynamic)})"
-    found = tuple(str(_behind_copies(value).name) for value in model.graph.outputs[1:])
-    del model.graph.outputs[1:]
+    outputs = model.graph.outputs
+    own = len(outputs) - len(layers)
+    found = tuple(str(_behind_copies(value).name) for value in outputs[own:])
+    del outputs[own:]
+    if names:
+        _name_outputs(model.graph, names)
     return Traced(model, found, fixed_batch)
+
+
+def _name_outputs(graph: ir.Graph, names: Sequence[str]) -> None:
+    """Call the outputs what the module calls them, each a value of its own."""
+    for i, value in enumerate(list(graph.outputs)):
+        copy = ir.node("Identity", [value])
+        copy.outputs[0].shape, copy.outputs[0].type = value.shape, value.type
+        graph.append(copy)
+        graph.outputs[i] = copy.outputs[0]
+    for value in [*graph.inputs, *(y for node in graph for y in node.outputs)]:
+        if value.name in names:
+            value.name = f"{value.name}_inner"
+    for value, name in zip(graph.outputs, names, strict=True):
+        value.name = name
 
 
 def _behind_copies(value: ir.Value) -> ir.Value:
@@ -148,13 +169,52 @@ def logits_of(output: Any) -> torch.Tensor:
     return found
 
 
-def _add_hooks(network: torch.nn.Module, layers: Sequence[str]) -> None:
-    """Let a network return its logits alone, or with the outputs of layers' last calls."""
-    if not layers:
-        network.register_forward_hook(lambda _, __, output: logits_of(output))
-        return
+def outputs_of(output: Any, name: str = "") -> dict[str, torch.Tensor]:
+    """All float tensors in what a network returns, by name.
+
+    A dictionary's by their keys, also those of Hugging Face's outputs; a sequence's by their place,
+    `output_0`; one alone is `output`.
+    """
+    import torch
+
+    if isinstance(output, torch.Tensor):
+        return {name or "output": output} if output.is_floating_point() else {}
+    found: dict[str, torch.Tensor] = {}
+    if isinstance(output, Mapping):
+        for key, value in output.items():
+            found |= outputs_of(value, f"{name}_{key}" if name else str(key))
+    elif isinstance(output, tuple | list):
+        for i, value in enumerate(output):
+            found |= outputs_of(value, f"{name or 'output'}_{i}")
+    return found
+
+
+def _wanted(output: Any, classifier: bool | None) -> dict[str, torch.Tensor] | None:
+    """All of a network's outputs; None where it is to be the logits alone."""
+    if classifier:
+        return None
+    if classifier is None:
+        with contextlib.suppress(SourceError):
+            if logits_of(output).ndim == 2:
+                return None
+    found = outputs_of(output)
+    if not found:
+        raise SourceError(f"the network returns a {type(output).__name__} without float tensors")
+    return found
+
+
+def _add_hooks(
+    network: torch.nn.Module, layers: Sequence[str], classifier: bool | None
+) -> list[str]:
+    """Let a network return its logits alone, or with the outputs of layers' last calls.
+
+    Returns:
+        A list that fills with the outputs' names when the network is called, where it is not to
+        return its logits.
+    """
     modules = dict(network.named_modules())
     last: dict[str, torch.Tensor] = {}
+    names: list[str] = []
     for layer in layers:
         if layer not in modules or layer == "":
             raise SourceError(f"the network has no layer {layer!r}; {nearest(layer, modules)}")
@@ -165,12 +225,18 @@ def _add_hooks(network: torch.nn.Module, layers: Sequence[str]) -> None:
 
         modules[layer].register_forward_hook(remember)
 
-    def logits_and_layers(_: Any, __: Any, output: Any) -> tuple[torch.Tensor, ...]:
+    def outputs_and_layers(_: Any, __: Any, output: Any) -> torch.Tensor | tuple[Any, ...]:
         if idle := [layer for layer in layers if layer not in last]:
             raise SourceError(f"the network has a layer {idle[0]!r}, but does not call it")
-        return (logits_of(output), *(last[layer] for layer in layers))
+        wanted = _wanted(output, classifier)
+        names[:] = list(wanted or ())
+        if wanted is None and not layers:
+            return logits_of(output)
+        own = [logits_of(output)] if wanted is None else wanted.values()
+        return (*own, *(last[layer] for layer in layers))
 
-    network.register_forward_hook(logits_and_layers)
+    network.register_forward_hook(outputs_and_layers)
+    return names
 
 
 def twin(module: torch.nn.Module) -> torch.nn.Module:

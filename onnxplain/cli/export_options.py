@@ -52,6 +52,26 @@ def as_parameters(texts: list[str] | None, option: str) -> dict[str, float]:
     return values
 
 
+def as_settings(texts: list[str] | None, option: str) -> dict[str, str] | None:
+    """An objective's settings, each given as NAME=VALUE.
+
+    Raises:
+        InputError: one is given otherwise, or twice.
+    """
+    values: dict[str, str] = {}
+    for text in texts or []:
+        name, equals, value = text.partition("=")
+        if not equals or name in values:
+            raise InputError(f"{option} takes NAME=VALUE, each name once, not {text!r}")
+        values[name] = value
+    return values or None
+
+
+def as_objective(text: str | None, option: str) -> str | None:
+    """An objective's name."""
+    return text
+
+
 def as_live(temperature: float | None, texts: list[str] | None) -> Temperatures:
     """The live parameters of a graph that `--temperature` and `--param` give.
 
@@ -78,6 +98,8 @@ _READ: Mapping[str, Callable[[Any, str], Any]] = {
     "mean": as_floats,
     "std": as_floats,
     "labels": as_labels,
+    "objective": as_objective,
+    "settings": as_settings,
     "parameters": as_parameters,
     "excepted": as_names,
     "live": as_names,

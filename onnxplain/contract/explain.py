@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from numbers import Real
 from typing import Any
 
+from onnxplain.contract.objective import Explained
 from onnxplain.errors import BackendError
 from onnxplain.options import check_fields, check_type
 from onnxplain.printable import printable
@@ -155,7 +156,8 @@ class Metadata:
     source that has its own; `notes` are
     sentences on what the export had to assume or could not do; `ascent` is how to ascend along
     the pullback unless told otherwise; `ranges` are those of the live parameters that may be other
-    than positive.
+    than positive; `objective` says what is explained, and of which inputs and outputs, where that
+    is no classifier's logit.
     """
 
     version: str
@@ -174,6 +176,7 @@ class Metadata:
     ascent: AscentDefaults = AscentDefaults()
     weights: str = ""
     ranges: Mapping[str, Range] = field(default_factory=dict)
+    objective: Explained = field(default_factory=Explained)
 
     @property
     def described_weights(self) -> str:
@@ -217,6 +220,8 @@ class Metadata:
     def to_props(self) -> dict[str, str]:
         """The entries as ONNX `metadata_props`."""
         entries = dataclasses.asdict(self)
+        if self.objective.is_class:
+            del entries["objective"]  # as in every file before there were others
         return {
             _PREFIX + key: value if isinstance(value, str) else json.dumps(value)
             for key, value in entries.items()
@@ -261,7 +266,7 @@ class Metadata:
         # Files of 0.1.0 may lack these.
         since = {
             "notes": "[]", "patterns": "{}", "ascent": "{}", "kind": _kind_by_parameters(props),
-            "weights": "", "ranges": "{}", "replaced": "{}", "ordinary": "{}",
+            "weights": "", "ranges": "{}", "replaced": "{}", "ordinary": "{}", "objective": "{}",
         }  # fmt: skip
         props = {_PREFIX + key: value for key, value in since.items()} | dict(props)
         try:
@@ -282,6 +287,7 @@ class Metadata:
             entries["preprocessing"] = Preprocessing(**pre)
             entries["ascent"] = AscentDefaults(**entries["ascent"])
             entries["ranges"] = {k: Range(**v) for k, v in entries["ranges"].items()}
+            entries["objective"] = Explained.from_json(entries["objective"])
             for key in ("labels", "notes"):
                 entries[key] = tuple(entries[key])
             found = cls(**entries)

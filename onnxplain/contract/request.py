@@ -70,11 +70,19 @@ class ExportOptions:
         name="except_",
         unset="none",
     )
-    objective: str = option(
-        "logit",
-        "What is explained: logit, the target's; cross-entropy, of the target, negated; or energy, "
-        "half the sum of all logits' squares.",
-        choices=("logit", "cross-entropy", "energy"),
+    objective: str | Callable[..., Any] | None = option(
+        None,
+        "What is explained. Of a classifier: logit, the target's; cross-entropy, of the target, "
+        "negated; or energy, half the sum of all logits' squares. Of others: segment, detection, "
+        "embedding, value, sequence, or one that a package registers. In Python also an Objective, "
+        "or a function `emit(op, outputs)` that gives one number per image.",
+        unset="what the network's outputs show",
+    )
+    settings: Mapping[str, str] | None = option(
+        None,
+        "The objective's own choices by name: similarity=dot of embedding. On the command line the "
+        "option again for more.",
+        name="setting",
     )
     times_image: bool = option(False, "Multiply the result by the image: attribution × input.")
     multi_target: bool = option(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +14,19 @@ import onnx_ir as ir
 import onnxruntime
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
-from onnxplain.contract.explain import IMAGE, LOGITS
+from onnxplain.contract.explain import IMAGE, LOGITS, Metadata
+from onnxplain.contract.objective import OBJECTIVE
 from onnxplain.errors import BackendError, SourceError
 from onnxplain.reference.parity import Parity
 from onnxplain.reference.sources import (
     is_float32,
     is_onnx,
+    outputs_of_onnx,
+    outputs_of_pytorch,
     scores_of_onnx,
     scores_of_pytorch,
 )
-from onnxplain.runtime.onnx_file import read_ports
+from onnxplain.runtime.onnx_file import read_metadata, read_ports
 from onnxplain.runtime.sessions.onnx_runtime.options import (
     failures,
     inference_session,
@@ -54,10 +57,13 @@ def compare(file: Path, original: Any, input: str | None = None) -> str | None:
         one image alone. None otherwise.
 
     Raises:
-        SourceError: the logits differ by more than rounding, or the graph does not run where an
+        SourceError: the logits, or the outputs of what is no classifier, differ by more than
+            rounding, or the graph does not run where an
             ONNX file does.
     """
     inputs, outputs = read_ports(file)
+    if LOGITS not in outputs or OBJECTIVE in outputs:
+        return compare_outputs(file, original, input)
     classes, fixed = outputs[LOGITS].shape[1] or 0, inputs[IMAGE].shape[0]
     given = _noise(inputs, fixed or 2)
     scores = _scores(original, given[IMAGE], classes, input)
@@ -106,8 +112,67 @@ def _compared(
     )
 
 
+def compare_outputs(file: Path, original: Any, input: str | None = None) -> str | None:
+    """The same of a graph that is no classifier's: the network's own outputs, by their names.
+
+    Raises:
+        SourceError: as `compare`.
+    """
+    inputs, _ = read_ports(file)
+    names = list(Metadata.from_props(read_metadata(file)).objective.axes)
+    found: dict[str, Array] | str = {}
+    for batch in dict.fromkeys([inputs[IMAGE].shape[0] or 2, 1]):
+        given = _noise(inputs, batch)
+        found = _own_outputs(original, given[IMAGE], input, names)
+        if not isinstance(found, str):
+            break
+    if isinstance(found, str):
+        return f"not checked: {found}"
+    try:
+        ours = run_forward(file, given, list(found))
+    except BackendError as error:
+        if is_onnx(original):
+            raise SourceError(f"it does not run where its source does: {error}") from error
+        return f"not checked: ONNX Runtime does not run it: {error}"
+    limit = max(FLOAT32, tolerance(original))
+    for name, expected in found.items():
+        if ours[name].shape != expected.shape:
+            raise SourceError(
+                f"its output {name!r} is {list(ours[name].shape)} for {batch} images, that of its "
+                f"source {list(expected.shape)}"
+            )
+        wrong = Parity.of(ours[name], expected).relative_l2
+        if not wrong <= limit and np.isfinite(expected).all():
+            raise SourceError(
+                f"on noise, its output {name!r} differs from that of its source by {wrong:.1e} of "
+                "its size"
+            )
+    return None
+
+
+def _own_outputs(
+    original: Any, images: Array, input: str | None, names: list[str]
+) -> dict[str, Array] | str:
+    """The source's outputs of those names, or why there are none."""
+    try:
+        if is_onnx(original):
+            found = outputs_of_onnx(original, images, input)
+        else:
+            found = outputs_of_pytorch(original, images)
+    except Exception as error:  # of any kind: it may be the user's own code
+        return f"the source does not run on noise: {error}"
+    chosen = {name: found[name] for name in names if name in found}
+    if not chosen and len(found) == len(names) == 1:
+        chosen = dict(zip(names, found.values(), strict=True))
+    return chosen or "the source has no outputs of these names"
+
+
 def _logits(file: Path, given: Mapping[str, Array]) -> Array:
-    """Those of the graph, which is loaded as a whole; what runs is its forward pass.
+    return run_forward(file, given, [LOGITS])[LOGITS]
+
+
+def run_forward(file: Path, given: Mapping[str, Array], names: Sequence[str]) -> dict[str, Array]:
+    """Some outputs of the graph, which is loaded as a whole; what runs is its forward pass.
 
     Raises:
         BackendError: ONNX Runtime does not take it, or fails.
@@ -117,14 +182,14 @@ def _logits(file: Path, given: Mapping[str, Array]) -> Array:
     inference_session(file, "float32", as_it_is, ["CPUExecutionProvider"])
     model = ir.load(file)
     graph = model.graph
-    graph.outputs[:] = [value for value in graph.outputs if value.name == LOGITS]
+    graph.outputs[:] = [value for value in graph.outputs if value.name in names]
     RemoveUnusedNodesPass()(model)
     options = session_options()
     options.add_session_config_entry(_DATA_FOLDER, str(file.parent))
     with failures():
         forward = onnxruntime.InferenceSession(ir.to_proto(model).SerializeToString(), options)
-        (logits,) = forward.run([LOGITS], dict(given))
-    return np.asarray(logits)
+        found = forward.run(list(names), dict(given))
+    return {name: np.asarray(array) for name, array in zip(names, found, strict=True)}
 
 
 _DATA_FOLDER = "session.model_external_initializers_file_folder_path"

@@ -14,7 +14,7 @@ from onnxplain.errors import SourceError
 from onnxplain.export.sources.from_programs import load_archive
 from onnxplain.export.sources.from_transformers import load_folder
 from onnxplain.export.sources.source import FILES, torch_network
-from onnxplain.export.sources.tracing import blank_image, logits_of, twin
+from onnxplain.export.sources.tracing import blank_image, logits_of, outputs_of, twin
 from onnxplain.runtime.inputs.batches import filled
 from onnxplain.runtime.sessions.onnx_runtime.options import inference_session, session_options
 
@@ -92,6 +92,36 @@ def scores_of_pytorch(network: Any, images: Array) -> Array:
     with torch.no_grad():
         logits = logits_of(_evaluated(network)(given))
     return logits.float().cpu().numpy().reshape(len(images), -1)
+
+
+def outputs_of_pytorch(network: Any, images: Array) -> dict[str, Array]:
+    """All float tensors that a PyTorch network makes of images, by name; of the same arguments.
+
+    Raises:
+        Exception: of any kind, where the network does not take them.
+    """
+    import torch
+
+    given = torch.from_numpy(images).to(blank_image(network, 1, (1, 1)))
+    with torch.no_grad():
+        found = outputs_of(_evaluated(network)(given))
+    return {name: value.float().cpu().numpy() for name, value in found.items()}
+
+
+def outputs_of_onnx(
+    path: str | os.PathLike[str], images: Array, input: str | None = None
+) -> dict[str, Array]:
+    """All outputs that an ONNX file makes of images by ONNX Runtime, by name.
+
+    Raises:
+        Exception: of any kind, where it cannot be run on these images alone.
+    """
+    session = inference_session(Path(path), "float32", session_options(), ["CPUExecutionProvider"])
+    (image,) = [i for i in session.get_inputs() if input in (None, i.name)]
+    dtype = {"tensor(float16)": np.float16, "tensor(double)": np.float64}.get(image.type)
+    names = [output.name for output in session.get_outputs()]
+    found = session.run(names, {image.name: images.astype(dtype or np.float32)})
+    return dict(zip(names, map(np.asarray, found), strict=True))
 
 
 def _evaluated(network: Any) -> Any:

@@ -22,14 +22,23 @@ _CANDIDATES = 5
 
 
 def as_indices(
-    targets: Targets, images: int, classes: int, labels: Sequence[str], multi_target: bool
+    targets: Targets,
+    images: int,
+    classes: int,
+    labels: Sequence[str],
+    multi_target: bool,
+    ranks: int | None = None,
 ) -> NDArray[np.int64]:
     """The graph's `target` input, [N] or [N,K], negative where the caller counts from the top.
+
+    Args:
+        ranks: how far down a negative one may count; None for all classes.
 
     Raises:
         InputError: a wrong type, shape or range; a class name that is unknown or ambiguous.
     """
-    indices = _indices(-1 if targets is None else targets, classes, labels)
+    ranks = classes if ranks is None else ranks
+    indices = _indices(-1 if targets is None else targets, classes, labels, ranks)
     if isinstance(indices, int):
         indices = [indices] * images
     try:
@@ -57,7 +66,7 @@ def resolve(targets: NDArray[np.int64], logits: NDArray[Any]) -> NDArray[np.int6
     return np.where(columns < 0, ranked, columns).reshape(targets.shape)
 
 
-def _indices(target: Any, classes: int, labels: Sequence[str], within: int = 3) -> Any:
+def _indices(target: Any, classes: int, labels: Sequence[str], ranks: int, within: int = 3) -> Any:
     """The same nesting of lists, of at most `within` levels, with Python integers at its leaves."""
     if isinstance(target, np.ndarray):
         target = target.tolist()
@@ -66,12 +75,17 @@ def _indices(target: Any, classes: int, labels: Sequence[str], within: int = 3) 
     if isinstance(target, Sequence):
         if not within:
             raise InputError("targets are an index or a name, a list of them, or lists in a list")
-        return [_indices(entry, classes, labels, within - 1) for entry in target]
+        return [_indices(entry, classes, labels, ranks, within - 1) for entry in target]
     if isinstance(target, bool) or not isinstance(target, (int, np.integer)):
         raise InputError(
             f"a target is a class index or a class name, not {target!r} ({type(target).__name__})"
         )
-    if not -classes <= target < classes:
+    if not -ranks <= target < classes:
+        if ranks != classes:
+            raise InputError(
+                f"target {target} is out of range: it is from 0 to {classes - 1}, or from -1 (the "
+                f"best) down to -{ranks}"
+            )
         raise InputError(
             f"target {target} is out of range: the network has {classes} classes, so a target is "
             f"from 0 to {classes - 1}, or from -1 (the predicted class) down to -{classes}"

@@ -15,6 +15,7 @@ from PIL import Image
 
 from onnxplain.errors import InputError
 from onnxplain.files import replacing
+from onnxplain.runtime.pictures.marks import outlined
 from onnxplain.runtime.pictures.render import (
     Cell,
     grid,
@@ -41,25 +42,41 @@ class Row:
         photograph: uint8 [H,W,3].
         pullbacks: [K,C,H,W].
         predictions: the likeliest classes as (name, probability), the likeliest first.
-        targets: the K targets as (name, probability).
+        targets: the K targets as (name, probability); or (name, objective) of no classifier.
+        probable: whether those numbers are probabilities.
+        boxes: of the K targets, [K,4] in pixels of the photograph, or None.
+        region: what the objective looks at, float [h,w], or None.
     """
 
     photograph: NDArray[np.uint8]
     pullbacks: NDArray[Any]
     predictions: Sequence[tuple[str, float]]
     targets: Sequence[tuple[str, float]]
+    probable: bool = True
+    boxes: NDArray[Any] | None = None
+    region: NDArray[Any] | None = None
 
     @functools.cached_property
     def heatmaps(self) -> NDArray[np.float32]:
         """[K,H,W] in [0, 1]."""
         return heatmap(self.pullbacks)
 
+    def number(self, value: float) -> str:
+        """A target's number as text."""
+        return f"{value:.1%}" if self.probable else f"{value:.4g}"
+
+    def marked(self, picture: Image.Image, k: int | None = None) -> Image.Image:
+        """A picture with the outline of the region, and the box of target k or of all targets."""
+        chosen = slice(None) if k is None else slice(k, k + 1)
+        boxes = () if self.boxes is None else self.boxes[chosen]
+        return outlined(picture, boxes, self.region)
+
 
 _PICTURES: dict[str, Callable[[Row, int], Image.Image]] = {
     "pullback": lambda row, k: signed_image(row.pullbacks[k]),
     "seismic": lambda row, k: seismic_image(row.pullbacks[k]),
     "heatmap": lambda row, k: heatmap_image(row.heatmaps[k]),
-    "overlay": lambda row, k: overlay(row.photograph, row.heatmaps[k]),
+    "overlay": lambda row, k: row.marked(overlay(row.photograph, row.heatmaps[k]), k),
 }
 """A style → the picture of one target."""
 
@@ -84,11 +101,10 @@ def _grid(rows: Sequence[Row]) -> Image.Image:
     """Photograph, pullback and overlay, with titles, class names and probabilities."""
     cells = []
     for row in rows:
-        predicted, probability = row.predictions[0]
-        photograph = Image.fromarray(row.photograph)
-        cells.append([Cell(photograph, f"predicted: {predicted}\n{probability:.1%}")])
-        for k, (target, probability) in enumerate(row.targets):
-            caption = f"target: {target}\n{probability:.1%}"
+        title = "".join(f"predicted: {name}\n{p:.1%}" for name, p in row.predictions[:1])
+        cells.append([Cell(row.marked(Image.fromarray(row.photograph)), title)])
+        for k, (target, value) in enumerate(row.targets):
+            caption = f"target: {target}\n{row.number(value)}"
             cells[-1] += [
                 Cell(_PICTURES["pullback"](row, k), caption),
                 Cell(_PICTURES["overlay"](row, k)),

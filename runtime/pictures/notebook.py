@@ -64,7 +64,12 @@ def png(rows: Sequence[Row]) -> bytes:
 
 def _first_targets(rows: Sequence[Row]) -> list[Row]:
     return [
-        replace(row, pullbacks=row.pullbacks[:_TARGETS], targets=row.targets[:_TARGETS])
+        replace(
+            row,
+            pullbacks=row.pullbacks[:_TARGETS],
+            targets=row.targets[:_TARGETS],
+            boxes=None if row.boxes is None else row.boxes[:_TARGETS],
+        )
         for row in rows
     ]
 
@@ -76,7 +81,7 @@ def _row(row: Row) -> Markup:
             pullback=_picture(signed_image(row.pullbacks[k]), f"pullback for {name}"),
             heatmap=_picture(overlay(row.photograph, row.heatmaps[k]), f"heatmap for {name}"),
             target=name,
-            probability=f"{probability:.1%}",
+            probability=row.number(probability),
         )
         for k, (name, probability) in enumerate(row.targets)
     ]

@@ -38,7 +38,7 @@ def gated(plan: Plan, seed: int, fold: bool) -> list[Array]:
         if random.random() < 0.2:
             graph.outputs.append(op.Cast(op.Greater(value, 0.25), to=ir.DataType.DOUBLE))
     if fold:
-        fold_temperatures(op, image, logits)
+        fold_temperatures(op, image, [logits])
         graph.sort()
     return list(evaluated(finished(model))({"x0": plan.inputs[0]}))
 

@@ -103,7 +103,11 @@ class OpenVINO:
             runs = [request.infer(dict(chunk), share_inputs=True) for chunk in chunks]
         if len(runs) == 1:
             return {name: runs[0][name] for name in self.outputs}
-        return {name: np.concatenate([run[name] for run in runs]) for name in self.outputs}
+        explained = self.signature.objective
+        return {
+            name: np.concatenate([run[name] for run in runs], explained.batch_axis(name))
+            for name in self.outputs
+        }
 
     def run_on_device(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
         raise BackendError(

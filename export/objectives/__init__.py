@@ -1,0 +1,30 @@
+"""The objectives: what an explanation is of, one file per kind of network."""
+
+from onnxplain.export.objectives import embedding, value  # noqa: F401  each registers its own
+from onnxplain.export.objectives.classifiers import LOGIT
+from onnxplain.export.objectives.objective import (
+    OBJECTIVES,
+    Fit,
+    Input,
+    Network,
+    Objective,
+    Output,
+    Setting,
+    get_objective,
+    hold,
+    register_objective,
+)
+
+__all__ = [
+    "LOGIT",
+    "OBJECTIVES",
+    "Fit",
+    "Input",
+    "Network",
+    "Objective",
+    "Output",
+    "Setting",
+    "get_objective",
+    "hold",
+    "register_objective",
+]

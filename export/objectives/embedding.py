@@ -1,0 +1,57 @@
+"""Embeddings: how close an image's vector is to that of a query (another image, a text, a face)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import onnx_ir as ir
+from onnxscript import OpBuilder
+
+from onnxplain.export.objectives.objective import (
+    Fit,
+    Input,
+    Network,
+    Objective,
+    Setting,
+    Settings,
+    register_objective,
+)
+
+_TINY = 1e-12
+
+
+def fits(network: Network, settings: Settings) -> Fit | str:
+    for output in network.outputs:
+        wide = [size for size in output.sizes if size != 1]
+        if len(wide) == 1:
+            axes = ["vector" if size == wide[0] else "1" for size in output.sizes]
+            axes.insert(output.batch, "batch")
+            why = f"{output.name} is a vector of {wide[0]} numbers per image"
+            found = {"similarity": "cosine", **settings}
+            shapes = {"query": wide}
+            return Fit({"vector": output}, {output.name: axes}, why, shapes=shapes, settings=found)
+    return "no output is [N, D]"
+
+
+def emit(op: OpBuilder, fit: Fit, inputs: Mapping[str, ir.Value]) -> ir.Value:
+    """⟨y, q⟩, or ⟨y, q⟩ / (‖y‖ ‖q‖)."""
+    query = inputs["query"]
+    (size,) = fit.shapes["query"]
+    vector = op.Reshape(fit.outputs["vector"].with_batch_first(op), [-1, size])
+    dot = op.ReduceSum(op.Mul(vector, query), [1], keepdims=0)
+    if fit.settings["similarity"] == "dot":
+        return dot
+    norms = [op.Sqrt(op.ReduceSum(op.Mul(v, v), [1], keepdims=0)) for v in (vector, query)]
+    return op.Div(dot, op.Max(op.Mul(*norms), _TINY))
+
+
+register_objective(
+    Objective(
+        "embedding",
+        "the similarity of an embedding to a query",
+        fits,
+        emit,
+        (Input("query", "the vector to compare with"),),
+        (Setting("similarity", "cosine, or the dot product", ("cosine", "dot")),),
+    )
+)

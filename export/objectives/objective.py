@@ -1,0 +1,250 @@
+"""What an objective is, the scalar per sample that is explained, and the table of those there are.
+
+An objective reads the network's outputs, the batch axis first, and emits one number per sample:
+plain nodes behind the canonical forward pass. The backward pass starts there: by ordinary gradients
+through the objective's own nodes, and from the network's outputs on by the method's rules.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+import onnx_ir as ir
+from onnxscript import OpBuilder
+
+from onnxplain.contract.objective import INDEX, NUMBERS, Explained, ObjectiveInput
+from onnxplain.errors import SourceError
+from onnxplain.export.suggest import nearest
+from onnxplain.export.tensors import rank, static
+
+
+@dataclass(frozen=True)
+class Output:
+    """A float output of the network.
+
+    Attributes:
+        name: its own.
+        value: as the network puts it out.
+        batch: which of its axes is the batch.
+    """
+
+    name: str
+    value: ir.Value
+    batch: int = 0
+
+    @property
+    def sizes(self) -> list[int]:
+        """Those behind the batch, once that is the first axis."""
+        sizes = static(self.value, 0, self.batch) if self.batch else []
+        return [*sizes, *static(self.value, self.batch + 1)]
+
+    def with_batch_first(self, op: OpBuilder, value: ir.Value | None = None) -> ir.Value:
+        """Its value, or another of the same axes, with the batch first."""
+        value = self.value if value is None else value
+        others = [axis for axis in range(rank(value)) if axis != self.batch]
+        return op.Transpose(value, perm=[self.batch, *others]) if self.batch else value
+
+
+@dataclass(frozen=True)
+class Network:
+    """What an objective is asked about: the image, and the outputs whose batch axis is known."""
+
+    image: ir.Value
+    outputs: Sequence[Output]
+
+
+Settings: TypeAlias = Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Fit:
+    """What an objective takes of a network.
+
+    Attributes:
+        outputs: those that it reads, by what they are to it.
+        axes: of each of them, what its axes are, the batch as the network has it.
+        why: what shows that they are that, in words.
+        sure: whether it may be taken without being asked for.
+        classes, ranks: how many classes a target chooses from, how far a negative one counts.
+        shapes: of its inputs, behind the batch; [] unless said.
+        settings: with those that were found by themselves.
+        activation: what makes the explained values probabilities.
+    """
+
+    outputs: Mapping[str, Output]
+    axes: Mapping[str, Sequence[str]]
+    why: str
+    sure: bool = False
+    classes: int = 0
+    ranks: int = 0
+    shapes: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    settings: Settings = field(default_factory=dict)
+    activation: str = ""
+
+
+@dataclass(frozen=True)
+class Input:
+    """An input that the explain graph gets.
+
+    Attributes:
+        name: as in the file.
+        help: what it is, in a few words.
+        kind: INDEX, NUMBERS, MASK or BOX of `onnxplain.contract.objective`.
+        default: the number that it is full of unless given; None where it must be given.
+    """
+
+    name: str
+    help: str
+    kind: str = NUMBERS
+    default: float | None = None
+
+    def dtype(self, image: ir.Value) -> ir.DataType | None:
+        """That of its values."""
+        return ir.DataType.INT64 if self.kind == INDEX else image.dtype
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A choice at export.
+
+    Attributes:
+        name: what it is called.
+        help: what it is for, in a few words.
+        choices: what it may be; empty for the name of an output.
+    """
+
+    name: str
+    help: str
+    choices: tuple[str, ...] = ()
+
+
+Fitting: TypeAlias = Callable[[Network, Settings], Fit | str]
+"""What it takes of a network's outputs, or why it cannot: "no output is [N, …]"."""
+
+Emitted: TypeAlias = ir.Value | tuple[ir.Value, Mapping[str, ir.Value]]
+"""The scalar of each sample, [N]; and outputs of the objective's own, [N, …], by name."""
+
+Emission: TypeAlias = Callable[[OpBuilder, Fit, Mapping[str, ir.Value]], Emitted]
+"""`emit(op, fit, inputs)`, the inputs by name, [N, …]."""
+
+Cotangent: TypeAlias = Callable[[OpBuilder, ir.Value, ir.Value], ir.Value]
+
+
+@dataclass(frozen=True)
+class Objective:
+    """A scalar per sample.
+
+    Attributes:
+        name: what users call it.
+        help: what it is, in a line.
+        fits: what it takes of a network's outputs.
+        emit: emits it.
+        inputs: what it takes besides the image, in the file's order.
+        settings: what can be chosen at export.
+        cotangent: of a classifier's: its gradient by the logits [N, classes], of them and the
+            target's one-hot vector; instead of `fits` and `emit`.
+
+    Raises:
+        ValueError: no name, or an input of a name that the graph has already.
+    """
+
+    name: str
+    help: str
+    fits: Fitting | None = None
+    emit: Emission | None = None
+    inputs: tuple[Input, ...] = ()
+    settings: tuple[Setting, ...] = ()
+    cotangent: Cotangent | None = None
+
+    def __post_init__(self) -> None:
+        if not self.name.isprintable() or not self.name.strip():
+            raise ValueError(f"{self.name!r} cannot be an objective's name")
+        if (self.cotangent is None) == (self.emit is None or self.fits is None):
+            raise ValueError(f"objective {self.name!r} has fits and emit, or else a cotangent")
+        names = [one.name for one in self.inputs]
+        if len({*names, *_TAKEN}) < len(names) + len(_TAKEN):
+            raise ValueError(f"objective {self.name!r} has inputs of one name, or of a taken one")
+
+    def fit(self, network: Network, settings: Settings) -> Fit:
+        """What it takes of a network's outputs.
+
+        Raises:
+            SourceError: it has no such setting; or it does not fit, and why.
+        """
+        assert self.fits is not None
+        known = {setting.name: setting for setting in self.settings}
+        for name, value in settings.items():
+            if name not in known:
+                raise SourceError(
+                    f"objective {self.name!r} has no setting {name!r}; it has "
+                    f"{', '.join(known) or 'none'}"
+                )
+            if known[name].choices and value not in known[name].choices:
+                choices = ", ".join(known[name].choices)
+                raise SourceError(f"the setting {name} is one of {choices}, not {value!r}")
+        found = self.fits(network, settings)
+        if isinstance(found, str):
+            raise SourceError(f"objective {self.name!r} does not fit: {found}")
+        return found
+
+    def described(self, fit: Fit) -> Explained:
+        """What the file says of it."""
+        return Explained(
+            name=self.name,
+            why=fit.why,
+            axes={name: tuple(axes) for name, axes in fit.axes.items()},
+            inputs={
+                one.name: ObjectiveInput(
+                    one.help, tuple(fit.shapes.get(one.name, ())), one.default, one.kind
+                )
+                for one in self.inputs
+            },
+            classes=fit.classes,
+            ranks=fit.ranks,
+            activation=fit.activation,
+            settings=dict(fit.settings),
+        )
+
+
+_TAKEN = ("image", "objective", "pullback", "temperature", "origin", "alpha", "eps", "limit")
+
+OBJECTIVES: dict[str, Objective] = {}
+"""Name → objective; those that are found by themselves are asked in this order."""
+
+
+def register_objective(objective: Objective) -> Objective:
+    """Make an objective known by its name, to Python and to the command line; returns it.
+
+    A later one replaces an earlier one of that name.
+    """
+    OBJECTIVES[objective.name] = objective
+    return objective
+
+
+def get_objective(name: str) -> Objective:
+    """The objective of that name.
+
+    Raises:
+        SourceError: there is none; the message lists those there are.
+    """
+    if name not in OBJECTIVES:
+        raise SourceError(f"no objective {name!r}; {nearest(name, OBJECTIVES)}")
+    return OBJECTIVES[name]
+
+
+_HELD = "onnxplain.held"
+
+
+def hold(op: OpBuilder, value: ir.Value) -> ir.Value:
+    """The value as a constant of an objective: it is computed, and no gradient flows through it."""
+    held = op.Identity(value)
+    node = held.producer()
+    assert node is not None
+    node.metadata_props[_HELD] = "1"
+    return held
+
+
+def is_held(node: ir.Node) -> bool:
+    return _HELD in node.metadata_props

@@ -1,0 +1,66 @@
+"""From an objective to the cotangents of the network's outputs: the first sweep, by gradients."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import onnx_ir as ir
+from onnxscript import OpBuilder
+
+from onnxplain.contract.objective import OBJECTIVE, SEED
+from onnxplain.errors import SourceError
+from onnxplain.export.autodiff import dependents, swept
+from onnxplain.export.objectives.objective import Fit, Objective, is_held
+from onnxplain.export.operators import VJPS
+from onnxplain.export.provenance import named_after
+from onnxplain.export.tensors import dims
+
+
+def add_objective(
+    op: OpBuilder,
+    objective: Objective,
+    fit: Fit,
+    inputs: Mapping[str, ir.Value],
+    image: ir.Value,
+) -> tuple[dict[str, ir.Value], dict[ir.Value, ir.Value]]:
+    """Emit an objective, and the gradient of its sum by what it reads of the network.
+
+    Args:
+        inputs: the graph's, by name.
+
+    Returns:
+        The objective's outputs by name, of which `objective` [N] is one, and the cotangent of each
+        value of the network that it depends on.
+
+    Raises:
+        SourceError: it is no float [N], or does not depend on the image.
+        NoRuleError, RuleError: as `pull_back`.
+    """
+    assert objective.emit is not None
+    graph = op.builder.graph
+    forward = list(graph)
+    with named_after(op, objective.name):
+        emitted = objective.emit(op, fit, inputs)
+    scalar, others = emitted if isinstance(emitted, tuple) else (emitted, {})
+    nodes = list(graph)[len(forward) :]
+    if not isinstance(scalar, ir.Value) or scalar.dtype != image.dtype or len(dims(scalar)) != 1:
+        found = f"{scalar.dtype}{scalar.shape}" if isinstance(scalar, ir.Value) else repr(scalar)
+        raise SourceError(
+            f"objective {objective.name!r} gives {found}, where one {image.dtype} per sample, [N], "
+            "is wanted"
+        )
+    held = {y for node in nodes if is_held(node) for y in node.outputs}
+    read = _read(nodes, dependents(forward, [image]))
+    reached = [x for x in read if scalar in dependents(nodes, [x], held)]
+    seed = op.Expand(op.CastLike(1.0, image), op.Shape(image, start=0, end=1))
+    seed.name, seed.shape = SEED, scalar.shape
+    arrived = swept(op, {scalar: seed}, reached, VJPS, nodes, held)
+    found_out = {x: g for x, g in zip(reached, arrived, strict=True) if g is not None}
+    if not found_out:
+        raise SourceError(f"objective {objective.name!r} does not depend on the image")
+    return {**others, OBJECTIVE: scalar}, found_out
+
+
+def _read(nodes: Sequence[ir.Node], active: set[ir.Value | None]) -> list[ir.Value]:
+    """The values of the network that nodes read, each once."""
+    return list(dict.fromkeys(x for node in nodes for x in node.inputs if x and x in active))

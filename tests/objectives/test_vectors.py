@@ -1,0 +1,137 @@
+"""Networks that end in a vector: regressions and embeddings."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional
+
+import onnxplain
+from onnxplain.errors import InputError, SourceError
+
+from .networks import close, exported, gradient, images, vector
+
+X = images()
+
+
+def test_a_number_of_a_regression(tmp_path: Path) -> None:
+    explainer = exported(vector(4), tmp_path / "e.onnx", objective="value")
+    explanation = explainer(X.numpy(), 2)
+    value, expected = gradient(vector(4), X, lambda y: y[:, 2])
+    close(explanation.objective, value)
+    close(explanation.pullback, expected)
+    assert [*explanation.outputs] == ["output", "explained_class"]
+
+
+def test_what_would_lower_it(tmp_path: Path) -> None:
+    explainer = exported(vector(4), tmp_path / "e.onnx", objective="value")
+    up, down = (explainer(X.numpy(), 1, direction=sign) for sign in (1, -1))
+    np.testing.assert_array_equal(up.pullback, -down.pullback)
+
+
+def test_one_number_per_image_is_a_value_by_itself(tmp_path: Path) -> None:
+    class Age(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.network = vector(1)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.network(x).squeeze(1)
+
+    explainer = exported(Age().eval(), tmp_path / "e.onnx")
+    assert explainer.metadata.objective.name == "value"
+    assert "output is one number per image" in explainer.metadata.notes[0]
+    close(explainer(X.numpy()).pullback, gradient(Age().eval(), X, lambda y: y)[1])
+
+
+def test_several_numbers_of_one_image(tmp_path: Path) -> None:
+    explainer = exported(vector(4), tmp_path / "e.onnx", objective="value", multi_target=True)
+    explanation = explainer(X.numpy(), [[0, 3], [2, -1]])
+    assert explanation.objective.shape == (2, 2)
+    for column, pick in enumerate((lambda y: torch.stack([y[0, 0], y[1, 2]]), None)):
+        if pick is None:
+            pick = lambda y: torch.stack([y[0, 3], y[1].max()])  # noqa: E731
+        close(explanation.pullback[:, column], gradient(vector(4), X, pick)[1])
+
+
+@pytest.mark.parametrize("similarity", ["cosine", "dot"])
+@pytest.mark.parametrize("shape", [(5,), (2, 5)], ids=str)
+def test_the_similarity_to_a_query(similarity: str, shape: tuple[int, ...], tmp_path: Path) -> None:
+    query = np.random.default_rng(0).standard_normal(shape)
+    q = torch.from_numpy(query)
+    settings = {"similarity": similarity}
+    explainer = exported(vector(5), tmp_path / "e.onnx", objective="embedding", settings=settings)
+    explanation = explainer(X.numpy(), query=query)
+    score, expected = gradient(
+        vector(5),
+        X,
+        lambda y: (
+            functional.cosine_similarity(y, q.broadcast_to(y.shape))
+            if similarity == "cosine"
+            else (y * q).sum(1)
+        ),
+    )
+    close(explanation.objective, score)
+    close(explanation.pullback, expected)
+    assert explanation[1].pullback.shape == (1, 3, 16, 16)
+
+
+@pytest.mark.parametrize(
+    ("given", "targets", "message"),
+    [
+        ({}, None, "needs 'query'"),
+        ({"query": np.ones(4)}, None, r"has the shape \[5\], or \[2, 5\] for 2 images, not \[4\]"),
+        ({"query": [0, 1, np.nan, 0, 0]}, None, "'query' has NaN"),
+        ({"query": "cat"}, None, "'query' is an array of numbers"),
+        ({"qery": np.ones(5)}, None, "has no input 'qery'; it takes 'query'"),
+        ({"query": np.ones(5)}, 1, "has no target"),
+    ],
+)
+def test_a_wrong_query_is_a_sentence(
+    given: dict[str, object], targets: int | None, message: str, tmp_path: Path
+) -> None:
+    explainer = exported(vector(5), tmp_path / "e.onnx", objective="embedding")
+    with pytest.raises(InputError, match=message):
+        explainer(X.numpy(), targets, **given)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"objective": "embeding"}, "no objective 'embeding'; did you mean embedding"),
+        ({"settings": {"similarity": "dot"}}, "objective 'logit' has no settings"),
+        (
+            {"objective": "embedding", "settings": {"similarity": "l2"}},
+            "similarity is one of cosine, dot, not 'l2'",
+        ),
+        ({"objective": "embedding", "settings": {"by": "dot"}}, "has no setting 'by'; it has"),
+        ({"objective": "embedding", "multi_target": True}, "has no target to give several of"),
+        ({"objective": "value", "unroll": 2}, "unroll follows a class's logit"),
+    ],
+)
+def test_options_that_do_not_go_together(
+    options: dict[str, object], message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(SourceError, match=message):
+        exported(vector(5), tmp_path / "e.onnx", **options)
+
+
+@pytest.mark.usefixtures("compared")
+def test_the_outputs_are_compared_with_the_sources_own(tmp_path: Path) -> None:
+    explainer = exported(vector(5), tmp_path / "e.onnx", objective="embedding")
+    assert not any("not checked" in note for note in explainer.metadata.notes)
+
+
+def test_a_step_climbs(tmp_path: Path) -> None:
+    explainer = exported(vector(5), tmp_path / "e.onnx", objective="value", step=True)
+    one, many = (
+        onnxplain.accentuate(explainer, X.numpy(), 1, steps=2, alpha=1, norm=norm, inputs=down)
+        for norm in (2.0, 2.0 + 1e-9)  # in the graph, and in numpy
+        for down in ({"direction": -1},)
+    )
+    assert (one.after > one.before).all()
+    np.testing.assert_allclose(one.gain, one.after - one.before, rtol=1e-6)
+    np.testing.assert_allclose(one.end, many.end, atol=1e-4)
