@@ -5,7 +5,7 @@
     explanation = onnxplain.load("resnet50.explain.onnx")("cat.jpg")
     explanation.save("why.png", style="grid")
 
-`export` and `visualize` need the extra `onnxplain[export]` (for `.onnx` files) or
+`export`, `differentiate` and `visualize` need the extra `onnxplain[export]` (for `.onnx` files) or
 `onnxplain[torch]`; `load` and what it returns need numpy, onnxruntime and Pillow alone. Each part
 is imported when first used.
 """
@@ -16,12 +16,13 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from onnxplain.comparison import COMPARISONS
+from onnxplain.comparison import COMPARISONS, OUTPUT_COMPARISONS
 from onnxplain.errors import OnnxplainError
 from onnxplain.version import __version__
 
 if TYPE_CHECKING:
     from onnxplain.export import module as export
+    from onnxplain.export.differentiate import differentiate
     from onnxplain.reference.verification import verify
     from onnxplain.runtime import Explainer, Explanation, accentuate, load
     from onnxplain.vital.visualize import visualize
@@ -32,6 +33,7 @@ __all__ = [
     "OnnxplainError",
     "__version__",
     "accentuate",
+    "differentiate",
     "export",
     "load",
     "verify",
@@ -39,6 +41,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "differentiate": "onnxplain.export.differentiate",
     "verify": "onnxplain.reference.verification",
     "visualize": "onnxplain.vital.visualize",
     **dict.fromkeys(["Explainer", "Explanation", "accentuate", "load"], "onnxplain.runtime"),
@@ -59,7 +62,14 @@ def _compare(file: Path, original: Any, input: str | None) -> str | None:
     return compare(file, original, input)
 
 
+def _compare_outputs(file: Path, source: Path) -> str | None:
+    from onnxplain.reference.outputs import compare
+
+    return compare(file, source)
+
+
 COMPARISONS.append(_compare)
+OUTPUT_COMPARISONS.append(_compare_outputs)
 
 
 def __dir__() -> list[str]:

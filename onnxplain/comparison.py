@@ -16,3 +16,6 @@ raises a SourceError if they differ."""
 
 COMPARISONS: list[Comparison] = []
 """Those that every export is put to, unless it is told `check=False`."""
+
+OUTPUT_COMPARISONS: list[Callable[[Path, Path], str | None]] = []
+"""The same for files of `differentiate`: of the file, and of the file that it was made of."""

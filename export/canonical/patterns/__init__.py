@@ -44,7 +44,7 @@ NAMES = {
 """Operator → the name of its pattern."""
 
 
-def recognise(model: ir.Model, was_half: bool = False) -> dict[str, int]:
+def recognise(model: ir.Model, was_half: bool = False, exact: bool = False) -> dict[str, int]:
     """Rewrite the patterns of a canonical forward as operators and composites, in place.
 
     Shapes must be known before and are known after; values change by rounding alone. The final
@@ -52,6 +52,7 @@ def recognise(model: ir.Model, was_half: bool = False) -> dict[str, int]:
 
     Args:
         was_half: whether the graph's constants were rounded to half precision.
+        exact: whether an activation may differ by float64's rounding alone.
 
     Returns:
         How many of each pattern the graph holds, rewritten or there before: name → count.
@@ -60,7 +61,7 @@ def recognise(model: ir.Model, was_half: bool = False) -> dict[str, int]:
     keep_reduced_axes(graph)
     recognise_softmax(graph)
     drop_idle_relus(graph)
-    recognise_activations(graph, 2e-3 if was_half else 2e-6)
+    recognise_activations(graph, 2e-3 if was_half else 1e-14 if exact else 2e-6)
     recognise_normalisations(graph)
     recognise_response_normalisations(graph)
     recognise_l2_normalisations(graph)
