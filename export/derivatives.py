@@ -145,18 +145,18 @@ class Derivatives:
         batch = dims(y)[0]
         others = [n for n, x in wrt.items() if dims(x)[:1] != [batch]]
         if open_ != [0] or isinstance(batch, int) or others:
-            named = ", ".join(f"{str(dims(y)[i])!r}: …" for i in open_)
             why = f", and {others[0]!r} is no batch" if open_ == [0] else ""
+            sizes = " and ".join(repr(str(dims(y)[i])) for i in open_)
             raise SourceError(
-                f"the Jacobian of {name!r} {y.shape} needs its size{why}; fix it with "
-                f"sizes={{{named}}}"
+                f"the Jacobian of {name!r} {y.shape} needs the size {sizes}{why}; fix it with "
+                "sizes="
             )
         batches = [x for x in self.op.builder.graph.inputs if list(x.shape or ())[:1] == [batch]]
         roots = {*batches, *wrt.values()}
         if (node := mixing(between(forward, roots, [y]), {*roots}, batch)) is not None:
             raise SourceError(
                 f"the Jacobian of {name!r} {y.shape}: {node.op_type} {node.name!r} may mix the "
-                f"samples of the batch; fix it with sizes={{{str(batch)!r}: …}}, and the Jacobian "
+                f"samples of the batch; fix the size {str(batch)!r} with sizes=, and the Jacobian "
                 "has both batches"
             )
         return True

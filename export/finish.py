@@ -30,7 +30,7 @@ def writable(path: str | os.PathLike[str], source: Any) -> Path:
         raise InputError(f"cannot write {path}: no permission in {path.parent}")
     is_file = isinstance(source, str | os.PathLike) and Path(source).exists()
     if is_file and path.exists() and path.samefile(source):
-        raise InputError(f"{path} is the source itself; write the explain graph elsewhere")
+        raise InputError(f"{path} is the source itself; write elsewhere")
     return path
 
 
@@ -108,5 +108,5 @@ def checked_proto(model: ir.Model) -> onnx.ModelProto:
     try:
         onnx.checker.check_model(proto, full_check=True)
     except Exception as error:
-        raise SourceError(f"the explain graph is not valid ONNX: {error}") from error
+        raise SourceError(f"the graph made of it is not valid ONNX: {error}") from error
     return proto

@@ -43,7 +43,7 @@ def written_large(model: ir.Model, path: Path) -> Iterator[Path]:
             try:
                 onnx.checker.check_model(graph, full_check=True)
             except Exception as error:
-                raise SourceError(f"the explain graph is not valid ONNX: {error}") from error
+                raise SourceError(f"the graph made of it is not valid ONNX: {error}") from error
             yield graph
             data.replace(path.parent / data.name)
             graph.replace(path)

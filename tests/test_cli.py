@@ -55,7 +55,10 @@ def test_a_methods_parameters_are_set_by_name_noted_and_shown(
     assert "semantic, temperature 1, relu 0.5, max_pool 0.5" in run("info", path)[1]
 
 
-@pytest.mark.parametrize("command", [[], ["export"], ["explain"], ["verify"], ["info"], ["demo"]])
+@pytest.mark.parametrize(
+    "command",
+    [[], ["export"], ["differentiate"], ["explain"], ["verify"], ["info"], ["demo"]],
+)
 def test_help_teaches_by_example(command: list[str]) -> None:
     code, text = run(*command, "--help")
     assert code == 0

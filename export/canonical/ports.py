@@ -112,7 +112,7 @@ def fix_open_sizes(graph: ir.Graph, sizes: Mapping[str, int]) -> None:
         if name not in names:
             raise SourceError(f"the file leaves no size {name!r} open: {nearest(name, names)}")
         if size < 1:
-            raise SourceError(f"sizes={name!r} is a number of elements, not {size}")
+            raise SourceError(f"sizes=: {name!r} is a number of elements, not {size}")
     for value in [*graph.inputs, *graph.outputs, *(y for node in graph for y in node.outputs)]:
         if value.shape is not None and sizes:
             value.shape = ir.Shape(
@@ -199,12 +199,12 @@ def _apart(graph: ir.Graph, value: ir.Value) -> ir.Value:
         name=f"{value.name}.apart", type=ir.TensorType(ir.DataType.BOOL), shape=ir.Shape([])
     )
     graph.inputs.append(choice)
+    uses = list(value.uses())
     node = ir.node("Where", [choice, value, value])
     producer, y = value.producer(), node.outputs[0]
     y.name, y.type, y.shape = f"{value.name}.chosen", value.type, value.shape
-    ir.convenience.replace_all_uses_with(value, y)
-    node.replace_input_with(1, value)
-    node.replace_input_with(2, value)
+    for user, index in uses:
+        user.replace_input_with(index, y)
     if producer is None:
         graph.insert_before(graph[0], node)
     else:

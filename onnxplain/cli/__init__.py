@@ -6,6 +6,7 @@ Exit status: see `onnxplain.errors`. Everything heavy is imported by the command
 # Each command registers itself; --help lists them in this order.
 # isort: off
 from onnxplain.cli import export as export
+from onnxplain.cli import differentiate as differentiate
 from onnxplain.cli import explain as explain
 from onnxplain.cli import accentuate as accentuate
 from onnxplain.cli import report as report

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
@@ -13,7 +12,7 @@ from rich.progress import Progress
 from onnxplain.cli.app import command
 from onnxplain.cli.console import file_size, note, say
 from onnxplain.cli.export_options import with_export_options
-from onnxplain.cli.progress import progress_bar
+from onnxplain.cli.progress import progress_bar, stages_of
 from onnxplain.contract.explain import Metadata
 from onnxplain.contract.request import ExportOptions
 from onnxplain.errors import InputError
@@ -66,30 +65,17 @@ def export(
     through Python: onnxplain.export(module, "mine.explain.onnx", example=x).
     """
     import onnxplain
+    from onnxplain.export import STAGES
 
     path = path or Path(f"{_stem(source)}.explain.onnx")
     with progress_bar() as progress:
-        begin = _begun(progress)
+        begin = stages_of(progress, STAGES)
         options = replace(
             options, temperature=_temperature(temperature, source, images, options, progress)
         )
         metadata = onnxplain.export(source, path, **vars(replace(options, progress=begin)))
         begin("done")
     _tell(path, metadata)
-
-
-def _begun(progress: Progress) -> Callable[[str], None]:
-    """A bar of the export's stages, and what moves it on as each begins."""
-    from onnxplain.export import STAGES
-
-    task = progress.add_task(STAGES[0], total=len(STAGES))
-    begun: list[str] = []
-
-    def begin(stage: str) -> None:
-        progress.update(task, description=stage, completed=len(begun))
-        begun.append(stage)
-
-    return begin
 
 
 def _tell(path: Path, metadata: Metadata) -> None:

@@ -72,6 +72,20 @@ def as_objective(text: str | None, option: str) -> str | None:
     return text
 
 
+def as_sizes(texts: list[str] | None, option: str) -> dict[str, int] | None:
+    """Sizes, each given as NAME=NUMBER.
+
+    Raises:
+        InputError: one is given otherwise, or twice.
+    """
+    sizes: dict[str, int] = {}
+    for name, number in as_parameters(texts, option).items():
+        if number != int(number):
+            raise InputError(f"{option} takes NAME and a whole number, not {number}")
+        sizes[name] = int(number)
+    return sizes or None
+
+
 def as_live(temperature: float | None, texts: list[str] | None) -> Temperatures:
     """The live parameters of a graph that `--temperature` and `--param` give.
 

@@ -12,6 +12,7 @@ from rich.table import Table
 from onnxplain.cli.app import command
 from onnxplain.cli.console import file_size, note, out, shown
 from onnxplain.cli.options import Model
+from onnxplain.contract.derivatives import Derivatives
 from onnxplain.contract.explain import Metadata
 from onnxplain.errors import BackendError, InputError
 
@@ -67,7 +68,11 @@ def info(
     """Show what an explain graph holds: method, source, weights, inputs, outputs, preprocessing,
     cost, and the patterns found in the network (attention, GELU, …)."""
     import onnxplain
+    from onnxplain.runtime.onnx_file import read_metadata
 
+    if (found := Derivatives.find(read_metadata(model))) is not None:
+        _show_derivatives(model, found)
+        return
     if provider not in (None, "cuda"):
         raise InputError(f"--provider is cuda or left out, not {provider!r}")
     explainer = onnxplain.load(model, "cpu")
@@ -105,6 +110,21 @@ def info(
     out.print(table, highlight=False)
     if patterns:
         _list_patterns(metadata)
+
+
+def _show_derivatives(model: Path, found: Derivatives) -> None:
+    """What `onnxplain differentiate` added to a file."""
+    table = Table(show_header=False, title=shown(model), title_justify="left")
+    for name, value in {
+        "derivatives": f"of {', '.join(found.of)} by {', '.join(found.wrt)}",
+        "source": f"{found.source}, differentiated by onnxplain {found.version}",
+        "file": file_size(model),
+        **{f"in  {name}": words for name, words in found.inputs.items()},
+        **{f"out {name}": words for name, words in found.outputs.items()},
+        "notes": "\n".join(found.notes) or "none",
+    }.items():
+        table.add_row(shown(name), shown(value))
+    out.print(table, highlight=False)
 
 
 def _list_patterns(metadata: Metadata) -> None:

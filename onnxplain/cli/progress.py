@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Sequence
 
 from rich.progress import (
     BarColumn,
@@ -26,6 +27,18 @@ def progress_bar() -> Progress:
 def percentage_bar() -> Progress:
     """How much of a whole."""
     return _bar(TaskProgressColumn(), TimeElapsedColumn())
+
+
+def stages_of(progress: Progress, stages: Sequence[str]) -> Callable[[str], None]:
+    """A bar of what is done in stages, and what moves it on as each begins."""
+    task = progress.add_task(stages[0], total=len(stages))
+    begun: list[str] = []
+
+    def begin(stage: str) -> None:
+        progress.update(task, description=stage, completed=len(begun))
+        begun.append(stage)
+
+    return begin
 
 
 def _bar(*columns: ProgressColumn) -> Progress:

@@ -53,7 +53,6 @@ class DifferentiateOptions:
         None,
         "Numbers for sizes that the file leaves open, by name. On the command line atoms=12, and "
         "the option again for more.",
-        name="size",
         unset="they stay open",
     )
     prefix: str = option(
