@@ -14,7 +14,7 @@ from onnxplain.export.canonical.control_flow import refuse_control_flow
 from onnxplain.export.canonical.general import opened, settle, spell
 from onnxplain.export.canonical.half import HALF
 from onnxplain.export.canonical.patterns import recognise
-from onnxplain.export.canonical.quantisers import refuse_integer_arithmetic
+from onnxplain.export.canonical.quantisers import recognise_dynamic_quantisers
 from onnxplain.export.suggest import nearest
 from onnxplain.export.tensors import dims
 
@@ -51,7 +51,7 @@ def forward_between(
 
     Raises:
         SourceError: no such value, one of whole numbers, or one that nothing depends on.
-        NoRuleError: what no cotangent can pass: control flow, integer arithmetic.
+        NoRuleError: what no cotangent can pass: control flow, an operator of ONNX Runtime's own.
     """
     fix_open_sizes(model.graph, sizes)
     ports = [*model.graph.inputs, *model.graph.outputs]
@@ -64,7 +64,6 @@ def forward_between(
     inner = {name: _apart(graph, x) for name, x in roots.items() if x not in graph.inputs}
     starts = [inner.get(name, x) for name, x in roots.items()]
     path = between(graph, starts, ends.values())
-    refuse_integer_arithmetic(path)
     spell(model, aside={*graph} - {*path})
     own = len(graph.outputs)
     kept = {value: i for i, value in enumerate(graph.outputs)}
@@ -74,6 +73,7 @@ def forward_between(
             graph.outputs.append(value)
     double = any(x.dtype == ir.DataType.DOUBLE for x in starts)
     settle(model, [x for x in graph.inputs if x.shape is not None])
+    recognise_dynamic_quantisers(graph)
     recognise(model, was_half, exact=double)
     now = list(graph.outputs)
     graph.outputs[:] = now[:own]
