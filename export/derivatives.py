@@ -19,7 +19,7 @@ from onnxplain.contract.derivatives import (
     SEED,
 )
 from onnxplain.errors import SourceError
-from onnxplain.export.autodiff import between, pull_back, swept
+from onnxplain.export.autodiff import between, swept
 from onnxplain.export.budget import ROWS
 from onnxplain.export.canonical.batch import mixing
 from onnxplain.export.operators import VJPS
@@ -34,35 +34,43 @@ class Derivatives:
     """The derivatives of values `of` with respect to values `wrt`, as they are emitted.
 
     Attributes:
+        wrt: without those that no cotangent arrives at, where such may be left out.
         inputs, outputs: those added to the graph's own, by name, each in words.
         results: the values that shall become the outputs, by name.
     """
 
-    def __init__(self, op: OpBuilder, of: Values, wrt: Values, seed: str, prefix: str) -> None:
-        self.op, self.of, self.wrt, self.prefix = op, of, wrt, prefix
+    def __init__(
+        self, op: OpBuilder, of: Values, wrt: Values, seed: str, prefix: str, leave_out: bool
+    ) -> None:
+        self.op, self.of, self.wrt, self.prefix = op, of, dict(wrt), prefix
         self.inputs: dict[str, str] = {}
         self.outputs: dict[str, str] = {}
         self.results: dict[str, ir.Value] = {}
-        self._seed = seed
+        self._seed, self._leave_out = seed, leave_out
 
     def gradients(self) -> list[ir.Value]:
         """The vector–Jacobian products, of the shapes of `wrt`.
 
         Raises:
             NoRuleError, RuleError: as `pull_back`.
-            SourceError: no cotangent arrives at one of `wrt`.
+            SourceError: no cotangent arrives at one of `wrt`, or at any.
         """
         seeds = {y: self._cotangent(name, y) for name, y in self.of.items()}
-        what = "their cotangents" if self._seed == INPUT else "ones"
-        found = []
-        for (name, x), gx in zip(
-            self.wrt.items(), swept(self.op, seeds, [*self.wrt.values()], VJPS), strict=True
-        ):
-            if gx is None:
-                raise SourceError(_nothing_flows(name, self.of))
-            found.append(gx)
-            of = " + ".join(self.of)
-            self._put(GRADIENT, gx, x, f"of {of} by {name}, the product with {what}", wrt=name)
+        found = self._swept(seeds, self.wrt)
+        self.wrt = {name: self.wrt[name] for name in found}
+        of, what = " + ".join(self.of), "their cotangents" if self._seed == INPUT else "ones"
+        for name, gx in found.items():
+            words = f"of {of} by {name}, the product with {what}"
+            self._put(GRADIENT, gx, self.wrt[name], words, wrt=name)
+        return [*found.values()]
+
+    def _swept(self, seeds: Mapping[ir.Value, ir.Value], wrt: Values) -> dict[str, ir.Value]:
+        """The cotangents of `wrt` by name."""
+        results = zip(wrt, swept(self.op, seeds, [*wrt.values()], VJPS), strict=True)
+        found = {name: gx for name, gx in results if gx is not None}
+        missing = [name for name in wrt if name not in found]
+        if missing and not (self._leave_out and found):
+            raise SourceError(_nothing_flows(missing, self.of))
         return found
 
     def _cotangent(self, name: str, y: ir.Value) -> ir.Value:
@@ -100,16 +108,14 @@ class Derivatives:
             batched = self._is_batched(forward, name, y, wrt)
             rows = math.prod(static(y, 1 if batched else 0))
             ROWS.check(rows)
-            for (n, x), value in zip(
-                wrt.items(), self._repeated(name, y, wrt, rows, batched), strict=True
-            ):
-                shape = [*dims(y), *dims(x)[1 if batched else 0 :]]
+            for n, value in self._repeated(name, y, wrt, rows, batched).items():
+                shape = [*dims(y), *dims(wrt[n])[1 if batched else 0 :]]
                 shaped = reshape(self.op, value, shape)
                 self._put(JACOBIAN, shaped, shape, f"of {name} by {n}", of=name, wrt=n)
 
     def _repeated(
         self, name: str, y: ir.Value, wrt: Values, rows: int, batched: bool
-    ) -> list[ir.Value]:
+    ) -> dict[str, ir.Value]:
         """The cotangents of `wrt` for each row: [rows, *x], or [N, rows, …] of a batch."""
         op, graph = self.op, self.op.builder.graph
         K = integers(op, np.array([rows]))
@@ -119,19 +125,19 @@ class Derivatives:
         each.shape = ir.Shape([rows, *dims(y)])
         first = op.Squeeze(op.Slice(each, [0], [1], [0]), [0])
         before = len(graph)
-        found = pull_back(op, {y: first}, [*wrt.values()], VJPS)
+        found = self._swept({y: first}, wrt)
         backward = list(islice(graph, before, None))
         try:
             mapped = vmap(op, backward, {first: each}, K)
         except SourceError as error:
             raise SourceError(f"the Jacobian of {name!r}: {error}") from error
-        values = [mapped[gx] for gx in found]
+        values = {n: mapped[gx] for n, gx in found.items()}
         if not batched:
             return values
-        return [
-            op.Transpose(value, perm=[1, 0, *range(2, 1 + len(dims(x)))])
-            for value, x in zip(values, wrt.values(), strict=True)
-        ]
+        return {
+            n: op.Transpose(value, perm=[1, 0, *range(2, 1 + len(dims(wrt[n])))])
+            for n, value in values.items()
+        }
 
     def _is_batched(self, forward: Sequence[ir.Node], name: str, y: ir.Value, wrt: Values) -> bool:
         """Whether the first axis of y and of all of `wrt` is an open batch.
@@ -212,9 +218,9 @@ def _ones_but(y: ir.Value, batched: bool) -> list[int]:
     return [1, *static(y, 1)] if batched else static(y)
 
 
-def _nothing_flows(name: str, of: Values) -> str:
-    ends = " and ".join(map(repr, of))
+def _nothing_flows(names: Sequence[str], of: Values) -> str:
+    ends, starts = (" and ".join(map(repr, values)) for values in (of, names))
     return (
-        f"{ends} depends on {name!r} by indices, comparisons or steps alone, whose derivative is 0 "
+        f"{ends} depends on {starts} by indices, comparisons or steps alone, whose derivative is 0 "
         "wherever there is one; leave it out of wrt="
     )

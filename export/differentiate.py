@@ -93,7 +93,7 @@ def differentiate(
         version=__version__,
         source=found.name,
         of=tuple(forward.of),
-        wrt=tuple(forward.wrt),
+        wrt=tuple(made.wrt),
         seed=options.seed,
         inputs=made.inputs,
         outputs=made.outputs,
@@ -141,7 +141,9 @@ def add_derivatives(forward: Forward, options: DifferentiateOptions) -> Derivati
     builder = Builder(graph)
     builder.push_module("pullback")
     op = builder.op
-    made = Derivatives(op, forward.of, forward.wrt, options.seed, options.prefix)
+    made = Derivatives(
+        op, forward.of, forward.wrt, options.seed, options.prefix, leave_out=not options.wrt
+    )
     if options.jacobian:
         made.jacobians()
     else:

@@ -257,13 +257,15 @@ def test_all_inputs_and_outputs_stay_and_the_file_says_what_is_new(tmp_path: Pat
 
 
 def test_what_is_asked_for_goes_without_saying(tmp_path: Path) -> None:
-    """The only output of floats, by every input of floats that it depends on."""
+    """The only output of floats, by every input of floats that it depends on smoothly."""
     nodes = [
         node("Gather", ["table", "i"], ["row"]),
-        node("Mul", ["row", "x"], ["y"]),
+        node("Mul", ["row", "x"], ["product"]),
+        node("Greater", ["x", "limit"], ["above"]),
+        node("Where", ["above", "product", "row"], ["y"]),
         node("ArgMax", ["unused"], ["place"]),
     ]
-    inputs = {"i": (INT64, [2]), "x": (FLOAT, [2, 3]), "unused": (FLOAT, [4])}
+    inputs = {"i": (INT64, [2]), "x": (FLOAT, [2, 3]), "limit": (FLOAT, []), "unused": (FLOAT, [4])}
     weights = {"table": np.ones((5, 3), np.float32)}
     source = save(tmp_path / "m.onnx", nodes, inputs, {"y": FLOAT, "place": INT64}, weights)
     made = onnxplain.differentiate(source, tmp_path / "d.onnx")
@@ -422,10 +424,17 @@ def test_a_name_that_is_taken_asks_for_a_prefix(tmp_path: Path) -> None:
 
 
 def test_an_operator_without_a_rule_is_named(tmp_path: Path) -> None:
-    nodes = [node("MaxRoiPool", ["x", "rois"], ["y"], pooled_shape=[2, 2])]
-    inputs = {"x": (FLOAT, [1, 3, 8, 8]), "rois": (FLOAT, [2, 5])}
-    source = save(tmp_path / "m.onnx", nodes, inputs, {"y": FLOAT})
-    with pytest.raises(NoRuleError, match=r"no rule .* operator MaxRoiPool.*register_vjp"):
+    source = save(
+        tmp_path / "m.onnx",
+        [node("Gate", ["x"], ["g"], domain="mine"), node("Mul", ["x", "g"], ["y"])],
+        {"x": (FLOAT, [2, 3])},
+        {"y": FLOAT},
+    )
+    model = onnx.load(source)
+    model.opset_import.append(helper.make_opsetid("mine", 1))
+    model.graph.value_info.append(helper.make_tensor_value_info("g", FLOAT, [2, 3]))
+    onnx.save(model, source)
+    with pytest.raises(NoRuleError, match=r"no rule .* operator mine::Gate.*register_vjp"):
         onnxplain.differentiate(source, tmp_path / "d.onnx")
 
 
