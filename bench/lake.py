@@ -26,7 +26,6 @@ import random
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -38,6 +37,7 @@ from PIL import Image, ImageEnhance
 from onnxplain.bench.networks import photographs
 from onnxplain.bench.peak_memory import PeakMemory
 from onnxplain.export import export
+from onnxplain.files import replacing, scratch
 from onnxplain.machine import machine, threads
 from onnxplain.runtime import Explainer, load
 
@@ -80,10 +80,11 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=5000)
     parser.add_argument("--seed", type=int, default=0, help="of the moments at which it is killed")
     given = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="onnxplain-lake-") as folder:
-        result = measure(Path(folder), given.images, given.seed)
+    with scratch() as folder:
+        result = measure(folder, given.images, given.seed)
     text = json.dumps({"machine": machine(), **result}, indent=1, ensure_ascii=False)
-    given.results.write_text(text + "\n", "utf-8")
+    with replacing(given.results) as beside:
+        beside.write_text(text + "\n", "utf-8")
     print(text)
     raise SystemExit(0 if holds(result) else 1)
 

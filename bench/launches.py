@@ -9,7 +9,6 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import onnx
@@ -20,6 +19,7 @@ from onnxplain.bench.engines import compiled_layers
 from onnxplain.errors import BackendError, InputError
 from onnxplain.export import export
 from onnxplain.export.sources.source import read
+from onnxplain.files import scratch
 from onnxplain.reference.forward import forward_proto
 from onnxplain.runtime.fake_cuda.ask import Claims, claims, surroundings
 from onnxplain.runtime.sessions.onnx_runtime.kernels import has_cuda, library
@@ -70,8 +70,7 @@ def launches(network: str, method: str, source: Any = None) -> Launches:
     Raises:
         OnnxplainError: it cannot be exported, or ONNX Runtime does not say.
     """
-    with TemporaryDirectory(prefix="onnxplain-launches-") as text:
-        folder = Path(text)
+    with scratch() as folder:
         paths = {side: folder / f"{number}.onnx" for number, side in enumerate(SIDES)}
         traced = folder / "traced.onnx"
         model = (read(network, weights="none") if source is None else read(source)).model

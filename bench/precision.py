@@ -10,7 +10,6 @@ from __future__ import annotations
 import copy
 import json
 import sys
-import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ from onnxplain.bench.networks import TRAINED
 from onnxplain.contract.explain import LOGITS, PULLBACK
 from onnxplain.errors import BackendError
 from onnxplain.export.pipeline import export
+from onnxplain.files import replacing, scratch
 from onnxplain.machine import machine
 from onnxplain.reference import pytorch
 from onnxplain.reference.parity import Parity
@@ -114,12 +114,15 @@ def main(result: str, *names: str) -> None:
     known = json.loads(path.read_text())["records"] if path.exists() else []
     records = [r for r in known if r["network"] not in (names or NETWORKS)]
     for network in names or NETWORKS:
-        with tempfile.TemporaryDirectory(prefix="onnxplain-") as folder:
-            for record in measure(network, Path(folder), pictures):
+        with scratch() as folder:
+            for record in measure(network, folder, pictures):
                 records.append(record)
                 print(json.dumps(record) + ("" if right(record) else "  OUT OF BOUNDS"), flush=True)
         records.sort(key=lambda record: list(NETWORKS).index(record["network"]))
-        path.write_text(json.dumps({"machine": machine(), "records": records}, indent=1) + "\n")
+        with replacing(path) as beside:
+            beside.write_text(
+                json.dumps({"machine": machine(), "records": records}, indent=1) + "\n"
+            )
     if not all(map(right, records)):
         sys.exit("a figure is out of bounds")
 

@@ -24,7 +24,6 @@ import json
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -42,6 +41,7 @@ from PIL import Image
 import onnxplain
 from onnxplain.bench.http_client import Client, RefusedConnection, post_form
 from onnxplain.export import export
+from onnxplain.files import replacing, scratch
 from onnxplain.machine import machine, threads
 
 RESULT = Path(__file__).parent / "results" / "serving.json"
@@ -116,8 +116,8 @@ class Running:
 @contextmanager
 def service(graph: Path, *options: str) -> Iterator[Running]:
     """`onnxplain serve`, ready; killed at the end if it still runs."""
-    with tempfile.TemporaryDirectory() as folder:
-        log = Path(folder) / "log"
+    with scratch() as folder:
+        log = folder / "log"
         command = ["-m", "onnxplain.cli", "serve", f"{NAME}={graph}", "--port", "0", "--preload"]
         with log.open("wb") as file:
             process = subprocess.Popen([sys.executable, *command, *options], stderr=file)
@@ -294,13 +294,14 @@ def main() -> None:
     parser.add_argument("--graph", type=Path, help="of EfficientNet-Lite0; else it is exported")
     parser.add_argument("--out", type=Path, default=RESULT)
     given = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
+    with scratch() as folder:
         graph = given.graph
         if graph is None:
-            graph = Path(folder) / f"{NAME}.explain.onnx"
+            graph = folder / f"{NAME}.explain.onnx"
             export(NAME, graph, temperature=1.0)
         measured = measure(graph, given.clients, given.seconds)
-    given.out.write_text(json.dumps(measured, indent=1) + "\n")
+    with replacing(given.out) as beside:
+        beside.write_text(json.dumps(measured, indent=1) + "\n")
     shown = {key: value for key, value in measured.items() if key not in ("machine",)}
     shown["memory_bytes"] = {k: v for k, v in shown["memory_bytes"].items() if k != "by second"}
     print(json.dumps(shown, indent=1))

@@ -12,7 +12,6 @@ import sys
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -22,7 +21,7 @@ from numpy.typing import NDArray
 from onnxplain.bench.networks import photographs
 from onnxplain.contract.explain import Preprocessing
 from onnxplain.contract.signals import RECONSTRUCTION
-from onnxplain.files import replacing
+from onnxplain.files import replacing, scratch
 from onnxplain.machine import machine, threads
 from onnxplain.reference.parity import Parity
 from onnxplain.runtime.inputs.batches import as_batch
@@ -48,8 +47,8 @@ def measure() -> dict[str, Any]:
     torch.set_num_threads(cores)
     torch.manual_seed(0)
     network = Autoencoder(Design.of("segnet", SIZE, 3)).eval()
-    with TemporaryDirectory(prefix="onnxplain-") as folder:
-        path = Path(folder) / "signal.onnx"
+    with scratch() as folder:
+        path = folder / "signal.onnx"
         export_autoencoder(network, path)
         graphs = {
             name: open_graph(path, provider, cores)

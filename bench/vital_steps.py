@@ -13,7 +13,6 @@ import sys
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -24,7 +23,7 @@ from onnxplain.bench.networks import photographs
 from onnxplain.contract.explain import IMAGE, Preprocessing
 from onnxplain.contract.steps import STEPS, StepMetadata
 from onnxplain.export.sources.source import torch_network
-from onnxplain.files import replacing
+from onnxplain.files import replacing, scratch
 from onnxplain.machine import machine, threads
 from onnxplain.reference.pytorch.vital import Network, Objective, moved
 from onnxplain.runtime.sessions import open_session, usable
@@ -110,13 +109,13 @@ def _record(name: str, inner: bool, cores: int) -> dict[str, Any]:
     settings = Settings(steps=total, references=4)
     subject = read_subject(name, weights=weights, layers=recipe.layers, neuron=layer)
     settings = with_recipe(settings, name, tuple(subject.layers.values()), inner)
-    with TemporaryDirectory(prefix="onnxplain-") as folder:
-        features, step = Path(folder) / "features.onnx", Path(folder) / "step.onnx"
+    with scratch() as folder:
+        features, step = folder / "features.onnx", folder / "step.onnx"
         write_features(subject, features)
         write_step(subject, step)
         files = []
         for number, photograph in enumerate(photographs()):
-            files.append(Path(folder) / f"{number}.png")
+            files.append(folder / f"{number}.png")
             Image.fromarray(np.asarray(photograph)).save(files[-1])
         graph = open_session(features, "cpu", cores)
         layers = StepMetadata.from_props(graph.metadata).layers

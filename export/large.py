@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +10,7 @@ import onnx
 import onnx_ir as ir
 
 from onnxplain.errors import InputError, SourceError
+from onnxplain.files import scratch
 
 SINGLE_FILE = 2**31 - 2**24
 """Bytes of weights that still fit into one file with their graph: a message is below 2 GiB."""
@@ -36,8 +35,7 @@ def written_large(model: ir.Model, path: Path) -> Iterator[Path]:
         InputError: the files cannot be written.
     """
     try:
-        folder = Path(tempfile.mkdtemp(prefix=".", dir=path.parent))
-        try:
+        with scratch(path.parent) as folder:
             graph, data = folder / path.name, folder / f"{path.name}.data"
             ir.save(model, graph, external_data=data.name)
             try:
@@ -47,7 +45,5 @@ def written_large(model: ir.Model, path: Path) -> Iterator[Path]:
             yield graph
             data.replace(path.parent / data.name)
             graph.replace(path)
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
     except OSError as error:
         raise InputError(f"cannot write '{path}': {error.strerror or error}") from error

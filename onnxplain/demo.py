@@ -7,7 +7,6 @@ import json
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -19,10 +18,12 @@ from rich.table import Table
 
 from onnxplain.contract.explain import IMAGE, TARGET
 from onnxplain.errors import InputError, SourceError
+from onnxplain.files import replacing, scratch
 from onnxplain.machine import load_average, machine
 from onnxplain.reference.parity import Parity
 from onnxplain.runtime import Explainer, accentuate, load
 from onnxplain.runtime.inputs.batches import as_batch
+from onnxplain.runtime.pictures.figures import write_image
 from onnxplain.runtime.pictures.render import Cell, grid, signed_image
 from onnxplain.runtime.sessions import open_session
 from onnxplain.runtime.sessions.onnx_runtime.kernels import described, library
@@ -61,7 +62,7 @@ def run(folder: Path, repeats: int, console: Console, new_progress: Callable[[],
         graphs = _exported(folder, step)
         explainers = {method: load(path, threads=threads) for method, path in graphs.items()}
         picture, cells = explanation_grid(photographs, explainers)
-        picture.save(folder / "explanations.png")
+        write_image(picture, folder / "explanations.png")
         step("comparing with PyTorch")
         busy = load_average()
         parity, timed = _measured(
@@ -84,7 +85,8 @@ def run(folder: Path, repeats: int, console: Console, new_progress: Callable[[],
         "kernels": described(),
         "machine": machine(),
     }
-    (folder / "measurements.json").write_text(json.dumps(measurements, indent=1))
+    with replacing(folder / "measurements.json") as beside:
+        beside.write_text(json.dumps(measurements, indent=1))
     for table in tables(measurements):
         console.print(table)
     if said := busy_machine(busy, threads):
@@ -142,8 +144,8 @@ def _measured(
     step("timing")
     image, target = batch[:1], np.array([-1])
     tensors = torch.from_numpy(image), torch.from_numpy(target)
-    with TemporaryDirectory(prefix="onnxplain-") as temporary:
-        path = write_forward(graph, Path(temporary) / "forward.onnx")
+    with scratch() as folder:
+        path = write_forward(graph, folder / "forward.onnx")
         forward = open_session(path, "cpu", threads)
         timed = rounds(
             {

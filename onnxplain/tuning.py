@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from onnxplain.contract.request import ExportOptions
+from onnxplain.files import replacing, scratch
 from onnxplain.runtime import load
 from onnxplain.runtime.tune import Tuning, tune
 
@@ -35,8 +35,8 @@ def tune_source(
         return tune(load(source), list(images), classes=classes, progress=progress)
     from onnxplain.export import export
 
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "live.explain.onnx"
+    with scratch() as folder:
+        path = folder / "live.explain.onnx"
         export(source, path, **vars(_live(options)))
         return tune(load(path), list(images), classes=classes, progress=progress)
 
@@ -59,6 +59,7 @@ def plot(tuning: Tuning, path: Path, title: str) -> None:
 
     Raises:
         ModuleNotFoundError: matplotlib is not installed.
+        InputError: the path cannot be written.
     """
     import matplotlib
 
@@ -86,5 +87,6 @@ def plot(tuning: Tuning, path: Path, title: str) -> None:
         axes.grid(alpha=0.25)
         axes.legend(frameon=False, fontsize=9)
     figure.suptitle(f"{title}: T = {tuning.temperature:.2g}, {tuning.pairs} pairs")
-    figure.savefig(path, dpi=130)
+    with replacing(path) as beside:
+        figure.savefig(beside, dpi=130)
     pyplot.close(figure)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from onnxplain.bench.fidelity import pullbacks, visualisations
 from onnxplain.bench.fidelity.figures import Figures
+from onnxplain.files import scratch
 
 
 @dataclass(frozen=True)
@@ -134,6 +134,6 @@ def measure() -> dict[str, Figures]:
     """Every row's figures, by its number."""
     found = {}
     for row in ROWS:
-        with TemporaryDirectory(prefix="onnxplain-") as folder:
-            found[row.number] = row.measure(Path(folder))
+        with scratch() as folder:
+            found[row.number] = row.measure(folder)
     return found

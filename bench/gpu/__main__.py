@@ -8,13 +8,13 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from onnxplain.bench import launches, networks, precision
 from onnxplain.bench.gpu.kernels import kernel_records
 from onnxplain.bench.suite.measure import Scope
 from onnxplain.bench.suite.suite import Plan, suite
+from onnxplain.files import replacing, scratch
 from onnxplain.machine import threads
 
 NETWORKS = ("resnet50", "efficientnet-lite0")
@@ -34,8 +34,8 @@ def sections(
     def parity() -> Iterator[dict[str, Any]]:
         pictures = networks.photographs()
         for name in names:
-            with TemporaryDirectory(prefix="onnxplain-gpu-") as folder:
-                yield from precision.measure(name, Path(folder), pictures)
+            with scratch() as folder:
+                yield from precision.measure(name, folder, pictures)
 
     def counts() -> Iterator[dict[str, Any]]:
         for name in names:
@@ -63,7 +63,8 @@ def measure(path: Path, parts: Mapping[str, Callable[[], Any]], device: str) -> 
             print(f"  failed: {error}")
         found["seconds"][name] = round(time.perf_counter() - start, 1)
         print(f"  {found['seconds'][name]} s", flush=True)
-        path.write_text(json.dumps(found, indent=1) + "\n")
+        with replacing(path) as beside:
+            beside.write_text(json.dumps(found, indent=1) + "\n")
     return found
 
 

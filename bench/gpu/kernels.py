@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 
 from onnxplain.building import Builder
+from onnxplain.files import scratch
 from onnxplain.kernels import bodies
 from onnxplain.kernels.calls import add_functions
 from onnxplain.kernels.functions import KernelBuilder
@@ -90,10 +89,10 @@ def _measured(
         name: rng.normal(size=[batch, CHANNELS, *size]).astype(dtype)
         for name, size in (("z", SIZE), ("g", operation.cotangent))
     }
-    with TemporaryDirectory(prefix="onnxplain-kernels-") as folder:
+    with scratch() as folder:
         runs = {}
         for way in ("body", "kernel"):
-            path = Path(folder) / f"{way}.onnx"
+            path = folder / f"{way}.onnx"
             ir.save(operation.model(batch, dtype, calls=way == "kernel"), path)
             runs[way] = _run(open_session(path, provider), feeds, provider)
         results = {way: run() for way, run in runs.items()}

@@ -8,7 +8,6 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -19,6 +18,7 @@ from onnxplain.bench.suite.graphs import graph_candidates
 from onnxplain.bench.suite.job import LAYERS, Job
 from onnxplain.bench.suite.peers import peer_candidates
 from onnxplain.bench.suite.pytorch import pytorch_candidates
+from onnxplain.files import scratch
 from onnxplain.reference.parity import Parity
 from onnxplain.timing import interleaved
 
@@ -112,7 +112,7 @@ def _memory(job: Job, name: str) -> int | None:
     """
     fields = json.dumps({**dataclasses.asdict(job), "folder": str(job.folder), "name": name})
     child = [sys.executable, "-P", "-m", "onnxplain.bench.suite.memory", fields]
-    with TemporaryDirectory(prefix="onnxplain-cache-") as cache:
-        environment = {**os.environ, "XDG_CACHE_HOME": cache}
+    with scratch() as cache:
+        environment = {**os.environ, "XDG_CACHE_HOME": str(cache)}
         done = subprocess.run(child, capture_output=True, text=True, env=environment, check=False)
     return int(done.stdout.splitlines()[-1]) if done.returncode == 0 else None

@@ -7,7 +7,6 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, TypeAlias
 
 import onnxruntime
@@ -16,6 +15,7 @@ from rich.table import Table
 from onnxplain.bench.suite.job import Job, prepare
 from onnxplain.bench.suite.record import KERNELS
 from onnxplain.contract.explain import IMAGE, TARGET, Metadata
+from onnxplain.files import scratch
 from onnxplain.reference.forward import forward_proto, write_forward
 from onnxplain.runtime.onnx_file import read_metadata, read_ports
 from onnxplain.runtime.sessions import usable
@@ -72,9 +72,9 @@ class Profile:
 
 def profiled(network: str, threads: int) -> list[Profile]:
     """A network's explanation at a batch of 1 on each engine of this processor, node by node."""
-    with TemporaryDirectory(prefix="onnxplain-profile-") as folder:
-        prepare(network, Path(folder), several=False, maps=False)
-        job = Job(network, 1, threads, Path(folder))
+    with scratch() as folder:
+        prepare(network, folder, several=False, maps=False)
+        job = Job(network, 1, threads, folder)
         nodes = forward_proto(job.graph()).graph.node
         forward = {name for node in nodes for name in (node.name, *node.output)}
 

@@ -8,13 +8,12 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from onnxplain.bench.suite.job import LAYERS, Job, prepare
 from onnxplain.bench.suite.measure import Scope, measure
 from onnxplain.errors import BackendError
-from onnxplain.files import replacing
+from onnxplain.files import replacing, scratch
 from onnxplain.machine import machine
 from onnxplain.version import __version__
 
@@ -71,9 +70,9 @@ def suite(plan: Plan, out: Path | None, progress: Callable[[str, int, int], None
         "records": [],
     }
     jobs = len(plan.networks) * len(plan.batches)
-    with TemporaryDirectory(prefix="onnxplain-bench-") as name:
+    with scratch() as made:
         for network in plan.networks:
-            folder = Path(name) / network
+            folder = made / network
             folder.mkdir()
             progress(f"{network}: export", len(results["records"]), jobs)
             maps = plan.scope.peers and network in LAYERS

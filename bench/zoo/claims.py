@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import onnx_ir as ir
@@ -14,6 +13,7 @@ import torch
 from onnxplain.bench.zoo.entry import image_shape, sentence
 from onnxplain.export import export
 from onnxplain.export.sources.source import from_module, torch_network
+from onnxplain.files import scratch
 from onnxplain.runtime.fake_cuda import build
 from onnxplain.runtime.fake_cuda.ask import Claims, claims
 
@@ -50,8 +50,7 @@ def claims_of(name: str, variants: Iterable[str] = VARIANTS) -> dict[str, Any]:
     refused: dict[str, str] = {}
     leaves: dict[str, Any] = {}
     cases = [(method, variant) for variant in names for method in VARIANTS[variant]]
-    with TemporaryDirectory(prefix="onnxplain-claims-") as text:
-        folder = Path(text)
+    with scratch() as folder:
         forward = folder / "forward.onnx"
         ir.save(model, forward, external_data="forward.onnx.data")
         del model, network

@@ -7,7 +7,6 @@ import dataclasses
 import gc
 import time
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -19,6 +18,7 @@ from onnxplain.bench.engines import accepts
 from onnxplain.contract.explain import IMAGE, LOGITS, PULLBACK, TARGET
 from onnxplain.export.pipeline import export
 from onnxplain.export.sources.source import TorchNetwork, from_module, torch_network
+from onnxplain.files import scratch
 from onnxplain.reference.answers import Array, classes_of, of_graph, of_pytorch
 from onnxplain.reference.float64 import evaluate_in_float64
 from onnxplain.reference.parity import Parity
@@ -52,8 +52,8 @@ def entry(name: str) -> dict[str, Any]:
     except Exception as error:
         return {"reason": sentence(error)}
     seconds = time.perf_counter() - start
-    with TemporaryDirectory(prefix="onnxplain-zoo-") as folder:
-        forward = Path(folder) / "forward.onnx"
+    with scratch() as folder:
+        forward = folder / "forward.onnx"
         ir.save(model, forward, external_data="forward.onnx.data")
         del model
         size = _bytes(forward)

@@ -13,7 +13,6 @@ import ast
 import io
 import json
 import re
-import tempfile
 import tokenize
 import zipfile
 from collections.abc import Callable, Iterator
@@ -22,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from onnxplain.errors import SourceError
+from onnxplain.files import scratch
 from onnxplain.reading import opened
 
 _MEMBERS = re.compile(
@@ -102,7 +102,7 @@ def _copied(
         members: what the names of its files may be.
         text: the names of those that `check(path, content)` refuses or not.
     """
-    with opened(path) as file, tempfile.TemporaryDirectory() as folder:
+    with opened(path) as file, scratch() as folder:
         copy = Path(folder, f"copy{path.suffix}")
         with zipfile.ZipFile(file) as source, zipfile.ZipFile(copy, "w") as target:
             found = source.infolist()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,6 +22,7 @@ from onnxplain.export.sources.tracing import (
     quiet,
     root_cause,
 )
+from onnxplain.files import scratch
 from onnxplain.reading import regular
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ def script_to_onnx(
             message = "a TorchScript network leaves the size of its input open; fix it with size="
             raise SourceError(message)
         example = blank_image(script, _channels(script), size)
-    with tempfile.TemporaryDirectory() as folder, quiet():
+    with scratch() as folder, quiet():
         path = os.path.join(folder, "script.onnx")
         try:
             torch.onnx.export(

@@ -16,6 +16,7 @@ from onnxplain.cli.console import err, out, say, shown
 from onnxplain.cli.options import as_integers
 from onnxplain.cli.progress import progress_bar
 from onnxplain.errors import InputError
+from onnxplain.files import replacing
 
 if TYPE_CHECKING:
     from onnxplain.bench.suite.suite import Plan
@@ -118,8 +119,7 @@ def _show_profiles(networks: list[str] | None, threads: int, path: Path | None) 
             out.print(table(profile))
             found.append(profile.as_json())
         results = {"machine": machine.machine(), "threads": threads, "profiles": found}
-        if path is not None:
-            path.write_text(json.dumps(results, indent=1) + "\n")
+        _write(results, path)
 
 
 def _show_launches(networks: list[str] | None, path: Path | None) -> dict[str, Any]:
@@ -132,9 +132,14 @@ def _show_launches(networks: list[str] | None, path: Path | None) -> dict[str, A
         out.print(launches.table(one))
         found.append(asdict(one))
         results = {"machine": machine.machine(), "networks": found}
-        if path is not None:
-            path.write_text(json.dumps(results, indent=1) + "\n")
+        _write(results, path)
     return results
+
+
+def _write(results: dict[str, Any], path: Path | None) -> None:
+    if path is not None:
+        with replacing(path) as beside:
+            beside.write_text(json.dumps(results, indent=1) + "\n")
 
 
 def _quick_plan(networks: list[str] | None, rounds: int, threads: int, device: str) -> Plan:

@@ -30,6 +30,7 @@ from onnxplain.cli.options import (
 )
 from onnxplain.cli.progress import progress_bar
 from onnxplain.errors import InputError
+from onnxplain.files import replacing
 
 if TYPE_CHECKING:
     from onnxplain.runtime import Explainer
@@ -153,7 +154,6 @@ def explain_images(
     size = _batch_size(explainer, paths, batch, 1 if explainer.multi_target else len(targets))
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        log = (folder / "predictions.jsonl").open("w", encoding="utf-8")
     except OSError as error:
         raise InputError(f"cannot write into {folder}: {error.strerror}") from error
     names = dict(zip(paths, _picture_names(paths, folder), strict=True))
@@ -163,9 +163,9 @@ def explain_images(
         return _record(path, folder / names[path], explanation)
 
     failed, start = 0, time.perf_counter()
-    try:
-        with log, progress_bar() as progress:
-            task = progress.add_task(f"explaining, {size} at a time", total=len(paths))
+    with replacing(folder / "predictions.jsonl") as beside, progress_bar() as progress:
+        task = progress.add_task(f"explaining, {size} at a time", total=len(paths))
+        with beside.open("w", encoding="utf-8") as log:
             for path, made in explain_files(explainer, paths, targets, picture, temperature, size):
                 if isinstance(made, InputError):
                     failed += 1
@@ -173,8 +173,6 @@ def explain_images(
                     made = {"image": str(path), "error": str(made)}
                 log.write(json.dumps(_valid(made), ensure_ascii=False, allow_nan=False) + "\n")
                 progress.advance(task)
-    except OSError as error:  # such as a full disk
-        raise InputError(f"cannot write into {folder}: {error.strerror}") from error
     done, seconds = len(paths) - failed, time.perf_counter() - start
     rate = f", {done / seconds:.1f} per second" if done > 1 else ""
     say(f"{done} of {len(paths)} images explained{rate}, in {folder}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Annotated
 
 import typer
@@ -15,6 +14,7 @@ from onnxplain.cli.options import Model
 from onnxplain.contract.derivatives import Derivatives
 from onnxplain.contract.explain import Metadata
 from onnxplain.errors import BackendError, InputError
+from onnxplain.files import scratch
 
 
 def _kernels(model: Path) -> str:
@@ -32,8 +32,8 @@ def _on_cuda(model: Path) -> str:
     """What leaves the GPU under ONNX Runtime's CUDA provider."""
     from onnxplain.runtime.fake_cuda.ask import claims, surroundings
 
-    with TemporaryDirectory(prefix="onnxplain-") as folder:
-        (found,) = claims([(model, "float32")], surroundings(Path(folder)))
+    with scratch() as folder:
+        (found,) = claims([(model, "float32")], surroundings(folder))
     if isinstance(found, str):
         raise BackendError(found)
     nodes = found.nodes.total() - found.copies

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import copy
 import os
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -15,6 +13,7 @@ import onnx
 from onnxplain.contract.explain import IMAGE, LOGITS, PULLBACK, TARGET, Metadata
 from onnxplain.contract.request import as_asked
 from onnxplain.errors import InputError, SourceError
+from onnxplain.files import scratch
 from onnxplain.reference.float64 import evaluator, in_float64, run
 from onnxplain.reference.parity import Parity
 from onnxplain.runtime import Explainer
@@ -142,8 +141,8 @@ def of_derivation(
     if not isinstance(source, str | os.PathLike):
         options["example"] = blank_image(source, pre.channels, (pre.height, pre.width))
     options |= {"method": metadata.method, "multi_target": classes.ndim == 2, "check": False}
-    with TemporaryDirectory(prefix="onnxplain-") as folder:
-        path = Path(folder) / "fresh.explain.onnx"
+    with scratch() as folder:
+        path = folder / "fresh.explain.onnx"
         try:
             fresh = export(source, path, **options)
         except SourceError:

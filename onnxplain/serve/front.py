@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import weakref
+from contextlib import ExitStack
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from fastapi.responses import RedirectResponse
 from fastapi.staticfiles import StaticFiles
@@ -12,6 +13,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from onnxplain.errors import OnnxplainError
+from onnxplain.files import scratch
 from onnxplain.serve import log
 from onnxplain.serve.settings import Settings
 
@@ -26,7 +28,9 @@ class Front:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._folder = TemporaryDirectory(prefix="onnxplain-site-")
+        stack = ExitStack()
+        self._folder = stack.enter_context(scratch())
+        weakref.finalize(self, stack.close)
         self._writing = asyncio.Lock()
         self._page: ASGIApp | None = None
 
@@ -52,7 +56,7 @@ class Front:
             return None
         if not installed():
             return None
-        folder = Path(self._folder.name) / "site"
+        folder = self._folder / "site"
         for name, model in self._settings.models.items():
             try:
                 write_site(model, folder)

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 from onnxplain.contract.channels import ChannelsMetadata, mean
 from onnxplain.contract.explain import IMAGE, LOGITS, Metadata
 from onnxplain.errors import InputError
+from onnxplain.files import scratch
 from onnxplain.runtime.explanation import probabilities_of
 from onnxplain.runtime.inputs.batches import ImageLike, as_batch, filled
 from onnxplain.runtime.sessions import Session, open_session
@@ -130,11 +130,11 @@ def read_judge(
 
     subject = read_subject(source, weights=weights, layers=[] if layer is None else [layer])
     last = list(subject.layers.items())[-1]
-    folder = TemporaryDirectory(prefix="onnxplain-")
-    path = Path(folder.name) / "judge.onnx"
+    stack = ExitStack()
+    path = stack.enter_context(scratch()) / "judge.onnx"
     write_channels(replace(subject, layers=dict([last])), path, logits=True)
     judge = Judge(open_session(path, provider))
-    weakref.finalize(judge, folder.cleanup)
+    weakref.finalize(judge, stack.close)
     return judge
 
 

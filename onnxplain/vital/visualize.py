@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cache, partial
@@ -17,6 +16,7 @@ from onnxplain.contract.explain import Preprocessing
 from onnxplain.errors import InputError
 from onnxplain.export.finish import writable
 from onnxplain.export.tensors import dims
+from onnxplain.files import scratch
 from onnxplain.options import declared
 from onnxplain.runtime.inputs.targets import find_class
 from onnxplain.vital.engine import Engine
@@ -170,7 +170,7 @@ def _run(
     """One phase after the other, each starting from the pictures of the one before."""
     before: Seen | None = None
     at = cache(lambda size: read(size=size))
-    with tempfile.TemporaryDirectory(prefix="onnxplain-") as scratch:
+    with scratch() as folder:
         for plan in plans:
             progress(Progress("reading the network", 0, 1))
             subject = at(plan.size)
@@ -184,7 +184,7 @@ def _run(
                 references=references,
                 begun=begun,
                 state=plan.state,
-                scratch=Path(scratch),
+                scratch=folder,
                 progress=progress,
             )
             before = phase.run(_handed_over(before, begun, phase), plan.step_graph)

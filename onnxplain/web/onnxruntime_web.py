@@ -7,10 +7,10 @@ import os
 import shutil
 import subprocess
 import tarfile
-import tempfile
 from pathlib import Path
 
 from onnxplain.errors import BackendError
+from onnxplain.files import scratch
 
 VERSION = "1.30.0"
 _PACKAGE = f"onnxruntime-web@{VERSION}"
@@ -60,8 +60,8 @@ def _cached() -> Path:
     archive = _archive()
     if not archive.is_file() or _sha512(archive) != _SHA512:
         archive.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=archive.parent) as folder:
-            _download(Path(folder)).replace(archive)
+        with scratch(archive.parent) as folder:
+            _download(folder).replace(archive)
     return archive
 
 

@@ -6,7 +6,6 @@ import dataclasses
 import json
 import re
 import shutil
-import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from onnxplain.errors import BackendError, InputError
+from onnxplain.files import clear, scratch
 from onnxplain.runtime.inputs.images import load_image
 from onnxplain.runtime.sessions import open_backend
 from onnxplain.runtime.signature import Signature
@@ -65,8 +65,8 @@ def write_site(
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         near = folder if folder.exists() else folder.parent  # on the same file system
-        with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=near) as temporary:
-            site = Path(temporary) / "site"
+        with scratch(near) as temporary:
+            site = temporary / "site"
             shutil.copytree(_STATIC, site)
             runtime = copy_runtime(site / "ort")
             begin(STAGES[2])
@@ -148,6 +148,7 @@ def _check_folder(folder: Path) -> None:
         return
     if not folder.is_dir():
         raise InputError(f"'{folder}' is a file; name a folder for the site")
+    clear(folder)
     if any(folder.iterdir()) and not _is_ours(folder):
         raise InputError(
             f"'{folder}' holds something that is not a site of onnxplain; name a new folder"

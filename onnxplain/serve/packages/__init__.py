@@ -6,9 +6,9 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from onnxplain.errors import InputError
+from onnxplain.files import scratch
 
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 
@@ -39,8 +39,8 @@ def new_folder(folder: Path) -> Iterator[Path]:
         raise InputError(f"'{folder}' is there already: remove it, or name another")
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as temporary:
-            beside = Path(temporary) / folder.name
+        with scratch(folder.parent) as temporary:
+            beside = temporary / folder.name
             beside.mkdir()
             yield beside
             beside.replace(folder)

@@ -10,7 +10,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -19,6 +18,7 @@ from numpy.typing import NDArray
 from onnxplain.contract.channels import ChannelsMetadata, maximum, mean, position
 from onnxplain.contract.explain import IMAGE, Metadata, Preprocessing
 from onnxplain.errors import InputError
+from onnxplain.files import scratch
 from onnxplain.runtime import onnx_file
 from onnxplain.runtime.ahead import ahead
 from onnxplain.runtime.inputs.batches import as_batch, filled
@@ -107,8 +107,8 @@ def top_images(
     else:
         names = [layer] if isinstance(layer, str) else layer
         subject = read_subject(source, weights=weights, example=example, size=size, layers=names)
-    with TemporaryDirectory(prefix="onnxplain-") as folder:
-        graph = Path(folder) / "channels.onnx"
+    with scratch() as folder:
+        graph = folder / "channels.onnx"
         write_channels(subject, graph, patch=patch)
         return rank(graph, images, k, by, path, provider, batch, listed, progress)
 

@@ -6,10 +6,10 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from onnxplain.errors import BackendError
+from onnxplain.files import scratch
 from onnxplain.runtime.onnx_file import operators
 from onnxplain.runtime.sessions.onnx_runtime.options import inference_session, session_options
 
@@ -43,8 +43,8 @@ def placement(path: Path, precision: str, providers: Sequence[Any]) -> Placement
         BackendError: this ONNX Runtime does not say (one before 1.24); the first of the providers
             does not start; no such file, or not one that it can load.
     """
-    with TemporaryDirectory(prefix="onnxplain-") as folder:
-        optimised = Path(folder) / "optimised.onnx"
+    with scratch() as folder:
+        optimised = folder / "optimised.onnx"
         options = session_options()
         options.optimized_model_filepath = str(optimised)
         for key, value in {

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
+from onnxplain.files import scratch
 from onnxplain.runtime.conversion.stem import stem
 from onnxplain.runtime.sessions.openvino.core import core
 
@@ -26,8 +25,8 @@ def stem_in_float32(model: Any) -> Any:
         _as_clamp(node)
     for node in _stem(model):
         node.get_rt_info()[_KEEP] = ""
-    with TemporaryDirectory(prefix="onnxplain-") as folder:  # the mark takes effect when read
-        path = Path(folder) / "stem.xml"
+    with scratch() as folder:  # the mark takes effect when read
+        path = folder / "stem.xml"
         save_model(model, path, compress_to_fp16=False)
         return core().read_model(path)
 

@@ -6,10 +6,10 @@ import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from types import MappingProxyType
 from typing import Any
 
+from onnxplain.files import scratch
 from onnxplain.runtime.conversion import converted
 from onnxplain.runtime.onnx_file import digest, read_metadata, read_ports
 from onnxplain.runtime.sessions.tensorrt import compiler
@@ -104,8 +104,8 @@ def _built(
     profile: Profile,
     progress: Progress | None,
 ) -> Engine:
-    with _building, TemporaryDirectory(prefix="onnxplain-") as folder:
-        ready = in_precision(path, options.precision, Path(folder))
+    with _building, scratch() as folder:
+        ready = in_precision(path, options.precision, folder)
         builder, network, _parser = compiler.parse(package, ready)
         inputs = [network.get_input(i) for i in range(network.num_inputs)]
         outputs = [network.get_output(i) for i in range(network.num_outputs)]

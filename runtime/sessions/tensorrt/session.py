@@ -9,13 +9,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from numpy.typing import NDArray
 
 from onnxplain.contract.explain import IMAGE
 from onnxplain.errors import BackendError
+from onnxplain.files import scratch
 from onnxplain.runtime.cache import cache_folder, hashed, load, save
 from onnxplain.runtime.sessions.cuda_driver import Cuda, gpu
 from onnxplain.runtime.sessions.protocol import check_iteration
@@ -138,8 +138,8 @@ class TensorRT:
         if not self._engine.refittable:
             raise BackendError("the engine's weights are fixed; build it with refittable=True")
         trt, logger = self._package.trt, self._package.logger
-        with self._cuda.current(), TemporaryDirectory(prefix="onnxplain-") as folder:
-            ready = in_precision(path, self.precision, Path(folder))
+        with self._cuda.current(), scratch() as folder:
+            ready = in_precision(path, self.precision, folder)
             refitter = trt.Refitter(self._compiled, logger)
             parsed = trt.OnnxParserRefitter(refitter, logger).refit_from_file(str(ready))
             if not (parsed and refitter.refit_cuda_engine()):
