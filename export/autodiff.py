@@ -50,6 +50,9 @@ Rule: TypeAlias = Callable[..., Cotangents]
 SHAPES = frozenset(["Shape", "Size"])
 """Operators that read a shape and no element: nothing flows through them."""
 
+HELD = SHAPES | {"DynamicScale"}
+"""Those whose result is a constant to whatever is differentiated."""
+
 
 def pull_back(
     op: OpBuilder,
@@ -284,8 +287,9 @@ def between(
 
 
 def depends(node: ir.Node, active: set[ir.Value | None]) -> bool:
-    """Whether a node computes from an active value, in its subgraphs too; shapes do not count."""
-    if node.op_type in SHAPES:
+    """Whether a node computes from an active value, in its subgraphs too; shapes and other values
+    held constant do not count."""
+    if node.op_type in HELD:
         return False
     return not active.isdisjoint(_read(node))
 

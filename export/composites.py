@@ -76,18 +76,25 @@ def hard_sigmoid_gate(op: OpBuilder, x: ir.Value, *, alpha: float, beta: float) 
     return op.HardSigmoid(x, alpha=alpha, beta=beta)
 
 
-def dynamic_quantiser(op: OpBuilder, x: ir.Value) -> ir.Value:
-    """x, rounded to the 256 multiples of a scale that go from its least number to its greatest.
+def dynamic_steps(op: OpBuilder, x: ir.Value) -> ir.Value:
+    """x in units of `dynamic_scale`, rounded to 256 whole numbers, of which 0 is one.
 
-    Zero is one of them. ONNX's DynamicQuantizeLinear and back, which no GPU's runtime takes.
+    ONNX's DynamicQuantizeLinear, less its zero point, which no GPU's runtime takes.
+    """
+    scale, low = dynamic_scale(op, x), op.Min(op.ReduceMin(x, keepdims=0), 0.0)
+    zero = op.Round(op.Clip(op.Neg(op.Div(low, scale)), 0.0, 255.0))
+    return op.Sub(op.Clip(op.Add(op.Round(op.Div(x, scale)), zero), 0.0, 255.0), zero)
+
+
+def dynamic_scale(op: OpBuilder, x: ir.Value) -> ir.Value:
+    """1/255 of the distance from the least number of x to the greatest, with 0 among them.
+
+    1 where all of x is 0. No cotangent flows through it.
     """
     low = op.Min(op.ReduceMin(x, keepdims=0), 0.0)
     high = op.Max(op.ReduceMax(x, keepdims=0), 0.0)
     scale = op.Div(op.Sub(high, low), 255.0)
-    scale = op.Where(op.Equal(scale, 0.0), 1.0, scale)
-    zero = op.Round(op.Clip(op.Neg(op.Div(low, scale)), 0.0, 255.0))
-    steps = op.Clip(op.Add(op.Round(op.Div(x, scale)), zero), 0.0, 255.0)
-    return op.Mul(op.Sub(steps, zero), scale)
+    return op.Where(op.Equal(scale, 0.0), 1.0, scale)
 
 
 def stop_gradient(op: OpBuilder, x: ir.Value) -> ir.Value:
@@ -103,9 +110,14 @@ COMPOSITES: dict[str, Callable[..., ir.Value]] = {
     "AttentionWeights": attention_weights,
     "SigmoidGate": sigmoid_gate,
     "HardSigmoidGate": hard_sigmoid_gate,
-    "DynamicQuantiser": dynamic_quantiser,
+    "DynamicSteps": dynamic_steps,
+    "DynamicScale": dynamic_scale,
     "StopGradient": stop_gradient,
 }
+
+
+_NUMBERS = ("DynamicScale",)
+"""Those whose result is a number."""
 
 
 def without_gradient(op: OpBuilder, x: ir.Value) -> ir.Value:
@@ -121,7 +133,7 @@ def define(model: ir.Model) -> None:
 
     Each set of attributes and dtypes has its own overload, whose body holds them as plain
     constants: what is inlined is then what one would have written by hand. The result of a call
-    has the shape and dtype of its first input.
+    has the dtype of its first input, and its shape unless it is a number.
 
     Raises:
         SourceError: a call in the domain `onnxplain` that names no composite.
@@ -131,7 +143,8 @@ def define(model: ir.Model) -> None:
             continue
         x, y = node.inputs[0], node.outputs[0]
         if x is not None and (y.shape is None or y.dtype is None):
-            y.shape, y.type = x.shape, x.type
+            y.shape = ir.Shape([]) if node.op_type in _NUMBERS else x.shape
+            y.type = x.type
         attributes = {name: attribute.value for name, attribute in node.attributes.items()}
         dtypes = [value.dtype for value in node.inputs if value is not None]
         settings = [f"{name}={value}" for name, value in sorted(attributes.items())]

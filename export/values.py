@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from onnxplain.export.autodiff import SHAPES, Node, operator_name
+from onnxplain.export.autodiff import HELD, Node, operator_name
 from onnxplain.export.operators import Axes, Kind, Linear, row_of
 
 
 def varies(value: ir.Value | None) -> bool:
-    """Whether a value depends on an input of the graph; its shape or dtype alone does not count."""
+    """Whether a value depends on an input of the graph; its shape or dtype alone, and what is held
+    constant, does not count."""
     waiting, seen = [value], set()
     while waiting:
         x = waiting.pop()
@@ -22,7 +23,7 @@ def varies(value: ir.Value | None) -> bool:
         if node is None:
             return True
         seen.add(x)
-        if node.op_type not in SHAPES:
+        if node.op_type not in HELD:
             waiting.extend(node.inputs[:1] if node.op_type == "CastLike" else node.inputs)
     return False
 

@@ -19,8 +19,9 @@ from onnxscript import rewriter
 from onnxplain.export.budget import check_functions, check_values
 from onnxplain.export.canonical.contrib import spell_contrib
 from onnxplain.export.canonical.control_flow import unfold
+from onnxplain.export.canonical.declared import merged, open_unknown, taken_off
 from onnxplain.export.canonical.half import is_stored_half, to_float32
-from onnxplain.export.canonical.integers import absorb_scales, spell_integers
+from onnxplain.export.canonical.integers import spell_integers
 from onnxplain.export.canonical.opsets import declare_opset, raise_opset, spell_newer
 from onnxplain.export.canonical.optimise import LARGEST, optimise
 from onnxplain.export.canonical.pools import drop_defaults, spell_ceil_mode, spell_padded_pools
@@ -39,10 +40,14 @@ def opened(model: ir.Model) -> tuple[ir.Model, bool]:
     """
     check_functions(model)
     common.InlinePass()(model)
+    open_unknown(model.graph)
     model = raise_opset(model)
     common.RemoveInitializersFromInputsPass()(model)
+    declared = taken_off(model.graph)
     # Before values are propagated too, of which ONNX keeps as many as a vector has elements.
     common.ShapeInferencePass(data_prop=False)(model)
+    for y, shape in declared.items():
+        y.shape = merged(y.shape, shape)
     check_values(model.graph)
     return model, to_float32(model)
 
@@ -78,7 +83,6 @@ def settle(model: ir.Model, inputs: Sequence[ir.Value]) -> None:
     """
     simplify(model)
     settle_sizes(model, inputs, simplify)
-    absorb_scales(model.graph)
     standardise(model)
     check_values(model.graph)
 

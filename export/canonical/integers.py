@@ -3,11 +3,9 @@
 Two kinds of files compute with integers: quantised dynamically (DynamicQuantizeLinear,
 MatMulInteger, ConvInteger), and in QOperator format (QLinearConv and its like, many of them ONNX
 Runtime's own). Each operator here becomes its namesake of floats on the numbers that its integers
-stand for, and rounds where it rounded: the forward result stays, but for float32's rounding. What
-is stored as integers stays so.
-
-A dynamic quantiser has no scale of its own afterwards: its number is the float itself, its scale 1
-and its zero point 0, by which whoever multiplies by the scale does so.
+stand for, and rounds where it rounded: the forward result stays. What is stored as integers stays
+so. What is quantised dynamically becomes whole numbers in floats, whose sums of products are exact
+up to 2²⁴, and are rounded alike.
 """
 
 from __future__ import annotations
@@ -20,15 +18,10 @@ import onnx_ir as ir
 
 from onnxplain.errors import NoRuleError
 from onnxplain.export.canonical.emit import Emitted, Emitter, Operand, integers, replace
-from onnxplain.export.canonical.patterns.spelling import (
-    constant_operand,
-    made_by,
-    single_user,
-)
-from onnxplain.export.canonical.spelled.recurrent import ROUNDED, dynamically
+from onnxplain.export.canonical.patterns.spelling import made_by
+from onnxplain.export.canonical.spelled.recurrent import ROUNDED, dynamic_steps
 from onnxplain.export.operators import Kind, row_of
-from onnxplain.export.tensors import array_of, attribute, rank, size_of
-from onnxplain.initializers import initializer
+from onnxplain.export.tensors import array_of, attribute, rank
 
 _FLOAT = ir.TensorType(ir.DataType.FLOAT)
 _DOMAINS = ("", "com.microsoft")
@@ -50,21 +43,26 @@ def spell_integers(model: ir.Model, aside: Container[ir.Node] = ()) -> None:
             form = _of_integers
         if name in _NUMBERS and any(y.is_graph_output() for y in node.outputs):
             continue
+        if name == "Add" and node.outputs[0].dtype == ir.DataType.INT32:
+            form = _sum if any(map(_is_float, node.inputs)) else None
         unknown = form is None and (name.startswith(_PREFIXES) or name.endswith("Integer"))
         if unknown or (form is not None and attribute(node, "channels_last", 0)):
             if node not in aside:
                 raise NoRuleError(_no_form(node))
         elif form is not None:
-            if name in _NUMBERS:
+            if name in (*_NUMBERS, "Add"):
                 node.outputs[0].type = _FLOAT
             replace(node, form)
-        elif row_of(name).kind is Kind.MOVE and name != "QuantizeLinear" and node.inputs:
+        elif row_of(name).kind is Kind.MOVE and name not in _CONVERTING and node.inputs:
             for y in node.outputs if _is_float(node.inputs[0]) else ():
                 y.type = _FLOAT
 
 
 _NUMBERS = ("DynamicQuantizeLinear", "MatMulInteger", "ConvInteger")
 """Those whose result, an integer, becomes a float."""
+
+_CONVERTING = ("Cast", "CastLike", "DequantizeLinear", "QuantizeLinear")
+"""Those whose result has a type of its own."""
 
 _PREFIXES = ("QLinear", "DynamicQuantize", "QGemm", "QAttention", "QEmbed")
 
@@ -120,7 +118,7 @@ def _origin(x: ir.Value | None) -> ir.Value | None:
     """What holds the elements of x, which may have been moved since."""
     node = None if x is None else x.producer()
     while node is not None and row_of(node.op_type).kind is Kind.MOVE and node.domain == "":
-        if node.op_type in ("QuantizeLinear", "DequantizeLinear"):
+        if node.op_type in _CONVERTING:
             break
         x = node.inputs[0]
         node = None if x is None else x.producer()
@@ -153,9 +151,16 @@ def _attributes(node: ir.Node) -> dict[str, Any]:
 
 
 def _dynamic_quantiser(emit: Emitter, node: ir.Node) -> Emitted:
-    """The float that the integer stands for, 1 and 0, as the scale and zero point of what it is."""
-    x = dynamically(emit, node.inputs[0])
-    return [x, emit.constant(np.array(1, np.float32)), emit.constant(np.array(0, np.uint8))]
+    """The integer less its zero point, as a float; the scale; and 0, the zero point of that."""
+    steps, scale = dynamic_steps(emit, node.inputs[0])
+    return [steps, scale, emit.constant(np.array(0, np.uint8))]
+
+
+def _sum(emit: Emitter, node: ir.Node) -> Emitted:
+    """An integer added to one that has become a float."""
+    float32 = int(ir.DataType.FLOAT)
+    xs = [x if _is_float(x) else emit("Cast", x, to=float32) for x in node.inputs]
+    return emit("Add", *xs)
 
 
 def _matmul_integer(emit: Emitter, node: ir.Node) -> Emitted:
@@ -175,14 +180,25 @@ def _conv_integer(emit: Emitter, node: ir.Node) -> Emitted:
 
 def _dynamic_matmul(emit: Emitter, node: ir.Node) -> Emitted:
     a, b, scale, zero, bias = [*node.inputs, None, None][:5]
-    y = emit("MatMul", dynamically(emit, a), _floats(emit, b, scale, zero, axis=-1))
-    return y if bias is None else emit("Add", y, bias)
+    steps, a_scale = dynamic_steps(emit, a)
+    return _scaled_matmul(emit, steps, b, (a_scale, scale), (None, zero), bias)
 
 
 def _matmul_to_float(emit: Emitter, node: ir.Node) -> Emitted:
     a, b, a_scale, b_scale, a_zero, b_zero, bias = [*node.inputs, None, None, None][:7]
-    A, B = _floats(emit, a, a_scale, a_zero, axis=-2), _floats(emit, b, b_scale, b_zero, axis=-1)
-    y = emit("MatMul", A, B)
+    return _scaled_matmul(emit, a, b, (a_scale, b_scale), (a_zero, b_zero), bias)
+
+
+def _scaled_matmul(
+    emit: Emitter,
+    a: ir.Value | None,
+    b: ir.Value | None,
+    scales: tuple[ir.Value | None, ir.Value | None],
+    zeros: tuple[ir.Value | None, ir.Value | None],
+    bias: ir.Value | None,
+) -> ir.Value:
+    y = emit("MatMul", _numbers(emit, a, zeros[0], -2), _numbers(emit, b, zeros[1], -1))
+    y = emit("Mul", y, emit("Mul", *scales))
     return y if bias is None else emit("Add", y, bias)
 
 
@@ -316,47 +332,3 @@ FORMS: Mapping[str, Callable[[Emitter, ir.Node], Emitted]] = {
 
 NUMBERS_OF: Mapping[str, tuple[int, ...]] = {"MaxPool": (0,), "Pad": (0, 2), "Resize": (0,)}
 """Operator of integers or floats that does more than to move them → its inputs that are such."""
-
-
-# ----- afterwards -----
-
-
-def absorb_scales(graph: ir.Graph) -> None:
-    """layer(x) · c → the layer, with c in the scale of its weights, where these are integers.
-
-    A dynamically quantised layer is then one operator, as it was before it was quantised.
-    """
-    for node in list(graph):
-        if (found := constant_operand(node, "Mul")) is None or single_user(found[0]) is None:
-            continue
-        y, c = found
-        layer = made_by(y, "MatMul", "Conv")
-        stored = None if layer is None else made_by(layer.inputs[1], "DequantizeLinear")
-        if layer is None or stored is None or array_of(stored.inputs[1]) is None:
-            continue
-        # The outputs lie along an axis of the weights, and along one of y, counted from the end.
-        axis, along = (0, rank(y) - 1) if layer.op_type == "Conv" else (-1, 1)
-        outputs = size_of(stored.outputs[0], axis)
-        if c.size == 1:
-            c = c.reshape(())
-        elif c.ndim >= along and c.shape[-along] == c.size == outputs:
-            c = c.reshape(-1)
-        else:
-            continue
-        _scale(graph, layer, stored, c, axis)
-        ir.convenience.replace_all_uses_with(node.outputs[0], y, replace_graph_outputs=True)
-
-
-def _scale(graph: ir.Graph, layer: ir.Node, stored: ir.Node, c: np.ndarray, axis: int) -> None:
-    """Multiply what a layer's weights stand for by c: one number, or one along an axis."""
-    integers, scale, zero = [*stored.inputs, None][:3]
-    parameters = _alike(np.asarray(c * array_of(scale), np.float32), zero)
-    name = layer.outputs[0].name
-    both = [
-        initializer(graph, f"{name}.{what}", p) if isinstance(p, np.ndarray) else p
-        for what, p in zip(("scale", "zero_point"), parameters, strict=True)
-    ]
-    scaled = ir.node("DequantizeLinear", [integers, *both], {"axis": axis})
-    scaled.outputs[0].type, scaled.outputs[0].shape = _FLOAT, stored.outputs[0].shape
-    graph.insert_before(layer, scaled)
-    layer.replace_input_with(1, scaled.outputs[0])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import onnx_ir as ir
 
@@ -45,23 +47,33 @@ def show_relus(graph: ir.Graph, image: ir.Value) -> None:
 
 
 def recognise_dynamic_quantisers(graph: ir.Graph) -> None:
-    """DynamicQuantizeLinear and back is one composite, which is passed straight through."""
+    """What DynamicQuantizeLinear makes of x, as composites: whole numbers and their scale."""
     for node in list(graph):
-        q = node.inputs[0] if node.op_type == "DequantizeLinear" else None
-        quantiser = None if q is None else q.producer()
-        if quantiser is not None and is_dynamic_quantiser(quantiser):
-            x, y = quantiser.inputs[0], node.outputs[0]
-            whole = ir.node("DynamicQuantiser", [x], domain=composites.DOMAIN, name=node.name)
-            whole.outputs[0].type, whole.outputs[0].shape = y.type, y.shape
-            ir.convenience.replace_nodes_and_values(
-                graph, node, [node], [whole], [y], whole.outputs
-            )
+        if not is_dynamic_quantiser(node):
+            continue
+        x, (q, scale, _) = node.inputs[0], node.outputs
+        for back in [use.node for use in q.uses()]:
+            _replace_by(graph, back, "DynamicSteps", x, back.outputs[0])
+        _replace_by(graph, node, "DynamicScale", x, scale)
+
+
+def _replace_by(graph: ir.Graph, node: ir.Node, op_type: str, x: Any, y: ir.Value) -> None:
+    """A composite of x in place of y, an output of the node."""
+    whole = ir.node(op_type, [x], domain=composites.DOMAIN, name=f"{node.name}.{op_type}")
+    made = whole.outputs[0]
+    made.type, made.shape, made.name = y.type, y.shape, y.name
+    y.name = f"{y.name}.integers"
+    graph.insert_after(node, whole)
+    ir.convenience.replace_all_uses_with(y, made, replace_graph_outputs=True)
 
 
 def is_dynamic_quantiser(node: ir.Node) -> bool:
-    """Whether a node quantises by what it sees, and nothing but the floats again is made of it."""
-    used = [use.node.op_type for y in node.outputs for use in y.uses()]
-    return node.op_type == "DynamicQuantizeLinear" and {*used} == {"DequantizeLinear"}
+    """Whether a node quantises by what it sees, and the integers become floats again."""
+    if node.op_type != "DynamicQuantizeLinear":
+        return False
+    q, _, zero = node.outputs
+    used = {use.node.op_type for y in (q, zero) for use in y.uses()}
+    return used == {"DequantizeLinear"}
 
 
 def _is_layer(node: ir.Node) -> bool:

@@ -55,6 +55,6 @@ def global_response_normalization(op: OpBuilder, node: Node, g: ir.Value) -> Cot
     return [op.Add(direct, op.Mul(x, ratio)), lambda: op.Mul(gx, u), g]
 
 
-@register_vjp("onnxplain::StopGradient", kind=Kind.FUNCTION)
+@register_vjp("onnxplain::DynamicScale", "onnxplain::StopGradient", kind=Kind.FUNCTION)
 def stop_gradient(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
     return [None]

@@ -15,7 +15,8 @@ import onnx_ir as ir
 from onnxscript import OpBuilder
 
 from onnxplain.export.autodiff import Cotangents, Node, unbroadcast
-from onnxplain.export.operators import Axes, Kind, Linear, any_sign, register_vjp
+from onnxplain.export.composites import DOMAIN
+from onnxplain.export.operators import Axes, Kind, Linear, any_sign, as_first, register_vjp
 from onnxplain.export.tensors import attribute, axis_from_end, dims, rank, reshape
 
 LOWEST = {
@@ -81,7 +82,17 @@ def straight_through(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
     return [g, of_scale]
 
 
-@register_vjp("onnxplain::DynamicQuantiser", kind=Kind.MOVE, linear=Linear.NONE)
-def straight_through_dynamic(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
-    """Its scale, of the least and the greatest number, is held constant."""
-    return g
+@register_vjp(
+    "onnxplain::DynamicSteps",
+    kind=Kind.PRODUCT,
+    axes=Axes.OTHER,
+    linear=Linear.NONE,
+    homogeneous=(),
+    sign=as_first,
+)
+def over_the_scale(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
+    """x / scale, rounded; the scale, of the least and the greatest number, is held constant."""
+    scale = op.builder.call_op("DynamicScale", node.inputs, {}, domain=DOMAIN, version=1)
+    assert isinstance(scale, ir.Value)
+    scale.type, scale.shape = g.type, ir.Shape([])
+    return op.Div(g, scale)

@@ -300,6 +300,20 @@ OTHERS = {
         ],
         lambda x, w: x @ w,
     ),
+    "its bias rounded to the scale of the sum": (
+        [
+            node("DynamicQuantizeLinear", ["f"], ["q", "qs", "qz"]),
+            node("MatMulInteger", ["q", "w", "qz", "i"], ["n"]),
+            node("Mul", ["qs", "s"], ["both"]),
+            node("Div", ["b", "both"], ["b1"]),
+            node("Floor", ["b1"], ["b2"]),
+            node("Cast", ["b2"], ["b3"], to=onnx.TensorProto.INT32),
+            node("Add", ["n", "b3"], ["n1"]),
+            node("Cast", ["n1"], ["n2"], to=1),
+            node("Mul", ["n2", "both"], ["y"]),
+        ],
+        lambda x, w: x @ w + 1,
+    ),
     "of a constant scale": (
         [
             node("QuantizeLinear", ["f", "s", "u"], ["q"]),

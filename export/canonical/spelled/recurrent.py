@@ -33,11 +33,13 @@ ROUNDED = "onnxplain.rounded"
 """Of a node's metadata: what it multiplies its weights by is quantised dynamically."""
 
 
-def dynamically(emit: Emitter, x: ir.Value | None) -> ir.Value:
-    """x, rounded to 8 bits between its least and its greatest number."""
-    y = emit("DequantizeLinear", *emit.many("DynamicQuantizeLinear", 3, x))
-    y.type = ir.TensorType(ir.DataType.FLOAT)
-    return y
+def dynamic_steps(emit: Emitter, x: ir.Value | None) -> tuple[ir.Value, ir.Value]:
+    """x, rounded to 8 bits between its least and its greatest number: whole numbers, as floats,
+    and what they are to be multiplied by."""
+    q, scale, zero = emit.many("DynamicQuantizeLinear", 3, x)
+    steps = emit("DequantizeLinear", q, np.array(1, np.float32), zero)
+    steps.type = ir.TensorType(ir.DataType.FLOAT)
+    return steps, scale
 
 
 def _time(node: ir.Node) -> int:
@@ -156,8 +158,10 @@ class Direction:
         return [partial(product, *part) for part in parts]
 
     def product(self, x: ir.Value, w: ir.Value) -> ir.Value:
-        rounded = ROUNDED in self.node.metadata_props
-        return self.emit("MatMul", dynamically(self.emit, x) if rounded else x, w)
+        if ROUNDED not in self.node.metadata_props:
+            return self.emit("MatMul", x, w)
+        steps, scale = dynamic_steps(self.emit, x)
+        return self.emit("Mul", self.emit("MatMul", steps, w), scale)
 
     def rnn(self, x: ir.Value, h: ir.Value) -> ir.Value:
         return self.f(self.emit("Add", x, self.by_state[0](h)))

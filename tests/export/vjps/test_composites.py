@@ -93,7 +93,7 @@ CASES = {
     "onnxplain::SigmoidGate": inputs().map(lambda x: Case("onnxplain::SigmoidGate", [x])),
     "onnxplain::HardSigmoidGate": hard_sigmoid_gates(),
 }
-COVERED = {*CASES, "onnxplain::DynamicQuantiser", "onnxplain::StopGradient"}
+COVERED = {*CASES, "onnxplain::DynamicScale", "onnxplain::DynamicSteps", "onnxplain::StopGradient"}
 
 
 @pytest.mark.parametrize("operator", CASES)
@@ -118,19 +118,21 @@ def test_no_gradient_flows_through_a_stop():
 
 
 @pytest.mark.parametrize("shift", [0.0, 3.0, -3.0])
-def test_a_dynamic_quantiser_rounds_and_is_passed_straight_through(shift: float):
-    """It rounds as ONNX Runtime's own operator does, to the bit."""
-    case = Case("onnxplain::DynamicQuantiser", [np.zeros([3, 5])])
+def test_dynamic_steps_round_and_are_passed_straight_through(shift: float):
+    """They round as ONNX Runtime's own operator does, to the bit."""
+    case = Case("onnxplain::DynamicSteps", [np.zeros([3, 5])])
     x = (np.random.default_rng(0).normal(size=[3, 5]) + shift).astype(np.float32)
-    model = case.forward_model(ir.DataType.FLOAT)
-    (found,) = runtime(finished(model), {"x0": x})
     own = onnx.parser.parse_model("""<ir_version: 9, opset_import: ["": 20]>
-        own (float[3, 5] x0) => (float[3, 5] y)
+        own (float[3, 5] x0) => (float[3, 5] y, float s)
         { q, s, z = DynamicQuantizeLinear(x0)
-          y = DequantizeLinear(q, s, z) }""")
-    np.testing.assert_array_equal(found, runtime(own, {"x0": x})[0])
+          one = Constant<value_float = 1.0>()
+          y = DequantizeLinear(q, one, z) }""")
+    steps, scale = runtime(own, {"x0": x})
+    for operator, expected in (("DynamicSteps", steps), ("DynamicScale", scale)):
+        model = Case(f"onnxplain::{operator}", case.inputs).forward_model(ir.DataType.FLOAT)
+        np.testing.assert_array_equal(runtime(finished(model), {"x0": x})[0], expected)
     g = np.random.default_rng(1).normal(size=x.shape)
-    np.testing.assert_array_equal(cotangent_of(case, g), g)
+    np.testing.assert_allclose(cotangent_of(Case(case.op, [x.astype(float)]), g), g / scale, 1e-6)
 
 
 def test_every_composite_has_a_rule():
