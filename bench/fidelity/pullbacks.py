@@ -44,6 +44,7 @@ def attention(folder: Path) -> Figures:
 def temperatures(folder: Path) -> Figures:
     """Of ReLU and the pool, and of attention: by default the nearer, with the option the worse."""
     network, heads = definitions.beginning_of_a_resnet(), seeded(definitions.Attention)
+    by_rule: dict[str, Any]
     by_rule, of_heads = {"relu": 0.5, "max_pool": 0.5}, {"attention": 0.5}
     target = torch.full((len(IMAGES),), TARGET)
     double = torch.from_numpy(IMAGES).double()

@@ -7,35 +7,41 @@ from collections.abc import Sequence
 import onnx_ir as ir
 from onnx_ir.passes import common
 
-from onnxplain.export.autodiff import dependents
 from onnxplain.export.tensors import dims
 
 _TRIED = (3, 5)
 
 
+NONE = -1
+"""The batch axis of a value that has none."""
+
+
 def batch_axes(model: ir.Model, values: Sequence[ir.Value]) -> list[int | None]:
-    """The batch axis of each value of a graph whose first input is the image; None where nothing
-    shows it.
+    """The batch axis of each value of a graph whose first input is the image; `NONE` where it is
+    shown that no axis is, None where nothing shows it.
 
     An axis of the image's own symbol is the batch. Where there is none, the image is declared as a
     batch of three and then of five, and the axis that inference finds to be three and then five is.
     Where a fixed batch says nothing to that, it is the only axis of the batch's size.
     """
     image = model.graph.inputs[0]
-    found = [_named(value, dims(image)[0]) for value in values]
+    batch = dims(image)[0]
+    found = [None if isinstance(batch, int) else _only(value, batch) for value in values]
     if None in found:
         tried = _tried(model, values)
         found = [axis if shown is None else shown for axis, shown in zip(found, tried, strict=True)]
-    if isinstance(batch := dims(image)[0], int):
+    if isinstance(batch, int):
         found = [
-            _only(value, batch) if axis is None else axis
+            _of_size(value, batch) if axis in (None, NONE) else axis
             for value, axis in zip(values, found, strict=True)
         ]
     return found
 
 
-def _named(value: ir.Value, batch: int | ir.SymbolicDim) -> int | None:
-    return None if isinstance(batch, int) else _only(value, batch)
+def _of_size(value: ir.Value, batch: int) -> int | None:
+    sizes = [] if value.shape is None else list(value.shape)
+    known = bool(sizes) and all(isinstance(n, int) for n in sizes)
+    return NONE if known and batch not in sizes else _only(value, batch)
 
 
 def _only(value: ir.Value, size: int | ir.SymbolicDim) -> int | None:
@@ -48,28 +54,38 @@ def _only(value: ir.Value, size: int | ir.SymbolicDim) -> int | None:
 def _tried(model: ir.Model, values: Sequence[ir.Value]) -> list[int | None]:
     graph = model.graph
     image = graph.inputs[0]
-    active = [v for v in dependents(graph, [image]) if v is not None]
-    kept = {value: value.shape for value in active}
+    kept = {value: value.shape for value in _reached(graph, image)}
     shapes: list[list[ir.Shape | None]] = []
     try:
         for batch in _TRIED:
-            for value in active:
+            for value in kept:
                 value.shape = None
             image.shape = ir.Shape([batch, *list(kept[image] or ())[1:]])
-            common.ShapeInferencePass()(model)
+            common.ShapeInferencePass()(model)  # finds nothing where such a batch is contradicted
             shapes.append([value.shape for value in values])
-    except Exception:  # the network contradicts such a batch
-        return [None] * len(values)
     finally:
         for value, shape in kept.items():
             value.shape = shape
     return [_following(*pair) for pair in zip(*shapes, strict=True)]
 
 
+def _reached(graph: ir.Graph, image: ir.Value) -> list[ir.Value]:
+    """The image and all values whose elements or shape follow from it."""
+    reached = {image: True}
+    for node in graph:
+        if any(x in reached for x in node.inputs):
+            reached |= dict.fromkeys(node.outputs, True)
+    return list(reached)
+
+
 def _following(*shapes: ir.Shape | None) -> int | None:
     """The axis that is as long as the batch in each of the trials."""
     if any(shape is None for shape in shapes):
         return None
-    sizes = zip(*(list(shape or ()) for shape in shapes), strict=True)
+    sizes = list(zip(*(list(shape or ()) for shape in shapes), strict=True))
     axes = [axis for axis, found in enumerate(sizes) if found == _TRIED]
-    return axes[0] if len(axes) == 1 else None
+    if len(axes) == 1:
+        return axes[0]
+    known = bool(sizes) and all(isinstance(n, int) for found in sizes for n in found)
+    # What is 1 in both may be one image's alone, in a file that only declares an open batch.
+    return NONE if known and not axes and sizes[0] != (1, 1) else None

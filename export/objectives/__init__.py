@@ -1,6 +1,11 @@
 """The objectives: what an explanation is of, one file per kind of network."""
 
-from onnxplain.export.objectives import embedding, value  # noqa: F401  each registers its own
+from onnxplain.export.objectives import (  # noqa: F401  each registers its own
+    embedding,
+    segment,
+    sequence,
+    value,
+)
 from onnxplain.export.objectives.classifiers import LOGIT
 from onnxplain.export.objectives.objective import (
     OBJECTIVES,

@@ -69,6 +69,7 @@ class Fit:
         sure: whether it may be taken without being asked for.
         classes, ranks: how many classes a target chooses from, how far a negative one counts.
         shapes: of its inputs, behind the batch; [] unless said.
+        limits: of its inputs that are indices, how many there are to choose from.
         settings: with those that were found by themselves.
         activation: what makes the explained values probabilities.
     """
@@ -80,6 +81,7 @@ class Fit:
     classes: int = 0
     ranks: int = 0
     shapes: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    limits: Mapping[str, int] = field(default_factory=dict)
     settings: Settings = field(default_factory=dict)
     activation: str = ""
 
@@ -197,7 +199,11 @@ class Objective:
             axes={name: tuple(axes) for name, axes in fit.axes.items()},
             inputs={
                 one.name: ObjectiveInput(
-                    one.help, tuple(fit.shapes.get(one.name, ())), one.default, one.kind
+                    one.help,
+                    tuple(fit.shapes.get(one.name, ())),
+                    one.default,
+                    one.kind,
+                    fit.limits.get(one.name),
                 )
                 for one in self.inputs
             },

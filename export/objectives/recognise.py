@@ -69,7 +69,7 @@ def _network(model: ir.Model) -> tuple[Network, list[ir.Value]]:
     known = [
         Output(str(value.name), value, axis)
         for value, axis in zip(outputs, axes, strict=True)
-        if axis is not None and _is_static(value, axis)
+        if axis is not None and axis >= 0 and _is_static(value, axis)
     ]
     named = {output.name for output in known}
     return Network(model.graph.inputs[0], known), [v for v in outputs if v.name not in named]
@@ -82,8 +82,7 @@ def _is_static(value: ir.Value, batch: int) -> bool:
 def _listing(model: ir.Model, network: Network, unclear: Sequence[ir.Value]) -> str:
     batches = {output.name: output.batch for output in network.outputs}
     outputs = [
-        f"{value.name} {value.shape}"
-        + (f" (the batch is axis {axis})" if (axis := batches.get(str(value.name))) else "")
+        f"{value.name} {_shape(value, batches.get(str(value.name)))}"
         for value in model.graph.outputs
     ]
     text = f"its outputs: {', '.join(outputs)}"
@@ -92,3 +91,10 @@ def _listing(model: ir.Model, network: Network, unclear: Sequence[ir.Value]) -> 
             f"; nothing shows which axis of {', '.join(str(v.name) for v in unclear)} the batch is"
         )
     return text
+
+
+def _shape(value: ir.Value, batch: int | None) -> str:
+    sizes = [] if value.shape is None else list(value.shape)
+    known = [n if isinstance(n, int) else "?" for n in sizes]
+    named = ["N" if axis == batch else n for axis, n in enumerate(known)]
+    return f"[{', '.join(map(str, named))}]"

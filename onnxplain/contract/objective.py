@@ -36,12 +36,14 @@ class ObjectiveInput:
         default: the number that stands for "as the objective chooses"; None where one must be
             given.
         kind: one of those above.
+        limit: of an index, how many there are to choose from; from -1 up to that many are allowed.
     """
 
     meaning: str
     shape: tuple[int, ...] = ()
     default: float | None = None
     kind: str = NUMBERS
+    limit: int | None = None
 
 
 @dataclass(frozen=True)

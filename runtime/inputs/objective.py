@@ -56,7 +56,7 @@ def _one_each(
     name: str, one: ObjectiveInput, value: Any, images: int, pre: Preprocessing
 ) -> NDArray[Any]:
     try:
-        array = np.asarray(value, np.int64 if one.kind == INDEX else np.float64)
+        array = np.asarray(value, np.float64)
     except (TypeError, ValueError):
         raise InputError(f"{name!r} is an array of numbers: {one.meaning}") from None
     shape = list(one.shape)
@@ -69,6 +69,10 @@ def _one_each(
         )
     if not np.isfinite(array).all():
         raise InputError(f"{name!r} has NaN or infinite values")
+    if one.kind == INDEX and (array != np.rint(array)).any():
+        raise InputError(f"{name!r} is a whole number: {one.meaning}")
+    if one.limit is not None and not ((array >= -1) & (array < one.limit)).all():
+        raise InputError(f"{name!r} is from 0 to {one.limit - 1}, or -1: {one.meaning}")
     if one.kind == MASK and (array < 0).any():
         raise InputError(
             f"{name!r} has negative values: it is 0 outside the region, positive inside"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -40,12 +40,13 @@ PULLBACKS = tuple(REPLACEMENTS)
 def explain(
     module: nn.Module,
     images: Tensor,
-    targets: Tensor,
+    targets: Tensor | None,
     method: str,
     temperature: float | None = None,
+    objective: Callable[[Any], Tensor] | None = None,
     **parameters: Any,
 ) -> tuple[Tensor, Tensor]:
-    """Run a classifier and explain its logits.
+    """Run a classifier and explain its logits, or any network and explain what it is asked to.
 
     Args:
         module: in evaluation mode, of the dtype of `images`; maps [N, C, H, W] to logits
@@ -55,6 +56,8 @@ def explain(
         images: [N, C, H, W].
         targets: int64 [N] or [N, K]: classes; negative ones count from the top of the ranking.
         method: one of `METHODS`.
+            Unused where there is an objective.
+        objective: of what the module returns, the scalar of each image that is explained, [N].
         temperature: the T of "excitation" (0.3 where None), the factor on the temperatures of
             "semantic" (1 where None); no other method reads it.
         parameters: the others of the method, as the metadata of an explain graph name them:
@@ -62,8 +65,8 @@ def explain(
             `relu`, `max_pool`, … of "excitation" and "semantic".
 
     Returns:
-        logits [N, classes], and the pullback, of shape [N, C, H, W] or [N, K, C, H, W], C being 1
-        of a class activation map.
+        logits [N, classes], or the objective [N]; and the pullback, of shape [N, C, H, W] or
+        [N, K, C, H, W], C being 1 of a class activation map.
 
     Raises:
         InputError: an unknown method or parameter, a temperature or epsilon that is not positive,
@@ -80,10 +83,16 @@ def explain(
     with torch.enable_grad(), _frozen(module):
         with watched as outputs, _mode(method, values):
             # A copy, because the module's first operation may work in place.
-            logits = _logits(module(leaf.clone()))
-        classes = resolve_targets(logits.detach(), targets).reshape(len(images), -1)
+            output = module(leaf.clone())
+        logits = _logits(output) if objective is None else objective(output)
         # In evaluation mode no image sees another: one sweep over their sum explains each.
-        seeds = logits.gather(1, classes).sum(dim=0)
+        if objective is None:
+            assert targets is not None
+            shape = targets.shape
+            classes = resolve_targets(logits.detach(), targets).reshape(len(images), -1)
+            seeds = logits.gather(1, classes).sum(dim=0)
+        else:
+            shape, seeds = logits.shape, logits.sum().reshape(1)
         at = outputs[-1] if is_map else leaf
         sweeps = [torch.autograd.grad(seed, at, retain_graph=True)[0] for seed in seeds]
     if is_map:
@@ -92,7 +101,7 @@ def explain(
     pullback = torch.stack(sweeps, dim=1)
     if method == "input-x-gradient":
         pullback = images.detach()[:, None] * pullback
-    return logits.detach(), pullback.reshape(*targets.shape, *pullback.shape[2:])
+    return logits.detach(), pullback.reshape(*shape, *pullback.shape[2:])
 
 
 def _values(

@@ -1,0 +1,156 @@
+"""Maps of classes: segmentation, saliency, mattes, fully convolutional classifiers.
+
+The mean logit of a class over a region.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import onnx_ir as ir
+from onnxscript import OpBuilder
+
+from onnxplain.contract.objective import EXPLAINED_CLASS, INDEX, MASK
+from onnxplain.export.canonical.ends import image_size
+from onnxplain.export.heads import chosen_class
+from onnxplain.export.objectives.objective import (
+    Emitted,
+    Fit,
+    Input,
+    Network,
+    Objective,
+    Output,
+    Setting,
+    Settings,
+    hold,
+    register_objective,
+)
+from onnxplain.export.objectives.reading import ending, mean_over, one_hot_row
+
+_LAYOUTS: Mapping[str, tuple[str, ...]] = {
+    "NCHW": ("class", "height", "width"),
+    "NHWC": ("height", "width", "class"),
+    "NHW": ("height", "width"),
+}
+"""A layout → its axes behind the batch."""
+
+
+def fits(network: Network, settings: Settings) -> Fit | str:
+    height, width, _ = image_size(network.image)
+    unclear = None
+    for output in network.outputs:
+        found = [settings["layout"]] if "layout" in settings else _layouts(output, height, width)
+        found = [layout for layout in found if len(_LAYOUTS[layout]) == len(output.sizes)]
+        if len(found) > 1:
+            unclear = output
+        if len(found) == 1:
+            return _fit(output, found[0])
+    if unclear is not None:
+        sizes = ", ".join(map(str, unclear.sizes))
+        return (
+            f"{unclear.name} [N, {sizes}] has the image's proportions read in either way: choose "
+            "with the setting layout=NCHW or layout=NHWC"
+        )
+    return f"no output is [N, C, h, w], [N, h, w, C] or [N, {height}, {width}]"
+
+
+def _layouts(output: Output, height: int, width: int) -> list[str]:
+    """Those in which the output is a map of the image's proportions, of more than one place."""
+    if len(output.sizes) == 2:
+        return ["NHW"] if output.sizes == [height, width] else []
+    return [
+        layout
+        for layout, axes in _LAYOUTS.items()
+        if len(axes) == len(output.sizes) and _like(_places(output, layout), (height, width))
+    ]
+
+
+def _places(output: Output, layout: str) -> Sequence[int]:
+    at = _LAYOUTS[layout].index("height")
+    return output.sizes[at : at + 2]
+
+
+def _like(places: Sequence[int], image: Sequence[int]) -> bool:
+    """Whether both sides are an image's, divided by the same stride and rounded."""
+    if math.prod(places) == 1:
+        return False
+    stride = max(side / n for side, n in zip(image, places, strict=True))
+    least = min(side / n for side, n in zip(image, places, strict=True))
+    return any(
+        all(abs(side / s - n) < 1 for side, n in zip(image, places, strict=True))
+        for s in (stride, least)
+    )
+
+
+def _fit(output: Output, layout: str) -> Fit:
+    axes = list(_LAYOUTS[layout])
+    height, width = _places(output, layout)
+    classes = output.sizes[axes.index("class")] if "class" in axes else 1
+    axes.insert(output.batch, "batch")
+    of = f"of {classes} classes " if classes > 1 else ""
+    activation = ending(output.value, axes.index("class") if "class" in axes else -1).activation
+    return Fit(
+        {"map": output},
+        {output.name: axes},
+        f"{output.name} is a map {of}on {height} × {width} places",
+        sure=True,
+        classes=classes,
+        ranks=classes,
+        shapes={"region": (height, width)},
+        settings={"layout": layout},
+        activation=activation,
+    )
+
+
+def emit(op: OpBuilder, fit: Fit, inputs: Mapping[str, ir.Value]) -> Emitted:
+    """Σ_p m_p y_cp / Σ_p m_p over the places p of the region m, the logits y before a final Softmax
+    or Sigmoid.
+
+    Without a region, it is where the class is predicted; where it is nowhere, all places. -1 is the
+    class that is predicted at most places of the region, or of the image.
+    """
+    y = _maps(op, fit)  # [N, C, places]
+    region = op.Reshape(inputs["region"], [-1, math.prod(fit.shapes["region"])])
+    given = op.Greater(op.ReduceMax(region, [1], keepdims=1), 0.0)
+    if fit.classes == 1:
+        predicted = op.Greater(y, 0.0)
+    else:
+        predicted = op.Equal(y, op.ReduceMax(y, [1], keepdims=1))
+    predicted = hold(op, op.CastLike(predicted, y))
+    looked_at = op.Unsqueeze(op.Where(given, region, 1.0), [2])
+    area = op.Squeeze(op.MatMul(predicted, looked_at), [2])
+    chosen = chosen_class(op, area, inputs["target"])
+    hot = op.Unsqueeze(one_hot_row(op, chosen, fit.classes, y), [1])
+    logit, own = (op.Squeeze(op.MatMul(hot, maps), [1]) for maps in (y, predicted))
+    return mean_over(op, logit, op.Where(given, region, own)), {EXPLAINED_CLASS: chosen}
+
+
+def _maps(op: OpBuilder, fit: Fit) -> ir.Value:
+    output = fit.outputs["map"]
+    axes = list(fit.axes[output.name])
+    end = ending(output.value, axes.index("class") if "class" in axes else -1)
+    y = output.with_batch_first(op, end.logits(op))
+    if fit.settings["layout"] == "NHWC":
+        y = op.Transpose(y, perm=[0, 3, 1, 2])
+    return op.Reshape(y, [-1, fit.classes, math.prod(fit.shapes["region"])])
+
+
+register_objective(
+    Objective(
+        "segment",
+        "a class's mean logit over a region of a map",
+        fits,
+        emit,
+        (
+            Input("target", "the class; -1 is the one predicted at most places", INDEX, -1),
+            Input(
+                "region",
+                "where to look: positive inside, 0 outside; all 0 is where the class is predicted",
+                MASK,
+                0,
+            ),
+        ),
+        (Setting("layout", "what the map's axes are", tuple(_LAYOUTS)),),
+    )
+)

@@ -1,0 +1,174 @@
+"""Networks that end in a map: segmentation, saliency, fully convolutional classifiers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from onnxplain.errors import InputError, SourceError
+
+from .networks import Array, close, exported, gradient, images, seeded, trunk
+
+X = images()
+REGION = np.zeros((8, 8))
+REGION[2:5, 1:7] = 1
+
+
+class Last(nn.Module):
+    """Channels last, as networks from TensorFlow have them."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.network(x).permute(0, 2, 3, 1)
+
+
+class Several(nn.Module):
+    """A dictionary, as torchvision's have it."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        y = self.network(x)
+        return {"out": y, "aux": 2 * y}
+
+
+def network(*ending: nn.Module, channels: int = 4) -> nn.Module:
+    return seeded(lambda: nn.Sequential(trunk(channels), *ending))
+
+
+def mean_where(y: Tensor, mask: Tensor) -> Tensor:
+    return (y * mask).sum((1, 2)) / mask.sum((1, 2))
+
+
+def over_region(y: Tensor) -> Tensor:
+    return mean_where(y[:, 1], torch.from_numpy(REGION)[None])
+
+
+@pytest.mark.parametrize(
+    ("source", "logits"),
+    [
+        (lambda: network(), lambda y: y),
+        (lambda: network(nn.Softmax(1)), None),
+        (lambda: Last(network(nn.Softmax(1))), None),
+        (lambda: Several(network()), lambda y: y["out"]),
+    ],
+    ids=["logits", "softmax", "softmax-nhwc", "several"],
+)
+def test_a_class_over_a_region(
+    source: Callable[[], nn.Module], logits: Callable[[Any], Tensor] | None, tmp_path: Path
+) -> None:
+    explainer = exported(source(), tmp_path / "e.onnx")
+    assert explainer.metadata.objective.name == "segment"
+    explanation = explainer(X.numpy(), 1, region=REGION)
+    plain, read = (source(), logits) if logits else (network(), lambda y: y)
+    score, expected = gradient(plain, X, lambda y: over_region(read(y)))
+    close(explanation.objective, score)
+    close(explanation.pullback, expected)
+    with torch.no_grad():
+        own = source()(X)
+    for name, value in own.items() if isinstance(own, dict) else [("output", own)]:
+        close(explanation.outputs[name], value.numpy())
+
+
+@pytest.mark.parametrize("target", [-1, -2, 3])
+def test_by_itself_it_looks_where_the_class_is_predicted(target: int, tmp_path: Path) -> None:
+    explanation = exported(network(), tmp_path / "e.onnx")(X.numpy(), target)
+
+    def objective(y: Tensor) -> Tensor:
+        predicted = y.argmax(1)
+        scores = []
+        for one, at in zip(y, predicted, strict=True):
+            area = torch.bincount(at.reshape(-1), minlength=4)
+            chosen = (
+                area.argsort(descending=True, stable=True)[-1 - target] if target < 0 else target
+            )
+            mask = (at == chosen) if (at == chosen).any() else torch.ones_like(at)
+            scores.append(one[chosen][mask.bool()].mean())
+        return torch.stack(scores)
+
+    score, expected = gradient(network(), X, objective)
+    close(explanation.objective, score)
+    close(explanation.pullback, expected)
+
+
+@pytest.mark.parametrize("layout", ["NCHW", "NHW"])
+def test_a_mask_is_one_class(layout: str, tmp_path: Path) -> None:
+    up = nn.Upsample(scale_factor=2, mode="bilinear")
+    end = [up, nn.Sigmoid(), *([nn.Flatten(1, 2)] if layout == "NHW" else [])]
+    explainer = exported(network(*end, channels=1), tmp_path / "e.onnx")
+    assert explainer.metadata.objective.settings == {"layout": layout}
+    explanation = explainer(X.numpy())
+    expected = gradient(
+        network(up, channels=1), X, lambda y: mean_where(y[:, 0], (y[:, 0] > 0).double())
+    )[1]
+    close(explanation.pullback, expected)
+    assert explanation.targets.tolist() == [0, 0]
+
+
+@pytest.mark.parametrize("method", ["gradient", "excitation"])
+def test_several_classes_at_once(method: str, tmp_path: Path) -> None:
+    one = exported(network(), tmp_path / "one.onnx", method=method)
+    many = exported(network(), tmp_path / "many.onnx", method=method, multi_target=True)
+    both = many(X.numpy(), [[2, -1], [0, 3]], region=REGION)
+    for column, targets in enumerate(([2, 0], [-1, 3])):
+        alone = one(X.numpy(), targets, region=REGION)
+        close(both.pullback[:, column], alone.pullback)
+        close(both.objective[:, column], alone.objective)
+        np.testing.assert_array_equal(both.targets[:, column], alone.targets)
+
+
+def test_excitation_is_that_of_the_reference(tmp_path: Path) -> None:
+    from onnxplain.reference.pytorch import explain
+
+    explanation = exported(network(), tmp_path / "e.onnx", method="excitation")(
+        X.numpy(), 1, region=REGION
+    )
+    score, expected = explain(
+        network().double(), X.double(), None, "excitation", objective=over_region
+    )
+    close(explanation.objective, score.numpy())
+    close(explanation.pullback, expected.numpy())
+
+
+@pytest.mark.parametrize(
+    ("region", "message"),
+    [
+        (np.ones((16, 16)), r"'region' .* has the shape \[8, 8\], or \[2, 8, 8\]"),
+        (np.full((8, 8), np.inf), "'region' has NaN or infinite"),
+        (-np.ones((8, 8)), "'region' has negative values"),
+    ],
+)
+def test_a_wrong_region_is_a_sentence(region: Array, message: str, tmp_path: Path) -> None:
+    explainer = exported(network(), tmp_path / "e.onnx")
+    with pytest.raises(InputError, match=message):
+        explainer(X.numpy(), region=region)
+
+
+def test_a_map_that_reads_either_way_asks(tmp_path: Path) -> None:
+    source = network(channels=8)
+    with pytest.raises(SourceError, match=r"layout=NCHW or layout=NHWC.*output \[N, 8, 8, 8\]"):
+        exported(source, tmp_path / "e.onnx", objective="segment")
+    explainer = exported(
+        source, tmp_path / "e.onnx", objective="segment", settings={"layout": "NHWC"}
+    )
+    expected = gradient(source, X, lambda y: mean_where(y[..., 1], torch.from_numpy(REGION)[None]))
+    close(explainer(X.numpy(), 1, region=REGION).pullback, expected[1])
+
+
+def test_its_picture_shows_the_region(tmp_path: Path) -> None:
+    explanation = exported(network(), tmp_path / "e.onnx")(X.numpy(), 1, region=REGION)
+    plain = exported(network(), tmp_path / "e.onnx")(X.numpy(), 1)
+    drawn, without = (np.asarray(e.draw("overlay")) for e in (explanation, plain))
+    assert (drawn == 255).all(-1).sum() > (without == 255).all(-1).sum() + 20
+    explanation.save(tmp_path / "grid.png", "grid")

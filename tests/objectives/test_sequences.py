@@ -1,0 +1,114 @@
+"""Networks that end in a sequence: recognisers of text."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from onnxplain.errors import InputError, SourceError
+
+from .networks import close, exported, gradient, images, seeded, trunk
+
+X = images()
+
+
+class Recogniser(nn.Module):
+    """Columns of the image are the steps, of a small CTC network."""
+
+    def __init__(self, time_first: bool, ending: nn.Module | None, lstm: bool) -> None:
+        super().__init__()
+        self.trunk, self.time_first, self.is_lstm = trunk(), time_first, lstm
+        self.lstm = nn.LSTM(6, 5, bidirectional=True, batch_first=not time_first)
+        self.row = nn.Sequential(nn.Linear(6, 10), nn.Tanh())
+        self.head, self.ending = nn.Linear(10, 7), ending or nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        columns = self.trunk(x).mean(2)  # [N, C, T]
+        rows = columns.permute((2, 0, 1) if self.time_first else (0, 2, 1))
+        return self.ending(self.head(self.lstm(rows)[0] if self.is_lstm else self.row(rows)))
+
+
+def network(
+    time_first: bool = False, ending: nn.Module | None = None, lstm: bool = False
+) -> nn.Module:
+    return seeded(lambda: Recogniser(time_first, ending, lstm))
+
+
+def path(y: Tensor) -> Tensor:
+    best, classes = y.max(2)
+    read = classes != 0
+    read = torch.where(read.any(1, keepdim=True), read, True)
+    return (best * read).sum(1) / read.sum(1)
+
+
+CASES: dict[str, tuple[dict[str, int], Callable[[Tensor], Tensor]]] = {
+    "class and position": ({"targets": 3, "position": 5}, lambda y: y[:, 5, 3]),
+    "predicted at a position": ({"targets": -1, "position": 2}, lambda y: y[:, 2].max(1)[0]),
+    "runner-up": ({"targets": -2, "position": 0}, lambda y: y[:, 0].topk(2)[0][:, 1]),
+    "what is read": ({}, path),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("time_first", [False, True], ids=["NTC", "TNC-lstm-log-softmax"])
+def test_a_step_and_the_path(case: str, time_first: bool, tmp_path: Path) -> None:
+    given, objective = CASES[case]
+    ending = nn.LogSoftmax(2) if time_first else None
+    explainer = exported(network(time_first, ending, time_first), tmp_path / "e.onnx")
+    entry = explainer.metadata.objective
+    axes = ["time", "batch", "class"] if time_first else ["batch", "time", "class"]
+    assert (entry.name, list(entry.axes["output"])) == ("sequence", axes)
+    explanation = explainer(X.numpy(), **given)  # type: ignore[arg-type]
+    score, expected = gradient(
+        network(time_first, lstm=time_first),
+        X,
+        lambda y: objective(y.transpose(0, 1) if time_first else y),
+    )
+    close(explanation.objective, score)
+    close(explanation.pullback, expected)
+
+
+def test_batches_of_a_sequence_with_time_first(tmp_path: Path) -> None:
+    explainer = exported(network(True), tmp_path / "e.onnx")
+    x = images(5).numpy()
+    whole, parts = explainer(x), explainer(x, batch_size=2)
+    assert whole.outputs["output"].shape == (8, 5, 7)
+    for found, expected in (
+        (parts.outputs["output"], whole.outputs["output"]),
+        (parts.pullback, whole.pullback),
+        (whole[1:3].outputs["output"], whole.outputs["output"][:, 1:3]),
+    ):
+        np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+def test_several_targets(tmp_path: Path) -> None:
+    explainer = exported(network(), tmp_path / "e.onnx", multi_target=True)
+    both = explainer(X.numpy(), [[3, -1], [0, -2]], position=4)
+    expected = gradient(network(), X, lambda y: torch.stack([y[0, 4, 3], y[1, 4, 0]]))[1]
+    close(both.pullback[:, 0], expected)
+
+
+def test_time_is_never_taken_for_a_batch(tmp_path: Path) -> None:
+    class Flat(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.network = network(True)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.network(x).flatten(0, 1)  # [T · N, classes]
+
+    for objective in (None, "logit"):
+        with pytest.raises(SourceError, match=r"batch"):
+            exported(Flat().eval(), tmp_path / "e.onnx", objective=objective)
+
+
+@pytest.mark.parametrize("position", [8, 2.5, [0, 1, 2]], ids=str)
+def test_a_wrong_position_is_an_error(position: object, tmp_path: Path) -> None:
+    explainer = exported(network(), tmp_path / "e.onnx")
+    with pytest.raises(InputError, match="'position'"):
+        explainer(X.numpy(), position=position)
