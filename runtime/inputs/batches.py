@@ -68,10 +68,15 @@ def filled(batch: NDArray[Any], size: int) -> NDArray[Any]:
 
 
 def to_photographs(batch: NDArray[Any], pre: Preprocessing) -> NDArray[np.uint8]:
-    """Undo the normalisation of a network's input: uint8 [N,H,W,3], clipped."""
+    """Undo the normalisation of a network's input: uint8 [N,H,W,3], clipped.
+
+    Where there are not three channels, their mean is shown, in grey.
+    """
     pixels = batch if pre.layout == "NHWC" else np.moveaxis(batch, 1, -1)
     with np.errstate(invalid="ignore"):
-        pixels = np.rint(255 * (pixels * np.array(pre.std) + np.array(pre.mean))).clip(0, 255)
+        pixels = pixels * np.array(pre.std) + np.array(pre.mean)
+        pixels = pixels if pre.channels == 3 else pixels.mean(-1, keepdims=True)
+        pixels = np.rint(255 * pixels).clip(0, 255)
         return np.broadcast_to(pixels, (*pixels.shape[:3], 3)).astype(np.uint8)
 
 
@@ -165,6 +170,11 @@ def crop_offset(surplus: int) -> int:
 
 
 def _normalise(photograph: Image.Image, pre: Preprocessing) -> NDArray[np.float32]:
+    if pre.channels not in (1, 3):
+        raise InputError(
+            f"the network takes images of {pre.channels} channels, which no photograph has: give "
+            f"normalised floats of the shape {list(pre.image_shape)}"
+        )
     image = photograph.convert("L" if pre.channels == 1 else "RGB")
     pixels = np.asarray(image, np.float32) / np.float32(255)
     pixels = pixels.reshape(pre.height, pre.width, pre.channels)

@@ -41,6 +41,16 @@ def test_preprocessing_is_torchvisions(photograph, interpolation, turn, resize, 
     np.testing.assert_allclose(ours, theirs(photograph).numpy(), atol=1e-6)
 
 
+@pytest.mark.parametrize("channels", [2, 4])
+def test_other_channels_than_a_photographs(channels: int) -> None:
+    pre = Preprocessing(8, 8, 8, (0.5,) * channels, (0.25,) * channels)
+    with pytest.raises(InputError, match=f"{channels} channels, which no photograph has"):
+        as_batch(np.zeros((9, 11, 3), np.uint8), pre)
+    batch, shown = as_batch(np.zeros((1, channels, 8, 8), np.float32), pre)
+    assert batch.shape == (1, channels, 8, 8)
+    assert shown.shape == (1, 8, 8, 3)
+
+
 def test_channels_come_last_where_the_layout_says_so(photograph, tiny):
     np.testing.assert_array_equal(
         preprocess(photograph, tiny.preprocessing(layout="NHWC")),

@@ -1,0 +1,75 @@
+"""The commands that write, each on a small network and two small images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import av
+import numpy as np
+import onnx
+from PIL import Image
+
+import onnxplain
+
+from ..fuzz.seeds import convolutional
+
+COMMANDS: dict[str, Callable[[Path, Path], Sequence[object]]] = {
+    "export": lambda at, out: ["export", at / "network.onnx", "-o", out / "new.explain.onnx"],
+    "explain": lambda at, out: ["explain", at / "g.explain.onnx", at / "images", "-o", out, *_CPU],
+    "accentuate": lambda at, out: [
+        *("accentuate", at / "g.explain.onnx", at / "images", "-o", out / "a.png"),
+        *("--steps", 2, *_CPU),
+    ],
+    "report": lambda at, out: [
+        *("report", at / "g.explain.onnx", at / "images", "-o", out / "r.html", *_CPU)
+    ],
+    "stream": lambda at, out: [
+        *("stream", at / "g.explain.onnx", at / "film.mkv", "-o", out / "f.mkv", *_CPU)
+    ],
+    "tune": lambda at, out: [
+        *("tune", at / "network.onnx", at / "images", "-o", out / "t.png", "--classes", 2)
+    ],
+    "top-images": lambda at, out: [
+        *("top-images", at / "network.onnx", at / "images", "-o", out / "t.json", "-l", "r", *_CPU)
+    ],
+    "visualize": lambda at, out: [
+        *("visualize", at / "network.onnx", "-t", 1, "-r", at / "images", "-o", out),
+        *("--steps", 3, "--count", 2, "--layers", "r", *_CPU),
+    ],
+    "triton": lambda at, out: ["package", at / "g.explain.onnx", "--triton", out / "models"],
+    "oci": lambda at, out: ["package", at / "g.explain.onnx", "--oci", out / "image"],
+    "kserve": lambda at, out: [
+        *("package", at / "g.explain.onnx", "--kserve", out / "k.yaml", "--image", "a.example/b")
+    ],
+    "build": lambda at, out: [
+        *("build", at / "g.explain.onnx", "-o", out / "e.engine", "--provider", "tensorrt-rtx")
+    ],
+    "web": lambda at, out: ["web", at / "g.explain.onnx", "-o", out / "site"],
+}
+"""The arguments, given where the material lies and where to write."""
+
+_CPU = ("--provider", "cpu")
+
+
+def material(folder: Path) -> None:
+    """A network, its explain graph, two images and a film."""
+    onnx.save(convolutional(), folder / "network.onnx")
+    onnxplain.export(
+        folder / "network.onnx",
+        folder / "g.explain.onnx",
+        labels=list("abcde"),
+        mean=[0.5] * 3,
+        std=[0.25] * 3,
+    )
+    (folder / "images").mkdir()
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 255, (4, 32, 32, 3), np.uint8)
+    for name, image in zip("ab", images, strict=False):
+        Image.fromarray(image).save(folder / "images" / f"{name}.png")
+    with av.open(str(folder / "film.mkv"), "w") as file:
+        track = file.add_stream("libx264", 10)
+        track.width, track.height, track.pix_fmt = 32, 32, "yuv420p"
+        for image in images:
+            file.mux(track.encode(av.VideoFrame.from_ndarray(image, "rgb24")))
+        file.mux(track.encode())

@@ -1,0 +1,165 @@
+"""Every command that writes, killed at random moments: `python -m tests.faults.kills [NAME …]`.
+
+A killed command leaves each file as it was or whole and new, and hidden scratch folders, which are
+gone once the command has run again. Each run is a child, forked of a process in which everything is
+imported, that kills itself when it touches the files for the n-th time, when a file grows beyond n
+bytes, or after n seconds.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import random
+import resource
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import av
+
+from onnxplain.cli import app
+
+from .commands import COMMANDS, material
+
+MOMENTS = 20
+OLD = b"the old one"
+_TOUCHES = ("os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.link")
+_UNFINISHED = ("preview.png", "unfinished.npz", "unfinished.json")
+"""What `visualize` keeps on purpose until it is done, to go on from."""
+
+
+def ran(arguments: list[str], root: Path, before: Callable[[], None] = lambda: None) -> int:
+    """The wait status of the command in a child; `before` is called there first."""
+    child = os.fork()
+    if child:
+        return os.waitpid(child, 0)[1]
+    nowhere = os.open(os.devnull, os.O_RDWR)
+    for stream in range(3):
+        os.dup2(nowhere, stream)
+    tempfile.tempdir = str(root / "temporary")
+    before()
+    status = 1
+    try:
+        app(arguments, standalone_mode=False)
+        status = 0
+    finally:
+        os._exit(status)
+
+
+def at_touch(number: int, root: Path) -> None:
+    """Be killed when something below `root` is created, renamed or removed for the n-th time."""
+    left = number
+
+    def listen(event: str, given: tuple[Any, ...]) -> None:
+        nonlocal left
+        writes = event == "open" and isinstance(given[2], int) and given[2] & os.O_ACCMODE
+        if (writes or event in _TOUCHES) and str(root) in str(given[0]):
+            left -= 1
+            if not left:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    sys.addaudithook(listen)
+
+
+def at_size(size: int) -> None:
+    """Be killed when a file grows beyond so many bytes."""
+    signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+
+
+def after(seconds: float) -> None:
+    """Be killed after a while."""
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+
+
+def state(folder: Path) -> dict[str, str]:
+    """What is in each file, by its path."""
+    files = (path for path in sorted(folder.rglob("*")) if path.is_file())
+    return {str(path.relative_to(folder)): content(path) for path in files}
+
+
+def content(path: Path) -> str:
+    """A file's digest; "whole" for one of a kind that differs from run to run, if it has its end."""
+    data = path.read_bytes()
+    if path.suffix == ".html" and data.rstrip().endswith(b"</html>"):
+        return "whole"
+    if path.suffix == ".mkv" and data != OLD:
+        with contextlib.suppress(av.error.FFmpegError), av.open(str(path)) as film:
+            return f"{len([*film.decode(video=0)])} frames"
+    return hashlib.sha256(data).hexdigest()
+
+
+def trouble(name: str, at: Path, root: Path, rng: random.Random) -> list[str]:
+    """What is wrong after the kills of a command, in words."""
+    out, temporary = root / "out", root / "temporary"
+    arguments = [str(argument) for argument in COMMANDS[name](at, out)]
+    for folder in (out, temporary):
+        folder.mkdir(parents=True)
+    begun = time.perf_counter()
+    if status := ran(arguments, root):
+        return [f"it fails by itself: {status}"]
+    seconds, whole = time.perf_counter() - begun, state(out)
+    largest = max(path.stat().st_size for path in out.rglob("*") if path.is_file())
+    found, kills = [], 0
+    for moment in range(MOMENTS):
+        shutil.rmtree(out)
+        out.mkdir()
+        old: dict[str, str] = {}
+        if moment % 2 and name in _OVER_FILES:
+            for file in whole:
+                (out / file).write_bytes(OLD)
+            old = state(out)
+        kind = (
+            lambda: at_touch(rng.randrange(1, 30), root),
+            lambda: at_size(rng.randrange(largest)),
+            lambda: after(rng.uniform(0, seconds)),
+        )[moment % 3]
+        status = ran(arguments, root, kind)
+        kills += os.WIFSIGNALED(status)
+        left = {k: v for k, v in state(out).items() if ".onnxplain-" not in k}
+        for file, digest in left.items():
+            if digest not in (old.get(file), whole.get(file)) and Path(file).name not in _UNFINISHED:
+                found.append(f"moment {moment}: {file} is neither the old nor the new")
+        found += [f"moment {moment}: {file} is gone" for file in old if file not in left]
+        if not old and ran(arguments, root):
+            found.append(f"moment {moment}: it does not run again")
+        elif not old and state(out) != whole:
+            others = {k for k, v in state(out).items() if whole.get(k) != v} | whole.keys() - state(out)
+            found.append(f"moment {moment}: other files after the next run: {sorted(others)}")
+    shutil.rmtree(out)
+    out.mkdir()
+    ran(arguments, root)
+    found += [f"left: {path}" for path in (*temporary.iterdir(), *out.rglob(".onnxplain-*"))]
+    print(f"{name}: {kills} of {MOMENTS} killed, {len(found)} troubles", flush=True)
+    return found
+
+
+_OVER_FILES = {"export", "explain", "accentuate", "report", "stream", "tune", "kserve", "build"}
+"""The commands that write over files of any kind; others go on from theirs, or refuse."""
+
+
+def main(names: list[str]) -> int:
+    os.environ["XDG_CACHE_HOME"] = os.environ.get("XDG_CACHE_HOME", str(Path.home() / ".cache"))
+    found = []
+    with tempfile.TemporaryDirectory() as folder:
+        at = Path(folder, "material")
+        at.mkdir()
+        material(at)
+        for name in names or COMMANDS:
+            rng = random.Random(name)
+            found += [f"{name}: {line}" for line in trouble(name, at, Path(folder, name), rng)]
+    print("\n".join(found))
+    return bool(found)
+
+
+if __name__ == "__main__":
+    with contextlib.suppress(KeyboardInterrupt):
+        sys.exit(main(sys.argv[1:]))
