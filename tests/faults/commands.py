@@ -49,6 +49,11 @@ COMMANDS: dict[str, Callable[[Path, Path], Sequence[object]]] = {
 }
 """The arguments, given where the material lies and where to write."""
 
+OVER_FILES = {"export", "explain", "accentuate", "report", "stream", "tune", "kserve", "build"}
+"""The commands that write over files of any kind; others go on from theirs, or refuse."""
+
+OLD = b"the old one"
+
 _CPU = ("--provider", "cpu")
 
 

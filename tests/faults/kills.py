@@ -26,10 +26,9 @@ import av
 
 from onnxplain.cli import app
 
-from .commands import COMMANDS, material
+from .commands import COMMANDS, OLD, OVER_FILES, material
 
 MOMENTS = 20
-OLD = b"the old one"
 _TOUCHES = ("os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.link")
 _UNFINISHED = ("preview.png", "unfinished.npz", "unfinished.json")
 """What `visualize` keeps on purpose until it is done, to go on from."""
@@ -87,7 +86,7 @@ def state(folder: Path) -> dict[str, str]:
 
 
 def content(path: Path) -> str:
-    """A file's digest; "whole" for one of a kind that differs from run to run, if it has its end."""
+    """A file's digest; of one that differs from run to run, whether it is whole."""
     data = path.read_bytes()
     if path.suffix == ".html" and data.rstrip().endswith(b"</html>"):
         return "whole"
@@ -113,7 +112,7 @@ def trouble(name: str, at: Path, root: Path, rng: random.Random) -> list[str]:
         shutil.rmtree(out)
         out.mkdir()
         old: dict[str, str] = {}
-        if moment % 2 and name in _OVER_FILES:
+        if moment % 2 and name in OVER_FILES:
             for file in whole:
                 (out / file).write_bytes(OLD)
             old = state(out)
@@ -126,13 +125,18 @@ def trouble(name: str, at: Path, root: Path, rng: random.Random) -> list[str]:
         kills += os.WIFSIGNALED(status)
         left = {k: v for k, v in state(out).items() if ".onnxplain-" not in k}
         for file, digest in left.items():
-            if digest not in (old.get(file), whole.get(file)) and Path(file).name not in _UNFINISHED:
+            if (
+                digest not in (old.get(file), whole.get(file))
+                and Path(file).name not in _UNFINISHED
+            ):
                 found.append(f"moment {moment}: {file} is neither the old nor the new")
         found += [f"moment {moment}: {file} is gone" for file in old if file not in left]
         if not old and ran(arguments, root):
             found.append(f"moment {moment}: it does not run again")
         elif not old and state(out) != whole:
-            others = {k for k, v in state(out).items() if whole.get(k) != v} | whole.keys() - state(out)
+            others = {k for k, v in state(out).items() if whole.get(k) != v} | whole.keys() - state(
+                out
+            )
             found.append(f"moment {moment}: other files after the next run: {sorted(others)}")
     shutil.rmtree(out)
     out.mkdir()
@@ -140,10 +144,6 @@ def trouble(name: str, at: Path, root: Path, rng: random.Random) -> list[str]:
     found += [f"left: {path}" for path in (*temporary.iterdir(), *out.rglob(".onnxplain-*"))]
     print(f"{name}: {kills} of {MOMENTS} killed, {len(found)} troubles", flush=True)
     return found
-
-
-_OVER_FILES = {"export", "explain", "accentuate", "report", "stream", "tune", "kserve", "build"}
-"""The commands that write over files of any kind; others go on from theirs, or refuse."""
 
 
 def main(names: list[str]) -> int:
