@@ -31,9 +31,6 @@ WITHOUT_A_RULE: dict[str, str] = {
         "shape inference finds none; the operator itself has its rule"
     ),
     "ArrayFeatureExtractor": "of ai.onnx.ml 1, in a file that ONNX's version converter cannot read",
-    "FlexAttention": (
-        "with subgraphs that change its scores or probabilities; without them it has its rule"
-    ),
     "OptionalGetElement": "optional values; no image passes through one",
     "Range": (
         "spelled out as a Loop whose number of rounds follows from the floats that are "

@@ -9,9 +9,10 @@ import numpy as np
 import onnx
 import onnx.version_converter
 import onnx_ir as ir
+from onnx_ir.analysis import analyze_implicit_usage
 from onnx_ir.passes import common
 
-from onnxplain.errors import NoRuleError, SourceError
+from onnxplain.errors import SourceError
 from onnxplain.export.autodiff import operator_name
 from onnxplain.export.canonical.emit import Emitted, Emitter, replace
 from onnxplain.export.canonical.quantisers import is_dynamic_quantiser
@@ -213,7 +214,10 @@ def _valid_at(node: ir.Node, version: int) -> bool:
 
 
 def _call_body(model: ir.Model, node: ir.Node) -> None:
-    """Make the node a call of its operator's own function body."""
+    """Make the node a call of its operator's own function body.
+
+    ONNX writes a node's subgraphs out in it: what they take from around them is handed to the call.
+    """
     version = model.graph.opset_imports[node.domain]
     schema = onnx.defs.get_schema(node.op_type, version, node.domain)
     proto = onnx.FunctionProto()
@@ -230,29 +234,40 @@ def _call_body(model: ir.Model, node: ir.Node) -> None:
             f"operator {node.op_type} (node {node.name!r}), of opset {schema.since_version}, has "
             "no spelling in older operators"
         )
-    if any(a.type == ir.AttributeType.GRAPH for a in node.attributes.values()):
-        raise NoRuleError(f"no rule for {node.op_type} {node.name!r}, which is given subgraphs")
+    captured = _captured(node)
+    names = set(proto.input).union(*(inner.output for inner in proto.node))
+    if clash := sorted(str(x.name) for x in captured if x.name in names):
+        raise SourceError(
+            f"a subgraph of {node.op_type} {node.name!r} reads {clash[0]!r}, the name of another "
+            "value in what ONNX makes of the operator; rename it"
+        )
     del proto.output[len(node.outputs) :]
     proto.domain = f"onnxplain.body.{node.op_type}"
     proto.name = f"body_{len(model.functions)}"
     for known in proto.opset_import:
         if known.domain == "":
             known.version = opset_of(model)  # the body's operators mean the same in it
+    given = list(node.inputs) + [None] * (len(proto.input) - len(node.inputs)) + captured
+    proto.input.extend(str(x.name) for x in captured)
     function = ir.from_proto(proto)
     model.functions[function.identifier()] = function
     model.graph.opset_imports[proto.domain] = 1
-    inputs = list(node.inputs) + [None] * (len(proto.input) - len(node.inputs))
-    call = ir.Node(
-        proto.domain,
-        proto.name,
-        inputs,
-        list(node.attributes.values()),
-        num_outputs=len(node.outputs),
-    )
+    attributes = [a for a in node.attributes.values() if a.type != ir.AttributeType.GRAPH]
+    call = ir.Node(proto.domain, proto.name, given, attributes, num_outputs=len(node.outputs))
     assert node.graph is not None
     ir.convenience.replace_nodes_and_values(
         node.graph, node, [node], [call], node.outputs, call.outputs
     )
+
+
+def _captured(node: ir.Node) -> list[ir.Value]:
+    """What a node's subgraphs take from around them."""
+    graphs = [a.as_graph() for a in node.attributes.values() if a.type == ir.AttributeType.GRAPH]
+    if not graphs or node.graph is None:
+        return []
+    used = analyze_implicit_usage(node.graph)
+    values = {x for graph in graphs for x in used.get(graph, ())}
+    return sorted(values, key=lambda x: str(x.name))
 
 
 def _type_proto(value: ir.Value | None) -> onnx.TypeProto:

@@ -10,7 +10,8 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
-from onnx import helper
+import torch
+from onnx import TensorProto, helper
 
 from onnxplain.errors import NoRuleError, SourceError
 from onnxplain.export.canonical.opsets import spell_newer
@@ -209,6 +210,46 @@ def test_attention_over_heads_given_apart(tmp_path: Path) -> None:
     tail, weight = head("h", 192)
     weights = {"to_heads": np.array([0, 3, 16, 4])} | weight
     same_logits(write(tmp_path / "a.onnx", [*nodes, *tail], weights, opset=23), images(2, 3, 8, 8))
+
+
+def test_flexible_attention_whose_subgraphs_read_what_is_around_them(tmp_path: Path) -> None:
+    """A bias that was learned, and a factor that follows from the image."""
+
+    def modifier(name: str, op_type: str, by: str) -> onnx.GraphProto:
+        ends = [helper.make_tensor_value_info(n, TensorProto.FLOAT, None) for n in ("s", "changed")]
+        inner = node(op_type, ["s", by], ["changed"])
+        return helper.make_graph([inner], name, ends[:1], ends[1:])
+
+    domain = "ai.onnx.preview"
+    nodes = [
+        node("Reshape", ["x", "to_heads"], ["q"]),
+        node("ReduceMean", ["x", "axes"], ["mean"]),
+        node("FlexAttention", ["q", "q", "q"], ["h"], domain=domain, scale=0.3),
+    ]
+    for name, op_type, by in (("score_mod", "Add", "bias"), ("prob_mod", "Mul", "mean")):
+        changed = helper.make_attribute(name, modifier(name, op_type, by))
+        nodes[-1].attribute.append(changed)
+    tail, weight = head("h", 192)
+    bias = images(3, 16, 16, seed=3)
+    weights = {"to_heads": np.array([0, 3, 16, 4]), "axes": np.array([1, 2, 3]), "bias": bias}
+    path = write(tmp_path / "f.onnx", nodes + tail, weights | weight, opset=26, domains=[domain])
+
+    images_given = images(2, 3, 8, 8)
+    x = torch.tensor(images_given, requires_grad=True)
+    q = x.reshape(2, 3, 16, 4)
+    scores = q @ q.mT * 0.3 + torch.tensor(bias)
+    h = (scores.softmax(-1) * x.mean((1, 2, 3), keepdim=True)) @ q
+    logits = h.flatten(1) @ torch.tensor(weight["W"])
+    logits[:, 1].sum().backward()
+    explanation = explain(path, images_given)
+    np.testing.assert_allclose(explanation.logits, logits.detach(), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(explanation.pullback, x.grad, rtol=1e-3, atol=1e-5)
+
+    model = onnx.load(path)  # ONNX's own body has the name, too
+    named = model.SerializeToString().replace(b"\x04bias", b"\x04Prob")
+    path.write_bytes(named)
+    with pytest.raises(SourceError, match=r"subgraph of FlexAttention '' reads 'Prob'.*rename it"):
+        explain(path, images_given)
 
 
 def newer(path: Path, opset: int, *nodes: onnx.NodeProto, **weights: Any) -> Path:
