@@ -24,7 +24,7 @@ from onnxplain.bench.node_tests.judge import (
     Verdict,
     judge,
 )
-from onnxplain.bench.node_tests.reasons import NO_DERIVATIVE, NO_NETWORK, WITHOUT_A_RULE
+from onnxplain.bench.node_tests.reasons import NO_DERIVATIVE, NO_NETWORK, UNDECIDABLE
 from onnxplain.machine import machine
 
 _HERE = Path(__file__).resolve().parents[2]
@@ -37,8 +37,8 @@ ONNX tests each of its operators, in each of its forms. We take each of these no
 a vector–Jacobian product: what `onnxplain.export` makes of it, evaluated in float64, beside central
 differences of the test itself, for every input of floats, of float16 and bfloat16 too. What
 evaluates the test is ONNX Runtime, else ONNX's reference evaluator, else our own
-(`onnxplain.reference`), each only where it gives the outputs that the test comes with. Of onnx
-{version}, {total} tests have inputs and outputs of floats:
+(`onnxplain.reference`), each only where it gives the outputs that the test comes with; what draws
+numbers draws the same each time. Of onnx {version}, {total} tests take and give floats:
 
 {totals}
 
@@ -53,17 +53,17 @@ By operator; `_expanded` tests, of an operator spelled out, count as the operato
 
 ## What is refused, and why
 
-Of the {refused} refused, {idle} are part of no network in use:
+The {refused} refused are of training, and part of no network as it answers:
 
 {no_network}
-
-{missing} have a derivative, and no rule:
-
-{without}
 
 No derivative:
 
 {no_derivative}
+
+Undecided:
+
+{undecidable}
 
 Made by `python -m onnxplain.bench.node_tests`. `python -m onnxplain.bench.random_graphs` puts
 operators together at random, at opsets 13 to the newest, and judges them likewise: how many so far,
@@ -111,17 +111,16 @@ def page(version: str, verdicts: list[Verdict]) -> str:
     totals = markdown(VERDICTS, [[count or "0" for count in _counts(verdicts)]])
     refused = Counter(v.operator for v in verdicts if v.verdict == REFUSED)
     constant = Counter(v.operator for v in verdicts if v.verdict == CONSTANT)
+    undecided = Counter(v.operator for v in verdicts if v.verdict == UNDECIDED)
     return PAGE.format(
         version=version,
         total=len(verdicts),
         totals=totals,
         table=table,
         refused=refused.total(),
-        idle=sum(refused[operator] for operator in NO_NETWORK),
         no_network=_explained(NO_NETWORK, refused),
-        missing=sum(refused[operator] for operator in WITHOUT_A_RULE),
-        without=_explained(WITHOUT_A_RULE, refused),
         no_derivative=_explained(NO_DERIVATIVE, constant),
+        undecidable=_explained(UNDECIDABLE, undecided),
     )
 
 

@@ -9,10 +9,17 @@ import onnx_ir as ir
 
 from onnxplain.errors import NoRuleError, SourceError
 from onnxplain.export.budget import NODES
-from onnxplain.export.canonical.emit import ROUNDS, check_rounds, integers
+from onnxplain.export.canonical.emit import (
+    ROUNDS,
+    Emitted,
+    Emitter,
+    check_rounds,
+    integers,
+    replace,
+)
 from onnxplain.export.canonical.evaluate import evaluated, telling_sizes
-from onnxplain.export.canonical.opsets import opset_of
-from onnxplain.export.tensors import attribute, dims
+from onnxplain.export.canonical.opsets import SCAN_8, opset_of
+from onnxplain.export.tensors import attribute, dims, rank
 from onnxplain.initializers import initializer
 
 
@@ -64,7 +71,7 @@ def _unfolded(model: ir.Model, node: ir.Node) -> bool:
         return True
     if node.op_type == "Scan":
         return _unroll_scan(model.graph, node)
-    return node.op_type == "Loop" and _unroll(model, node)
+    return node.op_type == "Loop" and (_unroll(model, node) or _counted(node))
 
 
 def _unroll(model: ir.Model, node: ir.Node) -> bool:
@@ -84,17 +91,91 @@ def _unroll(model: ir.Model, node: ir.Node) -> bool:
         carried, scans = outputs[: len(carried)], outputs[len(carried) :]
         for stack, value in zip(scanned, scans, strict=True):
             stack.append(value)
-    axes = _axes(graph, node, [0] if scanned else [])
+    axes = _axes(graph, str(node.name), [0] if scanned else [])
     stacked = [_stack(graph, node, values, 0, axes) for values in scanned]
     _put(graph, node, [*carried, *stacked])
     return True
 
 
+def _counted(node: ir.Node) -> bool:
+    """A `Loop` that adds the same to a number at every round, as ONNX spells a Range of floats.
+
+    Its rounds may be as many as floats of the image say: round i begins with start + i · step.
+    """
+    body = node.attributes["body"].as_graph()
+    if len(node.inputs) != 3 or None in node.inputs or len(body.outputs) != 3:
+        return False
+    going, carried, scanned = (_source(y) for y in body.outputs)
+    add = carried.producer()
+    before = body.inputs[2]
+    if going is not body.inputs[1] or scanned is not before or add is None or add.op_type != "Add":
+        return False
+    steps = [x for x in add.inputs if x is not None and x is not before]
+    step = _source(steps[0]) if len(steps) == 1 else None
+    start = node.inputs[2]
+    if step is None or step.graph is body or start is None or rank(start) or rank(step):
+        return False
+
+    def form(emit: Emitter, node: ir.Node) -> Emitted:
+        most, first, start = node.inputs
+        some = emit("And", first, emit("Greater", most, np.array(0)))
+        rounds = emit("Squeeze", emit("Where", some, most, np.array(0)))
+
+        def after(count: ir.Value) -> ir.Value:
+            return emit("Add", start, emit("Mul", emit("CastLike", count, start), step))
+
+        return [after(rounds), after(emit("Range", np.array(0), rounds, np.array(1)))]
+
+    replace(node, form)
+    return True
+
+
+def _source(value: ir.Value) -> ir.Value:
+    """What a value is a copy of."""
+    node = value.producer()
+    if node is None or node.op_type != "Identity" or node.inputs[0] is None:
+        return value
+    return _source(node.inputs[0])
+
+
 def _unroll_scan(graph: ir.Graph, node: ir.Node) -> bool:
-    """`Scan`: states go from round to round, each with one slice of what is scanned."""
+    """`Scan`; that of opset 8 has a batch before all other axes, and scans each of it by itself.
+
+    Raises:
+        SourceError: there are too many rounds to write out, or one of opset 8 has a batch of open
+            size, or sequences of several lengths.
+    """
+    if node.domain != SCAN_8:
+        results = _scanned(graph, node, node.inputs, "")
+        if results is not None:
+            _put(graph, node, results)
+        return results is not None
+    lengths, *given = node.inputs
+    batch = None if given[-1] is None or given[-1].shape is None else given[-1].shape[0]
+    if lengths is not None or not isinstance(batch, int):
+        raise SourceError(
+            f"Scan {node.name!r} is that of opset 8, with lengths or an open batch; export to a "
+            "newer opset"
+        )
+    axes = _axes(graph, str(node.name), [0])
+    apart = [_slices(graph, node, x, 0, axes, batch) for x in given if x is not None]
+    made = []
+    for i, image in enumerate(zip(*apart, strict=True)):
+        results = _scanned(graph, node, image, f"image_{i}.")
+        if results is None:
+            return False
+        made.append(results)
+    _put(graph, node, [_stack(graph, node, each, 0, axes) for each in zip(*made, strict=True)])
+    return True
+
+
+def _scanned(
+    graph: ir.Graph, node: ir.Node, inputs: Sequence[ir.Value | None], label: str
+) -> list[ir.Value | None] | None:
+    """States go from round to round, each with one slice of what is scanned; None if not known."""
     body = node.attributes["body"].as_graph()
     count = attribute(node, "num_scan_inputs", 1)
-    states, scanned = list(node.inputs[:-count]), list(node.inputs[-count:])
+    states, scanned = list(inputs[:-count]), list(inputs[-count:])
     results = len(body.outputs) - len(states)
     into, out_of = (
         node.attributes.get_ints(f"scan_{side}_axes", [0] * n)
@@ -106,12 +187,12 @@ def _unroll_scan(graph: ir.Graph, node: ir.Node) -> bool:
     )
     first = scanned[0]
     if any(x is None or x.shape is None for x in scanned) or first is None:
-        return False
+        return None
     rounds = first.shape[into[0]] if first.shape is not None else None
     if not isinstance(rounds, int):
-        return False
+        return None
     check_rounds(node, rounds)
-    axes = _axes(graph, node, [*into, *out_of])
+    axes = _axes(graph, f"{node.name}.{label}", [*into, *out_of])
     slices = [
         _slices(graph, node, x, axis, axes, rounds)[:: -1 if backwards else 1]
         for x, axis, backwards in zip(scanned, into, forwards, strict=True)
@@ -120,7 +201,7 @@ def _unroll_scan(graph: ir.Graph, node: ir.Node) -> bool:
     made: list[list[ir.Value | None]] = [[] for _ in range(results)]
     for i in range(rounds):
         taken = [values[i] for values in slices]
-        outputs = _inline(graph, node, body, [*states, *taken], f"round_{i}")
+        outputs = _inline(graph, node, body, [*states, *taken], f"{label}round_{i}")
         states = outputs[: len(states)]
         for stack, value in zip(made, outputs[len(states) :], strict=True):
             stack.append(value)
@@ -128,13 +209,12 @@ def _unroll_scan(graph: ir.Graph, node: ir.Node) -> bool:
         _stack(graph, node, values[:: -1 if backwards else 1], axis, axes)
         for values, axis, backwards in zip(made, out_of, outwards, strict=True)
     ]
-    _put(graph, node, [*states, *stacked])
-    return True
+    return [*states, *stacked]
 
 
-def _axes(graph: ir.Graph, node: ir.Node, axes: Iterable[int]) -> Mapping[int, ir.Value]:
+def _axes(graph: ir.Graph, name: str, axes: Iterable[int]) -> Mapping[int, ir.Value]:
     """Each axis as a constant of the graph."""
-    return {i: initializer(graph, f"{node.name}.axis_{i}", integers(i)) for i in sorted({*axes})}
+    return {i: initializer(graph, f"{name}.axis_{i}", integers(i)) for i in sorted({*axes})}
 
 
 def _slices(

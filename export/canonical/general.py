@@ -25,7 +25,7 @@ from onnxplain.export.canonical.integers import spell_integers
 from onnxplain.export.canonical.opsets import declare_opset, raise_opset, spell_newer
 from onnxplain.export.canonical.optimise import LARGEST, optimise
 from onnxplain.export.canonical.pools import drop_defaults, spell_ceil_mode, spell_padded_pools
-from onnxplain.export.canonical.sizes import settle_sizes
+from onnxplain.export.canonical.sizes import settle_sizes, take_apart
 from onnxplain.export.canonical.strided import spell_strided
 from onnxplain.export.canonical.transposed import spell_same_transposed
 from onnxplain.export.tensors import number_of
@@ -112,6 +112,9 @@ def standardise(model: ir.Model) -> None:
 def simplify(model: ir.Model) -> None:
     """Fold constants, drop dead nodes, infer shapes."""
     onnxscript.optimizer.fold_constants(model, onnx_shape_inference=True, should_fold=_should_fold)
+    if take_apart(model.graph):
+        simplify(model)
+        return
     common.RemoveUnusedNodesPass()(model)
     common.ShapeInferencePass()(model)
 
@@ -157,11 +160,12 @@ def spell_relu(model: ir.Model) -> None:
     def relu(op: Any, x: ir.Value, **_: ir.Value) -> Any:
         return op.Relu(x)
 
-    def is_zero(_: Any, zero: ir.Value, **__: ir.Value) -> bool:
-        return number_of(zero) == 0
+    def is_zero(_: Any, x: ir.Value, zero: ir.Value, **__: ir.Value) -> bool:
+        whole = x.dtype is not None and not x.dtype.is_floating_point()  # runtimes have no Relu
+        return number_of(zero) == 0 and not whole
 
-    def is_open(context: Any, zero: ir.Value, top: ir.Value, **_: ir.Value) -> bool:
-        return is_zero(context, zero) and (number_of(top) or 0) >= _HIGHEST
+    def is_open(context: Any, x: ir.Value, zero: ir.Value, top: ir.Value, **_: ir.Value) -> bool:
+        return is_zero(context, x, zero) and (number_of(top) or 0) >= _HIGHEST
 
     rules = [
         rewriter.pattern.RewriteRule(spelling, relu, condition)

@@ -21,6 +21,8 @@ from onnxplain.export.operators import OPERATORS
 from onnxplain.export.tensors import array_of
 
 OPSET, IR_VERSION = 20, 9
+SCAN_8 = "onnxplain.opset8"
+"""The domain of a Scan that has a batch, until it is written out."""
 _LARGE = 1000  # bytes; larger are weights, which no conversion looks into
 
 
@@ -38,13 +40,14 @@ def raise_opset(model: ir.Model) -> ir.Model:
         return model
     for node in model.graph.all_nodes():
         if node.op_type == "Scan" and version < 9:
-            raise SourceError(f"Scan {node.name!r} is that of opset 8; export to a newer opset")
+            _set_apart(model, node)
         if (node.op_type == "LayerNormalization" and version < 17) or (
             node.op_type == "SimplifiedLayerNormalization"
         ):
             node.domain = "com.microsoft"  # ONNX Runtime's own, before ONNX had one
             model.graph.opset_imports["com.microsoft"] = 1
     weights = Weights(model)
+    model.ir_version = max(model.ir_version or 0, 4)  # before, initializers were inputs too
     try:
         raised = onnx.version_converter.convert_version(ir.to_proto(model), OPSET)
     except Exception as error:
@@ -57,6 +60,15 @@ def raise_opset(model: ir.Model) -> ir.Model:
                 _place_pixels(node)
     model.ir_version = max(model.ir_version or 0, IR_VERSION)
     return model
+
+
+def _set_apart(model: ir.Model, node: ir.Node) -> None:
+    """ONNX's conversion takes the batch away from a Scan of opset 8, and from all around it."""
+    node.domain = SCAN_8
+    model.graph.opset_imports[SCAN_8] = 1
+    directions = node.attributes.pop("directions", None)
+    if directions is not None:
+        node.attributes.add(ir.AttrInt64s("scan_input_directions", directions.as_ints()))
 
 
 def _give_axes(model: ir.Model) -> None:

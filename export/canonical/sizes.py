@@ -15,13 +15,15 @@ import onnx_ir as ir
 from onnx_ir.passes import common
 
 from onnxplain.export.autodiff import dependents
-from onnxplain.export.tensors import dims
+from onnxplain.export.canonical.emit import Emitted, Emitter, integers, replace
+from onnxplain.export.tensors import array_of, dims, size_of
 from onnxplain.initializers import initializer
 
 _PRIMES = (2, 3, 5, 7, 11, 13, 17, 19, 23, 29, 31, 37)
 """Two for each open size, so that its multiples are those of no other."""
 
 _LARGE = 1024  # elements; with more it is no list of sizes
+_FEW = 64  # as are taken apart
 
 Sizes = Mapping[str, tuple[int, int]]
 """The name of an open size → two numbers for it."""
@@ -128,3 +130,33 @@ def _settle_reshape(graph: ir.Graph, node: ir.Node) -> None:
     if sizes.count(-1) == 1 and 0 not in sizes:
         constant = initializer(graph, f"{y.name}.shape", np.array(sizes, np.int64))
         node.replace_input_with(1, constant)
+
+
+def take_apart(graph: ir.Graph) -> bool:
+    """Short vectors of whole numbers, as sizes are, by Slices: a Split is never folded, as it has
+    several results. Was there any?
+    """
+    found = [node for node in graph if _splits_sizes(node)]
+    for node in found:
+        replace(node, _slices)
+    return bool(found)
+
+
+def _splits_sizes(node: ir.Node) -> bool:
+    x = node.inputs[0] if node.op_type == "Split" else None
+    if x is None or x.dtype != ir.DataType.INT64 or x.shape is None or len(x.shape) != 1:
+        return False
+    short = isinstance(x.shape[0], int) and x.shape[0] <= _FEW
+    return short and (len(node.inputs) < 2 or array_of(node.inputs[1]) is not None)
+
+
+def _slices(emit: Emitter, node: ir.Node) -> Emitted:
+    x, parts = node.inputs[0], len(node.outputs)
+    assert x is not None
+    sizes = array_of(node.inputs[1]) if len(node.inputs) > 1 else None
+    if sizes is None:  # equal, but for the last
+        sizes = np.full(parts, -(-size_of(x, 0) // parts))
+    ends = np.minimum(np.cumsum(sizes), size_of(x, 0))
+    starts = [0, *ends[:-1]]
+    pairs = zip(starts, ends, strict=True)
+    return [emit("Slice", x, integers(start), integers(end)) for start, end in pairs]

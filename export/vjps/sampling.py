@@ -6,13 +6,13 @@ import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from functools import reduce
 
 import numpy as np
 import onnx_ir as ir
 from onnxscript import OpBuilder
 
-from onnxplain.errors import NoRuleError
 from onnxplain.export.autodiff import Cotangents, Node
 from onnxplain.export.operators import Axes, Kind, register_vjp
 from onnxplain.export.tensors import (
@@ -43,36 +43,27 @@ def resize(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
     x, y = node.inputs[0], node.outputs[0]
     given = constant_of(node.inputs[2] if len(node.inputs) > 2 else None, "the scales of Resize")
     axes = axes_from_end(node.attributes.get_ints("axes", list(range(rank(x)))), rank(x))
-    policy = node.attributes.get_string("keep_aspect_ratio_policy", "stretch")
-    if policy != "stretch" and not (given is not None and given.size):
-        given = _one_scale(node, axes, policy)
+    bounded = node.attributes.get_string("keep_aspect_ratio_policy", "stretch") != "stretch"
+    ratio = _ratio(node, axes) if bounded and not (given is not None and given.size) else None
     for i, axis in enumerate(axes):
         scale = float(given[i]) if given is not None and given.size else None
         part = _part(node, i, len(axes))
         stays = scale == 1.0 or (scale is None and dims(x)[axis] == dims(y)[axis])
+        if ratio is not None:
+            stays = ratio == 1
         if not stays or part not in (None, (0.0, 1.0)):
-            matrix = interpolation(op, node, axis, scale, part)
+            matrix = interpolation(op, node, axis, scale, part, ratio)
             g = along_axis(op, g, x, axis, op.Transpose(matrix))
     return g
 
 
-def _one_scale(node: Node, axes: Sequence[int], policy: str) -> np.ndarray:
-    """The scale of all axes where the sizes asked for bound the result, and the ratio is kept.
-
-    Raises:
-        NoRuleError: a size is rounded up, which no scale gives.
-    """
-    x, y = node.inputs[0], node.outputs[0]
+def _ratio(node: Node, axes: Sequence[int]) -> Fraction:
+    """The scale of all axes where the sizes asked for bound the result, and the ratio is kept."""
     sizes = constant_of(node.inputs[3], "the sizes of Resize")
     assert sizes is not None
-    before, after = ([size_of(value, axis) for axis in axes] for value in (x, y))
-    scale = (min if policy == "not_larger" else max)(sizes / np.array(before))
-    if [math.floor(np.float32(scale) * np.float32(n)) for n in before] != after:
-        raise NoRuleError(
-            f"no rule for Resize that keeps the aspect ratio and rounds a size up, at node "
-            f"{node.name!r}; give it scales"
-        )
-    return np.full(len(axes), scale)
+    each = (Fraction(int(m), size_of(node.inputs[0], i)) for m, i in zip(sizes, axes, strict=True))
+    policy = node.attributes.get_string("keep_aspect_ratio_policy")
+    return min(each) if policy == "not_larger" else max(each)
 
 
 def _part(node: Node, index: int, axes: int) -> tuple[float, float] | None:
@@ -90,6 +81,7 @@ def interpolation(
     axis: int,
     scale: float | None,
     part: tuple[float, float] | None = None,
+    ratio: Fraction | None = None,
 ) -> ir.Value:
     """The matrix [in, out] by which a Resize node interpolates one axis.
 
@@ -102,7 +94,13 @@ def interpolation(
     left_out = ("axes", "extrapolation_value", "keep_aspect_ratio_policy")
     kept = {name: a.value for name, a in node.attributes.items() if name not in left_out}
     region = None if part is None else [0.0, 0.0, 0.0, part[0], 1.0, 1.0, 1.0, part[1]]
-    if scale is None:
+    if ratio is not None:  # kept by one more axis, whose size decides it, however this one rounds
+        policy = node.attributes.get_string("keep_aspect_ratio_policy")
+        beside = op.Expand(unit, [1, n, ratio.denominator, n])
+        sizes = [ratio.numerator, m + 1 if policy == "not_larger" else 1]
+        kept |= {"axes": [2, 3], "keep_aspect_ratio_policy": policy}
+        resized = op.Gather(op.Resize(beside, region, None, sizes, **kept), [0], axis=2)
+    elif scale is None:
         resized = op.Resize(unit, region, None, [1, n, 1, m], **kept)
     else:
         resized = op.Resize(unit, region, [1.0, 1.0, 1.0, scale], **kept)

@@ -182,10 +182,73 @@ def test_a_scan_of_the_image_twice_that_stacks_two_results(
     features = 2 * X.shape[axis] + (6 if axis == 1 else 3)
     weights = {"axis": np.array([axis]), "half": np.float32(0.5)}
     explanation = check(path, nodes, features, **axes, **weights)
-    v, h = images(*X.shape, seed=5), 1e-2
-    up, down = (source_outputs(path, X + s * np.float32(h) * v)[0][:, 1] for s in (1, -1))
-    slope = (explanation.pullback * v).sum((1, 2, 3))
+    assert_slope(path, X, explanation.pullback)
+
+
+def assert_slope(path: Path, x: np.ndarray, pullback: np.ndarray) -> None:
+    """Along a random direction, beside differences of the source."""
+    v, h = images(*x.shape, seed=5), 1e-2
+    up, down = (source_outputs(path, x + s * np.float32(h) * v)[0][:, 1] for s in (1, -1))
+    slope = (pullback * v).sum((1, 2, 3))
     np.testing.assert_allclose(slope, (up - down) / (2 * h), rtol=5e-3, atol=5e-3)
+
+
+def test_a_scan_of_opset_8_which_has_a_batch(tmp_path: Path) -> None:
+    nodes = [
+        node("Mul", ["s", "half"], ["hs"]),
+        node("Add", ["hs", "a"], ["sum"]),
+        node("Tanh", ["sum"], ["s_next"]),
+        node("Identity", ["s_next"], ["out"]),
+    ]
+    inner = body(nodes, {"s_next": FLOAT, "out": FLOAT}, {"s": FLOAT, "a": FLOAT})
+    inputs, outputs = ["", "start", "x"], ["end", "all"]
+    scan = node("Scan", inputs, outputs, body=inner, num_scan_inputs=1, directions=[1])
+    tail, weight = head("h", 108)
+    nodes = [
+        node("ReduceMean", ["x"], ["start"], axes=[1], keepdims=0),
+        scan,
+        node("Unsqueeze", ["end"], ["last"], axes=[1]),
+        node("Mul", ["all", "last"], ["h"]),
+        *tail,
+    ]
+    path = tmp_path / "scan.onnx"
+    weights = weight | {"half": np.float32(0.5)}
+    write(path, nodes, weights, X.shape, opset=8)
+    explanation = explain(path, X)
+    np.testing.assert_allclose(explanation.logits, source_outputs(path, X)[0], rtol=1e-5)
+    assert_slope(path, X, explanation.pullback)
+    write(path, nodes, weights, ("N", *X.shape[1:]), opset=8)
+    with pytest.raises(SourceError, match=r"Scan '.*' is that of opset 8, with lengths or an open"):
+        explain(path, X)
+
+
+def test_a_loop_that_counts_in_steps_that_follow_from_the_image(tmp_path: Path) -> None:
+    """As ONNX spells a Range of floats; its rounds are as many as the image says."""
+    copied = node("Identity", ["v"], ["scan"])
+    nodes = [GO, node("Add", ["step", "v"], ["next"]), copied]
+    made = {"go": BOOL, "next": FLOAT, "scan": FLOAT}
+    inner = body(nodes, made, {"i": INT64, "going": BOOL, "v": FLOAT})
+    del inner.input[2].type.tensor_type.shape.dim[:]
+    tail, weight = head("h", 108)
+    nodes = [
+        node("ReduceMean", ["x"], ["start"], keepdims=0),
+        node("ReduceMax", ["x"], ["step"], keepdims=0),
+        node("Mul", ["step", "times"], ["many"]),
+        node("Cast", ["many"], ["rounds"], to=INT64),
+        node("Cast", ["rounds"], ["yes"], to=BOOL),
+        node("Loop", ["rounds", "yes", "start"], ["end", "all"], body=inner),
+        node("Softmax", ["all"], ["weights"], axis=0),
+        node("Mul", ["all", "weights"], ["weighted"]),
+        node("ReduceSum", ["weighted"], ["sum"], keepdims=0),
+        node("Sum", ["sum", "end"], ["factor"]),
+        node("Mul", ["x", "factor"], ["h"]),
+        *tail,
+    ]
+    path = tmp_path / "loop.onnx"
+    write(path, nodes, weight | {"times": np.float32(4.5) / X[:1].max()}, (1, 3, 6, 6))
+    explanation = explain(path, X[:1])
+    np.testing.assert_allclose(explanation.logits, source_outputs(path, X[:1])[0], rtol=1e-5)
+    assert_slope(path, X[:1], explanation.pullback)
 
 
 def test_a_scan_of_too_many_rounds_is_named(tmp_path: Path) -> None:

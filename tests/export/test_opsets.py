@@ -182,7 +182,9 @@ def test_attention_of_a_query_that_may_attend_no_key_is_zero(tmp_path: Path) -> 
 def test_an_attribute_that_a_spelling_does_not_know_is_an_error() -> None:
     """So none is ignored: a form knows all that its schema has, or says so."""
     for name, spelling in SPELLINGS.items():
-        assert spelling.attributes == set(onnx.defs.get_schema(name).attributes), name
+        *domain, op_type = name.split("::")
+        schema = onnx.defs.get_schema(op_type, domain="".join(domain))
+        assert spelling.attributes == set(schema.attributes), name
     unknown = ir.node("Swish", [ir.Value(name="x")], {"beta": 2.0}, name="odd")
     model = ir.Model(ir.Graph([], [], nodes=[unknown], opset_imports={"": 24}), ir_version=10)
     with pytest.raises(SourceError, match=r"Swish 'odd' has beta"):
@@ -255,6 +257,30 @@ def test_flexible_attention_whose_subgraphs_read_what_is_around_them(tmp_path: P
 def newer(path: Path, opset: int, *nodes: onnx.NodeProto, **weights: Any) -> Path:
     tail, weight = head("h", 3 * 36)
     return write(path, [*nodes, *tail], weights | weight, ("N", 3, 6, 6), opset=opset)
+
+
+def test_an_optional_value_that_is_there_is_a_tensor(tmp_path: Path) -> None:
+    nodes = [
+        node("Optional", ["x"], ["perhaps"]),
+        node("OptionalGetElement", ["perhaps"], ["surely"]),
+        node("OptionalGetElement", ["surely"], ["h"]),
+    ]
+    path = newer(tmp_path / "o.onnx", 20, *nodes)
+    same_logits(path, X)
+    assert not {"Optional", "OptionalGetElement"} & {*operators(tmp_path / "o.gradient.onnx")}
+
+
+def test_features_chosen_by_an_operator_of_classical_models(tmp_path: Path) -> None:
+    """Of opset 1, in a file that imports no standard operator but those of the head."""
+    nodes = [
+        node("ArrayFeatureExtractor", ["x", "columns"], ["h"], domain="ai.onnx.ml"),
+        node("Flatten", ["h"], ["flat"]),
+        node("Gemm", ["flat", "W"], ["y"]),
+    ]
+    weights = {"columns": np.array([[5, 0, 0]]), "W": images(3 * 6 * 3, 4)}
+    path = tmp_path / "a.onnx"
+    write(path, nodes, weights, ("N", 3, 6, 6), opset=13, domains=["ai.onnx.ml"])
+    same_logits(path, X)
 
 
 def test_rms_normalization(tmp_path: Path) -> None:

@@ -248,6 +248,23 @@ def test_a_clip_from_zero_up_to_any_number_is_a_relu(top: float):
     assert [node.op_type for node in model.graph] == ["Relu"]
 
 
+@pytest.mark.parametrize("operator", ["Max", "Clip"])
+def test_what_limits_whole_numbers_is_no_relu(operator: str):
+    """As indices are clamped: ONNX Runtime has no Relu of int64."""
+
+    def spell(op: OpBuilder, x: ir.Value) -> ir.Value:
+        whole = op.Cast(x, to=ir.DataType.INT64)
+        limited = getattr(op, operator)(
+            whole, op.builder.initializer(ir.tensor(np.array(0)), "zero")
+        )
+        return op.Cast(limited, to=ir.DataType.FLOAT)
+
+    model = graph_of(spell, (3,))
+    spell_relu(model)
+    recognise(model)
+    assert [node.op_type for node in model.graph] == ["Cast", operator, "Cast"]
+
+
 def test_an_activation_of_a_value_that_it_shares_nothing_else_of():
     """Where the erf is used elsewhere too, one Gelu more would compute it twice."""
 

@@ -220,7 +220,7 @@ def _find(
     """
     y = root.outputs[0]
     for x, chain in _chains(root, place):
-        if (len(chain) == 1 and root.op_type not in ALONE) or not _same_size(x, y):
+        if (len(chain) == 1 and root.op_type not in ALONE) or not _comparable(x, y):
             continue
         spelled = _spelled(chain, x)
         if spelled not in known:
@@ -257,10 +257,12 @@ def _spelled(chain: Sequence[ir.Node], x: ir.Value) -> Hashable:
     return tuple(spelled)
 
 
-def _same_size(x: ir.Value, y: ir.Value) -> bool:
-    """Whether no constant of the chain has stretched x, as far as its sizes are known."""
+def _comparable(x: ir.Value, y: ir.Value) -> bool:
+    """Whether they are floats, and no constant of the chain has stretched x, as far as is known."""
     if x.shape is None or y.shape is None or rank(x) != rank(y):
         return False
+    if x.dtype is not None and not x.dtype.is_floating_point():
+        return False  # of whole numbers runtimes have no activations
     numbers = [[n if isinstance(n, int) else None for n in v.shape] for v in (x, y) if v.shape]
     return len(numbers) < 2 or numbers[0] == numbers[1]
 

@@ -51,6 +51,33 @@ def determinant(emit: Emitter, node: ir.Node) -> Emitted:
     return of(0, list(range(n)))
 
 
+def array_feature_extractor(emit: Emitter, node: ir.Node) -> Emitted:
+    """Gather along the last axis; a vector becomes a row."""
+    x, index = node.inputs
+    assert x is not None
+    y = emit("Gather", x, emit("Reshape", index, integers(-1)), axis=-1)
+    return emit("Unsqueeze", y, integers(0)) if rank(x) == 1 else y
+
+
+def is_there(node: ir.Node) -> bool:
+    """Whether an OptionalGetElement is given a tensor, or one made optional."""
+    return isinstance(_given(node).type, ir.TensorType)
+
+
+def optional_get_element(emit: Emitter, node: ir.Node) -> Emitted:
+    """What is there itself."""
+    return emit("Identity", _given(node))
+
+
+def _given(node: ir.Node) -> ir.Value:
+    (x,) = node.inputs
+    assert x is not None
+    wrapped = x.producer()
+    if wrapped is not None and wrapped.op_type == "Optional" and wrapped.inputs:
+        return wrapped.inputs[0] or x
+    return x
+
+
 def compress(emit: Emitter, node: ir.Node) -> Emitted:
     """Gather of the places where the condition holds."""
     x, condition = node.inputs

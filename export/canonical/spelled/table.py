@@ -9,13 +9,17 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxplain.errors import SourceError
+from onnxplain.export.autodiff import operator_name
 from onnxplain.export.canonical.emit import Emitted, Emitter
 from onnxplain.export.canonical.spelled.attention import attention
 from onnxplain.export.canonical.spelled.fourier import dft, stft
 from onnxplain.export.canonical.spelled.moves import (
+    array_feature_extractor,
     compress,
     cumulative_product,
     determinant,
+    is_there,
+    optional_get_element,
     reverse_sequence,
     space_to_depth,
     tensor_scatter,
@@ -49,7 +53,7 @@ def spelling_of(node: ir.Node) -> Spelling | None:
     Raises:
         SourceError: the node has an attribute that the form does not know.
     """
-    spelling = SPELLINGS.get(node.op_type) if node.domain == "" else None
+    spelling = SPELLINGS.get(operator_name(node))
     if spelling is None:
         return None
     if unknown := set(node.attributes) - spelling.attributes:
@@ -99,6 +103,7 @@ SPELLINGS: Mapping[str, Spelling] = {
     "GroupNormalization": Spelling(
         group_normalization, frozenset({"epsilon", "num_groups", "stash_type"})
     ),
+    "OptionalGetElement": Spelling(optional_get_element, when=is_there),
     "RMSNormalization": Spelling(rms_normalization, frozenset({"axis", "epsilon", "stash_type"})),
     "GRU": Spelling(recurrent, _RECURRENT | frozenset({"linear_before_reset"}), needs_spelling),
     "LSTM": Spelling(recurrent, _RECURRENT | frozenset({"input_forget"}), needs_spelling),
@@ -110,4 +115,5 @@ SPELLINGS: Mapping[str, Spelling] = {
     ),
     "Swish": Spelling(swish, frozenset({"alpha"})),
     "TensorScatter": Spelling(tensor_scatter, frozenset({"axis", "mode"})),
+    "ai.onnx.ml::ArrayFeatureExtractor": Spelling(array_feature_extractor),
 }
