@@ -1,6 +1,7 @@
 """The objectives: what an explanation is of, one file per kind of network."""
 
 from onnxplain.export.objectives import (  # noqa: F401  each registers its own
+    detection,
     embedding,
     segment,
     sequence,

@@ -72,6 +72,7 @@ class Fit:
         limits: of its inputs that are indices, how many there are to choose from.
         settings: with those that were found by themselves.
         activation: what makes the explained values probabilities.
+        image: the network's input, where its size matters.
     """
 
     outputs: Mapping[str, Output]
@@ -84,6 +85,7 @@ class Fit:
     limits: Mapping[str, int] = field(default_factory=dict)
     settings: Settings = field(default_factory=dict)
     activation: str = ""
+    image: ir.Value | None = None
 
 
 @dataclass(frozen=True)

@@ -53,7 +53,8 @@ _EXPORTED: dict[str, Explainer] = {}
 def exported(network: nn.Module, path: Path, size: int = SIZE, **options: Any) -> Explainer:
     """What explains it; a network of the same content is exported once with the same options."""
     content = [float(tensor.double().sum()) for tensor in network.state_dict().values()]
-    key = repr((type(network), network, content, size, sorted(options.items(), key=str)))
+    own = [value for value in vars(network).values() if isinstance(value, str | bool)]
+    key = repr((type(network), network, own, content, size, sorted(options.items(), key=str)))
     if key not in _EXPORTED:
         given = {"method": "gradient", "example": torch.zeros(1, 3, size, size), **options}
         onnxplain.export(network, path, **given)
