@@ -41,6 +41,7 @@ def add_pullback(
     objective: Objective = LOGIT,
     fit: Fit | None = None,
     excepted: Collection[ir.Value] = (),
+    plain: bool = False,
 ) -> tuple[OpBuilder, ir.Value | None]:
     """Add the backward pass to a canonical forward graph, in place: its inputs and its outputs.
 
@@ -50,6 +51,7 @@ def add_pullback(
         objective: what is explained.
         fit: what it takes of the network's outputs; None for a classifier's, of the one output.
         excepted: values whose operator keeps its gradient's rule.
+        plain: whether it stays as the rules emit it, however slow.
         at: where it stops: the image, or a layer for a method with an activation map.
 
     Returns:
@@ -92,8 +94,9 @@ def add_pullback(
     end = op.Identity(pullback)  # a use by which to find the last node's lowered form
     if isinstance(builder, KernelBuilder):
         add_functions(model, builder)
-    lower(op, list(graph)[head:])
-    fold_temperatures(op, image, outputs)
+    if not plain:
+        lower(op, list(graph)[head:])
+        fold_temperatures(op, image, outputs)
     pullback = end if pullback is image else end.producer().inputs[0]
     graph.sort()
     pullback.name = PULLBACK

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -20,7 +20,7 @@ from onnxplain.export.budget import within
 from onnxplain.export.canonical.canonicalise import Canonical, canonicalise
 from onnxplain.export.count import multiply_adds
 from onnxplain.export.describe import describe, explaining, on_processor
-from onnxplain.export.finish import clean, writable, written
+from onnxplain.export.finish import clean, writable, write, written
 from onnxplain.export.guard import own_errors
 from onnxplain.export.layers import last_spatial, layer_name, spatial_layer, value_named
 from onnxplain.export.lower import stay_on_gpu
@@ -77,13 +77,44 @@ def export(source: Network, path: str | os.PathLike[str], options: ExportOptions
             is the source itself.
     """
     check_types(options)
+    path = writable(path, source)
+    made = _derived(source, options)
+    metadata, tell = made.metadata, options.progress
+    with written(made.model, path, lambda: tell(STAGES[4])) as file:
+        if options.check:
+            tell(STAGES[5])
+            compared = _compared(file, path, made.found, options.input)
+            metadata = replace(metadata, notes=(*metadata.notes, *compared))
+    return metadata
+
+
+def export_plain(source: Network, path: str | os.PathLike[str], options: ExportOptions) -> Metadata:
+    """Write the same graph without what makes it quick, for `export`'s to be compared with.
+
+    Its backward pass is as the rules emit it (`onnxplain.export.lower`), and no factor is folded
+    into the forward pass (`onnxplain.export.temperatures`). Arguments and errors are `export`'s.
+    """
+    made = _derived(source, options, plain=True)
+    write(made.model, Path(path))
+    return made.metadata
+
+
+@dataclass(frozen=True)
+class _Derived:
+    """An explain graph that is not written yet, and what it was made from."""
+
+    found: Source
+    model: ir.Model
+    metadata: Metadata
+
+
+def _derived(source: Network, options: ExportOptions, plain: bool = False) -> _Derived:
     method = get_method(options.method)
     values = parameters_of(method, options)
     if options.times_image:
         method = replace(method, times_input=True)
     live, asked = live_of(method, options), objective_of(options)
     classifier = None if asked is None else asked.cotangent is not None
-    path = writable(path, source)
     tell = options.progress
 
     tell(STAGES[0])
@@ -121,12 +152,14 @@ def export(source: Network, path: str | os.PathLike[str], options: ExportOptions
             objective=objective,
             fit=fit,
             excepted=excepted,
+            plain=plain,
         )
         if options.step:
             add_step(op, metadata.preprocessing)
         if options.unroll is not None and seed is not None:
             unroll(op, options.unroll, seed, metadata.preprocessing, method.ascent)
-        stay_on_gpu(op)
+        if not plain:
+            stay_on_gpu(op)
         clean(model)
 
     tell(STAGES[3])
@@ -136,12 +169,7 @@ def export(source: Network, path: str | os.PathLike[str], options: ExportOptions
     metadata = replace(metadata, multiply_adds=cost, notes=notes)
     model.producer_name, model.producer_version = "onnxplain", __version__
     model.metadata_props.update(metadata.to_props())
-    with written(model, path, lambda: tell(STAGES[4])) as file:
-        if options.check:
-            tell(STAGES[5])
-            compared = _compared(file, path, found, options.input)
-            metadata = replace(metadata, notes=(*metadata.notes, *compared))
-    return metadata
+    return _Derived(found, model, metadata)
 
 
 def _compared(file: Path, path: Path, found: Source, input: str | None) -> Iterator[str]:

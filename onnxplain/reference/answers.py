@@ -11,7 +11,7 @@ import numpy.typing as npt
 import onnx
 
 from onnxplain.contract.explain import IMAGE, LOGITS, PULLBACK, TARGET, Metadata
-from onnxplain.contract.request import as_asked
+from onnxplain.contract.request import ExportOptions, as_asked
 from onnxplain.errors import InputError, SourceError
 from onnxplain.files import scratch
 from onnxplain.reference.float64 import evaluator, in_float64, run
@@ -124,7 +124,8 @@ def of_derivation(
     metadata: Metadata, source: Any, options: dict[str, Any], images: Array, classes: Array
 ) -> Answer:
     """A fresh explain graph's of the source, by the method and parameters that metadata name,
-    evaluated in float64.
+    evaluated in float64, and derived without what makes graphs quick: what is wrong in the pullback
+    alone by a fold or a form is not wrong in it.
 
     Args:
         source, options: as `onnxplain.export` takes them.
@@ -133,21 +134,21 @@ def of_derivation(
         SourceError: the source cannot be exported.
         Exception: of any kind, where the evaluator has no such operator.
     """
-    from onnxplain.export.pipeline import export
+    from onnxplain.export.pipeline import export_plain
     from onnxplain.export.sources.tracing import blank_image
 
     pre = metadata.preprocessing
     options = {**options, **as_asked(metadata.parameters), "size": (pre.height, pre.width)}
     if not isinstance(source, str | os.PathLike):
         options["example"] = blank_image(source, pre.channels, (pre.height, pre.width))
-    options |= {"method": metadata.method, "multi_target": classes.ndim == 2, "check": False}
+    options |= {"method": metadata.method, "multi_target": classes.ndim == 2}
     with scratch() as folder:
         path = folder / "fresh.explain.onnx"
         try:
-            fresh = export(source, path, **options)
+            fresh = export_plain(source, path, ExportOptions(**options))
         except SourceError:
             # A value that the export chose by itself, and of which the source knows no name.
-            fresh = export(source, path, **options | {"layer": None})
+            fresh = export_plain(source, path, ExportOptions(**options | {"layer": None}))
             if fresh.parameters != metadata.parameters:
                 raise
         return of_graph_in_float64(path, fresh, images, classes)

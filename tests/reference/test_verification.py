@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 import pytest
 import torch
 from torch import Tensor, nn
@@ -218,6 +219,24 @@ def test_a_layer_that_the_export_chose_and_the_source_has_no_name_for(
     found = onnxplain.verify(path, net, provider="cpu")
     assert found.passed
     assert "no submodule" in found.against
+
+
+def test_what_a_fold_gets_wrong_in_the_pullback_alone_is_seen(
+    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A fresh derivation that folded alike would be wrong alike."""
+
+    def folded(op: Any, image: ir.Value, outputs: Any) -> None:
+        gate = next(node for node in op.builder.graph if node.op_type == "Sigmoid")
+        gate.replace_input_with(0, op.Mul(gate.inputs[0], 1.1))
+
+    path = exported(file, tmp_path / "right.onnx", "excitation", temperature=0.5)
+    assert onnxplain.verify(path, file, provider="cpu").passed
+    monkeypatch.setattr("onnxplain.export.backward.fold_temperatures", folded)
+    path = exported(file, tmp_path / "wrong.onnx", "excitation", temperature=0.5)
+    found = onnxplain.verify(path, file, provider="cpu")
+    assert {check.what: check.passed for check in found.checks}["logits"]
+    assert not found.passed
 
 
 def test_a_programs_operation_goes_before_a_module_of_its_name(net: Net, tmp_path: Path) -> None:
