@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TypeAlias, overload
 
@@ -24,15 +27,17 @@ from onnxplain.contract.explain import (
     Range,
 )
 from onnxplain.contract.objective import EXPLAINED_CLASS, MASK, OBJECTIVE
-from onnxplain.errors import InputError
+from onnxplain.errors import BackendError, InputError
 from onnxplain.options import check_type
 from onnxplain.runtime.explanation import Explanation
 from onnxplain.runtime.inputs.batches import ImageLike, as_batch, filled
 from onnxplain.runtime.inputs.objective import as_inputs
 from onnxplain.runtime.inputs.targets import Targets, as_indices, resolve
 from onnxplain.runtime.inputs.tensors import is_tensor
+from onnxplain.runtime.nonfinite import made_by
 from onnxplain.runtime.on_device import Tensor, TensorExplanation, explain_tensor
 from onnxplain.runtime.sessions import Backend
+from onnxplain.runtime.sessions.tensorrt.engine import SUFFIX
 from onnxplain.runtime.signature import Signature
 
 _IMAGES_PER_RUN = 16
@@ -48,14 +53,17 @@ class Explainer:
         backend: what runs the graph.
         metadata: what the file says about the method, the source and the preprocessing.
         labels: the class names; empty when the file has none.
+        path: the graph's file; None of an engine.
         multi_target: whether one run explains several targets per image.
         allow_nonfinite: whether an explanation may hold NaN or infinity, which is otherwise an
             error; one of a tensor is not looked at.
     """
 
-    def __init__(self, backend: Backend) -> None:
+    def __init__(self, backend: Backend, path: str | os.PathLike[str] | None = None) -> None:
         self.backend = backend
+        self.path = None if path is None or Path(path).suffix == SUFFIX else Path(path)
         self.allow_nonfinite = False
+        self._diagnosed = False
         self.metadata: Metadata = backend.signature.metadata
         self.labels: tuple[str, ...] = self.metadata.labels
         self.multi_target: bool = backend.signature.multi_target
@@ -117,9 +125,45 @@ class Explainer:
         dtype = self.backend.signature.dtype
         batch, photographs = as_batch(images, self.metadata.preprocessing, dtype)
         explanation = self.explain(batch, photographs, targets, temperature, batch_size, inputs)
-        if not self.allow_nonfinite:
-            explanation.require_finite()
+        self.require_finite(explanation, batch, targets, temperature, inputs)
         return explanation
+
+    def require_finite(
+        self,
+        explanation: Explanation,
+        batch: NDArray[Any],
+        targets: Targets = None,
+        temperature: Temperatures = None,
+        inputs: Mapping[str, Any] = MappingProxyType({}),
+    ) -> None:
+        """Refuse what is NaN or infinite, unless that is allowed.
+
+        The first time, the error names the operator that made it: the image is explained once more
+        for that, with all values of the graph in memory.
+
+        Args:
+            batch, targets, temperature, inputs: what was explained, as for `explain`.
+
+        Raises:
+            InputError: something is.
+        """
+        found = None if self.allow_nonfinite else explanation.nonfinite()
+        if found is None:
+            return
+        try:
+            explanation.require_finite()
+        except InputError as error:
+            if self.path is None or self._diagnosed:
+                raise
+            self._diagnosed = True
+            at = slice(found[0], found[0] + 1)
+            given = self._given(batch, self.indices(targets, len(batch)), inputs)
+            chunk = self._filled({name: array[at] for name, array in given.items()})
+            feeds = chunk | self.scalar_inputs(temperature)
+            with suppress(BackendError):  # it ran, but perhaps not with all values in memory
+                why = made_by(self.path, feeds, [LOGITS, OBJECTIVE, PULLBACK])
+                raise InputError(f"{error}. {why}") from None
+            raise
 
     def explain(
         self,
@@ -227,12 +271,7 @@ class Explainer:
             BackendError: the runtime failed.
         """
         signature, pre = self.backend.signature, self.metadata.preprocessing
-        given = {IMAGE: batch}
-        given |= self.of_objective(inputs, len(batch))
-        if signature.has_target:
-            given[TARGET] = targets
-        if signature.step:
-            given[ORIGIN] = batch
+        given = self._given(batch, targets, inputs)
         scalars = self.scalar_inputs(temperature)
         size = self._batch_size(batch_size)
         runs = [
@@ -248,6 +287,18 @@ class Explainer:
         if pre.layout == "NHWC":
             outputs[PULLBACK] = np.moveaxis(outputs[PULLBACK], -1, -3)
         return outputs
+
+    def _given(
+        self, batch: NDArray[Any], targets: NDArray[np.int64], inputs: Mapping[str, Any]
+    ) -> dict[str, NDArray[Any]]:
+        """The graph's inputs that have a row for each image, by name."""
+        signature = self.backend.signature
+        given = {IMAGE: batch, **self.of_objective(inputs, len(batch))}
+        if signature.has_target:
+            given[TARGET] = targets
+        if signature.step:
+            given[ORIGIN] = batch
+        return given
 
     def of_objective(self, given: Mapping[str, Any], images: int) -> dict[str, NDArray[Any]]:
         """What the objective takes besides image and target, [N, …] by name, defaults included.
@@ -275,16 +326,19 @@ class Explainer:
     def _run(
         self, chunk: dict[str, NDArray[Any]], scalars: dict[str, NDArray[Any]]
     ) -> dict[str, NDArray[Any]]:
-        """One run of the graph; a chunk too short for it repeats its last image."""
+        """One run of the graph."""
         length, signature = len(chunk[IMAGE]), self.backend.signature
-        least = signature.batch or signature.least
-        chunk = {name: filled(array, least) for name, array in chunk.items()}
-        found = self.backend.run(chunk | scalars)
+        found = self.backend.run(self._filled(chunk) | scalars)
         outputs = {name: array for name, array in found.items() if name != NEXT_IMAGE}
         for name, array in outputs.items():
             images = [slice(None)] * signature.objective.batch_axis(name) + [slice(length)]
             outputs[name] = array[tuple(images)]
         return outputs
+
+    def _filled(self, chunk: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        """A chunk too short for a run repeats its last image."""
+        least = self.backend.signature.batch or self.backend.signature.least
+        return {name: filled(array, least) for name, array in chunk.items()}
 
     def _batch_size(self, wanted: int | None) -> int:
         fixed, most = self.backend.signature.batch, self.backend.signature.most

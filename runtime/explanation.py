@@ -82,18 +82,24 @@ class Explanation:
         Raises:
             InputError: a logit, an objective or an element of a pullback is NaN or infinite.
         """
+        if (found := self.nonfinite()) is not None:
+            image, what = found
+            which = "" if len(self) == 1 else f" of image {image}"
+            raise InputError(
+                f"the network's {what}{which} are not finite: its weights are damaged, or its "
+                "values too large for this precision (allow_nonfinite=True passes them on)"
+            )
+
+    def nonfinite(self) -> tuple[int, str] | None:
+        """The first image of which something is NaN or infinite, and what that is."""
         explained = ("objective", self.objective) if self.objective is not None else (
             "logits", self.logits
         )  # fmt: skip
         for what, array in (explained, ("pullback's numbers", self.pullback)):
             finite = np.isfinite(array).reshape(len(self), -1).all(axis=1)
             if not finite.all():
-                first = int(np.flatnonzero(~finite)[0])
-                which = "" if len(self) == 1 else f" of image {first}"
-                raise InputError(
-                    f"the network's {what}{which} are not finite: its weights are damaged, or its "
-                    "values too large for this precision (allow_nonfinite=True passes them on)"
-                )
+                return int(np.flatnonzero(~finite)[0]), what
+        return None
 
     @property
     def probabilities(self) -> NDArray[Any]:

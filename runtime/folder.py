@@ -70,10 +70,7 @@ def explain_files(
         while chunk := list(itertools.islice(images_ahead, images)):
             parts = _explain(explainer, chunk, targets, rows, temperature, batch_size)
             for path, made in chunk:
-                if isinstance(made, InputError):
-                    yield path, made
-                else:
-                    yield path, _caught(functools.partial(_finite, explainer, next(parts)))
+                yield path, made if isinstance(made, InputError) else next(parts)
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         finishing = (functools.partial(finished, path, made) for path, made in explained())
@@ -128,8 +125,8 @@ def _explain(
     rows: int,
     temperature: Temperatures,
     batch_size: int,
-) -> Iterator[Explanation]:
-    """The explanations of those images that could be read, each of `rows` rows."""
+) -> Iterator[Explanation | InputError]:
+    """The explanations of those images that could be read, each of `rows` rows, or their errors."""
     decoded = [made for _, made in chunk if not isinstance(made, InputError)]
     if not decoded:
         return
@@ -138,13 +135,13 @@ def _explain(
     photographs = np.concatenate([photograph for _, photograph in decoded]).repeat(rows, axis=0)
     explanation = explainer.explain(batch, photographs, wanted, temperature, batch_size)
     for i in range(len(decoded)):
-        yield explanation[i * rows : (i + 1) * rows]
-
-
-def _finite(explainer: Explainer, made: Explanation) -> Explanation:
-    if not explainer.allow_nonfinite:
-        made.require_finite()
-    return made
+        own = slice(i * rows, (i + 1) * rows)
+        made = explanation[own]
+        try:
+            explainer.require_finite(made, batch[own], wanted[own], temperature)
+            yield made
+        except InputError as error:
+            yield error
 
 
 def _caught(call: Callable[[], Result]) -> Result | InputError:

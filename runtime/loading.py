@@ -71,7 +71,7 @@ def load(
         return fastest(path, images, provider, threads, at_least, **options)[0]
     if provider == "auto" and Path(path).suffix != SUFFIX:
         return _first_right(path, precision, threads, images, at_least, options)
-    explainer = Explainer(open_backend(path, provider, threads, precision, **options))
+    explainer = Explainer(open_backend(path, provider, threads, precision, **options), path)
     if verify or at_least is not None:
         verify_backend(explainer, path, images, at_least)
     return explainer
@@ -124,7 +124,7 @@ def fastest(
     best: tuple[float, Explainer] | None = None
     for name, precision in _combinations(provider, options):
         try:
-            explainer = Explainer(open_backend(path, name, threads, precision, **options))
+            explainer = Explainer(open_backend(path, name, threads, precision, **options), path)
             cosine = agreement(explainer, right, batch).cosine
         except BackendError as error:
             trials.append(Trial(name, precision, problem=str(error)))
@@ -172,7 +172,7 @@ def _first_right(
     problems = []
     for name in preferred(precision):
         try:
-            explainer = Explainer(open_backend(path, name, threads, precision))
+            explainer = Explainer(open_backend(path, name, threads, precision), path)
             if (name, precision) != ("cpu", "float32"):  # which is the reference itself
                 verify_backend(explainer, path, images, at_least)
             return explainer

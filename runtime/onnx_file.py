@@ -10,9 +10,9 @@ from __future__ import annotations
 import hashlib
 import mmap
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from onnxplain.contract.explain import KERNELS_DOMAIN
 from onnxplain.contract.nodes import forbidden
@@ -22,7 +22,8 @@ from onnxplain.runtime.signature import Port
 
 _MODEL_GRAPH, _MODEL_METADATA, _MODEL_FUNCTIONS = 7, 14, 25
 _GRAPH_NODE, _GRAPH_INITIALIZER, _GRAPH_SPARSE_INITIALIZER = 1, 5, 15
-_NODE_INPUT, _NODE_OUTPUT, _NODE_OPERATOR, _NODE_DOMAIN, _NODE_ATTRIBUTE = 1, 2, 4, 7, 5
+_NODE_INPUT, _NODE_OUTPUT, _NODE_NAME, _NODE_OPERATOR = 1, 2, 3, 4
+_NODE_DOMAIN, _NODE_ATTRIBUTE = 7, 5
 _FUNCTION_NODE, _FUNCTION_ATTRIBUTE = 7, 11
 _ATTRIBUTE_TENSORS, _ATTRIBUTE_SPARSE_TENSORS, _ATTRIBUTE_GRAPHS = (5, 10), (22, 23), (6, 11)
 _ATTRIBUTE_NAME, _ATTRIBUTE_INTEGERS = 1, (3, 8)
@@ -154,6 +155,62 @@ def weights_beside(path: Path) -> list[Path]:
                 f"({reason}); copy the two together"
             ) from error
     return files
+
+
+class Node(NamedTuple):
+    """A node of the graph: its operator, its name, and those of its inputs and outputs."""
+
+    operator: str
+    name: str
+    inputs: list[str]
+    outputs: list[str]
+
+
+def nodes(path: Path) -> list[Node]:
+    """The graph's nodes in its order, apart from those of subgraphs.
+
+    Raises:
+        BackendError: no such file, or not an ONNX file.
+    """
+    with _opened(path) as data:
+        return [
+            Node(
+                _text(data, node, _NODE_OPERATOR),
+                _text(data, node, _NODE_NAME),
+                *([data[a:b].decode() for a, b in _inside(data, node, end)] for end in _ENDS),
+            )
+            for graph in _inside(data, (0, len(data)), _MODEL_GRAPH)
+            for node in _inside(data, graph, _GRAPH_NODE)
+        ]
+
+
+_ENDS = (_NODE_INPUT, _NODE_OUTPUT)
+
+
+def with_outputs(path: Path, names: Iterable[str]) -> bytes:
+    """The model with the values of these names put out too.
+
+    What stands after a message is merged into it: here a graph of nothing but outputs.
+
+    Raises:
+        BackendError: no such file, or not an ONNX file.
+    """
+    _, already = read_ports(path)
+    values = [_field(_VALUE_NAME, name.encode()) for name in names if name not in already]
+    graph = b"".join(_field(_GRAPH_OUTPUT, value) for value in values)
+    with opened(path) as file:
+        return file.read() + _field(_MODEL_GRAPH, graph)
+
+
+def _field(number: int, content: bytes) -> bytes:
+    """A length-delimited field."""
+    size, prefix = len(content), bytearray()
+    for value in (number << 3 | _BYTES, size):
+        while value >= 0x80:
+            prefix.append(value & 0x7F | 0x80)
+            value >>= 7
+        prefix.append(value)
+    return bytes(prefix) + content
 
 
 def check_nodes(path: Path) -> None:

@@ -63,7 +63,7 @@ def reference(path: str | os.PathLike[str], threads: int | None = None) -> Expla
             f"'{path}' is an engine, which ONNX Runtime cannot run to compare with: verify the "
             "explain graph that it was built from, with the engine's provider"
         )
-    return Explainer(open_backend(path, "cpu", threads))
+    return Explainer(open_backend(path, "cpu", threads), path)
 
 
 def sample(explainer: Explainer, images: Sequence[ImageLike] | None = None) -> NDArray[Any]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
+import onnx
 import pytest
+from onnx import numpy_helper
 from PIL import Image
 
 from onnxplain.errors import InputError
@@ -156,6 +158,41 @@ def test_what_is_not_finite_is_an_error(graph_file, x, output):
         explainer(np.stack([x[0]] * 3))
     explainer.allow_nonfinite = True
     assert np.isnan(getattr(explainer(np.stack([x[0]] * 3)), output)[1]).all()
+
+
+def changed(path, name, change):
+    """The file with another constant."""
+    model = onnx.load(path)
+    (tensor,) = (tensor for tensor in model.graph.initializer if tensor.name == name)
+    tensor.CopyFrom(numpy_helper.from_array(change(numpy_helper.to_array(tensor)), name))
+    onnx.save(model, path)
+    return path
+
+
+class TestWhatMakesIt:
+    """The error names the operator with which NaN or infinity begins."""
+
+    def test_a_weight(self, graph_file, x):
+        path = changed(graph_file(), "W", lambda w: np.full_like(w, np.nan))
+        with pytest.raises(InputError, match=r"\w+ '\w+' has weights, 'W', that are not finite"):
+            load(path, "cpu")(x)
+
+    def test_an_operator(self, graph_file, x):
+        path = changed(graph_file(), "W", np.ones_like)
+        with pytest.raises(InputError, match="Mul 'square' makes infinity of finite numbers"):
+            load(path, "cpu")(np.full_like(x, 1e30))
+
+    def test_one_that_multiplies_infinity_by_zero(self, graph_file, x):
+        named = "Gemm 'logits' makes NaN of the infinity of Mul 'square'"
+        with pytest.raises(InputError, match=named):
+            load(graph_file(), "cpu")(np.full_like(x, 1e30))
+
+    def test_it_is_told_once(self, graph_file, x):
+        explainer = load(graph_file(), "cpu")
+        with pytest.raises(InputError, match="makes NaN"):
+            explainer(np.full_like(x, 1e30))
+        with pytest.raises(InputError, match=r"passes them on\)$"):
+            explainer(np.full_like(x, 1e30))
 
 
 def test_a_batch_is_a_whole_number_of_images(graph_file, x):

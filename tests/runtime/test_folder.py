@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from onnxplain import files as writing
 from onnxplain.cli.explain import explain_images
 from onnxplain.errors import BackendError, InputError
 from onnxplain.runtime import Explainer, Explanation, load
@@ -170,9 +171,15 @@ def test_an_explanation_that_is_not_finite_is_an_error_of_its_image(graph_file, 
     assert not any(isinstance(made, InputError) for made in found.values())
 
 
-def test_a_full_disk_is_a_sentence(explainer, files, tmp_path):
-    out = tmp_path / "out"
-    out.mkdir()
-    (out / "predictions.jsonl").symlink_to("/dev/full")
-    with pytest.raises(InputError, match=r"cannot write into .*: No space left"):
+def test_a_full_disk_is_a_sentence(explainer, files, tmp_path, monkeypatch):
+    out, made = tmp_path / "out", writing._made
+
+    def on_a_full_disk(parent):
+        folder, lock = made(parent)
+        (folder / "predictions.jsonl").symlink_to("/dev/full")
+        return folder, lock
+
+    monkeypatch.setattr(writing, "_made", on_a_full_disk)
+    with pytest.raises(InputError, match=r"cannot write .*predictions.jsonl': No space left"):
         explain_images(explainer, [str(files[0])], out, None, "pullback", None, "1")
+    assert not (out / "predictions.jsonl").exists()
