@@ -16,13 +16,13 @@ from onnx import TensorProto, helper, numpy_helper
 from typer.testing import CliRunner
 
 import onnxplain
+from onnxplain.bench.rivals.energies import Energy, molecules, write
 from onnxplain.cli.app import app
 from onnxplain.contract.derivatives import Derivatives
 from onnxplain.errors import InputError, NoRuleError, SourceError
 from onnxplain.export.differentiate import STAGES
 from onnxplain.export.finish import clean
 
-from .energies import Energy, molecules, write
 from .graphs import operators
 
 Array = np.ndarray

@@ -28,7 +28,7 @@ class Interaction(nn.Module):
 
 
 class Energy(nn.Module):
-    """float64; what PyTorch's exporter would round to float32 is a buffer."""
+    """float64; what PyTorch's exporter would round to float32 is a parameter."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -36,7 +36,7 @@ class Energy(nn.Module):
         self.kinds = nn.Embedding(KINDS, FEATURES)
         self.interactions = nn.ModuleList(Interaction() for _ in range(2))
         self.head = nn.Sequential(nn.Linear(FEATURES, FEATURES), nn.Tanh(), nn.Linear(FEATURES, 1))
-        self.register_buffer("centers", torch.linspace(0, 4, CENTERS))
+        self.centers = nn.Parameter(torch.linspace(0, 4, CENTERS), requires_grad=False)
         self.double()
 
     def forward(self, positions: torch.Tensor, kinds: torch.Tensor) -> torch.Tensor:

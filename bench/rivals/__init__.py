@@ -1,0 +1,1 @@
+"""Packages that differentiate ONNX files, beside `onnxplain.differentiate`."""
