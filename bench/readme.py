@@ -17,6 +17,7 @@ from onnxplain.bench.gpu.table import gpu_table
 from onnxplain.bench.launches import SIDES
 from onnxplain.bench.launches import ratios as ratios_of_nodes
 from onnxplain.bench.markdown import markdown
+from onnxplain.bench.rivals.table import rivals_tables
 from onnxplain.bench.suite.ratios import ratios
 from onnxplain.bench.suite.record import EAGER, KERNELS, seconds, timed, where
 from onnxplain.bench.zoo.page import counts
@@ -321,11 +322,14 @@ TABLES: dict[str, Callable[[Any], str]] = {
 COSTS: dict[str, Callable[[Any], str]] = {"kernels": kernels_table, "profile": profile_tables}
 """Those of `docs/costs.md`; the others are the README's."""
 
+DERIVATIVES: dict[str, Callable[[Any], str]] = {"rivals": rivals_tables}
+"""Those of `docs/differentiate.md`."""
+
 
 def main(result: str, readme: str) -> None:
     name = Path(result).stem
     measured = json.loads(Path(result).read_text())
-    table = {**TABLES, **COSTS}[name](measured)
+    table = {**TABLES, **COSTS, **DERIVATIVES}[name](measured)
     text = Path(readme).read_text()
     between = re.compile(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", re.DOTALL)
     if not between.search(text):

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from onnxplain.bench.rivals.gradients import measure
 from onnxplain.bench.rivals.networks import NETWORKS
-from onnxplain.bench.rivals.packages import PACKAGES
+from onnxplain.bench.rivals.packages import packages
 from onnxplain.bench.rivals.probes import PROBES, probe
 from onnxplain.files import replacing
 from onnxplain.machine import load_average, machine, threads
@@ -43,7 +43,7 @@ def main() -> None:
         "machine": machine(),
         "load average": load_average(),
         "threads": threads(),
-        "packages": {package.name: package.version for package in PACKAGES},
+        "packages": {package.name: package.version for package in packages()},
         "records": [records[name] for name in NETWORKS if name in records],
         "probes": probes,
     }

@@ -16,7 +16,7 @@ import onnxruntime
 import torch
 
 from onnxplain.bench.rivals.networks import example, write
-from onnxplain.bench.rivals.packages import PACKAGES, Package
+from onnxplain.bench.rivals.packages import NAMES, Package, packages
 from onnxplain.reference.float64 import evaluate_in_float64
 from onnxplain.reference.parity import Parity
 from onnxplain.runtime.sessions.onnx_runtime.options import session_options
@@ -44,7 +44,7 @@ def measure(name: str, folder: Path, repeats: int, threads: int) -> Record:
         FORWARD: partial(session(fixed, threads).run, ["y"], feeds)
     }
     rows = []
-    for package in PACKAGES:
+    for package in packages():
         made = folder / f"{package.name}.onnx"
         row: Record = {"by": package.name, "open batch": _taken(package, opened, made)}
         rows.append(row)
@@ -64,7 +64,7 @@ def measure(name: str, folder: Path, repeats: int, threads: int) -> Record:
         if (samples := taken.get(row["by"])) is not None:
             row["median"] = median(samples)
             row["÷ forward"] = ratio(samples, taken[FORWARD])
-            row["÷ onnxplain"] = ratio(samples, taken[PACKAGES[0].name])
+            row["÷ onnxplain"] = ratio(samples, taken[NAMES[0]])
     forward = {**_size(fixed), "median": median(taken[FORWARD])}
     return {"network": name, "rounds": repeats, FORWARD: forward, "rows": rows}
 

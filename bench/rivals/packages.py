@@ -16,6 +16,8 @@ import onnxplain
 
 Array = npt.NDArray[Any]
 
+NAMES = ("onnxplain", "onnx-ad")
+
 
 @dataclass(frozen=True)
 class Package:
@@ -46,15 +48,18 @@ def _same(array: Array) -> Array:
     return array
 
 
-PACKAGES = (
-    Package("onnxplain", onnxplain.__version__, _ours, "seed.y", "grad.x", _same, _same),
-    Package(
-        "onnx-ad",
-        version("onnx-ad"),
-        _onnx_ad,
-        "adj_y",
-        "adj_x",
-        lambda seed: seed[..., None],  # one direction, of any number
-        lambda gradient: np.asarray(gradient[..., 0]),
-    ),
-)
+def packages() -> tuple[Package, ...]:
+    """Those of `NAMES`, which must be installed."""
+    ours, other = NAMES
+    return (
+        Package(ours, onnxplain.__version__, _ours, "seed.y", "grad.x", _same, _same),
+        Package(
+            other,
+            version(other),
+            _onnx_ad,
+            "adj_y",
+            "adj_x",
+            lambda seed: seed[..., None],  # one direction, of any number
+            lambda gradient: np.asarray(gradient[..., 0]),
+        ),
+    )

@@ -13,7 +13,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from onnxplain.bench.rivals.gradients import said, session
-from onnxplain.bench.rivals.packages import PACKAGES, Package
+from onnxplain.bench.rivals.packages import Package, packages
 from onnxplain.reference.float64 import evaluate_in_float64, in_float64
 
 Array = npt.NDArray[Any]
@@ -126,7 +126,7 @@ def probe(name: str, folder: Path) -> dict[str, str]:
     onnx.save(case.model(), source)
     return {
         package.name: _verdict(case, package, source, folder / f"{package.name}.onnx")
-        for package in PACKAGES
+        for package in packages()
     }
 
 

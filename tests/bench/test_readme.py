@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from onnxplain.bench.readme import COSTS, TABLES, bench_page, main
+from onnxplain.bench.readme import COSTS, DERIVATIVES, TABLES, bench_page, main
 
 ROOT = Path(__file__).parents[2]
 
@@ -28,6 +28,13 @@ def test_the_page_of_costs_shows_the_committed_results(name: str) -> None:
     result = json.loads((RESULTS / f"{name}.json").read_text())
     text = (ROOT / "docs" / "costs.md").read_text()
     assert f"<!-- {name} -->\n{COSTS[name](result)}\n<!-- /{name} -->" in text
+
+
+@pytest.mark.parametrize("name", DERIVATIVES)
+def test_the_page_of_derivatives_shows_the_committed_results(name: str) -> None:
+    result = json.loads((RESULTS / f"{name}.json").read_text())
+    text = (ROOT / "docs" / "differentiate.md").read_text()
+    assert f"<!-- {name} -->\n{DERIVATIVES[name](result)}\n<!-- /{name} -->" in text
 
 
 @pytest.mark.skipif(GPU, reason="a GPU was measured")

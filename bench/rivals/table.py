@@ -1,0 +1,71 @@
+"""What `onnxplain.bench.rivals` found, as Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from onnxplain.bench.markdown import markdown
+from onnxplain.bench.rivals.packages import NAMES
+
+_REFUSED, _WRONG = "refused", 1e-2
+
+
+def rivals_tables(measured: Mapping[str, Any]) -> str:
+    """A table of networks, and one of small graphs."""
+    machine, versions = measured["machine"], measured["packages"]
+    packages = ", ".join(f"{name} {versions[name]}" for name in NAMES)
+    rounds = measured["records"][0]["rounds"]
+    return "\n\n".join(
+        [
+            _networks(measured),
+            f"{packages}; {measured['threads']} threads of ONNX Runtime's CPU provider on "
+            f"{machine['cpu']}, medians of {rounds} interleaved rounds at a batch of one. The "
+            "error is the relative L2 to PyTorch's gradient in float64, of the files evaluated in "
+            "float64; mobilenet_v2's is that of the weights that PyTorch's exporter rounds, in "
+            "both files.",
+            _probes(measured),
+        ]
+    )
+
+
+def _networks(measured: Mapping[str, Any]) -> str:
+    rows = []
+    for record in measured["records"]:
+        forward = record["forward"]
+        for i, row in enumerate(record["rows"]):
+            error = row.get("relative_l2")
+            wrong = error is not None and error > _WRONG
+            rows.append(
+                [
+                    record["network"] if i == 0 else "",
+                    row["by"],
+                    "yes" if row["open batch"] is None else _REFUSED,
+                    *(
+                        ["", "", _REFUSED, ""]
+                        if error is None
+                        else [
+                            f"{row['nodes']} ({row['nodes'] / forward['nodes']:.1f} ×)",
+                            f"{row['bytes'] / forward['bytes']:.2f} ×",
+                            f"**wrong**, {error:.1e}" if wrong else f"{error:.1e}",
+                            f"{row['÷ forward']:.1f} ×",
+                        ]
+                    ),
+                    f"{row['÷ onnxplain']:.2f} ×" if error is not None else "",
+                ]
+            )
+    return markdown(
+        ["", "", "open batch", "nodes", "file", "error", "time ÷ forward", "÷ onnxplain"], rows
+    )
+
+
+def _probes(measured: Mapping[str, Any]) -> str:
+    rows = [
+        [name, *(_short(verdicts[package]) for package in NAMES)]
+        for name, verdicts in measured["probes"].items()
+    ]
+    return markdown(["a graph of one thing", *NAMES], rows)
+
+
+def _short(verdict: str) -> str:
+    return _REFUSED if verdict.startswith(_REFUSED) else verdict
