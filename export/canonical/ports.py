@@ -157,6 +157,8 @@ def _named(graph: ir.Graph, name: str, option: str) -> ir.Value:
     if name not in values:
         raise SourceError(f"{option}=: no value {name!r} in the network; {nearest(name, values)}")
     value = values[name]
+    if value.dtype in HALF:  # stored so, and widened
+        value = values[f"{name}.float32"]
     if _is_float(value):
         return value
     floats = [str(y.name) for use in value.uses() for y in use.node.outputs if _is_float(y)]

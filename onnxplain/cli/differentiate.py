@@ -52,7 +52,7 @@ def differentiate(
     import onnxplain
     from onnxplain.export.differentiate import STAGES
 
-    path = path or source.with_name(f"{source.stem}.grad.onnx").relative_to(source.parent)
+    path = path or Path(f"{source.stem}.grad.onnx")
     with progress_bar() as progress:
         begin = stages_of(progress, STAGES)
         made = onnxplain.differentiate(source, path, **vars(replace(options, progress=begin)))
