@@ -42,7 +42,7 @@ def connected(address: str | None, mark: Path) -> Iterator[None]:
             run can remove what a killed run left there.
 
     Raises:
-        BackendError: no cluster answers there.
+        BackendError: no cluster answers there, or Ray does not start.
     """
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
@@ -55,6 +55,7 @@ def connected(address: str | None, mark: Path) -> Iterator[None]:
         _check_that_it_answers(address)
     quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
     _remove_session(mark)
+    where = "Ray on this machine" if address is None else f"the Ray cluster at '{address}'"
     try:
         if address is None:
             session = tempfile.mkdtemp(prefix=_PREFIX)
@@ -66,7 +67,8 @@ def connected(address: str | None, mark: Path) -> Iterator[None]:
         with _native_stderr_muted():
             ray.init(address, **quiet)
     except Exception as error:  # Ray's own when it takes too long is a plain one
-        where = "Ray on this machine" if address == "local" else f"the Ray cluster at '{address}'"
+        ray.shutdown()
+        _remove_session(mark)
         raise BackendError(f"cannot use {where}: {error}") from error
     try:
         yield

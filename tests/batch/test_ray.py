@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import signal
+import socket
 import subprocess
 import sys
+import tempfile
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import psutil
 import pyarrow.parquet
 import pytest
 
+from onnxplain.batch.cluster import connected
 from onnxplain.batch.commit import Folder
 from onnxplain.batch.listing import Columns, list_items
 from onnxplain.batch.plan import Listing, settle
 from onnxplain.batch.shard import ShardExplainer
+from onnxplain.errors import BackendError
 
 from .lake import make_lake
 
@@ -81,3 +86,43 @@ def test_killed_and_resumed_it_is_as_if_nothing_had_happened(model, explainer, r
             expected = shards.explain(undisturbed, shard, listing.shard(shard))
             assert out.committed(shard) == expected
             assert out.part(shard).read_bytes() == undisturbed.part(shard).read_bytes()
+
+
+class TestStarting:
+    """Ray itself waits for minutes, and ends in errors of any kind."""
+
+    @pytest.mark.parametrize("error", [Exception("the node timed out"), TimeoutError("30 s")])
+    def test_a_start_that_fails_is_a_sentence(self, error, tmp_path, monkeypatch):
+        monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+        sessions = []
+
+        def init(*_, _temp_dir, **__):
+            sessions.append(Path(_temp_dir))
+            assert sessions[0].is_dir()
+            raise error
+
+        monkeypatch.setattr("ray.init", init)
+        with pytest.raises(BackendError, match=f"cannot use Ray on this machine: {error}"):
+            enter(connected(None, tmp_path / "mark"))
+        assert sessions
+        assert [*tmp_path.iterdir()] == []
+
+    def test_nobody_answers(self, tmp_path):
+        with socket.socket() as closed:
+            closed.bind(("127.0.0.1", 0))
+            address = f"127.0.0.1:{closed.getsockname()[1]}"
+            with pytest.raises(BackendError, match=f"no Ray cluster answers at '{address}'"):
+                enter(connected(address, tmp_path / "mark"))
+
+    def test_a_folder_that_cannot_be_made_is_a_sentence(self, tmp_path, monkeypatch):
+        def full(*_, **__):
+            raise OSError(28, "No space left on device")
+
+        monkeypatch.setattr(tempfile, "mkdtemp", full)
+        with pytest.raises(BackendError, match=r"cannot use Ray on this machine: .*No space left"):
+            enter(connected(None, tmp_path / "mark"))
+
+
+def enter(context):
+    with context:
+        pytest.fail("it started")

@@ -92,7 +92,7 @@ def content(path: Path) -> str:
         return "whole"
     if path.suffix == ".mkv" and data != OLD:
         with contextlib.suppress(av.error.FFmpegError), av.open(str(path)) as film:
-            return f"{len([*film.decode(video=0)])} frames"
+            return "whole" if any(film.decode(video=0)) else "without frames"
     return hashlib.sha256(data).hexdigest()
 
 
