@@ -294,6 +294,17 @@ class TestEnds:
             expected = self.X.mean((2, 3)) @ weight
             np.testing.assert_allclose(explanation.logits, expected, rtol=1e-4, atol=1e-6)
 
+    def test_coordinates_beside_the_head_that_a_softmax_ends_do_not_count(
+        self, tmp_path: Path
+    ) -> None:
+        """As a detector of one object puts them out."""
+        box = node("MatMul", ["features", "V"], ["box"])
+        for outputs in (["box", "p"], ["p", "box"]):
+            explanation = explain(
+                two_heads(tmp_path / "b.onnx", box, SOFTMAX, outputs=outputs), self.X
+            )
+            np.testing.assert_allclose(explanation.logits, self.expected(), rtol=1e-4, atol=1e-6)
+
     def test_an_input_that_the_named_head_does_not_need_is_dropped(self, tmp_path: Path) -> None:
         path = two_heads(
             tmp_path / "i.onnx", node("Mul", ["y", "weights"], ["z"]), outputs=["y", "z"]

@@ -158,3 +158,23 @@ def test_a_declared_open_batch_that_is_fixed_inside_is_told_with_what_to_do(
     assert min(parities) < 1e-6
     found = onnxplain.load(tmp_path / "e.onnx", "cpu")(np.ones([1, 3, 4, 4], np.float32))
     np.testing.assert_allclose(found.pullback, 1.0)
+
+
+@pytest.mark.parametrize(("error", "refused"), [(5e-7, False), (5e-6, True)])
+def test_probabilities_near_zero_are_as_wrong_as_near_one(
+    error: float, refused: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All of them are 8e-7, which ONNX Runtime's sigmoid knows to 1.5e-7."""
+    weights = {"A": np.zeros([1, 3, 1, 1], np.float32), "b": np.float32([-14])}
+    nodes = [node("Conv", ["x", "A", "b"], ["c"]), node("Sigmoid", ["c"], ["y"])]
+    path, run = write(tmp_path / "net.onnx", nodes, weights), logits.run_forward
+
+    def off(*given: Any) -> dict[str, Any]:
+        return {name: y + np.float32(error) for name, y in run(*given).items()}
+
+    monkeypatch.setattr(logits, "run_forward", off)
+    if refused:
+        with pytest.raises(SourceError, match="its output 'y' differs"):
+            onnxplain.export(path, tmp_path / "e.onnx", method="gradient")
+    else:
+        onnxplain.export(path, tmp_path / "e.onnx", method="gradient")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import onnx_ir as ir
 
 from onnxplain.building import Builder
@@ -97,7 +99,8 @@ def choose_logits(graph: ir.Graph, name: str | None) -> None:
     """Make the logits the graph's only output: the one named, or the only one that can be logits.
 
     That is a float value [N, classes] (or [N, classes, 1, 1]), before or after a final Softmax;
-    class indices, feature maps and scalars beside it do not count.
+    class indices, feature maps and scalars beside it do not count, nor do coordinates: of several,
+    it is the only one that a Softmax ends.
     """
     outputs = ", ".join(str(value.name) for value in graph.outputs)
     if name is not None:
@@ -110,10 +113,18 @@ def choose_logits(graph: ir.Graph, name: str | None) -> None:
         return
     candidates = [v for v in graph.outputs if _like_logits(v)] or list(graph.outputs)
     activations = {value: _final_activation(value) for value in candidates}
-    if len({node.inputs[0] if node else value for value, node in activations.items()}) != 1:
-        raise SourceError(f"several outputs, choose the logits with output=: {outputs}")
+    if len(_before(activations)) != 1:
+        softmax = {v: n for v, n in activations.items() if n is not None and n.op_type != "Sigmoid"}
+        if len(_before(softmax)) != 1:
+            raise SourceError(f"several outputs, choose the logits with output=: {outputs}")
+        activations, candidates = dict(softmax), list(softmax)
     last = [value for value, node in activations.items() if node is not None]
     graph.outputs[:] = [*last, *candidates][:1]
+
+
+def _before(activations: Mapping[ir.Value, ir.Node | None]) -> set[ir.Value | None]:
+    """The values without their final activations."""
+    return {node.inputs[0] if node else value for value, node in activations.items()}
 
 
 def _like_logits(value: ir.Value) -> bool:

@@ -22,9 +22,15 @@ from onnxplain.export.canonical.control_flow import unfold
 from onnxplain.export.canonical.declared import merged, open_unknown, taken_off
 from onnxplain.export.canonical.half import is_stored_half, to_float32
 from onnxplain.export.canonical.integers import spell_integers
-from onnxplain.export.canonical.opsets import declare_opset, raise_opset, spell_newer
+from onnxplain.export.canonical.opsets import (
+    declare_opset,
+    raise_opset,
+    spell_newer,
+    spell_old_softmax,
+)
 from onnxplain.export.canonical.optimise import LARGEST, optimise
 from onnxplain.export.canonical.pools import drop_defaults, spell_ceil_mode, spell_padded_pools
+from onnxplain.export.canonical.resized import scale_resizes
 from onnxplain.export.canonical.sizes import settle_sizes, take_apart
 from onnxplain.export.canonical.strided import spell_strided
 from onnxplain.export.canonical.transposed import spell_same_transposed
@@ -104,6 +110,8 @@ def standardise(model: ir.Model) -> None:
     common.ShapeInferencePass()(model)
     spell_strided(model)
     spell_einsum(model)
+    spell_old_softmax(model.graph)
+    scale_resizes(model.graph)
     spell_padded_pools(model.graph)
     drop_defaults(model.graph)
     common.ShapeInferencePass()(model)

@@ -15,10 +15,12 @@ from onnx_ir.passes import common
 from onnxplain.errors import SourceError
 from onnxplain.export.autodiff import operator_name
 from onnxplain.export.canonical.emit import Emitted, Emitter, replace
+from onnxplain.export.canonical.patterns.spelling import made_by, single_user
+from onnxplain.export.canonical.patterns.spelling import replace as replace_value
 from onnxplain.export.canonical.quantisers import is_dynamic_quantiser
 from onnxplain.export.canonical.spelled.table import spelling_of
 from onnxplain.export.operators import OPERATORS
-from onnxplain.export.tensors import array_of
+from onnxplain.export.tensors import array_of, attribute, dims, rank
 
 OPSET, IR_VERSION = 20, 9
 SCAN_8 = "onnxplain.opset8"
@@ -107,6 +109,25 @@ def opset_of(model: ir.Model) -> int:
     """The version of the standard operators that a model imports."""
     imports = model.graph.opset_imports
     return imports.get("", imports.get("ai.onnx", 1))
+
+
+def spell_old_softmax(graph: ir.Graph) -> None:
+    """Softmax over the last axis, as it is now, where the conversion from opset 12 flattened it.
+
+    Until then it was over all axes from one on.
+    """
+    for node in list(graph):
+        if node.op_type not in ("Softmax", "LogSoftmax"):
+            continue
+        flat = made_by(node.inputs[0], "Reshape", "Flatten")
+        back = single_user(node.outputs[0])
+        if flat is None or back is None or back.op_type != "Reshape":
+            continue
+        x, y = flat.inputs[0], back.outputs[0]
+        same = x is not None and None not in (x.shape, y.shape) and x.shape == y.shape
+        last = attribute(node, "axis", -1) in (-1, rank(node.outputs[0]) - 1)
+        if same and last and x is not None and dims(x)[-1] == dims(node.outputs[0])[-1]:
+            replace_value(y, node.op_type, [x], {"axis": -1})
 
 
 class Weights:

@@ -41,6 +41,9 @@ FLOAT32, ROUNDED = 1e-4, 1e-2
 """The relative errors up to which rounding may account for it: in float32; in half precision or
 whole numbers."""
 
+OF_ONE = 1e-6
+"""The error of probabilities: near 0 a sigmoid is as wrong as near 1 (ONNX Runtime's by 1.5e-7)."""
+
 _HALF = (onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16)
 
 
@@ -141,7 +144,10 @@ def compare_outputs(file: Path, original: Any, input: str | None = None) -> str 
                 f"its output {name!r} is {list(ours[name].shape)} for {batch} images, that of its "
                 f"source {list(expected.shape)}"
             )
-        wrong = Parity.of(ours[name], expected).relative_l2
+        parity = Parity.of(ours[name], expected)
+        wrong = parity.relative_l2
+        if parity.max_abs <= OF_ONE and (expected >= 0).all() and (expected <= 1).all():
+            continue
         if not wrong <= limit and np.isfinite(expected).all():
             raise SourceError(
                 f"on noise, its output {name!r} differs from that of its source by {wrong:.1e} of "

@@ -1,0 +1,238 @@
+"""One file's entry: what it is, what was recognised, and whether outputs and gradient are right."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import onnxruntime
+import skimage.data
+from PIL import Image, ImageDraw, ImageFont
+
+import onnxplain
+from onnxplain.bench.wild.files import File
+from onnxplain.contract.explain import LOGITS
+from onnxplain.runtime import Explanation
+from onnxplain.runtime.inputs.batches import as_batch
+
+Array = npt.NDArray[Any]
+Run: TypeAlias = Callable[[Array], dict[str, Array]]
+Value: TypeAlias = Callable[[Mapping[str, Array]], float]
+Errors: TypeAlias = dict[str, float]
+
+NOISE = 0.02
+"""Added to the picture, so that no two pixels are equal, between which a maximum has no slope."""
+
+STEPS = (1e-2, 3e-3, 1e-3, 3e-4, 1e-4, 3e-5, 1e-5, 3e-6, 1e-6, 3e-7)
+"""Of the differences, relative to the image; one of them must agree."""
+
+
+def entry(file: File, path: Path) -> dict[str, Any]:
+    """Export a file with the gradient, and compare it with the original under ONNX Runtime.
+
+    Returns:
+        Ready for JSON: "bytes", "inputs" and "outputs" as the file declares them, "quantised";
+        "reason" (None, or why it did not export or run); and then "objective", "why", "notes",
+        "export_seconds", "explain_bytes", "errors" (of each output of the network, the largest
+        difference to the original ÷ the largest number there), "spread" (the same of the original,
+        with and without ONNX Runtime's optimiser) and "gradient" (of each direction, how far the
+        slope is from central differences, ÷ the norm of the gradient).
+    """
+    model = onnx.load(path, load_external_data=False)
+    weights = {tensor.name for tensor in model.graph.initializer}
+    made: dict[str, Any] = {
+        "bytes": path.stat().st_size,
+        "inputs": [_declared(x) for x in model.graph.input if x.name not in weights],
+        "outputs": [_declared(y) for y in model.graph.output],
+        "quantised": any("Quantize" in node.op_type for node in model.graph.node),
+    }
+    try:
+        with TemporaryDirectory(prefix="onnxplain-wild-") as folder:
+            return made | {"reason": None} | _tried(file, path, Path(folder))
+    except Exception as error:
+        first = (str(error).strip().splitlines() or [""])[0]
+        return made | {"reason": f"{type(error).__name__}: {first[:500]}"}
+
+
+def _tried(file: File, path: Path, folder: Path) -> dict[str, Any]:
+    explained = folder / "explain.onnx"
+    start = time.perf_counter()
+    metadata = onnxplain.export(path, explained, method="gradient", **file.options)
+    seconds = time.perf_counter() - start
+    objective = metadata.objective
+    x, _ = as_batch([picture(file.picture)], metadata.preprocessing)
+    x += NOISE * np.random.default_rng(1).standard_normal(x.shape).astype(x.dtype)
+    found = onnxplain.load(explained, "cpu")(x, **file.inputs)
+    original, bare = _running(path), _running(without_activations(path, folder))
+    g = found.pullback
+    g = np.moveaxis(g, 1, -1) if metadata.preprocessing.layout == "NHWC" else g
+    value = VALUES[objective.name](found, file)
+    steps = STEPS[1:6:2] if file.long else STEPS
+    return {
+        "objective": objective.name,
+        "why": objective.why,
+        "notes": list(metadata.notes),
+        "export_seconds": seconds,
+        "explain_bytes": explained.stat().st_size,
+        "errors": _errors(found, original(x), bare(x)),
+        "spread": _spread(path, x, original(x)),
+        "gradient": slopes(lambda x: value(bare(x)), x, g, steps),
+    }
+
+
+def _declared(value: onnx.ValueInfoProto) -> str:
+    tensor = value.type.tensor_type
+    sizes = ", ".join(n.dim_param or str(n.dim_value) for n in tensor.shape.dim)
+    return f"{value.name} {onnx.TensorProto.DataType.Name(tensor.elem_type).lower()} [{sizes}]"
+
+
+def picture(name: str) -> Image.Image:
+    """One of scikit-image's photographs, or else a text, black on white."""
+    photograph = getattr(skimage.data, name, None)
+    if photograph is not None:
+        return Image.fromarray(photograph())
+    font = ImageFont.load_default(40)
+    _, _, right, bottom = font.getbbox(name)
+    image = Image.new("RGB", (int(right) + 20, int(bottom) + 20), "white")
+    ImageDraw.Draw(image).text((10, 8), name, fill="black", font=font)
+    return image
+
+
+# ----- the original -----
+
+
+def _running(path: Path, optimised: bool = True) -> Run:
+    """What runs it: an image in, outputs by name out."""
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    if not optimised:
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    (image, *_), names = session.get_inputs(), [y.name for y in session.get_outputs()]
+    return lambda x: dict(zip(names, session.run(None, {image.name: x}), strict=True))
+
+
+def _spread(path: Path, x: Array, optimised: Mapping[str, Array]) -> float:
+    """How far ONNX Runtime is from itself without its optimiser, of the worst output."""
+    return max(_error(y, optimised[name]) for name, y in _running(path, False)(x).items())
+
+
+def without_activations(path: Path, folder: Path) -> Path:
+    """A copy whose outputs are what they were before a final Softmax or Sigmoid."""
+    model = onnx.load(path)
+    producer = {name: node for node in model.graph.node for name in node.output}
+    for output in model.graph.output:
+        node = producer.get(output.name)
+        while node is not None and node.op_type in _MOVES:
+            node = producer.get(node.input[0])
+        if node is not None and node.op_type in ("Softmax", "Sigmoid"):
+            node.op_type = "Identity"
+            del node.attribute[:]
+    onnx.save(model, folder / "bare.onnx")
+    return folder / "bare.onnx"
+
+
+_MOVES = ("Cast", "Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze")
+
+
+def _errors(
+    found: Explanation, original: Mapping[str, Array], bare: Mapping[str, Array]
+) -> dict[str, float]:
+    """Of each output, the largest difference ÷ the largest number."""
+    if found.is_of_class:
+        like = [y.reshape(found.logits.shape) for y in bare.values() if y.size == found.logits.size]
+        return {LOGITS: min(_error(found.logits, y) for y in like)}
+    return {
+        name: _error(found.outputs[name], y)
+        for name, y in original.items()
+        if name in found.outputs
+    }
+
+
+def _error(found: Array, expected: Array) -> float:
+    return float(np.abs(found - expected).max() / np.abs(expected).max())
+
+
+# ----- the objective, and its differences -----
+
+
+def _class(found: Explanation, file: File) -> Value:
+    target = int(found.targets[0])
+
+    def value(outputs: Mapping[str, Array]) -> float:
+        like = [y.reshape(-1) for y in outputs.values() if y.size == found.logits.size]
+        nearest = min(like, key=lambda y: float(np.abs(y - found.logits[0]).max()))
+        return float(nearest[target])
+
+    return value
+
+
+def _map(found: Explanation, file: File) -> Value:
+    """The mean logit where the class is predicted, at the start."""
+    (name, axes), *_ = found.explained.axes.items()
+    axis, target = list(axes).index("class") if "class" in axes else None, int(found.targets[0])
+    region: list[Array] = []
+
+    def value(outputs: Mapping[str, Array]) -> float:
+        y = outputs[name].astype(np.float64)
+        y = y[None] if axis is None else np.moveaxis(y, axis, 0)
+        if not region:
+            own = y[0] > 0 if len(y) == 1 else y.argmax(0) == target
+            region.append(own if own.any() else np.ones_like(own))
+        return float(y[target][region[0]].mean())
+
+    return value
+
+
+def _sequence(found: Explanation, file: File) -> Value:
+    """The greatest logit at a position, of the class that has it at the start."""
+    (name, axes), *_ = found.explained.axes.items()
+    order = [list(axes).index(axis) for axis in ("batch", "time", "class")]
+    chosen: list[int] = []
+
+    def value(outputs: Mapping[str, Array]) -> float:
+        step = outputs[name].transpose(order)[0, file.inputs["position"]]
+        chosen.append(int(step.argmax()))
+        return float(step[chosen[0]])
+
+    return value
+
+
+VALUES: Mapping[str, Callable[[Explanation, File], Value]] = {
+    "class": _class,
+    "segment": _map,
+    "sequence": _sequence,
+}
+"""Objective → what computes its value of the original's outputs before final activations."""
+
+
+def slopes(value: Callable[[Array], float], x: Array, g: Array, steps: Sequence[float]) -> Errors:
+    """How far ⟨g, v⟩ is from central differences along directions v, ÷ ‖g‖.
+
+    Along g itself, along g with random signs on blocks of 8 × 8 pixels, and along noise.
+    """
+    random, norm = np.random.default_rng(0), float(np.linalg.norm(g))
+    blocks = [n if n <= 4 else -(-n // 8) for n in g.shape]
+    signs = random.choice([-1.0, 1.0], blocks)
+    for axis, n in enumerate(g.shape):
+        if n > 4:
+            signs = np.take(signs, np.arange(n) // 8, axis)
+    along = {"gradient": g, "blocks": g * signs, "noise": random.standard_normal(g.shape)}
+    length = float(np.linalg.norm(x - x.mean()))
+    value(x)  # chooses what is held constant
+    found = {}
+    for name, v in along.items():
+        v = v / np.linalg.norm(v)
+        slope = float((g.astype(np.float64) * v).sum())
+        errors = []
+        for h in steps:
+            up, down = (value((x + s * h * length * v).astype(x.dtype)) for s in (1, -1))
+            errors.append(abs((up - down) / (2 * h * length) - slope) / norm)
+        found[name] = min(errors)
+    return found
