@@ -13,6 +13,16 @@ from onnxplain.export.autodiff import Rule, pull_back
 from onnxplain.export.check import check_vjp
 from onnxplain.export.extensions import load_extensions
 from onnxplain.export.methods import METHODS, Method, Parameter, register_method
+from onnxplain.export.objectives import (
+    OBJECTIVES,
+    Fit,
+    Input,
+    Objective,
+    Output,
+    Setting,
+    hold,
+    register_objective,
+)
 from onnxplain.export.operators import VJPS, Axes, Half, Kind, Linear, register_vjp
 from onnxplain.export.pipeline import STAGES, export
 
@@ -25,13 +35,21 @@ __all__ = [
     "STAGES",
     "VJPS",
     "ExportOptions",
+    "Setting",
+    "Output",
+    "Objective",
+    "OBJECTIVES",
+    "Input",
+    "Fit",
     "Method",
     "Parameter",
     "Rule",
     "check_vjp",
     "export",
+    "hold",
     "pull_back",
     "register_method",
+    "register_objective",
     "register_vjp",
 ]
 
@@ -54,13 +72,21 @@ class CallableModule(ModuleType):
         STAGES = STAGES
         VJPS = VJPS
         ExportOptions = ExportOptions
+        Setting = Setting
+        Output = Output
+        Objective = Objective
+        OBJECTIVES = OBJECTIVES
+        Input = Input
+        Fit = Fit
         Method = Method
         Parameter = Parameter
         Rule = Rule
         check_vjp = staticmethod(check_vjp)
         export = staticmethod(export)
+        hold = staticmethod(hold)
         pull_back = staticmethod(pull_back)
         register_method = staticmethod(register_method)
+        register_objective = staticmethod(register_objective)
         register_vjp = staticmethod(register_vjp)
 
 

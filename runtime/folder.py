@@ -5,9 +5,10 @@ from __future__ import annotations
 import functools
 import itertools
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 import numpy as np
@@ -36,17 +37,20 @@ def explain_files(
     finish: Callable[[Path, Explanation], Result],
     temperature: Temperatures = None,
     batch_size: int = 1,
+    inputs: Mapping[str, Any] = MappingProxyType({}),
 ) -> Iterator[tuple[Path, Result | InputError]]:
     """Explain files in batches; however many there are, only a few batches are in memory.
 
     Args:
         explainer: called on the thread that iterates.
         paths: image files.
-        targets: the K classes to explain of each image, indices or names.
+        targets: the K classes to explain of each image, indices or names; unused where the file's
+            objective has none.
         finish: what becomes of an image's explanation (of K rows, or of one with K targets where
             the graph is a multi-target one): draws it, say. Called on other threads.
         temperature: as for `Explainer.__call__`.
         batch_size: rows in a run of the graph, one per image and target.
+        inputs: what the file's objective takes besides, the same for all images.
 
     Yields:
         Each path, in order, with what `finish` returned, or with the `InputError` of an image that
@@ -55,7 +59,8 @@ def explain_files(
     Raises:
         BackendError: the runtime failed.
     """
-    rows = 1 if explainer.multi_target else len(targets)
+    alone = explainer.multi_target or not explainer.backend.signature.has_target
+    rows = 1 if alone else len(targets)
     images = max(1, batch_size // rows)
 
     def decoded(path: Path) -> tuple[Path, _Decoded | InputError]:
@@ -68,7 +73,7 @@ def explain_files(
         decoding = (functools.partial(decoded, path) for path in paths)
         images_ahead = ahead(pool, decoding, _BATCHES_AHEAD * images)
         while chunk := list(itertools.islice(images_ahead, images)):
-            parts = _explain(explainer, chunk, targets, rows, temperature, batch_size)
+            parts = _explain(explainer, chunk, targets, rows, temperature, batch_size, inputs)
             for path, made in chunk:
                 yield path, made if isinstance(made, InputError) else next(parts)
 
@@ -125,20 +130,26 @@ def _explain(
     rows: int,
     temperature: Temperatures,
     batch_size: int,
+    inputs: Mapping[str, Any],
 ) -> Iterator[Explanation | InputError]:
     """The explanations of those images that could be read, each of `rows` rows, or their errors."""
     decoded = [made for _, made in chunk if not isinstance(made, InputError)]
     if not decoded:
         return
     batch = np.stack([image for image, _ in decoded]).repeat(rows, axis=0)
-    wanted = [list(targets)] * len(decoded) if explainer.multi_target else [*targets] * len(decoded)
+    wanted: list[Any] | None = [*targets] * len(decoded)
+    if explainer.multi_target:
+        wanted = [list(targets)] * len(decoded)
+    elif not explainer.backend.signature.has_target:
+        wanted = None
     photographs = np.concatenate([photograph for _, photograph in decoded]).repeat(rows, axis=0)
-    explanation = explainer.explain(batch, photographs, wanted, temperature, batch_size)
+    explanation = explainer.explain(batch, photographs, wanted, temperature, batch_size, inputs)
     for i in range(len(decoded)):
         own = slice(i * rows, (i + 1) * rows)
         made = explanation[own]
         try:
-            explainer.require_finite(made, batch[own], wanted[own], temperature)
+            asked = None if wanted is None else wanted[own]
+            explainer.require_finite(made, batch[own], asked, temperature, inputs)
             yield made
         except InputError as error:
             yield error

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-import numpy as np
 import onnx_ir as ir
 from onnxscript import OpBuilder
 
@@ -31,8 +30,8 @@ from onnxplain.export.objectives.objective import (
     hold,
     register_objective,
 )
-from onnxplain.export.objectives.reading import mean_over, one_hot_row
-from onnxplain.export.tensors import constant, integers
+from onnxplain.export.objectives.reading import in_range, mean_over, one_hot_row
+from onnxplain.export.tensors import constant
 
 
 def with_box(network: Network, settings: Settings) -> Fit | str:
@@ -51,8 +50,7 @@ def emit(op: OpBuilder, fit: Fit, inputs: Mapping[str, ir.Value]) -> Emitted:
     boxes, scores, likely = read(op, fit, fit.image)
     likely, target = hold(op, likely), inputs["target"]
     is_rank = op.Less(target, 0)
-    known = op.Expand(integers(op, np.arange(fit.classes)[None]), _rows(op, likely, fit.classes))
-    wanted = op.Squeeze(op.GatherElements(known, op.Unsqueeze(op.Max(target, 0), [1]), axis=1), [1])
+    wanted = in_range(op, op.Max(target, 0), fit.classes, likely)
 
     any_class = op.ReduceMax(likely, [2], keepdims=0)
     ranked = op.Where(op.Unsqueeze(is_rank, [1]), any_class, _of_class(op, likely, wanted, fit))
@@ -83,10 +81,6 @@ def _of_class(op: OpBuilder, scores: ir.Value, index: ir.Value, fit: Fit) -> ir.
     """The column [N, A] of scores [N, A, C] at each sample's class [N]."""
     hot = op.Unsqueeze(one_hot_row(op, index, fit.classes, scores), [2])
     return op.Squeeze(op.MatMul(scores, hot), [2])
-
-
-def _rows(op: OpBuilder, like: ir.Value, count: int) -> ir.Value:
-    return op.Concat(op.Shape(like, start=0, end=1), [count], axis=0)
 
 
 register_objective(

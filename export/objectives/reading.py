@@ -13,6 +13,14 @@ from onnxplain.export.objectives.objective import hold
 from onnxplain.export.tensors import axis_of, integers, rank, reshape_like
 
 
+def in_range(op: OpBuilder, index: ir.Value, count: int, like: ir.Value) -> ir.Value:
+    """Indices [N], looked up among the numbers below `count`: one that is outside is an error of
+    the runtime's, never a silent zero. `like` is [N, …]."""
+    rows = op.Concat(op.Shape(like, start=0, end=1), [1], axis=0)
+    known = op.Expand(integers(op, np.arange(count)[None]), rows)
+    return op.Squeeze(op.GatherElements(known, op.Unsqueeze(index, [1]), axis=1), [1])
+
+
 def one_hot_row(op: OpBuilder, index: ir.Value, count: int, like: ir.Value) -> ir.Value:
     """Indices [N] as rows [N, count] of the dtype of `like`: 1 at the index, else 0."""
     places = integers(op, np.arange(count))

@@ -19,7 +19,7 @@ from onnxplain.export.objectives.objective import (
     Settings,
     register_objective,
 )
-from onnxplain.export.objectives.reading import ending, mean_over
+from onnxplain.export.objectives.reading import ending, in_range, mean_over, one_hot_row
 from onnxplain.export.tensors import integers, size_of
 
 _LAYOUTS = {"NTC": ["time", "class"], "NCT": ["class", "time"]}
@@ -76,8 +76,8 @@ def emit(op: OpBuilder, fit: Fit, inputs: Mapping[str, ir.Value]) -> Emitted:
     reads = op.CastLike(op.Not(op.Equal(best, blank)), y)
     agrees = op.CastLike(op.Equal(best, op.Unsqueeze(target, [1])), y)
     path = mean_over(op, logit, op.Where(is_rank, reads, agrees))
-    at = op.Unsqueeze(op.Max(position, 0), [1])
-    there = op.Squeeze(op.GatherElements(logit, at, axis=1), [1])
+    at = one_hot_row(op, in_range(op, op.Max(position, 0), steps, y), steps, y)
+    there = op.ReduceSum(op.Mul(logit, at), [1], keepdims=0)
     return op.Where(op.Less(position, 0), path, there)
 
 

@@ -6,9 +6,10 @@ import itertools
 import json
 import math
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -29,11 +30,13 @@ from onnxplain.cli.options import (
     as_target,
 )
 from onnxplain.cli.progress import progress_bar
+from onnxplain.contract.explain import TARGET
+from onnxplain.contract.objective import EXPLAINED_BOX
 from onnxplain.errors import InputError
 from onnxplain.files import replacing
 
 if TYPE_CHECKING:
-    from onnxplain.runtime import Explainer
+    from onnxplain.runtime import Explainer, Explanation
     from onnxplain.runtime.explainer import Temperatures
 
 Folder = Annotated[
@@ -61,6 +64,30 @@ AllowNonfinite = Annotated[
 ]
 
 
+Region = Annotated[
+    str | None,
+    typer.Option(help="Of a map: a picture of where to look, bright inside; or a .npy file."),
+]
+Query = Annotated[
+    str | None, typer.Option(help="Of an embedding: the vector to compare with, a .npy file.")
+]
+Box = Annotated[
+    str | None,
+    typer.Option(
+        help="Of a detector: the object, left,top,right,bottom in pixels of the network's input."
+    ),
+]
+Position = Annotated[int | None, typer.Option(help="Of a sequence: the step, from 0.")]
+Given = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--given",
+        help="Another input of the file's objective, direction=-1 or NAME=FILE.npy; `onnxplain "
+        "info` names them. Give it again for more.",
+    ),
+]
+
+
 @command
 def explain(
     model: Model,
@@ -75,6 +102,11 @@ def explain(
     at_least: AtLeast = None,
     batch: Batch = "auto",
     allow_nonfinite: AllowNonfinite = False,
+    region: Region = None,
+    query: Query = None,
+    box: Box = None,
+    position: Position = None,
+    given: Given = None,
 ) -> None:
     """Explain images: one picture each, and a JSON line each in predictions.jsonl.
 
@@ -87,6 +119,9 @@ def explain(
         onnxplain explain resnet50.explain.onnx photos/ 'more/*.png' -o why
         onnxplain explain resnet50.explain.onnx cat.jpg -t -1 -t -2 -t 'tiger cat'
         onnxplain explain resnet50.explain.onnx photos/ --provider openvino --precision auto
+        onnxplain explain yolov8n.explain.onnx street.jpg -t -1 -t -2       # two objects
+        onnxplain explain fcn.explain.onnx street.jpg -t 15 --region mask.png
+        onnxplain explain clip.explain.onnx cat.jpg --query text.npy
     """
     if precision == "auto":
         explainer = _fastest(model, images, provider, at_least)
@@ -96,8 +131,36 @@ def explain(
         explainer = onnxplain.load(model, provider, precision, at_least=at_least)
     explainer.allow_nonfinite = allow_nonfinite
     note_backend(explainer)
-    given = as_live(temperature, param)
-    explain_images(explainer, images, folder, target, style, given, batch)
+    live = as_live(temperature, param)
+    named = {"region": region, "query": query, "box": box}
+    named["position"] = None if position is None else str(position)
+    inputs = _inputs(explainer, named, given)
+    explain_images(explainer, images, folder, target, style, live, batch, inputs)
+
+
+def _inputs(
+    explainer: Explainer, named: Mapping[str, str | None], given: list[str] | None
+) -> dict[str, Any]:
+    """What the file's objective takes besides, read once for all images.
+
+    Raises:
+        InputError: one that it does not take, that cannot be read or is given twice.
+    """
+    from onnxplain.runtime.inputs.objective import read_input
+
+    texts = {name: text for name, text in named.items() if text is not None}
+    for text in given or []:
+        name, equals, value = text.partition("=")
+        if not equals or name in texts:
+            raise InputError(f"--given takes NAME=VALUE, each name once, not {text!r}")
+        texts[name] = value
+    metadata = explainer.metadata
+    inputs = {
+        name: read_input(name, text, metadata.objective, metadata.preprocessing)
+        for name, text in texts.items()
+    }
+    explainer.of_objective(inputs, 1)  # before any image is read
+    return inputs
 
 
 def _fastest(model: Path, images: list[str], provider: str, at_least: float | None) -> Explainer:
@@ -140,14 +203,18 @@ def explain_images(
     style: str,
     temperature: Temperatures,
     batch: str,
+    inputs: Mapping[str, Any] = MappingProxyType({}),
 ) -> None:
     """What the command does once it has what runs the graph."""
-    from onnxplain.runtime import Explanation, find_images
+    from onnxplain.runtime import find_images
     from onnxplain.runtime.folder import explain_files
     from onnxplain.runtime.pictures.figures import STYLES
 
     paths = find_images(images)
-    targets = [as_target(text) for text in target or ["-1"]]
+    signature = explainer.backend.signature
+    if target and not signature.has_target:
+        raise InputError(f"objective {signature.objective.name!r} has no target: leave it out")
+    targets = [as_target(text) for text in target or [_default_target(explainer)]]
     explainer.check(targets, temperature)
     if style not in STYLES:
         raise InputError(f"no style {style!r}; choose one of {', '.join(STYLES)}")
@@ -166,7 +233,8 @@ def explain_images(
     with replacing(folder / "predictions.jsonl") as beside, progress_bar() as progress:
         task = progress.add_task(f"explaining, {size} at a time", total=len(paths))
         with beside.open("w", encoding="utf-8") as log:
-            for path, made in explain_files(explainer, paths, targets, picture, temperature, size):
+            explained = explain_files(explainer, paths, targets, picture, temperature, size, inputs)
+            for path, made in explained:
                 if isinstance(made, InputError):
                     failed += 1
                     complain(str(made))
@@ -178,6 +246,11 @@ def explain_images(
     say(f"{done} of {len(paths)} images explained{rate}, in {folder}")
     if failed:
         raise typer.Exit(1)
+
+
+def _default_target(explainer: Explainer) -> str:
+    own = explainer.metadata.objective.inputs.get(TARGET)
+    return "-1" if own is None or own.default is None else f"{own.default:g}"
 
 
 def _batch_size(explainer: Explainer, paths: list[Path], batch: str, rows: int) -> int:
@@ -222,7 +295,29 @@ def _valid(entry: Any) -> Any:
     return entry
 
 
-def _record(image: Path, picture: Path, explanation: Any) -> dict[str, Any]:
+def _record(image: Path, picture: Path, explanation: Explanation) -> dict[str, Any]:
+    if explanation.objective is not None:
+        boxes = explanation.outputs.get(EXPLAINED_BOX)
+        return {
+            "image": str(image),
+            "picture": str(picture),
+            "objective": explanation.explained.name,
+            "targets": [
+                {
+                    **({"index": index} if explanation.explained.classes else {}),
+                    "name": name,
+                    "value": value,
+                    **({} if boxes is None else {"box": boxes.reshape(-1, 4)[k].tolist()}),
+                }
+                for k, (index, (name, value)) in enumerate(
+                    zip(
+                        explanation.targets.reshape(-1).tolist(),
+                        [target for row in explanation.rows() for target in row.targets],
+                        strict=True,
+                    )
+                )
+            ],
+        }
     top = explanation.labels(5)[0]
     targets = explanation.targets.reshape(-1).tolist()
     names = explanation.names if explanation.targets.ndim == 1 else explanation.names[0]

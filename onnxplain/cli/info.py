@@ -12,7 +12,8 @@ from onnxplain.cli.app import command
 from onnxplain.cli.console import file_size, note, out, shown
 from onnxplain.cli.options import Model
 from onnxplain.contract.derivatives import Derivatives
-from onnxplain.contract.explain import Metadata
+from onnxplain.contract.explain import TARGET, Metadata
+from onnxplain.contract.objective import Explained
 from onnxplain.errors import BackendError, InputError
 from onnxplain.files import scratch
 
@@ -45,6 +46,16 @@ def _on_cuda(model: Path) -> str:
         f"{found.copies} copies between it and the GPU in each run; "
         + ("no CUDA graphs" if found.graph_refused else "CUDA graphs can be recorded")
     )
+
+
+def _objective(explained: Explained) -> dict[str, str]:
+    """What is explained, where it is no class's logit."""
+    if explained.is_class:
+        return {}
+    chosen = ", ".join(f"{name} {value}" for name, value in explained.settings.items())
+    target = explained.inputs.get(TARGET)
+    lines = [explained.name, explained.why, chosen, target.meaning if target else ""]
+    return {"objective": "\n".join(filter(None, lines))}
 
 
 @command
@@ -83,8 +94,22 @@ def info(
     targets = f"{batch}, K" if signature.multi_target else f"{batch}"
     image = ", ".join(map(str, pre.image_shape))
     pullback = ", ".join(map(str, metadata.pullback_shape))
-    inputs = [f"image {signature.dtype} [{batch}, {image}]", f"target int64 [{targets}]"]
+    inputs = [f"image {signature.dtype} [{batch}, {image}]"]
+    inputs += [f"target int64 [{targets}]"] if signature.has_target else []
+    inputs += [
+        f"{name} [{', '.join(map(str, [batch, *one.shape]))}]: {one.meaning}"
+        for name, one in signature.objective.inputs.items()
+        if name != TARGET
+    ]
     inputs += [f"{name} {signature.dtype} []" for name in signature.live]
+    outputs = [
+        f"{name} [{', '.join('N' if size is None else str(size) for size in port.shape)}]"
+        for name, port in signature.outputs.items()
+    ]
+    if signature.objective.is_class:
+        outputs = [f"logits [{batch}, {signature.classes}]"]
+    else:
+        outputs.append(f"objective [{targets}]")
     on_cuda = {"on CUDA": _on_cuda(model)} if provider else {}
     table = Table(show_header=False, title=shown(model), title_justify="left")
     for name, value in {
@@ -93,7 +118,8 @@ def info(
         "weights": metadata.described_weights,
         "file": file_size(model),
         "inputs": "\n".join(inputs),
-        "outputs": f"logits [{batch}, {signature.classes}]\npullback [{targets}, {pullback}]",
+        "outputs": "\n".join([*outputs, f"pullback [{targets}, {pullback}]"]),
+        **_objective(signature.objective),
         "preprocessing": f"shorter side to {pre.resize} ({pre.interpolation}), "
         f"crop {pre.height} × {pre.width}\nmean {pre.mean}, std {pre.std}",
         "classes": f"{signature.classes}, "

@@ -27,6 +27,7 @@ import onnx_ir as ir
 from onnx_ir.passes import common
 
 from onnxplain.contract.explain import PULLBACK, TARGET
+from onnxplain.contract.objective import SEED
 from onnxplain.contract.precision import OperatorPrecision
 from onnxplain.errors import BackendError
 from onnxplain.initializers import initializer
@@ -241,20 +242,14 @@ def _single_nodes(
 
 
 def _scale_seed(graph: ir.Graph) -> set[ir.Node]:
-    """Multiply the target's cotangent by `_SEED`, and divide the pullback by it, in float32.
+    """Multiply the cotangent of the target, or of the objective, by `_SEED`, and divide the
+    pullback by it, in float32.
 
     Returns:
         The division.
     """
-    reached = {value for value in graph.inputs if value.name == TARGET}
-    for node in list(graph):
-        if reached.isdisjoint(node.inputs):
-            continue
-        reached.update(node.outputs)
-        if not any(map(_is_float, node.outputs)):
-            continue
-        _multiplied(graph, node.outputs[0], _SEED)
-        break
+    if (seed := _seed(graph)) is not None:
+        _multiplied(graph, seed, _SEED)
     divisions: set[ir.Node] = set()
     for value in list(graph.outputs):
         if value.name == PULLBACK:
@@ -263,6 +258,22 @@ def _scale_seed(graph: ir.Graph) -> set[ir.Node]:
             division.outputs[0].name = PULLBACK
             divisions.add(division)
     return divisions
+
+
+def _seed(graph: ir.Graph) -> ir.Value | None:
+    """Where the backward pass starts: the ones of an objective; else the first float that is
+    computed from the target."""
+    reached = {value for value in graph.inputs if value.name == TARGET}
+    for node in graph:
+        if node.outputs and node.outputs[0].name == SEED:
+            return node.outputs[0]
+    for node in graph:
+        if reached.isdisjoint(node.inputs):
+            continue
+        reached.update(node.outputs)
+        if any(map(_is_float, node.outputs)):
+            return node.outputs[0]
+    return None
 
 
 def _multiplied(graph: ir.Graph, value: ir.Value, factor: float) -> ir.Node:

@@ -58,7 +58,7 @@ def preprocess(image: Image.Image, pre: Preprocessing) -> NDArray[np.float32]:
     Raises:
         InputError: the image is so elongated that it would be too large when resized.
     """
-    return _normalise(_crop(image, pre), pre)
+    return _normalise(as_photograph(image, pre), pre)
 
 
 def filled(batch: NDArray[Any], size: int) -> NDArray[Any]:
@@ -84,7 +84,7 @@ def _part(item: ImageLike, pre: Preprocessing) -> tuple[NDArray[Any], NDArray[np
     if isinstance(item, np.ndarray) and item.dtype.kind == "f":
         batch = _as_given(item, pre)
         return batch, to_photographs(batch, pre)
-    crops = [_crop(load_image(image), pre) for image in _images(item)]
+    crops = [as_photograph(load_image(image), pre) for image in _images(item)]
     batch = np.stack([_normalise(photograph, pre) for photograph in crops])
     return batch, np.stack([np.asarray(photograph) for photograph in crops])
 
@@ -145,7 +145,12 @@ def in_photograph(
     return left, top, right, bottom
 
 
-def _crop(image: Image.Image, pre: Preprocessing) -> Image.Image:
+def as_photograph(image: Image.Image, pre: Preprocessing) -> Image.Image:
+    """What a network sees of an image: resized, and cropped.
+
+    Raises:
+        InputError: the image is so elongated that it would be too large when resized.
+    """
     (width, height), (left, top) = _placement(image.size, pre)
     if width * height > (Image.MAX_IMAGE_PIXELS or np.inf):
         raise InputError(

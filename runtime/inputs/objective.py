@@ -7,10 +7,13 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from onnxplain.contract.explain import TARGET, Preprocessing
 from onnxplain.contract.objective import BOX, INDEX, MASK, Explained, ObjectiveInput
 from onnxplain.errors import InputError
+from onnxplain.runtime.inputs.batches import as_photograph
+from onnxplain.runtime.inputs.images import load_image
 
 
 def as_inputs(
@@ -105,3 +108,41 @@ def noise_inputs(
         if one.default is None
     }
     return as_inputs(explained, given, images, pre, dtype)
+
+
+def read_input(name: str, text: str, explained: Explained, pre: Preprocessing) -> NDArray[Any]:
+    """An input of an objective as the command line has it.
+
+    Args:
+        text: numbers with commas between; the path of a `.npy` file; or of a mask the path of a
+            picture, which is cropped as the photographs are: bright inside, dark outside.
+
+    Raises:
+        InputError: no such input, or it cannot be read.
+    """
+    if name not in explained.inputs:
+        takes = ", ".join(map(repr, explained.inputs)) or "no inputs"
+        raise InputError(f"objective {explained.name!r} has no input {name!r}; it takes {takes}")
+    one = explained.inputs[name]
+    if text.endswith(".npy"):
+        try:
+            return np.asarray(np.load(text, allow_pickle=False))
+        except (OSError, ValueError, EOFError) as error:
+            raise InputError(f"cannot read {name!r} from {text}: {error}") from error
+    if one.kind == MASK:
+        height, width = one.shape
+        picture = load_image(text)
+        mask = (
+            as_photograph(picture, pre).convert("L").resize((width, height), Image.Resampling.BOX)
+        )
+        return (np.asarray(mask) > _BRIGHT).astype(np.float64)
+    try:
+        numbers = [float(number) for number in text.split(",")]
+    except ValueError:
+        raise InputError(
+            f"{name!r} is given as numbers with commas between, or as a .npy file, not {text!r}"
+        ) from None
+    return np.array(numbers[0] if one.shape == () and len(numbers) == 1 else numbers)
+
+
+_BRIGHT = 127
