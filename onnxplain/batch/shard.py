@@ -47,8 +47,9 @@ class ShardExplainer:
 
     def __init__(self, explainer: Explainer, recipe: Recipe, decoders: int) -> None:
         self._explainer, self._recipe = explainer, recipe
-        explainer.check([recipe.target], recipe.temperature)
         signature = explainer.backend.signature
+        signature.require_classifier("a batch run")
+        explainer.check([recipe.target], recipe.temperature)
         usual = signature.batch or _usual(recipe, signature.most)
         self._batch_size = usual if recipe.batch_size is None else recipe.batch_size
         self._rows = Rows(explainer, recipe.top, recipe.store)

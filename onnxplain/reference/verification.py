@@ -14,6 +14,7 @@ from onnxplain.errors import InputError
 from onnxplain.reference.against_source import Asked, verify_against_source
 from onnxplain.reference.checks import Check, Verification
 from onnxplain.reference.derivatives import check_derivatives, is_quantised
+from onnxplain.reference.objectives import verify_objective
 from onnxplain.runtime import Explainer, load
 from onnxplain.runtime.inputs.batches import ImageLike, as_batch
 from onnxplain.runtime.sessions import preferred
@@ -77,6 +78,13 @@ def verify(
     method = explainer.metadata.method
     if source is None and (name, precision) != ("cpu", "float32"):
         return _against_onnx_runtime(explainer, graph, images, at_least)
+    of_class = explainer.metadata.objective.is_class
+    if source is None and not of_class:
+        raise InputError(
+            f"objective {explainer.metadata.objective.name!r} holds some of what it computes "
+            "constant, which finite differences do not: say with source= which network the graph "
+            "was exported from"
+        )
     if source is None and method != "gradient":
         raise InputError(
             f"a graph of {method!r} is checked against what it was exported from: say which "
@@ -88,12 +96,14 @@ def verify(
             "against what it was exported from, with source="
         )
     batch = _batch(explainer, images)
+    options = {"weights": weights, "input": input, "output": output}
+    if not of_class:
+        return verify_objective(explainer, source, options, batch, tolerance)
     targets = np.full((len(batch), 1) if explainer.multi_target else len(batch), -1)
     if source is None:
         checks = check_derivatives(explainer, batch[:1], targets[:1], tolerance)
         return Verification("against finite differences of its own logits", 1, tuple(checks))
     asked = Asked(explainer, graph, batch, targets, tolerance, at_least)
-    options = {"weights": weights, "input": input, "output": output}
     return verify_against_source(asked, source, options)
 
 

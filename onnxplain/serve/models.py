@@ -108,6 +108,7 @@ class Models:
         finally:
             del self._loading[name]
         signature, batching = explainer.backend.signature, self._settings.batching
+        signature.require_classifier("the service")
         most = signature.most or batching.images
         batching = replace(batching, images=signature.batch or min(batching.images, most))
         batcher = Batcher(

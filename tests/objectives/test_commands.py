@@ -1,0 +1,194 @@
+"""Objectives on the command line, in verification, and where classes alone are explained."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from typer.testing import CliRunner
+
+import onnxplain
+from onnxplain.cli.app import app
+from onnxplain.errors import BackendError, InputError, SourceError
+from onnxplain.export import OBJECTIVES, Fit, Input, Objective, register_objective
+from onnxplain.runtime.report import write_report
+
+from .networks import SIZE, close, exported, gradient, images, vector
+from .test_maps import REGION, network
+
+X = images()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("commands")
+    example = torch.zeros(1, 3, SIZE, SIZE)
+    onnxplain.export(network(), folder / "map.onnx", example=example, method="gradient")
+    onnxplain.export(
+        vector(5), folder / "vector.onnx", example=example, method="gradient", objective="embedding"
+    )
+    pixels = np.random.default_rng(0).integers(0, 255, (20, 24, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(folder / "x.png")
+    mask = np.zeros((20, 24), np.uint8)
+    mask[:, :12] = 255
+    Image.fromarray(mask).save(folder / "mask.png")
+    np.save(folder / "query.npy", np.arange(5.0))
+    return folder
+
+
+def ran(*command: object) -> tuple[int, str]:
+    done = CliRunner().invoke(app, [str(part) for part in command])
+    assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
+    return done.exit_code, " ".join(done.output.split())
+
+
+def test_explain_takes_a_region(folder: Path, tmp_path: Path) -> None:
+    command = [
+        "explain",
+        folder / "map.onnx",
+        folder / "x.png",
+        "-o",
+        tmp_path,
+        "--provider",
+        "cpu",
+    ]
+    status, _ = ran(*command, "-t", 1, "-t", -1, "--region", folder / "mask.png")
+    assert status == 0
+    (line,) = (tmp_path / "predictions.jsonl").read_text().splitlines()
+    found = json.loads(line)
+    assert found["objective"] == "segment"
+    half = np.zeros((8, 8))
+    half[:, :4] = 1
+    explanation = onnxplain.load(folder / "map.onnx", "cpu")(folder / "x.png", 1, region=half)
+    assert found["targets"][0]["value"] == pytest.approx(float(explanation.objective[0]), rel=1e-4)
+    assert Path(found["picture"]).exists()
+
+
+def test_explain_takes_a_query(folder: Path, tmp_path: Path) -> None:
+    command = ["explain", folder / "vector.onnx", folder / "x.png", "-o", tmp_path]
+    command += ["--provider", "cpu"]
+    assert ran(*command, "--query", folder / "query.npy")[0] == 0
+    for more, message in {
+        (): "needs 'query'",
+        ("--query", "cat"): "'query' is given as numbers with commas between",
+        ("--query", folder / "none.npy"): "cannot read 'query'",
+        ("--box", "1,2,3,4"): "has no input 'box'; it takes 'query'",
+        ("--query", "1,2"): "has the shape [5]",
+        ("--given", "query"): "--given takes NAME=VALUE",
+        ("--query", folder / "query.npy", "-t", "1"): "has no target",
+    }.items():
+        status, output = ran(*command, *more)
+        assert status == 4
+        assert message in output
+
+
+def test_info_says_what_was_recognised_and_why(folder: Path) -> None:
+    status, output = ran("info", folder / "map.onnx")
+    assert status == 0
+    for words in ("segment", "output is a map of 4 classes", "region [N, 8, 8]", "objective [N]"):
+        assert words in output
+
+
+def test_export_takes_an_objective_and_its_settings(folder: Path, tmp_path: Path) -> None:
+    source = tmp_path / "source.onnx"
+    torch.onnx.export(
+        vector(5), (torch.zeros(2, 3, 16, 16),), source, dynamo=True, external_data=False,
+        dynamic_shapes=({0: torch.export.Dim("batch")},), verbose=False,
+    )  # fmt: skip
+    command = ["export", source, "-o", tmp_path / "e.onnx", "--objective", "embedding"]
+    status, output = ran(*command, "--setting", "similarity=dot")
+    assert status == 0, output
+    assert "explained: embedding" in output
+    found = onnxplain.load(tmp_path / "e.onnx", "cpu").metadata.objective
+    assert found.settings == {"similarity": "dot"}
+    status, output = ran(*command[:-1], "embeddding")
+    assert status == 3
+    assert "did you mean embedding" in output
+
+
+def test_a_file_is_verified_against_its_source(folder: Path) -> None:
+    found = onnxplain.verify(folder / "map.onnx", network(), provider="cpu")
+    assert found.passed
+    assert [check.what for check in found.checks] == ["output", "objective", "pullback"]
+    assert not onnxplain.verify(folder / "map.onnx", network().apply(halved), provider="cpu").passed
+    with pytest.raises(InputError, match="finite differences"):
+        onnxplain.verify(folder / "map.onnx", provider="cpu")
+
+
+def halved(module: torch.nn.Module) -> None:
+    if isinstance(module, torch.nn.Conv2d):
+        module.weight.data /= 2
+
+
+def test_what_explains_classes_alone_says_so(folder: Path, tmp_path: Path) -> None:
+    explainer = onnxplain.load(folder / "map.onnx", "cpu")
+    with pytest.raises(BackendError, match="a report explains classes, and this file's objective"):
+        write_report(explainer, [folder / "x.png"], tmp_path / "report.html")
+    with pytest.raises(InputError, match="no classifier"):
+        _ = explainer(X.numpy()).probabilities
+
+
+def test_a_function_is_an_objective(tmp_path: Path) -> None:
+    def contrast(op: object, outputs: dict[str, object]) -> object:
+        y = outputs["output"]
+        return op.ReduceSum(op.Mul(y, y), [1, 2, 3], keepdims=0)  # type: ignore[attr-defined]
+
+    explainer = exported(network(), tmp_path / "e.onnx", objective=contrast)
+    explanation = explainer(X.numpy())
+    score, expected = gradient(network(), X, lambda y: (y * y).sum((1, 2, 3)))
+    close(explanation.objective, score)
+    close(explanation.pullback, expected)
+    assert explainer.metadata.objective.name == "contrast"
+
+
+@pytest.mark.parametrize(
+    ("function", "message"),
+    [
+        (lambda op, outputs: outputs["output"], r"gives FLOAT\[.*where one FLOAT per sample"),
+        (lambda op, outputs: 3, "gives 3, where one"),
+        (lambda op, outputs: op.ReduceMax(outputs["y"]), "KeyError"),
+    ],
+)
+def test_a_function_that_gives_no_scalar(function: object, message: str, tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match=message):
+        exported(network(), tmp_path / "e.onnx", objective=function)
+
+
+def test_an_objective_is_registered_like_a_method(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("onnxplain.export.objectives.objective.OBJECTIVES", dict(OBJECTIVES))
+
+    def fits(network: object, settings: object) -> Fit | str:
+        (output,) = network.outputs  # type: ignore[attr-defined]
+        if len(output.sizes) != 3:
+            return "no output is a map"
+        return Fit({"map": output}, {output.name: ("batch", "class", "height", "width")}, "a map")
+
+    def emit(op: object, fit: Fit, inputs: dict[str, object]) -> object:
+        y = fit.outputs["map"].with_batch_first(op)  # type: ignore[arg-type]
+        total = op.ReduceSum(y, [1, 2, 3], keepdims=0)  # type: ignore[attr-defined]
+        return op.Mul(total, inputs["factor"])  # type: ignore[attr-defined]
+
+    given = (Input("factor", "what it is multiplied by", default=2),)
+    register_objective(Objective("total", "the sum of a map", fits, emit, given))  # type: ignore[arg-type]
+    explainer = exported(network(), tmp_path / "e.onnx", objective="total")
+    expected = gradient(network(), X, lambda y: y.sum((1, 2, 3)))[1]
+    close(explainer(X.numpy()).pullback, 2 * expected)
+    close(explainer(X.numpy(), factor=[1, -3]).pullback[1], -3 * expected[1])
+    with pytest.raises(SourceError, match="'total' does not fit: no output is a map"):
+        exported(vector(5), tmp_path / "e.onnx", objective="total")
+
+
+def test_a_tensor_is_explained_where_it_lies(folder: Path) -> None:
+    explainer = onnxplain.load(folder / "map.onnx", "cpu")
+    found = explainer(X, 1, region=torch.from_numpy(REGION).float().expand(2, 8, 8).contiguous())
+    expected = explainer(X.numpy(), 1, region=REGION)
+    assert isinstance(found.pullback, torch.Tensor)
+    assert found.logits is None
+    close(found.pullback.numpy(), expected.pullback)
+    close(found.objective.numpy(), expected.objective)
