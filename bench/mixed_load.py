@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import itertools
 import json
 import random
 from collections import Counter
@@ -144,7 +145,7 @@ async def _attacked(
                 ends[kind][_NOTHING] += 1
 
     honest = max(1, int(_HONEST * clients))
-    kinds = [kind for kind, _ in zip(_in_turn(), range(clients - honest), strict=False)]
+    kinds = itertools.islice(itertools.cycle(_HOSTILE), clients - honest)
     watching = asyncio.create_task(watch())
     attack = [asyncio.create_task(hostile(kind, i)) for i, kind in enumerate(kinds)]
     tally = await load(running, asked, honest, seconds)
@@ -162,11 +163,6 @@ async def _attacked(
             "most": max(memory),
         },
     }
-
-
-def _in_turn() -> Any:
-    while True:
-        yield from _HOSTILE
 
 
 async def _ready(running: Running) -> bool:

@@ -109,6 +109,7 @@ def from_onnx(path: str | os.PathLike[str]) -> Source:
         nodes = len(model.graph)
         check_data(model, path)
         _check_nodes(model)
+        _sort(model)
     except Exception as error:
         reason = error.__cause__ or error
         raise SourceError(
@@ -146,6 +147,17 @@ def check_data(model: ir.Model, path: Path) -> None:
         weight = value.const_value
         if isinstance(weight, ir.ExternalTensor) and weight.nbytes < _LARGE_WEIGHT:
             value.const_value = ir.tensor(weight.numpy().copy(), name=weight.name)
+
+
+def _sort(model: ir.Model) -> None:
+    """Put each node after those that it needs, as ONNX asks for, and as most files have it.
+
+    Raises:
+        ValueError: a node needs itself.
+    """
+    model.graph.sort()
+    for function in model.functions.values():
+        function.sort()
 
 
 def _check_nodes(model: ir.Model) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from onnxplain.errors import InputError
-from onnxplain.files import replacing
+from onnxplain.files import clear, replacing
 
 
 @contextmanager
@@ -117,6 +117,7 @@ class Folder:
     def clean(self) -> None:
         """Remove what killed processes left unfinished. Nobody else may be writing."""
         for folder in (self.path, self.table, self.commits):
+            clear(folder)
             for left in folder.glob(".*.*"):
                 left.unlink(missing_ok=True)
 

@@ -15,7 +15,7 @@ import onnxplain
 from onnxplain.errors import BackendError, SourceError
 from onnxplain.runtime.onnx_file import check_nodes
 
-from .seeds import quantised
+from .seeds import convolutional, quantised, recurrent
 from .targets import NAMES, OWN, target
 
 
@@ -69,6 +69,13 @@ def negative(model: onnx.ModelProto) -> None:
     pads.dims[:] = [-8]
 
 
+def circular(model: onnx.ModelProto) -> None:
+    """A branch that needs what it makes: a rewriter fills the memory with it."""
+    (branch,) = (node for node in model.graph.node if node.op_type == "If")
+    for attribute in branch.attribute:
+        attribute.g.node[0].input[0] = branch.output[0]
+
+
 class TestFound:
     """What ended the process, or took minutes, when it was a mutant."""
 
@@ -79,6 +86,24 @@ class TestFound:
         onnx.save(model, path)
         with pytest.raises(SourceError, match="not a readable ONNX model"):
             onnxplain.export(path, tmp_path / "explain.onnx")
+
+    def test_a_circle(self, tmp_path: Path) -> None:
+        model, path = recurrent(), tmp_path / "m.onnx"
+        circular(model)
+        onnx.save(model, path)
+        with pytest.raises(SourceError, match="cycle"):
+            onnxplain.export(path, tmp_path / "explain.onnx")
+
+    def test_nodes_in_another_order_are_sorted(self, tmp_path: Path) -> None:
+        model, written = convolutional(), []
+        for path in (tmp_path / "m.onnx", tmp_path / "reversed.onnx"):
+            onnx.save(model, path)
+            onnxplain.export(path, path.with_suffix(".explain.onnx"))
+            written.append(onnx.load(path.with_suffix(".explain.onnx")).graph)
+            backwards = list(model.graph.node)[::-1]
+            del model.graph.node[:]
+            model.graph.node.extend(backwards)
+        assert written[0] == written[1]
 
     @pytest.mark.parametrize("change", [miscounted, incomplete, enormous])
     def test_by_explain(self, change: Callable[[onnx.ModelProto], None], tmp_path: Path) -> None:
