@@ -18,6 +18,7 @@ from PIL import Image, ImageDraw, ImageFont
 import onnxplain
 from onnxplain.bench.wild.files import File
 from onnxplain.contract.explain import LOGITS
+from onnxplain.contract.objective import EXPLAINED_BOX
 from onnxplain.runtime import Explanation
 from onnxplain.runtime.inputs.batches import as_batch
 
@@ -204,10 +205,38 @@ def _sequence(found: Explanation, file: File) -> Value:
     return value
 
 
+def _detection(found: Explanation, file: File) -> Value:
+    """The scores of the class over the boxes that overlap the explained one by more than a half,
+    weighted by overlap and score at the start. Of YOLO's single output, boxes as centre and size.
+    """
+    (name, axes), *_ = found.explained.axes.items()
+    settings, box = found.explained.settings, found.outputs[EXPLAINED_BOX][0]
+    start = 4 + (settings["objectness"] == "yes")
+    column = start + int(found.targets[0])
+    weights: list[Array] = []
+
+    def value(outputs: Mapping[str, Array]) -> float:
+        y = outputs[name][0].astype(np.float64)
+        y = y.T if list(axes) == ["batch", "number", "box"] else y
+        scores = y[:, column] * (y[:, 4] if start > 4 else 1.0)
+        if not weights:
+            low, high = y[:, :2] - y[:, 2:4] / 2, y[:, :2] + y[:, 2:4] / 2
+            sides = np.minimum(high, box[2:]) - np.maximum(low, box[:2])
+            common = np.clip(sides, 0, None).prod(1)
+            areas = np.clip(high - low, 0, None).prod(1) + (box[2:] - box[:2]).prod()
+            overlap = common / np.maximum(areas - common, 1e-9)
+            overlap = np.where(overlap > 0.5, overlap, 0) if (overlap > 0.5).any() else overlap
+            weights.append(overlap * scores / (overlap * scores).sum())
+        return float((weights[0] * scores).sum())
+
+    return value
+
+
 VALUES: Mapping[str, Callable[[Explanation, File], Value]] = {
     "class": _class,
     "segment": _map,
     "sequence": _sequence,
+    "detection": _detection,
 }
 """Objective → what computes its value of the original's outputs before final activations."""
 
