@@ -35,18 +35,28 @@ def preprocessing(
     given: Preprocessing | None,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
+    scale: float = 1.0,
 ) -> Preprocessing:
-    """What the source says, or the user; ImageNet's where neither does."""
+    """What the source says, or the user, for pixels up to `scale`; ImageNet's where neither does.
+
+    Raises:
+        SourceError: a mean, a deviation or a scale that does not fit the network.
+    """
     height, width, channels = image_size(image)
     if given is None:
         # Of the longer side, so that a wide crop lies within any photograph.
         given = Preprocessing(height, width, resize=round(max(height, width) * 256 / 224))
         if channels != given.channels:
             given = replace(given, mean=(0.5,) * channels, std=(0.5,) * channels)
+    if not (scale > 0 and np.isfinite(scale)):
+        raise SourceError(f"scale is the greatest pixel, such as 255, not {scale}")
+    if scale != 1:
+        mean = (0.0,) * channels if mean is None else mean
+        std = (1.0,) * channels if std is None else std
     if mean is not None:
-        given = replace(given, mean=tuple(float(value) for value in mean))
+        given = replace(given, mean=tuple(float(value) / scale for value in mean))
     if std is not None:
-        given = replace(given, std=tuple(float(value) for value in std))
+        given = replace(given, std=tuple(float(value) / scale for value in std))
     if not np.isfinite([*given.mean, *given.std]).all() or min(given.std) <= 0:
         raise SourceError(f"mean and std must be finite, std positive: {given.mean}, {given.std}")
     if not len(given.mean) == len(given.std) == channels:
@@ -78,7 +88,7 @@ def describe(
         SourceError: a mean, a deviation or labels that do not fit the network.
     """
     (image,) = canonical.model.graph.inputs
-    pre = preprocessing(image, found.preprocessing, options.mean, options.std)
+    pre = preprocessing(image, found.preprocessing, options.mean, options.std, options.scale)
     labels = found.labels if options.labels is None else tuple(options.labels)
     if canonical.logits:
         _check_labels(labels, size_of(canonical.model.graph.outputs[0], 1))
@@ -205,7 +215,8 @@ def _notes(
     if isinstance(batch, int):
         reason = found.fixed_batch or canonical.fixed_batch
         yield f"the graph takes batches of {batch} alone{f': {reason}' if reason else ''}"
-    if found.preprocessing is None and options.mean is None and options.std is None:
+    told = options.mean is not None or options.std is not None or options.scale != 1
+    if found.preprocessing is None and not told:
         yield (
             f"assumed ImageNet's mean {pre.mean} and std {pre.std}; if the network wants others, "
             "give mean= and std="

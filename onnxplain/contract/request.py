@@ -57,6 +57,11 @@ class ExportOptions:
         unset="what the network says, else ImageNet's",
     )
     std: Sequence[float] | None = option(None, "As the mean.", unset="as the mean")
+    scale: float = option(
+        1.0,
+        "The greatest pixel: 255 for a network of pixels from 0 to 255, whose mean and std are in "
+        "these units too, 0 and 1 unless given.",
+    )
     labels: Sequence[str] | None = option(
         None,
         "The names of the classes, in order. On the command line a file: text, one a line, or a "

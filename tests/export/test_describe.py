@@ -1,9 +1,10 @@
-"""What a file says of itself: that a method found nothing to change."""
+"""What a file says of itself: that a method found nothing to change, which pixels it takes."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -12,9 +13,11 @@ from typer.testing import CliRunner
 
 import onnxplain
 from onnxplain.cli.app import app
+from onnxplain.errors import SourceError
 from onnxplain.export import Method
 from onnxplain.export.methods import METHODS
 from onnxplain.export.operators import VJPS
+from onnxplain.runtime.inputs.batches import as_batch
 
 from .graphs import explain, head, images, node, write
 
@@ -90,3 +93,33 @@ def test_a_method_of_ones_own_may_replace_a_layers_derivative(
 ) -> None:
     monkeypatch.setitem(METHODS, "mine", Method("mine", {"Conv": VJPS["Conv"]}))
     assert said(network(tmp_path, GELU), "mine") == []
+
+
+@pytest.mark.parametrize(
+    ("options", "mean", "std"),
+    [
+        ({"scale": 255}, 0.0, 1 / 255),
+        ({"scale": 255, "mean": [127.5] * 3}, 0.5, 1 / 255),
+        ({"scale": 255.0, "mean": [127.5] * 3, "std": [51.0] * 3}, 0.5, 0.2),
+        ({"mean": [0.5] * 3}, 0.5, None),
+    ],
+)
+def test_pixels_up_to_255_are_those_up_to_1_by_their_mean_and_std(
+    options: dict[str, Any], mean: float, std: float | None, tmp_path: Path
+) -> None:
+    path = network(tmp_path, RELU)
+    metadata = onnxplain.export(path, tmp_path / "e.onnx", **options)
+    pre = metadata.preprocessing
+    np.testing.assert_allclose(pre.mean, [mean] * 3)
+    if std is not None:
+        np.testing.assert_allclose(pre.std, [std] * 3)
+        photograph = np.full([8, 8, 3], 200, np.uint8)
+        batch, _ = as_batch([photograph], pre)
+        np.testing.assert_allclose(batch, (200 / 255 - mean) / std, rtol=1e-5)
+    assert not any("assumed" in note for note in metadata.notes)
+
+
+@pytest.mark.parametrize("scale", [0.0, -255.0, float("nan"), float("inf")])
+def test_a_scale_is_a_positive_number(scale: float, tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match="scale is the greatest pixel"):
+        onnxplain.export(network(tmp_path, RELU), tmp_path / "e.onnx", scale=scale)
