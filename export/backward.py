@@ -180,17 +180,30 @@ class _Sweep:
                 raise SourceError(f"objective {objective.name!r} does not depend on the target")
             pullback = mapped[pullback]
             emitted = {
-                name: op.Transpose(mapped[value], perm=[1, 0, *range(2, 1 + rank(value))])
+                name: op.Transpose(
+                    mapped[value] if value in mapped else _repeated(op, value, K),
+                    perm=[1, 0, *range(2, 1 + rank(value))],
+                )
                 for name, value in emitted.items()
             }
         outputs = []
+        own = {output.name for output in graph.outputs}
         for name, value in emitted.items():
+            if name in own:
+                raise SourceError(
+                    f"objective {objective.name!r} puts out {name!r}, and so does the network"
+                )
             output = op.Identity(value)  # of its own, and by its own name
             output.name = name
             behind = dims(value)[2 if self.multi_target else 1 :]
             output.shape = ir.Shape([*self.leading, *behind])
             outputs.append(output)
         return pullback, outputs, head
+
+
+def _repeated(op: OpBuilder, value: ir.Value, K: ir.Value) -> ir.Value:
+    """[N, …], which no target changes, as [K, N, …]."""
+    return op.Expand(op.Unsqueeze(value, [0]), op.Concat(K, op.Shape(value), axis=0))
 
 
 def but_for(rules: Mapping[str, Rule], excepted: Collection[ir.Value]) -> Mapping[str, Rule]:

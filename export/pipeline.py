@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import onnx_ir as ir
 
 from onnxplain.comparison import COMPARISONS
-from onnxplain.contract.explain import Metadata
+from onnxplain.contract.explain import ALPHA, EPS, LIMIT, ORIGIN, Metadata
 from onnxplain.contract.request import ExportOptions
 from onnxplain.errors import SourceError
 from onnxplain.export.ascent import add_step, unroll
 from onnxplain.export.backward import add_pullback
 from onnxplain.export.budget import within
 from onnxplain.export.canonical.canonicalise import Canonical, canonicalise
+from onnxplain.export.canonical.ends import make_way
 from onnxplain.export.count import multiply_adds
 from onnxplain.export.describe import describe, explaining, on_processor
 from onnxplain.export.finish import clean, writable, write, written
@@ -127,9 +128,12 @@ def _derived(source: Network, options: ExportOptions, plain: bool = False) -> _D
     with within(options.budget), own_errors():
         canonical, at, excepted = _canonical(found, options, method, classifier)
         model = canonical.model
+        make_way(model.graph, [*live, *((ORIGIN, ALPHA, EPS, LIMIT) if options.ascends else ())])
         objective, fit = asked or LOGIT, None
         if not canonical.logits:
             objective, fit = chosen(model, asked, options.settings or {})
+            if make_way(model.graph, [one.name for one in objective.inputs]):
+                objective, fit = chosen(model, objective, options.settings or {})
         check_objective(objective, options)
     parameters: dict[str, Any] = method.noted(values, live)
     if method.activation_map is not None:

@@ -96,6 +96,7 @@ def objective_of(options: ExportOptions) -> Objective | None:
         return asked
     if isinstance(asked, str):
         return LOGIT if asked == CLASS else get_objective(asked)
+    assert callable(asked)
     return of_function(asked)
 
 

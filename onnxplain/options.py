@@ -256,4 +256,6 @@ def _in_words(hint: Any, of: int = 0) -> str:
         several = origin is Sequence or ... in entries
         count = "a sequence of" if several else COUNTS[len(entries)]
         return f"{count} {_in_words(entries[0], 1)}"
-    return _WORDS.get(origin, (f"a {origin.__name__}", f"{origin.__name__}s"))[of]
+    name = origin.__name__
+    article = "an" if name[0] in "AEIOU" else "a"
+    return _WORDS.get(origin, (f"{article} {name}", f"{name}s"))[of]

@@ -15,8 +15,7 @@ from dataclasses import dataclass
 import onnx_ir as ir
 from onnx_ir.passes import common
 
-from onnxplain.contract.explain import IMAGE, LOGITS, NEXT_IMAGE, PULLBACK, TARGET
-from onnxplain.contract.objective import OBJECTIVE
+from onnxplain.contract.explain import IMAGE, LOGITS, RESERVED
 from onnxplain.errors import SourceError
 from onnxplain.export.autodiff import between, dependents
 from onnxplain.export.canonical.axes import batch_axes
@@ -32,6 +31,7 @@ from onnxplain.export.canonical.ends import (
     flatten_logits,
     is_row_of_classes,
     looks_like_classifier,
+    make_way,
     rename,
     require_batch_first,
 )
@@ -124,10 +124,5 @@ def canonicalise(
     rename(image, IMAGE)
     if classifier:
         rename(own[0], LOGITS)
-    for value in explained:
-        if value.name in _TAKEN:
-            value.name = f"source.{value.name}"
+    make_way(graph, RESERVED)
     return Canonical(model, activation, recognise(model, was_half), fixed_batch, named)
-
-
-_TAKEN = (IMAGE, TARGET, OBJECTIVE, PULLBACK, NEXT_IMAGE)

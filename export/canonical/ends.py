@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 import onnx_ir as ir
 
@@ -87,7 +87,7 @@ def choose_outputs(graph: ir.Graph, name: str | None) -> None:
         SourceError: there is none.
     """
     if name is not None:
-        choose_logits(graph, name)
+        choose_value(graph, name)
     floats = [v for v in graph.outputs if v.dtype is None or v.dtype.is_floating_point()]
     if not floats:
         listing = ", ".join(f"{v.name} {v.dtype}{v.shape}" for v in graph.outputs)
@@ -102,13 +102,8 @@ def choose_logits(graph: ir.Graph, name: str | None) -> None:
     class indices, feature maps and scalars beside it do not count, nor do coordinates: of several,
     it is the only one that a Softmax ends.
     """
-    outputs = ", ".join(str(value.name) for value in graph.outputs)
     if name is not None:
-        values = {v.name: v for node in graph for v in node.outputs}
-        if name not in values:
-            raise SourceError(f"no value {name!r} in the network; its outputs are: {outputs}")
-        graph.outputs[:] = [values[name]]
-        return
+        choose_value(graph, name)
     if len(graph.outputs) == 1:
         return
     candidates = [v for v in graph.outputs if _like_logits(v)] or list(graph.outputs)
@@ -116,10 +111,28 @@ def choose_logits(graph: ir.Graph, name: str | None) -> None:
     if len(_before(activations)) != 1:
         softmax = {v: n for v, n in activations.items() if n is not None and n.op_type != "Sigmoid"}
         if len(_before(softmax)) != 1:
+            outputs = _names(graph.outputs)
             raise SourceError(f"several outputs, choose the logits with output=: {outputs}")
         activations, candidates = dict(softmax), list(softmax)
     last = [value for value, node in activations.items() if node is not None]
     graph.outputs[:] = [*last, *candidates][:1]
+
+
+def choose_value(graph: ir.Graph, name: str) -> None:
+    """Make a value of the network, of whatever shape, its only output.
+
+    Raises:
+        SourceError: there is none of that name.
+    """
+    values = {v.name: v for node in graph for v in node.outputs}
+    if name not in values:
+        outputs = _names(graph.outputs)
+        raise SourceError(f"no value {name!r} in the network; its outputs are: {outputs}")
+    graph.outputs[:] = [values[name]]
+
+
+def _names(values: Iterable[ir.Value]) -> str:
+    return ", ".join(str(value.name) for value in values)
 
 
 def _before(activations: Mapping[ir.Value, ir.Node | None]) -> set[ir.Value | None]:
@@ -223,9 +236,19 @@ def flatten_logits(graph: ir.Graph, logits: ir.Value) -> ir.Value:
 def rename(value: ir.Value, name: str) -> None:
     """Give a value its name in the contract, renaming another that has it already."""
     assert value.graph is not None
-    taken = [v for node in value.graph for v in node.outputs if v.name == name]
-    taken += [v for v in value.graph.initializers.values() if v.name == name]
-    for other in taken:
-        if other is not value:
-            other.name = f"source.{name}"
-    value.name = name
+    if value.name != name:
+        make_way(value.graph, [name])
+        value.name = name
+
+
+def make_way(graph: ir.Graph, names: Collection[str]) -> bool:
+    """Free names for the explain graph: a value of the network that has one is `source.NAME`.
+
+    Returns:
+        Whether one had.
+    """
+    computed = [value for node in graph for value in node.outputs]
+    taken = [v for v in (*computed, *graph.initializers.values()) if v.name in names]
+    for value in taken:
+        value.name = f"source.{value.name}"
+    return bool(taken)

@@ -14,6 +14,7 @@ from typing import TypeAlias
 import onnx_ir as ir
 from onnxscript import OpBuilder
 
+from onnxplain.contract.explain import OPTIONAL_INPUTS, RESERVED, TARGET
 from onnxplain.contract.objective import INDEX, NUMBERS, Explained, ObjectiveInput
 from onnxplain.errors import SourceError
 from onnxplain.export.suggest import nearest
@@ -216,7 +217,7 @@ class Objective:
         )
 
 
-_TAKEN = ("image", "objective", "pullback", "temperature", "origin", "alpha", "eps", "limit")
+_TAKEN = {*RESERVED, *OPTIONAL_INPUTS} - {TARGET}
 
 OBJECTIVES: dict[str, Objective] = {}
 """Name → objective; those that are found by themselves are asked in this order."""

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from numbers import Real
 from typing import Any
 
-from onnxplain.contract.objective import Explained
+from onnxplain.contract.objective import EXPLAINED_BOX, EXPLAINED_CLASS, OBJECTIVE, Explained
 from onnxplain.errors import BackendError
 from onnxplain.options import check_fields, check_type
 from onnxplain.printable import printable
@@ -30,6 +30,13 @@ IMAGE, TARGET, TEMPERATURE, LOGITS, PULLBACK = (
 
 ORIGIN, ALPHA, EPS, LIMIT, NEXT_IMAGE = "origin", "alpha", "eps", "limit", "next_image"
 """What a graph exported with a step of the ascent has besides."""
+
+RESERVED = (IMAGE, TARGET, OBJECTIVE, EXPLAINED_CLASS, EXPLAINED_BOX, PULLBACK, NEXT_IMAGE)
+"""Names that mean the same in every file; an output of the network that has one is `source.NAME`.
+"""
+
+OPTIONAL_INPUTS = (TEMPERATURE, ORIGIN, ALPHA, EPS, LIMIT)
+"""Inputs that a file has where it was asked for them; no objective's input is named so."""
 
 ACCENTUATED, ACCENTUATED_LOGITS = "accentuated", "accentuated_logits"
 """The outputs of a graph exported with the ascent unrolled, besides `logits` at its start."""

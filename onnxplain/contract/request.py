@@ -7,11 +7,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
 from onnxplain.options import option
+
+
+@runtime_checkable
+class Objective(Protocol):
+    """What `onnxplain.export.Objective` declares."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def fits(self) -> Any: ...
+    @property
+    def emit(self) -> Any: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +87,7 @@ class ExportOptions:
         name="except_",
         unset="none",
     )
-    objective: str | Callable[..., Any] | None = option(
+    objective: str | Objective | Callable[..., Any] | None = option(
         None,
         "What is explained. Of a classifier: logit, the target's; cross-entropy, of the target, "
         "negated; or energy, half the sum of all logits' squares. Of others: segment, detection, "

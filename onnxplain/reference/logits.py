@@ -61,8 +61,7 @@ def compare(file: Path, original: Any, input: str | None = None) -> str | None:
 
     Raises:
         SourceError: the logits, or the outputs of what is no classifier, differ by more than
-            rounding, or the graph does not run where an
-            ONNX file does.
+            rounding, or the graph does not run where an ONNX file does.
     """
     inputs, outputs = read_ports(file)
     if LOGITS not in outputs or OBJECTIVE in outputs:
@@ -167,7 +166,8 @@ def _own_outputs(
             found = outputs_of_pytorch(original, images)
     except Exception as error:  # of any kind: it may be the user's own code
         return f"the source does not run on noise: {error}"
-    chosen = {name: found[name] for name in names if name in found}
+    own = {name: name.removeprefix("source.") for name in names}
+    chosen = {name: found[own[name]] for name in names if own[name] in found}
     if not chosen and len(found) == len(names) == 1:
         chosen = dict(zip(names, found.values(), strict=True))
     return chosen or "the source has no outputs of these names"
@@ -243,7 +243,15 @@ def of_file(
     input: str | None,
     logits: Array,
 ) -> Parity | None:
-    """The same of the logits of some images, in the graph's own layout."""
+    """How far logits are from what an ONNX file says of the same images.
+
+    Args:
+        images: in the graph's own layout.
+        logits: the graph's, [N, classes].
+
+    Returns:
+        None where none of the file's outputs can be compared with them.
+    """
     return _nearest(logits, scores_of_onnx(source, images, logits.shape[1], input))
 
 

@@ -27,7 +27,7 @@ import onnx_ir as ir
 from onnx_ir.passes import common
 
 from onnxplain.contract.explain import PULLBACK, TARGET
-from onnxplain.contract.objective import SEED
+from onnxplain.contract.objective import OBJECTIVE, SEED
 from onnxplain.contract.precision import OperatorPrecision
 from onnxplain.errors import BackendError
 from onnxplain.initializers import initializer
@@ -246,10 +246,12 @@ def _scale_seed(graph: ir.Graph) -> set[ir.Node]:
     pullback by it, in float32.
 
     Returns:
-        The division.
+        The division; none where it cannot be told what to multiply.
     """
-    if (seed := _seed(graph)) is not None:
-        _multiplied(graph, seed, _SEED)
+    seed = _seed(graph)
+    if seed is None:
+        return set()
+    _multiplied(graph, seed, _SEED)
     divisions: set[ir.Node] = set()
     for value in list(graph.outputs):
         if value.name == PULLBACK:
@@ -261,12 +263,12 @@ def _scale_seed(graph: ir.Graph) -> set[ir.Node]:
 
 
 def _seed(graph: ir.Graph) -> ir.Value | None:
-    """Where the backward pass starts: the ones of an objective; else the first float that is
-    computed from the target."""
+    """Where the backward pass starts: the ones of an objective; of a classifier, the first float
+    that is computed from the target."""
+    if any(value.name == OBJECTIVE for value in graph.outputs):
+        made = (value for node in graph for value in node.outputs)
+        return next((value for value in made if value.name == SEED), None)
     reached = {value for value in graph.inputs if value.name == TARGET}
-    for node in graph:
-        if node.outputs and node.outputs[0].name == SEED:
-            return node.outputs[0]
     for node in graph:
         if reached.isdisjoint(node.inputs):
             continue

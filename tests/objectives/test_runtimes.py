@@ -11,7 +11,7 @@ import onnxruntime
 import pytest
 from torch import nn
 
-from onnxplain.contract.objective import OBJECTIVE
+from onnxplain.contract.objective import OBJECTIVE, SEED
 from onnxplain.runtime import Explainer, load
 from onnxplain.runtime.conversion.half import convert
 from onnxplain.runtime.verification import agreement, sample
@@ -26,6 +26,7 @@ CASES: dict[str, tuple[nn.Module, dict[str, Any]]] = {
     "segment": (maps(), {"multi_target": True}),
     "sequence": (recogniser(True), {"multi_target": True}),
     "embedding": (vector(5), {"objective": "embedding"}),
+    "value": (vector(5), {"objective": "value"}),
 }
 
 
@@ -62,6 +63,26 @@ def test_half_precision_stays_near(
     for name, array in zip((OBJECTIVE, "pullback"), found, strict=True):
         error = np.linalg.norm(array - expected[name]) / np.linalg.norm(expected[name])
         assert error < 0.05, (name, error)
+
+
+def test_what_is_scaled_in_float16_is_the_seed_of_the_sweep(
+    explainers: dict[str, tuple[Explainer, Path]], tmp_path: Path
+) -> None:
+    """And never what follows the target, which the objective reads."""
+    path = explainers["value"][1]
+
+    def scaled(file: Path) -> set[str]:
+        graph = onnx.load_from_string(convert(file, "float16")).graph
+        factors = {name for node in graph.node for name in node.input if name.endswith("_factor")}
+        return {name.removesuffix("_times_factor") for name in factors}
+
+    assert scaled(path) == {SEED, "pullback_scaled"}
+    model = onnx.load(path)
+    for node in model.graph.node:
+        for names in (node.input, node.output):
+            names[:] = ["other" if name == SEED else name for name in names]
+    onnx.save(model, tmp_path / "unnamed.onnx")
+    assert scaled(tmp_path / "unnamed.onnx") == set()
 
 
 def noise(explainer: Explainer) -> dict[str, Any]:
