@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -21,9 +22,16 @@ from onnxplain.contract.derivatives import (
 from onnxplain.errors import SourceError
 from onnxplain.export.autodiff import between, swept
 from onnxplain.export.budget import ROWS
-from onnxplain.export.canonical.batch import mixing
+from onnxplain.export.canonical.samples import mixing
 from onnxplain.export.operators import VJPS
-from onnxplain.export.tensors import constant, dims, integers, reshape, static, zeros_like
+from onnxplain.export.tensors import (
+    constant,
+    dims,
+    integers,
+    reshape,
+    static,
+    zeros_like,
+)
 from onnxplain.export.vmap import vmap
 
 Values = Mapping[str, ir.Value]
@@ -53,7 +61,7 @@ class Derivatives:
 
         Raises:
             NoRuleError, RuleError: as `pull_back`.
-            SourceError: no cotangent arrives at one of `wrt`, or at any.
+            SourceError: no cotangent arrives at one of `wrt` that may not be left out.
         """
         seeds = {y: self._cotangent(name, y) for name, y in self.of.items()}
         found = self._swept(seeds, self.wrt)
@@ -61,7 +69,8 @@ class Derivatives:
         of, what = " + ".join(self.of), "their cotangents" if self._seed == INPUT else "ones"
         for name, gx in found.items():
             words = f"of {of} by {name}, the product with {what}"
-            self._put(GRADIENT, gx, self.wrt[name], words, wrt=name)
+            x = self.wrt[name]
+            self._put(GRADIENT, gx, x.dtype, dims(x), words, wrt=name)
         return [*found.values()]
 
     def _swept(self, seeds: Mapping[ir.Value, ir.Value], wrt: Values) -> dict[str, ir.Value]:
@@ -69,8 +78,8 @@ class Derivatives:
         results = zip(wrt, swept(self.op, seeds, [*wrt.values()], VJPS), strict=True)
         found = {name: gx for name, gx in results if gx is not None}
         missing = [name for name in wrt if name not in found]
-        if missing and not (self._leave_out and found):
-            raise SourceError(_nothing_flows(missing, self.of))
+        if missing and not self._leave_out:
+            raise nothing_flows(missing, self.of)
         return found
 
     def _cotangent(self, name: str, y: ir.Value) -> ir.Value:
@@ -91,7 +100,7 @@ class Derivatives:
         for (name, x), product in zip(self.wrt.items(), found, strict=True):
             words = f"the Hessian by {name}, the product with the directions"
             value = zeros_like(self.op, x) if product is None else product
-            self._put(HESSIAN_PRODUCT, value, x, words, wrt=name)
+            self._put(HESSIAN_PRODUCT, value, x.dtype, dims(x), words, wrt=name)
 
     def jacobians(self) -> None:
         """Every derivative of each of `of`, from one sweep that is repeated for its elements.
@@ -110,8 +119,9 @@ class Derivatives:
             ROWS.check(rows)
             for n, value in self._repeated(name, y, wrt, rows, batched).items():
                 shape = [*dims(y), *dims(wrt[n])[1 if batched else 0 :]]
-                shaped = reshape(self.op, value, shape)
-                self._put(JACOBIAN, shaped, shape, f"of {name} by {n}", of=name, wrt=n)
+                shaped = _shaped(self.op, value, shape, len(dims(y)), batched)
+                words = f"of {name} by {n}"
+                self._put(JACOBIAN, shaped, y.dtype, shape, words, of=name, wrt=n)
 
     def _repeated(
         self, name: str, y: ir.Value, wrt: Values, rows: int, batched: bool
@@ -159,7 +169,7 @@ class Derivatives:
             )
         batches = [x for x in self.op.builder.graph.inputs if list(x.shape or ())[:1] == [batch]]
         roots = {*batches, *wrt.values()}
-        if (node := mixing(between(forward, roots, [y]), {*roots}, batch)) is not None:
+        if (node := mixing(between(forward, roots, [y]), roots, y, batch)) is not None:
             raise SourceError(
                 f"the Jacobian of {name!r} {y.shape}: {node.op_type} {node.name!r} may mix the "
                 f"samples of the batch; fix the size {str(batch)!r} with sizes=, and the Jacobian "
@@ -176,7 +186,8 @@ class Derivatives:
         self,
         form: str,
         value: ir.Value,
-        like: ir.Value | Sequence[int | ir.SymbolicDim],
+        dtype: ir.DataType | None,
+        shape: Sequence[int | ir.SymbolicDim],
         words: str,
         **names: str,
     ) -> None:
@@ -184,8 +195,7 @@ class Derivatives:
         name = self._name(form, **names)
         self.outputs[name] = words
         y = self.op.Identity(value)
-        y.dtype = value.dtype
-        y.shape = ir.Shape(dims(like) if isinstance(like, ir.Value) else like)
+        y.dtype, y.shape = dtype, ir.Shape(shape)
         self.results[name] = y
 
     def _name(self, form: str, **names: str) -> str:
@@ -208,6 +218,22 @@ def ones_like(op: OpBuilder, value: ir.Value) -> ir.Value:
     return ones
 
 
+def _shaped(
+    op: OpBuilder,
+    value: ir.Value,
+    shape: Sequence[int | ir.SymbolicDim],
+    split: int,
+    batched: bool,
+) -> ir.Value:
+    """[rows, *x], or [N, rows, …], with the rows spread over the axes of y, the first `split`."""
+    if sum(not isinstance(n, int) for n in shape) <= 1:
+        return reshape(op, value, shape)
+    parts: list[Any] = [op.Shape(value, end=1)] if batched else []
+    if rows := [n for n in shape[batched:split] if isinstance(n, int)]:
+        parts.append(rows)
+    return op.Reshape(value, op.Concat(*parts, op.Shape(value, start=1 + batched), axis=0))
+
+
 def _zeros(op: OpBuilder, like: ir.Value, rows: int) -> ir.Value:
     """A square of them, which costs a file nothing."""
     return op.Expand(constant(op, np.zeros([1, 1]), like), [rows, rows])
@@ -218,9 +244,9 @@ def _ones_but(y: ir.Value, batched: bool) -> list[int]:
     return [1, *static(y, 1)] if batched else static(y)
 
 
-def _nothing_flows(names: Sequence[str], of: Values) -> str:
+def nothing_flows(names: Iterable[str], of: Iterable[str]) -> SourceError:
     ends, starts = (" and ".join(map(repr, values)) for values in (of, names))
-    return (
+    return SourceError(
         f"{ends} depends on {starts} by indices, comparisons or steps alone, whose derivative is 0 "
         "wherever there is one; leave it out of wrt="
     )

@@ -18,7 +18,7 @@ from onnxplain.errors import InputError, SourceError
 from onnxplain.export.budget import within
 from onnxplain.export.canonical.ends import rename
 from onnxplain.export.canonical.ports import Forward, forward_between, join, narrow
-from onnxplain.export.derivatives import Derivatives
+from onnxplain.export.derivatives import Derivatives, nothing_flows
 from onnxplain.export.describe import on_processor
 from onnxplain.export.finish import clean, writable, written
 from onnxplain.export.guard import own_errors
@@ -86,6 +86,8 @@ def differentiate(
         tell(STAGES[2])
         model = forward.model
         made = add_derivatives(forward, options)
+        if not made.outputs:
+            raise nothing_flows(forward.wrt, forward.of)
         clean(model)
 
     tell(STAGES[3])

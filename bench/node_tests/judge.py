@@ -19,14 +19,11 @@ import onnxruntime
 from onnx.reference import ReferenceEvaluator
 
 from onnxplain.bench.node_tests.cases import DRAWING, NodeTest
-from onnxplain.building import Builder
+from onnxplain.contract.derivatives import GRADIENT, INPUT, SEED, DifferentiateOptions
 from onnxplain.errors import OnnxplainError
-from onnxplain.export.autodiff import dependents, pull_back
-from onnxplain.export.canonical.general import opened, settle, spell
-from onnxplain.export.canonical.patterns import recognise
+from onnxplain.export.canonical.ports import forward_between
+from onnxplain.export.differentiate import add_derivatives
 from onnxplain.export.finish import clean
-from onnxplain.export.operators import VJPS
-from onnxplain.export.tensors import zeros_like
 from onnxplain.reference.float64 import evaluator, in_float64
 
 Array = npt.NDArray[Any]
@@ -166,55 +163,21 @@ def _of_evaluator(run: ReferenceEvaluator) -> Run:
 
 @dataclass(frozen=True)
 class Swept:
-    """The forward outputs by name, and the cotangents of the active inputs, given g0, g1, …"""
+    """The outputs by name, those of the test and `grad.X` for inputs X, given `seed.Y` for the
+    outputs `seeded`."""
 
-    run: Callable[[Feeds], list[Array]]
-    forward: list[str]
+    run: Run
     seeded: list[str]
 
 
 def _swept(test: NodeTest) -> Swept | None:
-    model = canonical(test)
-    graph = model.graph
-    inputs = list(graph.inputs)
-    active = dependents(graph, inputs)
-    outputs = {str(y.name): y for y in graph.outputs}
-    names = [y.name for y in test.model.graph.output]
-    flows = {
-        name: y
-        for name, y in zip(names, outputs.values(), strict=True)
-        if y in active and test.outputs[name].dtype.kind == "f"
-    }
-    if not flows:
+    seeded = [name for name, y in test.outputs.items() if y.dtype.kind == "f"]
+    if not seeded:
         return None
-    builder = Builder(graph)
-    builder.push_module("pullback")
-    op = builder.op
-    seeds = {x: zeros_like(op, x) for x in inputs}  # where nothing else arrives
-    for i, (name, y) in enumerate(flows.items()):
-        seeds[y] = builder.input(f"cotangent.{i}", y.dtype, test.outputs[name].shape)
-    found = pull_back(op, seeds, inputs, VJPS)
-    forward = list(graph.outputs)
-    graph.outputs[:] = []
-    for value in [*forward, *found]:
-        y = op.Identity(value)
-        y.dtype, y.shape = value.dtype, value.shape
-        graph.outputs.append(y)
-    for i, y in enumerate(graph.outputs):
-        y.name = f"result.{i}"
-    graph.sort()
-    clean(model)
-    run = evaluator(in_float64(ir.to_proto(model)))
-    return Swept(lambda feeds: run.run(None, dict(feeds)), names, list(flows))
-
-
-def canonical(test: NodeTest) -> ir.Model:
-    """As `canonicalise` has it, but for the ends, which no node test has."""
-    model, was_half = opened(ir.from_proto(copy.deepcopy(test.model)))
-    spell(model)
-    settle(model, [])
-    recognise(model, was_half)
-    return model
+    forward = forward_between(ir.from_proto(copy.deepcopy(test.model)), seeded, None, {})
+    add_derivatives(forward, DifferentiateOptions(seed=INPUT))
+    clean(forward.model)
+    return Swept(_of_evaluator(evaluator(in_float64(ir.to_proto(forward.model)))), seeded)
 
 
 # ----- compared -----
@@ -246,30 +209,29 @@ def _compared_at(xs: Feeds, run: Run, ours: Swept, rng: np.random.Generator) -> 
     gs = {name: np.asarray(rng.normal(size=ys[name].shape)) for name in ours.seeded}
     for name, g in gs.items():
         g[~np.isfinite(ys[name])] = 0
-    feeds = {**xs, **{f"cotangent.{i}": g for i, g in enumerate(gs.values())}}
-    results = ours.run(feeds)
-    for name, y in zip(ours.forward, results, strict=False):
-        if ys[name].dtype.kind == "f" and not np.allclose(
-            y, ys[name], rtol=1e-3, atol=1e-4, equal_nan=True
+    found = ours.run({**xs, **{SEED.format(of=name): g for name, g in gs.items()}})
+    for name, y in ys.items():
+        if y.dtype.kind == "f" and not np.allclose(
+            found[name], y, rtol=1e-3, atol=1e-4, equal_nan=True
         ):
             return WRONG, f"the forward pass, {name}"
-    cotangents = results[len(ours.forward) :]
-    for (name, x), gx in zip(xs.items(), cotangents, strict=True):
+    for name, x in xs.items():
+        gx = found.get(GRADIENT.format(wrt=name), np.zeros(x.shape))  # none where nothing flows
         if gx.shape != x.shape:
             return WRONG, f"{name}: shape {gx.shape}, not {x.shape}"
         v = np.asarray(rng.normal(size=x.shape))
-        found = float((gx * v).sum())
+        along = float((gx * v).sum())
         slopes = _slopes(xs, name, v, run, gs)
         size = float(np.linalg.norm(np.nan_to_num(gx)) * np.linalg.norm(v)) + 1e-6
         scale = max([size, *(abs(s) for s in slopes if math.isfinite(s))])
         smooth = max(slopes) - min(slopes) <= 1e-3 * scale
-        if smooth and any(abs(found - s) <= 1e-4 * scale for s in slopes[:2]):
+        if smooth and any(abs(along - s) <= 1e-4 * scale for s in slopes[:2]):
             continue
         if not smooth:
             return UNDECIDED, f"{name}: {KINK}"
-        if not (math.isfinite(found) or all(np.isfinite(y).all() for y in ys.values())):
+        if not (math.isfinite(along) or all(np.isfinite(y).all() for y in ys.values())):
             return UNDECIDED, "the result is not finite at the test's inputs"
-        return WRONG, f"{name}: {found:.4g}, not {slopes[0]:.4g}"
+        return WRONG, f"{name}: {along:.4g}, not {slopes[0]:.4g}"
     return RIGHT, ""
 
 

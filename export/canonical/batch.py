@@ -7,7 +7,7 @@ were written down as constants (a Reshape to [1, 1000]) are rewritten.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import onnx_ir as ir
@@ -35,7 +35,7 @@ def free_batch(model: ir.Model) -> str | None:
     if not isinstance(batch, int):
         return None
     active: Active = {image}
-    if (node := mixing(graph, active, batch)) is not None:
+    if (node := _mixing(graph, active, batch)) is not None:
         return f"the network fixes it, and {node.op_type} {node.name!r} may mix its images"
     for node in list(graph):
         axes = row_of(operator_name(node)).axes
@@ -51,16 +51,14 @@ def free_batch(model: ir.Model) -> str | None:
     return None
 
 
-def mixing(nodes: Iterable[ir.Node], active: Active, batch: int | ir.SymbolicDim) -> ir.Node | None:
-    """The first node (in graph order) that may mix the images of a batch; None if none does.
+def _mixing(graph: ir.Graph, active: Active, batch: int) -> ir.Node | None:
+    """The first node that may mix the images of a batch; None if none does.
 
     Args:
-        active: values whose first axis is the batch. Those that depend on them are added.
-        batch: its size; where that is a symbol, reading it is allowed.
+        active: the image. What depends on it is added.
     """
-    for node in nodes:
-        reads = node.op_type in SHAPES and node.inputs[0] in active and isinstance(batch, int)
-        if not depends(node, active) and not reads:
+    for node in graph:
+        if not depends(node, active) and not (node.op_type in SHAPES and node.inputs[0] in active):
             continue
         if not _per_image(node, active, batch):
             return node
@@ -68,7 +66,7 @@ def mixing(nodes: Iterable[ir.Node], active: Active, batch: int | ir.SymbolicDim
     return None
 
 
-def _per_image(node: ir.Node, active: Active, batch: int | ir.SymbolicDim) -> bool:
+def _per_image(node: ir.Node, active: Active, batch: int) -> bool:
     check = _CHECKS.get(row_of(operator_name(node)).axes)
     shapes = [v.shape for v in (*node.inputs, *node.outputs) if v is not None and v.name]
     if check is None or any(shape is None for shape in shapes):

@@ -78,17 +78,20 @@ def spell(model: ir.Model, aside: Container[ir.Node] = ()) -> None:
     common.ShapeInferencePass()(model)
 
 
-def settle(model: ir.Model, inputs: Sequence[ir.Value]) -> None:
+def settle(model: ir.Model, inputs: Sequence[ir.Value], name_all: bool = False) -> None:
     """Simplified and standardised, every size known that does not follow an open one of `inputs`.
 
     What is an output of the graph stays a value of its own.
+
+    Args:
+        name_all: whether sizes that inference gave a name are traced to those of the inputs too.
 
     Raises:
         SourceError: an operator newer than opset 20, in a form that has no older spelling, or a
             value larger than the budget allows.
     """
     simplify(model)
-    settle_sizes(model, inputs, simplify)
+    settle_sizes(model, inputs, simplify, name_all)
     standardise(model)
     check_values(model.graph)
 

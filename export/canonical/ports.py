@@ -72,7 +72,7 @@ def forward_between(
             kept[value] = len(graph.outputs)
             graph.outputs.append(value)
     double = any(x.dtype == ir.DataType.DOUBLE for x in starts)
-    settle(model, [x for x in graph.inputs if x.shape is not None])
+    settle(model, [x for x in graph.inputs if x.shape is not None], name_all=True)
     recognise_dynamic_quantisers(graph)
     recognise(model, was_half, exact=double)
     now = list(graph.outputs)

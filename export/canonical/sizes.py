@@ -30,15 +30,21 @@ Sizes = Mapping[str, tuple[int, int]]
 
 
 def settle_sizes(
-    model: ir.Model, inputs: Sequence[ir.Value], simplify: Callable[[ir.Model], None]
+    model: ir.Model,
+    inputs: Sequence[ir.Value],
+    simplify: Callable[[ir.Model], None],
+    name_all: bool = False,
 ) -> None:
     """Make constants of the sizes that do not follow an open one of `inputs`; infer all shapes.
 
-    `simplify` folds the constants of a model in place.
+    Args:
+        simplify: folds the constants of a model in place.
+        name_all: also where no size is computed, but inference gave one a name of its own.
     """
     graph = model.graph
     sizes = _open_sizes(inputs)
-    if not sizes or not any(node.op_type == "Shape" for node in graph):
+    computed = any(node.op_type == "Shape" for node in graph)
+    if not sizes or not (computed or (name_all and _has_others(graph, sizes))):
         return
     names = {str(x.name) for x in inputs}
     first, second = (
@@ -55,6 +61,11 @@ def settle_sizes(
             _settle_reshape(graph, node)
     common.RemoveUnusedNodesPass()(model)
     common.ShapeInferencePass()(model)
+
+
+def _has_others(graph: ir.Graph, sizes: Sizes) -> bool:
+    found = (n for node in graph for y in node.outputs for n in y.shape or ())
+    return any(not isinstance(n, int) and str(n.value) not in sizes for n in found)
 
 
 def _open_sizes(inputs: Sequence[ir.Value]) -> Sizes:

@@ -22,6 +22,7 @@ from onnxplain.contract.derivatives import Derivatives
 from onnxplain.errors import InputError, NoRuleError, SourceError
 from onnxplain.export.differentiate import STAGES
 from onnxplain.export.finish import clean
+from onnxplain.reference.float64 import evaluator
 
 from .graphs import operators
 
@@ -214,6 +215,91 @@ def test_a_hessian_is_the_jacobian_of_a_gradient(tmp_path: Path) -> None:
     x = rows(1, 4)
     expected = torch.func.hessian(lambda x: of_tanh(x).square().sum())(x)
     assert error(run(second, x=x)["jacobian.grad.x.x"], expected) < EXACT
+
+
+def test_the_jacobian_of_each_energy_is_its_gradient(
+    energy: Energy, energy_file: Path, tmp_path: Path
+) -> None:
+    """Through an embedding, with any number of atoms."""
+    path = tmp_path / "d.onnx"
+    onnxplain.differentiate(energy_file, path, wrt="positions", jacobian=True)
+    positions, kinds = molecules(3, 4)
+    found = run(path, positions=positions, kinds=kinds)
+    expected = torch.func.grad(lambda x: energy(x, kinds).sum())(positions)
+    assert error(found["jacobian.energy.positions"], expected) < EXACT
+
+
+def test_samples_stay_apart_wherever_their_axis_goes(tmp_path: Path) -> None:
+    """Second, joined with heads before and behind it, and first again, as in attention."""
+    nodes = [
+        node("Transpose", ["x"], ["steps"], perm=[1, 0, 2]),  # [4, N, 6]
+        node("Reshape", ["steps", "heads"], ["joined"]),  # [4, N · 2, 3]
+        node("Transpose", ["joined"], ["stacked"], perm=[1, 0, 2]),  # [N · 2, 4, 3]
+        node("Transpose", ["joined"], ["keys"], perm=[1, 2, 0]),
+        node("MatMul", ["stacked", "keys"], ["scores"]),
+        node("Softmax", ["scores"], ["weights"], axis=-1),
+        node("MatMul", ["weights", "stacked"], ["values"]),
+        node("Transpose", ["values"], ["again"], perm=[1, 0, 2]),
+        node("Reshape", ["again", "rows"], ["flat"]),  # [4 · N, 6]
+        node("LayerNormalization", ["flat", "scale"], ["normal"]),
+        node("Reshape", ["normal", "apart"], ["last"]),
+        node("ReduceSum", ["last", "first"], ["y"], keepdims=0),
+    ]
+    weights = {
+        **{"heads": np.array([4, -1, 3]), "rows": np.array([-1, 6]), "first": np.array([0])},
+        **{"apart": np.array([4, -1, 6]), "scale": np.linspace(1, 2, 6)},
+    }
+    source = save(tmp_path / "m.onnx", nodes, {"x": (DOUBLE, ["N", 4, 6])}, {"y": DOUBLE}, weights)
+    onnxplain.differentiate(source, tmp_path / "d.onnx", jacobian=True, check=False)
+
+    def each(x: torch.Tensor) -> torch.Tensor:
+        heads = x.reshape(4, 2, 3).transpose(0, 1)
+        weights = torch.softmax(heads @ heads.transpose(1, 2), -1)
+        flat = (weights @ heads).transpose(0, 1).reshape(4, 6)
+        scale = torch.linspace(1, 2, 6, dtype=torch.float64)
+        return torch.nn.functional.layer_norm(flat, (6,), scale).sum(0)
+
+    x = rows(3, 4, 6)
+    graph = evaluator(onnx.load(tmp_path / "d.onnx"))
+    _, found = graph.run(None, {"x": x.numpy()})
+    assert error(found, torch.func.vmap(torch.func.jacrev(each))(x)) < EXACT
+
+
+MIXING: dict[str, list[onnx.NodeProto]] = {
+    "Softmax": [node("Softmax", ["x"], ["y"], axis=0)],
+    "CumSum": [node("CumSum", ["x", "zero"], ["y"])],
+    "ReduceSum": [node("ReduceSum", ["x", "zeros"], ["s"]), node("Add", ["x", "s"], ["y"])],
+    "MatMul": [
+        node("Transpose", ["x"], ["t"]),
+        node("MatMul", ["t", "x"], ["square"]),
+        node("MatMul", ["x", "square"], ["y"]),
+    ],
+    "Reshape": [
+        node("Transpose", ["x"], ["t"]),
+        node("Reshape", ["t", "wide"], ["r"]),
+        node("Mul", ["x", "r"], ["y"]),
+    ],
+    "Transpose": [
+        node("Unsqueeze", ["x", "zeros"], ["u"]),
+        node("MatMul", ["u", "W"], ["m"]),
+        node("Squeeze", ["m", "zeros"], ["v"]),
+        node("Transpose", ["v"], ["y"]),
+    ],
+    "Pad": [node("Pad", ["x", "pads"], ["p"]), node("Slice", ["p", "zeros", "last"], ["y"])],
+}
+
+
+@pytest.mark.parametrize("operator", MIXING)
+def test_samples_that_may_mix_are_noticed(operator: str, tmp_path: Path) -> None:
+    weights = {
+        **{"zero": np.array(0), "zeros": np.array([0]), "wide": np.array([-1, 3])},
+        **{"W": np.eye(3, dtype=np.float32), "pads": np.array([1, 0, 0, 0])},
+        **{"last": np.array([-1])},
+    }
+    inputs = {"x": (FLOAT, ["N", 3])}
+    source = save(tmp_path / "m.onnx", MIXING[operator], inputs, {"y": FLOAT}, weights)
+    with pytest.raises(SourceError, match=r"may mix the samples|needs the size"):
+        onnxplain.differentiate(source, tmp_path / "d.onnx", jacobian=True)
 
 
 def test_a_jacobian_of_what_mixes_its_batch_asks_for_the_batch(tmp_path: Path) -> None:
