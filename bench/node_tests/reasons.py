@@ -21,7 +21,6 @@ NO_DERIVATIVE: dict[str, str] = {
     "Binarizer": _STEPS,
     "TreeEnsemble": _STEPS,
     "MelWeightMatrix": "its inputs of floats are edges of bands, which it rounds to whole bins",
-    "Reshape": "of no elements",
 }
 """Operator → why nothing flows."""
 
