@@ -326,13 +326,24 @@ class Explainer:
     def _run(
         self, chunk: dict[str, NDArray[Any]], scalars: dict[str, NDArray[Any]]
     ) -> dict[str, NDArray[Any]]:
-        """One run of the graph."""
+        """One run of the graph.
+
+        Raises:
+            BackendError: the runtime failed, or what is explained has not a row for each image.
+        """
         length, signature = len(chunk[IMAGE]), self.backend.signature
-        found = self.backend.run(self._filled(chunk) | scalars)
+        chunk = self._filled(chunk)
+        found = self.backend.run(chunk | scalars)
         outputs = {name: array for name, array in found.items() if name != NEXT_IMAGE}
         for name, array in outputs.items():
-            images = [slice(None)] * signature.objective.batch_axis(name) + [slice(length)]
-            outputs[name] = array[tuple(images)]
+            axis = signature.objective.batch_axis(name)
+            rows = array.shape[axis : axis + 1]
+            if name in (LOGITS, OBJECTIVE, PULLBACK) and rows != (len(chunk[IMAGE]),):
+                raise BackendError(
+                    f"the graph gives {name} of the shape {list(array.shape)} for "
+                    f"{len(chunk[IMAGE])} images; it was not written by onnxplain, or is damaged"
+                )
+            outputs[name] = array[(slice(None),) * axis + (slice(length),)]
         return outputs
 
     def _filled(self, chunk: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:

@@ -16,6 +16,9 @@ from ..fuzz.seeds import convolutional
 
 COMMANDS: dict[str, Callable[[Path, Path], Sequence[object]]] = {
     "export": lambda at, out: ["export", at / "network.onnx", "-o", out / "new.explain.onnx"],
+    "differentiate": lambda at, out: [
+        *("differentiate", at / "network.onnx", "-o", out / "g.onnx")
+    ],
     "explain": lambda at, out: ["explain", at / "g.explain.onnx", at / "images", "-o", out, *_CPU],
     "accentuate": lambda at, out: [
         *("accentuate", at / "g.explain.onnx", at / "images", "-o", out / "a.png"),
@@ -49,7 +52,17 @@ COMMANDS: dict[str, Callable[[Path, Path], Sequence[object]]] = {
 }
 """The arguments, given where the material lies and where to write."""
 
-OVER_FILES = {"export", "explain", "accentuate", "report", "stream", "tune", "kserve", "build"}
+OVER_FILES = {
+    "export",
+    "differentiate",
+    "explain",
+    "accentuate",
+    "report",
+    "stream",
+    "tune",
+    "kserve",
+    "build",
+}
 """The commands that write over files of any kind; others go on from theirs, or refuse."""
 
 OLD = b"the old one"

@@ -19,10 +19,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 from click.testing import Result
 from typer.testing import CliRunner
 
 from onnxplain.cli import app
+from onnxplain.cli.app import commands
 from onnxplain.errors import InputError
 
 from .commands import COMMANDS, OLD, OVER_FILES, material
@@ -79,6 +81,25 @@ def with_old_files(name: str, at: Path, out: Path) -> list[Path]:
 def is_refused(ran: Result, cause: str) -> None:
     assert ran.exit_code == InputError.exit_code, (ran.output, ran.exception)
     assert cause in " ".join(ran.stderr.split())
+
+
+ELSEWHERE = {
+    "batch": "tests/batch/test_ray.py kills it",
+    "run-engine": "needs a GPU",
+    **dict.fromkeys(("bench", "demo", "train", "show", "study"), "takes minutes"),
+}
+"""Other commands that write, by `onnxplain.files` too."""
+
+
+def test_each_command_that_writes_is_known() -> None:
+    writing = {
+        command.name
+        for command in commands(typer.main.get_command(app))
+        for option in command.params
+        if {"-o", "--triton"} & {*option.opts}
+    }
+    tried = {"package" if name in ("triton", "oci", "kserve") else name for name in COMMANDS}
+    assert writing == tried | ELSEWHERE.keys()
 
 
 @pytest.mark.parametrize("name", EACH)

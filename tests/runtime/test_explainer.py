@@ -8,7 +8,7 @@ import pytest
 from onnx import numpy_helper
 from PIL import Image
 
-from onnxplain.errors import InputError
+from onnxplain.errors import BackendError, InputError
 from onnxplain.runtime import load
 
 
@@ -167,6 +167,15 @@ def changed(path, name, change):
     tensor.CopyFrom(numpy_helper.from_array(change(numpy_helper.to_array(tensor)), name))
     onnx.save(model, path)
     return path
+
+
+@pytest.mark.parametrize("output", ["logits", "pullback"])
+def test_an_output_without_a_row_for_each_image_is_an_error(graph_file, x, output):
+    explainer = load(graph_file(), "cpu")
+    run = explainer.backend.run
+    explainer.backend.run = lambda inputs: (found := run(inputs)) | {output: found[output][:0]}
+    with pytest.raises(BackendError, match=rf"gives {output} of the shape \[0, .* for 3 images"):
+        explainer(np.stack([x[0]] * 3))
 
 
 class TestWhatMakesIt:
