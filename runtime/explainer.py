@@ -36,6 +36,7 @@ from onnxplain.runtime.inputs.targets import Targets, as_indices, resolve
 from onnxplain.runtime.inputs.tensors import is_tensor
 from onnxplain.runtime.nonfinite import made_by
 from onnxplain.runtime.on_device import Tensor, TensorExplanation, explain_tensor
+from onnxplain.runtime.outputs import joined, of_images
 from onnxplain.runtime.sessions import Backend
 from onnxplain.runtime.sessions.tensorrt.engine import SUFFIX
 from onnxplain.runtime.signature import Signature
@@ -194,7 +195,7 @@ class Explainer:
             photographs=photographs,
             class_names=self.labels,
             activation=self.metadata.activation,
-            outputs={name: outputs[name] for name in signature.outputs},
+            outputs={name: outputs[name] for name in signature.outputs if name in outputs},
             objective=outputs.get(OBJECTIVE),
             explained=signature.objective,
             given={
@@ -262,6 +263,9 @@ class Explainer:
     ) -> dict[str, NDArray[Any]]:
         """What the graph puts out, by name; channels come first in the pullback.
 
+        An output whose batch axis is not known is that of each run; where two differ, it is left
+        out.
+
         Args:
             batch, targets, temperature, batch_size: as for `run`.
             inputs: as for `__call__`.
@@ -278,12 +282,7 @@ class Explainer:
             self._run({name: array[start : start + size] for name, array in given.items()}, scalars)
             for start in range(0, len(batch), size)
         ]
-        outputs = {
-            name: np.concatenate(
-                [run[name] for run in runs], axis=signature.objective.batch_axis(name)
-            )
-            for name in runs[0]
-        }
+        outputs = dict(joined(signature.objective, runs))
         if pre.layout == "NHWC":
             outputs[PULLBACK] = np.moveaxis(outputs[PULLBACK], -1, -3)
         return outputs
@@ -325,26 +324,24 @@ class Explainer:
 
     def _run(
         self, chunk: dict[str, NDArray[Any]], scalars: dict[str, NDArray[Any]]
-    ) -> dict[str, NDArray[Any]]:
+    ) -> Mapping[str, NDArray[Any]]:
         """One run of the graph.
 
         Raises:
             BackendError: the runtime failed, or what is explained has not a row for each image.
         """
-        length, signature = len(chunk[IMAGE]), self.backend.signature
+        length, explained = len(chunk[IMAGE]), self.backend.signature.objective
         chunk = self._filled(chunk)
         found = self.backend.run(chunk | scalars)
         outputs = {name: array for name, array in found.items() if name != NEXT_IMAGE}
-        for name, array in outputs.items():
-            axis = signature.objective.batch_axis(name)
-            rows = array.shape[axis : axis + 1]
-            if name in (LOGITS, OBJECTIVE, PULLBACK) and rows != (len(chunk[IMAGE]),):
+        for name in outputs.keys() & {LOGITS, OBJECTIVE, PULLBACK}:
+            axis, shape = explained.batch_axis(name), outputs[name].shape
+            if axis is not None and shape[axis : axis + 1] != (len(chunk[IMAGE]),):
                 raise BackendError(
-                    f"the graph gives {name} of the shape {list(array.shape)} for "
+                    f"the graph gives {name} of the shape {list(shape)} for "
                     f"{len(chunk[IMAGE])} images; it was not written by onnxplain, or is damaged"
                 )
-            outputs[name] = array[(slice(None),) * axis + (slice(length),)]
-        return outputs
+        return of_images(explained, outputs, slice(length))
 
     def _filled(self, chunk: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         """A chunk too short for a run repeats its last image."""

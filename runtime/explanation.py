@@ -14,6 +14,7 @@ from PIL import Image
 
 from onnxplain.contract.objective import EXPLAINED_BOX, MASK, Explained
 from onnxplain.errors import InputError
+from onnxplain.runtime.outputs import of_images
 from onnxplain.runtime.pictures import notebook
 from onnxplain.runtime.pictures.figures import Row, draw, write_image
 from onnxplain.runtime.pictures.render import heatmap
@@ -33,6 +34,8 @@ class Explanation:
         class_names: one for each class; empty when the file has none.
         activation: what makes the logits probabilities, "softmax" or "sigmoid".
         outputs: what the network puts out, by name, and what its objective tells beside itself.
+            Each has the images along its batch axis; one of which that is not known is whole, also
+            in the explanation of some of the images.
         objective: the scalar of each that is explained, [N] or [N,K]; None of a classifier.
         explained: what the file says of it.
         given: what it was given besides image and target, [N, …], by name.
@@ -63,10 +66,7 @@ class Explanation:
             self.photographs[chosen],
             self.class_names,
             self.activation,
-            {
-                name: np.take(array, chosen, self.explained.batch_axis(name))
-                for name, array in self.outputs.items()
-            },
+            of_images(self.explained, self.outputs, chosen),
             None if self.objective is None else self.objective[chosen],
             self.explained,
             {name: array[chosen] for name, array in self.given.items()},

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxplain.contract.explain import LOGITS, PULLBACK
+from onnxplain.contract.objective import EXPLAINED_BOX, EXPLAINED_CLASS, OBJECTIVE
 from onnxplain.errors import BackendError
 from onnxplain.runtime.cosines import cosines
 from onnxplain.runtime.explainer import Explainer
@@ -37,8 +38,10 @@ class Agreement:
     """How a backend's answers compare with the reference's, over some images.
 
     Attributes:
-        logits, pullback: the least cosine of an image's, 1 where they agree; of what is no
-            classifier, `logits` is that of all outputs.
+        logits, pullback: the least cosine of an image's, 1 where they agree, 0 where one is more
+            than twice as large; of what is no classifier, `logits` is that of all outputs and the
+            objective. Of one number per image it is that of all images' together, and whole numbers
+            are equal, 1, or not, 0.
         images: how many there were.
     """
 
@@ -77,7 +80,7 @@ def sample(explainer: Explainer, images: Sequence[ImageLike] | None = None) -> N
 
 
 def agreement(explainer: Explainer, right: Explainer, images: NDArray[Any]) -> Agreement:
-    """Compare two explainers of one graph on the classes that `right` predicts.
+    """Compare two explainers of one graph on the classes, or the objects, that `right` predicts.
 
     The first image is explained alone too: a backend may run one image otherwise than several.
 
@@ -92,6 +95,10 @@ def agreement(explainer: Explainer, right: Explainer, images: NDArray[Any]) -> A
     expected = right.answer(images, targets, inputs=given)
     if signature.objective.is_class:
         targets = resolve(targets, expected[LOGITS])
+    elif EXPLAINED_CLASS in expected and EXPLAINED_BOX not in expected:
+        # By their index: where two are predicted alike, rounding may not decide which.
+        targets = np.where(expected[EXPLAINED_CLASS] < 0, targets, expected[EXPLAINED_CLASS])
+        expected = right.answer(images, targets, inputs=given)
     first = {name: array[:1] for name, array in given.items()}
     # NaN and infinity too are only compared.
     together = explainer.answer(images, targets, inputs=given)
@@ -100,11 +107,33 @@ def agreement(explainer: Explainer, right: Explainer, images: NDArray[Any]) -> A
 
     def least(name: str) -> float:
         axis = signature.objective.batch_axis(name)
+        if axis is None:
+            return _alike(together[name][None], expected[name][None])
         both = (np.moveaxis(found[name], axis, 0) for found in (together, alone))
         wanted = np.moveaxis(expected[name], axis, 0)
-        return float(cosines(np.concatenate([*both]), wanted[again]).min())
+        return _alike(np.concatenate([*both]), wanted[again])
 
-    return Agreement(min(least(name) for name in signature.outputs), least(PULLBACK), len(images))
+    of_class = signature.objective.is_class
+    names = [*signature.outputs, *(() if of_class else (OBJECTIVE,))]
+    return Agreement(
+        float(np.min([least(name) for name in names if name in expected])),
+        least(PULLBACK),
+        len(images),
+    )
+
+
+def _alike(found: NDArray[Any], expected: NDArray[Any]) -> float:
+    """How alike stacks of arrays are, as `Agreement` has it."""
+    if found.shape != expected.shape:
+        return 0.0
+    if expected.dtype.kind != "f":
+        return float(np.array_equal(found, expected))
+    if expected[0].size == 1:  # whose cosine is its sign
+        found, expected = found.reshape(1, -1), expected.reshape(1, -1)
+    sizes = np.array([np.linalg.norm(a.reshape(len(a), -1), axis=1) for a in (found, expected)])
+    apart = np.isfinite(sizes).all(0) & (sizes.max(0) > 2 * sizes.min(0))
+    alike = np.where(apart, 0.0, cosines(found, expected))
+    return float(alike.min())
 
 
 def verify(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TypeAlias
 
 import onnx_ir as ir
 
@@ -15,30 +17,38 @@ from onnxplain.export.objectives.objective import (
     Objective,
     Output,
     Settings,
-    get_objective,
 )
 from onnxplain.export.tensors import dims
 
+BatchAxes: TypeAlias = Mapping[ir.Value, int | None]
+"""As `batch_axes` has them, of each output."""
 
-def chosen(
-    model: ir.Model, asked: Objective | str | None, settings: Settings
-) -> tuple[Objective, Fit]:
+
+def chosen(model: ir.Model, asked: Objective | None, settings: Settings) -> tuple[Objective, Fit]:
     """The objective asked for, or the first that is sure of the outputs of a canonical forward.
 
     Raises:
         SourceError: what is asked for does not fit, or nothing is sure: the message names the
             outputs with their shapes, and the objectives that fit.
     """
-    network, unclear = _network(model)
+    outputs = list(model.graph.outputs)
+    axes = dict(zip(outputs, batch_axes(model, outputs), strict=True))
+    objective, fit = _chosen(model, axes, asked, settings)
+    every = {str(value.name): _named(value, axis) for value, axis in axes.items()}
+    return objective, replace(fit, axes={**every, **fit.axes})
+
+
+def _named(value: ir.Value, batch: int | None) -> list[str]:
+    return ["batch" if axis == batch else "" for axis in range(len(value.shape or ()))]
+
+
+def _chosen(
+    model: ir.Model, axes: BatchAxes, asked: Objective | None, settings: Settings
+) -> tuple[Objective, Fit]:
+    network, unclear = _network(model, axes)
     if asked is not None:
-        objective = get_objective(asked) if isinstance(asked, str) else asked
-        if objective.fits is None:
-            raise SourceError(
-                f"objective {objective.name!r} is of a classifier's logits [N, classes]; "
-                f"{_listing(model, network, unclear)}"
-            )
         try:
-            return objective, objective.fit(network, settings)
+            return asked, asked.fit(network, settings)
         except SourceError as error:
             raise SourceError(f"{error}; {_listing(model, network, unclear)}") from None
     fitting = []
@@ -62,17 +72,15 @@ _NOTHING_FITS = (
 )
 
 
-def _network(model: ir.Model) -> tuple[Network, list[ir.Value]]:
+def _network(model: ir.Model, axes: BatchAxes) -> tuple[Network, list[ir.Value]]:
     """The outputs whose batch axis is known, and the others."""
-    outputs = list(model.graph.outputs)
-    axes = batch_axes(model, outputs)
     known = [
         Output(str(value.name), value, axis)
-        for value, axis in zip(outputs, axes, strict=True)
+        for value, axis in axes.items()
         if axis is not None and axis >= 0 and _is_static(value, axis)
     ]
     named = {output.name for output in known}
-    return Network(model.graph.inputs[0], known), [v for v in outputs if v.name not in named]
+    return Network(model.graph.inputs[0], known), [v for v in axes if v.name not in named]
 
 
 def _is_static(value: ir.Value, batch: int) -> bool:

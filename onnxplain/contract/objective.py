@@ -53,8 +53,8 @@ class Explained:
     Attributes:
         name: the objective.
         why: how it came to that, in words.
-        axes: the network's outputs that it reads → what their axes are ("batch", "class",
-            "height", …).
+        axes: the network's outputs → what their axes are ("batch", "class", "height", …), "" where
+            the objective does not read them; none is the batch where nothing shows which.
         inputs: what it takes besides the image, by name.
         classes: how many classes a `target` chooses from; 0 where it chooses no class.
         ranks: how far a negative target counts from the top.
@@ -75,9 +75,10 @@ class Explained:
     def is_class(self) -> bool:
         return self.name == CLASS
 
-    def batch_axis(self, output: str) -> int:
-        """Where an output of the graph has its images."""
-        return list(self.axes.get(output, ["batch"])).index("batch")
+    def batch_axis(self, output: str) -> int | None:
+        """Where an output of the graph has its images; None where that is not known."""
+        axes = list(self.axes.get(output, ["batch"]))
+        return axes.index("batch") if "batch" in axes else None
 
     @classmethod
     def from_json(cls, entry: Mapping[str, Any]) -> Self:

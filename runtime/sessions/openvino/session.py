@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from onnxplain.contract.explain import IMAGE, PULLBACK, TARGET
 from onnxplain.errors import BackendError
 from onnxplain.runtime.onnx_file import digest, read_metadata, read_ports
+from onnxplain.runtime.outputs import joined
 from onnxplain.runtime.sessions.openvino.compile import compiled
 from onnxplain.runtime.sessions.openvino.one_image import images_of, one_image
 from onnxplain.runtime.sessions.openvino.options import (
@@ -103,11 +104,8 @@ class OpenVINO:
             runs = [request.infer(dict(chunk), share_inputs=True) for chunk in chunks]
         if len(runs) == 1:
             return {name: runs[0][name] for name in self.outputs}
-        explained = self.signature.objective
-        return {
-            name: np.concatenate([run[name] for run in runs], explained.batch_axis(name))
-            for name in self.outputs
-        }
+        found = [{name: run[name] for name in self.outputs} for run in runs]
+        return dict(joined(self.signature.objective, found))
 
     def run_on_device(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
         raise BackendError(

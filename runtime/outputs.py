@@ -1,0 +1,34 @@
+"""Outputs of a graph, image by image: each has them along an axis of its own, or along none."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnxplain.contract.objective import Explained
+
+Outputs = Mapping[str, NDArray[Any]]
+
+
+def of_images(explained: Explained, outputs: Outputs, images: slice | list[int]) -> Outputs:
+    """Those of some images; what has no known batch axis stays whole."""
+    chosen = {}
+    for name, array in outputs.items():
+        axis = explained.batch_axis(name)
+        chosen[name] = array if axis is None else array[(slice(None),) * axis + (images,)]
+    return chosen
+
+
+def joined(explained: Explained, runs: Sequence[Outputs]) -> Outputs:
+    """Those of several runs as of one; what has no known batch axis, only where all agree on it."""
+    together = {}
+    for name, first in runs[0].items():
+        axis, all_ = explained.batch_axis(name), [run[name] for run in runs]
+        if axis is not None:
+            together[name] = np.concatenate(all_, axis)
+        elif all(np.array_equal(first, other) for other in all_):
+            together[name] = first
+    return together

@@ -1,0 +1,107 @@
+"""The network's other outputs: their axes, their images, and how a backend's are compared."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from onnxplain.contract.objective import Explained
+from onnxplain.runtime import Explainer
+from onnxplain.runtime.outputs import joined, of_images
+from onnxplain.runtime.verification import agreement, sample
+
+from .networks import close, exported, images, vector
+from .test_maps import network as maps
+
+X = images(3)
+
+
+class Beside(nn.Module):
+    """A vector, which is explained, and beside it a series with time first."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.network = vector(7)
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        y = self.network(x)
+        return {"y": y, "series": torch.stack([y, 2 * y, 3 * y], 2).permute(1, 0, 2)}
+
+
+def test_an_output_that_is_not_explained_has_its_images_along_its_own_axis(tmp_path: Path) -> None:
+    explainer = exported(Beside().eval(), tmp_path / "e.onnx", objective="value")
+    assert explainer.metadata.objective.axes["series"] == ["", "batch", ""]
+    explanation = explainer(X.numpy(), batch_size=2)
+    expected = Beside()(X)["series"].detach().numpy()
+    close(explanation.outputs["series"], expected)
+    close(explanation[1:].outputs["series"], expected[:, 1:])
+
+
+def test_an_output_without_a_known_batch_axis_is_kept_where_runs_agree() -> None:
+    explained = Explained("value", axes={"y": ["batch", ""], "priors": ["", ""], "mean": []})
+    runs = [
+        {"y": np.full((2, 3), i), "priors": np.eye(4), "mean": np.array(float(i))} for i in range(2)
+    ]
+    found = joined(explained, runs)
+    assert {name: array.shape for name, array in found.items()} == {"y": (4, 3), "priors": (4, 4)}
+    np.testing.assert_array_equal(of_images(explained, found, [2])["y"], [[1, 1, 1]])
+    assert of_images(explained, found, slice(1))["priors"].shape == (4, 4)
+
+
+class Changed:
+    """A backend of which one output is something else."""
+
+    def __init__(self, backend: Any, name: str, change: Any) -> None:
+        self.backend, self.name, self.change = backend, name, change
+        self.signature = backend.signature
+
+    def run(self, inputs: Any) -> Any:
+        found = dict(self.backend.run(inputs))
+        return found | {self.name: self.change(found[self.name])}
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "agrees"),
+    [
+        ("objective", lambda y: y * 1.0001, True),
+        ("objective", lambda y: y * 1024, False),
+        ("objective", lambda y: -y, False),
+        ("pullback", lambda g: g / 1024, False),
+        ("pullback", lambda g: g * 1.5, True),
+        ("explained_class", lambda c: c, True),
+        ("explained_class", lambda c: c + 1, False),
+        ("output", lambda y: y[:, :2], False),
+    ],
+)
+def test_a_backend_that_differs(name: str, change: Any, agrees: bool, tmp_path: Path) -> None:
+    right = exported(maps(), tmp_path / "e.onnx")
+    found = Explainer(Changed(right.backend, name, change))  # type: ignore[arg-type]
+    assert (agreement(found, right, sample(right)).cosine > 0.99) is agrees
+
+
+def test_of_two_classes_predicted_alike_rounding_may_not_decide(tmp_path: Path) -> None:
+    """A backend that predicts the other gives what is asked of it by index."""
+    right = exported(maps(), tmp_path / "e.onnx")
+    batch = sample(right)
+    own = right.answer(batch, np.full(2, -1))["explained_class"]
+
+    class Other(Changed):
+        def run(self, inputs: Any) -> Any:
+            target = inputs["target"]
+            other = (own[: len(target)] + 1) % 4
+            return self.backend.run({**inputs, "target": np.where(target < 0, other, target)})
+
+    found = Explainer(Other(right.backend, "", None))  # type: ignore[arg-type]
+    assert agreement(found, right, batch).cosine > 0.9999
+
+
+def test_a_file_without_axes_of_an_output_has_its_images_first() -> None:
+    old = Explained("value", axes={"y": ["batch", "value"]})
+    assert (old.batch_axis("y"), old.batch_axis("other")) == (0, 0)
+    assert replace(old, axes={"y": ["", "batch"], "m": []}).batch_axis("y") == 1
