@@ -104,7 +104,10 @@ def differentiate(
     model.producer_name, model.producer_version = "onnxplain", __version__
     kept = {key: value for key, value in props.items() if not key.startswith("onnxplain.")}
     model.metadata_props.update({**kept, **entry.to_props()})
-    with written(model, path, lambda: tell(STAGES[4])) as file:
+    with (
+        own_errors("differentiated"),
+        written(model, path, lambda: tell(STAGES[4])) as file,
+    ):
         if options.check:
             tell(STAGES[5])
             compared = tuple(_compared(file, path, Path(source)))

@@ -55,23 +55,30 @@ class Target:
 
 
 def target(name: str, folder: Path) -> Target:
-    """ "export": a network's file becomes an explanation; "explain": an explain graph's does.
+    """ "export": a network's file becomes an explanation; "explain": an explain graph's does;
+    "differentiate": a network's file gets its gradient and Hessian-vector product.
 
     Args:
         folder: where seeds are made.
     """
     if name == "export":
         return Target(name, networks(), _exported)
+    if name == "differentiate":
+        return Target(name, networks(), _differentiated)
     return Target(name, explain_graphs(folder), _explained)
 
 
-NAMES = ("export", "explain")
+NAMES = ("export", "explain", "differentiate")
 
 
 def _exported(path: Path) -> None:
     graph = path.with_name("explain.onnx")
     onnxplain.export(path, graph)
     _explained(graph)
+
+
+def _differentiated(path: Path) -> None:
+    onnxplain.differentiate(path, path.with_name("grad.onnx"), second=True)
 
 
 def _explained(path: Path) -> None:

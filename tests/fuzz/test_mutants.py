@@ -19,7 +19,9 @@ from .seeds import convolutional, quantised, recurrent
 from .targets import NAMES, OWN, target
 
 
-@pytest.mark.parametrize(("name", "mutants"), [("export", 10), ("explain", 30)])
+@pytest.mark.parametrize(
+    ("name", "mutants"), [("export", 10), ("explain", 30), ("differentiate", 10)]
+)
 def test_some(name: str, mutants: int, tmp_path: Path) -> None:
     tried = target(name, tmp_path)
     assert {tried.judged(number, tmp_path) for number in range(mutants)} <= OWN
