@@ -29,6 +29,7 @@ WITHOUT_CASES = {
     **{name: Case(name, [X[0, 0] if name == "EyeLike" else X]) for name in ONE.split()},
     **{name: Case(name, [X, X], active=(0, 1)) for name in TWO.split()},
     "DequantizeLinear": Case("DequantizeLinear", [X, np.array(1.0, np.float32)]),
+    "MaxRoiPool": Case("MaxRoiPool", [X, np.zeros([1, 5])], {"pooled_shape": [2, 2]}),
     "OneHot": Case("OneHot", [X, np.array(3), np.array([0, 1])]),
     "QuantizeLinear": Case("QuantizeLinear", [X, np.array(1.0)]),
     "Range": Case("Range", [np.zeros([])] * 3, active=(0, 1, 2), dynamic=()),
