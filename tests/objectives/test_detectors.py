@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -149,6 +150,43 @@ def test_the_score_of_an_object(
         np.testing.assert_allclose(explanation.outputs["explained_box"], [box] * 2, rtol=1e-5)
     assert explanation.targets.shape == (2,)
     assert (explanation.targets >= 0).all()
+
+
+class Yolox(nn.Module):
+    """[N, A, 5+C] as YOLOX's: undecoded, or what is made of it."""
+
+    def __init__(self, decoded: bool) -> None:
+        super().__init__()
+        self.decoded, self.yolo = decoded, Yolo(True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x, levels = self.yolo.stem(x), []
+        for stride, head in zip((8, 16, 32), self.yolo.heads, strict=True):
+            y = head(x)
+            n = y.shape[-1]
+            at = torch.arange(n, dtype=x.dtype)
+            boxes = [y[:, :2], y[:, 2:4]]
+            if self.decoded:
+                place = torch.stack([at.expand(n, n), at[:, None].expand(n, n)])
+                boxes = [(boxes[0] + place) * stride, boxes[1].exp() * stride]
+            scores = [y[:, 4:5].sigmoid(), y[:, 5:].sigmoid()]
+            levels.append(torch.cat([*boxes, *scores], 1).flatten(2))
+        return torch.cat(levels, 2).transpose(1, 2)
+
+
+def test_undecoded_boxes_are_decoded(tmp_path: Path) -> None:
+    found = []
+    for decoded in (False, True):
+        path = tmp_path / f"{decoded}.onnx"
+        explainer = exported(seeded(partial(Yolox, decoded)), path, SIZE)
+        boxes = explainer.metadata.objective.settings["boxes"]
+        assert boxes == ("cxcywh" if decoded else "grid")
+        found.append(explainer(X.numpy(), -2))
+    raw, expected = found
+    for name in ("explained_box", "explained_class"):
+        np.testing.assert_allclose(raw.outputs[name], expected.outputs[name], rtol=1e-4)
+    np.testing.assert_allclose(raw.objective, expected.objective, rtol=1e-5)
+    close(raw.pullback, expected.pullback)
 
 
 def test_ranks_are_different_objects(tmp_path: Path) -> None:
