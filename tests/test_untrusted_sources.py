@@ -235,9 +235,24 @@ def test_torchscript_that_writes_files_is_refused(tmp_path: Path) -> None:
     assert not canary.exists()
 
 
+class Speaking(torch.nn.Module):
+    """Which moves the cursor of whoever exports it."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        print("\x1b[2J")
+        return x.flatten(1)
+
+
+def test_so_is_torchscript_that_writes_to_the_terminal(tmp_path: Path) -> None:
+    torch.jit.script(Speaking()).save(tmp_path / "bad.pt")
+    with pytest.raises(SourceError, match="a call of 'print'"):
+        export(tmp_path / "bad.pt", tmp_path / "explain.onnx", size=8)
+
+
 @pytest.mark.parametrize(
     ("call", "said"),
     [
+        ("warn(", "a call of 'warn'"),
         ("ops . image.write_file(", "a call of 'write_file'"),
         ("ops . own.f(", "an operator of 'own'"),
     ],

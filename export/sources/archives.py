@@ -36,7 +36,10 @@ _MEMBERS = re.compile(
 )
 _DESCRIPTION = re.compile(r"[^/]+/models/[^/]+\.json")
 _CODE = re.compile(r"[^/]+/code/.*\.py")
-_FILE_OPERATORS = {"from_file", "load", "load_library", "read_file", "save", "write_file"}
+_OUTWARD = {
+    *("from_file", "load", "load_library", "read_file", "save", "write_file"),
+    *("print", "warn"),  # to the terminal, whose control characters they would be
+}
 _LIBRARIES = {"aten", "prim", "prims", "quantized", "torchvision"}
 _LONGEST = 256 << 20  # bytes of a program's description
 _UNPACKED = 16 << 20  # bytes of what is compressed, which weights are not
@@ -125,7 +128,7 @@ def _copied(
 
 
 def _check_code(path: Path, code: bytes) -> None:
-    """Refuse operators with files, and those of other libraries, in TorchScript's code."""
+    """Refuse what reaches files or the terminal, and operators of others, in TorchScript's code."""
     try:
         tokens = [
             token.string
@@ -134,7 +137,7 @@ def _check_code(path: Path, code: bytes) -> None:
         ]
     except (tokenize.TokenError, SyntaxError) as error:
         raise _refused(path, f"code that cannot be read ({error})") from error
-    for name in sorted({*tokens} & _FILE_OPERATORS):
+    for name in sorted({*tokens} & _OUTWARD):
         raise _refused(path, f"a call of {name!r}")
     for at, token in enumerate(tokens):
         if token == "ops" and tokens[at + 1 : at + 2] == ["."]:  # noqa: S105  (of Python's grammar)

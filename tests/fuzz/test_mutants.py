@@ -15,6 +15,7 @@ import onnxplain
 from onnxplain.errors import BackendError, SourceError
 from onnxplain.runtime.onnx_file import check_nodes
 
+from .campaign import RESULTS
 from .seeds import convolutional, quantised, recurrent
 from .targets import NAMES, OWN, target
 
@@ -25,6 +26,12 @@ from .targets import NAMES, OWN, target
 def test_some(name: str, mutants: int, tmp_path: Path) -> None:
     tried = target(name, tmp_path)
     assert {tried.judged(number, tmp_path) for number in range(mutants)} <= OWN
+
+
+def test_so_did_all_that_were_tried() -> None:
+    for name, log in json.loads(RESULTS.read_text())["targets"].items():
+        assert log["ends"].keys() <= OWN, (name, log["others"])
+        assert sum(log["ends"].values()) == log["mutants"]
 
 
 @pytest.mark.sweep
