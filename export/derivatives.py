@@ -21,7 +21,7 @@ from onnxplain.contract.derivatives import (
 )
 from onnxplain.errors import SourceError
 from onnxplain.export.autodiff import between, swept
-from onnxplain.export.budget import ROWS
+from onnxplain.export.budget import ELEMENTS, ROWS
 from onnxplain.export.canonical.samples import mixing
 from onnxplain.export.operators import VJPS
 from onnxplain.export.tensors import (
@@ -117,6 +117,8 @@ class Derivatives:
             batched = self._is_batched(forward, name, y, wrt)
             rows = math.prod(static(y, 1 if batched else 0))
             ROWS.check(rows)
+            for x in wrt.values():
+                ELEMENTS.check(rows * math.prod(n for n in dims(x) if isinstance(n, int)))
             for n, value in self._repeated(name, y, wrt, rows, batched).items():
                 shape = [*dims(y), *dims(wrt[n])[1 if batched else 0 :]]
                 shaped = _shaped(self.op, value, shape, len(dims(y)), batched)

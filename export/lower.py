@@ -21,7 +21,7 @@ from onnxscript import OpBuilder
 
 from onnxplain.export.autodiff import Node, dependents
 from onnxplain.export.provenance import named_after, prefix_of
-from onnxplain.export.tensors import array_of, attribute, constant, rank, reshape, static
+from onnxplain.export.tensors import array_of, attribute, constant, dims, rank, reshape, static
 from onnxplain.export.windows import window_of, window_of_blocks
 from onnxplain.kernels.windows import padded
 from onnxplain.sub_pixel import phase
@@ -248,7 +248,7 @@ def with_its_own_weight(op: OpBuilder, node: Node, active: Active) -> None:
     into a tensor with an address of its own.
     """
     w = node.inputs[1]
-    if w in active:
+    if w in active or not all(isinstance(n, int) for n in dims(w)):
         return
     if node.op_type in ("Conv", "ConvTranspose"):
         outer, inner = static(w, 0, 2)

@@ -42,7 +42,7 @@ def static(value: ir.Value, start: int = 0, stop: int | None = None) -> list[int
     if not all(isinstance(size, int) for size in sizes):
         raise SourceError(
             f"{value.name!r} has the shape {value.shape}, of which only the batch may be dynamic; "
-            "fix the image size with size="
+            "fix the others: an image's with size=, those of `differentiate` with sizes="
         )
     return [size for size in sizes if isinstance(size, int)]
 

@@ -397,6 +397,51 @@ def test_a_float16_file_keeps_its_inputs_and_outputs(tmp_path: Path) -> None:
     assert error(found["grad.x"], torch.func.vjp(of_tanh, x)[1](g)[0]) < 2e-3
 
 
+def test_the_gradient_by_a_weight_stored_in_float16_is_float32(tmp_path: Path) -> None:
+    weight = np.random.default_rng(0).standard_normal((64, 32)).astype(np.float16)
+    nodes = [node("MatMul", ["x", "W"], ["h"]), node("ReduceSum", ["h"], ["y"], keepdims=0)]
+    source = save(tmp_path / "m.onnx", nodes, {"x": (HALF, ["N", 64])}, {"y": HALF}, {"W": weight})
+    onnxplain.differentiate(source, tmp_path / "d.onnx", wrt="W")
+    x = rows(3, 64).half()
+    found = run(tmp_path / "d.onnx", x=x.numpy())
+    assert found["grad.W"].dtype == np.float32
+    assert error(found["grad.W"], x.float().sum(0)[:, None].expand(64, 32)) < 1e-6
+    stored = {i.name: i.data_type for i in onnx.load(tmp_path / "d.onnx").graph.initializer}
+    assert stored["W"] == HALF
+
+
+def test_a_file_of_opset_9_and_quantised_ones_are_differentiated_too(tmp_path: Path) -> None:
+    """What quantisers round passes straight through."""
+    old = save(
+        tmp_path / "old.onnx",
+        [node("Upsample", ["x", "twice"], ["u"], mode="nearest"), node("Tanh", ["u"], ["y"])],
+        {"x": (FLOAT, ["N", 1, 2, 2])},
+        {"y": FLOAT},
+        {"twice": np.array([1, 1, 2, 2], np.float32)},
+    )
+    model = onnx.load(old)
+    model.opset_import[0].version, model.ir_version = 9, 4
+    onnx.save(model, old)
+    onnxplain.differentiate(old, tmp_path / "d.onnx")
+    x = rows(3, 1, 2, 2).float()
+    assert error(run(tmp_path / "d.onnx", x=x)["grad.x"], 4 * (1 - torch.tanh(x) ** 2)) < 1e-6
+
+    quantised = save(
+        tmp_path / "q.onnx",
+        [
+            node("QuantizeLinear", ["x", "s", "z"], ["q"]),
+            node("DequantizeLinear", ["q", "s", "z"], ["d"]),
+            node("Mul", ["d", "d"], ["y"]),
+        ],
+        {"x": (FLOAT, ["N", 3])},
+        {"y": FLOAT},
+        {"s": np.float32(0.125), "z": np.int8(0)},
+    )
+    onnxplain.differentiate(quantised, tmp_path / "d.onnx")
+    x = rows(2, 3).float()
+    assert error(run(tmp_path / "d.onnx", x=x)["grad.x"], 2 * torch.round(x * 8) / 8) < 1e-6
+
+
 def test_the_hessian_of_a_piecewise_linear_network_is_zero(tmp_path: Path) -> None:
     nodes = [node("MatMul", ["x", "W"], ["h"]), node("Relu", ["h"], ["y"])]
     source = save(tmp_path / "m.onnx", nodes, {"x": (DOUBLE, ["N", 4])}, {"y": DOUBLE}, {"W": W})
