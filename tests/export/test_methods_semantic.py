@@ -343,7 +343,8 @@ def test_every_rule_is_of_an_operator_that_has_a_gradient_or_of_a_composite():
 
 
 def test_semantic_has_a_rule_for_every_composite_of_a_network():
-    composite = {f"onnxplain::{name}" for name in composites.COMPOSITES if name != "StopGradient"}
+    rounding = {"DynamicScale", "DynamicSteps", "StopGradient"}  # no part of what is rounded
+    composite = {f"onnxplain::{name}" for name in composites.COMPOSITES.keys() - rounding}
     assert composite <= set(by_name(METHODS["semantic"].overrides))
 
 
