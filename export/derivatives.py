@@ -38,7 +38,7 @@ Values = Mapping[str, ir.Value]
 """Values of the graph by their names in the source."""
 
 
-class Derivatives:
+class Differentiation:
     """The derivatives of values `of` with respect to values `wrt`, as they are emitted.
 
     Attributes:

@@ -18,7 +18,7 @@ from onnxplain.errors import InputError, SourceError
 from onnxplain.export.budget import within
 from onnxplain.export.canonical.ends import rename
 from onnxplain.export.canonical.ports import Forward, forward_between, join, narrow
-from onnxplain.export.derivatives import Derivatives, nothing_flows
+from onnxplain.export.derivatives import Differentiation, nothing_flows
 from onnxplain.export.describe import on_processor
 from onnxplain.export.finish import clean, writable, written
 from onnxplain.export.guard import own_errors
@@ -63,10 +63,10 @@ def differentiate(
 
     Raises:
         SourceError: the network cannot be read; no such value, one of whole numbers, or one that
-            `of` does not depend on; a Jacobian of too many rows; options that do not go together;
-            `NoRuleError` names an operator. Or the outputs are others than the network's own.
-        InputError: an option is of another type than declared; or the path cannot be written, or
-            is the source itself.
+            `of` does not depend on; a Jacobian of too many rows; `NoRuleError` names an operator.
+            Or the outputs are others than the network's own.
+        InputError: an option is of another type than declared, or excludes another; or the path
+            cannot be written, or is the source itself.
     """
     check(options)
     _check_together(options)
@@ -133,20 +133,20 @@ def _names(given: str | Sequence[str] | None) -> Sequence[str] | None:
     return [given] if isinstance(given, str) else given or None
 
 
-def add_derivatives(forward: Forward, options: DifferentiateOptions) -> Derivatives:
+def add_derivatives(forward: Forward, options: DifferentiateOptions) -> Differentiation:
     """Add what is asked for to a canonical forward graph, in place.
 
     Raises:
         NoRuleError: an operator on the way has no rule.
         RuleError: a rule gave what is no cotangent of its input.
-        SourceError: as `Derivatives` raises.
+        SourceError: as `Differentiation` raises.
     """
     graph = forward.model.graph
     head = len(graph)
     builder = Builder(graph)
     builder.push_module("pullback")
     op = builder.op
-    made = Derivatives(
+    made = Differentiation(
         op, forward.of, forward.wrt, options.seed, options.prefix, leave_out=not options.wrt
     )
     if options.jacobian:
