@@ -11,12 +11,13 @@ import onnxruntime
 import pytest
 from torch import nn
 
+import onnxplain
 from onnxplain.contract.objective import OBJECTIVE, SEED
 from onnxplain.runtime import Explainer, load
 from onnxplain.runtime.conversion.half import convert
 from onnxplain.runtime.verification import agreement, sample
 
-from .networks import SIZE, exported, vector
+from .networks import SIZE, vector
 from .test_detectors import network as detector
 from .test_maps import network as maps
 from .test_sequences import network as recogniser
@@ -36,8 +37,8 @@ def explainers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Expl
     found = {}
     for name, (network, options) in CASES.items():
         path = folder / f"{name}.onnx"
-        given = {"method": "excitation", "size": SIZE, **options}
-        exported(network, path, **given)
+        size, given = options.get("size", SIZE), {"method": "excitation", **options}
+        onnxplain.export(network, path, **given | {"size": size})
         found[name] = load(path, "cpu"), path
     return found
 
