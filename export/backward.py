@@ -80,7 +80,8 @@ def add_pullback(
     if fit is None:
         pullback, hot, head = sweep.of_classifier(outputs[0], objective, rules)
     else:
-        pullback, emitted, head = sweep.of_objective(image, objective, fit, rules)
+        relevance = method.relevance is not None
+        pullback, emitted, head = sweep.of_objective(image, objective, fit, rules, relevance)
         graph.outputs.extend(emitted)
     if method.times_input:
         pullback = op.Mul(pullback, image)
@@ -147,6 +148,7 @@ class _Sweep:
         objective: Objective,
         fit: Fit,
         rules: Callable[[], Mapping[str, Rule]],
+        relevance: bool,
     ) -> tuple[ir.Value, list[ir.Value], int]:
         """The pullback [N, …] or [K, N, …], the objective's outputs [N, …] or [N, K, …], and where
         in the graph the sweep begins."""
@@ -168,7 +170,7 @@ class _Sweep:
             each = op.Transpose(target, perm=[1, 0])
             first = inputs[TARGET] = op.Squeeze(op.Slice(each, [0], [1], [0]), [0])
         before = len(graph)
-        emitted, seeds = add_objective(op, objective, fit, inputs, image)
+        emitted, seeds = add_objective(op, objective, fit, inputs, image, relevance)
         head = len(graph)
         (pullback,) = pull_back(op, seeds, [self.at], table)
         if self.multi_target:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import onnx_ir as ir
 
 from onnxplain.errors import SourceError
-from onnxplain.export.autodiff import dependents, depends
+from onnxplain.export.autodiff import between, dependents, depends
 from onnxplain.export.canonical.ends import image_size
 from onnxplain.export.count import multiply_adds
 from onnxplain.export.provenance import modules_of
@@ -54,23 +54,33 @@ def layer_name(value: ir.Value) -> str:
     return home if last is node else str(value.name)
 
 
-def last_spatial(graph: ir.Graph) -> ir.Value:
+def last_spatial(graph: ir.Graph, read: Sequence[ir.Value] = ()) -> ir.Value:
     """The last value [N, C, h, w], h·w > 1, that everything from image to logits goes through.
+
+    Args:
+        read: instead of the logits, what an objective reads. Weights come after the layer then: a
+            map of scores is none, whose channels are classes.
 
     Raises:
         SourceError: there is none, or most of the network comes after it, as in one that makes
             tokens of the picture.
     """
-    spatial = spatial_values(graph)
+    spatial = spatial_values(graph, read)
+    nodes = between(graph, graph.inputs, read or graph.outputs)
+
+    def rest(value: ir.Value) -> int:
+        after = dependents(nodes, [value])
+        return multiply_adds(node for node in nodes if depends(node, after))
+
+    while read and spatial and not rest(spatial[-1]):
+        spatial.pop()
     if not spatial:
         raise SourceError(
             "the network has no layer with spatial extent that all of it goes through; give one "
             "with layer=, or choose another method than a class activation map"
         )
     last = spatial[-1]
-    after = dependents(graph, [last])
-    rest = multiply_adds(node for node in graph if depends(node, after))
-    if 2 * rest > multiply_adds(graph):
+    if 2 * rest(last) > multiply_adds(nodes):
         raise SourceError(
             f"the last layer with spatial extent, {layer_name(last)!r} {last.shape}, comes before "
             "most of the network, which goes on with tokens; give another with layer=, or choose "
@@ -96,20 +106,24 @@ def spatial_layer(graph: ir.Graph, name: str) -> ir.Value:
     )
 
 
-def spatial_values(graph: ir.Graph) -> list[ir.Value]:
-    """The values [N, C, h, w] or [N, h, w, C], h·w > 1, that all paths to the logits go through."""
-    return cut_values(graph, is_spatial)
+def spatial_values(graph: ir.Graph, ends: Sequence[ir.Value] = ()) -> list[ir.Value]:
+    """The values [N, C, h, w] or [N, h, w, C], h·w > 1, that all paths to the logits go through, or
+    to other `ends`."""
+    return cut_values(graph, is_spatial, ends)
 
 
-def cut_values(graph: ir.Graph, wanted: Callable[[ir.Value], bool]) -> list[ir.Value]:
-    """The values of which `wanted` is true and that all paths from image to logits go through."""
-    image, logits = graph.inputs[0], graph.outputs[0]
+def cut_values(
+    graph: ir.Graph, wanted: Callable[[ir.Value], bool], ends: Sequence[ir.Value] = ()
+) -> list[ir.Value]:
+    """The values of which `wanted` is true and that all paths from image to logits go through, or
+    to other `ends`."""
+    image, ends = graph.inputs[0], ends or graph.outputs[:1]
     active = dependents(graph, [image])
-    path = [node for node in graph if depends(node, active)]
-    last_use = {logits: len(path)}
+    path = between(graph, [image], ends)
+    last_use = dict.fromkeys(ends, len(path))
     for i, node in enumerate(path):
         for x in node.inputs:
-            if x is not None and x in active and x is not logits:
+            if x is not None and x in active and x not in ends:
                 last_use[x] = i
     found: list[ir.Value] = []
     open_until = {image: last_use[image]}

@@ -134,6 +134,9 @@ def _derived(source: Network, options: ExportOptions, plain: bool = False) -> _D
             objective, fit = chosen(model, asked, options.settings or {})
             if make_way(model.graph, [one.name for one in objective.inputs]):
                 objective, fit = chosen(model, objective, options.settings or {})
+        if at is None:
+            of = () if fit is None else [output.value for output in fit.outputs.values()]
+            at = last_spatial(model.graph, of)
         check_objective(objective, options)
     parameters: dict[str, Any] = method.noted(values, live)
     if method.activation_map is not None:
@@ -196,9 +199,9 @@ def _compared(file: Path, path: Path, found: Source, input: str | None) -> Itera
 
 def _canonical(
     found: Source, options: ExportOptions, method: Method, classifier: bool | None
-) -> tuple[Canonical, ir.Value, list[ir.Value]]:
-    """The canonical forward; where the sweep ends: the image, or an activation map's layer; and
-    the values of the operators that keep their gradient's rule."""
+) -> tuple[Canonical, ir.Value | None, list[ir.Value]]:
+    """The canonical forward; where the sweep ends: the image, or an activation map's layer, None
+    where none is asked for; and the values of the operators that keep their gradient's rule."""
     kept, hard = (
         [str(value_named(found.model.graph, name).name) for name in names]
         for names in (found.layers, options.excepted)
@@ -220,5 +223,4 @@ def _canonical(
         excepted.append(values[value])
     if method.activation_map is None:
         return canonical, graph.inputs[0], excepted
-    at = last_spatial(graph) if options.layer is None else spatial_layer(graph, kept[0])
-    return canonical, at, excepted
+    return canonical, spatial_layer(graph, kept[0]) if kept else None, excepted

@@ -97,7 +97,8 @@ def agreement(explainer: Explainer, right: Explainer, images: NDArray[Any]) -> A
         targets = resolve(targets, expected[LOGITS])
     elif EXPLAINED_CLASS in expected and EXPLAINED_BOX not in expected:
         # By their index: where two are predicted alike, rounding may not decide which.
-        targets = np.where(expected[EXPLAINED_CLASS] < 0, targets, expected[EXPLAINED_CLASS])
+        chosen = expected[EXPLAINED_CLASS]
+        targets = np.where(chosen < 0, targets, chosen).astype(np.int64)  # OpenVINO: no long long
         expected = right.answer(images, targets, inputs=given)
     first = {name: array[:1] for name, array in given.items()}
     # NaN and infinity too are only compared.

@@ -1,7 +1,8 @@
 """Layer-wise relevance propagation (Bach et al. 2015): which operator has which rule.
 
-The sweep carries relevances instead of cotangents. The target's logit has relevance 1; what is read
-at several places adds up. The gradient of a product would be a wrong relevance, so these tables are
+The sweep carries relevances instead of cotangents. The target's logit has relevance 1; of another
+objective s, each output y what it contributes to it, y · ∂s/∂y. What is read at several places adds
+up. The gradient of a product would be a wrong relevance, so these tables are
 complete, not laid over the gradient's: an operator that is in none has no rule.
 
 Each has its rules by the kinds of operators (`onnxplain.export.operators.Kind`).

@@ -14,6 +14,7 @@ from onnxplain.export.objectives.objective import (
     Objective,
     Setting,
     Settings,
+    hold,
     register_objective,
 )
 
@@ -34,7 +35,8 @@ def fits(network: Network, settings: Settings) -> Fit | str:
 
 
 def emit(op: OpBuilder, fit: Fit, inputs: Mapping[str, ir.Value]) -> ir.Value:
-    """⟨y, q⟩, or ⟨y, q⟩ / (‖y‖ ‖q‖)."""
+    """⟨y, q⟩, or ⟨y, q⟩ / (‖y‖ ‖q‖); the lengths are constants of relevances, of which there were
+    none otherwise: they would add up to 0."""
     query = inputs["query"]
     (size,) = fit.shapes["query"]
     vector = op.Reshape(fit.outputs["vector"].with_batch_first(op), [-1, size])
@@ -42,7 +44,8 @@ def emit(op: OpBuilder, fit: Fit, inputs: Mapping[str, ir.Value]) -> ir.Value:
     if fit.settings["similarity"] == "dot":
         return dot
     norms = [op.Sqrt(op.ReduceSum(op.Mul(v, v), [1], keepdims=0)) for v in (vector, query)]
-    return op.Div(dot, op.Max(op.Mul(*norms), _TINY))
+    lengths = hold(op, op.Mul(*norms), relevance_only=True)
+    return op.Div(dot, op.Max(lengths, _TINY))
 
 
 register_objective(

@@ -246,14 +246,21 @@ def get_objective(name: str) -> Objective:
 _HELD = "onnxplain.held"
 
 
-def hold(op: OpBuilder, value: ir.Value) -> ir.Value:
-    """The value as a constant of an objective: it is computed, and no gradient flows through it."""
+def hold(op: OpBuilder, value: ir.Value, *, relevance_only: bool = False) -> ir.Value:
+    """The value as a constant of an objective: it is computed, and no gradient flows through it.
+
+    Args:
+        relevance_only: whether it is one for relevance propagation alone, as statistics of norms
+            and gates are.
+    """
     held = op.Identity(value)
     node = held.producer()
     assert node is not None
-    node.metadata_props[_HELD] = "1"
+    node.metadata_props[_HELD] = "relevance" if relevance_only else "always"
     return held
 
 
-def is_held(node: ir.Node) -> bool:
-    return _HELD in node.metadata_props
+def is_held(node: ir.Node, relevance: bool = False) -> bool:
+    """Whether a node holds what it is given; `relevance` is what a method's sweep carries."""
+    kinds = ("always", "relevance") if relevance else ("always",)
+    return node.metadata_props.get(_HELD) in kinds

@@ -22,15 +22,18 @@ def add_objective(
     fit: Fit,
     inputs: Mapping[str, ir.Value],
     image: ir.Value,
+    relevance: bool = False,
 ) -> tuple[dict[str, ir.Value], dict[ir.Value, ir.Value]]:
     """Emit an objective, and the gradient of its sum by what it reads of the network.
 
     Args:
         inputs: the graph's, by name.
+        relevance: whether the sweep goes on with relevances: what each value y contributes to the
+            objective s, y · ∂s/∂y.
 
     Returns:
-        The objective's outputs by name, of which `objective` [N] is one, and the cotangent of each
-        value of the network that it depends on.
+        The objective's outputs by name, of which `objective` [N] is one, and the cotangent, or the
+        relevance, of each value of the network that it depends on.
 
     Raises:
         SourceError: it is no float [N], or does not depend on the image.
@@ -49,7 +52,7 @@ def add_objective(
             f"objective {objective.name!r} gives {found}, where one {image.dtype} per sample, [N], "
             "is wanted"
         )
-    held = {y for node in nodes if is_held(node) for y in node.outputs}
+    held = {y for node in nodes if is_held(node, relevance) for y in node.outputs}
     read = _read(nodes, dependents(forward, [image]))
     reached = [x for x in read if scalar in dependents(nodes, [x], held)]
     seed = op.Expand(op.CastLike(1.0, image), op.Shape(image, start=0, end=1))
@@ -58,6 +61,8 @@ def add_objective(
     found_out = {x: g for x, g in zip(reached, arrived, strict=True) if g is not None}
     if not found_out:
         raise SourceError(f"objective {objective.name!r} does not depend on the image")
+    if relevance:
+        found_out = {x: op.Mul(x, g) for x, g in found_out.items()}
     return {**others, OBJECTIVE: scalar}, found_out
 
 
