@@ -49,16 +49,17 @@ def markdown(results: dict[str, Any]) -> str:
         "(the gradient's; the same with random signs on blocks of pixels; noise) beside central "
         f"differences of the original, ÷ the gradient's norm: the worst, ≤ {GRADIENT:g}. What is "
         "quantised computes a staircase, which no differences follow: its gradient is that of "
-        "straight-through estimators, and tested as such on small networks.",
+        "straight-through estimators, and tested as such on small networks. *File*: the explain "
+        "graph's size ÷ the file's.",
         "",
-        "| file | package | what it is | objective | outputs | gradient | export |",
+        "| file | package | what it is | objective | outputs | gradient | file |",
         "| --- | --- | --- | --- | --- | --- | --- |",
         *_rows(files),
         "",
         f"{machine['cpu']}, {machine['cores']} cores; onnxplain {results['onnxplain']}, "
-        f"onnxruntime {machine['versions'].get('onnxruntime')}",
+        + ", ".join(f"{n} {v}" for n, v in machine["versions"].items() if "onnxruntime" in n),
         "",
-        "## What was recognised, and what was not",
+        "## What was recognised",
         "",
         *_reasons(files),
         "",
@@ -78,7 +79,7 @@ def _rows(files: dict[str, Any]) -> Iterator[str]:
                 entry["objective"],
                 f"{outputs:.0e}{' ✗' * (not right_outputs(entry))}",
                 "quantised" if entry["quantised"] else f"{slope:.0e}{' ✗' * (slope > GRADIENT)}",
-                f"{entry['export_seconds']:.0f} s",
+                f"{entry['explain_bytes'] / entry['bytes']:.2f} ×",
             ]
         yield "| " + " | ".join(cells) + " |"
 

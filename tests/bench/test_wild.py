@@ -17,7 +17,7 @@ from ..export.graphs import head, images, node, write
 
 GOOD = {
     **{"reason": None, "objective": "class", "why": "", "notes": [], "quantised": False},
-    **{"bytes": 1000, "explain_bytes": 1100, "export_seconds": 1.0, "inputs": [], "outputs": []},
+    **{"bytes": 1000, "explain_bytes": 1100, "inputs": [], "outputs": []},
     **{"errors": {"logits": 1e-6}, "spread": 0.0, "gradient": {"noise": 1e-4}},
 }
 
