@@ -111,6 +111,8 @@ def as_arrays(session: Session, inputs: Mapping[str, Any]) -> dict[str, NDArray[
 
 
 def _as_array(name: str, given: Any, port: Port) -> Any:
+    if isinstance(given, np.ndarray) and given.dtype == np.int64:
+        return given.view(np.int64)  # ONNX Runtime's are `long long`, which OpenVINO does not know
     if hasattr(given, "shape"):
         return given
     try:
