@@ -19,8 +19,8 @@ from onnxplain.contract.derivatives import (
     JACOBIAN,
     SEED,
 )
-from onnxplain.errors import SourceError
-from onnxplain.export.autodiff import between, swept
+from onnxplain.errors import NoRuleError, SourceError
+from onnxplain.export.autodiff import between, dependents, swept
 from onnxplain.export.budget import ELEMENTS, ROWS
 from onnxplain.export.canonical.samples import mixing
 from onnxplain.export.operators import VJPS
@@ -32,6 +32,7 @@ from onnxplain.export.tensors import (
     static,
     zeros_like,
 )
+from onnxplain.export.vjps.regions import CONSTANTS
 from onnxplain.export.vmap import vmap
 
 Values = Mapping[str, ir.Value]
@@ -75,12 +76,32 @@ class Differentiation:
 
     def _swept(self, seeds: Mapping[ir.Value, ir.Value], wrt: Values) -> dict[str, ir.Value]:
         """The cotangents of `wrt` by name."""
+        self._refuse_constants(wrt)
         results = zip(wrt, swept(self.op, seeds, [*wrt.values()], VJPS), strict=True)
         found = {name: gx for name, gx in results if gx is not None}
         missing = [name for name in wrt if name not in found]
         if missing and not self._leave_out:
             raise nothing_flows(missing, self.of)
         return found
+
+    def _refuse_constants(self, wrt: Values) -> None:
+        """
+        Raises:
+            NoRuleError: `of` depends on `wrt` by what rules take for a constant.
+        """
+        graph = self.op.builder.graph
+        if not any(node.op_type in CONSTANTS for node in graph):
+            return
+        for name, x in wrt.items():
+            active = dependents(graph, [x])
+            for node in between(graph, [x], self.of.values()):
+                for index, what in CONSTANTS.get(node.op_type, {}).items():
+                    if node.inputs[index] in active:
+                        raise NoRuleError(
+                            f"no rule for {node.op_type} {node.name!r} with respect to {what}, "
+                            f"which follow from {name!r}; name other values with wrt=, or cut the "
+                            "graph there"
+                        )
 
     def _cotangent(self, name: str, y: ir.Value) -> ir.Value:
         if self._seed == INPUT:

@@ -8,7 +8,7 @@ Where there are no regions, what ONNX Runtime reduces has the shape of what it w
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,6 +18,9 @@ from onnxscript import OpBuilder
 from onnxplain.export.autodiff import Cotangents, Node
 from onnxplain.export.operators import Half, Kind, Linear, register_vjp
 from onnxplain.export.tensors import attribute, constant, reshape, size_of, static, zeros_like
+
+CONSTANTS: Mapping[str, Mapping[int, str]] = {"RoiAlign": {1: "the places of its regions"}}
+"""Inputs that an explanation takes for constants, though they have a derivative: by operator."""
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ import onnx_ir as ir
 import onnxruntime
 import pytest
 import torch
+import torchvision
 from onnx import TensorProto, helper, numpy_helper
 from typer.testing import CliRunner
 
@@ -567,6 +568,35 @@ def test_an_operator_without_a_rule_is_named(tmp_path: Path) -> None:
     onnx.save(model, source)
     with pytest.raises(NoRuleError, match=r"no rule .* operator mine::Gate.*register_vjp"):
         onnxplain.differentiate(source, tmp_path / "d.onnx")
+
+
+@pytest.mark.parametrize("wrt", [None, "rois"])
+@pytest.mark.parametrize("follows", [False, True], ids=["input", "follows from x"])
+def test_where_regions_are_is_no_constant_of_a_derivative(
+    wrt: str | None, follows: bool, tmp_path: Path
+) -> None:
+    """The pullback of an explanation takes it for one; here a path would be left out in silence."""
+    nodes = [node("RoiAlign", ["x", "rois", "image"], ["y"], output_height=2, output_width=2)]
+    inputs: dict[str, Any] = {"x": (FLOAT, [1, 2, 6, 6])}
+    if follows:
+        nodes.insert(0, node("Reshape", ["means", "shape"], ["rois"]))
+        nodes.insert(0, node("ReduceMean", ["x", "axes"], ["means"], keepdims=0))
+        weights = {"shape": [1, 4], "axes": [0, 1, 2], "image": [0]}
+        inputs = {"x": (FLOAT, [1, 2, 6, 4])}
+    else:
+        inputs["rois"], weights = (FLOAT, [1, 4]), {"image": [0]}
+    source = save(tmp_path / "m.onnx", nodes, inputs, {"y": FLOAT}, weights)
+    message = "no rule for RoiAlign .* with respect to the places of its regions, "
+    with pytest.raises(NoRuleError, match=message):
+        onnxplain.differentiate(source, tmp_path / "d.onnx", wrt=wrt)
+    if not follows:
+        onnxplain.differentiate(source, tmp_path / "d.onnx", wrt="x")
+        x, rois = rows(1, 2, 6, 6).float(), torch.tensor([[0.5, 1, 4, 5]])
+        given = x.clone().requires_grad_()
+        pooled = torchvision.ops.roi_align(given, [rois], 2, aligned=True)
+        (expected,) = torch.autograd.grad(pooled.sum(), given)
+        found = run(tmp_path / "d.onnx", x=x.numpy(), rois=rois.numpy())
+        assert error(found["grad.x"], expected) < 1e-6
 
 
 def test_a_wrong_forward_pass_is_not_written(
