@@ -65,10 +65,11 @@ def forward_between(
     starts = [inner.get(name, x) for name, x in roots.items()]
     path = between(graph, starts, ends.values())
     spell(model, aside={*graph} - {*path})
-    own = len(graph.outputs)
+    own = list(graph.outputs)
+    graph.outputs[:] = [y for y in own if y not in graph.inputs]  # which would be renamed
     kept = {value: i for i, value in enumerate(graph.outputs)}
     for value in [*ends.values(), *inner.values()]:  # which no simplification may remove
-        if value not in kept:
+        if value not in kept and value not in graph.inputs:
             kept[value] = len(graph.outputs)
             graph.outputs.append(value)
     double = any(x.dtype == ir.DataType.DOUBLE for x in starts)
@@ -76,20 +77,19 @@ def forward_between(
     recognise_dynamic_quantisers(graph)
     recognise(model, was_half, exact=double)
     now = list(graph.outputs)
-    graph.outputs[:] = now[:own]
     inputs = {str(x.name): x for x in graph.inputs}
-    found = Forward(
-        model,
-        {name: now[kept[value]] for name, value in ends.items()},
-        {
-            name: _identity(graph, now[kept[inner[name]]]) if name in inner else inputs[name]
-            for name in roots
-        },
-        halves,
-    )
+
+    def found(value: ir.Value) -> ir.Value:
+        return now[kept[value]] if value in kept else inputs[str(value.name)]
+
+    graph.outputs[:] = [found(y) for y in own]
+    starts_now = {name: found(x) for name, x in zip(roots, starts, strict=True)}
+    for name in inner:
+        starts_now[name] = _identity(graph, starts_now[name])
+    ends_now = {name: starts_now.get(name) or found(y) for name, y in ends.items()}
     common.RemoveUnusedNodesPass()(model)
-    refuse_control_flow(between(graph, found.wrt.values(), found.of.values()))
-    return found
+    refuse_control_flow(between(graph, starts_now.values(), ends_now.values()))
+    return Forward(model, ends_now, starts_now, halves)
 
 
 def fix_open_sizes(graph: ir.Graph, sizes: Mapping[str, int]) -> None:

@@ -39,6 +39,8 @@ def _kept(op: OpBuilder, node: Node, value: ir.Value, axes: Sequence[int]) -> ir
 
 def _spread(op: OpBuilder, node: Node, g: ir.Value, axes: Sequence[int]) -> ir.Value:
     x = node.inputs[0]
+    if not axes:
+        return g
     if all(isinstance(dims(x)[axis], int) for axis in axes):
         sizes = [dims(x)[i] if i - rank(x) in axes else 1 for i in range(rank(x))]
         return op.Expand(_kept(op, node, g, axes), sizes)
@@ -54,9 +56,12 @@ def reduce_sum(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
 
 @register_vjp("ReduceMean", kind=Kind.POOL, axes=Axes.LISTED, half=Half.FLOAT32)
 def reduce_mean(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
-    axes = reduced_axes(node)
-    count = math.prod(size_of(node.inputs[0], axis) for axis in axes)
-    return _spread(op, node, op.Mul(g, 1.0 / count), axes)
+    x, axes = node.inputs[0], reduced_axes(node)
+    if all(isinstance(dims(x)[axis], int) for axis in axes):
+        share = op.Mul(g, 1.0 / math.prod(size_of(x, axis) for axis in axes))
+    else:
+        share = op.Div(g, op.CastLike(op.Div(op.Size(x), op.Size(node.outputs[0])), g))
+    return _spread(op, node, share, axes)
 
 
 @register_vjp("ReduceMax", kind=Kind.MAXIMUM, axes=Axes.LISTED, average="ReduceMean")

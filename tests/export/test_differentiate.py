@@ -385,6 +385,48 @@ def test_equal_values_within_are_told_apart(tmp_path: Path) -> None:
     assert operators(path)["Identity"] == 0
 
 
+def test_an_input_that_is_an_output_stays_one(tmp_path: Path) -> None:
+    nodes, path = [node("Sin", ["x"], ["y"])], tmp_path / "d.onnx"
+    outputs = {"y": DOUBLE, "x": DOUBLE, "k": DOUBLE}
+    source = save(
+        tmp_path / "m.onnx", nodes, {"x": (DOUBLE, ["N"])}, outputs, {"k": np.array([5.0])}
+    )
+    model = onnx.load(source)
+    model.graph.output[1].CopyFrom(model.graph.input[0])
+    onnx.save(model, source)
+    onnxplain.differentiate(source, path, of="y", wrt="x")
+    found, x = run(path, x=rows(3)), rows(3)
+    assert list(found) == ["y", "x", "k", "grad.x"]
+    assert error(found["grad.x"], torch.cos(x)) < EXACT
+    assert (found["x"] == x.numpy()).all()
+    assert found["k"].tolist() == [5]
+
+
+def test_a_value_that_is_differentiated_by_itself_has_its_own_share(tmp_path: Path) -> None:
+    nodes, path = [node("Sin", ["x"], ["h"]), node("Mul", ["h", "h"], ["y"])], tmp_path / "d.onnx"
+    source = save(tmp_path / "m.onnx", nodes, {"x": (DOUBLE, ["N"])}, {"y": DOUBLE, "h": DOUBLE})
+    onnxplain.differentiate(source, path, of=["y", "h"], wrt=["h", "x"])
+    found, x = run(path, x=rows(3)), rows(3)
+    assert error(found["grad.h"], 2 * torch.sin(x) + 1) < EXACT
+    assert error(found["grad.x"], (2 * torch.sin(x) + 1) * torch.cos(x)) < EXACT
+
+
+def test_a_mean_over_an_open_size_and_a_sum_of_a_scalar(tmp_path: Path) -> None:
+    nodes = [
+        node("Mul", ["x", "x"], ["square"]),
+        node("ReduceMean", ["square", "time"], ["mean"], keepdims=0),
+        node("ReduceSum", ["s"], ["same"], keepdims=0),
+        node("Mul", ["mean", "same"], ["y"]),
+    ]
+    inputs = {"x": (DOUBLE, ["N", "T"]), "s": (DOUBLE, [])}
+    source = save(tmp_path / "m.onnx", nodes, inputs, {"y": DOUBLE}, {"time": np.array([1])})
+    onnxplain.differentiate(source, tmp_path / "d.onnx")
+    x = rows(2, 5)
+    found = run(tmp_path / "d.onnx", x=x, s=np.array(3.0))
+    assert error(found["grad.x"], 6 * x / 5) < EXACT
+    assert error(found["grad.s"], (x * x).mean(1).sum()) < EXACT
+
+
 def test_a_float16_file_keeps_its_inputs_and_outputs(tmp_path: Path) -> None:
     """What is computed, and the derivatives, are float32."""
     source, path = tanh_file(tmp_path / "m.onnx", dtype=HALF), tmp_path / "d.onnx"
