@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -129,7 +130,8 @@ def explaining(metadata: Metadata, objective: Objective, fit: Fit) -> Metadata:
     labels = metadata.labels if fit.classes else ()
     _check_labels(labels, fit.classes)
     found = objective.described(fit)
-    why = f"explained: {objective.name}, as {fit.why}"
+    chosen = "".join(f"; {name}={value}" for name, value in found.settings.items())
+    why = f"explained: {objective.name}, as {fit.why}{chosen}"
     return replace(
         metadata,
         labels=labels,
@@ -221,6 +223,18 @@ def _notes(
             f"assumed ImageNet's mean {pre.mean} and std {pre.std}; if the network wants others, "
             "give mean= and std="
         )
+    if _taken_for_classifier(found, canonical, options):
+        yield (
+            f"nothing shows that {canonical.logits} are classes' logits; if they are an embedding "
+            "or a regression, say objective=embedding or objective=value"
+        )
+
+
+def _taken_for_classifier(found: Source, canonical: Canonical, options: ExportOptions) -> bool:
+    """Whether a file's numbers were taken for logits, which has neither labels nor a Softmax."""
+    told = found.labels or options.labels or options.objective is not None
+    is_file = isinstance(found.original, Path)
+    return is_file and bool(canonical.logits) and not canonical.shown and not told
 
 
 def on_processor(graph: ir.Graph) -> Iterator[str]:

@@ -131,9 +131,11 @@ def _derived(source: Network, options: ExportOptions, plain: bool = False) -> _D
         make_way(model.graph, [*live, *((ORIGIN, ALPHA, EPS, LIMIT) if options.ascends else ())])
         objective, fit = asked or LOGIT, None
         if not canonical.logits:
-            objective, fit = chosen(model, asked, options.settings or {})
+            settings = options.settings or {}
+            labels = found.labels if options.labels is None else options.labels
+            objective, fit = chosen(model, asked, settings, labels)
             if make_way(model.graph, [one.name for one in objective.inputs]):
-                objective, fit = chosen(model, objective, options.settings or {})
+                objective, fit = chosen(model, objective, settings, labels)
         if at is None:
             of = () if fit is None else [output.value for output in fit.outputs.values()]
             at = last_spatial(model.graph, of)

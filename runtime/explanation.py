@@ -29,7 +29,8 @@ class Explanation:
             classifier.
         pullback: [N,C,H,W], or [N,K,C,H,W] from a graph exported with --multi-target. Channels
             come first also where the graph's layout is NHWC.
-        targets: the explained class indices, int64 [N] or [N,K], none negative.
+        targets: the explained class indices, int64 [N] or [N,K]; none negative, but for -1 where no
+            one class is explained: what then is, `explained.no_class` says ("nothing found").
         photographs: what the network saw, uint8 [N,H,W,3].
         class_names: one for each class; empty when the file has none.
         activation: what makes the logits probabilities, "softmax" or "sigmoid".
@@ -223,7 +224,9 @@ class Explanation:
         ]
 
     def name(self, index: int) -> str:
-        """A class's name; its index where the file has none."""
+        """A class's name; its index where the file has none; what -1 stands for."""
+        if index < 0:
+            return self.explained.no_class
         return self.class_names[index] if index < len(self.class_names) else str(index)
 
 

@@ -29,6 +29,7 @@ from onnxplain.export.canonical.ends import (
     drop_other_inputs,
     fix_sizes,
     flatten_logits,
+    is_number,
     is_row_of_classes,
     looks_like_classifier,
     make_way,
@@ -44,8 +45,9 @@ from onnxplain.export.canonical.quantisers import recognise_dynamic_quantisers, 
 class Canonical:
     """A canonical forward and what was learned of it.
 
-    `activation`, "softmax" or "sigmoid", came after the logits: it makes them
-    probabilities. `patterns` counts what `onnxplain.export.canonical.patterns` recognised, by name.
+    `activation`, "softmax" or "sigmoid", came after the logits: it makes them probabilities;
+    `shown` says whether the network itself ends in it. `patterns` counts what
+    `onnxplain.export.canonical.patterns` recognised, by name.
     `fixed_batch` says why the batch is fixed, where it could not be freed. `logits` is the name
     that the logits had in the source, empty where the network is no classifier: its outputs are its
     own then, by their own names.
@@ -53,6 +55,7 @@ class Canonical:
 
     model: ir.Model
     activation: str
+    shown: bool
     patterns: Mapping[str, int]
     fixed_batch: str | None
     logits: str
@@ -109,7 +112,8 @@ def canonicalise(
     fixed_batch = free_batch(model)
     recognise_dynamic_quantisers(graph)
     if classifier is None:
-        classifier = is_row_of_classes(own[0]) and batch_axes(model, own)[0] in (0, None)
+        is_row = is_row_of_classes(own[0]) and not is_number(own[0])
+        classifier = is_row and batch_axes(model, own)[0] in (0, None)
     activation, named = "", ""
     if classifier:
         logits, activation = cut_activation(graph)
@@ -125,4 +129,8 @@ def canonicalise(
     if classifier:
         rename(own[0], LOGITS)
     make_way(graph, RESERVED)
-    return Canonical(model, activation, recognise(model, was_half), fixed_batch, named)
+    patterns = recognise(model, was_half)
+    by_default = "softmax" if classifier else ""
+    return Canonical(
+        model, activation or by_default, bool(activation), patterns, fixed_batch, named
+    )

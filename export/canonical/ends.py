@@ -163,12 +163,12 @@ def drop_other_inputs(graph: ir.Graph) -> ir.Value:
 def cut_activation(graph: ir.Graph) -> tuple[ir.Value, str]:
     """The output without its final activation, the logits, and which activation that was.
 
-    Without one, the output is taken for logits of a softmax.
+    Without one, "", the output is the logits.
     """
     output = graph.outputs[0]
     node = _final_activation(output)
     if node is None or (x := node.inputs[0]) is None:
-        return output, "softmax"
+        return output, ""
     for user, index in list(node.outputs[0].uses()):  # what reshapes it reshapes its input
         user.replace_input_with(index, x)
     logits = x if output is node.outputs[0] else output
@@ -203,6 +203,11 @@ def is_row_of_classes(value: ir.Value) -> bool:
     shape = [] if value.shape is None else dims(value)
     known = all(isinstance(size, int) for size in shape[1:])
     return len(shape) > 1 and known and sum(size != 1 for size in shape[1:]) <= 1
+
+
+def is_number(value: ir.Value) -> bool:
+    """Whether it is one number of each image, which no Sigmoid ends: no class's logit."""
+    return all(size == 1 for size in dims(value)[1:]) and _final_activation(value) is None
 
 
 def require_batch_first(model: ir.Model, logits: ir.Value) -> None:

@@ -61,11 +61,14 @@ def _area(op: OpBuilder, boxes: Boxes) -> ir.Value:
     return op.Mul(*(op.Max(side, 0.0) for side in sides))
 
 
-def best_of_each(op: OpBuilder, boxes: ir.Value, scores: ir.Value) -> ir.Value:
-    """Which of boxes [N, A, 4] are the `RANKS` best objects' by their scores [N, A], int64 [N, R].
+def best_of_each(op: OpBuilder, boxes: ir.Value, scores: ir.Value) -> tuple[ir.Value, ir.Value]:
+    """Which of boxes [N, A, 4] are the `RANKS` best objects' by their scores [N, A], int64 [N, R];
+    and whether there are that many, bool [N, R].
 
     Again and again the box with the highest score is taken, and those that overlap it are dropped.
+    What is of no score, or of no area, is no object.
     """
+    scores = op.Mul(scores, op.CastLike(op.Greater(_area(op, edges(op, boxes)), 0.0), scores))
     count = min(CANDIDATES, size_of(scores, 1))
     alive, index = op.TopK(scores, [count], axis=-1, _outputs=2)
     wide = op.Expand(op.Unsqueeze(index, [2]), [1, 1, 4])
@@ -73,14 +76,16 @@ def best_of_each(op: OpBuilder, boxes: ir.Value, scores: ir.Value) -> ir.Value:
     rows, columns = (Boxes(*(op.Unsqueeze(e, [axis]) for e in all_edges)) for axis in (2, 1))
     alike = op.CastLike(op.Greater(overlaps(op, rows, columns), OVERLAP), scores)
     places = integers(op, np.arange(count))
-    taken = []
+    taken, there = [], []
     for _ in range(RANKS):
         first = op.ArgMax(alive, axis=1, keepdims=1)
         taken.append(first)
+        there.append(op.Greater(op.ReduceMax(alive, [1], keepdims=1), 0.0))
         pick = op.CastLike(op.Equal(first, places), scores)
         dropped = op.Squeeze(op.MatMul(op.Unsqueeze(pick, [1]), alike), [1])
-        alive = op.Sub(alive, op.Mul(op.Max(pick, dropped), 2.0))  # scores are at most 1
-    return op.GatherElements(index, op.Concat(*taken, axis=1), axis=1)
+        alive = op.Where(op.Greater(op.Max(pick, dropped), 0.0), 0.0, alive)
+    best = op.GatherElements(index, op.Concat(*taken, axis=1), axis=1)
+    return best, op.Concat(*there, axis=1)
 
 
 def box_at(op: OpBuilder, boxes: ir.Value, index: ir.Value) -> ir.Value:

@@ -8,7 +8,7 @@ from dataclasses import replace
 import onnx_ir as ir
 from onnxscript import OpBuilder
 
-from onnxplain.contract.objective import BOX, EXPLAINED_BOX, EXPLAINED_CLASS, INDEX
+from onnxplain.contract.objective import BOX, EXPLAINED_BOX, EXPLAINED_CLASS, INDEX, NO_CLASS
 from onnxplain.export.heads import chosen_class
 from onnxplain.export.objectives.boxes import (
     OVERLAP,
@@ -30,7 +30,7 @@ from onnxplain.export.objectives.objective import (
     hold,
     register_objective,
 )
-from onnxplain.export.objectives.reading import in_range, mean_over, one_hot_row
+from onnxplain.export.objectives.reading import in_range, one_hot_row
 from onnxplain.export.tensors import constant
 
 
@@ -38,28 +38,33 @@ def with_box(network: Network, settings: Settings) -> Fit | str:
     found = fits(network, settings)
     if isinstance(found, str):
         return found
-    return replace(found, ranks=RANKS, shapes={"box": [4]}, image=network.image)
+    return replace(
+        found, ranks=RANKS, shapes={"box": [4]}, image=network.image, no_class="nothing found"
+    )
 
 
 def emit(op: OpBuilder, fit: Fit, inputs: Mapping[str, ir.Value]) -> Emitted:
     """Σ_a w_a s_ac, w_a ∝ IoU(a, b) · p_ac where that overlap is above a half.
 
-    The box b is the one given, or that of the k-th best object; w is held constant.
+    The box b is the one given, or that of the k-th best object; w is held constant. Where there is
+    no such object, or no box overlaps the one given, all is 0, and the class -1.
     """
     assert fit.image is not None
     boxes, scores, likely = read(op, fit, fit.image)
-    likely, target = hold(op, likely), inputs["target"]
+    target = inputs["target"]
     is_rank = op.Less(target, 0)
     wanted = in_range(op, op.Max(target, 0), fit.classes, likely)
 
     any_class = op.ReduceMax(likely, [2], keepdims=0)
     ranked = op.Where(op.Unsqueeze(is_rank, [1]), any_class, _of_class(op, likely, wanted, fit))
-    best = best_of_each(op, boxes, ranked)
+    best, there = best_of_each(op, boxes, ranked)
     rank = op.Where(is_rank, op.Sub(-1, target), 0)
     at = op.GatherElements(best, op.Unsqueeze(rank, [1]), axis=1)
     scale = constant(op, sides(fit.image), boxes)
     given = op.Greater(op.ReduceMax(op.Abs(inputs["box"]), [1], keepdims=1), 0.0)
-    box = op.Where(given, op.Div(inputs["box"], scale), box_at(op, boxes, at))
+    found = op.GatherElements(there, op.Unsqueeze(rank, [1]), axis=1)
+    own_box = op.Where(found, box_at(op, boxes, at), 0.0)
+    box = op.Where(given, op.Div(inputs["box"], scale), own_box)
 
     overlap = overlaps(op, edges(op, boxes), Boxes(*edges(op, op.Unsqueeze(box, [1]))))
     of_object = op.Mul(overlap, op.CastLike(op.Greater(overlap, OVERLAP), overlap))
@@ -73,7 +78,10 @@ def emit(op: OpBuilder, fit: Fit, inputs: Mapping[str, ir.Value]) -> Emitted:
     chosen = op.Where(is_rank, predicted, wanted)
 
     weights = op.Mul(overlap, _of_class(op, likely, chosen, fit))
-    score = mean_over(op, _of_class(op, scores, chosen, fit), weights)
+    total = op.ReduceSum(weights, [1], keepdims=1)
+    shares = hold(op, op.Div(weights, op.Where(op.Greater(total, 0.0), total, 1.0)))
+    score = op.ReduceSum(op.Mul(_of_class(op, scores, chosen, fit), shares), [1], keepdims=0)
+    chosen = op.Where(op.Greater(op.Squeeze(total, [1]), 0.0), chosen, NO_CLASS)
     return score, {EXPLAINED_CLASS: chosen, EXPLAINED_BOX: op.Mul(box, scale)}
 
 

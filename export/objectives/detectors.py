@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import onnx_ir as ir
 from onnxscript import OpBuilder
 
-from onnxplain.errors import SourceError
-from onnxplain.export.autodiff import operator_name
+from onnxplain.export.autodiff import dependents
 from onnxplain.export.canonical.ends import image_size
 from onnxplain.export.objectives.objective import Fit, Network, Output, Setting, Settings, hold
-from onnxplain.export.objectives.reading import ending
-from onnxplain.export.operators import Kind, row_of
+from onnxplain.export.objectives.structure import (
+    Part,
+    activation_of,
+    at_rest,
+    ends,
+    form_of,
+    joined,
+    parts,
+)
 from onnxplain.export.tensors import constant, integers, size_of
-from onnxplain.export.values import varies
 
 SETTINGS = (
     Setting(
@@ -26,113 +32,205 @@ SETTINGS = (
     ),
     Setting(
         "boxes",
-        "centre and size, or corners; grid: as YOLOX leaves them, the centre's distance from the "
-        "box's place in strides, and the logarithm of the size in strides",
-        ("cxcywh", "xyxy", "grid"),
+        "centre and size; corners, x or y first; or grid: as YOLOX leaves them, the centre's "
+        "distance from the box's place in strides, and the logarithm of the size in strides",
+        ("cxcywh", "xyxy", "yxyx", "grid"),
     ),
     Setting("units", "pixels of the input, or parts of its sides", ("pixels", "relative")),
     Setting("objectness", "whether a score of its own says that something is there", ("yes", "no")),
     Setting("background", "which of the classes is nothing", ("none", "first", "last")),
     Setting("scores", "what the scores are", ("probabilities", "sigmoid", "softmax")),
-    Setting("classes", "how many there are, where the outputs do not show it"),
+    Setting("classes", "how many there are"),
 )
 
 _STRIDES = ((8, 16, 32), (8, 16, 32, 64), (16, 32))
-_FINAL = (100, 300)
-"""How many detections exports with suppression have."""
+_PROBABILITIES = ("sigmoid", "softmax", "product")
+
+
+@dataclass(frozen=True)
+class _Shown:
+    """What the graph shows of a detector, as settings; and the names of those it does not."""
+
+    said: dict[str, str] = field(default_factory=dict)
+    unshown: tuple[str, ...] = ()
+
+    def taken(self, settings: Settings, *needed: str) -> _Shown:
+        """With the settings that were chosen; whatever else is needed and unknown is not shown."""
+        said = {**self.said, **settings}
+        return _Shown(said, tuple(name for name in needed if name not in said))
 
 
 def fits(network: Network, settings: Settings) -> Fit | str:
     layout = settings.get("layout")
-    if layout in (None, "separate") and (pair := _separate(network.outputs)) is not None:
-        return _of_pair(*pair, settings)
-    flat = [output for output in network.outputs if len(output.sizes) == 2]
-    for output in flat:
-        if layout != "separate" and (found := _of_one(output, network, settings)) is not None:
-            return found
-    return "no output is [N, 4+C, A], [N, A, 5+C] or [N, A, 6], and no two are [N, A, 4], [N, A, C]"
+    tried: list[Fit | str] = []
+    if layout in (None, "separate"):
+        tried += [_of_pair(*pair, network, settings) for pair in _separate(network.outputs)]
+    if layout != "separate":
+        flat = [output for output in network.outputs if len(output.sizes) == 2]
+        tried += [_of_one(output, network, settings) for output in flat]
+    fitting = [fit for fit in tried if isinstance(fit, Fit)]
+    of_none = (
+        "no output is [N, 4+C, A], [N, A, 5+C] or [N, A, 6], and no two are [N, A, 4], [N, A, C]"
+    )
+    return next((fit for fit in fitting if fit.sure), next(iter([*fitting, *tried]), of_none))
 
 
-def _separate(outputs: Sequence[Output]) -> tuple[Output, Output] | None:
-    """Boxes [N, A, 4] and scores [N, A, C]; of several, those with "box" in their names first."""
+def _separate(outputs: Sequence[Output]) -> list[tuple[Output, Output]]:
+    """Boxes [N, A, 4] and scores [N, A, C]; those with "box" in their names first."""
     flat = [output for output in outputs if len(output.sizes) == 2]
     boxes = [output for output in flat if output.sizes[1] == 4]
-    for of_box in sorted(boxes, key=lambda output: "box" not in output.name.lower()):
-        for scores in flat:
-            if scores is not of_box and scores.sizes[0] == of_box.sizes[0]:
-                return of_box, scores
-    return None
+    return [
+        (of_box, scores)
+        for of_box in sorted(boxes, key=lambda output: "box" not in output.name.lower())
+        for scores in flat
+        if scores is not of_box and scores.sizes[0] == of_box.sizes[0]
+    ]
 
 
-def _of_pair(boxes: Output, scores: Output, settings: Settings) -> Fit:
-    """As DETR has them if the boxes end in a Sigmoid: parts of the image, and nothing last."""
-    is_detr = ending(boxes.value, -1).activation == "sigmoid"
-    activation = ending(scores.value, -1).activation
-    found = {
-        "layout": "separate",
-        "boxes": "cxcywh" if is_detr else "xyxy",
-        "units": "relative" if is_detr else "pixels",
-        "scores": "probabilities" if activation else "softmax" if is_detr else "sigmoid",
-        **settings,
-    }
-    if activation == "softmax" or found["scores"] == "softmax":
-        found = {"background": "last" if is_detr else "first", **found}
-    found = {"background": "none", "objectness": "no", **found}
-    classes = scores.sizes[1] - (found["background"] != "none")
+def _of_pair(boxes: Output, scores: Output, network: Network, settings: Settings) -> Fit:
+    edges, classes = _axis(boxes, 1), _axis(scores, 1)
+    entries = ends(boxes.value, edges)
+    said = {"layout": "separate", "objectness": "no"}
+    said |= form_of(at_rest(entries, network.image), *_size(network.image))
+    activation = activation_of(scores.value, classes)
+    if {end.activation for end in entries} == {"sigmoid"}:
+        said["units"] = "relative"
+        if _without_anchors(boxes, network) and activation in ("", "softmax"):
+            said |= {"boxes": "cxcywh", "scores": "softmax", "background": "last"}  # as DETR's
+    if activation:
+        said["scores"] = "probabilities"
+    of_each = {**said, **settings}.get("scores")
+    if activation in ("sigmoid", "product") or of_each == "sigmoid":
+        said["background"] = "none"
+    shown = _Shown(said).taken(settings, "boxes", "units", "scores", "background")
+    count = scores.sizes[1] - (shown.said.get("background", "none") != "none")
     axes = {
         boxes.name: _with_batch(boxes, ["box", "edge"]),
         scores.name: _with_batch(scores, ["box", "class"]),
     }
-    why = f"{boxes.name} are {boxes.sizes[0]} boxes, {scores.name} their {classes} classes' scores"
-    return Fit({"boxes": boxes, "scores": scores}, axes, why, True, classes, settings=found)
+    why = f"{boxes.name} are {boxes.sizes[0]} boxes, {scores.name} their {count} classes' scores"
+    return _fit({"boxes": boxes, "scores": scores}, axes, why, count, shown)
 
 
-def _of_one(output: Output, network: Network, settings: Settings) -> Fit | None:
+def _without_anchors(boxes: Output, network: Network) -> bool:
+    """Whether all boxes are equal at rest: a linear layer alone tells them apart."""
+    rest = at_rest(ends(boxes.value, _axis(boxes, 1)), network.image)
+    return rest is not None and float(np.ptp(rest, axis=0).max()) < 1e-6
+
+
+def _of_one(output: Output, network: Network, settings: Settings) -> Fit | str:
     """One output with all. Boxes are more than the numbers of each."""
     first, last = output.sizes
     anchors, numbers, is_last = (first, last, True) if first > last else (last, first, False)
-    height, width, _ = image_size(network.image)
-    grids = [
-        sum(-(-height // s) * -(-width // s) for s in strides) * times
-        for strides in _STRIDES
-        for times in (1, 3)
-    ]
-    final = is_last and numbers == 6 and (anchors in _FINAL)
-    layout = settings.get("layout", "final" if final else "yolo")
-    if layout == "final":
-        if not is_last or numbers != 6:
-            return None
-        found = {"layout": layout, "boxes": "xyxy", "objectness": "no", "classes": "80"}
-        classes = int({**found, **settings}["classes"])
+    shape = f"{output.name} is {anchors} boxes of {numbers} numbers each"
+    if numbers < 5:
+        return f"{shape}, too few for box and scores"
+    of_box = parts(output.value, _axis(output, int(is_last)))
+    final = numbers == 6 and is_last and of_box[-1].activation == "kind"
+    if settings.get("layout", "final" if final else "yolo") == "final":
+        if numbers != 6 or not is_last:
+            return f"{output.name} is not [N, A, 6]"
+        shown = _final(of_box, network, settings)
+        most = classes = int(shown.said.get("classes", 1))
     else:
-        masks = [o.sizes[0] for o in network.outputs if len(o.sizes) == 3 and o.sizes[0] == 32]
-        found = {"layout": layout, "boxes": "cxcywh", "objectness": "yes" if is_last else "no"}
-        objectness = {**found, **settings}["objectness"] == "yes"
-        if objectness and _is_undecoded(output.value) and anchors in grids[::2]:
-            found["boxes"] = "grid"
-        classes = numbers - 4 - objectness - sum(masks[:1])
-        classes = int(settings.get("classes", classes))
-    if classes < 1:
-        return None
-    found = {"units": "pixels", "scores": "probabilities", "background": "none", **found}
+        shown = _yolo(of_box, anchors, network, settings)
+        most = numbers - 4 - (shown.said.get("objectness") == "yes")
+        classes = int(shown.said.get("classes", most))
+    if not 1 <= classes <= most:
+        return f"{shape}, which have no scores of {classes} classes"
+    if shown.said.get("boxes") == "grid" and not _strides_of(anchors, network.image):
+        return f"{shape}, which are no grids on this image: choose other boxes than grid"
     axes = ["box", "number"] if is_last else ["number", "box"]
-    why = f"{output.name} is {anchors} boxes of {numbers} numbers each, {classes} classes"
-    sure = anchors in grids or final
     every = {output.name: _with_batch(output, axes)}
-    return Fit({"all": output}, every, why, sure, classes, settings={**found, **settings})
+    return _fit({"all": output}, every, f"{shape}, {classes} classes", classes, shown)
 
 
-def _is_undecoded(value: ir.Value) -> bool:
-    """Whether some numbers come out of a convolution as they are, and others out of a Sigmoid."""
-    waiting, made = [value], set()
-    while waiting:
-        node = waiting.pop().producer()
-        if node is None:
-            return False
-        moves = row_of(operator_name(node)).kind is Kind.MOVE
-        waiting += [x for x in node.inputs if moves and x is not None and varies(x)]
-        made |= set() if moves else {node.op_type}
-    return made == {"Conv", "Sigmoid"}
+def _final(of_box: Sequence[Part], network: Network, settings: Settings) -> _Shown:
+    """A box, its score and its class."""
+    entries = [end for part in of_box for end in part.ends]
+    said = {"layout": "final", "objectness": "no", "scores": "probabilities", "background": "none"}
+    if network.labels:
+        said["classes"] = str(len(network.labels))
+    said |= form_of(at_rest(entries[:4], network.image), *_size(network.image))
+    return _Shown(said).taken(settings, "boxes", "units", "classes")
+
+
+def _yolo(of_box: Sequence[Part], anchors: int, network: Network, settings: Settings) -> _Shown:
+    """Four numbers of a box; perhaps the objectness; the classes; and others, as of masks."""
+    entries = [end for part in of_box for end in part.ends]
+    said = {"layout": "yolo", "background": "none"}
+    rest = at_rest(entries[:4], network.image)
+    said |= form_of(rest, *_size(network.image))
+    scores = _scores(joined(entries[4:]), network.image)
+    if scores.objectness:
+        said["objectness"] = scores.objectness
+    if scores.activation in _PROBABILITIES:
+        said["scores"] = "probabilities"
+        masks = [output.sizes[0] for output in network.outputs if len(output.sizes) == 3]
+        if scores.objectness and scores.others in (0, *masks):
+            said["classes"] = str(scores.classes)
+    raw = rest is not None and not rest.any() and not any(end.activation for end in entries[:4])
+    if raw and scores.objectness == "yes" and _strides_of(anchors, network.image):
+        said |= {"boxes": "grid", "units": "pixels"}
+    needed = ("boxes", "units", "objectness", "scores", "classes")
+    return _Shown(said).taken(settings, *needed)
+
+
+@dataclass(frozen=True)
+class _Scores:
+    """What comes after a box's four numbers; an objectness of "" is not shown to be or not."""
+
+    objectness: str
+    activation: str
+    classes: int
+    others: int
+
+
+def _scores(of_box: Sequence[Part], image: ir.Value) -> _Scores:
+    first, *later = of_box
+    others = sum(part.size for part in later)
+    alone = first.activation == "sigmoid" or _is_constant(first, image)
+    if first.size == 1 and alone and later and later[0].activation in _PROBABILITIES:
+        return _Scores("yes", later[0].activation, later[0].size, others - later[0].size)
+    objectness = ""
+    if first.activation == "product":
+        objectness = "no"
+    elif first.activation == "sigmoid":
+        given, *more = first.before()
+        if first.first == 4 or (given.size == 1 and more):  # YOLOv5's Sigmoid is of box and all
+            objectness = "yes"
+        elif given.first == 0 and not more:
+            objectness = "no"
+    return _Scores(objectness, first.activation, first.size - (objectness == "yes"), others)
+
+
+def _is_constant(part: Part, image: ir.Value) -> bool:
+    assert image.graph is not None
+    active = dependents(image.graph, [image])
+    return all(place.value not in active for end in part.ends for place in end.places)
+
+
+def _fit(
+    outputs: Mapping[str, Output],
+    axes: Mapping[str, Sequence[str]],
+    why: str,
+    classes: int,
+    shown: _Shown,
+) -> Fit:
+    return Fit(
+        outputs,
+        axes,
+        why,
+        sure=not shown.unshown,
+        classes=classes,
+        settings=shown.said,
+        unshown=shown.unshown,
+    )
+
+
+def _axis(output: Output, behind: int) -> int:
+    """An axis of the output's, counted behind the batch."""
+    return behind + (behind >= output.batch)
 
 
 def _with_batch(output: Output, axes: list[str]) -> list[str]:
@@ -177,9 +275,11 @@ def _parts(op: OpBuilder, fit: Fit) -> tuple[ir.Value, ir.Value]:
 def _as_parts(op: OpBuilder, boxes: ir.Value, said: Mapping[str, str], image: ir.Value) -> ir.Value:
     if said["boxes"] == "grid":
         boxes = _decoded(op, boxes, image)
+    if said["boxes"] == "yxyx":
+        boxes = op.Gather(boxes, integers(op, np.array([1, 0, 3, 2])), axis=2)
     if said["units"] == "pixels":
         boxes = op.Mul(boxes, constant(op, 1 / sides(image), boxes))
-    if said["boxes"] == "xyxy":
+    if said["boxes"] in ("xyxy", "yxyx"):
         return boxes
     centre, size = op.Slice(boxes, [0], [2], [2]), op.Slice(boxes, [2], [4], [2])
     half = op.Mul(size, 0.5)
@@ -188,9 +288,9 @@ def _as_parts(op: OpBuilder, boxes: ir.Value, said: Mapping[str, str], image: ir
 
 def _decoded(op: OpBuilder, boxes: ir.Value, image: ir.Value) -> ir.Value:
     """Centre and size in pixels, of boxes that lie stride by stride and row by row."""
-    height, width, _ = image_size(image)
+    width, height = _size(image)
     places, strides = [], []
-    for stride in _strides_of(size_of(boxes, 1), height, width):
+    for stride in _strides_of(size_of(boxes, 1), image):
         rows, columns = np.mgrid[: -(-height // stride), : -(-width // stride)]
         places.append(np.stack([columns.ravel(), rows.ravel()], 1))
         strides.append(np.full([rows.size, 1], stride))
@@ -199,19 +299,21 @@ def _decoded(op: OpBuilder, boxes: ir.Value, image: ir.Value) -> ir.Value:
     return op.Concat(op.Mul(op.Add(centre, grid), unit), op.Mul(op.Exp(size), unit), axis=2)
 
 
-def _strides_of(boxes: int, height: int, width: int) -> Sequence[int]:
-    """Those of the grids that have so many places.
-
-    Raises:
-        SourceError: there are none.
-    """
+def _strides_of(boxes: int, image: ir.Value) -> Sequence[int]:
+    """Those of the grids that have so many places; () if there are none."""
+    width, height = _size(image)
     for strides in _STRIDES:
         if sum(-(-height // s) * -(-width // s) for s in strides) == boxes:
             return strides
-    raise SourceError(f"{boxes} boxes are no grids of {height} × {width} pixels: leave out boxes")
+    return ()
+
+
+def _size(image: ir.Value) -> tuple[int, int]:
+    """Width and height."""
+    height, width, _ = image_size(image)
+    return width, height
 
 
 def sides(image: ir.Value) -> np.ndarray:
     """Width, height, width and height of the image."""
-    height, width, _ = image_size(image)
-    return np.array([width, height, width, height], np.float64)
+    return np.array([*_size(image), *_size(image)], np.float64)

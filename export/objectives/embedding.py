@@ -30,7 +30,15 @@ def fits(network: Network, settings: Settings) -> Fit | str:
             why = f"{output.name} is a vector of {wide[0]} numbers per image"
             found = {"similarity": "cosine", **settings}
             shapes = {"query": wide}
-            return Fit({"vector": output}, {output.name: axes}, why, shapes=shapes, settings=found)
+            nonzero = ["query"] if found["similarity"] == "cosine" else []
+            return Fit(
+                {"vector": output},
+                {output.name: axes},
+                why,
+                shapes=shapes,
+                settings=found,
+                nonzero=nonzero,
+            )
     return "no output is [N, D]"
 
 

@@ -15,7 +15,7 @@ import onnx_ir as ir
 from onnxscript import OpBuilder
 
 from onnxplain.contract.explain import OPTIONAL_INPUTS, RESERVED, TARGET
-from onnxplain.contract.objective import INDEX, NUMBERS, Explained, ObjectiveInput
+from onnxplain.contract.objective import INDEX, MASK, NUMBERS, Explained, ObjectiveInput
 from onnxplain.errors import SourceError
 from onnxplain.export.suggest import nearest
 from onnxplain.export.tensors import rank, static
@@ -50,10 +50,12 @@ class Output:
 
 @dataclass(frozen=True)
 class Network:
-    """What an objective is asked about: the image, and the outputs whose batch axis is known."""
+    """What an objective is asked about: the image, the outputs whose batch axis is known, and the
+    names of classes, where there are any."""
 
     image: ir.Value
     outputs: Sequence[Output]
+    labels: Sequence[str] = ()
 
 
 Settings: TypeAlias = Mapping[str, str]
@@ -72,7 +74,10 @@ class Fit:
         shapes: of its inputs, behind the batch; [] unless said.
         limits: of its inputs that are indices, how many there are to choose from.
         settings: with those that were found by themselves.
+        unshown: the names of those that nothing shows, and which must be chosen.
         activation: what makes the explained values probabilities.
+        no_class: what it means that no one class is explained, in words.
+        nonzero: the inputs that may not be all 0.
         image: the network's input, where its size matters.
     """
 
@@ -85,7 +90,10 @@ class Fit:
     shapes: Mapping[str, Sequence[int]] = field(default_factory=dict)
     limits: Mapping[str, int] = field(default_factory=dict)
     settings: Settings = field(default_factory=dict)
+    unshown: Sequence[str] = ()
     activation: str = ""
+    no_class: str = ""
+    nonzero: Sequence[str] = ()
     image: ir.Value | None = None
 
 
@@ -117,12 +125,27 @@ class Setting:
     Attributes:
         name: what it is called.
         help: what it is for, in a few words.
-        choices: what it may be; empty for the name of an output.
+        choices: what it may be; empty for a whole number above 0.
     """
 
     name: str
     help: str
     choices: tuple[str, ...] = ()
+
+    def check(self, value: str) -> None:
+        """
+        Raises:
+            SourceError: it cannot be that.
+        """
+        if self.choices and value not in self.choices:
+            choices = ", ".join(self.choices)
+            raise SourceError(f"the setting {self.name} is one of {choices}, not {value!r}")
+        if not self.choices and not (value.isdecimal() and int(value)):
+            raise SourceError(f"the setting {self.name} is a whole number above 0, not {value!r}")
+
+    def asked(self) -> str:
+        """What may be chosen, as boxes=cxcywh|xyxy."""
+        return f"{self.name}={'|'.join(self.choices) or 'NUMBER'}"
 
 
 Fitting: TypeAlias = Callable[[Network, Settings], Fit | str]
@@ -176,7 +199,8 @@ class Objective:
         """What it takes of a network's outputs.
 
         Raises:
-            SourceError: it has no such setting; or it does not fit, and why.
+            SourceError: it has no such setting; or it does not fit, and why; or which settings
+                must be chosen.
         """
         assert self.fits is not None
         known = {setting.name: setting for setting in self.settings}
@@ -186,13 +210,30 @@ class Objective:
                     f"objective {self.name!r} has no setting {name!r}; it has "
                     f"{', '.join(known) or 'none'}"
                 )
-            if known[name].choices and value not in known[name].choices:
-                choices = ", ".join(known[name].choices)
-                raise SourceError(f"the setting {name} is one of {choices}, not {value!r}")
+            known[name].check(str(value))
         found = self.fits(network, settings)
         if isinstance(found, str):
             raise SourceError(f"objective {self.name!r} does not fit: {found}")
+        if found.unshown:
+            raise SourceError(
+                f"objective {self.name!r} cannot tell enough: {found.why}; choose the settings "
+                + "; ".join(f"{one.asked()} ({one.help})" for one in self.unshown(found))
+            )
         return found
+
+    def own(self, settings: Settings) -> Settings | None:
+        """Those that it has; None where one of them cannot be what it is."""
+        found = {one.name: one for one in self.settings if one.name in settings}
+        try:
+            for name, setting in found.items():
+                setting.check(settings[name])
+        except SourceError:
+            return None
+        return {name: settings[name] for name in found}
+
+    def unshown(self, fit: Fit) -> list[Setting]:
+        """Those that must be chosen."""
+        return [one for one in self.settings if one.name in fit.unshown]
 
     def described(self, fit: Fit) -> Explained:
         """What the file says of it."""
@@ -207,12 +248,14 @@ class Objective:
                     one.default,
                     one.kind,
                     fit.limits.get(one.name),
+                    one.kind == MASK or one.name in fit.nonzero,
                 )
                 for one in self.inputs
             },
             classes=fit.classes,
             ranks=fit.ranks,
             activation=fit.activation,
+            no_class=fit.no_class,
             settings=dict(fit.settings),
         )
 

@@ -24,8 +24,13 @@ BatchAxes: TypeAlias = Mapping[ir.Value, int | None]
 """As `batch_axes` has them, of each output."""
 
 
-def chosen(model: ir.Model, asked: Objective | None, settings: Settings) -> tuple[Objective, Fit]:
+def chosen(
+    model: ir.Model, asked: Objective | None, settings: Settings, labels: Sequence[str] = ()
+) -> tuple[Objective, Fit]:
     """The objective asked for, or the first that is sure of the outputs of a canonical forward.
+
+    Args:
+        labels: the names of classes, where there are any.
 
     Raises:
         SourceError: what is asked for does not fit, or nothing is sure: the message names the
@@ -33,7 +38,8 @@ def chosen(model: ir.Model, asked: Objective | None, settings: Settings) -> tupl
     """
     outputs = list(model.graph.outputs)
     axes = dict(zip(outputs, batch_axes(model, outputs), strict=True))
-    objective, fit = _chosen(model, axes, asked, settings)
+    network, unclear = _network(model, axes, labels)
+    objective, fit = _chosen(network, _listing(axes, unclear), asked, settings)
     every = {str(value.name): _named(value, axis) for value, axis in axes.items()}
     return objective, replace(fit, axes={**every, **fit.axes})
 
@@ -43,26 +49,28 @@ def _named(value: ir.Value, batch: int | None) -> list[str]:
 
 
 def _chosen(
-    model: ir.Model, axes: BatchAxes, asked: Objective | None, settings: Settings
+    network: Network, listing: str, asked: Objective | None, settings: Settings
 ) -> tuple[Objective, Fit]:
-    network, unclear = _network(model, axes)
     if asked is not None:
         try:
             return asked, asked.fit(network, settings)
         except SourceError as error:
-            raise SourceError(f"{error}; {_listing(model, network, unclear)}") from None
+            raise SourceError(f"{error}; {listing}") from None
     fitting = []
     for objective in OBJECTIVES.values():
-        found = None if objective.fits is None else objective.fits(network, {})
+        own = objective.own(settings)
+        found = None if objective.fits is None or own is None else objective.fits(network, own)
         if isinstance(found, Fit):
             if found.sure:
                 return objective, objective.fit(network, settings)
-            fitting.append(objective)
-    names = " or ".join(f"{one.name} ({one.help})" for one in fitting)
+            in_short = ", ".join(one.asked() for one in objective.unshown(found))
+            more = f"; with the settings {in_short}" if in_short else ""
+            fitting.append(f"{objective.name} ({objective.help}, as {found.why}{more})")
+    names = ", or ".join(fitting)
     advice = f"choose with objective=: {names}" if fitting else _NOTHING_FITS
     raise SourceError(
         "the network is no classifier, and its outputs do not tell what to explain; "
-        f"{_listing(model, network, unclear)}; {advice}"
+        f"{listing}; {advice}"
     )
 
 
@@ -72,7 +80,9 @@ _NOTHING_FITS = (
 )
 
 
-def _network(model: ir.Model, axes: BatchAxes) -> tuple[Network, list[ir.Value]]:
+def _network(
+    model: ir.Model, axes: BatchAxes, labels: Sequence[str]
+) -> tuple[Network, list[ir.Value]]:
     """The outputs whose batch axis is known, and the others."""
     known = [
         Output(str(value.name), value, axis)
@@ -80,19 +90,16 @@ def _network(model: ir.Model, axes: BatchAxes) -> tuple[Network, list[ir.Value]]
         if axis is not None and axis >= 0 and _is_static(value, axis)
     ]
     named = {output.name for output in known}
-    return Network(model.graph.inputs[0], known), [v for v in axes if v.name not in named]
+    network = Network(model.graph.inputs[0], known, labels)
+    return network, [v for v in axes if v.name not in named]
 
 
 def _is_static(value: ir.Value, batch: int) -> bool:
     return all(isinstance(n, int) for axis, n in enumerate(dims(value)) if axis != batch)
 
 
-def _listing(model: ir.Model, network: Network, unclear: Sequence[ir.Value]) -> str:
-    batches = {output.name: output.batch for output in network.outputs}
-    outputs = [
-        f"{value.name} {_shape(value, batches.get(str(value.name)))}"
-        for value in model.graph.outputs
-    ]
+def _listing(axes: BatchAxes, unclear: Sequence[ir.Value]) -> str:
+    outputs = [f"{value.name} {_shape(value, batch)}" for value, batch in axes.items()]
     text = f"its outputs: {', '.join(outputs)}"
     if unclear:
         text += (

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
+import numpy as np
 import onnx_ir as ir
 from onnxscript import OpBuilder
 
@@ -27,6 +28,7 @@ from onnxplain.export.objectives.objective import (
     register_objective,
 )
 from onnxplain.export.objectives.reading import ending, mean_over, one_hot_row
+from onnxplain.export.tensors import integers
 
 _LAYOUTS: Mapping[str, tuple[str, ...]] = {
     "NCHW": ("class", "height", "width"),
@@ -45,7 +47,7 @@ def fits(network: Network, settings: Settings) -> Fit | str:
         if len(found) > 1:
             unclear = output
         if len(found) == 1:
-            return _fit(output, found[0])
+            return _fit(output, found[0], network)
     if unclear is not None:
         sizes = ", ".join(map(str, unclear.sizes))
         return (
@@ -83,18 +85,25 @@ def _like(places: Sequence[int], image: Sequence[int]) -> bool:
     )
 
 
-def _fit(output: Output, layout: str) -> Fit:
+def _fit(output: Output, layout: str, network: Network) -> Fit:
     axes = list(_LAYOUTS[layout])
     height, width = _places(output, layout)
     classes = output.sizes[axes.index("class")] if "class" in axes else 1
     axes.insert(output.batch, "batch")
     of = f"of {classes} classes " if classes > 1 else ""
     activation = ending(output.value, axes.index("class") if "class" in axes else -1).activation
+    why = f"{output.name} is a map {of}on {height} × {width} places"
+    heads = _raw_heads(output, layout, network)
+    if heads:
+        why += (
+            f"; {' and '.join(heads)} have as many channels on other grids, as a detector's raw "
+            "heads do: for objective detection export it with its boxes decoded"
+        )
     return Fit(
         {"map": output},
         {output.name: axes},
-        f"{output.name} is a map {of}on {height} × {width} places",
-        sure=True,
+        why,
+        sure=not heads,
         classes=classes,
         ranks=classes,
         shapes={"region": (height, width)},
@@ -103,20 +112,35 @@ def _fit(output: Output, layout: str) -> Fit:
     )
 
 
+def _raw_heads(output: Output, layout: str, network: Network) -> list[str]:
+    """Other outputs of as many classes on other grids, where none is as large as the image."""
+    if "class" not in _LAYOUTS[layout]:
+        return []
+    at = _LAYOUTS[layout].index("class")
+    alike = [
+        one for one in network.outputs if len(one.sizes) == 3 and one.sizes[at] == output.sizes[at]
+    ]
+    if any(list(_places(one, layout)) == list(image_size(network.image)[:2]) for one in alike):
+        return []
+    return [one.name for one in alike if _places(one, layout) != _places(output, layout)]
+
+
 def emit(op: OpBuilder, fit: Fit, inputs: Mapping[str, ir.Value]) -> Emitted:
     """Σ_p m_p y_cp / Σ_p m_p over the places p of the region m, the logits y before a final Softmax
     or Sigmoid.
 
-    Without a region, it is where the class is predicted; where it is nowhere, all places. -1 is the
+    Without a region, it is where the class is predicted: where its logit is the greatest, or, of a
+    single class or one that a Sigmoid ends, above 0; where it is nowhere, all places. -1 is the
     class that is predicted at most places of the region, or of the image.
     """
     y = _maps(op, fit)  # [N, C, places]
     region = op.Reshape(inputs["region"], [-1, math.prod(fit.shapes["region"])])
     given = op.Greater(op.ReduceMax(region, [1], keepdims=1), 0.0)
-    if fit.classes == 1:
+    if fit.classes == 1 or fit.activation == "sigmoid":
         predicted = op.Greater(y, 0.0)
     else:
-        predicted = op.Equal(y, op.ReduceMax(y, [1], keepdims=1))
+        classes = integers(op, np.arange(fit.classes)[:, None])
+        predicted = op.Equal(op.ArgMax(y, axis=1, keepdims=1), classes)
     predicted = hold(op, op.CastLike(predicted, y))
     looked_at = op.Unsqueeze(op.Where(given, region, 1.0), [2])
     area = op.Squeeze(op.MatMul(predicted, looked_at), [2])

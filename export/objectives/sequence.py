@@ -8,13 +8,14 @@ import numpy as np
 import onnx_ir as ir
 from onnxscript import OpBuilder
 
-from onnxplain.contract.objective import INDEX
+from onnxplain.contract.objective import EXPLAINED_CLASS, INDEX, NO_CLASS
 from onnxplain.export.objectives.objective import (
     Emitted,
     Fit,
     Input,
     Network,
     Objective,
+    Output,
     Setting,
     Settings,
     register_objective,
@@ -43,14 +44,23 @@ def fits(network: Network, settings: Settings) -> Fit | str:
             {"steps": output},
             {output.name: axes},
             f"{output.name} is a sequence of {steps} steps with {classes} classes each",
-            True,
+            _is_shown(output, steps, found[layout], network),
             classes,
             classes,
             limits={"position": steps},
             settings={"blank": "first", **settings, "layout": layout},
             activation=found[layout],
+            no_class="what is read",
         )
     return "no output is [N, T, C] or [T, N, C]"
+
+
+def _is_shown(output: Output, steps: int, activation: str, network: Network) -> bool:
+    """A Softmax ends each step, or time is the first axis; and no other output has as many of
+    something, as boxes beside their classes."""
+    others = [one for one in network.outputs if one is not output and len(one.sizes) == 2]
+    alone = all(steps not in one.sizes for one in others)
+    return alone and (activation == "softmax" or output.batch == 1)
 
 
 def emit(op: OpBuilder, fit: Fit, inputs: Mapping[str, ir.Value]) -> Emitted:
@@ -78,7 +88,12 @@ def emit(op: OpBuilder, fit: Fit, inputs: Mapping[str, ir.Value]) -> Emitted:
     path = mean_over(op, logit, op.Where(is_rank, reads, agrees))
     at = one_hot_row(op, in_range(op, op.Max(position, 0), steps, y), steps, y)
     there = op.ReduceSum(op.Mul(logit, at), [1], keepdims=0)
-    return op.Where(op.Less(position, 0), path, there)
+    of_path = op.Where(op.Less(target, 0), NO_CLASS, target)
+    place = op.Unsqueeze(op.Max(position, 0), [1])
+    of_step = op.Squeeze(op.GatherElements(chosen, place, axis=1), [1])
+    along = op.Less(position, 0)
+    found = {EXPLAINED_CLASS: op.Where(along, of_path, of_step)}
+    return op.Where(along, path, there), found
 
 
 def _steps(op: OpBuilder, fit: Fit) -> ir.Value:

@@ -30,7 +30,7 @@ def fits(network: Network, settings: Settings) -> Fit | str:
             why = f"{output.name} is {count} numbers per image" if count > 1 else (
                 f"{output.name} is one number per image"
             )  # fmt: skip
-            return Fit({"values": output}, {output.name: axes}, why, not output.sizes, count, count)
+            return Fit({"values": output}, {output.name: axes}, why, count == 1, count, count)
     return "no output is [N], [N, 1] or [N, K]"
 
 

@@ -16,6 +16,9 @@ EXPLAINED_CLASS, EXPLAINED_BOX = "explained_class", "explained_box"
 """Outputs of objectives that choose a class, int64 [N] or [N,K], or a box, [N,4] or [N,K,4]: left,
 top, right and bottom in pixels of the network's input."""
 
+NO_CLASS = -1
+"""What `explained_class` is where no one class is explained; `Explained.no_class` says why."""
+
 SEED = "objective_seed"
 """In files: the ones from which the backward pass starts, which a conversion to half precision
 scales."""
@@ -37,6 +40,7 @@ class ObjectiveInput:
             given.
         kind: one of those above.
         limit: of an index, how many there are to choose from; from -1 up to that many are allowed.
+        nonzero: whether one that is given may not be all 0.
     """
 
     meaning: str
@@ -44,6 +48,7 @@ class ObjectiveInput:
     default: float | None = None
     kind: str = NUMBERS
     limit: int | None = None
+    nonzero: bool = False
 
 
 @dataclass(frozen=True)
@@ -59,6 +64,7 @@ class Explained:
         classes: how many classes a `target` chooses from; 0 where it chooses no class.
         ranks: how far a negative target counts from the top.
         activation: what makes the explained values probabilities, "softmax", "sigmoid" or "".
+        no_class: what is explained where `explained_class` is `NO_CLASS`, in words.
         settings: what was chosen at export.
     """
 
@@ -69,6 +75,7 @@ class Explained:
     classes: int = 0
     ranks: int = 0
     activation: str = ""
+    no_class: str = ""
     settings: Mapping[str, str] = field(default_factory=dict)
 
     @property

@@ -31,7 +31,7 @@ def outlined(
     pen = ImageDraw.Draw(marked)
     for box in boxes:
         left, top, right, bottom = (float(side) for side in box)
-        if not np.isfinite(box).all() or right < left or bottom < top:
+        if not np.isfinite(box).all() or right <= left or bottom <= top:
             continue
         pen.rectangle([left - 1, top - 1, right + 1, bottom + 1], outline=_OUTER)
         pen.rectangle([left, top, right, bottom], outline=_INNER)

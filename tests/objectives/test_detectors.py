@@ -26,77 +26,174 @@ def as_corners(boxes: Tensor) -> Tensor:
     return torch.cat([centre - half, centre + half], 2)
 
 
-class Yolo(nn.Module):
-    """[N, 4+C, A] as YOLOv8's, or [N, A, 5+C] as YOLOv5's, with three grids."""
+STRIDES = (8, 16, 32)
 
-    def __init__(self, objectness: bool) -> None:
+
+def grid(n: int, like: Tensor) -> Tensor:
+    """The cells' indices, x first, [2, n, n]."""
+    at = torch.arange(n, dtype=like.dtype)
+    return torch.stack([at.expand(n, n), at[:, None].expand(n, n)])
+
+
+class Grids(nn.Module):
+    """Convolutions on three grids, of several numbers of channels."""
+
+    def __init__(self, *channels: int) -> None:
         super().__init__()
-        self.objectness = objectness
         self.stem = nn.Sequential(nn.Conv2d(3, 6, 3, 4, 1), nn.ReLU())
-        channels = 4 + objectness + CLASSES
-        self.heads = nn.ModuleList(nn.Conv2d(6, channels, 3, s // 4, 1) for s in (8, 16, 32))
+        self.heads = nn.ModuleList(
+            nn.ModuleList(nn.Conv2d(6, c, 3, s // 4, 1) for c in channels) for s in STRIDES
+        )
+
+    def levels(self, x: Tensor) -> list[list[Tensor]]:
+        y = self.stem(x)
+        return [[head(y) for head in heads] for heads in self.heads]
+
+
+class Yolo5(Grids):
+    """[N, A, 5+C] as YOLOv5's and v7's: one Sigmoid of all, then the boxes are decoded."""
+
+    PER_CELL = 2
+
+    def __init__(self) -> None:
+        super().__init__(self.PER_CELL * (5 + CLASSES))
 
     def forward(self, x: Tensor) -> Tensor:
-        x, levels = self.stem(x), []
-        for stride, head in zip((8, 16, 32), self.heads, strict=True):
-            y = head(x)
+        levels = []
+        for stride, (y,) in zip(STRIDES, self.levels(x), strict=True):
             n = y.shape[-1]
-            at = stride * (torch.arange(n, dtype=x.dtype) + 0.5)
-            centre = torch.stack([at.expand(n, n), at[:, None].expand(n, n)])
-            boxes = [centre + stride * y[:, :2].tanh(), 3 * stride * (1 + y[:, 2:4].tanh())]
-            levels.append(torch.cat([*boxes, (4 * y[:, 4:]).sigmoid()], 1).flatten(2))
-        found = torch.cat(levels, 2)
-        return found.transpose(1, 2) if self.objectness else found
+            y = y.view(-1, self.PER_CELL, 5 + CLASSES, n, n).permute(0, 1, 3, 4, 2).sigmoid()
+            xy, wh, scores = y.split((2, 2, 1 + CLASSES), 4)
+            xy = (xy * 2 + grid(n, x).permute(1, 2, 0) - 0.5) * stride
+            wh = (wh * 2) ** 2 * torch.tensor([1.5, 3], dtype=x.dtype)[:, None, None, None] * stride
+            levels.append(torch.cat((xy, wh, scores), 4).reshape(-1, self.PER_CELL * n * n, 8))
+        return torch.cat(levels, 1)
 
 
-class Pair(nn.Module):
-    """Boxes and scores apart: raw, as SSD's and RetinaNet's heads are once decoded, or DETR's."""
+class Yolo8(Grids):
+    """[N, 4+C, A] as YOLOv8's to v12's: distances to the sides, each a Softmax's mean; and what
+    is put behind the classes."""
+
+    BINS = 4
+
+    def __init__(self, others: int = 0, form: str = "cxcywh") -> None:
+        super().__init__(4 * self.BINS, CLASSES, *([others] if others else []))
+        self.form = form
+
+    def parts(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Boxes [N, 4, A] in pixels, logits of classes [N, C, A], others."""
+        levels = self.levels(x)
+        flat = torch.cat([torch.cat(parts[:2], 1).flatten(2) for parts in levels], 2)
+        box, scores = flat.split((4 * self.BINS, CLASSES), 1)
+        bins = torch.arange(self.BINS, dtype=x.dtype)[:, None, None]
+        box = box.view(-1, 4, self.BINS, box.shape[2]).transpose(1, 2).softmax(1)
+        near, far = (box * bins).sum(1).chunk(2, 1)
+        cells = torch.cat([(grid(y[0].shape[-1], x) + 0.5).flatten(1) for y in levels], 1)
+        strides = torch.cat(
+            [torch.full((y[0].shape[-1] ** 2,), s) for s, y in zip(STRIDES, levels, strict=True)]
+        )
+        low, high = cells - near, cells + far
+        if self.form == "cxcywh":
+            low, high = (low + high) / 2, high - low
+        boxes = torch.cat([low, high], 1) * strides.to(x.dtype)
+        others = [parts[2].flatten(2) for parts in levels if len(parts) > 2]
+        return boxes, scores, torch.cat(others, 2) if others else boxes[:, :0]
+
+    def forward(self, x: Tensor) -> Any:
+        boxes, scores, others = self.parts(x)
+        return torch.cat((boxes, scores.sigmoid(), others.tanh() * 60), 1)
+
+
+class Yolox(nn.Module):
+    """[N, A, 5+C] as YOLOX's: undecoded, or what is made of it."""
+
+    def __init__(self, decoded: bool) -> None:
+        super().__init__()
+        self.decoded, self.yolo = decoded, Grids(4, 1, CLASSES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        levels = []
+        for stride, (y, *scores) in zip(STRIDES, self.yolo.levels(x), strict=True):
+            boxes = [y[:, :2], y[:, 2:4]]
+            if self.decoded:
+                place = grid(y.shape[-1], x)
+                boxes = [(boxes[0] + place) * stride, boxes[1].exp() * stride]
+            likely = [score.sigmoid() for score in scores]
+            levels.append(torch.cat([*boxes, *likely], 1).flatten(2))
+        return torch.cat(levels, 2).transpose(1, 2)
+
+
+class Pair(Yolo8):
+    """Boxes and scores apart, as SSD's and RetinaNet's heads are once decoded."""
 
     def __init__(self, kind: str) -> None:
-        super().__init__()
-        self.kind, self.yolo = kind, Yolo(False)
+        super().__init__(form="xyxy")
+        self.kind = kind
         self.background = nn.Parameter(torch.zeros(1, 1, 1))
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
-        boxes, scores = self.yolo(x).transpose(1, 2).split([4, CLASSES], 2)
-        scores = scores.logit()
-        nothing = self.background.expand(*scores.shape[:2], 1)
-        if self.kind == "detr":
-            relative = (boxes / SIZE).clamp(1e-3, 1 - 1e-3)
-            return {
-                "logits": torch.cat([scores, nothing], 2),
-                "pred_boxes": relative.logit().sigmoid(),
-            }
-        corners = torch.cat(
-            [boxes[..., :2] - boxes[..., 2:] / 2, boxes[..., :2] + boxes[..., 2:] / 2], 2
-        )
+        boxes, scores, _ = (part.transpose(1, 2) for part in self.parts(x))
+        if self.kind == "tensorflow":
+            boxes = boxes[..., [1, 0, 3, 2]] / SIZE
+        if self.kind == "yolo-nas":
+            return {"boxes": boxes, "scores": scores.sigmoid()}
         if self.kind == "ssd":
-            return {"boxes": corners, "scores": torch.cat([nothing, scores], 2).softmax(2)}
-        return {"boxes": corners, "scores": scores}
+            nothing = self.background.expand(*scores.shape[:2], 1)
+            return {"boxes": boxes, "scores": torch.cat([nothing, scores], 2).softmax(2)}
+        return {"boxes": boxes, "scores": scores}
 
 
-def read(output: Any) -> tuple[Tensor, Tensor, Tensor]:
+class Detr(nn.Module):
+    """DETR's heads; or RT-DETR's, whose boxes start from references."""
+
+    def __init__(self, references: bool = False) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(3, 12, 3, 8, 1), nn.ReLU(), nn.Flatten(2))
+        self.queries = nn.Parameter(torch.randn(30, 64) / 4)
+        self.boxes, self.classes = nn.Linear(12, 4), nn.Linear(12, CLASSES + 1 - references)
+        self.boxes.bias.data[2:] -= 2
+        self.references = torch.randn(30, 4) if references else None
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        y = self.queries.to(x.dtype) @ self.stem(x).transpose(1, 2)
+        boxes = self.boxes(y)
+        if self.references is not None:
+            boxes = boxes + self.references.to(x.dtype)
+        return {"logits": self.classes(y), "pred_boxes": boxes.sigmoid()}
+
+
+def read(output: Any, kind: str) -> tuple[Tensor, Tensor, Tensor]:
     """Boxes in parts of the image, scores, probabilities."""
     if isinstance(output, Tensor):
         y = output if output.shape[1] > output.shape[2] else output.transpose(1, 2)
-        boxes, scores = y[..., :4], y[..., -CLASSES:]
-        scores = scores * y[..., 4:5] if y.shape[2] > 4 + CLASSES else scores
+        boxes, objectness = y[..., :4], kind in ("yolov5", "yolox")
+        scores = y[..., 4 + objectness : 4 + objectness + CLASSES]
+        scores = scores * y[..., 4:5] if objectness else scores
+        if kind == "yolox":
+            cells = [grid(SIZE // s, y).flatten(1).T for s in STRIDES]
+            strides = [torch.full((len(c), 1), s) for c, s in zip(cells, STRIDES, strict=True)]
+            centre = (boxes[..., :2] + torch.cat(cells)) * torch.cat(strides)
+            boxes = torch.cat([centre, boxes[..., 2:].exp() * torch.cat(strides)], 2)
         return as_corners(boxes) / SIDES, scores, scores
     if "pred_boxes" in output:
         boxes, logits = output["pred_boxes"], output["logits"]
+        if kind == "rt-detr":
+            return as_corners(boxes), logits, logits.sigmoid()
         return as_corners(boxes), logits[..., :-1], logits.softmax(2)[..., :-1]
     boxes, scores = output["boxes"] / SIDES, output["scores"]
-    if scores.shape[2] > CLASSES:
+    if kind == "tensorflow":
+        boxes = output["boxes"][..., [1, 0, 3, 2]]
+    if kind == "ssd":
         return boxes, scores[..., 1:], scores[..., 1:]
-    return boxes, scores, scores.sigmoid()
+    return boxes, scores, scores if kind == "yolo-nas" else scores.sigmoid()
 
 
-def objective(target: int, box: list[float] | None = None) -> Any:
+def objective(kind: str, target: int, box: list[float] | None = None) -> Any:
     """What the objective should be, by torchvision's own suppression."""
 
     def of(output: Any) -> Tensor:
         found = []
-        for boxes, scores, likely in zip(*read(output), strict=True):
+        for boxes, scores, likely in zip(*read(output, kind), strict=True):
             boxes, likely = boxes.detach(), likely.detach()
             by = likely.max(1)[0] if target < 0 else likely[:, target]
             kept = nms(boxes, by, 0.5)
@@ -118,12 +215,26 @@ def objective(target: int, box: list[float] | None = None) -> Any:
 
 
 NETWORKS = {
-    "yolov8": lambda: Yolo(False),
-    "yolov5": lambda: Yolo(True),
+    "yolov8": Yolo8,
+    "yolov5": Yolo5,
+    "yolox": lambda: Yolox(decoded=False),
+    "pose": lambda: Yolo8(7),
+    "yolo-nas": lambda: Pair("yolo-nas"),
     "retinanet": lambda: Pair("retinanet"),
+    "tensorflow": lambda: Pair("tensorflow"),
     "ssd": lambda: Pair("ssd"),
-    "detr": lambda: Pair("detr"),
+    "detr": Detr,
+    "rt-detr": lambda: Detr(references=True),
 }
+NOT_SHOWN = {
+    "pose": {"classes": str(CLASSES)},
+    "retinanet": {"scores": "sigmoid"},
+    "tensorflow": {"scores": "sigmoid"},
+    "ssd": {"background": "first"},
+    "rt-detr": {"boxes": "cxcywh", "scores": "sigmoid"},
+}
+"""The settings that their users give."""
+
 BOX = [10.0, 5, 40, 50]
 
 
@@ -133,7 +244,7 @@ def network(kind: str) -> nn.Module:
 
 @pytest.mark.parametrize(
     ("target", "box"),
-    [(-1, None), (-2, None), (-7, None), (1, None), (-1, BOX), (-2, BOX), (2, BOX)],
+    [(-1, None), (-2, None), (-3, None), (1, None), (-1, BOX), (-2, BOX), (2, BOX)],
 )
 @pytest.mark.parametrize(
     "kind",
@@ -146,39 +257,18 @@ def network(kind: str) -> nn.Module:
 def test_the_score_of_an_object(
     kind: str, target: int, box: list[float] | None, tmp_path: Path
 ) -> None:
-    explainer = exported(network(kind), tmp_path / "e.onnx", SIZE)
+    options = {"settings": NOT_SHOWN[kind]} if kind in NOT_SHOWN else {}
+    explainer = exported(network(kind), tmp_path / "e.onnx", SIZE, **options)
     assert explainer.metadata.objective.name == "detection"
     given = {} if box is None else {"box": box}
     explanation = explainer(X.numpy(), target, **given)
-    score, expected = gradient(network(kind), X, objective(target, box))
+    score, expected = gradient(network(kind), X, objective(kind, target, box))
     close(explanation.objective, score)
     close(explanation.pullback, expected)
     if box is not None:
         np.testing.assert_allclose(explanation.outputs["explained_box"], [box] * 2, rtol=1e-5)
     assert explanation.targets.shape == (2,)
     assert (explanation.targets >= 0).all()
-
-
-class Yolox(nn.Module):
-    """[N, A, 5+C] as YOLOX's: undecoded, or what is made of it."""
-
-    def __init__(self, decoded: bool) -> None:
-        super().__init__()
-        self.decoded, self.yolo = decoded, Yolo(True)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x, levels = self.yolo.stem(x), []
-        for stride, head in zip((8, 16, 32), self.yolo.heads, strict=True):
-            y = head(x)
-            n = y.shape[-1]
-            at = torch.arange(n, dtype=x.dtype)
-            boxes = [y[:, :2], y[:, 2:4]]
-            if self.decoded:
-                place = torch.stack([at.expand(n, n), at[:, None].expand(n, n)])
-                boxes = [(boxes[0] + place) * stride, boxes[1].exp() * stride]
-            scores = [y[:, 4:5].sigmoid(), y[:, 5:].sigmoid()]
-            levels.append(torch.cat([*boxes, *scores], 1).flatten(2))
-        return torch.cat(levels, 2).transpose(1, 2)
 
 
 def test_undecoded_boxes_are_decoded(tmp_path: Path) -> None:
@@ -245,3 +335,165 @@ def test_its_picture_shows_the_box(tmp_path: Path) -> None:
     drawn = np.asarray(explanation[0].draw("overlay"))
     assert (drawn[5, 10:41] == 255).all()
     explanation.save(tmp_path / "grid.png", "grid")
+
+
+class Refused(nn.Module):
+    """Outputs of a detector's shapes, of which nothing shows what they are."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self.kind, self.network = kind, Pair("retinanet")
+        self.linear = nn.Conv2d(3, 4 + CLASSES, 8, 8)
+
+    def forward(self, x: Tensor) -> Any:
+        raw = self.linear(x).flatten(2).transpose(1, 2)  # [N, 64, 7]
+        match self.kind:
+            case "offsets":
+                return {"bbox_regression": raw[..., :4], "cls_logits": raw[..., 4:]}
+            case "nanodet":
+                return torch.cat([raw[..., :3].sigmoid(), raw[..., 3:]], 2)
+            case "tokens":
+                return raw
+            case "softmax beside boxes":
+                return {"loc": raw[..., :4], "conf": raw[..., 4:].softmax(2)}
+            case "landmarks":
+                return raw.mean(1).view(-1, 7, 1) * raw[:, :7, :2]
+        return {"boxes": raw[..., :4].sigmoid(), "scores": raw[..., 4:].sigmoid()}
+
+
+@pytest.mark.parametrize(
+    ("network", "message"),
+    [
+        (lambda: Refused("offsets"), r"detection \(.*boxes=cxcywh\|xyxy\|yxyx\|grid.*scores="),
+        (lambda: Refused("nanodet"), r"detection \(.*boxes=.*objectness=yes\|no"),
+        (lambda: Refused("tokens"), r"output \[N, 64, 7\]; choose with objective=.*sequence \("),
+        (lambda: Refused("landmarks"), r"output \[N, 7, 2\]; choose with objective=.*sequence \("),
+        (lambda: Refused("softmax beside boxes"), r"loc \[N, 64, 4\], conf \[N, 64, 3\]; choose"),
+        (lambda: Refused("relative"), r"detection \(.*with the settings boxes=cxcywh"),
+        (lambda: Yolo8(1), r"detection \(.*with the settings classes=NUMBER"),
+        (lambda: Detr(references=True), r"detection \(.*boxes=.*background=.*scores="),
+        (lambda: Pair("ssd"), r"detection \(.*with the settings background=none\|first\|last"),
+    ],
+    ids=[
+        *("offsets", "nanodet", "tokens", "landmarks", "softmax-beside-boxes", "relative"),
+        *("oriented", "rt-detr", "ssd"),
+    ],
+)
+def test_what_nothing_shows_is_asked_for(network: Any, message: str, tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match=message):
+        exported(seeded(network), tmp_path / "e.onnx", SIZE)
+    if "detection" in message:
+        with pytest.raises(
+            SourceError, match=r"'detection' cannot tell enough: .*; choose the settings"
+        ):
+            exported(seeded(network), tmp_path / "e.onnx", SIZE, objective="detection")
+
+
+class Masks(Yolo8):
+    """With coefficients of masks behind the classes, and the masks."""
+
+    def forward(self, x: Tensor) -> Any:
+        boxes, scores, others = self.parts(x)
+        masks = self.stem(x)[:, : others.shape[1]]
+        return {"output0": torch.cat((boxes, scores.sigmoid(), others), 1), "output1": masks}
+
+
+def test_coefficients_of_masks_are_no_classes(tmp_path: Path) -> None:
+    explainer = exported(seeded(lambda: Masks(5)), tmp_path / "e.onnx", SIZE)
+    entry = explainer.metadata.objective
+    assert (entry.name, entry.classes) == ("detection", CLASSES)
+    assert "; classes=3" in explainer.metadata.notes[0]
+    explanation = explainer(X.numpy())
+    of_boxes = objective("yolov8", -1)
+    score, expected = gradient(seeded(lambda: Masks(5)), X, lambda y: of_boxes(y["output0"]))
+    close(explanation.objective, score)
+    close(explanation.pullback, expected)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"classes": "abc"}, "classes is a whole number above 0, not 'abc'"),
+        ({"classes": "500"}, "no scores of 500 classes"),
+        ({"boxes": "grid", "classes": "3"}, None),
+        ({"layout": "final"}, r"output is not \[N, A, 6\]"),
+    ],
+)
+def test_settings_that_cannot_be(
+    settings: dict[str, str], message: str | None, tmp_path: Path
+) -> None:
+    asked = {"objective": "detection", "settings": settings}
+    if message is None:
+        exported(seeded(Yolo8), tmp_path / "e.onnx", SIZE, **asked)
+        return
+    with pytest.raises(SourceError, match=message):
+        exported(seeded(Yolo8), tmp_path / "e.onnx", SIZE, **asked)
+
+
+class Nms(nn.Module):
+    """[N, A, 6] of box, score and class, the best first, as YOLOv10's export has it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.network = Yolo8(form="xyxy")
+
+    def forward(self, x: Tensor) -> Tensor:
+        boxes, scores, _ = (part.transpose(1, 2) for part in self.network.parts(x))
+        likely, kind = scores.sigmoid().max(2)
+        likely, at = likely.topk(20)
+        boxes = boxes.gather(1, at[..., None].expand(-1, -1, 4))
+        kind = kind.gather(1, at)[..., None]
+        return torch.cat([boxes, likely[..., None], kind.to(x.dtype)], 2)
+
+
+def test_after_suppression_a_class_is_a_number(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match=r"with the settings classes=NUMBER"):
+        exported(seeded(Nms), tmp_path / "e.onnx", SIZE)
+    explainer = exported(seeded(Nms), tmp_path / "e.onnx", SIZE, labels=["cat", "dog", "cow"])
+    expected_form = {"layout": "final", "boxes": "xyxy", "units": "pixels", "classes": "3"}
+    assert explainer.metadata.objective.settings.items() >= expected_form.items()
+
+    def best(y: Tensor) -> Tensor:
+        found = []
+        for row in y:
+            iou = box_iou(row[:, :4].detach(), row[:1, :4].detach())[:, 0]
+            w = row[:, 4].detach() * iou * (iou > 0.5) * (row[:, 5] == row[0, 5])
+            found.append((w * row[:, 4]).sum() / w.sum())
+        return torch.stack(found)
+
+    explanation = explainer(X.numpy())
+    score, expected = gradient(seeded(Nms), X, best)
+    close(explanation.objective, score)
+    close(explanation.pullback, expected)
+    assert set(explanation.names) <= {"cat", "dog", "cow"}
+
+
+class One(nn.Module):
+    """A detector of one box."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.network = nn.Conv2d(3, CLASSES, SIZE, SIZE)
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        scores = self.network(x).flatten(2).transpose(1, 2).repeat(1, 4, 1).sigmoid()
+        box = torch.tensor([8.0, 8, 40, 40], dtype=x.dtype).expand(len(x), 3, 4)
+        boxes = torch.cat([box, 0 * box[:, :1]], 1)
+        return {"boxes": boxes + 1e-9 * scores[..., :1], "scores": scores}
+
+
+def test_where_nothing_is_found_all_is_0(tmp_path: Path) -> None:
+    options = {"settings": {"boxes": "xyxy", "units": "pixels"}}
+    explainer = exported(seeded(One), tmp_path / "e.onnx", SIZE, **options)
+    found = explainer(X.numpy())
+    assert (found.objective > 0).all()
+    assert (found.targets >= 0).all()
+    for nothing in (
+        explainer(X.numpy(), -2),
+        explainer(X.numpy(), -5),
+        explainer(X.numpy(), box=[50, 50, 60, 60]),
+    ):
+        assert not nothing.objective.any()
+        assert not nothing.pullback.any()
+        assert nothing.names == ["nothing found"] * 2
+    assert not explainer(X.numpy(), -2).outputs["explained_box"].any()

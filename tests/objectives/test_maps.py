@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from onnxplain.errors import InputError, SourceError
 
@@ -116,6 +117,56 @@ def test_a_mask_is_one_class(layout: str, tmp_path: Path) -> None:
     assert explanation.targets.tolist() == [0, 0]
 
 
+def own_places(y: Tensor, predicted: Tensor, target: int) -> Tensor:
+    """The mean of a class where it is predicted [N, C, h, w]; of all places where it is nowhere."""
+    of_class = predicted[:, target]
+    masks = [one if one.any() else torch.ones_like(one) for one in of_class]
+    return mean_where(y[:, target], torch.stack(masks).to(y.dtype))
+
+
+def test_of_equal_classes_one_is_predicted(tmp_path: Path) -> None:
+    """Where all logits are 0, as dead places are, that is the first."""
+    source = network(nn.ReLU())
+    explainer = exported(source, tmp_path / "e.onnx")
+    for target in range(4):
+        score, expected = gradient(
+            source,
+            X,
+            lambda y, t=target: own_places(y, functional.one_hot(y.argmax(1), 4).movedim(3, 1), t),
+        )
+        explanation = explainer(X.numpy(), target)
+        close(explanation.objective, score)
+        close(explanation.pullback, expected)
+
+
+def test_independent_classes_are_predicted_each_by_itself(tmp_path: Path) -> None:
+    explainer = exported(network(nn.Sigmoid()), tmp_path / "e.onnx")
+    for target in range(4):
+        score, expected = gradient(network(), X, lambda y, t=target: own_places(y, y > 0, t))
+        explanation = explainer(X.numpy(), target)
+        close(explanation.objective, score)
+        close(explanation.pullback, expected)
+
+
+def test_raw_heads_of_a_detector_are_no_map(tmp_path: Path) -> None:
+    class Heads(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.network = network()
+
+        def forward(self, x: Tensor) -> list[Tensor]:
+            y = self.network(x)
+            return [y, functional.max_pool2d(y, 2), functional.max_pool2d(y, 4)]
+
+    with pytest.raises(SourceError, match=r"raw heads do: for objective detection .* decoded"):
+        exported(Heads().eval(), tmp_path / "e.onnx")
+    explainer = exported(Heads().eval(), tmp_path / "e.onnx", objective="segment")
+    close(
+        explainer(X.numpy(), 1, region=REGION).pullback,
+        gradient(network(), X, over_region)[1],
+    )
+
+
 @pytest.mark.parametrize("method", ["gradient", "excitation"])
 def test_several_classes_at_once(method: str, tmp_path: Path) -> None:
     one = exported(network(), tmp_path / "one.onnx", method=method)
@@ -147,6 +198,7 @@ def test_excitation_is_that_of_the_reference(tmp_path: Path) -> None:
         (np.ones((16, 16)), r"'region' .* has the shape \[8, 8\], or \[2, 8, 8\]"),
         (np.full((8, 8), np.inf), "'region' has NaN or infinite"),
         (-np.ones((8, 8)), "'region' has negative values"),
+        (np.zeros((8, 8)), "'region' is 0 everywhere: .*leave it out"),
     ],
 )
 def test_a_wrong_region_is_a_sentence(region: Array, message: str, tmp_path: Path) -> None:

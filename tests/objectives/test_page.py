@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from .networks import images, vector
-from .test_detectors import SIZE, Yolo
+from .test_detectors import SIZE, Yolo8
 from .test_maps import network as maps
 from .test_sequences import network as recogniser
 
@@ -24,7 +24,7 @@ def test_the_recipes_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
     assert len(blocks) == 6
     photographs = images(2, SIZE).numpy()
     given: dict[str, Any] = {
-        "detector": Yolo(False).eval(),
+        "detector": Yolo8().eval(),
         "segmenter": maps(),
         "encoder": vector(5),
         "regression": vector(1),

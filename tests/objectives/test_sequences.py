@@ -59,7 +59,8 @@ CASES: dict[str, tuple[dict[str, int], Callable[[Tensor], Tensor]]] = {
 def test_a_step_and_the_path(case: str, time_first: bool, tmp_path: Path) -> None:
     given, objective = CASES[case]
     ending = nn.LogSoftmax(2) if time_first else None
-    explainer = exported(network(time_first, ending, time_first), tmp_path / "e.onnx")
+    source, options = network(time_first, ending, time_first), {"labels": list("-abcdef")}
+    explainer = exported(source, tmp_path / "e.onnx", objective="sequence", **options)
     entry = explainer.metadata.objective
     axes = ["time", "batch", "class"] if time_first else ["batch", "time", "class"]
     assert (entry.name, list(entry.axes["output"])) == ("sequence", axes)
@@ -71,6 +72,33 @@ def test_a_step_and_the_path(case: str, time_first: bool, tmp_path: Path) -> Non
     )
     close(explanation.objective, score)
     close(explanation.pullback, expected)
+    if "position" in given:
+        with torch.no_grad():
+            y = network(time_first, lstm=time_first)(X)
+        row = (y.transpose(0, 1) if time_first else y)[:, given["position"]].argsort(1)
+        target = given["targets"]
+        expected_class = [target] * 2 if target >= 0 else row[:, target].tolist()
+        assert explanation.targets.tolist() == expected_class
+        assert explanation.names == ["-abcdef"[index] for index in expected_class]
+    else:
+        assert explanation.names == ["what is read"] * 2
+
+
+@pytest.mark.parametrize(
+    "source",
+    [lambda: network(ending=nn.Softmax(2)), lambda: network(True)],
+    ids=["softmax", "time-first"],
+)
+def test_what_shows_a_sequence(source: Callable[[], nn.Module], tmp_path: Path) -> None:
+    assert exported(source(), tmp_path / "e.onnx").metadata.objective.name == "sequence"
+
+
+def test_rows_of_numbers_are_no_sequence_by_themselves(tmp_path: Path) -> None:
+    message = (
+        r"choose with objective=: .*sequence \(.*output is a sequence of 8 steps with 7 classes"
+    )
+    with pytest.raises(SourceError, match=message):
+        exported(network(), tmp_path / "e.onnx")
 
 
 def test_batches_of_a_sequence_with_time_first(tmp_path: Path) -> None:
@@ -87,10 +115,21 @@ def test_batches_of_a_sequence_with_time_first(tmp_path: Path) -> None:
 
 
 def test_several_targets(tmp_path: Path) -> None:
-    explainer = exported(network(), tmp_path / "e.onnx", multi_target=True)
+    options = {"objective": "sequence", "labels": list("-abcdef")}
+    explainer = exported(network(), tmp_path / "e.onnx", multi_target=True, **options)
     both = explainer(X.numpy(), [[3, -1], [0, -2]], position=4)
-    expected = gradient(network(), X, lambda y: torch.stack([y[0, 4, 3], y[1, 4, 0]]))[1]
-    close(both.pullback[:, 0], expected)
+    columns = (
+        lambda y: torch.stack([y[0, 4, 3], y[1, 4, 0]]),
+        lambda y: torch.stack([y[0, 4].max(), y[1, 4].topk(2)[0][1]]),
+    )
+    for column, objective in enumerate(columns):
+        score, expected = gradient(network(), X, objective)
+        close(both.objective[:, column], score)
+        close(both.pullback[:, column], expected)
+    with torch.no_grad():
+        y = network()(X)
+    runner_up = int(y[1, 4].argsort()[-2])
+    assert both.targets.tolist() == [[3, int(y[0, 4].argmax())], [0, runner_up]]
 
 
 def test_time_is_never_taken_for_a_batch(tmp_path: Path) -> None:
@@ -109,6 +148,6 @@ def test_time_is_never_taken_for_a_batch(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("position", [8, 2.5, [0, 1, 2]], ids=str)
 def test_a_wrong_position_is_an_error(position: object, tmp_path: Path) -> None:
-    explainer = exported(network(), tmp_path / "e.onnx")
+    explainer = exported(network(), tmp_path / "e.onnx", objective="sequence")
     with pytest.raises(InputError, match="'position'"):
         explainer(X.numpy(), position=position)

@@ -47,6 +47,23 @@ def test_one_number_per_image_is_a_value_by_itself(tmp_path: Path) -> None:
     close(explainer(X.numpy()).pullback, gradient(Age().eval(), X, lambda y: y)[1])
 
 
+def test_an_age_is_no_class(tmp_path: Path) -> None:
+    explainer = exported(vector(1), tmp_path / "e.onnx")
+    assert explainer.metadata.objective.name == "value"
+    close(explainer(X.numpy()).pullback, gradient(vector(1), X, lambda y: y[:, 0])[1])
+    probable = torch.nn.Sequential(vector(1), torch.nn.Sigmoid())
+    assert exported(probable, tmp_path / "p.onnx").metadata.objective.is_class
+
+
+def test_what_a_file_does_not_show_is_noted(tmp_path: Path) -> None:
+    for name, ending in {"plain": torch.nn.Identity(), "probable": torch.nn.Softmax(1)}.items():
+        source = tmp_path / f"{name}.onnx"
+        network = torch.nn.Sequential(vector(4), ending)
+        torch.onnx.export(network, (X,), source, dynamo=True, external_data=False, verbose=False)
+        notes = onnxplain.export(source, tmp_path / "e.onnx", method="gradient").notes
+        assert any("say objective=embedding" in note for note in notes) == (name == "plain")
+
+
 def test_several_numbers_of_one_image(tmp_path: Path) -> None:
     explainer = exported(vector(4), tmp_path / "e.onnx", objective="value", multi_target=True)
     explanation = explainer(X.numpy(), [[0, 3], [2, -1]])
@@ -85,6 +102,7 @@ def test_the_similarity_to_a_query(similarity: str, shape: tuple[int, ...], tmp_
         ({}, None, "needs 'query'"),
         ({"query": np.ones(4)}, None, r"has the shape \[5\], or \[2, 5\] for 2 images, not \[4\]"),
         ({"query": [0, 1, np.nan, 0, 0]}, None, "'query' has NaN"),
+        ({"query": np.zeros(5)}, None, "'query' is 0 everywhere"),
         ({"query": "cat"}, None, "'query' is an array of numbers"),
         ({"qery": np.ones(5)}, None, "has no input 'qery'; it takes 'query'"),
         ({"query": np.ones(5)}, 1, "has no target"),
