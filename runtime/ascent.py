@@ -133,9 +133,11 @@ def accentuate(
     if explanation.targets.size != len(explanation):
         raise InputError("feature accentuation takes one target per image")
     signature = explainer.backend.signature
-    fixed = explanation.targets if signature.has_target else None
+    found = explanation.targets
+    asked = explainer.indices(targets, len(batch)) if (found < 0).any() else found
+    fixed = np.where(found < 0, asked, found) if signature.has_target else None
     given = explainer.of_objective(inputs, len(batch))
-    course = _Course(explainer, fixed, temperature, climb, progress, given)
+    course = _Course(explainer, fixed, temperature, climb, progress, inputs, given)
     in_one_run = signature.batch is None and signature.least <= len(batch) <= (
         signature.most or len(batch)
     )
@@ -226,13 +228,14 @@ class _Climb:
 
 @dataclass(frozen=True)
 class _Course:
-    """The two ways to climb from a batch."""
+    """The two ways to climb from a batch; `given` are the inputs as the graph takes them."""
 
     explainer: Explainer
     targets: NDArray[np.int64] | None
     temperature: Temperatures
     climb: _Climb
     progress: Callable[[int], None] | None
+    inputs: Mapping[str, Any]
     given: Mapping[str, NDArray[Any]]
 
     def on_host(self, batch: NDArray[Any], explanation: Explanation) -> NDArray[Any]:
@@ -242,7 +245,7 @@ class _Course:
         for step in range(1, self.climb.steps + 1):
             if step > 1:
                 explanation = self.explainer(
-                    batch, self.targets, self.temperature, None, **self.given
+                    batch, self.targets, self.temperature, None, **self.inputs
                 )
             g = explanation.pullback.reshape(x.shape) / (2 * _per_channel(pre.std, x))
             x = self.climb.step(start, x, g, step)

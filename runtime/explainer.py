@@ -31,7 +31,7 @@ from onnxplain.errors import BackendError, InputError
 from onnxplain.options import check_type
 from onnxplain.runtime.explanation import Explanation
 from onnxplain.runtime.inputs.batches import ImageLike, as_batch, filled
-from onnxplain.runtime.inputs.objective import as_inputs
+from onnxplain.runtime.inputs.objective import as_inputs, require_nonzero
 from onnxplain.runtime.inputs.targets import Targets, as_indices, resolve
 from onnxplain.runtime.inputs.tensors import is_tensor
 from onnxplain.runtime.nonfinite import made_by
@@ -292,7 +292,9 @@ class Explainer:
     ) -> dict[str, NDArray[Any]]:
         """The graph's inputs that have a row for each image, by name."""
         signature = self.backend.signature
-        given = {IMAGE: batch, **self.of_objective(inputs, len(batch))}
+        pre = self.metadata.preprocessing
+        own = as_inputs(signature.objective, inputs, len(batch), pre, signature.dtype)
+        given = {IMAGE: batch, **own}
         if signature.has_target:
             given[TARGET] = targets
         if signature.step:
@@ -307,7 +309,10 @@ class Explainer:
         """
         signature = self.backend.signature
         pre = self.metadata.preprocessing
-        return as_inputs(signature.objective, given, images, pre, signature.dtype)
+        inputs = as_inputs(signature.objective, given, images, pre, signature.dtype)
+        said = {name: inputs[name] for name, value in given.items() if value is not None}
+        require_nonzero(signature.objective, said)
+        return inputs
 
     def check(self, targets: Sequence[int | str], temperature: Temperatures = None) -> None:
         """Whether these classes can be explained at this temperature, before any image is read.

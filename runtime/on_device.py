@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from onnxplain.contract.explain import IMAGE, LOGITS, ORIGIN, PULLBACK, TARGET
 from onnxplain.contract.objective import OBJECTIVE
 from onnxplain.errors import InputError
-from onnxplain.runtime.inputs.objective import as_inputs
+from onnxplain.runtime.inputs.objective import as_inputs, require_nonzero
 from onnxplain.runtime.inputs.targets import as_indices
 from onnxplain.runtime.inputs.tensors import as_numpy, dtype_name, is_tensor, like, on_host
 from onnxplain.runtime.sessions import Backend
@@ -126,7 +126,10 @@ def _of_objective(signature: Signature, given: Mapping[str, Any], images: int) -
     for name in tensors:
         if name in explained.inputs:
             host[name] = np.zeros(explained.inputs[name].shape)
-    return {**as_inputs(explained, host, images, pre, signature.dtype), **tensors}
+    inputs = as_inputs(explained, host, images, pre, signature.dtype)
+    said = [name for name, value in given.items() if value is not None and name not in tensors]
+    require_nonzero(explained, {name: inputs[name] for name in said})
+    return {**inputs, **tensors}
 
 
 def _check(signature: Signature, images: Any) -> None:

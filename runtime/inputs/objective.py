@@ -30,7 +30,7 @@ def as_inputs(
 
     Raises:
         InputError: an unknown name, one that must be given, or what is of another shape, not
-            finite, no such box, or 0 everywhere where that says nothing.
+            finite, or no such box.
     """
     declared = {name: one for name, one in explained.inputs.items() if name != TARGET}
     for name in given:
@@ -49,10 +49,9 @@ def as_inputs(
                     f"{list(one.shape)}"
                 )
             value = np.full(one.shape, one.default)
-        array = _one_each(name, one, value, images, pre)
-        if one.nonzero and given.get(name) is not None:
-            _require_nonzero(name, one, array)
-        inputs[name] = array.astype(np.int64 if one.kind == INDEX else dtype)
+        inputs[name] = _one_each(name, one, value, images, pre).astype(
+            np.int64 if one.kind == INDEX else dtype
+        )
     return inputs
 
 
@@ -87,10 +86,19 @@ def _one_each(
     return array
 
 
-def _require_nonzero(name: str, one: ObjectiveInput, array: NDArray[Any]) -> None:
-    if not array.reshape(len(array), -1).any(axis=1).all():
-        left_out = "" if one.default is None else "; leave it out for that"
-        raise InputError(f"{name!r} is 0 everywhere: {one.meaning}{left_out}")
+def require_nonzero(explained: Explained, given: Mapping[str, NDArray[Any]]) -> None:
+    """
+    Args:
+        given: by a caller, [N, …] each; what stands for a default may be 0.
+
+    Raises:
+        InputError: one of them says nothing, an empty region or a vector without a direction.
+    """
+    for name, array in given.items():
+        one = explained.inputs[name]
+        if one.nonzero and not array.reshape(len(array), -1).any(axis=1).all():
+            left_out = "" if one.default is None else "; leave it out for that"
+            raise InputError(f"{name!r} is 0 everywhere: {one.meaning}{left_out}")
 
 
 def _check_box(name: str, box: NDArray[Any], pre: Preprocessing) -> None:

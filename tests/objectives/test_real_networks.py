@@ -165,7 +165,8 @@ CASES: dict[str, tuple[Callable[[], nn.Module], int, dict[str, Any], dict[str, A
         lambda o: held(o, np.array([10.0, 20, 70, 80]), 1, "first"),
     ),
     "retinanet": (
-        retinanet, 64, {}, {"targets": 3, "box": [8, 8, 50, 60]},
+        retinanet, 64, {"settings": {"scores": "sigmoid"}},
+        {"targets": 3, "box": [8, 8, 50, 60]},
         lambda o: held(o, np.array([8.0, 8, 50, 60]), 3, "none"),
     ),
     "clip": (
