@@ -50,8 +50,7 @@ Rule: TypeAlias = Callable[..., Cotangents]
 SHAPES = frozenset(["Shape", "Size"])
 """Operators that read a shape and no element: nothing flows through them."""
 
-HELD = SHAPES | {"DynamicScale"}
-"""Those whose result is a constant to whatever is differentiated."""
+_HELD = frozenset(["onnxplain::DynamicScale"])
 
 
 def pull_back(
@@ -286,10 +285,15 @@ def between(
     return found[::-1]
 
 
+def is_constant(node: Node) -> bool:
+    """Whether what a node computes is a constant to whatever is differentiated."""
+    return node.op_type in SHAPES or operator_name(node) in _HELD
+
+
 def depends(node: ir.Node, active: set[ir.Value | None]) -> bool:
     """Whether a node computes from an active value, in its subgraphs too; shapes and other values
     held constant do not count."""
-    if node.op_type in HELD:
+    if is_constant(node):
         return False
     return not active.isdisjoint(_read(node))
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from onnxplain.export.autodiff import HELD, Node, operator_name
+from onnxplain.export.autodiff import Node, is_constant, operator_name
 from onnxplain.export.operators import Axes, Kind, Linear, row_of
 
 
@@ -23,7 +23,7 @@ def varies(value: ir.Value | None) -> bool:
         if node is None:
             return True
         seen.add(x)
-        if node.op_type not in HELD:
+        if not is_constant(node):
             waiting.extend(node.inputs[:1] if node.op_type == "CastLike" else node.inputs)
     return False
 
