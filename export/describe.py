@@ -217,6 +217,11 @@ def _notes(
     if isinstance(batch, int):
         reason = found.fixed_batch or canonical.fixed_batch
         yield f"the graph takes batches of {batch} alone{f': {reason}' if reason else ''}"
+    if canonical.left_out:
+        yield (
+            f"left out: {', '.join(canonical.left_out)}, of whole numbers or the same for every "
+            "image"
+        )
     told = options.mean is not None or options.std is not None or options.scale != 1
     if found.preprocessing is None and not told:
         yield (

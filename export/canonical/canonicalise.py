@@ -9,7 +9,7 @@ output named `logits` [N, classes], or the network's own outputs where it is no 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import onnx_ir as ir
@@ -50,7 +50,8 @@ class Canonical:
     `onnxplain.export.canonical.patterns` recognised, by name.
     `fixed_batch` says why the batch is fixed, where it could not be freed. `logits` is the name
     that the logits had in the source, empty where the network is no classifier: its outputs are its
-    own then, by their own names.
+    own then, by their own names, but for those `left_out`: whole numbers, and what does not depend
+    on the image.
     """
 
     model: ir.Model
@@ -59,6 +60,7 @@ class Canonical:
     patterns: Mapping[str, int]
     fixed_batch: str | None
     logits: str
+    left_out: Sequence[str] = ()
 
 
 def canonicalise(
@@ -95,11 +97,14 @@ def canonicalise(
     spell(model)
     if classifier is None and output_name is None and not looks_like_classifier(graph):
         classifier = False
+    named: list[str] = []
     if classifier is False:
+        named = [str(value.name) for value in graph.outputs] if output_name is None else []
         choose_outputs(graph, output_name)
     else:
         choose_logits(graph, output_name)
     own = list(graph.outputs)
+    names = [str(value.name) for value in own]
     graph.outputs.extend(y for node in list(graph) for y in node.outputs if y.name in keep)
     if not fold_norms:  # what is put out is kept as it is
         norms = [node.inputs[0] for node in graph if node.op_type == "BatchNormalization"]
@@ -114,15 +119,17 @@ def canonicalise(
     if classifier is None:
         is_row = is_row_of_classes(own[0]) and not is_number(own[0])
         classifier = is_row and batch_axes(model, own)[0] in (0, None)
-    activation, named = "", ""
+    activation, logits_name = "", ""
     if classifier:
         logits, activation = cut_activation(graph)
         require_batch_first(model, logits)
         own = [flatten_logits(graph, logits)]
-        named = str(own[0].name)
+        logits_name = str(own[0].name)
     active = dependents(graph, [image])
     if not (explained := [value for value in own if value in active]):
         raise SourceError(f"the output {own[0].name!r} does not depend on the image")
+    kept = [name for name, value in zip(names, own, strict=True) if value in active]
+    left_out = [name for name in named if name not in kept]
     graph.outputs[:] = explained
     common.RemoveUnusedNodesPass()(model)
     rename(image, IMAGE)
@@ -132,5 +139,11 @@ def canonicalise(
     patterns = recognise(model, was_half)
     by_default = "softmax" if classifier else ""
     return Canonical(
-        model, activation or by_default, bool(activation), patterns, fixed_batch, named
+        model,
+        activation or by_default,
+        bool(activation),
+        patterns,
+        fixed_batch,
+        logits_name,
+        left_out,
     )

@@ -7,10 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 import torch
+from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
+import onnxplain
 from onnxplain.contract.objective import Explained
 from onnxplain.runtime import Explainer
 from onnxplain.runtime.outputs import joined, of_images
@@ -41,6 +44,37 @@ def test_an_output_that_is_not_explained_has_its_images_along_its_own_axis(tmp_p
     expected = Beside()(X)["series"].detach().numpy()
     close(explanation.outputs["series"], expected)
     close(explanation[1:].outputs["series"], expected[:, 1:])
+
+
+def test_outputs_that_cannot_be_explained_are_left_out_and_named(tmp_path: Path) -> None:
+    node, info = helper.make_node, helper.make_tensor_value_info
+    graph = helper.make_graph(
+        [
+            node("Flatten", ["image"], ["pixels"]),
+            node("MatMul", ["pixels", "w"], ["y"]),
+            node("ArgMax", ["y"], ["label"], axis=1),
+            node("Mul", ["two", "two"], ["priors"]),
+        ],
+        "labelled",
+        [info("image", TensorProto.FLOAT, ["N", 3, 4, 4])],
+        [
+            info("label", TensorProto.INT64, None),
+            info("y", TensorProto.FLOAT, ["N", 5]),
+            info("priors", TensorProto.FLOAT, [2]),
+        ],
+        [
+            numpy_helper.from_array(np.ones((48, 5), np.float32), "w"),
+            numpy_helper.from_array(np.full(2, 2, np.float32), "two"),
+        ],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=9)
+    onnx.save(model, tmp_path / "m.onnx")
+    metadata = onnxplain.export(
+        tmp_path / "m.onnx", tmp_path / "e.onnx", objective="value", method="gradient"
+    )
+    assert list(metadata.objective.axes) == ["y"]
+    (note,) = (note for note in metadata.notes if "left out" in note)
+    assert note == "left out: label, priors, of whole numbers or the same for every image"
 
 
 def test_an_output_without_a_known_batch_axis_is_kept_where_runs_agree() -> None:
