@@ -33,9 +33,11 @@ ROOT = Path(__file__).parents[2]
 # ----- one place for each name -----
 
 NAMED_ELSEWHERE = {
+    "autodiff.py": "operators that give a shape or a scale, through which nothing flows",
     "canonical/contrib.py": "ONNX Runtime's operators, spelled with standard ones",
     "canonical/ends.py": "what classifiers end in",
     "canonical/evaluate.py": "operators whose result is larger than their operands: budgets",
+    "canonical/integers.py": "operators that compute with integers, spelled in floats",
     "canonical/spelled": "operators that are spelled in others",
     "canonical/patterns": "what is recognised, and what it becomes",
     "composites.py": "the definitions of the composites",
