@@ -217,6 +217,11 @@ def _notes(
     if isinstance(batch, int):
         reason = found.fixed_batch or canonical.fixed_batch
         yield f"the graph takes batches of {batch} alone{f': {reason}' if reason else ''}"
+    elif any(node.op_type == "DynamicSteps" for node in canonical.model.graph):
+        yield (
+            "quantised dynamically: as in the source, scales are those of all images of a batch; "
+            "explain them one by one for what each is alone"
+        )
     if canonical.left_out:
         yield (
             f"left out: {', '.join(canonical.left_out)}, of whole numbers or the same for every "

@@ -228,6 +228,11 @@ def test_a_batch_that_a_dynamic_quantiser_sees_as_a_whole_stays_fixed(tmp_path: 
     assert any("DynamicQuantizeLinear" in note for note in metadata.notes)
 
 
+def test_an_open_batch_that_it_sees_as_a_whole_is_noted(network: Path, tmp_path: Path) -> None:
+    metadata = onnxplain.export(dynamic(network), tmp_path / "e.onnx")
+    assert any("all images of a batch" in note for note in metadata.notes)
+
+
 # ----- each operator -----
 
 
