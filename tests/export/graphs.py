@@ -14,7 +14,6 @@ from onnx import TensorProto, helper, numpy_helper
 
 import onnxplain
 from onnxplain.runtime import Explanation
-from onnxplain.runtime.sessions.onnx_runtime.options import session_options
 
 Array = np.ndarray
 node = helper.make_node
@@ -61,7 +60,9 @@ def source_outputs(path: Path, x: Array, optimised: bool = True) -> list[Array]:
 
 
 def session(path: Path, optimised: bool = True) -> onnxruntime.InferenceSession:
-    options = session_options(threads=1)  # in which products of integers overflow nowhere
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    options.intra_op_num_threads = 1
     if not optimised:
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 import torch
 from onnx import numpy_helper
@@ -19,6 +20,7 @@ from torch.nn import functional
 
 import onnxplain
 from onnxplain.errors import NoRuleError
+from onnxplain.runtime.sessions.onnx_runtime.options import session_options
 from onnxplain.runtime.sessions.tensorrt import build_engine
 
 from .graphs import (
@@ -392,7 +394,9 @@ def test_an_lstm_rounds_its_states_at_every_step(
     x = images(1, 1, 6, 12)
     source = dynamic(network, per_channel=per_channel, op_types_to_quantize=["LSTM"])
     found, expected = explain(source, x), explain(network, x)
-    np.testing.assert_allclose(found.logits, source_outputs(source, x)[0], atol=1e-6)
+    # Products of 8-bit integers overflow in ONNX Runtime's own choice where there is no VNNI.
+    own = onnxruntime.InferenceSession(source, session_options(threads=1))
+    np.testing.assert_allclose(found.logits, own.run(None, {"x": x})[0], atol=1e-6)
     assert np.abs(found.logits - expected.logits).max() > 1e-3
     assert cosine(found.pullback, expected.pullback) >= 0.99
 
