@@ -38,6 +38,9 @@ NAMED_ELSEWHERE = {
     "canonical/ends.py": "what classifiers end in",
     "canonical/evaluate.py": "operators whose result is larger than their operands: budgets",
     "canonical/integers.py": "operators that compute with integers, spelled in floats",
+    "canonical/opsets.py": "operators that older opsets defined otherwise",
+    "canonical/quantisers.py": "what quantises, and what makes floats of it again",
+    "canonical/samples.py": "operators that keep samples apart in their own way",
     "canonical/spelled": "operators that are spelled in others",
     "canonical/patterns": "what is recognised, and what it becomes",
     "composites.py": "the definitions of the composites",
@@ -45,6 +48,8 @@ NAMED_ELSEWHERE = {
     "methods/baselines.py": "the methods' definitions: ReLU and ReLU6 alone",
     "methods/excitation.py": "the method's definition: ReLU, ReLU6 and MaxPool alone",
     "methods/semantic.py": "the method's formulas for single operators",
+    "objectives/reading.py": "what outputs end in",
+    "objectives/structure.py": "what outputs end in, and what boxes are made of",
     "sources/archives.py": "SymPy's functions, some of which are called as operators are",
     "vjps": "the rows; the activations that recurrent layers name",
 }
