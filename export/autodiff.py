@@ -111,7 +111,8 @@ def swept(
     def total(value: ir.Value) -> ir.Value | None:
         terms = arriving[value]
         if len(terms) > 1:
-            arriving[value] = terms = [op.Add(*terms) if len(terms) == 2 else op.Sum(*terms)]
+            added = op.Add(*terms) if len(terms) == 2 else op.Sum(*terms)
+            arriving[value] = terms = [shaped_as(added, value)]
         return terms[0] if terms else None
 
     for node in reversed(nodes):

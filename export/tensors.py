@@ -108,7 +108,17 @@ def axes_from_end(axes: Sequence[int], rank: int) -> list[int]:
 
 
 def reshape(op: OpBuilder, value: ir.Value, shape: Sequence[int | ir.SymbolicDim]) -> ir.Value:
-    """Reshape to `shape`, in which at most one dimension is symbolic."""
+    """Reshape to `shape`.
+
+    Raises:
+        SourceError: more than one of its dimensions is known at run time only.
+    """
+    if sum(not isinstance(size, int) for size in shape) > 1:
+        sizes = ", ".join(map(str, shape))
+        raise SourceError(
+            f"{value.name!r} would be of shape [{sizes}], of which only the batch may be dynamic; "
+            "fix the others: an image's with size=, those of `differentiate` with sizes="
+        )
     if not shape:
         return op.Reshape(value, integers(op, np.array([])))  # an empty list has no type
     return op.Reshape(value, [size if isinstance(size, int) else -1 for size in shape])

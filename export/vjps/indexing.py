@@ -38,7 +38,11 @@ def gather(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
     size = sizes[axis]
     taken = dims(index)
     sizes[axis] = math.prod(taken) if all(isinstance(n, int) for n in taken) else taken[0]
-    flat = g if len(taken) == 1 else reshape(op, g, sizes)
+    several_open = sum(not isinstance(n, int) for n in sizes) > 1
+    if not taken and several_open:
+        flat = op.Unsqueeze(g, [axis])
+    else:
+        flat = g if len(taken) == 1 else reshape(op, g, sizes)
     known = array_of(index)
     if known is not None and isinstance(size, int):
         return [gather_transpose(op, flat, x, axis, known.reshape(-1), size), None]

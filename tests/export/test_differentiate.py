@@ -427,6 +427,21 @@ def test_a_mean_over_an_open_size_and_a_sum_of_a_scalar(tmp_path: Path) -> None:
     assert error(found["grad.s"], (x * x).mean(1).sum()) < EXACT
 
 
+def test_a_part_of_what_is_open_twice_is_put_back(tmp_path: Path) -> None:
+    """One of three projections, as attention takes it, of a sequence of any length."""
+    nodes = [
+        node("Gather", ["x", "second"], ["keys"], axis=2),
+        node("Gather", ["x", "third"], ["values"], axis=2),
+        node("Mul", ["keys", "values"], ["y"]),
+    ]
+    inputs, parts = {"x": (DOUBLE, ["N", "T", 3, 2])}, {"second": np.array(1), "third": np.array(2)}
+    source = save(tmp_path / "m.onnx", nodes, inputs, {"y": DOUBLE}, parts)
+    onnxplain.differentiate(source, tmp_path / "d.onnx")
+    x = rows(2, 5, 3, 2)
+    expected = torch.stack([0 * x[:, :, 0], x[:, :, 2], x[:, :, 1]], 2)
+    assert error(run(tmp_path / "d.onnx", x=x)["grad.x"], expected) < EXACT
+
+
 def test_a_float16_file_keeps_its_inputs_and_outputs(tmp_path: Path) -> None:
     """What is computed, and the derivatives, are float32."""
     source, path = tanh_file(tmp_path / "m.onnx", dtype=HALF), tmp_path / "d.onnx"
