@@ -171,20 +171,18 @@ def _class(found: Explanation, file: File) -> Value:
 
 
 def _map(found: Explanation, file: File) -> Value:
-    """The mean logit where the class is predicted, at the start."""
+    """The mean logit where the class is predicted."""
     (name, axes), *_ = found.explained.axes.items()
     axis, target = list(axes).index("class") if "class" in axes else None, int(found.targets[0])
-    region: list[Array] = []
 
-    def value(outputs: Mapping[str, Array]) -> float:
-        y = outputs[name].astype(np.float64)
-        y = y[None] if axis is None else np.moveaxis(y, axis, 0)
-        if not region:
-            own = y[0] > 0 if len(y) == 1 else y.argmax(0) == target
-            region.append(own if own.any() else np.ones_like(own))
-        return float(y[target][region[0]].mean())
+    def by_class(y: Array) -> Array:
+        return y[None] if axis is None else np.moveaxis(y, axis, 0)
 
-    return value
+    own = by_class(found.outputs[name])  # probabilities, or logits
+    middle = 0.5 if found.explained.activation else 0.0
+    region = own[0] > middle if len(own) == 1 else own.argmax(0) == target
+    region = region if region.any() else np.ones_like(region)
+    return lambda outputs: float(by_class(outputs[name].astype(np.float64))[target][region].mean())
 
 
 def _sequence(found: Explanation, file: File) -> Value:
