@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -14,10 +15,11 @@ from onnxplain.building import Builder
 from onnxplain.comparison import OUTPUT_COMPARISONS
 from onnxplain.contract import derivatives as contract
 from onnxplain.contract.derivatives import DifferentiateOptions
-from onnxplain.errors import InputError, SourceError
+from onnxplain.errors import InputError
 from onnxplain.export.budget import within
 from onnxplain.export.canonical.ends import rename
 from onnxplain.export.canonical.ports import Forward, forward_between, join, narrow
+from onnxplain.export.compared import compared
 from onnxplain.export.derivatives import Differentiation, nothing_flows
 from onnxplain.export.describe import on_processor
 from onnxplain.export.finish import clean, writable, written
@@ -110,8 +112,10 @@ def differentiate(
     ):
         if options.check:
             tell(STAGES[5])
-            compared = tuple(_compared(file, path, Path(source)))
-            entry = replace(entry, notes=(*entry.notes, *compared))
+            given = file, Path(source)
+            each = (partial(compare, *given) for compare in OUTPUT_COMPARISONS)
+            notes = compared(path, each, "differentiated")
+            entry = replace(entry, notes=(*entry.notes, *notes))
     return entry
 
 
@@ -180,21 +184,3 @@ def _named(graph: ir.Graph, end: ir.Value, name: str, own: set[ir.Node]) -> ir.V
         end = value
     rename(end, name)
     return end
-
-
-def _compared(file: Path, path: Path, source: Path) -> Iterator[str]:
-    """What is to be noted of comparing a file, which shall be `path`, with its source.
-
-    Raises:
-        SourceError: they differ.
-    """
-    for compare in OUTPUT_COMPARISONS:
-        try:
-            with own_errors("differentiated"):
-                note = compare(file, source)
-        except SourceError as error:
-            raise SourceError(
-                f"'{path}' is not right: {error}; check=False leaves this out"
-            ) from error
-        if note is not None:
-            yield note

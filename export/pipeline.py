@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -19,6 +19,7 @@ from onnxplain.export.backward import add_pullback
 from onnxplain.export.budget import within
 from onnxplain.export.canonical.canonicalise import Canonical, canonicalise
 from onnxplain.export.canonical.ends import make_way
+from onnxplain.export.compared import compared
 from onnxplain.export.count import multiply_adds
 from onnxplain.export.describe import describe, explaining, on_processor
 from onnxplain.export.finish import clean, writable, write, written
@@ -84,8 +85,9 @@ def export(source: Network, path: str | os.PathLike[str], options: ExportOptions
     with written(made.model, path, lambda: tell(STAGES[4])) as file:
         if options.check:
             tell(STAGES[5])
-            compared = _compared(file, path, made.found, options.input)
-            metadata = replace(metadata, notes=(*metadata.notes, *compared))
+            given = file, made.found.original, options.input
+            notes = compared(path, (partial(compare, *given) for compare in COMPARISONS))
+            metadata = replace(metadata, notes=(*metadata.notes, *notes))
     return metadata
 
 
@@ -179,24 +181,6 @@ def _derived(source: Network, options: ExportOptions, plain: bool = False) -> _D
     model.producer_name, model.producer_version = "onnxplain", __version__
     model.metadata_props.update(metadata.to_props())
     return _Derived(found, model, metadata)
-
-
-def _compared(file: Path, path: Path, found: Source, input: str | None) -> Iterator[str]:
-    """What is to be noted of comparing a file, which shall be `path`, with its source.
-
-    Raises:
-        SourceError: they differ.
-    """
-    for compare in COMPARISONS:
-        try:
-            with own_errors():
-                found_out = compare(file, found.original, input)
-        except SourceError as error:
-            raise SourceError(
-                f"'{path}' is not right: {error}; check=False leaves this out"
-            ) from error
-        if found_out is not None:
-            yield found_out
 
 
 def _canonical(

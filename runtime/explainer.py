@@ -211,16 +211,7 @@ class Explainer:
         Raises:
             InputError: one that cannot be used, or any where the objective has none.
         """
-        signature = self.backend.signature
-        explained = signature.objective
-        if not signature.has_target:
-            if targets is not None:
-                raise InputError(f"objective {explained.name!r} has no target: leave it out")
-            return np.zeros(images, np.int64)
-        if targets is None and not explained.is_class:
-            targets = int(explained.inputs[TARGET].default or 0)
-        ranks = None if explained.is_class else explained.ranks
-        return as_indices(targets, images, signature.classes, self.labels, self.multi_target, ranks)
+        return self.backend.signature.indices(targets, images)
 
     def run(
         self,

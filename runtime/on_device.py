@@ -14,7 +14,6 @@ from onnxplain.contract.explain import IMAGE, LOGITS, ORIGIN, PULLBACK, TARGET
 from onnxplain.contract.objective import OBJECTIVE
 from onnxplain.errors import InputError
 from onnxplain.runtime.inputs.objective import as_inputs, require_nonzero
-from onnxplain.runtime.inputs.targets import as_indices
 from onnxplain.runtime.inputs.tensors import as_numpy, dtype_name, is_tensor, like, on_host
 from onnxplain.runtime.sessions import Backend
 from onnxplain.runtime.signature import Signature
@@ -75,7 +74,7 @@ def explain_tensor(
     if signature.has_target:
         targets = inputs[TARGET] = _targets(signature, targets, len(images))
     elif targets is not None:
-        raise InputError(f"objective {signature.objective.name!r} has no target: leave it out")
+        signature.indices(targets, len(images))  # which refuses them
     inputs |= scalars
     if signature.step:
         inputs[ORIGIN] = images
@@ -105,17 +104,7 @@ def _targets(signature: Signature, targets: Any, images: int) -> Any:
         targets = as_numpy(targets)
     if is_tensor(targets):
         return targets
-    explained = signature.objective
-    if targets is None and not explained.is_class:
-        targets = int(explained.inputs[TARGET].default or 0)
-    return as_indices(
-        targets,
-        images,
-        signature.classes,
-        signature.metadata.labels,
-        signature.multi_target,
-        None if explained.is_class else explained.ranks,
-    )
+    return signature.indices(targets, images)
 
 
 def _of_objective(signature: Signature, given: Mapping[str, Any], images: int) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from onnxplain.contract.explain import (
     ACCENTUATED,
@@ -19,7 +20,8 @@ from onnxplain.contract.explain import (
     Metadata,
 )
 from onnxplain.contract.objective import OBJECTIVE, Explained
-from onnxplain.errors import BackendError
+from onnxplain.errors import BackendError, InputError
+from onnxplain.runtime.inputs.targets import Targets, as_indices
 
 _LARGEST_BATCH = 2**16
 _DTYPES = ("float16", "float32", "float64")
@@ -73,6 +75,26 @@ class Signature:
                 f"{what} explains classes, and this file's objective is {self.objective.name!r}; "
                 "use onnxplain.load, or onnxplain explain"
             )
+
+    def indices(self, targets: Targets, images: int) -> NDArray[np.int64]:
+        """The graph's `target`, [N] or [N,K], none negative but those that count from the top.
+
+        Args:
+            targets: as a caller has them; None for the objective's default.
+
+        Raises:
+            InputError: one that cannot be used, or any where the objective has none.
+        """
+        explained = self.objective
+        if not self.has_target:
+            if targets is not None:
+                raise InputError(f"objective {explained.name!r} has no target: leave it out")
+            return np.zeros(images, np.int64)
+        if targets is None and not explained.is_class:
+            targets = int(explained.inputs[TARGET].default or 0)
+        ranks = None if explained.is_class else explained.ranks
+        labels = self.metadata.labels
+        return as_indices(targets, images, self.classes, labels, self.multi_target, ranks)
 
     @property
     def live_temperature(self) -> bool:

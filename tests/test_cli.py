@@ -22,7 +22,7 @@ from onnxplain.contract.explain import Preprocessing
 from onnxplain.errors import BackendError
 from onnxplain.export.sources import source
 from onnxplain.export.sources.source import TorchNetwork
-from onnxplain.reference import logits
+from onnxplain.reference import forward, logits
 from onnxplain.reference.sources import scores_of_onnx
 
 from .export.graphs import head, write
@@ -345,7 +345,7 @@ def test_an_export_that_does_not_run_where_its_source_does_is_not_right(
 
     tail, weights = head("x", 3 * 16)
     source = write(tmp_path / "net.onnx", tail, weights, ("N", 3, 4, 4))
-    monkeypatch.setattr(logits, "inference_session", fails)
+    monkeypatch.setattr(forward, "inference_session", fails)
     code, text = run("export", source, "-o", tmp_path / "e.onnx")
     assert code == 3
     assert "it does not run where its source does: no kernel" in " ".join(text.split())

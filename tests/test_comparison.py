@@ -13,7 +13,7 @@ from torch import nn
 import onnxplain
 from onnxplain.errors import SourceError
 from onnxplain.export.large import SINGLE_FILE
-from onnxplain.reference import logits
+from onnxplain.reference import logits, outputs
 from onnxplain.reference.parity import Parity
 
 from .export.graphs import head, node, write
@@ -167,12 +167,12 @@ def test_probabilities_near_zero_are_as_wrong_as_near_one(
     """All of them are 8e-7, which ONNX Runtime's sigmoid knows to 1.5e-7."""
     weights = {"A": np.zeros([1, 3, 1, 1], np.float32), "b": np.float32([-14])}
     nodes = [node("Conv", ["x", "A", "b"], ["c"]), node("Sigmoid", ["c"], ["y"])]
-    path, run = write(tmp_path / "net.onnx", nodes, weights), logits.run_forward
+    path, run = write(tmp_path / "net.onnx", nodes, weights), outputs.run_forward
 
     def off(*given: Any) -> dict[str, Any]:
         return {name: y + np.float32(error) for name, y in run(*given).items()}
 
-    monkeypatch.setattr(logits, "run_forward", off)
+    monkeypatch.setattr(outputs, "run_forward", off)
     if refused:
         with pytest.raises(SourceError, match="its output 'y' differs"):
             onnxplain.export(path, tmp_path / "e.onnx", method="gradient")

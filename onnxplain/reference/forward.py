@@ -1,15 +1,27 @@
-"""The forward pass alone, cut out of an explain graph, to measure an explanation's cost against."""
+"""The forward pass alone, cut out of an explain graph: its cost, and what it puts out."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import onnx
 import onnx_ir as ir
+import onnxruntime
 from onnx_ir.passes import common
 
 from onnxplain.contract.explain import IMAGE, LOGITS
+from onnxplain.runtime.sessions.onnx_runtime.options import (
+    failures,
+    inference_session,
+    session_options,
+)
+
+Array = npt.NDArray[Any]
 
 
 def forward_proto(path: str | os.PathLike[str]) -> onnx.ModelProto:
@@ -27,3 +39,27 @@ def write_forward(graph: str | os.PathLike[str], path: Path) -> Path:
     that run the explanation."""
     onnx.save(forward_proto(graph), path)
     return path
+
+
+def run_forward(file: Path, given: Mapping[str, Array], names: Sequence[str]) -> dict[str, Array]:
+    """Some outputs of the graph, which is loaded as a whole; what runs is its forward pass.
+
+    Raises:
+        BackendError: ONNX Runtime does not take it, or fails.
+    """
+    as_it_is = session_options()
+    as_it_is.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    inference_session(file, "float32", as_it_is, ["CPUExecutionProvider"])
+    model = ir.load(file)
+    graph = model.graph
+    graph.outputs[:] = [value for value in graph.outputs if value.name in names]
+    common.RemoveUnusedNodesPass()(model)
+    options = session_options()
+    options.add_session_config_entry(_DATA_FOLDER, str(file.parent))
+    with failures():
+        forward = onnxruntime.InferenceSession(ir.to_proto(model).SerializeToString(), options)
+        found = forward.run(list(names), dict(given))
+    return {name: np.asarray(array) for name, array in zip(names, found, strict=True)}
+
+
+_DATA_FOLDER = "session.model_external_initializers_file_folder_path"

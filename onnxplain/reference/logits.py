@@ -3,48 +3,29 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import onnx
-import onnx_ir as ir
-import onnxruntime
-from onnx_ir.passes.common import RemoveUnusedNodesPass
 
-from onnxplain.contract.explain import IMAGE, LOGITS, Metadata
+from onnxplain.contract.explain import IMAGE, LOGITS
 from onnxplain.contract.objective import OBJECTIVE
 from onnxplain.errors import BackendError, SourceError
+from onnxplain.reference.forward import run_forward
+from onnxplain.reference.outputs import ONE_ALONE, compare_outputs, noise_images
 from onnxplain.reference.parity import Parity
 from onnxplain.reference.sources import (
-    is_float32,
+    FLOAT32,
     is_onnx,
-    outputs_of_onnx,
-    outputs_of_pytorch,
     scores_of_onnx,
     scores_of_pytorch,
+    tolerance,
 )
-from onnxplain.runtime.onnx_file import read_metadata, read_ports
-from onnxplain.runtime.sessions.onnx_runtime.options import (
-    failures,
-    inference_session,
-    session_options,
-)
-from onnxplain.runtime.signature import Port
+from onnxplain.runtime.onnx_file import read_ports
 
 Array = npt.NDArray[Any]
-
-
-FLOAT32, ROUNDED = 1e-4, 1e-2
-"""The relative errors up to which rounding may account for it: in float32; in half precision or
-whole numbers."""
-
-OF_ONE = 1e-6
-"""The error of probabilities: near 0 a sigmoid is as wrong as near 1 (ONNX Runtime's by 1.5e-7)."""
-
-_HALF = (onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16)
 
 
 def compare(file: Path, original: Any, input: str | None = None) -> str | None:
@@ -67,23 +48,16 @@ def compare(file: Path, original: Any, input: str | None = None) -> str | None:
     if LOGITS not in outputs or OBJECTIVE in outputs:
         return compare_outputs(file, original, input)
     classes, fixed = outputs[LOGITS].shape[1] or 0, inputs[IMAGE].shape[0]
-    given = _noise(inputs, fixed or 2)
+    given = noise_images(inputs, fixed or 2)
     scores = _scores(original, given[IMAGE], classes, input)
     note = None
     if isinstance(scores, str) and not fixed:
-        given = _noise(inputs, 1)
+        given = noise_images(inputs, 1)
         alone = _scores(original, given[IMAGE], classes, input)
         scores, note = (scores, None) if isinstance(alone, str) else (alone, ONE_ALONE)
     if isinstance(scores, str):
         return f"not checked: {scores}"
     return _compared(file, original, input, given, scores) or note
-
-
-ONE_ALONE = (
-    "the network declares an open batch and takes one image alone: explain them one by one, or fix "
-    "the batch in the file (python -m onnxruntime.tools.make_dynamic_shape_fixed), so that export "
-    "can look for what fixes it"
-)
 
 
 def _compared(
@@ -114,102 +88,8 @@ def _compared(
     )
 
 
-def compare_outputs(file: Path, original: Any, input: str | None = None) -> str | None:
-    """The same of a graph that is no classifier's: the network's own outputs, by their names.
-
-    Raises:
-        SourceError: as `compare`.
-    """
-    inputs, _ = read_ports(file)
-    names = list(Metadata.from_props(read_metadata(file)).objective.axes)
-    found: dict[str, Array] | str = {}
-    for batch in dict.fromkeys([inputs[IMAGE].shape[0] or 2, 1]):
-        given = _noise(inputs, batch)
-        found = _own_outputs(original, given[IMAGE], input, names)
-        if not isinstance(found, str):
-            break
-    if isinstance(found, str):
-        return f"not checked: {found}"
-    try:
-        ours = run_forward(file, given, list(found))
-    except BackendError as error:
-        if is_onnx(original):
-            raise SourceError(f"it does not run where its source does: {error}") from error
-        return f"not checked: ONNX Runtime does not run it: {error}"
-    limit = max(FLOAT32, tolerance(original))
-    for name, expected in found.items():
-        if ours[name].shape != expected.shape:
-            raise SourceError(
-                f"its output {name!r} is {list(ours[name].shape)} for {batch} images, that of its "
-                f"source {list(expected.shape)}"
-            )
-        parity = Parity.of(ours[name], expected)
-        wrong = parity.relative_l2
-        if parity.max_abs <= OF_ONE and (expected >= 0).all() and (expected <= 1).all():
-            continue
-        if not wrong <= limit and np.isfinite(expected).all():
-            raise SourceError(
-                f"on noise, its output {name!r} differs from that of its source by {wrong:.1e} of "
-                "its size"
-            )
-    return None
-
-
-def _own_outputs(
-    original: Any, images: Array, input: str | None, names: list[str]
-) -> dict[str, Array] | str:
-    """The source's outputs of those names, or why there are none."""
-    try:
-        if is_onnx(original):
-            found = outputs_of_onnx(original, images, input)
-        else:
-            found = outputs_of_pytorch(original, images)
-    except Exception as error:  # of any kind: it may be the user's own code
-        return f"the source does not run on noise: {error}"
-    own = {name: name.removeprefix("source.") for name in names}
-    chosen = {name: found[own[name]] for name in names if own[name] in found}
-    if not chosen and len(found) == len(names) == 1:
-        chosen = dict(zip(names, found.values(), strict=True))
-    return chosen or "the source has no outputs of these names"
-
-
 def _logits(file: Path, given: Mapping[str, Array]) -> Array:
     return run_forward(file, given, [LOGITS])[LOGITS]
-
-
-def run_forward(file: Path, given: Mapping[str, Array], names: Sequence[str]) -> dict[str, Array]:
-    """Some outputs of the graph, which is loaded as a whole; what runs is its forward pass.
-
-    Raises:
-        BackendError: ONNX Runtime does not take it, or fails.
-    """
-    as_it_is = session_options()
-    as_it_is.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    inference_session(file, "float32", as_it_is, ["CPUExecutionProvider"])
-    model = ir.load(file)
-    graph = model.graph
-    graph.outputs[:] = [value for value in graph.outputs if value.name in names]
-    RemoveUnusedNodesPass()(model)
-    options = session_options()
-    options.add_session_config_entry(_DATA_FOLDER, str(file.parent))
-    with failures():
-        forward = onnxruntime.InferenceSession(ir.to_proto(model).SerializeToString(), options)
-        found = forward.run(list(names), dict(given))
-    return {name: np.asarray(array) for name, array in zip(names, found, strict=True)}
-
-
-_DATA_FOLDER = "session.model_external_initializers_file_folder_path"
-
-
-def _noise(inputs: Mapping[str, Port], batch: int) -> dict[str, Array]:
-    """Images of noise, of which each asks for the first class."""
-    random, given = np.random.default_rng(0), {}
-    for name, port in inputs.items():
-        shape = [batch, *(size or 1 for size in port.shape[1:])] if port.shape else []
-        others = np.full(shape, port.dtype != "int64")
-        values = random.standard_normal(shape) if name == IMAGE else others
-        given[name] = np.asarray(values, port.dtype)
-    return given
 
 
 def _scores(original: Any, images: Array, classes: int, input: str | None) -> list[Array] | str:
@@ -221,20 +101,6 @@ def _scores(original: Any, images: Array, classes: int, input: str | None) -> li
         return [scores_of_pytorch(original, images)]
     except Exception as error:  # of any kind: it is the user's own code
         return f"PyTorch does not run the source on noise: {error}"
-
-
-def tolerance(source: Any) -> float:
-    """The relative error that a network's own rounding may account for."""
-    if not is_onnx(source):
-        return FLOAT32 if is_float32(source) else ROUNDED
-    graph = onnx.load(source, load_external_data=False).graph
-    half = any(tensor.data_type in _HALF for tensor in graph.initializer)
-    half |= any(port.type.tensor_type.elem_type in _HALF for port in graph.input)
-    casts = (a.i for node in graph.node if node.op_type == "Cast" for a in node.attribute)
-    half |= any(to in _HALF for to in casts)
-    whole = any("Quantize" in node.op_type or "Integer" in node.op_type for node in graph.node)
-    whole |= any("QLinear" in node.op_type for node in graph.node)
-    return ROUNDED if half or whole else FLOAT32
 
 
 def of_file(

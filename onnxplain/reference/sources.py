@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
+import onnx
 
 from onnxplain.errors import SourceError
 from onnxplain.export.sources.from_programs import load_archive
@@ -29,6 +30,16 @@ PLAIN = ("gradient", "input-x-gradient")
 
 BY_MODULE = ("semantic", "lrp-zplus", "lrp-epsilon", "epsilon-plus")
 """The methods that know by its module that several operations are a normalisation or a GELU."""
+
+
+FLOAT32, ROUNDED = 1e-4, 1e-2
+"""The relative errors up to which rounding may account for it: in float32; in half precision or
+whole numbers."""
+
+OF_ONE = 1e-6
+"""The error of probabilities: near 0 a sigmoid is as wrong as near 1 (ONNX Runtime's by 1.5e-7)."""
+
+_HALF = (onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16)
 
 
 def is_onnx(source: Any) -> bool:
@@ -167,3 +178,17 @@ def scores_of_onnx(
     outputs = [np.concatenate(ys) for ys in zip(*runs, strict=True) if ys[0].ndim]
     count = len(parts) * batch
     return [y.reshape(count, -1)[: len(images)] for y in outputs if y.size == count * classes]
+
+
+def tolerance(source: Any) -> float:
+    """The relative error that a network's own rounding may account for."""
+    if not is_onnx(source):
+        return FLOAT32 if is_float32(source) else ROUNDED
+    graph = onnx.load(source, load_external_data=False).graph
+    half = any(tensor.data_type in _HALF for tensor in graph.initializer)
+    half |= any(port.type.tensor_type.elem_type in _HALF for port in graph.input)
+    casts = (a.i for node in graph.node if node.op_type == "Cast" for a in node.attribute)
+    half |= any(to in _HALF for to in casts)
+    whole = any("Quantize" in node.op_type or "Integer" in node.op_type for node in graph.node)
+    whole |= any("QLinear" in node.op_type for node in graph.node)
+    return ROUNDED if half or whole else FLOAT32

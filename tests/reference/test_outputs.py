@@ -1,11 +1,23 @@
-"""When two answers of ONNX Runtime are the same."""
+"""When two answers are the same, and what is said where they are not."""
 
 from __future__ import annotations
 
-import numpy as np
-import pytest
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+from torch import Tensor, nn
+
+import onnxplain
+from onnxplain.errors import SourceError
+from onnxplain.reference import outputs
 from onnxplain.reference.outputs import is_same
+
+Array = npt.NDArray[Any]
 
 
 @pytest.mark.parametrize(
@@ -27,3 +39,41 @@ def test_rounding_is_allowed_beside_what_is_not_finite(found: list[float], same:
 def test_whole_numbers_are_equal() -> None:
     assert is_same(np.array([1, 2]), np.array([1, 2]), 1.0)
     assert not is_same(np.array([1, 2]), np.array([1, 3]), 1.0)
+
+
+@pytest.fixture
+def beside(tmp_path: Path) -> Callable[[Callable[[Array], dict[str, Array]]], str | None]:
+    """What is noted of a file that puts out ones [N, 5] where its source answers otherwise."""
+
+    class Ones(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.ones(len(x), 5) + 0 * x.mean((1, 2, 3)).unsqueeze(1)
+
+    file = tmp_path / "e.onnx"
+    example = torch.zeros(1, 3, 4, 4)
+    onnxplain.export(Ones(), file, example=example, objective="value", method="gradient")
+
+    def compared(answer: Callable[[Array], dict[str, Array]]) -> str | None:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(outputs, "outputs_of_pytorch", lambda _, images: answer(images))
+            return outputs.compare_outputs(file, Ones())
+
+    return compared
+
+
+def test_a_source_that_takes_one_image_alone_or_answers_at_random(
+    beside: Callable[[Callable[[Array], dict[str, Array]]], str | None],
+) -> None:
+    def of_one(images: Array) -> dict[str, Array]:
+        if len(images) > 1:
+            raise ValueError("one image")
+        return {"output": np.ones((1, 5))}
+
+    random = np.random.default_rng(0)
+    assert beside(lambda images: {"output": np.ones((2, 5))}) is None
+    assert beside(of_one) == outputs.ONE_ALONE
+    found = beside(lambda images: {"output": random.normal(size=(2, 5))})
+    assert found == "not checked: the source does not answer twice the same"
+    for wrong in (np.zeros((2, 5)), np.ones((2, 4)), [[1, 1, 1, 1, -np.inf]] * 2):
+        with pytest.raises(SourceError, match="output 'output' differs from that of its source"):
+            beside(lambda images, y=wrong: {"output": np.asarray(y)})
