@@ -250,8 +250,9 @@ def network(kind: str) -> nn.Module:
     "kind",
     [
         *("yolov8", "yolov5", "detr"),
-        pytest.param("ssd", marks=pytest.mark.sweep),
-        pytest.param("retinanet", marks=pytest.mark.sweep),
+        *(pytest.param(kind, marks=pytest.mark.sweep) for kind in NOT_SHOWN),
+        pytest.param("yolo-nas", marks=pytest.mark.sweep),
+        pytest.param("yolox", marks=pytest.mark.sweep),
     ],
 )
 def test_the_score_of_an_object(
@@ -337,58 +338,6 @@ def test_its_picture_shows_the_box(tmp_path: Path) -> None:
     explanation.save(tmp_path / "grid.png", "grid")
 
 
-class Refused(nn.Module):
-    """Outputs of a detector's shapes, of which nothing shows what they are."""
-
-    def __init__(self, kind: str) -> None:
-        super().__init__()
-        self.kind, self.network = kind, Pair("retinanet")
-        self.linear = nn.Conv2d(3, 4 + CLASSES, 8, 8)
-
-    def forward(self, x: Tensor) -> Any:
-        raw = self.linear(x).flatten(2).transpose(1, 2)  # [N, 64, 7]
-        match self.kind:
-            case "offsets":
-                return {"bbox_regression": raw[..., :4], "cls_logits": raw[..., 4:]}
-            case "nanodet":
-                return torch.cat([raw[..., :3].sigmoid(), raw[..., 3:]], 2)
-            case "tokens":
-                return raw
-            case "softmax beside boxes":
-                return {"loc": raw[..., :4], "conf": raw[..., 4:].softmax(2)}
-            case "landmarks":
-                return raw.mean(1).view(-1, 7, 1) * raw[:, :7, :2]
-        return {"boxes": raw[..., :4].sigmoid(), "scores": raw[..., 4:].sigmoid()}
-
-
-@pytest.mark.parametrize(
-    ("network", "message"),
-    [
-        (lambda: Refused("offsets"), r"detection \(.*boxes=cxcywh\|xyxy\|yxyx\|grid.*scores="),
-        (lambda: Refused("nanodet"), r"detection \(.*boxes=.*objectness=yes\|no"),
-        (lambda: Refused("tokens"), r"output \[N, 64, 7\]; choose with objective=.*sequence \("),
-        (lambda: Refused("landmarks"), r"output \[N, 7, 2\]; choose with objective=.*sequence \("),
-        (lambda: Refused("softmax beside boxes"), r"loc \[N, 64, 4\], conf \[N, 64, 3\]; choose"),
-        (lambda: Refused("relative"), r"detection \(.*with the settings boxes=cxcywh"),
-        (lambda: Yolo8(1), r"detection \(.*with the settings classes=NUMBER"),
-        (lambda: Detr(references=True), r"detection \(.*boxes=.*background=.*scores="),
-        (lambda: Pair("ssd"), r"detection \(.*with the settings background=none\|first\|last"),
-    ],
-    ids=[
-        *("offsets", "nanodet", "tokens", "landmarks", "softmax-beside-boxes", "relative"),
-        *("oriented", "rt-detr", "ssd"),
-    ],
-)
-def test_what_nothing_shows_is_asked_for(network: Any, message: str, tmp_path: Path) -> None:
-    with pytest.raises(SourceError, match=message):
-        exported(seeded(network), tmp_path / "e.onnx", SIZE)
-    if "detection" in message:
-        with pytest.raises(
-            SourceError, match=r"'detection' cannot tell enough: .*; choose the settings"
-        ):
-            exported(seeded(network), tmp_path / "e.onnx", SIZE, objective="detection")
-
-
 class Masks(Yolo8):
     """With coefficients of masks behind the classes, and the masks."""
 
@@ -408,26 +357,6 @@ def test_coefficients_of_masks_are_no_classes(tmp_path: Path) -> None:
     score, expected = gradient(seeded(lambda: Masks(5)), X, lambda y: of_boxes(y["output0"]))
     close(explanation.objective, score)
     close(explanation.pullback, expected)
-
-
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"classes": "abc"}, "classes is a whole number above 0, not 'abc'"),
-        ({"classes": "500"}, "no scores of 500 classes"),
-        ({"boxes": "grid", "classes": "3"}, None),
-        ({"layout": "final"}, r"output is not \[N, A, 6\]"),
-    ],
-)
-def test_settings_that_cannot_be(
-    settings: dict[str, str], message: str | None, tmp_path: Path
-) -> None:
-    asked = {"objective": "detection", "settings": settings}
-    if message is None:
-        exported(seeded(Yolo8), tmp_path / "e.onnx", SIZE, **asked)
-        return
-    with pytest.raises(SourceError, match=message):
-        exported(seeded(Yolo8), tmp_path / "e.onnx", SIZE, **asked)
 
 
 class Nms(nn.Module):
