@@ -65,17 +65,6 @@ class Signature:
     def has_target(self) -> bool:
         return self.objective.is_class or TARGET in self.objective.inputs
 
-    def require_classifier(self, what: str) -> None:
-        """
-        Raises:
-            BackendError: the network is none, and `what` explains classes alone.
-        """
-        if not self.objective.is_class:
-            raise BackendError(
-                f"{what} explains classes, and this file's objective is {self.objective.name!r}; "
-                "use onnxplain.load, or onnxplain explain"
-            )
-
     def indices(self, targets: Targets, images: int) -> NDArray[np.int64]:
         """The graph's `target`, [N] or [N,K], none negative but those that count from the top.
 

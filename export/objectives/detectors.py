@@ -269,7 +269,10 @@ def _parts(op: OpBuilder, fit: Fit) -> tuple[ir.Value, ir.Value]:
         return boxes, op.Mul(op.Slice(y, [4], [5], [2]), own)
     start = 4 + (fit.settings["objectness"] == "yes")
     scores = op.Slice(y, [start], [start + fit.classes], [2])
-    return boxes, op.Mul(scores, op.Slice(y, [4], [5], [2])) if start > 4 else scores
+    if start == 4:
+        return boxes, scores
+    objectness = hold(op, op.Slice(y, [4], [5], [2]), relevance_only=True)  # a gate
+    return boxes, op.Mul(scores, objectness)
 
 
 def _as_parts(op: OpBuilder, boxes: ir.Value, said: Mapping[str, str], image: ir.Value) -> ir.Value:

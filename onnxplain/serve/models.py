@@ -108,7 +108,6 @@ class Models:
         finally:
             del self._loading[name]
         signature, batching = explainer.backend.signature, self._settings.batching
-        signature.require_classifier("the service")
         most = signature.most or batching.images
         batching = replace(batching, images=signature.batch or min(batching.images, most))
         batcher = Batcher(
@@ -149,6 +148,8 @@ def _looked_at(task: asyncio.Task[None]) -> None:
 def _metadata(path: Path) -> Metadata:
     try:
         props = read_engine(path).metadata if path.suffix == SUFFIX else read_metadata(path)
-        return Metadata.from_props(props)
+        metadata = Metadata.from_props(props)
+        metadata.objective.require_classifier("the service")
+        return metadata
     except BackendError as error:
         raise BackendError(f"'{path}' cannot be served: {error}") from error

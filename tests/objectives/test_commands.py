@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +13,21 @@ from PIL import Image
 from typer.testing import CliRunner
 
 import onnxplain
+from onnxplain.batch.plan import Recipe
+from onnxplain.batch.shard import ShardExplainer
 from onnxplain.cli.app import app
 from onnxplain.errors import BackendError, InputError, SourceError
 from onnxplain.export import OBJECTIVES, Fit, Input, Objective, register_objective
+from onnxplain.runtime import Explainer
+from onnxplain.runtime.counterfactuals import Grid
 from onnxplain.runtime.report import write_report
+from onnxplain.runtime.tune import tune
+from onnxplain.serve.metrics import Metrics
+from onnxplain.serve.models import Models
+from onnxplain.serve.packages.triton import Options, write_repository
+from onnxplain.serve.settings import Settings
+from onnxplain.stream.run import explain_stream
+from onnxplain.web.site import write_site
 
 from .networks import SIZE, close, exported, gradient, images, vector
 from .test_maps import REGION, network
@@ -128,8 +140,26 @@ def test_what_explains_classes_alone_says_so(folder: Path, tmp_path: Path) -> No
     explainer = onnxplain.load(folder / "map.onnx", "cpu")
     with pytest.raises(BackendError, match="a report explains classes, and this file's objective"):
         write_report(explainer, [folder / "x.png"], tmp_path / "report.html")
+    for what, run in refusing(folder / "map.onnx", explainer, tmp_path).items():
+        with pytest.raises(BackendError, match=f"{what} explains classes, and .* is 'segment'"):
+            run()
+    assert not list(tmp_path.iterdir())
     with pytest.raises(InputError, match="no classifier"):
         _ = explainer(X.numpy()).probabilities
+
+
+def refusing(path: Path, explainer: Explainer, folder: Path) -> dict[str, Callable[[], object]]:
+    """What explains classes alone: each by its words in the sentence."""
+    recipe = Recipe("", "cpu", "float32", None, -1, 5, "pullback", None, 4, None)
+    return {
+        "the page": lambda: write_site(path, folder / "site"),
+        "the package for Triton": lambda: write_repository(path, folder, "map", Options()),
+        "the service": lambda: Models(Settings({"map": path}), Metrics()),
+        "a stream": lambda: explain_stream(None, explainer, []),  # type: ignore[arg-type]
+        "a batch run": lambda: ShardExplainer(explainer, recipe, 1),
+        "tuning": lambda: tune(explainer, []),
+        "a grid of counterfactuals": lambda: Grid.of(explainer, [], None),
+    }
 
 
 def test_a_function_is_an_objective(tmp_path: Path) -> None:

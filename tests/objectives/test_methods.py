@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from .networks import close, exported, gradient, images, seeded
+from .test_detectors import network as detector
 
 X = images()
 QUERY = np.arange(1.0, 6.0)
@@ -71,6 +72,17 @@ def test_relevances_are_contributions_to_the_objective(case: str, tmp_path: Path
     close(explanation.objective, score)
     close(explanation.pullback, X.numpy() * slope, 1e-3)
     close(explanation.pullback.sum((1, 2, 3)), score, 1e-3)
+
+
+def test_objectness_is_a_gate_of_relevances(tmp_path: Path) -> None:
+    """A score is class times objectness: it is what the class contributed, and counted once."""
+    network = detector("yolov5")
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            module.bias.data.zero_()
+    explainer = exported(network, tmp_path / "e.onnx", 64, method="lrp-epsilon")
+    explanation = explainer(images(2, 64).numpy(), 1)
+    close(explanation.pullback.sum((1, 2, 3)), explanation.objective, 1e-2)
 
 
 @pytest.mark.parametrize("upsampled", [False, True])
