@@ -177,9 +177,7 @@ def cut_activation(graph: ir.Graph) -> tuple[ir.Value, str]:
 
 def _final_activation(output: ir.Value) -> ir.Node | None:
     """The Softmax over the classes, or the Sigmoid, at the output, seen through reshapes."""
-    node = output.producer()
-    while node is not None and node.op_type in _TRANSPARENT and node.inputs[0] is not None:
-        node = node.inputs[0].producer()
+    node = behind_reshapes(output.producer())
     if node is None or node.op_type == "Sigmoid":
         return node
     if node.op_type not in ("Softmax", "LogSoftmax"):
@@ -190,7 +188,14 @@ def _final_activation(output: ir.Value) -> ir.Node | None:
     return node if over_all_but_batch and (y is output or _classes(y) == _classes(output)) else None
 
 
-_TRANSPARENT = ("Reshape", "Flatten", "Squeeze", "Identity", "Cast")
+def behind_reshapes(node: ir.Node | None) -> ir.Node | None:
+    """The node in front of those that reshape what it gives, or leave it as it is."""
+    while node is not None and node.op_type in _TRANSPARENT and node.inputs[0] is not None:
+        node = node.inputs[0].producer()
+    return node
+
+
+_TRANSPARENT = ("Reshape", "Flatten", "Squeeze", "Unsqueeze", "Identity", "Cast")
 
 
 def _classes(value: ir.Value) -> list[int | ir.SymbolicDim] | None:

@@ -9,6 +9,7 @@ import numpy as np
 import onnx_ir as ir
 from onnxscript import OpBuilder
 
+from onnxplain.export.canonical.ends import behind_reshapes
 from onnxplain.export.objectives.objective import hold
 from onnxplain.export.tensors import axis_of, integers, rank, reshape_like
 
@@ -66,7 +67,7 @@ def ending(output: ir.Value, axis: int) -> Ending:
     if node is not None and node.op_type == "Transpose" and node.inputs[0] is not None:
         perm = node.attributes.get_ints("perm", list(reversed(range(rank(output)))))
         axis, node = perm[axis], node.inputs[0].producer()
-    before = _behind_reshapes(node) if perm is None else node
+    before = behind_reshapes(node) if perm is None else node
     if before is not None and before.op_type == "Sigmoid" and before.inputs[0] is not None:
         return Ending(output, before.inputs[0], perm, "sigmoid")
     x = node.inputs[0] if node is not None and node.inputs else None
@@ -74,12 +75,3 @@ def ending(output: ir.Value, axis: int) -> Ending:
         return Ending(output, output)
     along = axis_of(node, x) == axis % rank(x) - rank(x)
     return Ending(output, x, perm, "softmax") if along else Ending(output, output)
-
-
-def _behind_reshapes(node: ir.Node | None) -> ir.Node | None:
-    while node is not None and node.op_type in _RESHAPES and node.inputs[0] is not None:
-        node = node.inputs[0].producer()
-    return node
-
-
-_RESHAPES = ("Reshape", "Flatten", "Squeeze", "Unsqueeze")
