@@ -103,13 +103,32 @@ def _fit(output: Output, layout: str, network: Network) -> Fit:
         {"map": output},
         {output.name: axes},
         why,
-        sure=not heads,
+        sure=not heads and (bool(activation) or (classes > 1 and _is_layer(output.value))),
         classes=classes,
         ranks=classes,
         shapes={"region": (height, width)},
         settings={"layout": layout},
         activation=activation,
     )
+
+
+def _is_layer(value: ir.Value | None, sums: int = 1) -> bool:
+    """Whether layers with weights alone put it out, or a sum of two: no features, which end in an
+    activation, a norm or a residual."""
+    node = None if value is None else value.producer()
+    if node is None:
+        return value is not None and value.is_initializer()
+    if node.op_type in _MOVES:
+        return _is_layer(node.inputs[0], sums)
+    if node.op_type == "Add" and sums:
+        return all(_is_layer(x, sums - 1) for x in node.inputs)
+    return node.op_type in ("Conv", "ConvTranspose", "MatMul", "Gemm")
+
+
+_MOVES = (
+    *("Transpose", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Identity", "Slice", "Split"),
+    *("Resize", "DepthToSpace", "Pad"),
+)
 
 
 def _raw_heads(output: Output, layout: str, network: Network) -> list[str]:

@@ -127,7 +127,7 @@ def own_places(y: Tensor, predicted: Tensor, target: int) -> Tensor:
 def test_of_equal_classes_one_is_predicted(tmp_path: Path) -> None:
     """Where all logits are 0, as dead places are, that is the first."""
     source = network(nn.ReLU())
-    explainer = exported(source, tmp_path / "e.onnx")
+    explainer = exported(source, tmp_path / "e.onnx", objective="segment")
     for target in range(4):
         score, expected = gradient(
             source,

@@ -58,6 +58,8 @@ def file(folder: Path, lines: list[str], outputs: dict[str, str], form: str = "c
         "v": random.standard_normal((NUMBERS, 4)).astype(np.float32),
         "references": random.standard_normal((64, 4)).astype(np.float32),
         "anchors": anchors(form).astype(np.float32),
+        "two": np.array([1, 1, 2, 2], np.float32),
+        "one_axis": np.array([1]),
         "eight": np.array(8, np.float32),
         "wc": random.standard_normal((3, 3, 8, 8)).astype(np.float32) / 10,
         "rows_c": np.array([0, 3, 64]),
@@ -164,6 +166,35 @@ def test_settings_that_cannot_be(settings: dict[str, str], message: str, tmp_pat
 
 def test_what_a_softmax_ends_is_a_sequence(tmp_path: Path) -> None:
     assert recognised(file(tmp_path, [], {"soft": "64,3"}))[0].name == "sequence"
+
+
+@pytest.mark.parametrize(
+    ("lines", "output", "objective"),
+    [
+        ([], {"y": "8,8,8"}, ""),  # of 8 channels as of 8 rows
+        ([], {"yc": "3,8,8"}, "segment"),
+        (["big = Resize(yc, , two)"], {"big": "3,16,16"}, "segment"),
+        (["sum = Add(yc, yc)"], {"sum": "3,8,8"}, "segment"),
+        (["features = Relu(yc)"], {"features": "3,8,8"}, ""),
+        (["n = Sigmoid(yc)", "swish = Mul(yc, n)"], {"swish": "3,8,8"}, ""),
+        (["depth = ReduceMean <keepdims = 1> (yc, one_axis)"], {"depth": "1,8,8"}, ""),
+        (
+            ["mean = ReduceMean <keepdims = 1> (yc, one_axis)", "mask = Sigmoid(mean)"],
+            {"mask": "1,8,8"},
+            "segment",
+        ),
+    ],
+    ids=str,
+)
+def test_what_shows_a_map_of_classes(
+    lines: list[str], output: dict[str, str], objective: str, tmp_path: Path
+) -> None:
+    path = file(tmp_path, lines, output)
+    if objective:
+        assert recognised(path)[0].name == objective
+        return
+    with pytest.raises(SourceError, match="do not tell what to explain"):
+        recognised(path)
 
 
 def test_settings_answer_what_is_asked(tmp_path: Path) -> None:
