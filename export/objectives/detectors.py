@@ -13,6 +13,7 @@ from onnxplain.export.autodiff import dependents
 from onnxplain.export.canonical.ends import image_size
 from onnxplain.export.objectives.objective import Fit, Network, Output, Setting, Settings, hold
 from onnxplain.export.objectives.structure import (
+    End,
     Part,
     activation_of,
     at_rest,
@@ -93,7 +94,7 @@ def _of_pair(boxes: Output, scores: Output, network: Network, settings: Settings
     said = {"layout": "separate", "objectness": "no"}
     said |= form_of(at_rest(entries, network.image), *_size(network.image))
     activation = activation_of(scores.value, classes)
-    if {end.activation for end in entries} == {"sigmoid"}:
+    if _are_relative(entries):
         said["units"] = "relative"
         if _without_anchors(boxes, network) and activation in ("", "softmax"):
             said |= {"boxes": "cxcywh", "scores": "softmax", "background": "last"}  # as DETR's
@@ -110,6 +111,11 @@ def _of_pair(boxes: Output, scores: Output, network: Network, settings: Settings
     }
     why = f"{boxes.name} are {boxes.sizes[0]} boxes, {scores.name} their {count} classes' scores"
     return _fit({"boxes": boxes, "scores": scores}, axes, why, count, shown)
+
+
+def _are_relative(edges: Sequence[End]) -> bool:
+    """A Sigmoid ends them."""
+    return {end.activation for end in edges} == {"sigmoid"}
 
 
 def _without_anchors(boxes: Output, network: Network) -> bool:
@@ -161,6 +167,8 @@ def _yolo(of_box: Sequence[Part], anchors: int, network: Network, settings: Sett
     said = {"layout": "yolo", "background": "none"}
     rest = at_rest(entries[:4], network.image)
     said |= form_of(rest, *_size(network.image))
+    if _are_relative(entries[:4]):
+        said["units"] = "relative"
     scores = _scores(joined(entries[4:]), network.image)
     if scores.objectness:
         said["objectness"] = scores.objectness

@@ -132,6 +132,13 @@ ASKED: dict[str, tuple[list[str], dict[str, str], str]] = {
         ["q = MatMul(raw, v)", "r = Add(q, references)", "pred = Sigmoid(r)"],
         {"pred": "64,4", "three": "64,3"}, r"detection .*boxes=.*, background=.*, scores=",
     ),
+    "rt-detr in one": (
+        [
+            "q = MatMul(raw, v)", "r = Add(q, references)", "pred = Sigmoid(r)",
+            "all = Concat <axis = 2> (pred, pc)",
+        ],
+        {"all": "64,7"}, r"3 classes; with the settings boxes=[^,]*\)",
+    ),
     "ssd": ([], {"boxes": "64,4", "soft": "64,3"}, r"detection .*the settings background=[^,]*\)"),
     "retinanet": ([], {"boxes": "64,4", "three": "64,3"}, r"settings background=.*, scores="),
 }  # fmt: skip
