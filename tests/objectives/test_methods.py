@@ -74,6 +74,15 @@ def test_relevances_are_contributions_to_the_objective(case: str, tmp_path: Path
     close(explanation.pullback.sum((1, 2, 3)), score, 1e-3)
 
 
+def test_relevances_of_several_targets_are_those_of_each(tmp_path: Path) -> None:
+    options: dict[str, Any] = {"method": "lrp-epsilon", "objective": "value"}
+    one = exported(row(), tmp_path / "one.onnx", **options)
+    many = exported(row(), tmp_path / "many.onnx", multi_target=True, **options)
+    both = many(X.numpy(), [[0, 2], [1, 3]])
+    for column, targets in enumerate(([0, 1], [2, 3])):
+        close(both.pullback[:, column], one(X.numpy(), targets).pullback)
+
+
 def test_objectness_is_a_gate_of_relevances(tmp_path: Path) -> None:
     """A score is class times objectness: it is what the class contributed, and counted once."""
     network = detector("yolov5")
