@@ -19,7 +19,8 @@ from onnxplain.export.objectives.boxes import (
     edges,
     overlaps,
 )
-from onnxplain.export.objectives.detectors import SETTINGS, fits, read, sides
+from onnxplain.export.objectives.decoding import read, sides
+from onnxplain.export.objectives.detectors import SETTINGS, fits
 from onnxplain.export.objectives.objective import (
     Emitted,
     Fit,

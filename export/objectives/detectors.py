@@ -6,23 +6,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-import onnx_ir as ir
-from onnxscript import OpBuilder
 
-from onnxplain.export.autodiff import dependents
-from onnxplain.export.canonical.ends import image_size
-from onnxplain.export.objectives.objective import Fit, Network, Output, Setting, Settings, hold
+from onnxplain.export.objectives.anchors import at_rest, form_of
+from onnxplain.export.objectives.decoding import strides_of, width_and_height
+from onnxplain.export.objectives.objective import Fit, Network, Output, Setting, Settings
 from onnxplain.export.objectives.structure import (
     End,
     Part,
     activation_of,
-    at_rest,
     ends,
-    form_of,
     joined,
     parts,
 )
-from onnxplain.export.tensors import constant, integers, size_of
+from onnxplain.export.values import varies
 
 SETTINGS = (
     Setting(
@@ -44,7 +40,6 @@ SETTINGS = (
     Setting("classes", "how many there are"),
 )
 
-_STRIDES = ((8, 16, 32), (8, 16, 32, 64), (16, 32))
 _PROBABILITIES = ("sigmoid", "softmax", "product")
 
 
@@ -92,7 +87,7 @@ def _of_pair(boxes: Output, scores: Output, network: Network, settings: Settings
     edges, classes = _axis(boxes, 1), _axis(scores, 1)
     entries = ends(boxes.value, edges)
     said = {"layout": "separate", "objectness": "no"}
-    said |= form_of(at_rest(entries, network.image), *_size(network.image))
+    said |= form_of(at_rest(entries, network.image), *width_and_height(network.image))
     activation = activation_of(scores.value, classes)
     if _are_relative(entries):
         said["units"] = "relative"
@@ -144,7 +139,7 @@ def _of_one(output: Output, network: Network, settings: Settings) -> Fit | str:
         classes = int(shown.said.get("classes", most))
     if not 1 <= classes <= most:
         return f"{shape}, which have no scores of {classes} classes"
-    if shown.said.get("boxes") == "grid" and not _strides_of(anchors, network.image):
+    if shown.said.get("boxes") == "grid" and not strides_of(anchors, network.image):
         return f"{shape}, which are no grids on this image: choose other boxes than grid"
     axes = ["box", "number"] if is_last else ["number", "box"]
     every = {output.name: _with_batch(output, axes)}
@@ -157,7 +152,7 @@ def _final(of_box: Sequence[Part], network: Network, settings: Settings) -> _Sho
     said = {"layout": "final", "objectness": "no", "scores": "probabilities", "background": "none"}
     if network.labels:
         said["classes"] = str(len(network.labels))
-    said |= form_of(at_rest(entries[:4], network.image), *_size(network.image))
+    said |= form_of(at_rest(entries[:4], network.image), *width_and_height(network.image))
     return _Shown(said).taken(settings, "boxes", "units", "classes")
 
 
@@ -166,10 +161,10 @@ def _yolo(of_box: Sequence[Part], anchors: int, network: Network, settings: Sett
     entries = [end for part in of_box for end in part.ends]
     said = {"layout": "yolo", "background": "none"}
     rest = at_rest(entries[:4], network.image)
-    said |= form_of(rest, *_size(network.image))
+    said |= form_of(rest, *width_and_height(network.image))
     if _are_relative(entries[:4]):
         said["units"] = "relative"
-    scores = _scores(joined(entries[4:]), network.image)
+    scores = _scores(joined(entries[4:]))
     if scores.objectness:
         said["objectness"] = scores.objectness
     if scores.activation in _PROBABILITIES:
@@ -178,7 +173,7 @@ def _yolo(of_box: Sequence[Part], anchors: int, network: Network, settings: Sett
         if scores.objectness and scores.others in (0, *masks):
             said["classes"] = str(scores.classes)
     raw = rest is not None and not rest.any() and not any(end.activation for end in entries[:4])
-    if raw and scores.objectness == "yes" and _strides_of(anchors, network.image):
+    if raw and scores.objectness == "yes" and strides_of(anchors, network.image):
         said |= {"boxes": "grid", "units": "pixels"}
     needed = ("boxes", "units", "objectness", "scores", "classes")
     return _Shown(said).taken(settings, *needed)
@@ -194,10 +189,10 @@ class _Scores:
     others: int
 
 
-def _scores(of_box: Sequence[Part], image: ir.Value) -> _Scores:
+def _scores(of_box: Sequence[Part]) -> _Scores:
     first, *later = of_box
     others = sum(part.size for part in later)
-    alone = first.activation == "sigmoid" or _is_constant(first, image)
+    alone = first.activation == "sigmoid" or _is_constant(first)
     if first.size == 1 and alone and later and later[0].activation in _PROBABILITIES:
         return _Scores("yes", later[0].activation, later[0].size, others - later[0].size)
     objectness = ""
@@ -212,10 +207,8 @@ def _scores(of_box: Sequence[Part], image: ir.Value) -> _Scores:
     return _Scores(objectness, first.activation, first.size - (objectness == "yes"), others)
 
 
-def _is_constant(part: Part, image: ir.Value) -> bool:
-    assert image.graph is not None
-    active = dependents(image.graph, [image])
-    return all(place.value not in active for end in part.ends for place in end.places)
+def _is_constant(part: Part) -> bool:
+    return not any(varies(place.value) for end in part.ends for place in end.places)
 
 
 def _fit(
@@ -243,88 +236,3 @@ def _axis(output: Output, behind: int) -> int:
 
 def _with_batch(output: Output, axes: list[str]) -> list[str]:
     return [*axes[: output.batch], "batch", *axes[output.batch :]]
-
-
-def read(op: OpBuilder, fit: Fit, image: ir.Value) -> tuple[ir.Value, ir.Value, ir.Value]:
-    """Boxes [N, A, 4] as left, top, right and bottom, in parts of the image; the scores [N, A, C]
-    as the network has them; and as probabilities, of which boxes and probabilities are held."""
-    said = fit.settings
-    if said["layout"] == "separate":
-        boxes, scores = (fit.outputs[part].with_batch_first(op) for part in ("boxes", "scores"))
-    else:
-        boxes, scores = _parts(op, fit)
-    likely = hold(op, scores)
-    if said["scores"] != "probabilities":
-        likely = op.Sigmoid(likely) if said["scores"] == "sigmoid" else op.Softmax(likely, axis=-1)
-    if said["background"] != "none":
-        start = int(said["background"] == "first")
-        scores, likely = (
-            op.Slice(x, [start], [start + fit.classes], [2]) for x in (scores, likely)
-        )
-    return _as_parts(op, hold(op, boxes), said, image), scores, likely
-
-
-def _parts(op: OpBuilder, fit: Fit) -> tuple[ir.Value, ir.Value]:
-    output = fit.outputs["all"]
-    y = output.with_batch_first(op)
-    if next(axis for axis in fit.axes[output.name] if axis != "batch") == "number":
-        y = op.Transpose(y, perm=[0, 2, 1])
-    boxes = op.Slice(y, [0], [4], [2])
-    if fit.settings["layout"] == "final":
-        kind = op.Round(op.Slice(y, [5], [6], [2]))
-        places = op.CastLike(integers(op, np.arange(fit.classes)), y)
-        own = hold(op, op.CastLike(op.Equal(kind, places), y))
-        return boxes, op.Mul(op.Slice(y, [4], [5], [2]), own)
-    start = 4 + (fit.settings["objectness"] == "yes")
-    scores = op.Slice(y, [start], [start + fit.classes], [2])
-    if start == 4:
-        return boxes, scores
-    objectness = hold(op, op.Slice(y, [4], [5], [2]), relevance_only=True)  # a gate
-    return boxes, op.Mul(scores, objectness)
-
-
-def _as_parts(op: OpBuilder, boxes: ir.Value, said: Mapping[str, str], image: ir.Value) -> ir.Value:
-    if said["boxes"] == "grid":
-        boxes = _decoded(op, boxes, image)
-    if said["boxes"] == "yxyx":
-        boxes = op.Gather(boxes, integers(op, np.array([1, 0, 3, 2])), axis=2)
-    if said["units"] == "pixels":
-        boxes = op.Mul(boxes, constant(op, 1 / sides(image), boxes))
-    if said["boxes"] in ("xyxy", "yxyx"):
-        return boxes
-    centre, size = op.Slice(boxes, [0], [2], [2]), op.Slice(boxes, [2], [4], [2])
-    half = op.Mul(size, 0.5)
-    return op.Concat(op.Sub(centre, half), op.Add(centre, half), axis=2)
-
-
-def _decoded(op: OpBuilder, boxes: ir.Value, image: ir.Value) -> ir.Value:
-    """Centre and size in pixels, of boxes that lie stride by stride and row by row."""
-    width, height = _size(image)
-    places, strides = [], []
-    for stride in _strides_of(size_of(boxes, 1), image):
-        rows, columns = np.mgrid[: -(-height // stride), : -(-width // stride)]
-        places.append(np.stack([columns.ravel(), rows.ravel()], 1))
-        strides.append(np.full([rows.size, 1], stride))
-    grid, unit = (constant(op, np.concatenate(parts), boxes) for parts in (places, strides))
-    centre, size = op.Slice(boxes, [0], [2], [2]), op.Slice(boxes, [2], [4], [2])
-    return op.Concat(op.Mul(op.Add(centre, grid), unit), op.Mul(op.Exp(size), unit), axis=2)
-
-
-def _strides_of(boxes: int, image: ir.Value) -> Sequence[int]:
-    """Those of the grids that have so many places; () if there are none."""
-    width, height = _size(image)
-    for strides in _STRIDES:
-        if sum(-(-height // s) * -(-width // s) for s in strides) == boxes:
-            return strides
-    return ()
-
-
-def _size(image: ir.Value) -> tuple[int, int]:
-    """Width and height."""
-    height, width, _ = image_size(image)
-    return width, height
-
-
-def sides(image: ir.Value) -> np.ndarray:
-    """Width, height, width and height of the image."""
-    return np.array([*_size(image), *_size(image)], np.float64)

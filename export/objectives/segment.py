@@ -13,6 +13,7 @@ import onnx_ir as ir
 from onnxscript import OpBuilder
 
 from onnxplain.contract.objective import EXPLAINED_CLASS, INDEX, MASK
+from onnxplain.export.autodiff import operator_name
 from onnxplain.export.canonical.ends import image_size
 from onnxplain.export.heads import chosen_class
 from onnxplain.export.objectives.objective import (
@@ -28,7 +29,9 @@ from onnxplain.export.objectives.objective import (
     register_objective,
 )
 from onnxplain.export.objectives.reading import ending, mean_over, one_hot_row
+from onnxplain.export.operators import Kind, row_of
 from onnxplain.export.tensors import integers
+from onnxplain.export.values import varies
 
 _LAYOUTS: Mapping[str, tuple[str, ...]] = {
     "NCHW": ("class", "height", "width"),
@@ -117,18 +120,13 @@ def _is_layer(value: ir.Value | None, sums: int = 1) -> bool:
     activation, a norm or a residual."""
     node = None if value is None else value.producer()
     if node is None:
-        return value is not None and value.is_initializer()
-    if node.op_type in _MOVES:
-        return _is_layer(node.inputs[0], sums)
+        return value is not None and not varies(value)
+    kind = row_of(operator_name(node)).kind
+    if kind in (Kind.MOVE, Kind.INTERPOLATION):
+        return all(_is_layer(x, sums) for x in node.inputs if x is not None and varies(x))
     if node.op_type == "Add" and sums:
         return all(_is_layer(x, sums - 1) for x in node.inputs)
-    return node.op_type in ("Conv", "ConvTranspose", "MatMul", "Gemm")
-
-
-_MOVES = (
-    *("Transpose", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Identity", "Slice", "Split"),
-    *("Resize", "DepthToSpace", "Pad"),
-)
+    return kind in (Kind.CONVOLUTION, Kind.MATRIX_PRODUCT)
 
 
 def _raw_heads(output: Output, layout: str, network: Network) -> list[str]:

@@ -1,0 +1,100 @@
+"""A detector's boxes and scores in the graph, in one form whatever theirs is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import onnx_ir as ir
+from onnxscript import OpBuilder
+
+from onnxplain.export.canonical.ends import image_size
+from onnxplain.export.objectives.objective import Fit, hold
+from onnxplain.export.tensors import constant, integers, size_of
+
+_STRIDES = ((8, 16, 32), (8, 16, 32, 64), (16, 32))
+
+
+def read(op: OpBuilder, fit: Fit, image: ir.Value) -> tuple[ir.Value, ir.Value, ir.Value]:
+    """Boxes [N, A, 4] as left, top, right and bottom, in parts of the image; the scores [N, A, C]
+    as the network has them; and as probabilities, of which boxes and probabilities are held."""
+    said = fit.settings
+    if said["layout"] == "separate":
+        boxes, scores = (fit.outputs[part].with_batch_first(op) for part in ("boxes", "scores"))
+    else:
+        boxes, scores = _parts(op, fit)
+    likely = hold(op, scores)
+    if said["scores"] != "probabilities":
+        likely = op.Sigmoid(likely) if said["scores"] == "sigmoid" else op.Softmax(likely, axis=-1)
+    if said["background"] != "none":
+        start = int(said["background"] == "first")
+        scores, likely = (
+            op.Slice(x, [start], [start + fit.classes], [2]) for x in (scores, likely)
+        )
+    return _as_parts(op, hold(op, boxes), said, image), scores, likely
+
+
+def _parts(op: OpBuilder, fit: Fit) -> tuple[ir.Value, ir.Value]:
+    output = fit.outputs["all"]
+    y = output.with_batch_first(op)
+    if next(axis for axis in fit.axes[output.name] if axis != "batch") == "number":
+        y = op.Transpose(y, perm=[0, 2, 1])
+    boxes = op.Slice(y, [0], [4], [2])
+    if fit.settings["layout"] == "final":
+        kind = op.Round(op.Slice(y, [5], [6], [2]))
+        places = op.CastLike(integers(op, np.arange(fit.classes)), y)
+        own = hold(op, op.CastLike(op.Equal(kind, places), y))
+        return boxes, op.Mul(op.Slice(y, [4], [5], [2]), own)
+    start = 4 + (fit.settings["objectness"] == "yes")
+    scores = op.Slice(y, [start], [start + fit.classes], [2])
+    if start == 4:
+        return boxes, scores
+    objectness = hold(op, op.Slice(y, [4], [5], [2]), relevance_only=True)  # a gate
+    return boxes, op.Mul(scores, objectness)
+
+
+def _as_parts(op: OpBuilder, boxes: ir.Value, said: Mapping[str, str], image: ir.Value) -> ir.Value:
+    if said["boxes"] == "grid":
+        boxes = _decoded(op, boxes, image)
+    if said["boxes"] == "yxyx":
+        boxes = op.Gather(boxes, integers(op, np.array([1, 0, 3, 2])), axis=2)
+    if said["units"] == "pixels":
+        boxes = op.Mul(boxes, constant(op, 1 / sides(image), boxes))
+    if said["boxes"] in ("xyxy", "yxyx"):
+        return boxes
+    centre, size = op.Slice(boxes, [0], [2], [2]), op.Slice(boxes, [2], [4], [2])
+    half = op.Mul(size, 0.5)
+    return op.Concat(op.Sub(centre, half), op.Add(centre, half), axis=2)
+
+
+def _decoded(op: OpBuilder, boxes: ir.Value, image: ir.Value) -> ir.Value:
+    """Centre and size in pixels, of boxes that lie stride by stride and row by row."""
+    width, height = width_and_height(image)
+    places, strides = [], []
+    for stride in strides_of(size_of(boxes, 1), image):
+        rows, columns = np.mgrid[: -(-height // stride), : -(-width // stride)]
+        places.append(np.stack([columns.ravel(), rows.ravel()], 1))
+        strides.append(np.full([rows.size, 1], stride))
+    grid, unit = (constant(op, np.concatenate(parts), boxes) for parts in (places, strides))
+    centre, size = op.Slice(boxes, [0], [2], [2]), op.Slice(boxes, [2], [4], [2])
+    return op.Concat(op.Mul(op.Add(centre, grid), unit), op.Mul(op.Exp(size), unit), axis=2)
+
+
+def strides_of(boxes: int, image: ir.Value) -> Sequence[int]:
+    """Those of the grids that have so many places; () if there are none."""
+    width, height = width_and_height(image)
+    for strides in _STRIDES:
+        if sum(-(-height // s) * -(-width // s) for s in strides) == boxes:
+            return strides
+    return ()
+
+
+def width_and_height(image: ir.Value) -> tuple[int, int]:
+    """Width and height."""
+    height, width, _ = image_size(image)
+    return width, height
+
+
+def sides(image: ir.Value) -> np.ndarray:
+    """Width, height, width and height of the image."""
+    return np.array([*width_and_height(image), *width_and_height(image)], np.float64)
