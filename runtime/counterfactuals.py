@@ -44,7 +44,7 @@ class Grid:
             InputError: an image or a class that cannot be used.
         """
         images = list(images)
-        explainer.backend.signature.objective.require_classifier("a grid of counterfactuals")
+        explainer.metadata.objective.require_classifier("a grid of counterfactuals")
         first = explainer(images)
         if targets is None:
             own = list(dict.fromkeys(first.targets.reshape(-1).tolist()))

@@ -54,7 +54,7 @@ def write_report(
     """
     if not images:
         raise InputError("no image given")
-    explainer.backend.signature.objective.require_classifier("a report")
+    explainer.metadata.objective.require_classifier("a report")
     classes = explainer.backend.signature.classes
     if not 1 <= targets_per_image <= classes:
         raise InputError(f"targets per image are from 1 to {classes}, not {targets_per_image}")

@@ -186,7 +186,7 @@ def test_the_next_graph_is_exported_beside_the_one_that_is_asked_about(
     cases.append(("semantic", "step"))
     written = {method: threading.Event() for method, _ in cases}
 
-    def export(source: Path, path: Path, method: str, **options: bool) -> None:
+    def export(source: Path, path: Path, method: str, check: bool, **options: bool) -> None:
         if method != "gradcam":
             path.write_text(" ".join([method, *options]))
         written[method].set()

@@ -173,7 +173,11 @@ FEATURES = {
 @pytest.fixture
 def source(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     nodes, weights = head("g", FEATURES[request.param])
-    return write(tmp_path / "net.onnx", [*NETWORKS[request.param], *nodes], WEIGHTS | weights)
+    batch = 2 if request.param == "addend" else "N"  # as its product of constants has two rows
+    shape = (batch, 3, 8, 8)
+    return write(
+        tmp_path / "net.onnx", [*NETWORKS[request.param], *nodes], WEIGHTS | weights, shape
+    )
 
 
 def products(path: Path) -> int:
