@@ -32,10 +32,10 @@ from onnxplain.bench.serving import (
     Running,
     load,
     questions,
+    served,
     service,
 )
-from onnxplain.export import export
-from onnxplain.files import replacing, scratch
+from onnxplain.files import replacing
 from onnxplain.machine import load_average, machine
 
 RESULT = Path(__file__).parent / "results" / "mixed_load.json"
@@ -229,11 +229,7 @@ def main() -> None:
     parser.add_argument("--graph", type=Path, help="of EfficientNet-Lite0; else it is exported")
     parser.add_argument("--out", type=Path, default=RESULT)
     given = parser.parse_args()
-    with scratch() as folder:
-        graph = given.graph
-        if graph is None:
-            graph = folder / f"{NAME}.explain.onnx"
-            export(NAME, graph, temperature=1.0)
+    with served(given.graph) as graph:
         measured = {"minutes": given.minutes, **measure(graph, given.clients, 60 * given.minutes)}
     with replacing(given.out) as beside:
         beside.write_text(json.dumps(measured, indent=1) + "\n")

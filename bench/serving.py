@@ -287,6 +287,16 @@ def _answered(tally: Mapping[str, Any]) -> bool:
     )
 
 
+@contextmanager
+def served(graph: Path | None) -> Iterator[Path]:
+    """The explain graph given; without one, EfficientNet-Lite0's, exported for that long."""
+    with scratch() as folder:
+        if graph is None:
+            graph = folder / f"{NAME}.explain.onnx"
+            export(NAME, graph, temperature=1.0)
+        yield graph
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--clients", type=int, default=200)
@@ -294,11 +304,7 @@ def main() -> None:
     parser.add_argument("--graph", type=Path, help="of EfficientNet-Lite0; else it is exported")
     parser.add_argument("--out", type=Path, default=RESULT)
     given = parser.parse_args()
-    with scratch() as folder:
-        graph = given.graph
-        if graph is None:
-            graph = folder / f"{NAME}.explain.onnx"
-            export(NAME, graph, temperature=1.0)
+    with served(given.graph) as graph:
         measured = measure(graph, given.clients, given.seconds)
     with replacing(given.out) as beside:
         beside.write_text(json.dumps(measured, indent=1) + "\n")
