@@ -17,31 +17,12 @@ from onnxplain.export.operators import VJPS
 from onnxplain.export.tensors import zeros_like
 from onnxplain.reference.float64 import evaluator
 
-from . import (
-    test_activations,
-    test_arithmetic,
-    test_composites,
-    test_einsum,
-    test_indexing,
-    test_linear,
-    test_normalisation,
-    test_pooling,
-    test_recurrent,
-    test_reductions,
-    test_sampling,
-    test_shaping,
-)
 from .check import drawn
+from .test_table import KINDS
 
 Array = np.ndarray
 CASES: Mapping[str, st.SearchStrategy[Case]] = {
-    name: cases
-    for module in (
-        *(test_activations, test_arithmetic, test_composites, test_einsum, test_indexing),
-        *(test_linear, test_normalisation, test_pooling, test_recurrent, test_reductions),
-        *(test_sampling, test_shaping),
-    )
-    for name, cases in module.CASES.items()
+    name: cases for kind in KINDS for name, cases in getattr(kind, "CASES", {}).items()
 }
 QUICK = ("Conv", "LayerNormalization", "MatMul", "MaxPool", "Softmax", "Gelu", "GridSample")
 
