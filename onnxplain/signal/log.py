@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,9 @@ class Log:
 
             self._close()
             path = self._folder / TENSORBOARD / stage
+            # TensorBoard reads a folder's files by name, and those of one second in any order.
+            while [*path.glob(f"events.out.tfevents.{int(time.time()):010d}.*")]:
+                time.sleep(0.05)
             self._writer = SummaryWriter(str(path), purge_step=done + 1)
 
     def loss(self, stage: str, step: int, loss: float) -> None:

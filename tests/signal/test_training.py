@@ -17,6 +17,7 @@ from onnxplain.errors import InputError, OnnxplainError
 from onnxplain.signal import checkpoint, training
 from onnxplain.signal import weights as files
 from onnxplain.signal.autoencoder import Autoencoder, Design
+from onnxplain.signal.log import Log
 from onnxplain.signal.settings import Settings, changed
 from onnxplain.signal.training import train
 from onnxplain.signal.weights import load_autoencoder
@@ -169,6 +170,22 @@ def test_a_training_killed_twice_has_one_point_for_each_step(data: Path, tmp_pat
         events = EventAccumulator(str(tmp_path / "run" / "tensorboard" / stage)).Reload()
         steps[stage] = [event.step for event in events.Scalars(f"{stage}/loss")]
     assert steps == {"reconstruction": [10, 20], "tuning": [10]}
+
+
+def test_a_curve_taken_up_within_a_second_keeps_its_points(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    from tensorboard.summary.writer import event_file_writer
+
+    # A process's ninth file, and its tenth, whose name comes first.
+    monkeypatch.setattr(event_file_writer, "_global_uid", event_file_writer.AtomicCounter(9))
+    for done in (0, 10):
+        with Log(tmp_path, writes=True) as log:
+            log.begin("tuning", done)
+            log.loss("tuning", done + 10, 1.0)
+    events = EventAccumulator(str(tmp_path / "tensorboard" / "tuning")).Reload()
+    assert [event.step for event in events.Scalars("tuning/loss")] == [10, 20]
 
 
 def test_a_corrupt_picture_is_skipped_and_counted(data: Path, tmp_path: Path) -> None:
