@@ -163,7 +163,7 @@ def _sort(model: ir.Model) -> None:
 def _check_nodes(model: ir.Model) -> None:
     """
     Raises:
-        ValueError: a node is not allowed.
+        ValueError: a node is not allowed, or takes what nothing makes.
     """
     for graph in [model.graph, *(function.graph for function in model.functions.values())]:
         for node in graph.all_nodes():
@@ -178,6 +178,9 @@ def _check_nodes(model: ir.Model) -> None:
             )
             if problem:
                 raise ValueError(problem)
+            for x in node.inputs:
+                if x is not None and not (x.producer() or x.is_graph_input() or x.is_initializer()):
+                    raise ValueError(f"nothing makes {x.name!r}, which a {node.op_type} takes")
 
 
 def _tensors(model: ir.Model) -> Iterator[ir.TensorProtocol]:

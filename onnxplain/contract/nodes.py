@@ -10,6 +10,10 @@ from collections.abc import Mapping, Sequence
 _VARIADIC = {"Concat", "Einsum", "Max", "Mean", "Min", "SequenceConstruct", "Sum"}
 """Operators of any number of inputs, of which none may be left out."""
 
+_NEED_A_TYPE = {"DictVectorizer", "LabelEncoder", "RegexFullMatch", "TreeEnsemble"}
+"""Operators whose shape inference reads its input's type unasked, known or not. None has a use
+where numbers are explained: they map strings and dictionaries, and a tree has no slope."""
+
 _LARGEST = 2**31 - 1  # libraries multiply sizes, and divide by what is left of the product
 _ANY_NUMBER = {"starts", "ends", "value_int", "value_ints"}
 """Attributes that may be larger: an end that stands for all, and constants."""
@@ -30,6 +34,8 @@ def forbidden(
         outputs: how many it has.
         attributes: those that are integers.
     """
+    if operator in _NEED_A_TYPE and domain in ("", "ai.onnx", "ai.onnx.ml"):
+        return f"{operator} has no derivative, and its shape inference cannot be relied on"
     if domain not in ("", "ai.onnx"):
         return None
     said = attributes.get("num_outputs", [outputs])

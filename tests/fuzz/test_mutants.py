@@ -78,6 +78,22 @@ def negative(model: onnx.ModelProto) -> None:
     pads.dims[:] = [-8]
 
 
+def untyped(model: onnx.ModelProto) -> None:
+    """A pattern looked for in what is of no known type: shape inference reads that type."""
+    join = next(node for node in model.graph.node if node.op_type == "Concat")
+    del join.attribute[:], join.input[1:]
+    join.op_type, join.input[0] = "RegexFullMatch", "unknown"
+    model.graph.node.add(op_type="Thing", domain="some.one", input=["x"], output=["unknown"])
+
+
+def unmade(model: onnx.ModelProto) -> None:
+    """A diagonal as large as what is not there: shape inference reads its type."""
+    untyped(model)
+    join = next(node for node in model.graph.node if node.op_type == "RegexFullMatch")
+    join.op_type, join.input[0] = "EyeLike", "nowhere"
+    join.attribute.append(onnx.helper.make_attribute("dtype", 1))
+
+
 def circular(model: onnx.ModelProto) -> None:
     """A branch that needs what it makes: a rewriter fills the memory with it."""
     (branch,) = (node for node in model.graph.node if node.op_type == "If")
@@ -88,7 +104,9 @@ def circular(model: onnx.ModelProto) -> None:
 class TestFound:
     """What ended the process, or took minutes, when it was a mutant."""
 
-    @pytest.mark.parametrize("change", [miscounted, incomplete, enormous, lying, negative])
+    @pytest.mark.parametrize(
+        "change", [miscounted, incomplete, enormous, lying, negative, untyped, unmade]
+    )
     def test_by_export(self, change: Callable[[onnx.ModelProto], None], tmp_path: Path) -> None:
         model, path = quantised(), tmp_path / "m.onnx"
         change(model)
