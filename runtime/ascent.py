@@ -24,10 +24,12 @@ from onnxplain.contract.explain import (
     Preprocessing,
 )
 from onnxplain.errors import InputError
-from onnxplain.runtime.explainer import Explainer, Temperatures
+from onnxplain.runtime.explainer import Explainer
 from onnxplain.runtime.explanation import Explanation
 from onnxplain.runtime.inputs.batches import ImageLike, as_batch
-from onnxplain.runtime.inputs.targets import Targets
+from onnxplain.runtime.inputs.objective import as_inputs
+from onnxplain.runtime.inputs.scalars import Temperatures, live_inputs
+from onnxplain.runtime.inputs.targets import Targets, target_input
 
 _CLIPS = ("each", "last", "none")
 
@@ -134,9 +136,9 @@ def accentuate(
         raise InputError("feature accentuation takes one target per image")
     signature = explainer.backend.signature
     found = explanation.targets
-    asked = explainer.indices(targets, len(batch)) if (found < 0).any() else found
+    asked = target_input(signature, targets, len(batch)) if (found < 0).any() else found
     fixed = np.where(found < 0, asked, found) if signature.has_target else None
-    given = explainer.of_objective(inputs, len(batch))
+    given = as_inputs(signature, inputs, len(batch))
     course = _Course(explainer, fixed, temperature, climb, progress, inputs, given)
     in_one_run = signature.batch is None and signature.least <= len(batch) <= (
         signature.most or len(batch)
@@ -267,7 +269,7 @@ class _Course:
             **({} if self.targets is None else {TARGET: self.targets}),
             ALPHA: scalar(climb.alpha),
             EPS: scalar(math.inf if climb.eps is None else climb.eps),
-            **self.explainer.temperature_input(self.temperature),
+            **live_inputs(self.explainer.backend.signature, self.temperature),
         }
         x, done = batch, 0
         for clips, alike in groupby(range(1, climb.steps + 1), climb.clips):

@@ -16,8 +16,9 @@ from PIL import Image
 
 from onnxplain.contract.explain import TEMPERATURE
 from onnxplain.runtime.ascent import Accentuation, accentuate
-from onnxplain.runtime.explainer import Explainer, Temperatures
+from onnxplain.runtime.explainer import Explainer
 from onnxplain.runtime.inputs.batches import ImageLike
+from onnxplain.runtime.inputs.scalars import Temperatures, live_inputs
 from onnxplain.runtime.inputs.targets import as_indices, resolve
 from onnxplain.runtime.pictures.render import Cell, grid, signed_image
 
@@ -116,7 +117,9 @@ class Grid:
 
 def _title(explainer: Explainer, temperature: Temperatures) -> str:
     """The method with its temperature, and with what else is live."""
-    live = {name: float(x) for name, x in explainer.temperature_input(temperature).items()}
+    live = {
+        name: float(x) for name, x in live_inputs(explainer.backend.signature, temperature).items()
+    }
     exported = explainer.metadata.parameters.get(TEMPERATURE)
     shown = ({} if exported is None else {TEMPERATURE: exported}) | live
     lines = [f"{'T' if name == TEMPERATURE else name} = {x:.2g}" for name, x in shown.items()]

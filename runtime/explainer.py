@@ -7,32 +7,28 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, TypeAlias, overload
+from typing import Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
 from onnxplain.contract.explain import (
-    ALPHA,
-    EPS,
     IMAGE,
-    LIMIT,
     LOGITS,
     NEXT_IMAGE,
     ORIGIN,
     PULLBACK,
     TARGET,
-    TEMPERATURE,
     Metadata,
-    Range,
 )
 from onnxplain.contract.objective import EXPLAINED_CLASS, MASK, OBJECTIVE
 from onnxplain.errors import BackendError, InputError
 from onnxplain.options import check_type
 from onnxplain.runtime.explanation import Explanation
 from onnxplain.runtime.inputs.batches import ImageLike, as_batch, filled
-from onnxplain.runtime.inputs.objective import as_inputs, require_nonzero
-from onnxplain.runtime.inputs.targets import Targets, as_indices, resolve
+from onnxplain.runtime.inputs.objective import as_inputs
+from onnxplain.runtime.inputs.scalars import Temperatures, live_inputs, scalar_inputs
+from onnxplain.runtime.inputs.targets import Targets, as_indices, resolve, target_input
 from onnxplain.runtime.inputs.tensors import is_tensor
 from onnxplain.runtime.nonfinite import made_by
 from onnxplain.runtime.on_device import Tensor, TensorExplanation, explain_tensor
@@ -42,9 +38,6 @@ from onnxplain.runtime.sessions.tensorrt.engine import SUFFIX
 from onnxplain.runtime.signature import Signature
 
 _IMAGES_PER_RUN = 16
-
-Temperatures: TypeAlias = float | Mapping[str, float] | None
-"""A live temperature, or live parameters by name; None for those exported."""
 
 
 class Explainer:
@@ -121,7 +114,7 @@ class Explainer:
         if is_tensor(images):
             if batch_size is not None:
                 raise InputError("a tensor is explained in one run; split it for smaller batches")
-            scalars = self.scalar_inputs(temperature)
+            scalars = scalar_inputs(self.backend.signature, temperature)
             return explain_tensor(self.backend, images, targets, scalars, inputs)
         dtype = self.backend.signature.dtype
         batch, photographs = as_batch(images, self.metadata.preprocessing, dtype)
@@ -158,9 +151,13 @@ class Explainer:
                 raise
             self._diagnosed = True
             at = slice(found[0], found[0] + 1)
-            given = self._given(batch, self.indices(targets, len(batch)), inputs)
+            signature = self.backend.signature
+            own = as_inputs(signature, inputs, len(batch))
+            given = self._per_image(
+                batch, target_input(self.backend.signature, targets, len(batch)), own
+            )
             chunk = self._filled({name: array[at] for name, array in given.items()})
-            feeds = chunk | self.scalar_inputs(temperature)
+            feeds = chunk | scalar_inputs(signature, temperature)
             with suppress(BackendError):  # it ran, but perhaps not with all values in memory
                 why = made_by(self.path, feeds, [LOGITS, OBJECTIVE, PULLBACK])
                 raise InputError(f"{error}. {why}") from None
@@ -185,9 +182,10 @@ class Explainer:
             InputError: a target, temperature, batch size or input that cannot be used.
             BackendError: the runtime failed.
         """
-        wanted = self.indices(targets, len(batch))
-        outputs = self.answer(batch, wanted, temperature, batch_size, inputs)
-        signature = self.backend.signature
+        signature, explained = self.backend.signature, self.metadata.objective
+        wanted = target_input(self.backend.signature, targets, len(batch))
+        own = as_inputs(signature, inputs, len(batch))
+        outputs = self.answer(batch, wanted, temperature, batch_size, own)
         return Explanation(
             logits=_logits(signature, outputs),
             pullback=outputs[PULLBACK],
@@ -197,21 +195,9 @@ class Explainer:
             activation=self.metadata.activation,
             outputs={name: outputs[name] for name in signature.outputs if name in outputs},
             objective=outputs.get(OBJECTIVE),
-            explained=signature.objective,
-            given={
-                name: array
-                for name, array in self.of_objective(inputs, len(batch)).items()
-                if signature.objective.inputs[name].kind == MASK
-            },
+            explained=explained,
+            given={n: array for n, array in own.items() if explained.inputs[n].kind == MASK},
         )
-
-    def indices(self, targets: Targets, images: int) -> NDArray[np.int64]:
-        """The graph's `target`, [N] or [N,K], of targets as for `__call__`.
-
-        Raises:
-            InputError: one that cannot be used, or any where the objective has none.
-        """
-        return self.backend.signature.indices(targets, images)
 
     def run(
         self,
@@ -224,7 +210,7 @@ class Explainer:
 
         Args:
             batch: the network's input, as `onnxplain.runtime.inputs.batches.as_batch` makes it.
-            targets: [N], or [N,K] of a graph exported with --multi-target, as `indices` makes them.
+            targets: [N], or [N,K] of a graph exported with --multi-target, as `target_input` makes them.
             temperature: as for `__call__`.
             batch_size: as for `__call__`.
 
@@ -250,7 +236,7 @@ class Explainer:
         targets: NDArray[np.int64],
         temperature: Temperatures = None,
         batch_size: int | None = None,
-        inputs: Mapping[str, Any] = MappingProxyType({}),
+        inputs: Mapping[str, NDArray[Any]] | None = None,
     ) -> dict[str, NDArray[Any]]:
         """What the graph puts out, by name; channels come first in the pullback.
 
@@ -259,51 +245,38 @@ class Explainer:
 
         Args:
             batch, targets, temperature, batch_size: as for `run`.
-            inputs: as for `__call__`.
+            inputs: what the objective takes besides, as
+                `onnxplain.runtime.inputs.objective.as_inputs` makes it; None for its defaults.
 
         Raises:
-            InputError: a temperature, batch size or input that cannot be used.
+            InputError: a temperature or batch size that cannot be used.
             BackendError: the runtime failed.
         """
-        signature, pre = self.backend.signature, self.metadata.preprocessing
-        given = self._given(batch, targets, inputs)
-        scalars = self.scalar_inputs(temperature)
+        signature, explained = self.backend.signature, self.metadata.objective
+        own = as_inputs(signature, {}, len(batch)) if inputs is None else inputs
+        given = self._per_image(batch, targets, own)
+        scalars = scalar_inputs(signature, temperature)
         size = self._batch_size(batch_size)
         runs = [
             self._run({name: array[start : start + size] for name, array in given.items()}, scalars)
             for start in range(0, len(batch), size)
         ]
-        outputs = dict(joined(signature.objective, runs))
-        if pre.layout == "NHWC":
+        outputs = dict(joined(explained, runs))
+        if self.metadata.preprocessing.layout == "NHWC":
             outputs[PULLBACK] = np.moveaxis(outputs[PULLBACK], -1, -3)
         return outputs
 
-    def _given(
-        self, batch: NDArray[Any], targets: NDArray[np.int64], inputs: Mapping[str, Any]
+    def _per_image(
+        self, batch: NDArray[Any], targets: NDArray[np.int64], own: Mapping[str, NDArray[Any]]
     ) -> dict[str, NDArray[Any]]:
         """The graph's inputs that have a row for each image, by name."""
         signature = self.backend.signature
-        pre = self.metadata.preprocessing
-        own = as_inputs(signature.objective, inputs, len(batch), pre, signature.dtype)
         given = {IMAGE: batch, **own}
         if signature.has_target:
             given[TARGET] = targets
         if signature.step:
             given[ORIGIN] = batch
         return given
-
-    def of_objective(self, given: Mapping[str, Any], images: int) -> dict[str, NDArray[Any]]:
-        """What the objective takes besides image and target, [N, …] by name, defaults included.
-
-        Raises:
-            InputError: what cannot be used.
-        """
-        signature = self.backend.signature
-        pre = self.metadata.preprocessing
-        inputs = as_inputs(signature.objective, given, images, pre, signature.dtype)
-        said = {name: inputs[name] for name, value in given.items() if value is not None}
-        require_nonzero(signature.objective, said)
-        return inputs
 
     def check(self, targets: Sequence[int | str], temperature: Temperatures = None) -> None:
         """Whether these classes can be explained at this temperature, before any image is read.
@@ -312,10 +285,10 @@ class Explainer:
             InputError: a class index out of range, a name that no class has, or a temperature
                 that the graph cannot take.
         """
-        self.temperature_input(temperature)
-        signature = self.backend.signature
+        signature, explained = self.backend.signature, self.metadata.objective
+        live_inputs(signature, temperature)
         if signature.has_target:
-            ranks = None if signature.objective.is_class else signature.objective.ranks
+            ranks = None if explained.is_class else explained.ranks
             as_indices(list(targets), len(targets), signature.classes, self.labels, False, ranks)
 
     def _run(
@@ -326,7 +299,7 @@ class Explainer:
         Raises:
             BackendError: the runtime failed, or what is explained has not a row for each image.
         """
-        length, explained = len(chunk[IMAGE]), self.backend.signature.objective
+        length, explained = len(chunk[IMAGE]), self.metadata.objective
         chunk = self._filled(chunk)
         found = self.backend.run(chunk | scalars)
         outputs = {name: array for name, array in found.items() if name != NEXT_IMAGE}
@@ -360,51 +333,10 @@ class Explainer:
             raise InputError(f"a batch has at least one image, not {wanted}")
         return wanted
 
-    def scalar_inputs(self, temperature: Temperatures) -> dict[str, NDArray[Any]]:
-        """The scalar inputs: the temperature, and for a graph with a step those of one of length 0.
-
-        Raises:
-            InputError: as `temperature_input`.
-        """
-        scalars, signature = self.temperature_input(temperature), self.backend.signature
-        if signature.step:
-            zero, inf = np.zeros((), signature.dtype), np.array(np.inf, signature.dtype)
-            scalars |= {ALPHA: zero, EPS: inf, LIMIT: inf}
-        return scalars
-
-    def temperature_input(self, wanted: Temperatures) -> dict[str, NDArray[Any]]:
-        """The graph's live parameters, by name: those wanted, the others as exported.
-
-        Raises:
-            InputError: a value out of the parameter's range, or for a graph with its own.
-        """
-        signature, exported = self.backend.signature, self.metadata.parameters
-        given = wanted if isinstance(wanted, Mapping) else {TEMPERATURE: wanted}
-        given = {name: value for name, value in given.items() if value is not None}
-        for name in given:
-            if name not in {TEMPERATURE, *signature.live, *exported}:
-                raise InputError(
-                    f"{name!r} is no parameter of this graph; it takes: "
-                    f"{', '.join(map(repr, signature.live)) or 'none'}"
-                )
-            if name not in signature.live:
-                how = "live_temperature=True" if name == TEMPERATURE else f"live=['{name}']"
-                raise InputError(f"{name!r} is a constant of this graph; export it with {how}")
-        inputs = {}
-        for name in signature.live:
-            value: Any = given.get(name, exported.get(name))
-            if value is None:
-                raise InputError(f"the file records no {name!r}; pass one")
-            allowed = self.metadata.ranges.get(name, Range())
-            if value not in allowed:
-                raise InputError(f"{name!r} must be {allowed}, not {value!r}")
-            inputs[name] = np.array(value, signature.dtype)
-        return inputs
-
 
 def _logits(signature: Signature, outputs: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
     """[N, classes]; without columns where the network is no classifier."""
-    if signature.objective.is_class:
+    if signature.metadata.objective.is_class:
         return outputs[LOGITS]
     return np.zeros((len(outputs[PULLBACK]), 0), signature.dtype)
 
@@ -412,6 +344,6 @@ def _logits(signature: Signature, outputs: Mapping[str, NDArray[Any]]) -> NDArra
 def _explained_classes(
     signature: Signature, targets: NDArray[np.int64], outputs: Mapping[str, NDArray[Any]]
 ) -> NDArray[np.int64]:
-    if signature.objective.is_class:
+    if signature.metadata.objective.is_class:
         return resolve(targets, outputs[LOGITS])
     return np.asarray(outputs.get(EXPLAINED_CLASS, targets), np.int64)

@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 
 from onnxplain.errors import BackendError, InputError
 from onnxplain.runtime.ahead import ahead
-from onnxplain.runtime.explainer import Explainer, Temperatures
+from onnxplain.runtime.explainer import Explainer
 from onnxplain.runtime.explanation import Explanation
 from onnxplain.runtime.inputs.batches import as_batch
+from onnxplain.runtime.inputs.scalars import Temperatures
 from onnxplain.timing import median_seconds
 
 _BATCHES_AHEAD = 2  # being decoded or drawn, while one is explained

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from onnxplain.contract.explain import IMAGE, LOGITS, ORIGIN, PULLBACK, TARGET
 from onnxplain.contract.objective import OBJECTIVE
 from onnxplain.errors import InputError
-from onnxplain.runtime.inputs.objective import as_inputs, require_nonzero
+from onnxplain.runtime.inputs.objective import as_inputs
+from onnxplain.runtime.inputs.targets import target_input
 from onnxplain.runtime.inputs.tensors import as_numpy, dtype_name, is_tensor, like, on_host
 from onnxplain.runtime.sessions import Backend
 from onnxplain.runtime.signature import Signature
@@ -74,7 +75,7 @@ def explain_tensor(
     if signature.has_target:
         targets = inputs[TARGET] = _targets(signature, targets, len(images))
     elif targets is not None:
-        signature.indices(targets, len(images))  # which refuses them
+        target_input(signature, targets, len(images))  # which refuses them
     inputs |= scalars
     if signature.step:
         inputs[ORIGIN] = images
@@ -91,7 +92,7 @@ def explain_tensor(
         outputs = backend.run_on_device(inputs)
     found = {name: like(array, images) for name, array in outputs.items()}
     return TensorExplanation(
-        found[LOGITS] if signature.objective.is_class else None,
+        found[LOGITS] if signature.metadata.objective.is_class else None,
         found[PULLBACK],
         targets,
         {name: found[name] for name in signature.outputs},
@@ -104,21 +105,13 @@ def _targets(signature: Signature, targets: Any, images: int) -> Any:
         targets = as_numpy(targets)
     if is_tensor(targets):
         return targets
-    return signature.indices(targets, images)
+    return target_input(signature, targets, images)
 
 
 def _of_objective(signature: Signature, given: Mapping[str, Any], images: int) -> dict[str, Any]:
     """Its inputs, those that are tensors as they are."""
     tensors = {name: value for name, value in given.items() if is_tensor(value)}
-    host = {name: None if name in tensors else value for name, value in given.items()}
-    explained, pre = signature.objective, signature.metadata.preprocessing
-    for name in tensors:
-        if name in explained.inputs:
-            host[name] = np.zeros(explained.inputs[name].shape)
-    inputs = as_inputs(explained, host, images, pre, signature.dtype)
-    said = [name for name, value in given.items() if value is not None and name not in tensors]
-    require_nonzero(explained, {name: inputs[name] for name in said})
-    return {**inputs, **tensors}
+    return {**as_inputs(signature, given, images, unread=tensors), **tensors}
 
 
 def _check(signature: Signature, images: Any) -> None:

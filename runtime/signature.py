@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from onnxplain.contract.explain import (
     ACCENTUATED,
@@ -19,9 +18,8 @@ from onnxplain.contract.explain import (
     TEMPERATURE,
     Metadata,
 )
-from onnxplain.contract.objective import OBJECTIVE, Explained
-from onnxplain.errors import BackendError, InputError
-from onnxplain.runtime.inputs.targets import Targets, as_indices
+from onnxplain.contract.objective import OBJECTIVE
+from onnxplain.errors import BackendError
 
 _LARGEST_BATCH = 2**16
 _DTYPES = ("float16", "float32", "float64")
@@ -57,33 +55,9 @@ class Signature:
     outputs: Mapping[str, Port] = field(default_factory=dict)
 
     @property
-    def objective(self) -> Explained:
-        """What is explained, and what it takes besides the image."""
-        return self.metadata.objective
-
-    @property
     def has_target(self) -> bool:
-        return self.objective.is_class or TARGET in self.objective.inputs
-
-    def indices(self, targets: Targets, images: int) -> NDArray[np.int64]:
-        """The graph's `target`, [N] or [N,K], none negative but those that count from the top.
-
-        Args:
-            targets: as a caller has them; None for the objective's default.
-
-        Raises:
-            InputError: one that cannot be used, or any where the objective has none.
-        """
-        explained = self.objective
-        if not self.has_target:
-            if targets is not None:
-                raise InputError(f"objective {explained.name!r} has no target: leave it out")
-            return np.zeros(images, np.int64)
-        if targets is None and not explained.is_class:
-            targets = int(explained.inputs[TARGET].default or 0)
-        ranks = None if explained.is_class else explained.ranks
-        labels = self.metadata.labels
-        return as_indices(targets, images, self.classes, labels, self.multi_target, ranks)
+        explained = self.metadata.objective
+        return explained.is_class or TARGET in explained.inputs
 
     @property
     def live_temperature(self) -> bool:

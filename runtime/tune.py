@@ -79,7 +79,7 @@ def tune(
             temperature raises enough of the pairs.
     """
     signature = explainer.backend.signature
-    signature.objective.require_classifier("tuning")
+    signature.metadata.objective.require_classifier("tuning")
     if not signature.live_temperature or signature.multi_target:
         raise InputError(
             "tuning needs a graph exported with live_temperature=True, and without "

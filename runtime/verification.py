@@ -18,7 +18,7 @@ from onnxplain.runtime.cosines import cosines
 from onnxplain.runtime.explainer import Explainer
 from onnxplain.runtime.inputs.batches import ImageLike, as_batch
 from onnxplain.runtime.inputs.objective import noise_inputs
-from onnxplain.runtime.inputs.targets import resolve
+from onnxplain.runtime.inputs.targets import resolve, target_input
 from onnxplain.runtime.sessions import open_backend
 from onnxplain.runtime.sessions.tensorrt.engine import SUFFIX
 
@@ -88,12 +88,10 @@ def agreement(explainer: Explainer, right: Explainer, images: NDArray[Any]) -> A
         BackendError: one of them failed.
     """
     signature = right.backend.signature
-    targets = right.indices(None, len(images))
-    given = noise_inputs(
-        signature.objective, len(images), signature.metadata.preprocessing, signature.dtype
-    )
+    targets = target_input(signature, None, len(images))
+    given = noise_inputs(signature, len(images))
     expected = right.answer(images, targets, inputs=given)
-    if signature.objective.is_class:
+    if signature.metadata.objective.is_class:
         targets = resolve(targets, expected[LOGITS])
     elif EXPLAINED_CLASS in expected and EXPLAINED_BOX not in expected:
         # By their index: where two are predicted alike, rounding may not decide which.
@@ -107,14 +105,14 @@ def agreement(explainer: Explainer, right: Explainer, images: NDArray[Any]) -> A
     again = [*range(len(images)), 0]
 
     def least(name: str) -> float:
-        axis = signature.objective.batch_axis(name)
+        axis = signature.metadata.objective.batch_axis(name)
         if axis is None:
             return _alike(together[name][None], expected[name][None])
         both = (np.moveaxis(found[name], axis, 0) for found in (together, alone))
         wanted = np.moveaxis(expected[name], axis, 0)
         return _alike(np.concatenate([*both]), wanted[again])
 
-    of_class = signature.objective.is_class
+    of_class = signature.metadata.objective.is_class
     names = [*signature.outputs, *(() if of_class else (OBJECTIVE,))]
     return Agreement(
         float(np.min([least(name) for name in names if name in expected])),

@@ -16,6 +16,7 @@ from onnxplain.contract.explain import DIRECTION, MAP, PRODUCT, RELEVANCE, Ascen
 from onnxplain.errors import SourceError
 from onnxplain.export.autodiff import Rule
 from onnxplain.export.operators import VJPS, Rules, by_name
+from onnxplain.export.registry import Registry
 
 _TAKEN = ("op", "node", "g", "layer")
 """What rules and metadata call something else."""
@@ -205,25 +206,7 @@ def _bound(rule: Rule, values: Mapping[str, Any]) -> Rule:
     return partial(rule, **{name: values[name] for name in taken}) if taken else rule
 
 
-METHODS: dict[str, Method] = {}
+METHODS: Registry[Method] = Registry("method")
 """Name → method."""
 
-
-def register_method(method: Method) -> Method:
-    """Make a method known by its name, to Python and to the command line; returns it.
-
-    A later one replaces an earlier one of that name.
-    """
-    METHODS[method.name] = method
-    return method
-
-
-def get_method(name: str) -> Method:
-    """The method of that name.
-
-    Raises:
-        SourceError: there is none; the message lists those there are.
-    """
-    if name not in METHODS:
-        raise SourceError(f"no method {name!r}; choose one of {', '.join(METHODS)}")
-    return METHODS[name]
+register_method, get_method = METHODS.register, METHODS.named

@@ -17,7 +17,7 @@ from onnxscript import OpBuilder
 from onnxplain.contract.explain import OPTIONAL_INPUTS, RESERVED, TARGET
 from onnxplain.contract.objective import INDEX, MASK, NUMBERS, Explained, ObjectiveInput
 from onnxplain.errors import SourceError
-from onnxplain.export.suggest import nearest
+from onnxplain.export.registry import Registry
 from onnxplain.export.tensors import rank, static
 
 
@@ -262,28 +262,10 @@ class Objective:
 
 _TAKEN = {*RESERVED, *OPTIONAL_INPUTS} - {TARGET}
 
-OBJECTIVES: dict[str, Objective] = {}
+OBJECTIVES: Registry[Objective] = Registry("objective")
 """Name → objective; those that are found by themselves are asked in this order."""
 
-
-def register_objective(objective: Objective) -> Objective:
-    """Make an objective known by its name, to Python and to the command line; returns it.
-
-    A later one replaces an earlier one of that name.
-    """
-    OBJECTIVES[objective.name] = objective
-    return objective
-
-
-def get_objective(name: str) -> Objective:
-    """The objective of that name.
-
-    Raises:
-        SourceError: there is none; the message lists those there are.
-    """
-    if name not in OBJECTIVES:
-        raise SourceError(f"no objective {name!r}; {nearest(name, OBJECTIVES)}")
-    return OBJECTIVES[name]
+register_objective, get_objective = OBJECTIVES.register, OBJECTIVES.named
 
 
 _HELD = "onnxplain.held"

@@ -48,7 +48,7 @@ class ShardExplainer:
     def __init__(self, explainer: Explainer, recipe: Recipe, decoders: int) -> None:
         self._explainer, self._recipe = explainer, recipe
         signature = explainer.backend.signature
-        signature.objective.require_classifier("a batch run")
+        signature.metadata.objective.require_classifier("a batch run")
         explainer.check([recipe.target], recipe.temperature)
         usual = signature.batch or _usual(recipe, signature.most)
         self._batch_size = usual if recipe.batch_size is None else recipe.batch_size

@@ -23,7 +23,8 @@ from onnxplain.cli.progress import progress_bar
 from onnxplain.contract.explain import TEMPERATURE
 
 if TYPE_CHECKING:
-    from onnxplain.runtime.explainer import Explainer, Temperatures
+    from onnxplain.runtime.explainer import Explainer
+    from onnxplain.runtime.inputs.scalars import Temperatures
 
 Out = Annotated[Path, typer.Option("--out", "-o", help="The picture to write (.png, .jpg, .webp).")]
 Beside = Annotated[

@@ -37,7 +37,7 @@ from onnxplain.files import replacing
 
 if TYPE_CHECKING:
     from onnxplain.runtime import Explainer, Explanation
-    from onnxplain.runtime.explainer import Temperatures
+    from onnxplain.runtime.inputs.scalars import Temperatures
 
 Folder = Annotated[
     Path, typer.Option("--out", "-o", help="Where pictures and predictions.jsonl go.")
@@ -146,7 +146,7 @@ def _inputs(
     Raises:
         InputError: one that it does not take, that cannot be read or is given twice.
     """
-    from onnxplain.runtime.inputs.objective import read_input
+    from onnxplain.runtime.inputs.objective import as_inputs, read_input
 
     texts = {name: text for name, text in named.items() if text is not None}
     for text in given or []:
@@ -154,12 +154,8 @@ def _inputs(
         if not equals or name in texts:
             raise InputError(f"--given takes NAME=VALUE, each name once, not {text!r}")
         texts[name] = value
-    metadata = explainer.metadata
-    inputs = {
-        name: read_input(name, text, metadata.objective, metadata.preprocessing)
-        for name, text in texts.items()
-    }
-    explainer.of_objective(inputs, 1)  # before any image is read
+    inputs = {name: read_input(name, text, explainer.metadata) for name, text in texts.items()}
+    as_inputs(explainer.backend.signature, inputs, 1)  # before any image is read
     return inputs
 
 
@@ -213,7 +209,9 @@ def explain_images(
     paths = find_images(images)
     signature = explainer.backend.signature
     if target and not signature.has_target:
-        raise InputError(f"objective {signature.objective.name!r} has no target: leave it out")
+        raise InputError(
+            f"objective {explainer.metadata.objective.name!r} has no target: leave it out"
+        )
     targets = [as_target(text) for text in target or [_default_target(explainer)]]
     explainer.check(targets, temperature)
     if style not in STYLES:

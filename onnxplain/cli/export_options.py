@@ -14,7 +14,7 @@ from onnxplain.contract.request import ExportOptions
 from onnxplain.errors import InputError
 
 if TYPE_CHECKING:
-    from onnxplain.runtime.explainer import Temperatures
+    from onnxplain.runtime.inputs.scalars import Temperatures
 
 
 def as_labels(path: Path | None, option: str) -> list[str] | None:

@@ -98,7 +98,7 @@ def info(
     inputs += [f"target int64 [{targets}]"] if signature.has_target else []
     inputs += [
         f"{name} [{', '.join(map(str, [batch, *one.shape]))}]: {one.meaning}"
-        for name, one in signature.objective.inputs.items()
+        for name, one in signature.metadata.objective.inputs.items()
         if name != TARGET
     ]
     inputs += [f"{name} {signature.dtype} []" for name in signature.live]
@@ -106,7 +106,7 @@ def info(
         f"{name} [{', '.join('N' if size is None else str(size) for size in port.shape)}]"
         for name, port in signature.outputs.items()
     ]
-    if signature.objective.is_class:
+    if signature.metadata.objective.is_class:
         outputs = [f"logits [{batch}, {signature.classes}]"]
     else:
         outputs.append(f"objective [{targets}]")
@@ -119,7 +119,7 @@ def info(
         "file": file_size(model),
         "inputs": "\n".join(inputs),
         "outputs": "\n".join([*outputs, f"pullback [{targets}, {pullback}]"]),
-        **_objective(signature.objective),
+        **_objective(signature.metadata.objective),
         "preprocessing": f"shorter side to {pre.resize} ({pre.interpolation}), "
         f"crop {pre.height} × {pre.width}\nmean {pre.mean}, std {pre.std}",
         "classes": f"{signature.classes}, "

@@ -21,6 +21,7 @@ from onnxplain.reference.float64 import evaluator, in_float64, run
 from onnxplain.reference.parity import Parity
 from onnxplain.runtime import Explainer
 from onnxplain.runtime.inputs.objective import noise_inputs
+from onnxplain.runtime.inputs.targets import target_input
 from onnxplain.runtime.verification import least_cosine
 
 Array = npt.NDArray[Any]
@@ -52,11 +53,11 @@ def verify_objective(
     signature, metadata = explainer.backend.signature, explainer.metadata
     pre = metadata.preprocessing
     batch = np.moveaxis(images, 1, -1) if pre.layout == "NHWC" else images
-    targets = explainer.indices(None, len(batch))
-    inputs = noise_inputs(signature.objective, len(batch), pre, signature.dtype)
+    targets = target_input(signature, None, len(batch))
+    inputs = noise_inputs(signature, len(batch))
     found = explainer.answer(batch, targets, inputs=inputs)
     feeds = {IMAGE: batch, **inputs, **({TARGET: targets} if signature.has_target else {})}
-    names = [*signature.objective.axes, OBJECTIVE, PULLBACK]
+    names = [*signature.metadata.objective.axes, OBJECTIVE, PULLBACK]
     right = _fresh(explainer, source, options, feeds, names)
     if pre.layout == "NHWC":
         right[PULLBACK] = np.moveaxis(right[PULLBACK], -1, -3)

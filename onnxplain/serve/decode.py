@@ -20,6 +20,7 @@ from onnxplain.contract.explain import Preprocessing
 from onnxplain.errors import InputError
 from onnxplain.runtime import Explainer, load_image
 from onnxplain.runtime.inputs.batches import as_batch
+from onnxplain.runtime.inputs.scalars import live_inputs
 from onnxplain.runtime.inputs.targets import as_indices
 from onnxplain.serve.batcher import Work
 from onnxplain.serve.refusal import Refusal, malformed, too_large, unusable
@@ -115,7 +116,7 @@ def prepare(asked: Asked, explainer: Explainer, limits: Limits) -> Prepared:
     if wanted > limits.images:
         raise too_large(f"{limits.images} targets at most in one request, not {wanted}")
     try:
-        explainer.temperature_input(options.temperature)
+        live_inputs(signature, options.temperature)
         targets = as_indices(
             options.targets, wanted, signature.classes, explainer.labels, multi_target=False
         )

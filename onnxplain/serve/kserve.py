@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from onnxplain.contract.explain import IMAGE, LOGITS, PULLBACK, TARGET, TEMPERATURE
 from onnxplain.errors import InputError
 from onnxplain.runtime import Explainer
+from onnxplain.runtime.inputs.scalars import live_inputs
 from onnxplain.runtime.inputs.targets import as_indices
 from onnxplain.serve import tensors
 from onnxplain.serve.access import access, named
@@ -214,7 +215,7 @@ def _work(arrays: dict[str, NDArray[Any]], explainer: Explainer) -> Work:
         raise malformed(f"{TEMPERATURE!r} is one number")
     try:
         warmth = None if temperature is None else float(temperature.reshape(-1)[0])
-        explainer.temperature_input(warmth)
+        live_inputs(signature, warmth)
         targets = as_indices(target, len(image), signature.classes, (), signature.multi_target)
     except InputError as error:
         raise unusable(str(error)) from None

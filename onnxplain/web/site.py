@@ -79,7 +79,7 @@ def write_site(
 def _signature(model: Path) -> Signature:
     """A graph's, which a page can use."""
     signature = open_backend(model).signature
-    signature.objective.require_classifier("the page")
+    signature.metadata.objective.require_classifier("the page")
     if signature.dtype != np.float32:
         raise BackendError(
             f"'{model}' computes in {signature.dtype}, the web page in float32; "

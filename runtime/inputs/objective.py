@@ -2,36 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from onnxplain.contract.explain import TARGET, Preprocessing
-from onnxplain.contract.objective import BOX, INDEX, MASK, Explained, ObjectiveInput
+from onnxplain.contract.explain import TARGET, Metadata, Preprocessing
+from onnxplain.contract.objective import BOX, INDEX, MASK, ObjectiveInput
 from onnxplain.errors import InputError
 from onnxplain.runtime.inputs.batches import as_photograph
 from onnxplain.runtime.inputs.images import load_image
+from onnxplain.runtime.signature import Signature
 
 
 def as_inputs(
-    explained: Explained,
+    signature: Signature,
     given: Mapping[str, Any],
     images: int,
-    pre: Preprocessing,
-    dtype: np.dtype[Any],
+    unread: Collection[str] = (),
 ) -> dict[str, NDArray[Any]]:
-    """The graph's inputs, [N, …] each; those left out are full of what stands for the default.
+    """What the objective takes besides image and target, [N, …] by name.
 
     Args:
-        given: by name, of one image, [N, …], or one for all images.
+        given: by name, of one image, [N, …], or one for all images. None, like what is left out,
+            stands for the default.
+        unread: the names of those that are neither looked at nor returned.
 
     Raises:
         InputError: an unknown name, one that must be given, or what is of another shape, not
-            finite, or no such box.
+            finite, 0 everywhere where that says nothing, or no such box.
     """
+    explained = signature.metadata.objective
     declared = {name: one for name, one in explained.inputs.items() if name != TARGET}
     for name in given:
         if name not in declared:
@@ -41,6 +44,8 @@ def as_inputs(
             )
     inputs = {}
     for name, one in declared.items():
+        if name in unread:
+            continue
         value = given.get(name)
         if value is None:
             if one.default is None:
@@ -48,10 +53,10 @@ def as_inputs(
                     f"objective {explained.name!r} needs {name!r}: {one.meaning}, of the shape "
                     f"{list(one.shape)}"
                 )
-            value = np.full(one.shape, one.default)
-        inputs[name] = _one_each(name, one, value, images, pre).astype(
-            np.int64 if one.kind == INDEX else dtype
-        )
+            array = np.full((images, *one.shape), one.default)
+        else:
+            array = _one_each(name, one, value, images, signature.metadata.preprocessing)
+        inputs[name] = array.astype(np.int64 if one.kind == INDEX else signature.dtype)
     return inputs
 
 
@@ -83,22 +88,10 @@ def _one_each(
     if one.kind == BOX:
         for box in array:
             _check_box(name, box, pre)
+    if one.nonzero and not array.reshape(images, -1).any(axis=1).all():
+        left_out = "" if one.default is None else "; leave it out for that"
+        raise InputError(f"{name!r} is 0 everywhere: {one.meaning}{left_out}")
     return array
-
-
-def require_nonzero(explained: Explained, given: Mapping[str, NDArray[Any]]) -> None:
-    """
-    Args:
-        given: by a caller, [N, …] each; what stands for a default may be 0.
-
-    Raises:
-        InputError: one of them says nothing, an empty region or a vector without a direction.
-    """
-    for name, array in given.items():
-        one = explained.inputs[name]
-        if one.nonzero and not array.reshape(len(array), -1).any(axis=1).all():
-            left_out = "" if one.default is None else "; leave it out for that"
-            raise InputError(f"{name!r} is 0 everywhere: {one.meaning}{left_out}")
 
 
 def _check_box(name: str, box: NDArray[Any], pre: Preprocessing) -> None:
@@ -112,20 +105,18 @@ def _check_box(name: str, box: NDArray[Any], pre: Preprocessing) -> None:
         )
 
 
-def noise_inputs(
-    explained: Explained, images: int, pre: Preprocessing, dtype: np.dtype[Any]
-) -> dict[str, NDArray[Any]]:
+def noise_inputs(signature: Signature, images: int) -> dict[str, NDArray[Any]]:
     """The same for noise to be explained: seeded noise where something must be given."""
     random = np.random.default_rng(1)
     given = {
         name: random.standard_normal((images, *one.shape))
-        for name, one in explained.inputs.items()
+        for name, one in signature.metadata.objective.inputs.items()
         if one.default is None
     }
-    return as_inputs(explained, given, images, pre, dtype)
+    return as_inputs(signature, given, images)
 
 
-def read_input(name: str, text: str, explained: Explained, pre: Preprocessing) -> NDArray[Any]:
+def read_input(name: str, text: str, metadata: Metadata) -> NDArray[Any]:
     """An input of an objective as the command line has it.
 
     Args:
@@ -135,6 +126,7 @@ def read_input(name: str, text: str, explained: Explained, pre: Preprocessing) -
     Raises:
         InputError: no such input, or it cannot be read.
     """
+    explained, pre = metadata.objective, metadata.preprocessing
     if name not in explained.inputs:
         takes = ", ".join(map(repr, explained.inputs)) or "no inputs"
         raise InputError(f"objective {explained.name!r} has no input {name!r}; it takes {takes}")

@@ -9,7 +9,9 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from onnxplain.contract.explain import TARGET
 from onnxplain.errors import InputError
+from onnxplain.runtime.signature import Signature
 
 Target: TypeAlias = int | str
 Targets: TypeAlias = (
@@ -19,6 +21,29 @@ Targets: TypeAlias = (
 all images; or one per image, [N]; or several per image, [N,K]. None is the predicted class."""
 
 _CANDIDATES = 5
+
+
+def target_input(signature: Signature, targets: Targets, images: int) -> NDArray[np.int64]:
+    """The graph's `target`, [N] or [N,K], none negative but those that count from the top.
+
+    Zeros, [N], where the objective has none.
+
+    Args:
+        targets: as a caller has them; None for the objective's default.
+
+    Raises:
+        InputError: one that cannot be used, or any where the objective has none.
+    """
+    metadata, explained = signature.metadata, signature.metadata.objective
+    if not signature.has_target:
+        if targets is not None:
+            raise InputError(f"objective {explained.name!r} has no target: leave it out")
+        return np.zeros(images, np.int64)
+    if targets is None and not explained.is_class:
+        targets = int(explained.inputs[TARGET].default or 0)
+    ranks = None if explained.is_class else explained.ranks
+    classes, several = signature.classes, signature.multi_target
+    return as_indices(targets, images, classes, metadata.labels, several, ranks)
 
 
 def as_indices(

@@ -19,6 +19,7 @@ from torch.nn import functional
 import onnxplain
 from onnxplain.reference.float64 import evaluate_in_float64
 from onnxplain.reference.pytorch import explain
+from onnxplain.runtime.inputs.objective import as_inputs
 
 from .networks import Array, close, gradient, images, seeded
 
@@ -207,7 +208,7 @@ def test_a_network_of_each_kind(name: str, method: str, tmp_path: Path) -> None:
     close(explanation.objective, score, 1e-4)
     close(explanation.pullback, expected, 3e-2)
     # Where float32 rounds a ReLU open or shut, the same file in float64 does not.
-    feeds = {"image": x.numpy(), **explainer.of_objective(given_besides(given), 2)}
+    feeds = {"image": x.numpy(), **as_inputs(explainer.backend.signature, given_besides(given), 2)}
     if "target" in explainer.backend.inputs:
         feeds["target"] = np.full(2, given.get("targets", 0))
     alone = [

@@ -15,6 +15,8 @@ import onnxplain
 from onnxplain.contract.objective import OBJECTIVE, SEED
 from onnxplain.runtime import Explainer, load
 from onnxplain.runtime.conversion.half import convert
+from onnxplain.runtime.inputs.objective import as_inputs
+from onnxplain.runtime.inputs.targets import target_input
 from onnxplain.runtime.verification import agreement, sample
 
 from .networks import SIZE, vector
@@ -56,9 +58,9 @@ def test_half_precision_stays_near(
     right, path = explainers[case]
     half = onnxruntime.InferenceSession(convert(path, "float16"))
     images = sample(right)
-    given = {"image": images, **right.of_objective(noise(right), len(images))}
+    given = {"image": images, **as_inputs(right.backend.signature, noise(right), len(images))}
     if right.backend.signature.has_target:
-        given["target"] = right.indices(None, len(images))
+        given["target"] = target_input(right.backend.signature, None, len(images))
     found = half.run([OBJECTIVE, "pullback"], given)
     expected = right.backend.run(given)
     for name, array in zip((OBJECTIVE, "pullback"), found, strict=True):

@@ -105,7 +105,7 @@ class OpenVINO:
         if len(runs) == 1:
             return {name: runs[0][name] for name in self.outputs}
         found = [{name: run[name] for name in self.outputs} for run in runs]
-        return dict(joined(self.signature.objective, found))
+        return dict(joined(self.signature.metadata.objective, found))
 
     def run_on_device(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
         raise BackendError(
