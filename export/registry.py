@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import difflib
 from typing import Protocol, TypeVar
 
 from onnxplain.errors import SourceError
-from onnxplain.export.suggest import nearest
 
 
 class Named(Protocol):
@@ -41,8 +41,10 @@ class Registry(dict[str, Entry]):
         """The entry of that name.
 
         Raises:
-            SourceError: there is none; the message names those most like it, or all there are.
+            SourceError: there is none; the message says which is most like it, and all there are.
         """
         if name not in self:
-            raise SourceError(f"no {self.what} {name!r}; {nearest(name, self, len(self))}")
+            close = difflib.get_close_matches(name, self, 1)
+            guess = f"did you mean {close[0]}? There are" if close else "choose one of"
+            raise SourceError(f"no {self.what} {name!r}; {guess} {', '.join(self)}")
         return self[name]

@@ -210,7 +210,8 @@ class Explainer:
 
         Args:
             batch: the network's input, as `onnxplain.runtime.inputs.batches.as_batch` makes it.
-            targets: [N], or [N,K] of a graph exported with --multi-target, as `target_input` makes them.
+            targets: [N], or [N,K] of a graph exported with --multi-target, as
+                `onnxplain.runtime.inputs.targets.target_input` makes them.
             temperature: as for `__call__`.
             batch_size: as for `__call__`.
 

@@ -359,6 +359,7 @@ def test_a_softmax_over_another_axis_is_kept(tmp_path: Path, out: Path) -> None:
     ("options", "message"),
     [
         ({"method": "magic"}, "no method 'magic'.*excitation"),
+        ({"method": "exitation"}, "no method 'exitation'; did you mean excitation\\?.*semantic"),
         ({"temperature": 0.0}, "positive"),
         ({"temperature": float("nan")}, "positive"),
         ({"method": "gradient", "temperature": 1.0}, "has no temperature"),
