@@ -242,6 +242,9 @@ def _is(value: Any, hint: Any) -> bool:
         return isinstance(value, number) and not isinstance(value, bool)
     if origin is bool:
         return isinstance(value, bool | np.bool_)
+    if hasattr(origin, "_fields"):  # a named tuple
+        hints = typing.get_type_hints(origin).values()
+        return isinstance(value, origin) and all(map(_is, value, hints))
     return callable(value) if origin is Callable else isinstance(value, origin)
 
 

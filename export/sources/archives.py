@@ -22,6 +22,7 @@ from typing import Any
 
 from onnxplain.errors import SourceError
 from onnxplain.files import scratch
+from onnxplain.printable import printable
 from onnxplain.reading import opened
 
 _MEMBERS = re.compile(
@@ -112,7 +113,8 @@ def _copied(
             if len({member.filename for member in found}) < len(found):
                 raise _refused(path, "two files of one name")
             for member in found:
-                if not members.fullmatch(member.filename):
+                name = member.filename
+                if not members.fullmatch(name) or printable(name) != name:
                     raise _refused(path, f"the file {member.filename!r}")
                 packed = member.compress_type != zipfile.ZIP_STORED
                 if packed and member.file_size > _UNPACKED:

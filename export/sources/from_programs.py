@@ -44,12 +44,15 @@ def load_archive(path: Path) -> Any:
             with script(path) as copy:
                 return torch.jit.load(copy, map_location="cpu")
         if any("/models/" in name and name.endswith(".json") for name in names):
-            with program(path) as copy, _no_pickles():
+            with program(path) as copy, _no_pickles(), quiet():  # of what the file holds
                 return torch.export.load(copy)
     except SourceError:
         raise
     except Exception as error:
-        raise SourceError(f"PyTorch can't read {path}: {root_cause(error)}") from error
+        said = root_cause(error)
+        if "warnings above" in said:
+            said = "it is damaged, or of another version of PyTorch"
+        raise SourceError(f"PyTorch can't read {path}: {said}") from error
     raise SourceError(
         f"{path} is neither TorchScript nor a torch.export program. If it holds weights, name "
         f"their network: onnxplain export NAME --weights {path}. If it holds a pickled module, "

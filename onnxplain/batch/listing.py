@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+import sys
 import tarfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Self
 
 from onnxplain.batch.tables import column_of_ids, column_of_images, opened
 from onnxplain.errors import InputError
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
     import pyarrow.parquet
 
 TAR, TABLE = ".tar", ".parquet"
+
+_EXTENSIONS = (*tarfile.GNU_TYPES[:2], tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE)
+_LONGEST_EXTENSION = 1 << 14  # bytes of a longer name and of other settings
 
 
 class Item(NamedTuple):
@@ -128,10 +132,26 @@ def _items(file: str, columns: Columns) -> Iterator[Item]:
         yield Item(file, place, 0, status.st_size, *stamp)
 
 
+class _Member(tarfile.TarInfo):
+    """A header that leads forward, and whose extensions are short: those are searched in a time
+    that grows with their square."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
+        found = super().frombuf(buf, encoding, errors)
+        most = _LONGEST_EXTENSION if found.type in _EXTENSIONS else sys.maxsize
+        if not 0 <= found.size <= most:
+            raise tarfile.ReadError(f"a header says that {found.size:,} bytes follow it")
+        return found
+
+
 def _members(file: str) -> Iterator[tuple[str, int, int]]:
     """The images of a tar file: name, first byte, length."""
     try:
-        with opened_file(file) as source, tarfile.open(fileobj=source, mode="r:") as tar:
+        with (
+            opened_file(file) as source,
+            tarfile.open(fileobj=source, mode="r:", tarinfo=_Member) as tar,
+        ):
             while (member := tar.next()) is not None:
                 tar.members.clear()  # type: ignore[attr-defined]  # it would keep every record
                 name = member.name.rpartition("/")[2]
@@ -148,7 +168,9 @@ def _members(file: str) -> Iterator[tuple[str, int, int]]:
                     f"'{file}' is cut short or damaged after its first {tar.offset:,} bytes: its "  # type: ignore[attr-defined]
                     "end is not marked as one"
                 )
-    except (tarfile.TarError, OSError) as error:
+    except InputError:
+        raise
+    except Exception as error:  # tarfile raises whatever a damaged header leads it to
         raise InputError(f"'{file}' is not a tar file, or it is damaged: {error}") from error
 
 

@@ -33,7 +33,9 @@ def opened(file: str | os.PathLike[str]) -> Iterator[pyarrow.parquet.ParquetFile
 def _said_of(file: str | os.PathLike[str]) -> Iterator[None]:
     try:
         yield
-    except (pyarrow.ArrowException, OSError) as error:
+    except InputError:
+        raise
+    except Exception as error:  # Arrow raises whatever a damaged table leads it to
         raise InputError(f"'{file}' is not a Parquet table, or it is damaged: {error}") from error
 
 

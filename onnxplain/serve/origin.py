@@ -64,4 +64,7 @@ def _is_foreign(headers: Headers) -> bool:
     origin, site = headers.get("origin"), headers.get("sec-fetch-site")
     if site is not None and site not in _OWN:
         return True
-    return origin is not None and urlsplit(origin).netloc != headers.get("host", "")
+    try:
+        return origin is not None and urlsplit(origin).netloc != headers.get("host", "")
+    except ValueError:  # of an origin that is none
+        return True

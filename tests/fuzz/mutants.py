@@ -154,16 +154,16 @@ def _metadata(model: onnx.ModelProto, rng: random.Random) -> None:
         return
     entry = rng.choice(model.metadata_props)
     try:
-        entry.value = json.dumps(_other(json.loads(entry.value), rng))
+        entry.value = json.dumps(other(json.loads(entry.value), rng))
     except ValueError:
         entry.value = str(rng.choice(VALUES))
 
 
-def _other(entry: Any, rng: random.Random) -> Any:
+def other(entry: Any, rng: random.Random) -> Any:
     """JSON with another value somewhere in it."""
     if isinstance(entry, dict | list) and entry and rng.random() < 0.8:
         key = rng.choice(list(entry)) if isinstance(entry, dict) else rng.randrange(len(entry))
-        entry[key] = _other(entry[key], rng)
+        entry[key] = other(entry[key], rng)
         return entry
     return rng.choice(VALUES)
 

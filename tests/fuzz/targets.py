@@ -7,13 +7,14 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import onnx
 
 import onnxplain
 from onnxplain.errors import OnnxplainError
 
+from . import archives, asked, entries, pictures
 from .mutants import mutant
 from .seeds import explain_graphs, networks
 
@@ -27,15 +28,21 @@ memory which the process may have is not enough."""
 
 @dataclass(frozen=True)
 class Target:
-    """Mutant n, of one of the seeds, is the same wherever and whenever it is made."""
+    """Mutant n, of one of the seeds, is the same wherever and whenever it is made.
+
+    Attributes:
+        change: makes a mutant's bytes of a seed.
+        attempt: uses a file of them.
+    """
 
     name: str
-    seeds: Sequence[onnx.ModelProto]
+    seeds: Sequence[Any]
+    change: Callable[[Any, random.Random], bytes]
     attempt: Callable[[Path], None]
 
     def mutant(self, number: int) -> bytes:
         rng = random.Random(f"{self.name} {number}")
-        return mutant(rng.choice(self.seeds), rng)
+        return self.change(rng.choice(self.seeds), rng)
 
     def judged(self, number: int, folder: Path) -> str:
         """How mutant `number` ends: one of `OWN`, or an error that is not onnxplain's own."""
@@ -55,20 +62,30 @@ class Target:
 
 
 def target(name: str, folder: Path) -> Target:
-    """ "export": a network's file becomes an explanation; "explain": an explain graph's does;
-    "differentiate": a network's file gets its gradient and Hessian-vector product.
+    """One of `NAMES`.
 
     Args:
         folder: where seeds are made.
     """
-    if name == "export":
-        return Target(name, networks(), _exported)
-    if name == "differentiate":
-        return Target(name, networks(), _differentiated)
-    return Target(name, explain_graphs(folder), _explained)
+    return Target(name, *_PARTS[name](folder))
 
 
-NAMES = ("export", "explain", "differentiate")
+_Parts = tuple[Sequence[Any], Callable[[Any, random.Random], bytes], Callable[[Path], None]]
+
+_PARTS: dict[str, Callable[[Path], _Parts]] = {
+    "export": lambda folder: (networks(), mutant, _exported),
+    "explain": lambda folder: (explain_graphs(folder), mutant, _explained),
+    "differentiate": lambda folder: (networks(), mutant, _differentiated),
+    "metadata": lambda folder: (entries.seeds(folder), entries.mutant, entries.attempt),
+    "images": lambda folder: (pictures.seeds(), pictures.mutant, pictures.attempt),
+    "requests": lambda folder: (asked.seeds(), asked.mutant, asked.attempting(folder)),
+    "archives": lambda folder: (archives.seeds(), archives.mutant, archives.attempt),
+}
+"""A network's file becomes an explanation; an explain graph's does; a network's file gets its
+gradient and Hessian-vector product; what files say of themselves is shown and used; images are
+decoded; requests are answered; tar files, tables and archives of PyTorch are read."""
+
+NAMES = tuple(_PARTS)
 
 
 def _exported(path: Path) -> None:
