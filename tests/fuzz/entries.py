@@ -92,7 +92,7 @@ def _changed(text: str, rng: random.Random) -> str:
     """JSON with another value, key or number of entries somewhere in it."""
     try:
         tree = json.loads(text)
-    except ValueError:
+    except (RecursionError, ValueError):
         return str(rng.choice(_MORE)).encode("utf-8", "replace").decode()
     part, within = tree, [tree]
     while isinstance(part, dict | list) and part:
