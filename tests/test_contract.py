@@ -137,8 +137,17 @@ def test_so_are_those_of_other_graphs(key: str, text: str) -> None:
         type(entry).from_props({key: text})
 
 
-def test_a_layer_has_a_whole_number_of_channels() -> None:
-    written = {"layers": [{"name": "c", "channels": "8", "grid": [4, 5], "field": None}]}
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"channels": "8"},
+        {"field": [[2, None, 1], [2, 0, 2]]},
+        {"field": [[2, -1, 1], ["2", 0, 2]]},
+    ],
+)
+def test_a_layer_has_whole_numbers(changes: dict[str, Any]) -> None:
+    layer = {"name": "c", "channels": 8, "grid": [4, 5], "field": None, **changes}
+    written = {"layers": [layer]}
     props = {"onnxplain.channels": json.dumps({**written, "batch": None})}
     with pytest.raises(BackendError, match="cannot be read"):
         ChannelsMetadata.from_props(props)

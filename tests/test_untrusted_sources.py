@@ -176,6 +176,22 @@ class TestPrograms:
             load_archive(path)
         assert not (tmp_path / "canary").exists()
 
+    def test_names_that_move_the_cursor(
+        self, good: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    ) -> None:
+        """PyTorch writes them, and tracebacks, to the terminal."""
+        bad = tmp_path / "bad.pt2"
+        with zipfile.ZipFile(good) as source, zipfile.ZipFile(bad, "w") as target:
+            for name in source.namelist():
+                folder = "\x1b[2J" if name.endswith("version") else "good"
+                target.writestr(f"{folder}/{name.partition('/')[2]}", source.read(name))
+        with pytest.raises(SourceError, match=r"it holds the file '\\x1b\[2J/"):
+            load_archive(bad)
+        bad.write_bytes(good.read_bytes().replace(b"archive_format", b"extra/a_format"))
+        with pytest.raises(SourceError, match="damaged, or of another version"):
+            load_archive(bad)
+        assert capfd.readouterr() == ("", "")
+
     def test_a_bomb(self, good: Path, tmp_path: Path) -> None:
         path = tmp_path / "bad.pt2"
         path.write_bytes(good.read_bytes())

@@ -89,6 +89,41 @@ def test_a_tar_file_ends_where_it_says_so(damage, tmp_path):
         names(path)
 
 
+def header(kind, size):
+    """Of a tar file's member, which says that so many bytes follow it, or none that is."""
+    made = tarfile.TarInfo("1.jpg")
+    made.type, made.size = kind, size
+    return made.tobuf(tarfile.GNU_FORMAT)
+
+
+@pytest.mark.parametrize("kind", [tarfile.REGTYPE, tarfile.XHDTYPE, tarfile.GNUTYPE_LONGNAME])
+@pytest.mark.parametrize("size", [-512, -1024])
+def test_a_tar_file_that_leads_back_is_an_error(kind, size, tmp_path):
+    """Found by mutation: it was read for ever."""
+    path = tmp_path / "part.tar"
+    path.write_bytes(2 * header(kind, size) + bytes(1024))
+    with pytest.raises(InputError, match=f"a header says that {size:,} bytes follow it"):
+        names(path)
+
+
+def test_so_is_one_whose_extensions_take_long(tmp_path):
+    """Of a megabyte of digits, Python searches 10¹² places."""
+    path = tmp_path / "part.tar"
+    path.write_bytes(header(tarfile.XHDTYPE, 1 << 20) + b"9" * (1 << 20) + bytes(1024))
+    with pytest.raises(InputError, match="a header says that 1,048,576 bytes follow it"):
+        names(path)
+
+
+def test_and_a_table_with_names_that_are_no_text(tmp_path):
+    """Found by mutation."""
+    table = pyarrow.table({"images": [b"1"]})
+    pyarrow.parquet.write_table(table, tmp_path / "t.parquet")
+    data = (tmp_path / "t.parquet").read_bytes()
+    (tmp_path / "t.parquet").write_bytes(data.replace(b"images", b"\xbfmages"))
+    with pytest.raises(InputError, match="not a Parquet table"):
+        names(tmp_path / "t.parquet")
+
+
 def test_a_tables_rows_are_read_across_row_groups(tmp_path):
     path = write_table(tmp_path / "table.parquet")
     items = list(list_items([str(path)], ANY))

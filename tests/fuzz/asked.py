@@ -131,7 +131,7 @@ def attempting(folder: Path) -> Callable[[Path], None]:
         InputError: the request is refused, and how.
         AssertionError: it is answered with another status, or with JSON that is none.
     """
-    _, _, plain, multi, *_ = explain_graphs(folder)
+    _, _, plain, multi, *_ = explain_graphs()
     models = {"plain": folder / "plain.onnx", "multi": folder / "multi.onnx"}
     onnx.save(plain, models["plain"])
     onnx.save(multi, models["multi"])

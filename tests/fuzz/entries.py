@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 import json
 import random
-from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -38,14 +37,17 @@ _DEEP = "[" * 100_000, '{"a":' * 100_000, "1" * 10_000, "1e999", "-Infinity", "N
 
 def seeds(folder: Path) -> list[onnx.ModelProto]:
     """Explain graphs, with what graphs of other kinds say beside; and a file of derivatives."""
-    graphs = explain_graphs(folder)
-    for graph in graphs:
-        for entry in _OF_OTHERS:
-            _say(graph, entry.to_props())
-    source, graph = folder / "source.onnx", folder / "derivatives.onnx"
+    entries = {k: v for entry in _OF_OTHERS for k, v in entry.to_props().items()}
+    graphs = []
+    for graph in explain_graphs():
+        graphs.append(copy := onnx.ModelProto())
+        copy.CopyFrom(graph)
+        for key, value in entries.items():
+            copy.metadata_props.add(key=key, value=value)
+    source, derivatives = folder / "source.onnx", folder / "derivatives.onnx"
     onnx.save(convolutional(), source)
-    onnxplain.differentiate(source, graph, second=True)
-    return [*graphs, onnx.load(graph)]
+    onnxplain.differentiate(source, derivatives, second=True)
+    return [*graphs, onnx.load(derivatives)]
 
 
 def mutant(model: onnx.ModelProto, rng: random.Random) -> bytes:
@@ -119,8 +121,3 @@ def _use(found: object) -> None:
     if isinstance(found, ChannelsMetadata):
         for layer in found.layers:
             layer.box(layer.channels - 1, 8, 8)
-
-
-def _say(model: onnx.ModelProto, entries: Mapping[str, str]) -> None:
-    for key, value in entries.items():
-        model.metadata_props.add(key=key, value=value)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -19,7 +21,8 @@ def networks() -> list[onnx.ModelProto]:
     return [convolutional(), attentive(), recurrent(), quantised()]
 
 
-def explain_graphs(folder: Path) -> list[onnx.ModelProto]:
+@functools.cache
+def explain_graphs() -> tuple[onnx.ModelProto, ...]:
     """Those of the networks, and of some options."""
     convolutions, attention, *others = networks()
     rgb = {"mean": [0.5] * 3, "std": [0.25] * 3}
@@ -32,12 +35,13 @@ def explain_graphs(folder: Path) -> list[onnx.ModelProto]:
         (attention, {"method": "semantic"}),
     ]
     graphs = []
-    for network, options in exports:
-        source, graph = folder / "source.onnx", folder / "explain.onnx"
-        onnx.save(network, source)
-        onnxplain.export(source, graph, **options)
-        graphs.append(onnx.load(graph))
-    return graphs
+    with tempfile.TemporaryDirectory() as folder:
+        source, graph = Path(folder, "source.onnx"), Path(folder, "explain.onnx")
+        for network, options in exports:
+            onnx.save(network, source)
+            onnxplain.export(source, graph, **options)
+            graphs.append(onnx.load(graph))
+    return tuple(graphs)
 
 
 def convolutional() -> onnx.ModelProto:

@@ -74,7 +74,7 @@ _Parts = tuple[Sequence[Any], Callable[[Any, random.Random], bytes], Callable[[P
 
 _PARTS: dict[str, Callable[[Path], _Parts]] = {
     "export": lambda folder: (networks(), mutant, _exported),
-    "explain": lambda folder: (explain_graphs(folder), mutant, _explained),
+    "explain": lambda folder: (explain_graphs(), mutant, _explained),
     "differentiate": lambda folder: (networks(), mutant, _differentiated),
     "metadata": lambda folder: (entries.seeds(folder), entries.mutant, entries.attempt),
     "images": lambda folder: (pictures.seeds(), pictures.mutant, pictures.attempt),

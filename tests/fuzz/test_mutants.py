@@ -21,7 +21,11 @@ from .targets import NAMES, OWN, target
 
 
 @pytest.mark.parametrize(
-    ("name", "mutants"), [("export", 10), ("explain", 30), ("differentiate", 10)]
+    ("name", "mutants"),
+    [
+        *(("export", 10), ("explain", 30), ("differentiate", 10)),
+        *(("metadata", 10), ("images", 30), ("requests", 30), ("archives", 20)),
+    ],
 )
 def test_some(name: str, mutants: int, tmp_path: Path) -> None:
     tried = target(name, tmp_path)
