@@ -21,21 +21,20 @@ from onnxplain.contract.explain import (
     TARGET,
     Metadata,
 )
-from onnxplain.contract.objective import EXPLAINED_CLASS, MASK, OBJECTIVE
+from onnxplain.contract.objective import OBJECTIVE
 from onnxplain.errors import BackendError, InputError
 from onnxplain.options import check_type
-from onnxplain.runtime.explanation import Explanation
+from onnxplain.runtime.explanation import Explanation, explanation_of
 from onnxplain.runtime.inputs.batches import ImageLike, as_batch, filled
 from onnxplain.runtime.inputs.objective import as_inputs
 from onnxplain.runtime.inputs.scalars import Temperatures, live_inputs, scalar_inputs
-from onnxplain.runtime.inputs.targets import Targets, as_indices, resolve, target_input
+from onnxplain.runtime.inputs.targets import Targets, as_indices, target_input
 from onnxplain.runtime.inputs.tensors import is_tensor
 from onnxplain.runtime.nonfinite import made_by
 from onnxplain.runtime.on_device import Tensor, TensorExplanation, explain_tensor
 from onnxplain.runtime.outputs import joined, of_images
 from onnxplain.runtime.sessions import Backend
 from onnxplain.runtime.sessions.tensorrt.engine import SUFFIX
-from onnxplain.runtime.signature import Signature
 
 _IMAGES_PER_RUN = 16
 
@@ -182,54 +181,11 @@ class Explainer:
             InputError: a target, temperature, batch size or input that cannot be used.
             BackendError: the runtime failed.
         """
-        signature, explained = self.backend.signature, self.metadata.objective
+        signature = self.backend.signature
         wanted = target_input(self.backend.signature, targets, len(batch))
         own = as_inputs(signature, inputs, len(batch))
         outputs = self.answer(batch, wanted, temperature, batch_size, own)
-        return Explanation(
-            logits=_logits(signature, outputs),
-            pullback=outputs[PULLBACK],
-            targets=_explained_classes(signature, wanted, outputs),
-            photographs=photographs,
-            class_names=self.labels,
-            activation=self.metadata.activation,
-            outputs={name: outputs[name] for name in signature.outputs if name in outputs},
-            objective=outputs.get(OBJECTIVE),
-            explained=explained,
-            given={n: array for n, array in own.items() if explained.inputs[n].kind == MASK},
-        )
-
-    def run(
-        self,
-        batch: NDArray[Any],
-        targets: NDArray[np.int64],
-        temperature: Temperatures = None,
-        batch_size: int | None = None,
-    ) -> tuple[NDArray[Any], NDArray[Any], NDArray[np.int64]]:
-        """What calling the explainer does once images and targets are arrays.
-
-        Args:
-            batch: the network's input, as `onnxplain.runtime.inputs.batches.as_batch` makes it.
-            targets: [N], or [N,K] of a graph exported with --multi-target, as
-                `onnxplain.runtime.inputs.targets.target_input` makes them.
-            temperature: as for `__call__`.
-            batch_size: as for `__call__`.
-
-        Returns:
-            The logits, the pullback (channels first) and the targets (none negative), as an
-            `Explanation` has them.
-
-        Raises:
-            InputError: a temperature or batch size that cannot be used.
-            BackendError: the runtime failed.
-        """
-        outputs = self.answer(batch, targets, temperature, batch_size)
-        signature = self.backend.signature
-        return (
-            _logits(signature, outputs),
-            outputs[PULLBACK],
-            _explained_classes(signature, targets, outputs),
-        )
+        return explanation_of(signature, outputs, wanted, photographs, own)
 
     def answer(
         self,
@@ -245,7 +201,9 @@ class Explainer:
         out.
 
         Args:
-            batch, targets, temperature, batch_size: as for `run`.
+            batch: the network's input, as `onnxplain.runtime.inputs.batches.as_batch` makes it.
+            targets: as `onnxplain.runtime.inputs.targets.target_input` makes them.
+            temperature, batch_size: as for `__call__`.
             inputs: what the objective takes besides, as
                 `onnxplain.runtime.inputs.objective.as_inputs` makes it; None for its defaults.
 
@@ -333,18 +291,3 @@ class Explainer:
         if wanted < 1:
             raise InputError(f"a batch has at least one image, not {wanted}")
         return wanted
-
-
-def _logits(signature: Signature, outputs: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
-    """[N, classes]; without columns where the network is no classifier."""
-    if signature.metadata.objective.is_class:
-        return outputs[LOGITS]
-    return np.zeros((len(outputs[PULLBACK]), 0), signature.dtype)
-
-
-def _explained_classes(
-    signature: Signature, targets: NDArray[np.int64], outputs: Mapping[str, NDArray[Any]]
-) -> NDArray[np.int64]:
-    if signature.metadata.objective.is_class:
-        return resolve(targets, outputs[LOGITS])
-    return np.asarray(outputs.get(EXPLAINED_CLASS, targets), np.int64)

@@ -12,12 +12,21 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from onnxplain.contract.objective import EXPLAINED_BOX, MASK, Explained
+from onnxplain.contract.explain import LOGITS, PULLBACK
+from onnxplain.contract.objective import (
+    EXPLAINED_BOX,
+    EXPLAINED_CLASS,
+    MASK,
+    OBJECTIVE,
+    Explained,
+)
 from onnxplain.errors import InputError
+from onnxplain.runtime.inputs.targets import resolve
 from onnxplain.runtime.outputs import of_images
 from onnxplain.runtime.pictures import notebook
 from onnxplain.runtime.pictures.figures import Row, draw, write_image
 from onnxplain.runtime.pictures.render import heatmap
+from onnxplain.runtime.signature import Signature
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,10 +65,10 @@ class Explanation:
     def __len__(self) -> int:
         return len(self.pullback)
 
-    def __getitem__(self, index: int | slice) -> Explanation:
-        """The explanation of one image, as one of length 1, or of those of a slice."""
-        rows = range(len(self))
-        chosen = list(rows[index]) if isinstance(index, slice) else [rows[index]]
+    def __getitem__(self, index: int | slice | NDArray[np.intp]) -> Explanation:
+        """The explanation of one image, as one of length 1, or of those of a slice or of several
+        indices."""
+        chosen = [range(len(self))[index]] if isinstance(index, int | np.integer) else index
         return Explanation(
             self.logits[chosen],
             self.pullback[chosen],
@@ -93,14 +102,23 @@ class Explanation:
 
     def nonfinite(self) -> tuple[int, str] | None:
         """The first image of which something is NaN or infinite, and what that is."""
-        explained = ("objective", self.objective) if self.objective is not None else (
-            "logits", self.logits
-        )  # fmt: skip
-        for what, array in (explained, ("pullback's numbers", self.pullback)):
-            finite = np.isfinite(array).reshape(len(self), -1).all(axis=1)
+        for what, finite in self._finite().items():
             if not finite.all():
                 return int(np.flatnonzero(~finite)[0]), what
         return None
+
+    def finite(self) -> NDArray[np.bool_]:
+        """Of which images everything is, [N]."""
+        return np.logical_and.reduce([*self._finite().values()])
+
+    def _finite(self) -> dict[str, NDArray[np.bool_]]:
+        explained = (
+            {"logits": self.logits} if self.objective is None else {"objective": self.objective}
+        )
+        return {
+            what: np.isfinite(array.reshape(len(self), -1)).all(axis=1)
+            for what, array in {**explained, "pullback's numbers": self.pullback}.items()
+        }
 
     @property
     def probabilities(self) -> NDArray[Any]:
@@ -228,6 +246,42 @@ class Explanation:
         if index < 0:
             return self.explained.no_class
         return self.class_names[index] if index < len(self.class_names) else str(index)
+
+
+def explanation_of(
+    signature: Signature,
+    outputs: Mapping[str, NDArray[Any]],
+    targets: NDArray[np.int64],
+    photographs: NDArray[np.uint8],
+    inputs: Mapping[str, NDArray[Any]],
+) -> Explanation:
+    """What a graph's outputs explain.
+
+    Args:
+        outputs: by name, as `Explainer.answer` returns them.
+        targets, inputs: what the graph was given besides the images.
+        photographs: uint8 [N,H,W,3].
+    """
+    metadata = signature.metadata
+    explained, images = metadata.objective, len(outputs[PULLBACK])
+    if explained.is_class:
+        logits = outputs[LOGITS]
+        targets = resolve(targets, logits)
+    else:
+        logits = np.zeros((images, 0), signature.dtype)
+        targets = np.asarray(outputs.get(EXPLAINED_CLASS, targets), np.int64)
+    return Explanation(
+        logits,
+        outputs[PULLBACK],
+        targets,
+        photographs,
+        metadata.labels,
+        metadata.activation,
+        {name: outputs[name] for name in signature.outputs if name in outputs},
+        outputs.get(OBJECTIVE),
+        explained,
+        {name: given for name, given in inputs.items() if explained.inputs[name].kind == MASK},
+    )
 
 
 def probabilities_of(logits: NDArray[Any], activation: str) -> NDArray[Any]:

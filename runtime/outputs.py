@@ -13,7 +13,9 @@ from onnxplain.contract.objective import Explained
 Outputs = Mapping[str, NDArray[Any]]
 
 
-def of_images(explained: Explained, outputs: Outputs, images: slice | list[int]) -> Outputs:
+def of_images(
+    explained: Explained, outputs: Outputs, images: slice | list[int] | NDArray[np.intp]
+) -> Outputs:
     """Those of some images; what has no known batch axis stays whole."""
     chosen = {}
     for name, array in outputs.items():

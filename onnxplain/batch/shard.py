@@ -21,7 +21,9 @@ from onnxplain.batch.rows import Rows
 from onnxplain.batch.tables import Tables
 from onnxplain.runtime import Explainer, Explanation
 from onnxplain.runtime.ahead import ahead
-from onnxplain.runtime.inputs.targets import as_indices
+from onnxplain.runtime.explanation import explanation_of
+from onnxplain.runtime.inputs.objective import as_inputs
+from onnxplain.runtime.inputs.targets import target_input
 
 ENGINE = "engine"
 """The provider of an engine of `onnxplain build`, which knows its own."""
@@ -131,26 +133,19 @@ class ShardExplainer:
             return None
         explainer, recipe = self._explainer, self._recipe
         batch = np.concatenate([prepared[i].input for i in good])
-        classes, several = explainer.backend.signature.classes, explainer.multi_target
-        targets = as_indices(recipe.target, len(good), classes, explainer.labels, several)
-        logits, pullback, targets = explainer.run(
-            batch, targets, recipe.temperature, self._batch_size
-        )
-        finite = np.isfinite(logits).all(axis=1)
-        finite &= np.isfinite(pullback).reshape(len(good), -1).all(axis=1)
+        signature = explainer.backend.signature
+        targets = target_input(signature, recipe.target, len(good))
+        inputs = as_inputs(signature, {}, len(good))
+        outputs = explainer.answer(batch, targets, recipe.temperature, self._batch_size, inputs)
+        photographs = np.concatenate([prepared[i].photograph for i in good])
+        explanation = explanation_of(signature, outputs, targets, photographs, inputs)
+        finite = explanation.finite()
         for i, fine in zip(good, finite, strict=True):
             if not fine:
                 errors[i] = "the network's logits or pullback for it are not finite"
         if not finite.any():
             return None
-        return Explanation(
-            logits=logits[finite],
-            pullback=pullback[finite],
-            targets=targets[finite],
-            photographs=np.concatenate([prepared[i].photograph for i in good])[finite],
-            class_names=explainer.labels,
-            activation=explainer.metadata.activation,
-        )
+        return explanation[np.flatnonzero(finite)]
 
 
 def on_gpu(recipe: Recipe) -> bool:

@@ -127,6 +127,8 @@ def serve(
         curl -F image=@cat.jpg localhost:8000/v1/models/resnet50:explain
         curl -F image=@cat.jpg -F targets=-1 -F targets="tiger cat" -F output=png -o why.png \\
             localhost:8000/v1/models/resnet50:explain
+        curl -F image=@street.jpg -F box=40,10,90,60 localhost:8000/v1/models/yolo:explain
+        curl -F image=@street.jpg -F region=@mask.png localhost:8000/v1/models/fcn:explain
         ONNXPLAIN_TOKEN=… onnxplain serve cnn=resnet50.explain.onnx vit.explain.onnx \\
             --host 0.0.0.0 --certificate cert.pem --key key.pem
     """

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import io
 import json
+import zipfile
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from onnxplain.contract.explain import Preprocessing
+from onnxplain.contract.objective import EXPLAINED_BOX, EXPLAINED_CLASS
 from onnxplain.runtime import Explainer, Explanation
-from onnxplain.serve.batcher import Explained
+from onnxplain.runtime.inputs.batches import box_in_photograph
 from onnxplain.serve.decode import Prepared
 from onnxplain.serve.refusal import unusable
 from onnxplain.serve.schemas import Tensor
@@ -21,17 +26,20 @@ MEDIA_TYPES = {
 }
 """An output's name → its content type."""
 
+_SMALL = 10_000
+"""Numbers of an output that an answer in JSON holds."""
+
 _PNG_LEVEL = 3  # deflate's; at higher levels a heatmap's noise does not shrink further
 
 
-def render(name: str, explainer: Explainer, asked: Prepared, explained: Explained) -> bytes:
+def render(name: str, explainer: Explainer, asked: Prepared, explained: Explanation) -> bytes:
     """The answer, in the format that was asked for.
 
     Raises:
         Refusal: the network's output for this input is not finite.
     """
-    explanation = gather(explainer, asked, explained)
-    if not all(np.isfinite(array).all() for array in (explanation.logits, explanation.pullback)):
+    explanation = gather(asked, explained)
+    if explanation.nonfinite() is not None:
         raise unusable("the network's output for this input is not finite")
     match asked.options.output:
         case "png":
@@ -40,39 +48,61 @@ def render(name: str, explainer: Explainer, asked: Prepared, explained: Explaine
             return encoded.getvalue()
         case "npz":
             return _npz(explanation)
-    described = _described(name, explainer, asked.options.top_k, explanation)
+    described = _head(name, explainer)
+    if explanation.is_of_class:
+        described |= _of_classes(explanation, asked.options.top_k)
+    else:
+        described |= _of_objective(explanation, asked, explainer.metadata.preprocessing)
+    pullback = explanation.pullback[0].astype(np.float32, copy=False)
+    described["pullback"] = Tensor.of(pullback)
     return json.dumps(described, ensure_ascii=False, allow_nan=False).encode()
 
 
-def gather(explainer: Explainer, asked: Prepared, explained: Explained) -> Explanation:
+def gather(asked: Prepared, explained: Explanation) -> Explanation:
     """One image's explanation for its K targets as [1,K,…], whether they were K rows or one."""
-    logits, pullback, targets = explained
-    return Explanation(
-        logits=logits[:1],
+    pullback, objective, outputs = explained.pullback, explained.objective, explained.outputs
+    first = explained[:1]
+    of_targets = {
+        name: outputs[name].reshape(1, -1, *shape)
+        for name, shape in {EXPLAINED_CLASS: (), EXPLAINED_BOX: (4,)}.items()
+        if name in outputs
+    }
+    return replace(
+        first,
         pullback=pullback.reshape(1, -1, *pullback.shape[-3:]),
-        targets=targets.reshape(1, -1),
+        targets=explained.targets.reshape(1, -1),
         photographs=asked.photograph[None],
-        class_names=explainer.labels,
-        activation=explainer.metadata.activation,
+        outputs={**first.outputs, **of_targets},
+        objective=None if objective is None else objective.reshape(1, -1),
     )
 
 
 def _npz(explanation: Explanation) -> bytes:
-    arrays = io.BytesIO()
-    np.savez(
-        arrays,
-        logits=explanation.logits[0],
-        pullback=explanation.pullback[0],
-        targets=explanation.targets[0],
-        probabilities=explanation.probabilities[0],
-    )
-    return arrays.getvalue()
+    arrays = {"pullback": explanation.pullback[0], "targets": explanation.targets[0]}
+    if explanation.objective is None:
+        arrays |= {"logits": explanation.logits[0], "probabilities": explanation.probabilities[0]}
+    else:
+        arrays |= {"objective": explanation.objective[0], **_of_image(explanation)}
+    written = io.BytesIO()
+    with zipfile.ZipFile(written, "w") as archive:  # np.savez takes no array called "file"
+        for name, array in arrays.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as file:
+                np.lib.format.write_array(file, np.asanyarray(array), allow_pickle=False)
+    return written.getvalue()
 
 
-def _described(
-    name: str, explainer: Explainer, top_k: int, explanation: Explanation
-) -> dict[str, Any]:
-    """An `ExplainResponse`."""
+def _of_image(explanation: Explanation) -> dict[str, NDArray[Any]]:
+    """The outputs for the only image, without their batch axis."""
+    axes = {name: explanation.explained.batch_axis(name) or 0 for name in explanation.outputs}
+    return {name: array.take(0, axes[name]) for name, array in explanation.outputs.items()}
+
+
+def _head(name: str, explainer: Explainer) -> dict[str, Any]:
+    return {"model": name, "method": explainer.metadata.described_method}
+
+
+def _of_classes(explanation: Explanation, top_k: int) -> dict[str, Any]:
+    """What an `ExplainResponse` has besides."""
     logits, probabilities = explanation.logits[0], explanation.probabilities[0]
     ranking = np.argsort(-probabilities, kind="stable")[:top_k]
 
@@ -81,13 +111,34 @@ def _described(
         return {"index": index, "name": explanation.name(index), "probability": probability}
 
     return {
-        "model": name,
-        "method": explainer.metadata.described_method,
         "predictions": [prediction(index) for index in ranking.tolist()],
         "targets": [
             prediction(index) | {"logit": float(logits[index])}
             for index in explanation.targets[0].tolist()
         ],
         "logits": Tensor.of(logits.astype(np.float32, copy=False)),
-        "pullback": Tensor.of(explanation.pullback[0].astype(np.float32, copy=False)),
     }
+
+
+def _of_objective(explanation: Explanation, asked: Prepared, pre: Preprocessing) -> dict[str, Any]:
+    """What an `ObjectiveResponse` has besides."""
+    (row,), outputs = explanation.rows(), _of_image(explanation)
+    targets = [{"name": name, "value": value} for name, value in row.targets]
+    if explanation.explained.classes:
+        for target, index in zip(targets, explanation.targets[0].tolist(), strict=True):
+            target["index"] = index
+    if (boxes := outputs.get(EXPLAINED_BOX)) is not None:
+        if asked.size is not None:
+            boxes = box_in_photograph(boxes, asked.size, pre)
+        for target, box in zip(targets, boxes.tolist(), strict=True):
+            target["box"] = box
+    small = {
+        name: Tensor.of(np.atleast_1d(array).astype(_sent_as(array), copy=False))
+        for name, array in outputs.items()
+        if name not in (EXPLAINED_BOX, EXPLAINED_CLASS) and 0 < array.size <= _SMALL
+    }
+    return {"objective": explanation.explained.name, "targets": targets, "outputs": small}
+
+
+def _sent_as(array: NDArray[Any]) -> str:
+    return "float32" if array.dtype.kind == "f" else "int64"

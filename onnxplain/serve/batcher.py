@@ -4,19 +4,26 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
-from typing import Any, TypeAlias
+from dataclasses import dataclass, field, replace
+from typing import Any, Generic, Protocol, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from onnxplain.serve.settings import Batching
 
-Explained: TypeAlias = tuple[NDArray[Any], NDArray[Any], NDArray[np.int64]]
-"""Logits [N,classes], pullback [N,…] and targets [N,…], as `Explainer.run` returns them."""
+Explained = TypeVar("Explained", bound="Rows")
+
+
+class Rows(Protocol):
+    """What a call gives, a row for each image."""
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, index: slice, /) -> Self: ...
+
 
 _SMOOTHING = 0.2  # weight of the newest call in the average time per image
 
@@ -29,16 +36,18 @@ class Work:
         batch: [N,C,H,W], as the network takes it; one image N times may be a view of it.
         targets: [N], or [N,K] for a graph with several targets.
         temperature: None for the graph's own.
+        inputs: what the objective takes besides, [N, …] by name.
     """
 
     batch: NDArray[Any]
     targets: NDArray[np.int64]
     temperature: float | None = None
+    inputs: Mapping[str, NDArray[Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        assert len(self.batch) == len(
-            self.targets
-        )  # or the others in its call would get wrong results
+        given = self.targets, *self.inputs.values()
+        # Or the others in its call would get wrong results:
+        assert all(len(array) == len(self.batch) for array in given)
 
     def __len__(self) -> int:
         return len(self.batch)
@@ -50,27 +59,27 @@ class Work:
 
 
 @dataclass(eq=False)
-class _Waiting:
+class _Waiting(Generic[Explained]):
     work: Work
     since: float
     answer: asyncio.Future[Explained]
 
 
-class Batcher:
+class Batcher(Generic[Explained]):
     """Passes a model's work to its backend, several requests in one call.
 
     A call is made once it is full, or once its oldest image has waited long enough and an instance
     is idle. While all instances are busy the images wait, so calls grow with the load.
 
     Args:
-        run: (batch, targets, temperature) → `Explained`; called in threads.
+        run: explains what it is given, the requests' in one; called in threads.
         batching: how many images per call, how long to wait, and how many calls at a time.
         observe: called with each call's images and seconds, and the seconds each request waited.
     """
 
     def __init__(
         self,
-        run: Callable[[NDArray[Any], NDArray[np.int64], float | None], Explained],
+        run: Callable[[Work], Explained],
         batching: Batching,
         observe: Callable[[int, float, list[float]], None],
     ) -> None:
@@ -81,7 +90,7 @@ class Batcher:
         self._observe = observe
         self._idle = asyncio.Semaphore(batching.instances)
         self._threads = ThreadPoolExecutor(batching.instances, "onnxplain-inference")
-        self._queue: deque[_Waiting] = deque()
+        self._queue: deque[_Waiting[Explained]] = deque()
         self._arrived = asyncio.Event()
         self._calls: set[asyncio.Task[None]] = set()
         self._image_seconds = 0.0
@@ -127,7 +136,7 @@ class Batcher:
             self._calls.add(call)
             call.add_done_callback(self._calls.discard)
 
-    async def _collect(self) -> list[_Waiting]:
+    async def _collect(self) -> list[_Waiting[Explained]]:
         """The requests for the next call: the oldest, and those that fit with it."""
         loop = asyncio.get_running_loop()
         while True:
@@ -143,7 +152,7 @@ class Batcher:
         with suppress(TimeoutError):
             await asyncio.wait_for(self._arrived.wait(), seconds)
 
-    def _take(self) -> list[_Waiting]:
+    def _take(self) -> list[_Waiting[Explained]]:
         first, room = self._queue[0], self._most
         taken = []
         for waiting in list(self._queue):
@@ -156,11 +165,11 @@ class Batcher:
                 break
         return taken
 
-    async def _call(self, taken: list[_Waiting]) -> None:
+    async def _call(self, taken: list[_Waiting[Explained]]) -> None:
         loop = asyncio.get_running_loop()
         begin = loop.time()
         try:
-            logits, pullback, targets = await loop.run_in_executor(
+            explained = await loop.run_in_executor(
                 self._threads, self._explain, [waiting.work for waiting in taken]
             )
         except Exception as error:  # whatever a backend raises goes to those who asked
@@ -170,7 +179,7 @@ class Batcher:
             return
         finally:
             self._idle.release()
-        seconds, images = loop.time() - begin, len(logits)
+        seconds, images = loop.time() - begin, len(explained)
         newest = seconds / images - self._image_seconds
         self._image_seconds += newest * (_SMOOTHING if self._image_seconds else 1)
         self._observe(images, seconds, [begin - waiting.since for waiting in taken])
@@ -178,12 +187,15 @@ class Batcher:
         for waiting in taken:
             own = slice(start, start := start + len(waiting.work))
             if not waiting.answer.done():  # its client may have gone
-                waiting.answer.set_result((logits[own], pullback[own], targets[own]))
+                waiting.answer.set_result(explained[own])
 
     def _explain(self, works: list[Work]) -> Explained:
+        first = works[0]
         if len(works) == 1:
-            batch, targets = np.ascontiguousarray(works[0].batch), works[0].targets
-        else:
-            batch = np.concatenate([work.batch for work in works])
-            targets = np.concatenate([work.targets for work in works])
-        return self._run(batch, targets, works[0].temperature)
+            return self._run(replace(first, batch=np.ascontiguousarray(first.batch)))
+        inputs = {
+            name: np.concatenate([work.inputs[name] for work in works]) for name in first.inputs
+        }
+        batch = np.concatenate([work.batch for work in works])
+        targets = np.concatenate([work.targets for work in works])
+        return self._run(Work(batch, targets, first.temperature, inputs))

@@ -9,14 +9,16 @@ from fastapi import APIRouter, Depends, Path, Request, Response
 from fastapi.responses import JSONResponse
 from numpy.typing import NDArray
 
-from onnxplain.contract.explain import IMAGE, LOGITS, PULLBACK, TARGET, TEMPERATURE
+from onnxplain.contract.explain import IMAGE, PULLBACK, TARGET, TEMPERATURE
+from onnxplain.contract.objective import INDEX, OBJECTIVE
 from onnxplain.errors import InputError
-from onnxplain.runtime import Explainer
+from onnxplain.runtime import Explainer, Explanation
+from onnxplain.runtime.inputs.objective import as_inputs
 from onnxplain.runtime.inputs.scalars import live_inputs
-from onnxplain.runtime.inputs.targets import as_indices
+from onnxplain.runtime.inputs.targets import target_input
 from onnxplain.serve import tensors
 from onnxplain.serve.access import access, named
-from onnxplain.serve.batcher import Explained, Work
+from onnxplain.serve.batcher import Work
 from onnxplain.serve.openapi import PROBLEMS, inlined
 from onnxplain.serve.refusal import Refusal, malformed, too_large, unusable
 from onnxplain.serve.service import Service
@@ -155,27 +157,33 @@ def _check(service: Service, request: Request, name: str) -> None:
 def _ports(explainer: Explainer) -> dict[str, Any]:
     """As Triton describes the model that `onnxplain package --triton` writes of it."""
     metadata, signature = explainer.metadata, explainer.backend.signature
-    floats = tensors.NAMES[signature.dtype.name]
+    explained = metadata.objective
     many = signature.batch or -1
     targets = [-1] if signature.multi_target else []
 
-    def port(name: str, datatype: str, *shape: int) -> dict[str, Any]:
-        return {"name": name, "datatype": datatype, "shape": list(shape)}
+    def port(name: str, dtype: str, *shape: int) -> dict[str, Any]:
+        return {"name": name, "datatype": tensors.NAMES[dtype], "shape": list(shape)}
 
-    inputs = [
-        port(IMAGE, floats, many, *metadata.preprocessing.image_shape),
-        port(TARGET, "INT64", many, *(targets or [1])),
+    floats = signature.dtype.name
+    inputs = [port(IMAGE, floats, many, *metadata.preprocessing.image_shape)]
+    if signature.has_target:
+        inputs.append(port(TARGET, "int64", many, *(targets or [1])))
+    inputs += [
+        port(name, "int64" if one.kind == INDEX else floats, many, *(one.shape or [1]))
+        for name, one in explained.inputs.items()
+        if name != TARGET
     ]
     if signature.live_temperature:
         inputs.append(port(TEMPERATURE, floats, 1))
-    return {
-        "platform": "onnxplain",
-        "inputs": inputs,
-        "outputs": [
-            port(LOGITS, floats, many, signature.classes),
-            port(PULLBACK, floats, many, *targets, *metadata.pullback_shape),
-        ],
-    }
+    outputs = []
+    for name, own in signature.outputs.items():
+        if (axis := explained.batch_axis(name)) is not None:
+            shape = [-1 if size is None else size for size in own.shape]
+            outputs.append(port(name, own.dtype, *shape[:axis], many, *shape[axis + 1 :]))
+    if not explained.is_class:
+        outputs.append(port(OBJECTIVE, floats, many, *targets))
+    outputs.append(port(PULLBACK, floats, many, *targets, *metadata.pullback_shape))
+    return {"platform": "onnxplain", "inputs": inputs, "outputs": outputs}
 
 
 def _decode(
@@ -183,17 +191,16 @@ def _decode(
 ) -> tuple[tensors.InferRequest, Work]:
     """Read a request; raises Refusal for whatever is wrong with it."""
     request, arrays = tensors.read(body, header_length)
-    signature = explainer.backend.signature
-    dtype = signature.dtype.name
-    expected = {IMAGE: dtype, TARGET: "int64"}
-    if signature.live_temperature:
-        expected[TEMPERATURE] = dtype
+    explained = explainer.metadata.objective
+    expected = {port["name"]: port["datatype"] for port in _ports(explainer)["inputs"]}
     for name, array in arrays.items():
         if name not in expected:
             raise malformed(f"there is no input {name[:50]!r}; there are {', '.join(expected)}")
-        if array.dtype.name != expected[name]:
-            raise malformed(f"{name!r} is of {tensors.NAMES[expected[name]]}")
-    if missing := {IMAGE, TARGET} - arrays.keys():
+        if tensors.NAMES[array.dtype.name] != expected[name]:
+            raise malformed(f"{name!r} is of {expected[name]}")
+    optional = {name for name, one in explained.inputs.items() if one.default is not None}
+    needed = (expected.keys() - optional - {TEMPERATURE}) | ({TARGET} & expected.keys())
+    if missing := needed - arrays.keys():
         raise malformed(f"the input {min(missing)!r} is missing")
     work = _work(arrays, explainer)
     if work.targets.size > limits.images:
@@ -202,35 +209,50 @@ def _decode(
 
 
 def _work(arrays: dict[str, NDArray[Any]], explainer: Explainer) -> Work:
-    image, target = arrays[IMAGE], arrays[TARGET]
+    image, target = arrays[IMAGE], arrays.get(TARGET)
     signature, temperature = explainer.backend.signature, arrays.get(TEMPERATURE)
+    explained = explainer.metadata.objective
     expected = _ports(explainer)["inputs"][0]["shape"]
     if list(image.shape[1:]) != expected[1:] or len(image) == 0:
         raise malformed(f"{IMAGE!r} has the shape {expected}, not {list(image.shape)}")
     if not np.isfinite(image).all():
         raise unusable("the images have NaN or infinite values")
-    if target.ndim == 2 and not signature.multi_target and target.shape[1] == 1:
-        target = target[:, 0]  # as Triton has it, which knows no vectors over the batch
+    if target is not None and not signature.multi_target:
+        target = _vector(target)
     if temperature is not None and temperature.size != 1:
         raise malformed(f"{TEMPERATURE!r} is one number")
+    own = {
+        name: array if explained.inputs[name].shape else _vector(array)
+        for name, array in arrays.items()
+        if name in explained.inputs and name != TARGET
+    }
     try:
         warmth = None if temperature is None else float(temperature.reshape(-1)[0])
         live_inputs(signature, warmth)
-        targets = as_indices(target, len(image), signature.classes, (), signature.multi_target)
+        targets = target_input(signature, target, len(image))
+        inputs = as_inputs(signature, own, len(image))
     except InputError as error:
         raise unusable(str(error)) from None
-    return Work(image, targets, warmth)
+    return Work(image, targets, warmth, inputs)
+
+
+def _vector(array: NDArray[Any]) -> NDArray[Any]:
+    """[N] of [N,1], as Triton has it, which knows no vectors over the batch."""
+    return array[:, 0] if array.ndim == 2 and array.shape[1] == 1 else array
 
 
 def _render(
-    name: str, request: tensors.InferRequest, explainer: Explainer, explained: Explained
+    name: str, request: tensors.InferRequest, explainer: Explainer, explained: Explanation
 ) -> tuple[bytes, int | None]:
-    logits, pullback, _ = explained
-    if not (np.isfinite(logits).all() and np.isfinite(pullback).all()):
+    if explained.nonfinite() is not None:
         raise unusable("the network's output for this input is not finite")
+    pullback = explained.pullback
     if explainer.metadata.preprocessing.layout == "NHWC":
         pullback = np.moveaxis(pullback, -3, -1)  # as the graph itself has it
     head: dict[str, Any] = {"model_name": name, "model_version": VERSION}
     if request.id is not None:
         head["id"] = request.id
-    return tensors.write(head, request, {LOGITS: logits, PULLBACK: pullback})
+    outputs = {**explained.outputs, PULLBACK: pullback}
+    if explained.objective is not None:
+        outputs |= {OBJECTIVE: explained.objective}
+    return tensors.write(head, request, outputs)

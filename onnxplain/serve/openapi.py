@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from onnxplain.serve.schemas import ExplainRequest, ExplainResponse, Options, Problem
+from onnxplain.serve.schemas import (
+    ExplainRequest,
+    ExplainResponse,
+    ObjectiveResponse,
+    Options,
+    Problem,
+)
 
 _WHITE_PIXEL = (
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAIAAACQd1PeAAAADElEQVR4nGP4//8/AAX+Av4N70a4AAAAAElFTkSuQmCC"
@@ -22,7 +28,9 @@ PROBLEMS: dict[int | str, dict[str, Any]] = {
     408: _problem("The body arrived too slowly."),
     413: _problem("Too many bytes, pixels or targets."),
     415: _problem("Unsupported content type or content encoding."),
-    422: _problem("Not an image, or a class or temperature that this model does not have."),
+    422: _problem(
+        "Not an image, or a class, temperature or input that this model does not have or take."
+    ),
     500: _problem("The runtime failed."),
     503: _problem(
         "Too many requests are waiting, or this one took too long; try again.",
@@ -94,7 +102,7 @@ def _query() -> list[dict[str, Any]]:
 EXPLAIN: dict[str, Any] = {
     "responses": {
         200: {
-            "model": ExplainResponse,
+            "model": ExplainResponse | ObjectiveResponse,
             "description": "The explanation, in the format that was asked for.",
             "content": {
                 "image/png": {"schema": {"type": "string", "format": "binary"}},

@@ -7,12 +7,12 @@ from typing import Any
 from fastapi import APIRouter, Depends, Path, Request, Response
 from fastapi.responses import JSONResponse
 
-from onnxplain.contract.explain import Metadata
+from onnxplain.contract.explain import TARGET, Metadata
 from onnxplain.serve.access import access, named
 from onnxplain.serve.answer import MEDIA_TYPES, render
 from onnxplain.serve.decode import decode
 from onnxplain.serve.openapi import EXPLAIN, PROBLEMS
-from onnxplain.serve.schemas import Health, ModelDescription, ModelList
+from onnxplain.serve.schemas import Health, ModelDescription, ModelList, ObjectiveInput
 from onnxplain.serve.service import Service
 
 
@@ -37,6 +37,11 @@ def _add_models(router: APIRouter, service: Service, allowed: list[Any]) -> None
         The image is a file (multipart/form-data, or base64 in JSON) or a tensor (in JSON, or raw).
         An image file is resized, cropped and normalised as the network expects. Options may also be
         given in the URL; those in the body take precedence.
+
+        A model that is no classifier explains an object, a region, a similarity, a number or text.
+        What that takes besides (`/v1/models` says it) is given by name: in `inputs` of JSON, or as
+        fields of a form and in the URL, numbers with commas between; a region as a file, a picture
+        that is bright inside. A box is left, top, right, bottom in pixels of the image sent.
         """
         service.models.check(name)
 
@@ -117,4 +122,16 @@ def _description(name: str, metadata: Metadata, loaded: bool) -> ModelDescriptio
         mean=list(pre.mean),
         std=list(pre.std),
         labels=list(metadata.labels),
+        objective=metadata.objective.name,
+        inputs=[
+            ObjectiveInput(
+                name=own,
+                meaning=one.meaning,
+                kind=one.kind,  # type: ignore[arg-type]
+                shape=list(one.shape),
+                optional=one.default is not None,
+            )
+            for own, one in metadata.objective.inputs.items()
+            if own != TARGET
+        ],
     )

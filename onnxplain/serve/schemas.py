@@ -43,7 +43,8 @@ class Options(BaseModel):
         min_length=1,
         max_length=64,
         description="Classes to explain: an index; a name, or a part of one that no other class "
-        "has; or counted from the top of the ranking, -1 the predicted class, -2 the runner-up.",
+        "has; or counted from the top of the ranking, -1 the predicted class, -2 the runner-up. Of "
+        "a detector -1 is the best object. What the model explains by itself, if left out.",
     )
     top_k: Count = Field(default=5, description="How many of the likeliest classes to name.")
     temperature: float | None = Field(
@@ -70,7 +71,7 @@ class Tensor(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    shape: list[Size] = Field(min_length=1, max_length=5)
+    shape: list[Size] = Field(min_length=1, max_length=8)
     dtype: Literal["float32", "uint8", "int64"] = "float32"
     data: str = Field(description="Base64.", json_schema_extra=_BASE64)
 
@@ -92,6 +93,18 @@ class Tensor(BaseModel):
         return np.frombuffer(data, dtype).reshape(self.shape)
 
 
+class Picture(BaseModel):
+    """A picture of a region, of the image's proportions: bright inside, dark outside."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    image: str = Field(description="An image file in base64.", json_schema_extra=_BASE64)
+
+
+Number = Annotated[float, Field(allow_inf_nan=False, ge=-1e30, le=1e30)]
+Input = Number | list[Number] | list[list[Number]] | Tensor | Picture
+
+
 class ExplainRequest(Options):
     """An image to explain, in JSON. Give one of `image` and `tensor`."""
 
@@ -105,12 +118,32 @@ class ExplainRequest(Options):
         description="float32 [C,H,W], normalised, of the network's size; or uint8 [H,W,3], pixels "
         "of any size.",
     )
+    inputs: dict[Name, Input] = Field(
+        default={},
+        max_length=16,
+        description="What the model's objective takes besides, by name: numbers, a tensor, or of a "
+        "region a picture. `/v1/models` says what there is.",
+    )
+
+    def given(self) -> dict[str, Any]:
+        """The inputs: pictures as bytes, tensors as arrays.
+
+        Raises:
+            Refusal: one whose data is not what it says.
+        """
+        return {name: _plain(value) for name, value in self.inputs.items()}
 
     @model_validator(mode="after")
     def _one_of_them(self) -> ExplainRequest:
         if (self.image is None) == (self.tensor is None):
             raise ValueError("give one of 'image' and 'tensor'")
         return self
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Picture):
+        return from_base64(value.image)
+    return value.array() if isinstance(value, Tensor) else value
 
 
 class Prediction(BaseModel):
@@ -124,7 +157,7 @@ class Target(Prediction):
 
 
 class ExplainResponse(BaseModel):
-    """An explanation."""
+    """An explanation of a classifier's classes."""
 
     model: str
     method: str = Field(description="And its parameters.")
@@ -132,6 +165,42 @@ class ExplainResponse(BaseModel):
     targets: list[Target] = Field(description="The K classes explained, in the order asked for.")
     logits: Tensor = Field(description="float32 [classes].")
     pullback: Tensor = Field(description="float32 [K,C,H,W]: the explanation of each target.")
+
+
+class Explained(BaseModel):
+    """What is explained once."""
+
+    name: str = Field(description="The class; where none is chosen, the objective, or why none is.")
+    value: float = Field(description="The objective there.")
+    index: int | None = Field(default=None, description="The class's, where one is chosen.")
+    box: list[float] | None = Field(
+        default=None,
+        description="Of a detector: left, top, right, bottom in pixels of the image sent.",
+    )
+
+
+class ObjectiveResponse(BaseModel):
+    """An explanation of what is no class: an object, a region, a vector, a number, text."""
+
+    model: str
+    method: str = Field(description="And its parameters.")
+    objective: str = Field(description="What is explained.")
+    targets: list[Explained] = Field(description="The K explained, in the order asked for.")
+    outputs: dict[str, Tensor] = Field(
+        description="What the network puts out for the image, by name, without the largest, which "
+        "npz has."
+    )
+    pullback: Tensor = Field(description="float32 [K,C,H,W]: the explanation of each target.")
+
+
+class ObjectiveInput(BaseModel):
+    """What an objective takes besides image and targets."""
+
+    name: str
+    meaning: str
+    kind: Literal["index", "numbers", "mask", "box"]
+    shape: list[int] = Field(description="Of one image's; [] for one number.")
+    optional: bool
 
 
 class ModelDescription(BaseModel):
@@ -145,6 +214,8 @@ class ModelDescription(BaseModel):
     mean: list[float]
     std: list[float]
     labels: list[str] = Field(description="The class names; empty if the model has none.")
+    objective: str = Field(description="What is explained: class, segment, detection, …")
+    inputs: list[ObjectiveInput] = Field(description="What the objective takes besides.")
 
 
 class ModelList(BaseModel):

@@ -20,7 +20,11 @@ from onnxplain.serve.schemas import Size, sentence
 HEADER_LENGTH = "Inference-Header-Content-Length"
 """The header that says how many bytes of a body are JSON; the rest is tensors' data."""
 
-DATATYPES = {"FP16": "float16", "FP32": "float32", "FP64": "float64", "INT64": "int64"}
+DATATYPES = {
+    **{"FP16": "float16", "FP32": "float32", "FP64": "float64", "INT64": "int64"},
+    **{"INT8": "int8", "INT16": "int16", "INT32": "int32", "BOOL": "bool"},
+    **{"UINT8": "uint8", "UINT16": "uint16", "UINT32": "uint32", "UINT64": "uint64"},
+}
 NAMES = {dtype: name for name, dtype in DATATYPES.items()}
 """numpy's name of a dtype → the protocol's."""
 

@@ -145,6 +145,43 @@ def in_photograph(
     return left, top, right, bottom
 
 
+def box_in_photograph(
+    box: NDArray[Any], size: tuple[int, int], pre: Preprocessing
+) -> NDArray[np.float64]:
+    """A box of the network's input in the pixels of the photograph that it was made of, unrounded.
+
+    Args:
+        box: left, top, right and bottom, [..., 4].
+        size: the photograph's width and height.
+    """
+    resized, offset = _placement(size, pre)
+    scale = np.tile(np.divide(size, resized), 2)
+    placed: NDArray[np.float64] = (np.asarray(box, np.float64) + np.tile(offset, 2)) * scale
+    return placed
+
+
+def box_in_input(
+    box: NDArray[Any], size: tuple[int, int], pre: Preprocessing
+) -> NDArray[np.float64]:
+    """The reverse: a photograph's box in pixels of the network's input, cut to what that shows.
+
+    Raises:
+        InputError: it is none, lies beyond the photograph, or wholly beyond the network's input.
+    """
+    (width, height), (left, top, right, bottom) = size, box.tolist()
+    said = f"the box {left:g}, {top:g}, {right:g}, {bottom:g}"
+    if not (0 <= left < right <= width and 0 <= top < bottom <= height):
+        raise InputError(
+            f"{said} is not left, top, right, bottom within the image of {width} × {height} pixels"
+        )
+    resized, offset = _placement(size, pre)
+    placed = box * np.tile(np.divide(resized, size), 2) - np.tile(offset, 2)
+    placed = placed.clip(0, [pre.width, pre.height, pre.width, pre.height])
+    if not (placed[:2] < placed[2:]).all():
+        raise InputError(f"{said} lies where the image is cropped: the network does not see it")
+    return placed
+
+
 def as_photograph(image: Image.Image, pre: Preprocessing) -> Image.Image:
     """What a network sees of an image: resized, and cropped.
 

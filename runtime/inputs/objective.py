@@ -12,7 +12,7 @@ from PIL import Image
 from onnxplain.contract.explain import TARGET, Metadata, Preprocessing
 from onnxplain.contract.objective import BOX, INDEX, MASK, ObjectiveInput
 from onnxplain.errors import InputError
-from onnxplain.runtime.inputs.batches import as_photograph
+from onnxplain.runtime.inputs.batches import as_photograph, box_in_input
 from onnxplain.runtime.inputs.images import load_image
 from onnxplain.runtime.signature import Signature
 
@@ -137,19 +137,54 @@ def read_input(name: str, text: str, metadata: Metadata) -> NDArray[Any]:
         except (OSError, ValueError, EOFError) as error:
             raise InputError(f"cannot read {name!r} from {text}: {error}") from error
     if one.kind == MASK:
-        height, width = one.shape
-        picture = load_image(text)
-        mask = (
-            as_photograph(picture, pre).convert("L").resize((width, height), Image.Resampling.BOX)
-        )
-        return (np.asarray(mask) > _BRIGHT).astype(np.float64)
+        return as_mask(load_image(text), one, pre)
     try:
-        numbers = [float(number) for number in text.split(",")]
+        return as_numbers(text, one)
     except ValueError:
         raise InputError(
             f"{name!r} is given as numbers with commas between, or as a .npy file, not {text!r}"
         ) from None
+
+
+def as_mask(picture: Image.Image, one: ObjectiveInput, pre: Preprocessing) -> NDArray[Any]:
+    """A picture of a region, cropped as the photographs are: bright inside, dark outside."""
+    height, width = one.shape
+    seen = as_photograph(picture, pre).convert("L")
+    return (np.asarray(seen.resize((width, height), Image.Resampling.BOX)) > _BRIGHT).astype(float)
+
+
+def as_numbers(text: str, one: ObjectiveInput) -> NDArray[Any]:
+    """Numbers with commas between; one alone where the input is one.
+
+    Raises:
+        ValueError: it is something else.
+    """
+    numbers = [float(number) for number in text.split(",")]
     return np.array(numbers[0] if one.shape == () and len(numbers) == 1 else numbers)
+
+
+def on_photograph(
+    metadata: Metadata, given: Mapping[str, Any], size: tuple[int, int]
+) -> dict[str, Any]:
+    """What is given for one photograph, its boxes in pixels of the network's input.
+
+    Args:
+        given: by name, a box in the photograph's own pixels.
+        size: the photograph's width and height.
+
+    Raises:
+        InputError: a box that does not lie in it, or that the network does not see.
+    """
+    inputs, placed = metadata.objective.inputs, dict(given)
+    for name, value in given.items():
+        if name in inputs and inputs[name].kind == BOX and value is not None:
+            try:
+                box = np.asarray(value, np.float64)
+            except (TypeError, ValueError):
+                continue  # which `as_inputs` refuses
+            if box.shape == (4,) and np.isfinite(box).all() and box.any():
+                placed[name] = box_in_input(box, size, metadata.preprocessing)
+    return placed
 
 
 _BRIGHT = 127

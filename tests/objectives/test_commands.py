@@ -22,10 +22,7 @@ from onnxplain.runtime import Explainer
 from onnxplain.runtime.counterfactuals import Grid
 from onnxplain.runtime.report import write_report
 from onnxplain.runtime.tune import tune
-from onnxplain.serve.metrics import Metrics
-from onnxplain.serve.models import Models
 from onnxplain.serve.packages.triton import Options, write_repository
-from onnxplain.serve.settings import Settings
 from onnxplain.stream.run import explain_stream
 from onnxplain.web.site import write_site
 
@@ -154,7 +151,6 @@ def refusing(path: Path, explainer: Explainer, folder: Path) -> dict[str, Callab
     return {
         "the page": lambda: write_site(path, folder / "site"),
         "the package for Triton": lambda: write_repository(path, folder, "map", Options()),
-        "the service": lambda: Models(Settings({"map": path}), Metrics()),
         "a stream": lambda: explain_stream(None, explainer, []),  # type: ignore[arg-type]
         "a batch run": lambda: ShardExplainer(explainer, recipe, 1),
         "tuning": lambda: tune(explainer, []),

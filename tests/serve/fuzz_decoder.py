@@ -18,9 +18,9 @@ if __name__ == "__main__":
     import atheris
 
     with atheris.instrument_imports(include=["onnxplain.serve", "python_multipart", "PIL"]):
-        from onnxplain.serve import decode, kserve
+        from onnxplain.serve import decode, kserve, pictures
 else:
-    from onnxplain.serve import decode, kserve
+    from onnxplain.serve import decode, kserve, pictures
 
 from onnxplain.contract.explain import Metadata, Preprocessing
 from onnxplain.runtime import Explainer
@@ -71,7 +71,7 @@ def read(data: bytes) -> None:
     """Read an input as its first byte says; raises whatever the decoder raises."""
     explainer, way, body = EXPLAINERS[data[0] % 4], _way(data), data[1:]
     if way == 3:
-        decode.open_image(body, LIMITS.pixels)
+        pictures.open_image(body, LIMITS.pixels)
     elif way == 4:
         head, _, rest = body.partition(b"\n")
         kserve._decode(rest, head.decode("latin-1"), explainer, LIMITS)
@@ -97,7 +97,7 @@ def seeds() -> list[bytes]:
 
     pixels = np.arange(7 * 5 * 3, dtype=np.uint8).reshape(7, 5, 3)
     images = []
-    for kind in decode.FORMATS:
+    for kind in pictures.FORMATS:
         encoded = io.BytesIO()
         Image.fromarray(pixels).save(encoded, kind)
         images.append(encoded.getvalue())

@@ -25,13 +25,13 @@ EXPLAIN = "/v1/models/tiny:explain"
 @pytest.fixture
 def held(monkeypatch):
     """No explanation ends before this is set."""
-    go, run = threading.Event(), Explainer.run
+    go, answer = threading.Event(), Explainer.answer
 
     def wait(*args, **kwargs):
         go.wait(20)
-        return run(*args, **kwargs)
+        return answer(*args, **kwargs)
 
-    monkeypatch.setattr(Explainer, "run", wait)
+    monkeypatch.setattr(Explainer, "answer", wait)
     yield go
     go.set()
 
@@ -109,7 +109,7 @@ def test_decoding_has_threads_of_its_own_behind_inference(serve, png, monkeypatc
 
         return look
 
-    monkeypatch.setattr(Explainer, "run", watched(Explainer.run))
+    monkeypatch.setattr(Explainer, "answer", watched(Explainer.answer))
     monkeypatch.setattr(routes, "decode", watched(routes.decode))
     assert serve().post(EXPLAIN, files={"image": png}).status_code == 200
     assert seen.keys() == {"onnxplain-inference", "onnxplain-decode"}

@@ -14,6 +14,22 @@ from onnxplain.serve.batcher import Batcher, Work
 from onnxplain.serve.settings import Batching
 
 
+class Answer:
+    """Arrays with a row for each image."""
+
+    def __init__(self, *arrays) -> None:
+        self.arrays = arrays
+
+    def __len__(self) -> int:
+        return len(self.arrays[0])
+
+    def __getitem__(self, index: slice) -> Answer:
+        return Answer(*(array[index] for array in self.arrays))
+
+    def __iter__(self):
+        return iter(self.arrays)
+
+
 class Backend:
     """Squares; holds every call until it is let go."""
 
@@ -22,13 +38,14 @@ class Backend:
         self.go = threading.Event()
         self.go.set()
 
-    def run(self, batch, targets, temperature):
+    def run(self, work):
+        batch = work.batch
         assert batch.flags.c_contiguous
-        self.calls.append((len(batch), temperature))
+        self.calls.append((len(batch), work.temperature))
         self.go.wait(10)
         if (batch < 0).any():
             raise BackendError("negative")
-        return batch.sum(axis=(1, 2, 3))[:, None], batch**2, targets
+        return Answer(batch.sum(axis=(1, 2, 3))[:, None], batch**2, work.targets)
 
 
 def work(value: float, images: int = 1, temperature: float | None = None, k: int = 0) -> Work:

@@ -68,14 +68,14 @@ def test_a_model_that_is_dropped_leaves_the_memory(serve, png):
 def test_a_model_in_use_is_not_dropped(serve, png, monkeypatch):
     client = serve(running=Running("cpu", loaded=1))
     inside, go = threading.Event(), threading.Event()
-    run = Explainer.run
+    answer = Explainer.answer
 
     def slow(*args, **kwargs):
         inside.set()
         go.wait(20)
-        return run(*args, **kwargs)
+        return answer(*args, **kwargs)
 
-    monkeypatch.setattr(Explainer, "run", slow)
+    monkeypatch.setattr(Explainer, "answer", slow)
     answers = []
     first = threading.Thread(target=lambda: answers.append(explain(client, "tiny", png)))
     first.start()
@@ -186,13 +186,13 @@ def test_a_file_that_is_no_explain_graph_is_refused_before_anybody_asks(tmp_path
 @pytest.mark.parametrize(("name", "images"), [("single", 1), ("four", 4), ("tiny", 2)])
 def test_a_graph_of_fixed_batch_is_given_no_other(serve, png, monkeypatch, name, images):
     sizes = []
-    run = Explainer.run
+    answer = Explainer.answer
 
     def watch(self, batch, *args, **kwargs):
         sizes.append((len(batch), kwargs["batch_size"]))
-        return run(self, batch, *args, **kwargs)
+        return answer(self, batch, *args, **kwargs)
 
-    monkeypatch.setattr(Explainer, "run", watch)
+    monkeypatch.setattr(Explainer, "answer", watch)
     client = serve(batching=Batching(images=2, wait=0))
     url = f"/v1/models/{name}:explain"
     response = client.post(url, files={"image": png}, data={"targets": ["0", "1", "2", "3", "4"]})
