@@ -10,10 +10,11 @@ import onnx_ir as ir
 from onnxscript import OpBuilder
 
 from onnxplain.building import Builder
-from onnxplain.contract.explain import PULLBACK, TARGET
+from onnxplain.contract.explain import TARGET
 from onnxplain.errors import SourceError
 from onnxplain.export.autodiff import Cotangents, Node, Rule, operator_name, pull_back
 from onnxplain.export.canonical.ends import image_axes
+from onnxplain.export.canonical.ports import join
 from onnxplain.export.heads import activation_map, one_hot
 from onnxplain.export.lower import lower
 from onnxplain.export.methods import Method
@@ -33,8 +34,9 @@ def add_pullback(
     model: ir.Model,
     method: Method,
     values: Mapping[str, float | None],
-    at: ir.Value,
+    roots: Mapping[str, ir.Value],
     *,
+    layer: ir.Value | None = None,
     multi_target: bool = False,
     live: Collection[str] = (),
     kernels: bool = False,
@@ -47,81 +49,108 @@ def add_pullback(
 
     Args:
         values: of the method's parameters.
+        roots: what is explained by, by the names of the outputs that are to explain it: the image,
+            or other values.
+        layer: where the sweep stops instead, for a method with an activation map.
         live: those of them that are inputs of the graph instead.
         objective: what is explained.
         fit: what it takes of the network's outputs; None for a classifier's, of the one output.
         excepted: values whose operator keeps its gradient's rule.
         plain: whether it stays as the rules emit it, however slow.
-        at: where it stops: the image, or a layer for a method with an activation map.
 
     Returns:
         The builder that what comes after must use too (it knows the names that are taken), and
         of a classifier the one-hot vector of the target.
 
     Raises:
-        NoRuleError: an operator between the objective and `at` has no rule.
+        NoRuleError: an operator between the objective and a root has no rule.
         RuleError: a rule gave what is no cotangent of its input.
-        SourceError: the objective does not depend on `at`.
+        SourceError: the objective does not depend on a root, or on the layer.
     """
     graph = model.graph
-    image, outputs = graph.inputs[0], list(graph.outputs)
+    inputs, outputs = list(graph.inputs), list(graph.outputs)
+    first = next(iter(roots.values()))
     builder = KernelBuilder(graph) if kernels else Builder(graph)
     builder.push_module("pullback")
     op = builder.op
-    leading = [dims(image)[0], *([ir.SymbolicDim("targets")] if multi_target else [])]
+    leading = [dims(first)[0], *([ir.SymbolicDim("targets")] if multi_target else [])]
 
     def rules() -> Mapping[str, Rule]:
         taken: dict[str, Temperature | None] = dict(values)
-        taken |= {name: builder.input(name, image.dtype, []) for name in live}
+        taken |= {name: builder.input(name, first.dtype, []) for name in live}
         return but_for(method.rules(taken, op), excepted)
 
-    sweep = _Sweep(op, at, multi_target, leading)
+    wanted = [*roots.values()] if layer is None else [layer]
+    sweep = _Sweep(op, wanted, multi_target, leading)
     hot = None
     if fit is None:
-        pullback, hot, head = sweep.of_classifier(outputs[0], objective, rules)
+        pullbacks, hot, head = sweep.of_classifier(outputs[0], objective, rules)
     else:
         relevance = method.relevance is not None
-        pullback, emitted, head = sweep.of_objective(image, objective, fit, rules, relevance)
+        pullbacks, emitted, head = sweep.of_objective(first, objective, fit, rules, relevance)
         graph.outputs.extend(emitted)
-    if method.times_input:
-        pullback = op.Mul(pullback, image)
-    shape = [*leading, *dims(image)[1:]]
-    if method.activation_map is not None:
-        channels = image_axes(image)[2]
-        shape[channels - 4] = 1
-        pullback = activation_map(op, method.activation_map, at, pullback, image, channels == 3)
-    elif multi_target:
-        pullback = op.Transpose(pullback, perm=[1, 0, 2, 3, 4])
-    end = op.Identity(pullback)  # a use by which to find the last node's lowered form
+    ends: dict[str, Any] = {
+        name: _finished(op, method, x, pullback, layer, leading)
+        for (name, x), pullback in zip(roots.items(), pullbacks, strict=True)
+    }
     if isinstance(builder, KernelBuilder):
         add_functions(model, builder)
     if not plain:
         lower(op, list(graph)[head:])
-        fold_temperatures(op, image, outputs)
-    pullback = end if pullback is image else end.producer().inputs[0]
+        if inputs == [first]:
+            fold_temperatures(op, first, outputs)
+    for name, end in ends.items():
+        pullback = end.producer().inputs[0]
+        if pullback in inputs or pullback in roots.values() or pullback.is_graph_output():
+            pullback = end
+        pullback.name, pullback.shape = name, end.shape
+        graph.outputs.append(pullback)
     graph.sort()
-    pullback.name = PULLBACK
-    graph.outputs.append(pullback)
-    pullback.shape = ir.Shape(shape)
+    join(graph, {name: x for name, x in roots.items() if x not in inputs})
     return op, hot
+
+
+def _finished(
+    op: OpBuilder,
+    method: Method,
+    x: ir.Value,
+    pullback: ir.Value,
+    layer: ir.Value | None,
+    leading: Sequence[int | ir.SymbolicDim],
+) -> ir.Value:
+    """The pullback as the file has it, of x's shape with the targets behind the batch: behind an
+    Identity, by which the last node's lowered form is found."""
+    if method.times_input:
+        pullback = op.Mul(pullback, x)
+    shape = [*leading, *dims(x)[1:]]
+    if method.activation_map is not None:
+        assert layer is not None
+        channels = image_axes(x)[2]
+        shape[channels - 4] = 1
+        pullback = activation_map(op, method.activation_map, layer, pullback, x, channels == 3)
+    elif len(leading) > 1:
+        pullback = op.Transpose(pullback, perm=[1, 0, *range(2, 1 + rank(x))])
+    end = op.Identity(pullback)
+    end.shape = ir.Shape(shape)
+    return end
 
 
 @dataclass(frozen=True)
 class _Sweep:
-    """The sweep to `at`, for one target of each sample or for K.
+    """The sweep to the values `at`, for one target of each sample or for K.
 
     Of K, what depends on the target is emitted for one of them, and repeated for all.
     """
 
     op: OpBuilder
-    at: ir.Value
+    at: Sequence[ir.Value]
     multi_target: bool
     leading: Sequence[int | ir.SymbolicDim]
 
     def of_classifier(
         self, logits: ir.Value, objective: Objective, rules: Callable[[], Mapping[str, Rule]]
-    ) -> tuple[ir.Value, ir.Value, int]:
-        """The pullback [N, …] or [K, N, …], the target's one-hot vector, and where in the graph
+    ) -> tuple[list[ir.Value], ir.Value, int]:
+        """The pullbacks [N, …] or [K, N, …], the target's one-hot vector, and where in the graph
         the sweep begins."""
         assert objective.cotangent is not None
         op, graph = self.op, self.op.builder.graph
@@ -132,15 +161,16 @@ class _Sweep:
             seed = objective.cotangent(op, logits, hot)
         if not self.multi_target:
             head = len(graph)
-            return pull_back(op, {logits: seed}, [self.at], table)[0], hot, head
+            return pull_back(op, {logits: seed}, self.at, table), hot, head
         K = op.Shape(target, start=1, end=2)
         each = op.Transpose(seed, perm=[1, 0, 2])
         first = op.Squeeze(op.Slice(each, [0], [1], [1]), [1])
         before = len(graph)
-        (pullback,) = pull_back(op, {logits: first}, [self.at], table)
+        pullbacks = pull_back(op, {logits: first}, self.at, table)
         backward = list(graph)[before:]
         head = len(graph)
-        return vmap(op, backward, {first: each}, K)[pullback], hot, head
+        mapped = vmap(op, backward, {first: each}, K)
+        return [mapped[pullback] for pullback in pullbacks], hot, head
 
     def of_objective(
         self,
@@ -149,8 +179,8 @@ class _Sweep:
         fit: Fit,
         rules: Callable[[], Mapping[str, Rule]],
         relevance: bool,
-    ) -> tuple[ir.Value, list[ir.Value], int]:
-        """The pullback [N, …] or [K, N, …], the objective's outputs [N, …] or [N, K, …], and where
+    ) -> tuple[list[ir.Value], list[ir.Value], int]:
+        """The pullbacks [N, …] or [K, N, …], the objective's outputs [N, …] or [N, K, …], and where
         in the graph the sweep begins."""
         op, graph = self.op, self.op.builder.graph
         inputs = {
@@ -172,15 +202,15 @@ class _Sweep:
         before = len(graph)
         emitted, seeds = add_objective(op, objective, fit, inputs, image, relevance)
         head = len(graph)
-        (pullback,) = pull_back(op, seeds, [self.at], table)
+        pullbacks = pull_back(op, seeds, self.at, table)
         if self.multi_target:
             repeated = list(graph)[before:]
             head = len(graph)
             K = op.Shape(target, start=1, end=2)
             mapped = vmap(op, repeated, {first: each}, K)
-            if pullback not in mapped:
+            if any(pullback not in mapped for pullback in pullbacks):
                 raise SourceError(f"objective {objective.name!r} does not depend on the target")
-            pullback = mapped[pullback]
+            pullbacks = [mapped[pullback] for pullback in pullbacks]
             emitted = {
                 name: op.Transpose(
                     mapped[value] if value in mapped else _repeated(op, value, K),
@@ -200,7 +230,7 @@ class _Sweep:
             behind = dims(value)[2 if self.multi_target else 1 :]
             output.shape = ir.Shape([*self.leading, *behind])
             outputs.append(output)
-        return pullback, outputs, head
+        return pullbacks, outputs, head
 
 
 def _repeated(op: OpBuilder, value: ir.Value, K: ir.Value) -> ir.Value:

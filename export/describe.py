@@ -11,14 +11,16 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from onnxplain.contract.explain import Metadata, Preprocessing, Range
+from onnxplain.contract.explain import NO_IMAGE, Metadata, Preprocessing, Range
 from onnxplain.contract.request import ExportOptions
+from onnxplain.contract.values import Values
 from onnxplain.errors import SourceError
 from onnxplain.export.autodiff import dependents, depends, operator_name
 from onnxplain.export.canonical.canonicalise import Canonical
 from onnxplain.export.canonical.ends import image_size
 from onnxplain.export.canonical.patterns import pattern_of
 from onnxplain.export.count import multiply_adds
+from onnxplain.export.explained import ByValues, described
 from onnxplain.export.layers import home_of
 from onnxplain.export.methods import METHODS, Method
 from onnxplain.export.methods.clips import is_relu6
@@ -75,8 +77,9 @@ def describe(
     options: ExportOptions,
     method: Method,
     parameters: Mapping[str, Any],
-    at: ir.Value,
+    at: Collection[ir.Value],
     excepted: Collection[ir.Value],
+    by: ByValues | None = None,
 ) -> Metadata:
     """The file's metadata, but for what the backward pass costs.
 
@@ -84,12 +87,16 @@ def describe(
         parameters: of the method.
         at: where the sweep ends.
         excepted: the values of the operators that keep their gradient's rule.
+        by: what it is explained by, where that is not the image.
 
     Raises:
         SourceError: a mean, a deviation or labels that do not fit the network.
     """
-    (image,) = canonical.model.graph.inputs
-    pre = preprocessing(image, found.preprocessing, options.mean, options.std, options.scale)
+    image, pre, values = canonical.model.graph.inputs[0], NO_IMAGE, Values()
+    if by is None:
+        pre = preprocessing(image, found.preprocessing, options.mean, options.std, options.scale)
+    else:
+        values = described(canonical.model.graph, by, canonical.roots)
     labels = found.labels if options.labels is None else tuple(options.labels)
     if canonical.logits:
         _check_labels(labels, size_of(canonical.model.graph.outputs[0], 1))
@@ -114,7 +121,9 @@ def describe(
             for own in method.parameters
             if own.name in options.live and own.range != Range()
         },
+        values=values,
         notes=(
+            *([by.note] if by is not None and by.note else ()),
             *_notes(image, found, canonical, options, pre),
             *_as_gradient(canonical.model.graph, method, at, excepted),
         ),
@@ -153,7 +162,7 @@ _NONLINEAR = (
 
 
 def _nonlinear(
-    graph: ir.Graph, method: Method, at: ir.Value, excepted: Collection[ir.Value]
+    graph: ir.Graph, method: Method, at: Collection[ir.Value], excepted: Collection[ir.Value]
 ) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
     """The layers of the nonlinear operations that the sweep passes, by the names of their patterns:
     those whose derivative the method replaces, and those that keep it."""
@@ -172,11 +181,11 @@ def _nonlinear(
 
 
 def _passed(
-    graph: ir.Graph, method: Method, at: ir.Value, excepted: Collection[ir.Value]
+    graph: ir.Graph, method: Method, at: Collection[ir.Value], excepted: Collection[ir.Value]
 ) -> Iterator[tuple[ir.Node, bool]]:
     """The nodes that the sweep passes, and whether the method has a rule of its own for each."""
     rules = by_name(method.overrides if method.relevance is None else method.relevance)
-    active = dependents(graph, [at])
+    active = dependents(graph, at)
     for node in graph:
         if depends(node, active):
             name = operator_name(node)
@@ -188,7 +197,7 @@ def _passed(
 
 
 def _as_gradient(
-    graph: ir.Graph, method: Method, at: ir.Value, excepted: Collection[ir.Value]
+    graph: ir.Graph, method: Method, at: Collection[ir.Value], excepted: Collection[ir.Value]
 ) -> Iterator[str]:
     """What the user should know of a method that finds nothing to change in a network."""
 
@@ -228,7 +237,7 @@ def _notes(
             "image"
         )
     told = options.mean is not None or options.std is not None or options.scale != 1
-    if found.preprocessing is None and not told:
+    if found.preprocessing is None and not told and pre is not NO_IMAGE:
         yield (
             f"assumed ImageNet's mean {pre.mean} and std {pre.std}; if the network wants others, "
             "give mean= and std="

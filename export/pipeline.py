@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -11,17 +12,20 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import onnx_ir as ir
 
 from onnxplain.comparison import COMPARISONS
-from onnxplain.contract.explain import ALPHA, EPS, LIMIT, ORIGIN, Metadata
+from onnxplain.contract.explain import ALPHA, EPS, IMAGE, LIMIT, ORIGIN, PULLBACK, Metadata
 from onnxplain.contract.request import ExportOptions
+from onnxplain.contract.values import Values
 from onnxplain.errors import SourceError
 from onnxplain.export.ascent import add_step, unroll
 from onnxplain.export.backward import add_pullback
 from onnxplain.export.budget import within
 from onnxplain.export.canonical.canonicalise import Canonical, canonicalise
 from onnxplain.export.canonical.ends import make_way
+from onnxplain.export.canonical.values import canonicalise_values
 from onnxplain.export.compared import compared
 from onnxplain.export.count import multiply_adds
 from onnxplain.export.describe import describe, explaining, on_processor
+from onnxplain.export.explained import ByValues, check_options, explained_by
 from onnxplain.export.finish import clean, writable, write, written
 from onnxplain.export.guard import own_errors
 from onnxplain.export.layers import last_spatial, layer_name, spatial_layer, value_named
@@ -128,35 +132,40 @@ def _derived(source: Network, options: ExportOptions, plain: bool = False) -> _D
 
     tell(STAGES[1])
     with within(options.budget), own_errors():
-        canonical, at, excepted = _canonical(found, options, method, classifier)
-        model = canonical.model
+        by = explained_by(found.model.graph, options)
+        canonical, layer, excepted = _canonical(found, options, method, classifier, by)
+        model, roots = canonical.model, canonical.roots
         make_way(model.graph, [*live, *((ORIGIN, ALPHA, EPS, LIMIT) if options.ascends else ())])
         objective, fit = asked or LOGIT, None
         if not canonical.logits:
             settings = options.settings or {}
             labels = found.labels if options.labels is None else options.labels
-            objective, fit = chosen(model, asked, settings, labels)
+            first = next(iter(roots.values()))
+            objective, fit = chosen(model, asked, settings, labels, first)
             if make_way(model.graph, [one.name for one in objective.inputs]):
-                objective, fit = chosen(model, objective, settings, labels)
-        if at is None:
+                objective, fit = chosen(model, objective, settings, labels, first)
+        if method.activation_map is not None and layer is None:
             of = () if fit is None else [output.value for output in fit.outputs.values()]
-            at = last_spatial(model.graph, of)
+            layer = last_spatial(model.graph, of)
         check_objective(objective, options)
     parameters: dict[str, Any] = method.noted(values, live)
     if method.activation_map is not None:
-        parameters["layer"] = options.layer or layer_name(at)
+        assert layer is not None
+        parameters["layer"] = options.layer or layer_name(layer)
     parameters |= other_choices(options, objective)
 
     tell(STAGES[2])
     with own_errors():
-        metadata = describe(found, canonical, options, method, parameters, at, excepted)
+        at = [*roots.values()] if layer is None else [layer]
+        metadata = describe(found, canonical, options, method, parameters, at, excepted, by)
         if fit is not None:
             metadata = explaining(metadata, objective, fit)
         op, seed = add_pullback(
             model,
             method,
             values,
-            at,
+            {PULLBACK: roots[IMAGE]} if by is None else _pullbacks(metadata.values, roots),
+            layer=layer,
             multi_target=options.multi_target,
             live=live,
             kernels=options.kernels,
@@ -183,23 +192,36 @@ def _derived(source: Network, options: ExportOptions, plain: bool = False) -> _D
     return _Derived(found, model, metadata)
 
 
+def _pullbacks(values: Values, roots: Mapping[str, ir.Value]) -> dict[str, ir.Value]:
+    """The values that are explained, by the outputs that explain them."""
+    return {one.pullback: roots[name] for name, one in values.explained.items()}
+
+
 def _canonical(
-    found: Source, options: ExportOptions, method: Method, classifier: bool | None
+    found: Source,
+    options: ExportOptions,
+    method: Method,
+    classifier: bool | None,
+    by: ByValues | None,
 ) -> tuple[Canonical, ir.Value | None, list[ir.Value]]:
-    """The canonical forward; where the sweep ends: the image, or an activation map's layer, None
-    where none is asked for; and the values of the operators that keep their gradient's rule."""
+    """The canonical forward; an activation map's layer, where one is asked for; and the values of
+    the operators that keep their gradient's rule."""
     kept, hard = (
         [str(value_named(found.model.graph, name).name) for name in names]
         for names in (found.layers, options.excepted)
     )
-    canonical = canonicalise(
-        found.model,
-        options.sizes,
-        options.input,
-        options.output,
-        keep=[*kept, *hard],
-        classifier=classifier,
-    )
+    if by is None:
+        canonical = canonicalise(
+            found.model,
+            options.sizes,
+            options.input,
+            options.output,
+            keep=[*kept, *hard],
+            classifier=classifier,
+        )
+    else:
+        check_options(options, method.activation_map is not None)
+        canonical = canonicalise_values(found.model, by.names, options.output, hard, classifier)
     graph = canonical.model.graph
     values = {str(y.name): y for node in graph for y in node.outputs}
     excepted = []
@@ -207,6 +229,5 @@ def _canonical(
         if value not in values:
             raise SourceError(f"{name!r} is no operator of its own in the simplified network")
         excepted.append(values[value])
-    if method.activation_map is None:
-        return canonical, graph.inputs[0], excepted
-    return canonical, spatial_layer(graph, kept[0]) if kept else None, excepted
+    layer = spatial_layer(graph, kept[0]) if method.activation_map is not None and kept else None
+    return canonical, layer, excepted

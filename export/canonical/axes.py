@@ -21,8 +21,9 @@ def batch_axes(model: ir.Model, values: Sequence[ir.Value]) -> list[int | None]:
     shown that no axis is, None where nothing shows it.
 
     An axis of the image's own symbol is the batch. Where there is none, the image is declared as a
-    batch of three and then of five, and the axis that inference finds to be three and then five is.
-    Where a fixed batch says nothing to that, it is the only axis of the batch's size.
+    batch of three and then of five, as is every input whose first axis is of the same size, and the
+    axis that inference finds to be three and then five is. Where a fixed batch says nothing to
+    that, it is the only axis of the batch's size.
     """
     image = model.graph.inputs[0]
     batch = dims(image)[0]
@@ -53,14 +54,16 @@ def _only(value: ir.Value, size: int | ir.SymbolicDim) -> int | None:
 
 def _tried(model: ir.Model, values: Sequence[ir.Value]) -> list[int | None]:
     graph = model.graph
-    image = graph.inputs[0]
-    kept = {value: value.shape for value in _reached(graph, image)}
+    batch = dims(graph.inputs[0])[0]
+    inputs = [x for x in graph.inputs if x.shape is not None and list(x.shape)[:1] == [batch]]
+    kept = {value: value.shape for value in _reached(graph, inputs)}
     shapes: list[list[ir.Shape | None]] = []
     try:
-        for batch in _TRIED:
+        for size in _TRIED:
             for value in kept:
                 value.shape = None
-            image.shape = ir.Shape([batch, *list(kept[image] or ())[1:]])
+            for x in inputs:
+                x.shape = ir.Shape([size, *list(kept[x] or ())[1:]])
             common.ShapeInferencePass()(model)  # finds nothing where such a batch is contradicted
             shapes.append([value.shape for value in values])
     finally:
@@ -69,9 +72,9 @@ def _tried(model: ir.Model, values: Sequence[ir.Value]) -> list[int | None]:
     return [_following(*pair) for pair in zip(*shapes, strict=True)]
 
 
-def _reached(graph: ir.Graph, image: ir.Value) -> list[ir.Value]:
-    """The image and all values whose elements or shape follow from it."""
-    reached = {image: True}
+def _reached(graph: ir.Graph, inputs: Sequence[ir.Value]) -> list[ir.Value]:
+    """The inputs and all values whose elements or shape follow from them."""
+    reached = dict.fromkeys(inputs, True)
     for node in graph:
         if any(x in reached for x in node.inputs):
             reached |= dict.fromkeys(node.outputs, True)

@@ -16,27 +16,21 @@ import onnx_ir as ir
 from onnx_ir.passes import common
 
 from onnxplain.contract.explain import IMAGE, LOGITS, RESERVED
-from onnxplain.errors import SourceError
-from onnxplain.export.autodiff import between, dependents
-from onnxplain.export.canonical.axes import batch_axes
+from onnxplain.export.autodiff import between
 from onnxplain.export.canonical.batch import free_batch
 from onnxplain.export.canonical.control_flow import refuse_control_flow
 from onnxplain.export.canonical.ends import (
     choose_image,
     choose_logits,
     choose_outputs,
-    cut_activation,
     drop_other_inputs,
     fix_sizes,
-    flatten_logits,
-    is_number,
-    is_row_of_classes,
     looks_like_classifier,
     make_way,
     rename,
-    require_batch_first,
 )
 from onnxplain.export.canonical.general import opened, settle, spell
+from onnxplain.export.canonical.outputs import Outputs, explained_outputs
 from onnxplain.export.canonical.patterns import recognise
 from onnxplain.export.canonical.quantisers import recognise_dynamic_quantisers, show_relus
 
@@ -51,7 +45,9 @@ class Canonical:
     `fixed_batch` says why the batch is fixed, where it could not be freed. `logits` is the name
     that the logits had in the source, empty where the network is no classifier: its outputs are its
     own then, by their own names, but for those `left_out`: whole numbers, and what does not depend
-    on the image.
+    on the image. `roots` are what it is explained by, by name: the image, or other values, those
+    within the network behind an Identity of their own
+    (`onnxplain.export.canonical.ports.Forward`).
     """
 
     model: ir.Model
@@ -60,7 +56,30 @@ class Canonical:
     patterns: Mapping[str, int]
     fixed_batch: str | None
     logits: str
+    roots: Mapping[str, ir.Value]
     left_out: Sequence[str] = ()
+
+    @classmethod
+    def of(
+        cls,
+        model: ir.Model,
+        outputs: Outputs,
+        patterns: Mapping[str, int],
+        roots: Mapping[str, ir.Value],
+        fixed_batch: str | None = None,
+    ) -> Canonical:
+        """What was learned, put together."""
+        by_default = "softmax" if outputs.logits else ""
+        return cls(
+            model,
+            outputs.activation or by_default,
+            bool(outputs.activation),
+            patterns,
+            fixed_batch,
+            outputs.logits,
+            roots,
+            outputs.left_out,
+        )
 
 
 def canonicalise(
@@ -116,34 +135,12 @@ def canonicalise(
     show_relus(graph, image)
     fixed_batch = free_batch(model)
     recognise_dynamic_quantisers(graph)
-    if classifier is None:
-        is_row = is_row_of_classes(own[0]) and not is_number(own[0])
-        classifier = is_row and batch_axes(model, own)[0] in (0, None)
-    activation, logits_name = "", ""
-    if classifier:
-        logits, activation = cut_activation(graph)
-        require_batch_first(model, logits)
-        own = [flatten_logits(graph, logits)]
-        logits_name = str(own[0].name)
-    active = dependents(graph, [image])
-    if not (explained := [value for value in own if value in active]):
-        raise SourceError(f"the output {own[0].name!r} does not depend on the image")
-    kept = [name for name, value in zip(names, own, strict=True) if value in active]
-    left_out = [name for name in named if name not in kept]
-    graph.outputs[:] = explained
+    by_name = dict(zip(names, own, strict=True))
+    outputs = explained_outputs(model, by_name, named, classifier, {IMAGE: image})
     common.RemoveUnusedNodesPass()(model)
     rename(image, IMAGE)
-    if classifier:
-        rename(own[0], LOGITS)
+    if outputs.logits:
+        rename(outputs.values[0], LOGITS)
     make_way(graph, RESERVED)
     patterns = recognise(model, was_half)
-    by_default = "softmax" if classifier else ""
-    return Canonical(
-        model,
-        activation or by_default,
-        bool(activation),
-        patterns,
-        fixed_batch,
-        logits_name,
-        left_out,
-    )
+    return Canonical.of(model, outputs, patterns, {IMAGE: image}, fixed_batch)

@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterable, Mapping
 import onnx_ir as ir
 
 from onnxplain.building import Builder
+from onnxplain.contract.explain import IMAGE
 from onnxplain.errors import SourceError
 from onnxplain.export.canonical.axes import batch_axes
 from onnxplain.export.tensors import attribute, dims, size_of
@@ -20,23 +21,32 @@ def choose_image(graph: ir.Graph, name: str | None) -> ir.Value:
         if name not in named:
             raise SourceError(f"no input {name!r}; the inputs are: {listing}")
         chosen = named[name]
-        if not _like_an_image(chosen):
+        if not like_an_image(chosen):
             raise SourceError(f"input {name!r} is no float tensor [N, C, H, W]: {listing}")
     else:
-        images = [value for value in graph.inputs if _like_an_image(value)]
+        images = [value for value in graph.inputs if like_an_image(value)]
         if not images:
             raise SourceError(
                 f"no image-like input (float, [N, C, H, W] or [N, H, W, C]); inputs: {listing}"
             )
         if len(images) > 1:
-            raise SourceError(f"several image-like inputs, choose one with input=: {listing}")
+            raise SourceError(
+                "several image-like inputs, choose one with input=, or with wrt= (--wrt) what to "
+                f"explain by, and all stay inputs: {listing}"
+            )
         chosen = images[0]
     graph.inputs.remove(chosen)
     graph.inputs.insert(0, chosen)
     return chosen
 
 
-def _like_an_image(value: ir.Value) -> bool:
+def own_inputs(graph: ir.Graph) -> list[ir.Value]:
+    """The inputs, without weights, which old files list among them."""
+    return [x for x in graph.inputs if x.name not in graph.initializers]
+
+
+def like_an_image(value: ir.Value) -> bool:
+    """Whether it is a batch of floats with two axes and channels."""
     floating = value.dtype is not None and value.dtype.is_floating_point()
     return floating and value.shape is not None and len(value.shape) == 4
 
@@ -153,8 +163,9 @@ def drop_other_inputs(graph: ir.Graph) -> ir.Value:
     needed = [str(value.name) for value in others if value.uses()]
     if needed:
         raise SourceError(
-            f"the logits depend on {', '.join(needed)} besides {image.name!r}; make them "
-            "initializers (constants) of the graph first"
+            f"the logits depend on {', '.join(needed)} besides {image.name!r}; with "
+            f"wrt={image.name} (--wrt) all inputs stay inputs, or make them initializers "
+            "(constants) of the graph first"
         )
     graph.inputs[:] = [image]
     return image
@@ -252,13 +263,15 @@ def rename(value: ir.Value, name: str) -> None:
 
 
 def make_way(graph: ir.Graph, names: Collection[str]) -> bool:
-    """Free names for the explain graph: a value of the network that has one is `source.NAME`.
+    """Free names for the explain graph: a value of the network that has one is `source.NAME`, but
+    for the input that is the image.
 
     Returns:
         Whether one had.
     """
     computed = [value for node in graph for value in node.outputs]
-    taken = [v for v in (*computed, *graph.initializers.values()) if v.name in names]
+    others = [x for x in graph.inputs if x.name != IMAGE]
+    taken = [v for v in (*computed, *graph.initializers.values(), *others) if v.name in names]
     for value in taken:
         value.name = f"source.{value.name}"
     return bool(taken)

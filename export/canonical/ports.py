@@ -27,12 +27,14 @@ class Forward:
     `wrt` that is no input of the graph stands behind an Identity of its own (`wrt[name]` is its
     result), so that what else is equal to it stays apart; `join` takes it away. `halves` are the
     inputs and outputs that the source has in half precision, in which `narrow` puts them again.
+    `patterns` are those recognised, by name.
     """
 
     model: ir.Model
     of: Mapping[str, ir.Value]
     wrt: Mapping[str, ir.Value]
     halves: Mapping[str, ir.DataType]
+    patterns: Mapping[str, int]
 
 
 def forward_between(
@@ -75,7 +77,7 @@ def forward_between(
     double = any(x.dtype == ir.DataType.DOUBLE for x in starts)
     settle(model, [x for x in graph.inputs if x.shape is not None], name_all=True)
     recognise_dynamic_quantisers(graph)
-    recognise(model, was_half, exact=double)
+    patterns = recognise(model, was_half, exact=double)
     now = list(graph.outputs)
     inputs = {str(x.name): x for x in graph.inputs}
 
@@ -89,7 +91,7 @@ def forward_between(
     ends_now = {name: starts_now.get(name) or found(y) for name, y in ends.items()}
     common.RemoveUnusedNodesPass()(model)
     refuse_control_flow(between(graph, starts_now.values(), ends_now.values()))
-    return Forward(model, ends_now, starts_now, halves)
+    return Forward(model, ends_now, starts_now, halves, patterns)
 
 
 def fix_open_sizes(graph: ir.Graph, sizes: Mapping[str, int]) -> None:

@@ -25,12 +25,17 @@ BatchAxes: TypeAlias = Mapping[ir.Value, int | None]
 
 
 def chosen(
-    model: ir.Model, asked: Objective | None, settings: Settings, labels: Sequence[str] = ()
+    model: ir.Model,
+    asked: Objective | None,
+    settings: Settings,
+    labels: Sequence[str] = (),
+    explained: ir.Value | None = None,
 ) -> tuple[Objective, Fit]:
     """The objective asked for, or the first that is sure of the outputs of a canonical forward.
 
     Args:
         labels: the names of classes, where there are any.
+        explained: what it is explained by; the image unless given.
 
     Raises:
         SourceError: what is asked for does not fit, or nothing is sure: the message names the
@@ -38,7 +43,7 @@ def chosen(
     """
     outputs = list(model.graph.outputs)
     axes = dict(zip(outputs, batch_axes(model, outputs), strict=True))
-    network, unclear = _network(model, axes, labels)
+    network, unclear = _network(explained or model.graph.inputs[0], axes, labels)
     objective, fit = _chosen(network, _listing(axes, unclear), asked, settings)
     every = {str(value.name): _named(value, axis) for value, axis in axes.items()}
     return objective, replace(fit, axes={**every, **fit.axes})
@@ -81,7 +86,7 @@ _NOTHING_FITS = (
 
 
 def _network(
-    model: ir.Model, axes: BatchAxes, labels: Sequence[str]
+    image: ir.Value, axes: BatchAxes, labels: Sequence[str]
 ) -> tuple[Network, list[ir.Value]]:
     """The outputs whose batch axis is known, and the others."""
     known = [
@@ -90,7 +95,7 @@ def _network(
         if axis is not None and axis >= 0 and _is_static(value, axis)
     ]
     named = {output.name for output in known}
-    network = Network(model.graph.inputs[0], known, labels)
+    network = Network(image, known, labels)
     return network, [v for v in axes if v.name not in named]
 
 

@@ -117,6 +117,7 @@ _READ: Mapping[str, Callable[[Any, str], Any]] = {
     "parameters": as_parameters,
     "excepted": as_names,
     "live": as_names,
+    "wrt": as_names,
 }
 
 

@@ -15,6 +15,7 @@ from numbers import Real
 from typing import Any
 
 from onnxplain.contract.objective import EXPLAINED_BOX, EXPLAINED_CLASS, OBJECTIVE, Explained
+from onnxplain.contract.values import Values
 from onnxplain.errors import BackendError
 from onnxplain.options import check_fields, check_type
 from onnxplain.printable import printable
@@ -146,6 +147,27 @@ class Preprocessing:
             return self.height, self.width, channels
         return channels, self.height, self.width
 
+    def check(self) -> None:
+        """
+        Raises:
+            ValueError: something that no export writes.
+        """
+        sizes = self.height, self.width, self.resize
+        shifts = *self.mean, *self.std
+        for what, wrong in {
+            "sizes": not all(1 <= size <= _LARGEST for size in sizes),
+            "channels": not self.mean or len(self.std) != len(self.mean),
+            "mean and std": not all(map(math.isfinite, shifts)) or 0 in self.std,
+            "interpolation": self.interpolation not in INTERPOLATIONS,
+            "layout": self.layout not in ("NCHW", "NHWC"),
+        }.items():
+            if wrong:
+                raise ValueError(f"{what} such as no export writes")
+
+
+NO_IMAGE = Preprocessing(0, 0, 0, (), ())
+"""That of a file that does not explain by one image."""
+
 
 @dataclass(frozen=True)
 class Metadata:
@@ -164,7 +186,8 @@ class Metadata:
     sentences on what the export had to assume or could not do; `ascent` is how to ascend along
     the pullback unless told otherwise; `ranges` are those of the live parameters that may be other
     than positive; `objective` says what is explained, and of which inputs and outputs, where that
-    is no classifier's logit.
+    is no classifier's logit; `values` says by what it is explained, where that is not the image
+    alone, and then there is no `preprocessing`.
     """
 
     version: str
@@ -184,6 +207,7 @@ class Metadata:
     weights: str = ""
     ranges: Mapping[str, Range] = field(default_factory=dict)
     objective: Explained = field(default_factory=Explained)
+    values: Values = field(default_factory=Values)
 
     @property
     def described_weights(self) -> str:
@@ -229,10 +253,22 @@ class Metadata:
         entries = dataclasses.asdict(self)
         if self.objective.is_class:
             del entries["objective"]  # as in every file before there were others
+        del entries["preprocessing" if self.values else "values"]
         return {
             _PREFIX + key: value if isinstance(value, str) else json.dumps(value)
             for key, value in entries.items()
         }
+
+    def require_image(self, what: str) -> None:
+        """
+        Raises:
+            BackendError: the file explains by something else, and `what` needs an image.
+        """
+        if self.values:
+            raise BackendError(
+                f"{what} explains images, and this file explains {self.values.described}; use "
+                "onnxplain.load, and give the arrays by name"
+            )
 
     def _check(self) -> None:
         """
@@ -240,15 +276,10 @@ class Metadata:
             ValueError: something that no export writes.
         """
         check_fields(self)
-        pre, ascent = self.preprocessing, self.ascent
-        sizes = pre.height, pre.width, pre.resize
-        shifts = *pre.mean, *pre.std
+        if not self.values:
+            self.preprocessing.check()
+        ascent = self.ascent
         for what, wrong in {
-            "sizes": not all(1 <= size <= _LARGEST for size in sizes),
-            "channels": not pre.mean or len(pre.std) != len(pre.mean),
-            "mean and std": not all(map(math.isfinite, shifts)) or 0 in pre.std,
-            "interpolation": pre.interpolation not in INTERPOLATIONS,
-            "layout": pre.layout not in ("NCHW", "NHWC"),
             "activation": self.activation not in ("softmax", "sigmoid"),
             "kind": self.kind not in (DIRECTION, MAP, RELEVANCE, PRODUCT),
             "ascent": not (ascent.steps >= 1 and math.isfinite(ascent.alpha)),
@@ -274,7 +305,10 @@ class Metadata:
         since = {
             "notes": "[]", "patterns": "{}", "ascent": "{}", "kind": _kind_by_parameters(props),
             "weights": "", "ranges": "{}", "replaced": "{}", "ordinary": "{}", "objective": "{}",
+            "values": "{}",
         }  # fmt: skip
+        if _PREFIX + "values" in props:
+            since["preprocessing"] = "{}"
         props = {_PREFIX + key: value for key, value in since.items()} | dict(props)
         try:
             entries: dict[str, Any] = {
@@ -289,9 +323,13 @@ class Metadata:
                 "weights",
             }:
                 entries[key] = _printable(json.loads(entries[key]))
-            pre = entries["preprocessing"]
-            pre["mean"], pre["std"] = tuple(pre["mean"]), tuple(pre["std"])
-            entries["preprocessing"] = Preprocessing(**pre)
+            entries["values"] = Values.from_json(entries["values"])
+            if entries["values"]:
+                entries["preprocessing"] = NO_IMAGE
+            else:
+                pre = entries["preprocessing"]
+                pre["mean"], pre["std"] = tuple(pre["mean"]), tuple(pre["std"])
+                entries["preprocessing"] = Preprocessing(**pre)
             entries["ascent"] = AscentDefaults(**entries["ascent"])
             entries["ranges"] = {k: Range(**v) for k, v in entries["ranges"].items()}
             entries["objective"] = Explained.from_json(entries["objective"])

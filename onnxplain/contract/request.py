@@ -56,7 +56,8 @@ class ExportOptions:
     example: Any = option(
         None,
         "For a module: a tensor [N, C, H, W] like its inputs, where neither it (timm's and Hugging "
-        "Face's do) nor `size` says what they are.",
+        "Face's do) nor `size` says what they are; of several inputs, or others than images, a "
+        "tuple, or a dictionary by name.",
     )
     size: int | tuple[int, int] | None = option(
         None,
@@ -126,6 +127,13 @@ class ExportOptions:
         "without that package, ONNX Runtime runs the functions' bodies.",
     )
     input: str | None = option(None, "The image input, where an ONNX file has several.")
+    wrt: str | Sequence[str] | None = option(
+        None,
+        "What to explain by instead of the image: any input of floats, or any value within, as the "
+        "embeddings of words; all inputs stay inputs. On the command line, the option again for "
+        "more.",
+        unset="the image; else the only input of floats, or the embedding of the only tokens",
+    )
     output: str | None = option(None, "The logits, where an ONNX file has several outputs.")
     layer: str | None = option(
         None,

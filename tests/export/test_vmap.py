@@ -144,7 +144,7 @@ def explain(network: Network, method: str, dtype: ir.DataType, several: bool) ->
     model = forward_model(lambda op, x: [network(op, x)], [["batch", *IMAGES.shape[1:]]], dtype)
     (image,) = model.graph.inputs
     chosen = METHODS[method]
-    add_pullback(model, chosen, chosen.values({}), image, multi_target=several)
+    add_pullback(model, chosen, chosen.values({}), {"pullback": image}, multi_target=several)
     return finished(model)
 
 
