@@ -142,7 +142,10 @@ def described(graph: ir.Graph, by: ByValues, roots: Mapping[str, ir.Value]) -> V
     """
     batch = dims(graph.inputs[0])[0]
     inputs = {
-        str(x.name): Taken(_kind(x, True), bool(dims(x)) and dims(x)[0] == batch)
+        str(x.name): Taken(
+            TOKENS if x.name in by.embedded.values() else _kind(x, True),
+            bool(dims(x)) and dims(x)[0] == batch,
+        )
         for x in graph.inputs
     }
     explained = {}
@@ -159,7 +162,7 @@ def _kind(x: ir.Value, is_input: bool) -> str:
     """What a value is drawn as: by its rank, and whether it is an input."""
     width = rank(x)
     if x.dtype is not None and not x.dtype.is_floating_point():
-        return TOKENS if width == 2 else NUMBERS
+        return NUMBERS
     if width == 2:
         size = dims(x)[1]
         return TABLE if isinstance(size, int) and size <= _COLUMNS else SERIES

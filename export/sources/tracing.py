@@ -10,7 +10,7 @@ import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import onnx_ir as ir
 
@@ -51,7 +51,8 @@ def trace(
     Args:
         module: [N, C, H, W] → the logits [N, classes], a tensor or something that holds one
             (`logits_of`); or anything that holds tensors (`outputs_of`).
-        example: an input, float [N, C, H, W], any N.
+        example: an input, a tensor with the batch first, any N; several, as a tuple or by name. Of
+            whole numbers [N, T], T is open too, where the module's code allows it.
         layers: paths of submodules whose output is wanted, as in `module.named_modules()`.
         fold_norms: whether a BatchNorm goes into the convolution before it.
         classifier: whether only its logits are wanted; None if there are some [N, classes].
@@ -59,22 +60,19 @@ def trace(
     Raises:
         SourceError: no such layer; or PyTorch cannot trace the module, or cannot copy it.
     """
-    torch = import_torch()
-    if not isinstance(example, torch.Tensor) or example.ndim != 4:
-        raise SourceError("the example input must be one torch tensor [N, C, H, W]")
+    import_torch()
+    given = Example.of(example)
     network = twin(module)
     names = _add_hooks(network, layers, classifier)
-    example = example[:1].detach()
     fixed_batch = None
     with quiet(), spelled_attention():
         try:
-            # Two images, as torch.export takes a batch of one for a constant.
-            model = _export(network, example.repeat(2, 1, 1, 1), True, fold_norms)
+            model = _open(network, given, fold_norms)
         except SourceError:
             raise
         except Exception as dynamic:
             try:
-                model = _export(network, example, False, fold_norms)
+                model = _export(network, given, (), fold_norms)
             except Exception as error:
                 raise SourceError(
                     f"PyTorch could not export {name}: {root_cause(error)}"
@@ -119,16 +117,105 @@ def blank_image(module: torch.nn.Module, channels: int, size: tuple[int, int]) -
     return own.new_zeros(1, channels, *size)
 
 
-def _export(network: torch.nn.Module, example: Any, open_batch: bool, fold_norms: bool) -> ir.Model:
+_BATCH, _LENGTH = "batch", "length"
+
+Axes: TypeAlias = Mapping[int, str]
+"""Which axes are open, by index, and what their sizes are called."""
+
+
+@dataclass(frozen=True)
+class Example:
+    """What a module is called with, a batch of one: tensors by place, or by name."""
+
+    tensors: Sequence[torch.Tensor]
+    names: Sequence[str] = ()
+
+    @classmethod
+    def of(cls, example: Any) -> Example:
+        """Of what a user gives: a tensor, a sequence of them, or a dictionary.
+
+        Raises:
+            SourceError: something else is among it, or batches of several sizes.
+        """
+        import torch
+
+        names = tuple(map(str, example)) if isinstance(example, Mapping) else ()
+        several = isinstance(example, tuple | list | Mapping)
+        given = [*example.values()] if names else [*example] if several else [example]
+        if not given or not all(isinstance(x, torch.Tensor) for x in given):
+            raise SourceError(
+                "the example is a torch tensor with the batch first, such as [N, C, H, W], or "
+                "several of them: a tuple, or a dictionary by name"
+            )
+        if len({len(x) for x in given if x.ndim}) > 1:
+            shapes = ", ".join(str(list(x.shape)) for x in given)
+            raise SourceError(f"the example's tensors are batches of several sizes: {shapes}")
+        return cls([(x[:1] if x.ndim else x).detach() for x in given], names)
+
+    def of_two(self) -> Example:
+        """A batch of two, as `torch.export` takes one of one for a constant."""
+        twice = [x.repeat(2, *[1] * (x.ndim - 1)) if x.ndim else x for x in self.tensors]
+        return Example(twice, self.names)
+
+    def open_axes(self, lengths: bool) -> list[Axes]:
+        """Of each tensor: the batch; and where it has whole numbers [N, T], or is as long, T."""
+        tokens = (x for x in self.tensors if x.ndim == 2 and not x.is_floating_point())
+        length = next((x.shape[1] for x in tokens), None) if lengths else None
+        return [
+            {0: _BATCH, 1: _LENGTH}
+            if x.ndim == 2 and x.shape[1] == length
+            else dict.fromkeys(range(min(x.ndim, 1)), _BATCH)
+            for x in self.tensors
+        ]
+
+
+def _open(network: torch.nn.Module, example: Example, fold_norms: bool) -> ir.Model:
+    """Its graph with an open batch, and an open length of tokens where that can be traced."""
+    twice = example.of_two()
+    plain, lengthy = (twice.open_axes(lengths) for lengths in (False, True))
+    if lengthy != plain:
+        with contextlib.suppress(Exception):  # of any kind: it is the user's own code
+            return _export(network, twice, lengthy, fold_norms)
+    return _export(network, twice, plain, fold_norms)
+
+
+def _export(
+    network: torch.nn.Module, example: Example, axes: Sequence[Axes], fold_norms: bool
+) -> ir.Model:
+    """
+    Args:
+        axes: those of each tensor that are open; none at all unless given.
+    """
     import torch
 
+    # A length may have a greatest value, which torch finds for those that have no name.
+    sizes: Mapping[str, Any] = {_BATCH: torch.export.Dim(_BATCH), _LENGTH: torch.export.Dim.DYNAMIC}
+    each = [{axis: sizes[name] for axis, name in one.items()} for one in axes]
+    by_name = dict(zip(example.names, example.tensors, strict=False))
+    shapes = dict(zip(example.names, each, strict=False)) if by_name else tuple(each)
     program = torch.export.export(
         network,
-        (example,),
-        dynamic_shapes=({0: torch.export.Dim("batch")},) if open_batch else None,
+        () if by_name else tuple(example.tensors),
+        by_name or None,
+        dynamic_shapes=shapes if axes else None,
         strict=False,
     )
-    return program_to_onnx(program, fold_norms)
+    model = program_to_onnx(program, fold_norms)
+    if [x.ndim for x in example.tensors] != [4]:  # an image's are named with its size
+        _name_sizes(model.graph, axes)
+    return model
+
+
+def _name_sizes(graph: ir.Graph, axes: Sequence[Axes]) -> None:
+    """Call the open sizes by their names, where the exporter has made up others."""
+    names: dict[Any, ir.SymbolicDim] = {}
+    for x, open_ in zip(graph.inputs, axes, strict=False):
+        for axis, name in open_.items():
+            if x.shape is not None and not isinstance(x.shape[axis], int):
+                names[x.shape[axis]] = ir.SymbolicDim(name)
+    for value in [*graph.inputs, *(y for node in graph for y in node.outputs)]:
+        if value.shape is not None:
+            value.shape = ir.Shape([names.get(n, n) for n in value.shape])
 
 
 def program_to_onnx(program: torch.export.ExportedProgram, fold_norms: bool = True) -> ir.Model:
