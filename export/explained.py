@@ -70,7 +70,7 @@ def explained_by(graph: ir.Graph, options: ExportOptions) -> ByValues | None:
         )
         raise SourceError(
             "no image-like input (float, [N, C, H, W] or [N, H, W, C]); choose what to explain by "
-            f"with wrt= (--wrt){f', as {choice}' if choice else ', any value of floats'}; inputs: "
+            f"with wrt={f', as {choice}' if choice else ', any value of floats'}; inputs: "
             f"{listing}"
         )
     (name,) = found
@@ -144,6 +144,7 @@ def described(graph: ir.Graph, by: ByValues, roots: Mapping[str, ir.Value]) -> V
     inputs = {
         str(x.name): Taken(
             TOKENS if x.name in by.embedded.values() else _kind(x, True),
+            tuple(n if isinstance(n, int) else str(n.value) for n in dims(x)),
             bool(dims(x)) and dims(x)[0] == batch,
         )
         for x in graph.inputs

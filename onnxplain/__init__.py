@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from onnxplain.comparison import COMPARISONS, OUTPUT_COMPARISONS
+from onnxplain.contract.explain import VALUES
 from onnxplain.errors import OnnxplainError
 from onnxplain.version import __version__
 
@@ -58,7 +59,11 @@ def __getattr__(name: str) -> Any:
 
 def _compare(file: Path, original: Any, input: str | None) -> str | None:
     from onnxplain.reference.logits import compare
+    from onnxplain.reference.values import compare_values
+    from onnxplain.runtime.onnx_file import read_metadata
 
+    if VALUES in read_metadata(file):
+        return compare_values(file, original)
     return compare(file, original, input)
 
 

@@ -45,6 +45,7 @@ class Grid:
             InputError: an image or a class that cannot be used.
         """
         images = list(images)
+        explainer.metadata.require_image("a grid of counterfactuals")
         explainer.metadata.objective.require_classifier("a grid of counterfactuals")
         first = explainer(images)
         if targets is None:

@@ -35,6 +35,7 @@ from onnxplain.runtime.on_device import Tensor, TensorExplanation, explain_tenso
 from onnxplain.runtime.outputs import joined, of_images
 from onnxplain.runtime.sessions import Backend
 from onnxplain.runtime.sessions.tensorrt.engine import SUFFIX
+from onnxplain.runtime.values import ValuesExplanation, explain_values
 
 _IMAGES_PER_RUN = 16
 
@@ -72,6 +73,14 @@ class Explainer:
     ) -> Explanation: ...
     @overload
     def __call__(
+        self,
+        images: Mapping[str, Any],
+        targets: Targets = ...,
+        temperature: Temperatures = ...,
+        **inputs: Any,
+    ) -> ValuesExplanation: ...
+    @overload
+    def __call__(
         self, images: Tensor, targets: Any = ..., temperature: Temperatures = ..., **inputs: Any
     ) -> TensorExplanation: ...
     def __call__(
@@ -81,8 +90,8 @@ class Explainer:
         temperature: Temperatures = None,
         batch_size: int | None = None,
         **inputs: Any,
-    ) -> Explanation | TensorExplanation:
-        """Explain images.
+    ) -> Explanation | TensorExplanation | ValuesExplanation:
+        """Explain images, or what else the file explains by.
 
         Args:
             images: one image or a list: paths, PIL images, uint8 pixels ([H,W], [H,W,C] or
@@ -90,7 +99,9 @@ class Explainer:
                 network's size; channel last where the graph's layout is NHWC). Or a tensor of
                 another package (torch, CuPy, JAX), normalised, [N,C,H,W], on the host or on the
                 backend's GPU: it is explained in one run where it lies, and what comes back is
-                of its package and lies there too.
+                of its package and lies there too. Of a file that explains by other values than
+                an image, a mapping: the network's inputs, arrays [N,…] by name
+                (`metadata.values.inputs`), explained in one run.
             targets: None for the predicted class; a class index (negative: from the top of the
                 ranking, -2 the runner-up) or class name for all images; one per image, [N]; or,
                 for a graph exported with --multi-target, several per image, [N,K].
@@ -103,13 +114,25 @@ class Explainer:
                 of one image or [N, …], one for all or one each.
 
         Returns:
-            The explanation of the N images, in their order; a `TensorExplanation` of a tensor.
+            The explanation of the N images, in their order; a `TensorExplanation` of a tensor, a
+            `ValuesExplanation` of a mapping.
 
         Raises:
             InputError: an image, target, temperature, batch size or input of the objective that
                 cannot be used; or what the network puts out, or the pullback, is NaN or infinite.
             BackendError: the runtime failed.
         """
+        if self.metadata.values:
+            if batch_size is not None:
+                raise InputError("arrays by name are explained in one run: give fewer at a time")
+            found = explain_values(self.backend, images, targets, temperature, inputs)
+            if not self.allow_nonfinite:
+                found.require_finite()
+            return found
+        if isinstance(images, Mapping):
+            raise InputError(
+                "this file explains images: give them, and what its objective takes by keyword"
+            )
         if is_tensor(images):
             if batch_size is not None:
                 raise InputError("a tensor is explained in one run; split it for smaller batches")

@@ -20,17 +20,17 @@ from onnxplain.contract.objective import (
     OBJECTIVE,
     Explained,
 )
-from onnxplain.errors import InputError
 from onnxplain.runtime.inputs.targets import resolve
 from onnxplain.runtime.outputs import of_images
 from onnxplain.runtime.pictures import notebook
 from onnxplain.runtime.pictures.figures import Row, draw, write_image
 from onnxplain.runtime.pictures.render import heatmap
+from onnxplain.runtime.predictions import Predictions
 from onnxplain.runtime.signature import Signature
 
 
 @dataclass(frozen=True, eq=False)
-class Explanation:
+class Explanation(Predictions):
     """The explanation of N images for one target each, or for K.
 
     Attributes:
@@ -82,94 +82,8 @@ class Explanation:
             {name: array[chosen] for name, array in self.given.items()},
         )
 
-    @property
-    def is_of_class(self) -> bool:
-        """Whether a classifier's logit is explained."""
-        return self.objective is None
-
-    def require_finite(self) -> None:
-        """
-        Raises:
-            InputError: a logit, an objective or an element of a pullback is NaN or infinite.
-        """
-        if (found := self.nonfinite()) is not None:
-            image, what = found
-            which = "" if len(self) == 1 else f" of image {image}"
-            raise InputError(
-                f"the network's {what}{which} are not finite: its weights are damaged, or its "
-                "values too large for this precision (allow_nonfinite=True passes them on)"
-            )
-
-    def nonfinite(self) -> tuple[int, str] | None:
-        """The first image of which something is NaN or infinite, and what that is."""
-        for what, finite in self._finite().items():
-            if not finite.all():
-                return int(np.flatnonzero(~finite)[0]), what
-        return None
-
-    def finite(self) -> NDArray[np.bool_]:
-        """Of which images everything is, [N]."""
-        return np.logical_and.reduce([*self._finite().values()])
-
-    def _finite(self) -> dict[str, NDArray[np.bool_]]:
-        explained = (
-            {"logits": self.logits} if self.objective is None else {"objective": self.objective}
-        )
-        return {
-            what: np.isfinite(array.reshape(len(self), -1)).all(axis=1)
-            for what, array in {**explained, "pullback's numbers": self.pullback}.items()
-        }
-
-    @property
-    def probabilities(self) -> NDArray[Any]:
-        """Softmax of the logits, or their sigmoid where the network ends in one, [N,classes]."""
-        return probabilities_of(self._class_logits, self.activation)
-
-    @property
-    def _class_logits(self) -> NDArray[Any]:
-        if not self.is_of_class:
-            raise InputError(
-                f"the network is no classifier: objective {self.explained.name!r} has .outputs and "
-                ".objective, and no probabilities of classes"
-            )
-        return self.logits
-
-    @property
-    def target_probabilities(self) -> NDArray[Any]:
-        """The targets' probabilities, [N] or [N,K]."""
-        return self._of_targets(self.probabilities)
-
-    @property
-    def target_logits(self) -> NDArray[Any]:
-        """The targets' logits, [N] or [N,K]."""
-        return self._of_targets(self._class_logits)
-
-    def _of_targets(self, per_class: NDArray[Any]) -> NDArray[Any]:
-        columns = self.targets.reshape(len(self), -1)
-        return np.take_along_axis(per_class, columns, axis=1).reshape(self.targets.shape)
-
-    @property
-    def names(self) -> list[Any]:
-        """The targets' class names, a list [N] or [N,K]; the index where the file has no name."""
-        return [
-            self.name(row) if row.ndim == 0 else [self.name(target) for target in row]
-            for row in self.targets
-        ]
-
-    def labels(self, k: int = 5) -> list[list[tuple[str, float]]]:
-        """For each image the `k` likeliest classes as (name, probability), the likeliest first.
-
-        Raises:
-            InputError: `k` is below 1.
-        """
-        if k < 1:
-            raise InputError(f"labels of at least one class, not of {k}")
-        probabilities = self.probabilities
-        ranking = np.argsort(-probabilities, axis=1, kind="stable")[:, :k]
-        return [
-            [(self.name(index), float(row[index])) for index in order]
-            for row, order in zip(probabilities, ranking, strict=True)
-        ]
+    def _explanations(self) -> list[NDArray[Any]]:
+        return [self.pullback]
 
     def heatmap(self) -> NDArray[np.float32]:
         """Where the pullback is strong: float32 [N,H,W] or [N,K,H,W] in [0, 1].
@@ -241,12 +155,6 @@ class Explanation:
             for i in range(images)
         ]
 
-    def name(self, index: int) -> str:
-        """A class's name; its index where the file has none; what -1 stands for."""
-        if index < 0:
-            return self.explained.no_class
-        return self.class_names[index] if index < len(self.class_names) else str(index)
-
 
 def explanation_of(
     signature: Signature,
@@ -282,13 +190,3 @@ def explanation_of(
         explained,
         {name: given for name, given in inputs.items() if explained.inputs[name].kind == MASK},
     )
-
-
-def probabilities_of(logits: NDArray[Any], activation: str) -> NDArray[Any]:
-    """The classes' probabilities, [N, classes], by what the network ends in: softmax or sigmoid."""
-    if activation == "sigmoid":
-        independent: NDArray[Any] = 0.5 * (1 + np.tanh(0.5 * logits))
-        return independent
-    powers: NDArray[Any] = np.exp(logits - logits.max(axis=1, keepdims=True))
-    powers /= powers.sum(axis=1, keepdims=True)
-    return powers

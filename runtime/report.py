@@ -54,6 +54,7 @@ def write_report(
     """
     if not images:
         raise InputError("no image given")
+    explainer.metadata.require_image("a report")
     explainer.metadata.objective.require_classifier("a report")
     classes = explainer.backend.signature.classes
     if not 1 <= targets_per_image <= classes:

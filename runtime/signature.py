@@ -19,6 +19,7 @@ from onnxplain.contract.explain import (
     Metadata,
 )
 from onnxplain.contract.objective import OBJECTIVE
+from onnxplain.contract.values import Values
 from onnxplain.errors import BackendError
 
 _LARGEST_BATCH = 2**16
@@ -35,12 +36,14 @@ class Port:
 
 @dataclass(frozen=True)
 class Signature:
-    """`dtype` is the image's; `batch` is None where the number of images in a run is open.
+    """`dtype` is that of what is explained; `batch` is None where the number of images in a run is
+    open.
 
     It is then from `least` to `most`, any number from `least` on where that is None.
     `live` names the method's parameters that are inputs of the graph. `classes` is how many a
     target chooses from, 0 where there is no target; `outputs` are the network's own, `logits` of a
-    classifier, and what its objective tells beside itself.
+    classifier, and what its objective tells beside itself; `inputs` are the network's own, `image`
+    or those of `metadata.values`.
     """
 
     metadata: Metadata
@@ -53,6 +56,7 @@ class Signature:
     least: int = 1
     most: int | None = None
     outputs: Mapping[str, Port] = field(default_factory=dict)
+    inputs: Mapping[str, Port] = field(default_factory=dict)
 
     @property
     def has_target(self) -> bool:
@@ -78,20 +82,22 @@ class Signature:
                 "the graph was exported with unroll=: it accentuates in one call of any ONNX "
                 "runtime, and has no pullback to explain with"
             )
-        explained = metadata.objective
+        explained, values = metadata.objective, metadata.values
+        own = tuple(values.inputs) or (IMAGE,)
+        pullbacks = [one.pullback for one in values.explained.values()] or [PULLBACK]
         taken = (TARGET,) if explained.is_class else tuple(explained.inputs)
-        _require((IMAGE, *taken), inputs, "input")
-        _require((LOGITS if explained.is_class else OBJECTIVE, PULLBACK), outputs, "output")
-        image = inputs[IMAGE]
-        if image.dtype not in _DTYPES:
-            raise BackendError(f"the graph's '{IMAGE}' is of {image.dtype}, not a float tensor")
+        _require((*own, *taken), inputs, "input")
+        _require((LOGITS if explained.is_class else OBJECTIVE, *pullbacks), outputs, "output")
         classes = _classes(outputs[LOGITS].shape) if explained.is_class else explained.classes
-        if len(image.shape) != 4:
-            raise BackendError(
-                f"the graph declares '{IMAGE}' as {_text(image.shape)}, not as a batch of images; "
-                "export it again"
-            )
-        _check_agreement(metadata, image.shape, classes)
+        dtype = outputs[pullbacks[0]].dtype if values else inputs[IMAGE].dtype
+        if dtype not in _DTYPES:
+            raise BackendError(f"the graph's '{own[0]}' is of {dtype}, not a float tensor")
+        if values:
+            _check_values(values, inputs)
+        else:
+            _check_image(metadata, inputs[IMAGE].shape)
+        _check_batch(inputs[own[0]].shape)
+        _check_labels(metadata, classes)
         for name, one in explained.inputs.items():
             if name != TARGET and inputs[name].shape[1:] != one.shape:
                 raise BackendError(
@@ -100,17 +106,19 @@ class Signature:
                 )
         return cls(
             metadata=metadata,
-            dtype=np.dtype(image.dtype),
-            batch=image.shape[0],
+            dtype=np.dtype(dtype),
+            batch=inputs[own[0]].shape[0],
             classes=classes,
             multi_target=TARGET in inputs and len(inputs[TARGET].shape) == 2,
             live=tuple(name for name in {TEMPERATURE: 0, **metadata.parameters} if name in inputs),
             step=NEXT_IMAGE in outputs,
-            outputs={n: port for n, port in outputs.items() if n not in _OF_EXPLANATION},
+            outputs={
+                name: port
+                for name, port in outputs.items()
+                if name not in (OBJECTIVE, NEXT_IMAGE, *pullbacks)
+            },
+            inputs={name: inputs[name] for name in own},
         )
-
-
-_OF_EXPLANATION = (OBJECTIVE, PULLBACK, NEXT_IMAGE)
 
 
 def _classes(logits: tuple[int | None, ...]) -> int:
@@ -126,15 +134,30 @@ def _classes(logits: tuple[int | None, ...]) -> int:
     return logits[1]
 
 
-def _check_agreement(metadata: Metadata, image: tuple[int | None, ...], classes: int) -> None:
+def _check_values(values: Values, inputs: Mapping[str, Port]) -> None:
     """
     Raises:
-        BackendError: the metadata say other sizes than the graph, or the graph takes so many images
-            at a time that no memory holds them.
+        BackendError: the metadata say other sizes than the graph.
     """
-    if image[0] is not None and not 1 <= image[0] <= _LARGEST_BATCH:
+    for name, one in values.inputs.items():
+        said = tuple(n if isinstance(n, int) else None for n in one.sizes)
+        if inputs[name].shape != said:
+            raise BackendError(
+                f"the file's metadata say that '{name}' is {_text(said)}, its graph "
+                f"{_text(inputs[name].shape)}; export it again"
+            )
+    if not next(iter(values.inputs.values())).batched:
+        raise BackendError("the file's metadata name no input with a batch; export it again")
+
+
+def _check_image(metadata: Metadata, image: tuple[int | None, ...]) -> None:
+    """
+    Raises:
+        BackendError: the graph declares no image, or one of another size than the metadata.
+    """
+    if len(image) != 4:
         raise BackendError(
-            f"the graph declares batches of {image[0]:,} images, of at most {_LARGEST_BATCH:,}; "
+            f"the graph declares '{IMAGE}' as {_text(image)}, not as a batch of images; "
             "export it again"
         )
     said, is_ = metadata.preprocessing.image_shape, image[1:]
@@ -143,6 +166,25 @@ def _check_agreement(metadata: Metadata, image: tuple[int | None, ...], classes:
             f"the file's metadata say that an image is {_text(said)}, its graph {_text(is_)}; "
             "export it again"
         )
+
+
+def _check_batch(shape: tuple[int | None, ...]) -> None:
+    """
+    Raises:
+        BackendError: the graph takes so many images at a time that no memory holds them.
+    """
+    if shape[0] is not None and not 1 <= shape[0] <= _LARGEST_BATCH:
+        raise BackendError(
+            f"the graph declares batches of {shape[0]:,} images, of at most {_LARGEST_BATCH:,}; "
+            "export it again"
+        )
+
+
+def _check_labels(metadata: Metadata, classes: int) -> None:
+    """
+    Raises:
+        BackendError: the metadata name other classes than the graph has.
+    """
     if metadata.labels and len(metadata.labels) != classes:
         raise BackendError(
             f"the file's metadata name {len(metadata.labels)} classes, its graph has {classes}; "

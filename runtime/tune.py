@@ -79,6 +79,7 @@ def tune(
             temperature raises enough of the pairs.
     """
     signature = explainer.backend.signature
+    signature.metadata.require_image("tuning")
     signature.metadata.objective.require_classifier("tuning")
     if not signature.live_temperature or signature.multi_target:
         raise InputError(

@@ -19,8 +19,10 @@ from onnxplain.runtime.explainer import Explainer
 from onnxplain.runtime.inputs.batches import ImageLike, as_batch
 from onnxplain.runtime.inputs.objective import noise_inputs
 from onnxplain.runtime.inputs.targets import resolve, target_input
+from onnxplain.runtime.inputs.values import noise_values
 from onnxplain.runtime.sessions import open_backend
 from onnxplain.runtime.sessions.tensorrt.engine import SUFFIX
+from onnxplain.runtime.values import explain_values
 
 HALF = 0.99
 """The least cosine of a half precision; and of int8, where one rounding may go either way."""
@@ -70,7 +72,12 @@ def reference(path: str | os.PathLike[str], threads: int | None = None) -> Expla
 
 
 def sample(explainer: Explainer, images: Sequence[ImageLike] | None = None) -> NDArray[Any]:
-    """Images to measure on, normalised: those given, or else two of seeded noise."""
+    """Images to measure on, normalised: those given, or else two of seeded noise.
+
+    Raises:
+        BackendError: the file explains by something else.
+    """
+    explainer.metadata.require_image("a comparison on images")
     pre, signature = explainer.metadata.preprocessing, explainer.backend.signature
     if images is not None:
         return as_batch(images, pre, signature.dtype)[0]
@@ -121,6 +128,32 @@ def agreement(explainer: Explainer, right: Explainer, images: NDArray[Any]) -> A
     )
 
 
+def agreement_of_values(explainer: Explainer, right: Explainer) -> Agreement:
+    """The same of a graph that explains by values, on noise of a length that it takes.
+
+    Raises:
+        BackendError: one of them failed.
+    """
+    signature = right.backend.signature
+    *first, last = noise_values(signature)
+    samples = len(next(iter(last.values())))
+    own = noise_inputs(signature, samples)
+    for given in (*first, last):
+        try:
+            expected = explain_values(right.backend, given, inputs=own)
+            break
+        except BackendError:
+            if given is last:
+                raise
+    targets = expected.targets if signature.metadata.objective.is_class else None
+    found = explain_values(explainer.backend, given, targets, inputs=own)
+    others = [_alike(found.outputs[name], y) for name, y in expected.outputs.items() if y.ndim]
+    if found.objective is not None and expected.objective is not None:
+        others.append(_alike(found.objective, expected.objective))
+    explained = [_alike(found.pullbacks[name], y) for name, y in expected.pullbacks.items()]
+    return Agreement(float(np.min(others)), float(np.min(explained)), samples)
+
+
 def _alike(found: NDArray[Any], expected: NDArray[Any]) -> float:
     """How alike stacks of arrays are, as `Agreement` has it."""
     if found.shape != expected.shape:
@@ -154,7 +187,10 @@ def verify(
     """
     backend = explainer.backend
     right = reference(path)
-    found = agreement(explainer, right, sample(right, images))
+    if explainer.metadata.values and images is None:
+        found = agreement_of_values(explainer, right)
+    else:
+        found = agreement(explainer, right, sample(right, images))
     least = least_cosine(backend.precision) if at_least is None else at_least
     for what, cosine in (("logits", found.logits), ("pullback", found.pullback)):
         if not cosine >= least:

@@ -109,7 +109,7 @@ def test_an_operator_of_a_foreign_domain_is_named_with_its_domain(
 
 def test_no_image_like_input(tmp_path: Path, out: Path) -> None:
     nodes = [helper.make_node("Unsqueeze", ["x", "axes"], ["h"])]
-    path = classifier(tmp_path / "flat.onnx", nodes, inputs={"x": ["N", 3]})
+    path = classifier(tmp_path / "flat.onnx", nodes, inputs={"x": ["N", 3], "z": ["N", 3]})
     with pytest.raises(SourceError, match=r"no image-like input.*x FLOAT"):
         onnxplain.export(path, out)
 

@@ -31,7 +31,7 @@ def choose_image(graph: ir.Graph, name: str | None) -> ir.Value:
             )
         if len(images) > 1:
             raise SourceError(
-                "several image-like inputs, choose one with input=, or with wrt= (--wrt) what to "
+                "several image-like inputs, choose one with input=, or with wrt= what to "
                 f"explain by, and all stay inputs: {listing}"
             )
         chosen = images[0]
@@ -164,7 +164,7 @@ def drop_other_inputs(graph: ir.Graph) -> ir.Value:
     if needed:
         raise SourceError(
             f"the logits depend on {', '.join(needed)} besides {image.name!r}; with "
-            f"wrt={image.name} (--wrt) all inputs stay inputs, or make them initializers "
+            f"wrt={image.name} all inputs stay inputs, or make them initializers "
             "(constants) of the graph first"
         )
     graph.inputs[:] = [image]

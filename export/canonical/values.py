@@ -84,9 +84,12 @@ def _put_batch_first(model: ir.Model, roots: Mapping[str, ir.Value]) -> None:
     """Put the input whose first axis is the batch first.
 
     Raises:
-        SourceError: a value has it not first, or has none.
+        SourceError: a value has it not first, or has none, or nothing is made of it.
     """
     graph = model.graph
+    for name, x in roots.items():
+        if x not in graph.inputs and not x.uses():
+            raise SourceError(f"wrt=: nothing that the network puts out is made of {name!r}")
     first = next(iter(roots.values()))
     inputs = [x for x in graph.inputs if x.shape is not None and len(x.shape)]
     leads = [x for x in inputs if x is first or first in dependents(graph, [x])]

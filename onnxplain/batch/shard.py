@@ -50,6 +50,7 @@ class ShardExplainer:
     def __init__(self, explainer: Explainer, recipe: Recipe, decoders: int) -> None:
         self._explainer, self._recipe = explainer, recipe
         signature = explainer.backend.signature
+        signature.metadata.require_image("a batch run")
         signature.metadata.objective.require_classifier("a batch run")
         explainer.check([recipe.target], recipe.temperature)
         usual = signature.batch or _usual(recipe, signature.most)

@@ -114,6 +114,9 @@ INTERPOLATIONS = ("nearest", "box", "bilinear", "hamming", "bicubic", "lanczos")
 _LARGEST = 2**15  # pixels of a side
 _PREFIX = "onnxplain."
 
+VALUES = f"{_PREFIX}values"
+"""The entry of files that explain by other values than one image."""
+
 
 @dataclass(frozen=True)
 class Preprocessing:
@@ -307,7 +310,7 @@ class Metadata:
             "weights": "", "ranges": "{}", "replaced": "{}", "ordinary": "{}", "objective": "{}",
             "values": "{}",
         }  # fmt: skip
-        if _PREFIX + "values" in props:
+        if VALUES in props:
             since["preprocessing"] = "{}"
         props = {_PREFIX + key: value for key, value in since.items()} | dict(props)
         try:

@@ -31,10 +31,12 @@ class Taken:
 
     Attributes:
         kind: one of `KINDS`.
+        sizes: a number for each axis, or the name of what is open; sizes of one name are equal.
         batched: whether the first axis is the batch.
     """
 
     kind: str
+    sizes: tuple[int | str, ...] = ()
     batched: bool = True
 
 
@@ -77,14 +79,17 @@ class Values:
         """Of what JSON makes of one.
 
         Raises:
-            TypeError, AttributeError, ValueError: it is none.
+            TypeError, AttributeError, LookupError, ValueError: it is none.
         """
         found = cls(
-            {name: Taken(**one) for name, one in entry.get("inputs", {}).items()},
+            {
+                name: Taken(**{**one, "sizes": tuple(one["sizes"])})
+                for name, one in entry.get("inputs", {}).items()
+            },
             {name: ExplainedValue(**one) for name, one in entry.get("explained", {}).items()},
         )
         kinds = [one.kind for one in found.inputs.values()]
         kinds += [one.kind for one in found.explained.values()]
-        if not set(kinds) <= set(KINDS):
-            raise ValueError("kinds of values such as no export writes")
+        if not set(kinds) <= set(KINDS) or bool(found.inputs) != bool(found.explained):
+            raise ValueError("values such as no export writes")
         return found

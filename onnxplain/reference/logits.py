@@ -76,7 +76,7 @@ def _compared(
         return f"not checked: ONNX Runtime does not run it: {error}"
     if not np.isfinite(logits).all() and not np.isfinite(scores[0]).all():
         return "not checked: the source itself makes no finite numbers of noise"
-    found = _nearest(logits, scores)
+    found = nearest(logits, scores)
     wrong = np.inf if found is None else found.relative_l2
     if wrong <= FLOAT32 or wrong <= tolerance(original):
         return None
@@ -118,10 +118,11 @@ def of_file(
     Returns:
         None where none of the file's outputs can be compared with them.
     """
-    return _nearest(logits, scores_of_onnx(source, images, logits.shape[1], input))
+    return nearest(logits, scores_of_onnx(source, images, logits.shape[1], input))
 
 
-def _nearest(logits: Array, scores: list[Array]) -> Parity | None:
+def nearest(logits: Array, scores: list[Array]) -> Parity | None:
+    """How far logits are from what a classifier may end in; None where there are no scores."""
     found = [Parity.of(end, y) for y in scores for end in _ends(logits)]
     return min(found, key=lambda parity: parity.relative_l2, default=None)
 

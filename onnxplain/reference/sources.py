@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -116,6 +117,34 @@ def outputs_of_pytorch(network: Any, images: Array) -> dict[str, Array]:
     given = torch.from_numpy(images).to(blank_image(network, 1, (1, 1)))
     with torch.no_grad():
         found = outputs_of(_evaluated(network)(given))
+    return {name: value.float().cpu().numpy() for name, value in found.items()}
+
+
+def run_onnx(path: str | os.PathLike[str], given: Mapping[str, Array]) -> dict[str, Array]:
+    """All outputs that an ONNX file makes of its inputs by ONNX Runtime, both by name.
+
+    Raises:
+        Exception: of any kind, where it does not run.
+    """
+    session = inference_session(Path(path), "float32", session_options(), ["CPUExecutionProvider"])
+    half = {i.name for i in session.get_inputs() if i.type == "tensor(float16)"}
+    feeds = {n: x.astype(np.float16) if n in half else x for n, x in given.items()}
+    names = [output.name for output in session.get_outputs()]
+    return dict(zip(names, map(np.asarray, session.run(names, feeds)), strict=True))
+
+
+def run_pytorch(network: Any, given: Mapping[str, Array]) -> dict[str, Array]:
+    """All float tensors that a PyTorch network makes of its arguments, by name.
+
+    Raises:
+        Exception: of any kind, where the network does not take them.
+    """
+    import torch
+
+    with torch.no_grad():
+        found = outputs_of(
+            _evaluated(network)(**{n: torch.from_numpy(x) for n, x in given.items()})
+        )
     return {name: value.float().cpu().numpy() for name, value in found.items()}
 
 

@@ -15,10 +15,17 @@ from onnxplain.reference.against_source import Asked, verify_against_source
 from onnxplain.reference.checks import Check, Verification
 from onnxplain.reference.derivatives import check_derivatives, is_quantised
 from onnxplain.reference.objectives import verify_objective
+from onnxplain.reference.values import verify_values
 from onnxplain.runtime import Explainer, load
 from onnxplain.runtime.inputs.batches import ImageLike, as_batch
 from onnxplain.runtime.sessions import preferred
-from onnxplain.runtime.verification import agreement, least_cosine, reference, sample
+from onnxplain.runtime.verification import (
+    agreement,
+    agreement_of_values,
+    least_cosine,
+    reference,
+    sample,
+)
 
 Array = npt.NDArray[Any]
 
@@ -95,8 +102,12 @@ def verify(
             "a quantised graph rises in steps, which finite differences do not follow: check it "
             "against what it was exported from, with source="
         )
-    batch = _batch(explainer, images)
     options = {"weights": weights, "input": input, "output": output}
+    if explainer.metadata.values:
+        if source is None:
+            raise InputError("say with source= which network the graph was exported from")
+        return verify_values(explainer, source, options, tolerance)
+    batch = _batch(explainer, images)
     if not of_class:
         return verify_objective(explainer, source, options, batch, tolerance)
     targets = np.full((len(batch), 1) if explainer.multi_target else len(batch), -1)
@@ -114,7 +125,10 @@ def _against_onnx_runtime(
     at_least: float | None,
 ) -> Verification:
     right, backend = reference(graph), explainer.backend
-    found = agreement(explainer, right, sample(right, images))
+    if explainer.metadata.values and images is None:
+        found = agreement_of_values(explainer, right)
+    else:
+        found = agreement(explainer, right, sample(right, images))
     least = least_cosine(backend.precision) if at_least is None else at_least
     checks = tuple(
         Check(what, cosine, None, None, f"cosine ≥ {least:g}", cosine >= least)

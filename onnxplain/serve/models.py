@@ -163,6 +163,8 @@ def _looked_at(task: asyncio.Task[None]) -> None:
 def _metadata(path: Path) -> Metadata:
     try:
         props = read_engine(path).metadata if path.suffix == SUFFIX else read_metadata(path)
-        return Metadata.from_props(props)
+        metadata = Metadata.from_props(props)
+        metadata.require_image("the service")
+        return metadata
     except BackendError as error:
         raise BackendError(f"'{path}' cannot be served: {error}") from error

@@ -82,6 +82,7 @@ def explain_stream(
         InputError: the source broke off, or the graph cannot take the target or temperature.
         BackendError: the runtime failed.
     """
+    explainer.metadata.require_image("a stream")
     explainer.metadata.objective.require_classifier("a stream")
     explainer.check([target], temperature)
     targets = [[target]] if explainer.multi_target else [target]

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from onnxplain.contract.explain import IMAGE, LOGITS, Metadata, Preprocessing
 from onnxplain.contract.steps import CHANNEL, StepMetadata
-from onnxplain.runtime.explanation import probabilities_of
 from onnxplain.runtime.inputs.batches import filled
+from onnxplain.runtime.predictions import probabilities_of
 from onnxplain.runtime.sessions import Session
 
 _BATCH = 8

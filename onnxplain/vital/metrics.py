@@ -15,8 +15,8 @@ from onnxplain.contract.channels import ChannelsMetadata, mean
 from onnxplain.contract.explain import IMAGE, LOGITS, Metadata
 from onnxplain.errors import InputError
 from onnxplain.files import scratch
-from onnxplain.runtime.explanation import probabilities_of
 from onnxplain.runtime.inputs.batches import ImageLike, as_batch, filled
+from onnxplain.runtime.predictions import probabilities_of
 from onnxplain.runtime.sessions import Session, open_session
 
 _BATCH = 8

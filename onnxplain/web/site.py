@@ -79,6 +79,7 @@ def write_site(
 def _signature(model: Path) -> Signature:
     """A graph's, which a page can use."""
     signature = open_backend(model).signature
+    signature.metadata.require_image("the page")
     signature.metadata.objective.require_classifier("the page")
     if signature.dtype != np.float32:
         raise BackendError(

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 from PIL import Image
 
-from onnxplain.contract.explain import Preprocessing
+from onnxplain.contract.explain import NO_IMAGE, Preprocessing
 from onnxplain.errors import InputError
 from onnxplain.runtime.inputs.images import load_image
 
@@ -32,9 +32,14 @@ def as_batch(
         display, uint8 [N,H,W,3]; those made of floats are un-normalised and clipped.
 
     Raises:
-        InputError: no image; an array of another dtype or shape; NaN or infinite values; whatever
-            `load_image` and `preprocess` raise.
+        InputError: the file explains no images; no image; an array of another dtype or shape; NaN
+            or infinite values; whatever `load_image` and `preprocess` raise.
     """
+    if pre == NO_IMAGE:
+        raise InputError(
+            "this file does not explain images: give its network's inputs by name, to what "
+            "onnxplain.load returns"
+        )
     items: Sequence[Any] = images if isinstance(images, (list, tuple)) else [images]
     if not items or any(isinstance(item, np.ndarray) and item.size == 0 for item in items):
         raise InputError("no image given")

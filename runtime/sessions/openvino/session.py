@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxplain.contract.explain import IMAGE, PULLBACK, TARGET
+from onnxplain.contract.explain import IMAGE, PULLBACK, TARGET, VALUES
 from onnxplain.errors import BackendError
 from onnxplain.runtime.onnx_file import digest, read_metadata, read_ports
 from onnxplain.runtime.outputs import joined
@@ -86,7 +86,8 @@ class OpenVINO:
         self._compile = functools.partial(compiled, path, digest(path), device, precision, config)
         self._made: dict[Shapes | None, Requests] = {}
         self._making = threading.Lock()
-        self._explains = PULLBACK in self.outputs and self.inputs.keys() >= {IMAGE, TARGET}
+        of_image = VALUES not in self.metadata and PULLBACK in self.outputs
+        self._explains = of_image and self.inputs.keys() >= {IMAGE, TARGET}
         is_open = self._explains and self.inputs[IMAGE].shape[:1] == (None,)
         self._one_image = one_image(self.inputs) if is_open else None
         self._one_by_one = is_open and len(self.inputs[TARGET].shape) == 2

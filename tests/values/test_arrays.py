@@ -1,0 +1,182 @@
+"""What a file of other values takes, and every wrong guess of it as a sentence."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import pytest
+
+import onnxplain
+from onnxplain.errors import BackendError, InputError, SourceError
+from onnxplain.runtime import Explainer
+from onnxplain.runtime.inputs.batches import as_batch
+
+from .networks import TWO, WORDS, written
+
+Array = npt.NDArray[Any]
+IDS = np.array([[0, 3, 1], [2, 2, 2]])
+MASK = np.ones((2, 3), np.float32)
+
+
+@pytest.fixture(scope="module")
+def words(tmp_path_factory: pytest.TempPathFactory) -> Explainer:
+    folder = tmp_path_factory.mktemp("words")
+    source = written(WORDS, folder / "words.onnx")
+    onnxplain.export(source, folder / "e.onnx", method="gradient", wrt="embedded")
+    return onnxplain.load(folder / "e.onnx", "cpu")
+
+
+def test_the_file_has_the_networks_inputs_under_their_names(words: Explainer) -> None:
+    assert words.path is not None
+    graph = onnx.load(words.path).graph
+    assert [x.name for x in graph.input] == ["words", "mask", "target"]
+    assert [y.name for y in graph.output] == ["logits", "pullback"]
+    props = {p.key: p.value for p in onnx.load(words.path).metadata_props}
+    assert "onnxplain.values" in props
+    assert "onnxplain.preprocessing" not in props
+
+
+def test_an_explanation_of_some(words: Explainer) -> None:
+    explanation = words({"words": IDS, "mask": MASK})
+    assert len(explanation) == 2
+    one = explanation[1]
+    np.testing.assert_array_equal(one.pullback, explanation.pullback[1:])
+    np.testing.assert_array_equal(one.given["words"], IDS[1:])
+    assert one.labels(1) == explanation.labels(1)[1:]
+
+
+def test_whole_numbers_of_any_width_and_lists_do(words: Explainer) -> None:
+    as_is = words({"words": IDS, "mask": MASK})
+    again = words({"words": IDS.astype(np.int32).tolist(), "mask": MASK.astype(bool)})
+    np.testing.assert_array_equal(as_is.pullback, again.pullback)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (
+            IDS,
+            r"explains embedded \(tokens of words\): give its inputs by name, as {'words': int64",
+        ),
+        ({"words": IDS}, r"the input 'mask': float32 \[N, T\] is missing"),
+        ({"words": IDS, "mask": MASK, "x": 1}, "no input 'x'; its inputs are 'words': int64"),
+        ({"words": IDS * 1.0, "mask": MASK}, r"'words': int64 \[N, T\] is given floats, float64"),
+        ({"words": "a word", "mask": MASK}, r"'words': int64 \[N, T\] is given str"),
+        ({"words": [[1, 2], [3]], "mask": MASK}, "rows of several lengths: pad them"),
+        ({"words": IDS[0], "mask": MASK}, r"given an array of the shape \[3\]"),
+        ({"words": IDS[:0], "mask": MASK}, r"given an array of the shape \[0, 3\]"),
+        ({"words": IDS, "mask": MASK[:, :2]}, "T is 3 in 'words', and 2 in 'mask'"),
+        ({"words": IDS, "mask": MASK[:1]}, "N is 2 in 'words', and 1 in 'mask'"),
+        ({"words": IDS, "mask": MASK * np.nan}, "'mask' has NaN"),
+    ],
+)
+def test_wrong_arrays_are_sentences(words: Explainer, given: Any, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        words(given)
+
+
+def test_tokens_that_the_table_has_not(words: Explainer) -> None:
+    with pytest.raises(BackendError, match="out of"):
+        words({"words": IDS + 9, "mask": MASK})
+
+
+def test_arrays_are_explained_in_one_run(words: Explainer) -> None:
+    with pytest.raises(InputError, match="in one run"):
+        words({"words": IDS, "mask": MASK}, batch_size=1)  # type: ignore[call-overload]
+
+
+def test_what_needs_images_says_so(words: Explainer) -> None:
+    x = np.zeros((1, 3, 8, 8), np.float32)
+    with pytest.raises(BackendError, match="accentuation explains images, and this file explains"):
+        onnxplain.accentuate(words, x)
+    with pytest.raises(InputError, match="this file does not explain images"):
+        as_batch(x, words.metadata.preprocessing)
+
+
+@pytest.mark.parametrize(
+    ("wrt", "message"),
+    [
+        (None, r"no image-like input.*with wrt=.*as mask, embedded \(the embedding of words\); "
+         r"inputs: words INT64\[N,T\], mask FLOAT"),
+        ("embeded", "no value 'embeded' in the network; did you mean embedded"),
+        ("words", "'words' int64.* has no derivative; embedded, made of it, has"),
+        ("table", "first axis of 'table' .* is not the batch; onnxplain.differentiate"),
+        ("probabilities", "puts out is made of 'probabilities'"),
+        (["mask", "mask"], "named twice"),
+    ],
+)  # fmt: skip
+def test_wrong_names_are_sentences(wrt: Any, message: str, tmp_path: Path) -> None:
+    source = written(WORDS, tmp_path / "words.onnx")
+    with pytest.raises(SourceError, match=message):
+        onnxplain.export(source, tmp_path / "e.onnx", wrt=wrt)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"mean": [0.5]}, "mean= is of an image"),
+        ({"step": True}, "step= is of an image"),
+        ({"input": "mask"}, "input= is of an image"),
+        ({"method": "gradcam"}, "'gradcam' makes a map of an image"),
+    ],
+)
+def test_options_of_images_are_refused(
+    options: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    source = written(WORDS, tmp_path / "words.onnx")
+    with pytest.raises(SourceError, match=message):
+        onnxplain.export(source, tmp_path / "e.onnx", wrt="mask", **options)
+
+
+def test_of_two_pictures_one_is_explained_and_both_stay(tmp_path: Path) -> None:
+    source = written(TWO, tmp_path / "two.onnx")
+    with pytest.raises(SourceError, match=r"several image-like.*wrt= .*left.*right"):
+        onnxplain.export(source, tmp_path / "e.onnx")
+    with pytest.raises(SourceError, match=r"depend on right besides 'left'; with wrt=left"):
+        onnxplain.export(source, tmp_path / "e.onnx", input="left")
+    onnxplain.export(source, tmp_path / "e.onnx", method="gradient", wrt="right")
+    explainer = onnxplain.load(tmp_path / "e.onnx", "cpu")
+    left, right = np.random.default_rng(0).normal(size=(2, 1, 2, 4, 4)).astype(np.float32)
+    explanation = explainer({"left": left, "right": right}, 1)
+    expected = np.where(left * right > 0, left, 0) / 16
+    expected[:, 0] = 0
+    np.testing.assert_allclose(explanation.pullback, expected, rtol=1e-5)
+
+
+def test_names_that_the_file_needs_itself(tmp_path: Path) -> None:
+    text = TWO.replace("left", "target").replace("right", "image")
+    source = written(text, tmp_path / "two.onnx")
+    onnxplain.export(source, tmp_path / "e.onnx", method="gradient", wrt="target")
+    explainer = onnxplain.load(tmp_path / "e.onnx", "cpu")
+    assert [*explainer.metadata.values.inputs] == ["source.target", "image"]
+    x = np.ones((1, 2, 4, 4), np.float32)
+    assert explainer({"source.target": x, "image": x}, 0).pullback.shape == x.shape
+
+
+def test_an_image_file_takes_no_mapping(tmp_path: Path) -> None:
+    source = written(
+        TWO.replace(", float[N, 2, 4, 4] right", "").replace("right", "left"), tmp_path / "one.onnx"
+    )
+    onnxplain.export(source, tmp_path / "e.onnx")
+    with pytest.raises(InputError, match="this file explains images"):
+        onnxplain.load(tmp_path / "e.onnx", "cpu")({"image": np.zeros(1)})
+
+
+@pytest.mark.usefixtures("compared")
+@pytest.mark.parametrize("method", ["excitation", "gradient"])
+def test_it_is_verified_against_its_source(method: str, tmp_path: Path) -> None:
+    source, graph = written(WORDS, tmp_path / "words.onnx"), tmp_path / "e.onnx"
+    assert not onnxplain.export(source, graph, method=method, wrt=["embedded", "mask"]).notes
+    found = onnxplain.verify(graph, source)
+    assert found.passed
+    assert [check.what for check in found.checks] == [
+        *("logits", "pullback.embedded", "pullback.mask")
+    ]
+    if method == "gradient":
+        assert onnxplain.verify(graph, provider="openvino").passed
+    with pytest.raises(InputError, match="source="):
+        onnxplain.verify(graph, provider="cpu")

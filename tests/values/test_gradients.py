@@ -1,0 +1,155 @@
+"""Explanations of every kind of input, against PyTorch's gradients in float64 and its reference."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+from torch import Tensor, nn
+
+import onnxplain
+from onnxplain.reference.pytorch import explain
+
+from .networks import Fused, Text, seeded, series, tables, volumes
+
+Array = npt.NDArray[Any]
+
+
+def noise(*shape: int) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(1))
+
+
+def gradients(network: Callable[..., Tensor], by: list[Tensor], classes: list[int]) -> list[Array]:
+    """Of the classes' logits, in float64."""
+    given = [x.double().requires_grad_() for x in by]
+    logits = network(*given)
+    chosen = logits[range(len(classes)), classes].sum()
+    return [g.numpy() for g in torch.autograd.grad(chosen, given)]
+
+
+def close(found: Array, expected: Array) -> None:
+    assert found.shape == expected.shape
+    error = np.linalg.norm(found - expected) / np.linalg.norm(expected)
+    assert error <= 1e-4, f"{error:.1e}"
+
+
+@pytest.mark.parametrize(
+    ("make", "shape", "kind"),
+    [
+        (volumes, (2, 1, 6, 8, 8), "volume"),
+        (series, (2, 2, 30), "series"),
+        (tables, (2, 5), "table"),
+    ],
+)
+def test_an_input_that_is_no_picture(
+    make: Callable[[], nn.Module], shape: tuple[int, ...], kind: str, tmp_path: Path
+) -> None:
+    network, x = seeded(make), noise(*shape)
+    onnxplain.export(network, tmp_path / "e.onnx", method="gradient", example=x)
+    explainer = onnxplain.load(tmp_path / "e.onnx", "cpu")
+    (name,) = explainer.metadata.values.inputs
+    assert explainer.metadata.values.explained[name].kind == kind
+    explanation = explainer({name: x.numpy()}, [0, 2])
+    (expected,) = gradients(network.double(), [x], [0, 2])
+    close(explanation.pullback, expected)
+    np.testing.assert_array_equal(explanation.targets, [0, 2])
+
+
+def test_excitation_of_a_volume_is_the_references(tmp_path: Path) -> None:
+    network, x = seeded(volumes), noise(2, 1, 6, 8, 8)
+    onnxplain.export(network, tmp_path / "e.onnx", example=x)
+    explainer = onnxplain.load(tmp_path / "e.onnx", "cpu")
+    explanation = explainer({"input": x.numpy()}, [0, 2])
+    _, right = explain(network.double(), x.double(), torch.tensor([0, 2]), "excitation")
+    close(explanation.pullback, right.numpy())
+
+
+def text() -> tuple[Text, dict[str, Tensor]]:
+    network = seeded(Text)
+    assert isinstance(network, Text)
+    ids = torch.tensor([[1, 4, 9, 0, 2], [7, 7, 3, 0, 0]])
+    return network, {"ids": ids, "mask": torch.tensor([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]])}
+
+
+def as_arrays(given: Mapping[str, Tensor]) -> dict[str, Array]:
+    return {name: x.numpy() for name, x in given.items()}
+
+
+def test_tokens_are_explained_at_their_embedding(tmp_path: Path) -> None:
+    network, given = text()
+    shorter = {name: x[:1, :4] for name, x in given.items()}
+    metadata = onnxplain.export(network, tmp_path / "e.onnx", method="gradient", example=shorter)
+    assert metadata.notes[0].startswith("explained by embedding, the embedding of ids")
+    explainer = onnxplain.load(tmp_path / "e.onnx", "cpu")
+    assert [*explainer.metadata.values.inputs] == ["ids", "mask"]
+    explanation = explainer(as_arrays(given), [1, 2])
+    network.double()
+    embedded = network.embedding(given["ids"])
+    (expected,) = gradients(lambda x: network.of_embedded(x, given["mask"]), [embedded], [1, 2])
+    close(explanation.pullback, expected)
+    assert not explanation.pullback[1, 3:].any()
+    logits = network(**given).detach().numpy()
+    np.testing.assert_allclose(explanation.logits, logits, atol=1e-5)
+
+
+def test_several_inputs_stay_and_each_is_explained(tmp_path: Path) -> None:
+    network, given = seeded(Fused), {"picture": noise(2, 3, 8, 8), "row": noise(2, 5)}
+    onnxplain.export(
+        network, tmp_path / "e.onnx", method="gradient", example=given, wrt=["row", "picture"]
+    )
+    explainer = onnxplain.load(tmp_path / "e.onnx", "cpu")
+    explanation = explainer(as_arrays(given), [0, 1])
+    expected = gradients(network.double(), [*given.values()], [0, 1])
+    assert [*explanation.pullbacks] == ["row", "picture"]
+    close(explanation.pullbacks["picture"], expected[0])
+    close(explanation.pullbacks["row"], expected[1])
+
+
+def test_a_feature_map_by_its_modules_path(tmp_path: Path) -> None:
+    network, given = seeded(Fused), {"picture": noise(2, 3, 8, 8), "row": noise(2, 5)}
+    assert isinstance(network, Fused)
+    onnxplain.export(network, tmp_path / "e.onnx", method="gradient", example=given, wrt="see.0")
+    explanation = onnxplain.load(tmp_path / "e.onnx", "cpu")(as_arrays(given), [0, 1])
+    network.double()
+
+    def rest(z: Tensor) -> Tensor:
+        seen = network.see[1:](z)
+        return network.head(torch.cat([seen, network.read(given["row"].double())], 1))
+
+    features = network.see[0](given["picture"].double()).detach()
+    close(explanation.pullback, gradients(rest, [features], [0, 1])[0])
+
+
+def test_several_targets_of_each_sample(tmp_path: Path) -> None:
+    network, x = seeded(tables), noise(2, 5)
+    onnxplain.export(network, tmp_path / "e.onnx", method="gradient", example=x, multi_target=True)
+    explanation = onnxplain.load(tmp_path / "e.onnx", "cpu")({"input": x.numpy()}, [[0, 1], [2, 0]])
+    assert explanation.pullback.shape == (2, 2, 5)
+    for column, classes in enumerate(([0, 2], [1, 0])):
+        close(explanation.pullback[:, column], gradients(network.double(), [x], classes)[0])
+
+
+def test_times_image_is_a_product_with_the_value(tmp_path: Path) -> None:
+    network, x = seeded(tables), noise(2, 5)
+    plain, product = tmp_path / "e.onnx", tmp_path / "p.onnx"
+    onnxplain.export(network, plain, method="gradient", example=x)
+    onnxplain.export(network, product, method="gradient", example=x, times_image=True)
+    found, times = (onnxplain.load(p, "cpu")({"input": x.numpy()}) for p in (plain, product))
+    np.testing.assert_allclose(times.pullback, found.pullback * x.numpy(), rtol=1e-6)
+    assert times.kind == "product"
+
+
+def test_another_objective_of_a_value_within(tmp_path: Path) -> None:
+    network, given = text()
+    onnxplain.export(
+        network, tmp_path / "e.onnx", method="gradient", example=given, objective="value"
+    )
+    explainer = onnxplain.load(tmp_path / "e.onnx", "cpu")
+    up, down = (explainer(as_arrays(given), 1, direction=sign) for sign in (1, -1))
+    np.testing.assert_array_equal(up.pullback, -down.pullback)
+    np.testing.assert_allclose(up.objective, up.outputs["output"][:, 1], rtol=1e-6)
