@@ -20,6 +20,7 @@ from onnxplain.export.lower import lower
 from onnxplain.export.methods import Method
 from onnxplain.export.methods.method import Temperature
 from onnxplain.export.objectives import LOGIT, Fit, Objective
+from onnxplain.export.objectives.objective import is_choice
 from onnxplain.export.objectives.sweep import add_objective
 from onnxplain.export.operators import VJPS
 from onnxplain.export.provenance import named_after
@@ -28,6 +29,21 @@ from onnxplain.export.tensors import dims, rank
 from onnxplain.export.vmap import vmap
 from onnxplain.kernels.calls import add_functions
 from onnxplain.kernels.functions import KernelBuilder
+
+
+@dataclass(frozen=True)
+class Added:
+    """What comes after a backward pass needs of it.
+
+    Attributes:
+        op: the builder to go on with: it knows the names that are taken.
+        hot: of a classifier the one-hot vector of the target.
+        fixed: what says what is explained: `hot`, or what an objective chooses or holds constant.
+    """
+
+    op: OpBuilder
+    hot: ir.Value | None
+    fixed: Sequence[ir.Value]
 
 
 def add_pullback(
@@ -44,7 +60,7 @@ def add_pullback(
     fit: Fit | None = None,
     excepted: Collection[ir.Value] = (),
     plain: bool = False,
-) -> tuple[OpBuilder, ir.Value | None]:
+) -> Added:
     """Add the backward pass to a canonical forward graph, in place: its inputs and its outputs.
 
     Args:
@@ -57,10 +73,6 @@ def add_pullback(
         fit: what it takes of the network's outputs; None for a classifier's, of the one output.
         excepted: values whose operator keeps its gradient's rule.
         plain: whether it stays as the rules emit it, however slow.
-
-    Returns:
-        The builder that what comes after must use too (it knows the names that are taken), and
-        of a classifier the one-hot vector of the target.
 
     Raises:
         NoRuleError: an operator between the objective and a root has no rule.
@@ -82,12 +94,15 @@ def add_pullback(
 
     wanted = [*roots.values()] if layer is None else [layer]
     sweep = _Sweep(op, wanted, multi_target, leading)
-    hot = None
+    hot: ir.Value | None = None
+    fixed: list[ir.Value] = []
     if fit is None:
         pullbacks, hot, head = sweep.of_classifier(outputs[0], objective, rules)
     else:
         relevance = method.relevance is not None
-        pullbacks, emitted, head = sweep.of_objective(first, objective, fit, rules, relevance)
+        pullbacks, emitted, fixed, head = sweep.of_objective(
+            first, objective, fit, rules, relevance
+        )
         graph.outputs.extend(emitted)
     ends: dict[str, Any] = {
         name: _finished(op, method, x, pullback, layer, leading)
@@ -107,7 +122,7 @@ def add_pullback(
         graph.outputs.append(pullback)
     graph.sort()
     join(graph, {name: x for name, x in roots.items() if x not in inputs})
-    return op, hot
+    return Added(op, hot, [hot] if hot is not None else fixed)
 
 
 def _finished(
@@ -179,9 +194,9 @@ class _Sweep:
         fit: Fit,
         rules: Callable[[], Mapping[str, Rule]],
         relevance: bool,
-    ) -> tuple[list[ir.Value], list[ir.Value], int]:
-        """The pullbacks [N, …] or [K, N, …], the objective's outputs [N, …] or [N, K, …], and where
-        in the graph the sweep begins."""
+    ) -> tuple[list[ir.Value], list[ir.Value], list[ir.Value], int]:
+        """The pullbacks [N, …] or [K, N, …], the objective's outputs [N, …] or [N, K, …], what it
+        chooses or holds constant, and where in the graph the sweep begins."""
         op, graph = self.op, self.op.builder.graph
         inputs = {
             one.name: op.builder.input(
@@ -202,6 +217,7 @@ class _Sweep:
         before = len(graph)
         emitted, seeds = add_objective(op, objective, fit, inputs, image, relevance)
         head = len(graph)
+        fixed = [y for node in list(graph)[before:head] if is_choice(node) for y in node.outputs]
         pullbacks = pull_back(op, seeds, self.at, table)
         if self.multi_target:
             repeated = list(graph)[before:]
@@ -211,6 +227,7 @@ class _Sweep:
             if any(pullback not in mapped for pullback in pullbacks):
                 raise SourceError(f"objective {objective.name!r} does not depend on the target")
             pullbacks = [mapped[pullback] for pullback in pullbacks]
+            fixed = [mapped.get(value, value) for value in fixed]
             emitted = {
                 name: op.Transpose(
                     mapped[value] if value in mapped else _repeated(op, value, K),
@@ -230,7 +247,7 @@ class _Sweep:
             behind = dims(value)[2 if self.multi_target else 1 :]
             output.shape = ir.Shape([*self.leading, *behind])
             outputs.append(output)
-        return pullbacks, outputs, head
+        return pullbacks, outputs, fixed, head
 
 
 def _repeated(op: OpBuilder, value: ir.Value, K: ir.Value) -> ir.Value:

@@ -20,6 +20,7 @@ from onnxplain.export.canonical.canonicalise import Canonical
 from onnxplain.export.canonical.ends import image_size
 from onnxplain.export.canonical.patterns import pattern_of
 from onnxplain.export.count import multiply_adds
+from onnxplain.export.estimators.estimator import Estimator, Sampling
 from onnxplain.export.explained import ByValues, described
 from onnxplain.export.layers import home_of
 from onnxplain.export.methods import METHODS, Method
@@ -148,6 +149,14 @@ def explaining(metadata: Metadata, objective: Objective, fit: Fit) -> Metadata:
         objective=found,
         notes=(why, *metadata.notes),
     )
+
+
+def estimated(metadata: Metadata, estimator: Estimator | None, values: Sampling) -> Metadata:
+    """The metadata of a file whose explanation an estimator puts together, if one does."""
+    if estimator is None:
+        return metadata
+    found = estimator.described(values)
+    return replace(metadata, kind=estimator.kinds[metadata.kind], estimator=found)
 
 
 def _check_labels(labels: Sequence[str], classes: int) -> None:

@@ -185,6 +185,7 @@ def check_options(options: ExportOptions, method_has_map: bool) -> None:
         ("mean", options.mean is not None),
         ("std", options.std is not None),
         ("scale", options.scale != 1),
+        ("estimator", options.estimator is not None),
         ("step", options.step),
         ("unroll", options.unroll is not None),
     )

@@ -17,14 +17,16 @@ from onnxplain.contract.request import ExportOptions
 from onnxplain.contract.values import Values
 from onnxplain.errors import SourceError
 from onnxplain.export.ascent import add_step, unroll
-from onnxplain.export.backward import add_pullback
+from onnxplain.export.backward import Added, add_pullback
 from onnxplain.export.budget import within
 from onnxplain.export.canonical.canonicalise import Canonical, canonicalise
 from onnxplain.export.canonical.ends import make_way
 from onnxplain.export.canonical.values import canonicalise_values
 from onnxplain.export.compared import compared
 from onnxplain.export.count import multiply_adds
-from onnxplain.export.describe import describe, explaining, on_processor
+from onnxplain.export.describe import describe, estimated, explaining, on_processor
+from onnxplain.export.estimators.estimate import estimate
+from onnxplain.export.estimators.estimator import Estimator, Sampling
 from onnxplain.export.explained import ByValues, check_options, explained_by
 from onnxplain.export.finish import clean, writable, write, written
 from onnxplain.export.guard import own_errors
@@ -36,6 +38,8 @@ from onnxplain.export.objectives.recognise import chosen
 from onnxplain.export.sources.source import Source, read
 from onnxplain.export.validity import (
     check_objective,
+    divided,
+    estimator_of,
     live_of,
     objective_of,
     other_choices,
@@ -117,7 +121,9 @@ class _Derived:
 
 def _derived(source: Network, options: ExportOptions, plain: bool = False) -> _Derived:
     method = get_method(options.method)
-    values = parameters_of(method, options)
+    estimator = estimator_of(method, options)
+    given, sampling = divided(method, estimator, options)
+    values = parameters_of(method, options, given)
     if options.times_image:
         method = replace(method, times_input=True)
     live, asked = live_of(method, options), objective_of(options)
@@ -135,7 +141,7 @@ def _derived(source: Network, options: ExportOptions, plain: bool = False) -> _D
         by = explained_by(found.model.graph, options)
         canonical, layer, excepted = _canonical(found, options, method, classifier, by)
         model, roots = canonical.model, canonical.roots
-        make_way(model.graph, [*live, *((ORIGIN, ALPHA, EPS, LIMIT) if options.ascends else ())])
+        make_way(model.graph, [*live, *_other_names(options, estimator, sampling)])
         objective, fit = asked or LOGIT, None
         if not canonical.logits:
             settings = options.settings or {}
@@ -160,7 +166,8 @@ def _derived(source: Network, options: ExportOptions, plain: bool = False) -> _D
         metadata = describe(found, canonical, options, method, parameters, at, excepted, by)
         if fit is not None:
             metadata = explaining(metadata, objective, fit)
-        op, seed = add_pullback(
+        metadata = estimated(metadata, estimator, sampling)
+        added = add_pullback(
             model,
             method,
             values,
@@ -174,22 +181,42 @@ def _derived(source: Network, options: ExportOptions, plain: bool = False) -> _D
             excepted=excepted,
             plain=plain,
         )
-        if options.step:
-            add_step(op, metadata.preprocessing)
-        if options.unroll is not None and seed is not None:
-            unroll(op, options.unroll, seed, metadata.preprocessing, method.ascent)
+        _add_ascent(added, options, metadata)
         if not plain:
-            stay_on_gpu(op)
+            stay_on_gpu(added.op)
+        explain = None
+        if estimator is not None:
+            explain = estimate(model, added, estimator, sampling, objective, metadata.preprocessing)
         clean(model)
 
     tell(STAGES[3])
     with own_errors():
-        cost = {**metadata.multiply_adds, "explain": multiply_adds(model.graph)}
+        explain = multiply_adds(model.graph) if explain is None else explain
+        cost = {**metadata.multiply_adds, "explain": explain}
         notes = (*metadata.notes, *on_processor(model.graph))
     metadata = replace(metadata, multiply_adds=cost, notes=notes)
     model.producer_name, model.producer_version = "onnxplain", __version__
     model.metadata_props.update(metadata.to_props())
     return _Derived(found, model, metadata)
+
+
+def _other_names(
+    options: ExportOptions, estimator: Estimator | None, sampling: Sampling
+) -> list[str]:
+    """What is called so in the file, and nothing of the network's."""
+    names = [ORIGIN, ALPHA, EPS, LIMIT] if options.ascends else []
+    if estimator is not None:
+        names += [*estimator.inputs(sampling), *(estimator.outputs or ())]
+    return names
+
+
+def _add_ascent(added: Added, options: ExportOptions, metadata: Metadata) -> None:
+    """A step of the ascent, or all of them, where they are asked for."""
+    if options.step:
+        add_step(added.op, metadata.preprocessing)
+    if options.unroll is not None and added.hot is not None:
+        pre, ascent = metadata.preprocessing, metadata.ascent
+        unroll(added.op, options.unroll, added.hot, pre, ascent)
 
 
 def _pullbacks(values: Values, roots: Mapping[str, ir.Value]) -> dict[str, ir.Value]:

@@ -2,26 +2,83 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from onnxplain.contract.explain import NO_DIRECTIONS, PRODUCT, RELEVANCE, TARGET
 from onnxplain.contract.objective import CLASS
 from onnxplain.contract.request import ExportOptions
 from onnxplain.errors import SourceError
+from onnxplain.export.estimators import Estimator, get_estimator
 from onnxplain.export.methods import Method
 from onnxplain.export.methods.method import TEMPERATURE
 from onnxplain.export.objectives import LOGIT, Objective, get_objective
 from onnxplain.export.objectives.own import of_function
 
 
-def parameters_of(method: Method, options: ExportOptions) -> dict[str, float | None]:
+def estimator_of(method: Method, options: ExportOptions) -> Estimator | None:
+    """The estimator asked for; None where the method is asked at the image alone.
+
+    Raises:
+        SourceError: there is none of that name, or it does not go together with the method or with
+            other options.
+    """
+    if options.estimator is None:
+        return None
+    estimator = get_estimator(options.estimator)
+    name, kind = repr(estimator.name), PRODUCT if options.times_image else method.kind
+    if options.ascends:
+        raise SourceError(f"an ascent asks at its own images; leave out the estimator {name}")
+    if kind not in estimator.kinds:
+        whose = "times_image" if options.times_image else repr(method.name)
+        raise SourceError(
+            f"estimator {name} is not for {NO_DIRECTIONS.get(kind, 'directions')}, which {whose} "
+            "gives; it asks a method of gradients, such as gradient or excitation"
+        )
+    return estimator
+
+
+def divided(
+    method: Method, estimator: Estimator | None, options: ExportOptions
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The parameters given to the method, and the values of all of the estimator's.
+
+    Raises:
+        SourceError: neither has one of them, both have, or a value is out of its range.
+    """
+    given = dict(options.parameters or {})
+    if estimator is None:
+        return given, {}
+    own = {one.name for one in estimator.own}
+    others = {one.name for one in method.parameters}
+    if both := sorted(own & others & given.keys()):
+        raise SourceError(
+            f"method {method.name!r} and estimator {estimator.name!r} both have {both[0]}; "
+            "leave it out"
+        )
+    if unknown := sorted(given.keys() - own - others):
+        has = ", ".join(sorted([*others, *own]))
+        raise SourceError(
+            f"neither method {method.name!r} nor estimator {estimator.name!r} has {unknown[0]}; "
+            f"they have {has}"
+        )
+    asked = {name: value for name, value in given.items() if name in own}
+    return {n: v for n, v in given.items() if n in others}, estimator.values(asked)
+
+
+def parameters_of(
+    method: Method, options: ExportOptions, given: Mapping[str, Any]
+) -> dict[str, float | None]:
     """The values of the method's parameters that the options ask for, once all of them are valid.
+
+    Args:
+        given: those that are given to it by name.
 
     Raises:
         SourceError: a parameter that the method does not have or a value out of its range, or
             options that do not go together; the message says which.
     """
-    given = dict(options.parameters or {})
+    given = dict(given)
     if options.temperature is not None:
         if TEMPERATURE in given:
             raise SourceError("the temperature is given twice, also as a parameter: choose one")

@@ -111,7 +111,8 @@ class Explainer:
                 else 16, or an engine's largest batch if that is smaller.
             inputs: what the file's objective takes besides: `query` of an embedding, `region` of a
                 segmentation, `box` of a detector (`metadata.objective.inputs` says what they are);
-                of one image or [N, …], one for all or one each.
+                of one image or [N, …], one for all or one each. And what its estimator takes:
+                images like `images`, one `baseline` for all or one each, `baselines` for all.
 
         Returns:
             The explanation of the N images, in their order; a `TensorExplanation` of a tensor, a
@@ -179,7 +180,7 @@ class Explainer:
                 batch, target_input(self.backend.signature, targets, len(batch)), own
             )
             chunk = self._filled({name: array[at] for name, array in given.items()})
-            feeds = chunk | scalar_inputs(signature, temperature)
+            feeds = chunk | scalar_inputs(signature, temperature) | self._sets(own)
             with suppress(BackendError):  # it ran, but perhaps not with all values in memory
                 why = made_by(self.path, feeds, [LOGITS, OBJECTIVE, PULLBACK])
                 raise InputError(f"{error}. {why}") from None
@@ -227,7 +228,7 @@ class Explainer:
             batch: the network's input, as `onnxplain.runtime.inputs.batches.as_batch` makes it.
             targets: as `onnxplain.runtime.inputs.targets.target_input` makes them.
             temperature, batch_size: as for `__call__`.
-            inputs: what the objective takes besides, as
+            inputs: what objective and estimator take besides, as
                 `onnxplain.runtime.inputs.objective.as_inputs` makes it; None for its defaults.
 
         Raises:
@@ -237,7 +238,7 @@ class Explainer:
         signature, explained = self.backend.signature, self.metadata.objective
         own = as_inputs(signature, {}, len(batch)) if inputs is None else inputs
         given = self._per_image(batch, targets, own)
-        scalars = scalar_inputs(signature, temperature)
+        scalars = scalar_inputs(signature, temperature) | self._sets(own)
         size = self._batch_size(batch_size)
         runs = [
             self._run({name: array[start : start + size] for name, array in given.items()}, scalars)
@@ -253,12 +254,18 @@ class Explainer:
     ) -> dict[str, NDArray[Any]]:
         """The graph's inputs that have a row for each image, by name."""
         signature = self.backend.signature
-        given = {IMAGE: batch, **own}
+        sets = self._sets(own)
+        given = {IMAGE: batch, **{n: array for n, array in own.items() if n not in sets}}
         if signature.has_target:
             given[TARGET] = targets
         if signature.step:
             given[ORIGIN] = batch
         return given
+
+    def _sets(self, own: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        """Those of the inputs that are the same for every image, by name."""
+        declared = self.metadata.estimator.inputs.items()
+        return {name: own[name] for name, one in declared if one.several}
 
     def check(self, targets: Sequence[int | str], temperature: Temperatures = None) -> None:
         """Whether these classes can be explained at this temperature, before any image is read.

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from onnxplain.contract.estimator import CONVERGENCE_DELTA
 from onnxplain.contract.explain import LOGITS, PULLBACK
 from onnxplain.contract.objective import (
     EXPLAINED_BOX,
@@ -81,6 +82,12 @@ class Explanation(Predictions):
             self.explained,
             {name: array[chosen] for name, array in self.given.items()},
         )
+
+    @property
+    def convergence_delta(self) -> NDArray[Any] | None:
+        """By how much the attributions' sum misses the difference of the objective between image
+        and baseline, [N] or [N,K]; None where the file's estimator does not tell."""
+        return self.outputs.get(CONVERGENCE_DELTA)
 
     def _explanations(self) -> list[NDArray[Any]]:
         return [self.pullback]
@@ -188,5 +195,5 @@ def explanation_of(
         {name: outputs[name] for name in signature.outputs if name in outputs},
         outputs.get(OBJECTIVE),
         explained,
-        {name: given for name, given in inputs.items() if explained.inputs[name].kind == MASK},
+        {n: inputs[n] for n, one in explained.inputs.items() if one.kind == MASK},
     )

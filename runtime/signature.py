@@ -86,8 +86,10 @@ class Signature:
         own = tuple(values.inputs) or (IMAGE,)
         pullbacks = [one.pullback for one in values.explained.values()] or [PULLBACK]
         taken = (TARGET,) if explained.is_class else tuple(explained.inputs)
-        _require((*own, *taken), inputs, "input")
+        estimated = metadata.estimator
+        _require((*own, *taken, *estimated.inputs), inputs, "input")
         _require((LOGITS if explained.is_class else OBJECTIVE, *pullbacks), outputs, "output")
+        _require(estimated.outputs, outputs, "output")
         classes = _classes(outputs[LOGITS].shape) if explained.is_class else explained.classes
         dtype = outputs[pullbacks[0]].dtype if values else inputs[IMAGE].dtype
         if dtype not in _DTYPES:

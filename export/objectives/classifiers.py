@@ -30,6 +30,34 @@ def energy(op: OpBuilder, logits: ir.Value, hot: ir.Value) -> ir.Value:
     return op.Identity(logits)
 
 
-LOGIT = register_objective(Objective("logit", "a class's logit", cotangent=logit))
-register_objective(Objective("cross-entropy", "a class's log-probability", cotangent=cross_entropy))
-register_objective(Objective("energy", "half the sum of all logits' squares", cotangent=energy))
+def its_logit(op: OpBuilder, logits: ir.Value, hot: ir.Value) -> ir.Value:
+    """y_t."""
+    y = op.Unsqueeze(logits, [1]) if rank(hot) == 3 else logits
+    return op.ReduceSum(op.Mul(y, hot), [-1], keepdims=0)
+
+
+def log_probability(op: OpBuilder, logits: ir.Value, hot: ir.Value) -> ir.Value:
+    """log softmax(y)_t."""
+    return its_logit(op, op.LogSoftmax(logits, axis=-1), hot)
+
+
+def half_square(op: OpBuilder, logits: ir.Value, hot: ir.Value) -> ir.Value:
+    """½ Σ y²."""
+    half = op.Mul(op.ReduceSum(op.Mul(logits, logits), [-1], keepdims=0), 0.5)
+    if rank(hot) == 2:
+        return half
+    return op.Expand(op.Unsqueeze(half, [1]), op.Shape(hot, start=0, end=2))
+
+
+LOGIT = register_objective(Objective("logit", "a class's logit", cotangent=logit, scalar=its_logit))
+register_objective(
+    Objective(
+        "cross-entropy",
+        "a class's log-probability",
+        cotangent=cross_entropy,
+        scalar=log_probability,
+    )
+)
+register_objective(
+    Objective("energy", "half the sum of all logits' squares", cotangent=energy, scalar=half_square)
+)

@@ -173,6 +173,7 @@ class Objective:
         settings: what can be chosen at export.
         cotangent: of a classifier's: its gradient by the logits [N, classes], of them and the
             target's one-hot vector; instead of `fits` and `emit`.
+        scalar: of the same, itself, [N] or [N, K]; estimators ask for it.
 
     Raises:
         ValueError: no name, or an input of a name that the graph has already.
@@ -185,6 +186,7 @@ class Objective:
     inputs: tuple[Input, ...] = ()
     settings: tuple[Setting, ...] = ()
     cotangent: Cotangent | None = None
+    scalar: Cotangent | None = None
 
     def __post_init__(self) -> None:
         if not self.name.isprintable() or not self.name.strip():
@@ -289,3 +291,9 @@ def is_held(node: ir.Node, relevance: bool = False) -> bool:
     """Whether a node holds what it is given; `relevance` is what a method's sweep carries."""
     kinds = ("always", "relevance") if relevance else ("always",)
     return node.metadata_props.get(_HELD) in kinds
+
+
+def is_choice(node: ir.Node) -> bool:
+    """Whether a node of an objective holds a value constant, or puts out whole numbers: indices of
+    what it chose."""
+    return is_held(node) or any(y.dtype == ir.DataType.INT64 for y in node.outputs)

@@ -82,8 +82,9 @@ Given = Annotated[
     list[str] | None,
     typer.Option(
         "--given",
-        help="Another input of the file's objective, direction=-1 or NAME=FILE.npy; `onnxplain "
-        "info` names them. Give it again for more.",
+        help="Another input of the file's objective, direction=-1 or NAME=FILE.npy, or photographs "
+        "for its estimator, baselines=a.jpg,b.jpg; `onnxplain info` names them. Give it again for "
+        "more.",
     ),
 ]
 

@@ -52,6 +52,26 @@ def as_parameters(texts: list[str] | None, option: str) -> dict[str, float]:
     return values
 
 
+def as_choices(texts: list[str] | None, option: str) -> dict[str, float | str]:
+    """Parameters of a method and an estimator, each given as NAME=NUMBER or NAME=WORD.
+
+    Raises:
+        InputError: one is given otherwise, or twice.
+    """
+    values: dict[str, float | str] = {}
+    for text in texts or []:
+        name, equals, value = text.partition("=")
+        if name in values:
+            raise InputError(f"{option} gives {name} twice")
+        if not equals or not value:
+            raise InputError(f"{option} takes NAME=NUMBER, not {text!r}")
+        try:
+            values[name] = float(value)
+        except ValueError:
+            values[name] = value
+    return values
+
+
 def as_settings(texts: list[str] | None, option: str) -> dict[str, str] | None:
     """An objective's settings, each given as NAME=VALUE.
 
@@ -114,7 +134,7 @@ _READ: Mapping[str, Callable[[Any, str], Any]] = {
     "labels": as_labels,
     "objective": as_objective,
     "settings": as_settings,
-    "parameters": as_parameters,
+    "parameters": as_choices,
     "excepted": as_names,
     "live": as_names,
     "wrt": as_names,

@@ -12,6 +12,7 @@ from onnxplain.cli.app import command
 from onnxplain.cli.console import file_size, note, out, shown
 from onnxplain.cli.options import Model
 from onnxplain.contract.derivatives import Derivatives
+from onnxplain.contract.estimator import Estimated
 from onnxplain.contract.explain import TARGET, Metadata
 from onnxplain.contract.objective import Explained
 from onnxplain.errors import BackendError, InputError
@@ -101,6 +102,10 @@ def info(
         for name, one in signature.metadata.objective.inputs.items()
         if name != TARGET
     ]
+    inputs += [
+        f"{name} [{'B' if one.several else batch}, {image}]: {one.meaning}"
+        for name, one in metadata.estimator.inputs.items()
+    ]
     inputs += [f"{name} {signature.dtype} []" for name in signature.live]
     outputs = [
         f"{name} [{', '.join('N' if size is None else str(size) for size in port.shape)}]"
@@ -120,6 +125,7 @@ def info(
         "inputs": "\n".join(inputs),
         "outputs": "\n".join([*outputs, f"pullback [{targets}, {pullback}]"]),
         **_objective(signature.metadata.objective),
+        **_estimator(metadata.estimator),
         "preprocessing": f"shorter side to {pre.resize} ({pre.interpolation}), "
         f"crop {pre.height} × {pre.width}\nmean {pre.mean}, std {pre.std}",
         "classes": f"{signature.classes}, "
@@ -136,6 +142,13 @@ def info(
     out.print(table, highlight=False)
     if patterns:
         _list_patterns(metadata)
+
+
+def _estimator(found: Estimated) -> dict[str, str]:
+    if not found.name:
+        return {}
+    told = [f"{name}: {words}" for name, words in found.outputs.items()]
+    return {"estimator": "\n".join([found.described, *told])}
 
 
 def _show_derivatives(model: Path, found: Derivatives) -> None:

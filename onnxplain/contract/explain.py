@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from numbers import Real
 from typing import Any
 
+from onnxplain.contract.estimator import Estimated
 from onnxplain.contract.objective import EXPLAINED_BOX, EXPLAINED_CLASS, OBJECTIVE, Explained
 from onnxplain.contract.values import Values
 from onnxplain.errors import BackendError
@@ -42,15 +43,19 @@ OPTIONAL_INPUTS = (TEMPERATURE, ORIGIN, ALPHA, EPS, LIMIT)
 ACCENTUATED, ACCENTUATED_LOGITS = "accentuated", "accentuated_logits"
 """The outputs of a graph exported with the ascent unrolled, besides `logits` at its start."""
 
-DIRECTION, MAP, RELEVANCE, PRODUCT = "direction", "map", "relevance", "product"
+DIRECTION, MAP, RELEVANCE, PRODUCT, MAGNITUDE = (
+    *("direction", "map", "relevance", "product", "magnitude"),
+)
 """Kinds of pullback: a cotangent of the image, which says in what direction to change it; a class
 activation map, which has one channel; how much each pixel contributed (layer-wise relevance
-propagation); a cotangent times the image."""
+propagation); a cotangent times the image, or its way from a baseline; how strong something is at
+each pixel, without a sign."""
 
 NO_DIRECTIONS = {
     MAP: "class activation maps",
     RELEVANCE: "relevances",
     PRODUCT: "products with the image",
+    MAGNITUDE: "magnitudes",
 }
 """The kinds along which nothing can climb, in words."""
 
@@ -190,7 +195,8 @@ class Metadata:
     the pullback unless told otherwise; `ranges` are those of the live parameters that may be other
     than positive; `objective` says what is explained, and of which inputs and outputs, where that
     is no classifier's logit; `values` says by what it is explained, where that is not the image
-    alone, and then there is no `preprocessing`.
+    alone, and then there is no `preprocessing`; `estimator` at which images the method is asked,
+    where that is not the one image.
     """
 
     version: str
@@ -211,6 +217,7 @@ class Metadata:
     ranges: Mapping[str, Range] = field(default_factory=dict)
     objective: Explained = field(default_factory=Explained)
     values: Values = field(default_factory=Values)
+    estimator: Estimated = field(default_factory=Estimated)
 
     @property
     def described_weights(self) -> str:
@@ -224,9 +231,10 @@ class Metadata:
 
     @property
     def described_method(self) -> str:
-        """The method and its parameters: "excitation, temperature 0.3"."""
+        """The method and its parameters: "excitation, temperature 0.3"; by which estimator."""
         values = {k: v if isinstance(v, str) else f"{v:g}" for k, v in self.parameters.items()}
-        return ", ".join([self.method, *(f"{name} {value}" for name, value in values.items())])
+        said = ", ".join([self.method, *(f"{name} {value}" for name, value in values.items())])
+        return f"{said}; by {self.estimator.described}" if self.estimator.name else said
 
     @property
     def is_map(self) -> bool:
@@ -246,9 +254,11 @@ class Metadata:
         again = "with another method, such as excitation"
         if self.parameters.get("times_image"):
             again = "without times_image"
+        if self.estimator.name:
+            again = "without the estimator"
         return (
-            f"{self.method} gives {NO_DIRECTIONS[self.kind]}, not a direction in which to change "
-            f"the image; export {again}"
+            f"{self.estimator.name or self.method} gives {NO_DIRECTIONS[self.kind]}, not a "
+            f"direction in which to change the image; export {again}"
         )
 
     def to_props(self) -> dict[str, str]:
@@ -257,6 +267,8 @@ class Metadata:
         if self.objective.is_class:
             del entries["objective"]  # as in every file before there were others
         del entries["preprocessing" if self.values else "values"]
+        if not self.estimator.name:
+            del entries["estimator"]
         return {
             _PREFIX + key: value if isinstance(value, str) else json.dumps(value)
             for key, value in entries.items()
@@ -284,7 +296,7 @@ class Metadata:
         ascent = self.ascent
         for what, wrong in {
             "activation": self.activation not in ("softmax", "sigmoid"),
-            "kind": self.kind not in (DIRECTION, MAP, RELEVANCE, PRODUCT),
+            "kind": self.kind not in (DIRECTION, *NO_DIRECTIONS),
             "ascent": not (ascent.steps >= 1 and math.isfinite(ascent.alpha)),
         }.items():
             if wrong:
@@ -309,6 +321,7 @@ class Metadata:
             "notes": "[]", "patterns": "{}", "ascent": "{}", "kind": _kind_by_parameters(props),
             "weights": "", "ranges": "{}", "replaced": "{}", "ordinary": "{}", "objective": "{}",
             "values": "{}",
+            "estimator": "{}",
         }  # fmt: skip
         if VALUES in props:
             since["preprocessing"] = "{}"
@@ -336,6 +349,7 @@ class Metadata:
             entries["ascent"] = AscentDefaults(**entries["ascent"])
             entries["ranges"] = {k: Range(**v) for k, v in entries["ranges"].items()}
             entries["objective"] = Explained.from_json(entries["objective"])
+            entries["estimator"] = Estimated.from_json(entries["estimator"])
             for key in ("labels", "notes"):
                 entries[key] = tuple(entries[key])
             found = cls(**entries)

@@ -41,11 +41,11 @@ class ExportOptions:
         "How soft the gates are: for excitation T, 0.3 unless given; for semantic a factor on the "
         "paper's temperatures, 1 unless given.",
     )
-    parameters: Mapping[str, float] | None = option(
+    parameters: Mapping[str, float | str] | None = option(
         None,
         "The method's other parameters by name: relu and max_pool of excitation; of semantic gelu, "
-        "silu and attention too; epsilon of the lrp methods. On the command line relu=0.5, and the "
-        "option again for more.",
+        "silu and attention too; epsilon of the lrp methods; and the estimator's, such as steps or "
+        "samples. On the command line relu=0.5, and the option again for more.",
         name="param",
     )
     weights: str = option(
@@ -101,6 +101,13 @@ class ExportOptions:
         "The objective's own choices by name: similarity=dot of embedding. On the command line the "
         "option again for more.",
         name="setting",
+    )
+    estimator: str | None = option(
+        None,
+        "Ask the method at many images, and put the answers together: integrated-gradients, "
+        "expected-gradients, smoothgrad, smoothgrad-squared, vargrad, or one that a package "
+        "registers. Its parameters go with the method's.",
+        unset="the image alone",
     )
     times_image: bool = option(False, "Multiply the result by the image: attribution × input.")
     multi_target: bool = option(

@@ -1,4 +1,5 @@
-"""What an objective takes besides image and target: from a caller's arrays to the graph's."""
+"""What objective and estimator take besides image and target: from a caller's arrays to the
+graph's."""
 
 from __future__ import annotations
 
@@ -13,6 +14,7 @@ from onnxplain.contract.explain import TARGET, Metadata, Preprocessing
 from onnxplain.contract.objective import BOX, INDEX, MASK, ObjectiveInput
 from onnxplain.errors import InputError
 from onnxplain.runtime.inputs.batches import as_photograph, box_in_input
+from onnxplain.runtime.inputs.estimator import estimator_inputs, noise_for
 from onnxplain.runtime.inputs.images import load_image
 from onnxplain.runtime.signature import Signature
 
@@ -23,7 +25,8 @@ def as_inputs(
     images: int,
     unread: Collection[str] = (),
 ) -> dict[str, NDArray[Any]]:
-    """What the objective takes besides image and target, [N, …] by name.
+    """What the objective and the estimator take besides image and target, [N, …] by name; a set
+    of images for all is [B, …].
 
     Args:
         given: by name, of one image, [N, …], or one for all images. None, like what is left out,
@@ -36,9 +39,10 @@ def as_inputs(
     """
     explained = signature.metadata.objective
     declared = {name: one for name, one in explained.inputs.items() if name != TARGET}
+    own = signature.metadata.estimator.inputs
     for name in given:
-        if name not in declared:
-            takes = ", ".join(map(repr, declared)) or "no input besides image and target"
+        if name not in declared and name not in own:
+            takes = ", ".join(map(repr, [*declared, *own])) or "no input besides image and target"
             raise InputError(
                 f"objective {explained.name!r} has no input {name!r}; it takes {takes}"
             )
@@ -57,7 +61,7 @@ def as_inputs(
         else:
             array = _one_each(name, one, value, images, signature.metadata.preprocessing)
         inputs[name] = array.astype(np.int64 if one.kind == INDEX else signature.dtype)
-    return inputs
+    return inputs | estimator_inputs(signature, given, images, unread)
 
 
 def _one_each(
@@ -113,22 +117,25 @@ def noise_inputs(signature: Signature, images: int) -> dict[str, NDArray[Any]]:
         for name, one in signature.metadata.objective.inputs.items()
         if one.default is None
     }
-    return as_inputs(signature, given, images)
+    return as_inputs(signature, given | noise_for(signature, images), images)
 
 
-def read_input(name: str, text: str, metadata: Metadata) -> NDArray[Any]:
-    """An input of an objective as the command line has it.
+def read_input(name: str, text: str, metadata: Metadata) -> Any:
+    """An input of an objective or an estimator as the command line has it.
 
     Args:
-        text: numbers with commas between; the path of a `.npy` file; or of a mask the path of a
-            picture, which is cropped as the photographs are: bright inside, dark outside.
+        text: of an estimator, paths of photographs with commas between. Of an objective, numbers
+            with commas between; the path of a `.npy` file; or of a mask the path of a picture,
+            which is cropped as the photographs are: bright inside, dark outside.
 
     Raises:
         InputError: no such input, or it cannot be read.
     """
     explained, pre = metadata.objective, metadata.preprocessing
+    if name in metadata.estimator.inputs:
+        return text.split(",")
     if name not in explained.inputs:
-        takes = ", ".join(map(repr, explained.inputs)) or "no inputs"
+        takes = ", ".join(map(repr, [*explained.inputs, *metadata.estimator.inputs])) or "no inputs"
         raise InputError(f"objective {explained.name!r} has no input {name!r}; it takes {takes}")
     one = explained.inputs[name]
     if text.endswith(".npy"):

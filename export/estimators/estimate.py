@@ -1,0 +1,98 @@
+"""From an explain graph to one whose explanation an estimator puts together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import onnx_ir as ir
+
+from onnxplain.contract.explain import LOGITS, PULLBACK, Preprocessing
+from onnxplain.contract.objective import OBJECTIVE
+from onnxplain.errors import SourceError
+from onnxplain.export.backward import Added
+from onnxplain.export.composites import spell_out
+from onnxplain.export.count import multiply_adds
+from onnxplain.export.estimators.asked import Asked
+from onnxplain.export.estimators.estimator import Estimator, Sampling
+from onnxplain.export.objectives import Objective
+from onnxplain.export.tensors import dims
+
+
+def estimate(
+    model: ir.Model,
+    added: Added,
+    estimator: Estimator,
+    values: Sampling,
+    objective: Objective,
+    preprocessing: Preprocessing,
+) -> int:
+    """Put an estimator's explanation in the place of the pullback, its inputs and outputs beside.
+
+    Args:
+        added: the graph with its backward pass.
+        values: of the estimator's parameters.
+        objective: what is explained.
+
+    Returns:
+        What it costs, in multiply-adds per image.
+
+    Raises:
+        SourceError: the estimator asks for the objective's value, which only has a gradient; or
+            several samples at once cannot be asked for.
+    """
+    spell_out(model)  # as long as there are no graphs within
+    op, graph = added.op, model.graph
+    once = multiply_adds(graph)
+    image, pullback = graph.inputs[0], graph.outputs[-1]
+    if values["chunk"] > 1 and (added.hot is None or isinstance(dims(image)[0], int)):
+        why = "an open batch" if added.hot is not None else "classes"
+        raise SourceError(f"chunk above 1 explains {why} alone; leave it out")
+    inputs = {
+        name: op.builder.input(
+            name,
+            image.dtype,
+            [ir.SymbolicDim(name) if one.several else dims(image)[0], *dims(image)[1:]],
+        )
+        for name, one in estimator.inputs(values).items()
+    }
+    scalar = _scalar(added, objective)
+    pullback.name = f"{PULLBACK}.of_one_image"
+    asked = Asked(
+        op,
+        image,
+        pullback,
+        scalar,
+        added.fixed,
+        preprocessing,
+        inputs,
+        values["chunk"],
+        list(graph),
+    )
+    explanation, others = estimator.emit(asked, values)
+    del graph.outputs[-1]
+    leading = dims(scalar)
+    for name, value in others.items():
+        _put_out(graph, value, name, leading, image)
+    _put_out(graph, explanation, PULLBACK, dims(pullback), image)
+    return round(once * estimator.explanations(values))
+
+
+def _scalar(added: Added, objective: Objective) -> ir.Value:
+    graph = added.op.builder.graph
+    named = {output.name: output for output in graph.outputs}
+    if added.hot is None:
+        return named[OBJECTIVE]
+    if objective.scalar is None:
+        raise SourceError(
+            f"objective {objective.name!r} tells its gradient alone; give it a `scalar` too"
+        )
+    scalar = objective.scalar(added.op, named[LOGITS], added.hot)
+    scalar.type, scalar.shape = added.hot.type, ir.Shape(dims(added.hot)[:-1])
+    return scalar
+
+
+def _put_out(
+    graph: ir.Graph, value: ir.Value, name: str, sizes: Sequence[object], like: ir.Value
+) -> None:
+    value.name, value.shape, value.type = name, ir.Shape(sizes), like.type  # type: ignore[arg-type]
+    graph.outputs.append(value)

@@ -1,0 +1,57 @@
+"""The images that an estimator takes besides the one that is explained."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnxplain.errors import InputError
+from onnxplain.runtime.inputs.batches import as_batch
+from onnxplain.runtime.signature import Signature
+
+
+def estimator_inputs(
+    signature: Signature, given: Mapping[str, Any], images: int, unread: Collection[str] = ()
+) -> dict[str, NDArray[Any]]:
+    """What the estimator takes, normalised: [N, …] each, or a set [B, …], by name.
+
+    Args:
+        given: by name, images as `Explainer.__call__` takes them; others' inputs are passed over.
+        unread: the names of those that are neither looked at nor returned.
+
+    Raises:
+        InputError: one is missing, or cannot be used.
+    """
+    estimated, pre = signature.metadata.estimator, signature.metadata.preprocessing
+    found = {}
+    for name, one in estimated.inputs.items():
+        if name in unread:
+            continue
+        value = given.get(name)
+        if value is None:
+            raise InputError(f"estimator {estimated.name!r} needs {name!r}: {one.meaning}")
+        try:
+            batch = as_batch(value, pre, signature.dtype)[0]
+        except InputError as error:
+            raise InputError(f"{name!r} ({one.meaning}): {error}") from error
+        if not one.several:
+            if len(batch) not in (1, images):
+                raise InputError(
+                    f"{name!r} ({one.meaning}) is one image, or {images} for {images} images, not "
+                    f"{len(batch)}"
+                )
+            batch = np.ascontiguousarray(np.broadcast_to(batch, (images, *batch.shape[1:])))
+        found[name] = batch
+    return found
+
+
+def noise_for(signature: Signature, images: int) -> dict[str, NDArray[Any]]:
+    """The same for noise to be explained: noise for each image, and a set of one."""
+    random, shape = np.random.default_rng(2), signature.metadata.preprocessing.image_shape
+    return {
+        name: random.standard_normal((1 if one.several else images, *shape))
+        for name, one in signature.metadata.estimator.inputs.items()
+    }

@@ -1,0 +1,322 @@
+"""Estimators: the rule asked at many images, in one file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+
+import onnxplain
+from onnxplain.errors import InputError, SourceError
+from onnxplain.export.estimators import ESTIMATORS
+from onnxplain.export.estimators.asked import chunks
+from onnxplain.export.estimators.noise import noise
+from onnxplain.export.estimators.paths import RULES, drawn
+
+torch = pytest.importorskip("torch")
+
+SHAPE = (3, 12, 10)
+
+
+@pytest.fixture(scope="module")
+def net() -> Any:
+    torch.manual_seed(0)
+    return torch.nn.Sequential(
+        torch.nn.Conv2d(3, 6, 3, padding=1),
+        torch.nn.ReLU(),
+        torch.nn.MaxPool2d(2),
+        torch.nn.Conv2d(6, 8, 3),
+        torch.nn.SiLU(),
+        torch.nn.AdaptiveAvgPool2d(1),
+        torch.nn.Flatten(),
+        torch.nn.Linear(8, 5),
+    ).eval()
+
+
+@pytest.fixture(scope="module")
+def images() -> Any:
+    return torch.from_numpy(np.random.default_rng(0).standard_normal((2, *SHAPE), np.float32))
+
+
+@pytest.fixture(scope="module")
+def source(net: Any, images: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("source") / "net.onnx"
+    batch = ({0: torch.export.Dim("batch")},)
+    torch.onnx.export(net, (images,), path, dynamo=True, dynamic_shapes=batch, verbose=False)
+    return path
+
+
+@pytest.fixture
+def made(source: Path, tmp_path: Path) -> Callable[..., onnxplain.Explainer]:
+    def make(estimator: str | None, **options: Any) -> onnxplain.Explainer:
+        path = tmp_path / "explain.onnx"
+        onnxplain.export(source, path, estimator=estimator, **{"method": "gradient", **options})
+        return onnxplain.load(path, "cpu")
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def classes(net: Any, images: Any) -> Any:
+    return net(images).argmax(1)
+
+
+@pytest.fixture(scope="module")
+def gradient(net: Any, classes: Any) -> Callable[[Any], Any]:
+    """Of the logits of the classes predicted for the images, at others."""
+
+    def of(x: Any) -> Any:
+        x = x.clone().requires_grad_()
+        net(x).gather(1, classes[:, None]).sum().backward()
+        return x.grad
+
+    return of
+
+
+def same(found: np.ndarray, expected: Any, tolerance: float = 2e-6) -> bool:
+    expected = np.asarray(expected)
+    return bool(np.linalg.norm(found - expected) <= tolerance * np.linalg.norm(expected))
+
+
+def captum_paths(net: Any, x: Any, classes: Any, rule: str, steps: int, start: Any) -> Any:
+    attr = pytest.importorskip("captum.attr")
+    names = {"gauss-legendre": "gausslegendre", "trapezoid": "riemann_trapezoid"}
+    return attr.IntegratedGradients(net).attribute(
+        x, start, classes, n_steps=steps, method=names[rule], return_convergence_delta=True
+    )
+
+
+def test_integrated_gradients_are_captums(made, net, images, classes):
+    """And their convergence delta, on several images, of which each is explained by its class."""
+    found = made("integrated-gradients", parameters={"steps": 20})(images.numpy())
+    expected, delta = captum_paths(net, images, classes, "gauss-legendre", 20, 0 * images)
+    assert same(found.pullback, expected.detach())
+    assert np.allclose(found.convergence_delta, delta.detach(), atol=1e-6)
+    assert found.targets.tolist() == classes.tolist()
+
+
+def test_the_trapezoid_is_whole_where_captums_weights_add_up_to_less(made, net, images, classes):
+    """1 − 1/steps: its step is 1/steps between points that are 1/(steps − 1) apart."""
+    options = {"steps": 9, "rule": "trapezoid"}
+    found = made("integrated-gradients", parameters=options)(images.numpy())
+    expected, _ = captum_paths(net, images, classes, "trapezoid", 9, 0 * images)
+    assert same(found.pullback, expected.detach() * 9 / 8)
+
+
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("steps", [1, 2, 7])
+def test_weights_of_a_path_add_up_to_1(rule, steps):
+    points, weights = RULES[rule](steps)
+    assert len(points) == steps
+    assert np.isclose(weights.sum(), 1)
+    assert np.isclose((weights * points).sum(), 0.5)  # exact for straight lines
+
+
+def baseline(name: str, x: Any, blurred: Any) -> Any:
+    mean, std = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
+    black = torch.tensor(-mean / std).float()[None, :, None, None]
+    return {
+        "zero": 0 * x,
+        "black": 0 * x + black,
+        "mean": 0 * x + x.mean((2, 3), keepdim=True),
+        "blur": blurred,
+        "image": blurred.flip(0),
+    }[name]
+
+
+@pytest.mark.parametrize("name", ["zero", "black", "mean", "blur", "image"])
+def test_the_path_begins_at_its_baseline(made, net, images, classes, name):
+    def axis(length: int, sigma: float) -> Any:
+        apart = torch.arange(length)[:, None] - torch.arange(length)[None]
+        weights = torch.exp(-0.5 * (apart / sigma) ** 2)
+        return weights / weights.sum(1, keepdim=True)
+
+    blurred = axis(12, 1.0) @ images @ axis(10, 1.0).T
+    start = baseline(name, images, blurred)
+    explainer = made("integrated-gradients", parameters={"steps": 5, "baseline": name})
+    inputs = {"baseline": start.numpy()} if name == "image" else {}
+    found = explainer(images.numpy(), **inputs)
+    expected, delta = captum_paths(net, images, classes, "gauss-legendre", 5, start)
+    assert same(found.pullback, expected.detach(), 1e-5)
+    assert np.allclose(found.convergence_delta, delta.detach(), atol=1e-6)
+
+
+def test_a_baseline_of_one_image_is_that_of_all(made, images):
+    explainer = made("integrated-gradients", parameters={"steps": 3, "baseline": "image"})
+    one = images.numpy()[:1]
+    several = explainer(images.numpy(), baseline=np.concatenate([one, one]))
+    assert np.array_equal(explainer(images.numpy(), baseline=one).pullback, several.pullback)
+    assert np.array_equal(explainer(images.numpy(), baseline=one[0]).pullback, several.pullback)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({}, "needs 'baseline': where the path begins"),
+        ({"baseline": np.zeros((3, 8, 8), np.float32)}, "'baseline' .*12"),
+        ({"baseline": np.zeros((3, *SHAPE), np.float32)}, "one image, or 2 for 2 images, not 3"),
+        ({"baselines": np.zeros(SHAPE, np.float32)}, "no input 'baselines'"),
+    ],
+)
+def test_a_baseline_that_cannot_be_used_is_a_sentence(made, images, given, message):
+    explainer = made("integrated-gradients", parameters={"steps": 2, "baseline": "image"})
+    with pytest.raises(InputError, match=message):
+        explainer(images.numpy(), **given)
+
+
+@pytest.mark.parametrize(
+    ("name", "nt_type"),
+    [
+        ("smoothgrad", "smoothgrad"),
+        ("smoothgrad-squared", "smoothgrad_sq"),
+        ("vargrad", "vargrad"),
+    ],
+)
+def test_noise_tunnels_are_captums(made, net, images, classes, name, nt_type, monkeypatch):
+    """Of the same noise, its deviation a share of each image's range."""
+    attr = pytest.importorskip("captum.attr")
+    found = made(name, parameters={"samples": 6, "sigma": 0.2, "seed": 3})(images.numpy())
+    n = torch.from_numpy(noise(6, SHAPE, 3)).float()
+    extent = images.amax((1, 2, 3), keepdim=True) - images.amin((1, 2, 3), keepdim=True)
+    drawn = torch.stack([0.2 * one * n for one in extent]).flatten(0, 1)  # sample after sample
+    monkeypatch.setattr(torch, "normal", lambda *_: drawn)
+    expected = attr.NoiseTunnel(attr.Saliency(net)).attribute(
+        images, nt_type, nt_samples=6, target=classes, abs=False
+    )
+    assert same(found.pullback, expected.detach(), 1e-5)
+
+
+def test_noise_is_normal_and_every_samples_own():
+    n = noise(8, (3, 64, 64), 0)
+    assert abs(n.mean()) < 0.02
+    assert abs(n.std() - 1) < 0.02
+    rows = n.reshape(8, -1)
+    correlations = np.corrcoef(rows) - np.eye(8)
+    assert np.abs(correlations).max() < 0.05
+    assert not np.array_equal(n, noise(8, (3, 64, 64), 1))
+
+
+def test_expected_gradients_are_gradientshap_of_the_same_draws(made, images, gradient):
+    baselines = np.random.default_rng(5).standard_normal((3, *SHAPE)).astype(np.float32)
+    explainer = made("expected-gradients", parameters={"samples": 8, "seed": 2})
+    found = explainer(images.numpy(), baselines=baselines)
+    alphas, places = drawn(8, 2)
+    expected = torch.zeros_like(images)
+    for alpha, place in zip(alphas, places, strict=True):
+        start = torch.from_numpy(baselines[int(place * 3)])
+        difference = images - start
+        expected += difference * gradient(start + alpha * difference)
+    assert same(found.pullback, expected / 8)
+    alone = explainer(images.numpy()[1:], baselines=baselines, batch_size=1)
+    assert same(found.pullback[1:], alone.pullback)
+
+
+@pytest.mark.parametrize("name", ESTIMATORS)
+def test_chunks_change_nothing(made, images, name):
+    given = {"baselines": images.numpy()} if name == "expected-gradients" else {}
+    count = "steps" if name == "integrated-gradients" else "samples"
+    one, several = (
+        made(name, parameters={count: 6, "chunk": chunk})(images.numpy(), **given)
+        for chunk in (1, 4)
+    )
+    assert same(several.pullback, one.pullback)
+
+
+def test_a_chunk_divides_the_samples():
+    assert [chunks(50, most) for most in (1, 4, 5, 7, 60)] == [1, 2, 5, 5, 50]
+
+
+@pytest.mark.parametrize("name", ESTIMATORS)
+def test_several_targets_are_those_one_by_one(made, images, name):
+    given = {"baselines": images.numpy()} if name == "expected-gradients" else {}
+    parameters = {"steps" if name == "integrated-gradients" else "samples": 4, "chunk": 2}
+    found = made(name, parameters=parameters, multi_target=True)(
+        images.numpy(), [[1, 3], [-1, 0]], **given
+    )
+    explainer = made(name, parameters=parameters)
+    for k, targets in enumerate(([1, -1], [3, 0])):
+        alone = explainer(images.numpy(), targets, **given)
+        assert same(found.pullback[:, k], alone.pullback, 1e-5)
+        if alone.convergence_delta is not None:
+            assert np.allclose(found.convergence_delta[:, k], alone.convergence_delta, atol=1e-6)
+
+
+@pytest.mark.parametrize("objective", ["cross-entropy", "energy"])
+def test_attributions_add_up_for_every_objective_of_a_classifier(made, images, objective):
+    explainer = made("integrated-gradients", objective=objective, parameters={"steps": 60})
+    found = explainer(images.numpy())
+    assert (
+        np.abs(found.convergence_delta).max() < 0.02 * np.abs(found.pullback.sum((1, 2, 3))).max()
+    )
+
+
+@pytest.mark.parametrize("method", ["excitation", "semantic", "lrp-zplus", "gradcam"])
+def test_smoothgrad_goes_with_every_method(made, images, method):
+    once, smooth = made(None, method=method), made("smoothgrad", method=method)
+    none = made("smoothgrad", method=method, parameters={"sigma": 0, "samples": 2})
+    assert same(none(images.numpy()).pullback, once(images.numpy()).pullback, 1e-5)
+    assert not same(smooth(images.numpy()).pullback, once(images.numpy()).pullback, 1e-3)
+
+
+def test_the_file_grows_by_nodes_alone(made, images):
+    """The weights are where they were; the body of the loop reads them from outside."""
+    once = made(None)
+    weights = {t.name for t in onnx.load(once.path).graph.initializer if len(t.dims) == 4}
+    file = onnx.load(made("integrated-gradients", parameters={"steps": 200}).path)
+    (loop,) = (node for node in file.graph.node if node.op_type == "Loop")
+    (body,) = (a.g for a in loop.attribute if a.name == "body")
+    assert not body.initializer
+    assert {t.name for t in file.graph.initializer if len(t.dims) == 4 and t.dims[2] > 1} <= weights
+    convolutions = [n for n in (*file.graph.node, *body.node) if n.op_type == "Conv"]
+    assert len(convolutions) <= 8  # of the image, of the baseline, of a sample there and back
+
+
+def test_what_the_file_says(made, images):
+    explainer = made("smoothgrad", method="excitation", parameters={"relu": 0.5, "samples": 7})
+    metadata = explainer.metadata
+    assert metadata.parameters == {"temperature": 0.3, "relu": 0.5}
+    assert metadata.estimator.parameters == {"samples": 7, "sigma": 0.15, "seed": 0, "chunk": 1}
+    assert metadata.estimator.explanations == 7
+    assert "by smoothgrad, samples 7" in metadata.described_method
+    assert metadata.kind == "direction"
+    assert made("vargrad").metadata.kind == "magnitude"
+    assert made("integrated-gradients").metadata.kind == "product"
+    assert not made(None).metadata.estimator.name
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"estimator": "integrated-gradient"}, "no estimator.*did you mean integrated-gradients"),
+        ({"parameters": {"steps": 0}}, "steps must be a whole number from 1 to 10000, not 0"),
+        ({"parameters": {"steps": 2.5}}, "steps must be a whole number"),
+        ({"parameters": {"chunk": 0}}, "chunk must be a whole number from 1"),
+        ({"parameters": {"baseline": "grey"}}, "baseline must be one of zero, black, mean"),
+        ({"parameters": {"samples": 5}}, "neither method 'gradient' nor.*has samples; they have"),
+        ({"method": "gradcam"}, "not for class activation maps, which 'gradcam' gives"),
+        ({"method": "lrp-zplus"}, "not for relevances, which 'lrp-zplus' gives"),
+        ({"times_image": True}, "not for products with the image, which times_image gives"),
+        ({"step": True}, "leave out the estimator 'integrated-gradients'"),
+        ({"estimator": "smoothgrad", "parameters": {"sigma": -1}}, "sigma must be .*not -1"),
+        ({"estimator": "smoothgrad", "parameters": {"samples": "many"}}, "not 'many'"),
+    ],
+)
+def test_what_cannot_be_is_a_sentence(made, options, message):
+    with pytest.raises(SourceError, match=message):
+        made(**{"estimator": "integrated-gradients", **options})
+
+
+@pytest.mark.parametrize("name", ESTIMATORS)
+def test_runtimes_agree(made, images, name):
+    """OpenVINO; the compiler of TensorRT-RTX takes the file, in tests/runtime."""
+    pytest.importorskip("openvino")
+    count = "steps" if name == "integrated-gradients" else "samples"
+    explainer = made(name, parameters={count: 3})
+    other = onnxplain.load(explainer.path, "openvino")
+    given = {"baselines": images.numpy()} if name == "expected-gradients" else {}
+    found, expected = (each(images.numpy(), **given) for each in (other, explainer))
+    assert same(found.pullback, expected.pullback, 1e-4)
