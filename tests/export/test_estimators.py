@@ -50,12 +50,18 @@ def source(net: Any, images: Any, tmp_path_factory: pytest.TempPathFactory) -> P
     return path
 
 
-@pytest.fixture
-def made(source: Path, tmp_path: Path) -> Callable[..., onnxplain.Explainer]:
+@pytest.fixture(scope="module")
+def made(source: Path) -> Callable[..., onnxplain.Explainer]:
+    files: dict[str, Path] = {}
+
     def make(estimator: str | None, **options: Any) -> onnxplain.Explainer:
-        path = tmp_path / "explain.onnx"
-        onnxplain.export(source, path, estimator=estimator, **{"method": "gradient", **options})
-        return onnxplain.load(path, "cpu")
+        """Of what was asked for before, the same file."""
+        asked = repr((estimator, options))
+        if asked not in files:
+            path = source.with_name(f"{len(files)}.explain.onnx")
+            onnxplain.export(source, path, estimator=estimator, **{"method": "gradient", **options})
+            files[asked] = path
+        return onnxplain.load(files[asked], "cpu")
 
     return make
 
@@ -233,7 +239,7 @@ def test_a_chunk_divides_the_samples():
 @pytest.mark.parametrize("name", ESTIMATORS)
 def test_several_targets_are_those_one_by_one(made, images, name):
     given = {"baselines": images.numpy()} if name == "expected-gradients" else {}
-    parameters = {"steps" if name == "integrated-gradients" else "samples": 4, "chunk": 2}
+    parameters = {"steps" if name == "integrated-gradients" else "samples": 6, "chunk": 4}
     found = made(name, parameters=parameters, multi_target=True)(
         images.numpy(), [[1, 3], [-1, 0]], **given
     )
@@ -315,7 +321,7 @@ def test_runtimes_agree(made, images, name):
     """OpenVINO; the compiler of TensorRT-RTX takes the file, in tests/runtime."""
     pytest.importorskip("openvino")
     count = "steps" if name == "integrated-gradients" else "samples"
-    explainer = made(name, parameters={count: 3})
+    explainer = made(name, parameters={count: 6, "chunk": 4})
     other = onnxplain.load(explainer.path, "openvino")
     given = {"baselines": images.numpy()} if name == "expected-gradients" else {}
     found, expected = (each(images.numpy(), **given) for each in (other, explainer))
