@@ -2,8 +2,9 @@
 
 Exporters write `x.view(x.shape[0], 2, x.shape[1] // 2, …)` as arithmetic on the result of a Shape
 node. With a dynamic batch no constant folding sees through it, although only the batch is open. So
-the graph is folded twice with numbers for the open sizes, a batch of 2 and of 3: what comes out the
-same for both does not depend on them.
+the graph is folded with numbers for the open sizes, a batch of 2, of 103 and of 1: what comes out
+the same for all does not depend on them. 2 and 103 are far apart, and leave another rest whatever
+they are divided by, so that `N // 2`, `min(N, 8)` and `N % 3` are told; 1 is what is treated apart.
 """
 
 from __future__ import annotations
@@ -19,12 +20,13 @@ from onnxplain.export.canonical.emit import Emitted, Emitter, integers, replace
 from onnxplain.export.tensors import array_of, dims, size_of
 from onnxplain.initializers import initializer
 
-_PRIMES = (2, 3, 5, 7, 11, 13, 17, 19, 23, 29, 31, 37)
-"""Two for each open size, so that its multiples are those of no other."""
+_PAIRS = ((2, 103), (3, 104), (5, 108), (7, 114), (11, 120), (13, 126))
+"""One for each open size, so that its multiples are those of no other."""
 
 _LARGE = 1024  # elements; with more it is no list of sizes
 _FEW = 64  # as are taken apart
 
+Size = int | ir.SymbolicDim
 Sizes = Mapping[str, tuple[int, int]]
 """The name of an open size → two numbers for it."""
 
@@ -47,16 +49,17 @@ def settle_sizes(
     if not sizes or not (computed or (name_all and _has_others(graph, sizes))):
         return
     names = {str(x.name) for x in inputs}
-    first, second = (
-        _with_sizes(model, names, {name: pair[i] for name, pair in sizes.items()}, simplify)
-        for i in (0, 1)
+    ones = dict.fromkeys(sizes, 1)
+    first, second, alone = (
+        _with_sizes(model, names, numbers, simplify)
+        for numbers in (*({name: pair[i] for name, pair in sizes.items()} for i in (0, 1)), ones)
     )
     active = dependents(graph, inputs)
     for node in list(graph):
         for value in node.outputs:
-            pair = first.get(value.name), second.get(value.name)
-            if pair[0] is not None and pair[1] is not None:
-                _settle(graph, value, pair[0], pair[1], value in active, sizes)
+            a, b = first.get(value.name), second.get(value.name)
+            if a is not None and b is not None:
+                _settle(graph, value, (a, b, alone.get(value.name)), value in active, sizes)
         if node.op_type == "Reshape":
             _settle_reshape(graph, node)
     common.RemoveUnusedNodesPass()(model)
@@ -72,8 +75,7 @@ def _open_sizes(inputs: Sequence[ir.Value]) -> Sizes:
     """Those with a name; none where there are more than there are numbers for."""
     open_ = [n for x in inputs for n in dims(x) if isinstance(n, ir.SymbolicDim)]
     names = dict.fromkeys(str(n.value) for n in open_ if n.value is not None)
-    pairs = zip(_PRIMES[::2], _PRIMES[1::2], strict=True)
-    return dict(zip(names, pairs, strict=False)) if 2 * len(names) <= len(_PRIMES) else {}
+    return dict(zip(names, _PAIRS, strict=False)) if len(names) <= len(_PAIRS) else {}
 
 
 def _with_sizes(
@@ -102,27 +104,41 @@ def _with_sizes(
 
 
 def _settle(
-    graph: ir.Graph, value: ir.Value, a: ir.Value, b: ir.Value, active: bool, sizes: Sizes
+    graph: ir.Graph,
+    value: ir.Value,
+    found: tuple[ir.Value, ir.Value, ir.Value | None],
+    active: bool,
+    sizes: Sizes,
 ) -> None:
-    """Give a value its constant, or the part of its shape that is the same for both numbers."""
-    numbers = [ir.convenience.get_const_tensor(v) for v in (a, b)]
-    if numbers[0] is not None and numbers[1] is not None and not active:
-        small = numbers[0].size <= _LARGE and not value.is_graph_output()
-        if small and np.array_equal(numbers[0].numpy(), numbers[1].numpy()):
-            constant = initializer(graph, f"{value.name}.settled", numbers[0].numpy())
+    """Give a value its constant, or the part of its shape that is the same for all numbers.
+
+    Args:
+        found: it with either number for the open sizes, and with 1, where it may be gone.
+    """
+    a, b, alone = found
+    arrays = [array_of(v) for v in found]
+    if arrays[0] is not None and arrays[1] is not None and not active:
+        small = arrays[0].size <= _LARGE and not value.is_graph_output()
+        same = [np.array_equal(arrays[0], other) for other in arrays[1:] if other is not None]
+        if small and all(same):
+            constant = initializer(graph, f"{value.name}.settled", arrays[0])
             ir.convenience.replace_all_uses_with(value, constant)
             return
     if a.shape is None or b.shape is None or len(a.shape) != len(b.shape):
         return
-    value.shape = ir.Shape(
-        [
-            m if isinstance(m, int) and m == n else _multiple(m, n, sizes)
-            for m, n in zip(a.shape, b.shape, strict=True)
-        ]
-    )
+    shape = [_size(m, n, sizes) for m, n in zip(a.shape, b.shape, strict=True)]
+    if alone is not None and alone.shape is not None and len(alone.shape) == len(shape):
+        for axis, n in enumerate(alone.shape):
+            if isinstance(n, int) and isinstance(shape[axis], int) and n != shape[axis]:
+                shape[axis] = ir.SymbolicDim(None)
+    value.shape = ir.Shape(shape)
 
 
-def _multiple(m: int | ir.SymbolicDim, n: int | ir.SymbolicDim, sizes: Sizes) -> ir.SymbolicDim:
+def _size(m: Size, n: Size, sizes: Sizes) -> Size:
+    return m if isinstance(m, int) and m == n else _multiple(m, n, sizes)
+
+
+def _multiple(m: Size, n: Size, sizes: Sizes) -> ir.SymbolicDim:
     """The multiple of an open size that is m and n for its two numbers."""
     if isinstance(m, int) and isinstance(n, int):
         for name, (first, second) in sizes.items():

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import string
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from functools import partial
 
 import numpy as np
 import onnx_ir as ir
 from onnxscript import OpBuilder
 
-from onnxplain.export.autodiff import Cotangents, Node
+from onnxplain.export.autodiff import Cotangents, Node, sum_if_one
 from onnxplain.export.operators import Axes, Kind, register_vjp
 from onnxplain.export.tensors import constant, dims, rank, size_of
 
@@ -60,12 +60,13 @@ def einsum(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
         [i for i, n in enumerate(dims(x)) if n != 1 or size[term[i]] == 1]
         for x, term in zip(node.inputs, terms, strict=True)
     ]
+    stretching = _stretching(node.inputs, terms)
     given = [(g, result)]
     for x, term, axes in zip(node.inputs, terms, wide, strict=True):
         ones = [i - len(term) for i in range(len(term)) if i not in axes]
         given.append((op.Squeeze(x, ones) if ones else x, "".join(term[i] for i in axes)))
     return [
-        partial(_cotangent, op, x, term, axes, given[: 1 + i] + given[2 + i :])
+        partial(_cotangent, op, x, term, axes, given[: 1 + i] + given[2 + i :], stretching)
         for i, (x, term, axes) in enumerate(zip(node.inputs, terms, wide, strict=True))
     ]
 
@@ -76,6 +77,7 @@ def _cotangent(
     term: str,
     wide: Sequence[int],
     given: Sequence[tuple[ir.Value, str]],
+    stretching: Container[str],
 ) -> ir.Value:
     known = set().union(*(letters for _, letters in given))
     at: dict[str, list[int]] = {}
@@ -92,7 +94,17 @@ def _cotangent(
             gx = op.Mul(gx, constant(op, _diagonal(len(term), axes, size_of(x, axes[0])), x))
         elif letter not in known:  # summed over in this operand alone
             gx = op.Expand(gx, [size_of(x, i) if i in axes else 1 for i in range(len(term))])
-    return gx
+    open_ = [i - len(term) for i in wide if not isinstance(dims(x)[i], int)]
+    return sum_if_one(op, gx, x, [i for i in open_ if term[i] in stretching])
+
+
+def _stretching(values: Sequence[ir.Value], terms: Sequence[str]) -> set[str]:
+    """The letters whose sizes may differ, as one of them is open: it may turn out to be 1."""
+    found: dict[str, set[Size]] = {}
+    for value, term in zip(values, terms, strict=True):
+        for letter, size in zip(term, dims(value), strict=True):
+            found.setdefault(letter, set()).add(size)
+    return {letter for letter, several in found.items() if len(several - {1}) > 1}
 
 
 def _diagonal(rank: int, axes: Sequence[int], size: int) -> np.ndarray:
