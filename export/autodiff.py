@@ -23,6 +23,7 @@ from onnxscript import OpBuilder
 from onnxplain.errors import NoRuleError, OnnxplainError, RuleError, SourceError
 from onnxplain.export.emitted import invalid, is_open, most_inputs, repeats
 from onnxplain.export.provenance import named_after, origin
+from onnxplain.export.stretched import stretched, sum_if_one
 
 
 class Node(Protocol):
@@ -180,7 +181,8 @@ def cotangent_of(op: OpBuilder, node: Node, result: Cotangents, index: int) -> i
             f"the rule of {operator_name(node)} gives its input {index} a "
             f"{type(gx).__name__}, where a cotangent is a value of the graph, or None"
         )
-    gx = _unbroadcast_open(op, node, unbroadcast(op, gx, x), x)
+    gx = unbroadcast(op, gx, x)
+    gx = sum_if_one(op, gx, x, stretched(op.builder.graph, node, x))
     if not _alike(gx, x):
         raise _wrong_cotangent(node, index, gx)
     return gx
@@ -241,36 +243,6 @@ def unbroadcast(op: OpBuilder, g: ir.Value, x: ir.Value) -> ir.Value:
     if added or stretched:
         g = op.ReduceSum(g, [*added, *stretched], keepdims=1)
     return op.Squeeze(g, added) if added else g
-
-
-def _unbroadcast_open(op: OpBuilder, node: Node, g: ir.Value, x: ir.Value) -> ir.Value:
-    """Sum `g` over the axes along which x may turn out to be 1, where the node stretches it."""
-    y = node.outputs[0]
-    if g.shape is None or x.shape is None or y.shape is None or len(g.shape) != len(x.shape):
-        return g
-    n, m = len(x.shape), len(y.shape)
-    pairs = zip(range(-n, 0), x.shape, g.shape, strict=True)
-    differ = [axis for axis, size, now in pairs if not isinstance(size, int) and size != now]
-    return sum_if_one(op, g, x, [i for i in differ if i >= -m and y.shape[i] != x.shape[i]])
-
-
-def sum_if_one(op: OpBuilder, g: ir.Value, x: ir.Value, axes: Iterable[int]) -> ir.Value:
-    """Sum `g` over those of the axes, from the end, along which x turns out to be 1.
-
-    Along the others both are of one size. Each is split in two, of which the outer is summed.
-    """
-    assert x.shape is not None
-    shape = list(x.shape if g.shape is None else g.shape)
-    for axis in axes:
-        before, after, size = shape[:axis], shape[axis + 1 or len(shape) :], x.shape[axis]
-        sizes = [op.Shape(g, end=axis)] if before else []
-        sizes += [op.Constant(value_ints=[-1]), op.Shape(x, start=axis, end=axis + 1 or None)]
-        sizes += [op.Shape(g, start=axis + 1)] if after else []
-        split = op.Reshape(g, op.Concat(*sizes, axis=0))
-        split.shape = ir.Shape([*before, None, size, *after])
-        g, shape[axis] = op.ReduceSum(split, [axis - 1], keepdims=0), size
-        g.shape = ir.Shape(shape)
-    return g
 
 
 def shaped_as(g: ir.Value, x: ir.Value) -> ir.Value:

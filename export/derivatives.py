@@ -64,7 +64,10 @@ class Differentiation:
             NoRuleError, RuleError: as `pull_back`.
             SourceError: no cotangent arrives at one of `wrt` that may not be left out.
         """
-        seeds = {y: self._cotangent(name, y) for name, y in self.of.items()}
+        seeds: dict[ir.Value, ir.Value] = {}
+        for name, y in self.of.items():  # of which several may have become one
+            g = self._cotangent(name, y)
+            seeds[y] = self.op.Add(seeds[y], g) if y in seeds else g
         found = self._swept(seeds, self.wrt)
         self.wrt = {name: self.wrt[name] for name in found}
         of, what = " + ".join(self.of), "their cotangents" if self._seed == INPUT else "ones"

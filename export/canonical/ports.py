@@ -67,7 +67,7 @@ def forward_between(
     starts = [inner.get(name, x) for name, x in roots.items()]
     path = between(graph, starts, ends.values())
     spell(model, aside={*graph} - {*path})
-    own = list(graph.outputs)
+    own, names = list(graph.outputs), [str(y.name) for y in graph.outputs]
     graph.outputs[:] = [y for y in own if y not in graph.inputs]  # which would be renamed
     kept = {value: i for i, value in enumerate(graph.outputs)}
     for value in [*ends.values(), *inner.values()]:  # which no simplification may remove
@@ -85,9 +85,11 @@ def forward_between(
         return now[kept[value]] if value in kept else inputs[str(value.name)]
 
     graph.outputs[:] = [found(y) for y in own]
+    _under_their_names(graph, names)
     starts_now = {name: found(x) for name, x in zip(roots, starts, strict=True)}
     for name in inner:
-        starts_now[name] = _identity(graph, starts_now[name])
+        apart, starts_now[name] = starts_now[name], _identity(graph, starts_now[name])
+        now = [starts_now[name] if y is apart else y for y in now]
     ends_now = {name: starts_now.get(name) or found(y) for name, y in ends.items()}
     common.RemoveUnusedNodesPass()(model)
     refuse_control_flow(between(graph, starts_now.values(), ends_now.values()))
@@ -224,7 +226,7 @@ def _identity(graph: ir.Graph, apart: ir.Value) -> ir.Value:
     y = node.outputs[0]
     y.name, y.type, y.shape = apart.name, apart.type, apart.shape
     graph.insert_before(choice, node)
-    ir.convenience.replace_all_uses_with(apart, y)
+    ir.convenience.replace_all_uses_with(apart, y, replace_graph_outputs=True)
     asked = choice.inputs[0]
     graph.remove(choice, safe=True)
     assert asked is not None
@@ -232,11 +234,22 @@ def _identity(graph: ir.Graph, apart: ir.Value) -> ir.Value:
     return y
 
 
+def _under_their_names(graph: ir.Graph, names: Sequence[str]) -> None:
+    """Outputs that have become one value stand apart again, each under its own name."""
+    for i, (y, name) in enumerate(zip(list(graph.outputs), names, strict=True)):
+        if y.name != name:
+            node = ir.node("Identity", [y])
+            same = node.outputs[0]
+            same.name, same.type, same.shape = name, y.type, y.shape
+            graph.append(node)
+            graph.outputs[i] = same
+
+
 def join(graph: ir.Graph, wrt: Mapping[str, ir.Value]) -> None:
-    """Take away the Identities behind which inner values stand."""
+    """Take away the Identities behind which inner values stand, but for outputs of the network."""
     for value in wrt.values():
         node = value.producer()
-        if node is not None and (x := node.inputs[0]) is not None:
+        if node is not None and not value.is_graph_output() and (x := node.inputs[0]) is not None:
             ir.convenience.replace_all_uses_with(value, x)
             graph.remove(node, safe=True)
 

@@ -11,8 +11,9 @@ import numpy as np
 import onnx_ir as ir
 from onnxscript import OpBuilder
 
-from onnxplain.export.autodiff import Cotangents, Node, sum_if_one
+from onnxplain.export.autodiff import Cotangents, Node
 from onnxplain.export.operators import Axes, Kind, register_vjp
+from onnxplain.export.stretched import sum_if_one
 from onnxplain.export.tensors import constant, dims, rank, size_of
 
 Size = int | ir.SymbolicDim

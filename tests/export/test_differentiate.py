@@ -718,3 +718,35 @@ def test_the_command_refuses_with_a_sentence_and_a_status(
     code, text = command("differentiate", source, "-o", tmp_path / "d.onnx", *arguments)
     assert code == status
     assert sentence in text
+
+
+TWINS = {
+    "an Identity": "b = Identity (a)",
+    "computed again": "b = Sin (x)",
+    "a Reshape to its shape": "s = Shape (a) b = Reshape (a, s)",
+}
+
+
+@pytest.mark.parametrize("wrt", [None, "a"])
+@pytest.mark.parametrize("name", TWINS)
+def test_outputs_that_are_one_value_keep_their_names_and_shares(
+    name: str, wrt: str | None, tmp_path: Path
+) -> None:
+    text = f"""<ir_version: 9, opset_import: ["": 20]>
+        twins (double[3] x) => (double[3] a, double[3] b, double[3] c) {{
+            a = Sin (x)
+            {TWINS[name]}
+            c = Mul (a, b)
+        }}"""
+    onnx.save(onnx.parser.parse_model(text), tmp_path / "twins.onnx")
+    path, x = tmp_path / "d.onnx", np.arange(3.0)
+    onnxplain.differentiate(tmp_path / "twins.onnx", path, of=["a", "b", "c"], wrt=wrt)
+    found = run(path, x=x)
+    for output in ("a", "b"):
+        np.testing.assert_allclose(found[output], np.sin(x))
+    if wrt is None:
+        np.testing.assert_allclose(found["grad.x"], (2 + 2 * np.sin(x)) * np.cos(x))
+    elif name == "computed again":  # and b is none of a's
+        np.testing.assert_allclose(found["grad.a"], 1 + np.sin(x))
+    else:
+        np.testing.assert_allclose(found["grad.a"], 2 + 2 * np.sin(x))
