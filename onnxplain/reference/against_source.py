@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,9 +16,10 @@ from onnxplain.contract.explain import LOGITS, PULLBACK
 from onnxplain.reference.answers import (
     Answer,
     classes_of,
-    of_derivation,
+    derivation,
+    estimated,
+    graph_in_float64,
     of_graph,
-    of_graph_in_float64,
     of_pytorch,
 )
 from onnxplain.reference.checks import Check, Verification, by_cosine, by_error
@@ -82,7 +83,7 @@ class Asked:
 
     def in_float64(self, classes: Array) -> Answer:
         """The graph's answer for classes ≥ 0, evaluated in float64."""
-        return of_graph_in_float64(self.graph, self.explainer.metadata, self.images, classes)
+        return graph_in_float64(self.graph, self.explainer.metadata)(self.images, classes)
 
     @property
     def is_float32(self) -> bool:
@@ -124,7 +125,8 @@ def verify_against_source(asked: Asked, source: Any, options: dict[str, Any]) ->
     worse = next((check for check in logits if not check.passed), logits[0])
     checks = [worse, *_logits_in_float64(asked, right, classes)]
     checks += _pullback(asked, parity[PULLBACK], right, classes)
-    differentiable = is_onnx(source) and not asked.is_quantised
+    estimates = bool(asked.explainer.metadata.estimator.name)
+    differentiable = is_onnx(source) and not asked.is_quantised and not estimates
     if differentiable and asked.explainer.metadata.method == "gradient":
         first = asked.images[:1], asked.targets[:1]
         checks += check_derivatives(asked.explainer, *first, asked.tolerance)
@@ -139,12 +141,15 @@ def _right(asked: Asked, source: Any, options: dict[str, Any], classes: Array) -
         module = module_of(source, options["weights"], size, metadata.method)
         why = "the source is a program, which does not show all that the method must know"
         if module is not None:
+            by_pytorch = partial(of_pytorch, metadata, module, classes=classes)
             try:
-                answer = of_pytorch(metadata, module, asked.images, classes)
+                answer = estimated(asked.explainer, by_pytorch, asked.images)
                 return Right(answer, module, "PyTorch in float64")
             except Exception as error:  # whatever a network may raise that the reference can't run
                 why = str(error)
-    answer = of_derivation(metadata, source, options, asked.images, classes)
+
+    answering = derivation(metadata, source, options, classes.ndim == 2)
+    answer = estimated(asked.explainer, lambda x: answering(x, classes), asked.images)
     return Right(answer, None, f"a fresh derivation in float64: {why}")
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import os
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -14,10 +15,12 @@ from onnxplain.contract.explain import IMAGE, LOGITS, PULLBACK, TARGET, Metadata
 from onnxplain.contract.request import ExportOptions, as_asked
 from onnxplain.errors import InputError, SourceError
 from onnxplain.files import scratch
+from onnxplain.reference.estimators import by_estimator
 from onnxplain.reference.float64 import evaluator, in_float64, run
 from onnxplain.reference.parity import Parity
 from onnxplain.runtime import Explainer
 from onnxplain.runtime.inputs.batches import filled
+from onnxplain.runtime.inputs.objective import noise_inputs
 from onnxplain.runtime.inputs.targets import as_indices, resolve
 
 if TYPE_CHECKING:
@@ -66,17 +69,20 @@ def of_graph(explainer: Explainer, images: Array, targets: Array) -> Answer:
         InputError: targets of a wrong shape or out of range.
     """
     nhwc = explainer.metadata.preprocessing.layout == "NHWC"
-    explanation = explainer(np.moveaxis(images, 1, -1) if nhwc else images, targets)
+    inputs: dict[str, Any] = noise_inputs(explainer.backend.signature, len(images))
+    explanation = explainer(np.moveaxis(images, 1, -1) if nhwc else images, targets, **inputs)
     return Answer(explanation.logits, explanation.pullback)
 
 
-def of_graph_in_float64(
-    path: str | os.PathLike[str], metadata: Metadata, images: Array, classes: Array
-) -> Answer:
-    """An explain graph's, evaluated in float64; of the same arguments otherwise.
+Answering: TypeAlias = Callable[[Array, Array], Answer]
+"""Answers for images [N, C, H, W] and classes ≥ 0, [N] or [N, K]."""
+
+
+def graph_in_float64(path: str | os.PathLike[str], metadata: Metadata) -> Answering:
+    """An explain graph's answers, evaluated in float64.
 
     Raises:
-        Exception: of any kind, where the evaluator has no such operator.
+        Exception: of any kind, here and when asked, where the evaluator has no such operator.
     """
     nhwc = metadata.preprocessing.layout == "NHWC"
     model = in_float64(onnx.load(path))
@@ -84,15 +90,44 @@ def of_graph_in_float64(
     inputs = {value.name for value in model.graph.input}
     constants = {name: np.array(v) for name, v in metadata.parameters.items() if name in inputs}
     size = model.graph.input[0].type.tensor_type.shape.dim[0].dim_value or 1
-    parts = []
-    for start in range(0, len(images), size):
-        given, target = (filled(part[start : start + size], size) for part in (images, classes))
-        feeds = {IMAGE: np.moveaxis(given, 1, -1) if nhwc else given, TARGET: target}
-        parts.append(run(float64, feeds | constants, (LOGITS, PULLBACK)))
-    logits, pullback = (
-        np.concatenate([part[name] for part in parts])[: len(images)] for name in (LOGITS, PULLBACK)
-    )
-    return Answer(logits, np.moveaxis(pullback, -1, -3) if nhwc else pullback)
+
+    def answer(images: Array, classes: Array) -> Answer:
+        parts = []
+        for start in range(0, len(images), size):
+            given, target = (filled(part[start : start + size], size) for part in (images, classes))
+            feeds = {IMAGE: np.moveaxis(given, 1, -1) if nhwc else given, TARGET: target}
+            parts.append(run(float64, feeds | constants, (LOGITS, PULLBACK)))
+        logits, pullback = (
+            np.concatenate([part[name] for part in parts])[: len(images)]
+            for name in (LOGITS, PULLBACK)
+        )
+        return Answer(logits, np.moveaxis(pullback, -1, -3) if nhwc else pullback)
+
+    return answer
+
+
+def estimated(explainer: Explainer, ask: Callable[[Array], Answer], images: Array) -> Answer:
+    """What the file's estimator makes of a method's answers; of the same noise for its inputs as
+    `of_graph`.
+
+    Args:
+        ask: answers for images [N, C, H, W], of the same classes each time.
+
+    Raises:
+        InputError: the reference does not know the estimator.
+        Exception: what `ask` raises.
+    """
+    signature = explainer.backend.signature
+    metadata, pre = signature.metadata, signature.metadata.preprocessing
+    first = ask(images)
+    if not metadata.estimator.name:
+        return first
+    inputs = {
+        name: np.moveaxis(array, -1, 1) if pre.layout == "NHWC" else array
+        for name, array in noise_inputs(signature, len(images)).items()
+    }
+    pullback = by_estimator(metadata.estimator, pre, lambda x: ask(x).pullback, images, inputs)
+    return Answer(first.logits, pullback)
 
 
 def of_pytorch(metadata: Metadata, module: nn.Module, images: Array, classes: Array) -> Answer:
@@ -112,7 +147,7 @@ def of_pytorch(metadata: Metadata, module: nn.Module, images: Array, classes: Ar
 
     logits, pullback = pytorch.explain(
         copy.deepcopy(module).double().eval(),
-        torch.from_numpy(np.asarray(images, np.float32)).double(),
+        torch.from_numpy(np.asarray(images, np.float64)),
         torch.from_numpy(classes),
         metadata.method,
         **metadata.parameters,
@@ -120,19 +155,20 @@ def of_pytorch(metadata: Metadata, module: nn.Module, images: Array, classes: Ar
     return Answer(logits.numpy(), pullback.numpy())
 
 
-def of_derivation(
-    metadata: Metadata, source: Any, options: dict[str, Any], images: Array, classes: Array
-) -> Answer:
-    """A fresh explain graph's of the source, by the method and parameters that metadata name,
-    evaluated in float64, and derived without what makes graphs quick: what is wrong in the pullback
-    alone by a fold or a form is not wrong in it.
+def derivation(
+    metadata: Metadata, source: Any, options: dict[str, Any], several: bool
+) -> Answering:
+    """A fresh explain graph's answers, of the source, by the method and parameters that metadata
+    name, evaluated in float64, and derived without what makes graphs quick: what is wrong in the
+    pullback alone by a fold or a form is not wrong in it.
 
     Args:
         source, options: as `onnxplain.export` takes them.
+        several: whether each image has several classes.
 
     Raises:
         SourceError: the source cannot be exported.
-        Exception: of any kind, where the evaluator has no such operator.
+        Exception: of any kind, here and when asked, where the evaluator has no such operator.
     """
     from onnxplain.export.pipeline import export_plain
     from onnxplain.export.sources.tracing import blank_image
@@ -141,7 +177,7 @@ def of_derivation(
     options = {**options, **as_asked(metadata.parameters), "size": (pre.height, pre.width)}
     if not isinstance(source, str | os.PathLike):
         options["example"] = blank_image(source, pre.channels, (pre.height, pre.width))
-    options |= {"method": metadata.method, "multi_target": classes.ndim == 2}
+    options |= {"method": metadata.method, "multi_target": several}
     with scratch() as folder:
         path = folder / "fresh.explain.onnx"
         try:
@@ -151,7 +187,7 @@ def of_derivation(
             fresh = export_plain(source, path, ExportOptions(**options | {"layer": None}))
             if fresh.parameters != metadata.parameters:
                 raise
-        return of_graph_in_float64(path, fresh, images, classes)
+        return graph_in_float64(path, fresh)
 
 
 def classes_of(targets: Array, logits: Array) -> Array:
@@ -184,4 +220,8 @@ def compare(
     given, target = np.asarray(images, np.float32), np.asarray(targets, np.int64)
     answer = of_graph(explainer, given, target)
     classes = classes_of(target, answer.logits)
-    return answer.parity(of_pytorch(explainer.metadata, module, given, classes))
+
+    def ask(x: Array) -> Answer:
+        return of_pytorch(explainer.metadata, module, x, classes)
+
+    return answer.parity(estimated(explainer, ask, given))

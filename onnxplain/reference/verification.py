@@ -92,10 +92,13 @@ def verify(
             "constant, which finite differences do not: say with source= which network the graph "
             "was exported from"
         )
-    if source is None and method != "gradient":
+    estimator = explainer.metadata.estimator.name
+    if estimator and not of_class:
+        raise InputError(f"verify checks {estimator!r} of classifiers alone so far")
+    if source is None and (estimator or method != "gradient"):
         raise InputError(
-            f"a graph of {method!r} is checked against what it was exported from: say which "
-            "network that is with source= (and weights=)"
+            f"a graph of {estimator or method!r} is checked against what it was exported from: say "
+            "which network that is with source= (and weights=)"
         )
     if source is None and is_quantised(graph):
         raise InputError(

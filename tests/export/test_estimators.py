@@ -20,6 +20,7 @@ from onnxplain.export.estimators.paths import RULES, drawn
 torch = pytest.importorskip("torch")
 
 SHAPE = (3, 12, 10)
+COUNTS = {name: "steps" if name == "integrated-gradients" else "samples" for name in ESTIMATORS}
 
 
 @pytest.fixture(scope="module")
@@ -224,9 +225,8 @@ def test_expected_gradients_are_gradientshap_of_the_same_draws(made, images, gra
 @pytest.mark.parametrize("name", ESTIMATORS)
 def test_chunks_change_nothing(made, images, name):
     given = {"baselines": images.numpy()} if name == "expected-gradients" else {}
-    count = "steps" if name == "integrated-gradients" else "samples"
     one, several = (
-        made(name, parameters={count: 6, "chunk": chunk})(images.numpy(), **given)
+        made(name, parameters={COUNTS[name]: 6, "chunk": chunk})(images.numpy(), **given)
         for chunk in (1, 4)
     )
     assert same(several.pullback, one.pullback)
@@ -239,7 +239,7 @@ def test_a_chunk_divides_the_samples():
 @pytest.mark.parametrize("name", ESTIMATORS)
 def test_several_targets_are_those_one_by_one(made, images, name):
     given = {"baselines": images.numpy()} if name == "expected-gradients" else {}
-    parameters = {"steps" if name == "integrated-gradients" else "samples": 6, "chunk": 4}
+    parameters = {COUNTS[name]: 6, "chunk": 4}
     found = made(name, parameters=parameters, multi_target=True)(
         images.numpy(), [[1, 3], [-1, 0]], **given
     )
@@ -320,9 +320,38 @@ def test_what_cannot_be_is_a_sentence(made, options, message):
 def test_runtimes_agree(made, images, name):
     """OpenVINO; the compiler of TensorRT-RTX takes the file, in tests/runtime."""
     pytest.importorskip("openvino")
-    count = "steps" if name == "integrated-gradients" else "samples"
-    explainer = made(name, parameters={count: 6, "chunk": 4})
+    explainer = made(name, parameters={COUNTS[name]: 6, "chunk": 4})
     other = onnxplain.load(explainer.path, "openvino")
     given = {"baselines": images.numpy()} if name == "expected-gradients" else {}
     found, expected = (each(images.numpy(), **given) for each in (other, explainer))
     assert same(found.pullback, expected.pullback, 1e-4)
+
+
+@pytest.mark.parametrize("name", ESTIMATORS)
+def test_verify_knows_them(made, net, source, name):
+    """Against NumPy over PyTorch, and over a fresh derivation of an ONNX file."""
+    path = made(name, parameters={COUNTS[name]: 6, "chunk": 4}).path
+    assert onnxplain.verify(path, net, provider="cpu").passed
+    assert onnxplain.verify(path, source, provider="cpu").passed
+    with pytest.raises(InputError, match=f"a graph of '{name}' is checked against what"):
+        onnxplain.verify(path, provider="cpu")
+
+
+@pytest.mark.parametrize("baseline", ["black", "mean", "blur", "image"])
+def test_verify_knows_where_a_path_begins(made, net, baseline):
+    options = {"steps": 3, "baseline": baseline, "rule": "trapezoid"}
+    path = made("integrated-gradients", parameters=options).path
+    assert onnxplain.verify(path, net, provider="cpu").passed
+
+
+def test_verify_finds_a_wrong_estimate(made, net, tmp_path):
+    """Weights that add up to 1.01."""
+    model = onnx.load(made("integrated-gradients", parameters={"steps": 7}).path)
+    weights = np.polynomial.legendre.leggauss(7)[1] / 2
+    for tensor in model.graph.initializer:
+        array = onnx.numpy_helper.to_array(tensor)
+        if array.size == 7 and np.allclose(array.reshape(-1), weights):
+            wrong = onnx.numpy_helper.from_array(array * np.float32(1.01), tensor.name)
+            tensor.CopyFrom(wrong)
+    onnx.save(model, tmp_path / "wrong.onnx")
+    assert not onnxplain.verify(tmp_path / "wrong.onnx", net, provider="cpu", tolerance=1e-4).passed
