@@ -2,25 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import io
+import os
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from onnxplain.contract.explain import DIRECTION, LOGITS, TARGET
 from onnxplain.contract.objective import EXPLAINED_CLASS, OBJECTIVE, Explained
-from onnxplain.contract.values import Values
+from onnxplain.contract.values import TABLE, TOKENS, Values
 from onnxplain.errors import BackendError, InputError
 from onnxplain.runtime.inputs.objective import as_inputs
 from onnxplain.runtime.inputs.scalars import Temperatures, scalar_inputs
 from onnxplain.runtime.inputs.targets import Targets, resolve, target_input
 from onnxplain.runtime.inputs.values import as_values
 from onnxplain.runtime.outputs import of_images
+from onnxplain.runtime.pictures.figures import write_image
+from onnxplain.runtime.pictures.values import Shown, page
 from onnxplain.runtime.predictions import Predictions
 from onnxplain.runtime.sessions import Backend
+
+Names: TypeAlias = "Sequence[Any] | Mapping[str, Sequence[Any]]"
+
+_SHOWN = 4
+"""The most samples that a notebook shows."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,6 +99,68 @@ class ValuesExplanation(Predictions):
             names = ", ".join(map(repr, self.pullbacks))
             raise InputError(f"several values are explained: .pullbacks has those of {names}")
         return next(iter(self.pullbacks.values()))
+
+    def draw(self, names: Names = ()) -> Image.Image:
+        """One picture of it all: samples, and their targets, below each other.
+
+        An image is drawn as one; a volume as the slices through its most relevant place, and the
+        greatest magnitudes along each axis; a series as a line coloured by its pullback; a row of a
+        table as bars; tokens on coloured ground. What of a pullback belongs to one token or place
+        is summed where the parts add up, as those of relevances and products; else its length
+        counts.
+
+        Args:
+            names: of the tokens or columns: one for each of them, or a list for each sample; a
+                dictionary of such, by the names of several values.
+
+        Raises:
+            InputError: there are others than as many.
+        """
+        return page([row for i in range(len(self)) for row in self._rows(i, names)])
+
+    def save(self, path: str | os.PathLike[str], names: Names = ()) -> None:
+        """Write what `draw` draws; the suffix of `path` decides the format.
+
+        An existing file is replaced as a whole or not at all.
+
+        Raises:
+            InputError: names that do not fit, an unknown suffix, or a path that cannot be written.
+        """
+        write_image(self.draw(names), Path(path))
+
+    def _repr_png_(self) -> bytes:
+        """What a notebook shows: the first samples."""
+        encoded = io.BytesIO()
+        self[:_SHOWN].draw().save(encoded, "PNG")
+        return encoded.getvalue()
+
+    def _rows(self, i: int, names: Names) -> Iterator[tuple[str, list[Shown]]]:
+        """A caption and the values of a sample, for each target."""
+        targets = self.targets[i].reshape(-1).tolist()
+        scalars = self.target_probabilities if self.objective is None else self.objective
+        numbers = scalars[i].reshape(-1).tolist()
+        several = self.targets.ndim > 1
+        for k, (target, number) in enumerate(zip(targets, numbers, strict=True)):
+            chosen = self.is_of_class or self.explained.classes
+            said = self.name(target) if chosen else self.explained.name
+            caption = f"{said}: {number:.1%}" if self.is_of_class else f"{said}: {number:.4g}"
+            yield (
+                caption,
+                [
+                    self._shown(name, pullback[i, k] if several else pullback[i], i, names)
+                    for name, pullback in self.pullbacks.items()
+                ],
+            )
+
+    def _shown(self, name: str, pullback: NDArray[Any], i: int, names: Names) -> Shown:
+        one = self.values.explained[name]
+        value = self.given[one.input][i] if one.input in self.given else None
+        if isinstance(names, Mapping):
+            names = names.get(name, ())
+        own = names[i] if len(names) and not isinstance(names[0], str) else names
+        if one.kind in (TOKENS, TABLE) and len(own) and len(own) != len(pullback):
+            raise InputError(f"{len(own)} names for the {len(pullback)} entries of {name!r}")
+        return Shown(name, one.kind, pullback, value, list(map(str, own)), self.kind != DIRECTION)
 
     def _explanations(self) -> list[NDArray[Any]]:
         return [*self.pullbacks.values()]

@@ -85,10 +85,14 @@ def seismic_image(values: NDArray[Any]) -> Image.Image:
     their own largest magnitude.
     """
     mean = values.mean(axis=-3, dtype=np.float64)
-    scaled = mean / np.where(mean > 0, mean.max(), -mean.min() or 1)
+    return Image.fromarray(seismic_colours(mean / np.where(mean > 0, mean.max(), -mean.min() or 1)))
+
+
+def seismic_colours(values: NDArray[Any]) -> NDArray[np.uint8]:
+    """Numbers [...] in [-1, 1] as colours [...,3]."""
     anchors = np.linspace(-1, 1, len(_SEISMIC))
-    colours = [np.interp(scaled, anchors, channel) for channel in _SEISMIC.T]
-    return Image.fromarray(np.rint(np.stack(colours, axis=-1)).astype(np.uint8))
+    colours = [np.interp(values, anchors, channel) for channel in _SEISMIC.T]
+    return np.rint(np.stack(colours, axis=-1)).astype(np.uint8)
 
 
 def heatmap_image(heat: NDArray[Any]) -> Image.Image:
@@ -142,19 +146,19 @@ def grid(
     size = max(13, min(width, height) // 16)
     title_size, gap = round(1.15 * size), size
 
-    row_blocks = [_text(title, title_size, width // 2) for title in row_titles]
+    row_blocks = [text_block(title, title_size, width // 2) for title in row_titles]
     left = gap + (width // 2 + gap if row_titles else 0)
     lefts = [left + j * (width + gap) for j in range(len(rows[0]))]
     top = gap
     placed: list[tuple[Image.Image, int, int]] = []
     if column_titles:
-        blocks = [_text(title, title_size, width) for title in column_titles]
+        blocks = [text_block(title, title_size, width) for title in column_titles]
         placed += [(block, x, top) for block, x in zip(blocks, lefts, strict=True)]
         top += max(block.height for block in blocks) + gap // 3
     for i, row in enumerate(rows):
         if row_blocks:
             placed.append((row_blocks[i], gap, top + (height - row_blocks[i].height) // 2))
-        captions = [_text(cell.caption, size, width) for cell in row]
+        captions = [text_block(cell.caption, size, width) for cell in row]
         for cell, caption, x in zip(row, captions, lefts, strict=True):
             enlarged = cell.picture.resize((width, height), Image.Resampling.NEAREST)
             placed += [(enlarged, x, top), (caption, x, top + height + gap // 3)]
@@ -166,10 +170,10 @@ def grid(
     return page
 
 
-def _text(text: str, size: float, width: int) -> Image.Image:
+def text_block(text: str, size: float, width: int) -> Image.Image:
     """Centred lines of `text` on white, `width` wide; the first is darker than those below."""
     font = ImageFont.load_default(size)
-    lines = [_fit(line, font, width) for line in text.splitlines()]
+    lines = [fitting(line, font, width) for line in text.splitlines()]
     step = math.ceil(1.35 * size)
     block = Image.new("RGB", (width, step * len(lines)), "white")
     draw = ImageDraw.Draw(block)
@@ -179,7 +183,7 @@ def _text(text: str, size: float, width: int) -> Image.Image:
     return block
 
 
-def _fit(line: str, font: Any, width: int) -> str:
+def fitting(line: str, font: Any, width: int) -> str:
     """The line, or as much of its beginning as fits before an ellipsis."""
     if font.getlength(line) <= width:
         return line
