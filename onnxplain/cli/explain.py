@@ -17,6 +17,7 @@ from rich.table import Table
 
 from onnxplain.cli.app import command
 from onnxplain.cli.console import complain, err, note_backend, say, shown
+from onnxplain.cli.explain_arrays import explain_arrays
 from onnxplain.cli.export_options import as_live
 from onnxplain.cli.options import (
     AtLeast,
@@ -112,6 +113,7 @@ def explain(
     """Explain images: one picture each, and a JSON line each in predictions.jsonl.
 
     An image that cannot be read is reported, the others are explained, and the exit status is 1.
+    Of a file that explains by other values than an image, .npz files with its inputs by name.
     With --precision auto, the precisions are compared on the same images. Images are decoded and
     pictures drawn while others are explained.
 
@@ -123,6 +125,7 @@ def explain(
         onnxplain explain yolov8n.explain.onnx street.jpg -t -1 -t -2       # two objects
         onnxplain explain fcn.explain.onnx street.jpg -t 15 --region mask.png
         onnxplain explain clip.explain.onnx cat.jpg --query text.npy
+        onnxplain explain text.explain.onnx sentences.npz -t 1
     """
     if precision == "auto":
         explainer = _fastest(model, images, provider, at_least)
@@ -133,6 +136,10 @@ def explain(
     explainer.allow_nonfinite = allow_nonfinite
     note_backend(explainer)
     live = as_live(temperature, param)
+    if explainer.metadata.values:
+        own = _inputs(explainer, {}, given)
+        explain_arrays(explainer, images, folder, target, live, own)
+        return
     named = {"region": region, "query": query, "box": box}
     named["position"] = None if position is None else str(position)
     inputs = _inputs(explainer, named, given)

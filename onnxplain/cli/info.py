@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
@@ -17,6 +17,10 @@ from onnxplain.contract.explain import TARGET, Metadata
 from onnxplain.contract.objective import Explained
 from onnxplain.errors import BackendError, InputError
 from onnxplain.files import scratch
+
+if TYPE_CHECKING:
+    from onnxplain.runtime import Backend
+    from onnxplain.runtime.signature import Signature
 
 
 def _kernels(model: Path) -> str:
@@ -59,6 +63,40 @@ def _objective(explained: Explained) -> dict[str, str]:
     return {"objective": "\n".join(filter(None, lines))}
 
 
+def _own_inputs(signature: Signature) -> list[str]:
+    """The network's own."""
+    values = signature.metadata.values
+    if not values:
+        image = ", ".join(map(str, signature.metadata.preprocessing.image_shape))
+        return [f"image {signature.dtype} [{signature.batch or 'N'}, {image}]"]
+    return [
+        f"{name} {signature.inputs[name].dtype} [{', '.join(map(str, one.sizes))}]: {one.kind}"
+        for name, one in values.inputs.items()
+    ]
+
+
+def _pullbacks(backend: Backend, targets: str) -> list[str]:
+    metadata = backend.signature.metadata
+    if not metadata.values:
+        return [f"pullback [{targets}, {', '.join(map(str, metadata.pullback_shape))}]"]
+    return [
+        f"{one.pullback} [{', '.join('?' if n is None else str(n) for n in shape)}]: by {name}"
+        for name, one in metadata.values.explained.items()
+        for shape in [backend.outputs[one.pullback].shape]
+    ]
+
+
+def _explained(metadata: Metadata) -> dict[str, str]:
+    """How photographs become the input; or by what is explained instead."""
+    if metadata.values:
+        return {"explained by": metadata.values.described}
+    pre = metadata.preprocessing
+    return {
+        "preprocessing": f"shorter side to {pre.resize} ({pre.interpolation}), "
+        f"crop {pre.height} × {pre.width}\nmean {pre.mean}, std {pre.std}"
+    }
+
+
 @command
 def info(
     model: Model,
@@ -89,13 +127,11 @@ def info(
         raise InputError(f"--provider is cuda or left out, not {provider!r}")
     explainer = onnxplain.load(model, "cpu")
     metadata, signature = explainer.metadata, explainer.backend.signature
-    pre, cost = metadata.preprocessing, {"forward": 0, "explain": 0, **metadata.multiply_adds}
+    cost = {"forward": 0, "explain": 0, **metadata.multiply_adds}
     batch = signature.batch or "N"
 
     targets = f"{batch}, K" if signature.multi_target else f"{batch}"
-    image = ", ".join(map(str, pre.image_shape))
-    pullback = ", ".join(map(str, metadata.pullback_shape))
-    inputs = [f"image {signature.dtype} [{batch}, {image}]"]
+    inputs = _own_inputs(signature)
     inputs += [f"target int64 [{targets}]"] if signature.has_target else []
     inputs += [
         f"{name} [{', '.join(map(str, [batch, *one.shape]))}]: {one.meaning}"
@@ -123,11 +159,10 @@ def info(
         "weights": metadata.described_weights,
         "file": file_size(model),
         "inputs": "\n".join(inputs),
-        "outputs": "\n".join([*outputs, f"pullback [{targets}, {pullback}]"]),
+        "outputs": "\n".join([*outputs, *_pullbacks(explainer.backend, targets)]),
         **_objective(signature.metadata.objective),
         **_estimator(metadata.estimator),
-        "preprocessing": f"shorter side to {pre.resize} ({pre.interpolation}), "
-        f"crop {pre.height} × {pre.width}\nmean {pre.mean}, std {pre.std}",
+        **_explained(metadata),
         "classes": f"{signature.classes}, "
         + (f"{metadata.labels[0]} … {metadata.labels[-1]}" if metadata.labels else "without names"),
         "patterns": ", ".join(f"{count} {name}" for name, count in metadata.patterns.items())
