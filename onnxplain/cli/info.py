@@ -138,6 +138,7 @@ def info(
         for name, one in signature.metadata.objective.inputs.items()
         if name != TARGET
     ]
+    image = ", ".join(map(str, metadata.preprocessing.image_shape))
     inputs += [
         f"{name} [{'B' if one.several else batch}, {image}]: {one.meaning}"
         for name, one in metadata.estimator.inputs.items()
