@@ -1,0 +1,45 @@
+"""The recipes of docs/inputs.md run, in their order."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from onnxplain.cli.app import app
+
+from .networks import Fused, Text, seeded, volumes
+
+PAGE = Path(__file__).parent.parent.parent / "docs" / "inputs.md"
+
+
+def test_the_recipes_run(tmp_path: Path) -> None:
+    text = PAGE.read_text()
+    blocks = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
+    (command,) = re.findall(r"```bash\nonnxplain (.*?)\n```", text, flags=re.DOTALL)
+    assert len(blocks) == 5
+    random = np.random.default_rng(0)
+    given: dict[str, Any] = {
+        "classifier": seeded(Text),
+        "scanner": seeded(volumes),
+        "fused": seeded(Fused),
+        "scan": random.normal(size=(1, 1, 6, 8, 8)).astype(np.float32),
+        "photograph": random.normal(size=(1, 3, 8, 8)).astype(np.float32),
+        "row": random.normal(size=(1, 5)).astype(np.float32),
+    }
+    with contextlib.chdir(tmp_path):
+        for block in blocks:
+            exec(block, given)
+        done = CliRunner().invoke(app, command.split())
+        assert done.exit_code == 0, done.output
+        for name in ("words.png", "scan.png", "both.png", "why/sentences.png"):
+            assert Path(name).stat().st_size > 1000
+    assert given["of_words"].shape == (1, 7)
+    rows = given["explainer"]({"picture": given["photograph"], "row": given["row"]})
+    with pytest.raises(Exception, match="several values are explained"):
+        rows.pullback  # noqa: B018
