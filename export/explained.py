@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from onnxplain.contract.explain import PULLBACK
-from onnxplain.contract.request import ExportOptions
+from onnxplain.contract.request import BGR, ExportOptions
 from onnxplain.contract.values import (
     NUMBERS,
     PICTURE,
@@ -185,6 +185,7 @@ def check_options(options: ExportOptions, method_has_map: bool) -> None:
         ("mean", options.mean is not None),
         ("std", options.std is not None),
         ("scale", options.scale != 1),
+        ("channels", options.channels == BGR),
         ("estimator", options.estimator is not None),
         ("step", options.step),
         ("unroll", options.unroll is not None),

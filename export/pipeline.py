@@ -13,7 +13,7 @@ import onnx_ir as ir
 
 from onnxplain.comparison import COMPARISONS
 from onnxplain.contract.explain import ALPHA, EPS, IMAGE, LIMIT, ORIGIN, PULLBACK, Metadata
-from onnxplain.contract.request import ExportOptions
+from onnxplain.contract.request import BGR, ExportOptions
 from onnxplain.contract.values import Values
 from onnxplain.errors import SourceError
 from onnxplain.export.ascent import add_step, unroll
@@ -245,6 +245,7 @@ def _canonical(
             options.output,
             keep=[*kept, *hard],
             classifier=classifier,
+            bgr=options.channels == BGR,
         )
     else:
         check_options(options, method.activation_map is not None)

@@ -7,7 +7,7 @@ from typing import Any
 
 from onnxplain.contract.explain import NO_DIRECTIONS, PRODUCT, RELEVANCE, TARGET
 from onnxplain.contract.objective import CLASS
-from onnxplain.contract.request import ExportOptions
+from onnxplain.contract.request import BGR, CHANNELS, ExportOptions
 from onnxplain.errors import SourceError
 from onnxplain.export.estimators import Estimator, get_estimator
 from onnxplain.export.methods import Method
@@ -97,6 +97,10 @@ def parameters_of(
         (
             options.times_image and method.kind in (RELEVANCE, PRODUCT),
             f"{name} already counts the image in: leave out times_image",
+        ),
+        (
+            options.channels not in ("rgb", BGR),
+            f"channels is rgb or bgr, not {options.channels!r}",
         ),
         (
             options.step and options.unroll is not None,
@@ -191,6 +195,8 @@ def other_choices(options: ExportOptions, objective: Objective) -> dict[str, Any
         chosen["objective"] = objective.name
     if options.times_image:
         chosen["times_image"] = True
+    if options.channels == BGR:
+        chosen[CHANNELS] = BGR
     if options.excepted:
         chosen["excepted"] = ", ".join(options.excepted)
     return chosen

@@ -28,6 +28,7 @@ from onnxplain.export.canonical.ends import (
     looks_like_classifier,
     make_way,
     rename,
+    turn_channels,
 )
 from onnxplain.export.canonical.general import opened, settle, spell
 from onnxplain.export.canonical.outputs import Outputs, explained_outputs
@@ -90,6 +91,7 @@ def canonicalise(
     keep: Collection[str] = (),
     fold_norms: bool = True,
     classifier: bool | None = True,
+    bgr: bool = False,
 ) -> Canonical:
     """Bring a network's forward graph into the canonical form; the model given is consumed.
 
@@ -102,6 +104,7 @@ def canonicalise(
         keep: the names of values that no simplification may remove.
         fold_norms: whether a BatchNorm goes into the convolution before it.
         classifier: whether it ends in logits [N, classes]; None where the outputs are to show it.
+        bgr: whether its image has blue first, and the canonical one red.
 
     Raises:
         SourceError: no single image-like input, no logits, or an opset or sizes that cannot be had;
@@ -113,6 +116,8 @@ def canonicalise(
     graph = model.graph
     image = choose_image(graph, input_name)
     fix_sizes(image, size)
+    if bgr:
+        turn_channels(graph, image)
     spell(model)
     if classifier is None and output_name is None and not looks_like_classifier(graph):
         classifier = False

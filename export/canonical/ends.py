@@ -85,6 +85,24 @@ def fix_sizes(image: ir.Value, size: tuple[int, int] | None) -> None:
     image.shape = ir.Shape(shape)
 
 
+def turn_channels(graph: ir.Graph, image: ir.Value) -> None:
+    """Let the network read the image's three channels in the opposite order.
+
+    Raises:
+        SourceError: it has another number.
+    """
+    channels = image_axes(image)[2]
+    if dims(image)[channels] != 3:
+        raise SourceError(f"channels=bgr is of images with three channels, not of {image.shape}")
+    parts = ir.node("Split", [image], {"axis": channels, "num_outputs": 3}, num_outputs=3)
+    turned = ir.node("Concat", parts.outputs[::-1], {"axis": channels})
+    y = turned.outputs[0]
+    y.name, y.type, y.shape = f"{image.name}.turned", image.type, image.shape
+    ir.convenience.replace_all_uses_with(image, y)
+    graph.insert_before(graph[0], [parts, turned])
+    parts.replace_input_with(0, image)
+
+
 def looks_like_classifier(graph: ir.Graph) -> bool:
     """Whether some output may be the logits, as far as the shapes are known."""
     return len(graph.outputs) == 1 or any(map(_like_logits, graph.outputs))

@@ -13,6 +13,9 @@ import numpy as np
 
 from onnxplain.options import option
 
+CHANNELS, BGR = "channels", "bgr"
+"""What a file notes of a network whose channels it turns round."""
+
 
 @runtime_checkable
 class Objective(Protocol):
@@ -74,6 +77,12 @@ class ExportOptions:
         1.0,
         "The greatest pixel: 255 for a network of pixels from 0 to 255, whose mean and std are in "
         "these units too, 0 and 1 unless given.",
+    )
+    channels: str = option(
+        "rgb",
+        "bgr for a network that takes blue, green and red, as OpenCV and Caffe have them: the file "
+        "takes red, green and blue, in whose order mean and std are, and turns them round itself.",
+        choices=("rgb", "bgr"),
     )
     labels: Sequence[str] | None = option(
         None,
@@ -179,7 +188,7 @@ class ExportOptions:
 
 def as_asked(parameters: Mapping[str, Any]) -> dict[str, Any]:
     """The options that ask for the parameters that a file's metadata name."""
-    named = ("temperature", "layer", "objective", "times_image", "excepted")
+    named = ("temperature", "layer", "objective", "times_image", "excepted", CHANNELS)
     own = {name: value for name, value in parameters.items() if name in named}
     others = {name: value for name, value in parameters.items() if name not in own}
     if "excepted" in own:

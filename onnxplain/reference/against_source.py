@@ -24,6 +24,7 @@ from onnxplain.reference.answers import (
 )
 from onnxplain.reference.checks import Check, Verification, by_cosine, by_error
 from onnxplain.reference.derivatives import check_derivatives, is_quantised
+from onnxplain.reference.forward import turned
 from onnxplain.reference.logits import of_file
 from onnxplain.reference.parity import RELATIVE_L2, Parity
 from onnxplain.reference.rounding import moved_by_rounding
@@ -156,7 +157,7 @@ def _right(asked: Asked, source: Any, options: dict[str, Any], classes: Array) -
 def _logits_of_file(asked: Asked, source: str, input: str | None, logits: Array) -> Parity | None:
     nhwc = asked.explainer.metadata.preprocessing.layout == "NHWC"
     images = np.moveaxis(asked.images, 1, -1) if nhwc else asked.images
-    return of_file(images, source, input, logits)
+    return of_file(turned(asked.explainer.metadata, images), source, input, logits)
 
 
 def _logits(asked: Asked, parity: Parity) -> Check:

@@ -14,7 +14,9 @@ import onnx_ir as ir
 import onnxruntime
 from onnx_ir.passes import common
 
-from onnxplain.contract.explain import IMAGE, LOGITS
+from onnxplain.contract.explain import IMAGE, LOGITS, Metadata
+from onnxplain.contract.request import BGR, CHANNELS
+from onnxplain.runtime.onnx_file import read_metadata
 from onnxplain.runtime.sessions.onnx_runtime.options import (
     failures,
     inference_session,
@@ -39,6 +41,22 @@ def write_forward(graph: str | os.PathLike[str], path: Path) -> Path:
     that run the explanation."""
     onnx.save(forward_proto(graph), path)
     return path
+
+
+def turned_for(file: Path, given: Mapping[str, Array]) -> Mapping[str, Array]:
+    """The inputs of a graph for which its network sees the image that is given: with the channels
+    turned round where the graph turns them round."""
+    metadata = Metadata.from_props(read_metadata(file))
+    return {**given, IMAGE: turned(metadata, given[IMAGE])}
+
+
+def turned(metadata: Metadata, images: Array) -> Array:
+    """Images, in the graph's layout, as its network has their channels; or the other way round."""
+    if metadata.parameters.get(CHANNELS) != BGR:
+        return images
+    return np.ascontiguousarray(
+        np.flip(images, -1 if metadata.preprocessing.layout == "NHWC" else 1)
+    )
 
 
 def run_forward(file: Path, given: Mapping[str, Array], names: Sequence[str]) -> dict[str, Array]:

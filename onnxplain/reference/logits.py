@@ -13,7 +13,7 @@ import numpy.typing as npt
 from onnxplain.contract.explain import IMAGE, LOGITS
 from onnxplain.contract.objective import OBJECTIVE
 from onnxplain.errors import BackendError, SourceError
-from onnxplain.reference.forward import run_forward
+from onnxplain.reference.forward import run_forward, turned_for
 from onnxplain.reference.outputs import ONE_ALONE, compare_outputs, noise_images
 from onnxplain.reference.parity import Parity
 from onnxplain.reference.sources import (
@@ -89,7 +89,7 @@ def _compared(
 
 
 def _logits(file: Path, given: Mapping[str, Array]) -> Array:
-    return run_forward(file, given, [LOGITS])[LOGITS]
+    return run_forward(file, turned_for(file, given), [LOGITS])[LOGITS]
 
 
 def _scores(original: Any, images: Array, classes: int, input: str | None) -> list[Array] | str:

@@ -12,7 +12,7 @@ import onnxruntime
 
 from onnxplain.contract.explain import IMAGE, Metadata
 from onnxplain.errors import BackendError, SourceError
-from onnxplain.reference.forward import run_forward
+from onnxplain.reference.forward import run_forward, turned_for
 from onnxplain.reference.parity import Parity
 from onnxplain.reference.sources import (
     FLOAT32,
@@ -95,7 +95,7 @@ def compare_outputs(file: Path, original: Any, input: str | None = None) -> str 
     if isinstance(expected, str):
         return f"not checked: {expected}"
     try:
-        found = run_forward(file, given, list(expected))
+        found = run_forward(file, turned_for(file, given), list(expected))
     except BackendError as error:
         if is_onnx(original):
             raise SourceError(f"it does not run where its source does: {error}") from error
