@@ -11,6 +11,7 @@ from onnxplain.contract.request import ExportOptions
 from onnxplain.export import vjps as _rows  # noqa: F401  written before any is looked up
 from onnxplain.export.autodiff import Rule, pull_back
 from onnxplain.export.check import check_vjp
+from onnxplain.export.estimators import ESTIMATORS, Estimator, register_estimator
 from onnxplain.export.extensions import load_extensions
 from onnxplain.export.methods import METHODS, Method, Parameter, register_method
 from onnxplain.export.objectives import (
@@ -39,6 +40,9 @@ __all__ = [
     "Output",
     "Objective",
     "OBJECTIVES",
+    "ESTIMATORS",
+    "Estimator",
+    "register_estimator",
     "Input",
     "Fit",
     "Method",
@@ -72,6 +76,9 @@ class CallableModule(ModuleType):
         STAGES = STAGES
         VJPS = VJPS
         ExportOptions = ExportOptions
+        ESTIMATORS = ESTIMATORS
+        Estimator = Estimator
+        register_estimator = staticmethod(register_estimator)
         Setting = Setting
         Output = Output
         Objective = Objective

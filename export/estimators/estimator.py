@@ -97,7 +97,8 @@ class Estimator:
         formula: with g(x) for the rule's explanation of an image x.
         source: where it was published.
         emit: emits it.
-        explanations: how many explanations it costs, by its parameters' values.
+        explanations: how many explanations it costs, by its parameters' values; the image's own
+            forward pass, which says what is explained, is half a one.
         kinds: the kind of a method's explanation → that of what is made of it, as in
             `onnxplain.contract.explain`; it goes with no other kind.
         parameters: what users can set, `chunk` besides.

@@ -138,7 +138,7 @@ for name, help, formula, source, emit, kinds in (
             formula=formula,
             source=source,
             emit=emit,
-            explanations=lambda values: values["samples"],
+            explanations=lambda values: values["samples"] + 0.5,
             kinds=kinds,
             parameters=_PARAMETERS,
         )

@@ -194,7 +194,7 @@ register_estimator(
         formula="mean_s (x − x'_s) · g(x'_s + α_s (x − x'_s))",
         source="Erion et al. 2021, arXiv 1906.10670; Lundberg & Lee 2017, arXiv 1705.07874",
         emit=expected_gradients,
-        explanations=lambda values: values["samples"],
+        explanations=lambda values: values["samples"] + 0.5,
         kinds={DIRECTION: PRODUCT},
         parameters=(
             Count("samples", 50, "points on paths, each from a baseline that is drawn"),

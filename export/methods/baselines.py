@@ -25,7 +25,36 @@ def deconvnet(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
     return op.Relu(g)
 
 
-register_method(Method("gradient"))
-register_method(Method("guided", {"Relu": guided, "Clip": guided}))
-register_method(Method("deconvnet", {"Relu": deconvnet, "Clip": deconvnet}))
-register_method(Method("input-x-gradient", times_input=True))
+register_method(
+    Method(
+        "gradient",
+        help="how the logit changes with each pixel",
+        source="Simonyan et al. 2014, arXiv 1312.6034",
+    )
+)
+register_method(
+    Method(
+        "guided",
+        {"Relu": guided, "Clip": guided},
+        help="fine structure, little of it the class's own",
+        needs="ReLU",
+        source="Springenberg et al. 2015, arXiv 1412.6806",
+    )
+)
+register_method(
+    Method(
+        "deconvnet",
+        {"Relu": deconvnet, "Clip": deconvnet},
+        help="fine structure, little of it the class's own",
+        needs="ReLU",
+        source="Zeiler & Fergus 2014, arXiv 1311.2901",
+    )
+)
+register_method(
+    Method(
+        "input-x-gradient",
+        times_input=True,
+        help="what each pixel adds to the logit, in a network without biases",
+        source="Shrikumar et al. 2017, arXiv 1605.01713",
+    )
+)

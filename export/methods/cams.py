@@ -30,6 +30,18 @@ def hires_cam(op: OpBuilder, A: ir.Value, g: ir.Value, axes: tuple[int, int, int
     return op.ReduceSum(op.Mul(g, A), [axes[2]], keepdims=0)
 
 
-register_method(Method("gradcam", activation_map=grad_cam))
-register_method(Method("layercam", activation_map=layer_cam))
-register_method(Method("hirescam", activation_map=hires_cam))
+for name, formula, help, source in (
+    ("gradcam", grad_cam, "where, coarsely", "Selvaraju et al. 2017, arXiv 1610.02391"),
+    ("layercam", layer_cam, "where, finer at earlier layers", "Jiang et al. 2021, IEEE TIP 30"),
+    ("hirescam", hires_cam, "where, and nowhere else", "Draelos & Carin 2020, arXiv 2011.08891"),
+):
+    register_method(
+        Method(
+            name,
+            activation_map=formula,
+            help=help,
+            needs="a layer with height and width",
+            source=source,
+            forwards=1,
+        )
+    )

@@ -55,5 +55,8 @@ register_method(
             Parameter("relu", None, "the temperature of ReLU and ReLU6, if it is to be another"),
             Parameter("max_pool", None, "the temperature of MaxPool, if it is to be another"),
         ),
+        help="what the class looks like to the network, in colours",
+        needs="ReLU or MaxPool",
+        source="Satkiewicz 2025, arXiv 2507.22832 v1",
     )
 )

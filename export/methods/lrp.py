@@ -94,6 +94,32 @@ def epsilon(default: float) -> Parameter:
     return Parameter("epsilon", default, "the stabiliser ε that is added to what is divided by")
 
 
-register_method(Method("lrp-zplus", parameters=(epsilon(1e-5),), relevance=LRP_ZPLUS))
-register_method(Method("lrp-epsilon", parameters=(epsilon(1e-6),), relevance=LRP_EPSILON))
-register_method(Method("epsilon-plus", parameters=(epsilon(1e-6),), relevance=EPSILON_PLUS))
+register_method(
+    Method(
+        "lrp-zplus",
+        parameters=(epsilon(1e-5),),
+        relevance=LRP_ZPLUS,
+        help="what speaks for the class, none of it negative, conserved",
+        source="Montavon et al. 2017, arXiv 1512.02479",
+        forwards=3,
+    )
+)
+register_method(
+    Method(
+        "lrp-epsilon",
+        parameters=(epsilon(1e-6),),
+        relevance=LRP_EPSILON,
+        help="what speaks for the class and against it, pixel by pixel",
+        source="Bach et al. 2015, PLOS ONE 10(7)",
+    )
+)
+register_method(
+    Method(
+        "epsilon-plus",
+        parameters=(epsilon(1e-6),),
+        relevance=EPSILON_PLUS,
+        help="what speaks for the class, in coherent areas",
+        source="Montavon et al. 2019, LNCS 11700",
+        forwards=3,
+    )
+)

@@ -109,6 +109,11 @@ class Method:
         times_input: whether the result is multiplied by the image.
         activation_map: makes a map of the cotangent that arrives at a layer, where the sweep ends.
         ascent: how feature accentuation ascends along it, unless told otherwise.
+        help: what it is good for, in a line.
+        needs: what a network must have for it; empty where any will do.
+        source: where it was published.
+        forwards: what an explanation costs, the forward pass included, in forward passes of a
+            network of convolutions.
 
     Raises:
         ValueError: no name, two parameters of one name, or one that refers to a temperature that
@@ -122,6 +127,10 @@ class Method:
     times_input: bool = False
     activation_map: ActivationMap | None = None
     ascent: AscentDefaults = field(default_factory=AscentDefaults)
+    help: str = ""
+    needs: str = ""
+    source: str = ""
+    forwards: float = 2
 
     def __post_init__(self) -> None:
         names = [parameter.name for parameter in self.parameters]

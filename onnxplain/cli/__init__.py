@@ -21,6 +21,7 @@ from onnxplain.cli import build as build
 from onnxplain.cli import run_engine as run_engine
 from onnxplain.cli import doctor as doctor
 from onnxplain.cli import info as info
+from onnxplain.cli import methods as methods
 from onnxplain.cli import signal as signal
 from onnxplain.cli import top_images as top_images
 from onnxplain.cli import visualize as visualize

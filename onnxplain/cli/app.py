@@ -122,7 +122,8 @@ def guarded(function: Callable[..., None]) -> Callable[..., None]:
 def command(function: Callable[..., None]) -> Callable[..., None]:
     """Register a guarded command."""
     run = guarded(function)
-    app.command(no_args_is_help=function.__name__ not in ("demo", "doctor", "bench"))(run)
+    alone = ("demo", "doctor", "methods", "bench")  # which need no argument
+    app.command(no_args_is_help=function.__name__ not in alone)(run)
     return run
 
 

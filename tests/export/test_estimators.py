@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -286,7 +287,7 @@ def test_what_the_file_says(made, images):
     metadata = explainer.metadata
     assert metadata.parameters == {"temperature": 0.3, "relu": 0.5}
     assert metadata.estimator.parameters == {"samples": 7, "sigma": 0.15, "seed": 0, "chunk": 1}
-    assert metadata.estimator.explanations == 7
+    assert metadata.estimator.explanations == 7.5
     assert "by smoothgrad, samples 7" in metadata.described_method
     assert metadata.kind == "direction"
     assert made("vargrad").metadata.kind == "magnitude"
@@ -355,3 +356,15 @@ def test_verify_finds_a_wrong_estimate(made, net, tmp_path):
             tensor.CopyFrom(wrong)
     onnx.save(model, tmp_path / "wrong.onnx")
     assert not onnxplain.verify(tmp_path / "wrong.onnx", net, provider="cpu", tolerance=1e-4).passed
+
+
+def test_the_recipes_of_the_page_run(source, images, tmp_path, monkeypatch):
+    page = Path(__file__).parent.parent.parent / "docs" / "estimators.md"
+    blocks = re.findall(r"```python\n(.*?)```", page.read_text(), flags=re.DOTALL)
+    assert len(blocks) == 3
+    photographs = images.numpy()
+    given = {"network": source, "image": None, "photograph": photographs[:1], "others": photographs}
+    monkeypatch.chdir(tmp_path)
+    for block in blocks:
+        exec(block, given)
+    assert (tmp_path / "smooth.png").stat().st_size > 100

@@ -1,0 +1,85 @@
+"""All that an explanation can be composed of, as a table: made of what is declared."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from onnxplain.errors import SourceError
+from onnxplain.export.estimators import ESTIMATORS
+from onnxplain.export.methods import METHODS
+from onnxplain.export.objectives import OBJECTIVES
+from onnxplain.export.suggest import nearest
+
+
+class Entry(NamedTuple):
+    """A method, an estimator or an objective.
+
+    Attributes:
+        kind: which of the three.
+        name: what users call it.
+        forwards: the cost in forward passes, the one forward included: of an estimator by default,
+            over a method that costs 2; empty of an objective.
+        needs: of a network, or as inputs of the file.
+        good_for: in a line.
+        source: where it was published.
+    """
+
+    kind: str
+    name: str
+    forwards: str
+    needs: str
+    good_for: str
+    source: str
+
+
+COLUMNS = ("", "name", "cost in forwards", "needs", "good for", "source")
+
+
+def catalogue() -> Iterator[Entry]:
+    """Every one that is registered, methods first."""
+    for method in METHODS.values():
+        yield Entry(
+            "method", method.name, f"{method.forwards:g}", method.needs, method.help, method.source
+        )
+    for estimator in ESTIMATORS.values():
+        values = estimator.values({})
+        inputs = ", ".join(estimator.inputs(values))
+        forwards = f"{2 * estimator.explanations(values):g}"
+        yield Entry("estimator", estimator.name, forwards, inputs, estimator.help, estimator.source)
+    for objective in OBJECTIVES.values():
+        inputs = ", ".join(one.name for one in objective.inputs)
+        yield Entry("objective", objective.name, "", inputs, objective.help, "")
+
+
+def parameters_of(name: str) -> list[tuple[str, str, str, str]]:
+    """Of one of that name, what can be set: its name, default, what it may be, and what it is.
+
+    Raises:
+        SourceError: there is none.
+    """
+    known = {entry.name: entry.kind for entry in catalogue()}
+    if name not in known:
+        raise SourceError(f"no method, estimator or objective {name!r}; {nearest(name, known)}")
+    if known[name] == "objective":
+        return [
+            (one.name, "", " or ".join(one.choices) or "a whole number above 0", one.help)
+            for one in OBJECTIVES[name].settings
+        ]
+    own = METHODS[name].parameters if known[name] == "method" else ESTIMATORS[name].own
+    return [
+        (
+            one.name,
+            "the temperature" if one.default is None else f"{one.default}",
+            str(one.range),
+            one.help,
+        )
+        for one in own
+    ]
+
+
+def as_markdown(entries: Iterator[Entry]) -> str:
+    """The same as a table in a page."""
+    rows = [COLUMNS, ["---"] * len(COLUMNS)]
+    rows += [(kind, f"`{name}`", *others) for kind, name, *others in entries]
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
