@@ -173,7 +173,9 @@ def spell_relu(model: ir.Model) -> None:
 
     def is_zero(_: Any, x: ir.Value, zero: ir.Value, **__: ir.Value) -> bool:
         whole = x.dtype is not None and not x.dtype.is_floating_point()  # runtimes have no Relu
-        return number_of(zero) == 0 and not whole
+        axes = 0 if zero.shape is None else len(zero.shape)
+        widens = axes > (0 if x.shape is None else len(x.shape))
+        return number_of(zero) == 0 and not whole and not widens
 
     def is_open(context: Any, x: ir.Value, zero: ir.Value, top: ir.Value, **_: ir.Value) -> bool:
         return is_zero(context, x, zero) and (number_of(top) or 0) >= _HIGHEST

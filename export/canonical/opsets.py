@@ -40,7 +40,7 @@ def raise_opset(model: ir.Model) -> ir.Model:
     _give_axes(model)
     if version >= OPSET:
         return model
-    for node in model.graph.all_nodes():
+    for node in list(model.graph.all_nodes()):
         if node.op_type == "Scan" and version < 9:
             _set_apart(model, node)
         if (node.op_type == "LayerNormalization" and version < 17) or (
@@ -48,6 +48,10 @@ def raise_opset(model: ir.Model) -> ir.Model:
         ):
             node.domain = "com.microsoft"  # ONNX Runtime's own, before ONNX had one
             model.graph.opset_imports["com.microsoft"] = 1
+        if node.op_type == "Pad" and node.attributes.get_string("mode", "constant") != "constant":
+            node.attributes.pop("value", None)  # which the conversion leaves, where none is read
+        if node.op_type == "Hardmax" and version < 13:
+            replace(node, _over_all_from)
     weights = Weights(model)
     model.ir_version = max(model.ir_version or 0, 4)  # before, initializers were inputs too
     try:
@@ -78,6 +82,13 @@ def _give_axes(model: ir.Model) -> None:
     for node in model.graph.all_nodes():
         if node.op_type == "MeanVarianceNormalization" and "axes" not in node.attributes:
             node.attributes.add(ir.AttrInt64s("axes", [0, 2, 3]))
+
+
+def _over_all_from(emit: Emitter, node: ir.Node) -> ir.Value:
+    """A Hardmax of before opset 13: over its axis and all after it, which no conversion says."""
+    (x,) = node.inputs
+    rows = emit("Flatten", x, axis=attribute(node, "axis", 1))
+    return emit("Reshape", emit("Hardmax", rows, axis=1), emit("Shape", x))
 
 
 def _place_pixels(node: ir.Node) -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes import common
 
 from onnxplain.export.autodiff import dependents
+from onnxplain.export.canonical.emit import Emitter, integers
 from onnxplain.export.tensors import array_of, attribute, number_of, rank, static
 
 
@@ -68,10 +71,8 @@ def spell_ceil_mode(model: ir.Model) -> None:
     end, as in PyTorch and in every runtime. Shape inference at opset 20 also counts one that starts
     in it; where it did, all that it found from there on is inferred again.
     """
-    for node in model.graph:
-        padding_counts = attribute(node, "count_include_pad", 0)
-        pools = node.op_type == "MaxPool" or (node.op_type == "AveragePool" and not padding_counts)
-        if not (pools and attribute(node, "ceil_mode", 0)):
+    for node in list(model.graph):
+        if node.op_type not in ("MaxPool", "AveragePool") or not attribute(node, "ceil_mode", 0):
             continue
         x, y = node.inputs[0], node.outputs[0]
         assert x is not None
@@ -82,20 +83,37 @@ def spell_ceil_mode(model: ir.Model) -> None:
         strides = node.attributes.get_ints("strides", ones)
         dilations = node.attributes.get_ints("dilations", ones)
         pads = list(node.attributes.get_ints("pads", [0] * 2 * len(kernel)))
+        before, after = pads[: len(kernel)], pads[len(kernel) :]
+        counts = node.op_type == "AveragePool" and attribute(node, "count_include_pad", 0)
         out, ends = [], []
         for i, n in enumerate(static(x, 2)):
             span, stride = (kernel[i] - 1) * dilations[i] + 1, strides[i]
-            reached = n + pads[i]
-            windows = -(-(reached + pads[len(kernel) + i] - span) // stride) + 1
+            reached = n + before[i]
+            windows = -(-(reached + after[i] - span) // stride) + 1
             windows -= (windows - 1) * stride >= reached
             out.append(windows)
+            reached += after[i] if counts else 0
             ends.append(max((windows - 1) * stride + span - reached, 0))
-        if any(end >= k for end, k in zip(ends, kernel, strict=True)):
-            continue  # more padding than runtimes accept
-        node.attributes.add(ir.AttrInt64s("pads", [*pads[: len(kernel)], *ends]))
+        as_inferred = y.shape is not None and list(y.shape)[2:] == out
+        if any(end >= k for end, k in zip(ends, kernel, strict=True)) or (counts and as_inferred):
+            continue  # more padding than runtimes accept; or what is read alike everywhere
+        if counts:
+            _pad_before(node, before, after)
+            before = [0] * len(kernel)
+        node.attributes.add(ir.AttrInt64s("pads", [*before, *ends]))
         node.attributes.add(ir.AttrInt64("ceil_mode", 0))
-        if y.shape is None or list(y.shape)[2:] != out:
+        if not as_inferred:
             for stale in dependents(model.graph, [y]):
                 if stale is not None:
                     stale.shape = None
             common.ShapeInferencePass()(model)
+
+
+def _pad_before(node: ir.Node, before: Sequence[int], after: Sequence[int]) -> None:
+    """Its padding, which counts, apart from a pool: what is padded for `ceil_mode` does not."""
+    emit = Emitter()
+    padded = emit("Pad", node.inputs[0], integers(0, 0, *before, 0, 0, *after))
+    assert node.graph is not None
+    node.graph.insert_before(node, emit.nodes)
+    node.replace_input_with(0, padded)
+    node.attributes.add(ir.AttrInt64("count_include_pad", 0))

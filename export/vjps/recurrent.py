@@ -6,7 +6,7 @@ all steps at once, in tensors [steps, directions, batch, …]. Weights are const
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import onnx_ir as ir
@@ -59,7 +59,8 @@ def lstm(op: OpBuilder, node: Node, *gs: ir.Value | None) -> Cotangents:
         g_pre = op.Mul(op.Concat(g_c, g_h, g_c, g_c, axis=-1), slope[t])
         found.append(g_pre)
         g_h, g_c = op.MatMul(g_pre, r), op.Mul(g_c, kept[t])
-    return _to_image(op, node, found, w)
+    first = [op.Squeeze(v, [STEP]) for v in (g_h, g_c)]
+    return [_to_image(op, node, found, w), *[_no_weight(node)] * 4, *first]
 
 
 @register_vjp("GRU", kind=Kind.RECURRENT)
@@ -97,7 +98,18 @@ def gru(op: OpBuilder, node: Node, *gs: ir.Value | None) -> Cotangents:
         found.append(op.Mul(thrice, of_image[t]))
         through = op.MatMul(op.Mul(thrice, of_state[t]), recurrence)
         g_h = op.Add(op.Mul(g_h, kept[t]), through)
-    return _to_image(op, node, found, w)
+    first = op.Squeeze(g_h, [STEP])
+    return [_to_image(op, node, found, w), *[_no_weight(node)] * 4, first]
+
+
+def _no_weight(node: Node) -> Callable[[], ir.Value]:
+    def refuse() -> ir.Value:
+        raise NoRuleError(
+            f"no rule for {node.op_type} with respect to its weights, at node {node.name!r}, whose "
+            "sequence is of a length that is known at run time only"
+        )
+
+    return refuse
 
 
 def unusual(node: Node) -> list[str]:
