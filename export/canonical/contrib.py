@@ -63,7 +63,7 @@ def _quick_gelu(emit: Emitter, node: ir.Node) -> Emitted:
 
 def _layer_normalization(emit: Emitter, node: ir.Node) -> Emitted:
     axis = attribute(node, "axis", -1)
-    epsilon = node.attributes.get_float("epsilon", 1e-12)
+    epsilon = node.attributes.get_float("epsilon", 1e-5)
     return emit("LayerNormalization", *node.inputs, axis=axis, epsilon=epsilon)
 
 

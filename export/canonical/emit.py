@@ -18,10 +18,13 @@ Emitted: TypeAlias = ir.Value | Sequence[ir.Value | None]
 
 
 class Emitter:
-    """`emit("Mul", a, b)` makes a node and gives its output; arrays become constants."""
+    """`emit("Mul", a, b)` makes a node and gives its output; arrays become constants.
 
-    def __init__(self) -> None:
-        self._tape = Tape()
+    Those of floats have the type of what they meet, float32 unless it is to be float64.
+    """
+
+    def __init__(self, double: bool = False) -> None:
+        self._tape, self._floats = Tape(), np.dtype(np.float64 if double else np.float32)
 
     @property
     def nodes(self) -> Sequence[ir.Node]:
@@ -30,7 +33,10 @@ class Emitter:
     def __call__(
         self, op_type: str, *inputs: Operand, **attributes: int | float | str | Sequence[int]
     ) -> ir.Value:
-        return self._tape.op(op_type, self._operands(inputs), attributes)
+        operands = [*inputs]
+        if op_type == "Resize":  # the scales are float32 whatever is resized
+            operands = [self._made(x) if isinstance(x, np.ndarray) else x for x in inputs]
+        return self._tape.op(op_type, self._operands(operands), attributes)
 
     def many(
         self, op_type: str, count: int, *inputs: Operand, **attributes: int
@@ -43,6 +49,9 @@ class Emitter:
         return [self.constant(x) if isinstance(x, np.ndarray) else x for x in inputs]
 
     def constant(self, array: np.ndarray) -> ir.Value:
+        return self._made(array.astype(self._floats) if array.dtype.kind == "f" else array)
+
+    def _made(self, array: np.ndarray) -> ir.Value:
         return self._tape.op("Constant", [], {"value": ir.tensor(array)})
 
 
@@ -80,7 +89,7 @@ def replace(node: ir.Node, form: Callable[[Emitter, ir.Node], Emitted]) -> None:
     `form` returns the new outputs in the order of the old ones. An old output that it leaves out at
     the end, or gives as `None`, must have no uses; one without a name has none.
     """
-    emit = Emitter()
+    emit = Emitter(any(x is not None and x.dtype == ir.DataType.DOUBLE for x in node.inputs))
     emitted = form(emit, node)
     NODES.check(len(node.graph or ()) + len(emit.nodes))
     outputs = [emitted] if isinstance(emitted, ir.Value) else emitted

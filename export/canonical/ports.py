@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 
 import onnx_ir as ir
@@ -66,7 +66,7 @@ def forward_between(
     inner = {name: _apart(graph, x) for name, x in roots.items() if x not in graph.inputs}
     starts = [inner.get(name, x) for name, x in roots.items()]
     path = between(graph, starts, ends.values())
-    spell(model, aside={*graph} - {*path})
+    ends = _spelled(model, ends, aside={*graph} - {*path})
     own, names = list(graph.outputs), [str(y.name) for y in graph.outputs]
     graph.outputs[:] = [y for y in own if y not in graph.inputs]  # which would be renamed
     kept = {value: i for i, value in enumerate(graph.outputs)}
@@ -94,6 +94,18 @@ def forward_between(
     common.RemoveUnusedNodesPass()(model)
     refuse_control_flow(between(graph, starts_now.values(), ends_now.values()))
     return Forward(model, ends_now, starts_now, halves, patterns)
+
+
+def _spelled(
+    model: ir.Model, ends: Mapping[str, ir.Value], aside: Container[ir.Node]
+) -> dict[str, ir.Value]:
+    """The ends in the graph spelled in standard operators, where others may stand for them."""
+    outputs, first = model.graph.outputs, len(model.graph.outputs)
+    outputs.extend(ends.values())
+    spell(model, aside)
+    found = dict(zip(ends, outputs[first:], strict=True))
+    del outputs[first:]
+    return found
 
 
 def fix_open_sizes(graph: ir.Graph, sizes: Mapping[str, int]) -> None:

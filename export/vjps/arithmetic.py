@@ -69,7 +69,7 @@ def power(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
         if known is not None and (known == 2).all():
             return op.Mul(g, op.Mul(exponent, x))
         gx = op.Mul(g, op.Mul(exponent, op.Pow(x, op.Sub(exponent, 1.0))))
-        if known is None or (known >= 1).all():
+        if known is not None and (known >= 1).all():
             return gx
         return op.Where(op.And(op.Equal(x, 0.0), op.Less(exponent, 1.0)), 0.0, gx)
 

@@ -141,11 +141,16 @@ def _scattered(
         zeros = [op.Equal(x, 0.0) for x in (data, updates)]
         factors = [op.Where(z, 1.0, x) for z, x in zip(zeros, (data, updates), strict=True)]
         counts = [op.CastLike(z, data) for z in zeros]
+        vanishing = [op.Mul(x, n) for x, n in zip((data, updates), counts, strict=True)]
         product, count = put(*factors, "mul"), put(*counts, "add")
+        together = put(*vanishing, "add")
 
         def of(k: int, here: Callable[[ir.Value], ir.Value]) -> ir.Value:
+            """Another that is 0, if it is the only one, is a factor, so that it has a slope."""
             others = op.Div(here(op.Mul(g, product)), factors[k])
-            return op.Where(op.Equal(here(count), counts[k]), others, 0.0)
+            other_zeros = op.Sub(here(count), counts[k])
+            alone = op.Where(op.Equal(other_zeros, 1.0), op.Sub(here(together), vanishing[k]), 0.0)
+            return op.Mul(others, op.Where(op.Equal(other_zeros, 0.0), 1.0, alone))
 
         return [lambda: of(0, lambda v: v), None, lambda: of(1, taken)]
     wins = [op.CastLike(op.Equal(x, best), g) for x, best in ((data, y), (updates, taken(y)))]

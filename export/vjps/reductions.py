@@ -96,7 +96,11 @@ def reduce_l1(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
 
 @register_vjp("ReduceProd", axes=Axes.LISTED, half=Half.FLOAT32)
 def reduce_prod(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
-    """g · the product of all the others, which is not y / x where one of them is 0."""
+    """g · the product of all the others, which is not y / x where one of them is 0.
+
+    Where one other is 0 it is a factor by itself, so that it has a slope; where two are, there is
+    none.
+    """
     axes = reduced_axes(node)
     x = node.inputs[0]
     if not axes:
@@ -105,8 +109,12 @@ def reduce_prod(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
     zeros = op.CastLike(zero, x)
     nonzero = op.Where(zero, 1.0, x)
     others = op.Div(op.ReduceProd(nonzero, axes, keepdims=1), nonzero)
-    no_other_zero = op.Equal(op.ReduceSum(zeros, axes, keepdims=1), zeros)
-    return op.Mul(_kept(op, node, g, axes), op.Where(no_other_zero, others, 0.0))
+    other_zeros = op.Sub(op.ReduceSum(zeros, axes, keepdims=1), zeros)
+    vanishing = op.Mul(x, zeros)
+    other = op.Sub(op.ReduceSum(vanishing, axes, keepdims=1), vanishing)
+    alone = op.Where(op.Equal(other_zeros, 1.0), other, 0.0)
+    factor = op.Where(op.Equal(other_zeros, 0.0), 1.0, alone)
+    return op.Mul(_kept(op, node, g, axes), op.Mul(others, factor))
 
 
 @register_vjp("ReduceLogSum", axes=Axes.LISTED, half=Half.FLOAT32)

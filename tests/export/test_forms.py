@@ -10,6 +10,7 @@ import onnxruntime
 import pytest
 import torch
 from onnx import numpy_helper
+from onnx.reference import ReferenceEvaluator
 
 import onnxplain
 
@@ -125,3 +126,89 @@ def test_a_seed_has_the_size_that_the_network_decides_upon(tmp_path: Path) -> No
     feeds = {"x": noise(4), "kept": kept, "seed.y": seed}
     found = differentiated(text, tmp_path, feeds, seed="input")
     np.testing.assert_array_equal(found["grad.x"], [1, 0, 2, 3])
+
+
+def test_what_an_operator_of_onnx_runtime_gives_has_a_derivative(tmp_path: Path) -> None:
+    text = """(float[4] x) => (float[4] y) {
+        h = com.microsoft.QuickGelu <alpha = 1.5> (x)
+        y = com.microsoft.QuickGelu <alpha = 1.0> (h)
+    }"""
+    x = torch.from_numpy(noise(4)).requires_grad_()
+    inner = x * torch.sigmoid(1.5 * x)
+    (expected,) = torch.autograd.grad(torch.nn.functional.silu(inner).sum(), x)
+    path = tmp_path / "net.onnx"
+    head = '<ir_version: 9, opset_import: ["": 20, "com.microsoft": 1]>'
+    onnx.save(onnx.parser.parse_model(f"{head} network {text}"), path)
+    onnxplain.differentiate(path, tmp_path / "d.onnx")
+    session = onnxruntime.InferenceSession(tmp_path / "d.onnx", providers=["CPUExecutionProvider"])
+    (found,) = session.run(["grad.x"], {"x": x.detach().numpy()})
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+def test_the_epsilon_of_a_layer_norm_of_before_opset_17(tmp_path: Path) -> None:
+    """Then it was ONNX Runtime's own, 1e-5 if not given."""
+    text = "(float[2, 4] x) => (float[2, 4] y) { y = LayerNormalization (x, scale) }"
+    x = torch.from_numpy(1e-3 * noise(2, 4)).requires_grad_()
+    square = torch.arange(8.0).reshape(2, 4)
+    normal = torch.nn.functional.layer_norm(x, (4,), torch.ones(4))
+    (expected,) = torch.autograd.grad((normal * square).sum(), x)
+    weights, feeds = {"scale": np.ones(4, np.float32)}, {"x": x.detach().numpy()}
+    feeds["seed.y"] = square.numpy()
+    found = differentiated(text, tmp_path, feeds, weights, opset=16, seed="input")
+    np.testing.assert_allclose(found["grad.x"], expected, rtol=1e-3, atol=1e-2)
+
+
+DOUBLE = {
+    "Attention": ("(x, x, x)", "double[1, 2, 3, 8]", 23),
+    "RMSNormalization": ("(x, scale)", "double[3, 2]", 23),
+    "DFT": ("<axis = 1> (x)", "double[1, 5, 1]", 17),
+    "Swish": ("(x)", "double[5]", 24),
+}
+
+
+@pytest.mark.parametrize("name", DOUBLE)
+def test_what_is_spelled_out_stays_in_float64(name: str, tmp_path: Path) -> None:
+    arguments, shape, opset = DOUBLE[name]
+    text = f"({shape} x) => (double[] y) {{ s = {name} {arguments} y = Mul (s, s) }}"
+    x = noise(*map(int, shape[7:-1].split(","))).astype(np.float64)
+    feeds, weights = {"x": x}, {"scale": np.array([1.0, 2.0])}
+    found = differentiated(text, tmp_path, feeds, weights, opset=opset, check=False)
+    source = ReferenceEvaluator(onnx.load(tmp_path / "net.onnx"))
+    step = 1e-5 * np.random.default_rng(1).normal(size=x.shape)
+    ahead, behind = (source.run(None, {"x": x + s})[0].sum() for s in (step, -step))
+    assert found["grad.x"].dtype == np.float64
+    assert (found["grad.x"] * step).sum() == pytest.approx((ahead - behind) / 2, rel=1e-6)
+
+
+def products(x: Array) -> Array:
+    """The Hessian of x₀ x₁ x₂."""
+    a, b, c = x
+    return np.array([[0, c, b], [c, 0, a], [b, a, 0]])
+
+
+@pytest.mark.parametrize("x", [[0, 2, 3], [0, 0, 3], [0, 0, 0], [1, 2, 3]])
+@pytest.mark.parametrize("form", ["ReduceProd", "ScatterElements", "CumProd"])
+def test_a_product_has_its_second_derivative_at_0_too(
+    form: str, x: list[float], tmp_path: Path
+) -> None:
+    node = {
+        "ReduceProd": "y = ReduceProd <keepdims = 0> (x)",
+        "ScatterElements": """
+            y = ScatterElements <reduction = "mul"> (one, places, x)""",
+        "CumProd": "all = CumProd (x, axis) y = Gather (all, last)",
+    }[form]
+    text = f"""(double[3] x) => (double[] y)
+        <int64[3] places = {{0, 0, 0}}, double[1] one = {{1}}, int64 axis = {{0}},
+         int64 last = {{2}}>
+        {{ {node} }}"""
+    at, v = np.array(x, float), np.array([1.0, -2.0, 0.5])
+    feeds = {"x": at, "direction.x": v}
+    found = differentiated(text, tmp_path, feeds, opset=26, second=True)
+    np.testing.assert_allclose(found["hvp.x"], products(at) @ v)
+
+
+def test_a_power_whose_exponent_is_0_passes_nothing_at_0(tmp_path: Path) -> None:
+    text = "(double[3] x, double[3] e) => (double[3] y) { y = Pow (x, e) }"
+    feeds = {"x": np.zeros(3), "e": np.array([0.0, 1.0, 2.0])}
+    found = differentiated(text, tmp_path, feeds)
+    np.testing.assert_array_equal(found["grad.x"], [0, 1, 0])

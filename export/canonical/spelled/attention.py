@@ -51,9 +51,9 @@ def attention(emit: Emitter, node: ir.Node) -> Emitted:
 
     scale = node.attributes.get_float("scale", 0.0) or D**-0.5
     keys = emit("Transpose", shared(k, D), perm=[0, 1, 3, 2])
-    raw = capped = emit("Mul", emit("MatMul", q, keys), np.array(scale, np.float32))
+    raw = capped = emit("Mul", emit("MatMul", q, keys), np.array(scale))
     if softcap := node.attributes.get_float("softcap", 0.0):
-        cap = np.array(softcap, np.float32)
+        cap = np.array(softcap)
         capped = emit("Mul", emit("Tanh", emit("Div", capped, cap)), cap)
     scores, blocked = _masked(emit, node, capped, mask, _allowed(node, lengths, L, S, past), S)
     weights = emit("Softmax", scores, axis=-1)

@@ -41,7 +41,7 @@ def transformed(
         if onesided:  # the other half counts too
             weights[1 : (N + 1) // 2] *= 2
     cos, sin = (
-        emit.constant(np.pad(weights * part, [(0, n - rows), (0, 0)]).astype(np.float32))
+        emit.constant(np.pad(weights * part, [(0, n - rows), (0, 0)]))
         for part in (np.cos(angles), np.sin(-angles if inverse else angles))
     )
     swap = list(range(rank(x) - 1))

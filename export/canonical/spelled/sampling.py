@@ -37,10 +37,10 @@ def deformable_convolution(emit: Emitter, node: ir.Node) -> Emitted:
         of_element = np.indices(kernel)[i].reshape(-1, 1, 1) * dilations[i]
         place = np.indices(out)[i][None] * strides[i] - pads[i] + of_element
         each = emit("Gather", moved, np.array(i), axis=2)
-        pixel = emit("Add", each, place.astype(np.float32))
+        pixel = emit("Add", each, place.astype(float))
         # From −1 to 1 over the image, whose first pixel has its centre half a pixel inside.
-        scaled = emit("Mul", pixel, np.array(2 / n, np.float32))
-        scaled = emit("Add", scaled, np.array(1 / n - 1, np.float32))
+        scaled = emit("Mul", pixel, np.array(2 / n))
+        scaled = emit("Add", scaled, np.array(1 / n - 1))
         at.append(emit("Unsqueeze", scaled, integers(-1)))
     grid = emit("Concat", *reversed(at), axis=-1)
     grid = emit("Reshape", grid, integers(-1, elements * out[0], out[1], 2))
