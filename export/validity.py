@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from onnxplain.contract.explain import NO_DIRECTIONS, PRODUCT, RELEVANCE, TARGET
@@ -13,6 +14,7 @@ from onnxplain.export.estimators import Estimator, get_estimator
 from onnxplain.export.methods import Method
 from onnxplain.export.methods.method import TEMPERATURE
 from onnxplain.export.objectives import LOGIT, Objective, get_objective
+from onnxplain.export.objectives.from_file import SUFFIX, of_file
 from onnxplain.export.objectives.own import of_function
 
 
@@ -150,11 +152,13 @@ def objective_of(options: ExportOptions) -> Objective | None:
     """The objective asked for; None where the network's outputs are to show it.
 
     Raises:
-        SourceError: there is none of that name.
+        SourceError: there is none of that name; or a file that is none.
     """
     asked = options.objective
     if asked is None or isinstance(asked, Objective):
         return asked
+    if isinstance(asked, str) and asked.endswith(SUFFIX):
+        return of_file(Path(asked))
     if isinstance(asked, str):
         return LOGIT if asked == CLASS else get_objective(asked)
     assert callable(asked)

@@ -26,9 +26,9 @@ from onnxplain.errors import BackendError, InputError
 from onnxplain.options import check_type
 from onnxplain.runtime.explanation import Explanation, explanation_of
 from onnxplain.runtime.inputs.batches import ImageLike, as_batch, filled
-from onnxplain.runtime.inputs.objective import as_inputs
+from onnxplain.runtime.inputs.objective import as_inputs, check_inputs
 from onnxplain.runtime.inputs.scalars import Temperatures, live_inputs, scalar_inputs
-from onnxplain.runtime.inputs.targets import Targets, as_indices, target_input
+from onnxplain.runtime.inputs.targets import Targets, target_input
 from onnxplain.runtime.inputs.tensors import is_tensor
 from onnxplain.runtime.nonfinite import made_by
 from onnxplain.runtime.on_device import Tensor, TensorExplanation, explain_tensor
@@ -139,19 +139,21 @@ class Explainer:
                 raise InputError("a tensor is explained in one run; split it for smaller batches")
             scalars = scalar_inputs(self.backend.signature, temperature)
             return explain_tensor(self.backend, images, targets, scalars, inputs)
-        dtype = self.backend.signature.dtype
-        batch, photographs = as_batch(images, self.metadata.preprocessing, dtype)
-        explanation = self.explain(batch, photographs, targets, temperature, batch_size, inputs)
-        self.require_finite(explanation, batch, targets, temperature, inputs)
+        signature = self.backend.signature
+        batch, photographs = as_batch(images, self.metadata.preprocessing, signature.dtype)
+        indices = target_input(signature, targets, len(batch))
+        own = as_inputs(signature, inputs, len(batch))
+        explanation = self.explain(batch, photographs, indices, temperature, batch_size, own)
+        self.require_finite(explanation, batch, indices, temperature, own)
         return explanation
 
     def require_finite(
         self,
         explanation: Explanation,
         batch: NDArray[Any],
-        targets: Targets = None,
+        targets: NDArray[np.int64],
         temperature: Temperatures = None,
-        inputs: Mapping[str, Any] = MappingProxyType({}),
+        inputs: Mapping[str, NDArray[Any]] = MappingProxyType({}),
     ) -> None:
         """Refuse what is NaN or infinite, unless that is allowed.
 
@@ -174,13 +176,9 @@ class Explainer:
                 raise
             self._diagnosed = True
             at = slice(found[0], found[0] + 1)
-            signature = self.backend.signature
-            own = as_inputs(signature, inputs, len(batch))
-            given = self._per_image(
-                batch, target_input(self.backend.signature, targets, len(batch)), own
-            )
+            given = self._per_image(batch, targets, inputs)
             chunk = self._filled({name: array[at] for name, array in given.items()})
-            feeds = chunk | scalar_inputs(signature, temperature) | self._sets(own)
+            feeds = chunk | scalar_inputs(self.backend.signature, temperature) | self._sets(inputs)
             with suppress(BackendError):  # it ran, but perhaps not with all values in memory
                 why = made_by(self.path, feeds, [LOGITS, OBJECTIVE, PULLBACK])
                 raise InputError(f"{error}. {why}") from None
@@ -190,26 +188,25 @@ class Explainer:
         self,
         batch: NDArray[Any],
         photographs: NDArray[np.uint8],
-        targets: Targets = None,
+        targets: NDArray[np.int64],
         temperature: Temperatures = None,
         batch_size: int | None = None,
-        inputs: Mapping[str, Any] = MappingProxyType({}),
+        inputs: Mapping[str, NDArray[Any]] | None = None,
     ) -> Explanation:
-        """What calling the explainer does once the images are arrays; NaN and infinity pass.
+        """What calling the explainer does once all is arrays; NaN and infinity pass.
 
         Args:
             batch, photographs: as `onnxplain.runtime.inputs.batches.as_batch` makes them.
-            targets, temperature, batch_size, inputs: as for `__call__`.
+            targets, temperature, batch_size, inputs: as for `answer`.
 
         Raises:
-            InputError: a target, temperature, batch size or input that cannot be used.
+            InputError: a temperature or batch size that cannot be used.
             BackendError: the runtime failed.
         """
         signature = self.backend.signature
-        wanted = target_input(self.backend.signature, targets, len(batch))
-        own = as_inputs(signature, inputs, len(batch))
-        outputs = self.answer(batch, wanted, temperature, batch_size, own)
-        return explanation_of(signature, outputs, wanted, photographs, own)
+        own = as_inputs(signature, {}, len(batch)) if inputs is None else inputs
+        outputs = self.answer(batch, targets, temperature, batch_size, own)
+        return explanation_of(signature, outputs, targets, photographs, own)
 
     def answer(
         self,
@@ -267,18 +264,29 @@ class Explainer:
         declared = self.metadata.estimator.inputs.items()
         return {name: own[name] for name, one in declared if one.several}
 
-    def check(self, targets: Sequence[int | str], temperature: Temperatures = None) -> None:
-        """Whether these classes can be explained at this temperature, before any image is read.
+    def check(
+        self,
+        targets: Sequence[int | str] | None,
+        temperature: Temperatures = None,
+        inputs: Mapping[str, Any] = MappingProxyType({}),
+    ) -> None:
+        """Whether these targets can be explained at this temperature, before any image is read.
+
+        Args:
+            targets: None for what the objective explains by itself.
+            temperature: as for `__call__`.
+            inputs: what the objective takes besides, its boxes in pixels of the photographs.
 
         Raises:
-            InputError: a class index out of range, a name that no class has, or a temperature
-                that the graph cannot take.
+            InputError: a class index out of range, a name that no class has, a target or an input
+                of an objective that takes none; or a temperature that the graph cannot take.
         """
-        signature, explained = self.backend.signature, self.metadata.objective
+        signature = self.backend.signature
         live_inputs(signature, temperature)
-        if signature.has_target:
-            ranks = None if explained.is_class else explained.ranks
-            as_indices(list(targets), len(targets), signature.classes, self.labels, False, ranks)
+        check_inputs(signature, inputs)
+        if targets is not None:
+            rows: Any = [list(targets)] if self.multi_target else list(targets)
+            target_input(signature, rows, len(rows))
 
     def _run(
         self, chunk: dict[str, NDArray[Any]], scalars: dict[str, NDArray[Any]]

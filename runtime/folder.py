@@ -7,6 +7,7 @@ import itertools
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TypeVar
@@ -19,7 +20,11 @@ from onnxplain.runtime.ahead import ahead
 from onnxplain.runtime.explainer import Explainer
 from onnxplain.runtime.explanation import Explanation
 from onnxplain.runtime.inputs.batches import as_batch
+from onnxplain.runtime.inputs.images import load_image
+from onnxplain.runtime.inputs.objective import as_inputs, on_photograph, stacked
 from onnxplain.runtime.inputs.scalars import Temperatures
+from onnxplain.runtime.inputs.targets import target_input
+from onnxplain.runtime.verification import usual_run
 from onnxplain.timing import median_seconds
 
 _BATCHES_AHEAD = 2  # being decoded or drawn, while one is explained
@@ -28,7 +33,6 @@ _WORTH = 1.05  # what twice the batch must gain in images per second
 _TIMED_RUNS = 3
 
 Result = TypeVar("Result")
-_Decoded = tuple[NDArray[Any], NDArray[np.uint8]]
 
 
 def explain_files(
@@ -51,7 +55,8 @@ def explain_files(
             the graph is a multi-target one): draws it, say. Called on other threads.
         temperature: as for `Explainer.__call__`.
         batch_size: rows in a run of the graph, one per image and target.
-        inputs: what the file's objective takes besides, the same for all images.
+        inputs: what the file's objective takes besides, the same for all images; boxes in their own
+            pixels.
 
     Yields:
         Each path, in order, with what `finish` returned, or with the `InputError` of an image that
@@ -65,7 +70,7 @@ def explain_files(
     images = max(1, batch_size // rows)
 
     def decoded(path: Path) -> tuple[Path, _Decoded | InputError]:
-        return path, _caught(lambda: _decode(explainer, path))
+        return path, _caught(lambda: _decode(explainer, path, inputs))
 
     def finished(path: Path, made: Explanation | InputError) -> tuple[Path, Result | InputError]:
         return path, made if isinstance(made, InputError) else _caught(lambda: finish(path, made))
@@ -74,7 +79,7 @@ def explain_files(
         decoding = (functools.partial(decoded, path) for path in paths)
         images_ahead = ahead(pool, decoding, _BATCHES_AHEAD * images)
         while chunk := list(itertools.islice(images_ahead, images)):
-            parts = _explain(explainer, chunk, targets, rows, temperature, batch_size, inputs)
+            parts = _explain(explainer, chunk, targets, rows, temperature, batch_size)
             for path, made in chunk:
                 yield path, made if isinstance(made, InputError) else next(parts)
 
@@ -99,14 +104,13 @@ def best_batch_size(explainer: Explainer, path: Path) -> int:
     signature = explainer.backend.signature
     if signature.batch:
         return signature.batch
-    image, _ = _decode(explainer, path)
+    image, _ = as_batch(path, explainer.metadata.preprocessing, signature.dtype)
     best, rate = 1, 0.0
     size = 1
     while size <= min(_LARGEST, signature.most or _LARGEST):
-        batch = np.repeat(image[None], size, axis=0)
+        batch = np.repeat(image, size, axis=0)
         try:
-            call = functools.partial(explainer, batch, batch_size=size)
-            found = size / median_seconds(call, _TIMED_RUNS)
+            found = size / median_seconds(usual_run(explainer, batch, size), _TIMED_RUNS)
         except BackendError:
             if size == 1:
                 raise
@@ -117,11 +121,27 @@ def best_batch_size(explainer: Explainer, path: Path) -> int:
     return best
 
 
-def _decode(explainer: Explainer, path: Path) -> _Decoded:
-    """A file as the network takes it, [C,H,W] or [H,W,C], and as it looks, uint8 [1,H,W,3]."""
-    signature = explainer.backend.signature
-    batch, photograph = as_batch(path, explainer.metadata.preprocessing, signature.dtype)
-    return batch[0], photograph
+@dataclass(frozen=True, eq=False)
+class _Decoded:
+    """A file as the network takes it.
+
+    Attributes:
+        image: [C,H,W] or [H,W,C].
+        photograph: as it looks, uint8 [1,H,W,3].
+        inputs: what the objective takes besides, [1, …] by name.
+    """
+
+    image: NDArray[Any]
+    photograph: NDArray[np.uint8]
+    inputs: Mapping[str, NDArray[Any]]
+
+
+def _decode(explainer: Explainer, path: Path, given: Mapping[str, Any]) -> _Decoded:
+    signature, metadata = explainer.backend.signature, explainer.metadata
+    picture = load_image(path)
+    inputs = as_inputs(signature, on_photograph(metadata, given, picture.size), 1)
+    batch, photograph = as_batch(picture, metadata.preprocessing, signature.dtype)
+    return _Decoded(batch[0], photograph, inputs)
 
 
 def _explain(
@@ -131,26 +151,28 @@ def _explain(
     rows: int,
     temperature: Temperatures,
     batch_size: int,
-    inputs: Mapping[str, Any],
 ) -> Iterator[Explanation | InputError]:
     """The explanations of those images that could be read, each of `rows` rows, or their errors."""
     decoded = [made for _, made in chunk if not isinstance(made, InputError)]
     if not decoded:
         return
-    batch = np.stack([image for image, _ in decoded]).repeat(rows, axis=0)
+    batch = np.stack([one.image for one in decoded]).repeat(rows, axis=0)
+    photographs = np.concatenate([one.photograph for one in decoded]).repeat(rows, axis=0)
+    signature = explainer.backend.signature
+    inputs = stacked(signature, [one.inputs for one in decoded], rows)
     wanted: list[Any] | None = [*targets] * len(decoded)
     if explainer.multi_target:
         wanted = [list(targets)] * len(decoded)
-    elif not explainer.backend.signature.has_target:
+    elif not signature.has_target:
         wanted = None
-    photographs = np.concatenate([photograph for _, photograph in decoded]).repeat(rows, axis=0)
-    explanation = explainer.explain(batch, photographs, wanted, temperature, batch_size, inputs)
+    indices = target_input(signature, wanted, len(batch))
+    explanation = explainer.explain(batch, photographs, indices, temperature, batch_size, inputs)
     for i in range(len(decoded)):
         own = slice(i * rows, (i + 1) * rows)
         made = explanation[own]
+        given = stacked(signature, [decoded[i].inputs], rows)
         try:
-            asked = None if wanted is None else wanted[own]
-            explainer.require_finite(made, batch[own], asked, temperature, inputs)
+            explainer.require_finite(made, batch[own], indices[own], temperature, given)
             yield made
         except InputError as error:
             yield error

@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
+from onnxplain.contract.explain import Metadata
 from onnxplain.errors import BackendError, InputError
 from onnxplain.runtime.explainer import Explainer
 from onnxplain.runtime.inputs.batches import ImageLike
+from onnxplain.runtime.onnx_file import read_metadata
 from onnxplain.runtime.sessions import (
     AUTO,
     PROVIDERS,
@@ -20,13 +21,23 @@ from onnxplain.runtime.sessions import (
     preferred,
     usable,
 )
-from onnxplain.runtime.sessions.tensorrt.engine import SUFFIX
-from onnxplain.runtime.verification import HALF, agreement, reference, sample
+from onnxplain.runtime.sessions.tensorrt.engine import SUFFIX, read_engine
+from onnxplain.runtime.verification import HALF, agreement, reference, sample, usual_run
 from onnxplain.runtime.verification import verify as verify_backend
 from onnxplain.timing import median_seconds
 
 _TIMED_RUNS = 5
 _IMAGES_TIMED = 8  # fewer than an explainer puts into one run
+
+
+def metadata_of(path: Path) -> Metadata:
+    """What an explain graph or an engine says of itself, without opening it to run.
+
+    Raises:
+        BackendError: it cannot be read, or is neither.
+    """
+    props = read_engine(path).metadata if path.suffix == SUFFIX else read_metadata(path)
+    return Metadata.from_props(props)
 
 
 def load(
@@ -132,7 +143,7 @@ def fastest(
         if not cosine >= least:
             trials.append(Trial(name, precision, cosine))
             continue
-        seconds = median_seconds(partial(explainer, batch[:_IMAGES_TIMED]), _TIMED_RUNS)
+        seconds = median_seconds(usual_run(explainer, batch[:_IMAGES_TIMED]), _TIMED_RUNS)
         trials.append(Trial(name, precision, cosine, seconds))
         if best is None or seconds < best[0]:
             best = seconds, explainer

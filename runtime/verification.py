@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +85,19 @@ def sample(explainer: Explainer, images: Sequence[ImageLike] | None = None) -> N
     shape = (signature.batch or 2, *pre.image_shape)
     noise = np.random.default_rng(0).standard_normal(shape)
     return noise.astype(signature.dtype)
+
+
+def usual_run(
+    explainer: Explainer, images: NDArray[Any], batch_size: int | None = None
+) -> Callable[[], object]:
+    """What explains images, normalised, as the objective does by itself; noise is what it needs.
+
+    Args:
+        batch_size: as for `Explainer.__call__`.
+    """
+    signature, count = explainer.backend.signature, len(images)
+    targets, inputs = target_input(signature, None, count), noise_inputs(signature, count)
+    return partial(explainer.answer, images, targets, batch_size=batch_size, inputs=inputs)
 
 
 def agreement(explainer: Explainer, right: Explainer, images: NDArray[Any]) -> Agreement:

@@ -18,6 +18,7 @@ from PIL import Image
 
 import onnxplain
 from onnxplain.comparison import COMPARISONS, Comparison
+from onnxplain.runtime import Explainer
 from onnxplain.runtime.cache import cache_folder
 
 
@@ -120,3 +121,11 @@ def lite0_forward() -> Path:
         )
 
     return once(cache_folder("made") / "efficientnet-lite0.onnx", write)
+
+
+@pytest.fixture(scope="session")
+def kinds(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Explainer]:
+    """Small explain graphs that are no classifiers, by what they are of."""
+    from .objectives.kinds import of_every_kind
+
+    return of_every_kind(tmp_path_factory.mktemp("kinds"))

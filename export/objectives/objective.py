@@ -8,7 +8,7 @@ through the objective's own nodes, and from the network's outputs on by the meth
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
 import onnx_ir as ir
@@ -171,6 +171,7 @@ class Objective:
         emit: emits it.
         inputs: what it takes besides the image, in the file's order.
         settings: what can be chosen at export.
+        declares: further inputs, which depend on the network's outputs.
         cotangent: of a classifier's: its gradient by the logits [N, classes], of them and the
             target's one-hot vector; instead of `fits` and `emit`.
         scalar: of the same, itself, [N] or [N, K]; estimators ask for it.
@@ -187,6 +188,7 @@ class Objective:
     settings: tuple[Setting, ...] = ()
     cotangent: Cotangent | None = None
     scalar: Cotangent | None = None
+    declares: Callable[[Network], tuple[Input, ...]] | None = None
 
     def __post_init__(self) -> None:
         if not self.name.isprintable() or not self.name.strip():
@@ -196,6 +198,19 @@ class Objective:
         names = [one.name for one in self.inputs]
         if len({*names, *_TAKEN}) < len(names) + len(_TAKEN):
             raise ValueError(f"objective {self.name!r} has inputs of one name, or of a taken one")
+
+    def of(self, network: Network) -> Objective:
+        """The same with all its inputs.
+
+        Raises:
+            SourceError: one of a name that the graph has already.
+        """
+        if self.declares is None:
+            return self
+        try:
+            return replace(self, inputs=self.declares(network), declares=None)
+        except ValueError as error:
+            raise SourceError(str(error)) from None
 
     def fit(self, network: Network, settings: Settings) -> Fit:
         """What it takes of a network's outputs.

@@ -58,6 +58,7 @@ def _chosen(
 ) -> tuple[Objective, Fit]:
     if asked is not None:
         try:
+            asked = asked.of(network)
             return asked, asked.fit(network, settings)
         except SourceError as error:
             raise SourceError(f"{error}; {listing}") from None

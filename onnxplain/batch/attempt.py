@@ -38,7 +38,7 @@ class Attempt:
         """Decode an image, noted in case that kills the process."""
         if index in self.deadly:
             problem = "decoding it ends the process: it crashes the decoder, or memory is short"
-            return Prepared(None, None, problem)
+            return Prepared(problem)
         self._note(f"image {index}")
         prepared = decode()
         self._note("decoded")

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
 from itertools import islice, zip_longest
 from pathlib import Path
+from typing import Any
 
 import pyarrow
 import pyarrow.parquet
@@ -39,7 +40,8 @@ class Recipe:
         model: SHA-256 of the explain graph or engine.
         provider, precision: what runs it.
         temperature: for a graph exported with --live-temperature; None for the file's own.
-        target: a class index or name; negative from the top of the ranking.
+        target: a class index or name; negative from the top of the ranking; None where the
+            objective has none.
         top: how many of the likeliest classes each row names.
         store: "pullback" (half floats) or "heatmap" (PNG).
         batch_size: images per run of the graph (runs of other sizes round differently); None leaves
@@ -47,19 +49,22 @@ class Recipe:
         shard_size: images per file of the table.
         image_column: a table's; None to find it.
         onnxplain: its version.
+        inputs: what the file's objective takes besides, by name, the same for all images; boxes in
+            pixels of the images.
     """
 
     model: str
     provider: str
     precision: str
     temperature: float | None
-    target: int | str
+    target: int | str | None
     top: int
     store: str
     batch_size: int | None
     shard_size: int
     image_column: str | None
     onnxplain: str = __version__
+    inputs: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -182,7 +187,10 @@ def _check_recipe(folder: Folder, earlier: Recipe, now: Recipe) -> None:
     if "model" in changed:
         said = "another model file"
     else:
-        said = ", ".join(f"{name} {before[name]!r}, not {after[name]!r}" for name in changed)
+        said = ", ".join(
+            "other inputs" if name == "inputs" else f"{name} {before[name]!r}, not {after[name]!r}"
+            for name in changed
+        )
     raise InputError(
         f"'{folder.path}' was begun with {said}; to resume it give what it was begun with "
         f"(see {folder.plan}), or choose another folder"

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import groupby
 from pathlib import Path
@@ -18,15 +19,26 @@ from onnxplain.errors import InputError
 from onnxplain.reading import opened
 from onnxplain.runtime import Explainer, load_image
 from onnxplain.runtime.inputs.batches import as_batch
+from onnxplain.runtime.inputs.objective import as_inputs, on_photograph
 
 
+@dataclass(frozen=True, eq=False)
 class Prepared:
-    """An image as the network's input, [1,…], and as pixels, uint8 [1,H,W,3]; or its error."""
+    """An image, or why it cannot be used.
 
-    def __init__(
-        self, input_: NDArray[Any] | None, photograph: NDArray[np.uint8] | None, error: str | None
-    ) -> None:
-        self.input, self.photograph, self.error = input_, photograph, error
+    Attributes:
+        error: None of an image.
+        input: the network's, [1,…].
+        photograph: as pixels, uint8 [1,H,W,3].
+        size: its width and height before it was cropped.
+        inputs: what the objective takes besides, [1,…] by name.
+    """
+
+    error: str | None = None
+    input: NDArray[Any] | None = None
+    photograph: NDArray[np.uint8] | None = None
+    size: tuple[int, int] = (0, 0)
+    inputs: Mapping[str, NDArray[Any]] = field(default_factory=dict)
 
 
 def loads(items: Sequence[Item], tables: Tables) -> Iterator[Callable[[], bytes]]:
@@ -42,16 +54,20 @@ def loads(items: Sequence[Item], tables: Tables) -> Iterator[Callable[[], bytes]
             yield from (partial(_span, file, item.offset, item.length) for item in group)
 
 
-def prepare(explainer: Explainer, load: Callable[[], bytes]) -> Prepared:
-    """Decode an image and turn it into the network's input."""
+def prepare(explainer: Explainer, load: Callable[[], bytes], given: Mapping[str, Any]) -> Prepared:
+    """Decode an image and turn it into the network's input.
+
+    Args:
+        given: what the objective takes besides, boxes in pixels of the image.
+    """
+    signature, metadata = explainer.backend.signature, explainer.metadata
     try:
         picture = load_image(io.BytesIO(load()))
-        input_, photograph = as_batch(
-            picture, explainer.metadata.preprocessing, explainer.backend.signature.dtype
-        )
+        inputs = as_inputs(signature, on_photograph(metadata, given, picture.size), 1)
+        batch, photograph = as_batch(picture, metadata.preprocessing, signature.dtype)
     except InputError as error:
-        return Prepared(None, None, str(error))
-    return Prepared(input_, photograph, None)
+        return Prepared(str(error))
+    return Prepared(None, batch, photograph, picture.size, inputs)
 
 
 def _span(file: str, offset: int, length: int) -> bytes:

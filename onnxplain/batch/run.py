@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from onnxplain.batch.cluster import connected, explained
 from onnxplain.batch.commit import Folder, write_json
@@ -14,7 +17,9 @@ from onnxplain.batch.plan import Plan, Recipe, model_digest, settle
 from onnxplain.batch.rows import STORES
 from onnxplain.batch.shard import ENGINE, on_gpu
 from onnxplain.batch.worker import Job, raise_problem
+from onnxplain.contract.explain import TARGET
 from onnxplain.errors import BackendError, InputError
+from onnxplain.runtime.loading import metadata_of
 from onnxplain.runtime.sessions import PROVIDERS, check_provider
 from onnxplain.runtime.sessions.tensorrt.engine import SUFFIX
 
@@ -23,9 +28,10 @@ _DECODERS_PER_GPU = 8
 
 @dataclass(frozen=True)
 class Options:
-    """How to explain. The fields are those of `Recipe`, which says what they mean."""
+    """How to explain. The fields are those of `Recipe`, which says what they mean; without a target
+    it is what the objective explains by itself."""
 
-    target: int | str = -1
+    target: int | str | None = None
     top: int = 5
     store: str = "pullback"
     temperature: float | None = None
@@ -34,6 +40,7 @@ class Options:
     batch_size: int | None = None
     shard_size: int = 256
     columns: Columns = field(default_factory=Columns)
+    inputs: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -134,13 +141,21 @@ def _recipe(model: Path, options: Options) -> Recipe:
         provider=provider,
         precision=options.precision,
         temperature=options.temperature,
-        target=options.target,
+        target=options.target if options.target is not None else _usual_target(model),
         top=options.top,
         store=options.store,
         batch_size=options.batch_size,
         shard_size=options.shard_size,
         image_column=options.columns.image,
+        inputs={name: np.asarray(value).tolist() for name, value in options.inputs.items()},
     )
+
+
+def _usual_target(model: Path) -> int | None:
+    explained = metadata_of(model).objective
+    if explained.is_class:
+        return -1
+    return int(explained.inputs[TARGET].default or 0) if TARGET in explained.inputs else None
 
 
 def _threads(recipe: Recipe, pool: Pool) -> int:

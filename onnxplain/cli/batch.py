@@ -9,7 +9,16 @@ import typer
 
 from onnxplain.cli.app import command
 from onnxplain.cli.console import complain, say
-from onnxplain.cli.options import BatchSize, Model, Precision, Target, Temperature, as_target, count
+from onnxplain.cli.given import Box, Given, Position, Query, Region, read_inputs
+from onnxplain.cli.options import (
+    BatchSize,
+    Model,
+    Precision,
+    Temperature,
+    UsualTarget,
+    as_target,
+    count,
+)
 from onnxplain.cli.progress import ImageBar
 
 if TYPE_CHECKING:
@@ -61,7 +70,7 @@ def batch(
     model: Model,
     inputs: Inputs,
     folder: Folder,
-    target: Target = "-1",
+    target: UsualTarget = None,
     top: Top = 5,
     store: Store = "pullback",
     temperature: Temperature = None,
@@ -74,6 +83,11 @@ def batch(
     address: Address = None,
     workers: Workers = None,
     threads: Threads = None,
+    region: Region = None,
+    query: Query = None,
+    box: Box = None,
+    position: Position = None,
+    given: Given = None,
 ) -> None:
     """Explain any number of images into a Parquet table, each exactly once.
 
@@ -81,6 +95,8 @@ def batch(
         onnxplain batch model.explain.onnx photos/ -o photos.explained
         onnxplain batch model.explain.onnx 'shards/*.tar' -o why --store heatmap
         onnxplain batch model.explain.onnx table.parquet --id-column url -o why
+        onnxplain batch yolov8n.explain.onnx street/ -o objects        # the best object of each
+        onnxplain batch clip.explain.onnx photos/ -o why --query text.npy
         onnxplain batch /lake/model.onnx /lake/in -o /lake/out --address auto
 
     If it was killed or interrupted, give the same command again: it goes on where it was, and the
@@ -94,9 +110,11 @@ def batch(
         table = pyarrow.parquet.read_table("photos.explained/table")
     """
     from onnxplain.batch import Columns, Options, Pool, explain_lake
+    from onnxplain.runtime.loading import metadata_of
 
+    named = {"region": region, "query": query, "box": box, "position": position}
     options = Options(
-        target=as_target(target),
+        target=None if target is None else as_target(target),
         top=top,
         store=store,
         temperature=temperature,
@@ -105,6 +123,7 @@ def batch(
         batch_size=batch_size,
         shard_size=shard_size,
         columns=Columns(image_column, id_column),
+        inputs=read_inputs(metadata_of(model), named, given),
     )
     pool = Pool(address, workers, threads)
     with ImageBar("explaining") as bar:

@@ -19,6 +19,7 @@ from onnxplain.cli.app import command
 from onnxplain.cli.console import complain, err, note_backend, say, shown
 from onnxplain.cli.explain_arrays import explain_arrays
 from onnxplain.cli.export_options import as_live
+from onnxplain.cli.given import Box, Given, Position, Query, Region, read_inputs
 from onnxplain.cli.options import (
     AtLeast,
     Images,
@@ -37,6 +38,9 @@ from onnxplain.errors import InputError
 from onnxplain.files import replacing
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from onnxplain.contract.explain import Preprocessing
     from onnxplain.runtime import Explainer, Explanation
     from onnxplain.runtime.inputs.scalars import Temperatures
 
@@ -61,31 +65,6 @@ AllowNonfinite = Annotated[
         "--allow-nonfinite",
         help="Explain an image whose logits or pullback hold NaN or infinity, instead of "
         "reporting it; such numbers are null in predictions.jsonl.",
-    ),
-]
-
-
-Region = Annotated[
-    str | None,
-    typer.Option(help="Of a map: a picture of where to look, bright inside; or a .npy file."),
-]
-Query = Annotated[
-    str | None, typer.Option(help="Of an embedding: the vector to compare with, a .npy file.")
-]
-Box = Annotated[
-    str | None,
-    typer.Option(
-        help="Of a detector: the object, left,top,right,bottom in pixels of the network's input."
-    ),
-]
-Position = Annotated[int | None, typer.Option(help="Of a sequence: the step, from 0.")]
-Given = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--given",
-        help="Another input of the file's objective, direction=-1 or NAME=FILE.npy, or photographs "
-        "for its estimator, baselines=a.jpg,b.jpg; `onnxplain info` names them. Give it again for "
-        "more.",
     ),
 ]
 
@@ -136,35 +115,12 @@ def explain(
     explainer.allow_nonfinite = allow_nonfinite
     note_backend(explainer)
     live = as_live(temperature, param)
+    named = {"region": region, "query": query, "box": box, "position": position}
+    inputs = read_inputs(explainer.metadata, named, given)
     if explainer.metadata.values:
-        own = _inputs(explainer, {}, given)
-        explain_arrays(explainer, images, folder, target, live, own)
+        explain_arrays(explainer, images, folder, target, live, inputs)
         return
-    named = {"region": region, "query": query, "box": box}
-    named["position"] = None if position is None else str(position)
-    inputs = _inputs(explainer, named, given)
     explain_images(explainer, images, folder, target, style, live, batch, inputs)
-
-
-def _inputs(
-    explainer: Explainer, named: Mapping[str, str | None], given: list[str] | None
-) -> dict[str, Any]:
-    """What the file's objective takes besides, read once for all images.
-
-    Raises:
-        InputError: one that it does not take, that cannot be read or is given twice.
-    """
-    from onnxplain.runtime.inputs.objective import as_inputs, read_input
-
-    texts = {name: text for name, text in named.items() if text is not None}
-    for text in given or []:
-        name, equals, value = text.partition("=")
-        if not equals or name in texts:
-            raise InputError(f"--given takes NAME=VALUE, each name once, not {text!r}")
-        texts[name] = value
-    inputs = {name: read_input(name, text, explainer.metadata) for name, text in texts.items()}
-    as_inputs(explainer.backend.signature, inputs, 1)  # before any image is read
-    return inputs
 
 
 def _fastest(model: Path, images: list[str], provider: str, at_least: float | None) -> Explainer:
@@ -215,13 +171,8 @@ def explain_images(
     from onnxplain.runtime.pictures.figures import STYLES
 
     paths = find_images(images)
-    signature = explainer.backend.signature
-    if target and not signature.has_target:
-        raise InputError(
-            f"objective {explainer.metadata.objective.name!r} has no target: leave it out"
-        )
     targets = [as_target(text) for text in target or [_default_target(explainer)]]
-    explainer.check(targets, temperature)
+    explainer.check(targets if target else None, temperature, inputs)
     if style not in STYLES:
         raise InputError(f"no style {style!r}; choose one of {', '.join(STYLES)}")
     size = _batch_size(explainer, paths, batch, 1 if explainer.multi_target else len(targets))
@@ -233,7 +184,7 @@ def explain_images(
 
     def picture(path: Path, explanation: Explanation) -> dict[str, Any]:
         explanation.save(folder / names[path], style=style)
-        return _record(path, folder / names[path], explanation)
+        return _record(path, folder / names[path], explanation, explainer.metadata.preprocessing)
 
     failed, start = 0, time.perf_counter()
     with replacing(folder / "predictions.jsonl") as beside, progress_bar() as progress:
@@ -301,39 +252,37 @@ def _valid(entry: Any) -> Any:
     return entry
 
 
-def _record(image: Path, picture: Path, explanation: Explanation) -> dict[str, Any]:
-    if explanation.objective is not None:
-        boxes = explanation.outputs.get(EXPLAINED_BOX)
-        return {
-            "image": str(image),
-            "picture": str(picture),
-            "objective": explanation.explained.name,
-            "targets": [
-                {
-                    **({"index": index} if explanation.explained.classes else {}),
-                    "name": name,
-                    "value": value,
-                    **({} if boxes is None else {"box": boxes.reshape(-1, 4)[k].tolist()}),
-                }
-                for k, (index, (name, value)) in enumerate(
-                    zip(
-                        explanation.targets.reshape(-1).tolist(),
-                        [target for row in explanation.rows() for target in row.targets],
-                        strict=True,
-                    )
-                )
-            ],
-        }
-    top = explanation.labels(5)[0]
-    targets = explanation.targets.reshape(-1).tolist()
-    names = explanation.names if explanation.targets.ndim == 1 else explanation.names[0]
-    probabilities = explanation.target_probabilities.reshape(-1).tolist()
+def _record(
+    image: Path, picture: Path, explanation: Explanation, pre: Preprocessing
+) -> dict[str, Any]:
+    files = {"image": str(image), "picture": str(picture)}
+    rows = [target for row in explanation.rows() for target in row.targets]
+    indices = explanation.targets.reshape(-1).tolist()
+    if not explanation.is_of_class:
+        found: list[dict[str, Any]] = [{"name": name, "value": value} for name, value in rows]
+        for k, target in enumerate(found):
+            if explanation.explained.classes:
+                target["index"] = indices[k]
+        if EXPLAINED_BOX in explanation.outputs:
+            boxes = _in_photograph(explanation.outputs[EXPLAINED_BOX], image, pre)
+            for target, box in zip(found, boxes, strict=True):
+                target["box"] = box
+        return {**files, "objective": explanation.explained.name, "targets": found}
     return {
-        "image": str(image),
-        "picture": str(picture),
-        "predictions": [{"name": name, "probability": p} for name, p in top],
+        **files,
+        "predictions": [{"name": name, "probability": p} for name, p in explanation.labels(5)[0]],
         "targets": [
             {"index": index, "name": name, "probability": p}
-            for index, name, p in zip(targets, names, probabilities, strict=True)
+            for index, (name, p) in zip(indices, rows, strict=True)
         ],
     }
+
+
+def _in_photograph(boxes: NDArray[Any], image: Path, pre: Preprocessing) -> list[list[float]]:
+    from onnxplain.runtime.inputs.batches import box_in_photograph
+    from onnxplain.runtime.inputs.images import size_of
+
+    placed: list[list[float]] = box_in_photograph(
+        boxes.reshape(-1, 4), size_of(image), pre
+    ).tolist()
+    return placed

@@ -30,6 +30,16 @@ Target = Annotated[
         "--target", "-t", help="A class index or name; -1 the predicted class, -2 the runner-up."
     ),
 ]
+UsualTarget = Annotated[
+    str | None,
+    typer.Option(
+        "--target",
+        "-t",
+        help="A class index or name; -1 the predicted class, -2 the runner-up. Of a detector, -1 "
+        "the best object.",
+        show_default="what the file explains by itself",
+    ),
+]
 Targets = Annotated[
     list[str] | None,
     typer.Option(

@@ -11,7 +11,8 @@ import typer
 
 from onnxplain.cli.app import command
 from onnxplain.cli.console import err, note, note_backend, say
-from onnxplain.cli.options import Model, Precision, Provider, Target, Temperature, as_target
+from onnxplain.cli.given import Box, Given, Position, Query, Region, read_inputs
+from onnxplain.cli.options import Model, Precision, Provider, Temperature, UsualTarget, as_target
 
 if TYPE_CHECKING:
     from onnxplain.stream import Report, Video
@@ -37,10 +38,15 @@ def stream(
     path: Out = None,
     port: Port = None,
     host: Host = "127.0.0.1",
-    target: Target = "-1",
+    target: UsualTarget = None,
     temperature: Temperature = None,
     provider: Provider = "auto",
     precision: Precision = "float32",
+    region: Region = None,
+    query: Query = None,
+    box: Box = None,
+    position: Position = None,
+    given: Given = None,
 ) -> None:
     """Explain a video as it runs: in a window, or in a file or a browser.
 
@@ -51,6 +57,7 @@ def stream(
 
     \b
         onnxplain stream model.explain.onnx film.mp4
+        onnxplain stream yolov8n.explain.onnx street.mp4             # the best object
         onnxplain stream model.explain.onnx 0 --http 8080
         onnxplain stream model.explain.onnx rtsp://camera/1 -o why.mkv
     """
@@ -59,6 +66,9 @@ def stream(
 
     explainer = onnxplain.load(model, provider, precision)
     note_backend(explainer)
+    named = {"region": region, "query": query, "box": box, "position": position}
+    inputs = read_inputs(explainer.metadata, named, given)
+    asked = None if target is None else as_target(target)
     with ExitStack() as stack:
         video = stack.enter_context(Video(source))
         sinks = [stack.enter_context(sink) for sink in _sinks(video, path, port, host)]
@@ -71,7 +81,7 @@ def stream(
             status.update(_line(now))
 
         try:
-            report = explain_stream(video, explainer, sinks, as_target(target), temperature, watch)
+            report = explain_stream(video, explainer, sinks, asked, temperature, watch, inputs)
         finally:
             status.stop()
             if report is not None:

@@ -101,8 +101,9 @@ class ExportOptions:
         None,
         "What is explained. Of a classifier: logit, the target's; cross-entropy, of the target, "
         "negated; or energy, half the sum of all logits' squares. Of others: segment, detection, "
-        "embedding, value, sequence, or one that a package registers. In Python also an Objective, "
-        "or a function `emit(op, outputs)` that gives one number per image.",
+        "embedding, value, sequence, one that a package registers, or an ONNX file that computes "
+        "it of the network's outputs, by their names. In Python also an Objective, or a function "
+        "`emit(op, outputs)` that gives one number per image.",
         unset="what the network's outputs show",
     )
     settings: Mapping[str, str] | None = option(

@@ -16,8 +16,7 @@ from onnxplain.contract.explain import Metadata
 from onnxplain.errors import BackendError
 from onnxplain.runtime import Explainer, Explanation, load
 from onnxplain.runtime.explanation import explanation_of
-from onnxplain.runtime.onnx_file import read_metadata
-from onnxplain.runtime.sessions.tensorrt.engine import SUFFIX, read_engine
+from onnxplain.runtime.loading import metadata_of
 from onnxplain.serve.batcher import Batcher, Work
 from onnxplain.serve.metrics import Metrics
 from onnxplain.serve.refusal import Refusal, overloaded
@@ -162,9 +161,10 @@ def _looked_at(task: asyncio.Task[None]) -> None:
 
 def _metadata(path: Path) -> Metadata:
     try:
-        props = read_engine(path).metadata if path.suffix == SUFFIX else read_metadata(path)
-        metadata = Metadata.from_props(props)
+        metadata = metadata_of(path)
         metadata.require_image("the service")
+        if any(one.several for one in metadata.estimator.inputs.values()):
+            raise BackendError("a request gives no set of images, which its estimator takes")
         return metadata
     except BackendError as error:
         raise BackendError(f"'{path}' cannot be served: {error}") from error

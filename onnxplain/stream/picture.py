@@ -7,14 +7,16 @@ from PIL import Image, ImageDraw, ImageFont
 
 from onnxplain.contract.explain import Preprocessing
 from onnxplain.runtime import Explanation
-from onnxplain.runtime.inputs.batches import crop_offset
+from onnxplain.runtime.inputs.batches import box_in_photograph, crop_offset
+from onnxplain.runtime.pictures.marks import outlined
 from onnxplain.runtime.pictures.render import heatmap_image
 
 
 def explained_frame(
     image: Image.Image, explanation: Explanation, pre: Preprocessing
 ) -> Image.Image:
-    """The frame in grey with the heatmap over the part that the network saw.
+    """The frame in grey with the heatmap over the part that the network saw, and in outlines the
+    box that is explained, or the region.
 
     Like `onnxplain.runtime.pictures.render.overlay`, but for the whole frame and with Pillow: a
     frame of 1920 × 1080 must not take longer than the network.
@@ -31,7 +33,13 @@ def explained_frame(
     cover = Image.fromarray(np.rint(255 * 0.85 * heat**0.75).astype(np.uint8))
     page = image.convert("L").point([round(0.8 * value) for value in range(256)]).convert("RGB")
     page.paste(colours, (left, top), cover.resize(size, Image.Resampling.BILINEAR))
-    return page
+    (row,) = explanation.rows()
+    boxes = () if row.boxes is None else box_in_photograph(row.boxes[:1], image.size, pre)
+    if row.region is None:
+        return outlined(page, boxes)
+    seen = page.crop((left, top, right, bottom))
+    page.paste(outlined(seen, (), row.region), (left, top))
+    return outlined(page, boxes)
 
 
 def seen_part(size: tuple[int, int], pre: Preprocessing) -> tuple[int, int, int, int]:

@@ -5,14 +5,17 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import median
-from typing import Protocol
+from types import MappingProxyType
+from typing import Any, Protocol
 
 from PIL import Image
 
+from onnxplain.contract.objective import BOX
 from onnxplain.runtime import Explainer, Explanation
+from onnxplain.runtime.inputs.objective import on_photograph
 from onnxplain.stream.latest import Latest
 from onnxplain.stream.picture import explained_frame, write_line
 from onnxplain.stream.source import Frame, Video
@@ -63,9 +66,10 @@ def explain_stream(
     video: Video,
     explainer: Explainer,
     sinks: Sequence[Sink],
-    target: int | str = -1,
+    target: int | str | None = None,
     temperature: float | None = None,
     watch: Callable[[Report], object] = lambda report: None,
+    inputs: Mapping[str, Any] = MappingProxyType({}),
 ) -> Report:
     """Explain a video until it ends, a sink has had enough, or an exception is raised.
 
@@ -74,21 +78,25 @@ def explain_stream(
     takes.
 
     Args:
-        target: a class index or name; negative from the top of the ranking.
+        target: a class index or name; negative from the top of the ranking; None for what the
+            file explains by itself.
         temperature: for a graph exported with --live-temperature.
         watch: called after each explained frame.
+        inputs: what the file's objective takes besides, the same for all frames; boxes in their
+            pixels.
 
     Raises:
-        InputError: the source broke off, or the graph cannot take the target or temperature.
+        InputError: the source broke off, or the graph cannot take the target, temperature or
+            inputs.
         BackendError: the runtime failed.
     """
     explainer.metadata.require_image("a stream")
-    explainer.metadata.objective.require_classifier("a stream")
-    explainer.check([target], temperature)
-    targets = [[target]] if explainer.multi_target else [target]
-    pre = explainer.metadata.preprocessing
+    metadata, targets = explainer.metadata, _targets(explainer, target)
+    explainer.check(None if target is None else [target], temperature, inputs)
+    pre = metadata.preprocessing
     # The first run takes several times as long as the others, and a file's clock does not wait.
-    explainer([Image.new("RGB", (pre.width, pre.height))], targets, temperature)
+    usual = {name: given for name, given in inputs.items() if not _is_box(explainer, name)}
+    explainer([Image.new("RGB", (pre.width, pre.height))], targets, temperature, **usual)
     latest: Latest[Frame] = Latest()
     reader = threading.Thread(target=_read, args=(video, latest), name="read", daemon=True)
     report = Report()
@@ -97,7 +105,8 @@ def explain_stream(
         wanted = True
         while wanted and (frame := latest.take()) is not None:
             image = frame.image()
-            explanation = explainer([image], targets, temperature)
+            given = on_photograph(metadata, inputs, image.size)
+            explanation = explainer([image], targets, temperature, **given)
             page = explained_frame(image, explanation, pre)
             _count(report, latest, frame)
             write_line(page, _line(explanation, report))
@@ -110,6 +119,19 @@ def explain_stream(
         latest.abandon()
         report.read, report.dropped = latest.put_count, latest.dropped
     return report
+
+
+def _targets(explainer: Explainer, target: int | str | None) -> Any:
+    if target is None and explainer.metadata.objective.is_class:
+        target = -1
+    if target is None:
+        return None
+    return [[target]] if explainer.multi_target else [target]
+
+
+def _is_box(explainer: Explainer, name: str) -> bool:
+    inputs = explainer.metadata.objective.inputs
+    return name in inputs and inputs[name].kind == BOX
 
 
 def _read(video: Video, latest: Latest[Frame]) -> None:
@@ -131,10 +153,10 @@ def _count(report: Report, latest: Latest[Frame], frame: Frame) -> None:
 
 
 def _line(explanation: Explanation, report: Report) -> str:
-    target = explanation.names[0]
-    name = target if isinstance(target, str) else target[0]
-    probability = explanation.target_probabilities.reshape(-1)[0]
+    (row,) = explanation.rows()
+    name, value = row.targets[0]
+    number = f"{value:.0%}" if row.probable else row.number(value)
     return (
-        f"{name} {probability:.0%}   {1000 * report.latencies[-1]:.0f} ms   "
+        f"{name} {number}   {1000 * report.latencies[-1]:.0f} ms   "
         f"{report.rate:.1f} frames/s   {report.dropped} dropped"
     )

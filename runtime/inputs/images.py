@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from onnxplain.errors import InputError
 from onnxplain.reading import NotAFileError, matching, opened
@@ -87,6 +87,17 @@ def load_image(source: str | os.PathLike[str] | Image.Image | BinaryIO) -> Image
         raise InputError(f"{name} {error}") from None
     except Exception as error:  # decoders raise whatever a damaged file leads them to
         raise InputError(f"{name} is damaged or cut short: {error}") from error
+
+
+def size_of(path: str | os.PathLike[str]) -> tuple[int, int]:
+    """Width and height of what `load_image` decodes, from the file's head."""
+    with opened(path) as regular, Image.open(regular) as image:
+        lying = image.getexif().get(ExifTags.Base.Orientation, 1) in _LYING
+        return (image.height, image.width) if lying else image.size
+
+
+_LYING = (5, 6, 7, 8)
+"""The orientations of EXIF that exchange width and height."""
 
 
 def _open(file: str | os.PathLike[str] | BinaryIO) -> Image.Image:

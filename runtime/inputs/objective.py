@@ -3,7 +3,7 @@ graph's."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -59,14 +59,48 @@ def as_inputs(
                 )
             array = np.full((images, *one.shape), one.default)
         else:
-            array = _one_each(name, one, value, images, signature.metadata.preprocessing)
+            array = _one_each(name, one, value, images)
+            if one.kind == BOX:
+                for box in array:
+                    _check_box(name, box, signature.metadata.preprocessing)
         inputs[name] = array.astype(np.int64 if one.kind == INDEX else signature.dtype)
     return inputs | estimator_inputs(signature, given, images, unread)
 
 
-def _one_each(
-    name: str, one: ObjectiveInput, value: Any, images: int, pre: Preprocessing
-) -> NDArray[Any]:
+def check_inputs(signature: Signature, given: Mapping[str, Any]) -> None:
+    """Whether what is given for every photograph can be used; where its boxes may be depends on the
+    photograph's size.
+
+    Raises:
+        InputError: as `as_inputs`.
+    """
+    inputs = signature.metadata.objective.inputs
+    boxes = {name for name in given if name in inputs and inputs[name].kind == BOX}
+    as_inputs(signature, given, 1, unread=boxes)
+    for name in boxes:
+        if given[name] is not None:
+            _one_each(name, inputs[name], given[name], 1)
+
+
+def stacked(
+    signature: Signature, each: Sequence[Mapping[str, NDArray[Any]]], rows: int = 1
+) -> dict[str, NDArray[Any]]:
+    """The inputs of several images as one run takes them.
+
+    Args:
+        each: as `as_inputs` makes them of one image.
+        rows: how often each image is explained.
+    """
+    sets = {name for name, one in signature.metadata.estimator.inputs.items() if one.several}
+    return {
+        name: first
+        if name in sets
+        else np.concatenate([one[name] for one in each]).repeat(rows, axis=0)
+        for name, first in each[0].items()
+    }
+
+
+def _one_each(name: str, one: ObjectiveInput, value: Any, images: int) -> NDArray[Any]:
     try:
         array = np.asarray(value, np.float64)
     except (TypeError, ValueError):
@@ -89,9 +123,6 @@ def _one_each(
         raise InputError(
             f"{name!r} has negative values: it is 0 outside the region, positive inside"
         )
-    if one.kind == BOX:
-        for box in array:
-            _check_box(name, box, pre)
     if one.nonzero and not array.reshape(images, -1).any(axis=1).all():
         left_out = "" if one.default is None else "; leave it out for that"
         raise InputError(f"{name!r} is 0 everywhere: {one.meaning}{left_out}")

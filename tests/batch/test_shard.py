@@ -82,9 +82,9 @@ def test_a_small_pullback_keeps_its_precision_in_half_floats(explainer, recipe, 
         def __getattr__(self, name: str) -> Any:
             return getattr(explainer, name)
 
-        def answer(self, *args: Any) -> Any:
-            outputs = explainer.answer(*args)
-            return {**outputs, "pullback": 1e-12 * outputs["pullback"]}
+        def explain(self, *args: Any) -> Any:
+            explanation = explainer.explain(*args)
+            return replace(explanation, pullback=1e-12 * explanation.pullback)
 
     table = good_rows(explain(Faint(), recipe, lake, tmp_path / "out"))
     expected = 1e-12 * explainer(table["id"].to_pylist()).pullback
@@ -114,10 +114,10 @@ def test_an_explanation_that_is_not_finite_is_an_error(explainer, recipe, lake, 
         def __getattr__(self, name: str) -> Any:
             return getattr(explainer, name)
 
-        def answer(self, *args: Any) -> Any:
-            outputs = explainer.answer(*args)
-            outputs["pullback"][0, 0, 0, 0] = np.nan  # of each run's first image
-            return outputs
+        def explain(self, *args: Any) -> Any:
+            explanation = explainer.explain(*args)
+            explanation.pullback[0, 0, 0, 0] = np.nan  # of each run's first image
+            return explanation
 
     table = explain(Overflowing(), recipe, lake, tmp_path / "out")
     said = [i for i, error in enumerate(table["error"].to_pylist()) if error and "finite" in error]

@@ -13,8 +13,6 @@ from PIL import Image
 from typer.testing import CliRunner
 
 import onnxplain
-from onnxplain.batch.plan import Recipe
-from onnxplain.batch.shard import ShardExplainer
 from onnxplain.cli.app import app
 from onnxplain.errors import BackendError, InputError, SourceError
 from onnxplain.export import OBJECTIVES, Fit, Input, Objective, register_objective
@@ -22,8 +20,6 @@ from onnxplain.runtime import Explainer
 from onnxplain.runtime.counterfactuals import Grid
 from onnxplain.runtime.report import write_report
 from onnxplain.runtime.tune import tune
-from onnxplain.serve.packages.triton import Options, write_repository
-from onnxplain.stream.run import explain_stream
 from onnxplain.web.site import write_site
 
 from .networks import SIZE, close, exported, gradient, images, vector
@@ -147,12 +143,8 @@ def test_what_explains_classes_alone_says_so(folder: Path, tmp_path: Path) -> No
 
 def refusing(path: Path, explainer: Explainer, folder: Path) -> dict[str, Callable[[], object]]:
     """What explains classes alone: each by its words in the sentence."""
-    recipe = Recipe("", "cpu", "float32", None, -1, 5, "pullback", None, 4, None)
     return {
         "the page": lambda: write_site(path, folder / "site"),
-        "the package for Triton": lambda: write_repository(path, folder, "map", Options()),
-        "a stream": lambda: explain_stream(None, explainer, []),  # type: ignore[arg-type]
-        "a batch run": lambda: ShardExplainer(explainer, recipe, 1),
         "tuning": lambda: tune(explainer, []),
         "a grid of counterfactuals": lambda: Grid.of(explainer, [], None),
     }

@@ -18,31 +18,13 @@ from onnxplain.serve.schemas import Tensor
 from onnxplain.serve.service import Service
 from onnxplain.serve.settings import Settings
 
-from ..objectives.networks import exported, vector
-from ..objectives.test_detectors import SIZE, Yolo8, seeded
-from ..objectives.test_maps import network
-
-PHOTOGRAPH = np.random.default_rng(0).integers(0, 256, (80, 128, 3), dtype=np.uint8)
+from ..objectives.kinds import BOX, IN_INPUT, PHOTOGRAPH
+from ..objectives.test_detectors import SIZE
 
 
 @pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Explainer]:
-    folder = tmp_path_factory.mktemp("objectives")
-    networks: dict[str, tuple[Any, dict[str, Any]]] = {
-        "map": (network(), {}),
-        "detector": (seeded(Yolo8), {"size": SIZE}),
-        "vector": (vector(5), {"objective": "embedding"}),
-        "number": (vector(1), {}),
-    }
-    return {
-        name: exported(net, folder / f"{name}.onnx", **options)
-        for name, (net, options) in networks.items()
-    }
-
-
-@pytest.fixture(scope="module")
-def client(served: dict[str, Explainer]) -> Iterator[TestClient]:
-    models = {name: explainer.path for name, explainer in served.items()}
+def client(kinds: dict[str, Explainer]) -> Iterator[TestClient]:
+    models = {name: explainer.path for name, explainer in kinds.items()}
     with TestClient(create_app(Service(Settings(models)))) as client:  # type: ignore[arg-type]
         yield client
 
@@ -65,12 +47,12 @@ def array(tensor: dict[str, Any]) -> Any:
     return Tensor.model_validate(tensor).array()
 
 
-def test_a_region_is_a_picture(client: TestClient, served: dict[str, Explainer]) -> None:
+def test_a_region_is_a_picture(client: TestClient, kinds: dict[str, Explainer]) -> None:
     mask = Image.new("L", (128, 80))
     ImageDraw.Draw(mask).rectangle([24, 0, 63, 79], fill=255)  # the left half of what is seen
     left = np.zeros((8, 8))
     left[:, :4] = 1
-    expected = served["map"](PHOTOGRAPH, 1, region=left)
+    expected = kinds["map"](PHOTOGRAPH, 1, region=left)
     files = {"image": png(PHOTOGRAPH), "region": png(mask)}
     answer = client.post(url("map"), files=files, data={"targets": "1"}).json()
     assert answer["objective"] == "segment"
@@ -89,15 +71,13 @@ def test_a_region_is_a_picture(client: TestClient, served: dict[str, Explainer])
 
 
 def test_a_box_is_in_the_photographs_pixels(
-    client: TestClient, served: dict[str, Explainer]
+    client: TestClient, kinds: dict[str, Explainer]
 ) -> None:
-    box = np.array([40.0, 10, 90, 60])
-    seen = box * np.tile([116 / 128, 73 / 80], 2) - [26, 4, 26, 4]  # resized, then cropped to 64
-    expected = served["detector"](PHOTOGRAPH, box=seen)
+    expected = kinds["detector"](PHOTOGRAPH, box=IN_INPUT)
     data = {"box": "40,10,90,60"}
     answer = client.post(url("detector"), files={"image": png(PHOTOGRAPH)}, data=data).json()
     (found,) = answer["targets"]
-    np.testing.assert_allclose(found["box"], box, atol=1e-4)
+    np.testing.assert_allclose(found["box"], BOX, atol=1e-4)
     assert found["value"] == pytest.approx(float(expected.objective[0]), rel=1e-5)
     np.testing.assert_allclose(array(answer["pullback"]), expected.pullback, atol=1e-6)
     assert answer["outputs"].keys() == {"output"}
@@ -106,14 +86,14 @@ def test_a_box_is_in_the_photographs_pixels(
 
 
 def test_several_objects_are_drawn_with_their_boxes(
-    client: TestClient, served: dict[str, Explainer]
+    client: TestClient, kinds: dict[str, Explainer]
 ) -> None:
     asked = {"targets": ["-1", "-2"], "output": "png"}
     response = client.post(url("detector"), files={"image": png(PHOTOGRAPH)}, data=asked)
     drawn = Image.open(io.BytesIO(response.content))
     assert drawn.size == (2 * SIZE, SIZE)
     for k, picture in enumerate((drawn.crop((0, 0, SIZE, SIZE)), drawn.crop((SIZE, 0, 128, SIZE)))):
-        expected = served["detector"](PHOTOGRAPH, -1 - k).draw("overlay")
+        expected = kinds["detector"](PHOTOGRAPH, -1 - k).draw("overlay")
         np.testing.assert_allclose(np.asarray(picture), np.asarray(expected), atol=1)
     asked["output"] = "npz"
     response = client.post(url("detector"), files={"image": png(PHOTOGRAPH)}, data=asked)
@@ -123,10 +103,10 @@ def test_several_objects_are_drawn_with_their_boxes(
         assert found["output"].ndim == 2
 
 
-def test_a_vector_and_a_number(client: TestClient, served: dict[str, Explainer]) -> None:
+def test_a_vector_and_a_number(client: TestClient, kinds: dict[str, Explainer]) -> None:
     query = [1.0, -2, 0.5, 3, 0]
     said = {"image": coded(PHOTOGRAPH), "inputs": {"query": query}}
-    expected = served["vector"](PHOTOGRAPH, query=query)
+    expected = kinds["vector"](PHOTOGRAPH, query=query)
     answer = client.post(url("vector"), json=said).json()
     value = pytest.approx(float(expected.objective[0]), rel=1e-5)
     assert answer["targets"] == [{"name": "embedding", "value": value}]
@@ -135,16 +115,16 @@ def test_a_vector_and_a_number(client: TestClient, served: dict[str, Explainer])
 
     younger = {"image": coded(PHOTOGRAPH), "inputs": {"direction": -1}, "targets": [0]}
     pullback = array(client.post(url("number"), json=younger).json()["pullback"])
-    expected = served["number"](PHOTOGRAPH, 0, direction=-1)
+    expected = kinds["number"](PHOTOGRAPH, 0, direction=-1)
     np.testing.assert_allclose(pullback, expected.pullback, atol=1e-6)
 
 
-def test_requests_of_other_inputs_share_a_call(served: dict[str, Explainer]) -> None:
+def test_requests_of_other_inputs_share_a_call(kinds: dict[str, Explainer]) -> None:
     from concurrent.futures import ThreadPoolExecutor
 
     from onnxplain.serve.settings import Batching
 
-    models = {"map": served["map"].path}
+    models = {"map": kinds["map"].path}
     settings = Settings(models, batching=Batching(2, 0.5, 1))  # type: ignore[arg-type]
     with TestClient(create_app(Service(settings))) as client, ThreadPoolExecutor(2) as pool:
         region = np.eye(8).tolist()
@@ -153,7 +133,7 @@ def test_requests_of_other_inputs_share_a_call(served: dict[str, Explainer]) -> 
         ]
         answers = list(pool.map(lambda body: client.post(url("map"), json=body).json(), bodies))
     for answer, given in zip(answers, ({}, {"region": region}), strict=True):
-        expected = served["map"](PHOTOGRAPH, **given)
+        expected = kinds["map"](PHOTOGRAPH, **given)
         np.testing.assert_allclose(array(answer["pullback"]), expected.pullback, atol=1e-6)
 
 
@@ -206,7 +186,7 @@ def test_the_models_say_what_they_take(client: TestClient) -> None:
     assert not described["vector"]["inputs"][0]["optional"]
 
 
-def test_kserve_runs_the_graph_as_it_is(client: TestClient, served: dict[str, Explainer]) -> None:
+def test_kserve_runs_the_graph_as_it_is(client: TestClient, kinds: dict[str, Explainer]) -> None:
     described = client.get("/v2/models/map").json()
     assert [port["name"] for port in described["inputs"]] == ["image", "target", "region"]
     outputs = [port["name"] for port in described["outputs"]]
@@ -218,7 +198,7 @@ def test_kserve_runs_the_graph_as_it_is(client: TestClient, served: dict[str, Ex
     ]
     answer = client.post("/v2/models/map/infer", json={"inputs": inputs}).json()
     found = {one["name"]: np.reshape(one["data"], one["shape"]) for one in answer["outputs"]}
-    expected = served["map"](x, [1, -1])
+    expected = kinds["map"](x, [1, -1])
     np.testing.assert_allclose(found["pullback"], expected.pullback, atol=1e-6)
     np.testing.assert_allclose(found["objective"], expected.objective, atol=1e-6)
     np.testing.assert_allclose(found["output"], expected.outputs["output"], atol=1e-6)

@@ -369,3 +369,22 @@ def test_the_command_says_what_is_missing(graphs, tmp_path, arguments, status, w
     done = package(graphs["tiny"], *arguments)
     assert done.exit_code == status
     assert words in " ".join(done.output.split())
+
+
+def test_an_objectives_ports_are_described(kinds, tmp_path):
+    described = {
+        name: parsed(write_repository(explainer.path, tmp_path, name, Options()))
+        for name, explainer in kinds.items()
+    }
+    assert shapes(described["map"]) == {
+        **{"image": [3, 16, 16], "target": [1], "region": [8, 8], "output": [4, 8, 8]},
+        **{"explained_class": [1], "objective": [1], "pullback": [3, 16, 16]},
+    }
+    assert shapes(described["detector"]).items() >= {"box": [4], "explained_box": [4]}.items()
+    vector = described["vector"]
+    assert [port.name for port in vector.input] == ["image", "query"]
+    assert shapes(vector)["query"] == [5]
+    number = {port.name: port for port in [*described["number"].input, *described["number"].output]}
+    assert number["direction"].HasField("reshape")
+    assert number["objective"].HasField("reshape")
+    assert number["direction"].data_type in (pb.TYPE_INT64, pb.TYPE_FP32)

@@ -102,7 +102,7 @@ class Quick:
         pre = Preprocessing(height=8, width=8, resize=8, mean=(0.5,) * 3, std=(0.5,) * 3)
         self.metadata = Metadata("0", "gradient", "test", pre)
 
-    def check(self, targets: Any, temperature: float | None) -> None:
+    def check(self, targets: Any, temperature: float | None, inputs: Any) -> None:
         pass
 
     def __call__(self, images: Any, targets: Any, temperature: float | None) -> Explanation:

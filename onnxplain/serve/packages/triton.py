@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
-from onnxplain.contract.explain import IMAGE, LOGITS, PULLBACK, TARGET
+from onnxplain.contract.explain import IMAGE, PULLBACK, TARGET
+from onnxplain.contract.objective import INDEX, OBJECTIVE
 from onnxplain.errors import BackendError, InputError
 from onnxplain.runtime.sessions import open_backend
 from onnxplain.runtime.sessions.tensorrt.engine import SUFFIX, Engine, read_engine
@@ -23,7 +24,12 @@ from onnxplain.serve.packages.prototext import Enum, entries, prototext
 Kind: TypeAlias = Literal["auto", "gpu", "cpu"]
 Accelerator: TypeAlias = Literal["none", "tensorrt", "openvino"]
 
-_TYPES = {"float16": "TYPE_FP16", "float32": "TYPE_FP32", "float64": "TYPE_FP64"}
+_BITS = (8, 16, 32, 64)
+_TYPES = {
+    **{"float16": "TYPE_FP16", "float32": "TYPE_FP32", "float64": "TYPE_FP64"},
+    **{f"{sign}int{bits}": f"TYPE_{sign}INT{bits}".upper() for sign in ("", "u") for bits in _BITS},
+    "bool": "TYPE_BOOL",
+}
 _PRECISIONS = {"float32": "FP32", "float16": "FP16"}
 _LABELS = "labels.txt"
 _WORKSPACE_BYTES = 1 << 30
@@ -74,7 +80,6 @@ def write_repository(model: Path, repository: Path, name: str, options: Options)
     engine = read_engine(model) if model.suffix == SUFFIX else None
     signature = _signature(model, engine)
     signature.metadata.require_image("the package for Triton")
-    signature.metadata.objective.require_classifier("the package for Triton")
     folder = repository / name
     config = prototext(model_config(signature, name, options, engine))
     with new_folder(folder) as new:
@@ -197,18 +202,38 @@ def _ports(signature: Signature) -> tuple[list[dict[str, Any]], list[dict[str, A
     targets = [-1] if signature.multi_target else []
     first = [] if signature.batch is None else [signature.batch]
 
-    def port(name: str, *shape: int) -> dict[str, Any]:
-        kind = "TYPE_INT64" if name == TARGET else _TYPES[signature.dtype.name]
-        return {"name": name, "data_type": Enum(kind), "dims": [*first, *shape]}
+    explained, floats = metadata.objective, signature.dtype.name
 
-    target = port(TARGET, *targets)
-    if not target["dims"]:  # a vector over the batch, which Triton cannot name: clients send [N,1]
-        target |= {"dims": [1], "reshape": {"shape": []}}
-    logits = port(LOGITS, signature.classes)
-    if metadata.labels:
-        logits["label_filename"] = _LABELS
-    pullback = port(PULLBACK, *targets, *metadata.pullback_shape)
-    return [port(IMAGE, *metadata.preprocessing.image_shape), target], [logits, pullback]
+    def port(name: str, dtype: str, *shape: int) -> dict[str, Any]:
+        found: dict[str, Any] = {
+            "name": name,
+            "data_type": Enum(_TYPES[dtype]),
+            "dims": [*first, *shape],
+        }
+        if not found["dims"]:  # a vector over the batch, which Triton cannot name: [N,1] for it
+            found |= {"dims": [1], "reshape": {"shape": []}}
+        return found
+
+    inputs = [port(IMAGE, floats, *metadata.preprocessing.image_shape)]
+    if signature.has_target:
+        inputs.append(port(TARGET, "int64", *targets))
+    inputs += [
+        port(name, "int64" if one.kind == INDEX else floats, *one.shape)
+        for name, one in explained.inputs.items()
+        if name != TARGET
+    ]
+    outputs = []
+    for name, own in signature.outputs.items():
+        sizes = [-1 if size is None else size for size in own.shape]
+        if explained.batch_axis(name) == 0:
+            outputs.append(port(name, own.dtype, *sizes[1:]))
+        elif first:  # as it is: only where Triton batches, the batch must come first
+            outputs.append({"name": name, "data_type": Enum(_TYPES[own.dtype]), "dims": sizes})
+    if not explained.is_class:
+        outputs.append(port(OBJECTIVE, floats, *targets))
+    elif metadata.labels:
+        outputs[0]["label_filename"] = _LABELS
+    return inputs, [*outputs, port(PULLBACK, floats, *targets, *metadata.pullback_shape)]
 
 
 def _optimization(options: Options) -> dict[str, Any]:
