@@ -8,11 +8,16 @@ from pathlib import Path
 import av
 import numpy as np
 import onnx
+import torch
 from PIL import Image
 
 import onnxplain
+from onnxplain.signal import weights
+from onnxplain.signal.export import export_autoencoder
+from onnxplain.signal.settings import CONFIG
 
 from ..fuzz.seeds import convolutional
+from ..signal.small import Linear, autoencoder, class_folders
 
 COMMANDS: dict[str, Callable[[Path, Path], Sequence[object]]] = {
     "export": lambda at, out: ["export", at / "network.onnx", "-o", out / "new.explain.onnx"],
@@ -49,6 +54,34 @@ COMMANDS: dict[str, Callable[[Path, Path], Sequence[object]]] = {
         *("build", at / "g.explain.onnx", "-o", out / "e.engine", "--provider", "tensorrt-rtx")
     ],
     "web": lambda at, out: ["web", at / "g.explain.onnx", "-o", out / "site"],
+    "animate": lambda at, out: [
+        *("accentuate", at / "g.explain.onnx", at / "images" / "a.png", "-o", out / "a.png"),
+        *("--steps", 2, "--animate", out / "a.gif", *_CPU),
+    ],
+    "sheet": lambda at, out: [
+        *("top-images", at / "network.onnx", at / "images", "-o", out / "t.json", "-l", "r"),
+        *("--sheet", out / "t.png", "--channel", 0, *_CPU),
+    ],
+    "train": lambda at, out: [
+        *("signal", "train", _classes(at), "-o", out / "run", "-c", at / "linear.pt", *_SHORT),
+        *("--size", 16, "--autoencoder", "segnet-tiny"),
+        *(["--resume"] if (out / "run" / CONFIG).exists() else []),
+    ],
+    "signal-export": lambda at, out: [
+        *("signal", "export", _autoencoder(at), "-o", out / "s.onnx")
+    ],
+    "show": lambda at, out: [
+        *("signal", "show", _signal(at), at / "images", "-o", out / "s.png", *_CPU)
+    ],
+    "study": lambda at, out: [
+        *("signal", "study", _classes(at), "-c", "plain", "-c", "residual", "-o", out / "study"),
+        *("--size", 16, "--autoencoder", "segnet-tiny", "--classifier-epochs", 1, *_SHORT, *_CPU),
+    ],
+    "launches": lambda at, out: ["bench", "squeezenet1_1", "--launches", "-o", out / "b.json"],
+    "bench": lambda at, out: [
+        *("bench", "squeezenet1_1", "--quick", "--rounds", 1, "-o", out / "b.json")
+    ],
+    "demo": lambda at, out: ["demo", "-o", out / "demo", "--repeats", 1],
 }
 """The arguments, given where the material lies and where to write."""
 
@@ -62,12 +95,42 @@ OVER_FILES = {
     "tune",
     "kserve",
     "build",
+    "animate",
+    "signal-export",
+    "show",
+    "launches",
+    "bench",
+    "demo",
 }
 """The commands that write over files of any kind; others go on from theirs, or refuse."""
 
 OLD = b"the old one"
 
 _CPU = ("--provider", "cpu")
+_SHORT = ("--epochs", 1, "--tune-epochs", 1, "--batch", 4)
+
+
+def _classes(at: Path) -> Path:
+    """Two classes of pictures, and beside them a classifier in TorchScript."""
+    folder = at / "classes"
+    if not folder.exists():
+        class_folders(folder)
+        torch.jit.script(Linear(3, 16, 2)).save(at / "linear.pt")
+    return folder
+
+
+def _autoencoder(at: Path) -> Path:
+    path = at / "autoencoder.pt"
+    if not path.exists():
+        weights.save_autoencoder(autoencoder(), path)
+    return path
+
+
+def _signal(at: Path) -> Path:
+    path = at / "signal.onnx"
+    if not path.exists():
+        export_autoencoder(weights.load_autoencoder(_autoencoder(at)), path)
+    return path
 
 
 def material(folder: Path) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import os
 import random
 import resource
@@ -32,6 +33,8 @@ MOMENTS = 20
 _TOUCHES = ("os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.link")
 _UNFINISHED = ("preview.png", "unfinished.npz", "unfinished.json")
 """What `visualize` keeps on purpose until it is done, to go on from."""
+_LOG = "events.out.tfevents."
+"""How the files of TensorBoard's begin, to which a training adds while it runs."""
 
 
 def ran(arguments: list[str], root: Path, before: Callable[[], None] = lambda: None) -> int:
@@ -82,12 +85,16 @@ def after(seconds: float) -> None:
 def state(folder: Path) -> dict[str, str]:
     """What is in each file, by its path."""
     files = (path for path in sorted(folder.rglob("*")) if path.is_file())
-    return {str(path.relative_to(folder)): content(path) for path in files}
+    named = {str(path.relative_to(folder)): path for path in files if _LOG not in path.name}
+    return {name: content(path) for name, path in named.items()}
 
 
 def content(path: Path) -> str:
     """A file's digest; of one that differs from run to run, whether it is whole."""
     data = path.read_bytes()
+    if path.suffix == ".json" and b'"machine"' in data:
+        with contextlib.suppress(ValueError):
+            return "whole" if json.loads(data) else ""
     if path.suffix == ".html" and data.rstrip().endswith(b"</html>"):
         return "whole"
     if path.suffix == ".mkv" and data != OLD:
@@ -99,11 +106,14 @@ def content(path: Path) -> str:
 def trouble(name: str, at: Path, root: Path, rng: random.Random) -> list[str]:
     """What is wrong after the kills of a command, in words."""
     out, temporary = root / "out", root / "temporary"
-    arguments = [str(argument) for argument in COMMANDS[name](at, out)]
+
+    def run(before: Callable[[], None] = lambda: None) -> int:
+        return ran([str(argument) for argument in COMMANDS[name](at, out)], root, before)
+
     for folder in (out, temporary):
         folder.mkdir(parents=True)
     begun = time.perf_counter()
-    if status := ran(arguments, root):
+    if status := run():
         return [f"it fails by itself: {status}"]
     seconds, whole = time.perf_counter() - begun, state(out)
     largest = max(path.stat().st_size for path in out.rglob("*") if path.is_file())
@@ -114,6 +124,7 @@ def trouble(name: str, at: Path, root: Path, rng: random.Random) -> list[str]:
         old: dict[str, str] = {}
         if moment % 2 and name in OVER_FILES:
             for file in whole:
+                (out / file).parent.mkdir(parents=True, exist_ok=True)
                 (out / file).write_bytes(OLD)
             old = state(out)
         kind = (
@@ -121,7 +132,7 @@ def trouble(name: str, at: Path, root: Path, rng: random.Random) -> list[str]:
             lambda: at_size(rng.randrange(largest)),
             lambda: after(rng.uniform(0, seconds)),
         )[moment % 3]
-        status = ran(arguments, root, kind)
+        status = run(kind)
         kills += os.WIFSIGNALED(status)
         left = {k: v for k, v in state(out).items() if ".onnxplain-" not in k}
         for file, digest in left.items():
@@ -131,7 +142,7 @@ def trouble(name: str, at: Path, root: Path, rng: random.Random) -> list[str]:
             ):
                 found.append(f"moment {moment}: {file} is neither the old nor the new")
         found += [f"moment {moment}: {file} is gone" for file in old if file not in left]
-        if not old and ran(arguments, root):
+        if not old and run():
             found.append(f"moment {moment}: it does not run again")
         elif not old and state(out) != whole:
             others = {k for k, v in state(out).items() if whole.get(k) != v} | whole.keys() - state(
@@ -140,7 +151,7 @@ def trouble(name: str, at: Path, root: Path, rng: random.Random) -> list[str]:
             found.append(f"moment {moment}: other files after the next run: {sorted(others)}")
     shutil.rmtree(out)
     out.mkdir()
-    ran(arguments, root)
+    run()
     found += [f"left: {path}" for path in (*temporary.iterdir(), *out.rglob(".onnxplain-*"))]
     print(f"{name}: {kills} of {MOMENTS} killed, {len(found)} troubles", flush=True)
     return found
