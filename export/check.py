@@ -10,7 +10,6 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 import onnx_ir as ir
-from onnx_ir.passes import common
 from onnxscript import OpBuilder
 
 from onnxplain.building import Builder
@@ -19,6 +18,7 @@ from onnxplain.export import composites
 from onnxplain.export.autodiff import pull_back
 from onnxplain.export.finish import clean, import_domains
 from onnxplain.export.operators import VJPS
+from onnxplain.export.shapes import infer_shapes
 from onnxplain.options import check_type
 
 if TYPE_CHECKING:
@@ -264,7 +264,7 @@ def forward_model(
     model = ir.Model(graph, ir_version=10)
     composites.define(model)
     import_domains(model)
-    common.ShapeInferencePass()(model)
+    infer_shapes(model)
     return model
 
 

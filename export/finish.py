@@ -16,6 +16,7 @@ from onnxplain.errors import InputError, SourceError
 from onnxplain.export.composites import spell_out
 from onnxplain.export.large import is_large, written_large
 from onnxplain.export.precision import operator_precision
+from onnxplain.export.shapes import infer_shapes
 from onnxplain.files import replacing
 
 
@@ -49,7 +50,7 @@ def clean(model: ir.Model) -> None:
         common.RemoveUnusedOpsetsPass(),
         common.ClearMetadataAndDocStringPass(),
         common.NameFixPass(),
-        common.ShapeInferencePass(),
+        infer_shapes,
     ):
         step(model)
     model.metadata_props.update(operator_precision(model).to_props())

@@ -20,6 +20,7 @@ from onnxplain.export import export
 from onnxplain.export.sources.archives import is_expression
 from onnxplain.export.sources.from_programs import load_archive
 from onnxplain.export.sources.from_transformers import load_folder
+from onnxplain.signal.weights import load_autoencoder
 
 
 class Canary:
@@ -84,6 +85,23 @@ def test_a_folder_with_python_of_its_own_is_refused_without_asking(
     with pytest.raises(SourceError, match="holds no Hugging Face image classifier"):
         export(folder, tmp_path / "explain.onnx")
     assert not canary.exists()
+
+
+def test_nor_are_pickled_weights_in_one(tmp_path: Path) -> None:
+    config = transformers.ResNetConfig(embedding_size=4, hidden_sizes=[4], depths=[1])
+    transformers.ResNetForImageClassification(config).save_pretrained(tmp_path)
+    (tmp_path / "model.safetensors").unlink()
+    (tmp_path / "pytorch_model.bin").write_bytes(malicious(tmp_path / "canary"))
+    with pytest.raises(SourceError):
+        load_folder(tmp_path)
+    assert not (tmp_path / "canary").exists()
+
+
+def test_nor_in_the_weights_of_an_autoencoder(tmp_path: Path) -> None:
+    (tmp_path / "autoencoder.pt").write_bytes(malicious(tmp_path / "canary"))
+    with pytest.raises(SourceError):
+        load_autoencoder(tmp_path / "autoencoder.pt")
+    assert not (tmp_path / "canary").exists()
 
 
 @pytest.mark.parametrize("text", ["[1]", "{", "3", '{"size": []}', '{"size": "large"}'])

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import onnx_ir as ir
-from onnx_ir.passes import common
 
+from onnxplain.export.shapes import infer_shapes
 from onnxplain.export.tensors import dims
 
 _TRIED = (3, 5)
@@ -64,7 +64,7 @@ def _tried(model: ir.Model, values: Sequence[ir.Value]) -> list[int | None]:
                 value.shape = None
             for x in inputs:
                 x.shape = ir.Shape([size, *list(kept[x] or ())[1:]])
-            common.ShapeInferencePass()(model)  # finds nothing where such a batch is contradicted
+            infer_shapes(model)  # finds nothing where such a batch is contradicted
             shapes.append([value.shape for value in values])
     finally:
         for value, shape in kept.items():

@@ -11,10 +11,10 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 import onnx_ir as ir
-from onnx_ir.passes import common
 
 from onnxplain.export.autodiff import SHAPES, depends, operator_name
 from onnxplain.export.operators import Axes, row_of
+from onnxplain.export.shapes import infer_shapes
 from onnxplain.export.tensors import array_of, attribute, axis_of, dims, rank
 from onnxplain.initializers import initializer
 
@@ -47,7 +47,7 @@ def free_batch(model: ir.Model) -> str | None:
         assert value is not None
         value.shape = None
     image.shape = ir.Shape([ir.SymbolicDim("batch"), *dims(image)[1:]])
-    common.ShapeInferencePass()(model)
+    infer_shapes(model)
     return None
 
 

@@ -6,13 +6,13 @@ from collections.abc import Callable, Container, Mapping
 
 import numpy as np
 import onnx_ir as ir
-from onnx_ir.passes import common
 
 from onnxplain.errors import NoRuleError
 from onnxplain.export.autodiff import operator_name
 from onnxplain.export.canonical.emit import Emitted, Emitter, replace
 from onnxplain.export.canonical.spelled.normalisations import rms_normalization
 from onnxplain.export.operators import VJPS
+from onnxplain.export.shapes import infer_shapes
 from onnxplain.export.tensors import attribute, rank
 
 DOMAIN = "com.microsoft"
@@ -41,7 +41,7 @@ def spell_contrib(model: ir.Model, aside: Container[ir.Node] = ()) -> None:
             if node.op_type in _BY_RANK and any(
                 x is not None and x.shape is None for x in node.inputs
             ):
-                common.ShapeInferencePass()(model)  # stopped at the operators replaced by now
+                infer_shapes(model)  # stopped at the operators replaced by now
             replace(node, form)
 
 

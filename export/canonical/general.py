@@ -34,6 +34,7 @@ from onnxplain.export.canonical.resized import scale_resizes
 from onnxplain.export.canonical.sizes import settle_sizes, take_apart
 from onnxplain.export.canonical.strided import spell_strided
 from onnxplain.export.canonical.transposed import spell_same_transposed
+from onnxplain.export.shapes import infer_shapes
 from onnxplain.export.tensors import number_of
 
 
@@ -51,7 +52,7 @@ def opened(model: ir.Model) -> tuple[ir.Model, bool]:
     common.RemoveInitializersFromInputsPass()(model)
     declared = taken_off(model.graph)
     # Before values are propagated too, of which ONNX keeps as many as a vector has elements.
-    common.ShapeInferencePass(data_prop=False)(model)
+    infer_shapes(model, data_prop=False)
     for y, shape in declared.items():
         y.shape = merged(y.shape, shape)
     check_values(model.graph)
@@ -75,7 +76,7 @@ def spell(model: ir.Model, aside: Container[ir.Node] = ()) -> None:
     spell_contrib(model, aside)
     spell_ceil_mode(model)
     spell_same_transposed(model)
-    common.ShapeInferencePass()(model)
+    infer_shapes(model)
 
 
 def settle(model: ir.Model, inputs: Sequence[ir.Value], name_all: bool = False) -> None:
@@ -110,14 +111,14 @@ def standardise(model: ir.Model) -> None:
     optimise(model, _should_fold)
     common.IdentityEliminationPass()(model)
     spell_relu(model)
-    common.ShapeInferencePass()(model)
+    infer_shapes(model)
     spell_strided(model)
     spell_einsum(model)
     spell_old_softmax(model.graph)
     scale_resizes(model.graph)
     spell_padded_pools(model.graph)
     drop_defaults(model.graph)
-    common.ShapeInferencePass()(model)
+    infer_shapes(model)
 
 
 def simplify(model: ir.Model) -> None:
@@ -127,7 +128,7 @@ def simplify(model: ir.Model) -> None:
         simplify(model)
         return
     common.RemoveUnusedNodesPass()(model)
-    common.ShapeInferencePass()(model)
+    infer_shapes(model)
 
 
 def _should_fold(node: ir.Node) -> bool | None:

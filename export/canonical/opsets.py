@@ -20,6 +20,7 @@ from onnxplain.export.canonical.patterns.spelling import replace as replace_valu
 from onnxplain.export.canonical.quantisers import is_dynamic_quantiser
 from onnxplain.export.canonical.spelled.table import spelling_of
 from onnxplain.export.operators import OPERATORS
+from onnxplain.export.shapes import infer_shapes
 from onnxplain.export.tensors import array_of, attribute, dims, rank
 
 OPSET, IR_VERSION = 20, 9
@@ -197,7 +198,7 @@ def spell_newer(model: ir.Model) -> bool:
                 _call_body(model, node)
                 called = True
         common.InlinePass()(model)  # a body may call newer operators too
-        common.ShapeInferencePass()(model)
+        infer_shapes(model)
     return called
 
 

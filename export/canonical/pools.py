@@ -6,10 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 import onnx_ir as ir
-from onnx_ir.passes import common
 
-from onnxplain.export.autodiff import dependents
 from onnxplain.export.canonical.emit import Emitter, integers
+from onnxplain.export.shapes import Corrected
 from onnxplain.export.tensors import array_of, attribute, number_of, rank, static
 
 
@@ -71,13 +70,14 @@ def spell_ceil_mode(model: ir.Model) -> None:
     end, as in PyTorch and in every runtime. Shape inference at opset 20 also counts one that starts
     in it; where it did, all that it found from there on is inferred again.
     """
+    corrected = Corrected(model)
     for node in list(model.graph):
+        corrected.passes(node)
         if node.op_type not in ("MaxPool", "AveragePool") or not attribute(node, "ceil_mode", 0):
             continue
         x, y = node.inputs[0], node.outputs[0]
         assert x is not None
-        if x.shape is None:
-            common.ShapeInferencePass()(model)
+        corrected.needs(x)
         kernel = node.attributes.get_ints("kernel_shape")
         ones: list[int] = [1] * len(kernel)
         strides = node.attributes.get_ints("strides", ones)
@@ -103,10 +103,8 @@ def spell_ceil_mode(model: ir.Model) -> None:
         node.attributes.add(ir.AttrInt64s("pads", [*before, *ends]))
         node.attributes.add(ir.AttrInt64("ceil_mode", 0))
         if not as_inferred:
-            for stale in dependents(model.graph, [y]):
-                if stale is not None:
-                    stale.shape = None
-            common.ShapeInferencePass()(model)
+            corrected.add(y)
+    corrected.settle()
 
 
 def _pad_before(node: ir.Node, before: Sequence[int], after: Sequence[int]) -> None:

@@ -17,6 +17,7 @@ from onnx_ir.passes import common
 
 from onnxplain.export.autodiff import dependents
 from onnxplain.export.canonical.emit import Emitted, Emitter, integers, replace
+from onnxplain.export.shapes import infer_shapes
 from onnxplain.export.tensors import array_of, dims, size_of
 from onnxplain.initializers import initializer
 
@@ -63,7 +64,7 @@ def settle_sizes(
         if node.op_type == "Reshape":
             _settle_reshape(graph, node)
     common.RemoveUnusedNodesPass()(model)
-    common.ShapeInferencePass()(model)
+    infer_shapes(model)
 
 
 def _has_others(graph: ir.Graph, sizes: Sizes) -> bool:
@@ -96,7 +97,7 @@ def _with_sizes(
             value.shape = None  # found with open sizes
     for value in copy.graph.outputs:
         value.shape = None
-    common.ShapeInferencePass()(copy)
+    infer_shapes(copy)
     values = {value.name: value for node in copy.graph for value in node.outputs}
     simplify(copy)  # where the batch decides a branch, the sizes that decided it are gone
     values |= {value.name: value for node in copy.graph for value in node.outputs}

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import onnx_ir as ir
-from onnx_ir.passes import common
 
-from onnxplain.export.autodiff import dependents
+from onnxplain.export.shapes import Corrected
 from onnxplain.export.tensors import dims, static
 
 
@@ -16,7 +15,9 @@ def spell_same_transposed(model: ir.Model) -> None:
     ONNX's shape inference (1.23) adds the output padding to it once more, so all that was inferred
     from there on is inferred again.
     """
+    corrected = Corrected(model)
     for node in model.graph:
+        corrected.passes(node)
         auto_pad = node.attributes.get_string("auto_pad", "NOTSET")
         more = list(node.attributes.get_ints("output_padding", []))
         if node.op_type != "ConvTranspose" or not auto_pad.startswith("SAME") or not any(more):
@@ -26,8 +27,7 @@ def spell_same_transposed(model: ir.Model) -> None:
         (x, weight), (y,) = node.inputs[:2], node.outputs
         assert x is not None
         assert weight is not None
-        if x.shape is None:
-            common.ShapeInferencePass()(model)
+        corrected.needs(x)
         sizes, kernel = static(x, 2), static(weight, 2)
         strides = node.attributes.get_ints("strides", [1] * len(sizes))
         dilations = node.attributes.get_ints("dilations", [1] * len(sizes))
@@ -42,7 +42,5 @@ def spell_same_transposed(model: ir.Model) -> None:
         node.attributes.add(ir.AttrInt64s("output_padding", missing))
         out = [n * s for n, s in zip(sizes, strides, strict=True)]
         if y.shape is None or list(dims(y))[2:] != out:
-            for stale in dependents(model.graph, [y]):
-                if stale is not None:
-                    stale.shape = None
-            common.ShapeInferencePass()(model)
+            corrected.add(y)
+    corrected.settle()

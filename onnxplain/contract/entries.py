@@ -53,7 +53,10 @@ class Entry:
             found = cls.from_json(json.loads(props[cls.KEY]))
             check_fields(found)
             return found
-        except (AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
+        except (
+            *(ArithmeticError, AttributeError, LookupError, RecursionError, TypeError),
+            ValueError,
+        ) as error:
             raise BackendError(
                 f"the file's entry {cls.KEY} cannot be read ({error!r}); export it again with the "
                 "installed version"

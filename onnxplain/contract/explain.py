@@ -117,6 +117,8 @@ INTERPOLATIONS = ("nearest", "box", "bilinear", "hamming", "bicubic", "lanczos")
 """Pillow's ways of resampling."""
 
 _LARGEST = 2**15  # pixels of a side
+_FARTHEST = 2**31  # of a mean and a standard deviation, whose pixels end at 1
+_LONGEST = 10**6  # steps
 _PREFIX = "onnxplain."
 
 VALUES = f"{_PREFIX}values"
@@ -165,7 +167,7 @@ class Preprocessing:
         for what, wrong in {
             "sizes": not all(1 <= size <= _LARGEST for size in sizes),
             "channels": not self.mean or len(self.std) != len(self.mean),
-            "mean and std": not all(map(math.isfinite, shifts)) or 0 in self.std,
+            "mean and std": not all(abs(x) < _FARTHEST for x in shifts) or 0 in self.std,
             "interpolation": self.interpolation not in INTERPOLATIONS,
             "layout": self.layout not in ("NCHW", "NHWC"),
         }.items():
@@ -294,10 +296,13 @@ class Metadata:
         if not self.values:
             self.preprocessing.check()
         ascent = self.ascent
+        lengths = ascent.alpha, 1.0 if ascent.eps is None else ascent.eps
         for what, wrong in {
             "activation": self.activation not in ("softmax", "sigmoid"),
             "kind": self.kind not in (DIRECTION, *NO_DIRECTIONS),
-            "ascent": not (ascent.steps >= 1 and math.isfinite(ascent.alpha)),
+            "ascent": not (
+                1 <= ascent.steps <= _LONGEST and all(0 < x < _GREATEST for x in lengths)
+            ),
         }.items():
             if wrong:
                 raise ValueError(f"{what} such as no export writes")
@@ -355,7 +360,10 @@ class Metadata:
             found = cls(**entries)
             found._check()
             return found
-        except (AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
+        except (
+            *(ArithmeticError, AttributeError, LookupError, RecursionError, TypeError),
+            ValueError,
+        ) as error:
             raise BackendError(
                 f"the file's onnxplain metadata cannot be read ({error!r}); export it again "
                 "with the installed version"

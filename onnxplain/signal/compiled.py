@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from onnxplain.contract.explain import IMAGE
 from onnxplain.contract.signals import SignalMetadata
-from onnxplain.errors import InputError
+from onnxplain.errors import BackendError, InputError
 from onnxplain.runtime.onnx_file import read_metadata
 from onnxplain.runtime.sessions import Session, open_session
 
@@ -27,14 +27,18 @@ class Graph:
 
         Raises:
             InputError: pictures of another shape.
-            BackendError: the runtime failed.
+            BackendError: the runtime failed, or gave NaN or infinity.
         """
         wanted = (self.about.channels, self.about.size, self.about.size)
         if images.shape[1:] != wanted:
             raise InputError(
                 f"the graph takes pictures of {list(wanted)}, not of {list(images.shape[1:])}"
             )
-        return self.session.run({IMAGE: images})
+        found = self.session.run({IMAGE: images})
+        for name, output in found.items():
+            if not np.isfinite(output).all():
+                raise BackendError(f"the graph's {name} for these pictures is NaN or infinite")
+        return found
 
 
 def open_graph(path: Path, provider: str = "auto", threads: int | None = None) -> Graph:

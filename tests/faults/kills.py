@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import mmap
 import os
 import random
 import resource
@@ -55,19 +56,28 @@ def ran(arguments: list[str], root: Path, before: Callable[[], None] = lambda: N
         os._exit(status)
 
 
-def at_touch(number: int, root: Path) -> None:
-    """Be killed when something below `root` is created, renamed or removed for the n-th time."""
-    left = number
+def touching(root: Path, call: Callable[[], None]) -> None:
+    """Call whenever something below `root` is created, renamed or removed."""
 
     def listen(event: str, given: tuple[Any, ...]) -> None:
-        nonlocal left
         writes = event == "open" and isinstance(given[2], int) and given[2] & os.O_ACCMODE
         if (writes or event in _TOUCHES) and str(root) in str(given[0]):
-            left -= 1
-            if not left:
-                os.kill(os.getpid(), signal.SIGKILL)
+            call()
 
     sys.addaudithook(listen)
+
+
+def at_touch(number: int, root: Path) -> None:
+    """Be killed at the n-th of these times."""
+    left = number
+
+    def count() -> None:
+        nonlocal left
+        left -= 1
+        if not left:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    touching(root, count)
 
 
 def at_size(size: int) -> None:
@@ -113,10 +123,12 @@ def trouble(name: str, at: Path, root: Path, rng: random.Random) -> list[str]:
     for folder in (out, temporary):
         folder.mkdir(parents=True)
     begun = time.perf_counter()
-    if status := run():
+    touches = mmap.mmap(-1, 1 << 16)  # a byte for each, as the child writes them
+    if status := run(lambda: touching(root, lambda: touches.write(b"."))):
         return [f"it fails by itself: {status}"]
     seconds, whole = time.perf_counter() - begun, state(out)
     largest = max(path.stat().st_size for path in out.rglob("*") if path.is_file())
+    counted = touches[:].count(b".")
     found, kills = [], 0
     for moment in range(MOMENTS):
         shutil.rmtree(out)
@@ -128,7 +140,7 @@ def trouble(name: str, at: Path, root: Path, rng: random.Random) -> list[str]:
                 (out / file).write_bytes(OLD)
             old = state(out)
         kind = (
-            lambda: at_touch(rng.randrange(1, 30), root),
+            lambda: at_touch(rng.randrange(1, counted + 1), root),
             lambda: at_size(rng.randrange(largest)),
             lambda: after(rng.uniform(0, seconds)),
         )[moment % 3]

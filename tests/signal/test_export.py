@@ -21,6 +21,7 @@ from onnxplain.signal.classifiers import frozen, open_classifier
 from onnxplain.signal.compiled import open_graph
 from onnxplain.signal.data import open_data
 from onnxplain.signal.export import export_autoencoder, export_classifier
+from onnxplain.signal.show import show
 
 from .small import Linear, autoencoder, class_folders
 
@@ -167,6 +168,16 @@ def test_the_portable_form_is_the_native_one_to_the_bit(network: Autoencoder) ->
     portable.portable = True
     with torch.no_grad():
         assert torch.equal(network(pixels), portable(pixels))
+
+
+def test_nan_is_no_picture(graph: Path, tmp_path: Path) -> None:
+    """An infinite weight once gave a black reconstruction."""
+    model = onnx.load(graph)
+    weight = max(model.graph.initializer, key=lambda tensor: len(tensor.raw_data))
+    weight.raw_data = np.full(len(weight.raw_data) // 4, np.inf, np.float32).tobytes()
+    onnx.save(model, tmp_path / "m.onnx")
+    with pytest.raises(BackendError, match=f"{RECONSTRUCTION} for these pictures is NaN"):
+        show(open_graph(tmp_path / "m.onnx", "cpu"), [np.zeros((16, 16, 3), np.uint8)])
 
 
 def test_what_is_no_graph_of_ours_is_refused(graph: Path, tmp_path: Path) -> None:

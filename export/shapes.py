@@ -1,0 +1,97 @@
+"""ONNX's shape inference, of whose result only what is new is read.
+
+`onnx_ir.passes.common.ShapeInferencePass` makes a second model of all that ONNX answers, which
+takes longer than to ask it.
+"""
+
+from __future__ import annotations
+
+import onnx
+import onnx_ir as ir
+from onnx_ir.passes import common
+from onnx_ir.passes.common import _c_api_utils
+
+from onnxplain.export.autodiff import dependents
+
+
+def infer_shapes(model: ir.Model, data_prop: bool = True) -> None:
+    """Give values the shapes and types that ONNX finds; none, where something contradicts it.
+
+    Args:
+        data_prop: whether the elements of small vectors of sizes are followed too.
+    """
+    if len(list(model.graphs())) > 1:
+        common.ShapeInferencePass(data_prop=data_prop)(model)
+        return
+    asked: list[onnx.ModelProto] = []
+
+    def ask(proto: onnx.ModelProto) -> onnx.ModelProto:
+        asked.append(proto)
+        return onnx.shape_inference.infer_shapes(
+            proto, check_type=True, strict_mode=True, data_prop=data_prop
+        )
+
+    try:
+        answer = _c_api_utils.call_onnx_api(ask, model)
+    except Exception:
+        return
+    known, found = _types(asked[0]), _types(answer)
+    values = ir.convenience.create_value_mapping(model.graph, include_subgraphs=False)
+    for name in found.keys() & values.keys():
+        if found[name] != known.get(name):
+            _take(values[name], found[name])
+
+
+def _types(model: onnx.ModelProto) -> dict[str, onnx.TypeProto]:
+    graph = model.graph
+    several = (graph.value_info, graph.input, graph.output)
+    return {info.name: info.type for infos in several for info in infos}
+
+
+def _take(value: ir.Value, found: onnx.TypeProto) -> None:
+    shape = ir.serde.deserialize_type_proto_for_shape(found)
+    kind = ir.serde.deserialize_type_proto_for_type(found)
+    if shape is not None and value.shape != shape:
+        value.shape = shape
+    if kind is not None and value.dtype != kind.dtype:
+        value.dtype = kind.dtype
+
+
+class Corrected:
+    """Values of which ONNX has found other shapes than they have, while a graph's nodes are gone
+    through in their order: what follows from them is inferred again once for all, or as soon as
+    one of those shapes is needed.
+    """
+
+    def __init__(self, model: ir.Model) -> None:
+        self._model = model
+        self._wrong: list[ir.Value] = []
+        self._following: set[ir.Value | None] = set()
+
+    def add(self, value: ir.Value) -> None:
+        """A value of which another shape was found."""
+        self._wrong.append(value)
+        self._following.add(value)
+
+    def passes(self, node: ir.Node) -> None:
+        """The next node, whose results may follow from these values."""
+        if not self._following.isdisjoint(node.inputs):
+            self._following.update(node.outputs)
+
+    def needs(self, value: ir.Value) -> None:
+        """The shape of a value is about to be read."""
+        if value.shape is None or value in self._following:
+            self._infer()
+
+    def settle(self) -> None:
+        """Infer the shapes of what follows."""
+        if self._wrong:
+            self._infer()
+
+    def _infer(self) -> None:
+        for stale in dependents(self._model.graph, self._wrong):
+            if stale is not None:
+                stale.shape = None
+        self._wrong.clear()
+        self._following.clear()
+        infer_shapes(self._model)
