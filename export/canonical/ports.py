@@ -11,6 +11,7 @@ from onnx_ir.passes import common
 from onnxplain.errors import SourceError
 from onnxplain.export.autodiff import between, dependents
 from onnxplain.export.canonical.control_flow import refuse_control_flow
+from onnxplain.export.canonical.declared import open_unknown
 from onnxplain.export.canonical.general import opened, settle, spell
 from onnxplain.export.canonical.half import HALF
 from onnxplain.export.canonical.patterns import recognise
@@ -55,6 +56,7 @@ def forward_between(
         SourceError: no such value, one of whole numbers, or one that nothing depends on.
         NoRuleError: what no cotangent can pass: control flow, an operator of ONNX Runtime's own.
     """
+    open_unknown(model.graph)
     fix_open_sizes(model.graph, sizes)
     ports = [*model.graph.inputs, *model.graph.outputs]
     halves = {str(v.name): v.dtype for v in ports if v.dtype in HALF}

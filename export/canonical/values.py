@@ -12,6 +12,7 @@ from onnxplain.errors import SourceError
 from onnxplain.export.autodiff import dependents
 from onnxplain.export.canonical.axes import batch_axes
 from onnxplain.export.canonical.canonicalise import Canonical
+from onnxplain.export.canonical.declared import open_unknown
 from onnxplain.export.canonical.ends import (
     choose_logits,
     looks_like_classifier,
@@ -74,9 +75,10 @@ def canonicalise_values(
 
 def _name_batch(graph: ir.Graph) -> None:
     """Call the open first sizes of inputs that have no name "batch"."""
+    open_unknown(graph)
     for x in own_inputs(graph):
         shape = [] if x.shape is None else list(x.shape)
-        if shape and (shape[0] in (-1, 0) or shape[0] == ir.SymbolicDim(None)):
+        if shape and shape[0] == ir.SymbolicDim(None):
             x.shape = ir.Shape([ir.SymbolicDim("batch"), *shape[1:]])
 
 

@@ -147,6 +147,34 @@ def test_of_two_pictures_one_is_explained_and_both_stay(tmp_path: Path) -> None:
     np.testing.assert_allclose(explanation.pullback, expected, rtol=1e-5)
 
 
+@pytest.mark.parametrize("size", [-1, 0, None])
+def test_sizes_without_a_name_are_open(size: int | None, tmp_path: Path) -> None:
+    model = onnx.parser.parse_model(WORDS)
+    for x in model.graph.input:
+        for one in x.type.tensor_type.shape.dim:
+            one.Clear()
+            if size is not None:
+                one.dim_value = size
+    onnx.save(model, tmp_path / "words.onnx")
+    onnxplain.export(tmp_path / "words.onnx", tmp_path / "e.onnx", method="gradient", wrt="mask")
+    explainer = onnxplain.load(tmp_path / "e.onnx", "cpu")
+    sizes = [one.sizes for one in explainer.metadata.values.inputs.values()]
+    assert sizes == [("batch", "mask_1"), ("batch", "words_1")]
+    assert explainer({"words": IDS, "mask": MASK}).pullback.shape == (2, 3)
+
+
+@pytest.mark.usefixtures("compared")
+def test_half_precision_is_explained_in_float32(tmp_path: Path) -> None:
+    text = TWO.replace("float[", "float16[")
+    source = written(text, tmp_path / "two.onnx")
+    notes = onnxplain.export(source, tmp_path / "e.onnx", method="gradient", wrt="right").notes
+    assert not any("not checked" in note for note in notes)
+    x = np.ones((1, 2, 4, 4), np.float16)
+    explanation = onnxplain.load(tmp_path / "e.onnx", "cpu")({"left": x, "right": x}, 0)
+    assert explanation.pullback.dtype == np.float32
+    assert explanation.pullback[0, 0].tolist() == [[1 / 16] * 4] * 4
+
+
 def test_names_that_the_file_needs_itself(tmp_path: Path) -> None:
     text = TWO.replace("left", "target").replace("right", "image")
     source = written(text, tmp_path / "two.onnx")
