@@ -20,8 +20,11 @@ from onnxplain.export import export
 from onnxplain.export.sources.source import load_checkpoint
 from onnxplain.reading import NotAFileError, beside, matching, opened, text
 from onnxplain.runtime import find_images, load_image
+from onnxplain.runtime.inputs.stored import stored
 from onnxplain.runtime.onnx_file import digest, operators, read_metadata, weights_beside
 from onnxplain.runtime.sessions import open_session
+from onnxplain.signal.measurement import Measurement
+from onnxplain.signal.settings import Settings
 
 FIFO = pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no pipes here")
 SECRET = np.array([3.0, 1.0, 4.0, 1.0], np.float32)
@@ -243,6 +246,45 @@ class TestPictures:
         pipe.rename(pipe.with_name(name))
         with pytest.raises(InputError, match="a pipe, not a file"):
             list(list_items([str(pipe.with_name(name))], Columns()))
+
+
+class TestArrays:
+    @FIFO
+    @pytest.mark.parametrize("name", ["pipe.npy", "pipe.npz"])
+    def test_a_pipe_is_none(self, name: str, pipe: Path) -> None:
+        with pytest.raises(InputError, match="a pipe, not a file"):
+            stored(pipe.rename(pipe.with_name(name)))
+
+    @FIFO
+    def test_nor_a_training_or_a_study(self, pipe: Path) -> None:
+        with pytest.raises(InputError, match="a pipe, not a file"):
+            Settings.read(pipe.rename(pipe.with_name("config.json")).parent)
+        pipe.with_name("config.json").rename(pipe)
+        with pytest.raises(InputError, match="a pipe, not a file"):
+            Measurement.read(pipe)
+
+    def test_damaged_ones_are_told(self, tmp_path: Path) -> None:
+        """Which numpy and zipfile say in errors of their own."""
+        np.savez(tmp_path / "a.npz", x=SECRET)
+        data = (tmp_path / "a.npz").read_bytes()
+        (tmp_path / "a.npz").write_bytes(data.replace(SECRET.tobytes(), bytes(SECRET.nbytes)))
+        np.save(tmp_path / "a.npy", SECRET)
+        data = (tmp_path / "a.npy").read_bytes()
+        (tmp_path / "a.npy").write_bytes(data.replace(b"(4,), }     ", b"(2**60,), } "))
+        np.save(tmp_path / "b.npy", SECRET)
+        (tmp_path / "b.npy").write_bytes(
+            data.replace(b"(4,), }" + b" " * 20, b"(1" + b"0" * 17 + b",), }  ")
+        )
+        for name in ("a.npz", "a.npy", "b.npy"):
+            with pytest.raises(InputError, match="cannot read"):
+                stored(tmp_path / name)
+
+    def test_whole_ones_are_read(self, tmp_path: Path) -> None:
+        np.savez(tmp_path / "a.npz", x=SECRET)
+        np.save(tmp_path / "a.npy", SECRET)
+        found, alone = stored(tmp_path / "a.npz"), stored(tmp_path / "a.npy")
+        assert isinstance(found, dict)
+        assert found["x"].tolist() == SECRET.tolist() == np.asarray(alone).tolist()
 
 
 @FIFO

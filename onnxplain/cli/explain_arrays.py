@@ -15,6 +15,7 @@ from onnxplain.cli.console import complain, say
 from onnxplain.cli.options import as_target
 from onnxplain.errors import InputError
 from onnxplain.files import replacing
+from onnxplain.runtime.inputs.stored import stored
 
 if TYPE_CHECKING:
     from onnxplain.runtime import Explainer
@@ -72,17 +73,15 @@ def _read(path: Path) -> dict[str, Any]:
         InputError: it cannot be read, or is another.
     """
     try:
-        found = np.load(path, allow_pickle=False)
-        if isinstance(found, np.ndarray):
-            raise InputError(
-                f"{path} holds one array, and no names: save the inputs with numpy.savez"
-            )
-        return {name: found[name] for name in found.files}
-    except (OSError, ValueError, EOFError) as error:
+        found = stored(path)
+    except InputError as error:
         raise InputError(
-            f"cannot read {path}: {error}; this file explains arrays: save the network's inputs by "
-            "name with numpy.savez"
+            f"{error}; this file explains arrays: save the network's inputs by name with "
+            "numpy.savez"
         ) from error
+    if not isinstance(found, dict):
+        raise InputError(f"{path} holds one array, and no names: save the inputs with numpy.savez")
+    return found
 
 
 def _write(path: Path, arrays: Mapping[str, Any]) -> None:

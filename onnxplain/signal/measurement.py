@@ -15,6 +15,7 @@ from onnxplain.contract.explain import LOGITS
 from onnxplain.contract.signals import RECONSTRUCTION
 from onnxplain.errors import InputError
 from onnxplain.files import replacing
+from onnxplain.reading import opened
 from onnxplain.signal import image_statistics
 from onnxplain.signal.compiled import Graph
 from onnxplain.signal.pictures import Pictures
@@ -49,7 +50,7 @@ class Measurement:
     def read(cls, path: Path) -> Measurement:
         """Raises InputError for a file that `write` did not write."""
         try:
-            with np.load(path) as stored:
+            with opened(path) as regular, np.load(regular) as stored:
                 return cls(**{f.name: stored[f.name] for f in dataclasses.fields(cls)})
         except (OSError, KeyError, ValueError) as error:
             raise InputError(

@@ -13,6 +13,7 @@ from onnxplain import options
 from onnxplain.errors import InputError
 from onnxplain.files import replacing
 from onnxplain.options import argument, option
+from onnxplain.reading import text
 
 CONFIG = "config.json"
 PRECISIONS = ("float32", "bfloat16", "float16")
@@ -83,7 +84,7 @@ class Settings:
     def read(cls, folder: Path) -> Settings:
         """Raises InputError if there is no such file, or it is not a training's."""
         try:
-            return cls(**json.loads((folder / CONFIG).read_text()))
+            return cls(**json.loads(text(folder / CONFIG)))
         except (OSError, TypeError, ValueError) as error:
             raise InputError(f"'{folder / CONFIG}' cannot be read: {error}") from error
 

@@ -15,6 +15,7 @@ from torch import nn
 
 from onnxplain.errors import InputError
 from onnxplain.files import replacing
+from onnxplain.reading import text
 from onnxplain.signal import classifiers, training
 from onnxplain.signal.compiled import open_graph
 from onnxplain.signal.data import Data, open_data, require_classes
@@ -140,7 +141,7 @@ def _prepare(study: Study, folder: Path) -> None:
     try:
         for part in ("classifiers", "signals", "graphs", "measured"):
             (folder / part).mkdir(parents=True, exist_ok=True)
-        before = json.loads(path.read_text()) if path.exists() else entries
+        before = json.loads(text(path)) if path.exists() else entries
     except (OSError, ValueError) as error:
         raise InputError(f"'{folder}' cannot hold a study: {error}") from error
     if names := changed(before, entries):

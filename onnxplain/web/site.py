@@ -14,6 +14,7 @@ import numpy as np
 
 from onnxplain.errors import BackendError, InputError
 from onnxplain.files import clear, scratch
+from onnxplain.reading import text
 from onnxplain.runtime.inputs.images import load_image
 from onnxplain.runtime.sessions import open_backend
 from onnxplain.runtime.signature import Signature
@@ -127,8 +128,8 @@ def _write_graphs(
         entries = _describe(signature) | {"graph": graph.name, "bytes": sizes}
         if stem == stems[0]:
             entries |= {"networks": networks, "photographs": photographs}
-        text = json.dumps(entries, ensure_ascii=False)
-        (site / f"{stem}.json").write_text(text, encoding="utf-8")
+        described = json.dumps(entries, ensure_ascii=False)
+        (site / f"{stem}.json").write_text(described, encoding="utf-8")
 
 
 def _names(graphs: Sequence[Path], signatures: Sequence[Signature]) -> list[str]:
@@ -159,7 +160,7 @@ def _check_folder(folder: Path) -> None:
 
 def _is_ours(folder: Path) -> bool:
     try:
-        return _MARK in json.loads((folder / _DESCRIPTION).read_text(encoding="utf-8"))
+        return _MARK in json.loads(text(folder / _DESCRIPTION))
     except (OSError, ValueError, TypeError):
         return False
 
@@ -186,7 +187,7 @@ def _describe(signature: Signature) -> dict[str, Any]:
 
 def _named_by(folder: Path) -> set[Path]:
     """The graphs, descriptions and photographs of a site as it was, which go if it has others."""
-    first = json.loads((folder / _DESCRIPTION).read_text(encoding="utf-8"))
+    first = json.loads(text(folder / _DESCRIPTION))
     descriptions = [one["description"] for one in first.get("networks", [])]
     graphs = [str(Path(name).with_suffix(".onnx")) for name in descriptions]
     named = {folder / name for name in (*descriptions, *graphs, *first.get("photographs", []))}

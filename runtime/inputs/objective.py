@@ -16,6 +16,7 @@ from onnxplain.errors import InputError
 from onnxplain.runtime.inputs.batches import as_photograph, box_in_input
 from onnxplain.runtime.inputs.estimator import estimator_inputs, noise_for
 from onnxplain.runtime.inputs.images import load_image
+from onnxplain.runtime.inputs.stored import stored
 from onnxplain.runtime.signature import Signature
 
 
@@ -171,9 +172,9 @@ def read_input(name: str, text: str, metadata: Metadata) -> Any:
     one = explained.inputs[name]
     if text.endswith(".npy"):
         try:
-            return np.asarray(np.load(text, allow_pickle=False))
-        except (OSError, ValueError, EOFError) as error:
-            raise InputError(f"cannot read {name!r} from {text}: {error}") from error
+            return np.asarray(stored(text))
+        except InputError as error:
+            raise InputError(f"cannot read {name!r}: {error}") from error
     if one.kind == MASK:
         return as_mask(load_image(text), one, pre)
     try:
