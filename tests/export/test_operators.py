@@ -39,11 +39,13 @@ NAMED_ELSEWHERE = {
     "canonical/evaluate.py": "operators whose result is larger than their operands: budgets",
     "canonical/integers.py": "operators that compute with integers, spelled in floats",
     "canonical/opsets.py": "operators that older opsets defined otherwise",
+    "canonical/pools.py": "pools, whose windows ONNX counts otherwise than runtimes",
     "canonical/quantisers.py": "what quantises, and what makes floats of it again",
     "canonical/samples.py": "operators that keep samples apart in their own way",
     "canonical/spelled": "operators that are spelled in others",
     "canonical/patterns": "what is recognised, and what it becomes",
     "composites.py": "the definitions of the composites",
+    "explained.py": "what stands between a table of embeddings and its reader",
     "lower.py": "measured forms of single operators",
     "methods/baselines.py": "the methods' definitions: ReLU and ReLU6 alone",
     "methods/excitation.py": "the method's definition: ReLU, ReLU6 and MaxPool alone",
@@ -51,6 +53,7 @@ NAMED_ELSEWHERE = {
     "objectives/reading.py": "what outputs end in",
     "objectives/structure.py": "what outputs end in, and what boxes are made of",
     "sources/archives.py": "SymPy's functions, some of which are called as operators are",
+    "stretched.py": "operators that stretch an operand of one element",
     "vjps": "the rows; the activations that recurrent layers name",
 }
 """Files and folders of `export` in which collections may hold names of operators, and why."""
