@@ -218,6 +218,7 @@ def tolerance(source: Any) -> float:
     half |= any(port.type.tensor_type.elem_type in _HALF for port in graph.input)
     casts = (a.i for node in graph.node if node.op_type == "Cast" for a in node.attribute)
     half |= any(to in _HALF for to in casts)
-    whole = any("Quantize" in node.op_type or "Integer" in node.op_type for node in graph.node)
+    whole = any("quantize" in node.op_type.lower() for node in graph.node)
+    whole |= any("Integer" in node.op_type for node in graph.node)
     whole |= any("QLinear" in node.op_type for node in graph.node)
     return ROUNDED if half or whole else FLOAT32

@@ -212,3 +212,17 @@ def test_a_power_whose_exponent_is_0_passes_nothing_at_0(tmp_path: Path) -> None
     feeds = {"x": np.zeros(3), "e": np.array([0.0, 1.0, 2.0])}
     found = differentiated(text, tmp_path, feeds)
     np.testing.assert_array_equal(found["grad.x"], [0, 1, 0])
+
+
+def test_weights_alone_in_8_bits_may_be_multiplied_by_rounded_numbers(tmp_path: Path) -> None:
+    """As ONNX Runtime does with the network by itself, not where its weights have another use."""
+    text = """(float[2, 4] x) => (float[2, 3] y) {
+        w = DequantizeLinear <axis = 1> (whole, scale, zero)
+        y = MatMul (x, w)
+    }"""
+    whole = np.random.default_rng(0).integers(-9, 9, size=(4, 3)).astype(np.int8)
+    scale, zero = np.array([0.1, 0.2, 0.3], np.float32), np.array([1, 2, 3], np.int8)
+    weights = {"whole": whole, "scale": scale, "zero": zero}
+    found = differentiated(text, tmp_path, {"x": noise(2, 4)}, weights, opset=13)
+    expected = ((whole.astype(float) - zero) * scale).sum(1)
+    np.testing.assert_allclose(found["grad.x"], [expected] * 2, rtol=1e-5)
