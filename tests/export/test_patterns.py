@@ -105,6 +105,8 @@ ACTIVATIONS: dict[str, list[Spelling]] = {
         lambda op, x: op.Sub(x, op.Min(x, 0.0)),
         lambda op, x: op.LeakyRelu(x, alpha=0.0),
         lambda op, x: op.ThresholdedRelu(x, alpha=0.0),
+        lambda op, x: op.Max(x, op.Constant(value=ir.tensor(ZERO))),
+        lambda op, x: op.Max(op.Constant(value=ir.tensor(ZERO)), x),
     ],
     "Gelu": [
         lambda op, x: op.Mul(op.Mul(0.5, x), op.Add(1.0, op.Erf(op.Div(x, ROOT)))),

@@ -75,9 +75,10 @@ SPELLINGS: dict[str, tuple[Spelling, list[Spelling]]] = {
     "Relu": (
         lambda op, x: op.Relu(x),
         [
-            *(spell for i, spell in enumerate(ACTIVATIONS["Relu"]) if i not in (2, 5)),
+            *(spell for i, spell in enumerate(ACTIVATIONS["Relu"]) if i not in (2, 5, 12, 13)),
             lambda op, x: op.Where(op.Greater(x, 0.0), x, op.Constant(value=ir.tensor(ZERO))),
             lambda op, x: op.Max(op.Add(x, 0.0), op.Constant(value=ir.tensor(ZERO))),
+            lambda op, x: op.Max(x, op.Constant(value=ir.tensor(ZERO))),
             lambda op, x: op.Clip(x, 0.0),
             lambda op, x: op.PRelu(x, 0.0),
             lambda op, x: op.Mul(x, op.Clip(op.Sign(x), 0.0, 1.0)),

@@ -98,8 +98,8 @@ ELEMENTWISE: dict[str, Callable[..., Array]] = {
 }
 """Operator → its function of arrays, with its attributes as keywords."""
 
-ALONE = ("LeakyRelu", "PRelu", "ThresholdedRelu")
-"""Those that are a ReLU themselves, of some parameter."""
+ALONE = ("LeakyRelu", "Max", "PRelu", "ThresholdedRelu")
+"""Those that are a ReLU themselves, of some parameter, or beside zeros."""
 
 
 def run(chain: Sequence[ir.Node], x: ir.Value, numbers: Array) -> Array:
@@ -218,7 +218,7 @@ def _find(
 
     `known` are the spellings that were run before, with what they are; those run here are added.
     """
-    y = root.outputs[0]
+    y, alone = root.outputs[0], None
     for x, chain in _chains(root, place):
         if (len(chain) == 1 and root.op_type not in ALONE) or not _comparable(x, y):
             continue
@@ -230,8 +230,10 @@ def _find(
             continue
         # Spelled out again, a Swish shares its sigmoid with whatever else uses that.
         if found[0] == "onnxplain::Swish" or self_contained(y, x):
-            return x, chain, found
-    return None
+            if len(chain) > 1:
+                return x, chain, found
+            alone = x, [*chain], found
+    return alone
 
 
 def _activation(chain: Sequence[ir.Node], x: ir.Value, tolerance: float) -> Match | None:
