@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 
@@ -16,6 +18,8 @@ from onnxplain.files import replacing
 from onnxplain.runtime.ascent import accentuate
 from onnxplain.runtime.explainer import Explainer
 from onnxplain.runtime.inputs.batches import as_batch
+from onnxplain.runtime.inputs.images import load_image
+from onnxplain.runtime.inputs.objective import on_photograph
 from onnxplain.runtime.pictures import page
 from onnxplain.runtime.pictures.markup import Markup
 
@@ -28,6 +32,7 @@ def write_report(
     targets_per_image: int = 1,
     steps: int = 5,
     progress: Callable[[int], None] | None = None,
+    inputs: Mapping[str, Any] = MappingProxyType({}),
 ) -> list[tuple[Path, str]]:
     """Explain image files on one HTML page, which opens from disk and asks the network for nothing.
 
@@ -40,9 +45,12 @@ def write_report(
         explainer: made by `load`.
         images: files; `find_images` finds them. The page begins sorted by their names.
         path: the .html file to write; an existing one is replaced.
-        targets_per_image: how many classes to explain, from the top of the ranking.
+        targets_per_image: how many classes to explain, from the top of the ranking; of a detector,
+            objects.
         steps: of the accentuation, at least 1.
         progress: called with 1, 2, …, `len(images)`, as each image is done.
+        inputs: what the file's objective takes besides, the same for all images; boxes in their
+            pixels.
 
     Returns:
         The files that could not be read, each with the reason; the page names them too.
@@ -55,22 +63,24 @@ def write_report(
     if not images:
         raise InputError("no image given")
     explainer.metadata.require_image("a report")
-    explainer.metadata.objective.require_classifier("a report")
-    classes = explainer.backend.signature.classes
-    if not 1 <= targets_per_image <= classes:
-        raise InputError(f"targets per image are from 1 to {classes}, not {targets_per_image}")
+    signature, explained = explainer.backend.signature, explainer.metadata.objective
+    most = signature.classes if explained.is_class else max(explained.ranks, 1)
+    if not 1 <= targets_per_image <= most:
+        raise InputError(f"targets per image are from 1 to {most}, not {targets_per_image}")
+    explainer.check(None, inputs=inputs)
     if steps < 1:
         raise InputError(f"steps must be at least 1, not {steps}")
     counts = Counter(file.name for file in images)
     failures = []
-    before, after = page.frame(explainer.metadata.source, _facts(explainer.metadata), steps)
+    facts = _facts(explainer.metadata)
+    before, after = page.frame(explainer.metadata.source, facts, steps, explained.is_class)
     # A file name that is not text, which POSIX allows, is shown with question marks.
     with replacing(path) as beside, beside.open("w", encoding="utf-8", errors="replace") as out:
         out.write(before)
         for done, file in enumerate(images, 1):
             name = file.name if counts[file.name] == 1 else str(file)
             try:
-                article = _article(explainer, file, name, targets_per_image, steps)
+                article = _article(explainer, file, name, targets_per_image, steps, inputs)
             except _UnreadableError as error:
                 failures.append((file, str(error)))
                 article = page.failure(name, file, error)
@@ -95,24 +105,38 @@ def _facts(metadata: Metadata) -> list[str]:
     ]
 
 
-def _article(explainer: Explainer, file: Path, name: str, targets: int, steps: int) -> Markup:
+def _article(
+    explainer: Explainer,
+    file: Path,
+    name: str,
+    targets: int,
+    steps: int,
+    inputs: Mapping[str, Any],
+) -> Markup:
     """An image's part of the page.
 
     Raises:
         _UnreadableError: the file is not a usable image.
     """
-    signature = explainer.backend.signature
+    signature, metadata = explainer.backend.signature, explainer.metadata
     try:
-        batch, _ = as_batch(file, explainer.metadata.preprocessing, signature.dtype)
+        picture = load_image(file)
+        given = on_photograph(metadata, inputs, picture.size)
+        batch, _ = as_batch(picture, metadata.preprocessing, signature.dtype)
     except InputError as error:
         raise _UnreadableError(str(error)) from error
     batch = batch.repeat(targets, axis=0)  # a target each, which every graph can do
-    explanation = explainer(batch, [-1 - k for k in range(targets)])
-    ascent = accentuate(explainer, batch, explanation.targets.reshape(-1), steps)
+    ranked = metadata.objective.is_class or metadata.objective.ranks
+    asked: Any = [-1 - k for k in range(targets)] if ranked else None
+    explanation = explainer(batch, asked, **given)
+    if explanation.is_of_class:
+        asked = explanation.targets.reshape(-1)
+    ascent = accentuate(explainer, batch, asked, steps, inputs=given)
     rows = explanation.rows()
     row = replace(
         rows[0],
         pullbacks=np.concatenate([row.pullbacks for row in rows]),
         targets=[target for row in rows for target in row.targets],
+        boxes=None if rows[0].boxes is None else np.concatenate([row.boxes for row in rows]),
     )
     return page.article(name, file, row, ascent.start, ascent.end, ascent.before, ascent.after)

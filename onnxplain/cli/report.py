@@ -9,6 +9,7 @@ import typer
 
 from onnxplain.cli.app import command
 from onnxplain.cli.console import complain, say
+from onnxplain.cli.given import Box, Given, Position, Query, Region, read_inputs
 from onnxplain.cli.options import Images, Model, Provider, count
 from onnxplain.cli.progress import progress_bar
 
@@ -20,9 +21,16 @@ def report(
     path: Annotated[Path, typer.Option("--out", "-o", help="The page to write.")] = Path(
         "report.html"
     ),
-    targets: Annotated[int, count("Classes per image, from the top of the ranking.")] = 1,
+    targets: Annotated[
+        int, count("Classes per image, from the top of the ranking; of a detector, objects.")
+    ] = 1,
     steps: Annotated[int, count("Steps of the accentuation.")] = 5,
     provider: Provider = "auto",
+    region: Region = None,
+    query: Query = None,
+    box: Box = None,
+    position: Position = None,
+    given: Given = None,
 ) -> None:
     """Explain a folder of images on one self-contained HTML page.
 
@@ -32,12 +40,15 @@ def report(
 
     \b
         onnxplain report resnet50.explain.onnx photos/ -o report.html
+        onnxplain report yolov8n.explain.onnx street/ --targets 2 -o objects.html
     """
     import onnxplain
     from onnxplain.runtime import find_images
     from onnxplain.runtime.report import write_report
 
     explainer = onnxplain.load(model, provider=provider)
+    named = {"region": region, "query": query, "box": box, "position": position}
+    inputs = read_inputs(explainer.metadata, named, given)
     found = find_images(images)
     with progress_bar() as progress:
         task = progress.add_task("explaining", total=len(found))
@@ -48,6 +59,7 @@ def report(
             targets_per_image=targets,
             steps=steps,
             progress=lambda done: progress.update(task, completed=done),
+            inputs=inputs,
         )
     for file, reason in failures:
         complain(f"{file}: {reason}")

@@ -20,9 +20,9 @@ _PAGE = Path(__file__).with_name("page.html")
 
 _MEANING = Template(
     "The <b>pullback</b> is the change of the photograph’s pixels that the network would read as "
-    "more of the class (grey: none), the <b>heatmap</b> shows where that change is strong, the "
+    "more of $what (grey: none), the <b>heatmap</b> shows where that change is strong, the "
     "<b>accentuation</b> is the photograph after $steps along it, and the <b>difference</b> is "
-    "what they added; beside the class are its probabilities before and after."
+    "what they added; beside the name are $numbers before and after."
 )
 _IMAGE = Template("""\
 <article data-name="$name" data-class="$predicted" data-confidence="$confidence" data-gain="$gain">
@@ -66,20 +66,28 @@ $end
 _PICTURE = Template('<img src="$uri" alt="$what" width="$width" height="$height" decoding="async">')
 
 
-def frame(source: str, facts: Sequence[str], steps: int) -> tuple[Markup, Markup]:
+def frame(
+    source: str, facts: Sequence[str], steps: int, of_class: bool = True
+) -> tuple[Markup, Markup]:
     """What comes before the articles, and what after.
 
     Args:
         source: the network's name, the page's title.
         facts: what else its head says.
         steps: of the accentuations.
+        of_class: whether classes are explained.
     """
     page = fill(
         Template(_PAGE.read_text(encoding="utf-8")),
         nonce=secrets.token_urlsafe(16),
         source=source,
         facts=" · ".join(facts),
-        meaning=fill(_MEANING, steps="one step" if steps == 1 else f"{steps} steps"),
+        meaning=fill(
+            _MEANING,
+            steps="one step" if steps == 1 else f"{steps} steps",
+            what="the class" if of_class else "what is explained",
+            numbers="its probabilities" if of_class else "the numbers explained,",
+        ),
         images=Markup("\0"),
     )
     before, _, after = page.partition("\0\n")
@@ -107,9 +115,9 @@ def article(
         file: where it lies.
         row: its explanation for K targets.
         start, end: of the accentuation of each, pixels in [-1, 1], [K,C,H,W].
-        before, after: the targets' probabilities there, [K].
+        before, after: the targets' probabilities there, or the objective, [K].
     """
-    photograph = Image.fromarray(row.photograph)
+    photograph = row.marked(Image.fromarray(row.photograph))
     sections = []
     for k, (target, _) in enumerate(row.targets):
         what = f"of {name} for {target}"
@@ -118,10 +126,12 @@ def article(
                 _TARGET,
                 name=name,
                 target=target,
-                before=f"{before[k]:.1%}",
-                after=f"{after[k]:.1%}",
+                before=row.number(before[k]),
+                after=row.number(after[k]),
                 pullback=_picture(signed_image(row.pullbacks[k]), f"pullback {what}"),
-                heatmap=_picture(overlay(row.photograph, row.heatmaps[k]), f"heatmap {what}"),
+                heatmap=_picture(
+                    row.marked(overlay(row.photograph, row.heatmaps[k]), k), f"heatmap {what}"
+                ),
                 start=_picture(_pixels(start[k]), f"photograph {name}"),
                 end=_picture(_pixels(end[k]), f"accentuation {what}"),
                 difference=_picture(signed_image(end[k] - start[k]), f"difference {what}"),
@@ -130,12 +140,13 @@ def article(
     predictions = [
         fill(_PREDICTION, name=label, probability=f"{p:.1%}") for label, p in row.predictions
     ]
+    first, value = (row.predictions or row.targets)[0]
     return fill(
         _IMAGE,
         name=name,
         path=file,
-        predicted=row.predictions[0][0],
-        confidence=f"{row.predictions[0][1]:.6f}",
+        predicted=first,
+        confidence=f"{value:.6f}",
         gain=f"{after[0] - before[0]:.6f}",
         photograph=_picture(photograph, f"photograph {name}"),
         predictions=join(predictions),

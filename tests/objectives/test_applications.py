@@ -22,6 +22,9 @@ from onnxplain.batch.run import _recipe
 from onnxplain.batch.shard import ShardExplainer
 from onnxplain.errors import InputError
 from onnxplain.runtime import Explainer
+from onnxplain.runtime.pictures.markup import data_uri
+from onnxplain.runtime.pictures.render import overlay
+from onnxplain.runtime.report import write_report
 from onnxplain.stream.run import explain_stream
 
 from .kinds import BOX, IN_INPUT, PHOTOGRAPH, QUERY
@@ -165,3 +168,32 @@ def test_boxes_on_the_command_line_are_the_photographs(
     expected = float(kinds["detector"](photographs[0], box=IN_INPUT).objective[0])
     assert first["targets"][0]["value"] == pytest.approx(expected, rel=1e-5)
     assert "error" in second
+
+
+def test_a_report_of_objects_shows_their_boxes(
+    kinds: dict[str, Explainer], photographs: list[Path], tmp_path: Path
+) -> None:
+    out = tmp_path / "report.html"
+    failures = write_report(kinds["detector"], photographs, out, targets_per_image=2, steps=1)
+    assert [path for path, _ in failures] == [photographs[2]]
+    text = out.read_text()
+    assert text.count("<section>") == 4
+    row = kinds["detector"](photographs[0], -1).rows()[0]
+    marked = data_uri(row.marked(overlay(row.photograph, row.heatmaps[0])))
+    assert marked in text
+    assert "%</span>" not in text
+    assert row.number(row.targets[0][1]) in text
+    with pytest.raises(InputError, match="targets per image are from 1 to 1"):
+        write_report(kinds["vector"], photographs, out, targets_per_image=2)
+
+
+def test_a_report_takes_what_the_objective_does(
+    kinds: dict[str, Explainer], photographs: list[Path], tmp_path: Path
+) -> None:
+    out = tmp_path / "report.html"
+    assert (
+        len(write_report(kinds["vector"], photographs, out, steps=1, inputs={"query": QUERY})) == 1
+    )
+    assert "embedding" in out.read_text()
+    with pytest.raises(InputError, match="needs 'query'"):
+        write_report(kinds["vector"], photographs, out, steps=1)

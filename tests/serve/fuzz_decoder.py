@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -23,6 +24,7 @@ else:
     from onnxplain.serve import decode, kserve, pictures
 
 from onnxplain.contract.explain import Metadata, Preprocessing
+from onnxplain.contract.objective import BOX, INDEX, MASK, Explained, ObjectiveInput
 from onnxplain.runtime import Explainer
 from onnxplain.runtime.signature import Signature
 from onnxplain.serve.refusal import Refusal
@@ -35,9 +37,11 @@ _PREPROCESSING = Preprocessing(4, 4, 4, mean=(0.5,) * 3, std=(0.5,) * 3)
 _METADATA = Metadata("0", "gradient", "fuzzed", _PREPROCESSING, labels=("cat", "dog"))
 
 
-def _explainer(multi_target: bool, live_temperature: bool) -> Explainer:
+def _explainer(
+    multi_target: bool, live_temperature: bool, metadata: Metadata = _METADATA
+) -> Explainer:
     signature = Signature(
-        metadata=_METADATA,
+        metadata=metadata,
         dtype=np.dtype(np.float32),
         batch=None,
         classes=2,
@@ -50,6 +54,14 @@ def _explainer(multi_target: bool, live_temperature: bool) -> Explainer:
 
 
 EXPLAINERS = [_explainer(multi, live) for multi in (False, True) for live in (False, True)]
+_INPUTS = {
+    "target": ObjectiveInput("which", (), -1, INDEX),
+    "box": ObjectiveInput("where", (4,), 0, BOX),
+    "region": ObjectiveInput("what", (2, 2), 0, MASK, nonzero=True),
+    "position": ObjectiveInput("when", (), -1, INDEX, 3),
+}
+_EXPLAINED = Explained("mine", inputs=_INPUTS, classes=2, ranks=2)
+OF_OBJECTIVE = _explainer(False, False, replace(_METADATA, objective=_EXPLAINED))
 WAYS = ("multipart/form-data; boundary=b", "application/json", "application/octet-stream", "image")
 
 
@@ -79,12 +91,15 @@ def read(data: bytes) -> None:
         head, _, rest = body.partition(b"\n")
         query, _, kind = head.decode("latin-1").partition(" ")
         decode.decode(kind, query, rest, explainer, LIMITS)
+    elif way == 6:
+        kind, _, rest = body.partition(b"\n")
+        decode.decode(kind.decode("latin-1"), "position=1", rest, OF_OBJECTIVE, LIMITS)
     else:
         decode.decode(WAYS[way], "", body, explainer, LIMITS)
 
 
 def _way(data: bytes) -> int:
-    return data[0] // 4 % 6
+    return data[0] // 4 % 7
 
 
 def seeds() -> list[bytes]:
@@ -134,6 +149,19 @@ def seeds() -> list[bytes]:
     found.append(bytes([16]) + str(len(in_bytes)).encode() + b"\n" + in_bytes + tensor.tobytes())
     asked = b"targets=1&targets=cat&output=png application/octet-stream\n" + tensor.tobytes()
     found.append(bytes([20]) + asked)
+    encoded = io.BytesIO()
+    Image.fromarray(np.full((5, 7), 255, np.uint8)).save(encoded, "PNG")
+    region = encoded.getvalue()
+    picture = base64.b64encode(images[0]).decode()
+    of_region = {"image": base64.b64encode(region).decode()}
+    inputs = {"box": [0, 0, 3, 3], "region": of_region, "position": 2}
+    in_json = json.dumps({"image": picture, "inputs": inputs}).encode()
+    found.append(bytes([24]) + b"application/json\n" + in_json)
+    for name, file, value in ((b"box", b"", b"0,0,3,3"), (b"region", b'; filename="f"', region)):
+        form += images[0] if name == b"box" else b""
+        form += b'\r\n--b\r\nContent-Disposition: form-data; name="' + name + b'"' + file
+        form += b"\r\n\r\n" + value
+    found.append(bytes([24]) + WAYS[0].encode() + b"\n" + form + b"\r\n--b--\r\n")
     return found
 
 
