@@ -19,6 +19,7 @@ SUFFIXES = (
     *(".jpg", ".jpeg", ".jfif", ".jp2", ".png", ".webp", ".avif", ".bmp", ".gif"),
     *(".tif", ".tiff", ".ppm", ".pgm", ".pbm"),
 )
+_AT_ONCE = 1 << 20  # pixels in float64, of which a small file can have many
 _warning_filters = threading.Lock()  # are global; two threads would restore each other's
 
 
@@ -124,11 +125,14 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 
 
 def _to_eight_bits(image: Image.Image) -> Image.Image:
-    pixels = np.asarray(image, dtype=np.float64)
+    pixels = np.asarray(image)
     if not np.isfinite(pixels).all():
         raise InputError("has NaN or infinite pixels")
-    least, greatest = pixels.min(), pixels.max()
+    least, greatest = float(pixels.min()), float(pixels.max())
     tops = (1, 255, 65535) if image.mode == "F" else (65535,)
     low, high = next(((0, top) for top in tops if 0 <= least <= greatest <= top), (least, greatest))
-    scaled = 255 * ((pixels - low) / ((high - low) or 1))
-    return Image.fromarray(np.rint(scaled).astype(np.uint8))
+    flat, eight = pixels.reshape(-1), np.empty(pixels.size, np.uint8)
+    for at in range(0, pixels.size, _AT_ONCE):
+        part = flat[at : at + _AT_ONCE].astype(np.float64)
+        eight[at : at + _AT_ONCE] = np.rint(255 * ((part - low) / ((high - low) or 1)))
+    return Image.fromarray(eight.reshape(pixels.shape))

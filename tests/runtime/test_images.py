@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -88,6 +90,19 @@ def test_sixteen_bit_grey_is_scaled_not_clipped(suffix, tmp_path):
     Image.fromarray(values).save(tmp_path / f"a{suffix}")
     image = pixels(load_image(tmp_path / f"a{suffix}"))
     assert image[0, :, 0].tolist() == [0, 1, 128, 255]
+
+
+def test_many_pixels_are_scaled_in_little_memory():
+    """A file of 170 KB has 88 million; all of them in float64 were 2.5 GB."""
+    many = Image.fromarray(np.full((2000, 2000), 257, np.uint16))
+    tracemalloc.start()
+    try:
+        found = load_image(many)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert found.getpixel((1999, 1999)) == (1, 1, 1)
+    assert peak < 50 * 2**20
 
 
 def test_integers_outside_sixteen_bits_are_scaled_by_their_own_range():
