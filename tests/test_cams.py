@@ -11,7 +11,7 @@ import pytest
 import torch
 from onnx import TensorProto, helper
 from PIL import Image
-from pytorch_grad_cam import GradCAM, HiResCAM, LayerCAM
+from pytorch_grad_cam import GradCAM, GradCAMPlusPlus, HiResCAM, LayerCAM, XGradCAM
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from torch.nn import functional
 from typer.testing import CliRunner
@@ -25,12 +25,32 @@ from onnxplain.runtime.inputs.batches import as_batch
 
 Tensor = torch.Tensor
 
+
+def plus_plus(A: Tensor, g: Tensor) -> Tensor:
+    alpha = torch.where(g != 0, 1 / (2 + g * A.sum((2, 3), keepdim=True)), 0)
+    return ((alpha * g.clamp(min=0)).sum((2, 3), keepdim=True) * A).sum(1, keepdim=True)
+
+
+def x_grad(A: Tensor, g: Tensor) -> Tensor:
+    total = A.sum((2, 3), keepdim=True)
+    weights = (g * A / torch.where(total == 0, 1, total)).sum((2, 3), keepdim=True)
+    return (weights * A).sum(1, keepdim=True)
+
+
 FORMULAS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "gradcam": lambda A, g: (g.mean((2, 3), keepdim=True) * A).sum(1, keepdim=True),
+    "gradcam++": plus_plus,
+    "xgradcam": x_grad,
     "layercam": lambda A, g: (g.relu() * A).sum(1, keepdim=True),
     "hirescam": lambda A, g: (g * A).sum(1, keepdim=True),
 }
-PEERS = {"gradcam": GradCAM, "layercam": LayerCAM, "hirescam": HiResCAM}
+PEERS = {
+    "gradcam": GradCAM,
+    "gradcam++": GradCAMPlusPlus,
+    "xgradcam": XGradCAM,
+    "layercam": LayerCAM,
+    "hirescam": HiResCAM,
+}
 
 
 class Net(torch.nn.Module):
@@ -116,7 +136,8 @@ def test_a_map_is_its_formula(method: str, layer: str, net: Net, tmp_path: Path)
     assert found.dtype == np.float32
     assert found.min() >= 0
     parity = Parity.of(found, by_hand(net, layer, images, targets, method))
-    assert parity.relative_l2 <= 1e-5
+    near_a_pole = method == "gradcam++"  # before a ReLU, where activations are negative
+    assert parity.relative_l2 <= (1e-4 if near_a_pole else 1e-5)
 
 
 def test_the_layer_is_the_last_with_height_and_width_and_the_sweep_stops_there(

@@ -20,6 +20,33 @@ def grad_cam(op: OpBuilder, A: ir.Value, g: ir.Value, axes: tuple[int, int, int]
     return op.ReduceSum(op.Mul(alpha, A), [channels], keepdims=0)
 
 
+def grad_cam_plus_plus(
+    op: OpBuilder, A: ir.Value, g: ir.Value, axes: tuple[int, int, int]
+) -> ir.Value:
+    """Σ_k w_k A_k, w_k = Σ_ij α_kij ReLU(g_kij) (Chattopadhay et al. 2018, arXiv 1710.11063).
+
+    α = g² / (2g² + g³ Σ_ij A_k) = 1 / (2 + g Σ_ij A_k), which counts only where g is positive.
+    """
+    height, width, channels = axes
+    total = op.ReduceSum(A, [height, width], keepdims=1)
+    weighted = op.Div(op.Relu(g), op.Add(op.Mul(g, total), 2.0))
+    weight = op.ReduceSum(weighted, [height, width], keepdims=1)
+    return op.ReduceSum(op.Mul(weight, A), [channels], keepdims=0)
+
+
+def x_grad_cam(op: OpBuilder, A: ir.Value, g: ir.Value, axes: tuple[int, int, int]) -> ir.Value:
+    """Σ_k w_k A_k, w_k = Σ_ij g_kij A_kij / Σ_ij A_kij (Fu et al. 2020, arXiv 2008.02312).
+
+    0 for a channel whose activations add up to 0.
+    """
+    height, width, channels = axes
+    total = op.ReduceSum(A, [height, width], keepdims=1)
+    moved = op.ReduceSum(op.Mul(g, A), [height, width], keepdims=1)
+    none = op.Equal(total, 0.0)
+    weight = op.Where(none, 0.0, op.Div(moved, op.Where(none, 1.0, total)))
+    return op.ReduceSum(op.Mul(weight, A), [channels], keepdims=0)
+
+
 def layer_cam(op: OpBuilder, A: ir.Value, g: ir.Value, axes: tuple[int, int, int]) -> ir.Value:
     """Σ_k ReLU(g_k) A_k (Jiang et al. 2021, LayerCAM)."""
     return op.ReduceSum(op.Mul(op.Relu(g), A), [axes[2]], keepdims=0)
@@ -32,6 +59,18 @@ def hires_cam(op: OpBuilder, A: ir.Value, g: ir.Value, axes: tuple[int, int, int
 
 for name, formula, help, source in (
     ("gradcam", grad_cam, "where, coarsely", "Selvaraju et al. 2017, arXiv 1610.02391"),
+    (
+        "gradcam++",
+        grad_cam_plus_plus,
+        "where, of several objects each",
+        "Chattopadhay et al. 2018, arXiv 1710.11063",
+    ),
+    (
+        "xgradcam",
+        x_grad_cam,
+        "where, weights adding up to the logit",
+        "Fu et al. 2020, arXiv 2008.02312",
+    ),
     ("layercam", layer_cam, "where, finer at earlier layers", "Jiang et al. 2021, IEEE TIP 30"),
     ("hirescam", hires_cam, "where, and nowhere else", "Draelos & Carin 2020, arXiv 2011.08891"),
 ):

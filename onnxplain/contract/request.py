@@ -36,7 +36,8 @@ class ExportOptions:
     method: str = option(
         "excitation",
         "excitation (ReLU networks), semantic (any: transformers, SiLU, norms), gradient, guided, "
-        "deconvnet, input-x-gradient, gradcam, layercam, hirescam, lrp-zplus, lrp-epsilon, "
+        "deconvnet, input-x-gradient, gradcam, gradcam++, xgradcam, layercam, hirescam, lrp-zplus, "
+        "lrp-epsilon, "
         "epsilon-plus, or one that a package registers.",
     )
     temperature: float | None = option(
@@ -154,7 +155,7 @@ class ExportOptions:
     output: str | None = option(None, "The logits, where an ONNX file has several outputs.")
     layer: str | None = option(
         None,
-        "For gradcam, layercam and hirescam: the layer to look at, a PyTorch module's path "
+        "For gradcam and its like: the layer to look at, a PyTorch module's path "
         "(layer4.2) or the name of an ONNX value or node.",
         unset="the last with height and width",
     )

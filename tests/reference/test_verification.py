@@ -106,6 +106,8 @@ OTHERWISE: dict[str, dict[str, Any]] = {
     "deconvnet": {"method": "guided"},
     "input-x-gradient": {"method": "gradient"},
     "gradcam": {"method": "layercam"},
+    "gradcam++": {"method": "gradcam"},
+    "xgradcam": {"method": "layercam"},
     "layercam": {"method": "hirescam"},
     "hirescam": {"parameters": {"layer": "pool"}},
     "lrp-zplus": {"parameters": {"epsilon": 1e-2}},

@@ -16,12 +16,26 @@ from onnxplain.errors import InputError
 from onnxplain.export.sources.tracing import logits_of
 from onnxplain.reference.pytorch.programs import Program
 
+
+def _plus_plus(A: Tensor, g: Tensor) -> Tensor:
+    alpha = g**2 / (2 * g**2 + g**3 * A.sum((2, 3), keepdim=True))
+    weights = (alpha.nan_to_num(0.0) * g.relu()).sum((2, 3), keepdim=True)
+    return (weights * A).sum(1, keepdim=True)
+
+
+def _x(A: Tensor, g: Tensor) -> Tensor:
+    weights = (g * A).sum((2, 3), keepdim=True) / A.sum((2, 3), keepdim=True)
+    return (weights.nan_to_num(0.0) * A).sum(1, keepdim=True)
+
+
 FORMULAS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "gradcam": lambda A, g: (g.mean((2, 3), keepdim=True) * A).sum(1, keepdim=True),
+    "gradcam++": _plus_plus,
+    "xgradcam": _x,
     "layercam": lambda A, g: (g.relu() * A).sum(1, keepdim=True),
     "hirescam": lambda A, g: (g * A).sum(1, keepdim=True),
 }
-"""arXiv 1610.02391; LayerCAM, Jiang et al. 2021; arXiv 2011.08891."""
+"""arXiv 1610.02391, 1710.11063, 2008.02312; LayerCAM, Jiang et al. 2021; arXiv 2011.08891."""
 
 
 def activation_map(method: str, A: Tensor, g: Tensor, size: tuple[int, int]) -> Tensor:
