@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -10,8 +11,8 @@ from rich.console import Console
 
 from onnxplain.cli import app, console
 from onnxplain.cli.app import commands, guarded
-from onnxplain.cli.explain import _valid
 from onnxplain.cli.progress import ImageBar
+from onnxplain.cli.records import json_line
 from onnxplain.cli.verify import table_of
 from onnxplain.errors import InputError
 from onnxplain.reference.checks import Check, Verification
@@ -104,4 +105,5 @@ def test_an_error_is_no_markup(capsys) -> None:
 
 def test_a_line_of_json_is_always_valid() -> None:
     record = {"targets": [{"probability": float("nan")}, {"probability": 0.5}], "n": float("inf")}
-    assert _valid(record) == {"targets": [{"probability": None}, {"probability": 0.5}], "n": None}
+    valid = {"targets": [{"probability": None}, {"probability": 0.5}], "n": None}
+    assert json.loads(json_line(record)) == valid

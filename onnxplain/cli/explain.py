@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 import math
 import time
 from collections.abc import Iterable, Iterator, Mapping
@@ -32,6 +31,7 @@ from onnxplain.cli.options import (
     as_target,
 )
 from onnxplain.cli.progress import progress_bar
+from onnxplain.cli.records import free_stems, json_line
 from onnxplain.contract.explain import TARGET
 from onnxplain.contract.objective import EXPLAINED_BOX
 from onnxplain.errors import InputError
@@ -180,11 +180,12 @@ def explain_images(
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"cannot write into {folder}: {error.strerror}") from error
-    names = dict(zip(paths, _picture_names(paths, folder), strict=True))
+    stems = dict(zip(paths, free_stems(paths, folder, [".png"]), strict=True))
 
     def picture(path: Path, explanation: Explanation) -> dict[str, Any]:
-        explanation.save(folder / names[path], style=style)
-        return _record(path, folder / names[path], explanation, explainer.metadata.preprocessing)
+        drawn = folder / f"{stems[path]}.png"
+        explanation.save(drawn, style=style)
+        return _record(path, drawn, explanation, explainer.metadata.preprocessing)
 
     failed, start = 0, time.perf_counter()
     with replacing(folder / "predictions.jsonl") as beside, progress_bar() as progress:
@@ -196,7 +197,7 @@ def explain_images(
                     failed += 1
                     complain(str(made))
                     made = {"image": str(path), "error": str(made)}
-                log.write(json.dumps(_valid(made), ensure_ascii=False, allow_nan=False) + "\n")
+                log.write(json_line(made))
                 progress.advance(task)
     done, seconds = len(paths) - failed, time.perf_counter() - start
     rate = f", {done / seconds:.1f} per second" if done > 1 else ""
@@ -226,30 +227,6 @@ def _batch_size(explainer: Explainer, paths: list[Path], batch: str, rows: int) 
         return signature.batch or min(max(signature.least, rows), signature.most or rows)
     with err.status("finding the best batch"):
         return next((best_batch_size(explainer, path) for path in _readable(paths)), 1)
-
-
-def _picture_names(paths: list[Path], folder: Path) -> list[str]:
-    """`cat.png` for `a/cat.jpg`, `cat-2.png` for `b/cat.jpg`; never the name of an image itself."""
-    taken = {path.resolve() for path in paths}
-    names = []
-    for path in paths:
-        numbered = (f"{path.stem}{'' if n == 1 else f'-{n}'}.png" for n in itertools.count(1))
-        name = next(name for name in numbered if (folder / name).resolve() not in taken)
-        taken.add((folder / name).resolve())
-        names.append(name)
-    return names
-
-
-def _valid(entry: Any) -> Any:
-    """What JSON can say: null in place of NaN and infinity."""
-    match entry:
-        case float():
-            return entry if math.isfinite(entry) else None
-        case list():
-            return [_valid(one) for one in entry]
-        case dict():
-            return {name: _valid(one) for name, one in entry.items()}
-    return entry
 
 
 def _record(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,14 +12,18 @@ import typer
 
 from onnxplain.cli.console import complain, say
 from onnxplain.cli.options import as_target
-from onnxplain.errors import InputError
+from onnxplain.cli.records import free_stems, json_line
+from onnxplain.errors import BackendError, InputError
 from onnxplain.files import replacing
 from onnxplain.runtime.inputs.stored import stored
+from onnxplain.runtime.inputs.values import as_values
 
 if TYPE_CHECKING:
     from onnxplain.runtime import Explainer
     from onnxplain.runtime.inputs.scalars import Temperatures
     from onnxplain.runtime.values import ValuesExplanation
+
+_PICTURE, _PULLBACKS = ".png", ".pullbacks.npz"
 
 
 def explain_arrays(
@@ -40,27 +43,28 @@ def explain_arrays(
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"cannot write into {folder}: {error.strerror}") from error
-    failed = 0
+    paths, failed = [Path(file) for file in files], 0
+    stems = free_stems(paths, folder, [_PICTURE, _PULLBACKS])
     with (
         replacing(folder / "predictions.jsonl") as beside,
         beside.open("w", encoding="utf-8") as lines,
     ):
-        for path in map(Path, files):
+        for path, stem in zip(paths, stems, strict=True):
             try:
-                given = _read(path)
-                samples = len(next(iter(given.values()), ""))
+                given = as_values(explainer.backend.signature, _read(path))
+                samples = len(next(iter(given.values())))
                 each: Any = [targets] * samples if explainer.multi_target else None
                 wanted = each if len(targets) > 1 else targets[0] if targets else None
                 explanation = explainer(given, wanted, temperature, **inputs)
-                picture = folder / f"{path.stem}.png"
+                picture = folder / f"{stem}{_PICTURE}"
                 explanation.save(picture)
-                _write(folder / f"{path.stem}.pullbacks.npz", explanation.pullbacks)
+                _write(folder / f"{stem}{_PULLBACKS}", explanation.pullbacks)
                 record = _record(path, picture, explanation)
-            except InputError as error:
+            except (InputError, BackendError) as error:
                 failed += 1
                 complain(str(error))
                 record = {"input": str(path), "error": str(error)}
-            lines.write(json.dumps(record, ensure_ascii=False) + "\n")
+            lines.write(json_line(record))
     say(f"{len(files) - failed} of {len(files)} files explained, in {folder}")
     if failed:
         raise typer.Exit(1)
