@@ -9,7 +9,14 @@ import numpy as np
 
 from onnxplain.export.objectives.anchors import at_rest, form_of
 from onnxplain.export.objectives.decoding import strides_of, width_and_height
-from onnxplain.export.objectives.objective import Fit, Network, Output, Setting, Settings
+from onnxplain.export.objectives.objective import (
+    NO_IMAGE,
+    Fit,
+    Network,
+    Output,
+    Setting,
+    Settings,
+)
 from onnxplain.export.objectives.structure import (
     End,
     Part,
@@ -57,6 +64,8 @@ class _Shown:
 
 
 def fits(network: Network, settings: Settings) -> Fit | str:
+    if not network.has_image:
+        return NO_IMAGE
     layout = settings.get("layout")
     tried: list[Fit | str] = []
     if layout in (None, "separate"):

@@ -18,7 +18,9 @@ from onnxplain.contract.explain import OPTIONAL_INPUTS, RESERVED, TARGET
 from onnxplain.contract.objective import INDEX, MASK, NUMBERS, Explained, ObjectiveInput
 from onnxplain.errors import SourceError
 from onnxplain.export.registry import Registry
-from onnxplain.export.tensors import rank, static
+from onnxplain.export.tensors import dims, rank, static
+
+NO_IMAGE = "it is not explained by an image of a known size"
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,12 @@ class Network:
     image: ir.Value
     outputs: Sequence[Output]
     labels: Sequence[str] = ()
+
+    @property
+    def has_image(self) -> bool:
+        """Whether what it is explained by can be an image, [N, C, H, W] or [N, H, W, C], of a known
+        size."""
+        return rank(self.image) == 4 and all(isinstance(size, int) for size in dims(self.image)[1:])
 
 
 Settings: TypeAlias = Mapping[str, str]

@@ -17,6 +17,7 @@ from onnxplain.export.autodiff import operator_name
 from onnxplain.export.canonical.ends import image_size
 from onnxplain.export.heads import chosen_class
 from onnxplain.export.objectives.objective import (
+    NO_IMAGE,
     Emitted,
     Fit,
     Input,
@@ -42,6 +43,8 @@ _LAYOUTS: Mapping[str, tuple[str, ...]] = {
 
 
 def fits(network: Network, settings: Settings) -> Fit | str:
+    if not network.has_image:
+        return NO_IMAGE
     height, width, _ = image_size(network.image)
     unclear = None
     for output in network.outputs:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 import onnxplain
+from onnxplain.errors import SourceError
 from onnxplain.reference.pytorch import explain
 
 from .networks import Fused, Text, seeded, series, tables, volumes
@@ -58,6 +59,28 @@ def test_an_input_that_is_no_picture(
     (expected,) = gradients(network.double(), [x], [0, 2])
     close(explanation.pullback, expected)
     np.testing.assert_array_equal(explanation.targets, [0, 2])
+
+
+@pytest.mark.parametrize(
+    ("make", "shape"), [(volumes, (2, 1, 6, 8, 8)), (series, (2, 2, 30)), (tables, (2, 5))]
+)
+def test_a_regression_is_found_by_itself(
+    make: Callable[[], nn.Module], shape: tuple[int, ...], tmp_path: Path
+) -> None:
+    network, x = seeded(lambda: nn.Sequential(make(), nn.Linear(3, 1))), noise(*shape)
+    onnxplain.export(network, tmp_path / "e.onnx", method="gradient", example=x)
+    explanation = onnxplain.load(tmp_path / "e.onnx", "cpu")({"input": x.numpy()})
+    assert explanation.explained.name == "value"
+    (expected,) = gradients(network.double(), [x], [0, 0])
+    close(explanation.pullback, expected)
+
+
+@pytest.mark.parametrize("objective", ["segment", "detection"])
+def test_what_reads_an_image_does_not_fit_a_table(objective: str, tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match="not explained by an image"):
+        onnxplain.export(
+            seeded(tables), tmp_path / "e.onnx", example=noise(2, 5), objective=objective
+        )
 
 
 def test_excitation_of_a_volume_is_the_references(tmp_path: Path) -> None:
