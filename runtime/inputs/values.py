@@ -87,9 +87,14 @@ def _array(name: str, value: Any, one: Taken, port: Port, signature: Signature) 
     )
     if not fits or array.size == 0:
         raise InputError(f"the input {what} is given an array of the shape {list(array.shape)}")
-    if array.dtype.kind == "f" and not np.isfinite(array).all():
-        raise InputError(f"the input {name!r} has NaN or infinite values")
-    return array.astype(wanted, copy=False)
+    with np.errstate(over="ignore"):
+        cast = array.astype(wanted, copy=False)
+    if wanted.kind == "f" and not np.isfinite(cast).all():
+        beyond = f", or beyond {wanted}" if cast.dtype != array.dtype else ""
+        raise InputError(f"the input {name!r} has NaN or infinite values{beyond}")
+    if wanted.kind in "iub" and (cast != array).any():
+        raise InputError(f"the input {what} is given numbers that {wanted} cannot hold")
+    return cast
 
 
 def _check_sizes(taken: Mapping[str, Taken], arrays: Mapping[str, NDArray[Any]]) -> None:
