@@ -12,7 +12,16 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import onnx_ir as ir
 
 from onnxplain.comparison import COMPARISONS
-from onnxplain.contract.explain import ALPHA, EPS, IMAGE, LIMIT, ORIGIN, PULLBACK, Metadata
+from onnxplain.contract.explain import (
+    ALPHA,
+    EPS,
+    IMAGE,
+    LIMIT,
+    OPTIONAL_INPUTS,
+    ORIGIN,
+    PULLBACK,
+    Metadata,
+)
 from onnxplain.contract.request import BGR, ExportOptions
 from onnxplain.contract.values import Values
 from onnxplain.errors import SourceError
@@ -142,6 +151,8 @@ def _derived(source: Network, options: ExportOptions, plain: bool = False) -> _D
         canonical, layer, excepted = _canonical(found, options, method, classifier, by)
         model, roots = canonical.model, canonical.roots
         make_way(model.graph, [*live, *_other_names(options, estimator, sampling)])
+        if by is not None:  # and the network's inputs stay beside the file's own
+            make_way(model.graph, [*OPTIONAL_INPUTS, *(own.name for own in method.parameters)])
         objective, fit = asked or LOGIT, None
         if not canonical.logits:
             settings = options.settings or {}

@@ -112,7 +112,11 @@ class Signature:
             batch=inputs[own[0]].shape[0],
             classes=classes,
             multi_target=TARGET in inputs and len(inputs[TARGET].shape) == 2,
-            live=tuple(name for name in {TEMPERATURE: 0, **metadata.parameters} if name in inputs),
+            live=tuple(
+                name
+                for name in {TEMPERATURE: 0, **metadata.parameters}
+                if name in inputs and name not in own
+            ),
             step=NEXT_IMAGE in outputs,
             outputs={
                 name: port

@@ -14,6 +14,7 @@ import onnxplain
 from onnxplain.errors import BackendError, InputError, SourceError
 from onnxplain.runtime import Explainer
 from onnxplain.runtime.inputs.batches import as_batch
+from onnxplain.runtime.signature import Port, Signature
 
 from .networks import TWO, WORDS, written
 
@@ -72,6 +73,8 @@ def test_whole_numbers_of_any_width_and_lists_do(words: Explainer) -> None:
         ({"words": IDS, "mask": MASK[:, :2]}, "T is 3 in 'words', and 2 in 'mask'"),
         ({"words": IDS, "mask": MASK[:1]}, "N is 2 in 'words', and 1 in 'mask'"),
         ({"words": IDS, "mask": MASK * np.nan}, "'mask' has NaN"),
+        ({"words": IDS, "mask": MASK * np.float64(1e300)}, "'mask' has NaN .*, or beyond float32"),
+        ({"words": IDS.astype(np.uint64) + 2**63, "mask": MASK}, "numbers that int64 cannot hold"),
     ],
 )
 def test_wrong_arrays_are_sentences(words: Explainer, given: Any, message: str) -> None:
@@ -183,6 +186,30 @@ def test_names_that_the_file_needs_itself(tmp_path: Path) -> None:
     assert [*explainer.metadata.values.inputs] == ["source.target", "image"]
     x = np.ones((1, 2, 4, 4), np.float32)
     assert explainer({"source.target": x, "image": x}, 0).pullback.shape == x.shape
+
+
+@pytest.mark.parametrize("method", ["excitation", "gradient"])
+def test_an_input_called_as_a_parameter_is_the_networks(method: str, tmp_path: Path) -> None:
+    text = TWO.replace("left", "temperature").replace("right", "alpha")
+    source = written(text, tmp_path / "two.onnx")
+    onnxplain.export(source, tmp_path / "e.onnx", method=method, wrt="alpha")
+    explainer = onnxplain.load(tmp_path / "e.onnx", "cpu")
+    assert explainer.backend.signature.live == ()
+    x = np.full((1, 2, 4, 4), 3, np.float32)
+    found = explainer({"source.temperature": x, "source.alpha": x}, 0)
+    np.testing.assert_allclose(found.logits, 9)
+
+
+def test_what_a_file_calls_as_a_parameter_is_no_live_one(tmp_path: Path) -> None:
+    onnxplain.export(
+        written(TWO, tmp_path / "two.onnx"), tmp_path / "e.onnx", method="excitation", wrt="left"
+    )
+    props = {p.key: p.value for p in onnx.load(tmp_path / "e.onnx").metadata_props}
+    props["onnxplain.values"] = props["onnxplain.values"].replace("right", "temperature")
+    ports = {name: Port("float32", (None, 2, 4, 4)) for name in ("left", "temperature")}
+    inputs = {**ports, "target": Port("int64", (None,))}
+    outputs = {"logits": Port("float32", (None, 2)), "pullback": Port("float32", (None, 2, 4, 4))}
+    assert Signature.of(props, inputs, outputs).live == ()
 
 
 def test_an_image_file_takes_no_mapping(tmp_path: Path) -> None:
