@@ -52,6 +52,11 @@ class Estimated:
         values = {k: v if isinstance(v, str) else f"{v:g}" for k, v in self.parameters.items()}
         return ", ".join([self.name, *(f"{name} {value}" for name, value in values.items())])
 
+    @property
+    def takes_sets(self) -> bool:
+        """Whether an input is a set of images, the same for every image that is explained."""
+        return any(one.several for one in self.inputs.values())
+
     @classmethod
     def from_json(cls, entry: Mapping[str, Any]) -> Self:
         """Of what JSON makes of one.

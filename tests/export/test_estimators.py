@@ -167,6 +167,7 @@ def test_a_baseline_of_one_image_is_that_of_all(made, images):
         ({}, "needs 'baseline': where the path begins"),
         ({"baseline": np.zeros((3, 8, 8), np.float32)}, "'baseline' .*12"),
         ({"baseline": np.zeros((3, *SHAPE), np.float32)}, "one image, or 2 for 2 images, not 3"),
+        ({"baseline": ["nowhere.png"] * 3}, "one image, or 2 for 2 images, not 3"),
         ({"baselines": np.zeros(SHAPE, np.float32)}, "no input 'baselines'"),
     ],
 )
@@ -325,6 +326,20 @@ def test_runtimes_agree(made, images, name):
     other = onnxplain.load(explainer.path, "openvino")
     given = {"baselines": images.numpy()} if name == "expected-gradients" else {}
     found, expected = (each(images.numpy(), **given) for each in (other, explainer))
+    assert same(found.pullback, expected.pullback, 1e-4)
+
+
+@pytest.mark.parametrize(("multi_target", "number"), [(False, 3), (True, 2), (True, 1)])
+def test_openvino_takes_a_set_as_a_whole(made, images, multi_target, number):
+    """Not an image of it for each that is explained."""
+    pytest.importorskip("openvino")
+    parameters = {"samples": 6, "chunk": 4}
+    explainer = made("expected-gradients", parameters=parameters, multi_target=multi_target)
+    other = onnxplain.load(explainer.path, "openvino")
+    baselines = np.random.default_rng(5).standard_normal((number, *SHAPE)).astype(np.float32)
+    targets = [[1, 3], [-1, 0]] if multi_target else [1, -1]
+    given = (images.numpy(), targets)
+    found, expected = (each(*given, baselines=baselines) for each in (other, explainer))
     assert same(found.pullback, expected.pullback, 1e-4)
 
 

@@ -41,8 +41,8 @@ class OpenVINO:
     in float32 and 0.81 in bfloat16, DenseNet-121 0.86 and 0.83, ResNet-50 0.97 … 1.06 and
     0.77 … 1.00; eight images are as fast either way.
 
-    Any other graph is compiled for its inputs' shapes, anew where they are new: OpenVINO sorts an
-    open batch a hundred times more slowly.
+    Any other graph, also one whose estimator takes a set of images, is compiled for its inputs'
+    shapes, anew where they are new: OpenVINO sorts an open batch a hundred times more slowly.
 
     Args:
         path: an ONNX file.
@@ -87,7 +87,8 @@ class OpenVINO:
         self._made: dict[Shapes | None, Requests] = {}
         self._making = threading.Lock()
         of_image = VALUES not in self.metadata and PULLBACK in self.outputs
-        self._explains = of_image and self.inputs.keys() >= {IMAGE, TARGET}
+        explains = of_image and self.inputs.keys() >= {IMAGE, TARGET}
+        self._explains = explains and not self.signature.metadata.estimator.takes_sets
         is_open = self._explains and self.inputs[IMAGE].shape[:1] == (None,)
         self._one_image = one_image(self.inputs) if is_open else None
         self._one_by_one = is_open and len(self.inputs[TARGET].shape) == 2
