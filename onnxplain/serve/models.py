@@ -163,8 +163,8 @@ def _metadata(path: Path) -> Metadata:
     try:
         metadata = metadata_of(path)
         metadata.require_image("the service")
-        if any(one.several for one in metadata.estimator.inputs.values()):
-            raise BackendError("a request gives no set of images, which its estimator takes")
+        if own := ", ".join(map(repr, metadata.estimator.inputs)):
+            raise BackendError(f"its estimator takes {own}, and a request gives one image alone")
         return metadata
     except BackendError as error:
         raise BackendError(f"'{path}' cannot be served: {error}") from error

@@ -33,19 +33,25 @@ def estimator_inputs(
         value = given.get(name)
         if value is None:
             raise InputError(f"estimator {estimated.name!r} needs {name!r}: {one.meaning}")
+        if not one.several and (number := _number(value)) not in (0, 1, images):
+            raise InputError(
+                f"{name!r} ({one.meaning}) is one image, or {images} for {images} images, not "
+                f"{number}"
+            )
         try:
             batch = as_batch(value, pre, signature.dtype)[0]
         except InputError as error:
             raise InputError(f"{name!r} ({one.meaning}): {error}") from error
         if not one.several:
-            if len(batch) not in (1, images):
-                raise InputError(
-                    f"{name!r} ({one.meaning}) is one image, or {images} for {images} images, not "
-                    f"{len(batch)}"
-                )
             batch = np.ascontiguousarray(np.broadcast_to(batch, (images, *batch.shape[1:])))
         found[name] = batch
     return found
+
+
+def _number(images: Any) -> int:
+    """How many images are given, before any is decoded."""
+    items = images if isinstance(images, (list, tuple)) else [images]
+    return sum(len(i) if isinstance(i, np.ndarray) and i.ndim == 4 else 1 for i in items)
 
 
 def noise_for(signature: Signature, images: int) -> dict[str, NDArray[Any]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import json
 import os
 import re
 import subprocess
@@ -29,7 +30,8 @@ from onnxplain.serve.packages import model_name
 from onnxplain.serve.packages.kserve import with_image, with_triton
 from onnxplain.serve.packages.oci import REQUIREMENTS, write_context
 from onnxplain.serve.packages.triton import Options, write_repository
-from onnxplain.serve.settings import Limits
+from onnxplain.serve.service import Service
+from onnxplain.serve.settings import Limits, Settings
 
 from ..runtime.conftest import LABELS, explain_graph
 
@@ -226,6 +228,23 @@ def test_an_engine_that_triton_cannot_run_is_refused(graphs, tmp_path, changed, 
 def test_scalar_inputs_are_refused_since_triton_has_none(graphs, tmp_path):
     with pytest.raises(BackendError, match="live_temperature=True"):
         write_repository(graphs["live"], tmp_path, "live", Options())
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_an_estimators_images_are_refused(graphs, tmp_path, several):
+    """By the service too: a request has one image alone."""
+    made = onnx.load(graphs["tiny"])
+    own = {"name": "expected-gradients", "inputs": {"given": {"meaning": "m", "several": several}}}
+    made.metadata_props.add(key="onnxplain.estimator", value=json.dumps(own))
+    batch = made.graph.input[0].type.tensor_type.shape.dim[0].dim_param
+    given = onnx.helper.make_tensor_value_info("given", onnx.TensorProto.FLOAT, [batch, 3, 6, 8])
+    made.graph.input.append(given)
+    path = tmp_path / "estimated.onnx"
+    onnx.save(made, path)
+    with pytest.raises(BackendError, match="one image alone, not the estimator's 'given'"):
+        write_repository(path, tmp_path / "models", "tiny", Options())
+    with pytest.raises(BackendError, match="its estimator takes 'given', and a request gives one"):
+        Service(Settings({"tiny": path}))
 
 
 def test_a_model_that_is_there_already_is_not_overwritten(graphs, tmp_path):

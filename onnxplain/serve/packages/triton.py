@@ -159,6 +159,8 @@ def _check(signature: Signature, options: Options, engine: Engine | None) -> Non
             "Triton has no scalar inputs: export the graph without live_temperature=True, live "
             "parameters and step=True"
         )
+    if own := ", ".join(map(repr, signature.metadata.estimator.inputs)):
+        raise BackendError(f"the package for Triton has one image alone, not the estimator's {own}")
     if engine is not None and engine.provider != "tensorrt":
         raise BackendError(
             f"Triton runs engines of TensorRT, not of {engine.provider}: build one with "
