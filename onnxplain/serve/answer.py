@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from onnxplain.contract.estimator import CONVERGENCE_DELTA
 from onnxplain.contract.explain import Preprocessing
 from onnxplain.contract.objective import EXPLAINED_BOX, EXPLAINED_CLASS
 from onnxplain.runtime import Explainer, Explanation
@@ -28,6 +29,13 @@ MEDIA_TYPES = {
 
 _SMALL = 10_000
 """Numbers of an output that an answer in JSON holds."""
+
+_OF_TARGETS: dict[str, tuple[int, ...]] = {
+    EXPLAINED_CLASS: (),
+    EXPLAINED_BOX: (4,),
+    CONVERGENCE_DELTA: (),
+}
+"""Outputs that each target has its own of, and what one is."""
 
 _PNG_LEVEL = 3  # deflate's; at higher levels a heatmap's noise does not shrink further
 
@@ -64,7 +72,7 @@ def gather(asked: Prepared, explained: Explanation) -> Explanation:
     first = explained[:1]
     of_targets = {
         name: outputs[name].reshape(1, -1, *shape)
-        for name, shape in {EXPLAINED_CLASS: (), EXPLAINED_BOX: (4,)}.items()
+        for name, shape in _OF_TARGETS.items()
         if name in outputs
     }
     return replace(
@@ -81,6 +89,8 @@ def _npz(explanation: Explanation) -> bytes:
     arrays = {"pullback": explanation.pullback[0], "targets": explanation.targets[0]}
     if explanation.objective is None:
         arrays |= {"logits": explanation.logits[0], "probabilities": explanation.probabilities[0]}
+        if explanation.convergence_delta is not None:
+            arrays[CONVERGENCE_DELTA] = explanation.convergence_delta[0]
     else:
         arrays |= {"objective": explanation.objective[0], **_of_image(explanation)}
     written = io.BytesIO()
@@ -110,7 +120,9 @@ def _of_classes(explanation: Explanation, top_k: int) -> dict[str, Any]:
         probability = float(probabilities[index])
         return {"index": index, "name": explanation.name(index), "probability": probability}
 
-    return {
+    delta = explanation.convergence_delta
+    told = {} if delta is None else {CONVERGENCE_DELTA: Tensor.of(delta[0].astype(np.float32))}
+    return told | {
         "predictions": [prediction(index) for index in ranking.tolist()],
         "targets": [
             prediction(index) | {"logit": float(logits[index])}

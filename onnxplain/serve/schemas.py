@@ -165,6 +165,11 @@ class ExplainResponse(BaseModel):
     targets: list[Target] = Field(description="The K classes explained, in the order asked for.")
     logits: Tensor = Field(description="float32 [classes].")
     pullback: Tensor = Field(description="float32 [K,C,H,W]: the explanation of each target.")
+    convergence_delta: Tensor | None = Field(
+        default=None,
+        description="float32 [K], where the model's estimator tells it: by how much the "
+        "attributions' sum misses the difference between image and baseline.",
+    )
 
 
 class Explained(BaseModel):

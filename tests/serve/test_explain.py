@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import base64
 import io
+import json
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from onnxplain.serve.schemas import Tensor
+from onnxplain.serve.answer import gather, render
+from onnxplain.serve.batcher import Work
+from onnxplain.serve.decode import Prepared
+from onnxplain.serve.schemas import Options, Tensor
 
 
 def array(tensor: dict[str, Any]) -> np.ndarray:
@@ -62,6 +67,28 @@ def test_several_targets_are_several_pullbacks(client, explainers, photograph, p
     np.testing.assert_allclose(answer["pullback"], expected.pullback, atol=1e-6)
     assert answer["targets"].tolist() == expected.targets.tolist()
     assert answer["logits"].shape == (5,)
+
+
+@pytest.mark.parametrize("name", ["tiny", "multi"])
+def test_each_target_has_its_convergence_delta(explainers, photograph, x, name):
+    """Whether its three targets were three rows or one."""
+    wanted = [[0, 1, 2]] if name == "multi" else [0, 1, 2]
+    batch = np.stack([x] * len(wanted))
+    made = explainers[name](batch, wanted)
+    delta = np.float32([0.1, 0.2, 0.3])
+    told = {"convergence_delta": delta.reshape(np.shape(wanted))}
+    made = replace(made, outputs={**made.outputs, **told})
+    work = Work(batch, made.targets, None, {})
+    for output in ("json", "npz"):
+        asked = Prepared(work, Options(output=output), photograph)
+        answer = render(name, explainers[name], asked, made)
+        if output == "json":
+            found = array(json.loads(answer)["convergence_delta"])
+        else:
+            found = np.load(io.BytesIO(answer))["convergence_delta"]
+        assert found.tolist() == delta.tolist()
+    gathered = gather(asked, made)
+    assert gathered.outputs["convergence_delta"].tolist() == [delta.tolist()]
 
 
 def test_a_raw_tensor_is_the_networks_input_and_has_its_options_in_the_url(client, explainers, x):
