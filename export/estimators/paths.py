@@ -98,7 +98,7 @@ def expected_gradients(asked: Asked, values: Sampling) -> tuple[ir.Value, Mappin
     number = op.Cast(op.Shape(baselines, start=0, end=1), to=ir.DataType.FLOAT)
 
     def chosen(draw: Draw) -> ir.Value:
-        """x'_s, [c, 1, …] or [1, …]."""
+        """x'_s, [c, 1, …], or […] of one."""
         inner = draw.op
         share = inner.Cast(draw.of(place, 0), to=ir.DataType.FLOAT)
         index = inner.Cast(inner.Floor(inner.Mul(share, number)), to=ir.DataType.INT64)

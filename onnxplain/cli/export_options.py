@@ -64,7 +64,7 @@ def as_choices(texts: list[str] | None, option: str) -> dict[str, float | str]:
         if name in values:
             raise InputError(f"{option} gives {name} twice")
         if not equals or not value:
-            raise InputError(f"{option} takes NAME=NUMBER, not {text!r}")
+            raise InputError(f"{option} takes NAME=NUMBER or NAME=WORD, not {text!r}")
         try:
             values[name] = float(value)
         except ValueError:
