@@ -30,6 +30,9 @@ def verify(
     output_name: Annotated[
         str | None, typer.Option("--output", help="The logits, where an .onnx source has several.")
     ] = None,
+    objective: Annotated[
+        str | None, typer.Option(help="The ONNX file of the objective, where that was one.")
+    ] = None,
     image: Annotated[
         list[str] | None, typer.Option(help="Images to compare on; else seeded noise.")
     ] = None,
@@ -68,6 +71,7 @@ def verify(
             weights=weights,
             input=input_name,
             output=output_name,
+            objective=objective,
             images=images,
             provider=provider,
             precision=precision,

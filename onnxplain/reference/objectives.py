@@ -43,7 +43,8 @@ def verify_objective(
     """Compare what the graph puts out with a fresh export of its source, evaluated in float64.
 
     Args:
-        source, options: as `onnxplain.export` takes them ("weights", "input", "output").
+        source, options: as `onnxplain.export` takes them ("weights", "input", "output",
+            "objective").
         images: normalised float32, [N, C, H, W].
 
     Raises:
@@ -88,8 +89,8 @@ def _fresh(
     asked: dict[str, Any] = {
         **{name: value for name, value in options.items() if value is not None},
         **as_asked(metadata.parameters),
-        **{"method": metadata.method, "objective": metadata.objective.name},
-        **{"settings": dict(metadata.objective.settings), "check": False},
+        **{"method": metadata.method, "check": False},
+        **{"settings": dict(metadata.objective.settings)},
         **{"multi_target": explainer.multi_target, "size": size},
     }
     if not isinstance(source, str | os.PathLike):

@@ -107,7 +107,7 @@ def verify_values(
     """Compare what the graph puts out with a fresh export of its source, evaluated in float64.
 
     Args:
-        source, options: as `onnxplain.export` takes them ("weights", "output").
+        source, options: as `onnxplain.export` takes them ("weights", "output", "objective").
 
     Raises:
         InputError: nothing here evaluates one of the network's operators in float64.
@@ -155,10 +155,8 @@ def _fresh(
     from onnxplain.export.pipeline import export
 
     metadata: Metadata = explainer.metadata
-    of_class = metadata.objective.is_class
     asked: dict[str, Any] = {
         **{name: value for name, value in options.items() if value is not None},
-        **({} if of_class else {"objective": metadata.objective.name}),
         **as_asked(metadata.parameters),
         **{"method": metadata.method, "wrt": list(metadata.values.explained)},
         **{"settings": dict(metadata.objective.settings), "check": False},

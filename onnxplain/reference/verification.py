@@ -37,6 +37,7 @@ def verify(
     weights: str = "DEFAULT",
     input: str | None = None,
     output: str | None = None,
+    objective: Any = None,
     images: Sequence[ImageLike] | None = None,
     provider: str = "auto",
     precision: str = "float32",
@@ -59,6 +60,8 @@ def verify(
         source: the network that it was exported from, as `onnxplain.export` takes it.
         weights: for a network by name, as for `onnxplain.export`.
         input, output: names of the image and the logits, where an `.onnx` source has several.
+        objective: where that was an ONNX file, a function or an object: that, as
+            `onnxplain.export` took it.
         images: what to compare on, as for `Explainer.__call__`; seeded noise where there are none.
         provider, precision: what runs the graph, as for `onnxplain.load`; "auto" takes the first
             that is here, whether or not it is right.
@@ -72,8 +75,8 @@ def verify(
         The figures, and whether they are what they should be: `.passed`.
 
     Raises:
-        InputError: no source where one is needed, one with other classes, images that cannot be
-            used, the precision "auto".
+        InputError: no source or objective where one is needed, a source with other classes, images
+            that cannot be used, the precision "auto".
         SourceError: the source cannot be read or exported.
         BackendError: the graph is not an explain graph, or what is to run it is not here.
     """
@@ -106,6 +109,10 @@ def verify(
             "against what it was exported from, with source="
         )
     options = {"weights": weights, "input": input, "output": output}
+    if not of_class:
+        options["objective"] = _objective(explainer, objective)
+    elif objective is not None:
+        raise InputError("the graph explains a class: leave objective= out")
     if explainer.metadata.values:
         if source is None:
             raise InputError("say with source= which network the graph was exported from")
@@ -119,6 +126,22 @@ def verify(
         return Verification("against finite differences of its own logits", 1, tuple(checks))
     asked = Asked(explainer, graph, batch, targets, tolerance, at_least)
     return verify_against_source(asked, source, options)
+
+
+def _objective(explainer: Explainer, given: Any) -> Any:
+    """
+    Raises:
+        InputError: none is given, and the file's has no name that an export knows.
+    """
+    from onnxplain.export import OBJECTIVES
+
+    name = explainer.metadata.objective.name
+    if given is None and name not in OBJECTIVES:
+        raise InputError(
+            f"objective {name!r} is none that is known by its name: give the ONNX file, or in "
+            "Python the function or object, that the graph was exported with, as objective="
+        )
+    return name if given is None else given
 
 
 def _against_onnx_runtime(

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import onnxplain
-from onnxplain.errors import SourceError
+from onnxplain.errors import InputError, SourceError
 
 from .networks import SIZE, close, exported, gradient, images
 from .test_maps import network
@@ -51,7 +51,7 @@ def test_a_file_is_an_objective(tmp_path: Path) -> None:
     close(found.objective, score)
     close(found.pullback, pullback)
     close(explainer(X.numpy(), weight=weight, factor=-1).pullback, -pullback / 2)
-    assert explainer.metadata.objective.name == "contrast"
+    assert explainer.metadata.objective.name == "contrast.onnx"
 
 
 @pytest.mark.parametrize(
@@ -74,6 +74,18 @@ def test_a_file_that_does_not_fit(change: tuple[str, str], message: str, tmp_pat
         onnxplain.export(
             network(), tmp_path / "e.onnx", example=torch.zeros(1, 3, SIZE, SIZE), objective=path
         )
+
+
+@pytest.mark.parametrize("name", ["class.onnx", "segment.onnx"])
+def test_a_file_is_no_objective_of_ours_by_its_name(name: str, tmp_path: Path) -> None:
+    path = written(CONTRAST, tmp_path / name)
+    explainer = exported(network(), tmp_path / "e.onnx", objective=path)
+    assert not explainer.metadata.objective.is_class
+    assert "weight" in explainer.metadata.objective.inputs
+    with pytest.raises(InputError, match="give the ONNX file"):
+        onnxplain.verify(tmp_path / "e.onnx", network(), provider="cpu")
+    found = onnxplain.verify(tmp_path / "e.onnx", network(), provider="cpu", objective=path)
+    assert found.passed
 
 
 def test_a_file_that_is_none(tmp_path: Path) -> None:
