@@ -54,15 +54,15 @@ def sum_if_one(op: OpBuilder, g: ir.Value, x: ir.Value, axes: Iterable[int]) -> 
 
     Along the others both are of one size. Each is split in two, of which the outer is summed.
     """
-    assert x.shape is not None
-    shape = list(x.shape if g.shape is None else g.shape)
     for axis in axes:
+        assert x.shape is not None
+        shape = list(x.shape if g.shape is None else g.shape)
         before, after, size = shape[:axis], shape[axis + 1 or len(shape) :], x.shape[axis]
         sizes = [op.Shape(g, end=axis)] if before else []
         sizes += [op.Constant(value_ints=[-1]), op.Shape(x, start=axis, end=axis + 1 or None)]
         sizes += [op.Shape(g, start=axis + 1)] if after else []
         split = op.Reshape(g, op.Concat(*sizes, axis=0))
         split.shape = ir.Shape([*before, None, size, *after])
-        g, shape[axis] = op.ReduceSum(split, [axis - 1], keepdims=0), size
+        g, shape[axis] = op.ReduceSum(split, [len(before)], keepdims=0), size
         g.shape = ir.Shape(shape)
     return g

@@ -103,9 +103,10 @@ def _spelled(
 ) -> dict[str, ir.Value]:
     """The ends in the graph spelled in standard operators, where others may stand for them."""
     outputs, first = model.graph.outputs, len(model.graph.outputs)
-    outputs.extend(ends.values())
+    outputs.extend({end: None for end in ends.values() if end not in outputs})
+    places = {name: outputs.index(end) for name, end in ends.items()}
     spell(model, aside)
-    found = dict(zip(ends, outputs[first:], strict=True))
+    found = {name: outputs[place] for name, place in places.items()}
     del outputs[first:]
     return found
 

@@ -117,9 +117,8 @@ def estimated(explainer: Explainer, ask: Callable[[Array], Answer], images: Arra
         InputError: the reference does not know the estimator.
         Exception: what `ask` raises.
     """
-    signature = explainer.backend.signature
-    metadata, pre = signature.metadata, signature.metadata.preprocessing
-    first = ask(images)
+    signature, metadata = explainer.backend.signature, explainer.metadata
+    pre, first = metadata.preprocessing, ask(images)
     if not metadata.estimator.name:
         return first
     inputs = {

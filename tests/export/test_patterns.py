@@ -219,7 +219,7 @@ def test_the_two_gelus_and_a_swish_keep_what_tells_them_apart():
         lambda op, x: op.Mul(x, op.Sigmoid(op.Neg(x))),
         lambda op, x: op.Div(op.Mul(x, op.Clip(op.Add(x, 3.0), 0.0, 5.0)), 6.0),
         lambda op, x: op.Mul(x, op.HardSigmoid(x, alpha=0.2)),
-        lambda op, x: op.Min(op.Max(x, 0.0), 20.0),
+        lambda op, x: op.Min(op.Max(x, 1e-6), 20.0),
         lambda op, x: op.Mul(x, op.Tanh(op.Exp(x))),
         lambda op, x: op.Clip(op.Mul(x, 0.5), 0.0, 1.0),
     ],
@@ -229,6 +229,10 @@ def test_other_constants_make_no_activation(spell: Spelling):
     found = operators(spell, (4, 2, 2))
     gates = {"onnxplain::SigmoidGate": "Sigmoid", "onnxplain::HardSigmoidGate": "HardSigmoid"}
     assert Counter({gates.get(name, name): n for name, n in found.items()}) == nodes
+
+
+def test_a_relu_with_a_cap_is_a_relu():
+    assert operators(lambda op, x: op.Min(op.Max(x, 0.0), 20.0), (4, 2)) == {"Relu": 1, "Min": 1}
 
 
 def test_a_relu_of_what_cannot_be_negative_is_none():

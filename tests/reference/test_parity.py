@@ -39,6 +39,10 @@ class FakeExplainer:
     metadata: Metadata
     twist: Callable[[Array], Array] = lambda pullback: pullback
 
+    @property
+    def backend(self) -> SimpleNamespace:
+        return SimpleNamespace(signature=SimpleNamespace(metadata=self.metadata))
+
     def __call__(self, image: Array, target: Array) -> SimpleNamespace:
         assert (image.dtype, target.dtype) == (np.float32, np.int64)
         nhwc = self.metadata.preprocessing.layout == "NHWC"

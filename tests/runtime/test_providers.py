@@ -219,7 +219,7 @@ def test_precision_auto_takes_the_fastest_that_agrees(graph_file, providers, x, 
     )
     seconds = {"float32": 3.0, "float16": 1.0, "bfloat16": 2.0}
     monkeypatch.setattr(
-        loading, "median_seconds", lambda call, _: seconds[call.func.backend.precision]
+        loading, "median_seconds", lambda call, _: seconds[call.func.__self__.backend.precision]
     )
     monkeypatch.setattr(ort, "converted", lambda path, *how: path.read_bytes())
     assert load(graph_file(), "openvino", "auto", images=[x]).backend.precision == "float16"

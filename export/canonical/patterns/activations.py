@@ -220,7 +220,7 @@ def _find(
     """
     y, alone = root.outputs[0], None
     for x, chain in _chains(root, place):
-        if (len(chain) == 1 and root.op_type not in ALONE) or not _comparable(x, y):
+        if (len(chain) == 1 and not _may_stand_alone(root)) or not _comparable(x, y):
             continue
         spelled = _spelled(chain, x)
         if spelled not in known:
@@ -234,6 +234,11 @@ def _find(
                 return x, chain, found
             alone = x, [*chain], found
     return alone
+
+
+def _may_stand_alone(node: ir.Node) -> bool:
+    small = node.op_type == "Max" and any(uniform(v) for v in node.inputs)  # the ε of a norm
+    return node.op_type in ALONE and not small
 
 
 def _activation(chain: Sequence[ir.Node], x: ir.Value, tolerance: float) -> Match | None:
