@@ -17,7 +17,6 @@ from onnxplain.export.canonical.general import opened, spell, standardise
 from onnxplain.export.guard import own_errors
 from onnxplain.export.objectives.objective import Fit, Input, Network, Objective, Output, Settings
 from onnxplain.export.sources.source import from_onnx
-from onnxplain.export.tensors import dims
 
 SUFFIX = ".onnx"
 
@@ -74,8 +73,7 @@ def of_file(path: Path) -> Objective:
                     "either: such a one is [N, …] of known sizes, and not called 'target'"
                 )
             shapes[name] = behind
-        axes = {name: _axes(output) for name, output in read.items()}
-        return Fit(read, axes, f"{path.name} says so", shapes=shapes)
+        return Fit(read, {}, f"{path.name} says so", shapes=shapes)
 
     def emit(op: OpBuilder, fit: Fit, given: Mapping[str, ir.Value]) -> ir.Value:
         outputs = {name: one.with_batch_first(op) for name, one in fit.outputs.items()}
@@ -151,9 +149,3 @@ def _misfit(declared: list[Any], output: Output) -> list[Any] | None:
         )
     )
     return None if fits else sizes
-
-
-def _axes(output: Output) -> list[str]:
-    axes = [""] * len(dims(output.value))
-    axes[output.batch] = "batch"
-    return axes

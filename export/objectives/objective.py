@@ -75,7 +75,8 @@ class Fit:
 
     Attributes:
         outputs: those that it reads, by what they are to it.
-        axes: of each of them, what its axes are, the batch as the network has it.
+        axes: of each of them, what its axes are, the batch as the network has it; of one that is
+            left out, the batch alone is told.
         why: what shows that they are that, in words.
         sure: whether it may be taken without being asked for.
         classes, ranks: how many classes a target chooses from, how far a negative one counts.

@@ -21,16 +21,10 @@ def of_function(function: Callable[..., Any]) -> Objective:
         outputs = {output.name: output for output in network.outputs}
         if not outputs:
             return "no output has a batch axis that can be told"
-        axes = {name: _axes(output.batch, len(output.sizes)) for name, output in outputs.items()}
-        return Fit(outputs, axes, f"the function {name} says so")
+        return Fit(outputs, {}, f"the function {name} says so")
 
     def emit(op: OpBuilder, fit: Fit, inputs: Mapping[str, ir.Value]) -> Any:
         return function(op, {name: one.with_batch_first(op) for name, one in fit.outputs.items()})
 
     name = getattr(function, "__name__", "own").strip("<>")
     return Objective(name, "a function of the outputs", fits, emit)
-
-
-def _axes(batch: int, others: int) -> list[str]:
-    axes = [""] * others
-    return [*axes[:batch], "batch", *axes[batch:]]

@@ -43,6 +43,7 @@ def test_a_file_is_an_objective(tmp_path: Path) -> None:
         "weight": ((4,), None),
         "factor": ((), 2),
     }
+    assert explainer.metadata.objective.axes == {"output": ["batch", "", "", ""]}
     weight = np.array([1.0, -1, 0.5, 2])
     score, pullback = gradient(
         network(), X, lambda y: 2 * ((y * y).mean((2, 3)) * torch.from_numpy(weight)).sum(1)
