@@ -97,7 +97,7 @@ def describe(
     if by is None:
         pre = preprocessing(image, found.preprocessing, options.mean, options.std, options.scale)
     else:
-        values = described(canonical.model.graph, by, canonical.roots)
+        values = described(canonical.model.graph, by, canonical.roots, canonical.inputs)
     labels = found.labels if options.labels is None else tuple(options.labels)
     if canonical.logits:
         _check_labels(labels, size_of(canonical.model.graph.outputs[0], 1))

@@ -133,17 +133,24 @@ def _rows(table: ir.Value | None) -> int:
     return int(tensor.numpy().shape[0]) if floats else 0
 
 
-def described(graph: ir.Graph, by: ByValues, roots: Mapping[str, ir.Value]) -> Values:
+def described(
+    graph: ir.Graph,
+    by: ByValues,
+    roots: Mapping[str, ir.Value],
+    sources: Mapping[str, ir.Value],
+) -> Values:
     """What the file says of the inputs and the values.
 
     Args:
         graph: with the network's inputs alone, that of the batch first.
         roots: the values by the names that `by` calls them.
+        sources: the inputs by their names in the source.
     """
+    embedded = {y: sources[x] for y, x in by.embedded.items()}
     batch = dims(graph.inputs[0])[0]
     inputs = {
         str(x.name): Taken(
-            TOKENS if x.name in by.embedded.values() else _kind(x, True),
+            TOKENS if x in embedded.values() else _kind(x, True),
             tuple(n if isinstance(n, int) else str(n.value) for n in dims(x)),
             bool(dims(x)) and dims(x)[0] == batch,
         )
@@ -151,11 +158,11 @@ def described(graph: ir.Graph, by: ByValues, roots: Mapping[str, ir.Value]) -> V
     }
     explained = {}
     for name, x in roots.items():
-        tokens = by.embedded.get(by.names[name], "")
-        own = str(x.name) if x in graph.inputs else tokens
-        kind = TOKENS if tokens else _kind(x, x in graph.inputs)
+        tokens = embedded.get(by.names[name])
+        own = x if x in graph.inputs else tokens
+        kind = TOKENS if tokens is not None else _kind(x, x in graph.inputs)
         pullback = PULLBACK if len(roots) == 1 else f"{PULLBACK}.{name}"
-        explained[name] = ExplainedValue(kind, pullback, own)
+        explained[name] = ExplainedValue(kind, pullback, "" if own is None else str(own.name))
     return Values(inputs, explained)
 
 
@@ -174,14 +181,18 @@ def _kind(x: ir.Value, is_input: bool) -> str:
     return VOLUME if width == 5 else NUMBERS
 
 
-def check_options(options: ExportOptions, method_has_map: bool) -> None:
+def check_options(options: ExportOptions, method_has_map: bool, is_traced: bool) -> None:
     """Hold an export that is not by the image to what it allows.
+
+    Args:
+        is_traced: whether the network was traced, at an image's size where one is given.
 
     Raises:
         SourceError: an option that is an image's.
     """
     of_image: Sequence[tuple[str, bool]] = (
         ("input", options.input is not None),
+        ("size", options.size is not None and not is_traced),
         ("mean", options.mean is not None),
         ("std", options.std is not None),
         ("scale", options.scale != 1),

@@ -10,7 +10,8 @@ output named `logits` [N, classes], or the network's own outputs where it is no 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from types import MappingProxyType
 
 import onnx_ir as ir
 from onnx_ir.passes import common
@@ -48,7 +49,8 @@ class Canonical:
     own then, by their own names, but for those `left_out`: whole numbers, and what does not depend
     on the image. `roots` are what it is explained by, by name: the image, or other values, those
     within the network behind an Identity of their own
-    (`onnxplain.export.canonical.ports.Forward`).
+    (`onnxplain.export.canonical.ports.Forward`). `inputs` are the network's own, by their names in
+    the source, where they stay beside what it is explained by.
     """
 
     model: ir.Model
@@ -59,6 +61,7 @@ class Canonical:
     logits: str
     roots: Mapping[str, ir.Value]
     left_out: Sequence[str] = ()
+    inputs: Mapping[str, ir.Value] = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -68,6 +71,7 @@ class Canonical:
         patterns: Mapping[str, int],
         roots: Mapping[str, ir.Value],
         fixed_batch: str | None = None,
+        inputs: Mapping[str, ir.Value] = MappingProxyType({}),
     ) -> Canonical:
         """What was learned, put together."""
         by_default = "softmax" if outputs.logits else ""
@@ -80,6 +84,7 @@ class Canonical:
             outputs.logits,
             roots,
             outputs.left_out,
+            inputs,
         )
 
 

@@ -54,6 +54,7 @@ def canonicalise_values(
     every = sources if output_name is None else []
     forward = forward_between(model, [*names, *keep], [*wrt.values()], {})
     model, graph = forward.model, forward.model.graph
+    inputs = {str(x.name): x for x in graph.inputs}
     whole = dict(zip(sources, graph.outputs, strict=True))
     own = {name: whole.get(name) or forward.of[name] for name in names}
     graph.outputs[:] = own.values()
@@ -70,7 +71,7 @@ def canonicalise_values(
         rename(outputs.values[0], LOGITS)
     common.RemoveUnusedNodesPass()(model)
     make_way(graph, RESERVED)
-    return Canonical.of(model, outputs, forward.patterns, roots)
+    return Canonical.of(model, outputs, forward.patterns, roots, inputs=inputs)
 
 
 def _name_batch(graph: ir.Graph) -> None:
