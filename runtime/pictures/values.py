@@ -183,8 +183,10 @@ def _table(shown: Shown) -> Image.Image:
 def _tokens(shown: Shown) -> Image.Image:
     """Tokens in their order, each on the colour of its pullback [T,D]; bars where there are few."""
     g = shown.over(-1) if shown.pullback.ndim > 1 else shown.pullback.astype(np.float64)
-    given = [] if shown.value is None else [str(i) for i in shown.value.tolist()]
-    names = list(shown.names or given or map(str, range(len(g))))
+    g = g.reshape(-1)
+    given = [] if shown.value is None else shown.value.reshape(-1).tolist()
+    known = (list(map(str, names)) for names in (shown.names, given) if len(names) == len(g))
+    names = next(known, list(map(str, range(len(g)))))
     words = _words(names, g)
     return _below([words, _bars(names, g)]) if len(g) <= _MOST_BARS else words
 
