@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from onnxplain.contract.explain import TARGET, Metadata, Preprocessing
+from onnxplain.contract.explain import NO_IMAGE, TARGET, Metadata, Preprocessing
 from onnxplain.contract.objective import BOX, INDEX, MASK, ObjectiveInput
 from onnxplain.errors import InputError
 from onnxplain.runtime.inputs.batches import as_photograph, box_in_input
@@ -134,6 +134,10 @@ def _check_box(name: str, box: NDArray[Any], pre: Preprocessing) -> None:
     left, top, right, bottom = box.tolist()
     if not box.any():
         return
+    if pre == NO_IMAGE:
+        raise InputError(
+            f"{name!r} lies in an image, and this file explains by other values: leave it out"
+        )
     if not (0 <= left < right <= pre.width and 0 <= top < bottom <= pre.height):
         raise InputError(
             f"{name!r} is left, top, right, bottom in pixels of the network's input, within "
@@ -186,8 +190,17 @@ def read_input(name: str, text: str, metadata: Metadata) -> Any:
 
 
 def as_mask(picture: Image.Image, one: ObjectiveInput, pre: Preprocessing) -> NDArray[Any]:
-    """A picture of a region, cropped as the photographs are: bright inside, dark outside."""
+    """A picture of a region, cropped as the photographs are: bright inside, dark outside.
+
+    Raises:
+        InputError: the file explains by other values than an image.
+    """
     height, width = one.shape
+    if pre == NO_IMAGE:
+        raise InputError(
+            "a picture of a region is cropped as the image is, and this file explains by other "
+            f"values: give the region as an array [{height}, {width}], or its .npy file"
+        )
     seen = as_photograph(picture, pre).convert("L")
     return (np.asarray(seen.resize((width, height), Image.Resampling.BOX)) > _BRIGHT).astype(float)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +10,14 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 import pytest
+from PIL import Image
 
 import onnxplain
+from onnxplain.contract.objective import BOX, ObjectiveInput
 from onnxplain.errors import BackendError, InputError, SourceError
 from onnxplain.runtime import Explainer
 from onnxplain.runtime.inputs.batches import as_batch
+from onnxplain.runtime.inputs.objective import as_inputs, read_input
 from onnxplain.runtime.signature import Port, Signature
 
 from .networks import TWO, WORDS, written
@@ -121,6 +125,7 @@ def test_wrong_names_are_sentences(wrt: Any, message: str, tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        ({"size": 64}, "size= is of an image"),
         ({"mean": [0.5]}, "mean= is of an image"),
         ({"step": True}, "step= is of an image"),
         ({"input": "mask"}, "input= is of an image"),
@@ -210,6 +215,40 @@ def test_what_a_file_calls_as_a_parameter_is_no_live_one(tmp_path: Path) -> None
     inputs = {**ports, "target": Port("int64", (None,))}
     outputs = {"logits": Port("float32", (None, 2)), "pullback": Port("float32", (None, 2, 4, 4))}
     assert Signature.of(props, inputs, outputs).live == ()
+
+
+def test_tokens_stay_tokens_under_another_name(tmp_path: Path) -> None:
+    source = written(WORDS.replace("words", "target"), tmp_path / "words.onnx")
+    onnxplain.export(source, tmp_path / "e.onnx", method="gradient", wrt="embedded")
+    values = onnxplain.load(tmp_path / "e.onnx", "cpu").metadata.values
+    assert values.inputs["source.target"].kind == "tokens"
+    assert values.explained["embedded"].input == "source.target"
+
+
+MAP = """
+    <ir_version: 9, opset_import: ["": 20]>
+    map (float[N, 2, 4, 4] left, float[N, 2, 4, 4] right) => (float[N, 2, 4, 4] y)
+    { y = Mul (left, right) }
+"""
+
+
+def test_a_region_is_an_array_and_a_box_is_left_out(tmp_path: Path) -> None:
+    source = written(MAP, tmp_path / "map.onnx")
+    options: Any = {"objective": "segment", "settings": {"layout": "NCHW"}}
+    onnxplain.export(source, tmp_path / "e.onnx", method="gradient", wrt="left", **options)
+    explainer = onnxplain.load(tmp_path / "e.onnx", "cpu")
+    x, region = np.ones((1, 2, 4, 4), np.float32), np.eye(4)
+    found = explainer({"left": x, "right": x}, 1, region=region)
+    np.testing.assert_allclose(found.pullback[0, 1], region / 4)
+    Image.new("L", (8, 8)).save(tmp_path / "region.png")
+    with pytest.raises(InputError, match=r"give the region as an array \[4, 4\]"):
+        read_input("region", str(tmp_path / "region.png"), explainer.metadata)
+    boxes = {"box": ObjectiveInput("a box", (4,), 0, BOX)}
+    objective = replace(explainer.metadata.objective, inputs=boxes)
+    metadata = replace(explainer.metadata, objective=objective)
+    signature = replace(explainer.backend.signature, metadata=metadata)
+    with pytest.raises(InputError, match="'box' lies in an image, and this file explains by other"):
+        as_inputs(signature, {"box": [0, 0, 2, 2]}, 1)
 
 
 def test_an_image_file_takes_no_mapping(tmp_path: Path) -> None:

@@ -60,6 +60,16 @@ def test_arrays_are_explained_from_npz(graph: Path, tmp_path: Path) -> None:
     assert [sample[0]["index"] for sample in record["samples"]] == [1, 1]
 
 
+@pytest.mark.parametrize(("option", "value"), [("--style", "heatmap"), ("--batch", "2")])
+def test_options_of_pictures_are_refused(
+    option: str, value: str, graph: Path, tmp_path: Path
+) -> None:
+    np.savez(tmp_path / "x.npz", words=IDS, mask=MASK)
+    found = CliRunner().invoke(app, ["explain", str(graph), str(tmp_path / "x.npz"), option, value])
+    assert found.exit_code
+    assert f"{option} is of images" in " ".join(found.output.split())
+
+
 def test_what_cannot_be_read_is_reported(graph: Path, tmp_path: Path) -> None:
     np.savez(tmp_path / "less.npz", words=IDS)
     np.save(tmp_path / "one.npy", IDS)

@@ -132,6 +132,13 @@ def test_tokens_have_names(names: Sequence[Any], tmp_path: Path) -> None:
     assert not np.array_equal(explanation.draw(names), explanation.draw())
 
 
+@pytest.mark.parametrize("shape", [(6,), (2, 3)])
+def test_tokens_of_another_number_name_nothing(shape: tuple[int, ...]) -> None:
+    pullback = noise(1, *shape, 4)
+    less = explained(TOKENS, pullback, np.arange(5)[None])
+    np.testing.assert_array_equal(less.draw(), explained(TOKENS, pullback).draw())
+
+
 def test_names_of_others_are_a_sentence() -> None:
     with pytest.raises(InputError, match="2 names for the 5 entries of 'x'"):
         explained(TABLE, noise(1, 5)).draw(["age", "income"])
