@@ -259,7 +259,8 @@ def _canonical(
             bgr=options.channels == BGR,
         )
     else:
-        check_options(options, method.activation_map is not None)
+        is_traced = not isinstance(found.original, Path)
+        check_options(options, method.activation_map is not None, is_traced)
         canonical = canonicalise_values(found.model, by.names, options.output, hard, classifier)
     graph = canonical.model.graph
     values = {str(y.name): y for node in graph for y in node.outputs}

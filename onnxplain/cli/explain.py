@@ -118,6 +118,11 @@ def explain(
     named = {"region": region, "query": query, "box": box, "position": position}
     inputs = read_inputs(explainer.metadata, named, given)
     if explainer.metadata.values:
+        for name, of_images in (("style", style != "grid"), ("batch", batch != "auto")):
+            if of_images:
+                raise InputError(
+                    f"--{name} is of images, and this file explains by other values: leave it out"
+                )
         explain_arrays(explainer, images, folder, target, live, inputs)
         return
     explain_images(explainer, images, folder, target, style, live, batch, inputs)
