@@ -20,6 +20,7 @@ from onnxplain.runtime.ahead import ahead
 from onnxplain.runtime.explainer import Explainer
 from onnxplain.runtime.explanation import Explanation
 from onnxplain.runtime.inputs.batches import as_batch
+from onnxplain.runtime.inputs.estimator import decoded_once
 from onnxplain.runtime.inputs.images import load_image
 from onnxplain.runtime.inputs.objective import as_inputs, on_photograph, stacked
 from onnxplain.runtime.inputs.scalars import Temperatures
@@ -55,22 +56,24 @@ def explain_files(
             the graph is a multi-target one): draws it, say. Called on other threads.
         temperature: as for `Explainer.__call__`.
         batch_size: rows in a run of the graph, one per image and target.
-        inputs: what the file's objective takes besides, the same for all images; boxes in their own
-            pixels.
+        inputs: what the file's objective and estimator take besides, the same for all images; boxes
+            in their own pixels.
 
     Yields:
         Each path, in order, with what `finish` returned, or with the `InputError` of an image that
         cannot be read or that `finish` raised.
 
     Raises:
+        InputError: an image for the estimator cannot be used.
         BackendError: the runtime failed.
     """
+    given = decoded_once(explainer.metadata, inputs)
     alone = explainer.multi_target or not explainer.backend.signature.has_target
     rows = 1 if alone else len(targets)
     images = max(1, batch_size // rows)
 
     def decoded(path: Path) -> tuple[Path, _Decoded | InputError]:
-        return path, _caught(lambda: _decode(explainer, path, inputs))
+        return path, _caught(lambda: _decode(explainer, path, given))
 
     def finished(path: Path, made: Explanation | InputError) -> tuple[Path, Result | InputError]:
         return path, made if isinstance(made, InputError) else _caught(lambda: finish(path, made))

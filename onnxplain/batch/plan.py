@@ -50,7 +50,7 @@ class Recipe:
         image_column: a table's; None to find it.
         onnxplain: its version.
         inputs: what the file's objective takes besides, by name, the same for all images; boxes in
-            pixels of the images.
+            pixels of the images. Of what its estimator takes, the SHA-256.
     """
 
     model: str

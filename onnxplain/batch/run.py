@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, field
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from onnxplain.batch.cluster import connected, explained
 from onnxplain.batch.commit import Folder, write_json
@@ -19,6 +21,7 @@ from onnxplain.batch.shard import ENGINE, on_gpu
 from onnxplain.batch.worker import Job, raise_problem
 from onnxplain.contract.explain import TARGET
 from onnxplain.errors import BackendError, InputError
+from onnxplain.runtime.inputs.estimator import decoded_once
 from onnxplain.runtime.loading import metadata_of
 from onnxplain.runtime.sessions import PROVIDERS, check_provider
 from onnxplain.runtime.sessions.tensorrt.engine import SUFFIX
@@ -98,7 +101,8 @@ def explain_lake(
         BackendError: a model, a backend or a cluster that cannot be used.
     """
     model, out = model.absolute(), out.absolute()
-    recipe = _recipe(model, options)
+    own = _images(model, options)
+    recipe = _recipe(model, options, own)
     folder = Folder(out)
     with folder.held():
         plan = settle(folder, recipe, list_items(inputs, options.columns), listed)
@@ -106,7 +110,7 @@ def explain_lake(
         earlier = done = plan.images - sum(map(plan.rows, pending))
         progress(done, plan.images)
         if pending:
-            job = Job(model, out, recipe, _threads(recipe, pool))
+            job = Job(model, out, recipe, _threads(recipe, pool), own)
             with (
                 connected(pool.address, out / ".ray"),
                 closing(explained(job, pending, pool.workers, on_gpu(recipe))) as rows,
@@ -120,7 +124,16 @@ def explain_lake(
     return Summary(plan.images, errors, earlier)
 
 
-def _recipe(model: Path, options: Options) -> Recipe:
+def _images(model: Path, options: Options) -> dict[str, NDArray[Any]]:
+    """What the file's estimator takes, by name: no worker need have the files."""
+    if not options.inputs:
+        return {}
+    metadata = metadata_of(model)
+    given = decoded_once(metadata, options.inputs)
+    return {name: given[name] for name in metadata.estimator.inputs if given.get(name) is not None}
+
+
+def _recipe(model: Path, options: Options, images: Mapping[str, NDArray[Any]]) -> Recipe:
     """The options, checked as far as they can be without the backend."""
     if options.store not in STORES:
         raise InputError(f"no store '{options.store}'; choose one of {', '.join(STORES)}")
@@ -147,8 +160,15 @@ def _recipe(model: Path, options: Options) -> Recipe:
         batch_size=options.batch_size,
         shard_size=options.shard_size,
         image_column=options.columns.image,
-        inputs={name: np.asarray(value).tolist() for name, value in options.inputs.items()},
+        inputs={
+            name: _digest(images[name]) if name in images else np.asarray(value).tolist()
+            for name, value in options.inputs.items()
+        },
     )
+
+
+def _digest(array: NDArray[Any]) -> str:
+    return hashlib.sha256(f"{array.dtype} {array.shape}".encode() + array.tobytes()).hexdigest()
 
 
 def _usual_target(model: Path) -> int | None:

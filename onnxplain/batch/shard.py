@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from itertools import islice
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 import pyarrow
 import pyarrow.parquet
+from numpy.typing import NDArray
 
 from onnxplain.batch.attempt import Attempt
 from onnxplain.batch.commit import Folder, Record, durable
@@ -41,17 +44,25 @@ class ShardExplainer:
 
     Args:
         decoders: threads that read and decode, besides the one that explains.
+        images: what the estimator takes, of which the recipe has the digests.
 
     Raises:
         InputError: a target, temperature or batch size that the graph cannot take.
     """
 
-    def __init__(self, explainer: Explainer, recipe: Recipe, decoders: int) -> None:
+    def __init__(
+        self,
+        explainer: Explainer,
+        recipe: Recipe,
+        decoders: int,
+        images: Mapping[str, NDArray[Any]] = MappingProxyType({}),
+    ) -> None:
         self._explainer, self._recipe = explainer, recipe
+        self._inputs = {**recipe.inputs, **images}
         signature = explainer.backend.signature
         signature.metadata.require_image("a batch run")
         targets = None if recipe.target is None else [recipe.target]
-        explainer.check(targets, recipe.temperature, recipe.inputs)
+        explainer.check(targets, recipe.temperature, self._inputs)
         usual = signature.batch or _usual(recipe, signature.most)
         self._batch_size = usual if recipe.batch_size is None else recipe.batch_size
         self._rows = Rows(explainer, recipe.top, recipe.store)
@@ -105,7 +116,7 @@ class ShardExplainer:
         size = self._batch_size
         reading = loads(items, self._tables)
         calls: Iterator[Callable[[], Prepared]]
-        calls = (partial(prepare, self._explainer, load, self._recipe.inputs) for load in reading)
+        calls = (partial(prepare, self._explainer, load, self._inputs) for load in reading)
         decoded, made = 2 * size, 1  # ahead
         if attempt is not None and attempt.watched:
             calls = (partial(attempt.watch, i, decode) for i, decode in enumerate(calls))

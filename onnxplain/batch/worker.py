@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import platform
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
+
+from numpy.typing import NDArray
 
 from onnxplain.batch.attempt import Attempt
 from onnxplain.batch.commit import Folder, Record
@@ -27,12 +30,14 @@ class Job:
         model: the explain graph or engine.
         out: the output folder.
         threads: CPU threads for one run of the graph.
+        images: what the estimator takes, by name.
     """
 
     model: Path
     out: Path
     recipe: Recipe
     threads: int
+    images: Mapping[str, NDArray[Any]] = field(default_factory=dict)
 
 
 class Worker:
@@ -49,7 +54,7 @@ class Worker:
             recipe = job.recipe
             _check_machine(job.model, recipe)
             explainer = load(job.model, recipe.provider, recipe.precision, job.threads)
-            self._explainer = ShardExplainer(explainer, recipe, job.threads)
+            self._explainer = ShardExplainer(explainer, recipe, job.threads, job.images)
             self._listing = Listing(self._folder.listing)
         except OnnxplainError as error:
             self._problem = error

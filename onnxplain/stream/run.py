@@ -15,6 +15,7 @@ from PIL import Image
 
 from onnxplain.contract.objective import BOX
 from onnxplain.runtime import Explainer, Explanation
+from onnxplain.runtime.inputs.estimator import decoded_once
 from onnxplain.runtime.inputs.objective import on_photograph
 from onnxplain.stream.latest import Latest
 from onnxplain.stream.picture import explained_frame, write_line
@@ -82,8 +83,8 @@ def explain_stream(
             file explains by itself.
         temperature: for a graph exported with --live-temperature.
         watch: called after each explained frame.
-        inputs: what the file's objective takes besides, the same for all frames; boxes in their
-            pixels.
+        inputs: what the file's objective and estimator take besides, the same for all frames; boxes
+            in their pixels.
 
     Raises:
         InputError: the source broke off, or the graph cannot take the target, temperature or
@@ -93,7 +94,7 @@ def explain_stream(
     explainer.metadata.require_image("a stream")
     metadata, targets = explainer.metadata, _targets(explainer, target)
     explainer.check(None if target is None else [target], temperature, inputs)
-    pre = metadata.preprocessing
+    pre, inputs = metadata.preprocessing, decoded_once(metadata, inputs)
     # The first run takes several times as long as the others, and a file's clock does not wait.
     usual = {name: given for name, given in inputs.items() if not _is_box(explainer, name)}
     explainer([Image.new("RGB", (pre.width, pre.height))], targets, temperature, **usual)

@@ -6,8 +6,10 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
+from onnxplain.contract.estimator import EstimatorInput
+from onnxplain.contract.explain import Metadata, Preprocessing
 from onnxplain.errors import InputError
 from onnxplain.runtime.inputs.batches import as_batch
 from onnxplain.runtime.signature import Signature
@@ -38,14 +40,40 @@ def estimator_inputs(
                 f"{name!r} ({one.meaning}) is one image, or {images} for {images} images, not "
                 f"{number}"
             )
-        try:
-            batch = as_batch(value, pre, signature.dtype)[0]
-        except InputError as error:
-            raise InputError(f"{name!r} ({one.meaning}): {error}") from error
+        batch = _as_batch(name, one, value, pre, signature.dtype)
         if not one.several:
             batch = np.ascontiguousarray(np.broadcast_to(batch, (images, *batch.shape[1:])))
         found[name] = batch
     return found
+
+
+def decoded_once(metadata: Metadata, given: Mapping[str, Any]) -> dict[str, Any]:
+    """What is given, by name: what the estimator takes as arrays, to be decoded once for many.
+
+    Normalised floats stay as they are; everything else becomes float32 [B, …].
+
+    Raises:
+        InputError: an image cannot be used.
+    """
+    pre, found = metadata.preprocessing, dict(given)
+    for name, one in metadata.estimator.inputs.items():
+        value = given.get(name)
+        if value is not None and not (isinstance(value, np.ndarray) and value.dtype.kind == "f"):
+            found[name] = _as_batch(name, one, value, pre, np.float32)
+    return found
+
+
+def _as_batch(
+    name: str, one: EstimatorInput, value: Any, pre: Preprocessing, dtype: DTypeLike
+) -> NDArray[Any]:
+    """An array that is the network's input already is returned itself."""
+    is_batch = isinstance(value, np.ndarray) and value.size > 0 and value.dtype == dtype
+    if is_batch and value.shape[1:] == tuple(pre.image_shape) and np.isfinite(value).all():
+        return value
+    try:
+        return as_batch(value, pre, dtype)[0]
+    except InputError as error:
+        raise InputError(f"{name!r} ({one.meaning}): {error}") from error
 
 
 def _number(images: Any) -> int:

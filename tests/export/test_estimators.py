@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
 import pytest
+from PIL import Image
 
 import onnxplain
+from onnxplain.batch import Options, explain_lake
+from onnxplain.batch.run import Summary
+from onnxplain.batch.worker import Worker
 from onnxplain.errors import InputError, SourceError
 from onnxplain.export.estimators import ESTIMATORS
 from onnxplain.export.estimators.asked import chunks
 from onnxplain.export.estimators.noise import noise
 from onnxplain.export.estimators.paths import RULES, drawn
+from onnxplain.runtime.folder import explain_files
+from onnxplain.runtime.inputs import batches
+from onnxplain.runtime.inputs.images import load_image
 
 torch = pytest.importorskip("torch")
 
@@ -341,6 +349,53 @@ def test_openvino_takes_a_set_as_a_whole(made, images, multi_target, number):
     given = (images.numpy(), targets)
     found, expected = (each(*given, baselines=baselines) for each in (other, explainer))
     assert same(found.pullback, expected.pullback, 1e-4)
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Two photographs to be explained, and beside it two to begin at."""
+    pictures = np.random.default_rng(3).integers(0, 256, (4, 16, 16, 3), np.uint8)
+    (tmp_path / "folder").mkdir()
+    for name, pixels in zip(["a", "b", "folder/c", "folder/d"], pictures, strict=True):
+        Image.fromarray(pixels).save(tmp_path / f"{name}.png")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path / "folder"
+
+
+def test_photographs_to_begin_at_are_decoded_once_for_a_folder(made, folder, monkeypatch):
+    explainer = made("expected-gradients", parameters={"samples": 6, "chunk": 4})
+    given, files = {"baselines": ["a.png", "b.png"]}, sorted(folder.iterdir())
+    expected = explainer(files, **given)
+    opened = []
+    monkeypatch.setattr(batches, "load_image", lambda it: opened.append(it) or load_image(it))
+    found = explain_files(explainer, files, [-1], lambda _, one: one.pullback[0], inputs=given)
+    assert same(np.stack([pullback for _, pullback in found]), expected.pullback)
+    assert [one for one in opened if isinstance(one, str)] == ["a.png", "b.png"]
+
+
+def test_a_batch_run_goes_on_with_the_same_images_alone(made, folder, tmp_path, monkeypatch):
+    """They are decoded where it is started, and its plan has their digest."""
+
+    def explained(job: Any, pending: list[int], *_: Any) -> Iterator[dict[str, Any]]:
+        monkeypatch.chdir("/")  # as a worker's may be
+        columns = [Worker(job)({"shard": [shard]}) for shard in pending]
+        monkeypatch.chdir(tmp_path)
+        yield from ({name: value[0] for name, value in row.items()} for row in columns)
+
+    monkeypatch.setattr("onnxplain.batch.run.explained", explained)
+    monkeypatch.setattr("onnxplain.batch.run.connected", lambda *_: nullcontext())
+    path = made("expected-gradients", parameters={"samples": 6, "chunk": 4}).path
+
+    def explain(given: Any) -> Summary:
+        options = Options(inputs={"baselines": given})
+        return explain_lake(path, [str(folder)], tmp_path / "out", options)
+
+    assert explain(["a.png", "b.png"]) == Summary(images=2, errors=0, earlier=0)
+    pixels = np.stack([np.asarray(Image.open(name)) for name in ("a.png", "b.png")])
+    assert explain(pixels) == Summary(images=2, errors=0, earlier=2)
+    Image.fromarray(pixels[0] // 2).save("a.png")
+    with pytest.raises(InputError, match="was begun with other inputs"):
+        explain(["a.png", "b.png"])
 
 
 @pytest.mark.parametrize("name", ESTIMATORS)

@@ -8,8 +8,10 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import onnxplain
+from onnxplain.contract.estimator import Estimated, EstimatorInput
 from onnxplain.errors import InputError
 from onnxplain.stream import Video, explain_stream
 from onnxplain.stream.recording import Recording
@@ -110,6 +112,27 @@ def test_the_explanation_is_of_the_frame_that_it_is_shown_with(colours):
     shown = [colour[int(2 * frame.seconds + 1e-6)] for frame in kept.frames]
     assert named[1:] == shown  # the first warms up
     assert len(set(shown)) == 3
+
+
+def test_a_photograph_to_begin_at_is_decoded_before_the_first_frame(colours, tmp_path):
+    class Beside(Quick):
+        def __init__(self):
+            super().__init__()
+            own = {"baseline": EstimatorInput("where the path begins")}
+            self.metadata = replace(self.metadata, estimator=Estimated("paths", inputs=own))
+            self.given = []
+
+        def __call__(self, images, targets, temperature, baseline):
+            self.given.append(baseline)
+            return super().__call__(images, targets, temperature)
+
+    Image.new("RGB", (9, 9)).save(tmp_path / "black.png")
+    explainer, given = Beside(), {"baseline": [str(tmp_path / "black.png")]}
+    with Stepped(colours) as video:
+        explain_stream(video, explainer, [Kept(2), Letting(video, 1)], inputs=given)
+    assert len(explainer.given) == 3
+    assert all(one is explainer.given[0] for one in explainer.given)
+    assert explainer.given[0].shape == (1, 3, 8, 8)
 
 
 def test_a_sink_that_has_had_enough_ends_it(colours):
