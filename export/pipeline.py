@@ -137,15 +137,14 @@ def _derived(source: Network, options: ExportOptions, plain: bool = False) -> _D
         method = replace(method, times_input=True)
     live, asked = live_of(method, options), objective_of(options)
     classifier = None if asked is None else asked.cotangent is not None
-    tell = options.progress
 
-    tell(STAGES[0])
+    options.progress(STAGES[0])
     layers = () if options.layer is None else (options.layer,)
     found = read(
         source, options.weights, options.example, options.sizes, layers, classifier=classifier
     )
 
-    tell(STAGES[1])
+    options.progress(STAGES[1])
     with within(options.budget), own_errors():
         by = explained_by(found.model.graph, options)
         canonical, layer, excepted = _canonical(found, options, method, classifier, by)
@@ -171,7 +170,7 @@ def _derived(source: Network, options: ExportOptions, plain: bool = False) -> _D
         parameters["layer"] = options.layer or layer_name(layer)
     parameters |= other_choices(options, objective)
 
-    tell(STAGES[2])
+    options.progress(STAGES[2])
     with own_errors():
         at = [*roots.values()] if layer is None else [layer]
         metadata = describe(found, canonical, options, method, parameters, at, excepted, by)
@@ -200,7 +199,7 @@ def _derived(source: Network, options: ExportOptions, plain: bool = False) -> _D
             explain = estimate(model, added, estimator, sampling, objective, metadata.preprocessing)
         clean(model)
 
-    tell(STAGES[3])
+    options.progress(STAGES[3])
     with own_errors():
         explain = multiply_adds(model.graph) if explain is None else explain
         cost = {**metadata.multiply_adds, "explain": explain}
