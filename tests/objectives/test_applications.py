@@ -54,7 +54,7 @@ def table(explainer: Explainer, recipe: Recipe, photographs: list[Path], out: Pa
 
 def recipe(explainer: Explainer, **options: Any) -> Recipe:
     assert explainer.path is not None
-    return _recipe(explainer.path, Options(**options))
+    return _recipe(explainer.path, Options(**options), {})
 
 
 def test_a_table_of_objects(
