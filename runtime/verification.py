@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,9 +21,11 @@ from onnxplain.runtime.inputs.batches import ImageLike, as_batch
 from onnxplain.runtime.inputs.objective import noise_inputs
 from onnxplain.runtime.inputs.targets import resolve, target_input
 from onnxplain.runtime.inputs.values import noise_values
-from onnxplain.runtime.sessions import open_backend
+from onnxplain.runtime.sessions import Backend, open_backend
 from onnxplain.runtime.sessions.tensorrt.engine import SUFFIX
-from onnxplain.runtime.values import explain_values
+from onnxplain.runtime.values import ValuesExplanation, explain_values
+
+Arrays: TypeAlias = dict[str, NDArray[Any]]
 
 HALF = 0.99
 """The least cosine of a half precision; and of int8, where one rounding may go either way."""
@@ -149,23 +151,32 @@ def agreement_of_values(explainer: Explainer, right: Explainer) -> Agreement:
         BackendError: one of them failed.
     """
     signature = right.backend.signature
-    *first, last = noise_values(signature)
-    samples = len(next(iter(last.values())))
-    own = noise_inputs(signature, samples)
-    for given in (*first, last):
-        try:
-            expected = explain_values(right.backend, given, inputs=own)
-            break
-        except BackendError:
-            if given is last:
-                raise
+    given, own, expected = explained_noise(right.backend)
     targets = expected.targets if signature.metadata.objective.is_class else None
     found = explain_values(explainer.backend, given, targets, inputs=own)
     others = [_alike(found.outputs[name], y) for name, y in expected.outputs.items() if y.ndim]
     if found.objective is not None and expected.objective is not None:
         others.append(_alike(found.objective, expected.objective))
     explained = [_alike(found.pullbacks[name], y) for name, y in expected.pullbacks.items()]
-    return Agreement(float(np.min(others)), float(np.min(explained)), samples)
+    return Agreement(
+        float(np.min(others)), float(np.min(explained)), len(next(iter(given.values())))
+    )
+
+
+def explained_noise(backend: Backend) -> tuple[Arrays, Arrays, ValuesExplanation]:
+    """Noise of a length that a graph takes, what its objective takes besides, and the explanation.
+
+    Raises:
+        BackendError: it takes none.
+    """
+    *first, last = noise_values(backend.signature)
+    own = noise_inputs(backend.signature, len(next(iter(last.values()))))
+    for given in first:
+        try:
+            return given, own, explain_values(backend, given, inputs=own)
+        except BackendError:
+            continue
+    return last, own, explain_values(backend, last, inputs=own)
 
 
 def _alike(found: NDArray[Any], expected: NDArray[Any]) -> float:

@@ -35,8 +35,6 @@ def by_estimator(
     Raises:
         InputError: the estimator is none of onnxplain's own.
     """
-    if estimated.name == "":
-        return ask(images)
     if estimated.name not in _ESTIMATORS:
         raise InputError(f"the reference has no estimator {estimated.name!r}")
     x = np.asarray(images, np.float64)

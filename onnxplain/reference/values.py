@@ -5,37 +5,28 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy.typing as npt
-import onnx
 
-from onnxplain.contract.explain import LOGITS, TARGET, Metadata
+from onnxplain.contract.explain import LOGITS, TARGET
 from onnxplain.contract.objective import OBJECTIVE
 from onnxplain.contract.request import as_asked
-from onnxplain.errors import BackendError, InputError, SourceError
-from onnxplain.reference.checks import Check, Verification, by_cosine, by_error
-from onnxplain.reference.float64 import evaluator, in_float64, run
+from onnxplain.errors import BackendError, SourceError
+from onnxplain.reference.checks import Verification
 from onnxplain.reference.forward import run_forward
+from onnxplain.reference.fresh import beside, derived
 from onnxplain.reference.logits import nearest
 from onnxplain.reference.outputs import is_same, noise_images
-from onnxplain.reference.parity import Parity
 from onnxplain.reference.sources import FLOAT32, is_onnx, run_onnx, run_pytorch, tolerance
 from onnxplain.runtime import Explainer
-from onnxplain.runtime.inputs.objective import noise_inputs
 from onnxplain.runtime.inputs.targets import target_input
 from onnxplain.runtime.inputs.values import noise_values
 from onnxplain.runtime.onnx_file import read_metadata, read_ports
 from onnxplain.runtime.signature import Signature
-from onnxplain.runtime.values import ValuesExplanation, explain_values
-from onnxplain.runtime.verification import least_cosine
+from onnxplain.runtime.verification import explained_noise
 
 Array = npt.NDArray[Any]
-
-TOLERANCE, LOOSE = 1e-4, 3e-2
-"""The relative error within which an answer in float32 is right; and a pullback, as a gate may open
-in float32 and not in float64."""
 
 
 def compare_values(file: Path, original: Any) -> str | None:
@@ -115,46 +106,10 @@ def verify_values(
         BackendError: the graph does not take noise.
     """
     signature, metadata = explainer.backend.signature, explainer.metadata
-    given, found = _answered(explainer)
-    samples = len(next(iter(given.values())))
-    feeds = given | noise_inputs(signature, samples)
+    given, own, found = explained_noise(explainer.backend)
+    samples, feeds = len(next(iter(given.values()))), given | own
     if signature.has_target:
         feeds[TARGET] = target_input(signature, None, samples)
-    right = _fresh(explainer, source, options, feeds)
-    pullbacks = {one.pullback: found.pullbacks[n] for n, one in metadata.values.explained.items()}
-    others = {name: y for name, y in found.outputs.items() if y.dtype.kind == "f"}
-    if found.objective is not None:
-        others[OBJECTIVE] = found.objective
-    checks: list[Check] = []
-    for name, y in {**others, **pullbacks}.items():
-        parity = Parity.of(y, right[name])
-        if tolerance is None and explainer.backend.precision != "float32":
-            checks.append(by_cosine(name, parity, least_cosine(explainer.backend.precision)))
-            continue
-        limit = LOOSE if name in pullbacks else TOLERANCE
-        checks.append(by_error(name, parity, limit if tolerance is None else tolerance))
-    return Verification("against a fresh derivation in float64", samples, tuple(checks))
-
-
-def _answered(explainer: Explainer) -> tuple[dict[str, Array], ValuesExplanation]:
-    """Noise of a length that the graph takes, and what it says of it."""
-    signature = explainer.backend.signature
-    *first, last = noise_values(signature)
-    own = noise_inputs(signature, len(next(iter(last.values()))))
-    for given in first:
-        try:
-            return given, explain_values(explainer.backend, given, inputs=own)
-        except BackendError:
-            continue
-    return last, explain_values(explainer.backend, last, inputs=own)
-
-
-def _fresh(
-    explainer: Explainer, source: Any, options: Mapping[str, Any], feeds: Mapping[str, Array]
-) -> dict[str, Array]:
-    from onnxplain.export.pipeline import export
-
-    metadata: Metadata = explainer.metadata
     asked: dict[str, Any] = {
         **{name: value for name, value in options.items() if value is not None},
         **as_asked(metadata.parameters),
@@ -165,15 +120,13 @@ def _fresh(
     if not isinstance(source, str | os.PathLike):
         import torch
 
-        own = metadata.values.inputs
-        asked["example"] = {_own(name): torch.from_numpy(feeds[name]) for name in own}
-    with TemporaryDirectory(prefix="onnxplain-") as folder:
-        path = Path(folder) / "fresh.explain.onnx"
-        export(source, path, **asked)
-        model = in_float64(onnx.load(path))
-    try:
-        return run(evaluator(model), feeds)
-    except Exception as error:  # whatever an operator that NumPy has to play may raise
-        raise InputError(
-            f"the network cannot be evaluated in float64 here: {type(error).__name__}: {error}"
-        ) from error
+        asked["example"] = {
+            _own(name): torch.from_numpy(feeds[name]) for name in metadata.values.inputs
+        }
+    right = derived(source, asked, feeds)
+    pullbacks = {one.pullback: found.pullbacks[n] for n, one in metadata.values.explained.items()}
+    others = {name: y for name, y in found.outputs.items() if y.dtype.kind == "f"}
+    if found.objective is not None:
+        others[OBJECTIVE] = found.objective
+    ours, precision = {**others, **pullbacks}, explainer.backend.precision
+    return beside(ours, right, pullbacks, tolerance, precision, samples)
