@@ -44,7 +44,8 @@ MOST_SLOWER = 3.0
 _HONEST = 0.1  # of the clients; the others are of the three kinds alike
 _PAUSE = 1.0  # seconds between two attempts of a hostile client, at the mean
 _PATIENCE = 120.0  # seconds to wait for an answer
-_WARM = 5.0
+_WARM = 5.0  # seconds
+_ALONE = 300.0  # seconds at most that the honest ask alone: thousands of answers
 _POST = f"POST /v1/models/{NAME}:explain HTTP/1.1\r\nHost: localhost\r\n".encode()
 _MULTIPART = b"Content-Type: multipart/form-data; boundary=b\r\n"
 
@@ -180,7 +181,8 @@ def measure(graph: Path, clients: int, seconds: float) -> dict[str, Any]:
     honest = max(1, int(_HONEST * clients))
     with service(graph) as running:
         asyncio.run(load(running, asked, honest, _WARM))
-        alone = asyncio.run(load(running, asked, honest, max(_WARM, seconds / 4))).summary()
+        quietly = min(max(_WARM, seconds / 4), _ALONE)
+        alone = asyncio.run(load(running, asked, honest, quietly)).summary()
         attacked = asyncio.run(_attacked(running, asked, clients, seconds))
         ready = asyncio.run(_ready(running))
     return {
