@@ -137,7 +137,7 @@ class Differentiation:
         graph = self.op.builder.graph
         forward = list(graph)
         for name, y in self.of.items():
-            wrt = {n: x for n, x in self.wrt.items() if between(forward, [x], [y])}
+            wrt = {n: x for n, x in self.wrt.items() if x is y or between(forward, [x], [y])}
             batched = self._is_batched(forward, name, y, wrt)
             rows = math.prod(static(y, 1 if batched else 0))
             ROWS.check(rows)

@@ -66,7 +66,8 @@ def is_open(g: ir.Value, x: ir.Value) -> bool:
 def repeats(g: ir.Value, x: ir.Value, nodes: Sequence[ir.Node], graph: ir.Graph) -> bool:
     """Whether a value that the nodes compute has another multiple of the batch than x has."""
     firsts = [dim for y in graph.inputs for dim in list(y.shape or ())[:1]]
-    batch = frozenset(str(dim.value) for dim in firsts if not isinstance(dim, int))
+    own = {name for dim in x.shape or () if not isinstance(dim, int) for name in dim.free_symbols()}
+    batch = frozenset(str(dim.value) for dim in firsts if not isinstance(dim, int)) & own
     wanted = _sizes(x.shape, batch)
     found = _inferred(g, nodes, graph, batch) if g.producer() in nodes else _sizes(g.shape, batch)
     pairs = zip(found or [], wanted or [], strict=False)

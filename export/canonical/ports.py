@@ -93,7 +93,9 @@ def forward_between(
         apart, starts_now[name] = starts_now[name], _identity(graph, starts_now[name])
         now = [starts_now[name] if y is apart else y for y in now]
     ends_now = {name: starts_now.get(name) or found(y) for name, y in ends.items()}
+    graph.outputs.extend([*starts_now.values(), *ends_now.values()])  # read by nothing, it may be
     common.RemoveUnusedNodesPass()(model)
+    del graph.outputs[len(own) :]
     refuse_control_flow(between(graph, starts_now.values(), ends_now.values()))
     return Forward(model, ends_now, starts_now, halves, patterns)
 

@@ -115,6 +115,9 @@ class Direction:
                 new = [emit("Where", going, a, b) for a, b in zip(new, states, strict=True)]
             ys.append(emit("Unsqueeze", y, integers(0)))
             states = new
+        if lengths is not None:  # where ONNX Runtime's last states are 0 for one without a step
+            some = emit("Unsqueeze", emit("Less", np.array(0, np.int32), lengths), integers(1))
+            states = [emit("Where", some, state, np.zeros(1, np.float32)) for state in states]
         return [emit("Concat", *ys[:: -1 if self.reverse else 1], axis=0), *states]
 
     def first(self, x: ir.Value) -> list[ir.Value]:
