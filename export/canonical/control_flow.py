@@ -38,9 +38,16 @@ def unfold(model: ir.Model, simplify: Callable[[ir.Model], None]) -> None:
 def refuse_control_flow(nodes: Iterable[ir.Node]) -> None:
     """
     Raises:
-        NoRuleError: one of the nodes, which a cotangent is to pass, is an `If`, `Loop` or `Scan`.
+        NoRuleError: one of the nodes, which a cotangent is to pass, is an `If`, `Loop` or `Scan`,
+            or an operator of sequences.
     """
     for node in nodes:
+        if "Sequence" in node.op_type and node.domain == "" and node.op_type != "ReverseSequence":
+            raise NoRuleError(
+                f"{node.op_type} {node.name!r}: how many tensors its sequence holds, or the place "
+                "of one among them, is not a constant of the network; fix the size of the axis "
+                "that it splits, or export the network with Split and Concat in its place"
+            )
         if node.op_type in ("If", "Loop", "Scan"):
             what = "its condition" if node.op_type == "If" else "its number of rounds"
             raise NoRuleError(
@@ -67,7 +74,7 @@ def _unfolded(model: ir.Model, node: ir.Node) -> bool:
         if condition is None:
             return False
         branch = node.attributes["then_branch" if condition.item() else "else_branch"].as_graph()
-        _put(model.graph, node, _inline(model.graph, node, branch, [], "branch"))
+        _put(model.graph, node, inline(model.graph, node, branch, [], "branch"))
         return True
     if node.op_type == "Scan":
         return _unroll_scan(model.graph, node)
@@ -87,7 +94,7 @@ def _unroll(model: ir.Model, node: ir.Node) -> bool:
     for i in range(rounds):
         number = initializer(graph, f"{node.name}.round_{i}", np.array(i, np.int64))
         inputs = [number, going, *carried]
-        _, *outputs = _inline(graph, node, body, inputs, f"round_{i}")
+        _, *outputs = inline(graph, node, body, inputs, f"round_{i}")
         carried, scans = outputs[: len(carried)], outputs[len(carried) :]
         for stack, value in zip(scanned, scans, strict=True):
             stack.append(value)
@@ -201,7 +208,7 @@ def _scanned(
     made: list[list[ir.Value | None]] = [[] for _ in range(results)]
     for i in range(rounds):
         taken = [values[i] for values in slices]
-        outputs = _inline(graph, node, body, [*states, *taken], f"{label}round_{i}")
+        outputs = inline(graph, node, body, [*states, *taken], f"{label}round_{i}")
         states = outputs[: len(states)]
         for stack, value in zip(made, outputs[len(states) :], strict=True):
             stack.append(value)
@@ -282,7 +289,7 @@ def _known(
     return first
 
 
-def _inline(
+def inline(
     graph: ir.Graph, node: ir.Node, body: ir.Graph, inputs: Sequence[ir.Value | None], label: str
 ) -> list[ir.Value | None]:
     """Put a copy of `body` before `node`; returns its outputs."""

@@ -31,6 +31,7 @@ from onnxplain.export.canonical.opsets import (
 from onnxplain.export.canonical.optimise import LARGEST, optimise
 from onnxplain.export.canonical.pools import drop_defaults, spell_ceil_mode, spell_padded_pools
 from onnxplain.export.canonical.resized import scale_resizes
+from onnxplain.export.canonical.sequences import write_out_sequences
 from onnxplain.export.canonical.sizes import settle_sizes, take_apart
 from onnxplain.export.canonical.strided import spell_strided
 from onnxplain.export.canonical.transposed import spell_same_transposed
@@ -103,10 +104,10 @@ def standardise(model: ir.Model) -> None:
     Raises:
         SourceError: an operator newer than opset 20, in a form that has no older spelling.
     """
-    unfold(model, simplify)
+    write_out(model)
     if spell_newer(model):  # a body may have control flow of its own
         simplify(model)
-        unfold(model, simplify)
+        write_out(model)
     declare_opset(model)
     optimise(model, _should_fold)
     common.IdentityEliminationPass()(model)
@@ -119,6 +120,14 @@ def standardise(model: ir.Model) -> None:
     spell_padded_pools(model.graph)
     drop_defaults(model.graph)
     infer_shapes(model)
+
+
+def write_out(model: ir.Model) -> None:
+    """Constant control flow, and sequences of tensors, which each may hold the other."""
+    unfold(model, simplify)
+    while write_out_sequences(model.graph):
+        simplify(model)
+        unfold(model, simplify)
 
 
 def simplify(model: ir.Model) -> None:
@@ -134,9 +143,11 @@ def simplify(model: ir.Model) -> None:
 def _should_fold(node: ir.Node) -> bool | None:
     """Weights stored in few bits, or as one number, stay so; others as the optimiser decides.
 
-    What it would compute and then not keep is not computed: several results, or one too large.
+    What it would compute and then not keep is not computed: several results, one too large, or no
+    tensor.
     """
-    if is_stored_half(node) or len(node.outputs) > 1 or not _can_be_kept(node):
+    many = len(node.outputs) > 1 or node.op_type == "SequenceEmpty"
+    if is_stored_half(node) or many or not _can_be_kept(node):
         return False
     if node.op_type == "ConstantOfShape" and node.inputs[0] is not None:
         shape = ir.convenience.get_const_tensor(node.inputs[0])

@@ -184,13 +184,13 @@ def _named(graph: ir.Graph, name: str, option: str) -> ir.Value:
         return value
     floats = [str(y.name) for use in value.uses() for y in use.node.outputs if _is_float(y)]
     instead = f"; {' and '.join(floats)}, made of it, has" if floats else ""
-    raise SourceError(
-        f"{option}=: {_described(value)} is of no floats and has no derivative{instead}"
-    )
+    what = "of no floats" if isinstance(value.type, ir.TensorType) else "a sequence, no tensor,"
+    raise SourceError(f"{option}=: {_described(value)} is {what} and has no derivative{instead}")
 
 
 def _is_float(value: ir.Value) -> bool:
-    return value.dtype is not None and value.dtype.is_floating_point()
+    tensor = isinstance(value.type, ir.TensorType)  # no sequence of them
+    return tensor and value.dtype is not None and value.dtype.is_floating_point()
 
 
 def _described(value: ir.Value) -> str:

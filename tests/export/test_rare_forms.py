@@ -1,0 +1,231 @@
+"""Forms of operators that few files have: their derivatives beside PyTorch's."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx.parser
+import pytest
+import torch
+from onnx import TensorProto, helper, numpy_helper
+from torch import Tensor
+
+import onnxplain
+
+from .test_differentiate import EXACT, error, node, run
+
+Array = np.ndarray
+
+
+@pytest.fixture
+def random() -> np.random.Generator:
+    return np.random.default_rng(0)
+
+
+def parsed(path: Path, text: str, opset: int = 20, more: str = "", imports: str = "") -> Path:
+    """An ONNX file of the graph that is written so, whatever the shape of its outputs."""
+    head = f'<ir_version: 10, opset_import: ["": {opset}{imports}]>'
+    model = onnx.parser.parse_model(f"{head} g {text} {more}")
+    for y in model.graph.output:
+        y.type.tensor_type.ClearField("shape")
+    onnx.save(model, path)
+    return path
+
+
+def drawn(random: np.random.Generator, *shape: int, dtype: type = np.float64) -> Tensor:
+    return torch.from_numpy(random.normal(size=shape).astype(dtype))
+
+
+# ----- a value by itself -----
+
+SINES = """(double[2, 3] x) => (double[2, 3] y) <double[2, 3] w = {1, 2, 3, 4, 5, 6}> {
+    h = Sin(x)
+    end = Cos(h)
+    y = Mul(h, w)
+}"""
+
+
+@pytest.mark.parametrize("name", ["x", "h", "end", "y", "w"])
+def test_a_value_by_itself_has_its_cotangent_for_a_gradient(
+    name: str, tmp_path: Path, random: np.random.Generator
+) -> None:
+    """Of an input, a value within, one that nothing reads, an output, a weight."""
+    source, path = parsed(tmp_path / "m.onnx", SINES), tmp_path / "d.onnx"
+    x, g = drawn(random, 2, 3), drawn(random, 2, 3)
+    onnxplain.differentiate(source, path, of=name, wrt=name, seed="input")
+    found = run(path, x=x, **{f"seed__{name}": g})
+    np.testing.assert_array_equal(found[f"grad.{name}"], g)
+    onnxplain.differentiate(source, path, of=name, wrt=name, jacobian=True)
+    identity = run(path, x=x)[f"jacobian.{name}.{name}"]
+    np.testing.assert_array_equal(identity, np.eye(6).reshape(2, 3, 2, 3))
+
+
+def test_an_output_by_itself_and_by_what_it_is_made_of(
+    tmp_path: Path, random: np.random.Generator
+) -> None:
+    source, path, x = parsed(tmp_path / "m.onnx", SINES), tmp_path / "d.onnx", drawn(random, 2, 3)
+    onnxplain.differentiate(source, path, of="y", wrt=["y", "h", "x"])
+    found, w = run(path, x=x), torch.arange(1.0, 7.0, dtype=torch.float64).reshape(2, 3)
+    np.testing.assert_array_equal(found["grad.y"], 1)
+    assert error(found["grad.h"], w) < EXACT
+    assert error(found["grad.x"], w * torch.cos(x)) < EXACT
+
+
+# ----- splits of what is open -----
+
+
+@pytest.mark.parametrize(
+    ("split", "sizes"),
+    [
+        ("a, b = Split<axis = 0, num_outputs = 2>(x)", [3, 2]),
+        ("a, c, b = Split<axis = 0, num_outputs = 3>(x)", [2, 2, 1]),
+        ("a, b = Split<axis = 0>(x, known)", [1, 4]),
+        ("a, b = Split<axis = 0>(x, given)", [2, 3]),
+    ],
+)
+def test_the_parts_of_an_open_axis_are_put_together(
+    split: str, sizes: list[int], tmp_path: Path, random: np.random.Generator
+) -> None:
+    """As many as the input has, of sizes that differ, and one of them without a cotangent."""
+    constants = "<int64[2] known = {1, 4}>"
+    text = f"(double[N, 3] x, int64[2] given) => (double a, double b) {constants} {{ {split} }}"
+    source, path = parsed(tmp_path / "m.onnx", text), tmp_path / "d.onnx"
+    onnxplain.differentiate(source, path, of=["a", "b"], seed="input")
+    x, a, b = drawn(random, 5, 3), drawn(random, sizes[0], 3), drawn(random, sizes[-1], 3)
+    found = run(path, x=x, given=np.array([2, 3]), seed__a=a, seed__b=b)
+    between = torch.zeros(5 - len(a) - len(b), 3, dtype=torch.float64)
+    assert error(found["grad.x"], torch.cat([a, between, b])) == 0
+
+
+# ----- what attention shows beside its result -----
+
+HIDDEN = np.array([[1, 1, 0, 1, 0], [0, 0, 0, 0, 0], [1, 0, 1, 1, 1], [1, 1, 1, 1, 0]], bool)
+
+
+@pytest.mark.parametrize("mode", range(4))
+@pytest.mark.parametrize(
+    ("attributes", "mask"),
+    [
+        ("is_causal = 1, softcap = 2.0", None),
+        ("is_causal = 1, softcap = 2.0", HIDDEN),
+        ("scale = 0.7", np.linspace(-1, 1, 20, dtype=np.float32).reshape(4, 5)),
+    ],
+)
+def test_what_attention_shows_beside_its_result_has_a_derivative(
+    mode: int, attributes: str, mask: Array | None, tmp_path: Path, random: np.random.Generator
+) -> None:
+    """0: scores; 1: capped; 2: masked too, of which those masked do not move; 3: the weights."""
+    heads = ", ".join(f"float[1, 2, {n}, 3] {name}" for name, n in (("q", 4), ("k", 5), ("v", 5)))
+    given = "" if mask is None else ", m"
+    kind = "" if mask is None else f", {'bool' if mask.dtype == bool else 'float'}[4, 5] m"
+    text = f"""({heads}{kind}) => (float y, float shown) {{
+        y, , , shown = Attention<qk_matmul_output_mode = {mode}, {attributes}>(q, k, v{given})
+    }}"""
+    source, path = parsed(tmp_path / "m.onnx", text, opset=24), tmp_path / "d.onnx"
+    made = onnxplain.differentiate(
+        source, path, of=["y", "shown"], wrt=["q", "k", "v"], seed="input"
+    )
+    assert made.notes == ()  # both outputs are those of ONNX Runtime
+    allowed = torch.ones(4, 5, dtype=torch.bool)
+    if "is_causal" in attributes:
+        allowed = allowed.tril()
+    if mask is not None and mask.dtype == bool:
+        allowed &= torch.from_numpy(mask)
+    bias = torch.from_numpy(mask) if mask is not None and mask.dtype != bool else 0.0
+
+    def attention(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        capped = scores = q @ k.transpose(-1, -2) * (0.7 if "scale" in attributes else 3**-0.5)
+        if "softcap" in attributes:
+            capped = 2 * torch.tanh(scores / 2)
+        masked = (capped + bias).masked_fill(~allowed, -torch.inf)
+        some = allowed.any(-1, keepdim=True)
+        weights = torch.softmax(masked.masked_fill(~some, 0), -1).masked_fill(~some, 0)
+        return weights @ v, [scores, capped, masked, weights][mode]
+
+    q, k, v = (drawn(random, 1, 2, n, 3, dtype=np.float32) for n in (4, 5, 5))
+    (y, shown), pull = torch.func.vjp(attention, q, k, v)
+    gs = drawn(random, *y.shape, dtype=np.float32), drawn(random, *shown.shape, dtype=np.float32)
+    feeds: dict[str, Any] = {"q": q, "k": k, "v": v, "seed__y": gs[0], "seed__shown": gs[1]}
+    found = run(path, **feeds, **({} if mask is None else {"m": mask}))
+    np.testing.assert_allclose(found["shown"], shown, rtol=1e-5, atol=1e-5)
+    for name, expected in zip("qkv", pull(gs), strict=True):
+        assert error(found[f"grad.{name}"], expected) < 1e-5
+
+
+# ----- sequences of no step -----
+
+
+@pytest.mark.parametrize(("layer", "gates"), [("RNN", 1), ("GRU", 3), ("LSTM", 4)])
+@pytest.mark.parametrize("direction", ["forward", "bidirectional"])
+def test_a_sequence_of_no_step_ends_in_zeros(
+    layer: str, gates: int, direction: str, tmp_path: Path, random: np.random.Generator
+) -> None:
+    """As in ONNX Runtime, whatever it begins with, whose gradient is therefore 0."""
+    directions = 1 + (direction == "bidirectional")
+    states = ["h", "c"] if layer == "LSTM" else ["h"]
+    weights = {
+        "W": random.normal(size=(directions, gates * 5, 3)) / 3,
+        "R": random.normal(size=(directions, gates * 5, 5)) / 3,
+        "lengths": np.array([0, 3], np.int32),
+    }
+    made = node(
+        layer,
+        ["x", "W", "R", "", "lengths", *(f"{s}0" for s in states)],
+        ["", *states],
+        hidden_size=5,
+        direction=direction,
+        **({"linear_before_reset": 1} if layer == "GRU" else {}),
+    )
+    shapes = {"x": [4, 2, 3], **{f"{s}0": [directions, 2, 5] for s in states}}
+    graph = helper.make_graph(
+        [made],
+        "layer",
+        [helper.make_tensor_value_info(n, TensorProto.FLOAT, s) for n, s in shapes.items()],
+        [helper.make_tensor_value_info(n, TensorProto.FLOAT, None) for n in states],
+        [numpy_helper.from_array(_float32(w), name) for name, w in weights.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=9)
+    onnx.save(model, tmp_path / "m.onnx")
+    path = tmp_path / "d.onnx"
+    assert onnxplain.differentiate(tmp_path / "m.onnx", path, of=states, seed="input").notes == ()
+
+    xs = {name: drawn(random, *shape, dtype=np.float32) for name, shape in shapes.items()}
+    seeds = [drawn(random, directions, 2, 5, dtype=np.float32) for _ in states]
+    found = run(path, **xs, **{f"seed__{s}": g for s, g in zip(states, seeds, strict=True)})
+    module = _torch_layer(layer, weights, direction)
+
+    def second(x: Tensor, *first: Tensor) -> tuple[Tensor, ...]:
+        """The last states of the second sequence, of which three steps count."""
+        alone = [state[:, 1:].contiguous() for state in first]
+        given = tuple(alone) if layer == "LSTM" else alone[0]
+        _, last = torch.func.functional_call(module, {}, (x[:3, 1:], given))
+        return last if layer == "LSTM" else (last,)
+
+    leaves = [x.clone().requires_grad_() for x in xs.values()]
+    torch.autograd.backward(second(*leaves), [g[:, 1:] for g in seeds])
+    for name, leaf in zip(xs, leaves, strict=True):
+        assert error(found[f"grad.{name}"], leaf.grad) < 1e-5
+    for state in states:
+        assert not found[state][:, 0].any()
+
+
+def _float32(array: Array) -> Array:
+    return array if array.dtype.kind == "i" else array.astype(np.float32)
+
+
+_ORDER = {"RNN": [0], "GRU": [1, 0, 2], "LSTM": [0, 2, 3, 1]}
+"""Where PyTorch's gates stand among those of ONNX."""
+
+
+def _torch_layer(layer: str, weights: dict[str, Array], direction: str) -> torch.nn.Module:
+    kind = getattr(torch.nn, layer)
+    module = kind(3, 5, bias=False, bidirectional=direction == "bidirectional")
+    order = np.concatenate([np.arange(5) + 5 * i for i in _ORDER[layer]])
+    of_directions = zip(weights["W"], weights["R"], strict=True)
+    given = [each[order] for pair in of_directions for each in pair]
+    for parameter, value in zip(module.parameters(), given, strict=True):
+        parameter.data = torch.from_numpy(value.astype(np.float32))
+    return module
