@@ -93,9 +93,10 @@ def forward_between(
         apart, starts_now[name] = starts_now[name], _identity(graph, starts_now[name])
         now = [starts_now[name] if y is apart else y for y in now]
     ends_now = {name: starts_now.get(name) or found(y) for name, y in ends.items()}
-    graph.outputs.extend([*starts_now.values(), *ends_now.values()])  # read by nothing, it may be
+    both = dict.fromkeys([*starts_now.values(), *ends_now.values()])
+    graph.outputs.extend(v for v in both if not v.is_graph_output())  # read by nothing, it may be
     common.RemoveUnusedNodesPass()(model)
-    del graph.outputs[len(own) :]
+    graph.outputs[:] = list(graph.outputs)[: len(own)]
     refuse_control_flow(between(graph, starts_now.values(), ends_now.values()))
     return Forward(model, ends_now, starts_now, halves, patterns)
 
@@ -109,7 +110,7 @@ def _spelled(
     places = {name: outputs.index(end) for name, end in ends.items()}
     spell(model, aside)
     found = {name: outputs[place] for name, place in places.items()}
-    del outputs[first:]
+    outputs[:] = list(outputs)[:first]
     return found
 
 
