@@ -11,6 +11,7 @@ import onnx.parser
 import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
+from onnx.reference import ReferenceEvaluator
 from torch import Tensor
 
 import onnxplain
@@ -153,6 +154,46 @@ def test_what_attention_shows_beside_its_result_has_a_derivative(
     np.testing.assert_allclose(found["shown"], shown, rtol=1e-5, atol=1e-5)
     for name, expected in zip("qkv", pull(gs), strict=True):
         assert error(found[f"grad.{name}"], expected) < 1e-5
+
+
+# ----- a line that is sampled -----
+
+
+@pytest.mark.parametrize("align_corners", [0, 1])
+@pytest.mark.parametrize("padding", ["zeros", "border", "reflection"])
+@pytest.mark.parametrize("mode", ["linear", "cubic", "nearest"])
+def test_a_line_is_sampled_as_an_image_of_one_row(
+    mode: str, padding: str, align_corners: int, tmp_path: Path, random: np.random.Generator
+) -> None:
+    """As ONNX's reference evaluator samples the line; ONNX Runtime samples none.
+
+    The evaluator parts from PyTorch, and from ONNX Runtime on images, in one combination.
+    """
+    kind = f'mode = "{mode}", padding_mode = "{padding}", align_corners = {align_corners}'
+    text = "(double[2, 3, 6] x, double[2, 5, 1] at) => (double y) { y = GridSample<%s>(x, at) }"
+    source, path = parsed(tmp_path / "m.onnx", text % kind), tmp_path / "d.onnx"
+    made = onnxplain.differentiate(source, path, seed="input")
+    assert "ONNX Runtime does not run the source" in made.notes[0]
+    x, at, g = drawn(random, 2, 3, 6), drawn(random, 2, 5, 1), drawn(random, 2, 3, 5)
+    found = run(path, x=x, at=at, seed__y=g)
+    given = {"x": x.numpy(), "at": at.numpy()}
+    (y,) = ReferenceEvaluator(onnx.load(source)).run(None, given)
+    if (mode, padding, align_corners) != ("cubic", "border", 1):
+        np.testing.assert_allclose(found["y"], y, atol=1e-5)
+
+    def sampled(x: Tensor, at: Tensor) -> Tensor:
+        names = {"linear": "bilinear", "cubic": "bicubic"}
+        places = torch.nn.functional.pad(at[:, None], (0, 1))
+        rows = x[:, :, None].expand(-1, -1, 5, -1)
+        y = torch.nn.functional.grid_sample(
+            rows, places, names.get(mode, mode), padding, bool(align_corners)
+        )
+        return y[:, :, 0]
+
+    y, pull = torch.func.vjp(sampled, x, at)
+    assert error(found["y"], y) < EXACT
+    for name, expected in zip(("x", "at"), pull(g), strict=True):
+        np.testing.assert_allclose(found.get(f"grad.{name}", 0 * at), expected, atol=1e-9)
 
 
 # ----- sequences of no step -----

@@ -10,6 +10,25 @@ from onnxplain.export.canonical.emit import Emitted, Emitter, integers
 from onnxplain.export.tensors import attribute, rank, size_of, static
 
 
+def is_line(node: ir.Node) -> bool:
+    """Whether what is sampled has one axis, of which ONNX Runtime takes two or three."""
+    x = node.inputs[0]
+    return x is not None and x.shape is not None and rank(x) == 3
+
+
+def sampled_line(emit: Emitter, node: ir.Node) -> Emitted:
+    """A line is an image of one row, or of several that are the same, on the middle one of which
+    every place lies."""
+    x, grid = node.inputs
+    across = emit("Unsqueeze", grid, integers(1))
+    places = emit("Pad", across, integers(0, 0, 0, 0, 0, 0, 0, 1))  # along the row, then across it
+    rows = emit("Unsqueeze", x, integers(2))
+    if node.attributes.get_string("mode", "linear") == "cubic":  # which looks at rows beside it
+        rows = emit("Expand", rows, integers(1, 1, 5, 1))
+    attributes = {name: a.value for name, a in node.attributes.items()}
+    return emit("Squeeze", emit("GridSample", rows, places, **attributes), integers(2))
+
+
 def deformable_convolution(emit: Emitter, node: ir.Node) -> Emitted:
     """The elements of all windows, found by GridSample, times the weights (Zhu et al., "Deformable
     ConvNets v2", arXiv 1811.11168)."""

@@ -29,7 +29,11 @@ from onnxplain.export.canonical.spelled.normalisations import (
     rms_normalization,
 )
 from onnxplain.export.canonical.spelled.recurrent import needs_spelling, recurrent
-from onnxplain.export.canonical.spelled.sampling import deformable_convolution
+from onnxplain.export.canonical.spelled.sampling import (
+    deformable_convolution,
+    is_line,
+    sampled_line,
+)
 
 
 def always(node: ir.Node) -> bool:
@@ -99,6 +103,9 @@ SPELLINGS: Mapping[str, Spelling] = {
     "DeformConv": Spelling(
         deformable_convolution,
         frozenset({"dilations", "group", "kernel_shape", "offset_group", "pads", "strides"}),
+    ),
+    "GridSample": Spelling(
+        sampled_line, frozenset({"align_corners", "mode", "padding_mode"}), is_line
     ),
     "GroupNormalization": Spelling(
         group_normalization, frozenset({"epsilon", "num_groups", "stash_type"})
