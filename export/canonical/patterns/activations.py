@@ -102,16 +102,42 @@ ALONE = ("LeakyRelu", "Max", "PRelu", "ThresholdedRelu")
 """Those that are a ReLU themselves, of some parameter, or beside zeros."""
 
 
-def run(chain: Sequence[ir.Node], x: ir.Value, numbers: Array) -> Array:
-    """What the last node of a chain gives when `x` is `numbers`."""
+Place: TypeAlias = tuple[ir.Node, int | str]
+"""Where a chain has a constant: a node's input by its index, or a float attribute by its name."""
+
+
+def constants(chain: Sequence[ir.Node]) -> dict[Place, float]:
+    """The numbers that are written into a chain, by their places."""
+    found: dict[Place, float] = {}
+    for node in chain:
+        numbers = ((i, uniform(value)) for i, value in enumerate(node.inputs))
+        found.update({(node, i): number for i, number in numbers if number is not None})
+        floats = (a for a in node.attributes.values() if a.type == ir.AttributeType.FLOAT)
+        found.update({(node, a.name): a.as_float() for a in floats})
+    return found
+
+
+def run(
+    chain: Sequence[ir.Node],
+    x: ir.Value,
+    numbers: Array,
+    other: Mapping[Place, float] | None = None,
+) -> list[Array]:
+    """What each node of a chain gives when `x` is `numbers`, and some constants are others."""
+    other = other or {}
     values: dict[ir.Value | None, Array | None] = {x: numbers, None: None}
     for node in chain:
-        inputs = [values[v] if v in values else np.array(uniform(v)) for v in node.inputs]
-        attributes = {name: attribute.value for name, attribute in node.attributes.items()}
+        inputs = [
+            values[v] if v in values else np.array(other.get((node, i), uniform(v)))
+            for i, v in enumerate(node.inputs)
+        ]
+        attributes = {
+            name: other.get((node, name), attribute.value)
+            for name, attribute in node.attributes.items()
+        }
         values[node.outputs[0]] = ELEMENTWISE[node.op_type](*inputs, **attributes)
-    result = values[chain[-1].outputs[0]]
-    assert result is not None
-    return result
+    results = [values[node.outputs[0]] for node in chain]
+    return [np.broadcast_to(y, numbers.shape) for y in results if y is not None]
 
 
 # ----- comparing it -----
@@ -144,15 +170,14 @@ with np.errstate(all="ignore"):
     EXACT = [(found, function, function(NUMBERS)) for found, function in _KNOWN]
 
 
-def match(y: Array, tolerance: float) -> tuple[Match, Function] | None:
-    """The activation that gives `y` at `NUMBERS`: its operator and attributes, and its function."""
+def _candidates(y: Array, tolerance: float) -> Iterator[tuple[Match, Function]]:
+    """Activations that give `y` at `NUMBERS`: operator and attributes, and the function."""
     for found, function, expected in EXACT:
-        if _same(y, expected, tolerance):
-            return found, function
+        if _close(y, expected, tolerance):
+            yield found, function
     for found, function in _with_parameter(float(y[_ONE]), float(y[_MINUS_ONE])):
-        if _same(y, function(NUMBERS), tolerance):
-            return found, function
-    return None
+        if _close(y, function(NUMBERS), tolerance):
+            yield found, function
 
 
 def _with_parameter(at_one: float, at_minus_one: float) -> Iterator[tuple[Match, Function]]:
@@ -169,23 +194,51 @@ def _with_parameter(at_one: float, at_minus_one: float) -> Iterator[tuple[Match,
 
 
 def _between(chain: Sequence[ir.Node]) -> Array:
-    """More numbers than `NUMBERS`: those of every size, and some beside each constant and attribute
-    of the chain, where a threshold would be."""
-    constants = {uniform(v) for node in chain for v in node.inputs}
-    for node in chain:
-        floats = (a for a in node.attributes.values() if a.type == ir.AttributeType.FLOAT)
-        constants.update(a.as_float() for a in floats)
-    knots = [c for c in constants if c is not None and 0 < abs(c) <= _KNOT]
+    """More numbers than `NUMBERS`: those of every size, and some beside each constant of the chain,
+    where a threshold would be."""
+    knots = {c for c in constants(chain).values() if 0 < abs(c) <= _KNOT}
     beside = [c * (1 + e) for c in knots for e in (-1e-3, 1e-3)]
     numbers = np.concatenate([np.geomspace(1e-5, _KNOT, 141), beside])
     return np.concatenate([numbers, -numbers])
 
 
-def _same(y: Array, expected: Array, tolerance: float) -> bool:
-    """Whether they are equal wherever the spelling does not overflow; near 0 it must not."""
+def _close(y: Array, expected: Array, tolerance: float) -> bool:
+    return _error(y, expected, tolerance, near_zero=math.inf) <= 1
+
+
+def _error(y: Array, expected: Array, tolerance: float, near_zero: Array | float) -> float:
+    """The largest difference as a part of the allowed one, wherever `y` does not overflow; near 0
+    it must not.
+
+    Args:
+        near_zero: what is allowed beside `tolerance` of the number itself, if that is less than
+            `tolerance` of 1.
+    """
     finite = np.isfinite(y)
-    error = np.abs(y - expected) <= tolerance * np.maximum(1, np.abs(expected))
-    return bool(finite[: len(_NEAR)].all() and error[finite].all())
+    if not finite[: len(_NEAR)].all():
+        return math.inf
+    size = np.abs(expected)
+    allowed = np.minimum(tolerance * np.maximum(1, size), tolerance * size + near_zero)
+    return float((np.abs(y - expected) / allowed)[finite].max())
+
+
+_DIGITS = 5
+"""By how many tolerances the constants of a spelling may be off, most of which it hardly feels."""
+_ROUNDING = 1e-14
+
+
+def _rounding(chain: Sequence[ir.Node], x: ir.Value, numbers: Array, tolerance: float) -> Array:
+    """By how much a chain's value may be off because its constants were rounded, and float64 is.
+
+    Nothing else may be off near 0: what a logarithm or a division needs is an ε that is small
+    beside 1, and not beside the 0 that it keeps away.
+    """
+    y = run(chain, x, numbers)[-1]
+    off = _ROUNDING * np.maximum(1, np.abs(numbers))
+    for place, constant in constants(chain).items():
+        other = run(chain, x, numbers, {place: constant * (1 + _DIGITS * tolerance)})[-1]
+        off = off + np.nan_to_num(np.abs(other - y), nan=0, posinf=0)
+    return off
 
 
 # ----- finding it -----
@@ -242,12 +295,24 @@ def _may_stand_alone(node: ir.Node) -> bool:
 
 
 def _activation(chain: Sequence[ir.Node], x: ir.Value, tolerance: float) -> Match | None:
-    """What a chain computes of x, if that is an activation."""
-    matched = match(run(chain, x, NUMBERS), tolerance)
-    if matched is None:
+    """What a chain computes of x, if that is an activation: of several, the nearest one."""
+    candidates = [*_candidates(run(chain, x, NUMBERS)[-1], tolerance)]
+    if not candidates:
         return None
-    (found, function), between = matched, _between(chain)
-    return found if _same(run(chain, x, between), function(between), tolerance) else None
+    numbers = np.concatenate([NUMBERS, _between(chain)])
+    near_zero = _rounding(chain, x, numbers, tolerance)
+    *earlier, y = run(chain, x, numbers)
+    errors = []
+    for _, function in candidates:
+        expected = function(numbers)
+        # An activation, and after it what is no part of it: an ε, or a cap just below 1.
+        ended = any(
+            _close(value, expected, tolerance) and not np.array_equal(value, y, equal_nan=True)
+            for value in earlier
+        )
+        errors.append(math.inf if ended else _error(y, expected, tolerance, near_zero))
+    best = int(np.argmin(errors))
+    return candidates[best][0] if errors[best] <= 1 else None
 
 
 def _spelled(chain: Sequence[ir.Node], x: ir.Value) -> Hashable:
