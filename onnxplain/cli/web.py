@@ -32,7 +32,8 @@ def web(
     The page brings ONNX Runtime for the browser with it (fetched once with npm) and needs no
     server code. Export with --live-temperature to get a slider for the temperature; other live
     parameters stay as exported. Of several graphs, and of photographs that it brings, it has a
-    menu.
+    menu. What an objective takes besides the photograph are fields of the page: boxes and regions
+    are drawn on it.
 
     \b
         onnxplain export efficientnet-lite0 --live-temperature --temperature 1

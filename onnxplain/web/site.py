@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from onnxplain.contract.objective import EXPLAINED_BOX, EXPLAINED_CLASS
 from onnxplain.errors import BackendError, InputError
 from onnxplain.files import clear, scratch
 from onnxplain.reading import text
@@ -80,8 +81,8 @@ def write_site(
 def _signature(model: Path) -> Signature:
     """A graph's, which a page can use."""
     signature = open_backend(model).signature
-    signature.metadata.require_image("the page")
-    signature.metadata.objective.require_classifier("the page")
+    metadata = signature.metadata
+    metadata.require_image("the page")
     if signature.dtype != np.float32:
         raise BackendError(
             f"'{model}' computes in {signature.dtype}, the web page in float32; "
@@ -91,7 +92,17 @@ def _signature(model: Path) -> Signature:
         raise BackendError(
             f"'{model}' was exported with step=True; the page makes its own steps, export without"
         )
-    if (reason := signature.metadata.no_direction) is not None:
+    if metadata.estimator.inputs:
+        raise BackendError(
+            f"the page gives one photograph, and '{model}' takes "
+            f"{', '.join(metadata.estimator.inputs)} besides; export without the estimator"
+        )
+    if metadata.preprocessing.channels not in (1, 3):
+        raise BackendError(
+            f"'{model}' takes images of {metadata.preprocessing.channels} channels, which no "
+            "photograph has; use onnxplain.load, and give normalised floats"
+        )
+    if (reason := metadata.no_direction) is not None:
         raise BackendError(f"the page climbs along the pullback, and in '{model}' {reason}")
     return signature
 
@@ -177,12 +188,24 @@ def _describe(signature: Signature) -> dict[str, Any]:
         "labels": list(metadata.labels),
         "activation": metadata.activation,
         "ascent": dataclasses.asdict(metadata.ascent),
+        "objective": _explained(signature),
         "classes": signature.classes,
         "batch": signature.batch,
         "multi_target": signature.multi_target,
         "live_temperature": signature.live_temperature,
         "live": list(signature.live),
     }
+
+
+def _explained(signature: Signature) -> dict[str, Any] | None:
+    """What is explained, where that is no class's logit; `vector` is the output from which the page
+    takes a query."""
+    explained = signature.metadata.objective
+    if explained.is_class:
+        return None
+    told = [name for name in (EXPLAINED_CLASS, EXPLAINED_BOX) if name in signature.outputs]
+    vectors = [n for n, axes in explained.axes.items() if axes[0] == "batch" and "vector" in axes]
+    return dataclasses.asdict(explained) | {"told": told, "vector": next(iter(vectors), None)}
 
 
 def _named_by(folder: Path) -> set[Path]:

@@ -130,7 +130,7 @@ class Page:
         """Nothing on the page is out of date."""
         self.until_true(
             "s.slots.length > 0 && s.slots.every(({target, explanation: e}) =>"
-            " e?.target === target && e.temperature === s.temperature)"
+            " e?.target === target && e.temperature === s.temperature && e.inputs === s.inputs)"
         )
 
     def until_shown(self, image: Path) -> None:

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from onnxplain.contract.explain import Preprocessing
-from onnxplain.runtime.inputs.batches import preprocess
+from onnxplain.runtime.inputs.batches import box_in_input, box_in_photograph, preprocess
 
 from .conftest import STATIC
 
@@ -117,3 +117,41 @@ def test_logits_become_a_ranking(node: Node) -> None:
     np.testing.assert_allclose(probabilities, [0, 0.5, 0, 0.5, 0])
     order = node(imports, "Int32Array.from(ranking(softmax(input)))", logits, np.int32)
     assert order[:2].tolist() == [1, 3]
+
+
+@pytest.mark.parametrize("size", [(451, 300), (300, 451), (40, 64)])
+def test_boxes_lie_where_python_puts_them(node: Node, size: tuple[int, int]) -> None:
+    pre = Preprocessing(height=56, width=61, resize=64)
+    box = np.array([0.3, 0.3, 0.6, 0.7], np.float32) * np.tile(size, 2).astype(np.float32)
+    imports = "import { toInput, toPhotograph } from './boxes.js';"
+    given = {"pre": vars(pre), "size": {"width": size[0], "height": size[1]}}
+    for name, expected in {
+        "toInput": box_in_input(box, size, pre),
+        "toPhotograph": box_in_photograph(box, size, pre),
+    }.items():
+        found = f"Float64Array.from({name}(Array.from(input), options.size, options.pre))"
+        np.testing.assert_allclose(node(imports, found, box, np.float64, **given), expected)
+
+
+@pytest.mark.parametrize(
+    ("box", "rows", "columns"),
+    [
+        ([0, 0, 32, 64], slice(0, 4), slice(0, 4)),
+        ([7, 20, 25, 44], slice(1, 3), slice(1, 3)),
+        ([33, 1, 34, 2], slice(0, 1), slice(4, 5)),
+        ([63, 63, 64, 64], slice(3, 4), slice(7, 8)),
+    ],
+)
+def test_a_rectangle_is_the_places_whose_middle_it_has(
+    node: Node, box: list[int], rows: slice, columns: slice
+) -> None:
+    expected = np.zeros((4, 8))
+    expected[rows, columns] = 1
+    found = node(
+        "import { toRegion } from './boxes.js';",
+        "toRegion(Array.from(input), [4, 8], options.pre)",
+        np.array(box, np.float32),
+        np.float32,
+        pre=vars(Preprocessing(height=64, width=64, resize=64)),
+    )
+    np.testing.assert_array_equal(found.reshape(4, 8), expected)

@@ -208,7 +208,7 @@ def test_the_ascent_is_pythons(page: Page, explainer: Explainer, cat: Path) -> N
         expected = accentuate(explainer, [cat], "tiger cat", steps)
         found = page.floats("ascent.x").reshape(expected.end.shape)
         assert cosine(found - expected.start, expected.difference) >= AGREEMENT
-        probabilities = page.script("return onnxplain.ascent.probabilities")
+        probabilities = page.script("return onnxplain.ascent.scores")
         assert len(probabilities) == steps + 1
         assert probabilities[0] == pytest.approx(expected.before[0], abs=1e-3)
         assert probabilities[-1] == pytest.approx(expected.after[0], abs=1e-3)

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
 import pytest
 from PIL import Image
 
+from onnxplain.contract.estimator import Estimated, EstimatorInput
+from onnxplain.contract.values import ExplainedValue, Values
 from onnxplain.errors import BackendError, InputError
+from onnxplain.runtime.sessions import open_backend
 from onnxplain.web import STAGES, write_site
 
 from ..runtime.conftest import explain_graph
@@ -96,6 +101,28 @@ def test_a_graph_with_its_own_step_is_refused(graph: Path, tmp_path: Path) -> No
     onnx.save(model, graph)
     with pytest.raises(BackendError, match="without"):
         write_site(graph, tmp_path / "site")
+    assert_nothing_written(tmp_path)
+
+
+def test_what_the_page_has_no_place_for_is_refused(
+    graph: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    signature = open_backend(graph).signature
+    pre = replace(signature.metadata.preprocessing, mean=(0.5,) * 4, std=(0.5,) * 4)
+    for sentence, change in {
+        "gives one photograph, and .* takes baseline besides": {
+            "estimator": Estimated("noisy", inputs={"baseline": EstimatorInput("where it begins")})
+        },
+        "takes images of 4 channels, which no photograph has": {"preprocessing": pre},
+        "the page explains images, and this file explains": {
+            "values": Values(explained={"row": ExplainedValue("table", "pullback")})
+        },
+    }.items():
+        other = replace(signature, metadata=replace(signature.metadata, **change))
+        opened = SimpleNamespace(signature=other)
+        monkeypatch.setattr("onnxplain.web.site.open_backend", lambda model, to=opened: to)
+        with pytest.raises(BackendError, match=sentence):
+            write_site(graph, tmp_path / "site")
     assert_nothing_written(tmp_path)
 
 

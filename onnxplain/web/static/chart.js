@@ -1,42 +1,48 @@
-// A small line of probabilities, one per step.
-
-import { percent } from './ranking.js';
+// A small line of numbers, one per step.
 
 const HEIGHT = 150;
 const MARGIN = { top: 12, right: 62, bottom: 28, left: 62 }; // room for a percentage at each end
 
-/** Draw it into `element`: `probabilities[0]` is before the first of one or more steps. */
-export function showChart(element, name, probabilities) {
+/**
+ * Draw it into `element`.
+ *
+ * @param what the numbers are, in words
+ * @param scores the first is before the first of one or more steps
+ * @param written a number as text
+ * @param range the least and the greatest that there is room for
+ */
+export function showChart(element, what, scores, written, [low, high]) {
   const width = Math.max(280, element.clientWidth);
-  const last = probabilities.length - 1;
+  const last = scores.length - 1;
   const steps = Math.max(5, last);
   const x = (step) => MARGIN.left + (step / steps) * (width - MARGIN.left - MARGIN.right);
-  const y = (p) => HEIGHT - MARGIN.bottom - p * (HEIGHT - MARGIN.top - MARGIN.bottom);
-  const spoken = probabilities.map((p, step) => `${percent(p)} after ${step}`).join(', ');
+  const part = (score) => (score - low) / (high - low || 1);
+  const y = (score) => HEIGHT - MARGIN.bottom - part(score) * (HEIGHT - MARGIN.top - MARGIN.bottom);
+  const spoken = scores.map((score, step) => `${written(score)} after ${step}`).join(', ');
   const picture = svg('svg', {
     viewBox: `0 0 ${width} ${HEIGHT}`,
     role: 'img',
-    'aria-label': `Probability of ${name} by step: ${spoken}`,
+    'aria-label': `${what} by step: ${spoken}`,
   });
   picture.append(
     svg('path', {
-      d: `M${x(0)} ${y(0)}H${x(steps)}`,
+      d: `M${x(0)} ${y(low)}H${x(steps)}`,
       stroke: 'currentcolor',
       'stroke-opacity': 0.3,
     }),
     svg('path', {
-      d: probabilities.map((p, step) => `${step ? 'L' : 'M'}${x(step)} ${y(p)}`).join(''),
+      d: scores.map((score, step) => `${step ? 'L' : 'M'}${x(step)} ${y(score)}`).join(''),
       fill: 'none',
       stroke: 'currentcolor',
       'stroke-width': 2.5,
       'stroke-linejoin': 'round',
     }),
-    ...probabilities.map((p, step) =>
-      svg('circle', { cx: x(step), cy: y(p), r: 4, fill: 'currentcolor' }),
+    ...scores.map((score, step) =>
+      svg('circle', { cx: x(step), cy: y(score), r: 4, fill: 'currentcolor' }),
     ),
-    ...probabilities.map((_, step) => text(step, x(step), HEIGHT - 8, 'middle')),
-    text(percent(probabilities[0]), x(0) - 12, y(probabilities[0]) + 4, 'end'),
-    text(percent(probabilities[last]), x(last) + 12, y(probabilities[last]) + 4, 'start'),
+    ...scores.map((_, step) => text(step, x(step), HEIGHT - 8, 'middle')),
+    text(written(scores[0]), x(0) - 12, y(scores[0]) + 4, 'end'),
+    text(written(scores[last]), x(last) + 12, y(scores[last]) + 4, 'start'),
   );
   picture.lastChild.setAttribute('class', 'last');
   element.replaceChildren(picture);

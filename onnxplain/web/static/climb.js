@@ -2,7 +2,7 @@
 
 import { ascend, fromPixels, toPixels } from './ascent.js';
 import { engine } from './engine.js';
-import { className, likelihoods, percent } from './ranking.js';
+import { scoreOf, scoreText, told } from './ranking.js';
 import { $, state } from './state.js';
 import { count, drawAscent, fail, say } from './view.js';
 
@@ -13,7 +13,7 @@ let [steps, climbing] = [0, false];
 
 /** Take more steps; those asked for while others are under way follow them. */
 export async function climb(more) {
-  if (!state.photograph.probabilities) return; // not explained yet
+  if (!state.slots[state.active]?.explanation) return; // not explained yet
   steps += more;
   if (climbing) return;
   climbing = true;
@@ -45,23 +45,25 @@ async function takeStep() {
   if (ascent !== state.ascent) return; // stopped meanwhile
   steps -= 1;
   drawAscent();
-  if (ascent.probabilities.length === 2) scrollTo($('climb'));
-  const probability = percent(ascent.probabilities.at(-1));
-  say(`After ${count(ascent)}: ${className(state.model, ascent.target)}, ${probability}.`);
+  if (ascent.scores.length === 2) scrollTo($('climb'));
+  const { name } = told(state, state.slots[state.active]);
+  say(`After ${count(ascent)}: ${name}, ${scoreText(state.model, ascent.scores.at(-1))}.`);
 }
 
 function begin() {
   const { target } = state.slots[state.active];
   const start = toPixels(state.photograph.x, state.model.preprocessing);
-  return { target, start, x: start, pullback: null, probabilities: [] };
+  return { target, start, x: start, pullback: null, scores: [] };
 }
 
 /** Ask the network about `x`, which becomes where the ascent is. */
 async function arrive(ascent, x) {
   const input = fromPixels(x, state.model.preprocessing);
-  const { logits, pullback } = await engine.explain(input, ascent.target, state.temperature);
-  Object.assign(ascent, { x, pullback });
-  ascent.probabilities.push(likelihoods(state.model, logits)[ascent.target]);
+  const { model, temperature, inputs } = state;
+  const answer = await engine.explain(input, ascent.target, temperature, inputs);
+  if (answer.index >= 0) ascent.target = answer.index; // also where another would be the best later
+  Object.assign(ascent, { x, pullback: answer.pullback });
+  ascent.scores.push(scoreOf(model, answer, ascent.target));
 }
 
 function pause() {

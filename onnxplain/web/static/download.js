@@ -1,6 +1,6 @@
 // The pictures on show, side by side with their captions, as one PNG.
 
-import { className } from './ranking.js';
+import { told } from './ranking.js';
 import { $, state } from './state.js';
 
 const LEAST = 448; // pixels of a picture's shorter side
@@ -10,12 +10,12 @@ const FONT = 'system-ui, sans-serif';
 
 export function download() {
   const { model, photograph, slots, temperature } = state;
-  if (!photograph.probabilities) return; // not explained yet
+  if (!slots[0].explanation) return; // not explained yet
   const drawn = [...$('stage').querySelectorAll('figure:has(canvas)')];
   const figures = drawn.filter((figure) => figure.offsetParent); // null where it is hidden
   const footnote = [`${model.source}, ${model.method} pullback`];
   if ('temperature' in model.parameters) footnote.push(`T = ${temperature.toPrecision(2)}`);
-  const names = slots.map(({ target }) => className(model, target));
+  const names = slots.map((slot) => told(state, slot).name);
   const stem = [photograph.name.replace(/\.\w+$/, ''), ...names].join('-').replace(/\s+/g, '-');
   compose(figures, footnote.join(', ')).toBlob((blob) => {
     const link = document.createElement('a');

@@ -1,6 +1,9 @@
 // The worker's functions as this page's.
 
-/** Once started: load(model), open(file, preprocessing), explain(x, target, temperature). */
+/**
+ * Once started: load(model), open(file, preprocessing), explain(x, target, temperature, inputs),
+ * read(x, output, count).
+ */
 export let engine;
 
 /**
@@ -29,5 +32,5 @@ export function startEngine(onProgress) {
         waiting.set(++calls, { resolve, reject });
         worker.postMessage({ id: calls, name, args });
       });
-  engine = { load: call('load'), open: call('open'), explain: call('explain') };
+  engine = Object.fromEntries(['load', 'open', 'explain', 'read'].map((name) => [name, call(name)]));
 }

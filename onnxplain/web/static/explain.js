@@ -2,7 +2,8 @@
 
 import { stopAscent } from './climb.js';
 import { engine } from './engine.js';
-import { className, likelihoods, percent, ranking } from './ranking.js';
+import { clearRectangles, missing, take } from './fields.js';
+import { likelihoods, ranking, told } from './ranking.js';
 import { $, isStale, slot, state } from './state.js';
 import { draw, fail, say, showAbout, showTemperature } from './view.js';
 
@@ -13,19 +14,20 @@ export async function openPhotograph(file) {
   const turn = ++opened;
   try {
     const { model } = state;
-    const { photograph, x } = await engine.open(file, model.preprocessing);
+    const { photograph, x, size } = await engine.open(file, model.preprocessing);
     if (turn !== opened || model !== state.model) return;
     $('error').hidden = true;
     say(state.device ? '' : 'It is explained as soon as the network is loaded.');
-    state.photograph = { file, name: file.name, rgb: photograph, x, probabilities: null };
-    state.slots = state.slots.length > 1 ? [slot(-1), slot(-2)] : [slot(-1)];
+    state.photograph = { file, name: file.name, size, rgb: photograph, x, probabilities: null };
+    state.slots = state.slots.length > 1 ? [slot(-1), slot(-2)] : [slot(state.target)];
     state.active = 0;
+    clearRectangles();
     stopAscent();
     $('search').value = '';
     const focusLost = $('welcome').contains(document.activeElement);
     $('welcome').hidden = true;
     $('stage').hidden = $('stage').inert = false;
-    if (focusLost) $('classes-title').focus({ preventScroll: true });
+    if (focusLost) $(model.objective ? 'objective-title' : 'classes-title').focus({ preventScroll: true });
     refresh();
   } catch (error) {
     fail(error);
@@ -39,6 +41,19 @@ export function pick(index) {
   stopAscent();
   refresh();
   $('classes').querySelector(`[data-class="${index}"]`)?.focus();
+}
+
+/** Explain by what a field of the objective says. */
+export async function give(control) {
+  try {
+    await take(control);
+    $('error').hidden = true;
+    for (const slot of state.slots) slot.target = state.target;
+    stopAscent();
+    refresh();
+  } catch (error) {
+    fail(error);
+  }
 }
 
 /** Show a second class beside the first, or no longer. */
@@ -70,6 +85,11 @@ export function setTemperature(temperature) {
 export async function refresh() {
   draw();
   if (refreshing || !state.device || !state.photograph) return;
+  const [needed] = missing();
+  if (needed) {
+    say(`It is explained as soon as “${needed}” is given.`);
+    return;
+  }
   refreshing = true;
   try {
     while (state.slots.some(isStale)) {
@@ -79,8 +99,8 @@ export async function refresh() {
       }
     }
     if (!state.photograph) return; // another network is loaded meanwhile
-    const { target } = state.slots[state.active];
-    say(`${className(state.model, target)}, ${percent(state.photograph.probabilities[target])}.`);
+    const { name, score } = told(state, state.slots[state.active]);
+    say(`${name}, ${score}.`);
   } catch (error) {
     fail(error);
   } finally {
@@ -89,13 +109,21 @@ export async function refresh() {
 }
 
 async function explain(slot) {
-  const { photograph, temperature } = state;
+  const { model, photograph, temperature, inputs } = state;
   const { target } = slot;
-  const { logits, pullback, seconds } = await engine.explain(photograph.x, target, temperature);
+  const { logits, seconds, ...answer } = await engine.explain(
+    photograph.x,
+    target,
+    temperature,
+    inputs,
+  );
   if (photograph !== state.photograph) return;
-  photograph.probabilities = likelihoods(state.model, logits);
-  const index = target < 0 ? ranking(photograph.probabilities)[-1 - target] : target;
-  if (slot.target === target) slot.target = index;
-  slot.explanation = { target: index, temperature, pullback };
+  slot.explanation = { target, temperature, inputs, ...answer };
+  if (logits) {
+    photograph.probabilities = likelihoods(model, logits);
+    const index = target < 0 ? ranking(photograph.probabilities)[-1 - target] : target;
+    if (slot.target === target) slot.target = index;
+    slot.explanation.target = index;
+  }
   showAbout(seconds);
 }

@@ -3,9 +3,19 @@
 import { climb, stopAscent } from './climb.js';
 import { download } from './download.js';
 import { engine, startEngine } from './engine.js';
-import { activate, compare, openPhotograph, pick, refresh, setTemperature } from './explain.js';
+import {
+  activate,
+  compare,
+  give,
+  openPhotograph,
+  pick,
+  refresh,
+  setTemperature,
+} from './explain.js';
+import { showFields } from './fields.js';
 import { isolate } from './isolation.js';
 import { nameOf, showMenu } from './menu.js';
+import { listenToPointer } from './rectangle.js';
 import { $, state } from './state.js';
 import {
   drawClasses,
@@ -47,6 +57,7 @@ async function use(model) {
   state.temperature = model.parameters.temperature ?? 1;
   $('stage').inert = true; // what it shows is of the network before
   showModel();
+  showFields();
   showTemperature();
   if (photograph) openPhotograph(photograph.file);
   state.device = await engine.load(model);
@@ -97,6 +108,8 @@ function listen() {
   });
 
   $('overlay').addEventListener('change', drawPhotograph);
+  listenToPointer();
+  $('fields').addEventListener('change', (event) => give(event.target));
   $('classes').addEventListener('click', (event) => {
     const chosen = event.target.closest('[data-class]');
     if (chosen) pick(Number(chosen.dataset.class));

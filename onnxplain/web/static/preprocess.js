@@ -12,13 +12,8 @@ const STRIP = 256; // rows decoded at a time: a phone cannot hold a large photog
  * @returns RGB pixels, pre.width × pre.height; black where the picture is smaller than that
  */
 export function crop(picture, pre) {
-  const shorter = Math.min(picture.width, picture.height);
-  const [width, height] = [picture.width, picture.height].map((side) =>
-    Math.floor((pre.resize * side) / shorter),
-  );
+  const { width, height, left, top } = placement(picture, pre);
   const { interpolation } = pre;
-  const left = offset(width - pre.width);
-  const top = offset(height - pre.height);
   const columns = taps(picture.width, width, left, pre.width, interpolation);
   const rows = taps(picture.height, height, top, pre.height, interpolation);
 
@@ -31,6 +26,15 @@ export function crop(picture, pre) {
     narrow.set(resampleRows(strip, picture.width, columns), 3 * pre.width * (y - first));
   }
   return resampleColumns(narrow, pre.width, rows, first);
+}
+
+/** The size that a picture is resized to, and where in that the crop begins. */
+export function placement(picture, pre) {
+  const shorter = Math.min(picture.width, picture.height);
+  const [width, height] = [picture.width, picture.height].map((side) =>
+    Math.floor((pre.resize * side) / shorter),
+  );
+  return { width, height, left: offset(width - pre.width), top: offset(height - pre.height) };
 }
 
 /** Where a centre crop begins, as torchvision rounds it: half to even, but padding toward 0. */

@@ -1,4 +1,4 @@
-// From logits to what a person reads.
+// From numbers to what a person reads.
 
 /** Probabilities of the logits, by the activation that the network ends in. */
 export function likelihoods(model, logits) {
@@ -18,6 +18,40 @@ export function softmax(logits) {
 export function ranking(probabilities) {
   const indices = Array.from(probabilities, (_, index) => index);
   return indices.sort((a, b) => probabilities[b] - probabilities[a]);
+}
+
+/** What a slot shows, in words: {name, score}; no score where nothing is explained yet. */
+export function told({ model, photograph }, { target, explanation }) {
+  if (!model.objective) {
+    const { probabilities } = photograph;
+    const score = probabilities && target >= 0 ? percent(probabilities[target]) : '';
+    return { name: target < 0 ? '…' : className(model, target), score };
+  }
+  if (!explanation) return { name: '…', score: '' };
+  return { name: explainedName(model, explanation.index), score: digits(explanation.score) };
+}
+
+/** What an objective explained; null where it chooses no class. */
+function explainedName({ objective, labels }, index) {
+  if (index === null) return objective.name;
+  if (index < 0) return objective.no_class;
+  return labels[index] ?? `${objective.name === 'value' ? 'value' : 'class'} ${index}`;
+}
+
+/** How sure the network is of a target, or its objective, of what the engine answers. */
+export function scoreOf(model, { logits, score }, target) {
+  return model.objective ? score : likelihoods(model, logits)[target];
+}
+
+/** The same as text. */
+export function scoreText(model, score) {
+  return model.objective ? digits(score) : percent(score);
+}
+
+/** A number to four digits. */
+function digits(number) {
+  const isTiny = number && Math.abs(number) < 0.001;
+  return isTiny ? number.toExponential(3) : String(Number(number.toPrecision(4)));
 }
 
 export function className(model, index) {

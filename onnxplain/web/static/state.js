@@ -5,16 +5,24 @@
  *
  * model        what its file says about the network; model.json, or another of the menu's
  * device       where it runs, once it can
- * photograph   {file, name, rgb, x, probabilities}: the crop's pixels, the network's input, its
- *              answer
- * slots        one or two classes on show, {target, explanation: {target, temperature, pullback}}
+ * photograph   {file, name, size, rgb, x, probabilities}: the crop's pixels, the network's input, a
+ *              classifier's answer
+ * target       what is explained of a photograph at first
+ * inputs       what the objective was given besides, by name, replaced when something is given
+ * boxes        the rectangles among that, by name, and a draft; in pixels of the network's input
+ * slots        one or two classes on show, {target, explanation: {target, temperature, inputs,
+ *              pullback}}; or what an objective explains, with {score, index, box} besides
  * active       the slot that the list, the overlay and the ascent are about
- * ascent       {target, start, x, pullback, probabilities}, pixels in [-1, 1], once it has begun
+ * ascent       {target, start, x, pullback, scores}, pixels in [-1, 1], once it has begun
  */
 export const state = {
   model: null,
   device: null,
   photograph: null,
+  target: -1,
+  inputs: {},
+  boxes: {},
+  draft: null,
   slots: [],
   active: 0,
   temperature: null,
@@ -29,7 +37,12 @@ export function slot(target) {
 
 /** Whether what a slot shows is not, or no longer, what it should. */
 export function isStale({ target, explanation }) {
-  return explanation?.target !== target || explanation.temperature !== state.temperature;
+  const { temperature, inputs } = state;
+  return !(
+    explanation?.target === target &&
+    explanation.temperature === temperature &&
+    explanation.inputs === inputs
+  );
 }
 
 export const $ = (id) => document.getElementById(id);

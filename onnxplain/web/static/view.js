@@ -1,8 +1,9 @@
 // Drawing: from the state to the page.
 
+import { isBox, outline, toPhotograph } from './boxes.js';
 import { showChart } from './chart.js';
 import { listed, search, showClasses } from './classes.js';
-import { className, percent } from './ranking.js';
+import { className, scoreText, told } from './ranking.js';
 import { overlayImage, photographImage, pixelsImage, signedImage } from './render.js';
 import { $, isStale, state } from './state.js';
 
@@ -10,6 +11,11 @@ import { $, isStale, state } from './state.js';
 export function showModel() {
   const { model } = state;
   for (const figure of $('pictures').querySelectorAll('.explanation')) figure.remove();
+  for (const part of document.querySelectorAll('[data-of]')) {
+    part.hidden = (part.dataset.of === 'objective') !== Boolean(model.objective);
+  }
+  $('objective-title').textContent = `Explained: ${model.objective?.name}`;
+  $('objective-why').textContent = model.objective?.why;
   const { width, height } = model.preprocessing;
   for (const canvas of [$('photograph'), $('accentuated'), $('difference')]) {
     Object.assign(canvas, { width, height });
@@ -30,7 +36,8 @@ export function draw() {
   if (!state.photograph) return;
   drawPhotograph();
   drawExplanations();
-  drawClasses();
+  if (state.model.objective) drawFound();
+  else drawClasses();
   drawAscent();
 }
 
@@ -39,6 +46,9 @@ export function drawPhotograph() {
   const { explanation } = state.slots[state.active];
   const overlaid = $('overlay').checked && explanation;
   paint($('photograph'), overlaid ? overlay(rgb, explanation.pullback) : photographImage(rgb));
+  const found = explanation?.box ? [explanation.box] : [];
+  const boxes = state.draft ? [state.draft] : [...found, ...Object.values(state.boxes)];
+  for (const box of boxes.filter(isBox)) outline($('photograph'), box);
 }
 
 function overlay(rgb, pullback) {
@@ -47,7 +57,7 @@ function overlay(rgb, pullback) {
 }
 
 function drawExplanations() {
-  const { model, photograph, slots } = state;
+  const { model, slots } = state;
   const { width, height, mean } = model.preprocessing;
   const shown = () => $('pictures').querySelectorAll('.explanation');
   while (shown().length > slots.length) [...shown()].at(-1).remove();
@@ -57,14 +67,15 @@ function drawExplanations() {
     $('pictures').append(figure);
   }
   shown().forEach((figure, place) => {
-    const { target, explanation } = slots[place];
+    const { explanation } = slots[place];
     figure.ariaBusy = isStale(slots[place]);
+    figure.querySelector('.kind').textContent = model.objective ? 'Explained:' : 'More';
     if (!explanation) return;
-    const name = className(model, target);
+    const { name, score } = told(state, slots[place]);
     const canvas = figure.querySelector('canvas');
     figure.querySelector('.name').textContent = name;
-    figure.querySelector('.percent').textContent = percent(photograph.probabilities[target]);
-    canvas.ariaLabel = `What would make it more ${name}`;
+    figure.querySelector('.percent').textContent = score;
+    canvas.ariaLabel = model.objective ? `What raises ${name}` : `What would make it more ${name}`;
     paint(canvas, signedImage(explanation.pullback, mean.length));
   });
 }
@@ -87,6 +98,16 @@ export function drawClasses() {
   });
 }
 
+/** What the objective says: name, number, and where. */
+function drawFound() {
+  const { model, photograph, slots, active } = state;
+  const { box } = slots[active].explanation ?? {};
+  const { name, score } = told(state, slots[active]);
+  const placed = box && isBox(box) ? toPhotograph(box, photograph.size, model.preprocessing) : [];
+  const where = placed.length ? `, at ${placed.map(Math.round).join(', ')}` : '';
+  $('found').textContent = score ? `${name}, ${score}${where}` : '';
+}
+
 function matches(query) {
   const { length } = search(state.model, state.photograph.probabilities, query);
   if (!length) return `No class is called “${query.trim()}”.`;
@@ -95,20 +116,21 @@ function matches(query) {
 
 export function drawAscent() {
   const { model, slots, active, ascent } = state;
-  const { target } = slots[active];
-  const begun = ascent?.probabilities.length > 1;
+  const { name } = told(state, slots[active]);
+  const begun = ascent?.scores.length > 1;
   $('climb').hidden = $('reset').hidden = !begun;
   $('ascent').classList.toggle('second', active === 1);
-  for (const name of $('ascent').querySelectorAll('.ascent-class')) {
-    name.textContent = target < 0 ? '…' : className(model, target);
-  }
+  for (const named of $('ascent').querySelectorAll('.ascent-class')) named.textContent = name;
   if (!begun) return;
   const channels = model.preprocessing.mean.length;
   const added = ascent.x.map((value, i) => value - ascent.start[i]);
   paint($('accentuated'), pixelsImage(ascent.x, channels));
   paint($('difference'), signedImage(added, channels));
   $('steps-done').textContent = `After ${count(ascent)}`;
-  showChart($('chart'), className(model, ascent.target), ascent.probabilities);
+  const what = model.objective ? model.objective.name : `Probability of ${name}`;
+  const { scores } = ascent;
+  const range = model.objective ? [Math.min(...scores), Math.max(...scores)] : [0, 1];
+  showChart($('chart'), what, scores, (score) => scoreText(model, score), range);
 }
 
 function paint(canvas, rgba) {
@@ -117,10 +139,10 @@ function paint(canvas, rgba) {
 
 export function showAbout(seconds) {
   const { device, model } = state;
-  const { method, classes, bytes, graph } = model;
+  const { method, objective, classes, bytes, graph } = model;
   const megabytes = (bytes[graph] / 1e6).toFixed(1);
   $('about').textContent =
-    `${method} pullback of ${classes} classes, ${megabytes} MB, in ${seconds.toFixed(2)} s by ${device}`;
+    `${method} pullback of ${objective?.name ?? `${classes} classes`}, ${megabytes} MB, in ${seconds.toFixed(2)} s by ${device}`;
 }
 
 export function say(text) {
@@ -152,7 +174,7 @@ export function showProgress(received, total) {
 }
 
 /** How many steps an ascent took, in words. */
-export function count({ probabilities }) {
-  const taken = probabilities.length - 1;
+export function count({ scores }) {
+  const taken = scores.length - 1;
   return taken === 1 ? '1 step' : `${taken} steps`;
 }

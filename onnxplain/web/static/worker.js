@@ -67,9 +67,10 @@ async function moveToGpu(graph) {
   try {
     const size = model.preprocessing.mean.length * pixels();
     const probe = Float32Array.from({ length: size }, (_, i) => Math.sin(i * i));
-    const expected = await run(probe, -1, model.parameters.temperature);
+    const target = model.objective?.inputs.target?.default ?? -1;
+    const expected = await run(probe, target, model.parameters.temperature, {});
     session = await start(graph, 'webgpu');
-    const found = await run(probe, -1, model.parameters.temperature);
+    const found = await run(probe, target, model.parameters.temperature, {});
     if (cosine(expected.pullback, found.pullback) >= AGREEMENT) {
       await onCpu.release();
       return true;
@@ -103,7 +104,10 @@ async function download(address, report) {
   return new Response(response.body.pipeThrough(counted)).arrayBuffer();
 }
 
-/** What the network sees of an image file: {photograph, RGB pixels; x, the network's input}. */
+/**
+ * What the network sees of an image file: {photograph, RGB pixels; x, the network's input; size, the
+ * file's {width, height}}.
+ */
 async function open(file, pre) {
   const bitmap = await decode(file);
   const { width, height } = bitmap;
@@ -117,7 +121,7 @@ async function open(file, pre) {
   };
   const photograph = crop({ width, height, rows }, pre);
   bitmap.close();
-  return { photograph, x: normalise(photograph, pre) };
+  return { photograph, x: normalise(photograph, pre), size: { width, height } };
 }
 
 async function decode(file) {
@@ -133,9 +137,20 @@ async function decode(file) {
   }
 }
 
-/** Run the graph on one input, [C,H,W]: {logits, pullback [C,H,W], seconds}. */
-function explain(x, target, temperature) {
-  return inTurn(() => run(x, target, temperature));
+/**
+ * Run the graph on one input, [C,H,W]: {logits, pullback [C,H,W], seconds}; instead of logits what an
+ * objective tells, {score, index, box}, null where it does not.
+ */
+function explain(x, target, temperature, inputs) {
+  return inTurn(() => run(x, target, temperature, inputs));
+}
+
+/** The first numbers of another output. */
+function read(x, output, count) {
+  return inTurn(async () => {
+    const feeds = feedsOf(x, 0, model.parameters.temperature, {});
+    return (await session.run(feeds, [output]))[output].data.slice(0, count);
+  });
 }
 
 function inTurn(work) {
@@ -144,7 +159,30 @@ function inTurn(work) {
   return result;
 }
 
-async function run(x, target, temperature) {
+async function run(x, target, temperature, inputs) {
+  const { mean, layout } = model.preprocessing;
+  const feeds = feedsOf(x, target, temperature, inputs);
+  const told = model.objective ? ['objective', ...model.objective.told] : ['logits'];
+  const began = performance.now();
+  const outputs = await session.run(feeds, [...told, 'pullback']);
+  const seconds = (performance.now() - began) / 1000;
+  const gradient = outputs.pullback.data.slice(0, x.length);
+  const pullback = layout === 'NHWC' ? transpose(gradient, pixels(), mean.length) : gradient;
+  return { ...answerOf(outputs, target), pullback, seconds };
+}
+
+function answerOf({ logits, objective, explained_class, explained_box }, target) {
+  if (!model.objective) return { logits: logits.data.slice(0, model.classes) };
+  const own = 'target' in model.objective.inputs ? target : null;
+  return {
+    score: objective.data[0],
+    index: explained_class ? Number(explained_class.data[0]) : own,
+    box: explained_box ? Array.from(explained_box.data.slice(0, 4)) : null,
+  };
+}
+
+/** What the graph takes. */
+function feedsOf(x, target, temperature, given) {
   const { height, width, mean, layout } = model.preprocessing;
   const last = layout === 'NHWC';
   const count = model.batch ?? 1; // a graph of a fixed batch gets the same image in every place
@@ -152,24 +190,33 @@ async function run(x, target, temperature) {
   const one = last ? transpose(x, mean.length, pixels()) : x;
   for (let n = 0; n < count; n++) image.set(one, n * x.length);
   const size = last ? [height, width, mean.length] : [mean.length, height, width];
-  const targets = new BigInt64Array(count).fill(BigInt(target));
-  const inputs = {
-    image: new ort.Tensor('float32', image, [count, ...size]),
-    target: new ort.Tensor('int64', targets, model.multi_target ? [count, 1] : [count]),
-  };
+  const feeds = { image: new ort.Tensor('float32', image, [count, ...size]) };
+  const { target: takesTarget, ...declared } = model.objective?.inputs ?? { target: true };
+  if (takesTarget) {
+    const targets = new BigInt64Array(count).fill(BigInt(target));
+    const axes = model.multi_target ? [count, 1] : [count];
+    feeds.target = new ort.Tensor('int64', targets, axes);
+  }
+  for (const [name, one] of Object.entries(declared)) {
+    feeds[name] = inputTensor(one, given[name], count);
+  }
   for (const name of model.live) {
     const value = name === 'temperature' ? temperature : model.parameters[name];
-    inputs[name] = new ort.Tensor('float32', [value], []);
+    feeds[name] = new ort.Tensor('float32', [value], []);
   }
-  const began = performance.now();
-  const { logits, pullback } = await session.run(inputs);
-  const seconds = (performance.now() - began) / 1000;
-  const gradient = pullback.data.slice(0, x.length);
-  return {
-    logits: logits.data.slice(0, model.classes),
-    pullback: last ? transpose(gradient, pixels(), mean.length) : gradient,
-    seconds,
-  };
+  return feeds;
+}
+
+/** What an objective takes, the same in every place; something where it must be given and is not. */
+function inputTensor({ kind, shape, default: value }, given, count) {
+  const size = shape.reduce((a, b) => a * b, 1);
+  const at = (i) => given?.[i % size] ?? value ?? Math.sin(1 + (i % size));
+  const axes = [count, ...shape];
+  if (kind === 'index') {
+    const indices = BigInt64Array.from({ length: count * size }, (_, i) => BigInt(at(i)));
+    return new ort.Tensor('int64', indices, axes);
+  }
+  return new ort.Tensor('float32', Float32Array.from({ length: count * size }, (_, i) => at(i)), axes);
 }
 
 function pixels() {
@@ -183,7 +230,7 @@ function transpose(values, rows, columns) {
   return out;
 }
 
-const functions = { load, open, explain };
+const functions = { load, open, explain, read };
 
 self.onmessage = async ({ data: { id, name, args } }) => {
   try {
