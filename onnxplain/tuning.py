@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from onnxplain.contract.explain import Metadata
 from onnxplain.contract.request import ExportOptions
 from onnxplain.files import replacing, scratch
 from onnxplain.runtime import load
+from onnxplain.runtime.inputs.objective import on_photographs
 from onnxplain.runtime.tune import Tuning, tune
 
 
@@ -21,24 +25,33 @@ def tune_source(
     *,
     classes: int = 6,
     progress: Callable[[int], None] | None = None,
+    read: Callable[[Metadata], Mapping[str, Any]] = lambda metadata: {},
 ) -> Tuning:
     """Tune a network that `onnxplain.export` takes, or a live explain graph.
 
     Args:
         options: of the export, but for how the temperature is given and what is beside the
             pullback; without a meaning for an explain graph.
+        read: what the objective takes besides, boxes in pixels of the photographs, once its file
+            is there.
 
     Raises:
         SourceError, InputError, BackendError: as `onnxplain.export`, `load` and `tune` do.
     """
+
+    def tuned(path: str | os.PathLike[str]) -> Tuning:
+        explainer = load(path)
+        given = on_photographs(explainer.metadata, read(explainer.metadata), images)
+        return tune(explainer, list(images), classes=classes, progress=progress, inputs=given)
+
     if str(source).endswith(".explain.onnx"):
-        return tune(load(source), list(images), classes=classes, progress=progress)
+        return tuned(source)
     from onnxplain.export import export
 
     with scratch() as folder:
         path = folder / "live.explain.onnx"
         export(source, path, **vars(_live(options)))
-        return tune(load(path), list(images), classes=classes, progress=progress)
+        return tuned(path)
 
 
 def _live(options: ExportOptions) -> ExportOptions:
@@ -70,13 +83,14 @@ def plot(tuning: Tuning, path: Path, title: str) -> None:
         2, 1, sharex=True, figsize=(7, 6), layout="constrained"
     )
     T = tuning.temperatures
-    upper.plot(T, tuning.gain, "o-", color="#b5361c", label="median gain of the logit")
-    upper.set_ylabel("gain of the logit")
+    upper.plot(T, tuning.gain, "o-", color="#b5361c", label=f"median gain of the {tuning.scalar}")
+    upper.set_ylabel(f"gain of the {tuning.scalar}")
     upper.axhline(0, color="#999999", linewidth=0.8)
-    lower.plot(T, tuning.raised, "o-", color="#1a1a1a", label="pairs whose logit rose")
+    lower.plot(T, tuning.raised, "o-", color="#1a1a1a", label=f"pairs whose {tuning.scalar} rose")
     lower.plot(T, tuning.shift_stability, "s--", label="stability under a shift of 2 pixels")
     lower.plot(T, tuning.noise_stability, "^--", label="stability under noise")
-    lower.plot(T, tuning.sensitivity, "d:", label="sensitivity to the class")
+    if np.isfinite(tuning.sensitivity).all():
+        lower.plot(T, tuning.sensitivity, "d:", label="sensitivity to the class")
     lower.set(xscale="log", xlabel="temperature")
     lower.set_xticks(
         ticks := [0.1, 0.2, 0.3, 0.5, 0.7, 1, 1.5, 2, 3], [f"{t:g}" for t in ticks], minor=False

@@ -29,7 +29,7 @@ from onnxplain.runtime.explanation import Explanation
 from onnxplain.runtime.inputs.batches import ImageLike, as_batch
 from onnxplain.runtime.inputs.objective import as_inputs
 from onnxplain.runtime.inputs.scalars import Temperatures, live_inputs
-from onnxplain.runtime.inputs.targets import Targets, target_input
+from onnxplain.runtime.inputs.targets import Targets, fixed_targets
 
 _CLIPS = ("each", "last", "none")
 
@@ -136,9 +136,7 @@ def accentuate(
     if explanation.targets.size != len(explanation):
         raise InputError("feature accentuation takes one target per image")
     signature = explainer.backend.signature
-    found = explanation.targets
-    asked = target_input(signature, targets, len(batch)) if (found < 0).any() else found
-    fixed = np.where(found < 0, asked, found) if signature.has_target else None
+    fixed = fixed_targets(signature, explanation.targets, targets)
     given = as_inputs(signature, inputs, len(batch))
     course = _Course(explainer, fixed, temperature, climb, progress, inputs, given)
     in_one_run = signature.batch is None and signature.least <= len(batch) <= (

@@ -1,13 +1,15 @@
 """Grids of images × classes: the difference that an ascent towards each class makes.
 
 As in Figure 1 of Satkiewicz, arXiv 2507.22832: the diagonal is each image's own class, off it are
-counterfactuals, and one random class comes last.
+counterfactuals, and one random class comes last. Of an objective that has no target there is one
+column.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -17,51 +19,61 @@ from PIL import Image
 from onnxplain.contract.explain import TEMPERATURE
 from onnxplain.runtime.ascent import Accentuation, accentuate
 from onnxplain.runtime.explainer import Explainer
+from onnxplain.runtime.explanation import Explanation
 from onnxplain.runtime.inputs.batches import ImageLike
+from onnxplain.runtime.inputs.objective import repeated
 from onnxplain.runtime.inputs.scalars import Temperatures, live_inputs
-from onnxplain.runtime.inputs.targets import as_indices, resolve
+from onnxplain.runtime.inputs.targets import fixed_targets, resolve, target_input
+from onnxplain.runtime.pictures.figures import Row
 from onnxplain.runtime.pictures.render import Cell, grid, signed_image
 
 
 @dataclass(frozen=True, eq=False)
 class Grid:
-    """Images [N] and the classes [K] to ascend towards; `photographs` uint8 [N,H,W,3]."""
+    """Images [N], what is explained of each at the start, and the K targets to ascend towards, None
+    where the objective has none; `inputs` are what it takes besides."""
 
     images: list[ImageLike]
-    photographs: NDArray[np.uint8]
-    predicted: list[tuple[str, float]]
-    targets: NDArray[np.int64]
+    rows: list[Row]
+    targets: Sequence[int | None]
     names: list[str]
+    inputs: Mapping[str, Any]
 
     @classmethod
     def of(
-        cls, explainer: Explainer, images: Sequence[ImageLike], targets: Sequence[int | str] | None
+        cls,
+        explainer: Explainer,
+        images: Sequence[ImageLike],
+        targets: Sequence[int | str] | None,
+        inputs: Mapping[str, Any] = MappingProxyType({}),
     ) -> Grid:
         """The classes given, or those predicted for the images and a random one (seed 0).
 
-        A negative class counts from the top of the first image's ranking.
+        A negative class counts from the top of the first image's ranking; of no classifier, of each
+        image's own.
 
         Raises:
             InputError: an image or a class that cannot be used.
         """
         images = list(images)
         explainer.metadata.require_image("a grid of counterfactuals")
-        explainer.metadata.objective.require_classifier("a grid of counterfactuals")
-        first = explainer(images)
+        signature = explainer.backend.signature
+        first = explainer(images, **inputs)
+        columns: Sequence[int | None]
         if targets is None:
-            own = list(dict.fromkeys(first.targets.reshape(-1).tolist()))
-            others = np.delete(np.arange(first.logits.shape[1]), own)
-            columns = [*own, int(np.random.default_rng(0).choice(others))]
+            own = fixed_targets(signature, first.targets, None)
+            columns = [None] if own is None else _columns(own.reshape(-1), signature.classes)
         else:
-            classes = explainer.backend.signature.classes
-            wanted = as_indices(list(targets), len(targets), classes, explainer.labels, False)
-            columns = resolve(wanted, first.logits[:1].repeat(len(wanted), axis=0)).tolist()
+            wanted = target_input(signature, list(targets), len(targets))
+            if explainer.metadata.objective.is_class:
+                wanted = resolve(wanted, first.logits[:1].repeat(len(wanted), axis=0))
+            columns = wanted.reshape(-1).tolist()
         return cls(
             images,
-            first.photographs,
-            [top[0] for top in first.labels(1)],
-            np.array(columns),
-            [first.name(column) for column in columns],
+            first.rows(),
+            columns,
+            [_column_name(first, column) for column in columns],
+            inputs,
         )
 
     def ascend(
@@ -75,12 +87,14 @@ class Grid:
         Args:
             ascent: what else `accentuate` takes.
         """
-        K = len(self.targets)
+        N, K = len(self.rows), len(self.targets)
+        targets = [target for target in self.targets if target is not None] * N
         return accentuate(
             explainer,
             [image for image in self.images for _ in range(K)],
-            np.tile(self.targets, len(self.images)),
+            targets or None,
             temperature=temperature,
+            inputs=repeated(explainer.backend.signature, self.inputs, N, K),
             **ascent,
         )
 
@@ -93,27 +107,48 @@ class Grid:
         """A row per image and explainer; cells are the differences, with probabilities."""
         K = len(self.targets)
         rows, titles = [], []
-        for i, (name, probability) in enumerate(self.predicted):
+        for i, of in enumerate(self.rows):
+            name, value = _start(of)
             for explainer, ascent, T in zip(explainers, ascents, temperatures, strict=True):
-                photograph = Image.fromarray(self.photographs[i])
-                row = [Cell(photograph, f"{name}\n{probability:.1%}")]
+                photograph = of.marked(Image.fromarray(of.photograph))
+                row = [Cell(photograph, f"{name}\n{of.number(value)}")]
                 for j in range(i * K, (i + 1) * K):
-                    change = f"{ascent.before[j]:.1%} to {ascent.after[j]:.1%}"
+                    change = f"{of.number(ascent.before[j])} to {of.number(ascent.after[j])}"
                     row.append(Cell(signed_image(ascent.difference[j]), f"\n{change}"))
                 rows.append(row)
                 titles.append(_title(explainer, T))
-        return grid(rows, ["predicted", *self.names], titles if len(explainers) > 1 else ())
+        start = "predicted" if self.rows[0].probable else "explained"
+        return grid(rows, [start, *self.names], titles if len(explainers) > 1 else ())
 
     def told(self, ascent: Accentuation) -> list[str]:
-        """A line per image: each target's probability before and after."""
+        """A line per image: each target's probability, or objective, before and after."""
         K, lines = len(self.targets), []
-        for i, (name, probability) in enumerate(self.predicted):
+        for i, of in enumerate(self.rows):
             changes = [
-                f"{target} {ascent.before[j]:.1%} to {ascent.after[j]:.1%}"
+                f"{target} {of.number(ascent.before[j])} to {of.number(ascent.after[j])}"
                 for j, target in enumerate(self.names, i * K)
             ]
-            lines.append(f"{name}, {probability:.1%}: {'; '.join(changes)}")
+            name, value = _start(of)
+            lines.append(f"{name}, {of.number(value)}: {'; '.join(changes)}")
         return lines
+
+
+def _columns(own: NDArray[np.int64], classes: int) -> list[int]:
+    """What the images are explained by, and a random class where there are others."""
+    columns = dict.fromkeys(own.tolist())
+    others = np.setdiff1d(np.arange(classes), own)
+    return [*columns, *np.random.default_rng(0).choice(others, min(1, len(others))).tolist()]
+
+
+def _column_name(explanation: Explanation, target: int | None) -> str:
+    if target is None:
+        return explanation.explained.name
+    return explanation.name(target) if target >= 0 else f"target {target}"
+
+
+def _start(row: Row) -> tuple[str, float]:
+    """Name and number of what is predicted, or explained by default."""
+    return [*row.predictions, *row.targets][0]
 
 
 def _title(explainer: Explainer, temperature: Temperatures) -> str:

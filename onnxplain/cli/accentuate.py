@@ -11,6 +11,7 @@ import typer
 from onnxplain.cli.app import command
 from onnxplain.cli.console import say
 from onnxplain.cli.export_options import as_live
+from onnxplain.cli.given import Box, Given, Position, Query, Region, read_inputs
 from onnxplain.cli.options import (
     Images,
     Model,
@@ -90,13 +91,19 @@ def accentuate(
     temperature: Temperature = None,
     param: Parameters = None,
     animate: Animate = None,
+    region: Region = None,
+    query: Query = None,
+    box: Box = None,
+    position: Position = None,
+    given: Given = None,
     provider: Provider = "auto",
 ) -> None:
     """Show what would make the network see more of a class: a grid of images by classes.
 
     A cell is what the ascent along the pullback of its column's class adds to its row's image.
     Without --target, the columns are the classes predicted for the images (so the diagonal shows
-    each image's own class, and the rest counterfactuals) and one random class.
+    each image's own class, and the rest counterfactuals) and one random class. Of no classifier,
+    the objective is raised, and its numbers are shown.
 
     \b
         onnxplain accentuate lite0.explain.onnx cat.jpg coffee.jpg rocket.jpg
@@ -106,12 +113,16 @@ def accentuate(
     import onnxplain
     from onnxplain.runtime import find_images
     from onnxplain.runtime.counterfactuals import Grid
+    from onnxplain.runtime.inputs.objective import on_photographs
     from onnxplain.runtime.pictures.figures import write_animation, write_image
 
     explainers = [onnxplain.load(file, provider=provider) for file in (model, beside) if file]
     own = explainers[0].metadata.ascent
     targets = [as_target(text) for text in target] if target else None
-    grid = Grid.of(explainers[0], find_images(images), targets)
+    named = {"region": region, "query": query, "box": box, "position": position}
+    metadata, found = explainers[0].metadata, find_images(images)
+    inputs = on_photographs(metadata, read_inputs(metadata, named, given), found)
+    grid = Grid.of(explainers[0], found, targets, inputs)
     temperatures = _for_each(as_live(temperature, param), explainers)
     steps = steps or own.steps
     frames = range(1, steps + 1) if animate else [steps]
@@ -140,7 +151,8 @@ def accentuate(
     if animate:
         write_animation(pictures, animate)
     raised = ascents[0].after > ascents[0].before
-    say(f"{path}  {raised.sum()} of {raised.size} targets more probable after {steps} steps")
+    more = "more probable" if metadata.objective.is_class else "raised"
+    say(f"{path}  {raised.sum()} of {raised.size} targets {more} after {steps} steps")
     for line in grid.told(ascents[0]):
         say(f"  {line}")
 

@@ -11,6 +11,7 @@ from rich.table import Table
 from onnxplain.cli.app import command
 from onnxplain.cli.console import out, say
 from onnxplain.cli.export_options import with_export_options
+from onnxplain.cli.given import Box, Given, Position, Query, Region, read_inputs
 from onnxplain.cli.options import Images
 from onnxplain.cli.progress import progress_bar
 from onnxplain.contract.request import ExportOptions
@@ -43,14 +44,20 @@ def tune(
         "tuning.png"
     ),
     classes: Annotated[
-        int, typer.Option(min=2, help="Classes per image: the predicted one, the others random.")
+        int, typer.Option(min=1, help="Classes per image: the predicted one, the others random.")
     ] = 6,
+    region: Region = None,
+    query: Query = None,
+    box: Box = None,
+    position: Position = None,
+    given: Given = None,
     options: ExportOptions,
 ) -> None:
     """Find a network's temperature on your own images.
 
     It is the softest at which five steps along the pullback still raise the target's logit for at
-    least 90 % of image × class pairs. Takes a few minutes; a handful of images is enough.
+    least 90 % of image × class pairs; of no classifier, the objective. Takes a few minutes; a
+    handful of images is enough.
 
     \b
         onnxplain tune efficientnet-lite0 photos/
@@ -62,6 +69,7 @@ def tune(
     from onnxplain.tuning import plot, tune_source
 
     found = find_images(images)
+    named = {"region": region, "query": query, "box": box, "position": position}
     with progress_bar() as progress:
         task = progress.add_task("tuning", total=len(TEMPERATURES))
         tuning = tune_source(
@@ -70,12 +78,15 @@ def tune(
             options,
             classes=classes,
             progress=lambda done: progress.update(task, completed=done),
+            read=lambda metadata: read_inputs(metadata, named, given),
         )
-    table = Table("T", "logits raised", "median gain", "shift", "noise", "class sensitivity")
+    table = Table(
+        "T", f"{tuning.scalar}s raised", "median gain", "shift", "noise", "class sensitivity"
+    )
     for i, T in enumerate(tuning.temperatures):
         row = [f"{T:.2f}", f"{tuning.raised[i]:.0%}", f"{tuning.gain[i]:+.2f}"]
         for curve in (tuning.shift_stability, tuning.noise_stability, tuning.sensitivity):
-            row.append(f"{curve[i]:.2f}")
+            row.append("–" if curve[i] != curve[i] else f"{curve[i]:.2f}")
         table.add_row(*row, style="bold green" if tuning.temperature == T else None)
     out.print(table)
     plot(tuning, path, Path(source).name)

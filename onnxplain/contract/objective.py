@@ -6,8 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Self
 
-from onnxplain.errors import BackendError
-
 CLASS = "class"
 """The objective of a file that has no entry: a classifier's, with the output `logits`."""
 
@@ -83,17 +81,6 @@ class Explained:
     @property
     def is_class(self) -> bool:
         return self.name == CLASS
-
-    def require_classifier(self, what: str) -> None:
-        """
-        Raises:
-            BackendError: the network is none, and `what` explains classes alone.
-        """
-        if not self.is_class:
-            raise BackendError(
-                f"{what} explains classes, and this file's objective is {self.name!r}; use "
-                "onnxplain.load, or onnxplain explain"
-            )
 
     def batch_axis(self, output: str) -> int | None:
         """Where an output of the graph has its images; None where that is not known."""

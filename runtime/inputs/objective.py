@@ -3,6 +3,7 @@ graph's."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
@@ -15,7 +16,7 @@ from onnxplain.contract.objective import BOX, INDEX, MASK, ObjectiveInput
 from onnxplain.errors import InputError
 from onnxplain.runtime.inputs.batches import as_photograph, box_in_input
 from onnxplain.runtime.inputs.estimator import estimator_inputs, noise_for
-from onnxplain.runtime.inputs.images import load_image
+from onnxplain.runtime.inputs.images import load_image, size_of
 from onnxplain.runtime.inputs.stored import stored
 from onnxplain.runtime.signature import Signature
 
@@ -99,6 +100,42 @@ def stacked(
         else np.concatenate([one[name] for one in each]).repeat(rows, axis=0)
         for name, first in each[0].items()
     }
+
+
+def repeated(
+    signature: Signature, given: Mapping[str, Any], images: int, times: int
+) -> dict[str, Any]:
+    """What is given for some images, for as many of each of them, one after another.
+
+    Args:
+        given: as for `as_inputs`, to which the result can be given again.
+
+    Raises:
+        InputError: as `as_inputs`.
+    """
+    found = as_inputs(signature, given, images)
+    sets = {name for name, one in signature.metadata.estimator.inputs.items() if one.several}
+    return {
+        name: found[name] if name in sets else found[name].repeat(times, axis=0)
+        for name, value in given.items()
+        if value is not None
+    }
+
+
+def on_photographs(
+    metadata: Metadata, given: Mapping[str, Any], photographs: Sequence[str | os.PathLike[str]]
+) -> dict[str, Any]:
+    """The same as `on_photograph` of several, [N, …] where it is a box.
+
+    Raises:
+        InputError: as `on_photograph`; or a photograph that cannot be read.
+    """
+    placed, inputs = dict(given), metadata.objective.inputs
+    for name, value in given.items():
+        if name in inputs and inputs[name].kind == BOX:
+            each = [on_photograph(metadata, {name: value}, size_of(one)) for one in photographs]
+            placed[name] = np.stack([one[name] for one in each])
+    return placed
 
 
 def _one_each(name: str, one: ObjectiveInput, value: Any, images: int) -> NDArray[Any]:

@@ -46,6 +46,23 @@ def target_input(signature: Signature, targets: Targets, images: int) -> NDArray
     return as_indices(targets, images, classes, metadata.labels, several, ranks)
 
 
+def fixed_targets(
+    signature: Signature, found: NDArray[np.int64], targets: Targets
+) -> NDArray[np.int64] | None:
+    """What stays explained while images change: the classes that were, [N]; where none was, what
+    was asked for. None where the objective has no target.
+
+    Args:
+        found: the classes that were explained, [N]; -1 where none was.
+        targets: what was asked for.
+    """
+    if not signature.has_target:
+        return None
+    if not (found < 0).any():
+        return found
+    return np.where(found < 0, target_input(signature, targets, len(found)), found)
+
+
 def as_indices(
     targets: Targets,
     images: int,

@@ -21,13 +21,18 @@ from onnxplain.batch.plan import Listing, Recipe, settle
 from onnxplain.batch.run import _recipe
 from onnxplain.batch.shard import ShardExplainer
 from onnxplain.errors import InputError
-from onnxplain.runtime import Explainer
+from onnxplain.runtime import Explainer, accentuate
+from onnxplain.runtime.counterfactuals import Grid
+from onnxplain.runtime.inputs.batches import box_in_input
+from onnxplain.runtime.inputs.objective import on_photographs
 from onnxplain.runtime.pictures.markup import data_uri
 from onnxplain.runtime.pictures.render import overlay
 from onnxplain.runtime.report import write_report
+from onnxplain.runtime.tune import tune
 from onnxplain.stream.run import explain_stream
 
 from .kinds import BOX, IN_INPUT, PHOTOGRAPH, QUERY
+from .networks import exported, images, vector
 from .test_commands import ran
 
 
@@ -197,3 +202,70 @@ def test_a_report_takes_what_the_objective_does(
     assert "embedding" in out.read_text()
     with pytest.raises(InputError, match="needs 'query'"):
         write_report(kinds["vector"], photographs, out, steps=1)
+
+
+def test_a_grid_of_what_raises_the_objective(
+    kinds: dict[str, Explainer], photographs: list[Path], tmp_path: Path
+) -> None:
+    explainer, seen = kinds["detector"], photographs[:1]
+    grid = Grid.of(explainer, seen, None, {"box": IN_INPUT})
+    start = explainer(seen, box=IN_INPUT)
+    assert grid.targets[0] == start.targets[0]
+    assert len(grid.targets) == 2  # and a random one
+    ascent = grid.ascend(explainer, None, steps=1)
+    expected = accentuate(explainer, seen, grid.targets[1], 1, inputs={"box": IN_INPUT})
+    np.testing.assert_allclose(ascent.end[1], expected.end[0], atol=1e-6)
+    assert f"to {ascent.after[1]:.4g}" in grid.told(ascent)[0]
+    command = ["accentuate", explainer.path, photographs[0], "-o", tmp_path / "g.png", "--steps", 1]
+    status, text = ran(*command, "--provider", "cpu", "--box", ",".join(map(str, BOX)), "-t", -1)
+    assert status == 0, text
+    assert f"{start.objective[0]:.4g}: target -1 {start.objective[0]:.4g} to" in text
+    assert "%" not in text
+    status, text = ran(*command, "--provider", "cpu", "--query", "q.npy")
+    assert (status, "has no input 'query'" in text) == (InputError.exit_code, True)
+
+
+def test_a_grid_of_an_objective_without_targets_has_one_column(kinds: dict[str, Explainer]) -> None:
+    explainer, x = kinds["vector"], list(images().numpy())
+    grid = Grid.of(explainer, x, None, {"query": QUERY})
+    assert (grid.targets, grid.names) == ([None], ["embedding"])
+    ascent = grid.ascend(explainer, None, steps=1)
+    expected = accentuate(explainer, x, steps=1, inputs={"query": QUERY})
+    np.testing.assert_array_equal(ascent.end, expected.end)
+    assert (
+        grid.draw([explainer], [ascent], [None]).height
+        > 2 * explainer.metadata.preprocessing.height
+    )
+    with pytest.raises(InputError, match="has no target"):
+        Grid.of(explainer, x, [1], {"query": QUERY})
+
+
+def test_temperatures_are_tuned_on_any_objective(tmp_path: Path) -> None:
+    live = {"method": "excitation", "live_temperature": True}
+    x, tried = list(images().numpy()), [0.1, 0.3]
+    numbers = exported(vector(4), tmp_path / "numbers.onnx", objective="value", **live)
+    found = tune(numbers, x, classes=3, share=0, temperatures=tried, inputs={"direction": -1})
+    assert (found.scalar, found.pairs, found.temperature) == ("objective", 6, 0.3)
+    assert np.isfinite(found.sensitivity).all()
+    climbed = accentuate(numbers, x, 0, temperature=0.1, inputs={"direction": -1})
+    assert (climbed.gain > 0).all()
+    similar = exported(vector(5), tmp_path / "similar.onnx", objective="embedding", **live)
+    found = tune(similar, x, share=0, temperatures=tried, inputs={"query": QUERY})
+    assert found.pairs == 2
+    assert np.isnan(found.sensitivity).all()
+    assert np.isfinite(found.shift_stability).all()
+    with pytest.raises(InputError, match="needs 'query'"):
+        tune(similar, x, temperatures=tried)
+
+
+def test_boxes_are_in_pixels_of_each_photograph(
+    kinds: dict[str, Explainer], photographs: list[Path]
+) -> None:
+    metadata = kinds["detector"].metadata
+    low = [10, 10, 60, 60]
+    placed = on_photographs(metadata, {"box": low}, photographs[:2])["box"]
+    for row, size in zip(placed, [(128, 80), (80, 128)], strict=True):
+        expected = box_in_input(np.array(low), size, metadata.preprocessing)
+        np.testing.assert_array_equal(row, expected)
+    with pytest.raises(InputError, match="within the image of 80 × 128 pixels"):
+        on_photographs(metadata, {"box": BOX}, photographs[:2])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -14,12 +13,8 @@ from typer.testing import CliRunner
 
 import onnxplain
 from onnxplain.cli.app import app
-from onnxplain.errors import BackendError, InputError, SourceError
+from onnxplain.errors import InputError, SourceError
 from onnxplain.export import OBJECTIVES, Fit, Input, Objective, register_objective
-from onnxplain.runtime import Explainer
-from onnxplain.runtime.counterfactuals import Grid
-from onnxplain.runtime.tune import tune
-from onnxplain.web.site import write_site
 
 from .networks import SIZE, close, exported, gradient, images, vector
 from .test_maps import REGION, network
@@ -128,23 +123,9 @@ def halved(module: torch.nn.Module) -> None:
         module.weight.data /= 2
 
 
-def test_what_explains_classes_alone_says_so(folder: Path, tmp_path: Path) -> None:
-    explainer = onnxplain.load(folder / "map.onnx", "cpu")
-    for what, run in refusing(folder / "map.onnx", explainer, tmp_path).items():
-        with pytest.raises(BackendError, match=f"{what} explains classes, and .* is 'segment'"):
-            run()
-    assert not list(tmp_path.iterdir())
+def test_what_has_no_classes_has_no_probabilities(folder: Path) -> None:
     with pytest.raises(InputError, match="no classifier"):
-        _ = explainer(X.numpy()).probabilities
-
-
-def refusing(path: Path, explainer: Explainer, folder: Path) -> dict[str, Callable[[], object]]:
-    """What explains classes alone: each by its words in the sentence."""
-    return {
-        "the page": lambda: write_site(path, folder / "site"),
-        "tuning": lambda: tune(explainer, []),
-        "a grid of counterfactuals": lambda: Grid.of(explainer, [], None),
-    }
+        _ = onnxplain.load(folder / "map.onnx", "cpu")(X.numpy()).probabilities
 
 
 def test_a_function_is_an_objective(tmp_path: Path) -> None:
