@@ -20,6 +20,7 @@ from onnxplain.export.budget import check_functions, check_values
 from onnxplain.export.canonical.contrib import spell_contrib
 from onnxplain.export.canonical.control_flow import unfold
 from onnxplain.export.canonical.declared import merged, open_unknown, taken_off
+from onnxplain.export.canonical.functions import write_out_functions
 from onnxplain.export.canonical.half import is_stored_half, to_float32
 from onnxplain.export.canonical.integers import spell_integers
 from onnxplain.export.canonical.opsets import (
@@ -47,7 +48,7 @@ def opened(model: ir.Model) -> tuple[ir.Model, bool]:
         SourceError: an opset that cannot be raised, or more than the budget allows.
     """
     check_functions(model)
-    common.InlinePass()(model)
+    write_out_functions(model)
     open_unknown(model.graph)
     model = raise_opset(model)
     common.RemoveInitializersFromInputsPass()(model)

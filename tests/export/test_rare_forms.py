@@ -15,6 +15,7 @@ from onnx.reference import ReferenceEvaluator
 from torch import Tensor
 
 import onnxplain
+from onnxplain.errors import SourceError
 
 from .test_differentiate import EXACT, error, node, run
 
@@ -275,3 +276,50 @@ def _torch_layer(layer: str, weights: dict[str, Array], direction: str) -> torch
     for parameter, value in zip(module.parameters(), given, strict=True):
         parameter.data = torch.from_numpy(value.astype(np.float32))
     return module
+
+
+# ----- functions of another opset than their model's -----
+
+FUNCTION = '<domain: "my", opset_import: ["": %d, "my": 1]>'
+
+
+def test_a_function_of_another_opset_whose_operators_are_the_same(
+    tmp_path: Path, random: np.random.Generator
+) -> None:
+    """Of one older and one newer, which calls the other; the second time, one has a branch too."""
+    text = """(double[4, 3] x) => (double y) <bool yes = {1}> {
+        h = my.f<k = 0>(x)
+        y = If(yes) <
+            then_branch = t () => (double[4, 3] p) { p = my.f<k = 1>(h) },
+            else_branch = e () => (double[4, 3] r) { r = Sin(h) }
+        >
+    }"""
+    bodies = f"""
+        {FUNCTION % 16} f <k> (a) => (b) {{ s = my.g(a) b = Softmax<axis: int = @k>(s) }}
+        {FUNCTION % 18} g (a) => (b) {{ s = Sin(a) b = Sub(a, s) }}"""
+    source, path = parsed(tmp_path / "m.onnx", text, 17, bodies, ', "my": 1'), tmp_path / "d.onnx"
+    made = onnxplain.differentiate(source, path, seed="input")
+    assert made.notes == ()  # as in ONNX Runtime
+
+    def f(x: Tensor, k: int) -> Tensor:
+        return torch.softmax(x - torch.sin(x), k)
+
+    x, g = drawn(random, 4, 3), drawn(random, 4, 3)
+    _, pull = torch.func.vjp(lambda x: f(f(x, 0), 1), x)
+    assert error(run(path, x=x, seed__y=g)["grad.x"], *pull(g)) < EXACT
+
+
+@pytest.mark.parametrize(
+    ("model", "function", "body"),
+    [(20, 11, "b = Softmax<axis = 1>(a)"), (13, 20, "b = Gelu(a)")],
+)
+def test_a_function_of_another_opset_whose_operators_differ_is_named(
+    model: int, function: int, body: str, tmp_path: Path
+) -> None:
+    """As onnx.checker says too."""
+    text, bodies = "(double[4, 3] x) => (double y) { y = my.f(x) }", f"f (a) => (b) {{ {body} }}"
+    bodies = f"{FUNCTION % function} {bodies}"
+    source = parsed(tmp_path / "m.onnx", text, model, bodies, ', "my": 1')
+    said = rf"function 'f' is written for opset {function}.* export the network again"
+    with pytest.raises(SourceError, match=said):
+        onnxplain.differentiate(source, tmp_path / "d.onnx")
