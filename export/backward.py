@@ -15,6 +15,7 @@ from onnxplain.errors import SourceError
 from onnxplain.export.autodiff import Cotangents, Node, Rule, operator_name, pull_back
 from onnxplain.export.canonical.ends import image_axes
 from onnxplain.export.canonical.ports import join
+from onnxplain.export.grids import Layer
 from onnxplain.export.heads import activation_map, one_hot
 from onnxplain.export.lower import lower
 from onnxplain.export.methods import Method
@@ -52,7 +53,7 @@ def add_pullback(
     values: Mapping[str, float | None],
     roots: Mapping[str, ir.Value],
     *,
-    layer: ir.Value | None = None,
+    layer: Layer | None = None,
     multi_target: bool = False,
     live: Collection[str] = (),
     kernels: bool = False,
@@ -92,7 +93,7 @@ def add_pullback(
         taken |= {name: builder.input(name, first.dtype, []) for name in live}
         return but_for(method.rules(taken, op), excepted)
 
-    wanted = [*roots.values()] if layer is None else [layer]
+    wanted = [*roots.values()] if layer is None else [layer.value]
     sweep = _Sweep(op, wanted, multi_target, leading)
     hot: ir.Value | None = None
     fixed: list[ir.Value] = []
@@ -130,7 +131,7 @@ def _finished(
     method: Method,
     x: ir.Value,
     pullback: ir.Value,
-    layer: ir.Value | None,
+    layer: Layer | None,
     leading: Sequence[int | ir.SymbolicDim],
 ) -> ir.Value:
     """The pullback as the file has it, of x's shape with the targets behind the batch: behind an

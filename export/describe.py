@@ -22,6 +22,7 @@ from onnxplain.export.canonical.patterns import pattern_of
 from onnxplain.export.count import multiply_adds
 from onnxplain.export.estimators.estimator import Estimator, Sampling
 from onnxplain.export.explained import ByValues, described
+from onnxplain.export.grids import Layer
 from onnxplain.export.layers import home_of
 from onnxplain.export.methods import METHODS, Method
 from onnxplain.export.methods.clips import is_relu6
@@ -149,6 +150,15 @@ def explaining(metadata: Metadata, objective: Objective, fit: Fit) -> Metadata:
         objective=found,
         notes=(why, *metadata.notes),
     )
+
+
+def looking(metadata: Metadata, layer: Layer | None) -> Metadata:
+    """The metadata of a class activation map, if it is one: of what tokens it is made."""
+    if layer is None or layer.tokens is None:
+        return metadata
+    name = metadata.parameters["layer"]
+    note = f"the map is of {name} {layer.value.shape}, {layer.tokens.in_words}"
+    return replace(metadata, notes=(*metadata.notes, note))
 
 
 def estimated(metadata: Metadata, estimator: Estimator | None, values: Sampling) -> Metadata:

@@ -7,7 +7,7 @@ import onnx_ir as ir
 from onnxscript import OpBuilder
 
 from onnxplain.export.canonical.ends import image_size
-from onnxplain.export.layers import spatial_axes
+from onnxplain.export.grids import Layer
 from onnxplain.export.methods.method import ActivationMap
 from onnxplain.export.tensors import rank, size_of
 
@@ -51,20 +51,21 @@ def _rank(op: OpBuilder, target: ir.Value) -> ir.Value:
 
 
 def activation_map(
-    op: OpBuilder, formula: ActivationMap, A: ir.Value, g: ir.Value, image: ir.Value, nhwc: bool
+    op: OpBuilder, formula: ActivationMap, layer: Layer, g: ir.Value, image: ir.Value, nhwc: bool
 ) -> ir.Value:
     """ReLU of a class activation map, upsampled bilinearly to the image.
 
     Args:
-        A: the activations of a layer, [N, C, h, w] or [N, h, w, C].
-        g: their cotangent, of A's shape or with an axis K before it.
+        layer: whose activations it is made of.
+        g: their cotangent, of their shape or with an axis K before it.
         nhwc: where the axis of the one channel goes, last or before height and width.
 
     Returns:
         [N, 1, H, W], or [N, K, 1, H, W]; [N, H, W, 1] or [N, K, H, W, 1] where `nhwc`.
     """
-    several = rank(g) > rank(A)
-    low = op.Relu(formula(op, A, g, spatial_axes(A, image)))
+    several = rank(g) > rank(layer.value)
+    A, g = layer.laid_out(op, layer.value), layer.laid_out(op, g)
+    low = op.Relu(formula(op, A, g, layer.axes))
     low = op.Transpose(low, perm=[1, 0, 2, 3]) if several else op.Unsqueeze(low, [1])
     height, width, _ = image_size(image)
     # All the sizes, not `axes` alone: TensorRT's parser loses an open batch over those.

@@ -1,4 +1,4 @@
-"""Where a class activation map looks: a layer by its name, or the last with spatial extent."""
+"""Where a class activation map looks: a layer by its name, or the last of the image's places."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ from collections.abc import Callable, Sequence
 import onnx_ir as ir
 
 from onnxplain.errors import SourceError
+from onnxplain.export import places
 from onnxplain.export.autodiff import between, dependents, depends
 from onnxplain.export.canonical.ends import image_size
 from onnxplain.export.count import multiply_adds
+from onnxplain.export.grids import Layer, is_seen, last_tokens, placed
 from onnxplain.export.provenance import modules_of
 from onnxplain.export.suggest import nearest
 from onnxplain.export.tensors import size_of
@@ -54,16 +56,16 @@ def layer_name(value: ir.Value) -> str:
     return home if last is node else str(value.name)
 
 
-def last_spatial(graph: ir.Graph, read: Sequence[ir.Value] = ()) -> ir.Value:
-    """The last value [N, C, h, w], h·w > 1, that everything from image to logits goes through.
+def last_spatial(graph: ir.Graph, read: Sequence[ir.Value] = ()) -> Layer:
+    """The last value [N, C, h, w], h·w > 1, that everything from image to logits goes through; of a
+    network most of which comes after it, the last tokens that have a place in the image.
 
     Args:
         read: instead of the logits, what an objective reads. Weights come after the layer then: a
             map of scores is none, whose channels are classes.
 
     Raises:
-        SourceError: there is none, or most of the network comes after it, as in one that makes
-            tokens of the picture.
+        SourceError: there is neither.
     """
     spatial = spatial_values(graph, read)
     nodes = between(graph, graph.inputs, read or graph.outputs)
@@ -74,34 +76,53 @@ def last_spatial(graph: ir.Graph, read: Sequence[ir.Value] = ()) -> ir.Value:
 
     while read and spatial and not rest(spatial[-1]):
         spatial.pop()
+    if spatial and 2 * rest(spatial[-1]) <= multiply_adds(nodes):
+        return Layer(spatial[-1], spatial_axes(spatial[-1], graph.inputs[0]))
+    ends = read or graph.outputs[:1]
+    if layer := last_tokens(graph, cut_values(graph, lambda _: True, ends), ends):
+        return layer
     if not spatial:
         raise SourceError(
             "the network has no layer with spatial extent that all of it goes through; give one "
             "with layer=, or choose another method than a class activation map"
         )
     last = spatial[-1]
-    if 2 * rest(last) > multiply_adds(nodes):
-        raise SourceError(
-            f"the last layer with spatial extent, {layer_name(last)!r} {last.shape}, comes before "
-            "most of the network, which goes on with tokens; give another with layer=, or choose "
-            "another method than a class activation map"
-        )
-    return last
+    raise SourceError(
+        f"the last layer with spatial extent, {layer_name(last)!r} {last.shape}, comes before "
+        "most of the network, which goes on with tokens, and where in the image they are is not "
+        "to be seen from the graph; give another with layer=, or choose another method than a "
+        "class activation map"
+    )
 
 
-def spatial_layer(graph: ir.Graph, name: str) -> ir.Value:
-    """The value of that name in a canonical graph.
+def spatial_layer(graph: ir.Graph, name: str) -> Layer:
+    """The layer of that name in a canonical graph, of whose elements the graph tells where in the
+    image they are, or which looks like a map.
 
     Raises:
-        SourceError: it is gone, or has no height and width; the message names some that do.
+        SourceError: it is gone, or neither; the message names some layers with height and width. Or
+            only what lies beside its tokens is read, as is a class token.
     """
+    image, ends = graph.inputs[0], graph.outputs
     value = next((y for node in graph for y in node.outputs if y.name == name), None)
-    if value is not None and is_spatial(value):
-        return value
+    why = "is not part of the simplified network"
+    if value is not None:
+        found = places.of(graph, between(graph, [image], [value]))
+        layer = placed(value, found.get(value))
+        if isinstance(layer, Layer):
+            if layer.tokens is not None and not is_seen(graph, layer, found, ends):
+                raise SourceError(
+                    f"the layer {layer_name(value)!r} has {layer.tokens.in_words}, and of the grid "
+                    "nothing is read by what comes after it: a map of it would be 0 everywhere. "
+                    "Take an earlier layer, or leave it out for the last one that is read"
+                )
+            return layer
+        if is_spatial(value):
+            return Layer(value, spatial_axes(value, image))
+        why = f"is {value.shape}, and not [N, C, h, w]; as tokens, {layer}"
     others = [f"{layer_name(v)} {v.shape}" for v in spatial_values(graph)[-6:]]
-    puts_out = "is not part of the simplified network" if value is None else f"is {value.shape}"
     raise SourceError(
-        f"the layer's output {name!r} {puts_out}, and not [N, C, h, w]; the last ones that are: "
+        f"the layer's output {name!r} {why}; the last ones with height and width: "
         f"{', '.join(others) or 'none'}"
     )
 

@@ -33,11 +33,12 @@ from onnxplain.export.canonical.ends import make_way
 from onnxplain.export.canonical.values import canonicalise_values
 from onnxplain.export.compared import compared
 from onnxplain.export.count import multiply_adds
-from onnxplain.export.describe import describe, estimated, explaining, on_processor
+from onnxplain.export.describe import describe, estimated, explaining, looking, on_processor
 from onnxplain.export.estimators.estimate import estimate
 from onnxplain.export.estimators.estimator import Estimator, Sampling
 from onnxplain.export.explained import ByValues, check_options, explained_by
 from onnxplain.export.finish import clean, writable, write, written
+from onnxplain.export.grids import Layer
 from onnxplain.export.guard import own_errors
 from onnxplain.export.layers import last_spatial, layer_name, spatial_layer, value_named
 from onnxplain.export.lower import stay_on_gpu
@@ -167,15 +168,16 @@ def _derived(source: Network, options: ExportOptions, plain: bool = False) -> _D
     parameters: dict[str, Any] = method.noted(values, live)
     if method.activation_map is not None:
         assert layer is not None
-        parameters["layer"] = options.layer or layer_name(layer)
+        parameters["layer"] = options.layer or layer_name(layer.value)
     parameters |= other_choices(options, objective)
 
     options.progress(STAGES[2])
     with own_errors():
-        at = [*roots.values()] if layer is None else [layer]
+        at = [*roots.values()] if layer is None else [layer.value]
         metadata = describe(found, canonical, options, method, parameters, at, excepted, by)
         if fit is not None:
             metadata = explaining(metadata, objective, fit)
+        metadata = looking(metadata, layer)
         metadata = estimated(metadata, estimator, sampling)
         added = add_pullback(
             model,
@@ -240,7 +242,7 @@ def _canonical(
     method: Method,
     classifier: bool | None,
     by: ByValues | None,
-) -> tuple[Canonical, ir.Value | None, list[ir.Value]]:
+) -> tuple[Canonical, Layer | None, list[ir.Value]]:
     """The canonical forward; an activation map's layer, where one is asked for; and the values of
     the operators that keep their gradient's rule."""
     kept, hard = (

@@ -345,24 +345,26 @@ def test_a_layer_is_seen_before_what_works_on_it_in_place(tmp_path: Path) -> Non
 
 
 class Tokens(torch.nn.Module):
-    """As a vision transformer: patches, then everything else on tokens."""
+    """As a vision transformer: patches, then everything else on tokens, here mixed by weights."""
 
     def __init__(self) -> None:
         super().__init__()
         self.patch_embed = torch.nn.Conv2d(3, 8, 8, stride=8)
+        self.mixed = torch.nn.Linear(16, 16)
         self.mlp = torch.nn.Sequential(torch.nn.Linear(8, 512), torch.nn.Linear(512, 8))
         self.head = torch.nn.Linear(8, 5)
 
     def forward(self, x: Tensor) -> Tensor:
-        tokens = self.patch_embed(x).flatten(2).mT
+        tokens = self.mixed(self.patch_embed(x).flatten(2)).mT
         return self.head((tokens + self.mlp(tokens)).mean(1))
 
 
-def test_a_network_of_tokens_has_no_last_layer_with_height_and_width(tmp_path: Path) -> None:
-    with pytest.raises(SourceError, match=r"'patch_embed' .*goes on with tokens.*layer="):
+def test_tokens_that_are_of_no_place_have_no_map(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match=r"'patch_embed' .*where in the image they are is not to"):
         onnxplain.export(Tokens(), tmp_path / "x.onnx", size=32, method="gradcam")
     onnxplain.export(Tokens(), tmp_path / "x", size=32, method="gradcam", layer="patch_embed")
-    with pytest.raises(SourceError, match=r"'.*' is \[.*16,8\], and not .*: patch_embed \["):
+    said = r"\[.*16,8\], and not .*all of it is of one part of the image; .*: patch_embed \["
+    with pytest.raises(SourceError, match=said):
         onnxplain.export(Tokens(), tmp_path / "x.onnx", size=32, method="gradcam", layer="mlp")
 
 

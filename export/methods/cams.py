@@ -79,7 +79,7 @@ for name, formula, help, source in (
             name,
             activation_map=formula,
             help=help,
-            needs="a layer with height and width",
+            needs="a layer of maps or of tokens",
             source=source,
             forwards=1,
         )

@@ -157,7 +157,7 @@ class ExportOptions:
         None,
         "For gradcam and its like: the layer to look at, a PyTorch module's path "
         "(layer4.2) or the name of an ONNX value or node.",
-        unset="the last with height and width",
+        unset="the last with height and width; of a transformer the last tokens that are read",
     )
     check: bool = option(
         True,
