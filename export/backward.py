@@ -53,7 +53,7 @@ def add_pullback(
     values: Mapping[str, float | None],
     roots: Mapping[str, ir.Value],
     *,
-    layer: Layer | None = None,
+    layers: Sequence[Layer] = (),
     multi_target: bool = False,
     live: Collection[str] = (),
     kernels: bool = False,
@@ -68,7 +68,7 @@ def add_pullback(
         values: of the method's parameters.
         roots: what is explained by, by the names of the outputs that are to explain it: the image,
             or other values.
-        layer: where the sweep stops instead, for a method with an activation map.
+        layers: where the sweep stops instead, for a method with an activation map.
         live: those of them that are inputs of the graph instead.
         objective: what is explained.
         fit: what it takes of the network's outputs; None for a classifier's, of the one output.
@@ -93,7 +93,7 @@ def add_pullback(
         taken |= {name: builder.input(name, first.dtype, []) for name in live}
         return but_for(method.rules(taken, op), excepted)
 
-    wanted = [*roots.values()] if layer is None else [layer.value]
+    wanted = [layer.value for layer in layers] or [*roots.values()]
     sweep = _Sweep(op, wanted, multi_target, leading)
     hot: ir.Value | None = None
     fixed: list[ir.Value] = []
@@ -105,9 +105,10 @@ def add_pullback(
             first, objective, fit, rules, relevance
         )
         graph.outputs.extend(emitted)
+    each = [pullbacks] if layers else [[pullback] for pullback in pullbacks]
     ends: dict[str, Any] = {
-        name: _finished(op, method, x, pullback, layer, leading)
-        for (name, x), pullback in zip(roots.items(), pullbacks, strict=True)
+        name: _finished(op, method, x, own, layers, leading)
+        for (name, x), own in zip(roots.items(), each, strict=True)
     }
     if isinstance(builder, KernelBuilder):
         add_functions(model, builder)
@@ -130,20 +131,21 @@ def _finished(
     op: OpBuilder,
     method: Method,
     x: ir.Value,
-    pullback: ir.Value,
-    layer: Layer | None,
+    pullbacks: Sequence[ir.Value],
+    layers: Sequence[Layer],
     leading: Sequence[int | ir.SymbolicDim],
 ) -> ir.Value:
     """The pullback as the file has it, of x's shape with the targets behind the batch: behind an
-    Identity, by which the last node's lowered form is found."""
+    Identity, by which the last node's lowered form is found. It is one of x, or one of each layer,
+    of which the map is made."""
+    pullback = pullbacks[0]
     if method.times_input:
         pullback = op.Mul(pullback, x)
     shape = [*leading, *dims(x)[1:]]
     if method.activation_map is not None:
-        assert layer is not None
         channels = image_axes(x)[2]
         shape[channels - 4] = 1
-        pullback = activation_map(op, method.activation_map, layer, pullback, x, channels == 3)
+        pullback = activation_map(op, method.activation_map, layers, pullbacks, x, channels == 3)
     elif len(leading) > 1:
         pullback = op.Transpose(pullback, perm=[1, 0, *range(2, 1 + rank(x))])
     end = op.Identity(pullback)

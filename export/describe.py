@@ -152,13 +152,15 @@ def explaining(metadata: Metadata, objective: Objective, fit: Fit) -> Metadata:
     )
 
 
-def looking(metadata: Metadata, layer: Layer | None) -> Metadata:
+def looking(metadata: Metadata, layers: Sequence[Layer]) -> Metadata:
     """The metadata of a class activation map, if it is one: of what tokens it is made."""
-    if layer is None or layer.tokens is None:
-        return metadata
-    name = metadata.parameters["layer"]
-    note = f"the map is of {name} {layer.value.shape}, {layer.tokens.in_words}"
-    return replace(metadata, notes=(*metadata.notes, note))
+    names = str(metadata.parameters["layer"]).split(", ") if layers else []
+    notes = [
+        f"the map is of {name} {layer.value.shape}, {layer.tokens.in_words}"
+        for name, layer in zip(names, layers, strict=True)
+        if layer.tokens is not None
+    ]
+    return replace(metadata, notes=(*metadata.notes, *notes))
 
 
 def estimated(metadata: Metadata, estimator: Estimator | None, values: Sampling) -> Metadata:

@@ -3,6 +3,8 @@ cotangent of the image to the graph's output."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import onnx_ir as ir
 from onnxscript import OpBuilder
 
@@ -51,32 +53,42 @@ def _rank(op: OpBuilder, target: ir.Value) -> ir.Value:
 
 
 def activation_map(
-    op: OpBuilder, formula: ActivationMap, layer: Layer, g: ir.Value, image: ir.Value, nhwc: bool
+    op: OpBuilder,
+    formula: ActivationMap,
+    layers: Sequence[Layer],
+    gs: Sequence[ir.Value],
+    image: ir.Value,
+    nhwc: bool,
 ) -> ir.Value:
-    """ReLU of a class activation map, upsampled bilinearly to the image.
+    """ReLU of a class activation map, upsampled bilinearly to the image; of several layers the mean
+    of such maps, each scaled to [0, 1] before, as pytorch-grad-cam's.
 
     Args:
-        layer: whose activations it is made of.
-        g: their cotangent, of their shape or with an axis K before it.
+        layers: whose activations it is made of.
+        gs: their cotangents, of their shape or with an axis K before it.
         nhwc: where the axis of the one channel goes, last or before height and width.
 
     Returns:
         [N, 1, H, W], or [N, K, 1, H, W]; [N, H, W, 1] or [N, K, H, W, 1] where `nhwc`.
     """
-    several = rank(g) > rank(layer.value)
-    A, g = layer.laid_out(op, layer.value), layer.laid_out(op, g)
-    low = op.Relu(formula(op, A, g, layer.axes))
-    low = op.Transpose(low, perm=[1, 0, 2, 3]) if several else op.Unsqueeze(low, [1])
-    height, width, _ = image_size(image)
-    # All the sizes, not `axes` alone: TensorRT's parser loses an open batch over those.
-    high = op.Resize(
-        low,
-        None,
-        None,
-        op.Concat(op.Shape(low, start=0, end=2), [height, width], axis=0),
-        mode="linear",
-        coordinate_transformation_mode="half_pixel",
-    )
+    several, highs = rank(gs[0]) > rank(layers[0].value), []
+    for layer, g in zip(layers, gs, strict=True):
+        A, g = layer.laid_out(op, layer.value), layer.laid_out(op, g)
+        low = op.Relu(formula(op, A, g, layer.axes))
+        if len(layers) > 1:
+            low = op.Sub(low, op.ReduceMin(low, [-2, -1], keepdims=1))
+            low = op.Div(low, op.Add(op.ReduceMax(low, [-2, -1], keepdims=1), 1e-7))
+        low = op.Transpose(low, perm=[1, 0, 2, 3]) if several else op.Unsqueeze(low, [1])
+        highs.append(_upsampled(op, low, image))
+    high = highs[0] if len(highs) == 1 else op.Div(op.Sum(*highs), float(len(highs)))
     if several:
         return op.Unsqueeze(high, [-1 if nhwc else 2])
     return op.Transpose(high, perm=[0, 2, 3, 1]) if nhwc else high
+
+
+def _upsampled(op: OpBuilder, low: ir.Value, image: ir.Value) -> ir.Value:
+    height, width, _ = image_size(image)
+    # All the sizes, not `axes` alone: TensorRT's parser loses an open batch over those.
+    sizes = op.Concat(op.Shape(low, start=0, end=2), [height, width], axis=0)
+    half_pixel = {"mode": "linear", "coordinate_transformation_mode": "half_pixel"}
+    return op.Resize(low, None, None, sizes, **half_pixel)

@@ -140,15 +140,19 @@ def _derived(source: Network, options: ExportOptions, plain: bool = False) -> _D
     classifier = None if asked is None else asked.cotangent is not None
 
     options.progress(STAGES[0])
-    layers = () if options.layer is None else (options.layer,)
     found = read(
-        source, options.weights, options.example, options.sizes, layers, classifier=classifier
+        source,
+        options.weights,
+        options.example,
+        options.sizes,
+        options.layers,
+        classifier=classifier,
     )
 
     options.progress(STAGES[1])
     with within(options.budget), own_errors():
         by = explained_by(found.model.graph, options)
-        canonical, layer, excepted = _canonical(found, options, method, classifier, by)
+        canonical, layers, excepted = _canonical(found, options, method, classifier, by)
         model, roots = canonical.model, canonical.roots
         make_way(model.graph, [*live, *_other_names(options, estimator, sampling)])
         if by is not None:  # and the network's inputs stay beside the file's own
@@ -161,30 +165,30 @@ def _derived(source: Network, options: ExportOptions, plain: bool = False) -> _D
             objective, fit = chosen(model, asked, settings, labels, first)
             if make_way(model.graph, [one.name for one in objective.inputs]):
                 objective, fit = chosen(model, objective, settings, labels, first)
-        if method.activation_map is not None and layer is None:
+        if method.activation_map is not None and not layers:
             of = () if fit is None else [output.value for output in fit.outputs.values()]
-            layer = last_spatial(model.graph, of)
+            layers = [last_spatial(model.graph, of)]
         check_objective(objective, options)
     parameters: dict[str, Any] = method.noted(values, live)
-    if method.activation_map is not None:
-        assert layer is not None
-        parameters["layer"] = options.layer or layer_name(layer.value)
+    if layers:
+        asked_for = options.layers or [layer_name(layer.value) for layer in layers]
+        parameters["layer"] = ", ".join(asked_for)
     parameters |= other_choices(options, objective)
 
     options.progress(STAGES[2])
     with own_errors():
-        at = [*roots.values()] if layer is None else [layer.value]
+        at = [layer.value for layer in layers] or [*roots.values()]
         metadata = describe(found, canonical, options, method, parameters, at, excepted, by)
         if fit is not None:
             metadata = explaining(metadata, objective, fit)
-        metadata = looking(metadata, layer)
+        metadata = looking(metadata, layers)
         metadata = estimated(metadata, estimator, sampling)
         added = add_pullback(
             model,
             method,
             values,
             {PULLBACK: roots[IMAGE]} if by is None else _pullbacks(metadata.values, roots),
-            layer=layer,
+            layers=layers,
             multi_target=options.multi_target,
             live=live,
             kernels=options.kernels,
@@ -242,9 +246,9 @@ def _canonical(
     method: Method,
     classifier: bool | None,
     by: ByValues | None,
-) -> tuple[Canonical, Layer | None, list[ir.Value]]:
-    """The canonical forward; an activation map's layer, where one is asked for; and the values of
-    the operators that keep their gradient's rule."""
+) -> tuple[Canonical, list[Layer], list[ir.Value]]:
+    """The canonical forward; an activation map's layers, where some are asked for; and the values
+    of the operators that keep their gradient's rule."""
     kept, hard = (
         [str(value_named(found.model.graph, name).name) for name in names]
         for names in (found.layers, options.excepted)
@@ -270,5 +274,5 @@ def _canonical(
         if value not in values:
             raise SourceError(f"{name!r} is no operator of its own in the simplified network")
         excepted.append(values[value])
-    layer = spatial_layer(graph, kept[0]) if method.activation_map is not None and kept else None
-    return canonical, layer, excepted
+    layers = [spatial_layer(graph, name) for name in kept]
+    return canonical, layers if method.activation_map is not None else [], excepted

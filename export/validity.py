@@ -117,7 +117,7 @@ def parameters_of(
             f"unroll at least one step, not {options.unroll}",
         ),
         (
-            options.layer is not None and method.activation_map is None,
+            options.layers and method.activation_map is None,
             f"method {name} goes down to the image; leave out the layer",
         ),
         (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -13,6 +14,7 @@ from onnx import TensorProto, helper
 from PIL import Image
 from pytorch_grad_cam import GradCAM, GradCAMPlusPlus, HiResCAM, LayerCAM, XGradCAM
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
+from pytorch_grad_cam.utils.svd_on_activations import get_2d_projection_with_sign_correction
 from torch.nn import functional
 from typer.testing import CliRunner
 
@@ -37,12 +39,19 @@ def x_grad(A: Tensor, g: Tensor) -> Tensor:
     return (weights * A).sum(1, keepdim=True)
 
 
+def projected(X: Tensor) -> Tensor:
+    """pytorch-grad-cam's own, with the sign that is not left to the decomposition."""
+    return torch.tensor(get_2d_projection_with_sign_correction(X.numpy()))[:, None].double()
+
+
 FORMULAS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "gradcam": lambda A, g: (g.mean((2, 3), keepdim=True) * A).sum(1, keepdim=True),
     "gradcam++": plus_plus,
     "xgradcam": x_grad,
     "layercam": lambda A, g: (g.relu() * A).sum(1, keepdim=True),
     "hirescam": lambda A, g: (g * A).sum(1, keepdim=True),
+    "eigencam": lambda A, g: projected(A),
+    "eigengradcam": lambda A, g: projected(g * A),
 }
 PEERS = {
     "gradcam": GradCAM,
@@ -288,7 +297,7 @@ def agrees_with_pytorch_grad_cam(
         assert parity.max_abs <= 1e-3
 
 
-ALIKE = [method for method in FORMULAS if method != "gradcam++"]
+ALIKE = [method for method in PEERS if method != "gradcam++"]
 """The peer's gradcam++ adds 1e-6 to what it divides by, g² and more, which in trained networks is
 less than that: it agrees where g is large."""
 
@@ -339,6 +348,25 @@ def test_a_layer_is_seen_before_what_works_on_it_in_place(tmp_path: Path) -> Non
     expected = by_hand(module, layer, images, targets, "gradcam")
     parity = Parity.of(onnxplain.load(path)(images, targets).pullback, expected)
     assert parity.relative_l2 <= 1e-4
+
+
+def test_several_layers_give_the_mean_of_their_scaled_maps(net: Net, tmp_path: Path) -> None:
+    """Also of several targets; pytorch-grad-cam scales the mean again."""
+    net.relu.inplace = False
+    path, layers, images = tmp_path / "x.onnx", ["stem", "block"], noise(32, 40)
+    options: dict[str, Any] = {"size": (32, 40), "method": "layercam", "layer": layers}
+    metadata = onnxplain.export(net, path, **options)
+    assert metadata.parameters == {"layer": "stem, block"}
+    found = onnxplain.load(path)(images, [1, 5, 0]).pullback
+    with LayerCAM(net, [net.stem, net.block]) as cam:
+        expected = cam(torch.tensor(images), [ClassifierOutputTarget(k) for k in (1, 5, 0)])
+    scaled = found - found.min((1, 2, 3), keepdims=True)
+    scaled /= scaled.max((1, 2, 3), keepdims=True)
+    assert Parity.of(scaled[:, 0], expected).relative_l2 <= 1e-4
+    assert onnxplain.verify(path, net, provider="cpu").passed
+    onnxplain.export(net, path, multi_target=True, **options)
+    both = onnxplain.load(path)(images, [[1, 2], [5, 2], [0, 2]]).pullback
+    np.testing.assert_allclose(both[:, 0], found, rtol=1e-4, atol=1e-6)
 
 
 # ----- what cannot be -----
@@ -440,3 +468,6 @@ def test_the_command_takes_a_layer(tmp_path: Path) -> None:
     result = CliRunner().invoke(app, [*arguments, "--layer", "the_relu"])
     assert result.exit_code == 0, result.output
     assert "gradcam, layer the_relu" in result.output
+    result = CliRunner().invoke(app, [*arguments, "--layer", "the_conv", "--layer", "the_relu"])
+    assert result.exit_code == 0, result.output
+    assert "gradcam, layer the_conv, the_relu" in " ".join(result.output.split())

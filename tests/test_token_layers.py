@@ -20,8 +20,10 @@ from torch.nn import functional
 import onnxplain
 from onnxplain.errors import SourceError
 from onnxplain.reference.parity import Parity
+from onnxplain.runtime.cache import cache_folder
 
 from .test_cams import ALIKE, PEERS, noise
+from .traces import once
 
 Tensor = torch.Tensor
 SIZE = 32, 48
@@ -40,6 +42,27 @@ def swin() -> torch.nn.Module:
     torch.manual_seed(0)
     sizes: dict[str, Any] = {"depths": (2, 1), "num_heads": (2, 2), "window_size": 4}
     return SwinTransformer(img_size=SIZE, patch_size=4, embed_dim=8, num_classes=5, **sizes).eval()
+
+
+NETWORKS = {"registers": with_registers, "swin": swin}
+
+
+def file_of(name: str) -> Path:
+    """The network as PyTorch's exporter writes it, which notes its modules."""
+
+    def write(path: Path) -> None:
+        torch.onnx.export(
+            NETWORKS[name](),
+            (torch.zeros(2, 3, *SIZE),),
+            path,
+            dynamo=True,
+            dynamic_shapes=({0: torch.export.Dim("batch")},),
+            opset_version=20,
+            external_data=False,
+            verbose=False,
+        )
+
+    return once(cache_folder("made") / f"tokens-{name}.onnx", write)
 
 
 def without_first(count: int, rows: int) -> Callable[[Tensor], Tensor]:
@@ -68,11 +91,11 @@ def of_pytorch_grad_cam(
     layer: str,
     transform: Callable[[Tensor], Tensor],
     images: np.ndarray,
-    targets: np.ndarray,
+    targets: list[int],
 ) -> np.ndarray:
     """In float64, before it scales each image's map to [0, 1]."""
     at, x = [dict(module.named_modules())[layer]], torch.tensor(images).double()
-    classes = [ClassifierOutputTarget(int(target)) for target in targets]
+    classes = [ClassifierOutputTarget(target) for target in targets]
     with PEERS[method](module.double(), at, reshape_transform=transform) as cam:
         cam(x, classes)
         kept = cam.activations_and_grads
@@ -83,30 +106,22 @@ def of_pytorch_grad_cam(
     return functional.interpolate(low[:, None], images.shape[2:], mode="bilinear").numpy()
 
 
-LAYERS: list[tuple[Callable[[], torch.nn.Module], str, Callable[[Tensor], Tensor]]] = [
-    (with_registers, "blocks.1.norm1", without_first(3, 4)),
-    (with_registers, "blocks.0", without_first(3, 4)),
-    (swin, "layers.0.blocks.1.norm1", channels_first),
-    (swin, "layers.0.blocks.1.attn", unshifted),
-    (swin, "layers.1.blocks.0.norm1", channels_first),
+LAYERS: list[tuple[str, str, Callable[[Tensor], Tensor]]] = [
+    ("registers", "blocks.1.norm1", without_first(3, 4)),
+    ("registers", "blocks.0", without_first(3, 4)),
+    ("swin", "layers.0.blocks.1.norm1", channels_first),
+    ("swin", "layers.0.blocks.1.attn", unshifted),
+    ("swin", "layers.1.blocks.0.norm1", channels_first),
 ]
 
 
-@pytest.mark.parametrize(("network", "layer", "transform"), LAYERS)
+@pytest.mark.parametrize(("name", "layer", "transform"), LAYERS)
 def test_a_map_of_tokens_is_pytorch_grad_cams(
-    network: Callable[[], torch.nn.Module],
-    layer: str,
-    transform: Callable[[Tensor], Tensor],
-    tmp_path: Path,
+    name: str, layer: str, transform: Callable[[Tensor], Tensor], tmp_path: Path
 ) -> None:
-    module, path, images, targets = (
-        network(),
-        tmp_path / "x.onnx",
-        noise(*SIZE),
-        np.array([1, 4, 0]),
-    )
+    module, path, images, targets = NETWORKS[name](), tmp_path / "x.onnx", noise(*SIZE), [1, 4, 0]
     for method in ALIKE if layer == "blocks.1.norm1" else ALIKE[:1]:
-        onnxplain.export(module, path, size=SIZE, method=method, layer=layer)
+        onnxplain.export(file_of(name), path, method=method, layer=layer)
         found = onnxplain.load(path)(images, targets).pullback
         expected = of_pytorch_grad_cam(method, module, layer, transform, images, targets)
         assert Parity.of(found, expected).relative_l2 <= 1e-4
@@ -114,22 +129,21 @@ def test_a_map_of_tokens_is_pytorch_grad_cams(
 
 def test_by_default_it_is_the_last_layer_whose_tokens_are_read(tmp_path: Path) -> None:
     """Of a class token that is read alone, the norm before the last block's attention."""
-    module, path = with_registers(), tmp_path / "x.onnx"
-    metadata = onnxplain.export(module, path, size=SIZE, method="gradcam")
+    source, path = file_of("registers"), tmp_path / "x.onnx"
+    metadata = onnxplain.export(source, path, method="gradcam")
     assert metadata.parameters == {"layer": "blocks.1.norm1"}
     (note,) = (note for note in metadata.notes if "the map is of" in note)
     assert note.endswith("blocks.1.norm1 [batch,27,16], 4 × 6 tokens and 3 beside them")
-    assert onnxplain.verify(path, module, provider="cpu").passed
+    assert onnxplain.verify(path, source, provider="cpu").passed
     with pytest.raises(SourceError, match=r"'blocks\.1' has 4 × 6 tokens and 3 .*0 everywhere"):
-        onnxplain.export(module, path, size=SIZE, method="gradcam", layer="blocks.1")
+        onnxplain.export(source, path, method="gradcam", layer="blocks.1")
 
 
 def test_several_targets_of_tokens_are_each_alone(tmp_path: Path) -> None:
-    options: dict[str, Any] = {"size": SIZE, "method": "layercam"}
-    onnxplain.export(swin(), tmp_path / "x", layer="layers.0.blocks.1.attn", **options)
+    options: dict[str, Any] = {"method": "layercam", "layer": "layers.0.blocks.1.attn"}
+    onnxplain.export(file_of("swin"), tmp_path / "x", **options)
     one = onnxplain.load(tmp_path / "x")
-    options |= {"multi_target": True}
-    onnxplain.export(swin(), tmp_path / "x", layer="layers.0.blocks.1.attn", **options)
+    onnxplain.export(file_of("swin"), tmp_path / "x", multi_target=True, **options)
     found = onnxplain.load(tmp_path / "x")(noise(*SIZE, 2), [[0, 3], [1, 2]]).pullback
     for k, targets in enumerate(([0, 1], [3, 2])):
         alone = one(noise(*SIZE, 2), targets).pullback

@@ -36,9 +36,8 @@ class ExportOptions:
     method: str = option(
         "excitation",
         "excitation (ReLU networks), semantic (any: transformers, SiLU, norms), gradient, guided, "
-        "deconvnet, input-x-gradient, gradcam, gradcam++, xgradcam, layercam, hirescam, lrp-zplus, "
-        "lrp-epsilon, "
-        "epsilon-plus, or one that a package registers.",
+        "deconvnet, input-x-gradient, gradcam, gradcam++, xgradcam, layercam, hirescam, eigencam, "
+        "eigengradcam, lrp-zplus, lrp-epsilon, epsilon-plus, or one that a package registers.",
     )
     temperature: float | None = option(
         None,
@@ -153,10 +152,11 @@ class ExportOptions:
         unset="the image; else the only input of floats, or the embedding of the only tokens",
     )
     output: str | None = option(None, "The logits, where an ONNX file has several outputs.")
-    layer: str | None = option(
+    layer: str | Sequence[str] | None = option(
         None,
         "For gradcam and its like: the layer to look at, a PyTorch module's path "
-        "(layer4.2) or the name of an ONNX value or node.",
+        "(layer4.2) or the name of an ONNX value or node. Of several, on the command line the "
+        "option again, the mean of their maps, each scaled to [0, 1].",
         unset="the last with height and width; of a transformer the last tokens that are read",
     )
     check: bool = option(
@@ -183,6 +183,13 @@ class ExportOptions:
         return height, width
 
     @property
+    def layers(self) -> tuple[str, ...]:
+        """Those asked for."""
+        if isinstance(self.layer, str):
+            return (self.layer,)
+        return tuple(self.layer or ())
+
+    @property
     def ascends(self) -> bool:
         """Whether the graph changes the image along the pullback."""
         return self.step or self.unroll is not None
@@ -193,6 +200,6 @@ def as_asked(parameters: Mapping[str, Any]) -> dict[str, Any]:
     named = ("temperature", "layer", "objective", "times_image", "excepted", CHANNELS)
     own = {name: value for name, value in parameters.items() if name in named}
     others = {name: value for name, value in parameters.items() if name not in own}
-    if "excepted" in own:
-        own["excepted"] = own["excepted"].split(", ")
+    for name in {"excepted", "layer"} & own.keys():
+        own[name] = own[name].split(", ")
     return {**own, "parameters": others}

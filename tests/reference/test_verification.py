@@ -110,6 +110,8 @@ OTHERWISE: dict[str, dict[str, Any]] = {
     "xgradcam": {"method": "layercam"},
     "layercam": {"method": "hirescam"},
     "hirescam": {"parameters": {"layer": "pool"}},
+    "eigencam": {"method": "eigengradcam"},
+    "eigengradcam": {"method": "eigencam"},
     "lrp-zplus": {"parameters": {"epsilon": 1e-2}},
     "lrp-epsilon": {"parameters": {"epsilon": 1e-2}},
     "epsilon-plus": {"parameters": {"epsilon": 1e-2}},

@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -28,14 +29,26 @@ def _x(A: Tensor, g: Tensor) -> Tensor:
     return (weights.nan_to_num(0.0) * A).sum(1, keepdim=True)
 
 
+def _principal(X: Tensor) -> Tensor:
+    """Of its singular value decomposition, with the sign by which its extreme is positive."""
+    rows = X.flatten(2).mT
+    rows = rows - rows.mean(1, keepdim=True)
+    along = rows @ torch.linalg.svd(rows, full_matrices=False).Vh[:, 0, :, None]
+    along = torch.where(along.amax(1, True) < -along.amin(1, True), -along, along)
+    return along.mT.reshape(len(X), 1, *X.shape[2:])
+
+
 FORMULAS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "gradcam": lambda A, g: (g.mean((2, 3), keepdim=True) * A).sum(1, keepdim=True),
     "gradcam++": _plus_plus,
     "xgradcam": _x,
     "layercam": lambda A, g: (g.relu() * A).sum(1, keepdim=True),
     "hirescam": lambda A, g: (g * A).sum(1, keepdim=True),
+    "eigencam": lambda A, g: _principal(A),
+    "eigengradcam": lambda A, g: _principal(g * A),
 }
-"""arXiv 1610.02391, 1710.11063, 2008.02312; LayerCAM, Jiang et al. 2021; arXiv 2011.08891."""
+"""arXiv 1610.02391, 1710.11063, 2008.02312; LayerCAM, Jiang et al. 2021; arXiv 2011.08891,
+2008.00299."""
 
 
 def activation_map(method: str, A: Tensor, g: Tensor, size: tuple[int, int]) -> Tensor:
