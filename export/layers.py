@@ -79,8 +79,9 @@ def last_spatial(graph: ir.Graph, read: Sequence[ir.Value] = ()) -> Layer:
     if spatial and 2 * rest(spatial[-1]) <= multiply_adds(nodes):
         return Layer(spatial[-1], spatial_axes(spatial[-1], graph.inputs[0]))
     ends = read or graph.outputs[:1]
-    if layer := last_tokens(graph, cut_values(graph, lambda _: True, ends), ends):
-        return layer
+    tokens = last_tokens(graph, cut_values(graph, lambda _: True, ends), ends)
+    if tokens is not None and tokens.value not in spatial:
+        return tokens
     if not spatial:
         raise SourceError(
             "the network has no layer with spatial extent that all of it goes through; give one "

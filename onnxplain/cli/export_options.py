@@ -138,6 +138,7 @@ _READ: Mapping[str, Callable[[Any, str], Any]] = {
     "excepted": as_names,
     "live": as_names,
     "wrt": as_names,
+    "layer": as_names,
 }
 
 
