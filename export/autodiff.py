@@ -8,12 +8,17 @@ cotangent is wanted, which no constant's is; `None` means that no cotangent flow
 past its end has no rule. An operand that was broadcast may be given a cotangent of the result's
 shape: the sweep sums it. There is one incoming cotangent per output of the node, `None` for an
 output that nothing depends on.
+
+What the bodies of control flow read from around them counts as more inputs, behind the node's own
+(`operands`). The rule of a node with bodies is also given `rules`, the table, and `active`, the
+values whose cotangents are wanted.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from functools import partial
 from itertools import islice
 from typing import Any, Protocol, TypeAlias
 
@@ -42,6 +47,7 @@ class Node(Protocol):
     @property
     def attributes(self) -> Any: ...
     def replace_input_with(self, index: int, value: Any) -> None: ...
+    def resize_outputs(self, new_size: int, /) -> None: ...
 
 
 Cotangent: TypeAlias = ir.Value | Callable[[], ir.Value] | None
@@ -122,6 +128,8 @@ def swept(
         rule = rules.get(operator_name(node))
         if rule is None:
             raise NoRuleError(_no_rule(node))
+        if bodies(node):
+            rule = partial(rule, rules=rules, active=active)
         with named_after(op, f"pullback/{origin(node)}"):
             arrived = list(map(total, node.outputs))
             for x, gx in _applied(op, rule, node, arrived, active):
@@ -148,8 +156,10 @@ def _applied(
         result = rule(op, node, *arrived)
         found = [
             (index, x, gx)
-            for index, x in enumerate(node.inputs)
-            if x in active and (gx := cotangent_of(op, node, result, index)) is not None
+            for index, x in enumerate(operands(node))
+            if x is not None
+            and x in active
+            and (gx := cotangent_of(op, node, result, index)) is not None
         ]
     except OnnxplainError:
         raise
@@ -169,7 +179,8 @@ def cotangent_of(op: OpBuilder, node: Node, result: Cotangents, index: int) -> i
         NoRuleError, RuleError: as `pull_back`.
     """
     given = _several(result)
-    x = node.inputs[index]
+    x = operands(node)[index]
+    assert x is not None
     if index >= len(given):
         raise NoRuleError(_no_rule(node, f" with respect to its input {index} ({x.name})"))
     found = given[index]
@@ -182,9 +193,9 @@ def cotangent_of(op: OpBuilder, node: Node, result: Cotangents, index: int) -> i
             f"{type(gx).__name__}, where a cotangent is a value of the graph, or None"
         )
     gx = unbroadcast(op, gx, x)
-    gx = sum_if_one(op, gx, x, stretched(op.builder.graph, node, x))
+    gx = sum_if_one(op, gx, x, stretched(op.builder.root.graph, node, x))
     if not _alike(gx, x):
-        raise _wrong_cotangent(node, index, gx)
+        raise _wrong_cotangent(node, x, index, gx)
     return gx
 
 
@@ -209,6 +220,7 @@ def _check_emitted(
     emitted = list(islice(reversed(graph), len(graph) - before))[::-1]
     opset = graph.opset_imports[""]
     given, most = _several(result), most_inputs(operator_name(node), opset) or len(node.inputs)
+    most += len(captured(node))
     if any(gx is not None for gx in given[most:]):
         raise RuleError(
             f"the rule of {operator_name(node)} gives {len(given)} cotangents at node "
@@ -221,11 +233,10 @@ def _check_emitted(
         )
     for index, x, gx in found:
         if is_open(gx, x) and repeats(gx, x, emitted, graph):
-            raise _wrong_cotangent(node, index, gx, ", of another multiple of the batch")
+            raise _wrong_cotangent(node, x, index, gx, ", of another multiple of the batch")
 
 
-def _wrong_cotangent(node: Node, index: int, gx: ir.Value, why: str = "") -> RuleError:
-    x = node.inputs[index]
+def _wrong_cotangent(node: Node, x: ir.Value, index: int, gx: ir.Value, why: str = "") -> RuleError:
     return RuleError(
         f"the rule of {operator_name(node)} gives its input {index}, {x.name!r} {x.dtype}"
         f"{x.shape} of node {node.name!r}, a cotangent {gx.dtype}{gx.shape}{why}"
@@ -236,10 +247,10 @@ def unbroadcast(op: OpBuilder, g: ir.Value, x: ir.Value) -> ir.Value:
     """Sum `g` over the axes along which x was stretched to g's shape."""
     if g.shape is None or x.shape is None:
         return g
-    extra = len(g.shape) - len(x.shape)
-    pairs = zip(x.shape, list(g.shape)[max(extra, 0) :], strict=False)
-    stretched = [i - len(x.shape) for i, (dx, dg) in enumerate(pairs) if dx == 1 and dg != 1]
-    added = [i - len(g.shape) for i in range(extra)]
+    extra = max(len(g.shape) - len(x.shape), 0)  # axes from the front: ONNX Runtime (1.31) leaves
+    pairs = zip(x.shape, list(g.shape)[extra:], strict=False)  # those from the end of empty tensors
+    stretched = [extra + i for i, (dx, dg) in enumerate(pairs) if dx == 1 and dg != 1]
+    added = list(range(extra))
     if added or stretched:
         g = op.ReduceSum(g, [*added, *stretched], keepdims=1)
     return op.Squeeze(g, added) if added else g
@@ -284,7 +295,7 @@ def between(
     for node in reversed(nodes):
         if depends(node, active) and not needed.isdisjoint(node.outputs):
             found.append(node)
-            needed.update(x for x in _read(node) if x is not None and x in active)
+            needed.update(x for x in operands(node) if x is not None and x in active)
     return found[::-1]
 
 
@@ -298,16 +309,32 @@ def depends(node: ir.Node, active: set[ir.Value | None]) -> bool:
     held constant do not count."""
     if is_constant(node):
         return False
-    return not active.isdisjoint(_read(node))
+    return not active.isdisjoint(operands(node))
 
 
-def _read(node: ir.Node) -> Iterator[ir.Value | None]:
-    """What a node reads, in its subgraphs too."""
-    yield from node.inputs
-    for attribute in node.attributes.values():
-        if attribute.type == ir.AttributeType.GRAPH:
-            for inner in attribute.as_graph().all_nodes():
-                yield from inner.inputs
+def operands(node: Node) -> Sequence[ir.Value | None]:
+    """What a node reads: its inputs, and behind them what its bodies read from around them."""
+    return [*node.inputs, *captured(node)] if bodies(node) else node.inputs
+
+
+def bodies(node: Node) -> list[ir.Graph]:
+    """The subgraphs of control flow."""
+    attributes = node.attributes.values()
+    return [a.as_graph() for a in attributes if a.type == ir.AttributeType.GRAPH]
+
+
+def captured(node: Node) -> list[ir.Value]:
+    """What the bodies of a node read from around them, each once."""
+    return list(dict.fromkeys(x for body in bodies(node) for x in read_around(body)))
+
+
+def read_around(body: ir.Graph) -> list[ir.Value]:
+    """What a subgraph, and those within it, read from around it, each once."""
+    graphs = [body, *body.subgraphs()]
+    within = {v for graph in graphs for v in (*graph.inputs, *graph.initializers.values())}
+    within.update(y for node in body.all_nodes() for y in node.outputs)
+    read = (x for node in body.all_nodes() for x in node.inputs)
+    return list(dict.fromkeys(x for x in read if x is not None and x not in within))
 
 
 def operator_name(node: Node) -> str:

@@ -129,7 +129,7 @@ def without_gradient(op: OpBuilder, x: ir.Value) -> ir.Value:
 
 
 def define(model: ir.Model) -> None:
-    """Give every call of a composite in the main graph its function, in place.
+    """Give every call of a composite its function, in place.
 
     Each set of attributes and dtypes has its own overload, whose body holds them as plain
     constants: what is inlined is then what one would have written by hand. The result of a call
@@ -138,7 +138,7 @@ def define(model: ir.Model) -> None:
     Raises:
         SourceError: a call in the domain `onnxplain` that names no composite.
     """
-    for node in model.graph:
+    for node in model.graph.all_nodes():
         if node.domain != DOMAIN:
             continue
         x, y = node.inputs[0], node.outputs[0]

@@ -18,17 +18,21 @@ Sizes = list[int | None] | None
 
 
 def invalid(nodes: Sequence[ir.Node], opset: int) -> tuple[ir.Node, str] | None:
-    """The first node of ONNX's domain that is none of that opset, and why."""
+    """The first node of ONNX's domain that is none of that opset, and why; of control flow, those
+    in its bodies, as the checker takes what a body reads from around it for missing."""
     for node in nodes:
-        if node.domain in _STANDARD and (form := (_form(node), opset)) not in _valid:
+        inner = [a.as_graph() for a in node.attributes.values() if a.type == _BODY]
+        if inner:
+            if (wrong := invalid([n for body in inner for n in body], opset)) is not None:
+                return wrong
+        elif node.domain in _STANDARD and (form := (_form(node), opset)) not in _valid:
             if (why := _refused(node, opset)) is not None:
                 return node, why
-            if all(each.type not in _BODIES for each in node.attributes.values()):
-                _valid.add(form)
+            _valid.add(form)
     return None
 
 
-_BODIES = (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS)
+_BODY = ir.AttributeType.GRAPH
 
 _valid: set[tuple[object, int]] = set()
 """Forms of nodes, at an opset, that the checker has let pass: a sweep emits few, many times."""

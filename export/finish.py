@@ -58,7 +58,7 @@ def clean(model: ir.Model) -> None:
 
 def import_domains(model: ir.Model) -> None:
     """Import the domain of every operator, at version 1 where none is known."""
-    for node in model.graph:
+    for node in model.graph.all_nodes():
         model.opset_imports.setdefault(node.domain, node.version or 1)
 
 

@@ -79,7 +79,7 @@ def number_of(value: ir.Value | None) -> float | None:
 def constant(op: OpBuilder, array: np.ndarray, like: ir.Value) -> ir.Value:
     """A constant with the dtype of `like`."""
     dtype = like.dtype or ir.DataType.FLOAT
-    name = f"pullback.constant_{len(op.builder.graph.initializers)}"
+    name = f"pullback.constant_{len(op.builder.root.graph.initializers)}"
     tensor = ir.tensor(array.astype(dtype.numpy()), dtype=dtype, name=name)
     return op.builder.initializer(tensor, name, qualify=False)
 
@@ -193,6 +193,6 @@ def pad_axis(
 
 def integers(op: OpBuilder, array: np.ndarray) -> ir.Value:
     """A constant of int64."""
-    name = f"pullback.integers_{len(op.builder.graph.initializers)}"
+    name = f"pullback.integers_{len(op.builder.root.graph.initializers)}"
     tensor = ir.tensor(array.astype(np.int64), name=name)
     return op.builder.initializer(tensor, name, qualify=False)

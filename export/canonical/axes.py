@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import onnx_ir as ir
 
+from onnxplain.export.autodiff import bodies, operands
 from onnxplain.export.shapes import infer_shapes
 from onnxplain.export.tensors import dims
 
@@ -73,11 +74,14 @@ def _tried(model: ir.Model, values: Sequence[ir.Value]) -> list[int | None]:
 
 
 def _reached(graph: ir.Graph, inputs: Sequence[ir.Value]) -> list[ir.Value]:
-    """The inputs and all values whose elements or shape follow from them."""
+    """The inputs and all values whose elements or shape follow from them, those in bodies too."""
     reached = dict.fromkeys(inputs, True)
     for node in graph:
-        if any(x in reached for x in node.inputs):
+        if any(x in reached for x in operands(node)):
             reached |= dict.fromkeys(node.outputs, True)
+            for body in bodies(node):
+                within = [*body.inputs, *(y for inner in body.all_nodes() for y in inner.outputs)]
+                reached |= dict.fromkeys(within, True)
     return list(reached)
 
 

@@ -19,7 +19,7 @@ from onnx_ir.passes import common
 from onnxplain.contract.explain import IMAGE, LOGITS, RESERVED
 from onnxplain.export.autodiff import between
 from onnxplain.export.canonical.batch import free_batch
-from onnxplain.export.canonical.control_flow import refuse_control_flow
+from onnxplain.export.canonical.control_flow import refuse_sequences
 from onnxplain.export.canonical.ends import (
     choose_image,
     choose_logits,
@@ -141,7 +141,7 @@ def canonicalise(
     settle(model, [image])
     own = list(graph.outputs)[: len(own)]
     image = drop_other_inputs(graph)
-    refuse_control_flow(between(graph, [image], graph.outputs))
+    refuse_sequences(between(graph, [image], graph.outputs))
     show_relus(graph, image)
     fixed_batch = free_batch(model)
     recognise_dynamic_quantisers(graph)

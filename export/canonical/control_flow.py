@@ -27,7 +27,7 @@ def unfold(model: ir.Model, simplify: Callable[[ir.Model], None]) -> None:
     """Write out the constant branches of `If`, and `Loop` and `Scan` of constant lengths.
 
     `simplify` folds constants and infers shapes; it is applied after each level of nesting.
-    What depends on the image stays (`refuse_control_flow`).
+    What depends on the image stays, and has rules (`onnxplain.export.vjps.control_flow`).
     """
     _name_apart(model.graph)
     while sum(_unfolded(model, node) for node in list(model.graph)):  # all of one level
@@ -35,25 +35,26 @@ def unfold(model: ir.Model, simplify: Callable[[ir.Model], None]) -> None:
         _name_apart(model.graph)
 
 
-def refuse_control_flow(nodes: Iterable[ir.Node]) -> None:
+def refuse_sequences(nodes: Iterable[ir.Node]) -> None:
     """
     Raises:
-        NoRuleError: one of the nodes, which a cotangent is to pass, is an `If`, `Loop` or `Scan`,
-            or an operator of sequences.
+        NoRuleError: one of the nodes, which a cotangent is to pass, is an operator of sequences, or
+            control flow of sequences, or a `Scan` of before opset 9.
     """
     for node in nodes:
-        if "Sequence" in node.op_type and node.domain == "" and node.op_type != "ReverseSequence":
+        sequences = [y for y in node.outputs if not isinstance(y.type, ir.TensorType | None)]
+        if node.domain == "" and (sequences or "Sequence" in node.op_type):
+            if node.op_type == "ReverseSequence":
+                continue
             raise NoRuleError(
                 f"{node.op_type} {node.name!r}: how many tensors its sequence holds, or the place "
                 "of one among them, is not a constant of the network; fix the size of the axis "
                 "that it splits, or export the network with Split and Concat in its place"
             )
-        if node.op_type in ("If", "Loop", "Scan"):
-            what = "its condition" if node.op_type == "If" else "its number of rounds"
+        if node.domain == SCAN_8:
             raise NoRuleError(
-                f"{node.op_type} {node.name!r}: {what} is not a constant of the network, and there "
-                "is no rule for control flow at run time; export the network with it fixed (in "
-                "PyTorch, torch.onnx.export(dynamo=True) traces a single course)"
+                f"Scan {node.name!r} is that of opset 8, and its number of rounds is no constant; "
+                "export to a newer opset"
             )
 
 

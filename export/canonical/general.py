@@ -16,7 +16,9 @@ import onnxscript.optimizer
 from onnx_ir.passes import common
 from onnxscript import rewriter
 
+from onnxplain.export.autodiff import bodies
 from onnxplain.export.budget import check_functions, check_values
+from onnxplain.export.canonical.bodies import in_bodies, infer_with_bodies
 from onnxplain.export.canonical.contrib import spell_contrib
 from onnxplain.export.canonical.control_flow import unfold
 from onnxplain.export.canonical.declared import merged, open_unknown, taken_off
@@ -100,18 +102,20 @@ def settle(model: ir.Model, inputs: Sequence[ir.Value], name_all: bool = False) 
 
 
 def standardise(model: ir.Model) -> None:
-    """Opset 20, constant control flow written out, one spelling of each operator.
+    """Opset 20, constant control flow written out, one spelling of each operator, in bodies too.
 
     Raises:
         SourceError: an operator newer than opset 20, in a form that has no older spelling.
     """
     write_out(model)
+    if any(bodies(node) for node in model.graph):
+        infer_with_bodies(model)
     if spell_newer(model):  # a body may have control flow of its own
         simplify(model)
         write_out(model)
     declare_opset(model)
     optimise(model, _should_fold)
-    common.IdentityEliminationPass()(model)
+    drop_identities(model.graph)
     spell_relu(model)
     infer_shapes(model)
     spell_strided(model)
@@ -121,6 +125,14 @@ def standardise(model: ir.Model) -> None:
     spell_padded_pools(model.graph)
     drop_defaults(model.graph)
     infer_shapes(model)
+    in_bodies(model, standardise)
+
+
+def drop_identities(graph: ir.Graph) -> None:
+    """Not those of bodies, whose results would be values from around them."""
+    step = common.IdentityEliminationPass()
+    for node in list(graph):
+        step._try_eliminate_identity_node(node)
 
 
 def write_out(model: ir.Model) -> None:

@@ -10,7 +10,7 @@ from onnx_ir.passes import common
 
 from onnxplain.errors import SourceError
 from onnxplain.export.autodiff import between, dependents
-from onnxplain.export.canonical.control_flow import refuse_control_flow
+from onnxplain.export.canonical.control_flow import refuse_sequences
 from onnxplain.export.canonical.declared import open_unknown
 from onnxplain.export.canonical.general import opened, settle, spell
 from onnxplain.export.canonical.half import HALF
@@ -97,7 +97,7 @@ def forward_between(
     graph.outputs.extend(v for v in both if not v.is_graph_output())  # read by nothing, it may be
     common.RemoveUnusedNodesPass()(model)
     graph.outputs[:] = list(graph.outputs)[: len(own)]
-    refuse_control_flow(between(graph, starts_now.values(), ends_now.values()))
+    refuse_sequences(between(graph, starts_now.values(), ends_now.values()))
     return Forward(model, ends_now, starts_now, halves, patterns)
 
 

@@ -5,6 +5,7 @@ from onnxplain.export.vjps import (  # noqa: F401  each writes its rows
     arithmetic,
     comparisons,
     composites,
+    control_flow,
     einsum,
     indexing,
     linear,

@@ -1,4 +1,4 @@
-"""`If`, `Loop` and `Scan` that no image decides are written out; one that it decides is named."""
+"""`If`, `Loop` and `Scan` that no image decides are written out; those that it decides stay."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from onnxplain.errors import NoRuleError, SourceError
+from onnxplain.errors import SourceError
 
 from .graphs import explain, head, images, node, operators, source_outputs, write
 
@@ -297,17 +297,53 @@ BRIGHT = [
 ]
 
 
-def test_an_if_that_the_image_decides_is_named(tmp_path: Path) -> None:
+def decided(path: Path, x: np.ndarray, nodes: list[onnx.NodeProto], method: str, **w: Any):
+    """Explain what the image decides, and compare the logits."""
+    tail, weight = head("h", 108)
+    write(path, [*nodes, *tail], w | weight, ("N", 3, 6, 6))
+    explanation = explain(path, x, method)
+    np.testing.assert_allclose(explanation.logits, source_outputs(path, x)[0], rtol=1e-4, atol=1e-5)
+    return explanation.pullback
+
+
+@pytest.mark.parametrize("bright", [1, -1])
+def test_an_if_that_the_image_decides(bright: int, tmp_path: Path) -> None:
     chosen = choice("bright", "h", then_branch=scaled("a", 2.0), else_branch=scaled("b", 3.0))
-    with pytest.raises(NoRuleError, match=r"If 'choose_h': its condition is not a constant"):
-        refused(tmp_path / "if.onnx", *BRIGHT, chosen, zero=np.float32(0))
+    x = bright * np.abs(X)
+    found = decided(tmp_path / "if.onnx", x, [*BRIGHT, chosen], "gradient", zero=np.float32(0))
+    slope = (2 if bright > 0 else 3) * head("h", 108)[1]["W"][:, 1].reshape(3, 6, 6)
+    np.testing.assert_allclose(found[0], slope, rtol=1e-5)
 
 
-def test_a_loop_that_the_image_ends_is_named(tmp_path: Path) -> None:
+def test_a_loop_that_the_image_ends(tmp_path: Path) -> None:
     stop = [node("ReduceSum", ["out"], ["s"], keepdims=0), node("Less", ["s", "w"], ["go"])]
     loop = node("Loop", ["", "yes", "x"], ["h"], name="until", body=rounds("out", *stop))
-    with pytest.raises(NoRuleError, match=r"Loop 'until': its number of rounds"):
-        refused(tmp_path / "loop.onnx", loop, yes=np.array(True), w=np.float32(0.5))
+    path = tmp_path / "loop.onnx"
+    x = np.abs(X[:1]) * np.float32(0.01)
+    constants = {"yes": np.array(True), "w": np.float32(1.5)}
+    found = decided(path, x, [loop], "gradient", **constants)
+    assert found.max() > 2 * head("h", 108)[1]["W"][:, 1].max()  # of several rounds
+    assert_slope(path, x, found)
+
+
+def test_a_method_acts_in_the_bodies_of_what_the_image_decides(tmp_path: Path) -> None:
+    """Excitation: h = relu(z) with z = 2 x − 1 or 3 x − 1, so 2 σ(z / 0.3) or 3 σ(z / 0.3)."""
+
+    def rectified(name: str, by: float) -> onnx.GraphProto:
+        nodes = [
+            node("Mul", ["x", f"{name}_by"], [f"{name}x"]),
+            node("Sub", [f"{name}x", "one"], [f"{name}z"]),
+            node("Max", [f"{name}z", "zero"], [name]),
+        ]
+        return body(nodes, {name: FLOAT}, **{f"{name}_by": np.float32(by)})
+
+    chosen = choice("bright", "h", then_branch=rectified("a", 2), else_branch=rectified("b", 3))
+    constants = {"zero": np.float32(0), "one": np.float32(1)}
+    for x, by in ((np.abs(X), 2), (-np.abs(X), 3)):
+        found = decided(tmp_path / "if.onnx", x, [*BRIGHT, chosen], "excitation", **constants)
+        gate = 1 / (1 + np.exp(-(by * x - 1) / 0.3))
+        weight = head("h", 108)[1]["W"][:, 1].reshape(3, 6, 6)
+        np.testing.assert_allclose(found, by * gate * weight, rtol=1e-4, atol=1e-6)
 
 
 def test_a_loop_without_end_is_named(tmp_path: Path) -> None:
@@ -353,5 +389,7 @@ def test_a_condition_that_some_batch_meets_is_not_decided(
         choice("c", "h", then_branch=scaled("a", 3.0), else_branch=scaled("b", -2.0)),
     ]
     constants = {"scale": np.array([scale]), "number": np.array([number])}
-    with pytest.raises(NoRuleError, match="not a constant of the network"):
-        refused(tmp_path / "if.onnx", *nodes, **constants)
+    found = decided(tmp_path / "if.onnx", X, nodes, "gradient", **constants)
+    slope = -2 * head("h", 108)[1]["W"][:, 1].reshape(3, 6, 6)
+    met = operator == "Equal" and number == 2 * scale
+    np.testing.assert_allclose(found[0], slope if not met else -1.5 * slope, rtol=1e-5)

@@ -14,6 +14,7 @@ from onnx_ir.passes import common
 
 from onnxplain.export import composites
 from onnxplain.export.autodiff import operator_name
+from onnxplain.export.canonical.bodies import in_bodies
 from onnxplain.export.canonical.patterns.activations import (
     drop_idle_relus,
     recognise_activations,
@@ -58,6 +59,7 @@ def recognise(model: ir.Model, was_half: bool = False, exact: bool = False) -> d
         How many of each pattern the graph holds, rewritten or there before: name → count.
     """
     graph = model.graph
+    in_bodies(model, lambda body: recognise(body, was_half, exact))
     keep_reduced_axes(graph)
     recognise_softmax(graph)
     drop_idle_relus(graph)
