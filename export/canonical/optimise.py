@@ -1,9 +1,14 @@
 """onnxscript's optimiser, in a time that grows as the nodes do.
 
 What `onnxscript.optimizer.optimize_ir` does, with two differences. A rule is tried only at nodes
-of the operator in which its pattern ends. And the one rule whose pattern ends in two nodes is left
-out: its matcher lists the whole graph at every node and tries all pairs, and it takes two slices of
-an odd size for the halves that Split gives, which are others.
+of the operator in which its pattern ends. And some rules are left out:
+
+- Those that make one clip of two, or of a ReLU and a clip. A method has a rule for a ReLU, and none
+  for what is left of it: relu(z) with a cap, or with GeM pooling's floor of 1e-6. Nor do they ask
+  whether the two ranges meet: of clips to [0, 1] and then to [2, 3], whose value is 2, they make 1.
+- The one whose pattern ends in two nodes. Its matcher lists the whole graph at every node and tries
+  all pairs, and it takes two slices of an odd size for the halves that Split gives, which are
+  others.
 """
 
 from __future__ import annotations
@@ -22,7 +27,9 @@ LARGEST = 512 * 512
 _ROUNDS = 2
 
 
-def optimise(model: ir.Model, should_fold: Callable[[ir.Node], bool | None]) -> None:
+def optimise(
+    model: ir.Model, should_fold: Callable[[ir.Node], bool | None] = lambda node: None
+) -> None:
     """Inline functions, fold constants, simplify by onnxscript's rules, and share what is equal."""
     common.InlinePass()(model)
     for _ in range(_ROUNDS):
@@ -45,7 +52,7 @@ class _AtItsOperator:
 
     def __init__(self, rule: Any) -> None:
         self._rule = rule
-        self._operator = rule._target_pattern.output_node.op_identifier()  # None: any
+        self._operator = _ends_in(rule)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._rule, name)
@@ -56,14 +63,25 @@ class _AtItsOperator:
         return None
 
 
+def _ends_in(rule: Any) -> ir.OperatorIdentifier | None:
+    """The operator in which a rule's pattern ends; None if that is any."""
+    operator: ir.OperatorIdentifier | None = rule._target_pattern.output_node.op_identifier()
+    return operator
+
+
+def _is_used(rule: Any) -> bool:
+    if not rule._target_pattern.has_single_output_node:
+        return False
+    operator = _ends_in(rule)
+    return operator is None or operator[1] not in _CLIPS
+
+
+_CLIPS = ("Clip", "Max", "Min", "Relu")
+
 _simplified = Sequential(
     rewriter.RewritePass(
         rewriter.RewriteRuleSet(
-            [
-                _AtItsOperator(rule)
-                for rule in rewriter._DEFAULT_REWRITE_RULES
-                if rule._target_pattern.has_single_output_node
-            ]
+            [_AtItsOperator(rule) for rule in rewriter._DEFAULT_REWRITE_RULES if _is_used(rule)]
         )
     ),
     common.RemoveUnusedNodesPass(),

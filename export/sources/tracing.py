@@ -16,6 +16,7 @@ import onnx_ir as ir
 
 from onnxplain.errors import SourceError
 from onnxplain.export.canonical.opsets import OPSET
+from onnxplain.export.canonical.optimise import optimise
 from onnxplain.export.suggest import nearest
 
 if TYPE_CHECKING:
@@ -221,11 +222,13 @@ def _name_sizes(graph: ir.Graph, axes: Sequence[Axes]) -> None:
 def program_to_onnx(program: torch.export.ExportedProgram, fold_norms: bool = True) -> ir.Model:
     import torch
 
-    # What the exporter's optimiser does is done again by `canonicalise`.
+    # The exporter's own optimiser has rules that `optimise` leaves out.
     exported = torch.onnx.export(
-        program, dynamo=True, opset_version=OPSET, optimize=fold_norms, verbose=False
+        program, dynamo=True, opset_version=OPSET, optimize=False, verbose=False
     )
     assert exported is not None
+    if fold_norms:
+        optimise(exported.model)
     return exported.model
 
 

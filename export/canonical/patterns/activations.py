@@ -305,11 +305,8 @@ def _activation(chain: Sequence[ir.Node], x: ir.Value, tolerance: float) -> Matc
     errors = []
     for _, function in candidates:
         expected = function(numbers)
-        # An activation, and after it what is no part of it: an ε, or a cap just below 1.
-        ended = any(
-            _close(value, expected, tolerance) and not np.array_equal(value, y, equal_nan=True)
-            for value in earlier
-        )
+        # What follows the activation is no part of it: an ε, a cap just below 1, a ReLU again.
+        ended = any(_close(value, expected, tolerance) for value in earlier)
         errors.append(math.inf if ended else _error(y, expected, tolerance, near_zero))
     best = int(np.argmin(errors))
     return candidates[best][0] if errors[best] <= 1 else None
@@ -371,6 +368,6 @@ def drop_idle_relus(graph: ir.Graph) -> None:
         if x is None or before is None or node.outputs[0].is_graph_output():
             continue
         row = row_of(operator_name(before))
-        if row.kind is not Kind.MOVE and row.sign(before) == ():
+        if row.kind not in (Kind.MOVE, Kind.RECTIFIER) and row.sign(before) == ():
             ir.convenience.replace_all_uses_with(node.outputs[0], x)
             graph.remove(node, safe=True)
