@@ -52,7 +52,7 @@ class _AtItsOperator:
 
     def __init__(self, rule: Any) -> None:
         self._rule = rule
-        self._operator = _ends_in(rule)
+        self._operator = rule._target_pattern.output_node.op_identifier()  # None: any
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._rule, name)
@@ -63,20 +63,10 @@ class _AtItsOperator:
         return None
 
 
-def _ends_in(rule: Any) -> ir.OperatorIdentifier | None:
-    """The operator in which a rule's pattern ends; None if that is any."""
-    operator: ir.OperatorIdentifier | None = rule._target_pattern.output_node.op_identifier()
-    return operator
-
-
 def _is_used(rule: Any) -> bool:
-    if not rule._target_pattern.has_single_output_node:
-        return False
-    operator = _ends_in(rule)
-    return operator is None or operator[1] not in _CLIPS
+    clips = str(rule.name).startswith("FuseSuccessive")
+    return rule._target_pattern.has_single_output_node and not clips
 
-
-_CLIPS = ("Clip", "Max", "Min", "Relu")
 
 _simplified = Sequential(
     rewriter.RewritePass(

@@ -64,5 +64,6 @@ register_objective(
         emit,
         (Input("query", "the vector to compare with"),),
         (Setting("similarity", "cosine, or the dot product", ("cosine", "dot")),),
+        whole=True,
     )
 )

@@ -79,7 +79,9 @@ def of_file(path: Path) -> Objective:
         outputs = {name: one.with_batch_first(op) for name, one in fit.outputs.items()}
         return spliced(op, graph, {**given, **outputs})
 
-    return Objective(path.name, f"what {path.name} computes", fits, emit, declares=inputs)
+    return Objective(
+        path.name, f"what {path.name} computes", fits, emit, declares=inputs, whole=True
+    )
 
 
 def spliced(op: OpBuilder, graph: ir.Graph, given: Mapping[str, ir.Value]) -> ir.Value:

@@ -184,6 +184,8 @@ class Objective:
         cotangent: of a classifier's: its gradient by the logits [N, classes], of them and the
             target's one-hot vector; instead of `fits` and `emit`.
         scalar: of the same, itself, [N] or [N, K]; estimators ask for it.
+        whole: whether its gradient is its derivative: what it holds constant, if anything, is a
+            choice, which changes by jumps alone.
 
     Raises:
         ValueError: no name, or an input of a name that the graph has already.
@@ -198,6 +200,7 @@ class Objective:
     cotangent: Cotangent | None = None
     scalar: Cotangent | None = None
     declares: Callable[[Network], tuple[Input, ...]] | None = None
+    whole: bool = False
 
     def __post_init__(self) -> None:
         if not self.name.isprintable() or not self.name.strip():

@@ -196,5 +196,6 @@ register_objective(
             ),
         ),
         (Setting("layout", "what the map's axes are", tuple(_LAYOUTS)),),
+        whole=True,
     )
 )

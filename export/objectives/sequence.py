@@ -121,5 +121,6 @@ register_objective(
             ),
             Setting("blank", "which class of CTC reads nothing", ("first", "last", "none")),
         ),
+        whole=True,
     )
 )

@@ -58,5 +58,6 @@ register_objective(
             ),
             Input("direction", "1 for what raises the number, -1 for what lowers it", default=1),
         ),
+        whole=True,
     )
 )

@@ -1,9 +1,11 @@
-"""Is an explain graph right that explains no class? Against a fresh derivation in float64."""
+"""Is an explain graph right that explains no class? Beside a fresh derivation in float64, what its
+source puts out, and differences."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,7 +15,16 @@ from onnxplain.contract.explain import IMAGE, PULLBACK, TARGET
 from onnxplain.contract.objective import OBJECTIVE
 from onnxplain.contract.request import as_asked
 from onnxplain.reference.checks import Verification
+from onnxplain.reference.forward import turned
 from onnxplain.reference.fresh import beside, derived
+from onnxplain.reference.independent import (
+    derivatives,
+    is_derivative,
+    outputs_by_source,
+    sized,
+)
+from onnxplain.reference.outputs import own_outputs
+from onnxplain.reference.sources import is_onnx
 from onnxplain.runtime import Explainer
 from onnxplain.runtime.inputs.objective import noise_inputs
 from onnxplain.runtime.inputs.targets import target_input
@@ -28,7 +39,8 @@ def verify_objective(
     images: Array,
     tolerance: float | None,
 ) -> Verification:
-    """Compare what the graph puts out with a fresh export of its source, evaluated in float64.
+    """Compare what the graph puts out with a fresh export of its source, evaluated in float64; its
+    outputs with the source's own, and its pullback with differences, where it is a derivative.
 
     Args:
         source, options: as `onnxplain.export` takes them ("weights", "input", "output",
@@ -62,4 +74,25 @@ def verify_objective(
     if pre.layout == "NHWC":
         right[PULLBACK] = np.moveaxis(right[PULLBACK], -1, -3)
     ours, precision = {name: found[name] for name in names}, explainer.backend.precision
-    return beside(ours, right, [PULLBACK], tolerance, precision, len(batch))
+    fresh = beside(ours, right, [PULLBACK], tolerance, precision, len(batch))
+    if precision != "float32":
+        return fresh
+    checks = [*fresh.checks]
+    if is_onnx(source) or not isinstance(source, str | os.PathLike):
+        own, given = list(metadata.objective.axes), turned(metadata, batch)
+        checks += outputs_by_source(
+            {name: found[name] for name in own},
+            lambda: own_outputs(source, given, options["input"], own),
+            source,
+        )
+
+    def scalar(points: Array) -> tuple[Array, float]:
+        placed = np.moveaxis(points, 1, -1) if pre.layout == "NHWC" else points
+        asked = {name: array[:1].repeat(len(points), 0) for name, array in inputs.items()}
+        again = explainer.answer(placed, targets[:1].repeat(len(points), 0), inputs=asked)
+        y = again[OBJECTIVE].reshape(len(points), -1)[:, 0]
+        return sized(y, {name: again[name] for name in metadata.objective.axes if name in again})
+
+    if is_derivative(metadata.method, options["objective"]):
+        checks += derivatives(scalar, images, found[PULLBACK], tolerance)
+    return replace(fresh, checks=tuple(checks))

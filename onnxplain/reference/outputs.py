@@ -91,10 +91,10 @@ def compare_outputs(file: Path, original: Any, input: str | None = None) -> str 
     names = list(Metadata.from_props(read_metadata(file)).objective.axes)
     fixed, note = inputs[IMAGE].shape[0], None
     given = noise_images(inputs, fixed or 2)
-    expected = _own_outputs(original, given[IMAGE], input, names)
+    expected = own_outputs(original, given[IMAGE], input, names)
     if isinstance(expected, str) and not fixed:
         given = noise_images(inputs, 1)
-        alone = _own_outputs(original, given[IMAGE], input, names)
+        alone = own_outputs(original, given[IMAGE], input, names)
         expected, note = (expected, None) if isinstance(alone, str) else (alone, ONE_ALONE)
     if isinstance(expected, str):
         return f"not checked: {expected}"
@@ -106,7 +106,7 @@ def compare_outputs(file: Path, original: Any, input: str | None = None) -> str 
         return f"not checked: ONNX Runtime does not run it: {error}"
 
     def again() -> dict[str, Array]:
-        once_more = _own_outputs(original, given[IMAGE], input, names)
+        once_more = own_outputs(original, given[IMAGE], input, names)
         return {} if isinstance(once_more, str) else once_more
 
     expected = {name: y.astype(found[name].dtype) for name, y in expected.items()}
@@ -157,7 +157,7 @@ ONE_ALONE = (
 )
 
 
-def _own_outputs(
+def own_outputs(
     original: Any, images: Array, input: str | None, names: list[str]
 ) -> dict[str, Array] | str:
     """The source's outputs of those names, or why there are none."""

@@ -3,27 +3,38 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 
 from onnxplain.contract.explain import LOGITS, TARGET
 from onnxplain.contract.objective import OBJECTIVE
 from onnxplain.contract.request import as_asked
 from onnxplain.errors import BackendError, SourceError
-from onnxplain.reference.checks import Verification
+from onnxplain.reference.checks import Check, Verification, by_error
+from onnxplain.reference.derivatives import Scalar
 from onnxplain.reference.forward import run_forward
 from onnxplain.reference.fresh import beside, derived
+from onnxplain.reference.independent import (
+    derivatives,
+    is_derivative,
+    outputs_by_source,
+    sized,
+)
 from onnxplain.reference.logits import nearest
 from onnxplain.reference.outputs import is_same, noise_images
 from onnxplain.reference.sources import FLOAT32, is_onnx, run_onnx, run_pytorch, tolerance
 from onnxplain.runtime import Explainer
+from onnxplain.runtime.inputs.batches import filled
 from onnxplain.runtime.inputs.targets import target_input
 from onnxplain.runtime.inputs.values import noise_values
 from onnxplain.runtime.onnx_file import read_metadata, read_ports
 from onnxplain.runtime.signature import Signature
+from onnxplain.runtime.values import ValuesExplanation, explain_values
 from onnxplain.runtime.verification import explained_noise
 
 Array = npt.NDArray[Any]
@@ -95,7 +106,9 @@ def verify_values(
     options: Mapping[str, Any],
     tolerance: float | None,
 ) -> Verification:
-    """Compare what the graph puts out with a fresh export of its source, evaluated in float64.
+    """Compare what the graph puts out with a fresh export of its source, evaluated in float64; its
+    outputs with the source's own, and its pullbacks by inputs with differences, where they are
+    derivatives.
 
     Args:
         source, options: as `onnxplain.export` takes them ("weights", "output", "objective").
@@ -129,4 +142,80 @@ def verify_values(
     if found.objective is not None:
         others[OBJECTIVE] = found.objective
     ours, precision = {**others, **pullbacks}, explainer.backend.precision
-    return beside(ours, right, pullbacks, tolerance, precision, samples)
+    fresh = beside(ours, right, pullbacks, tolerance, precision, samples)
+    if precision != "float32":
+        return fresh
+    checks = [*fresh.checks]
+    if is_onnx(source) or not isinstance(source, str | os.PathLike):
+        checks += outputs_by_source(others, lambda: _named_as(others, source, given), source)
+        checks += _logits_by_source(others, source, given)
+    asked_for = metadata.parameters.get("objective", options.get("objective"))
+    if is_derivative(metadata.method, asked_for or metadata.objective.name):
+        for name, one in metadata.values.explained.items():
+            if name in given:
+                scalar = _scalar(explainer, name, given, own, found.targets)
+                checks += derivatives(scalar, given[name], ours[one.pullback], tolerance, name)
+    return replace(fresh, checks=tuple(checks))
+
+
+def _named_as(
+    names: Collection[str], source: Any, given: Mapping[str, Array]
+) -> dict[str, Array] | str:
+    """What the source makes of the inputs, by the names that its outputs have in the graph."""
+    found = _of_source(source, given)
+    if isinstance(found, str):
+        return found
+    return {name: found[_own(name)] for name in names if _own(name) in found}
+
+
+def _logits_by_source(
+    outputs: Mapping[str, Array], source: Any, given: Mapping[str, Array]
+) -> list[Check]:
+    """A classifier's logits, beside the source's output that is nearest to them."""
+    found = _of_source(source, given)
+    y = outputs.get(LOGITS)
+    if y is None or isinstance(found, str) or LOGITS in found:
+        return []
+    parity = nearest(y, [z.reshape(len(y), -1) for z in found.values() if z.size == y.size])
+    limit = max(FLOAT32, tolerance(source))
+    return [] if parity is None else [by_error(f"{LOGITS}, by the source itself", parity, limit)]
+
+
+def _scalar(
+    explainer: Explainer,
+    name: str,
+    given: Mapping[str, Array],
+    own: Mapping[str, Array],
+    targets: Array,
+) -> Scalar:
+    """What is explained of the first sample, by the values of one of its inputs.
+
+    Args:
+        own: what the objective takes besides.
+        targets: those that were explained.
+    """
+    signature, inputs = explainer.backend.signature, explainer.metadata.values.inputs
+
+    def of_as_many(points: Array) -> ValuesExplanation:
+        count = len(points)
+        asked = {
+            n: array[:1].repeat(count, 0) if inputs[n].batched else array
+            for n, array in given.items()
+        }
+        besides = {n: array[:1].repeat(count, 0) for n, array in own.items()}
+        target = targets[:1].repeat(count, 0) if signature.has_target else None
+        return explain_values(explainer.backend, {**asked, name: points}, target, inputs=besides)
+
+    def scalar(points: Array) -> tuple[Array, float]:
+        size = signature.batch or len(points)
+        starts = range(0, len(points), size)
+        runs = [of_as_many(filled(points[i : i + size], size)) for i in starts]
+        ys = [
+            run.logits[np.arange(size), np.atleast_2d(run.targets.T)[0]]
+            if run.objective is None
+            else run.objective.reshape(size, -1)[:, 0]
+            for run in runs
+        ]
+        return sized(np.concatenate(ys)[: len(points)], {**runs[0].outputs, LOGITS: runs[0].logits})
+
+    return scalar

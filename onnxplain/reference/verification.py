@@ -48,9 +48,10 @@ def verify(
 
     With a source: against the independent PyTorch reference in float64, by the method and the
     parameters that the file names. Where that cannot be (an `.onnx` file, TorchScript, an operation
-    or a layer that the reference does not know), against a fresh derivation evaluated in float64,
-    and an `.onnx` file's logits against the file itself. An answer that misses the tolerance in
-    float32 is looked at again in float64, where rounding opens no gate.
+    or a layer that the reference does not know), against a fresh derivation evaluated in float64.
+    As that has our own rules, its outputs are then also compared with what the source puts out, and
+    a `gradient` with finite differences of what it is the gradient of. An answer that misses the
+    tolerance in float32 is looked at again in float64, where rounding opens no gate.
 
     Without a source: another provider or precision than ONNX Runtime's float32 on the CPU against
     that; and a `gradient` graph against finite differences of its own logits.

@@ -53,7 +53,11 @@ def test_a_clamped_relu_is_explained_as_pytorch_has_it(method: str, tmp_path: Pa
         (lambda op, x: op.Clip(op.Relu(x), None, 20.0), ["Relu", "Clip"]),
         (lambda op, x: op.Clip(op.Relu(x), 1e-6), ["Relu", "Clip"]),
         (lambda op, x: op.Max(op.Max(x, 0.0), 1e-6), ["Relu", "Max"]),
-        (lambda op, x: op.Min(op.Max(x, 0.0), 20.0), ["Relu", "Min"]),
+        (lambda op, x: op.Min(op.Relu(x), 20.0), ["Relu", "Min"]),
+        (
+            lambda op, x: op.Min(op.Max(x, 0.0), 20.0),
+            ["Clip"],
+        ),  # clamp(0, 20), by PyTorch's exporter
         (lambda op, x: op.Relu(op.Clip(x, -1.0, 2.0)), ["Clip", "Relu"]),
         (lambda op, x: op.Relu(op.Relu(x)), ["Relu", "Relu"]),
         (lambda op, x: op.Clip(op.Relu(x), None, 6.0), ["Clip"]),  # ReLU6

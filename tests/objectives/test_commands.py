@@ -112,7 +112,10 @@ def test_export_takes_an_objective_and_its_settings(folder: Path, tmp_path: Path
 def test_a_file_is_verified_against_its_source(folder: Path) -> None:
     found = onnxplain.verify(folder / "map.onnx", network(), provider="cpu")
     assert found.passed
-    assert [check.what for check in found.checks] == ["output", "objective", "pullback"]
+    assert [check.what for check in found.checks] == [
+        *("output", "objective", "pullback", "output, by the source itself"),
+        *("along the pullback", "along noise"),
+    ]
     assert not onnxplain.verify(folder / "map.onnx", network().apply(halved), provider="cpu").passed
     with pytest.raises(InputError, match="finite differences"):
         onnxplain.verify(folder / "map.onnx", provider="cpu")

@@ -1,0 +1,82 @@
+"""What no wrong rule of ours can have made: the source's own outputs, and central differences.
+
+A fresh derivation has the rules, and the recognition, of the file that is beside it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from onnxplain.contract.request import ExportOptions
+from onnxplain.errors import SourceError
+from onnxplain.export.objectives import LOGIT, Objective
+from onnxplain.export.validity import objective_of
+from onnxplain.reference.checks import Check, by_error
+from onnxplain.reference.derivatives import Scalar, along_directions, within
+from onnxplain.reference.parity import Parity
+from onnxplain.reference.sources import FLOAT32, tolerance
+
+Array = npt.NDArray[Any]
+
+
+def outputs_by_source(
+    found: Mapping[str, Array], ask: Callable[[], Mapping[str, Array] | str], source: Any
+) -> list[Check]:
+    """Each output beside the source's own, where the source answers, and twice the same.
+
+    Args:
+        ask: what the source says, by the same names; or why it says nothing.
+    """
+    expected = ask()
+    if isinstance(expected, str):
+        return []
+    limit = max(FLOAT32, tolerance(source))
+    checks = [
+        by_error(f"{name}, by the source itself", Parity.of(y, expected[name]), limit)
+        for name, y in found.items()
+        if name in expected and y.dtype.kind == "f" and y.shape == expected[name].shape
+    ]
+    if not all(check.passed for check in checks):
+        again = ask()
+        if isinstance(again, str) or any((again[n] != y).any() for n, y in expected.items()):
+            return []
+    return checks
+
+
+def is_derivative(method: str, objective: Any) -> bool:
+    """Whether a pullback of the method is the derivative of its objective.
+
+    Args:
+        objective: as `onnxplain.export` takes it.
+    """
+    try:
+        known: Objective | None = objective_of(ExportOptions(objective=objective))
+    except SourceError:
+        return False
+    return method == "gradient" and known is not None and (known is LOGIT or known.whole)
+
+
+def derivatives(
+    scalar: Scalar, x: Array, p: Array, tolerance: float | None, of: str = ""
+) -> list[Check]:
+    """A pullback beside central differences of its scalar, at the first sample.
+
+    Args:
+        scalar: of points in place of the first sample of x.
+        x: [N, …].
+        p: of the same shape; [N, K, …] for several targets, whose first is looked at.
+        tolerance, of: as for `onnxplain.reference.derivatives.within`.
+    """
+    first = p[:1] if p.ndim == x.ndim else p[:1, 0]
+    return within(along_directions(scalar, x[:1], first), tolerance, of)
+
+
+def sized(y: Array, others: Mapping[str, Array]) -> tuple[Array, float]:
+    """A scalar at some points, and the size of the numbers that it is rounded among."""
+    floats = [y, *(z for z in others.values() if z.dtype.kind == "f")]
+    finite = [np.abs(z[np.isfinite(z)]).max(initial=0) for z in floats]
+    return y, float(max(finite))
