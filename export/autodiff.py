@@ -57,7 +57,7 @@ Rule: TypeAlias = Callable[..., Cotangents]
 SHAPES = frozenset(["Shape", "Size"])
 """Operators that read a shape and no element: nothing flows through them."""
 
-_HELD = frozenset(["onnxplain::DynamicScale"])
+_HELD = frozenset(["onnxplain::DynamicScale", "RandomNormalLike", "RandomUniformLike"])
 
 
 def pull_back(

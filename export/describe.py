@@ -282,7 +282,7 @@ def on_processor(graph: ir.Graph) -> Iterator[str]:
     if any(node.op_type == "QuantizeLinear" for node in graph):
         yield (
             "quantised; on a processor without VNNI, onnxplain has ONNX Runtime compute it in "
-            "float32; elsewhere set session.disable_quant_qdq=1"
+            "float32; where another program runs the file there, set session.disable_quant_qdq=1"
         )
     active = dependents(graph, graph.inputs)
     found = Counter(

@@ -121,7 +121,10 @@ def reshape(op: OpBuilder, value: ir.Value, shape: Sequence[int | ir.SymbolicDim
         )
     if not shape:
         return op.Reshape(value, integers(op, np.array([])))  # an empty list has no type
-    return op.Reshape(value, [size if isinstance(size, int) else -1 for size in shape])
+    numbers = [size if isinstance(size, int) else -1 for size in shape]
+    if 0 in numbers and -1 not in numbers:
+        return op.Reshape(value, numbers, allowzero=1)
+    return op.Reshape(value, numbers)
 
 
 def reshape_like(op: OpBuilder, value: ir.Value, like: ir.Value) -> ir.Value:

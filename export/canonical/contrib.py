@@ -9,7 +9,7 @@ import onnx_ir as ir
 
 from onnxplain.errors import NoRuleError
 from onnxplain.export.autodiff import operator_name
-from onnxplain.export.canonical.emit import Emitted, Emitter, replace
+from onnxplain.export.canonical.emit import Emitted, Emitter, called, replace
 from onnxplain.export.canonical.spelled.normalisations import rms_normalization
 from onnxplain.export.operators import VJPS
 from onnxplain.export.shapes import infer_shapes
@@ -33,10 +33,12 @@ def spell_contrib(model: ir.Model, aside: Container[ir.Node] = ()) -> None:
             if form is None and node in aside:
                 continue
             if form is None:
+                name = operator_name(node)
                 raise NoRuleError(
-                    f"operator {operator_name(node)} (node {node.name!r}) is ONNX Runtime's own, "
-                    "put there by its optimiser or quantiser; export the model from before that "
-                    "(sess_options.optimized_model_filepath writes the optimised one)"
+                    f"operator {name} {called(node)} is of ONNX Runtime's own domain, and has no "
+                    "rule; if its optimiser or quantiser put it there, export the model from "
+                    "before that (sess_options.optimized_model_filepath writes the optimised one), "
+                    f'else give it one with: onnxplain.export.register_vjp("{name}")'
                 )
             if node.op_type in _BY_RANK and any(
                 x is not None and x.shape is None for x in node.inputs

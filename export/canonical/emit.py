@@ -55,6 +55,11 @@ class Emitter:
         return self._tape.op("Constant", [], {"value": ir.tensor(array)})
 
 
+def called(node: ir.Node) -> str:
+    """A node in words: its name, or one of the values that it gives."""
+    return repr(node.name) if node.name else f"(which gives {node.outputs[0].name!r})"
+
+
 def integers(*numbers: int) -> np.ndarray:
     """A vector of int64, as shapes and axes are given."""
     return np.array(numbers, np.int64)

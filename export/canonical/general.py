@@ -16,12 +16,14 @@ import onnxscript.optimizer
 from onnx_ir.passes import common
 from onnxscript import rewriter
 
+from onnxplain.errors import NoRuleError
 from onnxplain.export.autodiff import bodies
 from onnxplain.export.budget import check_functions, check_values
 from onnxplain.export.canonical.bodies import in_bodies, infer_with_bodies
 from onnxplain.export.canonical.contrib import spell_contrib
 from onnxplain.export.canonical.control_flow import unfold
 from onnxplain.export.canonical.declared import merged, open_unknown, taken_off
+from onnxplain.export.canonical.emit import called
 from onnxplain.export.canonical.functions import write_out_functions
 from onnxplain.export.canonical.half import is_stored_half, to_float32
 from onnxplain.export.canonical.integers import spell_integers
@@ -39,7 +41,7 @@ from onnxplain.export.canonical.sizes import settle_sizes, take_apart
 from onnxplain.export.canonical.strided import spell_strided
 from onnxplain.export.canonical.transposed import spell_same_transposed
 from onnxplain.export.shapes import infer_shapes
-from onnxplain.export.tensors import number_of
+from onnxplain.export.tensors import attribute, number_of
 
 
 def opened(model: ir.Model) -> tuple[ir.Model, bool]:
@@ -114,6 +116,7 @@ def standardise(model: ir.Model) -> None:
         simplify(model)
         write_out(model)
     declare_opset(model)
+    refuse_training(model.graph)
     optimise(model, _should_fold)
     drop_identities(model.graph)
     spell_relu(model)
@@ -133,6 +136,20 @@ def drop_identities(graph: ir.Graph) -> None:
     step = common.IdentityEliminationPass()
     for node in list(graph):
         step._try_eliminate_identity_node(node)
+
+
+def refuse_training(graph: ir.Graph) -> None:
+    """
+    Raises:
+        NoRuleError: a BatchNormalization is in training mode, which the optimiser would take for
+            one in evaluation mode.
+    """
+    for node in graph:
+        if node.op_type == "BatchNormalization" and attribute(node, "training_mode", 0):
+            raise NoRuleError(
+                f"BatchNormalization {called(node)} is in training mode; export the network in "
+                "evaluation mode"
+            )
 
 
 def write_out(model: ir.Model) -> None:

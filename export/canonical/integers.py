@@ -290,6 +290,17 @@ def _qlinear_concat(emit: Emitter, node: ir.Node) -> Emitted:
     return _rounded(emit, emit("Concat", *xs, **_attributes(node)), scale, zero)
 
 
+def _qlinear_softmax(emit: Emitter, node: ir.Node) -> Emitted:
+    """Of an `opset` before 13, over its axis and all after it."""
+    x, x_scale, x_zero, scale, zero = [*node.inputs, None][:5]
+    floats, attributes = _floats(emit, x, x_scale, x_zero), _attributes(node)
+    if attribute(node, "opset", 13) >= 13:
+        return _rounded(emit, emit("Softmax", floats, **attributes), scale, zero)
+    rows = emit("Flatten", floats, axis=attribute(node, "axis", 1))
+    y = emit("Reshape", emit("Softmax", rows, axis=1), emit("Shape", floats))
+    return _rounded(emit, y, scale, zero)
+
+
 def _qlinear_where(emit: Emitter, node: ir.Node) -> Emitted:
     condition, *triples, scale, zero = [*node.inputs, None][:9]
     xs = [_floats(emit, *triples[i : i + 3]) for i in (0, 3)]
@@ -322,7 +333,7 @@ FORMS: Mapping[str, Callable[[Emitter, ir.Node], Emitted]] = {
     "QLinearMul": _of_floats("Mul", 2),
     "QLinearSigmoid": _of_floats("Sigmoid"),
     "QLinearLeakyRelu": _of_floats("LeakyRelu"),
-    "QLinearSoftmax": _of_floats("Softmax"),
+    "QLinearSoftmax": _qlinear_softmax,
     "QLinearAveragePool": _of_floats("AveragePool"),
     "QLinearGlobalAveragePool": _of_floats("GlobalAveragePool"),
     "QLinearConcat": _qlinear_concat,

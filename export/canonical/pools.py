@@ -63,6 +63,9 @@ _DEFAULTS = {
 }
 
 
+_POOLS = ("AveragePool", "LpPool", "MaxPool")
+
+
 def spell_ceil_mode(model: ir.Model) -> None:
     """A pool's `ceil_mode` as padding at the end, where that means the same.
 
@@ -73,7 +76,7 @@ def spell_ceil_mode(model: ir.Model) -> None:
     corrected = Corrected(model)
     for node in list(model.graph):
         corrected.passes(node)
-        if node.op_type not in ("MaxPool", "AveragePool") or not attribute(node, "ceil_mode", 0):
+        if node.op_type not in _POOLS or not attribute(node, "ceil_mode", 0):
             continue
         x, y = node.inputs[0], node.outputs[0]
         assert x is not None

@@ -174,7 +174,8 @@ def _named(graph: ir.Graph, name: str, option: str) -> ir.Value:
     Raises:
         SourceError: there is none.
     """
-    values = {str(x.name): x for x in [*graph.inputs, *graph.initializers.values()]}
+    own = [*graph.outputs, *graph.inputs] if option == "of" else [*graph.inputs, *graph.outputs]
+    values = {str(v.name): v for v in [*own, *graph.initializers.values()]}
     values |= {str(y.name): y for node in graph for y in node.outputs if y.name}
     if name not in values:
         raise SourceError(f"{option}=: no value {name!r} in the network; {nearest(name, values)}")

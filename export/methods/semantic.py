@@ -44,6 +44,7 @@ paper, 2 doubles every one.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial, wraps
 from typing import Any
 
 import numpy as np
@@ -51,7 +52,7 @@ import onnx_ir as ir
 from onnxscript import OpBuilder
 
 from onnxplain.contract.explain import AscentDefaults
-from onnxplain.export.autodiff import Cotangents, Node, operator_name
+from onnxplain.export.autodiff import Cotangents, Node, Rule, cotangent_of, operator_name
 from onnxplain.export.methods.clips import is_relu6
 from onnxplain.export.methods.method import (
     TEMPERATURE,
@@ -73,6 +74,31 @@ from onnxplain.export.values import is_weight
 from onnxplain.export.vjps.normalisation import lrn_scale, lrn_window
 from onnxplain.export.windows import window_of
 from onnxplain.kernels.bodies import normal_gate, phi, scaled, soft_gate, weighted_pool_grad
+
+# ----- what depends on the image beside the operand that a rule is of -----
+
+
+def with_parameters(rule: Rule) -> Rule:
+    """A scale, a bias or a slope that depends on the image has its ordinary gradient.
+
+    Args:
+        rule: that of the first operand.
+    """
+
+    @wraps(rule)
+    def every(op: OpBuilder, node: Node, g: ir.Value, *rest: None, **T: Temperature) -> Cotangents:
+        def of(index: int) -> ir.Value:
+            ordinary = VJPS[operator_name(node)](op, node, g)
+            found = cotangent_of(op, node, ordinary, index)
+            assert found is not None
+            return found
+
+        first = rule(op, node, g, *rest, **T)
+        assert isinstance(first, ir.Value)
+        return [first, *(partial(of, i) for i in range(1, len(node.inputs)))]
+
+    return every
+
 
 # ----- rectifiers: z · 1[z > 0], and the like -----
 
@@ -106,6 +132,7 @@ def leaky_relu(op: OpBuilder, node: Node, g: ir.Value, relu: Temperature) -> Cot
     return op.Mul(g, op.Add(op.Mul(gate, 1.0 - alpha), alpha))
 
 
+@with_parameters
 def prelu(op: OpBuilder, node: Node, g: ir.Value, relu: Temperature) -> Cotangents:
     """As LeakyRelu, with a learned α."""
     x, alpha = node.inputs
@@ -163,6 +190,7 @@ def deviation(
     return op.Sqrt(op.Add(variance, epsilon))
 
 
+@with_parameters
 def layer_normalization(op: OpBuilder, node: Node, g: ir.Value, *_statistics: None) -> Cotangents:
     """g · γ / √(variance + ε); RMSNormalization takes the mean for 0."""
     x, scale = node.inputs[:2]
@@ -172,6 +200,7 @@ def layer_normalization(op: OpBuilder, node: Node, g: ir.Value, *_statistics: No
     return op.Div(op.Mul(g, scale), sigma)
 
 
+@with_parameters
 def instance_normalization(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
     """g · γ / √(variance + ε), the variance that of each channel of each image."""
     x, scale, _ = node.inputs
@@ -202,6 +231,7 @@ def lrn(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
     return op.Mul(g, op.Pow(lrn_scale(op, node), exponent))
 
 
+@with_parameters
 def global_response_normalization(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
     """g · (1 + γ n), n = ‖x‖ over the spatial axes ÷ its mean over the channels."""
     x, scale, _ = node.inputs

@@ -51,6 +51,8 @@ def gather(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
         like = y if len(taken) == 1 else reshape(op, y, sizes)
         column = op.Unsqueeze(rows, list(range(1, -axis))) if axis < -1 else rows
         rows = op.Expand(column, op.Shape(like))
+        if len(taken) > 1 and not isinstance(sizes[axis], int):  # as many as all axes' together
+            sizes[axis] = ir.SymbolicDim(None)
         rows.shape = ir.Shape(sizes)
     return [op.ScatterElements(zeros_like(op, x), rows, flat, axis=axis, reduction="add"), None]
 
@@ -62,7 +64,11 @@ def gather_nd(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
     known = array_of(index)
     axes = static(index, -1)[0]
     merged = dims(x)[:axes]
-    if known is None or attribute(node, "batch_dims", 0) or not isinstance(merged[0], int):
+    if (
+        known is None
+        or attribute(node, "batch_dims", 0)
+        or not all(isinstance(n, int) for n in merged)
+    ):
         return [op.ScatterND(zeros_like(op, x), _tuples(op, node), g, reduction="add"), None]
     indices, sizes = known, static(x, 0, axes)
     positive = np.where(indices < 0, indices + np.array(sizes), indices)

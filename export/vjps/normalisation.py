@@ -12,7 +12,6 @@ import numpy as np
 import onnx_ir as ir
 from onnxscript import OpBuilder
 
-from onnxplain.errors import NoRuleError
 from onnxplain.export.autodiff import Cotangents, Node
 from onnxplain.export.operators import Axes, Half, Kind, Linear, register_vjp
 from onnxplain.export.tensors import (
@@ -37,11 +36,6 @@ from onnxplain.export.tensors import (
 )
 def batch_normalization(op: OpBuilder, node: Node, g: ir.Value, *_statistics: None) -> Cotangents:
     """Linear in inference: each channel is scaled by γ / √(variance + ε)."""
-    if attribute(node, "training_mode", 0):
-        raise NoRuleError(
-            f"BatchNormalization {node.name!r} is in training mode; export the network in "
-            "evaluation mode"
-        )
     x, scale, _, mean, variance = node.inputs
     spatial = list(range(1, rank(x) - 1))
     others = [i - rank(x) for i in range(rank(x)) if i != 1]

@@ -17,7 +17,15 @@ from onnxscript import OpBuilder
 from onnxplain.export.autodiff import Cotangents, Node, unbroadcast
 from onnxplain.export.composites import DOMAIN
 from onnxplain.export.operators import Axes, Kind, Linear, any_sign, as_first, register_vjp
-from onnxplain.export.tensors import attribute, axis_from_end, dims, rank, reshape
+from onnxplain.export.tensors import (
+    attribute,
+    axis_from_end,
+    dims,
+    pad_axis,
+    rank,
+    reshape,
+    size_of,
+)
 
 LOWEST = {
     ir.DataType.UINT8: 0,
@@ -72,6 +80,8 @@ def straight_through(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
         each = op.Mul(g, y)
         axis, block = axis_from_end(node, 1, y), attribute(node, "block_size", 0)
         if block:
+            missing = size_of(scale, axis) * block - size_of(y, axis)  # in the last one
+            each = pad_axis(op, each, each, axis, 0, missing)
             blocks = [*dims(scale)[: rank(y) + axis + 1], block, *dims(scale)[rank(y) + axis + 1 :]]
             each = op.ReduceSum(reshape(op, each, blocks), [axis], keepdims=0)
         elif rank(scale) == 1 and rank(y) > 1:

@@ -60,7 +60,8 @@ def reduce_mean(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
     if all(isinstance(dims(x)[axis], int) for axis in axes):
         share = op.Mul(g, 1.0 / math.prod(size_of(x, axis) for axis in axes))
     else:
-        share = op.Div(g, op.CastLike(op.Div(op.Size(x), op.Size(node.outputs[0])), g))
+        means = op.Max(op.Size(node.outputs[0]), 1)  # there may be none
+        share = op.Div(g, op.CastLike(op.Div(op.Size(x), means), g))
     return _spread(op, node, share, axes)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import onnx
@@ -13,11 +14,20 @@ import pytest
 import torch
 from onnxscript import OpBuilder
 from torch import Tensor
+from torch.nn import functional
 
-from onnxplain.errors import NoRuleError, SourceError
+from onnxplain.errors import SourceError
 from onnxplain.export import composites
 from onnxplain.export.autodiff import pull_back
-from onnxplain.export.check import Case, add_output, add_seeds, builder_of, finished, initializer
+from onnxplain.export.check import (
+    Case,
+    add_output,
+    add_seeds,
+    builder_of,
+    finished,
+    forward_model,
+    initializer,
+)
 from onnxplain.export.methods import METHODS
 from onnxplain.export.operators import OPERATORS, VJPS, Kind, by_name
 from onnxplain.reference.float64 import evaluate
@@ -352,15 +362,6 @@ def test_excitation_leaves_all_but_relu_relu6_and_max_pool_alone():
     assert set(by_name(METHODS["excitation"].overrides)) == {"Relu", "Clip", "MaxPool"}
 
 
-def test_a_scale_computed_from_the_image_is_refused_by_name():
-    scale = RNG.normal(size=5)
-    case = Case("LayerNormalization", [Z, scale], {"axis": -1}, active=(0, 1), dynamic=(0,))
-    model = case.forward_model()
-    op = builder_of(model)
-    with pytest.raises(NoRuleError, match="LayerNormalization"):
-        pull_back(op, add_seeds(model, (0,)), list(model.graph.inputs), METHODS["semantic"].rules())
-
-
 def test_the_temperatures_are_the_papers():
     z, g = np.array([[0.6, 1.0, 1.6]]), np.ones([1, 3])
     at_one = 0.5 * (1 + math.erf(1 / math.sqrt(2)))
@@ -369,3 +370,33 @@ def test_the_temperatures_are_the_papers():
     silu = Call("onnxplain::Swish", [z], {"alpha": 1.0})
     assert pulled(silu, g)[0, 2] == pytest.approx(1 / (1 + math.exp(-1)))
     assert METHODS["semantic"].values({})["temperature"] == 1.0
+
+
+PARAMETERS: dict[str, tuple[Any, list[int]]] = {
+    "InstanceNormalization": (lambda z, s, b: functional.instance_norm(z, None, None, s, b), [3]),
+    "LayerNormalization": (lambda z, s, b: functional.layer_norm(z, [4], s, b), [4]),
+    "PRelu": (lambda z, s, _: functional.leaky_relu(z, 0.0) - s * functional.relu(-z), [4]),
+}
+
+
+@pytest.mark.parametrize("operator", PARAMETERS)
+def test_parameters_that_follow_from_the_image_have_their_gradient(operator: str) -> None:
+    """As in AdaIN: only what a rule is of is held, or softened."""
+    function, size = PARAMETERS[operator]
+    count = 2 if operator == "PRelu" else 3
+    shapes = [[2, 3, 4], size, size][:count]
+    model = forward_model(lambda op, *xs: [getattr(op, operator)(*xs)], shapes)
+    op, (y,), xs = builder_of(model), model.graph.outputs, list(model.graph.inputs)
+    seed = op.builder.input("g", y.dtype, [2, 3, 4])
+    found = pull_back(op, {y: seed}, xs[1:], METHODS["semantic"].rules())
+    model.graph.outputs[:] = []
+    for i, (value, x) in enumerate(zip(found, xs[1:], strict=True)):
+        add_output(model, value, f"of{i}", like=x)
+    rng = np.random.default_rng(0)
+    given = [rng.normal(size=shape) for shape in [*shapes, [2, 3, 4]]]
+    names = [*(str(x.name) for x in xs), "g"]
+    results = evaluate(finished(model), dict(zip(names, given, strict=True)))
+    z, *parameters, g = map(torch.tensor, given)
+    _, pull = torch.func.vjp(lambda *ps: function(z, *ps, *[None] * (3 - count)), *parameters)
+    for ours, expected in zip(results, pull(g), strict=True):
+        np.testing.assert_allclose(ours, expected, rtol=1e-9, atol=1e-12)

@@ -15,7 +15,7 @@ from onnx.reference import ReferenceEvaluator
 from torch import Tensor
 
 import onnxplain
-from onnxplain.errors import SourceError
+from onnxplain.errors import NoRuleError, SourceError
 
 from .test_differentiate import EXACT, error, node, run
 
@@ -323,3 +323,105 @@ def test_a_function_of_another_opset_whose_operators_differ_is_named(
     said = rf"function 'f' is written for opset {function}.* export the network again"
     with pytest.raises(SourceError, match=said):
         onnxplain.differentiate(source, tmp_path / "d.onnx")
+
+
+# ----- BatchNormalization in training mode -----
+
+
+@pytest.mark.parametrize("before", ["Conv(x, w)", "ConvTranspose(x, w)", "Identity(x)"])
+def test_training_mode_is_refused_before_anything_is_fused(before: str, tmp_path: Path) -> None:
+    """It would be taken for evaluation mode, behind a convolution."""
+    text = f"""(float[N, 3, 4, 4] x) => (float y)
+        <float[3, 3, 1, 1] w = {{1, 0, 0, 1, 0, 0, 1, 0, 1}}, float[3] s = {{1, 2, 3}}> {{
+        z = {before}
+        q, mean, variance = BatchNormalization<training_mode = 1>(z, s, s, s, s)
+        y = Relu(q)
+    }}"""
+    with pytest.raises(NoRuleError, match=r"BatchNormalization .* is in training mode; export the"):
+        onnxplain.differentiate(parsed(tmp_path / "m.onnx", text), tmp_path / "d.onnx")
+
+
+# ----- what only some sizes show -----
+
+
+def test_a_ceil_mode_of_lp_pool_is_counted_as_runtimes_do(
+    tmp_path: Path, random: np.random.Generator
+) -> None:
+    """Shape inference before opset 22 counts a window that starts in the padding."""
+    kind = "kernel_shape = [2], strides = [3], ceil_mode = 1, p = 2"
+    text = f"(float[N, 1, 3] x) => (float y) {{ y = LpPool<{kind}>(x) }}"
+    source, path = parsed(tmp_path / "m.onnx", text), tmp_path / "d.onnx"
+    onnxplain.differentiate(source, path, seed="input")
+    for batch in (1, 2, 3):
+        x = drawn(random, batch, 1, 3, dtype=np.float32)
+        g = drawn(random, batch, 1, 1, dtype=np.float32)
+        _, pull = torch.func.vjp(lambda x: x[..., :2].square().sum(-1, keepdim=True).sqrt(), x)
+        assert error(run(path, x=x, seed__y=g)["grad.x"], *pull(g)) < 1e-6
+
+
+@pytest.mark.parametrize(("opset", "keys"), [(23, 3), (24, 1)])
+def test_a_mask_of_one_key_is_for_the_first_alone_since_opset_24(
+    opset: int, keys: int, tmp_path: Path, random: np.random.Generator
+) -> None:
+    """Before, it is for all of them: so have it the function bodies that ONNX gives."""
+    text = """(float[1, 1, 2, 4] q, float[1, 1, 3, 4] k, float[1, 1, 3, 4] v, bool[2, 1] m)
+        => (float y) { y = Attention(q, k, v, m) }"""
+    source, path = parsed(tmp_path / "m.onnx", text, opset), tmp_path / "d.onnx"
+    onnxplain.differentiate(source, path, wrt=["q", "k", "v"], seed="input", check=False)
+    q, k, v = (drawn(random, 1, 1, n, 4, dtype=np.float32) for n in (2, 3, 3))
+    mask = np.array([[True], [True]])
+    found = run(path, q=q, k=k, v=v, m=mask, seed__y=q)
+    attended = torch.nn.functional.scaled_dot_product_attention
+    y, pull = torch.func.vjp(lambda v: attended(q, k[:, :, :keys], v[:, :, :keys]), v)
+    assert error(found["y"], y) < 1e-5
+    assert error(found["grad.v"], *pull(q)) < 1e-5
+
+
+def test_the_scale_of_blocks_of_which_the_last_is_not_full(
+    tmp_path: Path, random: np.random.Generator
+) -> None:
+    text = """(int8[2, 5] x, float[2, 2] s) => (float y) {
+        y = DequantizeLinear<axis = 1, block_size = 3>(x, s)
+    }"""
+    source, path = parsed(tmp_path / "m.onnx", text, 21), tmp_path / "d.onnx"
+    onnxplain.differentiate(source, path, seed="input", check=False)
+    x, g = torch.arange(10, dtype=torch.int8).reshape(2, 5), drawn(random, 2, 5, dtype=np.float32)
+    given = {"x": x.numpy(), "s": np.ones((2, 2), np.float32), "seed.y": g.numpy()}
+    (found,) = ReferenceEvaluator(onnx.load(path)).run(["grad.s"], given)
+    each = x * g
+    assert error(found, torch.stack([each[:, :3].sum(1), each[:, 3:].sum(1)], 1)) < 1e-6
+
+
+def test_known_tuples_of_an_open_axis_are_put_back(
+    tmp_path: Path, random: np.random.Generator
+) -> None:
+    text = """(double[3, L, 2] x) => (double y) <int64[2, 2] at = {0, 1, 2, 0}> {
+        y = GatherND(x, at)
+    }"""
+    source, path = parsed(tmp_path / "m.onnx", text), tmp_path / "d.onnx"
+    onnxplain.differentiate(source, path, seed="input")
+    x, g = drawn(random, 3, 4, 2), drawn(random, 2, 2)
+    _, pull = torch.func.vjp(lambda x: torch.stack([x[0, 1], x[2, 0]]), x)
+    assert error(run(path, x=x, seed__y=g)["grad.x"], *pull(g)) < EXACT
+
+
+def test_what_has_no_elements_has_a_gradient_without_any(tmp_path: Path) -> None:
+    """A mean over an open axis of an empty batch, and an axis of size 0 that is flattened."""
+    text = "(double[N, T] x) => (double y) <int64[1] last = {1}> { y = ReduceMean(x, last) }"
+    source, path = parsed(tmp_path / "m.onnx", text), tmp_path / "d.onnx"
+    onnxplain.differentiate(source, path)
+    assert run(path, x=np.zeros((0, 5)))["grad.x"].shape == (0, 5)
+    assert error(run(path, x=np.ones((2, 5)))["grad.x"], torch.full((2, 5), 0.2)) < 1e-7
+    text = "(double[2, 0, 3] x) => (double y) <int64[1] flat = {-1}> { y = Reshape(x, flat) }"
+    source = parsed(tmp_path / "m.onnx", text)
+    onnxplain.differentiate(source, path, check=False)
+    assert run(path, x=np.zeros((2, 0, 3)))["grad.x"].shape == (2, 0, 3)
+
+
+def test_random_numbers_of_a_values_shape_have_no_gradient(
+    tmp_path: Path, random: np.random.Generator
+) -> None:
+    text = "(double[2, 3] x) => (double y) { h = Sin(x) r = RandomNormalLike(h) y = Add(h, r) }"
+    source, path, x = parsed(tmp_path / "m.onnx", text), tmp_path / "d.onnx", drawn(random, 2, 3)
+    onnxplain.differentiate(source, path)
+    assert error(run(path, x=x)["grad.x"], torch.cos(x)) < EXACT

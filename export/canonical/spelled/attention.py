@@ -115,6 +115,11 @@ def _allowed(
     return None if allowed.all() else allowed
 
 
+def _pads(node: ir.Node) -> bool:
+    """Whether a mask for one key is for the first alone, as since opset 24; before, for all."""
+    return node.graph is None or node.graph.opset_imports.get("", 24) >= 24
+
+
 def _masked(
     emit: Emitter,
     node: ir.Node,
@@ -128,7 +133,7 @@ def _masked(
     What is known of the mask is decided here, once.
     """
     missing = 0
-    if mask is not None and dims(mask)[-1] not in (1, S):
+    if mask is not None and dims(mask)[-1] != S and (dims(mask)[-1] != 1 or _pads(node)):
         missing = S - size_of(mask, -1)  # the keys after a mask's last are not attended
     given = array_of(mask)
     if mask is None or given is not None:
