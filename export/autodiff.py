@@ -29,6 +29,7 @@ from onnxplain.errors import NoRuleError, OnnxplainError, RuleError, SourceError
 from onnxplain.export.emitted import invalid, is_open, most_inputs, repeats
 from onnxplain.export.provenance import named_after, origin
 from onnxplain.export.stretched import stretched, sum_if_one
+from onnxplain.export.subgraphs import bodies, captured, operands
 
 
 class Node(Protocol):
@@ -310,31 +311,6 @@ def depends(node: ir.Node, active: set[ir.Value | None]) -> bool:
     if is_constant(node):
         return False
     return not active.isdisjoint(operands(node))
-
-
-def operands(node: Node) -> Sequence[ir.Value | None]:
-    """What a node reads: its inputs, and behind them what its bodies read from around them."""
-    return [*node.inputs, *captured(node)] if bodies(node) else node.inputs
-
-
-def bodies(node: Node) -> list[ir.Graph]:
-    """The subgraphs of control flow."""
-    attributes = node.attributes.values()
-    return [a.as_graph() for a in attributes if a.type == ir.AttributeType.GRAPH]
-
-
-def captured(node: Node) -> list[ir.Value]:
-    """What the bodies of a node read from around them, each once."""
-    return list(dict.fromkeys(x for body in bodies(node) for x in read_around(body)))
-
-
-def read_around(body: ir.Graph) -> list[ir.Value]:
-    """What a subgraph, and those within it, read from around it, each once."""
-    graphs = [body, *body.subgraphs()]
-    within = {v for graph in graphs for v in (*graph.inputs, *graph.initializers.values())}
-    within.update(y for node in body.all_nodes() for y in node.outputs)
-    read = (x for node in body.all_nodes() for x in node.inputs)
-    return list(dict.fromkeys(x for x in read if x is not None and x not in within))
 
 
 def operator_name(node: Node) -> str:

@@ -12,6 +12,7 @@ from onnx_ir.passes import common
 from onnx_ir.passes.common import _c_api_utils
 
 from onnxplain.export.autodiff import dependents
+from onnxplain.export.subgraphs import operands
 
 
 def infer_shapes(model: ir.Model, data_prop: bool = True) -> None:
@@ -75,7 +76,7 @@ class Corrected:
 
     def passes(self, node: ir.Node) -> None:
         """The next node, whose results may follow from these values."""
-        if not self._following.isdisjoint(node.inputs):
+        if not self._following.isdisjoint(operands(node)):
             self._following.update(node.outputs)
 
     def needs(self, value: ir.Value) -> None:

@@ -23,6 +23,7 @@ from onnxscript import OpBuilder
 
 from onnxplain.export.autodiff import dependents
 from onnxplain.export.operators import Axes, Kind, Linear, row_of
+from onnxplain.export.subgraphs import operands
 from onnxplain.export.tensors import array_of, constant, number_of
 
 LARGEST = 4.0
@@ -87,7 +88,7 @@ class Forward:
             node = waiting.pop()
             if node is not None and node not in needed:
                 needed.add(node)
-                waiting.extend(x.producer() for x in node.inputs if x is not None)
+                waiting.extend(x.producer() for x in operands(node) if x is not None)
         active = dependents(graph, [image])
         self.ends = (image, *outputs)
         self.nodes = [n for n in graph if n in needed and not active.isdisjoint(n.outputs)]
@@ -98,7 +99,7 @@ class Forward:
     def gates(self, value: ir.Value) -> Iterator[tuple[ir.Node, float]]:
         """The products of a value with a positive number behind the forward pass."""
         for node, index in value.uses():
-            if node.op_type == "Mul" and node not in self._inside:
+            if node.op_type == "Mul" and node.graph is value.graph and node not in self._inside:
                 number = number_of(node.inputs[1 - index])
                 if number is not None and number > 0:
                     yield node, number

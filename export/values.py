@@ -9,6 +9,7 @@ import onnx_ir as ir
 
 from onnxplain.export.autodiff import Node, is_constant, operator_name
 from onnxplain.export.operators import Axes, Kind, Linear, row_of
+from onnxplain.export.subgraphs import operands
 
 
 def varies(value: ir.Value | None) -> bool:
@@ -24,13 +25,13 @@ def varies(value: ir.Value | None) -> bool:
             return True
         seen.add(x)
         if not is_constant(node):
-            waiting.extend(node.inputs[:1] if node.op_type == "CastLike" else node.inputs)
+            waiting.extend(node.inputs[:1] if node.op_type == "CastLike" else operands(node))
     return False
 
 
 def varying(node: Node) -> list[int]:
-    """The indices of a node's inputs that depend on an input of the graph."""
-    return [i for i, x in enumerate(node.inputs) if varies(x)]
+    """The indices of a node's operands that depend on an input of the graph."""
+    return [i for i, x in enumerate(operands(node)) if varies(x)]
 
 
 def is_weight(value: ir.Value | None) -> bool:

@@ -19,6 +19,7 @@ from onnxplain.errors import SourceError
 from onnxplain.export.autodiff import SHAPES, Node, operator_name
 from onnxplain.export.operators import Axes, BatchingRule, Inputs, Outputs, row_of
 from onnxplain.export.provenance import named_after, prefix_of
+from onnxplain.export.subgraphs import operands
 from onnxplain.export.tensors import (
     attribute,
     axes_from_end,
@@ -49,7 +50,7 @@ def vmap(
     """
     mapped = dict(seeds)
     for node in nodes:
-        which = {i for i, x in enumerate(node.inputs) if x in mapped}
+        which = {i for i, x in enumerate(operands(node)) if x in mapped}
         if not which or node.outputs[0] in mapped or node.op_type in SHAPES:
             continue  # a shape is that of one target: rules and rows want it so
         row = row_of(operator_name(node))
@@ -60,7 +61,7 @@ def vmap(
                 f"{node.name!r}); export with one target, or say what its axes are: register_vjp("
                 f'"{operator_name(node)}", axes=…)'
             )
-        inputs: Inputs = [mapped.get(x, x) if x is not None else None for x in node.inputs]
+        inputs: Inputs = [mapped.get(x, x) if x is not None else None for x in operands(node)]
         with named_after(op, prefix_of(node.name)):
             results = rule(op, node, inputs, which, K)
         outputs = [results] if isinstance(results, ir.Value) else results
@@ -96,11 +97,12 @@ def _matmul(op: OpBuilder, node: Node, inputs: Inputs, mapped: set[int], K: ir.V
 def cast_like(op: OpBuilder, node: Node, inputs: Inputs, mapped: set[int], K: ir.Value) -> Outputs:
     """The second input gives its dtype alone."""
     if 0 not in mapped:
-        return _repeated(op, node.outputs[0], K)
+        return repeated(op, node.outputs[0], K)
     return op.CastLike(inputs[0], node.inputs[1])
 
 
-def _repeated(op: OpBuilder, value: ir.Value, K: ir.Value) -> ir.Value:
+def repeated(op: OpBuilder, value: ir.Value, K: ir.Value) -> ir.Value:
+    """The same K times, along a new leading axis."""
     return op.Expand(value, op.Concat(K, op.Shape(value), axis=0))
 
 
@@ -160,7 +162,7 @@ def _all_along_axis(
 
 def _every(op: OpBuilder, inputs: Inputs, mapped: set[int], K: ir.Value) -> Inputs:
     given = [x for x in inputs if x is not None]
-    return [x if i in mapped else _repeated(op, x, K) for i, x in enumerate(given)]
+    return [x if i in mapped else repeated(op, x, K) for i, x in enumerate(given)]
 
 
 def _by_tuples(op: OpBuilder, node: Node, inputs: Inputs, mapped: set[int], K: ir.Value) -> Outputs:

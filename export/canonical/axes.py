@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import onnx_ir as ir
 
-from onnxplain.export.autodiff import bodies, operands
 from onnxplain.export.shapes import infer_shapes
+from onnxplain.export.subgraphs import bodies, operands
 from onnxplain.export.tensors import dims
 
 _TRIED = (3, 5)

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TypeAlias
 
 import onnx_ir as ir
 
-from onnxplain.export.autodiff import bodies, captured, read_around
 from onnxplain.export.canonical.declared import merged
 from onnxplain.export.shapes import infer_shapes
+from onnxplain.export.subgraphs import bodies, captured, put_instead, read_around
 from onnxplain.export.tensors import attribute
 
 Work: TypeAlias = Callable[[ir.Model], object]
@@ -63,7 +63,7 @@ def _apart(model: ir.Model, node: ir.Node, body: ir.Graph) -> Iterator[ir.Model]
             body.register_initializer(inner)
         else:
             body.inputs.append(inner)
-    _put(body, read)
+    put_instead(body, read)
     body.opset_imports.update(graph.opset_imports)
     alone = ir.Model(body, ir_version=model.ir_version)
     yield alone
@@ -75,7 +75,7 @@ def _apart(model: ir.Model, node: ir.Node, body: ir.Graph) -> Iterator[ir.Model]
             copy.outputs[0].type, copy.outputs[0].shape = y.type, y.shape
             body.append(copy)
             body.outputs[i] = copy.outputs[0]
-    _put(body, {inner: x for x, inner in read.items()})
+    put_instead(body, {inner: x for x, inner in read.items()})
     for value in list(body.initializers.values()):
         del body.initializers[str(value.name)]
         if value not in read.values():
@@ -84,14 +84,6 @@ def _apart(model: ir.Model, node: ir.Node, body: ir.Graph) -> Iterator[ir.Model]
     for value in [*body.inputs, *(y for inner in body for y in inner.outputs)]:
         if value.name and not value.name.startswith(f"{node.name}."):
             value.name = f"{node.name}.{value.name}"
-
-
-def _put(body: ir.Graph, instead: Mapping[ir.Value, ir.Value]) -> None:
-    """Replace values in a body and in those within it."""
-    for node in body.all_nodes():
-        for i, x in enumerate(node.inputs):
-            if x is not None and x in instead:
-                node.replace_input_with(i, instead[x])
 
 
 def _free(graph: ir.Graph, name: str) -> str:

@@ -17,7 +17,6 @@ from onnx_ir.passes import common
 from onnxscript import rewriter
 
 from onnxplain.errors import NoRuleError
-from onnxplain.export.autodiff import bodies
 from onnxplain.export.budget import check_functions, check_values
 from onnxplain.export.canonical.bodies import in_bodies, infer_with_bodies
 from onnxplain.export.canonical.contrib import spell_contrib
@@ -41,6 +40,7 @@ from onnxplain.export.canonical.sizes import settle_sizes, take_apart
 from onnxplain.export.canonical.strided import spell_strided
 from onnxplain.export.canonical.transposed import spell_same_transposed
 from onnxplain.export.shapes import infer_shapes
+from onnxplain.export.subgraphs import bodies
 from onnxplain.export.tensors import attribute, number_of
 
 

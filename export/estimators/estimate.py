@@ -15,6 +15,7 @@ from onnxplain.export.count import multiply_adds
 from onnxplain.export.estimators.asked import Asked
 from onnxplain.export.estimators.estimator import Estimator, Sampling
 from onnxplain.export.objectives import Objective
+from onnxplain.export.subgraphs import bodies
 from onnxplain.export.tensors import dims
 
 
@@ -47,6 +48,11 @@ def estimate(
     if values["chunk"] > 1 and (added.hot is None or isinstance(dims(image)[0], int)):
         why = "an open batch" if added.hot is not None else "classes"
         raise SourceError(f"chunk above 1 explains {why} alone; leave it out")
+    if values["chunk"] > 1 and any(map(bodies, graph)):
+        raise SourceError(
+            "chunk above 1 puts samples together, of which each may decide an If, Loop or Scan by "
+            "itself; leave it out"
+        )
     inputs = {
         name: op.builder.input(
             name,

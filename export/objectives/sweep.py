@@ -13,6 +13,7 @@ from onnxplain.export.autodiff import dependents, swept
 from onnxplain.export.objectives.objective import Fit, Objective, is_held
 from onnxplain.export.operators import VJPS
 from onnxplain.export.provenance import named_after
+from onnxplain.export.subgraphs import operands
 from onnxplain.export.tensors import dims
 
 
@@ -68,4 +69,4 @@ def add_objective(
 
 def _read(nodes: Sequence[ir.Node], active: set[ir.Value | None]) -> list[ir.Value]:
     """The values of the network that nodes read, each once."""
-    return list(dict.fromkeys(x for node in nodes for x in node.inputs if x and x in active))
+    return list(dict.fromkeys(x for node in nodes for x in operands(node) if x and x in active))

@@ -16,18 +16,19 @@ import numpy as np
 import onnx_ir as ir
 from onnxscript import OpBuilder
 
-from onnxplain.building import Builder
 from onnxplain.errors import NoRuleError
-from onnxplain.export.autodiff import Cotangents, Node, Rule, captured, dependents, operands, swept
+from onnxplain.export.autodiff import Cotangents, Node, Rule, dependents, swept
 from onnxplain.export.operators import register_vjp
+from onnxplain.export.subgraphs import alike, captured, compute_again, new_body, operands, put_out
 from onnxplain.export.tensors import attribute, zeros_like
+from onnxplain.export.vjps.repeated_control_flow import repeated_if, repeated_loop, repeated_scan
 
 Rules = Mapping[str, Rule]
 Active = Collection[ir.Value | None]
 Maybe = Sequence[ir.Value | None]
 
 
-@register_vjp("If")
+@register_vjp("If", batching=repeated_if)
 def if_(
     op: OpBuilder, node: Node, *gs: ir.Value | None, rules: Rules, active: Active
 ) -> Cotangents:
@@ -37,18 +38,18 @@ def if_(
     branches = {}
     for name in ("then_branch", "else_branch"):
         branch = node.attributes[name].as_graph()
-        inner, body = _body(op, f"{node.name}.{name}")
+        inner, body = new_body(op, f"{node.name}.{name}")
         arriving = [
-            None if g is None else _alike(inner.Identity(g), y)
+            None if g is None else alike(inner.Identity(g), y)
             for g, y in zip(gs, branch.outputs, strict=True)
         ]
-        _put_out(inner, body, _pulled_back(inner, branch, [], arriving, wanted, rules))
+        put_out(inner, _pulled_back(inner, branch, [], arriving, wanted, rules))
         branches[name] = body
     found = dict(zip(wanted, _call(op, "If", node.inputs, branches, wanted), strict=True))
     return [None, *(found.get(x) for x in read)]
 
 
-@register_vjp("Scan")
+@register_vjp("Scan", batching=repeated_scan)
 def scan(
     op: OpBuilder, node: Node, *gs: ir.Value | None, rules: Rules, active: Active
 ) -> Cotangents:
@@ -81,7 +82,7 @@ def scan(
     return rounds.call("Scan", inputs, [xs[i] for i in by], settings)
 
 
-@register_vjp("Loop")
+@register_vjp("Loop", batching=repeated_loop)
 def loop(
     op: OpBuilder, node: Node, *gs: ir.Value | None, rules: Rules, active: Active
 ) -> Cotangents:
@@ -100,7 +101,7 @@ def loop(
     adjoint.inputs[:] = [back, going, *adjoint.inputs]
     at = inner.Sub(op.Sub(total, 1), back)
     for each in rounds.taped():
-        part = _alike(inner.Gather(each.stack, at, axis=0), each.part)
+        part = alike(inner.Gather(each.stack, at, axis=0), each.part)
         ir.convenience.replace_all_uses_with(each.part, part)
     adjoint.outputs.insert(0, inner.Identity(going))
     adjoint.sort()
@@ -146,7 +147,7 @@ class _Rounds:
                 )
         self.added = [x for x in captured(node) if x in active and _is_float(x)]
         self.carried = self._carried(active)
-        self.inner, self.adjoint = _body(op, f"{node.name}.back")
+        self.inner, self.adjoint = new_body(op, f"{node.name}.back")
         self.gs = {i: self._input(self.states[i], "cotangent") for i in self.carried}
         self.sums = [self._input(x, "sum") for x in self.added]
         self.taken: list[_Taken] = []
@@ -165,7 +166,7 @@ class _Rounds:
             roots |= more
 
     def _input(self, like: ir.Value, what: str) -> ir.Value:
-        value = _alike(ir.Value(name=f"{self.node.name}.{what}.{like.name}"), like)
+        value = alike(ir.Value(name=f"{self.node.name}.{what}.{like.name}"), like)
         self.adjoint.inputs.append(value)
         return value
 
@@ -173,7 +174,7 @@ class _Rounds:
         self, like: ir.Value, stack: ir.Value | None = None, axis: int = 0, way: int = 1
     ) -> ir.Value:
         """A part of a stack, of the shape of `like`."""
-        part = _alike(ir.Value(name=f"{self.node.name}.part_{len(self.taken)}"), like)
+        part = alike(ir.Value(name=f"{self.node.name}.part_{len(self.taken)}"), like)
         self.taken.append(_Taken(part, like, stack, axis, way))
         return part
 
@@ -186,7 +187,7 @@ class _Rounds:
         at = len(self.carried)
         for i, total in enumerate(self.sums):
             found[at + i] = self.inner.Add(total, found[at + i])
-        _put_out(self.inner, self.adjoint, found)
+        put_out(self.inner, found)
 
     def taped(self) -> list[_Taken]:
         """The parts that are needed, those that a round began with from their tapes."""
@@ -209,7 +210,7 @@ class _Rounds:
                 return stack
         copy = ir.node("Identity", [state])
         body.append(copy)
-        body.outputs.append(_alike(copy.outputs[0], state))
+        body.outputs.append(alike(copy.outputs[0], state))
         copy.outputs[0].name = f"{state.name}.taped"
         node.resize_outputs(len(node.outputs) + 1)
         for of, values in (("axes", axes), ("directions", ways)):
@@ -260,42 +261,13 @@ def _pulled_back(
 ) -> list[ir.Value]:
     """The cotangents of `wanted`, given those of a body's outputs, where it is computed again of
     what it is `given`; zeros where none arrives."""
-    graph = op.builder.graph
-    copy = body.clone(allow_outer_scope_values=True)
-    for inner, outer in zip(copy.inputs, given, strict=True):
-        assert outer is not None
-        ir.convenience.replace_all_uses_with(inner, outer)
-    outputs, nodes = list(copy.outputs), list(copy)
-    copy.outputs.clear()
-    copy.remove(nodes)
-    for node in nodes:
-        for y in node.outputs:
-            y.name = f"{graph.name}.{y.name}" if y.name else y.name
-    graph.extend(nodes)
+    nodes, outputs = compute_again(op, body, given)
     seeds: dict[ir.Value, ir.Value] = {}
     for y, g in zip(outputs, [*gs, *[None] * (len(outputs) - len(gs))], strict=True):
         if g is not None and _is_float(y):
             seeds[y] = op.Add(seeds[y], g) if y in seeds else g
     found = swept(op, seeds, wanted, rules, nodes)
     return [zeros_like(op, x) if gx is None else gx for x, gx in zip(wanted, found, strict=True)]
-
-
-def _body(op: OpBuilder, name: str) -> tuple[OpBuilder, ir.Graph]:
-    """An empty body, and a builder of it."""
-    outer = op.builder.graph
-    name = f"{outer.name}.{name}_{len(outer)}"
-    body = ir.Graph([], [], nodes=[], opset_imports=dict(outer.opset_imports), name=name)
-    builder = Builder(body, parent=op.builder)
-    builder.push_module(name)
-    return builder.op, body
-
-
-def _put_out(op: OpBuilder, body: ir.Graph, values: Sequence[ir.Value]) -> None:
-    """Make values the outputs of a body, which loses what none of them needs."""
-    body.outputs.extend(_alike(op.Identity(value), value) for value in values)
-    for node in reversed(body):
-        if not any(y.uses() or y.is_graph_output() for y in node.outputs):
-            body.remove(node, safe=True)
 
 
 def _call(
@@ -307,12 +279,7 @@ def _call(
 ) -> list[ir.Value]:
     made = op.builder.call_op(op_type, inputs, attributes, outputs=len(like))
     values = [made] if isinstance(made, ir.Value) else list(made)
-    return [_alike(value, x) for value, x in zip(values, like, strict=True)]
-
-
-def _alike(value: ir.Value, like: ir.Value) -> ir.Value:
-    value.type, value.shape = like.type, like.shape
-    return value
+    return [alike(value, x) for value, x in zip(values, like, strict=True)]
 
 
 def _is_float(value: ir.Value) -> bool:

@@ -307,3 +307,66 @@ def test_a_loop_whose_state_grows_is_named(tmp_path: Path) -> None:
     write(tmp_path / "source.onnx", text)
     with pytest.raises(NoRuleError, match=r"Loop .*, \[2\] at first, may have another shape"):
         onnxplain.differentiate(tmp_path / "source.onnx", tmp_path / "d.onnx")
+
+
+# ----- Jacobians -----
+
+LOOP = """Loop (n, , x) <
+    body = b (int64 i, bool c, double[3] s) => (bool d, double[3] t, double[3] made) {
+        d = Identity (c)
+        p = MatMul (s, W)
+        z = Mul (p, x)
+        t = Tanh (z)
+        made = Mul (t, s)
+    }>"""
+SCAN = """Scan <num_scan_inputs = 1, scan_input_axes = [1], scan_output_axes = [1],
+    body = b (double[3] s, double[3] x_t) => (double[3] t, double[3] made) {
+        p = MatMul (s, W)
+        z = Mul (p, x_t)
+        t = Tanh (z)
+        made = Mul (t, x)
+    }> (x, many)"""
+IF = """If (c) <
+    then_branch = a () => (double[3] s, double[1, 3] t) {
+        s = MatMul (x, W)
+        t = Unsqueeze (s, none)
+    },
+    else_branch = b () => (double[3] s, double[1, 3] t) {
+        s = Exp (x)
+        q = Sin (s)
+        t = Unsqueeze (q, none)
+    }>"""
+
+
+@pytest.mark.parametrize("flow", [LOOP, SCAN, IF], ids=["Loop", "Scan", "If"])
+def test_a_jacobian_goes_through_it_for_all_rows_at_once(flow: str, tmp_path: Path) -> None:
+    source, path = tmp_path / "source.onnx", tmp_path / "differentiated.onnx"
+    axis = 1 if flow is SCAN else 0
+    text = f"""graph (double[3] x, int64 n, bool c) => (double[3] y) {{
+        none = Constant <value = int64[1] {{0}}> ()
+        axis = Constant <value = int64[1] {{{axis}}}> ()
+        column = Unsqueeze (x, first)
+        row = Unsqueeze (n, none)
+        three = Constant <value = int64[1] {{3}}> ()
+        size = Concat <axis = 0> (three, row)
+        many = Expand (column, size)
+        last, stack = {flow}
+        sum = ReduceSum <keepdims = 0> (stack, axis)
+        y = Mul (last, sum)
+    }}"""
+    write(source, text)
+    onnxplain.differentiate(source, path, wrt="x", jacobian=True)
+    before, after = session(source), session(path)
+    x = normal(3)
+    for n, c in ((3, True), (1, False)):
+        others = {"n": np.array(n), "c": np.array(c)}
+        others = {
+            name.name: others[name.name] for name in before.get_inputs() if name.name in others
+        }
+        columns = []
+        for i in range(3):
+            v = STEP * np.eye(3)[i]
+            up, down = (before.run(["y"], {"x": x + s * v, **others})[0] for s in (1, -1))
+            columns.append((up - down) / (2 * STEP))
+        (found,) = after.run(["jacobian.y.x"], {"x": x, **others})
+        close(found, np.stack(columns, 1), 1e-6, "the Jacobian")
