@@ -425,3 +425,75 @@ def test_random_numbers_of_a_values_shape_have_no_gradient(
     source, path, x = parsed(tmp_path / "m.onnx", text), tmp_path / "d.onnx", drawn(random, 2, 3)
     onnxplain.differentiate(source, path)
     assert error(run(path, x=x)["grad.x"], torch.cos(x)) < EXACT
+
+
+# ----- more of what was once wrong, or refused -----
+
+
+@pytest.mark.parametrize(("left", "right"), [(1, 0), (-1, 1), (2, -1), (0, 2)])
+def test_attention_in_a_window_whose_keys_and_values_are_outputs_too(
+    left: int, right: int, tmp_path: Path, random: np.random.Generator
+) -> None:
+    window = f"left_window_size = {left}, right_window_size = {right}"
+    text = f"""(float[1, 2, 5, 4] q, float[1, 2, 5, 4] k, float[1, 2, 5, 4] v,
+        float[1, 2, 3, 4] pk, float[1, 2, 3, 4] pv) => (float y, float keys, float values) {{
+        y, keys, values = Attention<{window}>(q, k, v, , pk, pv)
+    }}"""
+    source, path = parsed(tmp_path / "m.onnx", text, 25), tmp_path / "d.onnx"
+    names = ["q", "k", "v", "pk", "pv"]
+    onnxplain.differentiate(source, path, of="y", wrt=names, seed="input", check=False)
+    given = [drawn(random, 1, 2, 5 if len(n) == 1 else 3, 4, dtype=np.float32) for n in names]
+    away = torch.arange(8) - (torch.arange(5)[:, None] + 3)  # three are from before
+    allowed = (away >= -left if left >= 0 else away == away) & (
+        away <= right if right >= 0 else away == away
+    )
+
+    def attention(q: Tensor, k: Tensor, v: Tensor, pk: Tensor, pv: Tensor) -> Tensor:
+        keys, values = torch.cat([pk, k], 2), torch.cat([pv, v], 2)
+        return torch.nn.functional.scaled_dot_product_attention(q, keys, values, allowed)
+
+    y, pull = torch.func.vjp(attention, *given)
+    g = drawn(random, *y.shape, dtype=np.float32)
+    found = run(path, **dict(zip(names, given, strict=True)), seed__y=g)
+    assert error(found["y"], y) < 1e-5
+    assert error(found["keys"], torch.cat([given[3], given[1]], 2)) == 0
+    for name, expected in zip(names, pull(g), strict=True):
+        assert error(found[f"grad.{name}"], expected) < 1e-5
+
+
+def test_what_is_constant_has_a_deviation_and_a_norm_without_a_slope(
+    tmp_path: Path, random: np.random.Generator
+) -> None:
+    """As in PyTorch: 0 for the first channel, where the decompositions would have NaN."""
+    text = """(double[2, 5] x) => (double y) <int64[1] last = {1}, double half = {0.5}> {
+        mean = ReduceMean(x, last)
+        away = Sub(x, mean)
+        squares = Mul(away, away)
+        variance = ReduceMean(squares, last)
+        deviation = Sqrt(variance)
+        again = Pow(variance, half)
+        norm = ReduceL2(away, last)
+        both = Add(deviation, again)
+        y = Add(both, norm)
+    }"""
+    source, path, x = parsed(tmp_path / "m.onnx", text), tmp_path / "d.onnx", drawn(random, 2, 5)
+    x[0] = 0.25
+    onnxplain.differentiate(source, path)
+
+    def spread(x: Tensor) -> Tensor:
+        away = x - x.mean(1, keepdim=True)
+        return (2 * x.std(1, correction=0) + torch.linalg.vector_norm(away, dim=1)).sum()
+
+    expected = torch.autograd.grad(spread(x.requires_grad_()), x)[0]
+    assert error(run(path, x=x.detach())["grad.x"], expected) < 1e-9
+    assert not expected[0].any()
+
+
+@pytest.mark.parametrize(("low", "high"), [("-3.4e38", "3.4e38"), ("-1.0e30", "2.0")])
+def test_a_bound_that_nothing_reaches(low: str, high: str, tmp_path: Path) -> None:
+    text = f"(float[9] x) => (float y) <float low = {{{low}}}, float high = {{{high}}}> "
+    source = parsed(tmp_path / "m.onnx", text + "{ y = Clip(x, low, high) }")
+    onnxplain.differentiate(source, tmp_path / "d.onnx")
+    x = torch.linspace(-3, 3, 9)
+    found = run(tmp_path / "d.onnx", x=x)["grad.x"]
+    np.testing.assert_array_equal(found, (x < float(high)).float())

@@ -22,6 +22,12 @@ SIZE = 6
 ZERO = np.zeros([1, 4, SIZE], np.float32)
 
 
+def heaviside(op: OpBuilder, x: ir.Value) -> ir.Value:
+    """x · torch.heaviside(x, 0)."""
+    step = op.Where(op.Less(x, 0.0), 0.0, 1.0)
+    return op.Mul(x, op.Where(op.Equal(x, 0.0), 0.0, step))
+
+
 def clipped(op: OpBuilder, x: ir.Value, low: float, high: float) -> ir.Value:
     return op.Min(op.Max(x, low), high)
 
@@ -81,6 +87,8 @@ SPELLINGS: dict[str, tuple[Spelling, list[Spelling]]] = {
             lambda op, x: op.Clip(x, 0.0),
             lambda op, x: op.PRelu(x, 0.0),
             lambda op, x: op.Mul(x, op.Clip(op.Sign(x), 0.0, 1.0)),
+            heaviside,
+            lambda op, x: op.Max(x, op.Mul(x, 0.0)),
         ],
     ),
     "Gelu": (

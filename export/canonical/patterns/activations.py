@@ -72,6 +72,7 @@ ELEMENTWISE: dict[str, Callable[..., Array]] = {
     "Max": _extremum(np.maximum),
     "Min": _extremum(np.minimum),
     "Where": np.where,
+    "Equal": np.equal,
     "Greater": np.greater,
     "GreaterOrEqual": np.greater_equal,
     "Less": np.less,
