@@ -10,7 +10,7 @@ import onnx_ir as ir
 from onnxscript import OpBuilder
 
 from onnxplain.export import places
-from onnxplain.export.autodiff import between
+from onnxplain.export.autodiff import between, operator_name
 from onnxplain.export.operators import Kind, row_of
 from onnxplain.export.places import Boxes
 from onnxplain.export.tensors import integers, rank
@@ -128,17 +128,20 @@ def _order(boxes: Boxes) -> tuple[tuple[int, ...], int, int] | str:
 
 
 def last_tokens(
-    graph: ir.Graph, cuts: Sequence[ir.Value], ends: Collection[ir.Value]
+    graph: ir.Graph,
+    cuts: Sequence[ir.Value],
+    ends: Collection[ir.Value],
+    found: dict[ir.Value, Boxes],
 ) -> Layer | None:
     """The last layer of tokens by which the image's places reach the ends.
 
-    Of the values that all goes through, the last one of whose tokens the ends see anything: where
-    a class token alone is read, that is what goes into the last block. Where all that they see of
-    it goes through one norm, it is the norm's result, as users of pytorch-grad-cam take it: in it
-    every token counts alike, however long its vector is.
+    Of the norms and the sums with a shortcut that all goes through (of any values, if of none of
+    those), it is the last one of whose tokens the ends see anything: where a class token alone is
+    read, that is what goes into the last block. Where all that they see of it goes through one
+    norm, it is the norm's result, as users of pytorch-grad-cam take it: in it every token counts
+    alike, however long its vector is.
     """
-    found = places.of(graph, between(graph, graph.inputs[:1], ends))
-    for value in reversed(cuts):
+    for value in [*filter(lambda y: _ends_a_block(y, found), cuts[::-1]), *cuts[::-1]]:
         layer = placed(value, found.get(value))
         if isinstance(layer, str) or not is_seen(graph, layer, found, ends):
             continue
@@ -146,7 +149,7 @@ def last_tokens(
         norms = [
             node.outputs[0]
             for node in (use.node for use in layer.value.uses())
-            if row_of(node.op_type).kind is Kind.NORMALISATION
+            if row_of(operator_name(node)).kind is Kind.NORMALISATION
         ]
         for norm in norms:
             behind = placed(norm, found.get(norm))
@@ -155,6 +158,13 @@ def last_tokens(
                 return behind
         return layer
     return None
+
+
+def _ends_a_block(value: ir.Value, found: dict[ir.Value, Boxes]) -> bool:
+    if (node := value.producer()) is None:
+        return False
+    kind, read = row_of(operator_name(node)).kind, sum(x in found for x in node.inputs)
+    return kind is Kind.NORMALISATION or (kind is Kind.SUM and read > 1)
 
 
 def is_seen(
@@ -174,7 +184,9 @@ def is_seen(
 
 def _before_moves(layer: Layer, found: dict[ir.Value, Boxes]) -> Layer:
     """What a layer's tokens were taken from, in any order: a user knows that by name."""
-    while (node := layer.value.producer()) is not None and row_of(node.op_type).kind is Kind.MOVE:
+    while (node := layer.value.producer()) is not None and row_of(
+        operator_name(node)
+    ).kind is Kind.MOVE:
         x = node.inputs[0]
         before = "" if x is None else placed(x, found.get(x))
         if x is None or isinstance(before, str) or len([y for y in node.inputs if y in found]) > 1:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import onnx_ir as ir
 
 from onnxplain.errors import SourceError
 from onnxplain.export import places
-from onnxplain.export.autodiff import between, dependents, depends
+from onnxplain.export.autodiff import between, dependents, depends, operator_name
 from onnxplain.export.canonical.ends import image_size
 from onnxplain.export.count import multiply_adds
 from onnxplain.export.grids import Layer, is_seen, last_tokens, placed
+from onnxplain.export.operators import Kind, row_of
 from onnxplain.export.provenance import modules_of
 from onnxplain.export.suggest import nearest
 from onnxplain.export.tensors import size_of
@@ -67,8 +68,10 @@ def last_spatial(graph: ir.Graph, read: Sequence[ir.Value] = ()) -> Layer:
     Raises:
         SourceError: there is neither.
     """
-    spatial = spatial_values(graph, read)
     nodes = between(graph, graph.inputs, read or graph.outputs)
+    spatial, attended = spatial_values(graph, read), _attended(graph, nodes)
+    found = places.of(graph, nodes) if not attended.isdisjoint(spatial) else {}
+    spatial = [v for v in spatial if v not in attended or _is_map(placed(v, found.get(v)))]
 
     def rest(value: ir.Value) -> int:
         after = dependents(nodes, [value])
@@ -79,7 +82,8 @@ def last_spatial(graph: ir.Graph, read: Sequence[ir.Value] = ()) -> Layer:
     if spatial and 2 * rest(spatial[-1]) <= multiply_adds(nodes):
         return Layer(spatial[-1], spatial_axes(spatial[-1], graph.inputs[0]))
     ends = read or graph.outputs[:1]
-    tokens = last_tokens(graph, cut_values(graph, lambda _: True, ends), ends)
+    found = found or places.of(graph, nodes)
+    tokens = last_tokens(graph, cut_values(graph, lambda _: True, ends), ends, found)
     if tokens is not None and tokens.value not in spatial:
         return tokens
     if not spatial:
@@ -118,7 +122,7 @@ def spatial_layer(graph: ir.Graph, name: str) -> Layer:
                     "Take an earlier layer, or leave it out for the last one that is read"
                 )
             return layer
-        if is_spatial(value):
+        if is_spatial(value) and value not in _attended(graph, graph):
             return Layer(value, spatial_axes(value, image))
         why = f"is {value.shape}, and not [N, C, h, w]; as tokens, {layer}"
     others = [f"{layer_name(v)} {v.shape}" for v in spatial_values(graph)[-6:]]
@@ -126,6 +130,25 @@ def spatial_layer(graph: ir.Graph, name: str) -> Layer:
         f"the layer's output {name!r} {why}; the last ones with height and width: "
         f"{', '.join(others) or 'none'}"
     )
+
+
+def _attended(graph: ir.Graph, nodes: Iterable[ir.Node]) -> set[ir.Value | None]:
+    """What comes behind a product of two values that depend on the image: where its axes look like
+    those of a map, they may be heads and tokens."""
+    nodes = list(nodes)
+    active = dependents(graph, graph.inputs[:1])
+    products = [
+        y
+        for node in nodes
+        if row_of(operator_name(node)).kind is Kind.MATRIX_PRODUCT
+        and sum(x in active for x in node.inputs) > 1
+        for y in node.outputs
+    ]
+    return dependents(nodes, products)
+
+
+def _is_map(found: Layer | str) -> bool:
+    return isinstance(found, Layer) and found.tokens is None
 
 
 def spatial_values(graph: ir.Graph, ends: Sequence[ir.Value] = ()) -> list[ir.Value]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -140,14 +140,8 @@ def _derived(source: Network, options: ExportOptions, plain: bool = False) -> _D
     classifier = None if asked is None else asked.cotangent is not None
 
     options.progress(STAGES[0])
-    found = read(
-        source,
-        options.weights,
-        options.example,
-        options.sizes,
-        options.layers,
-        classifier=classifier,
-    )
+    how = options.weights, options.example, options.sizes, options.layers
+    found = read(source, *how, classifier=classifier)
 
     options.progress(STAGES[1])
     with within(options.budget), own_errors():
@@ -169,10 +163,7 @@ def _derived(source: Network, options: ExportOptions, plain: bool = False) -> _D
             of = () if fit is None else [output.value for output in fit.outputs.values()]
             layers = [last_spatial(model.graph, of)]
         check_objective(objective, options)
-    parameters: dict[str, Any] = method.noted(values, live)
-    if layers:
-        asked_for = options.layers or [layer_name(layer.value) for layer in layers]
-        parameters["layer"] = ", ".join(asked_for)
+    parameters = {**method.noted(values, live), **_named(options, layers)}
     parameters |= other_choices(options, objective)
 
     options.progress(STAGES[2])
@@ -224,6 +215,12 @@ def _other_names(
     if estimator is not None:
         names += [*estimator.inputs(sampling), *(estimator.outputs or ())]
     return names
+
+
+def _named(options: ExportOptions, layers: Sequence[Layer]) -> dict[str, Any]:
+    """An activation map's layers, as the file names them."""
+    names = options.layers or [layer_name(layer.value) for layer in layers]
+    return {"layer": ", ".join(names)} if layers else {}
 
 
 def _add_ascent(added: Added, options: ExportOptions, metadata: Metadata) -> None:

@@ -129,6 +129,8 @@ class _Walk:
             return [_needed(first)] * len(node.outputs)
         if row.axes is Axes.WINDOW:
             return [_windowed(node, _needed(first), row.kind is Kind.CONVOLUTION)]
+        if row.axes is Axes.RESIZE:
+            return [_resized(node, _needed(first))]
         if row.axes is Axes.LISTED:
             return [self._reduced(node, _needed(first))]
         if row.axes is Axes.GEMM:
@@ -228,6 +230,12 @@ def _needed(at: Boxes | None) -> Boxes:
     return at
 
 
+def _given(node: ir.Node) -> ir.Value:
+    x = node.inputs[0]
+    assert x is not None
+    return x
+
+
 def _everywhere(node: ir.Node, y: ir.Value, read: Sequence[Boxes]) -> Boxes:
     whole = _all([np.fmin.reduce(at.reshape(-1, 6), axis=0) for at in read])
     return whole.reshape((1,) * (0 if y.shape is None else len(y.shape)) + (6,))
@@ -253,8 +261,7 @@ def _squeezed(at: Boxes) -> Boxes:
 
 def _windowed(node: ir.Node, at: Boxes, convolution: bool) -> Boxes:
     """The box around a window. Padding is counted as the image goes on, outside its borders."""
-    x, y, kernel = node.inputs[0], node.outputs[0], None
-    assert x is not None
+    x, y, kernel = _given(node), node.outputs[0], None
     if convolution:
         assert node.inputs[1] is not None
         kernel = static(node.inputs[1], 2)
@@ -270,6 +277,22 @@ def _windowed(node: ir.Node, at: Boxes, convolution: bool) -> Boxes:
         starts = window.strides[i] * np.arange(window.out[i])
         taps = [padded.take(starts + k * window.dilations[i], axis) for k in range(size)]
         at = np.fmin.reduce(taps)
+    return at
+
+
+def _resized(node: ir.Node, at: Boxes) -> Boxes:
+    """What lies between is of what lies between, in proportion to the whole axis."""
+    before, after = sizes_of(_given(node)), sizes_of(node.outputs[0])
+    for axis, (old, new) in enumerate(zip(before, after, strict=True)):
+        if old == new or at.shape[axis] == 1:
+            continue
+        pads = [(0, 0)] * at.ndim
+        pads[axis] = (1, 1)
+        padded = np.pad(at, pads, mode="reflect", reflect_type="odd")
+        there = (np.arange(new) + 0.5) * old / new + 0.5
+        lower = np.floor(there).astype(int)
+        share = (there - lower).reshape([-1 if i == axis else 1 for i in range(at.ndim)])
+        at = (1 - share) * padded.take(lower, axis) + share * padded.take(lower + 1, axis)
     return at
 
 

@@ -228,6 +228,53 @@ def test_tokens_are_put_in_the_images_order(layer: str, tmp_path: Path) -> None:
     assert Parity.of(found, expected.numpy()).relative_l2 <= 1e-5
 
 
+POOLED = """
+    <ir_version: 10, opset_import: ["": 20]>
+    pooled (float[N, 3, 8, 12] image) => (float[N, 4] logits)
+    <int64[3] flat = {0, 6, -1}, int64[4] heads = {0, 6, 2, 3}, int64[2] all = {-1, 6}>
+    {
+        patches = Conv <kernel_shape = [4, 4], strides = [4, 4]> (image, weights)
+        flattened = Reshape (patches, turned)
+        tokens = Transpose <perm = [0, 2, 1]> (flattened)
+        wide = MatMul (tokens, up)
+        mlp = MatMul (wide, down)
+        sum = Add (tokens, mlp)
+        normed = LayerNormalization (sum, scale)
+        kv = MatMul (normed, both)
+        k, v = Split <axis = 2, num_outputs = 2> (kv)
+        k_heads = Reshape (k, heads)
+        keys = Transpose <perm = [0, 2, 3, 1]> (k_heads)
+        v_heads = Reshape (v, heads)
+        values = Transpose <perm = [0, 2, 1, 3]> (v_heads)
+        scores = MatMul (query, keys)
+        attention = Softmax <axis = -1> (scores)
+        read = MatMul (attention, values)
+        turned_back = Transpose <perm = [0, 2, 1, 3]> (read)
+        joined = Reshape (turned_back, all)
+        logits = MatMul (joined, head)
+    }
+"""
+
+
+def test_heads_that_are_read_by_one_query_are_no_map(tmp_path: Path) -> None:
+    """As SigLIP's: [N, 1, heads, D] has four axes too; the tokens are those of the last norm."""
+    random, model = np.random.default_rng(0), onnx.parser.parse_model(POOLED)
+    shapes = {"weights": (6, 3, 4, 4), "scale": (6,), "both": (6, 12), "head": (6, 4)}
+    shapes |= {"up": (6, 80), "down": (80, 6)}
+    for name, shape in {**shapes, "query": (1, 2, 1, 3)}.items():
+        array = random.normal(size=shape).astype(np.float32)
+        model.graph.initializer.append(onnx.numpy_helper.from_array(array, name))
+    turned = onnx.numpy_helper.from_array(np.array([0, 6, 6]), "turned")
+    model.graph.initializer.append(turned)
+    onnx.save(model, tmp_path / "net.onnx")
+    metadata = onnxplain.export(tmp_path / "net.onnx", tmp_path / "x", method="gradcam")
+    assert metadata.parameters == {"layer": "normed"}
+    with pytest.raises(SourceError, match=r"'turned_back' is .*1,2,3\], and not .*one part"):
+        onnxplain.export(
+            tmp_path / "net.onnx", tmp_path / "x", method="gradcam", layer="turned_back"
+        )
+
+
 def test_the_recipe_of_the_page_runs(tmp_path: Path) -> None:
     page = Path(__file__).parent.parent / "docs" / "maps.md"
     (block,) = re.findall(r"```python\n(.*?)```", page.read_text(), flags=re.DOTALL)
