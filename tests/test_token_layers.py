@@ -19,6 +19,7 @@ from torch.nn import functional
 
 import onnxplain
 from onnxplain.errors import SourceError
+from onnxplain.export.sources.source import torch_network
 from onnxplain.reference.parity import Parity
 from onnxplain.runtime.cache import cache_folder
 
@@ -148,6 +149,33 @@ def test_several_targets_of_tokens_are_each_alone(tmp_path: Path) -> None:
     for k, targets in enumerate(([0, 1], [3, 2])):
         alone = one(noise(*SIZE, 2), targets).pullback
         np.testing.assert_allclose(found[:, k], alone, rtol=1e-4, atol=1e-7)
+
+
+REAL: list[tuple[str, str, Callable[[Tensor], Tensor]]] = [
+    ("vit_b_16", "encoder.layers.encoder_layer_11.ln_1", without_first(1, 14)),
+    ("swin_t", "features.7.1.norm1", channels_first),
+    ("timm/deit_tiny_distilled_patch16_224", "blocks.11.norm1", without_first(2, 14)),
+    ("timm/vit_small_patch14_reg4_dinov2", "blocks.11.norm1", without_first(5, 37)),
+    ("timm/vit_base_patch16_siglip_224", "norm", without_first(0, 14)),
+]
+
+
+@pytest.mark.sweep
+@pytest.mark.parametrize(("name", "layer", "transform"), REAL)
+def test_real_transformers_agree_with_pytorch_grad_cam(
+    name: str, layer: str, transform: Callable[[Tensor], Tensor], tmp_path: Path
+) -> None:
+    torch.manual_seed(0)
+    network, path = torch_network(name, "none"), tmp_path / "x.onnx"
+    size = network.preprocessing.height, network.preprocessing.width
+    for weight in network.module.parameters():
+        if not weight.any():  # as torchvision's untrained heads are
+            torch.nn.init.normal_(weight, std=0.02)
+    onnxplain.export(network.module, path, size=size, method="gradcam", layer=layer)
+    images = noise(*size, 1)
+    expected = of_pytorch_grad_cam("gradcam", network.module, layer, transform, images, [7])
+    found = onnxplain.load(path)(images, [7]).pullback
+    assert Parity.of(found, expected).relative_l2 <= 1e-4
 
 
 # ----- by hand: the same activations at the same places, in other orders -----
