@@ -254,8 +254,8 @@ def _notes(
         )
     if canonical.left_out:
         yield (
-            f"left out: {', '.join(canonical.left_out)}, of whole numbers or the same for every "
-            "image"
+            f"left out: {', '.join(canonical.left_out)}, the same for every image, or of whole "
+            "numbers that cannot be had with the batch that is explained"
         )
     told = options.mean is not None or options.std is not None or options.scale != 1
     if found.preprocessing is None and not told and pre is not NO_IMAGE:

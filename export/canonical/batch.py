@@ -7,7 +7,7 @@ were written down as constants (a Reshape to [1, 1000]) are rewritten.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import numpy as np
 import onnx_ir as ir
@@ -51,13 +51,19 @@ def free_batch(model: ir.Model) -> str | None:
     return None
 
 
-def _mixing(graph: ir.Graph, active: Active, batch: int) -> ir.Node | None:
+def mixes(nodes: Iterable[ir.Node], image: ir.Value) -> bool:
+    """Whether nodes may mix the images of a batch, as far as it is fixed."""
+    batch = dims(image)[0]
+    return isinstance(batch, int) and _mixing(nodes, {image}, batch) is not None
+
+
+def _mixing(nodes: Iterable[ir.Node], active: Active, batch: int) -> ir.Node | None:
     """The first node that may mix the images of a batch; None if none does.
 
     Args:
         active: the image. What depends on it is added.
     """
-    for node in graph:
+    for node in nodes:
         if not depends(node, active) and not (node.op_type in SHAPES and node.inputs[0] in active):
             continue
         if not _per_image(node, active, batch):

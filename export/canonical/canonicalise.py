@@ -10,6 +10,7 @@ output named `logits` [N, classes], or the network's own outputs where it is no 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
@@ -17,8 +18,9 @@ import onnx_ir as ir
 from onnx_ir.passes import common
 
 from onnxplain.contract.explain import IMAGE, LOGITS, RESERVED
-from onnxplain.export.autodiff import between
-from onnxplain.export.canonical.batch import free_batch
+from onnxplain.errors import NoRuleError
+from onnxplain.export.autodiff import between, dependents
+from onnxplain.export.canonical.batch import free_batch, mixes
 from onnxplain.export.canonical.control_flow import refuse_sequences
 from onnxplain.export.canonical.ends import (
     choose_image,
@@ -46,9 +48,9 @@ class Canonical:
     `onnxplain.export.canonical.patterns` recognised, by name.
     `fixed_batch` says why the batch is fixed, where it could not be freed. `logits` is the name
     that the logits had in the source, empty where the network is no classifier: its outputs are its
-    own then, by their own names, but for those `left_out`: whole numbers, and what does not depend
-    on the image. `roots` are what it is explained by, by name: the image, or other values, those
-    within the network behind an Identity of their own
+    own then, by their own names, but for those `left_out`: what does not depend on the image, and
+    whole numbers for which images are mixed. `roots` are what it is explained by, by name: the
+    image, or other values, those within the network behind an Identity of their own
     (`onnxplain.export.canonical.ports.Forward`). `inputs` are the network's own, by their names in
     the source, where they stay beside what it is explained by.
     """
@@ -127,9 +129,10 @@ def canonicalise(
     if classifier is None and output_name is None and not looks_like_classifier(graph):
         classifier = False
     named: list[str] = []
+    whole: list[ir.Value] = []
     if classifier is False:
         named = [str(value.name) for value in graph.outputs] if output_name is None else []
-        choose_outputs(graph, output_name)
+        whole = choose_outputs(graph, output_name)
     else:
         choose_logits(graph, output_name)
     own = list(graph.outputs)
@@ -138,15 +141,25 @@ def canonicalise(
     if not fold_norms:  # what is put out is kept as it is
         norms = [node.inputs[0] for node in graph if node.op_type == "BatchNormalization"]
         graph.outputs.extend(x for x in norms if x is not None and x not in graph.outputs)
+    whole = [y for y in whole if y not in dependents(graph, graph.inputs[1:])]
+    wholes, first = [str(y.name) for y in whole], len(graph.outputs)
+    graph.outputs.extend(whole)
     settle(model, [image])
-    own = list(graph.outputs)[: len(own)]
+    own, whole = list(graph.outputs)[: len(own)], list(graph.outputs)[first:]
+    graph.outputs[:] = list(graph.outputs)[:first]
+    beside = _beside(graph, image, dict(zip(wholes, whole, strict=True)))
+    graph.outputs.extend(beside.values())
+    common.RemoveUnusedNodesPass()(model)
+    graph.outputs[:] = list(graph.outputs)[:first]
     image = drop_other_inputs(graph)
     refuse_sequences(between(graph, [image], graph.outputs))
     show_relus(graph, image)
     fixed_batch = free_batch(model)
     recognise_dynamic_quantisers(graph)
     by_name = dict(zip(names, own, strict=True))
-    outputs = explained_outputs(model, by_name, named, classifier, {IMAGE: image})
+    outputs = explained_outputs(model, by_name, named, classifier, {IMAGE: image}).with_whole(
+        graph, beside
+    )
     common.RemoveUnusedNodesPass()(model)
     rename(image, IMAGE)
     if outputs.logits:
@@ -154,3 +167,18 @@ def canonicalise(
     make_way(graph, RESERVED)
     patterns = recognise(model, was_half)
     return Canonical.of(model, outputs, patterns, {IMAGE: image}, fixed_batch)
+
+
+def _beside(graph: ir.Graph, image: ir.Value, whole: Mapping[str, ir.Value]) -> dict[str, ir.Value]:
+    """The outputs of whole numbers that can stay beside those that are explained: none for which
+    images are mixed that are not anyway, or that a course decides upon which no constant does."""
+    explained = between(graph, [image], graph.outputs)
+    kept = {}
+    for name, y in whole.items():
+        path = between(graph, [image], [y])
+        if mixes(path, image) and not mixes(explained, image):
+            continue
+        with suppress(NoRuleError):
+            refuse_sequences(path)
+            kept[name] = y
+    return kept

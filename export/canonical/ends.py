@@ -108,19 +108,29 @@ def looks_like_classifier(graph: ir.Graph) -> bool:
     return len(graph.outputs) == 1 or any(map(_like_logits, graph.outputs))
 
 
-def choose_outputs(graph: ir.Graph, name: str | None) -> None:
+def choose_outputs(graph: ir.Graph, name: str | None) -> list[ir.Value]:
     """Leave the outputs that are floats; of those, or of all values, the one named alone.
+
+    Returns:
+        The outputs of whole numbers that it had besides, where all are chosen.
 
     Raises:
         SourceError: there is none.
     """
     if name is not None:
         choose_value(graph, name)
+    whole = [v for v in graph.outputs if is_whole(v)]
     floats = [v for v in graph.outputs if v.dtype is None or v.dtype.is_floating_point()]
     if not floats:
         listing = ", ".join(f"{v.name} {v.dtype}{v.shape}" for v in graph.outputs)
         raise SourceError(f"no output holds floats, which alone can be explained: {listing}")
     graph.outputs[:] = floats
+    return whole
+
+
+def is_whole(value: ir.Value) -> bool:
+    """Whether it is of whole numbers, or of true and false."""
+    return value.dtype is not None and (value.dtype.is_integer() or value.dtype == ir.DataType.BOOL)
 
 
 def choose_logits(graph: ir.Graph, name: str | None) -> None:

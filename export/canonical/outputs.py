@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import onnx_ir as ir
 
@@ -16,6 +16,7 @@ from onnxplain.export.canonical.ends import (
     flatten_logits,
     is_number,
     is_row_of_classes,
+    rename,
     require_batch_first,
 )
 
@@ -32,6 +33,18 @@ class Outputs:
     logits: str
     activation: str
     left_out: Sequence[str]
+
+    def with_whole(self, graph: ir.Graph, whole: Mapping[str, ir.Value]) -> Outputs:
+        """With outputs of whole numbers put out beside the others, by their names in the source,
+        where no logits are explained."""
+        if self.logits:
+            return self
+        for name, y in whole.items():
+            if not y.is_graph_output():
+                graph.outputs.append(y)
+                rename(y, name)
+        kept = {str(y.name) for y in graph.outputs}
+        return replace(self, left_out=[name for name in self.left_out if name not in kept])
 
 
 def explained_outputs(

@@ -15,6 +15,7 @@ from onnxplain.export.canonical.canonicalise import Canonical
 from onnxplain.export.canonical.declared import open_unknown
 from onnxplain.export.canonical.ends import (
     choose_logits,
+    is_whole,
     looks_like_classifier,
     make_way,
     own_inputs,
@@ -58,15 +59,18 @@ def canonicalise_values(
     whole = dict(zip(sources, graph.outputs, strict=True))
     own = {name: whole.get(name) or forward.of[name] for name in names}
     graph.outputs[:] = own.values()
+    beside = {name: y for name, y in whole.items() if name in every and is_whole(y)}
     roots = {name: forward.wrt[source] for name, source in wrt.items()}
     _put_batch_first(model, roots)
     if classifier is None and output_name is None and not looks_like_classifier(graph):
         classifier = False
     if classifier is not False:
-        every = []
+        every, beside = [], {}
         choose_logits(graph, None)
         own = {name: y for name, y in own.items() if y in graph.outputs}
     outputs = explained_outputs(model, own, every, classifier, roots)
+    active = dependents(graph, roots.values())
+    outputs = outputs.with_whole(graph, {n: y for n, y in beside.items() if y in active})
     if outputs.logits:
         rename(outputs.values[0], LOGITS)
     common.RemoveUnusedNodesPass()(model)

@@ -10,6 +10,7 @@ import onnx_ir as ir
 
 from onnxplain.errors import SourceError
 from onnxplain.export.canonical.axes import batch_axes
+from onnxplain.export.canonical.ends import is_whole
 from onnxplain.export.objectives.objective import (
     OBJECTIVES,
     Fit,
@@ -93,11 +94,11 @@ def _network(
     known = [
         Output(str(value.name), value, axis)
         for value, axis in axes.items()
-        if axis is not None and axis >= 0 and _is_static(value, axis)
+        if axis is not None and axis >= 0 and _is_static(value, axis) and not is_whole(value)
     ]
     named = {output.name for output in known}
     network = Network(image, known, labels)
-    return network, [v for v in axes if v.name not in named]
+    return network, [v for v in axes if v.name not in named and not is_whole(v)]
 
 
 def _is_static(value: ir.Value, batch: int) -> bool:

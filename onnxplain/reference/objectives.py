@@ -60,7 +60,8 @@ def verify_objective(
     inputs = noise_inputs(signature, len(batch))
     found = explainer.answer(batch, targets, inputs=inputs)
     feeds = {IMAGE: batch, **inputs, **({TARGET: targets} if signature.has_target else {})}
-    names = [*signature.metadata.objective.axes, OBJECTIVE, PULLBACK]
+    own = [name for name in metadata.objective.axes if found[name].dtype.kind == "f"]
+    names = [*own, OBJECTIVE, PULLBACK]
     asked: dict[str, Any] = {
         **{name: value for name, value in options.items() if value is not None},
         **as_asked(metadata.parameters),

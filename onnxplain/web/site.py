@@ -204,7 +204,11 @@ def _explained(signature: Signature) -> dict[str, Any] | None:
     if explained.is_class:
         return None
     told = [name for name in (EXPLAINED_CLASS, EXPLAINED_BOX) if name in signature.outputs]
-    vectors = [n for n, axes in explained.axes.items() if axes[0] == "batch" and "vector" in axes]
+    vectors = [
+        n
+        for n, axes in explained.axes.items()
+        if "vector" in axes[1:] and not explained.batch_axis(n)
+    ]
     return dataclasses.asdict(explained) | {"told": told, "vector": next(iter(vectors), None)}
 
 

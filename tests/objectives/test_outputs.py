@@ -46,24 +46,27 @@ def test_an_output_that_is_not_explained_has_its_images_along_its_own_axis(tmp_p
     close(explanation[1:].outputs["series"], expected[:, 1:])
 
 
-def test_outputs_that_cannot_be_explained_are_left_out_and_named(tmp_path: Path) -> None:
+def test_whole_numbers_stay_and_constants_are_left_out_and_named(tmp_path: Path) -> None:
     node, info = helper.make_node, helper.make_tensor_value_info
     graph = helper.make_graph(
         [
             node("Flatten", ["image"], ["pixels"]),
             node("MatMul", ["pixels", "w"], ["y"]),
             node("ArgMax", ["y"], ["label"], axis=1),
+            node("Greater", ["y", "zero"], ["above"]),
             node("Mul", ["two", "two"], ["priors"]),
         ],
         "labelled",
         [info("image", TensorProto.FLOAT, ["N", 3, 4, 4])],
         [
             info("label", TensorProto.INT64, None),
+            info("above", TensorProto.BOOL, None),
             info("y", TensorProto.FLOAT, ["N", 5]),
             info("priors", TensorProto.FLOAT, [2]),
         ],
         [
-            numpy_helper.from_array(np.ones((48, 5), np.float32), "w"),
+            numpy_helper.from_array(np.eye(48, 5, dtype=np.float32), "w"),
+            numpy_helper.from_array(np.zeros((), np.float32), "zero"),
             numpy_helper.from_array(np.full(2, 2, np.float32), "two"),
         ],
     )
@@ -72,9 +75,18 @@ def test_outputs_that_cannot_be_explained_are_left_out_and_named(tmp_path: Path)
     metadata = onnxplain.export(
         tmp_path / "m.onnx", tmp_path / "e.onnx", objective="value", method="gradient"
     )
-    assert list(metadata.objective.axes) == ["y"]
+    axes = {"y": ("batch", "value"), "label": ["batch", ""], "above": ["batch", ""]}
+    assert {name: list(found) for name, found in metadata.objective.axes.items()} == {
+        name: list(found) for name, found in axes.items()
+    }
     (note,) = (note for note in metadata.notes if "left out" in note)
-    assert note == "left out: label, priors, of whole numbers or the same for every image"
+    assert note.startswith("left out: priors, the same for every image")
+    explainer = onnxplain.load(tmp_path / "e.onnx", "cpu")
+    x = images(3, 4).numpy()
+    found = explainer(x, batch_size=2).outputs
+    y = x.reshape(3, 48)[:, :5]
+    np.testing.assert_array_equal(found["label"], y.argmax(1)[:, None])
+    np.testing.assert_array_equal(found["above"], y > 0)
 
 
 def test_an_output_without_a_known_batch_axis_is_kept_where_runs_agree() -> None:
