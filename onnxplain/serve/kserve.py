@@ -10,7 +10,7 @@ from fastapi.responses import JSONResponse
 from numpy.typing import NDArray
 
 from onnxplain.contract.explain import IMAGE, PULLBACK, TARGET, TEMPERATURE
-from onnxplain.contract.objective import INDEX, OBJECTIVE
+from onnxplain.contract.objective import OBJECTIVE
 from onnxplain.errors import InputError
 from onnxplain.runtime import Explainer, Explanation
 from onnxplain.runtime.inputs.objective import as_inputs
@@ -20,6 +20,7 @@ from onnxplain.serve import tensors
 from onnxplain.serve.access import access, named
 from onnxplain.serve.batcher import Work
 from onnxplain.serve.openapi import PROBLEMS, inlined
+from onnxplain.serve.ports import Port, input_ports, output_ports
 from onnxplain.serve.refusal import Refusal, malformed, too_large, unusable
 from onnxplain.serve.service import Service
 from onnxplain.serve.settings import Limits
@@ -156,33 +157,16 @@ def _check(service: Service, request: Request, name: str) -> None:
 
 def _ports(explainer: Explainer) -> dict[str, Any]:
     """As Triton describes the model that `onnxplain package --triton` writes of it."""
-    metadata, signature = explainer.metadata, explainer.backend.signature
-    explained = metadata.objective
+    signature = explainer.backend.signature
     many = signature.batch or -1
-    targets = [-1] if signature.multi_target else []
 
-    def port(name: str, dtype: str, *shape: int) -> dict[str, Any]:
-        return {"name": name, "datatype": tensors.NAMES[dtype], "shape": list(shape)}
+    def described(port: Port, shape: list[int]) -> dict[str, Any]:
+        return {"name": port.name, "datatype": tensors.NAMES[port.dtype], "shape": shape}
 
-    floats = signature.dtype.name
-    inputs = [port(IMAGE, floats, many, *metadata.preprocessing.image_shape)]
-    if signature.has_target:
-        inputs.append(port(TARGET, "int64", many, *(targets or [1])))
-    inputs += [
-        port(name, "int64" if one.kind == INDEX else floats, many, *(one.shape or [1]))
-        for name, one in explained.inputs.items()
-        if name != TARGET
-    ]
+    inputs = [described(p, [many, *(p.sizes or [1])]) for p in input_ports(signature)]
     if signature.live_temperature:
-        inputs.append(port(TEMPERATURE, floats, 1))
-    outputs = []
-    for name, own in signature.outputs.items():
-        if (axis := explained.batch_axis(name)) is not None:
-            shape = [-1 if size is None else size for size in own.shape]
-            outputs.append(port(name, own.dtype, *shape[:axis], many, *shape[axis + 1 :]))
-    if not explained.is_class:
-        outputs.append(port(OBJECTIVE, floats, many, *targets))
-    outputs.append(port(PULLBACK, floats, many, *targets, *metadata.pullback_shape))
+        inputs.append(described(Port(TEMPERATURE, signature.dtype.name), [1]))
+    outputs = [described(p, p.shape(many)) for p in output_ports(signature) if p.axis is not None]
     return {"platform": "onnxplain", "inputs": inputs, "outputs": outputs}
 
 

@@ -12,14 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
-from onnxplain.contract.explain import IMAGE, PULLBACK, TARGET
-from onnxplain.contract.objective import INDEX, OBJECTIVE
+from onnxplain.contract.explain import IMAGE
 from onnxplain.errors import BackendError, InputError
 from onnxplain.runtime.sessions import open_backend
 from onnxplain.runtime.sessions.tensorrt.engine import SUFFIX, Engine, read_engine
 from onnxplain.runtime.signature import Signature
 from onnxplain.serve.packages import new_folder
 from onnxplain.serve.packages.prototext import Enum, entries, prototext
+from onnxplain.serve.ports import Port, input_ports, output_ports
 
 Kind: TypeAlias = Literal["auto", "gpu", "cpu"]
 Accelerator: TypeAlias = Literal["none", "tensorrt", "openvino"]
@@ -200,42 +200,23 @@ def _most(signature: Signature, options: Options, engine: Engine | None) -> int:
 
 def _ports(signature: Signature) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Inputs and outputs, without the batch if Triton batches, and with it if it is fixed."""
-    metadata = signature.metadata
-    targets = [-1] if signature.multi_target else []
-    first = [] if signature.batch is None else [signature.batch]
 
-    explained, floats = metadata.objective, signature.dtype.name
-
-    def port(name: str, dtype: str, *shape: int) -> dict[str, Any]:
+    def described(port: Port) -> dict[str, Any]:
+        fixed = signature.batch is not None
         found: dict[str, Any] = {
-            "name": name,
-            "data_type": Enum(_TYPES[dtype]),
-            "dims": [*first, *shape],
+            "name": port.name,
+            "data_type": Enum(_TYPES[port.dtype]),
+            "dims": port.shape(signature.batch or 0) if fixed else [*port.sizes],
         }
         if not found["dims"]:  # a vector over the batch, which Triton cannot name: [N,1] for it
             found |= {"dims": [1], "reshape": {"shape": []}}
         return found
 
-    inputs = [port(IMAGE, floats, *metadata.preprocessing.image_shape)]
-    if signature.has_target:
-        inputs.append(port(TARGET, "int64", *targets))
-    inputs += [
-        port(name, "int64" if one.kind == INDEX else floats, *one.shape)
-        for name, one in explained.inputs.items()
-        if name != TARGET
-    ]
-    outputs = []
-    for name, own in signature.outputs.items():
-        sizes = [-1 if size is None else size for size in own.shape]
-        if explained.batch_axis(name) == 0:
-            outputs.append(port(name, own.dtype, *sizes[1:]))
-        elif first:  # as it is: only where Triton batches, the batch must come first
-            outputs.append({"name": name, "data_type": Enum(_TYPES[own.dtype]), "dims": sizes})
-    if not explained.is_class:
-        outputs.append(port(OBJECTIVE, floats, *targets))
-    elif metadata.labels:
+    batches = signature.batch is None  # and then the batch must come first
+    outputs = [described(p) for p in output_ports(signature) if p.axis == 0 or not batches]
+    if signature.metadata.objective.is_class and signature.metadata.labels:
         outputs[0]["label_filename"] = _LABELS
-    return inputs, [*outputs, port(PULLBACK, floats, *targets, *metadata.pullback_shape)]
+    return [described(port) for port in input_ports(signature)], outputs
 
 
 def _optimization(options: Options) -> dict[str, Any]:

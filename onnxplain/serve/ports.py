@@ -1,0 +1,64 @@
+"""An explain graph's inputs and outputs, for those that describe them: Triton and KServe."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from onnxplain.contract.explain import IMAGE, PULLBACK, TARGET
+from onnxplain.contract.objective import INDEX, OBJECTIVE
+from onnxplain.runtime.signature import Signature
+
+
+@dataclass(frozen=True)
+class Port:
+    """An input or output.
+
+    Attributes:
+        name: in the file.
+        dtype: numpy's name of it.
+        sizes: without the batch, -1 where they are open.
+        axis: which one the batch is besides; None where there is none, or it is not known.
+    """
+
+    name: str
+    dtype: str
+    sizes: tuple[int, ...] = ()
+    axis: int | None = 0
+
+    def shape(self, batch: int) -> list[int]:
+        """All sizes, with so many images."""
+        if self.axis is None:
+            return [*self.sizes]
+        return [*self.sizes[: self.axis], batch, *self.sizes[self.axis :]]
+
+
+def input_ports(signature: Signature) -> list[Port]:
+    """The image and what the objective takes, [N, …] each."""
+    metadata, floats = signature.metadata, signature.dtype.name
+    ports = [Port(IMAGE, floats, metadata.preprocessing.image_shape)]
+    if signature.has_target:
+        ports.append(Port(TARGET, "int64", _targets(signature)))
+    return ports + [
+        Port(name, "int64" if one.kind == INDEX else floats, one.shape)
+        for name, one in metadata.objective.inputs.items()
+        if name != TARGET
+    ]
+
+
+def output_ports(signature: Signature) -> list[Port]:
+    """The network's own, the objective where it is no classifier, and the pullback."""
+    metadata, floats = signature.metadata, signature.dtype.name
+    explained, targets, ports = metadata.objective, _targets(signature), []
+    for name, own in signature.outputs.items():
+        axis = explained.batch_axis(name)
+        sizes = [-1 if size is None else size for size in own.shape]
+        if axis is not None:
+            del sizes[axis]
+        ports.append(Port(name, own.dtype, tuple(sizes), axis))
+    if not explained.is_class:
+        ports.append(Port(OBJECTIVE, floats, targets))
+    return [*ports, Port(PULLBACK, floats, (*targets, *metadata.pullback_shape))]
+
+
+def _targets(signature: Signature) -> tuple[int, ...]:
+    return (-1,) if signature.multi_target else ()
