@@ -60,7 +60,6 @@ class ShardExplainer:
         self._explainer, self._recipe = explainer, recipe
         self._inputs = {**recipe.inputs, **images}
         signature = explainer.backend.signature
-        signature.metadata.require_image("a batch run")
         targets = None if recipe.target is None else [recipe.target]
         explainer.check(targets, recipe.temperature, self._inputs)
         usual = signature.batch or _usual(recipe, signature.most)

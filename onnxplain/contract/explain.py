@@ -283,8 +283,9 @@ class Metadata:
         """
         if self.values:
             raise BackendError(
-                f"{what} explains images, and this file explains {self.values.described}; use "
-                "onnxplain.load, and give the arrays by name"
+                f"{what} explains images, and this file explains {self.values.described}: give "
+                "its arrays by name, in a .npz file to onnxplain explain, or to what "
+                "onnxplain.load returns"
             )
 
     def _check(self) -> None:

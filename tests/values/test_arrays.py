@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,12 +15,23 @@ import pytest
 from PIL import Image
 
 import onnxplain
+from onnxplain.batch import Options as Lake
+from onnxplain.batch import explain_lake
 from onnxplain.contract.objective import BOX, ObjectiveInput
 from onnxplain.errors import BackendError, InputError, SourceError
 from onnxplain.runtime import Explainer
+from onnxplain.runtime.counterfactuals import Grid
 from onnxplain.runtime.inputs.batches import as_batch
 from onnxplain.runtime.inputs.objective import as_inputs, read_input
+from onnxplain.runtime.report import write_report
 from onnxplain.runtime.signature import Port, Signature
+from onnxplain.runtime.tune import tune
+from onnxplain.runtime.verification import sample
+from onnxplain.serve.models import _metadata
+from onnxplain.serve.packages.triton import Options as Package
+from onnxplain.serve.packages.triton import write_repository
+from onnxplain.stream.run import explain_stream
+from onnxplain.web import write_site
 
 from .networks import TWO, WORDS, written
 
@@ -102,6 +115,31 @@ def test_what_needs_images_says_so(words: Explainer) -> None:
         onnxplain.accentuate(words, x)
     with pytest.raises(InputError, match="this file does not explain images"):
         as_batch(x, words.metadata.preprocessing)
+
+
+def test_every_application_names_the_way(words: Explainer, tmp_path: Path) -> None:
+    file, photograph, out = words.path, tmp_path / "x.png", tmp_path / "out"
+    assert file is not None
+    Image.new("RGB", (8, 8)).save(photograph)
+    source: Any = SimpleNamespace(frames=lambda: iter([]), stop=lambda: None)
+    applications: dict[str, Callable[[], object]] = {
+        "the service": lambda: _metadata(file),
+        "a batch run": lambda: explain_lake(file, [str(photograph)], out, Lake(provider="cpu")),
+        "a stream": lambda: explain_stream(source, words, []),
+        "a report": lambda: write_report(words, [photograph], tmp_path / "report.html"),
+        "the package for Triton": lambda: write_repository(file, out, "words", Package()),
+        "the page": lambda: write_site(file, out),
+        "tuning": lambda: tune(words, [photograph]),
+        "a grid of counterfactuals": lambda: Grid.of(words, [photograph], None),
+        "a comparison on images": lambda: sample(words, [photograph]),
+    }
+    for what, run in applications.items():
+        way = (
+            f"{what} explains images, and .*: give its arrays by name, in a .npz file to onnxplain"
+        )
+        with pytest.raises(BackendError, match=way):
+            run()
+    assert [path.name for path in tmp_path.iterdir()] == ["x.png"]
 
 
 @pytest.mark.parametrize(
