@@ -315,6 +315,7 @@ def test_several_objects_at_once(tmp_path: Path) -> None:
         ({"box": [0, 0, 65, 10]}, "'box' is left, top, right, bottom .* within 64 × 64"),
         ({"box": [30, 0, 20, 10]}, "'box' is left, top, right, bottom"),
         ({"box": [1, 2, 3]}, r"'box' .* has the shape \[4\]"),
+        ({"box": [1, 2, 3, np.nan]}, "'box' has NaN"),
     ],
 )
 def test_a_wrong_object_is_a_sentence(given: Any, message: str, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -112,6 +113,21 @@ def test_batches_of_a_sequence_with_time_first(tmp_path: Path) -> None:
         (whole[1:3].outputs["output"], whole.outputs["output"][:, 1:3]),
     ):
         np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"position": 8}, "'position' is from 0 to 7, or -1: the step"),
+        ({"position": 1.5}, "'position' is a whole number"),
+        ({"position": float("nan")}, "'position' has NaN"),
+        ({"targets": 7}, "target 7 is out of range"),
+    ],
+)
+def test_a_wrong_step_is_a_sentence(given: dict[str, Any], message: str, tmp_path: Path) -> None:
+    explainer = exported(network(), tmp_path / "e.onnx", objective="sequence")
+    with pytest.raises(InputError, match=message):
+        explainer(X.numpy(), **given)
 
 
 def test_several_targets(tmp_path: Path) -> None:

@@ -126,6 +126,7 @@ def test_a_wrong_query_is_a_sentence(
             "similarity is one of cosine, dot, not 'l2'",
         ),
         ({"objective": "embedding", "settings": {"by": "dot"}}, "has no setting 'by'; it has"),
+        ({"objective": "value", "output": "age"}, "no value 'age' .*; its outputs are: output"),
         ({"objective": "embedding", "multi_target": True}, "has no target to give several of"),
         ({"objective": "value", "unroll": 2}, "unroll follows a class's logit"),
     ],
@@ -135,6 +136,22 @@ def test_options_that_do_not_go_together(
 ) -> None:
     with pytest.raises(SourceError, match=message):
         exported(vector(5), tmp_path / "e.onnx", **options)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"targets": 5}, "target 5 is out of range: .* from 0 to 4, or from -1"),
+        ({"direction": np.nan}, "'direction' has NaN"),
+        ({"images": X.numpy() * np.nan}, "the images have NaN"),
+    ],
+)
+def test_a_wrong_number_is_a_sentence(
+    given: dict[str, object], message: str, tmp_path: Path
+) -> None:
+    explainer = exported(vector(5), tmp_path / "e.onnx", objective="value")
+    with pytest.raises(InputError, match=message):
+        explainer(**{"images": X.numpy(), **given})
 
 
 @pytest.mark.usefixtures("compared")
