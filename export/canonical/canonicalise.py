@@ -171,7 +171,7 @@ def canonicalise(
 
 def _beside(graph: ir.Graph, image: ir.Value, whole: Mapping[str, ir.Value]) -> dict[str, ir.Value]:
     """The outputs of whole numbers that can stay beside those that are explained: none for which
-    images are mixed that are not anyway, or that a course decides upon which no constant does."""
+    images are mixed that are not anyway, or that sequences are made for."""
     explained = between(graph, [image], graph.outputs)
     kept = {}
     for name, y in whole.items():

@@ -89,6 +89,37 @@ def test_whole_numbers_stay_and_constants_are_left_out_and_named(tmp_path: Path)
     np.testing.assert_array_equal(found["above"], y > 0)
 
 
+@pytest.mark.usefixtures("compared")
+def test_whole_numbers_do_not_keep_a_batch_fixed(tmp_path: Path) -> None:
+    """Those of each image stay once the batch is open; one number of all images cannot."""
+    node, info = helper.make_node, helper.make_tensor_value_info
+    graph = helper.make_graph(
+        [
+            node("Conv", ["image", "w"], ["y"]),
+            node("ArgMax", ["y"], ["label"], axis=1, keepdims=0),
+            node("ReduceMax", ["label"], ["most"], keepdims=0),
+        ],
+        "labelled",
+        [info("image", TensorProto.FLOAT, [1, 3, 4, 4])],
+        [
+            info("label", TensorProto.INT64, None),
+            info("most", TensorProto.INT64, None),
+            info("y", TensorProto.FLOAT, [1, 5, 4, 4]),
+        ],
+        [numpy_helper.from_array(np.eye(5, 3, dtype=np.float32)[:, :, None, None], "w")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=9)
+    onnx.save(model, tmp_path / "m.onnx")
+    metadata = onnxplain.export(tmp_path / "m.onnx", tmp_path / "e.onnx", method="gradient")
+    notes = [note.split(",")[0] for note in metadata.notes]
+    assert notes[1:] == ["left out: most", "assumed ImageNet's mean (0.485"]
+    x = images(2, 4).numpy()
+    for provider in ("cpu", "openvino"):
+        found = onnxplain.load(tmp_path / "e.onnx", provider)(x).outputs["label"]
+        y = np.concatenate([x, np.zeros((2, 2, 4, 4))], 1)
+        np.testing.assert_array_equal(found, y.argmax(1))
+
+
 def test_an_output_without_a_known_batch_axis_is_kept_where_runs_agree() -> None:
     explained = Explained("value", axes={"y": ["batch", ""], "priors": ["", ""], "mean": []})
     runs = [
