@@ -457,8 +457,8 @@ def test_attention_in_a_window_whose_keys_and_values_are_outputs_too(
     found = run(path, **dict(zip(names, given, strict=True)), seed__y=g)
     assert error(found["y"], y) < 1e-5
     assert error(found["keys"], torch.cat([given[3], given[1]], 2)) == 0
-    for name, expected in zip(names, pull(g), strict=True):
-        assert error(found[f"grad.{name}"], expected) < 1e-5
+    for name, expected in zip(names, pull(g), strict=True):  # 0, of what no query may attend
+        np.testing.assert_allclose(found[f"grad.{name}"], expected, atol=1e-6)
 
 
 def test_what_is_constant_has_a_deviation_and_a_norm_without_a_slope(
