@@ -1,7 +1,8 @@
-"""`If`, `Loop` and `Scan` whose course is known before any image is seen, written out."""
+"""`If`, `Loop` and `Scan` whose course is short and known before any image is seen, written out."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
@@ -197,7 +198,7 @@ def _scanned(
     if any(x is None or x.shape is None for x in scanned) or first is None:
         return None
     rounds = first.shape[into[0]] if first.shape is not None else None
-    if not isinstance(rounds, int):
+    if not isinstance(rounds, int) or (rounds > ROUNDS and node.domain != SCAN_8):
         return None
     check_rounds(node, rounds)
     axes = _axes(graph, f"{node.name}.{label}", [*into, *out_of])
@@ -249,16 +250,17 @@ def _slices(
 
 
 def _rounds(node: ir.Node, body: ir.Graph, opset: int) -> int | None:
-    """How many rounds a `Loop` has, or None where that is not known before it runs.
+    """How many rounds a `Loop` has, or None where that is not known before it runs, or too many to
+    write out.
 
     Raises:
-        SourceError: there are too many to write out.
+        SourceError: it does not end.
     """
     most, first = (None if x is None else _known(x, opset) for x in node.inputs[:2])
     if (most is None) != (node.inputs[0] is None) or (first is None) != (node.inputs[1] is None):
         return None
     count, going = 0, first is None or bool(first.item())
-    limit = ROUNDS if most is None else int(most.item())
+    limit = math.inf if most is None else int(most.item())
     number, condition = body.inputs[:2]
     while going and count < min(limit, ROUNDS):
         given = {number: np.array(count, np.int64), condition: np.array(True)}
@@ -266,10 +268,10 @@ def _rounds(node: ir.Node, body: ir.Graph, opset: int) -> int | None:
         if following is None:
             return None
         count, going = count + 1, bool(following.item())
-    if going and count == ROUNDS:
-        raise SourceError(
-            f"Loop {node.name!r} does not end within {ROUNDS} rounds, too many to unroll"
-        )
+    if going and count < limit < math.inf:
+        return None
+    if going and count < limit:
+        raise SourceError(f"Loop {node.name!r} does not end within {ROUNDS} rounds")
     return count
 
 

@@ -68,7 +68,8 @@ def scan(
     ]
     by = [i for i, x in enumerate(xs) if x in active and _is_float(x)]
     rounds.sweep([*rounds.begin, *given], arriving, [given[i] for i in by], rules)
-    taken = rounds.taped()
+    scanned = [each for each in rounds.taken if each.stack is not None]
+    taken = rounds.taped() or scanned[:1]  # which says how many rounds there are
     rounds.adjoint.inputs.extend(each.part for each in taken)
     settings = {
         "num_scan_inputs": len(taken),

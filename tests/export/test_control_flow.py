@@ -10,6 +10,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+import onnxplain
 from onnxplain.errors import SourceError
 
 from .graphs import explain, head, images, node, operators, source_outputs, write
@@ -251,14 +252,24 @@ def test_a_loop_that_counts_in_steps_that_follow_from_the_image(tmp_path: Path) 
     assert_slope(path, X[:1], explanation.pullback)
 
 
-def test_a_scan_of_too_many_rounds_is_named(tmp_path: Path) -> None:
-    inner = body([node("Add", ["s", "a"], ["t"])], {"t": FLOAT}, {"s": FLOAT, "a": FLOAT})
-    nodes = [
-        node("Expand", ["x", "long"], ["wide"]),
-        node("Scan", ["x", "wide"], ["h"], name="long_one", body=inner, num_scan_inputs=1),
-    ]
-    with pytest.raises(SourceError, match=r"Scan 'long_one' has 1001 rounds, too many to unroll"):
-        refused(tmp_path / "scan.onnx", *nodes, long=np.array([1001, 1, 1, 1, 1]))
+LONG = 1001
+
+
+@pytest.mark.parametrize("kind", ["Scan", "Loop"])
+def test_what_has_too_many_rounds_to_write_out_stays(kind: str, tmp_path: Path) -> None:
+    add = node("Add", ["s", "a"], ["t"])
+    if kind == "Scan":
+        inner = body([add], {"t": FLOAT}, {"s": FLOAT, "a": FLOAT})
+        rounds = node("Scan", ["x", "wide"], ["h"], body=inner, num_scan_inputs=1)
+        nodes = [node("Expand", ["x", "long"], ["wide"]), rounds]
+    else:
+        inputs = {"i": INT64, "going": BOOL, "s": FLOAT}
+        inner = body([GO, node("Identity", ["x"], ["a"]), add], {"go": BOOL, "t": FLOAT}, inputs)
+        nodes = [node("Loop", ["many", "", "x"], ["h"], body=inner)]
+    constants = {"long": np.array([LONG, 1, 1, 1, 1]), "many": np.array(LONG)}
+    found = decided(tmp_path / "long.onnx", X, nodes, "gradient", **constants)
+    slope = (1 + LONG) * head("h", 108)[1]["W"][:, 1].reshape(3, 6, 6)
+    np.testing.assert_allclose(found[0], slope, rtol=1e-4)
 
 
 def test_a_loop_that_ends_by_counting_its_rounds(tmp_path: Path) -> None:
@@ -344,6 +355,29 @@ def test_a_method_acts_in_the_bodies_of_what_the_image_decides(tmp_path: Path) -
         gate = 1 / (1 + np.exp(-(by * x - 1) / 0.3))
         weight = head("h", 108)[1]["W"][:, 1].reshape(3, 6, 6)
         np.testing.assert_allclose(found, by * gate * weight, rtol=1e-4, atol=1e-6)
+
+
+def test_several_targets_and_paths_of_images_take_the_course_of_each(tmp_path: Path) -> None:
+    """h = 2 x² or 3 x²: integrated gradients are x · 2 x · W or x · 3 x · W, as 0 is no kink."""
+
+    def squared(name: str, by: float) -> onnx.GraphProto:
+        nodes = [node("Mul", ["x", "x"], [f"{name}q"]), node("Mul", [f"{name}q", "by"], [name])]
+        return body(nodes, {name: FLOAT}, by=np.float32(by))
+
+    chosen = choice("bright", "h", then_branch=squared("a", 2), else_branch=squared("b", 3))
+    tail, weight = head("h", 108)
+    path, files = tmp_path / "if.onnx", [tmp_path / "several.onnx", tmp_path / "path.onnx"]
+    write(path, [*BRIGHT, chosen, *tail], weight | {"zero": np.float32(0)}, ("N", 3, 6, 6))
+    onnxplain.export(path, files[0], method="gradient", multi_target=True)
+    onnxplain.export(path, files[1], method="gradient", estimator="integrated-gradients")
+    several, along = (onnxplain.load(file, threads=1) for file in files)
+    slopes = weight["W"].T.reshape(4, 3, 6, 6)
+    for x, by in ((np.abs(X[:1]), 2), (-np.abs(X[:1]), 3)):
+        found = several(x, np.array([[1, 3]])).pullback
+        np.testing.assert_allclose(found, 2 * by * x * slopes[None, [1, 3]], rtol=1e-4)
+        np.testing.assert_allclose(along(x, 1).pullback, by * x * x * slopes[1], rtol=1e-4)
+    with pytest.raises(SourceError, match="chunk above 1"):
+        onnxplain.export(path, files[1], estimator="smoothgrad", parameters={"chunk": 2})
 
 
 def test_a_loop_without_end_is_named(tmp_path: Path) -> None:
