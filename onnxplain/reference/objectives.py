@@ -80,7 +80,7 @@ def verify_objective(
         return fresh
     checks = [*fresh.checks]
     if is_onnx(source) or not isinstance(source, str | os.PathLike):
-        own, given = list(metadata.objective.axes), turned(metadata, batch)
+        given = turned(metadata, batch)
         checks += outputs_by_source(
             {name: found[name] for name in own},
             lambda: own_outputs(source, given, options["input"], own),
@@ -92,7 +92,7 @@ def verify_objective(
         asked = {name: array[:1].repeat(len(points), 0) for name, array in inputs.items()}
         again = explainer.answer(placed, targets[:1].repeat(len(points), 0), inputs=asked)
         y = again[OBJECTIVE].reshape(len(points), -1)[:, 0]
-        return sized(y, {name: again[name] for name in metadata.objective.axes if name in again})
+        return sized(y, {name: again[name] for name in own if name in again})
 
     if is_derivative(metadata.method, options["objective"]):
         checks += derivatives(scalar, images, found[PULLBACK], tolerance)
