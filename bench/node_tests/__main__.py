@@ -34,7 +34,7 @@ VERDICTS = (RIGHT, WRONG, CRASH, REFUSED, UNDECIDED, CONSTANT)
 PAGE = """# Every gradient, beside differences
 
 ONNX tests each of its operators, in each of its forms. We take each of these node tests for one of
-a vector–Jacobian product: what `onnxplain.export` makes of it, evaluated in float64, beside central
+a vector–Jacobian product: what `onnxplain.differentiate` makes of it, in float64, beside central
 differences of the test itself, for every input of floats, of float16 and bfloat16 too. What
 evaluates the test is ONNX Runtime, else ONNX's reference evaluator, else our own
 (`onnxplain.reference`), each only where it gives the outputs that the test comes with; what draws
@@ -43,7 +43,7 @@ numbers draws the same each time. Of onnx {version}, {total} tests take and give
 {totals}
 
 - **wrong**: another gradient, or another forward pass. **crash**: an error that is no sentence.
-- **refused**: `export` says that it has no rule, and how to give it one.
+- **refused**: `differentiate` says that it has no rule, and how to give it one.
 - **undecided**: differences do not agree with each other there, or nothing evaluates the test.
 - **no derivative**: nothing flows, and the differences are 0.
 
@@ -66,8 +66,9 @@ Undecided:
 {undecidable}
 
 Made by `python -m onnxplain.bench.node_tests`. `python -m onnxplain.bench.random_graphs` puts
-operators together at random, at opsets 13 to the newest, and judges them likewise: how many so far,
-and how, stands in [`bench/results/random_graphs.json`](../bench/results/random_graphs.json).
+operators together at random, at opsets 13 to the newest, and judges them likewise, and some of them
+as `onnxplain.export` writes them: how many so far, and how, stands in
+[`bench/results/random_graphs.json`](../bench/results/random_graphs.json).
 """
 
 

@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -45,21 +45,25 @@ class Verdict:
     reason: str = ""
 
 
-def judge(test: NodeTest) -> Verdict:
-    """Sweep a test's canonical form, and compare with differences of the test."""
+def judge(test: NodeTest, sweep: Sweep | None = None) -> Verdict:
+    """Sweep a test's canonical form, and compare with differences of the test.
+
+    Args:
+        sweep: what sweeps it, `swept` by default.
+    """
     with warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore")
-        verdict, reason = _judge(test)
+        verdict, reason = _judge(test, sweep or swept)
     return Verdict(test.name, test.operator, verdict, reason)
 
 
-def _judge(test: NodeTest) -> tuple[str, str]:
+def _judge(test: NodeTest, sweep: Sweep) -> tuple[str, str]:
     runs = list(_originals(test))
     run = runs[0] if runs else None
     if test.name in INVALID:
         return UNDECIDED, INVALID[test.name]
     try:
-        ours = _swept(test)
+        ours = sweep(test)
     except OnnxplainError as error:
         if run is not None and is_constant(test, run):
             return CONSTANT, ""
@@ -170,7 +174,12 @@ class Swept:
     seeded: list[str]
 
 
-def _swept(test: NodeTest) -> Swept | None:
+Sweep: TypeAlias = Callable[[NodeTest], Swept | None]
+"""A test's sweep; None where no output of it is of floats."""
+
+
+def swept(test: NodeTest) -> Swept | None:
+    """As `onnxplain.differentiate` does it."""
     seeded = [name for name, y in test.outputs.items() if y.dtype.kind == "f"]
     if not seeded:
         return None

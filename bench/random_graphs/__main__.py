@@ -1,6 +1,7 @@
 """Judge random graphs, and write what was found to bench/results/random_graphs.json.
 
-Graph n is that of seed n. What is interrupted goes on where it was.
+Graph n is that of seed n; the first 10,000 were drawn without an open batch of one, an ε below 0.05
+and `onnxplain.export`. What is interrupted goes on where it was.
 """
 
 from __future__ import annotations
@@ -29,7 +30,8 @@ _EVERY = 50  # draws between two writings
 
 @dataclass
 class Log:
-    """How many graphs were judged how, at which opsets and of which steps; those not right by seed.
+    """How many graphs were judged how, at which opsets, of which steps, of how many images and by
+    which way; those not right by seed.
 
     A graph is a `kink` where differences do not agree with each other, at inputs near by too.
     """
@@ -38,6 +40,8 @@ class Log:
     verdicts: dict[str, int] = field(default_factory=dict)
     opsets: dict[str, int] = field(default_factory=dict)
     steps: dict[str, int] = field(default_factory=dict)
+    images: dict[str, int] = field(default_factory=dict)
+    ways: dict[str, int] = field(default_factory=dict)
     others: list[dict[str, str | int]] = field(default_factory=list)
 
     def judge_next(self) -> None:
@@ -54,6 +58,8 @@ class Log:
             (self.verdicts, [kind]),
             (self.opsets, [str(at)]),
             (self.steps, [step.__name__ for step, *_ in plan.steps]),
+            (self.images, [str(len(plan.arrays()[0]))]),
+            (self.ways, ["export" if plan.exported else "differentiate"]),
         ):
             counts.update(Counter(counts) + Counter(what))
         if kind not in (RIGHT, KINKED):
@@ -71,7 +77,7 @@ def read(path: Path = RESULTS) -> Log:
 
 def write(log: Log, path: Path = RESULTS) -> None:
     versions = {"onnx": onnx.__version__, "onnxruntime": onnxruntime.__version__}
-    for counts in (log.verdicts, log.opsets, log.steps):
+    for counts in (log.verdicts, log.opsets, log.steps, log.images, log.ways):
         ordered = sorted(counts.items())
         counts.clear()
         counts.update(ordered)

@@ -14,7 +14,8 @@ from onnx import helper, numpy_helper
 from onnxscript import OpBuilder
 
 from onnxplain.bench.node_tests.cases import NodeTest
-from onnxplain.bench.node_tests.judge import Verdict, judge
+from onnxplain.bench.node_tests.judge import Verdict, judge, swept
+from onnxplain.bench.random_graphs.exported import swept_by_export
 from onnxplain.bench.random_graphs.steps import STEPS, Step
 from onnxplain.export.check import Case
 from onnxplain.export.composites import spell_out
@@ -32,9 +33,11 @@ _MOST = 300  # numbers in a value of one image
 
 @dataclass
 class Plan(Case):
-    """A graph of such steps, from one image to two outputs."""
+    """A graph of such steps, from one image to two outputs; `exported` says whether it goes through
+    `onnxplain.export`, or `onnxplain.differentiate`."""
 
     steps: Drawn = ()
+    exported: bool = False
 
     def build(self, op: OpBuilder, *values: ir.Value) -> Sequence[ir.Value]:
         made = [*values]
@@ -60,12 +63,24 @@ def draw(rng: np.random.Generator) -> tuple[Plan, int]:
     ]
     shape = [2, 1 + below(3), 3 + below(5), 3 + below(5)]
     dynamic = [0] if below(2) else []
-    plan = Plan("", [rng.normal(size=shape)], outputs=2, dynamic=dynamic, steps=steps)
-    return plan, OLDEST + below(NEWEST + 1 - OLDEST)
+    images, opset = rng.normal(size=shape), OLDEST + below(NEWEST + 1 - OLDEST)
+    exported = below(3) == 0
+    if exported:
+        dynamic = [0]
+    alone = bool(dynamic) and below(2)  # an open batch of one, which may be stretched
+    plan = Plan(
+        "",
+        [images[:1] if alone else images],
+        outputs=2,
+        dynamic=dynamic,
+        steps=steps,
+        exported=exported,
+    )
+    return plan, opset
 
 
 def judged(plan: Plan, opset: int = WRITTEN) -> tuple[Verdict, int]:
-    """What `export` makes of a graph, beside differences of the graph; and the graph's opset, the
+    """What is made of a graph, beside differences of the graph; and the graph's opset, the
     first from the one asked for on, or the last before it, that can say it."""
     model = plan.forward_model(ir.DataType.FLOAT)
     spell_out(model)
@@ -74,7 +89,8 @@ def judged(plan: Plan, opset: int = WRITTEN) -> tuple[Verdict, int]:
     outputs = evaluator(in_float64(copy.deepcopy(written))).run(None, {"x0": x})
     named = dict(zip((y.name for y in written.graph.output), outputs, strict=True))
     proto = at_opset(written, opset)
-    verdict = judge(NodeTest(str(plan), "", proto, None, {"x0": x}, named))
+    test = NodeTest(str(plan), "", proto, None, {"x0": x}, named)
+    verdict = judge(test, swept_by_export if plan.exported else swept)
     return verdict, proto.opset_import[0].version
 
 

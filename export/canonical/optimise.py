@@ -6,6 +6,8 @@ of the operator in which its pattern ends. And some rules are left out:
 - Those that make one clip of two, or of a ReLU and a clip. A method has a rule for a ReLU, and none
   for what is left of it: relu(z) with a cap, or with GeM pooling's floor of 1e-6. Nor do they ask
   whether the two ranges meet: of clips to [0, 1] and then to [2, 3], whose value is 2, they make 1.
+- Those that take a number of up to 1e-8 for 0, and one beside 1 for 1, and so drop the ε before a
+  logarithm or a division. They are here again, exact.
 - The one whose pattern ends in two nodes. Its matcher lists the whole graph at every node and tries
   all pairs, and it takes two slices of an odd size for the halves that Split gives, which are
   others.
@@ -20,6 +22,9 @@ import onnx_ir as ir
 from onnx_ir.passes import Sequential, common
 from onnxscript import rewriter
 from onnxscript.optimizer import fold_constants
+from onnxscript.rewriter._pattern_ir import Constant
+
+from onnxplain.export.tensors import number_of
 
 LARGEST = 512 * 512
 """Elements of a folded constant, unless it replaces as many: onnxscript's default."""
@@ -64,14 +69,43 @@ class _AtItsOperator:
 
 
 def _is_used(rule: Any) -> bool:
-    clips = str(rule.name).startswith("FuseSuccessive")
-    return rule._target_pattern.has_single_output_node and not clips
+    pattern = rule._target_pattern
+    if not pattern.has_single_output_node or str(rule.name).startswith("FuseSuccessive"):
+        return False
+    inputs = pattern.output_node.inputs
+    return pattern.num_nodes() > 1 or not any(isinstance(x, Constant) for x in inputs)
+
+
+def _without_effect() -> list[rewriter.pattern.RewriteRule]:
+    """x · 1, x / 1, x + 0 and x − 0."""
+
+    def exactly(number: float) -> Callable[..., bool]:
+        def condition(_: Any, c: ir.Value, **__: Any) -> bool:
+            return c.shape is not None and len(c.shape) == 0 and number_of(c) == number
+
+        return condition
+
+    def nothing(op: Any, x: ir.Value, **_: Any) -> Any:
+        return op.Identity(x)
+
+    spelled = [
+        (lambda op, x, c: op.Mul(x, c), exactly(1)),
+        (lambda op, x, c: op.Div(x, c), exactly(1)),
+        (lambda op, x, c: op.Add(x, c), exactly(0)),
+        (lambda op, x, c: op.Sub(x, c), exactly(0)),
+    ]
+    rules = [rewriter.pattern.RewriteRule(form, nothing, exact) for form, exact in spelled]
+    return [each for rule in rules for each in rule.commute()]
 
 
 _simplified = Sequential(
     rewriter.RewritePass(
         rewriter.RewriteRuleSet(
-            [_AtItsOperator(rule) for rule in rewriter._DEFAULT_REWRITE_RULES if _is_used(rule)]
+            [
+                _AtItsOperator(rule)
+                for rule in (*_without_effect(), *rewriter._DEFAULT_REWRITE_RULES)
+                if _is_used(rule)
+            ]
         )
     ),
     common.RemoveUnusedNodesPass(),

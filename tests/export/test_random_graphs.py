@@ -97,8 +97,12 @@ def test_drawn_graphs_of_any_opset_size_and_batch_are_right():
     while log.graphs < 3:
         log.judge_next()
     assert sum(log.verdicts.get(kind, 0) for kind in (RIGHT, KINKED)) == log.graphs, log.others
-    shapes = {tuple(draw(np.random.default_rng(seed))[0].shapes()[0]) for seed in range(9)}
-    assert {shape[0] for shape in shapes} == {2, "batch"}
+    plans = [draw(np.random.default_rng(seed))[0] for seed in range(20)]
+    drawn = {(plan.exported, plan.shapes()[0][0], len(plan.arrays()[0])) for plan in plans}
+    assert drawn == {
+        *((False, size, images) for size, images in ((2, 2), ("batch", 1), ("batch", 2))),
+        *((True, "batch", images) for images in (1, 2)),
+    }
 
 
 def test_the_log_has_no_wrong_gradient():

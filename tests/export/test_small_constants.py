@@ -13,6 +13,7 @@ from onnxscript import GraphBuilder, OpBuilder
 from torch.nn import functional
 
 from onnxplain.export import pull_back
+from onnxplain.export.canonical.canonicalise import canonicalise
 from onnxplain.export.canonical.patterns import recognise
 from onnxplain.export.finish import clean
 from onnxplain.export.methods import METHODS
@@ -141,3 +142,25 @@ def test_each_gelu_of_half_precision_is_told_from_the_other(
     assert recognise(model, was_half=True) == {"GELU": 1}
     (gelu,) = (node for node in model.graph if node.op_type == "Gelu")
     assert gelu.attributes.get_string("approximate", "none") == approximate
+
+
+@pytest.mark.parametrize(
+    ("operator", "constant", "order", "stays"),
+    [
+        *(("Add", 1e-8, 1, True), ("Add", 1e-8, -1, True), ("Sub", 1e-12, 1, True)),
+        *(("Mul", 1 + 1e-6, 1, True), ("Mul", 1 - 1e-6, -1, True), ("Div", 1 - 1e-6, 1, True)),
+        *(("Add", 0.0, 1, False), ("Add", 0.0, -1, False), ("Sub", 0.0, 1, False)),
+        *(("Mul", 1.0, 1, False), ("Mul", 1.0, -1, False), ("Div", 1.0, 1, False)),
+    ],
+)
+def test_no_number_is_taken_for_0_or_1_that_only_lies_beside_it(
+    operator: str, constant: float, order: int, stays: bool
+):
+    """As onnxscript's rules take it, by which an ε of 1e-8 before a logarithm is lost."""
+
+    def spell(op: OpBuilder, x: ir.Value) -> ir.Value:
+        return op.Log(getattr(op, operator)(*[op.Relu(x), constant][::order]))
+
+    graph = canonicalise(graph_of(spell, (3, 2, 2)), classifier=False).model.graph
+    expected = ["Relu", operator, "Log"] if stays else ["Relu", "Log"]
+    assert [node.op_type for node in graph] == expected
