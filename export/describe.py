@@ -32,6 +32,7 @@ from onnxplain.export.operators import Kind, Linear, by_name, row_of
 from onnxplain.export.provenance import modules_of
 from onnxplain.export.sources.source import Source
 from onnxplain.export.tensors import dims, size_of
+from onnxplain.export.values import is_weight
 from onnxplain.version import __version__
 
 
@@ -190,15 +191,29 @@ def _nonlinear(
     last = {path: node for node in graph for path in modules_of(node)}
     replaced: dict[str, list[str]] = {}
     ordinary: dict[str, list[str]] = {}
+    active = dependents(graph, at)
     for node, replaces in _passed(graph, method, at, excepted):
-        row = row_of(operator_name(node))
-        if row.kind not in _NONLINEAR or row.linear is not Linear.NONE:
+        if not _is_nonlinear(node, active):
             continue
         value = node.outputs[0]
         home = home_of(value)
         where = home if last.get(home, node) is node else f"{home}/{value.name}"
         (replaced if replaces else ordinary).setdefault(pattern_of(node), []).append(where)
     return replaced, ordinary
+
+
+def _is_nonlinear(node: ir.Node, active: Collection[ir.Value | None]) -> bool:
+    """Whether what a node makes of values that depend on the image is not linear in them; products
+    with gates and with attention's weights count as these alone."""
+    row = row_of(operator_name(node))
+    if node.op_type == "Where":
+        return node.inputs[0] in active
+    if node.op_type in ("Div", "Pow") and node.inputs[1] in active:
+        return True
+    if row.kind is Kind.PRODUCT:
+        factors = [x for x in node.inputs if x in active and not is_weight(x)]
+        return len(factors) > 1 or node.op_type == "Pow"
+    return node.op_type == "TopK" or (row.kind in _NONLINEAR and row.linear is Linear.NONE)
 
 
 def _passed(

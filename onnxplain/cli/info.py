@@ -212,6 +212,9 @@ def _list_patterns(metadata: Metadata) -> None:
                 f"{len(layers)} {shown(name)}", shown(derivative), shown(", ".join(layers))
             )
     if not table.row_count:
-        note("the file names no nonlinear operation; files of 0.1.0 do not: export it again")
+        note(
+            "the file names no nonlinear operation: it has none, or is older than such names; "
+            "export it again to know"
+        )
         return
     out.print(table, highlight=False)

@@ -947,6 +947,25 @@ def test_info_lists_by_their_layer_operations_that_no_method_knows(tmp_path: Pat
     assert "the file names no nonlinear operation" in " ".join(said.split())
 
 
+def test_info_lists_what_is_nonlinear_by_products_and_choices(tmp_path: Path):
+    """As of a ReLU that is spelled as nobody knows it; a gate is one without its product."""
+
+    class Unknown(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(3, 4, 3)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            z = self.conv(x)
+            z = z * torch.sigmoid(z.mean((2, 3), keepdim=True)) * 3.0
+            z = torch.where(z > 1, z, 0.5 * z)
+            return (z * z).sum((2, 3)).sort(1)[0]
+
+    path = tmp_path / "e.onnx"
+    onnxplain.export(Unknown(), path, example=torch.zeros(1, 3, 8, 8), method="gradient")
+    assert {operation for operation, _ in listed(path)} == {"1 Where", "1 Mul", "1 TopK", "1 gate"}
+
+
 def test_composites_survive_several_targets_and_an_unrolled_ascent(tmp_path: Path):
     """Both repeat nodes of the graph, which must still be spelled out at the end."""
     source, path = torchscript(tmp_path / "m.onnx", 17), tmp_path / "e.onnx"
