@@ -111,3 +111,5 @@ def test_the_log_has_no_wrong_gradient():
     assert log.others == []
     assert set(log.opsets) == {str(n) for n in range(OLDEST, NEWEST + 1)}
     assert set(log.steps) == {step.__name__ for step in STEPS}
+    assert set(log.images) == {"1", "2"}
+    assert set(log.ways) == {"differentiate", "export"}
