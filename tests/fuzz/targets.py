@@ -14,7 +14,7 @@ import numpy as np
 import onnxplain
 from onnxplain.errors import OnnxplainError
 
-from . import archives, asked, entries, pictures
+from . import archives, asked, derivatives, entries, pictures
 from .mutants import mutant
 from .seeds import explain_graphs, networks
 
@@ -75,14 +75,16 @@ _Parts = tuple[Sequence[Any], Callable[[Any, random.Random], bytes], Callable[[P
 _PARTS: dict[str, Callable[[Path], _Parts]] = {
     "export": lambda folder: (networks(), mutant, _exported),
     "explain": lambda folder: (explain_graphs(), mutant, _explained),
-    "differentiate": lambda folder: (networks(), mutant, _differentiated),
+    "differentiate": lambda folder: (
+        *(derivatives.seeds(), derivatives.mutant, derivatives.attempt),
+    ),
     "metadata": lambda folder: (entries.seeds(folder), entries.mutant, entries.attempt),
     "images": lambda folder: (pictures.seeds(), pictures.mutant, pictures.attempt),
     "requests": lambda folder: (asked.seeds(), asked.mutant, asked.attempting(folder)),
     "archives": lambda folder: (archives.seeds(), archives.mutant, archives.attempt),
 }
-"""A network's file becomes an explanation; an explain graph's does; a network's file gets its
-gradient and Hessian-vector product; what files say of themselves is shown and used; images are
+"""A network's file becomes an explanation; an explain graph's does; a network's file gets
+derivatives of all kinds; what files say of themselves is shown and used; images are
 decoded; requests are answered; tar files, tables and archives of PyTorch are read."""
 
 NAMES = tuple(_PARTS)
@@ -92,10 +94,6 @@ def _exported(path: Path) -> None:
     graph = path.with_name("explain.onnx")
     onnxplain.export(path, graph)
     _explained(graph)
-
-
-def _differentiated(path: Path) -> None:
-    onnxplain.differentiate(path, path.with_name("grad.onnx"), second=True)
 
 
 def _explained(path: Path) -> None:
