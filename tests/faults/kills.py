@@ -1,5 +1,7 @@
 """Every command that writes, killed at random moments: `python -m tests.faults.kills [NAME …]`.
 
+The kills and troubles of each are counted in `bench/results/kills.json`.
+
 A killed command leaves each file as it was or whole and new, and hidden scratch folders, which are
 gone once the command has run again. Each run is a child, forked of a process in which everything is
 imported, that kills itself when it touches the files for the n-th time, when a file grows beyond n
@@ -8,6 +10,7 @@ bytes, or after n seconds.
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import hashlib
 import json
@@ -27,9 +30,12 @@ from typing import Any
 import av
 
 from onnxplain.cli import app
+from onnxplain.files import replacing
+from onnxplain.machine import machine
 
 from .commands import COMMANDS, OLD, OVER_FILES, material
 
+RESULTS = Path(__file__).resolve().parents[2] / "bench/results/kills.json"
 MOMENTS = 20
 _TOUCHES = ("os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.link")
 _UNFINISHED = ("preview.png", "unfinished.npz", "unfinished.json")
@@ -113,8 +119,8 @@ def content(path: Path) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def trouble(name: str, at: Path, root: Path, rng: random.Random) -> list[str]:
-    """What is wrong after the kills of a command, in words."""
+def trouble(name: str, at: Path, root: Path, rng: random.Random) -> tuple[int, list[str]]:
+    """How often a command was killed, and what was wrong then, in words."""
     out, temporary = root / "out", root / "temporary"
 
     def run(before: Callable[[], None] = lambda: None) -> int:
@@ -125,7 +131,7 @@ def trouble(name: str, at: Path, root: Path, rng: random.Random) -> list[str]:
     begun = time.perf_counter()
     touches = mmap.mmap(-1, 1 << 16)  # a byte for each, as the child writes them
     if status := run(lambda: touching(root, lambda: touches.write(b"."))):
-        return [f"it fails by itself: {status}"]
+        return 0, [f"it fails by itself: {status}"]
     seconds, whole = time.perf_counter() - begun, state(out)
     largest = max(path.stat().st_size for path in out.rglob("*") if path.is_file())
     counted = touches[:].count(b".")
@@ -165,24 +171,38 @@ def trouble(name: str, at: Path, root: Path, rng: random.Random) -> list[str]:
     out.mkdir()
     run()
     found += [f"left: {path}" for path in (*temporary.iterdir(), *out.rglob(".onnxplain-*"))]
-    print(f"{name}: {kills} of {MOMENTS} killed, {len(found)} troubles", flush=True)
-    return found
+    return kills, found
 
 
-def main(names: list[str]) -> int:
+def write(found: dict[str, tuple[int, list[str]]], path: Path) -> None:
+    """Put what was found of some commands beside what was of others."""
+    known = json.loads(path.read_text())["commands"] if path.is_file() else {}
+    for name, (kills, troubles) in found.items():
+        known[name] = {"moments": MOMENTS, "killed": kills, "troubles": troubles}
+    listed = {name: known[name] for name in COMMANDS if name in known}
+    with replacing(path) as beside:
+        beside.write_text(json.dumps({"machine": machine(), "commands": listed}, indent=1) + "\n")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="tests.faults.kills", description=__doc__)
+    parser.add_argument("names", nargs="*", default=[*COMMANDS], metavar="NAME")
+    parser.add_argument("--out", type=Path, default=RESULTS)
+    given = parser.parse_args()
     os.environ["XDG_CACHE_HOME"] = os.environ.get("XDG_CACHE_HOME", str(Path.home() / ".cache"))
-    found = []
+    failed = False
     with tempfile.TemporaryDirectory() as folder:
         at = Path(folder, "material")
         at.mkdir()
         material(at)
-        for name in names or COMMANDS:
-            rng = random.Random(name)
-            found += [f"{name}: {line}" for line in trouble(name, at, Path(folder, name), rng)]
-    print("\n".join(found))
-    return bool(found)
+        for name in given.names:
+            kills, found = trouble(name, at, Path(folder, name), random.Random(name))
+            print(f"{name}: {kills} of {MOMENTS} killed", *found, sep="\n  ", flush=True)
+            write({name: (kills, found)}, given.out)
+            failed |= bool(found)
+    return failed
 
 
 if __name__ == "__main__":
     with contextlib.suppress(KeyboardInterrupt):
-        sys.exit(main(sys.argv[1:]))
+        sys.exit(main())
