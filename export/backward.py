@@ -9,7 +9,7 @@ from typing import Any
 import onnx_ir as ir
 from onnxscript import OpBuilder
 
-from onnxplain.building import Builder
+from onnxplain.building import Builder, sort
 from onnxplain.contract.explain import TARGET
 from onnxplain.errors import SourceError
 from onnxplain.export.autodiff import Cotangents, Node, Rule, operator_name, pull_back
@@ -122,7 +122,7 @@ def add_pullback(
             pullback = end
         pullback.name, pullback.shape = name, end.shape
         graph.outputs.append(pullback)
-    graph.sort()
+    sort(graph)
     join(graph, {name: x for name, x in roots.items() if x not in inputs})
     return Added(op, hot, [hot] if hot is not None else fixed)
 

@@ -19,6 +19,7 @@ import numpy as np
 import onnx_ir as ir
 from onnxscript import OpBuilder
 
+from onnxplain.building import sort
 from onnxplain.export.autodiff import Node, dependents
 from onnxplain.export.provenance import named_after, prefix_of
 from onnxplain.export.tensors import array_of, attribute, constant, dims, rank, reshape, static
@@ -71,7 +72,7 @@ def stay_on_gpu(op: OpBuilder) -> None:
             value.name = None
             ir.convenience.replace_all_uses_with(value, better, replace_graph_outputs=True)
             graph.remove(node, safe=True)  # else it would still be a use of what it reads
-    graph.sort()
+    sort(graph)
 
 
 def as_convolution(op: OpBuilder, node: Node) -> ir.Value | None:

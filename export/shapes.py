@@ -15,14 +15,32 @@ from onnxplain.export.autodiff import dependents
 from onnxplain.export.subgraphs import operands
 
 
+def symbols(graph: ir.Graph) -> frozenset[str]:
+    """The names of the open sizes of a graph's inputs."""
+    found = (n for x in graph.inputs for n in x.shape or () if isinstance(n, ir.SymbolicDim))
+    return frozenset(n.value for n in found if n.value is not None)
+
+
+def is_known(value: ir.Value, open_: frozenset[str]) -> bool:
+    """Whether there is nothing to find of a value's type and shape: sizes are numbers, or open
+    ones of the inputs. So it is of a result that is left out."""
+    if value.type is None or value.shape is None:
+        return value.name == ""
+    return all(isinstance(n, int) or n.value in open_ for n in value.shape)
+
+
 def infer_shapes(model: ir.Model, data_prop: bool = True) -> None:
-    """Give values the shapes and types that ONNX finds; none, where something contradicts it.
+    """Give values the shapes and types that ONNX finds, where there is something to find; none,
+    where something contradicts it.
 
     Args:
         data_prop: whether the elements of small vectors of sizes are followed too.
     """
     if len(list(model.graphs())) > 1:
         common.ShapeInferencePass(data_prop=data_prop)(model)
+        return
+    open_ = symbols(model.graph)
+    if all(is_known(y, open_) for node in model.graph for y in node.outputs):
         return
     asked: list[onnx.ModelProto] = []
 

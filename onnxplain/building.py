@@ -66,11 +66,33 @@ def _like(node: ir.Node) -> ir.Value | None:
     if len(operands) < len(node.inputs) or any(x.shape is None or not x.dtype for x in operands):
         return None
     widest = max(operands, key=lambda x: len(x.shape or ()))
-    for x in operands:
-        if x is widest:
-            continue
-        known = all(isinstance(n, int) or n.value is not None for n in x.shape or ())
-        fits = not x.shape or (known and x.shape == widest.shape)
-        if not fits or x.dtype != widest.dtype:
-            return None
-    return widest
+    others = (x for x in operands if x is not widest)
+    fits = all(x.dtype == widest.dtype and _stretches(x, widest) for x in others)
+    return widest if fits else None
+
+
+def _stretches(x: ir.Value, y: ir.Value) -> bool:
+    """Whether x is broadcast to y's shape, as far back as x has axes."""
+    pairs = zip(reversed(x.shape or ()), reversed(y.shape or ()), strict=False)
+    return all(n == 1 or (n == m and (isinstance(n, int) or n.value is not None)) for n, m in pairs)
+
+
+def sort(graph: ir.Graph) -> None:
+    """Bring a graph's nodes into a topological order, unless they are in one, as most are."""
+    if not _is_sorted(graph):
+        graph.sort()
+
+
+def _is_sorted(graph: ir.Graph) -> bool:
+    """Whether that is plain: no node has a graph of its own, or reads what a later one computes."""
+    waiting = {y for node in graph for y in node.outputs}
+    for node in graph:
+        if not waiting.isdisjoint(node.inputs) or _has_graph(node):
+            return False
+        waiting.difference_update(node.outputs)
+    return True
+
+
+def _has_graph(node: ir.Node) -> bool:
+    kinds = (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS)
+    return any(attribute.type in kinds for attribute in node.attributes.values())

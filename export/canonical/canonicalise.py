@@ -122,7 +122,7 @@ def canonicalise(
     model, was_half = opened(model)
     graph = model.graph
     image = choose_image(graph, input_name)
-    fix_sizes(image, size)
+    fix_sizes(graph, image, size)
     if bgr:
         turn_channels(graph, image)
     spell(model)

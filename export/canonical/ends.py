@@ -63,8 +63,8 @@ def image_size(image: ir.Value) -> tuple[int, int, int]:
     return height, width, channels
 
 
-def fix_sizes(image: ir.Value, size: tuple[int, int] | None) -> None:
-    """Fill in open sizes of the image; only the batch may stay dynamic."""
+def fix_sizes(graph: ir.Graph, image: ir.Value, size: tuple[int, int] | None) -> None:
+    """Fill in open sizes of the image, by name wherever they are; only the batch may stay open."""
     shape = dims(image)
     *spatial, channels = image_axes(image)
     for axis, wanted in zip(spatial, size or (None, None), strict=True):
@@ -82,7 +82,16 @@ def fix_sizes(image: ir.Value, size: tuple[int, int] | None) -> None:
         shape[channels] = 3
     if not isinstance(shape[0], int):
         shape[0] = ir.SymbolicDim("batch")
+    settled = {
+        str(old.value): new
+        for old, new in zip(dims(image), shape, strict=True)
+        if isinstance(old, ir.SymbolicDim) and old.value is not None
+    }
     image.shape = ir.Shape(shape)
+    for value in [*graph.inputs, *(y for node in graph for y in node.outputs)]:
+        names = [str(n) for n in value.shape or ()]
+        if not settled.keys().isdisjoint(names):
+            value.shape = ir.Shape(map(settled.get, names, dims(value)))
 
 
 def turn_channels(graph: ir.Graph, image: ir.Value) -> None:

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import onnx_ir as ir
-import onnxscript.optimizer
 from onnx_ir.passes import common
 from onnxscript import rewriter
 
@@ -32,7 +31,7 @@ from onnxplain.export.canonical.opsets import (
     spell_newer,
     spell_old_softmax,
 )
-from onnxplain.export.canonical.optimise import LARGEST, optimise
+from onnxplain.export.canonical.optimise import LARGEST, fold, optimise
 from onnxplain.export.canonical.pools import drop_defaults, spell_ceil_mode, spell_padded_pools
 from onnxplain.export.canonical.resized import scale_resizes
 from onnxplain.export.canonical.sequences import write_out_sequences
@@ -162,7 +161,7 @@ def write_out(model: ir.Model) -> None:
 
 def simplify(model: ir.Model) -> None:
     """Fold constants, drop dead nodes, infer shapes."""
-    onnxscript.optimizer.fold_constants(model, onnx_shape_inference=True, should_fold=_should_fold)
+    fold(model, _should_fold)
     if take_apart(model.graph):
         simplify(model)
         return

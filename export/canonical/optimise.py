@@ -1,7 +1,8 @@
 """onnxscript's optimiser, in a time that grows as the nodes do.
 
-What `onnxscript.optimizer.optimize_ir` does, with two differences. A rule is tried only at nodes
-of the operator in which its pattern ends. And some rules are left out:
+What `onnxscript.optimizer.optimize_ir` does, with three differences. A rule is tried only at nodes
+of the operator in which its pattern ends. Shapes are inferred, for which a node is written as a
+message for ONNX, only where they are not known. And some rules are left out:
 
 - Those that make one clip of two, or of a ReLU and a clip. A method has a rule for a ReLU, and none
   for what is left of it: relu(z) with a cap, or with GeM pooling's floor of 1e-6. Nor do they ask
@@ -21,9 +22,10 @@ from typing import Any
 import onnx_ir as ir
 from onnx_ir.passes import Sequential, common
 from onnxscript import rewriter
-from onnxscript.optimizer import fold_constants
+from onnxscript.optimizer import _constant_folding as folding
 from onnxscript.rewriter._pattern_ir import Constant
 
+from onnxplain.export.shapes import is_known, symbols
 from onnxplain.export.tensors import number_of
 
 LARGEST = 512 * 512
@@ -38,8 +40,7 @@ def optimise(
     """Inline functions, fold constants, simplify by onnxscript's rules, and share what is equal."""
     common.InlinePass()(model)
     for _ in range(_ROUNDS):
-        folded = fold_constants(model, onnx_shape_inference=True, should_fold=should_fold)
-        if not (folded.modified | _simplified(model).modified):
+        if not (fold(model, should_fold) | _simplified(model)):
             break
     Sequential(
         common.RemoveUnusedNodesPass(),
@@ -52,18 +53,42 @@ def optimise(
     )(model)
 
 
+def fold(model: ir.Model, should_fold: Callable[[ir.Node], bool | None]) -> bool:
+    """Fold constants; was there one?"""
+    return _Folding(symbols(model.graph), should_fold)(model).modified
+
+
+class _Folding(folding.FoldConstantsPass):  # type: ignore[misc]
+    """onnxscript's, which asks ONNX for no shape that is known."""
+
+    def __init__(
+        self, known: frozenset[str], should_fold: Callable[[ir.Node], bool | None]
+    ) -> None:
+        super().__init__(
+            shape_inference=True,
+            input_size_limit=folding.DEFAULT_CONSTANT_FOLD_INPUT_SIZE_LIMIT,
+            output_size_limit=folding.DEFAULT_CONSTANT_FOLD_OUTPUT_SIZE_LIMIT,
+            should_fold=should_fold,
+        )
+        self._known = known
+
+    def _do_inference(self, node: ir.Node) -> None:
+        if not all(is_known(y, self._known) for y in node.outputs):
+            super()._do_inference(node)
+
+
 class _AtItsOperator:
     """A rewrite rule that looks at an operator's name before it looks for its pattern."""
 
     def __init__(self, rule: Any) -> None:
         self._rule = rule
-        self._operator = rule._target_pattern.output_node.op_identifier()  # None: any
+        self.operator = rule._target_pattern.output_node.op_identifier()  # None: any
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._rule, name)
 
     def try_rewrite(self, model: ir.Model, graph: Any, node: ir.Node, **options: Any) -> Any:
-        if self._operator in (None, node.op_identifier()):
+        if self.operator in (None, node.op_identifier()):
             return self._rule.try_rewrite(model, graph, node, **options)
         return None
 
@@ -98,17 +123,21 @@ def _without_effect() -> list[rewriter.pattern.RewriteRule]:
     return [each for rule in rules for each in rule.commute()]
 
 
-_simplified = Sequential(
-    rewriter.RewritePass(
-        rewriter.RewriteRuleSet(
-            [
-                _AtItsOperator(rule)
-                for rule in (*_without_effect(), *rewriter._DEFAULT_REWRITE_RULES)
-                if _is_used(rule)
-            ]
-        )
-    ),
-    common.RemoveUnusedNodesPass(),
-    common.RemoveUnusedFunctionsPass(),  # type: ignore[no-untyped-call]
-    common.RemoveUnusedOpsetsPass(),
-)
+_RULES = [
+    _AtItsOperator(rule)
+    for rule in (*_without_effect(), *rewriter._DEFAULT_REWRITE_RULES)
+    if _is_used(rule)
+]
+
+
+def _simplified(model: ir.Model) -> bool:
+    """Simplify by the rules that may fit; did one?"""
+    present = {node.op_identifier() for graph in model.graphs() for node in graph}
+    rules = [rule for rule in _RULES if rule.operator is None or rule.operator in present]
+    steps = (
+        *([rewriter.RewritePass(rewriter.RewriteRuleSet(rules))] if rules else []),
+        common.RemoveUnusedNodesPass(),
+        common.RemoveUnusedFunctionsPass(),  # type: ignore[no-untyped-call]
+        common.RemoveUnusedOpsetsPass(),
+    )
+    return Sequential(*steps)(model).modified

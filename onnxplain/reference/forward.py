@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import onnx
-import onnx_ir as ir
 import onnxruntime
-from onnx_ir.passes import common
 
 from onnxplain.contract.explain import IMAGE, LOGITS, Metadata
 from onnxplain.contract.request import BGR, CHANNELS
@@ -28,12 +26,40 @@ Array = npt.NDArray[Any]
 
 def forward_proto(path: str | os.PathLike[str]) -> onnx.ModelProto:
     """The part of an explain graph that computes `logits` from `image`."""
-    model = ir.load(path)
-    graph = model.graph
-    graph.outputs[:] = [value for value in graph.outputs if value.name == LOGITS]
-    common.RemoveUnusedNodesPass()(model)
-    graph.inputs[:] = [value for value in graph.inputs if value.name == IMAGE]
-    return ir.to_proto(model)
+    model = onnx.load(path, load_external_data=False)
+    cut(model.graph, [LOGITS])
+    kept = [value for value in model.graph.input if value.name == IMAGE]
+    del model.graph.input[:]
+    model.graph.input.extend(kept)
+    return model
+
+
+def cut(graph: onnx.GraphProto, names: Collection[str]) -> None:
+    """Leave a graph what computes some of its outputs. Its inputs stay."""
+    needed, nodes = set(names), []
+    for node in reversed(graph.node):
+        if not needed.isdisjoint(node.output):
+            nodes.append(node)
+            needed.update(_read(node))
+    kept: dict[str, list[Any]] = {
+        "node": nodes[::-1],
+        "output": [value for value in graph.output if value.name in names],
+        "initializer": [tensor for tensor in graph.initializer if tensor.name in needed],
+        "value_info": [value for value in graph.value_info if value.name in needed],
+    }
+    for field, entries in kept.items():
+        graph.ClearField(field)  # type: ignore[arg-type]
+        getattr(graph, field).extend(entries)
+
+
+def _read(node: onnx.NodeProto) -> Iterator[str]:
+    """The names of what a node reads, in its subgraphs too."""
+    yield from node.input
+    for attribute in node.attribute:
+        for graph in (attribute.g, *attribute.graphs):
+            yield from (value.name for value in graph.output)
+            for inner in graph.node:
+                yield from _read(inner)
 
 
 def write_forward(graph: str | os.PathLike[str], path: Path) -> Path:
@@ -68,14 +94,12 @@ def run_forward(file: Path, given: Mapping[str, Array], names: Sequence[str]) ->
     as_it_is = session_options()
     as_it_is.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     inference_session(file, "float32", as_it_is, ["CPUExecutionProvider"])
-    model = ir.load(file)
-    graph = model.graph
-    graph.outputs[:] = [value for value in graph.outputs if value.name in names]
-    common.RemoveUnusedNodesPass()(model)
+    model = onnx.load(file, load_external_data=False)
+    cut(model.graph, names)
     options = session_options()
     options.add_session_config_entry(_DATA_FOLDER, str(file.parent))
     with failures():
-        forward = onnxruntime.InferenceSession(ir.to_proto(model).SerializeToString(), options)
+        forward = onnxruntime.InferenceSession(model.SerializeToString(), options)
         found = forward.run(list(names), dict(given))
     return {name: np.asarray(array) for name, array in zip(names, found, strict=True)}
 
