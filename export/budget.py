@@ -42,6 +42,7 @@ class Limit:
 NODES = Limit(200_000, "the network has {count} nodes once functions and loops are written out")
 NESTING = Limit(32, "the network's functions call each other {count} deep")
 ROWS = Limit(4096, "the Jacobian has {count} rows, each of which costs a backward pass")
+TIMES = Limit(100, "the shapes of the network would be inferred {count} times")
 ELEMENTS = Limit(2**28, "a value within the network has {count} elements")
 
 

@@ -6,12 +6,15 @@ takes longer than to ask it.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import onnx
 import onnx_ir as ir
 from onnx_ir.passes import common
 from onnx_ir.passes.common import _c_api_utils
 
 from onnxplain.export.autodiff import dependents
+from onnxplain.export.budget import TIMES
 from onnxplain.export.subgraphs import operands
 
 
@@ -76,41 +79,76 @@ def _take(value: ir.Value, found: onnx.TypeProto) -> None:
         value.dtype = kind.dtype
 
 
+def infer_node(node: ir.Node, opsets: Mapping[str, int]) -> None:
+    """Give a node's results the shapes and types that follow from its operands'; none, where ONNX
+    finds none."""
+    if node.domain not in opsets:
+        return
+    operands = [x for x in node.inputs if x is not None]
+    constants = ((x, ir.convenience.get_const_tensor(x)) for x in operands)
+    try:
+        found = onnx.shape_inference.infer_node_outputs(
+            onnx.defs.get_schema(node.op_type, opsets[node.domain], node.domain),
+            ir.to_proto(node),
+            {x.name: ir.to_proto(x).type for x in operands},
+            {x.name: ir.to_proto(c) for x, c in constants if c is not None and c.size <= _FEW},
+            opset_imports=[onnx.helper.make_opsetid(*opset) for opset in opsets.items()],
+        )
+    except Exception:
+        return
+    for y in node.outputs:
+        if y.name in found:
+            _take(y, found[y.name])
+
+
+_FEW = 64  # elements of a constant that may decide a shape
+
+
 class Corrected:
     """Values of which ONNX has found other shapes than they have, while a graph's nodes are gone
-    through in their order: what follows from them is inferred again once for all, or as soon as
-    one of those shapes is needed.
+    through in their order: what follows from them is inferred again node by node. Where that does
+    not suffice, the whole graph is at the end, or as soon as a shape that it left open is needed.
     """
 
     def __init__(self, model: ir.Model) -> None:
         self._model = model
-        self._wrong: list[ir.Value] = []
+        self._open = symbols(model.graph)
         self._following: set[ir.Value | None] = set()
+        self._left = False
+        self._times = 0
 
-    def add(self, value: ir.Value) -> None:
-        """A value of which another shape was found."""
-        self._wrong.append(value)
-        self._following.add(value)
+    def add(self, node: ir.Node) -> None:
+        """A node, put right, of whose results other shapes were found."""
+        before = [y.shape for y in node.outputs]
+        for y in node.outputs:
+            y.shape = None
+        infer_node(node, self._model.graph.opset_imports)
+        for y, shape in zip(node.outputs, before, strict=True):
+            if y.shape != shape:
+                self._following.add(y)
+                self._left |= not is_known(y, self._open)
 
     def passes(self, node: ir.Node) -> None:
         """The next node, whose results may follow from these values."""
         if not self._following.isdisjoint(operands(node)):
-            self._following.update(node.outputs)
+            self.add(node)
 
     def needs(self, value: ir.Value) -> None:
         """The shape of a value is about to be read."""
-        if value.shape is None or value in self._following:
+        if value.shape is None or (value in self._following and not is_known(value, self._open)):
             self._infer()
 
     def settle(self) -> None:
         """Infer the shapes of what follows."""
-        if self._wrong:
+        if self._left:
             self._infer()
 
     def _infer(self) -> None:
-        for stale in dependents(self._model.graph, self._wrong):
+        self._times += 1
+        TIMES.check(self._times)
+        for stale in dependents(self._model.graph, [v for v in self._following if v is not None]):
             if stale is not None:
                 stale.shape = None
-        self._wrong.clear()
         self._following.clear()
+        self._left = False
         infer_shapes(self._model)

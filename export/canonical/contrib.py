@@ -9,10 +9,11 @@ import onnx_ir as ir
 
 from onnxplain.errors import NoRuleError
 from onnxplain.export.autodiff import operator_name
+from onnxplain.export.budget import TIMES
 from onnxplain.export.canonical.emit import Emitted, Emitter, called, replace
 from onnxplain.export.canonical.spelled.normalisations import rms_normalization
 from onnxplain.export.operators import VJPS
-from onnxplain.export.shapes import infer_shapes
+from onnxplain.export.shapes import infer_node, infer_shapes
 from onnxplain.export.tensors import attribute, rank
 
 DOMAIN = "com.microsoft"
@@ -27,7 +28,10 @@ def spell_contrib(model: ir.Model, aside: Container[ir.Node] = ()) -> None:
     Raises:
         NoRuleError: one that has neither such a form here nor a rule of its own.
     """
+    opsets, replaced, times = model.graph.opset_imports, False, 0
     for node in list(model.graph.all_nodes()):
+        if replaced and not node.domain and any(y.shape is None for y in node.outputs):
+            infer_node(node, opsets)  # which stopped at the operators replaced by now
         if node.domain.startswith(DOMAIN) and operator_name(node) not in VJPS:
             form = CONTRIB.get(node.op_type) if node.domain == DOMAIN else None
             if form is None and node in aside:
@@ -43,8 +47,11 @@ def spell_contrib(model: ir.Model, aside: Container[ir.Node] = ()) -> None:
             if node.op_type in _BY_RANK and any(
                 x is not None and x.shape is None for x in node.inputs
             ):
-                infer_shapes(model)  # stopped at the operators replaced by now
-            replace(node, form)
+                TIMES.check(times := times + 1)
+                infer_shapes(model)
+            for new in replace(node, form):
+                infer_node(new, opsets)
+            replaced = True
 
 
 _BY_RANK = ("FusedMatMul", "SimplifiedLayerNormalization")

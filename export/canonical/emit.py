@@ -88,8 +88,8 @@ def split(emit: Emitter, x: ir.Value, axis: int) -> list[ir.Value]:
     return list(emit.many("Split", count, x, axis=axis, num_outputs=count))
 
 
-def replace(node: ir.Node, form: Callable[[Emitter, ir.Node], Emitted]) -> None:
-    """Replace `node` by what `form(emit, node)` emits.
+def replace(node: ir.Node, form: Callable[[Emitter, ir.Node], Emitted]) -> Sequence[ir.Node]:
+    """Replace `node` by the nodes that `form(emit, node)` emits, which are returned.
 
     `form` returns the new outputs in the order of the old ones. An old output that it leaves out at
     the end, or gives as `None`, must have no uses; one without a name has none.
@@ -109,3 +109,4 @@ def replace(node: ir.Node, form: Callable[[Emitter, ir.Node], Emitted]) -> None:
         [old for old, _ in pairs],
         [new for _, new in pairs],
     )
+    return emit.nodes

@@ -106,7 +106,7 @@ def spell_ceil_mode(model: ir.Model) -> None:
         node.attributes.add(ir.AttrInt64s("pads", [*before, *ends]))
         node.attributes.add(ir.AttrInt64("ceil_mode", 0))
         if not as_inferred:
-            corrected.add(y)
+            corrected.add(node)
     corrected.settle()
 
 

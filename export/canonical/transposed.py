@@ -42,5 +42,5 @@ def spell_same_transposed(model: ir.Model) -> None:
         node.attributes.add(ir.AttrInt64s("output_padding", missing))
         out = [n * s for n, s in zip(sizes, strides, strict=True)]
         if y.shape is None or list(dims(y))[2:] != out:
-            corrected.add(y)
+            corrected.add(node)
     corrected.settle()

@@ -20,6 +20,7 @@ from onnxplain.export.canonical.evaluate import evaluated
 from onnxplain.export.canonical.optimise import optimise
 from onnxplain.export.canonical.pools import spell_ceil_mode
 from onnxplain.export.canonical.transposed import spell_same_transposed
+from onnxplain.export.shapes import Corrected, infer_shapes
 
 OWN = "own"
 
@@ -247,7 +248,7 @@ def test_each_node_is_looked_at_a_few_times(
         ),
     ],
 )
-def test_what_was_inferred_wrong_is_inferred_again_once_for_all(
+def test_what_was_inferred_wrong_is_inferred_again_by_itself(
     spell: Callable[[ir.Model], None], node: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Once it was at each such node: 1,000 of 1,000 nodes took minutes."""
@@ -264,7 +265,70 @@ def test_what_was_inferred_wrong_is_inferred_again_once_for_all(
     )
     model = ir.from_proto(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)]))
     spell(model)
-    assert inferred == [model]
+    assert inferred == []
+
+
+def test_so_is_what_follows_from_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once the whole graph was as soon as one of those shapes was needed: at every such node."""
+    values = ["x", *(f"v{i}" for i in range(10))]
+    kinds: list[dict[str, Any]] = [
+        {
+            **{"op_type": "MaxPool", "kernel_shape": [2, 2], "strides": [2, 2]},
+            **{"pads": [0, 0, 1, 1], "ceil_mode": 1},
+        },
+        {"op_type": "Resize"},
+    ]
+    operands = [lambda x: [x], lambda x: [x, "", "twice"]]
+    nodes = [
+        helper.make_node(inputs=operands[i % 2](values[i]), outputs=[values[i + 1]], **kinds[i % 2])
+        for i in range(10)
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "in a row",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 3, 8, 8])],
+        [helper.make_tensor_value_info("v9", TensorProto.FLOAT, None)],
+        [numpy_helper.from_array(np.array([1, 1, 2, 2], np.float32), "twice")],
+    )
+    model = ir.from_proto(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)]))
+    infer_shapes(model)
+    sizes = [list(node.outputs[0].shape or ()) for node in model.graph]
+    assert sizes[:2] == [[1, 3, 5, 5], [1, 3, 10, 10]]
+    inferred: list[ir.Model] = []
+    monkeypatch.setattr("onnxplain.export.shapes.infer_shapes", inferred.append)
+    spell_ceil_mode(model)
+    assert [list(node.outputs[0].shape or ()) for node in model.graph] == [
+        *([1, 3, 4, 4], [1, 3, 8, 8]) * 5
+    ]
+    assert inferred == []
+
+
+def test_shapes_that_no_node_tells_by_itself_are_inferred_a_number_of_times(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    graph = ir.Graph([], [], nodes=[], opset_imports={"": 20})
+    corrected = Corrected(ir.Model(graph, ir_version=10))
+    monkeypatch.setattr("onnxplain.export.shapes.infer_shapes", lambda model: None)
+    for _ in range(100):
+        corrected.needs(ir.Value(name="x"))
+    with pytest.raises(SourceError, match="inferred 101 times, of at most 100"):
+        corrected.needs(ir.Value(name="x"))
+
+
+def test_nothing_is_asked_where_every_shape_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    x = ir.Value(name="x", type=ir.TensorType(ir.DataType.FLOAT), shape=ir.Shape(["N", 3]))
+    node = ir.node("Relu", [x])
+    y = node.outputs[0]
+    graph = ir.Graph([x], [y], nodes=[node], opset_imports={"": 20})
+    model = ir.Model(graph, ir_version=10)
+    infer_shapes(model)
+    assert (y.dtype, y.shape) == (x.dtype, x.shape)
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr(onnx.shape_inference, "infer_shapes", refuse)
+    infer_shapes(model)
 
 
 @pytest.mark.sweep
