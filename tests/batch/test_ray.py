@@ -14,6 +14,8 @@ from pathlib import Path
 import psutil
 import pyarrow.parquet
 import pytest
+from ray._private import ray_constants
+from ray._private.services import get_node_ip_address
 
 from onnxplain.batch.cluster import connected
 from onnxplain.batch.commit import Folder
@@ -106,6 +108,23 @@ class TestStarting:
             enter(connected(None, tmp_path / "mark"))
         assert sessions
         assert [*tmp_path.iterdir()] == []
+
+    def test_no_environment_opens_it(self, tmp_path, monkeypatch):
+        """Nor one that names a cluster, with Ray imported before: it is started on loopback."""
+        monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+        monkeypatch.setenv("RAY_ADDRESS", "192.0.2.1:6379")
+        monkeypatch.setenv("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "1")
+        monkeypatch.setattr(ray_constants, "ENABLE_RAY_CLUSTER", True)
+        given = []
+
+        def init(*arguments, **options):
+            given.append((arguments, options, get_node_ip_address()))
+
+        monkeypatch.setattr("ray.init", init)
+        with connected(None, tmp_path / "mark"):
+            ((arguments, options, node),) = given
+        assert (arguments, node) == (("local",), "127.0.0.1")
+        assert options["include_dashboard"] is False
 
     def test_nobody_answers(self, tmp_path):
         with socket.socket() as closed:
