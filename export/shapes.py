@@ -42,8 +42,9 @@ def infer_shapes(model: ir.Model, data_prop: bool = True) -> None:
     if len(list(model.graphs())) > 1:
         common.ShapeInferencePass(data_prop=data_prop)(model)
         return
-    open_ = symbols(model.graph)
-    if all(is_known(y, open_) for node in model.graph for y in node.outputs):
+    graph, open_ = model.graph, symbols(model.graph)
+    computed = (y for node in graph for y in node.outputs)
+    if all(is_known(value, open_) for value in (*graph.initializers.values(), *computed)):
         return
     asked: list[onnx.ModelProto] = []
 

@@ -55,7 +55,8 @@ def spell_integers(model: ir.Model, aside: Container[ir.Node] = ()) -> None:
             replace(node, form)
         elif row_of(name).kind is Kind.MOVE and name not in _CONVERTING and node.inputs:
             for y in node.outputs if _is_float(node.inputs[0]) else ():
-                y.type = _FLOAT
+                if y.dtype != ir.DataType.INT64:  # where the elements were found
+                    y.type = _FLOAT
 
 
 _NUMBERS = ("DynamicQuantizeLinear", "MatMulInteger", "ConvInteger")

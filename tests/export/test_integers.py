@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 import onnxruntime
 import pytest
 import torch
@@ -20,6 +21,7 @@ from torch.nn import functional
 
 import onnxplain
 from onnxplain.errors import NoRuleError
+from onnxplain.export.canonical.integers import spell_integers
 from onnxplain.runtime.sessions.onnx_runtime.options import session_options
 from onnxplain.runtime.sessions.tensorrt import build_engine
 
@@ -422,3 +424,14 @@ def test_a_constant_image_has_a_scale_of_one(tmp_path: Path) -> None:
     found = explain(source, zeros)
     assert np.isfinite(found.logits).all()
     np.testing.assert_array_equal(found.logits, session(source).run(None, {"x": zeros})[0])
+
+
+def test_where_elements_were_found_stays_a_whole_number() -> None:
+    x = ir.Value(name="x", type=ir.TensorType(ir.DataType.FLOAT), shape=ir.Shape([1, 9]))
+    count = ir.Value(name="k", type=ir.TensorType(ir.DataType.INT64), shape=ir.Shape([1]))
+    node = ir.node("TopK", [x, count], num_outputs=2)
+    largest, indices = node.outputs
+    indices.type = ir.TensorType(ir.DataType.INT64)
+    graph = ir.Graph([x, count], [largest, indices], nodes=[node], opset_imports={"": 20})
+    spell_integers(ir.Model(graph, ir_version=10))
+    assert (largest.dtype, indices.dtype) == (ir.DataType.FLOAT, ir.DataType.INT64)
