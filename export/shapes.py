@@ -85,13 +85,13 @@ def infer_node(node: ir.Node, opsets: Mapping[str, int]) -> None:
     finds none."""
     if node.domain not in opsets:
         return
-    operands = [x for x in node.inputs if x is not None]
-    constants = ((x, ir.convenience.get_const_tensor(x)) for x in operands)
+    given = [x for x in node.inputs if x is not None]
+    constants = ((x, ir.convenience.get_const_tensor(x)) for x in given)
     try:
         found = onnx.shape_inference.infer_node_outputs(
             onnx.defs.get_schema(node.op_type, opsets[node.domain], node.domain),
             ir.to_proto(node),
-            {x.name: ir.to_proto(x).type for x in operands},
+            {x.name: ir.to_proto(x).type for x in given},
             {x.name: ir.to_proto(c) for x, c in constants if c is not None and c.size <= _FEW},
             opset_imports=[onnx.helper.make_opsetid(*opset) for opset in opsets.items()],
         )
