@@ -37,7 +37,9 @@ def entry(file: File, path: Path) -> dict[str, Any]:
     """Export a file with the gradient, and compare it with the original under ONNX Runtime.
 
     Returns:
-        Ready for JSON: "bytes", "inputs" and "outputs" as the file declares them, "quantised";
+        Ready for JSON: "bytes", "inputs" and "outputs" as the file declares them, "quantised",
+        "half" (whether it computes in float16: the differences are then those of the same network
+        in float32, as float16 is rounded in steps too large for them);
         "reason" (None, or why it did not export or run); and then "objective", "why", "notes",
         "explain_bytes", "errors" (of each output of the network, the largest difference to the
         original ÷ the largest number there), "spread" (the same of the original, with and without
@@ -51,6 +53,7 @@ def entry(file: File, path: Path) -> dict[str, Any]:
         "inputs": [_declared(x) for x in model.graph.input if x.name not in weights],
         "outputs": [_declared(y) for y in model.graph.output],
         "quantised": any("Quantize" in node.op_type for node in model.graph.node),
+        "half": _is_half(model),
     }
     try:
         with TemporaryDirectory(prefix="onnxplain-wild-") as folder:
@@ -67,7 +70,9 @@ def _tried(file: File, path: Path, folder: Path) -> dict[str, Any]:
     x, _ = as_batch([picture(file.picture)], metadata.preprocessing)
     x += NOISE * np.random.default_rng(1).standard_normal(x.shape).astype(x.dtype)
     found = onnxplain.load(explained, "cpu")(x, **file.inputs)
-    original, bare = _running(path), _running(without_activations(path, folder))
+    without = without_activations(path, folder)
+    original, bare = _running(path), _running(without)
+    smooth = _running(in_float32(without, folder)) if _is_half(onnx.load(path)) else bare
     g = found.pullback
     g = np.moveaxis(g, 1, -1) if metadata.preprocessing.layout == "NHWC" else g
     value = VALUES[objective.name](found, file)
@@ -79,7 +84,7 @@ def _tried(file: File, path: Path, folder: Path) -> dict[str, Any]:
         "explain_bytes": explained.stat().st_size,
         "errors": _errors(found, original(x), bare(x)),
         "spread": _spread(path, x, original(x)),
-        "gradient": slopes(lambda x: value(bare(x)), x, g, steps),
+        "gradient": slopes(lambda x: value(smooth(x)), x, g, steps),
     }
 
 
@@ -133,6 +138,30 @@ def without_activations(path: Path, folder: Path) -> Path:
             del node.attribute[:]
     onnx.save(model, folder / "bare.onnx")
     return folder / "bare.onnx"
+
+
+def _is_half(model: onnx.ModelProto) -> bool:
+    return any(tensor.data_type == onnx.TensorProto.FLOAT16 for tensor in model.graph.initializer)
+
+
+def in_float32(path: Path, folder: Path) -> Path:
+    """A copy of a file in float16 that computes in float32, with the same weights."""
+    model = onnx.load(path)
+    graph = model.graph
+    half, full = onnx.TensorProto.FLOAT16, onnx.TensorProto.FLOAT
+    attributes = [a for node in graph.node for a in node.attribute]
+    for tensor in [*graph.initializer, *(a.t for a in attributes if a.HasField("t"))]:
+        if tensor.data_type == half:
+            wide = onnx.numpy_helper.to_array(tensor).astype(np.float32)
+            tensor.CopyFrom(onnx.numpy_helper.from_array(wide, tensor.name))
+    for attribute in attributes:
+        if attribute.name == "to" and attribute.i == half:
+            attribute.i = full
+    for port in [*graph.input, *graph.output, *graph.value_info]:
+        if port.type.tensor_type.elem_type == half:
+            port.type.tensor_type.elem_type = full
+    onnx.save(model, folder / "wide.onnx")
+    return folder / "wide.onnx"
 
 
 _MOVES = ("Cast", "Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze")

@@ -49,8 +49,8 @@ def markdown(results: dict[str, Any]) -> str:
         "(the gradient's; the same with random signs on blocks of pixels; noise) beside central "
         f"differences of the original, ÷ the gradient's norm: the worst, ≤ {GRADIENT:g}. What is "
         "quantised computes a staircase, which no differences follow: its gradient is that of "
-        "straight-through estimators, and tested as such on small networks. *File*: the explain "
-        "graph's size ÷ the file's.",
+        f"straight-through estimators, and tested as such on small networks. {_half(files)}*File*: "
+        "the explain graph's size ÷ the file's.",
         "",
         "| file | package | what it is | objective | outputs | gradient | file |",
         "| --- | --- | --- | --- | --- | --- | --- |",
@@ -65,6 +65,15 @@ def markdown(results: dict[str, Any]) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def _half(files: dict[str, Any]) -> str:
+    if not any(entry.get("half") for entry in files.values()):
+        return ""
+    return (
+        "What computes in float16 is rounded in steps too large for differences: they are those of "
+        "the same weights in float32. "
+    )
 
 
 def _rows(files: dict[str, Any]) -> Iterator[str]:

@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 import pytest
 
-from onnxplain.bench.wild.entry import entry, slopes, without_activations
+from onnxplain.bench.wild.entry import _running, entry, in_float32, slopes, without_activations
 from onnxplain.bench.wild.files import FILES, File
 from onnxplain.bench.wild.page import markdown, passes
 
@@ -60,3 +60,26 @@ def test_an_entry_is_of_the_original_before_its_softmax(tmp_path: Path) -> None:
     assert passes(made), made
     assert made["objective"] == "class"
     assert np.isfinite(made["spread"])
+
+
+def test_a_file_in_float16_is_widened_for_its_differences(tmp_path: Path) -> None:
+    half, full = onnx.TensorProto.FLOAT16, onnx.TensorProto.FLOAT
+    nodes = [
+        node("Cast", ["x"], ["h"], to=half),
+        node("Conv", ["h", "A"], ["c"]),
+        node("Cast", ["c"], ["y"], to=full),
+    ]
+    weight = images(4, 3, 3, 3).astype(np.float16)
+    path = write(tmp_path / "n.onnx", nodes, {"A": weight}, outputs=["y"])
+    wide = in_float32(path, tmp_path)
+    same = write(
+        tmp_path / "same.onnx",
+        [node("Conv", ["x", "A"], ["y"])],
+        {"A": weight.astype(np.float32)},
+        outputs=["y"],
+    )
+    sizes = onnx.load(path).graph.input[0].type.tensor_type.shape.dim
+    x = images(*(n.dim_value or 1 for n in sizes))
+    np.testing.assert_allclose(_running(wide)(x)["y"], _running(same)(x)["y"], rtol=1e-6)
+    kinds = {tensor.data_type for tensor in onnx.load(wide).graph.initializer}
+    assert kinds == {full}
