@@ -13,6 +13,8 @@ from onnxscript import OpBuilder
 
 from onnxplain.building import Builder
 
+CONTROL_FLOW = ("If", "Loop", "Scan")
+
 
 def bodies(node: Any) -> list[ir.Graph]:
     """The subgraphs of control flow."""

@@ -10,7 +10,13 @@ import onnx_ir as ir
 
 from onnxplain.export.canonical.declared import merged
 from onnxplain.export.shapes import infer_shapes
-from onnxplain.export.subgraphs import bodies, captured, put_instead, read_around
+from onnxplain.export.subgraphs import (
+    CONTROL_FLOW,
+    bodies,
+    captured,
+    put_instead,
+    read_around,
+)
 from onnxplain.export.tensors import attribute
 
 Work: TypeAlias = Callable[[ir.Model], object]
@@ -48,7 +54,7 @@ def _holds_tensors(node: ir.Node) -> bool:
     values = [v for v in (*node.inputs, *captured(node), *node.outputs) if v is not None and v.name]
     values += [y for body in inner for each in body.all_nodes() for y in each.outputs]
     tensors = (v.type is None or isinstance(v.type, ir.TensorType) for v in values)
-    return bool(inner) and node.op_type in ("If", "Loop", "Scan") and all(tensors)
+    return bool(inner) and node.op_type in CONTROL_FLOW and all(tensors)
 
 
 @contextmanager

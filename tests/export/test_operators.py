@@ -45,6 +45,7 @@ NAMED_ELSEWHERE = {
     "canonical/spelled": "operators that are spelled in others",
     "canonical/patterns": "what is recognised, and what it becomes",
     "composites.py": "the definitions of the composites",
+    "describe.py": "what is linear in some of its operands alone",
     "explained.py": "what stands between a table of embeddings and its reader",
     "lower.py": "measured forms of single operators",
     "methods/baselines.py": "the methods' definitions: ReLU and ReLU6 alone",
@@ -54,6 +55,7 @@ NAMED_ELSEWHERE = {
     "objectives/structure.py": "what outputs end in, and what boxes are made of",
     "sources/archives.py": "SymPy's functions, some of which are called as operators are",
     "stretched.py": "operators that stretch an operand of one element",
+    "subgraphs.py": "operators that have bodies",
     "vjps": "the rows; the activations that recurrent layers name",
 }
 """Files and folders of `export` in which collections may hold names of operators, and why."""
