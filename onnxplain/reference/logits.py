@@ -79,13 +79,28 @@ def _compared(
     found = nearest(logits, scores)
     wrong = np.inf if found is None else found.relative_l2
     if wrong <= FLOAT32 or wrong <= tolerance(original):
-        return None
+        return None if is_onnx(original) else _mixed(original, given[IMAGE], scores[0])
     again = _scores(original, given[IMAGE], logits.shape[1], input)
     if not np.array_equal(scores[0], again[0], equal_nan=True):
         return "not checked: the source does not answer twice the same"
     raise SourceError(
         f"on noise, its logits differ from those of its source by {wrong:.1e} of their size"
     )
+
+
+def _mixed(network: Any, images: Array, scores: Array) -> str | None:
+    """What is noted where what PyTorch says of an image depends on the others of its batch."""
+    if len(images) == 1:
+        return None
+    alone = scores_of_pytorch(network, images[:1])
+    return MIXED if Parity.of(alone, scores[:1]).relative_l2 > _ROUNDED else None
+
+
+MIXED = (
+    "the network's logits of an image depend on the others of its batch, as those of a "
+    "normalisation without running statistics do, and so do explanations: explain them one by one"
+)
+_ROUNDED = 1e-2  # more than half precision differs in where a batch is of another size
 
 
 def _logits(file: Path, given: Mapping[str, Array]) -> Array:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 import onnxplain
 from onnxplain.errors import SourceError
 from onnxplain.reference import outputs
+from onnxplain.reference.logits import MIXED
 from onnxplain.reference.outputs import is_same
 
 Array = npt.NDArray[Any]
@@ -77,3 +78,26 @@ def test_a_source_that_takes_one_image_alone_or_answers_at_random(
     for wrong in (np.zeros((2, 5)), np.ones((2, 4)), [[1, 1, 1, 1, -np.inf]] * 2):
         with pytest.raises(SourceError, match="output 'output' differs from that of its source"):
             beside(lambda images, y=wrong: {"output": np.asarray(y)})
+
+
+class Normalised(nn.Module):
+    def __init__(self, statistics: bool) -> None:
+        super().__init__()
+        self.convolution = nn.Conv2d(3, 4, 3)
+        self.norm = nn.BatchNorm2d(4, track_running_stats=statistics)
+        self.head = nn.Linear(4, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        pooled = self.norm(self.convolution(x)).relu().mean((2, 3))
+        logits: Tensor = self.head(pooled)
+        return logits
+
+
+@pytest.mark.usefixtures("compared")
+@pytest.mark.parametrize("statistics", [True, False])
+def test_a_batch_whose_images_are_normalised_together_is_noted(
+    tmp_path: Path, statistics: bool
+) -> None:
+    network, example = Normalised(statistics).eval(), torch.zeros(1, 3, 6, 6)
+    result = onnxplain.export(network, tmp_path / "e.onnx", example=example, method="gradient")
+    assert (MIXED in result.notes) is not statistics
