@@ -36,3 +36,9 @@ class BackendError(OnnxplainError):
     """A runtime that is missing, or a file that it cannot run."""
 
     exit_code = 5
+
+
+class UnfinishedError(OnnxplainError):
+    """A network that runs for longer than it is given."""
+
+    exit_code = 5

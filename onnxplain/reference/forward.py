@@ -14,6 +14,7 @@ import onnxruntime
 
 from onnxplain.contract.explain import IMAGE, LOGITS, Metadata
 from onnxplain.contract.request import BGR, CHANNELS
+from onnxplain.reference.running import run
 from onnxplain.runtime.onnx_file import read_metadata
 from onnxplain.runtime.sessions.onnx_runtime.options import (
     failures,
@@ -90,6 +91,7 @@ def run_forward(file: Path, given: Mapping[str, Array], names: Sequence[str]) ->
 
     Raises:
         BackendError: ONNX Runtime does not take it, or fails.
+        UnfinishedError: it does not end.
     """
     as_it_is = session_options()
     as_it_is.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
@@ -100,8 +102,7 @@ def run_forward(file: Path, given: Mapping[str, Array], names: Sequence[str]) ->
     options.add_session_config_entry(_DATA_FOLDER, str(file.parent))
     with failures():
         forward = onnxruntime.InferenceSession(model.SerializeToString(), options)
-        found = forward.run(list(names), dict(given))
-    return {name: np.asarray(array) for name, array in zip(names, found, strict=True)}
+        return dict(zip(names, run(forward, names, given), strict=True))
 
 
 _DATA_FOLDER = "session.model_external_initializers_file_folder_path"

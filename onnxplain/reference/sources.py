@@ -12,11 +12,12 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
-from onnxplain.errors import SourceError
+from onnxplain.errors import SourceError, UnfinishedError
 from onnxplain.export.sources.from_programs import load_archive
 from onnxplain.export.sources.from_transformers import load_folder
 from onnxplain.export.sources.source import FILES, torch_network
 from onnxplain.export.sources.tracing import blank_image, logits_of, outputs_of, twin
+from onnxplain.reference.running import run
 from onnxplain.runtime.inputs.batches import filled
 from onnxplain.runtime.sessions.onnx_runtime.options import inference_session, session_options
 
@@ -130,7 +131,7 @@ def run_onnx(path: str | os.PathLike[str], given: Mapping[str, Array]) -> dict[s
     half = {i.name for i in session.get_inputs() if i.type == "tensor(float16)"}
     feeds = {n: x.astype(np.float16) if n in half else x for n, x in given.items()}
     names = [output.name for output in session.get_outputs()]
-    return dict(zip(names, map(np.asarray, session.run(names, feeds)), strict=True))
+    return dict(zip(names, run(session, names, feeds), strict=True))
 
 
 def run_pytorch(network: Any, given: Mapping[str, Array]) -> dict[str, Array]:
@@ -160,8 +161,8 @@ def outputs_of_onnx(
     (image,) = [i for i in session.get_inputs() if input in (None, i.name)]
     dtype = {"tensor(float16)": np.float16, "tensor(double)": np.float64}.get(image.type)
     names = [output.name for output in session.get_outputs()]
-    found = session.run(names, {image.name: images.astype(dtype or np.float32)})
-    return dict(zip(names, map(np.asarray, found), strict=True))
+    found = run(session, names, {image.name: images.astype(dtype or np.float32)})
+    return dict(zip(names, found, strict=True))
 
 
 def _evaluated(network: Any) -> Any:
@@ -191,6 +192,9 @@ def scores_of_onnx(
 
     Returns:
         None at all where the file cannot be run on the images alone.
+
+    Raises:
+        UnfinishedError: it does not end.
     """
     try:
         options, providers = session_options(), ["CPUExecutionProvider"]
@@ -201,7 +205,9 @@ def scores_of_onnx(
         batch = image.shape[0] if isinstance(image.shape[0], int) else len(given)
         starts = range(0, len(given), batch)
         parts = [filled(given[start : start + batch], batch) for start in starts]
-        runs = [session.run(None, {image.name: part}) for part in parts]
+        runs = [run(session, None, {image.name: part}) for part in parts]
+    except UnfinishedError:
+        raise
     except Exception:  # whatever a file that is not self-contained makes ONNX Runtime raise
         return []
     outputs = [np.concatenate(ys) for ys in zip(*runs, strict=True) if ys[0].ndim]

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from onnxplain.contract.explain import LOGITS, TARGET
 from onnxplain.contract.objective import OBJECTIVE
 from onnxplain.contract.request import as_asked
-from onnxplain.errors import BackendError, SourceError
+from onnxplain.errors import BackendError, SourceError, UnfinishedError
 from onnxplain.reference.checks import Check, Verification, by_error
 from onnxplain.reference.derivatives import Scalar
 from onnxplain.reference.forward import run_forward
@@ -96,6 +96,8 @@ def _of_source(original: Any, given: Mapping[str, Array]) -> dict[str, Array] | 
     inputs = {_own(name): array for name, array in given.items()}
     try:
         return run_onnx(original, inputs) if is_onnx(original) else run_pytorch(original, inputs)
+    except UnfinishedError:
+        raise
     except Exception as error:  # of any kind: it may be the user's own code
         return str(error)
 

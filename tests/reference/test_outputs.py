@@ -8,13 +8,15 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import onnx
+import onnx.parser
 import pytest
 import torch
 from torch import Tensor, nn
 
 import onnxplain
 from onnxplain.errors import SourceError
-from onnxplain.reference import outputs
+from onnxplain.reference import outputs, running
 from onnxplain.reference.logits import MIXED
 from onnxplain.reference.outputs import is_same
 
@@ -101,3 +103,43 @@ def test_a_batch_whose_images_are_normalised_together_is_noted(
     network, example = Normalised(statistics).eval(), torch.zeros(1, 3, 6, 6)
     result = onnxplain.export(network, tmp_path / "e.onnx", example=example, method="gradient")
     assert (MIXED in result.notes) is not statistics
+
+
+ENDLESS = """
+<ir_version: 10, opset_import: ["" : 21]>
+net (float[N,3,4,4] image) => (float[N,5] logits)
+<float[3,5] w = {0,1,2,3,4,5,6,7,8,9,10,11,12,13,14}, int64[2] axes = {2,3}>
+{
+  mean = ReduceMean <keepdims=0> (image, axes)
+  first = ReduceMean <keepdims=0> (image)
+  on = Constant <value = bool {1}> ()
+  last = Loop (, on, first) <body = rounds (int64 i, bool c, float[] x)
+    => (bool again, float[] y)
+    { y = Sin(x)  five = Constant <value = float {5.0}> ()  again = Less(y, five) }>
+  sum = Add(mean, last)
+  logits = MatMul(sum, w)
+}
+"""
+
+
+@pytest.mark.usefixtures("compared")
+def test_a_loop_that_never_ends_does_not_hold_an_export(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(running, "SECONDS", 0.2)
+    onnx.save(onnx.parser.parse_model(ENDLESS), tmp_path / "endless.onnx")
+    result = onnxplain.export(tmp_path / "endless.onnx", tmp_path / "e.onnx", method="gradient")
+    assert "not checked: it has not ended after 0.2 s, on noise" in result.notes
+
+
+@pytest.mark.usefixtures("compared")
+@pytest.mark.parametrize("options", [{"wrt": "mean"}, {"objective": "value"}])
+def test_nor_one_of_values_or_of_an_objective(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: dict[str, str]
+) -> None:
+    monkeypatch.setattr(running, "SECONDS", 0.2)
+    onnx.save(onnx.parser.parse_model(ENDLESS), tmp_path / "endless.onnx")
+    result = onnxplain.export(
+        tmp_path / "endless.onnx", tmp_path / "e.onnx", method="gradient", **options
+    )
+    assert any(note.startswith("not checked: it has not ended") for note in result.notes)

@@ -14,7 +14,7 @@ from typing import Any
 
 import onnxruntime
 
-from onnxplain.errors import BackendError
+from onnxplain.errors import BackendError, OnnxplainError
 from onnxplain.machine import saturates
 from onnxplain.runtime.conversion import converted
 from onnxplain.runtime.sessions.onnx_runtime.kernels import register
@@ -137,7 +137,7 @@ def failures() -> Iterator[None]:
     """ONNX Runtime's errors as ours."""
     try:
         yield
-    except BackendError:
+    except OnnxplainError:
         raise
     except Exception as error:
         raise failure(error) from error
