@@ -273,6 +273,6 @@ def _ones_but(y: ir.Value, batched: bool) -> list[int]:
 def nothing_flows(names: Iterable[str], of: Iterable[str]) -> SourceError:
     ends, starts = (" and ".join(map(repr, values)) for values in (of, names))
     return SourceError(
-        f"{ends} depends on {starts} by indices, comparisons or steps alone, whose derivative is 0 "
+        f"only indices, comparisons or steps lead from {starts} to {ends}, whose derivative is 0 "
         "wherever there is one; leave it out of wrt="
     )

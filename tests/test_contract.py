@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from onnxplain.contract.channels import ChannelLayer, ChannelsMetadata, Span
+from onnxplain.contract.derivatives import Derivatives
 from onnxplain.contract.entries import Entry
 from onnxplain.contract.explain import Metadata, Preprocessing
 from onnxplain.contract.signals import SignalMetadata
@@ -202,3 +203,8 @@ def test_a_batch_that_no_memory_holds_is_refused(batch: int) -> None:
     inputs, outputs = {"image": image, "target": target}, {"logits": logits, "pullback": image}
     with pytest.raises(BackendError, match="declares batches of"):
         Signature.of(GOOD.to_props(), inputs, outputs)
+
+
+def test_a_file_of_derivatives_is_told_from_one_that_explains() -> None:
+    with pytest.raises(BackendError, match=r"holds derivatives .* onnxplain export"):
+        Metadata.from_props({Derivatives.KEY: "{}"})

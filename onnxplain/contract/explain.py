@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from numbers import Real
 from typing import Any
 
+from onnxplain.contract.derivatives import Derivatives
 from onnxplain.contract.estimator import Estimated
 from onnxplain.contract.objective import EXPLAINED_BOX, EXPLAINED_CLASS, OBJECTIVE, Explained
 from onnxplain.contract.values import Values
@@ -317,6 +318,12 @@ class Metadata:
         Raises:
             BackendError: the file was not written by onnxplain, or by one that this one can't read.
         """
+        if Derivatives.KEY in props:
+            raise BackendError(
+                "this ONNX file holds derivatives (onnxplain differentiate wrote it) and explains "
+                "nothing: `onnxplain info` shows them, any runtime runs it; make an explain graph "
+                "of the network itself with: onnxplain export FILE.onnx"
+            )
         if _PREFIX + "method" not in props:
             raise BackendError(
                 "this ONNX file is not an explain graph (no onnxplain metadata); "
