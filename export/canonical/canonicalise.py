@@ -116,8 +116,8 @@ def canonicalise(
     Raises:
         SourceError: no single image-like input, no logits, or an opset or sizes that cannot be had;
             the message says what was found and what to pass.
-        NoRuleError: control flow that depends on the image, integer arithmetic, an operator of
-            ONNX Runtime's own.
+        NoRuleError: a sequence whose length the image decides, integer arithmetic or an operator of
+            ONNX Runtime's own that has no form in ONNX's floats.
     """
     model, was_half = opened(model)
     graph = model.graph

@@ -54,7 +54,8 @@ def forward_between(
 
     Raises:
         SourceError: no such value, one of whole numbers, or one that nothing depends on.
-        NoRuleError: what no cotangent can pass: control flow, an operator of ONNX Runtime's own.
+        NoRuleError: what no cotangent can pass: a sequence whose length the data decides, an
+            operator of ONNX Runtime's own that has no form in ONNX's.
     """
     open_unknown(model.graph)
     fix_open_sizes(model.graph, sizes)

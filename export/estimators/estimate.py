@@ -41,7 +41,7 @@ def estimate(
         SourceError: the estimator asks for the objective's value, which only has a gradient; or
             several samples at once cannot be asked for.
     """
-    spell_out(model)  # as long as there are no graphs within
+    spell_out(model)  # before the graph becomes the body of a loop
     op, graph = added.op, model.graph
     once = multiply_adds(graph)
     image, pullback = graph.inputs[0], graph.outputs[-1]
