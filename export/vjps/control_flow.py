@@ -80,7 +80,7 @@ def scan(
         settings["scan_output_axes"] = [axes[i] for i in by]
         settings["scan_output_directions"] = [1 - ways[i] for i in by]
     inputs = [*rounds.start(gs), *(each.stack for each in taken)]
-    return rounds.call("Scan", inputs, [xs[i] for i in by], settings)
+    return rounds.call("Scan", inputs, [count + i for i in by], settings)
 
 
 @register_vjp("Loop", batching=repeated_loop)
@@ -229,14 +229,19 @@ class _Rounds:
         return [*last, *(zeros_like(self.op, x) for x in self.added)]
 
     def call(
-        self, op_type: str, inputs: Sequence[Any], by: Sequence[ir.Value], settings: Any
+        self, op_type: str, inputs: Sequence[Any], by: Sequence[int], settings: Any
     ) -> Cotangents:
-        """The adjoint's results, as cotangents of the operands; `by` has those of stacks."""
-        wanted = [*(self.node.inputs[self.first + i] for i in self.carried), *self.added, *by]
-        made = _call(self.op, op_type, inputs, {"body": self.adjoint, **settings}, wanted)
-        states = dict(zip((self.first + i for i in self.carried), made, strict=False))
-        others = dict(zip(wanted[len(states) :], made[len(states) :], strict=True))
-        return [states.get(i, others.get(x)) for i, x in enumerate(operands(self.node))]
+        """The adjoint's results, each in the place of its operand: a value may stand in several.
+        `by` are the places of stacks."""
+        around = len(self.node.inputs)
+        read = {x: around + i for i, x in enumerate(captured(self.node))}
+        states = (self.first + i for i in self.carried)
+        places = [*states, *(read[x] for x in self.added), *by]
+        given = operands(self.node)
+        like = [x for i in places if (x := given[i]) is not None]
+        made = _call(self.op, op_type, inputs, {"body": self.adjoint, **settings}, like)
+        found = dict(zip(places, made, strict=True))
+        return [found.get(i) for i in range(len(given))]
 
 
 def _may_differ(first: ir.Shape | None, later: ir.Shape | None) -> bool:

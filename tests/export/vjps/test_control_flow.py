@@ -201,6 +201,36 @@ def test_a_scan_by_a_weight_that_it_reads(tmp_path: Path) -> None:
         close(array, gradient.numpy(), 1e-12, "the gradient")
 
 
+@pytest.mark.parametrize("ways", ["[0, 1]", "[0, 0]"])
+def test_a_scan_that_takes_a_value_twice(ways: str, tmp_path: Path) -> None:
+    """Each round multiplies what two ends of it hold."""
+    text = f"""graph (double[3] s0, double[T, 3] x) => (double[3] y) {{
+        y = Scan <num_scan_inputs = 2, scan_input_directions = {ways},
+            body = b (double[3] s, double[3] p, double[3] q) => (double[3] t) {{
+                bent = Sin (p)
+                product = Mul (bent, q)
+                sum = Add (s, product)
+                t = Tanh (sum)
+            }}> (s0, x, x)
+    }}"""
+    check(tmp_path, text, {"s0": normal(3), "x": normal(4, 3)})
+
+
+def test_a_scan_that_reads_as_a_whole_what_it_takes_parts_of(tmp_path: Path) -> None:
+    """Each step attends to the sequence."""
+    text = """graph (double[3] s0, double[T, 3] x) => (double[3] y) {
+        y = Scan <num_scan_inputs = 1, body = b (double[3] s, double[3] x_t) => (double[3] t) {
+            scores = MatMul (x, s)
+            weights = Softmax (scores)
+            context = MatMul (weights, x)
+            product = Mul (context, x_t)
+            sum = Add (s, product)
+            t = Tanh (sum)
+        }> (s0, x)
+    }"""
+    check(tmp_path, text, {"s0": normal(3), "x": normal(4, 3)})
+
+
 # ----- Loop -----
 
 
