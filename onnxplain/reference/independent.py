@@ -16,9 +16,10 @@ from onnxplain.errors import SourceError
 from onnxplain.export.objectives import LOGIT, Objective
 from onnxplain.export.validity import objective_of
 from onnxplain.reference.checks import Check, by_error
-from onnxplain.reference.derivatives import Scalar, along_directions, within
+from onnxplain.reference.derivatives import Scalar, along_directions, is_quantised, within
 from onnxplain.reference.parity import Parity
 from onnxplain.reference.sources import FLOAT32, tolerance
+from onnxplain.runtime import Explainer
 
 Array = npt.NDArray[Any]
 
@@ -47,17 +48,22 @@ def outputs_by_source(
     return checks
 
 
-def is_derivative(method: str, objective: Any) -> bool:
-    """Whether a pullback of the method is the derivative of its objective.
+def is_derivative(explainer: Explainer, objective: Any) -> bool:
+    """Whether a graph's pullback is the derivative of its objective, as differences measure it: a
+    quantised graph rises in steps, which they do not follow.
 
     Args:
         objective: as `onnxplain.export` takes it.
     """
+    if explainer.metadata.method != "gradient":
+        return False
+    if explainer.path is not None and is_quantised(explainer.path):
+        return False
     try:
         known: Objective | None = objective_of(ExportOptions(objective=objective))
     except SourceError:
         return False
-    return method == "gradient" and known is not None and (known is LOGIT or known.whole)
+    return known is not None and (known is LOGIT or known.whole)
 
 
 def derivatives(

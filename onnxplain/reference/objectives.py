@@ -94,6 +94,6 @@ def verify_objective(
         y = again[OBJECTIVE].reshape(len(points), -1)[:, 0]
         return sized(y, {name: again[name] for name in own if name in again})
 
-    if is_derivative(metadata.method, options["objective"]):
+    if is_derivative(explainer, options["objective"]):
         checks += derivatives(scalar, images, found[PULLBACK], tolerance)
     return replace(fresh, checks=tuple(checks))

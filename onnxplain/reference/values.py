@@ -152,7 +152,7 @@ def verify_values(
         checks += outputs_by_source(others, lambda: _named_as(others, source, given), source)
         checks += _logits_by_source(others, source, given)
     asked_for = metadata.parameters.get("objective", options.get("objective"))
-    if is_derivative(metadata.method, asked_for or metadata.objective.name):
+    if is_derivative(explainer, asked_for or metadata.objective.name):
         for name, one in metadata.values.explained.items():
             if name in given:
                 scalar = _scalar(explainer, name, given, own, found.targets)

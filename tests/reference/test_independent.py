@@ -79,3 +79,21 @@ def test_a_wrong_recognition_shows_in_the_outputs(failed: Any, monkeypatch: pyte
     monkeypatch.setattr(activations, "_activation", without_epsilon)
     (found,) = failed()
     assert found.endswith("by the source itself")
+
+
+def in_steps(network: str) -> str:
+    """The network with its image, or values, rounded to steps of 0.5."""
+    steps = "float step = {0.5}, int8 zero = {0}, "
+    rounding = "q = QuantizeLinear (x, step, zero)\n y = DequantizeLinear (q, step, zero)\n"
+    return network.replace("<float", f"<{steps}float", 1).replace(
+        "t = Tanh (x)", f"{rounding} t = Tanh (y)"
+    )
+
+
+@pytest.mark.parametrize("network", ASKED, ids=["values", "an objective"])
+def test_differences_are_not_asked_of_what_rises_in_steps(network: str, tmp_path: Path):
+    source, graph, asked = tmp_path / "source.onnx", tmp_path / "e.onnx", ASKED[network]
+    onnx.save(onnx.parser.parse_model(in_steps(network)), source)
+    onnxplain.export(source, graph, method="gradient", check=False, **asked)
+    found = onnxplain.verify(graph, source, provider="cpu", objective=asked.get("objective"))
+    assert found.passed, found
