@@ -82,13 +82,14 @@ def fix_sizes(graph: ir.Graph, image: ir.Value, size: tuple[int, int] | None) ->
         shape[channels] = 3
     if not isinstance(shape[0], int):
         shape[0] = ir.SymbolicDim("batch")
-    settled = {
-        str(old.value): new
-        for old, new in zip(dims(image), shape, strict=True)
-        if isinstance(old, ir.SymbolicDim) and old.value is not None
-    }
+    settled: dict[str, int | ir.SymbolicDim] = {}
+    for old, new in zip(dims(image), shape, strict=True):
+        name = old.value if isinstance(old, ir.SymbolicDim) else None
+        if name is not None and settled.setdefault(name, new) != new:
+            settled[name] = ir.SymbolicDim(None)  # a name of two sizes tells neither
     image.shape = ir.Shape(shape)
-    for value in [*graph.inputs, *(y for node in graph for y in node.outputs)]:
+    others = (x for x in graph.inputs if x is not image)
+    for value in [*others, *(y for node in graph for y in node.outputs)]:
         names = [str(n) for n in value.shape or ()]
         if not settled.keys().isdisjoint(names):
             value.shape = ir.Shape(map(settled.get, names, dims(value)))

@@ -1,4 +1,5 @@
-"""A final Softmax over the classes, or Sigmoid, is explained at its input; no other one is."""
+"""A final Softmax over the classes, or Sigmoid, is explained at its input; no other one is. Open
+sizes of the image are filled in wherever they are named."""
 
 from __future__ import annotations
 
@@ -6,7 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 import pytest
+
+from onnxplain.export.canonical.canonicalise import canonicalise
 
 from .graphs import Array, explain, images, node, source_outputs, write
 
@@ -73,3 +77,16 @@ def test_a_sigmoid_is_cut_off_whatever_is_reshaped_behind_it(
     np.testing.assert_allclose(
         explanation.probabilities, source_outputs(source, X)[0], rtol=1e-4, atol=1e-6
     )
+
+
+@pytest.mark.parametrize("batch", ["N", "S"])
+def test_sizes_that_share_a_name_are_filled_in_each_as_its_own(batch: str) -> None:
+    text = f"""<ir_version: 9, opset_import: ["": 20]>
+        network (float[{batch}, 3, S, S] x) => (float[{batch}, 3] logits) <
+            float[{batch}, 3, S, S] a, int64[2] axes = {{2, 3}}
+        > {{
+            a = Relu (x)
+            logits = ReduceMean <keepdims = 0> (a, axes)
+        }}"""
+    model = canonicalise(ir.from_proto(onnx.parser.parse_model(text)), (4, 6)).model
+    assert [str(n) for n in model.graph[0].outputs[0].shape or ()] == ["batch", "3", "4", "6"]
