@@ -20,7 +20,7 @@ from onnxplain.export.canonical.emit import (
 )
 from onnxplain.export.canonical.evaluate import evaluated, telling_sizes
 from onnxplain.export.canonical.opsets import SCAN_8, opset_of
-from onnxplain.export.subgraphs import CONTROL_FLOW
+from onnxplain.export.subgraphs import bodies
 from onnxplain.export.tensors import attribute, dims, rank
 from onnxplain.initializers import initializer
 
@@ -61,10 +61,10 @@ def refuse_sequences(nodes: Iterable[ir.Node]) -> None:
 
 
 def _name_apart(graph: ir.Graph) -> None:
-    """Control flow gets names of its own, which what is written out is named after."""
+    """What has bodies gets names of its own, which what is written out is named after."""
     taken = {"", None}
     for node in graph:
-        if node.op_type in CONTROL_FLOW:
+        if bodies(node):
             name, i = node.name or node.op_type, 0
             while node.name in taken:
                 node.name, i = f"{name}_{i}", i + 1

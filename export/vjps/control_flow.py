@@ -35,6 +35,8 @@ def if_(
     """y = c ? a(x) : b(x), so g_x = c ? aᵀ(g) : bᵀ(g): 0 from a branch that does not read x."""
     read = captured(node)
     wanted = [x for x in read if x in active and _is_float(x)]
+    if not wanted:
+        return [None] * len(operands(node))
     branches = {}
     for name in ("then_branch", "else_branch"):
         branch = node.attributes[name].as_graph()
@@ -58,6 +60,9 @@ def scan(
     count = len(node.inputs) - attribute(node, "num_scan_inputs", 1)
     rounds = _Rounds(op, node, active, first=0, count=count)
     xs, slices = node.inputs[count:], rounds.body.inputs[count:]
+    by = [i for i, x in enumerate(xs) if x in active and _is_float(x)]
+    if not (rounds.carried or rounds.added or by):
+        return [None] * len(operands(node))
     axes, ways = _ends_of(node, "input", len(xs))
     out_axes, out_ways = _ends_of(node, "output", len(gs) - count)
 
@@ -66,7 +71,6 @@ def scan(
         None if g is None else rounds.take(y, g, a, 1 - w)
         for g, y, a, w in zip(gs[count:], rounds.stacked, out_axes, out_ways, strict=True)
     ]
-    by = [i for i, x in enumerate(xs) if x in active and _is_float(x)]
     rounds.sweep([*rounds.begin, *given], arriving, [given[i] for i in by], rules)
     scanned = [each for each in rounds.taken if each.stack is not None]
     taken = rounds.taped() or scanned[:1]  # which says how many rounds there are
@@ -90,6 +94,8 @@ def loop(
     """As of a `Scan` of nothing; round r is gone back through in round T - 1 - r."""
     count = len(node.inputs) - 2
     rounds = _Rounds(op, node, active, first=2, count=count)
+    if not (rounds.carried or rounds.added):
+        return [None] * len(operands(node))
     number = rounds.body.inputs[0]
     inner, adjoint = rounds.inner, rounds.adjoint
     both = zip(gs[count:], rounds.stacked, strict=True)

@@ -15,7 +15,7 @@ from onnxplain.errors import SourceError
 from onnxplain.export.autodiff import Node, dependents
 from onnxplain.export.operators import Inputs, Outputs
 from onnxplain.export.subgraphs import alike, captured, compute_again, new_body, put_out
-from onnxplain.export.tensors import attribute
+from onnxplain.export.tensors import attribute, dims
 from onnxplain.export.vmap import repeated, vmap
 
 
@@ -65,9 +65,9 @@ def repeated_loop(
         raise _by_target(node)
     count, outputs = _count(node), _rounds(op, node, inputs, mapped, K, 2, {})
     for i, y in enumerate(node.outputs[count:], count):
-        rank = len(outputs[i].shape or ())
-        outputs[i].shape = None if y.shape is None else ir.Shape([None, None, *list(y.shape)[1:]])
-        outputs[i] = op.Transpose(outputs[i], perm=[1, 0, *range(2, rank)])
+        rounds, *sizes = dims(y)
+        outputs[i].shape = ir.Shape([rounds, None, *sizes])
+        outputs[i] = op.Transpose(outputs[i], perm=[1, 0, *range(2, 2 + len(sizes))])
     return outputs
 
 

@@ -66,6 +66,19 @@ SEQUENCES: dict[str, tuple[str, Function]] = {
         y = ConcatFromSequence<axis = 0>(m)""",
         lambda a, b: torch.cat([a * b + a, b * torch.sin(a) + a]),
     ),
+    "mapped twice, by bodies that call what they make the same": (
+        """s = SequenceConstruct(a, b)
+        m = SequenceMap<body = f (float[2, 3] p) => (float[2, 3] r) <float by = {2.0}> {
+            q = Mul(p, by)
+            r = Sin(q)
+        }>(s)
+        n = SequenceMap<body = f (float[2, 3] p) => (float[2, 3] r) <float by = {3.0}> {
+            q = Mul(p, by)
+            r = Sin(q)
+        }>(m)
+        y = ConcatFromSequence<axis = 0>(n)""",
+        lambda a, b: torch.sin(3 * torch.sin(2 * torch.cat([a, b]))),
+    ),
     "gathered by a loop of as many rounds as a sequence is long": (
         """s = SequenceConstruct(a, b, x)
         n = SequenceLength(s)

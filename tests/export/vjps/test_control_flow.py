@@ -290,6 +290,32 @@ def test_a_loop_until_the_data_says_so(tmp_path: Path) -> None:
         np.testing.assert_allclose(found, expected, rtol=1e-6)
 
 
+def test_a_loop_of_which_only_the_rounds_depend_on_an_input_is_taped_for_nothing(
+    tmp_path: Path,
+) -> None:
+    """No cotangent goes through how often it runs, nor through a condition."""
+    text = """graph (double x, double z, int64 n) => (double y) {
+        high = Greater (x, one)
+        h = Loop (n, high, z) <
+            body = b (int64 i, bool going, double s) => (bool on, double t) {
+                on = Identity (going)
+                t = Sin (s)
+            }>
+        k = If (high) <then_branch = p () => (double u) { u = Exp (z) },
+            else_branch = q () => (double u) { u = Cos (z) }>
+        hk = Mul (h, k)
+        y = Mul (hk, x)
+    }"""
+    source, path = tmp_path / "source.onnx", tmp_path / "differentiated.onnx"
+    write(source, text)
+    onnxplain.differentiate(source, path, wrt="x")
+    flows = [node for node in onnx.load(path).graph.node if node.op_type in COVERED]
+    assert sorted((node.op_type, len(node.output)) for node in flows) == [("If", 1), ("Loop", 1)]
+    given = {"x": np.array(2.0), "z": np.array(0.3), "n": np.array(2)}
+    (found,) = session(path).run(["grad.x"], given)
+    close(found, np.sin(np.sin(0.3)) * np.exp(0.3), 1e-12, "the gradient")
+
+
 def test_a_loop_in_a_loop_with_a_choice_in_it(tmp_path: Path) -> None:
     """Each reads values of all that is around it, and names are used twice."""
     text = """graph (double[3] x, double[3] z, int64 n, int64 m) => (double[3] y) {
