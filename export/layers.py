@@ -15,6 +15,7 @@ from onnxplain.export.count import multiply_adds
 from onnxplain.export.grids import Layer, is_seen, last_tokens, placed
 from onnxplain.export.operators import Kind, row_of
 from onnxplain.export.provenance import modules_of
+from onnxplain.export.subgraphs import operands
 from onnxplain.export.suggest import nearest
 from onnxplain.export.tensors import size_of
 
@@ -167,7 +168,7 @@ def cut_values(
     path = between(graph, [image], ends)
     last_use = dict.fromkeys(ends, len(path))
     for i, node in enumerate(path):
-        for x in node.inputs:
+        for x in operands(node):
             if x is not None and x in active and x not in ends:
                 last_use[x] = i
     found: list[ir.Value] = []

@@ -6,8 +6,9 @@ what depends on no part of the image: weights, class tokens. A value's boxes are
 shape with that vector behind, of size 1 along axes where they do not change.
 
 Movements (Reshape, Transpose, Slice, Gather, Concat …) carry the boxes as they would the elements;
-windows, sums and products with weights put the boxes of what they read together. Where two meet
-that both depend on the image, `of` and `sees` differ:
+windows, sums and products with weights put the boxes of what they read together; control flow, of
+all that it and its bodies read. Where two meet that both depend on the image, `of` and `sees`
+differ:
 
     of      x + attention(x) is of what x is of, the narrower of the two; attention is of what its
             queries are of
@@ -28,6 +29,7 @@ from onnxplain.export.autodiff import is_constant, operator_name
 from onnxplain.export.canonical.ends import image_axes
 from onnxplain.export.canonical.evaluate import concrete, evaluated
 from onnxplain.export.operators import Axes, Kind, Linear, row_of
+from onnxplain.export.subgraphs import operands
 from onnxplain.export.tensors import attribute, rank, static
 from onnxplain.export.windows import window_of
 
@@ -102,7 +104,7 @@ class _Walk:
     ) -> dict[ir.Value, Boxes]:
         known = dict(start)
         for node in nodes:
-            active = [x for x in node.inputs if x is not None and x in known]
+            active = [x for x in operands(node) if x is not None and x in known]
             if not active or is_constant(node):
                 continue
             try:
