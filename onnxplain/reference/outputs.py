@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,8 @@ from onnxplain.runtime.signature import Port
 Array = npt.NDArray[Any]
 
 _MOST = 0.5
-"""The share of whole numbers, as indices of what was found, that are the same in either network."""
+"""The share of whole numbers, as indices of what was found, that are the same in either network; of
+truths, the share of those that are the rarer in one or the other."""
 
 FLOAT64 = 1e-10
 """The relative error up to which float64's rounding may account for it."""
@@ -72,7 +74,7 @@ def compare(file: Path, source: Path) -> str | None:
     limit = tolerance(source)
 
     def same(y: Array, expects: Array) -> bool:
-        return is_same(y, expects, FLOAT64 if y.dtype == np.float64 else limit)
+        return is_alike(y, expects, FLOAT64 if y.dtype == np.float64 else limit)
 
     return _differing(named(found), named(expected), again, same)
 
@@ -115,17 +117,7 @@ def compare_outputs(file: Path, original: Any, input: str | None = None) -> str 
         return {} if isinstance(once_more, str) else once_more
 
     expected = {name: y.astype(found[name].dtype) for name, y in expected.items()}
-    limit = max(FLOAT32, tolerance(original))
-
-    def same(y: Array, expects: Array) -> bool:
-        if y.dtype.kind != "f":  # where two are alike, rounding decides
-            return y.shape == expects.shape and bool((y == expects).sum() >= _MOST * y.size)
-        if y.shape == expects.shape and limit > FLOAT32:  # half precision may have overflowed
-            expects = np.where(np.isfinite(expects), expects, y)
-        probabilities = ((expects >= 0) & (expects <= 1)).all()
-        near = probabilities and y.shape == expects.shape and np.abs(y - expects).max() <= OF_ONE
-        return bool(near) or is_same(y, expects, limit)
-
+    same = partial(is_alike, limit=max(FLOAT32, tolerance(original)))
     return _differing(found, expected, again, same) or note
 
 
@@ -253,6 +245,28 @@ def _run(
     """
     with failures():
         return run(session, names, given)
+
+
+def is_alike(y: Array, expects: Array, limit: float) -> bool:
+    """Whether an output is the source's but for rounding, which also decides between two classes
+    that are alike, and on which side of a bound a number is.
+
+    Args:
+        limit: the relative error that rounding may account for.
+    """
+    if y.shape != expects.shape or y.dtype != expects.dtype:
+        return False
+    if y.dtype == np.bool_:  # the rarer of the two tells
+        rare = expects.mean() <= 0.5 if expects.size else True
+        either = ((y == rare) | (expects == rare)).sum()
+        return bool(((y == rare) & (expects == rare)).sum() >= _MOST * either)
+    if y.dtype.kind != "f":
+        return bool((y == expects).sum() >= _MOST * y.size)
+    if limit > FLOAT32:  # half precision may have overflowed
+        expects = np.where(np.isfinite(expects), expects, y)
+    probabilities = limit >= FLOAT32 and ((expects >= 0) & (expects <= 1)).all()
+    near = probabilities and np.abs(y - expects).max(initial=0) <= OF_ONE
+    return bool(near) or is_same(y, expects, limit)
 
 
 def is_same(y: Array, expected: Array, relative: float) -> bool:

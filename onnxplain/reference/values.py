@@ -26,7 +26,7 @@ from onnxplain.reference.independent import (
     sized,
 )
 from onnxplain.reference.logits import nearest
-from onnxplain.reference.outputs import is_same, noise_images
+from onnxplain.reference.outputs import is_alike, is_same, noise_images
 from onnxplain.reference.sources import FLOAT32, is_onnx, run_onnx, run_pytorch, tolerance
 from onnxplain.runtime import Explainer
 from onnxplain.runtime.inputs.batches import filled
@@ -78,7 +78,7 @@ def compare_values(file: Path, original: Any) -> str | None:
             parity = nearest(y, rows)
             same = parity is not None and parity.relative_l2 <= limit
         else:
-            same = is_same(y, found[_own(name)].astype(y.dtype), limit)
+            same = is_alike(y, found[_own(name)].astype(y.dtype), limit)
         if not same:
             again = _of_source(original, given)
             if isinstance(again, str) or not all(is_same(found[n], again[n], 0) for n in found):

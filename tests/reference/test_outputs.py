@@ -16,9 +16,9 @@ from torch import Tensor, nn
 
 import onnxplain
 from onnxplain.errors import SourceError
-from onnxplain.reference import outputs, running
+from onnxplain.reference import outputs, running, values
 from onnxplain.reference.logits import MIXED
-from onnxplain.reference.outputs import is_same
+from onnxplain.reference.outputs import is_alike, is_same
 
 Array = npt.NDArray[Any]
 
@@ -42,6 +42,52 @@ def test_rounding_is_allowed_beside_what_is_not_finite(found: list[float], same:
 def test_whole_numbers_are_equal() -> None:
     assert is_same(np.array([1, 2]), np.array([1, 2]), 1.0)
     assert not is_same(np.array([1, 2]), np.array([1, 3]), 1.0)
+
+
+def test_rounding_may_decide_some_whole_numbers_and_truths() -> None:
+    labels, truths = np.arange(100), np.arange(100) < 4
+    assert is_alike(np.where(labels == 5, 0, labels), labels, 1e-4)
+    assert not is_alike(np.zeros_like(labels), labels, 1e-4)
+    for of in (truths, ~truths):
+        assert is_alike(of ^ (labels == 3), of, 1e-4)
+        assert not is_alike(of ^ truths, of, 1e-4)
+        assert is_alike(of[4:], of[4:], 1e-4)
+
+
+TAGGER = """
+<ir_version: 10, opset_import: ["" : 21]>
+tagger (float[N, 8, 3] x) => (float[N, 8] scores, int64[N, 8] labels)
+<float[3, 2] w = {1, -1, 2, 1, 0, 1}, int64[1] last = {2}>
+{
+  of_each = MatMul(x, w)
+  scores = ReduceMax <keepdims = 0> (of_each, last)
+  labels = ArgMax <axis = 2, keepdims = 0> (of_each)
+}
+"""
+
+
+@pytest.mark.usefixtures("compared")
+def test_a_tie_in_a_label_refuses_no_export_by_values(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, file, run_onnx = tmp_path / "source.onnx", tmp_path / "e.onnx", values.run_onnx
+    onnx.save(onnx.parser.parse_model(TAGGER), source)
+
+    def otherwise(places: int) -> None:
+        def run(path: Path, given: dict[str, Array]) -> dict[str, Array]:
+            found = run_onnx(path, given)
+            found["labels"][:, :places] ^= 1
+            return found
+
+        monkeypatch.setattr(values, "run_onnx", run)
+
+    asked = {"wrt": ["x"], "objective": "value", "output": "scores", "method": "gradient"}
+    otherwise(1)
+    notes = onnxplain.export(source, file, **asked).notes
+    assert not any("not checked" in note for note in notes)
+    otherwise(8)
+    with pytest.raises(SourceError, match="its labels differ"):
+        onnxplain.export(source, file, **asked)
 
 
 @pytest.fixture
