@@ -80,11 +80,14 @@ class Grid:
         self,
         explainer: Explainer,
         temperature: Temperatures,
+        inputs: Mapping[str, Any] | None = None,
         **ascent: Any,
     ) -> Accentuation:
         """The ascents of all images towards all classes, [N·K].
 
         Args:
+            inputs: what this explainer's objective takes besides; None for what the grid has, whose
+                boxes and regions lie where the grid's own explainer sees them.
             ascent: what else `accentuate` takes.
         """
         N, K = len(self.rows), len(self.targets)
@@ -94,7 +97,9 @@ class Grid:
             [image for image in self.images for _ in range(K)],
             targets or None,
             temperature=temperature,
-            inputs=repeated(explainer.backend.signature, self.inputs, N, K),
+            inputs=repeated(
+                explainer.backend.signature, self.inputs if inputs is None else inputs, N, K
+            ),
             **ascent,
         )
 

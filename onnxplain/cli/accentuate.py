@@ -120,9 +120,12 @@ def accentuate(
     own = explainers[0].metadata.ascent
     targets = [as_target(text) for text in target] if target else None
     named = {"region": region, "query": query, "box": box, "position": position}
-    metadata, found = explainers[0].metadata, find_images(images)
-    inputs = on_photographs(metadata, read_inputs(metadata, named, given), found)
-    grid = Grid.of(explainers[0], found, targets, inputs)
+    found = find_images(images)
+    inputs = [  # each file sees another part of a photograph, at another size
+        on_photographs(one.metadata, read_inputs(one.metadata, named, given), found)
+        for one in explainers
+    ]
+    grid = Grid.of(explainers[0], found, targets, inputs[0])
     temperatures = _for_each(as_live(temperature, param), explainers)
     steps = steps or own.steps
     frames = range(1, steps + 1) if animate else [steps]
@@ -142,8 +145,8 @@ def accentuate(
         pictures = []
         for count in frames:
             ascents = [
-                grid.ascend(explainer, T, steps=count, **ascent)
-                for explainer, T in zip(explainers, temperatures, strict=True)
+                grid.ascend(explainer, T, own_inputs, steps=count, **ascent)
+                for explainer, T, own_inputs in zip(explainers, temperatures, inputs, strict=True)
             ]
             progress.advance(task, count * len(explainers))
             pictures.append(grid.draw(explainers, ascents, temperatures))
@@ -151,7 +154,7 @@ def accentuate(
     if animate:
         write_animation(pictures, animate)
     raised = ascents[0].after > ascents[0].before
-    more = "more probable" if metadata.objective.is_class else "raised"
+    more = "more probable" if explainers[0].metadata.objective.is_class else "raised"
     say(f"{path}  {raised.sum()} of {raised.size} targets {more} after {steps} steps")
     for line in grid.told(ascents[0]):
         say(f"  {line}")

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import onnx
 import pyarrow.compute
 import pyarrow.parquet
 import pytest
@@ -223,6 +224,35 @@ def test_a_grid_of_what_raises_the_objective(
     assert "%" not in text
     status, text = ran(*command, "--provider", "cpu", "--query", "q.npy")
     assert (status, "has no input 'query'" in text) == (InputError.exit_code, True)
+
+
+def test_a_file_beside_has_the_box_where_it_sees_it(
+    kinds: dict[str, Explainer],
+    photographs: list[Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    explainer, other = kinds["detector"], tmp_path / "other.explain.onnx"
+    assert explainer.path is not None
+    pre = explainer.metadata.preprocessing
+    closer = replace(pre, resize=2 * pre.resize)
+    model = onnx.load(explainer.path)
+    onnx.helper.set_model_props(model, replace(explainer.metadata, preprocessing=closer).to_props())
+    onnx.save(model, other)
+    boxes = []
+
+    def kept(*given: Any, **options: Any) -> Any:
+        boxes.append(options["inputs"]["box"])
+        return accentuate(*given, **options)
+
+    monkeypatch.setattr("onnxplain.runtime.counterfactuals.accentuate", kept)
+    command = ["accentuate", explainer.path, photographs[0], "--beside", other, "--steps", 1]
+    command += ["-o", tmp_path / "g.png", "--provider", "cpu", "--box", ",".join(map(str, BOX))]
+    status, text = ran(*command, "-t", -1)
+    assert status == 0, text
+    size = Image.open(photographs[0]).size
+    for (box,), seen in zip(boxes, (pre, closer), strict=True):
+        np.testing.assert_allclose(box, box_in_input(np.array(BOX), size, seen), rtol=1e-6)
 
 
 def test_a_grid_of_an_objective_without_targets_has_one_column(kinds: dict[str, Explainer]) -> None:
