@@ -133,6 +133,78 @@ def test_boxes_lie_where_python_puts_them(node: Node, size: tuple[int, int]) -> 
         np.testing.assert_allclose(node(imports, found, box, np.float64, **given), expected)
 
 
+FIELDS = """
+globalThis.window = {};
+const { take } = await import('./fields.js');
+const { state } = await import('./state.js');
+const box = { kind: 'box', shape: [4], default: 0, meaning: 'where' };
+const query = { kind: 'numbers', shape: [2], default: null, meaning: 'to what' };
+state.model = { objective: { inputs: { box, query } }, preprocessing: PRE };
+state.photograph = { size: { width: 64, height: 64 } };
+const typed = { dataset: { input: 'box', rectangle: 'box' }, value: '1, 2, 3, 4' };
+const chosen = { dataset: { input: 'query' }, files: [] };
+const file = (text, ready = null) => ({
+  name: 'q.json',
+  text: async () => {
+    await ready;
+    return text;
+  },
+});
+const refused = (control) => take(control).then(() => 0, () => 1);
+const found = [];
+"""
+
+
+def of_fields(node: Node, script: str) -> list[float]:
+    """What a script finds that gives fields something."""
+    pre = json.dumps(vars(Preprocessing(height=64, width=64, resize=64)))
+    none = np.zeros(1, np.float32)
+    script = f"const PRE = {pre};{FIELDS}{script}"
+    return node(script, "Float64Array.from(found)", none, np.float64).tolist()
+
+
+def test_a_rectangle_that_cannot_be_used_leaves_the_one_before(node: Node) -> None:
+    script = """
+    await take(typed);
+    for (const wrong of ['1,,3,4', '1, 2, 3', '1, 2, 300, 4', '1, 2, x, 4']) {
+      typed.value = wrong;
+      found.push(await refused(typed));
+    }
+    found.push(...state.inputs.box, ...state.boxes.box);
+    typed.value = ' ';
+    await take(typed);
+    found.push(Object.keys(state.inputs).length, Object.keys(state.boxes).length);
+    """
+    assert of_fields(node, script) == [1] * 4 + [1, 2, 3, 4] * 2 + [0, 0]
+
+
+def test_a_file_chooser_that_is_emptied_gives_nothing(node: Node) -> None:
+    script = """
+    chosen.files = [file('[1, 2]')];
+    await take(chosen);
+    found.push(...state.inputs.query);
+    chosen.files = [];
+    found.push(await refused(chosen), Object.keys(state.inputs).length);
+    """
+    assert of_fields(node, script) == [1, 2, 0, 0]
+
+
+@pytest.mark.parametrize("first", ["[1, 2]", "no JSON"])
+def test_of_two_files_the_one_given_last_counts(node: Node, first: str) -> None:
+    """Although it is read first; nor does an error of the other show."""
+    script = f"""
+    let release;
+    const ready = new Promise((resolve) => (release = resolve));
+    chosen.files = [file('{first}', ready)];
+    const slow = take(chosen);
+    chosen.files = [file('[3, 4]')];
+    found.push(Number(await take(chosen)));
+    release();
+    found.push(Number(await slow), ...state.inputs.query);
+    """
+    assert of_fields(node, script) == [1, 0, 3, 4]
+
+
 @pytest.mark.parametrize(
     ("box", "rows", "columns"),
     [

@@ -46,7 +46,7 @@ export function pick(index) {
 /** Explain by what a field of the objective says. */
 export async function give(control) {
   try {
-    await take(control);
+    if (!(await take(control))) return;
     $('error').hidden = true;
     for (const slot of state.slots) slot.target = state.target;
     stopAscent();

@@ -29,7 +29,6 @@ export function clearRectangles() {
     control.value = '';
     keep(control.dataset.input, null);
   }
-  state.boxes = {};
 }
 
 /** The inputs that must be given, and are not yet. */
@@ -40,43 +39,60 @@ export function missing() {
     .map(([name]) => name);
 }
 
-/** Take what a person gave; an error where it cannot be used. */
+const turns = new WeakMap(); // of each field: files are read in any order, and the newest wins
+
+/**
+ * Take what a person gave; an error where it cannot be used, and then all stays as it was.
+ *
+ * @returns whether it was taken: nothing else was given to the field meanwhile
+ */
 export async function take(control) {
   const { model } = state;
   const name = control.dataset.input;
   const one = model.objective.inputs[name];
   if (name === 'target') {
     state.target = Number(control.value);
-    return;
+    return true;
   }
-  const value = await read(control, name, one);
-  if (model === state.model) keep(name, value);
+  const turn = Symbol(name);
+  turns.set(control, turn);
+  const isNewest = () => turns.get(control) === turn && model === state.model;
+  try {
+    const { value, box } = await read(control, name, one);
+    if (isNewest()) keep(name, value, box);
+  } catch (error) {
+    if (isNewest()) throw error;
+  }
+  return isNewest();
 }
 
-/** Null is the default. */
-function keep(name, value) {
-  const { [name]: before, ...others } = state.inputs;
-  state.inputs = value === null ? others : { ...others, [name]: value };
+/** Null is the default; a rectangle is drawn too. */
+function keep(name, value, box = null) {
+  state.inputs = replaced(state.inputs, name, value);
+  state.boxes = replaced(state.boxes, name, box);
 }
 
-function read(control, name, one) {
+function replaced(given, name, value) {
+  const { [name]: before, ...others } = given;
+  return value === null ? others : { ...others, [name]: value };
+}
+
+async function read(control, name, one) {
   if (control.dataset.rectangle) return rectangle(control.value, name, one);
-  if (control.files) return vector(control.files[0], name, one);
-  return number(control.validity.badInput ? 'none' : control.value, name, one);
+  if (control.files) return { value: await vector(control.files[0], name, one) };
+  return { value: number(control.validity.badInput ? 'none' : control.value, name, one) };
 }
 
 function rectangle(text, name, one) {
-  delete state.boxes[name];
-  if (!text.trim()) return null;
-  const sides = text.split(',').map(Number);
+  if (!text.trim()) return { value: null };
+  const sides = text.split(',').map((side) => Number(side.trim() || NaN));
   if (sides.length !== 4 || !sides.every(Number.isFinite)) {
     throw new Error(`“${name}” is left, top, right and bottom, four numbers with commas between.`);
   }
   if (!state.photograph) throw new Error('Choose a photograph first: the rectangle is in it.');
   const { preprocessing } = state.model;
   const box = toInput(sides, state.photograph.size, preprocessing);
-  state.boxes[name] = box;
-  return one.kind === 'mask' ? toRegion(box, one.shape, preprocessing) : box;
+  return { value: one.kind === 'mask' ? toRegion(box, one.shape, preprocessing) : box, box };
 }
 
 function number(text, name, one) {
@@ -95,6 +111,7 @@ function number(text, name, one) {
 }
 
 async function vector(file, name, one) {
+  if (!file) return null; // a chooser that was emptied
   const count = one.shape.reduce((a, b) => a * b);
   const values = await (file.name.endsWith('.json') ? stored(file) : embedded(file, name, count));
   if (values.length !== count) {
