@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from importlib.machinery import SourceFileLoader
 from importlib.util import module_from_spec, spec_from_loader
 from pathlib import Path
-from types import ModuleType
+from subprocess import CompletedProcess
+from types import ModuleType, SimpleNamespace
 
 import pytest
 from packaging.requirements import Requirement
@@ -97,6 +98,32 @@ class TestAudit:
 
     def test_a_release_that_the_service_does_not_know(self, audit: ModuleType) -> None:
         assert self.status(audit, {self.HOLED: ["X"], "a==1": []}) == audit.NOT_AUDITED
+
+    @pytest.mark.parametrize(
+        ("install", "ruff", "expected"), [(1, 1, 3), (0, 1, 1), (0, 2, 3), (0, 0, 0)]
+    )
+    def test_a_tool_that_does_not_run_finds_no_hole(
+        self,
+        audit: ModuleType,
+        monkeypatch: pytest.MonkeyPatch,
+        install: int,
+        ruff: int,
+        expected: int,
+    ) -> None:
+        """Python's own exit status is 1 where a module is not installed, and so is pip's."""
+
+        def run(command: list[object], check: bool = False, **_: object) -> CompletedProcess[str]:
+            done: CompletedProcess[str] = CompletedProcess(
+                command, install if "pip" in command else ruff
+            )
+            if check:
+                done.check_returncode()
+            return done
+
+        monkeypatch.setattr(audit.venv, "create", lambda *_, **__: None)
+        monkeypatch.setattr(audit, "subprocess", SimpleNamespace(run=run))
+        monkeypatch.setattr(audit, "audited", lambda *_: audit.CLEAN)
+        assert audit.main() == expected
 
     def test_two_releases_of_one_name_are_asked_apart(self, audit: ModuleType) -> None:
         parts = [*audit.one_of_a_name(["a==1", "a==2", "b==2"])]

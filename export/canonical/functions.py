@@ -16,11 +16,11 @@ def write_out_functions(model: ir.Model) -> None:
     """Replace calls of functions by their bodies, in place.
 
     Raises:
-        SourceError: a function was written for another opset than the model's, in which one of its
-            operators is another, as ONNX does not allow.
+        SourceError: a function that is called was written for another opset than the model's, in
+            which one of its operators is another, as ONNX does not allow.
     """
     own = model.graph.opset_imports
-    for function in model.functions.values():
+    for function in _called(model):
         imports = function.opset_imports
         for node in function.all_nodes():
             domain = node.domain
@@ -36,6 +36,18 @@ def write_out_functions(model: ir.Model) -> None:
                 )
         imports.update({domain: own[domain] for domain in imports.keys() & own.keys()})
     common.InlinePass()(model)
+
+
+def _called(model: ir.Model) -> list[ir.Function]:
+    """The functions that the graph calls, and those that they call."""
+    called: dict[ir.OperatorIdentifier, ir.Function] = {}
+    nodes = list(model.graph.all_nodes())
+    while nodes:
+        key = nodes.pop().op_identifier()
+        if key in model.functions and key not in called:
+            called[key] = model.functions[key]
+            nodes.extend(called[key].all_nodes())
+    return list(called.values())
 
 
 @cache

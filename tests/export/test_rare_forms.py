@@ -325,6 +325,19 @@ def test_a_function_of_another_opset_whose_operators_differ_is_named(
         onnxplain.differentiate(source, tmp_path / "d.onnx")
 
 
+def test_a_function_that_nothing_calls_may_be_of_any_opset(
+    tmp_path: Path, random: np.random.Generator
+) -> None:
+    bodies = f"""
+        {FUNCTION % 20} f (a) => (b) {{ b = Sin(a) }}
+        {FUNCTION % 11} unused (a) => (b) {{ b = Softmax<axis = 1>(a) }}"""
+    text = "(double[4, 3] x) => (double y) { y = my.f(x) }"
+    source = parsed(tmp_path / "m.onnx", text, 20, bodies, ', "my": 1')
+    onnxplain.differentiate(source, tmp_path / "d.onnx", seed="input")
+    x, g = drawn(random, 4, 3), drawn(random, 4, 3)
+    assert error(run(tmp_path / "d.onnx", x=x, seed__y=g)["grad.x"], g * torch.cos(x)) < EXACT
+
+
 # ----- BatchNormalization in training mode -----
 
 
