@@ -178,7 +178,7 @@ def is_seen(
     start = {layer.value: found[layer.value]}
     if but is not None:
         start[but] = np.full((1,) * rank(but) + (6,), np.nan)
-    behind = places.sees(graph, between(graph, start, ends), start)
+    behind = places.sees(graph, between(graph, start, ends), start, ends)
     return any(end in behind and not np.isnan(behind[end]).all() for end in ends)
 
 

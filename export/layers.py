@@ -113,7 +113,7 @@ def spatial_layer(graph: ir.Graph, name: str) -> Layer:
     value = next((y for node in graph for y in node.outputs if y.name == name), None)
     why = "is not part of the simplified network"
     if value is not None:
-        found = places.of(graph, between(graph, [image], [value]))
+        found = places.of(graph, between(graph, [image], [value]), [value])
         layer = placed(value, found.get(value))
         if isinstance(layer, Layer):
             if layer.tokens is not None and not is_seen(graph, layer, found, ends):

@@ -17,8 +17,9 @@ differ:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import reduce
 from typing import TypeAlias
 
 import numpy as np
@@ -49,17 +50,24 @@ def pixels(image: ir.Value) -> Boxes:
     return np.moveaxis(np.concatenate([at, -at]), 0, -1)
 
 
-def of(graph: ir.Graph, nodes: Iterable[ir.Node]) -> dict[ir.Value, Boxes]:
-    """What every value between the image and the ends of these nodes is of."""
+def of(
+    graph: ir.Graph, nodes: Iterable[ir.Node], kept: Collection[ir.Value] | None = None
+) -> dict[ir.Value, Boxes]:
+    """What every value between the image and the ends of these nodes is of, or only those kept:
+    each other's boxes, 96 bytes a pixel, go as soon as no later node reads them."""
     image = graph.inputs[0]
-    return _Walk(graph.opset_imports[""], _narrower, _first).along(nodes, {image: pixels(image)})
+    walk = _Walk(graph.opset_imports[""], _narrower, _first)
+    return walk.along(list(nodes), {image: pixels(image)}, kept)
 
 
 def sees(
-    graph: ir.Graph, nodes: Iterable[ir.Node], start: Mapping[ir.Value, Boxes]
+    graph: ir.Graph,
+    nodes: Iterable[ir.Node],
+    start: Mapping[ir.Value, Boxes],
+    kept: Collection[ir.Value],
 ) -> dict[ir.Value, Boxes]:
-    """What every value depends on of the boxes at which some begin, which are not changed."""
-    return _Walk(graph.opset_imports[""], np.fmin, _all).along(nodes, start)
+    """What those kept depend on of the boxes at which some begin, which are not changed."""
+    return _Walk(graph.opset_imports[""], np.fmin, _all).along(list(nodes), start, kept)
 
 
 def _narrower(a: Boxes, b: Boxes) -> Boxes:
@@ -100,20 +108,24 @@ class _Walk:
     product: Callable[[Sequence[Boxes]], Boxes]
 
     def along(
-        self, nodes: Iterable[ir.Node], start: Mapping[ir.Value, Boxes]
+        self,
+        nodes: Sequence[ir.Node],
+        start: Mapping[ir.Value, Boxes],
+        kept: Collection[ir.Value] | None,
     ) -> dict[ir.Value, Boxes]:
         known = dict(start)
-        for node in nodes:
+        for node, done in zip(nodes, _done(nodes, kept), strict=True):
             active = [x for x in operands(node) if x is not None and x in known]
-            if not active or is_constant(node):
-                continue
-            try:
-                found = self._passed(node, known)
-            except _UnclearError:
-                found = [_everywhere(node, y, [known[x] for x in active]) for y in node.outputs]
-            for y, at in zip(node.outputs, found, strict=False):
-                if y not in start and y.shape is not None:
-                    known[y] = _squeezed(at)
+            if active and not is_constant(node):
+                try:
+                    found = self._passed(node, known)
+                except _UnclearError:
+                    found = [_everywhere(node, y, [known[x] for x in active]) for y in node.outputs]
+                for y, at in zip(node.outputs, found, strict=False):
+                    if y not in start and y.shape is not None:
+                        known[y] = _squeezed(at)
+            for value in done:
+                known.pop(value, None)
         return known
 
     def _passed(self, node: ir.Node, known: Mapping[ir.Value, Boxes]) -> list[Boxes]:
@@ -226,6 +238,17 @@ class _UnclearError(Exception):
     """No rule says what comes out of a node: anything of what goes in."""
 
 
+def _done(nodes: Sequence[ir.Node], kept: Collection[ir.Value] | None) -> list[list[ir.Value]]:
+    """For each node, what none reads behind it, but for those kept; None keeps all."""
+    done: list[list[ir.Value]] = [[] for _ in nodes]
+    last: dict[ir.Value, int] = {}
+    for i, node in enumerate(nodes if kept is not None else ()):
+        last |= dict.fromkeys((v for v in (*operands(node), *node.outputs) if v is not None), i)
+    for value in last.keys() - set(kept or ()):
+        done[last[value]].append(value)
+    return done
+
+
 def _needed(at: Boxes | None) -> Boxes:
     if at is None:
         raise _UnclearError
@@ -277,8 +300,8 @@ def _windowed(node: ir.Node, at: Boxes, convolution: bool) -> Boxes:
         pads[axis] = (window.before[i], max(window.after[i], 0))
         padded = np.pad(at, pads, mode="reflect", reflect_type="odd")
         starts = window.strides[i] * np.arange(window.out[i])
-        taps = [padded.take(starts + k * window.dilations[i], axis) for k in range(size)]
-        at = np.fmin.reduce(taps)
+        taps = (padded.take(starts + k * window.dilations[i], axis) for k in range(size))
+        at = reduce(np.fmin, taps)
     return at
 
 

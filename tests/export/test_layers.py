@@ -1,13 +1,16 @@
-"""Which layers an activation map may look at."""
+"""Which layers an activation map may look at, and what finding their places takes."""
 
 from __future__ import annotations
+
+import tracemalloc
+from itertools import pairwise
 
 import onnx
 import onnx_ir as ir
 
 from onnxplain.export import places
 from onnxplain.export.grids import Layer, is_seen, placed
-from onnxplain.export.layers import last_spatial
+from onnxplain.export.layers import last_spatial, spatial_layer
 
 BRANCHES = """
     then_branch = both () => (float[1, 2] t) {
@@ -56,3 +59,24 @@ def test_what_a_body_alone_reads_is_seen() -> None:
     layer = placed(a, found[a])
     assert isinstance(layer, Layer)
     assert is_seen(graph, layer, found, graph.outputs)
+
+
+def test_places_are_kept_as_long_as_they_are_needed() -> None:
+    depth, side = 16, 48
+    values = ["image", *(f"c{i}" for i in range(depth)), "y"]
+    shape = f"float[1, 1, {side}, {side}]"
+    convolutions = "\n".join(
+        f"{y} = Conv <pads = [3, 3, 3, 3]> ({x}, w)" for x, y in pairwise(values)
+    )
+    known = ", ".join(f"{shape} {name}" for name in values[1:-1])
+    graph = graph_of(f"""({shape} image, float[1, 1, 7, 7] w) => ({shape} y) < {known} > {{
+        {convolutions}
+    }}""")
+    tracemalloc.start()
+    try:
+        layer = spatial_layer(graph, "y")
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert layer.value.name == "y"
+    assert most < 10 * (side * side * 6 * 8)
