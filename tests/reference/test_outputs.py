@@ -81,7 +81,7 @@ def test_a_tie_in_a_label_refuses_no_export_by_values(
 
         monkeypatch.setattr(values, "run_onnx", run)
 
-    asked = {"wrt": ["x"], "objective": "value", "output": "scores", "method": "gradient"}
+    asked = {"wrt": ["x"], "objective": "value", "method": "gradient"}
     otherwise(1)
     notes = onnxplain.export(source, file, **asked).notes
     assert not any("not checked" in note for note in notes)
