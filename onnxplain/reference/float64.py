@@ -21,7 +21,9 @@ from onnx import AttributeProto, TensorProto, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 from onnxplain.errors import InputError
+from onnxplain.reference.float64_control_flow import CONTROL_FLOW
 from onnxplain.reference.float64_operators import OPERATORS
+from onnxplain.reference.forward import read_by
 
 Array = npt.NDArray[Any]
 FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE)
@@ -31,10 +33,10 @@ def evaluator(model: onnx.ModelProto) -> ReferenceEvaluator:
     """Of a model of any floating-point type; it computes in that of the model.
 
     Raises:
-        InputError: the model has an operator that is neither ONNX's nor one of `OPERATORS`.
+        InputError: the model has an operator that is neither ONNX's nor one of those here.
     """
     try:
-        return ReferenceEvaluator(model, new_ops=OPERATORS)
+        return ReferenceEvaluator(model, new_ops=[*OPERATORS, *CONTROL_FLOW])
     except NotImplementedError as error:
         raise InputError(f"no reference here computes it in float64: {error}") from error
 
@@ -75,14 +77,15 @@ def run(
     wanted = graph.output_names if outputs is None else outputs
     nodes = _needed(graph.rt_nodes_, wanted)
     # `graph.run` would keep every activation alive; of a large network they are many GB.
-    last = {name: node for node in nodes for name in node.input}
+    last = {name: node for node in nodes for name in read_by(node.onnx_node)}
     values: dict[str, Array] = {**graph.rt_inits_, **inputs}
     for node in nodes:
-        made = node.run(*(values[name] if name else None for name in node.input))
+        around = {"context": values} if node.need_context() else {}
+        made = node.run(*(values[name] if name else None for name in node.input), **around)
         values.update(zip(node.output, made, strict=False))  # MaxPool's indices are left out
-        for name in {*node.input, *node.output} - {"", *wanted}:
+        for name in {*read_by(node.onnx_node), *node.output} - {"", *wanted}:
             if last.get(name, node) is node:
-                del values[name]
+                values.pop(name, None)  # what a body makes by itself is not there
     return {name: values[name] for name in wanted}
 
 
@@ -91,7 +94,7 @@ def _needed(nodes: Sequence[Any], outputs: Sequence[str]) -> list[Any]:
     names, found = set(outputs), []
     for node in reversed(nodes):
         if names & set(node.output):
-            names |= set(node.input)
+            names.update(read_by(node.onnx_node))
             found.append(node)
     return found[::-1]
 

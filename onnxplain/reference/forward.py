@@ -41,7 +41,7 @@ def cut(graph: onnx.GraphProto, names: Collection[str]) -> None:
     for node in reversed(graph.node):
         if not needed.isdisjoint(node.output):
             nodes.append(node)
-            needed.update(_read(node))
+            needed.update(read_by(node))
     kept: dict[str, list[Any]] = {
         "node": nodes[::-1],
         "output": [value for value in graph.output if value.name in names],
@@ -53,14 +53,14 @@ def cut(graph: onnx.GraphProto, names: Collection[str]) -> None:
         getattr(graph, field).extend(entries)
 
 
-def _read(node: onnx.NodeProto) -> Iterator[str]:
-    """The names of what a node reads, in its subgraphs too."""
+def read_by(node: onnx.NodeProto) -> Iterator[str]:
+    """The names of what a node reads, in its subgraphs too, and of what these make."""
     yield from node.input
     for attribute in node.attribute:
         for graph in (attribute.g, *attribute.graphs):
             yield from (value.name for value in graph.output)
             for inner in graph.node:
-                yield from _read(inner)
+                yield from read_by(inner)
 
 
 def write_forward(graph: str | os.PathLike[str], path: Path) -> Path:

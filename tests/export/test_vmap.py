@@ -430,6 +430,32 @@ def test_what_does_not_depend_on_a_seed_is_not_repeated():
     assert y not in found
 
 
+@pytest.mark.parametrize("shape", [[2, 3], None])
+def test_what_a_loop_stacks_has_the_targets_first_where_its_rank_is_known(shape: list[int] | None):
+    def looped(op: OpBuilder, x: ir.Value) -> ir.Value:
+        number, going = ir.val("i", ir.DataType.INT64, []), ir.val("c", ir.DataType.BOOL, [])
+        state = ir.val("s", ir.DataType.DOUBLE, shape)
+        on, after, made = (
+            ir.node("Identity", [going]), ir.node("Sin", [state]), ir.node("Exp", [state])
+        )  # fmt: skip
+        for node, value in ((on, going), (after, state), (made, state)):
+            node.outputs[0].type, node.outputs[0].shape = value.type, value.shape
+        nodes = [on, after, made]
+        ends = [node.outputs[0] for node in nodes]
+        opsets = op.builder.graph.opset_imports
+        body = ir.Graph([number, going, state], ends, nodes=nodes, opset_imports=opsets, name="b")
+        four = op.Constant(value=ir.tensor(np.array(4)))
+        _, stack = op.builder.call_op("Loop", [four, None, x], {"body": body}, outputs=2)
+        stack.type, stack.shape = x.type, None if shape is None else ir.Shape([None, *shape])
+        return stack
+
+    if shape is None:
+        with pytest.raises(SourceError, match=r"the rank of .* is unknown"):
+            vmapped(looped, [2, 3])
+    else:
+        vmapped(looped, shape)
+
+
 def test_an_operator_without_a_batching_rule_is_an_error_that_names_it():
     with pytest.raises(SourceError, match=r"no batching rule for operator Det .*export with one"):
         vmapped(lambda op, x: op.Det(x), [2, 2])

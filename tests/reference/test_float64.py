@@ -17,7 +17,7 @@ from torch import nn
 
 import onnxplain
 from onnxplain.errors import InputError
-from onnxplain.reference.float64 import evaluate_in_float64, evaluator, in_float64
+from onnxplain.reference.float64 import evaluate_in_float64, evaluator, in_float64, run
 from onnxplain.reference.parity import Parity
 from onnxplain.reference.pytorch import explain
 
@@ -104,6 +104,49 @@ def test_the_temperature_of_a_live_graph_is_fed_as_it_is(tmp_path: Path) -> None
     )  # fmt: skip
     found = evaluate_in_float64(path, feeds)["pullback"]
     assert Parity.of(found, expected).relative_l2 < 1e-10
+
+
+CHOICES = """
+    two = Constant <value = double {2.0}> ()
+    around = Mul (x, two)
+    sum = ReduceSum <keepdims = 0> (x)
+    bright = Greater (sum, two)
+    h = If (bright) <
+        then_branch = p () => (double[3, T] u) { u = Mul (around, two) },
+        else_branch = q () => (double[3, T] u) { u = Sin (around) }>
+    last, loops = Loop (n, , h) <
+        body = b (int64 i, bool c, double[3, T] s) => (bool d, double[3, T] t, double[3, T] r) {
+            d = Identity (c)
+            r = Mul (s, around)
+            t = Tanh (r)
+        }>
+    start = ReduceSum <keepdims = 0> (last, one)
+    y, scans = Scan <
+        num_scan_inputs = 2, scan_input_axes = [1, -1], scan_input_directions = [1, 0],
+        scan_output_axes = [-1], scan_output_directions = [1],
+        body = e (double[3] s, double[3] p, double[3] q) => (double[3] t, double[3] z) {
+            z = Mul (p, s)
+            t = Sub (z, q)
+        }> (start, x, around)
+"""
+
+
+@pytest.mark.parametrize("n", [0, 3])
+@pytest.mark.parametrize("sign", [1, -1])
+def test_control_flow_is_that_of_onnx_runtime(sign: int, n: int) -> None:
+    """Several states and stacks, from either end along any axis, of what is read from around."""
+    text = "(double[3, T] x, int64 n) => (double[3] y, double[R, 3, T] loops, double[3, T] scans)"
+    model = onnx.parser.parse_model(
+        f'<ir_version: 9, opset_import: ["": 20]> g {text} <int64[1] one = {{1}}> {{{CHOICES}}}'
+    )
+    x = sign * np.abs(np.random.default_rng(0).normal(size=(3, 4)))
+    providers = ["CPUExecutionProvider"]
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=providers)
+    expected = session.run(None, {"x": x, "n": np.array(n)})
+    found = run(evaluator(model), {"x": x, "n": np.array(n)})
+    for name, array in zip(["y", "loops", "scans"], expected, strict=True):
+        if array.size:
+            np.testing.assert_allclose(found[name], array, rtol=1e-12)
 
 
 def test_activations_are_dropped_once_they_are_used(tmp_path: Path) -> None:

@@ -243,6 +243,42 @@ def test_what_a_fold_gets_wrong_in_the_pullback_alone_is_seen(
     assert not found.passed
 
 
+FLOWS = {
+    "If": """h = If (bright) <
+        then_branch = p () => (float[N, 3, 5, 5] u) { u = Mul (z, x) },
+        else_branch = q () => (float[N, 3, 5, 5] u) { u = Sin (z) }>""",
+    "Loop": """count = Cast <to = 7> (bright)
+    n = Add (count, count)
+    h = Loop (n, , z) <
+        body = b (int64 i, bool c, float[] s) => (bool d, float[] t) {
+            d = Identity (c)
+            m = Mul (s, x)
+            t = Tanh (m)
+        }>""",
+}
+
+
+@pytest.mark.parametrize("flow", FLOWS)
+def test_what_the_image_decides(flow: str, tmp_path: Path) -> None:
+    text = f"""<ir_version: 9, opset_import: ["": 20]>
+    g (float[N, 3, 5, 5] x) => (float[N, 75] y) {{
+        z = Exp (x)
+        norm = ReduceL2 <keepdims = 0> (x)
+        one = Constant <value = float {{1.0}}> ()
+        bright = Greater (norm, one)
+        {FLOWS[flow]}
+        y = Flatten (h)
+    }}"""
+    source, path = tmp_path / "source.onnx", tmp_path / "explain.onnx"
+    onnx.save(onnx.parser.parse_model(text), source)
+    onnxplain.export(source, path, method="gradient")
+    found = onnxplain.verify(path, source, provider="cpu")
+    assert found.passed, found
+    assert "fresh derivation in float64" in str(found)
+    wrong = onnxplain.verify(shifted(path, 0.1), source, provider="cpu")
+    assert not wrong.passed
+
+
 def test_a_programs_operation_goes_before_a_module_of_its_name(net: Net, tmp_path: Path) -> None:
     batch = ({0: torch.export.Dim("batch")},)
     program = torch.export.export(net, (torch.zeros(2, 3, *SIZE),), dynamic_shapes=batch)
