@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from onnxplain.contract.objective import BOX, MASK
 from onnxplain.errors import InputError
 from onnxplain.runtime.ascent import accentuate
 from onnxplain.runtime.cosines import cosines
@@ -41,7 +42,8 @@ class Tuning:
             in [0, 1].
         gain: the median rise of that.
         shift_stability: cosine of the pullback and that of the photograph shifted by 2 pixels,
-            shifted back; the median over photographs.
+            shifted back; the median over photographs. NaN where a box or a region is given: it
+            would stay where it is, and another part of the photograph be explained.
         noise_stability: the same for Gaussian noise of 0.05 in the network's own space.
         sensitivity: 1 − cosine of the pullbacks for two classes of one photograph; the median; NaN
             where there is one target.
@@ -105,6 +107,8 @@ def tune(
     pairs, for_pairs = batch.repeat(count, axis=0), repeated(signature, inputs, len(batch), count)
     height, width = (1, 2) if pre.layout == "NHWC" else (2, 3)
     shifted = np.roll(batch, (_SHIFT, _SHIFT), (height, width))
+    declared = signature.metadata.objective.inputs
+    placed = any(name in declared and declared[name].kind in (BOX, MASK) for name in given)
     noisy = batch + _NOISE * random.standard_normal(batch.shape).astype(batch.dtype)
 
     def measure(T: float) -> tuple[float, ...]:
@@ -115,15 +119,17 @@ def tune(
         targets = None if grid is None else grid.reshape(-1)
         climbed = accentuate(explainer, pairs, targets, steps, temperature=T, inputs=for_pairs)
         of = explained(batch, predicted)
-        back = np.roll(explained(shifted, predicted), (-_SHIFT, -_SHIFT), (2, 3))
-        inside = (..., slice(_SHIFT, -_SHIFT), slice(_SHIFT, -_SHIFT))
-        sensitivity = np.nan
+        shift = sensitivity = np.nan
+        if not placed:
+            back = np.roll(explained(shifted, predicted), (-_SHIFT, -_SHIFT), (2, 3))
+            inside = (..., slice(_SHIFT, -_SHIFT), slice(_SHIFT, -_SHIFT))
+            shift = _median_cosine(of[inside], back[inside])
         if grid is not None and count > 1:
             sensitivity = 1 - _median_cosine(of, explained(batch, grid[:, -1]))
         return (
             float((climbed.gain > 0).mean()),
             float(np.median(climbed.gain)),
-            _median_cosine(of[inside], back[inside]),
+            shift,
             _median_cosine(of, explained(noisy, predicted)),
             sensitivity,
         )

@@ -89,5 +89,7 @@ def tune(
             row.append("–" if curve[i] != curve[i] else f"{curve[i]:.2f}")
         table.add_row(*row, style="bold green" if tuning.temperature == T else None)
     out.print(table)
+    if (tuning.shift_stability != tuning.shift_stability).all():
+        say("shift: not measured, as a box or a region does not move with the photograph")
     plot(tuning, path, Path(source).name)
     say(f"temperature {tuning.temperature:.3g} ({tuning.pairs} pairs); the curves: {path}")

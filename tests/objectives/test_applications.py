@@ -35,6 +35,7 @@ from onnxplain.stream.run import explain_stream
 from .kinds import BOX, IN_INPUT, PHOTOGRAPH, QUERY
 from .networks import exported, images, vector
 from .test_commands import ran
+from .test_maps import network
 
 
 @pytest.fixture
@@ -286,6 +287,21 @@ def test_temperatures_are_tuned_on_any_objective(tmp_path: Path) -> None:
     assert np.isfinite(found.shift_stability).all()
     with pytest.raises(InputError, match="needs 'query'"):
         tune(similar, x, temperatures=tried)
+
+
+def test_what_lies_in_a_region_is_not_shifted(tmp_path: Path) -> None:
+    """The photograph would move, and the region not."""
+    live = {"method": "excitation", "live_temperature": True}
+    explainer = exported(network(), tmp_path / "map.onnx", **live)
+    x, left = list(images().numpy()), np.zeros((8, 8))
+    left[:, :4] = 1
+    of_all = tune(explainer, x, classes=1, share=0, temperatures=[0.1], steps=1)
+    assert np.isfinite(of_all.shift_stability).all()
+    found = tune(
+        explainer, x, classes=1, share=0, temperatures=[0.1], steps=1, inputs={"region": left}
+    )
+    assert np.isnan(found.shift_stability).all()
+    assert np.isfinite(found.noise_stability).all()
 
 
 def test_boxes_are_in_pixels_of_each_photograph(
