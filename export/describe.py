@@ -12,7 +12,7 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxplain.contract.explain import NO_IMAGE, Metadata, Preprocessing, Range
-from onnxplain.contract.request import ExportOptions
+from onnxplain.contract.request import ExportOptions, as_asked
 from onnxplain.contract.values import Values
 from onnxplain.errors import SourceError
 from onnxplain.export.autodiff import dependents, depends, operator_name
@@ -155,7 +155,7 @@ def explaining(metadata: Metadata, objective: Objective, fit: Fit) -> Metadata:
 
 def looking(metadata: Metadata, layers: Sequence[Layer]) -> Metadata:
     """The metadata of a class activation map, if it is one: of what tokens it is made."""
-    names = str(metadata.parameters["layer"]).split(", ") if layers else []
+    names = as_asked(metadata.parameters)["layer"] if layers else []
     notes = [
         f"the map is of {name} {layer.value.shape}, {layer.tokens.in_words}"
         for name, layer in zip(names, layers, strict=True)

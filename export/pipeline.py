@@ -22,7 +22,7 @@ from onnxplain.contract.explain import (
     PULLBACK,
     Metadata,
 )
-from onnxplain.contract.request import BGR, ExportOptions
+from onnxplain.contract.request import BGR, ExportOptions, joined
 from onnxplain.contract.values import Values
 from onnxplain.errors import SourceError
 from onnxplain.export.ascent import add_step, unroll
@@ -220,7 +220,7 @@ def _other_names(
 def _named(options: ExportOptions, layers: Sequence[Layer]) -> dict[str, Any]:
     """An activation map's layers, as the file names them."""
     names = options.layers or [layer_name(layer.value) for layer in layers]
-    return {"layer": ", ".join(names)} if layers else {}
+    return {"layer": joined(names)} if layers else {}
 
 
 def _add_ascent(added: Added, options: ExportOptions, metadata: Metadata) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from onnxplain.contract.explain import NO_DIRECTIONS, PRODUCT, RELEVANCE, TARGET
 from onnxplain.contract.objective import CLASS
-from onnxplain.contract.request import BGR, CHANNELS, ExportOptions
+from onnxplain.contract.request import BGR, CHANNELS, ExportOptions, joined
 from onnxplain.errors import SourceError
 from onnxplain.export.estimators import Estimator, get_estimator
 from onnxplain.export.methods import Method
@@ -202,5 +202,5 @@ def other_choices(options: ExportOptions, objective: Objective) -> dict[str, Any
     if options.channels == BGR:
         chosen[CHANNELS] = BGR
     if options.excepted:
-        chosen["excepted"] = ", ".join(options.excepted)
+        chosen["excepted"] = joined(options.excepted)
     return chosen

@@ -20,6 +20,7 @@ from typer.testing import CliRunner
 
 import onnxplain
 from onnxplain.cli.app import app
+from onnxplain.contract.request import as_asked
 from onnxplain.errors import BackendError, InputError, SourceError
 from onnxplain.export.sources.source import torch_network
 from onnxplain.reference.parity import Parity
@@ -261,6 +262,19 @@ def test_an_onnx_file_names_its_layers_by_values_and_nodes(tmp_path: Path) -> No
     shape = [d.dim_value or d.dim_param for d in output.type.tensor_type.shape.dim]
     assert shape[1:] == [20, 24, 1]  # the image's own layout
     assert found["r"].shape == (3, 1, 20, 24)  # and channels first in Python
+
+
+def test_a_layer_whose_name_has_a_comma_is_one_layer(tmp_path: Path) -> None:
+    """ONNX lets values have any name; several layers are noted with commas between."""
+    channels_last_file(tmp_path / "net.onnx")
+    model = onnx.load(tmp_path / "net.onnx")
+    model.graph.node[2].output[0] = model.graph.node[3].input[0] = "r, of c"
+    onnx.save(model, tmp_path / "net.onnx")
+    layers = ["r, of c", "c"]
+    onnxplain.export(tmp_path / "net.onnx", tmp_path / "x", method="layercam", layer=layers)
+    metadata = onnxplain.load(tmp_path / "x").metadata
+    assert as_asked(metadata.parameters)["layer"] == layers
+    assert onnxplain.verify(tmp_path / "x", tmp_path / "net.onnx").passed
 
 
 def test_a_file_of_pytorchs_exporter_knows_its_modules(net: Net, tmp_path: Path) -> None:

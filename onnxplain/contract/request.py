@@ -5,7 +5,7 @@ Which of the options go together with which method, `onnxplain.export.validity` 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -15,6 +15,8 @@ from onnxplain.options import option
 
 CHANNELS, BGR = "channels", "bgr"
 """What a file notes of a network whose channels it turns round."""
+
+_BETWEEN, _WITHIN = ", ", ",\\ "  # names, and what stands for that in the name of an ONNX value
 
 
 @runtime_checkable
@@ -195,11 +197,16 @@ class ExportOptions:
         return self.step or self.unroll is not None
 
 
+def joined(names: Iterable[str]) -> str:
+    """Layers or nodes as a file's parameters name them: `as_asked` parts them again."""
+    return _BETWEEN.join(name.replace(_BETWEEN, _WITHIN) for name in names)
+
+
 def as_asked(parameters: Mapping[str, Any]) -> dict[str, Any]:
     """The options that ask for the parameters that a file's metadata name."""
     named = ("temperature", "layer", "objective", "times_image", "excepted", CHANNELS)
     own = {name: value for name, value in parameters.items() if name in named}
     others = {name: value for name, value in parameters.items() if name not in own}
     for name in {"excepted", "layer"} & own.keys():
-        own[name] = own[name].split(", ")
+        own[name] = [part.replace(_WITHIN, _BETWEEN) for part in own[name].split(_BETWEEN)]
     return {**own, "parameters": others}
