@@ -79,6 +79,8 @@ def verify(
             at_least=at_least,
         )
     out.print(table_of(f"{model}", found))
+    for note in found.notes:
+        out.print(shown(note))
     if not found.passed:
         raise typer.Exit(1)
 

@@ -37,11 +37,13 @@ class Verification:
         against: what was compared with what, in words.
         images: on how many images.
         checks: one for each output, and for each second look.
+        notes: what could not be compared, and why.
     """
 
     against: str
     images: int
     checks: tuple[Check, ...]
+    notes: tuple[str, ...] = ()
 
     @property
     def passed(self) -> bool:

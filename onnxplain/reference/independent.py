@@ -17,6 +17,7 @@ from onnxplain.export.objectives import LOGIT, Objective
 from onnxplain.export.validity import objective_of
 from onnxplain.reference.checks import Check, by_error
 from onnxplain.reference.derivatives import Scalar, along_directions, is_quantised, within
+from onnxplain.reference.outputs import is_same
 from onnxplain.reference.parity import Parity
 from onnxplain.reference.sources import FLOAT32, tolerance
 from onnxplain.runtime import Explainer
@@ -26,26 +27,39 @@ Array = npt.NDArray[Any]
 
 def outputs_by_source(
     found: Mapping[str, Array], ask: Callable[[], Mapping[str, Array] | str], source: Any
-) -> list[Check]:
+) -> tuple[list[Check], list[str]]:
     """Each output beside the source's own, where the source answers, and twice the same.
 
     Args:
         ask: what the source says, by the same names; or why it says nothing.
+
+    Returns:
+        The checks; and why there are none, if there are none.
     """
     expected = ask()
     if isinstance(expected, str):
-        return []
+        return [], [f"not compared with the source itself: {expected}"]
     limit = max(FLOAT32, tolerance(source))
     checks = [
-        by_error(f"{name}, by the source itself", Parity.of(y, expected[name]), limit)
+        _by_source(f"{name}, by the source itself", y, expected[name], limit)
         for name, y in found.items()
-        if name in expected and y.dtype.kind == "f" and y.shape == expected[name].shape
+        if name in expected and y.dtype.kind == "f"
     ]
     if not all(check.passed for check in checks):
         again = ask()
-        if isinstance(again, str) or any((again[n] != y).any() for n, y in expected.items()):
-            return []
-    return checks
+        if isinstance(again, str) or not all(is_same(again[n], y, 0) for n, y in expected.items()):
+            return [], ["not compared with the source itself: it does not answer twice the same"]
+    return checks, []
+
+
+def _by_source(what: str, y: Array, expects: Array, limit: float) -> Check:
+    """One of them: of one shape, not finite at the same places, and else near."""
+    if y.shape != expects.shape:
+        return Check(what, 0.0, np.inf, np.inf, f"shape {list(expects.shape)}", False)
+    finite = np.isfinite(expects)
+    if not np.array_equal(y[~finite], expects[~finite], equal_nan=True):
+        return Check(what, 0.0, np.inf, np.inf, "infinite or NaN at the same places", False)
+    return by_error(what, Parity.of(y[finite], expects[finite]), limit)
 
 
 def is_derivative(explainer: Explainer, objective: Any) -> bool:

@@ -12,9 +12,9 @@ import numpy as np
 import numpy.typing as npt
 
 from onnxplain.contract.explain import IMAGE, PULLBACK, TARGET
-from onnxplain.contract.objective import OBJECTIVE
+from onnxplain.contract.objective import OBJECTIVE, Explained
 from onnxplain.contract.request import as_asked
-from onnxplain.reference.checks import Verification
+from onnxplain.reference.checks import Check, Verification
 from onnxplain.reference.forward import turned
 from onnxplain.reference.fresh import beside, derived
 from onnxplain.reference.independent import (
@@ -78,14 +78,11 @@ def verify_objective(
     fresh = beside(ours, right, [PULLBACK], tolerance, precision, len(batch))
     if precision != "float32":
         return fresh
-    checks = [*fresh.checks]
+    checks, notes = [*fresh.checks], list[str]()
     if is_onnx(source) or not isinstance(source, str | os.PathLike):
-        given = turned(metadata, batch)
-        checks += outputs_by_source(
-            {name: found[name] for name in own},
-            lambda: own_outputs(source, given, options["input"], own),
-            source,
-        )
+        outputs, given = {name: found[name] for name in own}, turned(metadata, batch)
+        by_source, notes = _by_source(outputs, source, given, options["input"], metadata.objective)
+        checks += by_source
 
     def scalar(points: Array) -> tuple[Array, float]:
         placed = np.moveaxis(points, 1, -1) if pre.layout == "NHWC" else points
@@ -96,4 +93,20 @@ def verify_objective(
 
     if is_derivative(explainer, options["objective"]):
         checks += derivatives(scalar, images, found[PULLBACK], tolerance)
-    return replace(fresh, checks=tuple(checks))
+    return replace(fresh, checks=tuple(checks), notes=tuple(notes))
+
+
+def _by_source(
+    found: Mapping[str, Array],
+    source: Any,
+    images: Array,
+    input: str | None,
+    objective: Explained,
+) -> tuple[list[Check], list[str]]:
+    """`outputs_by_source` of images, or of the first where the source takes one alone."""
+    names = [*found]
+    if isinstance(own_outputs(source, images, input, names), str):
+        axes = {name: objective.batch_axis(name) for name in names}
+        found = {n: found[n].take([0], axis) for n, axis in axes.items() if axis is not None}
+        images = images[:1]
+    return outputs_by_source(found, lambda: own_outputs(source, images, input, names), source)

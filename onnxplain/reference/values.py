@@ -147,17 +147,19 @@ def verify_values(
     fresh = beside(ours, right, pullbacks, tolerance, precision, samples)
     if precision != "float32":
         return fresh
-    checks = [*fresh.checks]
+    checks, notes = [*fresh.checks], list[str]()
     if is_onnx(source) or not isinstance(source, str | os.PathLike):
-        checks += outputs_by_source(others, lambda: _named_as(others, source, given), source)
-        checks += _logits_by_source(others, source, given)
+        by_source, notes = outputs_by_source(
+            others, lambda: _named_as(others, source, given), source
+        )
+        checks += [*by_source, *_logits_by_source(others, source, given)]
     asked_for = metadata.parameters.get("objective", options.get("objective"))
     if is_derivative(explainer, asked_for or metadata.objective.name):
         for name, one in metadata.values.explained.items():
             if name in given:
                 scalar = _scalar(explainer, name, given, own, found.targets)
                 checks += derivatives(scalar, given[name], ours[one.pullback], tolerance, name)
-    return replace(fresh, checks=tuple(checks))
+    return replace(fresh, checks=tuple(checks), notes=tuple(notes))
 
 
 def _named_as(

@@ -7,15 +7,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
+import torch
 from onnxscript import OpBuilder
 
 import onnxplain
 from onnxplain.export.autodiff import Node
 from onnxplain.export.canonical.patterns import activations
 from onnxplain.export.operators import OPERATORS
+from onnxplain.reference.independent import outputs_by_source
 
 ROWS = """
     <ir_version: 9, opset_import: ["": 20]>
@@ -97,3 +100,30 @@ def test_differences_are_not_asked_of_what_rises_in_steps(network: str, tmp_path
     onnxplain.export(source, graph, method="gradient", check=False, **asked)
     found = onnxplain.verify(graph, source, provider="cpu", objective=asked.get("objective"))
     assert found.passed, found
+
+
+def test_a_source_that_takes_one_image_is_asked_about_one(tmp_path: Path):
+    source, graph = tmp_path / "source.onnx", tmp_path / "e.onnx"
+    onnx.save(onnx.parser.parse_model(IMAGES.replace("[N, ", "[1, ")), source)
+    onnxplain.export(source, graph, method="gradient", check=False, objective="value")
+    found = onnxplain.verify(graph, source, provider="cpu", objective="value")
+    assert found.images > 1
+    assert not found.notes
+    assert "age, by the source itself" in [check.what for check in found.checks]
+
+
+def test_what_is_not_compared_with_the_source_is_noted():
+    found = {"a": np.ones(3, np.float32), "b": np.array([1, np.nan], np.float32)}
+    wrong = {**found, "a": np.ones((3, 1), np.float32)}
+
+    def compared(*answers: dict[str, Any] | str) -> tuple[list[bool], list[str]]:
+        following = iter(answers)
+        checks, notes = outputs_by_source(found, lambda: next(following), torch.nn.Identity())
+        return [check.passed for check in checks], notes
+
+    assert compared(found) == ([True, True], [])
+    assert compared(wrong, wrong) == ([False, True], [])
+    assert compared(wrong, found)[1] == [
+        "not compared with the source itself: it does not answer twice the same"
+    ]
+    assert compared("it is silent") == ([], ["not compared with the source itself: it is silent"])
