@@ -287,6 +287,27 @@ def dependents(
     return active
 
 
+def active_within(
+    node: Node, body: ir.Graph, active: Collection[ir.Value | None]
+) -> set[ir.Value | None]:
+    """The values of a node's body that depend on active ones, be it after many rounds; not by how
+    many there are."""
+    scanned = node.attributes.get_int("num_scan_inputs", 0)
+    lead = len(body.outputs) - len(node.outputs)  # a Loop's condition
+    first = 2 * lead  # behind its number and its condition
+    both = zip(node.inputs[first:], body.inputs[first:], strict=False)
+    roots = {inner for x, inner in both if x in active}
+    roots.update(x for x in captured(node) if x in active)
+    states = body.inputs[first : len(node.inputs) - scanned]
+    ends = body.outputs[lead:]
+    while True:
+        found = dependents(body, roots)
+        more = {s for s, end in zip(states, ends, strict=False) if end in found} - roots
+        if not more:
+            return found
+        roots |= more
+
+
 def between(
     nodes: Iterable[ir.Node], roots: Iterable[ir.Value], ends: Iterable[ir.Value]
 ) -> list[ir.Node]:

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import onnx_ir as ir
@@ -15,7 +15,7 @@ from onnxplain.contract.explain import NO_IMAGE, Metadata, Preprocessing, Range
 from onnxplain.contract.request import ExportOptions, as_asked
 from onnxplain.contract.values import Values
 from onnxplain.errors import SourceError
-from onnxplain.export.autodiff import dependents, depends, operator_name
+from onnxplain.export.autodiff import active_within, dependents, depends, operator_name
 from onnxplain.export.canonical.canonicalise import Canonical
 from onnxplain.export.canonical.ends import image_size
 from onnxplain.export.canonical.patterns import pattern_of
@@ -31,6 +31,7 @@ from onnxplain.export.objectives import Fit, Objective
 from onnxplain.export.operators import Kind, Linear, by_name, row_of
 from onnxplain.export.provenance import modules_of
 from onnxplain.export.sources.source import Source
+from onnxplain.export.subgraphs import bodies
 from onnxplain.export.tensors import dims, size_of
 from onnxplain.export.values import is_weight
 from onnxplain.version import __version__
@@ -183,16 +184,18 @@ _NONLINEAR = (
 )
 
 
+_Active: TypeAlias = set[ir.Value | None]
+
+
 def _nonlinear(
     graph: ir.Graph, method: Method, at: Collection[ir.Value], excepted: Collection[ir.Value]
 ) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
     """The layers of the nonlinear operations that the sweep passes, by the names of their patterns:
     those whose derivative the method replaces, and those that keep it."""
-    last = {path: node for node in graph for path in modules_of(node)}
+    last = {path: node for node in graph.all_nodes() for path in modules_of(node)}
     replaced: dict[str, list[str]] = {}
     ordinary: dict[str, list[str]] = {}
-    active = dependents(graph, at)
-    for node, replaces in _passed(graph, method, at, excepted):
+    for node, active, replaces in _passed(graph, method, at, excepted):
         if not _is_nonlinear(node, active):
             continue
         value = node.outputs[0]
@@ -218,18 +221,26 @@ def _is_nonlinear(node: ir.Node, active: Collection[ir.Value | None]) -> bool:
 
 def _passed(
     graph: ir.Graph, method: Method, at: Collection[ir.Value], excepted: Collection[ir.Value]
-) -> Iterator[tuple[ir.Node, bool]]:
-    """The nodes that the sweep passes, and whether the method has a rule of its own for each."""
+) -> Iterator[tuple[ir.Node, _Active, bool]]:
+    """The nodes that the sweep passes, in bodies too; the values there that depend on those `at`
+    which it ends; and whether the method has a rule of its own for the node."""
     rules = by_name(method.overrides if method.relevance is None else method.relevance)
-    active = dependents(graph, at)
+    for node, active in _dependent(graph, dependents(graph, at)):
+        name = operator_name(node)
+        keeps = name not in rules or node.outputs[0] in excepted
+        # It differs from the gradient's by attention's weights alone, which count themselves.
+        keeps |= rules.get(name) is product
+        keeps |= name == "Clip" and method.relevance is None and not is_relu6(node)
+        yield node, active, not keeps
+
+
+def _dependent(graph: ir.Graph, active: _Active) -> Iterator[tuple[ir.Node, _Active]]:
+    """The nodes of a graph, and of bodies in it, that depend on active values; with those."""
     for node in graph:
         if depends(node, active):
-            name = operator_name(node)
-            keeps = name not in rules or node.outputs[0] in excepted
-            # It differs from the gradient's by attention's weights alone, which count themselves.
-            keeps |= rules.get(name) is product
-            keeps |= name == "Clip" and method.relevance is None and not is_relu6(node)
-            yield node, not keeps
+            yield node, active
+            for body in bodies(node):
+                yield from _dependent(body, active_within(node, body, active))
 
 
 def _as_gradient(
@@ -238,7 +249,7 @@ def _as_gradient(
     """What the user should know of a method that finds nothing to change in a network."""
 
     def replaces(other: Method) -> bool:
-        return any(replaced for _, replaced in _passed(graph, other, at, excepted))
+        return any(replaced for _, _, replaced in _passed(graph, other, at, excepted))
 
     if method.relevance is not None or not method.overrides or replaces(method):
         return

@@ -355,6 +355,30 @@ def test_a_method_acts_in_the_bodies_of_what_the_image_decides(tmp_path: Path) -
         gate = 1 / (1 + np.exp(-(by * x - 1) / 0.3))
         weight = head("h", 108)[1]["W"][:, 1].reshape(3, 6, 6)
         np.testing.assert_allclose(found, by * gate * weight, rtol=1e-4, atol=1e-6)
+    metadata = onnxplain.load(tmp_path / "if.excitation.onnx").metadata
+    assert [len(layers) for layers in metadata.replaced.values()] == [2]
+    assert not any("replaces no derivative" in note for note in metadata.notes)
+
+
+def test_what_a_method_replaces_of_a_state_that_depends_on_the_image_after_a_round(
+    tmp_path: Path,
+) -> None:
+    """v ← relu(v) · w + x, of zeros at first; what ends it is not passed."""
+    nodes = [
+        node("Relu", ["v"], ["r"]),
+        node("Mul", ["r", "w"], ["rw"]),
+        node("Add", ["rw", "x"], ["out"]),
+        node("Cast", ["i"], ["f"], to=FLOAT),
+        node("Relu", ["f"], ["g"]),
+        node("Less", ["g", "w"], ["go"]),
+    ]
+    inner = body(nodes, {"go": BOOL, "out": FLOAT}, {"i": INT64, "going": BOOL, "v": FLOAT})
+    loop = node("Loop", ["", "bright", "none"], ["h"], name="until", body=inner)
+    start = [node("Shape", ["x"], ["shape"]), node("ConstantOfShape", ["shape"], ["none"])]
+    constants = {"zero": np.float32(0), "w": np.float32(1.5)}
+    decided(tmp_path / "loop.onnx", np.abs(X), [*BRIGHT, *start, loop], "excitation", **constants)
+    metadata = onnxplain.load(tmp_path / "loop.excitation.onnx").metadata
+    assert [len(layers) for layers in metadata.replaced.values()] == [1]
 
 
 def test_several_targets_and_paths_of_images_take_the_course_of_each(tmp_path: Path) -> None:
