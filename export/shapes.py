@@ -10,7 +10,6 @@ from collections.abc import Mapping
 
 import onnx
 import onnx_ir as ir
-from onnx_ir.passes import common
 from onnx_ir.passes.common import _c_api_utils
 
 from onnxplain.export.autodiff import dependents
@@ -39,12 +38,10 @@ def infer_shapes(model: ir.Model, data_prop: bool = True) -> None:
     Args:
         data_prop: whether the elements of small vectors of sizes are followed too.
     """
-    if len(list(model.graphs())) > 1:
-        common.ShapeInferencePass(data_prop=data_prop)(model)
-        return
     graph, open_ = model.graph, symbols(model.graph)
+    alone = len(list(model.graphs())) == 1
     computed = (y for node in graph for y in node.outputs)
-    if all(is_known(value, open_) for value in (*graph.initializers.values(), *computed)):
+    if alone and all(is_known(value, open_) for value in (*graph.initializers.values(), *computed)):
         return
     asked: list[onnx.ModelProto] = []
 
@@ -58,11 +55,26 @@ def infer_shapes(model: ir.Model, data_prop: bool = True) -> None:
         answer = _c_api_utils.call_onnx_api(ask, model)
     except Exception:
         return
+    if not alone:
+        _take_all(model, ir.from_proto(answer))
+        return
     known, found = _types(asked[0]), _types(answer)
     values = ir.convenience.create_value_mapping(model.graph, include_subgraphs=False)
     for name in found.keys() & values.keys():
         if found[name] != known.get(name):
             _take(values[name], found[name])
+
+
+def _take_all(model: ir.Model, answer: ir.Model) -> None:
+    """What was found of a graph's values, and of those of the bodies within. (`onnx_ir`'s own pass
+    makes tensors of sequences.)"""
+    for graph, found in zip(model.graphs(), answer.graphs(), strict=True):
+        values = ir.convenience.create_value_mapping(graph)
+        for name, y in ir.convenience.create_value_mapping(found).items():
+            if name in values and y.shape is not None:
+                values[name].shape = y.shape
+            if name in values and y.type is not None:
+                values[name].type = y.type
 
 
 def _types(model: onnx.ModelProto) -> dict[str, onnx.TypeProto]:
@@ -76,8 +88,8 @@ def _take(value: ir.Value, found: onnx.TypeProto) -> None:
     kind = ir.serde.deserialize_type_proto_for_type(found)
     if shape is not None and value.shape != shape:
         value.shape = shape
-    if kind is not None and value.dtype != kind.dtype:
-        value.dtype = kind.dtype
+    if kind is not None:
+        value.type = kind
 
 
 def infer_node(node: ir.Node, opsets: Mapping[str, int]) -> None:

@@ -51,10 +51,12 @@ def infer_with_bodies(model: ir.Model) -> None:
 def _holds_tensors(node: ir.Node) -> bool:
     """Whether a node has bodies, and nothing but tensors in and around them."""
     inner = bodies(node)
-    values = [v for v in (*node.inputs, *captured(node), *node.outputs) if v is not None and v.name]
-    values += [y for body in inner for each in body.all_nodes() for y in each.outputs]
-    tensors = (v.type is None or isinstance(v.type, ir.TensorType) for v in values)
-    return bool(inner) and node.op_type in CONTROL_FLOW and all(tensors)
+    around = [v for v in (*node.inputs, *captured(node), *node.outputs) if v is not None and v.name]
+    within = (y.type for body in inner for each in body.all_nodes() for y in each.outputs)
+    tensors = all(isinstance(v.type, ir.TensorType) for v in around) and all(
+        kind is None or isinstance(kind, ir.TensorType) for kind in within
+    )
+    return bool(inner) and node.op_type in CONTROL_FLOW and tensors
 
 
 @contextmanager
