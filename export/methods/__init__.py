@@ -3,7 +3,6 @@
 from onnxplain.export.methods import (  # noqa: F401  each registers its methods
     baselines,
     cams,
-    eigen,
     excitation,
     lrp,
     semantic,

@@ -10,6 +10,7 @@ from __future__ import annotations
 import onnx_ir as ir
 from onnxscript import OpBuilder
 
+from onnxplain.export.methods.eigen import eigen_cam, eigen_grad_cam
 from onnxplain.export.methods.method import Method, register_method
 
 
@@ -73,6 +74,18 @@ for name, formula, help, source in (
     ),
     ("layercam", layer_cam, "where, finer at earlier layers", "Jiang et al. 2021, IEEE TIP 30"),
     ("hirescam", hires_cam, "where, and nowhere else", "Draelos & Carin 2020, arXiv 2011.08891"),
+    (
+        "eigencam",
+        eigen_cam,
+        "where a layer's activations vary most, whatever the class",
+        "Muhammad & Yeasin 2020, arXiv 2008.00299",
+    ),
+    (
+        "eigengradcam",
+        eigen_grad_cam,
+        "where, in one coherent area",
+        "Muhammad & Yeasin 2020, arXiv 2008.00299",
+    ),
 ):
     register_method(
         Method(

@@ -9,7 +9,6 @@ from __future__ import annotations
 import onnx_ir as ir
 from onnxscript import OpBuilder
 
-from onnxplain.export.methods.method import Method, register_method
 from onnxplain.export.tensors import rank, size_of
 
 SQUARINGS = 12
@@ -86,19 +85,3 @@ def _first(op: OpBuilder, M: ir.Value) -> ir.Value:
     every = op.Concat(op.Shape(M, start=0, end=-1), [1], axis=0)
     column = op.GatherElements(M, op.Expand(index, every), axis=-1)
     return op.Div(column, op.Max(longest, TINY))
-
-
-for name, formula, help in (
-    ("eigencam", eigen_cam, "where a layer's activations vary most, whatever the class"),
-    ("eigengradcam", eigen_grad_cam, "where, in one coherent area"),
-):
-    register_method(
-        Method(
-            name,
-            activation_map=formula,
-            help=help,
-            needs="a layer of maps or of tokens",
-            source="Muhammad & Yeasin 2020, arXiv 2008.00299",
-            forwards=1,
-        )
-    )
