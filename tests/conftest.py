@@ -124,8 +124,8 @@ def lite0_forward() -> Path:
 
 
 @pytest.fixture(scope="session")
-def kinds(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Explainer]:
+def kinds() -> dict[str, Explainer]:
     """Small explain graphs that are no classifiers, by what they are of."""
     from .objectives.kinds import of_every_kind
 
-    return of_every_kind(tmp_path_factory.mktemp("kinds"))
+    return of_every_kind()

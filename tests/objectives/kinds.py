@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 
 from onnxplain.runtime import Explainer
@@ -22,11 +20,11 @@ BOX, IN_INPUT = (
 QUERY = [1.0, -2, 0.5, 3, 0]
 
 
-def of_every_kind(folder: Path) -> dict[str, Explainer]:
+def of_every_kind() -> dict[str, Explainer]:
     """By what it is."""
     return {
-        "map": exported(network(), folder / "map.onnx"),
-        "detector": exported(seeded(Yolo8), folder / "detector.onnx", SIZE),
-        "vector": exported(vector(5), folder / "vector.onnx", objective="embedding"),
-        "number": exported(vector(1), folder / "number.onnx"),
+        "map": exported(network()),
+        "detector": exported(seeded(Yolo8), SIZE),
+        "vector": exported(vector(5), objective="embedding"),
+        "number": exported(vector(1)),
     }

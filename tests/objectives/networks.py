@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -47,19 +48,23 @@ def vector(size: int) -> nn.Module:
     )
 
 
-_EXPORTED: dict[str, Explainer] = {}
+_KEPT = tempfile.TemporaryDirectory(prefix="onnxplain-objectives-")
+"""Outlives every test: what one exported, others read."""
+
+_EXPORTED: dict[str, tuple[Explainer, dict[str, Any]]] = {}
 
 
-def exported(network: nn.Module, path: Path, size: int = SIZE, **options: Any) -> Explainer:
+def exported(network: nn.Module, size: int = SIZE, **options: Any) -> Explainer:
     """What explains it; a network of the same content is exported once with the same options."""
     content = [float(tensor.double().sum()) for tensor in network.state_dict().values()]
     own = [value for value in vars(network).values() if isinstance(value, str | bool)]
     key = repr((type(network), network, own, content, size, sorted(options.items(), key=str)))
     if key not in _EXPORTED:
+        path = Path(_KEPT.name) / f"{len(_EXPORTED)}.onnx"
         given = {"method": "gradient", "example": torch.zeros(1, 3, size, size), **options}
         onnxplain.export(network, path, **given)
-        _EXPORTED[key] = onnxplain.load(path, "cpu")
-    return _EXPORTED[key]
+        _EXPORTED[key] = onnxplain.load(path, "cpu"), options
+    return _EXPORTED[key][0]
 
 
 def gradient(

@@ -271,16 +271,16 @@ def test_a_grid_of_an_objective_without_targets_has_one_column(kinds: dict[str, 
         Grid.of(explainer, x, [1], {"query": QUERY})
 
 
-def test_temperatures_are_tuned_on_any_objective(tmp_path: Path) -> None:
+def test_temperatures_are_tuned_on_any_objective() -> None:
     live = {"method": "excitation", "live_temperature": True}
     x, tried = list(images().numpy()), [0.1, 0.3]
-    numbers = exported(vector(4), tmp_path / "numbers.onnx", objective="value", **live)
+    numbers = exported(vector(4), objective="value", **live)
     found = tune(numbers, x, classes=3, share=0, temperatures=tried, inputs={"direction": -1})
     assert (found.scalar, found.pairs, found.temperature) == ("objective", 6, 0.3)
     assert np.isfinite(found.sensitivity).all()
     climbed = accentuate(numbers, x, 0, temperature=0.1, inputs={"direction": -1})
     assert (climbed.gain > 0).all()
-    similar = exported(vector(5), tmp_path / "similar.onnx", objective="embedding", **live)
+    similar = exported(vector(5), objective="embedding", **live)
     found = tune(similar, x, share=0, temperatures=tried, inputs={"query": QUERY})
     assert found.pairs == 2
     assert np.isnan(found.sensitivity).all()
@@ -289,10 +289,10 @@ def test_temperatures_are_tuned_on_any_objective(tmp_path: Path) -> None:
         tune(similar, x, temperatures=tried)
 
 
-def test_what_lies_in_a_region_is_not_shifted(tmp_path: Path) -> None:
+def test_what_lies_in_a_region_is_not_shifted() -> None:
     """The photograph would move, and the region not."""
     live = {"method": "excitation", "live_temperature": True}
-    explainer = exported(network(), tmp_path / "map.onnx", **live)
+    explainer = exported(network(), **live)
     x, left = list(images().numpy()), np.zeros((8, 8))
     left[:, :4] = 1
     of_all = tune(explainer, x, classes=1, share=0, temperatures=[0.1], steps=1)

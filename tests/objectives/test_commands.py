@@ -131,12 +131,12 @@ def test_what_has_no_classes_has_no_probabilities(folder: Path) -> None:
         _ = onnxplain.load(folder / "map.onnx", "cpu")(X.numpy()).probabilities
 
 
-def test_a_function_is_an_objective(tmp_path: Path) -> None:
+def test_a_function_is_an_objective() -> None:
     def contrast(op: object, outputs: dict[str, object]) -> object:
         y = outputs["output"]
         return op.ReduceSum(op.Mul(y, y), [1, 2, 3], keepdims=0)  # type: ignore[attr-defined]
 
-    explainer = exported(network(), tmp_path / "e.onnx", objective=contrast)
+    explainer = exported(network(), objective=contrast)
     explanation = explainer(X.numpy())
     score, expected = gradient(network(), X, lambda y: (y * y).sum((1, 2, 3)))
     close(explanation.objective, score)
@@ -152,14 +152,12 @@ def test_a_function_is_an_objective(tmp_path: Path) -> None:
         (lambda op, outputs: op.ReduceMax(outputs["y"]), "KeyError"),
     ],
 )
-def test_a_function_that_gives_no_scalar(function: object, message: str, tmp_path: Path) -> None:
+def test_a_function_that_gives_no_scalar(function: object, message: str) -> None:
     with pytest.raises(SourceError, match=message):
-        exported(network(), tmp_path / "e.onnx", objective=function)
+        exported(network(), objective=function)
 
 
-def test_an_objective_is_registered_like_a_method(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_objective_is_registered_like_a_method(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(OBJECTIVES, "total", None)  # so that they are as before in the end
 
     def fits(network: object, settings: object) -> Fit | str:
@@ -175,12 +173,12 @@ def test_an_objective_is_registered_like_a_method(
 
     given = (Input("factor", "what it is multiplied by", default=2),)
     register_objective(Objective("total", "the sum of a map", fits, emit, given))  # type: ignore[arg-type]
-    explainer = exported(network(), tmp_path / "e.onnx", objective="total")
+    explainer = exported(network(), objective="total")
     expected = gradient(network(), X, lambda y: y.sum((1, 2, 3)))[1]
     close(explainer(X.numpy()).pullback, 2 * expected)
     close(explainer(X.numpy(), factor=[1, -3]).pullback[1], -3 * expected[1])
     with pytest.raises(SourceError, match="'total' does not fit: no output is a map"):
-        exported(vector(5), tmp_path / "e.onnx", objective="total")
+        exported(vector(5), objective="total")
 
 
 def test_a_tensor_is_explained_where_it_lies(folder: Path) -> None:

@@ -255,11 +255,9 @@ def network(kind: str) -> nn.Module:
         pytest.param("yolox", marks=pytest.mark.sweep),
     ],
 )
-def test_the_score_of_an_object(
-    kind: str, target: int, box: list[float] | None, tmp_path: Path
-) -> None:
+def test_the_score_of_an_object(kind: str, target: int, box: list[float] | None) -> None:
     options = {"settings": NOT_SHOWN[kind]} if kind in NOT_SHOWN else {}
-    explainer = exported(network(kind), tmp_path / "e.onnx", SIZE, **options)
+    explainer = exported(network(kind), SIZE, **options)
     assert explainer.metadata.objective.name == "detection"
     given = {} if box is None else {"box": box}
     explanation = explainer(X.numpy(), target, **given)
@@ -272,11 +270,10 @@ def test_the_score_of_an_object(
     assert (explanation.targets >= 0).all()
 
 
-def test_undecoded_boxes_are_decoded(tmp_path: Path) -> None:
+def test_undecoded_boxes_are_decoded() -> None:
     found = []
     for decoded in (False, True):
-        path = tmp_path / f"{decoded}.onnx"
-        explainer = exported(seeded(partial(Yolox, decoded)), path, SIZE)
+        explainer = exported(seeded(partial(Yolox, decoded)), SIZE)
         boxes = explainer.metadata.objective.settings["boxes"]
         assert boxes == ("cxcywh" if decoded else "grid")
         found.append(explainer(X.numpy(), -2))
@@ -287,8 +284,8 @@ def test_undecoded_boxes_are_decoded(tmp_path: Path) -> None:
     close(raw.pullback, expected.pullback)
 
 
-def test_ranks_are_different_objects(tmp_path: Path) -> None:
-    explainer = exported(network("yolov8"), tmp_path / "e.onnx", SIZE)
+def test_ranks_are_different_objects() -> None:
+    explainer = exported(network("yolov8"), SIZE)
     found = [explainer(X.numpy(), -k).outputs["explained_box"] for k in range(1, 11)]
     for image in range(2):
         boxes = torch.from_numpy(np.stack([boxes[image] for boxes in found]))
@@ -296,9 +293,9 @@ def test_ranks_are_different_objects(tmp_path: Path) -> None:
         assert overlap.max() <= 0.5
 
 
-def test_several_objects_at_once(tmp_path: Path) -> None:
-    one = exported(network("yolov5"), tmp_path / "one.onnx", SIZE)
-    many = exported(network("yolov5"), tmp_path / "many.onnx", SIZE, multi_target=True)
+def test_several_objects_at_once() -> None:
+    one = exported(network("yolov5"), SIZE)
+    many = exported(network("yolov5"), SIZE, multi_target=True)
     both = many(X.numpy(), [[-1, -3], [2, -2]])
     for column, targets in enumerate(([-1, 2], [-3, -2])):
         alone = one(X.numpy(), targets)
@@ -318,22 +315,22 @@ def test_several_objects_at_once(tmp_path: Path) -> None:
         ({"box": [1, 2, 3, np.nan]}, "'box' has NaN"),
     ],
 )
-def test_a_wrong_object_is_a_sentence(given: Any, message: str, tmp_path: Path) -> None:
-    explainer = exported(network("yolov8"), tmp_path / "e.onnx", SIZE)
+def test_a_wrong_object_is_a_sentence(given: Any, message: str) -> None:
+    explainer = exported(network("yolov8"), SIZE)
     with pytest.raises(InputError, match=message):
         explainer(X.numpy(), **given)
 
 
-def test_what_is_no_detector(tmp_path: Path) -> None:
+def test_what_is_no_detector() -> None:
     linear = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 4))
     with pytest.raises(
         SourceError, match=r"does not fit: no output is .*; its outputs: output \[N, 4\]"
     ):
-        exported(seeded(lambda: linear), tmp_path / "e.onnx", objective="detection")
+        exported(seeded(lambda: linear), objective="detection")
 
 
 def test_its_picture_shows_the_box(tmp_path: Path) -> None:
-    explanation = exported(network("yolov8"), tmp_path / "e.onnx", SIZE)(X.numpy(), -1, box=BOX)
+    explanation = exported(network("yolov8"), SIZE)(X.numpy(), -1, box=BOX)
     drawn = np.asarray(explanation[0].draw("overlay"))
     assert (drawn[5, 10:41] == 255).all()
     explanation.save(tmp_path / "grid.png", "grid")
@@ -348,8 +345,8 @@ class Masks(Yolo8):
         return {"output0": torch.cat((boxes, scores.sigmoid(), others), 1), "output1": masks}
 
 
-def test_coefficients_of_masks_are_no_classes(tmp_path: Path) -> None:
-    explainer = exported(seeded(lambda: Masks(5)), tmp_path / "e.onnx", SIZE)
+def test_coefficients_of_masks_are_no_classes() -> None:
+    explainer = exported(seeded(lambda: Masks(5)), SIZE)
     entry = explainer.metadata.objective
     assert (entry.name, entry.classes) == ("detection", CLASSES)
     assert "; classes=3" in explainer.metadata.notes[0]
@@ -376,10 +373,10 @@ class Nms(nn.Module):
         return torch.cat([boxes, likely[..., None], kind.to(x.dtype)], 2)
 
 
-def test_after_suppression_a_class_is_a_number(tmp_path: Path) -> None:
+def test_after_suppression_a_class_is_a_number() -> None:
     with pytest.raises(SourceError, match=r"with the settings classes=NUMBER"):
-        exported(seeded(Nms), tmp_path / "e.onnx", SIZE)
-    explainer = exported(seeded(Nms), tmp_path / "e.onnx", SIZE, labels=["cat", "dog", "cow"])
+        exported(seeded(Nms), SIZE)
+    explainer = exported(seeded(Nms), SIZE, labels=["cat", "dog", "cow"])
     expected_form = {"layout": "final", "boxes": "xyxy", "units": "pixels", "classes": "3"}
     assert explainer.metadata.objective.settings.items() >= expected_form.items()
 
@@ -412,9 +409,9 @@ class One(nn.Module):
         return {"boxes": boxes + 1e-9 * scores[..., :1], "scores": scores}
 
 
-def test_where_nothing_is_found_all_is_0(tmp_path: Path) -> None:
+def test_where_nothing_is_found_all_is_0() -> None:
     options = {"settings": {"boxes": "xyxy", "units": "pixels"}}
-    explainer = exported(seeded(One), tmp_path / "e.onnx", SIZE, **options)
+    explainer = exported(seeded(One), SIZE, **options)
     found = explainer(X.numpy())
     assert (found.objective > 0).all()
     assert (found.targets >= 0).all()

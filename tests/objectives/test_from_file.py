@@ -37,7 +37,7 @@ def written(text: str, path: Path) -> str:
 
 def test_a_file_is_an_objective(tmp_path: Path) -> None:
     path = written(CONTRAST, tmp_path / "contrast.onnx")
-    explainer = exported(network(), tmp_path / "e.onnx", objective=path)
+    explainer = exported(network(), objective=path)
     inputs = explainer.metadata.objective.inputs
     assert {name: (one.shape, one.default) for name, one in inputs.items()} == {
         "weight": ((4,), None),
@@ -80,15 +80,15 @@ def test_a_file_that_does_not_fit(change: tuple[str, str], message: str, tmp_pat
 @pytest.mark.parametrize("name", ["class.onnx", "segment.onnx"])
 def test_a_file_is_no_objective_of_ours_by_its_name(name: str, tmp_path: Path) -> None:
     path = written(CONTRAST, tmp_path / name)
-    explainer = exported(network(), tmp_path / "e.onnx", objective=path)
+    explainer = exported(network(), objective=path)
     assert not explainer.metadata.objective.is_class
     assert "weight" in explainer.metadata.objective.inputs
     with pytest.raises(InputError, match="give the ONNX file"):
-        onnxplain.verify(tmp_path / "e.onnx", network(), provider="cpu")
-    found = onnxplain.verify(tmp_path / "e.onnx", network(), provider="cpu", objective=path)
+        onnxplain.verify(explainer.path, network(), provider="cpu")
+    found = onnxplain.verify(explainer.path, network(), provider="cpu", objective=path)
     assert found.passed
 
 
 def test_a_file_that_is_none(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match="no such file"):
-        exported(network(), tmp_path / "e.onnx", objective=str(tmp_path / "none.onnx"))
+        exported(network(), objective=str(tmp_path / "none.onnx"))

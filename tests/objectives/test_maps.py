@@ -67,9 +67,9 @@ def over_region(y: Tensor) -> Tensor:
     ids=["logits", "softmax", "softmax-nhwc", "several"],
 )
 def test_a_class_over_a_region(
-    source: Callable[[], nn.Module], logits: Callable[[Any], Tensor] | None, tmp_path: Path
+    source: Callable[[], nn.Module], logits: Callable[[Any], Tensor] | None
 ) -> None:
-    explainer = exported(source(), tmp_path / "e.onnx")
+    explainer = exported(source())
     assert explainer.metadata.objective.name == "segment"
     explanation = explainer(X.numpy(), 1, region=REGION)
     plain, read = (source(), logits) if logits else (network(), lambda y: y)
@@ -83,8 +83,8 @@ def test_a_class_over_a_region(
 
 
 @pytest.mark.parametrize("target", [-1, -2, 3])
-def test_by_itself_it_looks_where_the_class_is_predicted(target: int, tmp_path: Path) -> None:
-    explanation = exported(network(), tmp_path / "e.onnx")(X.numpy(), target)
+def test_by_itself_it_looks_where_the_class_is_predicted(target: int) -> None:
+    explanation = exported(network())(X.numpy(), target)
 
     def objective(y: Tensor) -> Tensor:
         predicted = y.argmax(1)
@@ -104,10 +104,10 @@ def test_by_itself_it_looks_where_the_class_is_predicted(target: int, tmp_path: 
 
 
 @pytest.mark.parametrize("layout", ["NCHW", "NHW"])
-def test_a_mask_is_one_class(layout: str, tmp_path: Path) -> None:
+def test_a_mask_is_one_class(layout: str) -> None:
     up = nn.Upsample(scale_factor=2, mode="bilinear")
     end = [up, nn.Sigmoid(), *([nn.Flatten(1, 2)] if layout == "NHW" else [])]
-    explainer = exported(network(*end, channels=1), tmp_path / "e.onnx")
+    explainer = exported(network(*end, channels=1))
     assert explainer.metadata.objective.settings == {"layout": layout}
     explanation = explainer(X.numpy())
     expected = gradient(
@@ -124,10 +124,10 @@ def own_places(y: Tensor, predicted: Tensor, target: int) -> Tensor:
     return mean_where(y[:, target], torch.stack(masks).to(y.dtype))
 
 
-def test_of_equal_classes_one_is_predicted(tmp_path: Path) -> None:
+def test_of_equal_classes_one_is_predicted() -> None:
     """Where all logits are 0, as dead places are, that is the first."""
     source = network(nn.ReLU())
-    explainer = exported(source, tmp_path / "e.onnx", objective="segment")
+    explainer = exported(source, objective="segment")
     for target in range(4):
         score, expected = gradient(
             source,
@@ -139,8 +139,8 @@ def test_of_equal_classes_one_is_predicted(tmp_path: Path) -> None:
         close(explanation.pullback, expected)
 
 
-def test_independent_classes_are_predicted_each_by_itself(tmp_path: Path) -> None:
-    explainer = exported(network(nn.Sigmoid()), tmp_path / "e.onnx")
+def test_independent_classes_are_predicted_each_by_itself() -> None:
+    explainer = exported(network(nn.Sigmoid()))
     for target in range(4):
         score, expected = gradient(network(), X, lambda y, t=target: own_places(y, y > 0, t))
         explanation = explainer(X.numpy(), target)
@@ -148,7 +148,7 @@ def test_independent_classes_are_predicted_each_by_itself(tmp_path: Path) -> Non
         close(explanation.pullback, expected)
 
 
-def test_raw_heads_of_a_detector_are_no_map(tmp_path: Path) -> None:
+def test_raw_heads_of_a_detector_are_no_map() -> None:
     class Heads(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -159,8 +159,8 @@ def test_raw_heads_of_a_detector_are_no_map(tmp_path: Path) -> None:
             return [y, functional.max_pool2d(y, 2), functional.max_pool2d(y, 4)]
 
     with pytest.raises(SourceError, match=r"raw heads do: for objective detection .* decoded"):
-        exported(Heads().eval(), tmp_path / "e.onnx")
-    explainer = exported(Heads().eval(), tmp_path / "e.onnx", objective="segment")
+        exported(Heads().eval())
+    explainer = exported(Heads().eval(), objective="segment")
     close(
         explainer(X.numpy(), 1, region=REGION).pullback,
         gradient(network(), X, over_region)[1],
@@ -168,9 +168,9 @@ def test_raw_heads_of_a_detector_are_no_map(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("method", ["gradient", "excitation"])
-def test_several_classes_at_once(method: str, tmp_path: Path) -> None:
-    one = exported(network(), tmp_path / "one.onnx", method=method)
-    many = exported(network(), tmp_path / "many.onnx", method=method, multi_target=True)
+def test_several_classes_at_once(method: str) -> None:
+    one = exported(network(), method=method)
+    many = exported(network(), method=method, multi_target=True)
     both = many(X.numpy(), [[2, -1], [0, 3]], region=REGION)
     for column, targets in enumerate(([2, 0], [-1, 3])):
         alone = one(X.numpy(), targets, region=REGION)
@@ -179,12 +179,10 @@ def test_several_classes_at_once(method: str, tmp_path: Path) -> None:
         np.testing.assert_array_equal(both.targets[:, column], alone.targets)
 
 
-def test_excitation_is_that_of_the_reference(tmp_path: Path) -> None:
+def test_excitation_is_that_of_the_reference() -> None:
     from onnxplain.reference.pytorch import explain
 
-    explanation = exported(network(), tmp_path / "e.onnx", method="excitation")(
-        X.numpy(), 1, region=REGION
-    )
+    explanation = exported(network(), method="excitation")(X.numpy(), 1, region=REGION)
     score, expected = explain(
         network().double(), X.double(), None, "excitation", objective=over_region
     )
@@ -201,26 +199,24 @@ def test_excitation_is_that_of_the_reference(tmp_path: Path) -> None:
         (np.zeros((8, 8)), "'region' is 0 everywhere: .*leave it out"),
     ],
 )
-def test_a_wrong_region_is_a_sentence(region: Array, message: str, tmp_path: Path) -> None:
-    explainer = exported(network(), tmp_path / "e.onnx")
+def test_a_wrong_region_is_a_sentence(region: Array, message: str) -> None:
+    explainer = exported(network())
     with pytest.raises(InputError, match=message):
         explainer(X.numpy(), region=region)
 
 
-def test_a_map_that_reads_either_way_asks(tmp_path: Path) -> None:
+def test_a_map_that_reads_either_way_asks() -> None:
     source = network(channels=8)
     with pytest.raises(SourceError, match=r"layout=NCHW or layout=NHWC.*output \[N, 8, 8, 8\]"):
-        exported(source, tmp_path / "e.onnx", objective="segment")
-    explainer = exported(
-        source, tmp_path / "e.onnx", objective="segment", settings={"layout": "NHWC"}
-    )
+        exported(source, objective="segment")
+    explainer = exported(source, objective="segment", settings={"layout": "NHWC"})
     expected = gradient(source, X, lambda y: mean_where(y[..., 1], torch.from_numpy(REGION)[None]))
     close(explainer(X.numpy(), 1, region=REGION).pullback, expected[1])
 
 
 def test_its_picture_shows_the_region(tmp_path: Path) -> None:
-    explanation = exported(network(), tmp_path / "e.onnx")(X.numpy(), 1, region=REGION)
-    plain = exported(network(), tmp_path / "e.onnx")(X.numpy(), 1)
+    explanation = exported(network())(X.numpy(), 1, region=REGION)
+    plain = exported(network())(X.numpy(), 1)
     drawn, without = (np.asarray(e.draw("overlay")) for e in (explanation, plain))
     assert (drawn == 255).all(-1).sum() > (without == 255).all(-1).sum() + 20
     explanation.save(tmp_path / "grid.png", "grid")

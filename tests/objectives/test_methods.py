@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -64,9 +63,9 @@ CASES: dict[str, tuple[Callable[[], nn.Module], Any, Any, Callable[[Tensor], Ten
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_relevances_are_contributions_to_the_objective(case: str, tmp_path: Path) -> None:
+def test_relevances_are_contributions_to_the_objective(case: str) -> None:
     network, options, given, objective = CASES[case]
-    explainer = exported(network(), tmp_path / "e.onnx", method="lrp-epsilon", **options)
+    explainer = exported(network(), method="lrp-epsilon", **options)
     explanation = explainer(X.numpy(), **given)
     score, slope = gradient(network(), X, objective)
     close(explanation.objective, score)
@@ -74,35 +73,35 @@ def test_relevances_are_contributions_to_the_objective(case: str, tmp_path: Path
     close(explanation.pullback.sum((1, 2, 3)), score, 1e-3)
 
 
-def test_relevances_of_several_targets_are_those_of_each(tmp_path: Path) -> None:
+def test_relevances_of_several_targets_are_those_of_each() -> None:
     options: dict[str, Any] = {"method": "lrp-epsilon", "objective": "value"}
-    one = exported(row(), tmp_path / "one.onnx", **options)
-    many = exported(row(), tmp_path / "many.onnx", multi_target=True, **options)
+    one = exported(row(), **options)
+    many = exported(row(), multi_target=True, **options)
     both = many(X.numpy(), [[0, 2], [1, 3]])
     for column, targets in enumerate(([0, 1], [2, 3])):
         close(both.pullback[:, column], one(X.numpy(), targets).pullback)
 
 
-def test_objectness_is_a_gate_of_relevances(tmp_path: Path) -> None:
+def test_objectness_is_a_gate_of_relevances() -> None:
     """A score is class times objectness: it is what the class contributed, and counted once."""
     network = detector("yolov5")
     for module in network.modules():
         if isinstance(module, nn.Conv2d):
             module.bias.data.zero_()
-    explainer = exported(network, tmp_path / "e.onnx", 64, method="lrp-epsilon")
+    explainer = exported(network, 64, method="lrp-epsilon")
     explanation = explainer(images(2, 64).numpy(), 1)
     close(explanation.pullback.sum((1, 2, 3)), explanation.objective, 1e-2)
 
 
 @pytest.mark.parametrize("upsampled", [False, True])
-def test_a_map_of_scores_is_no_layer_of_an_activation_map(upsampled: bool, tmp_path: Path) -> None:
+def test_a_map_of_scores_is_no_layer_of_an_activation_map(upsampled: bool) -> None:
     """Its channels are classes: the layer is what the last convolution reads."""
     larger = [nn.Upsample(scale_factor=2)] * upsampled
     network = homogeneous(lambda: [nn.ReLU(), nn.Conv2d(5, 4, 1), *larger])
     side = 16 if upsampled else 8
     region = np.zeros((side, side))
     region[:4, 2:7] = 1
-    explainer = exported(network, tmp_path / "e.onnx", method="hirescam", objective="segment")
+    explainer = exported(network, method="hirescam", objective="segment")
     features = network[:5](X).detach().requires_grad_()
     scores = (network[5:](features) * torch.from_numpy(region).float()).sum((2, 3)) / region.sum()
     target = int(scores.sum(0).argmax())
@@ -113,7 +112,7 @@ def test_a_map_of_scores_is_no_layer_of_an_activation_map(upsampled: bool, tmp_p
     assert explainer.metadata.parameters["layer"] == "4"
 
 
-def test_outputs_that_are_not_explained_do_not_move_the_layer(tmp_path: Path) -> None:
+def test_outputs_that_are_not_explained_do_not_move_the_layer() -> None:
     class Supervised(nn.Module):
         """A second map from an early layer, as networks are trained with."""
 
@@ -127,9 +126,7 @@ def test_outputs_that_are_not_explained_do_not_move_the_layer(tmp_path: Path) ->
             late = self.late(early).relu()
             return {"out": self.head(late), "side": self.side(early)}
 
-    explainer = exported(
-        seeded(Supervised), tmp_path / "e.onnx", method="gradcam", objective="segment"
-    )
+    explainer = exported(seeded(Supervised), method="gradcam", objective="segment")
     network, given = seeded(Supervised), X
     early = network.early(given).relu()
     late = network.late(early).relu().detach().requires_grad_()

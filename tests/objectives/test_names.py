@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from torch import Tensor, nn
 
-import onnxplain
 from onnxplain.contract.explain import OPTIONAL_INPUTS, RESERVED, TARGET
 from onnxplain.errors import InputError, SourceError
 from onnxplain.export import Fit, Input, Objective
@@ -44,10 +42,10 @@ class Named(nn.Module):
     ],
 )
 def test_an_output_of_a_name_that_the_graph_needs(
-    name: str, options: dict[str, Any], given: dict[str, Any], tmp_path: Path
+    name: str, options: dict[str, Any], given: dict[str, Any]
 ) -> None:
     network = Named(name).eval()
-    explainer = exported(network, tmp_path / "e.onnx", **options)
+    explainer = exported(network, **options)
     assert not any("not checked" in note for note in explainer.metadata.notes)
     q = np.arange(5.0)
     explanation = explainer(X.numpy(), **{**given, **({"query": q} if "query" in given else {})})
@@ -67,11 +65,10 @@ def test_an_output_of_a_name_that_the_graph_needs(
         np.testing.assert_array_equal(explanation.targets, [2, 2])
 
 
-def test_an_output_of_another_name_keeps_it(tmp_path: Path) -> None:
+def test_an_output_of_another_name_keeps_it() -> None:
     """As one would that is the name of an input that this file does not have."""
-    path = tmp_path / "e.onnx"
-    exported(Named("limit").eval(), path, objective="value")
-    assert "limit" in read_ports(path)[1]
+    explainer = exported(Named("limit").eval(), objective="value")
+    assert "limit" in read_ports(explainer.path)[1]
 
 
 @pytest.mark.parametrize("name", sorted({*RESERVED, *OPTIONAL_INPUTS} - {TARGET}))
@@ -98,35 +95,29 @@ def total(**others: Any) -> Objective:
     return Objective("total", "a number", fits, emit, (target,))
 
 
-def test_an_objective_that_is_not_registered(tmp_path: Path) -> None:
-    explainer = exported(vector(5), tmp_path / "e.onnx", objective=total())
+def test_an_objective_that_is_not_registered() -> None:
+    explainer = exported(vector(5), objective=total())
     close(explainer(X.numpy(), 3).pullback, gradient(vector(5), X, lambda y: y[:, 3])[1])
     with pytest.raises(InputError, match="objective must be a string or an Objective or a functio"):
-        exported(vector(5), tmp_path / "e.onnx", objective=3)
+        exported(vector(5), objective=3)
 
 
-def test_an_output_that_no_target_changes_is_the_same_for_each(tmp_path: Path) -> None:
+def test_an_output_that_no_target_changes_is_the_same_for_each() -> None:
     own = total(greatest=lambda op, y: op.ReduceMax(y, [1], keepdims=1))
-    explainer = exported(vector(5), tmp_path / "e.onnx", objective=own, multi_target=True)
+    explainer = exported(vector(5), objective=own, multi_target=True)
     found = explainer(X.numpy(), [[0, 3, 4]] * 2).outputs["greatest"]
     expected = vector(5)(X).detach().numpy().max(1)
     close(found, np.repeat(expected[:, None, None], 3, axis=1))
 
 
-def test_an_output_that_the_network_has_too(tmp_path: Path) -> None:
+def test_an_output_that_the_network_has_too() -> None:
     own = total(embedding=lambda op, y: op.Identity(y))
     with pytest.raises(SourceError, match="'total' puts out 'embedding', and so does the network"):
-        exported(Named("embedding").eval(), tmp_path / "e.onnx", objective=own)
+        exported(Named("embedding").eval(), objective=own)
 
 
-def test_a_live_parameter_of_the_name_of_a_value(tmp_path: Path) -> None:
-    path = tmp_path / "e.onnx"
-    exported(
-        Named("temperature").eval(),
-        path,
-        objective="value",
-        method="excitation",
-        live_temperature=True,
-    )
-    explanation = onnxplain.load(path, "cpu")(X.numpy(), 1, temperature=0.5)
+def test_a_live_parameter_of_the_name_of_a_value() -> None:
+    options = {"objective": "value", "method": "excitation", "live_temperature": True}
+    explainer = exported(Named("temperature").eval(), **options)
+    explanation = explainer(X.numpy(), 1, temperature=0.5)
     assert set(explanation.outputs) == {"source.temperature", "explained_class"}

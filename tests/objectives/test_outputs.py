@@ -37,8 +37,8 @@ class Beside(nn.Module):
         return {"y": y, "series": torch.stack([y, 2 * y, 3 * y], 2).permute(1, 0, 2)}
 
 
-def test_an_output_that_is_not_explained_has_its_images_along_its_own_axis(tmp_path: Path) -> None:
-    explainer = exported(Beside().eval(), tmp_path / "e.onnx", objective="value")
+def test_an_output_that_is_not_explained_has_its_images_along_its_own_axis() -> None:
+    explainer = exported(Beside().eval(), objective="value")
     assert explainer.metadata.objective.axes["series"] == ["", "batch", ""]
     explanation = explainer(X.numpy(), batch_size=2)
     expected = Beside()(X)["series"].detach().numpy()
@@ -156,15 +156,15 @@ class Changed:
         ("output", lambda y: y[:, :2], False),
     ],
 )
-def test_a_backend_that_differs(name: str, change: Any, agrees: bool, tmp_path: Path) -> None:
-    right = exported(maps(), tmp_path / "e.onnx")
+def test_a_backend_that_differs(name: str, change: Any, agrees: bool) -> None:
+    right = exported(maps())
     found = Explainer(Changed(right.backend, name, change))  # type: ignore[arg-type]
     assert (agreement(found, right, sample(right)).cosine > 0.99) is agrees
 
 
-def test_of_two_classes_predicted_alike_rounding_may_not_decide(tmp_path: Path) -> None:
+def test_of_two_classes_predicted_alike_rounding_may_not_decide() -> None:
     """A backend that predicts the other gives what is asked of it by index."""
-    right = exported(maps(), tmp_path / "e.onnx")
+    right = exported(maps())
     batch = sample(right)
     own = right.answer(batch, np.full(2, -1))["explained_class"]
 

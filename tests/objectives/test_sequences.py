@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -57,11 +56,11 @@ CASES: dict[str, tuple[dict[str, int], Callable[[Tensor], Tensor]]] = {
 
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("time_first", [False, True], ids=["NTC", "TNC-lstm-log-softmax"])
-def test_a_step_and_the_path(case: str, time_first: bool, tmp_path: Path) -> None:
+def test_a_step_and_the_path(case: str, time_first: bool) -> None:
     given, objective = CASES[case]
     ending = nn.LogSoftmax(2) if time_first else None
     source, options = network(time_first, ending, time_first), {"labels": list("-abcdef")}
-    explainer = exported(source, tmp_path / "e.onnx", objective="sequence", **options)
+    explainer = exported(source, objective="sequence", **options)
     entry = explainer.metadata.objective
     axes = ["time", "batch", "class"] if time_first else ["batch", "time", "class"]
     assert (entry.name, list(entry.axes["output"])) == ("sequence", axes)
@@ -90,20 +89,20 @@ def test_a_step_and_the_path(case: str, time_first: bool, tmp_path: Path) -> Non
     [lambda: network(ending=nn.Softmax(2)), lambda: network(True)],
     ids=["softmax", "time-first"],
 )
-def test_what_shows_a_sequence(source: Callable[[], nn.Module], tmp_path: Path) -> None:
-    assert exported(source(), tmp_path / "e.onnx").metadata.objective.name == "sequence"
+def test_what_shows_a_sequence(source: Callable[[], nn.Module]) -> None:
+    assert exported(source()).metadata.objective.name == "sequence"
 
 
-def test_rows_of_numbers_are_no_sequence_by_themselves(tmp_path: Path) -> None:
+def test_rows_of_numbers_are_no_sequence_by_themselves() -> None:
     message = (
         r"choose with objective=: .*sequence \(.*output is a sequence of 8 steps with 7 classes"
     )
     with pytest.raises(SourceError, match=message):
-        exported(network(), tmp_path / "e.onnx")
+        exported(network())
 
 
-def test_batches_of_a_sequence_with_time_first(tmp_path: Path) -> None:
-    explainer = exported(network(True), tmp_path / "e.onnx")
+def test_batches_of_a_sequence_with_time_first() -> None:
+    explainer = exported(network(True))
     x = images(5).numpy()
     whole, parts = explainer(x), explainer(x, batch_size=2)
     assert whole.outputs["output"].shape == (8, 5, 7)
@@ -124,15 +123,15 @@ def test_batches_of_a_sequence_with_time_first(tmp_path: Path) -> None:
         ({"targets": 7}, "target 7 is out of range"),
     ],
 )
-def test_a_wrong_step_is_a_sentence(given: dict[str, Any], message: str, tmp_path: Path) -> None:
-    explainer = exported(network(), tmp_path / "e.onnx", objective="sequence")
+def test_a_wrong_step_is_a_sentence(given: dict[str, Any], message: str) -> None:
+    explainer = exported(network(), objective="sequence")
     with pytest.raises(InputError, match=message):
         explainer(X.numpy(), **given)
 
 
-def test_several_targets(tmp_path: Path) -> None:
+def test_several_targets() -> None:
     options = {"objective": "sequence", "labels": list("-abcdef")}
-    explainer = exported(network(), tmp_path / "e.onnx", multi_target=True, **options)
+    explainer = exported(network(), multi_target=True, **options)
     both = explainer(X.numpy(), [[3, -1], [0, -2]], position=4)
     columns = (
         lambda y: torch.stack([y[0, 4, 3], y[1, 4, 0]]),
@@ -148,7 +147,7 @@ def test_several_targets(tmp_path: Path) -> None:
     assert both.targets.tolist() == [[3, int(y[0, 4].argmax())], [0, runner_up]]
 
 
-def test_time_is_never_taken_for_a_batch(tmp_path: Path) -> None:
+def test_time_is_never_taken_for_a_batch() -> None:
     class Flat(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -159,11 +158,11 @@ def test_time_is_never_taken_for_a_batch(tmp_path: Path) -> None:
 
     for objective in (None, "logit"):
         with pytest.raises(SourceError, match=r"batch"):
-            exported(Flat().eval(), tmp_path / "e.onnx", objective=objective)
+            exported(Flat().eval(), objective=objective)
 
 
 @pytest.mark.parametrize("position", [8, 2.5, [0, 1, 2]], ids=str)
-def test_a_wrong_position_is_an_error(position: object, tmp_path: Path) -> None:
-    explainer = exported(network(), tmp_path / "e.onnx", objective="sequence")
+def test_a_wrong_position_is_an_error(position: object) -> None:
+    explainer = exported(network(), objective="sequence")
     with pytest.raises(InputError, match="'position'"):
         explainer(X.numpy(), position=position)

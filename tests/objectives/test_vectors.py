@@ -17,8 +17,8 @@ from .networks import close, exported, gradient, images, vector
 X = images()
 
 
-def test_a_number_of_a_regression(tmp_path: Path) -> None:
-    explainer = exported(vector(4), tmp_path / "e.onnx", objective="value")
+def test_a_number_of_a_regression() -> None:
+    explainer = exported(vector(4), objective="value")
     explanation = explainer(X.numpy(), 2)
     value, expected = gradient(vector(4), X, lambda y: y[:, 2])
     close(explanation.objective, value)
@@ -26,13 +26,13 @@ def test_a_number_of_a_regression(tmp_path: Path) -> None:
     assert [*explanation.outputs] == ["output", "explained_class"]
 
 
-def test_what_would_lower_it(tmp_path: Path) -> None:
-    explainer = exported(vector(4), tmp_path / "e.onnx", objective="value")
+def test_what_would_lower_it() -> None:
+    explainer = exported(vector(4), objective="value")
     up, down = (explainer(X.numpy(), 1, direction=sign) for sign in (1, -1))
     np.testing.assert_array_equal(up.pullback, -down.pullback)
 
 
-def test_one_number_per_image_is_a_value_by_itself(tmp_path: Path) -> None:
+def test_one_number_per_image_is_a_value_by_itself() -> None:
     class Age(torch.nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -41,18 +41,18 @@ def test_one_number_per_image_is_a_value_by_itself(tmp_path: Path) -> None:
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return self.network(x).squeeze(1)
 
-    explainer = exported(Age().eval(), tmp_path / "e.onnx")
+    explainer = exported(Age().eval())
     assert explainer.metadata.objective.name == "value"
     assert "output is one number per image" in explainer.metadata.notes[0]
     close(explainer(X.numpy()).pullback, gradient(Age().eval(), X, lambda y: y)[1])
 
 
-def test_an_age_is_no_class(tmp_path: Path) -> None:
-    explainer = exported(vector(1), tmp_path / "e.onnx")
+def test_an_age_is_no_class() -> None:
+    explainer = exported(vector(1))
     assert explainer.metadata.objective.name == "value"
     close(explainer(X.numpy()).pullback, gradient(vector(1), X, lambda y: y[:, 0])[1])
     probable = torch.nn.Sequential(vector(1), torch.nn.Sigmoid())
-    assert exported(probable, tmp_path / "p.onnx").metadata.objective.is_class
+    assert exported(probable).metadata.objective.is_class
 
 
 def test_what_a_file_does_not_show_is_noted(tmp_path: Path) -> None:
@@ -64,8 +64,8 @@ def test_what_a_file_does_not_show_is_noted(tmp_path: Path) -> None:
         assert any("say objective=embedding" in note for note in notes) == (name == "plain")
 
 
-def test_several_numbers_of_one_image(tmp_path: Path) -> None:
-    explainer = exported(vector(4), tmp_path / "e.onnx", objective="value", multi_target=True)
+def test_several_numbers_of_one_image() -> None:
+    explainer = exported(vector(4), objective="value", multi_target=True)
     explanation = explainer(X.numpy(), [[0, 3], [2, -1]])
     assert explanation.objective.shape == (2, 2)
     for column, pick in enumerate((lambda y: torch.stack([y[0, 0], y[1, 2]]), None)):
@@ -76,11 +76,11 @@ def test_several_numbers_of_one_image(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("similarity", ["cosine", "dot"])
 @pytest.mark.parametrize("shape", [(5,), (2, 5)], ids=str)
-def test_the_similarity_to_a_query(similarity: str, shape: tuple[int, ...], tmp_path: Path) -> None:
+def test_the_similarity_to_a_query(similarity: str, shape: tuple[int, ...]) -> None:
     query = np.random.default_rng(0).standard_normal(shape)
     q = torch.from_numpy(query)
     settings = {"similarity": similarity}
-    explainer = exported(vector(5), tmp_path / "e.onnx", objective="embedding", settings=settings)
+    explainer = exported(vector(5), objective="embedding", settings=settings)
     explanation = explainer(X.numpy(), query=query)
     score, expected = gradient(
         vector(5),
@@ -109,9 +109,9 @@ def test_the_similarity_to_a_query(similarity: str, shape: tuple[int, ...], tmp_
     ],
 )
 def test_a_wrong_query_is_a_sentence(
-    given: dict[str, object], targets: int | None, message: str, tmp_path: Path
+    given: dict[str, object], targets: int | None, message: str
 ) -> None:
-    explainer = exported(vector(5), tmp_path / "e.onnx", objective="embedding")
+    explainer = exported(vector(5), objective="embedding")
     with pytest.raises(InputError, match=message):
         explainer(X.numpy(), targets, **given)
 
@@ -131,11 +131,9 @@ def test_a_wrong_query_is_a_sentence(
         ({"objective": "value", "unroll": 2}, "unroll follows a class's logit"),
     ],
 )
-def test_options_that_do_not_go_together(
-    options: dict[str, object], message: str, tmp_path: Path
-) -> None:
+def test_options_that_do_not_go_together(options: dict[str, object], message: str) -> None:
     with pytest.raises(SourceError, match=message):
-        exported(vector(5), tmp_path / "e.onnx", **options)
+        exported(vector(5), **options)
 
 
 @pytest.mark.parametrize(
@@ -146,22 +144,20 @@ def test_options_that_do_not_go_together(
         ({"images": X.numpy() * np.nan}, "the images have NaN"),
     ],
 )
-def test_a_wrong_number_is_a_sentence(
-    given: dict[str, object], message: str, tmp_path: Path
-) -> None:
-    explainer = exported(vector(5), tmp_path / "e.onnx", objective="value")
+def test_a_wrong_number_is_a_sentence(given: dict[str, object], message: str) -> None:
+    explainer = exported(vector(5), objective="value")
     with pytest.raises(InputError, match=message):
         explainer(**{"images": X.numpy(), **given})
 
 
 @pytest.mark.usefixtures("compared")
-def test_the_outputs_are_compared_with_the_sources_own(tmp_path: Path) -> None:
-    explainer = exported(vector(5), tmp_path / "e.onnx", objective="embedding")
+def test_the_outputs_are_compared_with_the_sources_own() -> None:
+    explainer = exported(vector(5), objective="embedding")
     assert not any("not checked" in note for note in explainer.metadata.notes)
 
 
-def test_a_step_climbs(tmp_path: Path) -> None:
-    explainer = exported(vector(5), tmp_path / "e.onnx", objective="value", step=True)
+def test_a_step_climbs() -> None:
+    explainer = exported(vector(5), objective="value", step=True)
     one, many = (
         onnxplain.accentuate(explainer, X.numpy(), 1, steps=2, alpha=1, norm=norm, inputs=down)
         for norm in (2.0, 2.0 + 1e-9)  # in the graph, and in numpy

@@ -27,14 +27,11 @@ pytestmark = pytest.mark.xdist_group("page")
 
 
 @pytest.fixture(scope="module")
-def explainers(
-    kinds: dict[str, Explainer], tmp_path_factory: pytest.TempPathFactory
-) -> dict[str, Explainer]:
-    folder = tmp_path_factory.mktemp("more")
+def explainers(kinds: dict[str, Explainer]) -> dict[str, Explainer]:
     return {
         **kinds,
-        "numbers": exported(vector(4), folder / "numbers.onnx", objective="value"),
-        "text": exported(recogniser(), folder / "text.onnx", objective="sequence"),
+        "numbers": exported(vector(4), objective="value"),
+        "text": exported(recogniser(), objective="sequence"),
     }
 
 
