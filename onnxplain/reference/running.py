@@ -14,7 +14,7 @@ from onnxplain.errors import UnfinishedError
 
 Array = npt.NDArray[Any]
 
-SECONDS = 30.0
+SECONDS = 15.0
 
 
 def run(

@@ -38,8 +38,8 @@ from .commands import COMMANDS, OLD, OVER_FILES, material
 RESULTS = Path(__file__).resolve().parents[2] / "bench/results/kills.json"
 MOMENTS = 20
 _TOUCHES = ("os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.link")
-_UNFINISHED = ("preview.png", "unfinished.npz", "unfinished.json")
-"""What `visualize` keeps on purpose until it is done, to go on from."""
+_UNFINISHED = ("preview.png", "unfinished.npz", "unfinished.json", "t.json")
+"""What `visualize` and `top-images` keep on purpose until they are done, to go on from."""
 _LOG = "events.out.tfevents."
 """How the files of TensorBoard's begin, to which a training adds while it runs."""
 
@@ -194,6 +194,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         at = Path(folder, "material")
         at.mkdir()
+        os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(at / "inductor")  # made when it is imported
         material(at)
         for name in given.names:
             kills, found = trouble(name, at, Path(folder, name), random.Random(name))
