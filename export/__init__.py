@@ -13,7 +13,7 @@ from onnxplain.export.autodiff import Rule, pull_back
 from onnxplain.export.check import check_vjp
 from onnxplain.export.estimators import ESTIMATORS, Estimator, register_estimator
 from onnxplain.export.extensions import load_extensions
-from onnxplain.export.methods import METHODS, Method, Parameter, register_method
+from onnxplain.export.methods import METHODS, Method, register_method
 from onnxplain.export.objectives import (
     OBJECTIVES,
     Fit,
@@ -25,6 +25,7 @@ from onnxplain.export.objectives import (
     register_objective,
 )
 from onnxplain.export.operators import VJPS, Axes, Half, Kind, Linear, register_vjp
+from onnxplain.export.parameters import Parameter
 from onnxplain.export.pipeline import STAGES, export
 
 __all__ = [

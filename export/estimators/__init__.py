@@ -3,8 +3,6 @@
 from onnxplain.export.estimators import noise, paths  # noqa: F401  each registers its own
 from onnxplain.export.estimators.estimator import (
     ESTIMATORS,
-    Choice,
-    Count,
     Estimator,
     get_estimator,
     register_estimator,
@@ -12,8 +10,6 @@ from onnxplain.export.estimators.estimator import (
 
 __all__ = [
     "ESTIMATORS",
-    "Choice",
-    "Count",
     "Estimator",
     "get_estimator",
     "register_estimator",

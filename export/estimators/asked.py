@@ -14,10 +14,10 @@ import numpy as np
 import onnx_ir as ir
 from onnxscript import OpBuilder
 
-from onnxplain.building import Builder
 from onnxplain.contract.explain import TARGET, Preprocessing
 from onnxplain.export.ascent import replay
 from onnxplain.export.autodiff import Node
+from onnxplain.export.loops import chunks, looped
 from onnxplain.export.tensors import constant, dims, integers, rank
 
 
@@ -111,8 +111,11 @@ class Asked:
             fixed = {value: op.Concat(*[value] * size, axis=0) for value in fixed}
         shape = self._shape()
 
-        def turn(draw: Draw, sums: Sequence[ir.Value]) -> list[ir.Value]:
-            inner, x = draw.op, sample(draw)
+        def turn(
+            inner: OpBuilder, number: ir.Value, sums: Sequence[ir.Value]
+        ) -> tuple[list[ir.Value], list[ir.Value]]:
+            draw = Draw(inner, number, size)
+            x = sample(draw)
             if size > 1:
                 x = inner.Reshape(x, [-1, *behind])
             x.type, x.shape = self.image.type, self._shape_of(self.image, size)
@@ -122,12 +125,12 @@ class Asked:
             added = terms(draw, g)
             if size > 1:
                 added = [inner.ReduceSum(term, [0], keepdims=0) for term in added]
-            return [inner.Add(total, term) for total, term in zip(sums, added, strict=True)]
+            return [inner.Add(total, term) for total, term in zip(sums, added, strict=True)], []
 
         zero = constant(op, np.zeros(()), self.image)
         start = op.Expand(zero, shape)
         start.shape, start.type = self.pullback.shape, self.image.type
-        return _looped(op, samples // size, size, [start] * count, turn)
+        return looped(op, samples // size, [start] * count, turn, "sample")[0]
 
     def _shape(self) -> ir.Value:
         """The pullback's shape, without asking for it."""
@@ -144,40 +147,3 @@ class Asked:
         assert value.shape is not None
         first, *others = value.shape
         return ir.Shape([first if size == 1 else None, *others])
-
-
-def _looped(
-    op: OpBuilder,
-    turns: int,
-    size: int,
-    start: Sequence[ir.Value],
-    turn: Callable[[Draw, Sequence[ir.Value]], Sequence[ir.Value]],
-) -> list[ir.Value]:
-    """A `Loop` of so many turns, from values to values of the same shapes."""
-    graph = op.builder.graph
-    number = ir.val("turn", ir.DataType.INT64, [])
-    going = ir.val("going", ir.DataType.BOOL, [])
-    states = [ir.val(f"sum_{i}", value.dtype, value.shape) for i, value in enumerate(start)]
-    body = ir.Graph(
-        inputs=[number, going, *states],
-        outputs=[],
-        nodes=[],
-        opset_imports=dict(graph.opset_imports),
-        name="samples",
-    )
-    inner = Builder(body, parent=op.builder)
-    inner.push_module("sample")
-    ends = turn(Draw(inner.op, number, size), states)
-    for end, state in zip(ends, states, strict=True):
-        end.type, end.shape = state.type, state.shape
-    body.outputs.extend([inner.op.Identity(going), *ends])
-    made = op.builder.call_op("Loop", [turns, True, *start], {"body": body}, outputs=len(states))
-    results = [made] if isinstance(made, ir.Value) else list(made)
-    for result, state in zip(results, states, strict=True):
-        result.type, result.shape = state.type, state.shape
-    return results
-
-
-def chunks(samples: int, most: int) -> int:
-    """How many of the samples run at once: the greatest divisor of their number up to `most`."""
-    return max(n for n in range(1, min(samples, most) + 1) if samples % n == 0)

@@ -15,69 +15,8 @@ import onnx_ir as ir
 from onnxplain.contract.estimator import Estimated, EstimatorInput
 from onnxplain.errors import SourceError
 from onnxplain.export.estimators.asked import Asked
-from onnxplain.export.methods.method import Parameter
+from onnxplain.export.parameters import Choice, Count, Parameter
 from onnxplain.export.registry import Registry
-
-
-@dataclass(frozen=True)
-class Count:
-    """A whole number that an estimator takes.
-
-    Attributes:
-        name: what Python and `--param` call it.
-        default: where none is given.
-        help: what it is, in a few words.
-        low, high: the least and the greatest allowed.
-    """
-
-    name: str
-    default: int
-    help: str
-    low: int = 1
-    high: int = 10_000
-
-    def checked(self, value: Any) -> int:
-        """
-        Raises:
-            SourceError: it is no whole number within the range.
-        """
-        number = isinstance(value, int | float) and not isinstance(value, bool)
-        if not number or value != value // 1 or not self.low <= value <= self.high:
-            raise SourceError(f"{self.name} must be {self.range}, not {value!r}")
-        return int(value)
-
-    @property
-    def range(self) -> str:
-        """The allowed values, in words."""
-        return f"a whole number from {self.low} to {self.high}"
-
-
-@dataclass(frozen=True)
-class Choice:
-    """One of a few words that an estimator takes; the first is the default."""
-
-    name: str
-    choices: tuple[str, ...]
-    help: str
-
-    @property
-    def default(self) -> str:
-        return self.choices[0]
-
-    def checked(self, value: Any) -> str:
-        """
-        Raises:
-            SourceError: it is none of the choices.
-        """
-        if value not in self.choices:
-            raise SourceError(f"{self.name} must be {self.range}, not {value!r}")
-        return str(value)
-
-    @property
-    def range(self) -> str:
-        """The allowed values, in words."""
-        return f"one of {', '.join(self.choices)}"
-
 
 Own: TypeAlias = Parameter | Count | Choice
 Sampling: TypeAlias = Mapping[str, Any]

@@ -17,14 +17,13 @@ from numpy.typing import NDArray
 from onnxplain.contract.explain import DIRECTION, MAGNITUDE, MAP, PRODUCT, RELEVANCE
 from onnxplain.export.estimators.asked import Asked, Draw
 from onnxplain.export.estimators.estimator import (
-    Count,
     Estimator,
     Sampling,
     nothing_else,
     register_estimator,
 )
 from onnxplain.export.estimators.paths import SEED
-from onnxplain.export.methods.method import Parameter
+from onnxplain.export.parameters import Count, Parameter
 from onnxplain.export.tensors import constant, integers, rank, static
 
 _NUMBERS = 2**16  # of the table

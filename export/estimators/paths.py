@@ -29,13 +29,12 @@ from onnxplain.contract.explain import DIRECTION, PRODUCT
 from onnxplain.export.canonical.ends import image_axes
 from onnxplain.export.estimators.asked import Asked, Draw
 from onnxplain.export.estimators.estimator import (
-    Choice,
-    Count,
     Estimator,
     Sampling,
     nothing_else,
     register_estimator,
 )
+from onnxplain.export.parameters import Choice, Count
 from onnxplain.export.tensors import constant, rank, size_of
 
 Array = NDArray[np.float64]

@@ -10,9 +10,8 @@ from onnxplain.export.methods import (  # noqa: F401  each registers its methods
 from onnxplain.export.methods.method import (
     METHODS,
     Method,
-    Parameter,
     get_method,
     register_method,
 )
 
-__all__ = ["METHODS", "Method", "Parameter", "get_method", "register_method"]
+__all__ = ["METHODS", "Method", "get_method", "register_method"]

@@ -16,11 +16,11 @@ from onnxplain.export.methods.clips import is_relu6
 from onnxplain.export.methods.method import (
     TEMPERATURE,
     Method,
-    Parameter,
     Temperature,
     register_method,
 )
 from onnxplain.export.operators import VJPS
+from onnxplain.export.parameters import Parameter
 from onnxplain.export.windows import window_of
 from onnxplain.kernels.bodies import soft_gate, soft_max_pool_grad
 

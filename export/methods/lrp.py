@@ -45,7 +45,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from onnxplain.export.methods.method import Method, Parameter, register_method
+from onnxplain.export.methods.method import Method, register_method
 from onnxplain.export.methods.relevance import (
     as_cotangent,
     elementwise_product,
@@ -61,6 +61,7 @@ from onnxplain.export.methods.relevance import (
     z_plus,
 )
 from onnxplain.export.operators import Kind, Rules
+from onnxplain.export.parameters import Parameter
 
 _SHARED: Rules = {
     Kind.MOVE: as_cotangent,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import math
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -12,64 +11,12 @@ from typing import Any, TypeAlias
 import onnx_ir as ir
 from onnxscript import OpBuilder
 
-from onnxplain.contract.explain import DIRECTION, MAP, PRODUCT, RELEVANCE, AscentDefaults, Range
+from onnxplain.contract.explain import DIRECTION, MAP, PRODUCT, RELEVANCE, AscentDefaults
 from onnxplain.errors import SourceError
 from onnxplain.export.autodiff import Rule
 from onnxplain.export.operators import VJPS, Rules, by_name
+from onnxplain.export.parameters import Parameter
 from onnxplain.export.registry import Registry
-
-_TAKEN = ("op", "node", "g", "layer")
-"""What rules and metadata call something else."""
-
-
-@dataclass(frozen=True)
-class Parameter:
-    """A number that a method's rules take, as the keyword of its name.
-
-    Attributes:
-        name: what rules, Python and `--param` call it.
-        default: where none is given; None for the value of the method's `temperature`.
-        help: what it is, in a few words.
-        low, high: the range of values; infinite ones are never allowed.
-        closed: whether `low` and `high` themselves are allowed.
-        relative: whether the rules take it times the method's `temperature`.
-
-    Raises:
-        ValueError: a name that rules cannot have as a keyword, or a default out of the range.
-    """
-
-    name: str
-    default: float | None
-    help: str
-    low: float = 0.0
-    high: float = math.inf
-    closed: bool = False
-    relative: bool = False
-
-    def __post_init__(self) -> None:
-        if not self.name.isidentifier() or self.name in _TAKEN:
-            raise ValueError(f"{self.name!r} cannot be a parameter's name")
-        if self.default is not None:
-            try:
-                self.checked(self.default)
-            except SourceError as error:
-                raise ValueError(f"the default: {error}") from error
-
-    def checked(self, value: float) -> float:
-        """The value.
-
-        Raises:
-            SourceError: it is not a number within the range.
-        """
-        if value not in self.range:
-            raise SourceError(f"{self.name} must be {self.range}, not {value!r}")
-        return float(value)
-
-    @property
-    def range(self) -> Range:
-        """The allowed values."""
-        return Range(self.low, self.high, self.closed)
-
 
 TEMPERATURE = "temperature"
 """The parameter that `relative` ones are multiplied by."""

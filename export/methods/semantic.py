@@ -57,13 +57,13 @@ from onnxplain.export.methods.clips import is_relu6
 from onnxplain.export.methods.method import (
     TEMPERATURE,
     Method,
-    Parameter,
     Temperature,
     register_method,
     times,
 )
 from onnxplain.export.methods.relevance import again
 from onnxplain.export.operators import VJPS, Kind, Rules, row_of
+from onnxplain.export.parameters import Parameter
 from onnxplain.export.tensors import (
     attribute,
     axis_from_end,

@@ -19,9 +19,9 @@ from onnxplain.batch.run import Summary
 from onnxplain.batch.worker import Worker
 from onnxplain.errors import InputError, SourceError
 from onnxplain.export.estimators import ESTIMATORS
-from onnxplain.export.estimators.asked import chunks
 from onnxplain.export.estimators.noise import noise
 from onnxplain.export.estimators.paths import RULES, drawn
+from onnxplain.export.loops import chunks
 from onnxplain.runtime.folder import explain_files
 from onnxplain.runtime.inputs import batches
 from onnxplain.runtime.inputs.images import load_image

@@ -1,0 +1,122 @@
+"""What users can set: numbers, counts and words, each with its default, its range and its help."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from onnxplain.contract.explain import Range
+from onnxplain.errors import SourceError
+
+_TAKEN = ("op", "node", "g", "layer")
+"""What rules and metadata call something else."""
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """A number that a method's rules take, as the keyword of its name.
+
+    Attributes:
+        name: what rules, Python and `--param` call it.
+        default: where none is given; None for the value of the method's `temperature`.
+        help: what it is, in a few words.
+        low, high: the range of values; infinite ones are never allowed.
+        closed: whether `low` and `high` themselves are allowed.
+        relative: whether the rules take it times the method's `temperature`.
+
+    Raises:
+        ValueError: a name that rules cannot have as a keyword, or a default out of the range.
+    """
+
+    name: str
+    default: float | None
+    help: str
+    low: float = 0.0
+    high: float = math.inf
+    closed: bool = False
+    relative: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.name.isidentifier() or self.name in _TAKEN:
+            raise ValueError(f"{self.name!r} cannot be a parameter's name")
+        if self.default is not None:
+            try:
+                self.checked(self.default)
+            except SourceError as error:
+                raise ValueError(f"the default: {error}") from error
+
+    def checked(self, value: float) -> float:
+        """The value.
+
+        Raises:
+            SourceError: it is not a number within the range.
+        """
+        if value not in self.range:
+            raise SourceError(f"{self.name} must be {self.range}, not {value!r}")
+        return float(value)
+
+    @property
+    def range(self) -> Range:
+        """The allowed values."""
+        return Range(self.low, self.high, self.closed)
+
+
+@dataclass(frozen=True)
+class Count:
+    """A whole number that an estimator takes.
+
+    Attributes:
+        name: what Python and `--param` call it.
+        default: where none is given.
+        help: what it is, in a few words.
+        low, high: the least and the greatest allowed.
+    """
+
+    name: str
+    default: int
+    help: str
+    low: int = 1
+    high: int = 10_000
+
+    def checked(self, value: Any) -> int:
+        """
+        Raises:
+            SourceError: it is no whole number within the range.
+        """
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if not number or value != value // 1 or not self.low <= value <= self.high:
+            raise SourceError(f"{self.name} must be {self.range}, not {value!r}")
+        return int(value)
+
+    @property
+    def range(self) -> str:
+        """The allowed values, in words."""
+        return f"a whole number from {self.low} to {self.high}"
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One of a few words that an estimator takes; the first is the default."""
+
+    name: str
+    choices: tuple[str, ...]
+    help: str
+
+    @property
+    def default(self) -> str:
+        return self.choices[0]
+
+    def checked(self, value: Any) -> str:
+        """
+        Raises:
+            SourceError: it is none of the choices.
+        """
+        if value not in self.choices:
+            raise SourceError(f"{self.name} must be {self.range}, not {value!r}")
+        return str(value)
+
+    @property
+    def range(self) -> str:
+        """The allowed values, in words."""
+        return f"one of {', '.join(self.choices)}"
