@@ -253,7 +253,7 @@ def _as_gradient(
 
     if method.relevance is not None or not method.overrides or replaces(method):
         return
-    others = [m.name for m in METHODS.values() if m.relevance is None and replaces(m)]
+    others = [m.name for m in METHODS.values() if m.kind == method.kind and replaces(m)]
     advice = f"; {' and '.join(others)} would replace some" if others else ""
     yield (
         f"{method.name} replaces no derivative of this network, and gives what gradient "

@@ -30,7 +30,7 @@ Array = npt.NDArray[Any]
 PLAIN = ("gradient", "input-x-gradient")
 """The methods that replace no derivative."""
 
-BY_MODULE = ("semantic", "lrp-zplus", "lrp-epsilon", "epsilon-plus")
+BY_MODULE = ("semantic", "lrp-zplus", "lrp-epsilon", "epsilon-plus", "attn-lrp", "cp-lrp")
 """The methods that know by its module that several operations are a normalisation or a GELU."""
 
 

@@ -115,6 +115,8 @@ OTHERWISE: dict[str, dict[str, Any]] = {
     "lrp-zplus": {"parameters": {"epsilon": 1e-2}},
     "lrp-epsilon": {"parameters": {"epsilon": 1e-2}},
     "epsilon-plus": {"parameters": {"epsilon": 1e-2}},
+    "attn-lrp": {"method": "cp-lrp"},
+    "cp-lrp": {"method": "attn-lrp"},
 }
 """What a file of each method says that is not so."""
 

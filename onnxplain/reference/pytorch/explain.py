@@ -12,7 +12,15 @@ from torch.nn import functional
 
 from onnxplain.errors import InputError, SourceError
 from onnxplain.export.sources.tracing import logits_of
-from onnxplain.reference.pytorch import baselines, cams, excitation, norms, relevance, semantic
+from onnxplain.reference.pytorch import (
+    baselines,
+    cams,
+    excitation,
+    norms,
+    relevance,
+    semantic,
+    transformer_lrp,
+)
 from onnxplain.reference.pytorch.replace import ReplacedBackward, Replacements, Temperatures
 
 REPLACEMENTS: dict[str, Replacements] = {
@@ -22,7 +30,10 @@ REPLACEMENTS: dict[str, Replacements] = {
     "semantic": semantic.REPLACEMENTS,
     "guided": baselines.GUIDED,
     "deconvnet": baselines.DECONVNET,
+    "attn-lrp": transformer_lrp.ATTN_LRP,
+    "cp-lrp": transformer_lrp.CP_LRP,
 }
+TIMES_IMAGE = ("input-x-gradient", "attn-lrp", "cp-lrp")
 PARAMETERS: dict[str, dict[str, Any]] = {
     **{method: {} for method in REPLACEMENTS},
     "excitation": {"temperature": 0.3, "relu": None, "max_pool": None},
@@ -99,7 +110,7 @@ def explain(
         size = (images.shape[2], images.shape[3])
         sweeps = [cams.activation_map(method, at.detach(), g, size) for g in sweeps]
     pullback = torch.stack(sweeps, dim=1)
-    if method == "input-x-gradient":
+    if method in TIMES_IMAGE:
         pullback = images.detach()[:, None] * pullback
     return logits.detach(), pullback.reshape(*shape, *pullback.shape[2:])
 
