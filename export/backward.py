@@ -20,9 +20,10 @@ from onnxplain.export.heads import activation_map, one_hot
 from onnxplain.export.lower import lower
 from onnxplain.export.methods import Method
 from onnxplain.export.methods.method import Temperature
+from onnxplain.export.methods.probes import Explained, weigh
 from onnxplain.export.objectives import LOGIT, Fit, Objective
 from onnxplain.export.objectives.objective import is_choice
-from onnxplain.export.objectives.sweep import add_objective
+from onnxplain.export.objectives.sweep import add_objective, scalar_of
 from onnxplain.export.operators import VJPS
 from onnxplain.export.provenance import named_after
 from onnxplain.export.temperatures import fold_temperatures
@@ -40,11 +41,13 @@ class Added:
         op: the builder to go on with: it knows the names that are taken.
         hot: of a classifier the one-hot vector of the target.
         fixed: what says what is explained: `hot`, or what an objective chooses or holds constant.
+        looped: what loops cost, in multiply-adds per image.
     """
 
     op: OpBuilder
     hot: ir.Value | None
     fixed: Sequence[ir.Value]
+    looped: int = 0
 
 
 def add_pullback(
@@ -68,7 +71,8 @@ def add_pullback(
         values: of the method's parameters.
         roots: what is explained by, by the names of the outputs that are to explain it: the image,
             or other values.
-        layers: where the sweep stops instead, for a method with an activation map.
+        layers: where the sweep stops instead, for a method with an activation map; of one with a
+            probe, there is none.
         live: those of them that are inputs of the graph instead.
         objective: what is explained.
         fit: what it takes of the network's outputs; None for a classifier's, of the one output.
@@ -94,6 +98,8 @@ def add_pullback(
         return but_for(method.rules(taken, op), excepted)
 
     wanted = [layer.value for layer in layers] or [*roots.values()]
+    if method.probe is not None:
+        wanted = []
     sweep = _Sweep(op, wanted, multi_target, leading)
     hot: ir.Value | None = None
     fixed: list[ir.Value] = []
@@ -105,6 +111,15 @@ def add_pullback(
             first, objective, fit, rules, relevance
         )
         graph.outputs.extend(emitted)
+    fixed = fixed if hot is None else [hot]
+    looped = 0
+    if method.probe is not None:
+        explained = Explained(scalar_of(op, objective, hot), fixed, hot is not None)
+        given = op, method.probe, first, explained, int(values["chunk"] or 1)
+        weighed = [weigh(layer, *given) for layer in layers]
+        pullbacks, looped = [w for w, _ in weighed], sum(cost for _, cost in weighed)
+    elif layers:
+        pullbacks = [x.laid_out(op, g) for x, g in zip(layers, pullbacks, strict=True)]
     each = [pullbacks] if layers else [[pullback] for pullback in pullbacks]
     ends: dict[str, Any] = {
         name: _finished(op, method, x, own, layers, leading)
@@ -124,7 +139,7 @@ def add_pullback(
         graph.outputs.append(pullback)
     sort(graph)
     join(graph, {name: x for name, x in roots.items() if x not in inputs})
-    return Added(op, hot, [hot] if hot is not None else fixed)
+    return Added(op, hot, fixed, looped)
 
 
 def _finished(

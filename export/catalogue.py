@@ -39,9 +39,7 @@ COLUMNS = ("", "name", "cost in forwards", "needs", "good for", "source")
 def catalogue() -> Iterator[Entry]:
     """Every one that is registered, methods first."""
     for method in METHODS.values():
-        yield Entry(
-            "method", method.name, f"{method.forwards:g}", method.needs, method.help, method.source
-        )
+        yield Entry("method", method.name, method.cost, method.needs, method.help, method.source)
     for estimator in ESTIMATORS.values():
         values = estimator.values({})
         inputs = ", ".join(estimator.inputs(values))
@@ -66,7 +64,7 @@ def parameters_of(name: str) -> list[tuple[str, str, str, str]]:
             (one.name, "", " or ".join(one.choices) or "a whole number above 0", one.help)
             for one in OBJECTIVES[name].settings
         ]
-    own = METHODS[name].parameters if known[name] == "method" else ESTIMATORS[name].own
+    own = METHODS[name].own if known[name] == "method" else ESTIMATORS[name].own
     return [
         (
             one.name,

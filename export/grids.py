@@ -11,6 +11,7 @@ from onnxscript import OpBuilder
 
 from onnxplain.export import places
 from onnxplain.export.autodiff import between, operator_name
+from onnxplain.export.canonical.ends import image_size
 from onnxplain.export.operators import Kind, row_of
 from onnxplain.export.places import Boxes
 from onnxplain.export.tensors import integers, rank
@@ -31,6 +32,7 @@ class Tokens:
             change, then all others.
         count: how many tokens each image has, those of no place counted.
         order: which of them are the grid's, row by row; others, as a class token, are left out.
+        channel_axes: those along which no place changes.
     """
 
     perm: tuple[int, ...]
@@ -39,6 +41,7 @@ class Tokens:
     height: int
     width: int
     channels: int
+    channel_axes: tuple[int, ...]
 
     @property
     def in_words(self) -> str:
@@ -60,6 +63,18 @@ class Layer:
     axes: Axes
     tokens: Tokens | None = None
 
+    @property
+    def batch_axis(self) -> int:
+        """The value's axis of the batch, which windows may share."""
+        return 0 if self.tokens is None else self.tokens.perm[0]
+
+    @property
+    def channel_axes(self) -> tuple[int, ...]:
+        """The value's axes of channels, the first one outermost."""
+        if self.tokens is None:
+            return (rank(self.value) + self.axes[2],)
+        return self.tokens.channel_axes
+
     def laid_out(self, op: OpBuilder, x: ir.Value) -> ir.Value:
         """Elements of the layer's shape, or with more axes in front, as a map in the image."""
         if (tokens := self.tokens) is None:
@@ -73,6 +88,16 @@ class Layer:
         if tokens.order != tuple(range(tokens.count)):
             x = op.Gather(x, integers(op, np.array(tokens.order)), axis=-2)
         return op.Reshape(x, [*kept, 0, tokens.height, tokens.width, tokens.channels])
+
+
+def resized_to(op: OpBuilder, low: ir.Value, image: ir.Value, corners: bool = False) -> ir.Value:
+    """Maps [.., .., h, w], bilinearly as large as the image: by their borders, or corner on
+    corner."""
+    height, width, _ = image_size(image)
+    # All the sizes, not `axes` alone: TensorRT's parser loses an open batch over those.
+    sizes = op.Concat(op.Shape(low, start=0, end=2), [height, width], axis=0)
+    where = "align_corners" if corners else "half_pixel"
+    return op.Resize(low, None, None, sizes, mode="linear", coordinate_transformation_mode=where)
 
 
 def placed(value: ir.Value, at: Boxes | None) -> Layer | str:
@@ -97,13 +122,14 @@ def placed(value: ir.Value, at: Boxes | None) -> Layer | str:
     if isinstance(found, str):
         return found
     order, height, width = found
-    others = [sizes[axis] for axis in perm if axis not in varying]
+    channel_axes = tuple(axis for axis in perm[1:] if axis not in varying)
+    channels = int(np.prod([sizes[axis] for axis in channel_axes]))
     as_it_is = each == 4 and perm[0] == 0 and order == tuple(range(len(of_one)))
     for axes in (CHANNELS_FIRST, CHANNELS_LAST) if as_it_is else ():
         spatial = [axes[0] + 4, axes[1] + 4]
         if {*varying} - {0} <= {*spatial} and [sizes[i] for i in spatial] == [height, width]:
             return Layer(value, axes)
-    tokens = Tokens(tuple(perm), len(of_one), order, height, width, int(np.prod(others)))
+    tokens = Tokens(tuple(perm), len(of_one), order, height, width, channels, channel_axes)
     return Layer(value, CHANNELS_LAST, tokens)
 
 

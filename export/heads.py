@@ -8,8 +8,7 @@ from collections.abc import Sequence
 import onnx_ir as ir
 from onnxscript import OpBuilder
 
-from onnxplain.export.canonical.ends import image_size
-from onnxplain.export.grids import Layer
+from onnxplain.export.grids import Layer, resized_to
 from onnxplain.export.methods.method import ActivationMap
 from onnxplain.export.tensors import rank, size_of
 
@@ -65,30 +64,22 @@ def activation_map(
 
     Args:
         layers: whose activations it is made of.
-        gs: their cotangents, of their shape or with an axis K before it.
+        gs: what each is weighed by, such as its cotangent, laid out as it is; or with an axis K
+            before.
         nhwc: where the axis of the one channel goes, last or before height and width.
 
     Returns:
         [N, 1, H, W], or [N, K, 1, H, W]; [N, H, W, 1] or [N, K, H, W, 1] where `nhwc`.
     """
-    several, highs = rank(gs[0]) > rank(layers[0].value), []
+    several, highs = rank(gs[0]) > 4, []
     for layer, g in zip(layers, gs, strict=True):
-        A, g = layer.laid_out(op, layer.value), layer.laid_out(op, g)
-        low = op.Relu(formula(op, A, g, layer.axes))
+        low = op.Relu(formula(op, layer.laid_out(op, layer.value), g, layer.axes))
         if len(layers) > 1:
             low = op.Sub(low, op.ReduceMin(low, [-2, -1], keepdims=1))
             low = op.Div(low, op.Add(op.ReduceMax(low, [-2, -1], keepdims=1), 1e-7))
         low = op.Transpose(low, perm=[1, 0, 2, 3]) if several else op.Unsqueeze(low, [1])
-        highs.append(_upsampled(op, low, image))
+        highs.append(resized_to(op, low, image))
     high = highs[0] if len(highs) == 1 else op.Div(op.Sum(*highs), float(len(highs)))
     if several:
         return op.Unsqueeze(high, [-1 if nhwc else 2])
     return op.Transpose(high, perm=[0, 2, 3, 1]) if nhwc else high
-
-
-def _upsampled(op: OpBuilder, low: ir.Value, image: ir.Value) -> ir.Value:
-    height, width, _ = image_size(image)
-    # All the sizes, not `axes` alone: TensorRT's parser loses an open batch over those.
-    sizes = op.Concat(op.Shape(low, start=0, end=2), [height, width], axis=0)
-    half_pixel = {"mode": "linear", "coordinate_transformation_mode": "half_pixel"}
-    return op.Resize(low, None, None, sizes, **half_pixel)

@@ -5,13 +5,16 @@ A file does not grow with the turns.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TypeAlias
 
 import onnx_ir as ir
 from onnxscript import OpBuilder
 
 from onnxplain.building import Builder
+from onnxplain.errors import SourceError
+from onnxplain.export.subgraphs import bodies
+from onnxplain.export.tensors import dims
 
 Turn: TypeAlias = Callable[
     [OpBuilder, ir.Value, Sequence[ir.Value]], tuple[Sequence[ir.Value], Sequence[ir.Value]]
@@ -50,6 +53,20 @@ def looped(
         behind = list(value.shape) if value.shape is not None else []
         result.type, result.shape = value.type, ir.Shape([turns, *behind])
     return results[: len(ends)], results[len(ends) :]
+
+
+def check_together(chunk: int, of_class: bool, image: ir.Value, nodes: Iterable[ir.Node]) -> None:
+    """Raise SourceError unless nodes can compute so many samples of an image as one batch."""
+    if chunk == 1:
+        return
+    if not of_class or isinstance(dims(image)[0], int):
+        why = "an open batch" if of_class else "classes"
+        raise SourceError(f"chunk above 1 explains {why} alone; leave it out")
+    if any(map(bodies, nodes)):
+        raise SourceError(
+            "chunk above 1 puts samples together, of which each may decide an If, Loop or Scan by "
+            "itself; leave it out"
+        )
 
 
 def chunks(samples: int, most: int) -> int:

@@ -169,6 +169,7 @@ def _derived(source: Network, options: ExportOptions, plain: bool = False) -> _D
     options.progress(STAGES[2])
     with own_errors():
         at = [layer.value for layer in layers] or [*roots.values()]
+        at = at if method.probe is None else []  # nothing is swept
         metadata = describe(found, canonical, options, method, parameters, at, excepted, by)
         if fit is not None:
             metadata = explaining(metadata, objective, fit)
@@ -198,7 +199,7 @@ def _derived(source: Network, options: ExportOptions, plain: bool = False) -> _D
 
     options.progress(STAGES[3])
     with own_errors():
-        explain = multiply_adds(model.graph) if explain is None else explain
+        explain = multiply_adds(model.graph) + added.looped if explain is None else explain
         cost = {**metadata.multiply_adds, "explain": explain}
         notes = (*metadata.notes, *on_processor(model.graph))
     metadata = replace(metadata, multiply_adds=cost, notes=notes)

@@ -16,6 +16,7 @@ from onnxplain.export.methods.method import TEMPERATURE
 from onnxplain.export.objectives import LOGIT, Objective, get_objective
 from onnxplain.export.objectives.from_file import SUFFIX, of_file
 from onnxplain.export.objectives.own import of_function
+from onnxplain.export.parameters import Parameter
 
 
 def estimator_of(method: Method, options: ExportOptions) -> Estimator | None:
@@ -52,7 +53,7 @@ def divided(
     if estimator is None:
         return given, {}
     own = {one.name for one in estimator.own}
-    others = {one.name for one in method.parameters}
+    others = {one.name for one in method.own}
     if both := sorted(own & others & given.keys()):
         raise SourceError(
             f"method {method.name!r} and estimator {estimator.name!r} both have {both[0]}; "
@@ -143,6 +144,9 @@ def live_of(method: Method, options: ExportOptions) -> list[str]:
     """
     names = [*([TEMPERATURE] if options.live_temperature else []), *options.live]
     method.check_known(names)
+    for own in method.own:
+        if own.name in names and not isinstance(own, Parameter):
+            raise SourceError(f"{own.name} is decided at export; it cannot be live")
     if len(set(names)) < len(names):
         raise SourceError(f"{', '.join(names)}: one is to be live twice")
     return names

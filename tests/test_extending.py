@@ -170,7 +170,7 @@ def test_the_page_runs_in_the_order_in_which_it_stands(
 def test_the_page_lists_every_parameter_of_every_method() -> None:
     rows = ["| method | parameter | default | what it is |", "| --- | --- | --- | --- |"]
     for method in METHODS.values():
-        for parameter in method.parameters:
+        for parameter in method.own:
             default = "`temperature`" if parameter.default is None else f"{parameter.default:g}"
             rows.append(f"| `{method.name}` | `{parameter.name}` | {default} | {parameter.help} |")
     table = PAGE.read_text().split("<!-- methods -->\n")[1].split("\n<!-- /methods -->")[0]

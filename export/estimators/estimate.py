@@ -6,16 +6,15 @@ from collections.abc import Sequence
 
 import onnx_ir as ir
 
-from onnxplain.contract.explain import LOGITS, PULLBACK, Preprocessing
-from onnxplain.contract.objective import OBJECTIVE
-from onnxplain.errors import SourceError
+from onnxplain.contract.explain import PULLBACK, Preprocessing
 from onnxplain.export.backward import Added
 from onnxplain.export.composites import spell_out
 from onnxplain.export.count import multiply_adds
 from onnxplain.export.estimators.asked import Asked
 from onnxplain.export.estimators.estimator import Estimator, Sampling
+from onnxplain.export.loops import check_together
 from onnxplain.export.objectives import Objective
-from onnxplain.export.subgraphs import bodies
+from onnxplain.export.objectives.sweep import scalar_of
 from onnxplain.export.tensors import dims
 
 
@@ -43,16 +42,9 @@ def estimate(
     """
     spell_out(model)  # before the graph becomes the body of a loop
     op, graph = added.op, model.graph
-    once = multiply_adds(graph)
+    once = multiply_adds(graph) + added.looped
     image, pullback = graph.inputs[0], graph.outputs[-1]
-    if values["chunk"] > 1 and (added.hot is None or isinstance(dims(image)[0], int)):
-        why = "an open batch" if added.hot is not None else "classes"
-        raise SourceError(f"chunk above 1 explains {why} alone; leave it out")
-    if values["chunk"] > 1 and any(map(bodies, graph)):
-        raise SourceError(
-            "chunk above 1 puts samples together, of which each may decide an If, Loop or Scan by "
-            "itself; leave it out"
-        )
+    check_together(values["chunk"], added.hot is not None, image, graph)
     inputs = {
         name: op.builder.input(
             name,
@@ -61,7 +53,7 @@ def estimate(
         )
         for name, one in estimator.inputs(values).items()
     }
-    scalar = _scalar(added, objective)
+    scalar = scalar_of(op, objective, added.hot)
     pullback.name = f"{PULLBACK}.of_one_image"
     asked = Asked(
         op,
@@ -81,20 +73,6 @@ def estimate(
         _put_out(graph, value, name, leading, image)
     _put_out(graph, explanation, PULLBACK, dims(pullback), image)
     return round(once * estimator.explanations(values))
-
-
-def _scalar(added: Added, objective: Objective) -> ir.Value:
-    graph = added.op.builder.graph
-    named = {output.name: output for output in graph.outputs}
-    if added.hot is None:
-        return named[OBJECTIVE]
-    if objective.scalar is None:
-        raise SourceError(
-            f"objective {objective.name!r} tells its gradient alone; give it a `scalar` too"
-        )
-    scalar = objective.scalar(added.op, named[LOGITS], added.hot)
-    scalar.type, scalar.shape = added.hot.type, ir.Shape(dims(added.hot)[:-1])
-    return scalar
 
 
 def _put_out(

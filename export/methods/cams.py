@@ -12,13 +12,20 @@ from onnxscript import OpBuilder
 
 from onnxplain.export.methods.eigen import eigen_cam, eigen_grad_cam
 from onnxplain.export.methods.method import Method, register_method
+from onnxplain.export.methods.perturbed import likely, lost, masked, without
+from onnxplain.export.methods.probes import Probe
+
+
+def weighted_sum(op: OpBuilder, A: ir.Value, w: ir.Value, axes: tuple[int, int, int]) -> ir.Value:
+    """Σ_k w_k A_k."""
+    return op.ReduceSum(op.Mul(w, A), [axes[2]], keepdims=0)
 
 
 def grad_cam(op: OpBuilder, A: ir.Value, g: ir.Value, axes: tuple[int, int, int]) -> ir.Value:
     """Σ_k α_k A_k, α_k = mean_ij g_kij (Selvaraju et al. 2017, arXiv 1610.02391)."""
-    height, width, channels = axes
+    height, width, _ = axes
     alpha = op.ReduceMean(g, [height, width], keepdims=1)
-    return op.ReduceSum(op.Mul(alpha, A), [channels], keepdims=0)
+    return weighted_sum(op, A, alpha, axes)
 
 
 def grad_cam_plus_plus(
@@ -28,11 +35,11 @@ def grad_cam_plus_plus(
 
     α = g² / (2g² + g³ Σ_ij A_k) = 1 / (2 + g Σ_ij A_k), which counts only where g is positive.
     """
-    height, width, channels = axes
+    height, width, _ = axes
     total = op.ReduceSum(A, [height, width], keepdims=1)
     weighted = op.Div(op.Relu(g), op.Add(op.Mul(g, total), 2.0))
     weight = op.ReduceSum(weighted, [height, width], keepdims=1)
-    return op.ReduceSum(op.Mul(weight, A), [channels], keepdims=0)
+    return weighted_sum(op, A, weight, axes)
 
 
 def x_grad_cam(op: OpBuilder, A: ir.Value, g: ir.Value, axes: tuple[int, int, int]) -> ir.Value:
@@ -40,22 +47,22 @@ def x_grad_cam(op: OpBuilder, A: ir.Value, g: ir.Value, axes: tuple[int, int, in
 
     0 for a channel whose activations add up to 0.
     """
-    height, width, channels = axes
+    height, width, _ = axes
     total = op.ReduceSum(A, [height, width], keepdims=1)
     moved = op.ReduceSum(op.Mul(g, A), [height, width], keepdims=1)
     none = op.Equal(total, 0.0)
     weight = op.Where(none, 0.0, op.Div(moved, op.Where(none, 1.0, total)))
-    return op.ReduceSum(op.Mul(weight, A), [channels], keepdims=0)
+    return weighted_sum(op, A, weight, axes)
 
 
 def layer_cam(op: OpBuilder, A: ir.Value, g: ir.Value, axes: tuple[int, int, int]) -> ir.Value:
     """Σ_k ReLU(g_k) A_k (Jiang et al. 2021, LayerCAM)."""
-    return op.ReduceSum(op.Mul(op.Relu(g), A), [axes[2]], keepdims=0)
+    return weighted_sum(op, A, op.Relu(g), axes)
 
 
 def hires_cam(op: OpBuilder, A: ir.Value, g: ir.Value, axes: tuple[int, int, int]) -> ir.Value:
     """Σ_k g_k A_k (Draelos & Carin 2020, arXiv 2011.08891)."""
-    return op.ReduceSum(op.Mul(g, A), [axes[2]], keepdims=0)
+    return weighted_sum(op, A, g, axes)
 
 
 for name, formula, help, source in (
@@ -91,6 +98,32 @@ for name, formula, help, source in (
         Method(
             name,
             activation_map=formula,
+            help=help,
+            needs="a layer of maps or of tokens",
+            source=source,
+            forwards=1,
+        )
+    )
+
+for name, probe, help, source in (
+    (
+        "scorecam",
+        Probe(masked, likely, of_image=True, cost="1"),
+        "where, by what the class becomes if that alone is left of the image",
+        "Wang et al. 2020, arXiv 1910.01279",
+    ),
+    (
+        "ablationcam",
+        Probe(without, lost, of_image=False, cost="the layers behind"),
+        "where, by what the class loses without each channel",
+        "Desai & Ramaswamy 2020, WACV",
+    ),
+):
+    register_method(
+        Method(
+            name,
+            activation_map=weighted_sum,
+            probe=probe,
             help=help,
             needs="a layer of maps or of tokens",
             source=source,

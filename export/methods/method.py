@@ -14,8 +14,9 @@ from onnxscript import OpBuilder
 from onnxplain.contract.explain import DIRECTION, MAP, PRODUCT, RELEVANCE, AscentDefaults
 from onnxplain.errors import SourceError
 from onnxplain.export.autodiff import Rule
+from onnxplain.export.methods.probes import CHUNK, Probe
 from onnxplain.export.operators import VJPS, Rules, by_name
-from onnxplain.export.parameters import Parameter
+from onnxplain.export.parameters import Count, Parameter
 from onnxplain.export.registry import Registry
 
 TEMPERATURE = "temperature"
@@ -54,13 +55,15 @@ class Method:
             they differ from their default.
         relevance: a complete table in place of `overrides`, by which the sweep carries relevances.
         times_input: whether the result is multiplied by the image.
-        activation_map: makes a map of the cotangent that arrives at a layer, where the sweep ends.
+        activation_map: makes a map of a layer, and of the cotangent that arrives there, where the
+            sweep ends.
+        probe: in place of a sweep, how an activation map's channels are weighed.
         ascent: how feature accentuation ascends along it, unless told otherwise.
         help: what it is good for, in a line.
         needs: what a network must have for it; empty where any will do.
         source: where it was published.
         forwards: what an explanation costs, the forward pass included, in forward passes of a
-            network of convolutions.
+            network of convolutions; what a probe costs, besides.
 
     Raises:
         ValueError: no name, two parameters of one name, or one that refers to a temperature that
@@ -73,6 +76,7 @@ class Method:
     relevance: Rules | None = None
     times_input: bool = False
     activation_map: ActivationMap | None = None
+    probe: Probe | None = None
     ascent: AscentDefaults = field(default_factory=AscentDefaults)
     help: str = ""
     needs: str = ""
@@ -88,6 +92,17 @@ class Method:
         needs = [p.name for p in self.parameters if p.relative or p.default is None]
         if needs and TEMPERATURE not in names:
             raise ValueError(f"method {self.name!r} has no temperature, which {needs[0]} refers to")
+
+    @property
+    def own(self) -> tuple[Parameter | Count, ...]:
+        """All that users can set."""
+        return self.parameters if self.probe is None else (*self.parameters, CHUNK)
+
+    @property
+    def cost(self) -> str:
+        """In forward passes, in words."""
+        per_channel = "" if self.probe is None else f" + {self.probe.cost} per channel"
+        return f"{self.forwards:g}{per_channel}"
 
     @property
     def has_temperature(self) -> bool:
@@ -113,12 +128,12 @@ class Method:
             parameter.name: parameter.checked(given[parameter.name])
             if parameter.name in given
             else parameter.default
-            for parameter in self.parameters
+            for parameter in self.own
         }
 
     def check_known(self, names: Iterable[str]) -> None:
         """Raise SourceError if one is the name of no parameter."""
-        known = [parameter.name for parameter in self.parameters]
+        known = [parameter.name for parameter in self.own]
         for name in names:
             if name not in known:
                 others = f" (it has {', '.join(known)})" if known else ""
@@ -129,9 +144,9 @@ class Method:
     ) -> dict[str, float | None]:
         """Those of the values that the file names: of what is `live`, where it starts from."""
         found = {
-            parameter.name: values[parameter.name]
-            for i, parameter in enumerate(self.parameters)
-            if i == 0 or values[parameter.name] != parameter.default or parameter.name in live
+            own.name: values[own.name]
+            for i, own in enumerate(self.own)
+            if (i == 0 and own is not CHUNK) or values[own.name] != own.default or own.name in live
         }
         default = values.get(TEMPERATURE)
         return {name: default if value is None else value for name, value in found.items()}

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import onnx_ir as ir
 from onnxscript import OpBuilder
 
+from onnxplain.contract.explain import LOGITS
 from onnxplain.contract.objective import OBJECTIVE, SEED
 from onnxplain.errors import SourceError
 from onnxplain.export.autodiff import dependents, swept
@@ -65,6 +66,27 @@ def add_objective(
     if relevance:
         found_out = {x: op.Mul(x, g) for x, g in found_out.items()}
     return {**others, OBJECTIVE: scalar}, found_out
+
+
+def scalar_of(op: OpBuilder, objective: Objective, hot: ir.Value | None) -> ir.Value:
+    """What is explained, [N] or [N, K], of a graph whose outputs are complete.
+
+    Args:
+        hot: of a classifier the one-hot vector of the target.
+
+    Raises:
+        SourceError: the objective has a gradient alone.
+    """
+    named = {output.name: output for output in op.builder.graph.outputs}
+    if hot is None:
+        return named[OBJECTIVE]
+    if objective.scalar is None:
+        raise SourceError(
+            f"objective {objective.name!r} tells its gradient alone; give it a `scalar` too"
+        )
+    scalar = objective.scalar(op, named[LOGITS], hot)
+    scalar.type, scalar.shape = hot.type, ir.Shape(dims(hot)[:-1])
+    return scalar
 
 
 def _read(nodes: Sequence[ir.Node], active: set[ir.Value | None]) -> list[ir.Value]:

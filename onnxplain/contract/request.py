@@ -39,8 +39,8 @@ class ExportOptions:
         "excitation",
         "excitation (ReLU networks), semantic (any: transformers, SiLU, norms), gradient, guided, "
         "deconvnet, input-x-gradient, gradcam, gradcam++, xgradcam, layercam, hirescam, eigencam, "
-        "eigengradcam, lrp-zplus, lrp-epsilon, epsilon-plus, attn-lrp, cp-lrp, or one that a "
-        "package registers.",
+        "eigengradcam, scorecam, ablationcam, lrp-zplus, lrp-epsilon, epsilon-plus, attn-lrp, "
+        "cp-lrp, or one that a package registers.",
     )
     temperature: float | None = option(
         None,

@@ -112,6 +112,8 @@ OTHERWISE: dict[str, dict[str, Any]] = {
     "hirescam": {"parameters": {"layer": "pool"}},
     "eigencam": {"method": "eigengradcam"},
     "eigengradcam": {"method": "eigencam"},
+    "scorecam": {"method": "ablationcam"},
+    "ablationcam": {"method": "scorecam"},
     "lrp-zplus": {"parameters": {"epsilon": 1e-2}},
     "lrp-epsilon": {"parameters": {"epsilon": 1e-2}},
     "epsilon-plus": {"parameters": {"epsilon": 1e-2}},

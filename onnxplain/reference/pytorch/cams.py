@@ -59,6 +59,79 @@ def activation_map(method: str, A: Tensor, g: Tensor, size: tuple[int, int]) -> 
     return functional.interpolate(low, size, mode="bilinear", align_corners=False)
 
 
+def masked(A: Tensor, k: int, images: Tensor) -> Tensor:
+    """The images where a channel is active: its upsampled map, scaled to [0, 1], times them."""
+    high = functional.interpolate(
+        A[:, k : k + 1], images.shape[2:], mode="bilinear", align_corners=True
+    )
+    high = high - high.amin((2, 3), keepdim=True)
+    return images * (high / (high.amax((2, 3), keepdim=True) + 1e-8))
+
+
+PROBES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "scorecam": lambda s, s_k: s_k.softmax(-1),
+    "ablationcam": lambda s, s_k: (s - s_k) / s.abs(),
+}
+"""The weights of channels, of the scores [N, K, 1] and those of every change [N, K, C] (arXiv
+1910.01279; Ablation-CAM, Desai & Ramaswamy 2020)."""
+
+
+def probed_map(
+    method: str,
+    module: nn.Module,
+    layer: str,
+    images: Tensor,
+    scores: Callable[[Tensor], Tensor],
+) -> Tensor:
+    """[N, K, 1, H, W]: the positive part of the map of a method that asks for every channel anew.
+
+    Args:
+        scores: of images [N, C, H, W], what is explained of each, [N, K].
+
+    Raises:
+        InputError: there is no such layer, or what it puts out cannot be replaced.
+    """
+    with outputs_of(module, layer) as outputs:
+        s = scores(images)
+    calls, kept, size = len(outputs), outputs[-1], (images.shape[2], images.shape[3])
+    A = kept.permute(0, 3, 1, 2) if (last := _is_channels_last(kept, size)) else kept
+    found = []
+    for k in range(A.shape[1]):
+        if method == "scorecam":
+            found.append(scores(masked(A, k, images)))
+            continue
+        left = kept.clone()
+        left.select(3 if last else 1, k).zero_()
+        with _replaced(module, layer, calls, left):
+            found.append(scores(images))
+    weights = PROBES[method](s[..., None], torch.stack(found, -1))
+    low = torch.einsum("nkc,nchw->nkhw", weights, A).relu()
+    return functional.interpolate(low, size, mode="bilinear", align_corners=False)[:, :, None]
+
+
+@contextmanager
+def _replaced(module: nn.Module, layer: str, calls: int, value: Tensor) -> Iterator[None]:
+    """While entered, the last of so many calls of a layer puts out another value."""
+    if isinstance(module, Program):
+        raise InputError("what a program's layer puts out cannot be replaced")
+    left = calls
+
+    def replace(_: nn.Module, __: object, output: object) -> Tensor | None:
+        nonlocal left
+        left -= 1
+        if left:
+            return None
+        if not isinstance(output, Tensor):
+            raise InputError(f"the layer {layer!r} puts out more than one tensor")
+        return value
+
+    hook = dict(module.named_modules())[layer].register_forward_hook(replace)
+    try:
+        yield
+    finally:
+        hook.remove()
+
+
 def _is_channels_last(A: Tensor, size: tuple[int, int]) -> bool:
     """Whether axes 1 and 2 have the image's proportions rather than the last two."""
 

@@ -39,6 +39,7 @@ PARAMETERS: dict[str, dict[str, Any]] = {
     "excitation": {"temperature": 0.3, "relu": None, "max_pool": None},
     "semantic": {"temperature": 1.0, **semantic.TEMPERATURES._asdict()},
     **{method: {"layer": None} for method in cams.FORMULAS},
+    **{method: {"layer": None, "chunk": 1} for method in cams.PROBES},
     **{method: {"epsilon": sharing.epsilon} for method, sharing in relevance.SHARINGS.items()},
 }
 """Method → its parameters and their defaults."""
@@ -88,6 +89,8 @@ def explain(
     values = _values(method, temperature, parameters)
     if module.training:
         raise InputError("the module is in training mode; call module.eval() first")
+    if method in cams.PROBES:
+        return _probed(module, images.detach(), targets, method, objective, values)
     is_map = method in cams.FORMULAS
     leaf = images.detach().requires_grad_()
     watched = cams.outputs_of(module, str(values["layer"])) if is_map else cams.nothing()
@@ -113,6 +116,33 @@ def explain(
     if method in TIMES_IMAGE:
         pullback = images.detach()[:, None] * pullback
     return logits.detach(), pullback.reshape(*shape, *pullback.shape[2:])
+
+
+@torch.no_grad()
+def _probed(
+    module: nn.Module,
+    images: Tensor,
+    targets: Tensor | None,
+    method: str,
+    objective: Callable[[Any], Tensor] | None,
+    values: Mapping[str, Any],
+) -> tuple[Tensor, Tensor]:
+    def ask(x: Tensor) -> Tensor:
+        with _mode(method, values):
+            output = module(x.clone())
+        return _logits(output) if objective is None else objective(output)
+
+    explained, shape = ask(images), torch.Size([len(images)])
+    classes: Tensor | None = None
+    if objective is None:
+        assert targets is not None
+        shape, classes = targets.shape, resolve_targets(explained, targets).reshape(len(images), -1)
+
+    def scores(x: Tensor) -> Tensor:
+        return ask(x)[:, None] if classes is None else ask(x).gather(1, classes)
+
+    found = cams.probed_map(method, module, str(values["layer"]), images, scores)
+    return explained, found.reshape(*shape, *found.shape[2:])
 
 
 def _values(
