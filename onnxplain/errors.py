@@ -18,6 +18,10 @@ class SourceError(OnnxplainError):
     exit_code = 3
 
 
+class UntrustedError(SourceError):
+    """A file whose author can run code with it, which nobody said they trust."""
+
+
 class NoRuleError(SourceError):
     """An operator on the way from the input to the logits has no rule for its cotangent."""
 

@@ -10,11 +10,15 @@ import errno
 import glob
 import os
 import stat
+from contextvars import ContextVar
 from io import BufferedReader
 from pathlib import Path
 
 TEXT = 64 << 20
 """The most bytes of a file of settings, labels or figures."""
+
+trusted: ContextVar[bool] = ContextVar("trusted", default=False)
+"""Whether files with which their author can run code are loaded: `onnxplain --trust`."""
 
 
 class NotAFileError(OSError):

@@ -18,6 +18,7 @@ from PIL import Image
 
 import onnxplain
 from onnxplain.comparison import COMPARISONS, Comparison
+from onnxplain.reading import trusted
 from onnxplain.runtime import Explainer
 from onnxplain.runtime.cache import cache_folder
 
@@ -129,3 +130,11 @@ def kinds() -> dict[str, Explainer]:
     from .objectives.kinds import of_every_kind
 
     return of_every_kind()
+
+
+@pytest.fixture
+def trusting() -> Iterator[None]:
+    """As `onnxplain --trust` does."""
+    token = trusted.set(True)
+    yield
+    trusted.reset(token)

@@ -319,6 +319,7 @@ def test_the_default_example_is_on_the_device_of_the_module() -> None:
 # ----- TorchScript and torch.export -----
 
 
+@pytest.mark.usefixtures("trusting")
 @pytest.mark.parametrize("how", ["script", "trace"])
 def test_a_torchscript_file_agrees_with_the_reference(how: str, tmp_path: Path) -> None:
     module, file, path = small(), tmp_path / "scripted.pt", tmp_path / "explain.onnx"
@@ -338,6 +339,7 @@ def test_a_torchscript_object_is_left_in_its_mode(tmp_path: Path) -> None:
     assert script.stem.training
 
 
+@pytest.mark.usefixtures("trusting")
 def test_a_torchscript_file_asks_for_its_size(tmp_path: Path) -> None:
     torch.jit.save(torch.jit.script(small()), tmp_path / "scripted.pt")
     with pytest.raises(SourceError, match=r"leaves the size of its input open.*size="):
@@ -355,6 +357,7 @@ def test_a_pt_file_that_is_no_network(what: str, tmp_path: Path) -> None:
         onnxplain.export(file, tmp_path / "x.onnx", size=SIZE)
 
 
+@pytest.mark.usefixtures("trusting")
 def test_a_program_keeps_its_dynamic_batch(tmp_path: Path) -> None:
     module, file, path = small(), tmp_path / "program.pt2", tmp_path / "explain.onnx"
     program = torch.export.export(
@@ -469,7 +472,7 @@ def test_the_command_names_its_file_after_the_source_and_prints_the_notes(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     torch.jit.save(torch.jit.script(small()), "scripted.pt")
-    result = CliRunner().invoke(app, ["export", "scripted.pt", "--size", str(SIZE)])
+    result = CliRunner().invoke(app, ["--trust", "export", "scripted.pt", "--size", str(SIZE)])
     assert result.exit_code == 0, result.output
     assert onnx.load("scripted.explain.onnx").graph.output[0].name == "logits"
     assert "note: assumed ImageNet's mean" in result.output

@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import os
 import zipfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from unittest.mock import patch
 
 import onnx_ir as ir
 
-from onnxplain.errors import SourceError
+from onnxplain.errors import SourceError, UntrustedError
 from onnxplain.export.canonical.opsets import OPSET
-from onnxplain.export.sources.archives import program, script
 from onnxplain.export.sources.tracing import (
     blank_image,
     import_torch,
@@ -23,7 +19,7 @@ from onnxplain.export.sources.tracing import (
     root_cause,
 )
 from onnxplain.files import scratch
-from onnxplain.reading import regular
+from onnxplain.reading import regular, trusted
 
 if TYPE_CHECKING:
     import torch
@@ -32,8 +28,12 @@ if TYPE_CHECKING:
 def load_archive(path: Path) -> Any:
     """The TorchScript module or the `ExportedProgram` in a file that PyTorch wrote.
 
+    Neither is data: TorchScript is a language whose operators write files, and of a program
+    PyTorch unpickles objects, imports modules and evaluates Python.
+
     Raises:
-        SourceError: PyTorch is not installed, can't read the file, or it holds a checkpoint.
+        SourceError: nobody trusts it (`onnxplain.reading.trusted`), PyTorch is not installed, can't
+            read the file, or it holds a checkpoint.
     """
     torch = import_torch()
     try:
@@ -41,11 +41,12 @@ def load_archive(path: Path) -> Any:
         names = zipfile.ZipFile(path).namelist() if zipfile.is_zipfile(path) else []
         # Each kind of archive is known by a file that the others lack.
         if any(name.endswith("/constants.pkl") for name in names):
-            with script(path) as copy:
-                return torch.jit.load(copy, map_location="cpu")
+            _check_trusted(path, "TorchScript", "torch.jit.load")
+            return torch.jit.load(path, map_location="cpu")
         if any("/models/" in name and name.endswith(".json") for name in names):
-            with program(path) as copy, _no_pickles(), quiet():  # of what the file holds
-                return torch.export.load(copy)
+            _check_trusted(path, "a torch.export program", "torch.export.load")
+            with quiet():
+                return torch.export.load(path)
     except SourceError:
         raise
     except Exception as error:
@@ -60,16 +61,13 @@ def load_archive(path: Path) -> Any:
     )
 
 
-@contextmanager
-def _no_pickles() -> Iterator[None]:
-    """Meanwhile PyTorch reads tensors alone: a pickle among the weights or inputs is an error.
-
-    `torch.export.load` (2.9 to 2.15) tries again with `weights_only=False`, which runs what a
-    pickle says; only this environment variable overrules it.
-    """
-    with patch.dict(os.environ, TORCH_FORCE_WEIGHTS_ONLY_LOAD="1"):
-        os.environ.pop("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", None)
-        yield
+def _check_trusted(path: Path, kind: str, loader: str) -> None:
+    if not trusted.get():
+        raise UntrustedError(
+            f"{path} is not loaded: it is {kind}, and such a file can run any code. If you trust "
+            "whoever made it: onnxplain --trust, before the command's name; in Python, load it "
+            f"with {loader} and pass what that returns"
+        )
 
 
 def script_to_onnx(

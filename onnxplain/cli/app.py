@@ -11,6 +11,7 @@ import typer
 
 from onnxplain.cli.console import err, out, shown
 from onnxplain.errors import BackendError, OnnxplainError
+from onnxplain.reading import trusted
 from onnxplain.version import __version__
 
 app = typer.Typer(
@@ -138,5 +139,13 @@ def _root(
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
+    trust: Annotated[
+        bool,
+        typer.Option(
+            "--trust",
+            help="Load files with which their author can run code: TorchScript, and torch.export's "
+            ".pt2.",
+        ),
+    ] = False,
 ) -> None:
-    pass
+    trusted.set(trust)

@@ -56,8 +56,8 @@ def export(
         onnxplain export timm/resnet50.a1_in1k --weights none       # untrained
         onnxplain export ./my_vit/                   # of save_pretrained
         onnxplain export classifier.onnx             # needs no PyTorch
-        onnxplain export scripted.pt --size 224      # of torch.jit.save
-        onnxplain export program.pt2                 # of torch.export.save
+        onnxplain --trust export scripted.pt --size 224      # of torch.jit.save
+        onnxplain --trust export program.pt2         # of torch.export.save
         onnxplain export efficientnet-lite0 --temperature 1
         onnxplain export resnet50 --method gradcam --layer layer4
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from onnxplain.errors import InputError, SourceError
+from onnxplain.errors import InputError, SourceError, UntrustedError
 from onnxplain.export.sources.from_programs import load_archive
 from onnxplain.export.sources.source import torch_network
 from onnxplain.export.sources.tracing import logits_of, root_cause
@@ -159,6 +159,8 @@ def _from_file(path: Path) -> nn.Module:
         raise SourceError(f"no such classifier: {path}")
     try:
         return OnPixels(_module(load_archive(path)), IMAGENET_MEAN, IMAGENET_STD)
+    except UntrustedError:
+        raise
     except SourceError as error:
         content = weights.read(path)
         if "classifier" not in content:

@@ -63,7 +63,17 @@ COMMANDS: dict[str, Callable[[Path, Path], Sequence[object]]] = {
         *("--sheet", out / "t.png", "--channel", 0, *_CPU),
     ],
     "train": lambda at, out: [
-        *("signal", "train", _classes(at), "-o", out / "run", "-c", at / "linear.pt", *_SHORT),
+        *(
+            "--trust",
+            "signal",
+            "train",
+            _classes(at),
+            "-o",
+            out / "run",
+            "-c",
+            at / "linear.pt",
+            *_SHORT,
+        ),
         *("--size", 16, "--autoencoder", "segnet-tiny"),
         *(["--resume"] if (out / "run" / CONFIG).exists() else []),
     ],

@@ -150,6 +150,7 @@ def test_a_right_graph_of_an_onnx_file_passes_and_one_that_says_otherwise_fails(
     assert not onnxplain.verify(relabelled(path, **OTHERWISE[method]), file, provider="cpu").passed
 
 
+@pytest.mark.usefixtures("trusting")
 @pytest.mark.parametrize("method", ["gradient", "excitation", "gradcam", "lrp-zplus"])
 @pytest.mark.parametrize("kind", [".pt2", ".pt"])
 def test_programs_pass_and_fail_likewise(kind: str, method: str, net: Net, tmp_path: Path) -> None:

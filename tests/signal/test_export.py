@@ -114,6 +114,7 @@ def test_a_classifier_with_attention_is_exported(
     assert error(found, expected) <= 1e-4
 
 
+@pytest.mark.usefixtures("trusting")
 @pytest.mark.parametrize("kind", ["script", "program"])
 def test_a_classifier_from_a_file_is_exported(kind: str, tmp_path: Path) -> None:
     torch.manual_seed(0)

@@ -83,6 +83,7 @@ def test_a_study_goes_on_in_another_folder_and_names_what_it_cannot_measure(
     assert without.pictures == results.pictures - 1
 
 
+@pytest.mark.usefixtures("trusting")
 def test_a_classifier_that_cannot_be_exported_is_known_before_the_training(
     data: Path, tmp_path: Path
 ) -> None:
@@ -92,7 +93,7 @@ def test_a_classifier_that_cannot_be_exported_is_known_before_the_training(
         run_study(dataclasses.replace(study_of(data), classifiers=("plain", file)), tmp_path, "cpu")
     assert not (tmp_path / "autoencoder").exists()
     small = ["--size", "16", "--autoencoder", "segnet-tiny", "-o", str(tmp_path / "run")]
-    done = CLI.invoke(app, ["signal", "train", str(data), "-c", file, *small])
+    done = CLI.invoke(app, ["--trust", "signal", "train", str(data), "-c", file, *small])
     assert done.exit_code == 3
     assert not (tmp_path / "run").exists()
 
