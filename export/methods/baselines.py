@@ -6,21 +6,21 @@ import onnx_ir as ir
 from onnxscript import OpBuilder
 
 from onnxplain.export.autodiff import Cotangents, Node
-from onnxplain.export.methods.clips import is_relu6
+from onnxplain.export.methods.clips import is_rectifier
 from onnxplain.export.methods.method import Method, register_method
 from onnxplain.export.operators import VJPS
 
 
 def guided(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
     """The gradient of what is positive: g · 1[z > 0] · 1[g > 0] (Springenberg et al. 2015)."""
-    if node.op_type == "Clip" and not is_relu6(node):
+    if node.op_type == "Clip" and not is_rectifier(node):
         return VJPS["Clip"](op, node, g)
     return VJPS[node.op_type](op, node, op.Relu(g))
 
 
 def deconvnet(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
     """g · 1[g > 0], whatever came in (Zeiler & Fergus 2014)."""
-    if node.op_type == "Clip" and not is_relu6(node):
+    if node.op_type == "Clip" and not is_rectifier(node):
         return VJPS["Clip"](op, node, g)
     return op.Relu(g)
 

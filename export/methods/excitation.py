@@ -12,7 +12,7 @@ import onnx_ir as ir
 from onnxscript import OpBuilder
 
 from onnxplain.export.autodiff import Cotangents, Node
-from onnxplain.export.methods.clips import is_relu6
+from onnxplain.export.methods.clips import is_rectifier
 from onnxplain.export.methods.method import (
     TEMPERATURE,
     Method,
@@ -33,9 +33,10 @@ def excited_relu(op: OpBuilder, node: Node, g: ir.Value, relu: Temperature) -> C
 def excited_clip(op: OpBuilder, node: Node, g: ir.Value, relu: Temperature) -> Cotangents:
     """ReLU6's gate is ReLU's, with no upper cut: a saturated neuron is a highly excited one.
 
-    Our extension of the paper. Other clips keep their gradient.
+    Our extension of the paper. So is that of a ReLU bounded by 10⁴ or more, which cuts nothing in
+    practice; other clips keep their gradient.
     """
-    return excited_relu(op, node, g, relu) if is_relu6(node) else VJPS["Clip"](op, node, g)
+    return excited_relu(op, node, g, relu) if is_rectifier(node) else VJPS["Clip"](op, node, g)
 
 
 def excited_max_pool(

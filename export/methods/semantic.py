@@ -53,7 +53,7 @@ from onnxscript import OpBuilder
 
 from onnxplain.contract.explain import AscentDefaults
 from onnxplain.export.autodiff import Cotangents, Node, Rule, cotangent_of, operator_name
-from onnxplain.export.methods.clips import is_relu6
+from onnxplain.export.methods.clips import is_rectifier
 from onnxplain.export.methods.method import (
     TEMPERATURE,
     Method,
@@ -109,8 +109,9 @@ def rectifier(op: OpBuilder, node: Node, g: ir.Value, relu: Temperature) -> Cota
 
 
 def clip(op: OpBuilder, node: Node, g: ir.Value, relu: Temperature) -> Cotangents:
-    """ReLU6's gate is ReLU's; other clips keep their gradient."""
-    return rectifier(op, node, g, relu) if is_relu6(node) else VJPS["Clip"](op, node, g)
+    """The gate of ReLU6, or of a ReLU with a bound far away, is ReLU's; other clips keep their
+    gradient."""
+    return rectifier(op, node, g, relu) if is_rectifier(node) else VJPS["Clip"](op, node, g)
 
 
 def thresholded_relu(op: OpBuilder, node: Node, g: ir.Value, relu: Temperature) -> Cotangents:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from functools import cache
+from functools import cache, partial
 
 import numpy as np
 import onnx_ir as ir
@@ -26,6 +26,18 @@ def heaviside(op: OpBuilder, x: ir.Value) -> ir.Value:
     """x · torch.heaviside(x, 0)."""
     step = op.Where(op.Less(x, 0.0), 0.0, 1.0)
     return op.Mul(x, op.Where(op.Equal(x, 0.0), 0.0, step))
+
+
+def stacked(op: OpBuilder, x: ir.Value) -> ir.Value:
+    """torch.stack([x, torch.zeros_like(x)]).amax(0)."""
+    zeros = op.Expand(0.0, op.Shape(x))
+    both = op.Concat(op.Unsqueeze(x, [0]), op.Unsqueeze(zeros, [0]), axis=0)
+    return op.ReduceMax(both, [0], keepdims=0)
+
+
+def bounded(op: OpBuilder, x: ir.Value, top: float) -> ir.Value:
+    """As hardtanh and clamp are written, which keeps numbers within half precision."""
+    return op.Clip(x, 0.0, top)
 
 
 def clipped(op: OpBuilder, x: ir.Value, low: float, high: float) -> ir.Value:
@@ -89,6 +101,8 @@ SPELLINGS: dict[str, tuple[Spelling, list[Spelling]]] = {
             lambda op, x: op.Mul(x, op.Clip(op.Sign(x), 0.0, 1.0)),
             heaviside,
             lambda op, x: op.Max(x, op.Mul(x, 0.0)),
+            stacked,
+            *(partial(bounded, top=top) for top in (1e4, 65504.0, 1e6, 1e30)),
         ],
     ),
     "Gelu": (

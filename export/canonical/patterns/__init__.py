@@ -24,7 +24,7 @@ from onnxplain.export.canonical.patterns.normalisations import (
     recognise_normalisations,
     recognise_response_normalisations,
 )
-from onnxplain.export.canonical.patterns.reductions import keep_reduced_axes
+from onnxplain.export.canonical.patterns.reductions import keep_reduced_axes, unstack_extrema
 from onnxplain.export.canonical.patterns.spelling import made_by, single_user
 from onnxplain.export.canonical.patterns.weighting import recognise_softmax, recognise_weights
 
@@ -61,6 +61,7 @@ def recognise(model: ir.Model, was_half: bool = False, exact: bool = False) -> d
     graph = model.graph
     in_bodies(model, lambda body: recognise(body, was_half, exact))
     keep_reduced_axes(graph)
+    unstack_extrema(graph)
     recognise_softmax(graph)
     drop_idle_relus(graph)
     recognise_activations(graph, 2e-3 if was_half else 1e-14 if exact else 2e-6)

@@ -1,6 +1,5 @@
-"""Reductions whose axes are put back afterwards become reductions that keep them.
-
-PyTorch's exporter writes `x.var(1, keepdim=True)` this way, and so do many networks.
+"""Reductions in one spelling: those whose axes are put back afterwards keep them, as PyTorch's
+exporter writes `x.var(1, keepdim=True)` and so do many networks; those of a stack are of its parts.
 """
 
 from __future__ import annotations
@@ -8,7 +7,7 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from onnxplain.export.autodiff import operator_name
-from onnxplain.export.canonical.patterns.spelling import made_by, single_user
+from onnxplain.export.canonical.patterns.spelling import made_by, replace, single_user
 from onnxplain.export.operators import Axes, row_of
 from onnxplain.export.tensors import array_of, number_of
 
@@ -33,6 +32,37 @@ def keep_reduced_axes(graph: ir.Graph) -> None:
         ir.convenience.replace_all_uses_with(y, path[0].outputs[0])
         graph.remove(node, safe=True)
         path[0].outputs[0].name = y.name  # a layer may be known by this name
+
+
+def unstack_extrema(graph: ir.Graph) -> None:
+    """`ReduceMax` along the axis of a stack, torch.stack([a, b]).amax(0), is `Max` of its parts;
+    so of minima."""
+    for node in list(graph):
+        stack = made_by(node.inputs[0], "Concat") if node.op_type in _EXTREMA else None
+        axes = array_of(node.inputs[1]) if len(node.inputs) > 1 else None
+        if stack is None or axes is None or axes.size != 1 or stack.outputs[0].shape is None:
+            continue
+        n = len(stack.outputs[0].shape)
+        axis = stack.attributes.get_int("axis", 0) % n
+        parts = [_part(x, axis, n) for x in stack.inputs]
+        dropped = node.attributes.get_int("keepdims", 1) == 0 and int(axes.item()) % n == axis
+        if dropped and all(part is not None for part in parts):
+            replace(node.outputs[0], _EXTREMA[node.op_type], [p for p in parts if p is not None])
+            for spent in (node, stack, *(x.producer() for x in stack.inputs if x is not None)):
+                if spent is not None and not spent.outputs[0].uses():
+                    graph.remove(spent, safe=True)
+
+
+_EXTREMA = {"ReduceMax": "Max", "ReduceMin": "Min"}
+
+
+def _part(x: ir.Value | None, axis: int, n: int) -> ir.Value | None:
+    """What became a part of a stack of rank n by an axis of size 1."""
+    node = made_by(x, "Unsqueeze")
+    added = None if node is None else array_of(node.inputs[1])
+    if node is None or added is None or [int(a) % n for a in added] != [axis]:
+        return None
+    return node.inputs[0]
 
 
 def _same(a: ir.Shape, b: ir.Shape) -> bool:

@@ -22,7 +22,7 @@ def rectifiers(gate: Gate) -> dict[Callable[..., Any], Rule]:
 
     def rule(read: Callable[..., tuple[Any, Any]]) -> Rule:
         def backward(T: Temperatures, *args: Any, **kwargs: Any) -> Pull | None:
-            top = TOPS.get(read(*args, **kwargs))
+            top = top_of(*read(*args, **kwargs))
             return None if top is None else lambda z, g: g * gate(z, g, top, T)
 
         return backward_of(backward)
@@ -68,5 +68,11 @@ CLAMPS: dict[Callable[..., Any], Callable[..., tuple[Any, Any]]] = {
 }
 """torch function → how to read (lowest, highest) from its arguments after the first."""
 
-TOPS: dict[tuple[Any, Any], float] = {(0, None): math.inf, (0, math.inf): math.inf, (0, 6): 6.0}
-"""(lowest, highest) of the clamps that are a ReLU or ReLU6 → their top."""
+
+def top_of(lowest: Any, highest: Any) -> float | None:
+    """The top of a clamp that is a ReLU, a ReLU6, or a ReLU with a bound that cuts nothing in
+    practice, from 10⁴ on; None of others."""
+    if lowest != 0:
+        return None
+    top = math.inf if highest is None else float(highest)
+    return top if top == 6 or top >= 1e4 else None
