@@ -29,7 +29,7 @@ from onnxplain.errors import NoRuleError, OnnxplainError, RuleError, SourceError
 from onnxplain.export.emitted import invalid, is_open, most_inputs, repeats
 from onnxplain.export.provenance import named_after, origin
 from onnxplain.export.stretched import stretched, sum_if_one
-from onnxplain.export.subgraphs import bodies, captured, operands
+from onnxplain.export.subgraphs import bodies, captured, carried, operands
 
 
 class Node(Protocol):
@@ -292,17 +292,13 @@ def active_within(
 ) -> set[ir.Value | None]:
     """The values of a node's body that depend on active ones, be it after many rounds; not by how
     many there are."""
-    scanned = node.attributes.get_int("num_scan_inputs", 0)
-    lead = len(body.outputs) - len(node.outputs)  # a Loop's condition
-    first = 2 * lead  # behind its number and its condition
+    first = 2 * (len(body.outputs) - len(node.outputs))  # behind a Loop's number and condition
     both = zip(node.inputs[first:], body.inputs[first:], strict=False)
     roots = {inner for x, inner in both if x in active}
     roots.update(x for x in captured(node) if x in active)
-    states = body.inputs[first : len(node.inputs) - scanned]
-    ends = body.outputs[lead:]
     while True:
         found = dependents(body, roots)
-        more = {s for s, end in zip(states, ends, strict=False) if end in found} - roots
+        more = {state for state, end in carried(node, body) if end in found} - roots
         if not more:
             return found
         roots |= more

@@ -9,19 +9,23 @@ import onnx_ir as ir
 
 from onnxplain.export.autodiff import Node, operator_name
 from onnxplain.export.operators import Kind, row_of
-from onnxplain.export.tensors import attribute
+from onnxplain.export.subgraphs import bodies
+from onnxplain.export.tensors import attribute, number_of
 from onnxplain.export.vjps.einsum import parse, sizes
 
 
 def multiply_adds(nodes: Iterable[Node]) -> int:
     """Multiply-adds per image of the matrix products and convolutions, an open batch taken as 1.
 
-    Those of recurrent layers too.
+    Those of recurrent layers too. Of an `If` it is the branch that costs more; a body is run as
+    often as its node tells, at most, and once where only the data does.
     """
     return sum(_count(node) for node in nodes)
 
 
 def _count(node: Node) -> int:
+    if inner := bodies(node):
+        return _rounds(node) * max(map(multiply_adds, inner))
     kind = row_of(operator_name(node)).kind
     if kind not in COUNTED or any(v.shape is None for v in _operands(node)):
         return 0
@@ -40,6 +44,24 @@ def _count(node: Node) -> int:
         return _elements(y) * math.prod(_sizes(w)[1:])
     transposed = node.op_type == "Gemm" and attribute(node, "transA", 0)
     return _elements(y) * _sizes(x)[-2 if transposed else -1]
+
+
+def _rounds(node: Node) -> int:
+    if node.op_type == "Scan":
+        scanned = attribute(node, "num_scan_inputs", 1)
+        axis = node.attributes.get_ints("scan_input_axes", [0])[0]
+        return (_sizes(node.inputs[-scanned]) or [1])[axis]
+    most = node.inputs[0] if node.op_type == "Loop" else None
+    made_by = None if most is None else most.producer()
+    if made_by is not None and made_by.op_type == "Size":  # of a tape: those of another Loop
+        taped = made_by.inputs[0].producer()
+        return 1 if taped is None or taped.op_type != "Loop" else _rounds(taped)
+    rounds = number_of(most)
+    return 1 if rounds is None or rounds >= _FOR_EVER else int(rounds)
+
+
+_FOR_EVER = 2**31
+"""Rounds; PyTorch writes the greatest number there is where the data ends a loop."""
 
 
 COUNTED = (Kind.CONVOLUTION, Kind.MATRIX_PRODUCT, Kind.RECURRENT)

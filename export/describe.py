@@ -25,7 +25,7 @@ from onnxplain.export.explained import ByValues, described
 from onnxplain.export.grids import Layer
 from onnxplain.export.layers import home_of
 from onnxplain.export.methods import METHODS, Method
-from onnxplain.export.methods.clips import is_relu6
+from onnxplain.export.methods.clips import is_rectifier
 from onnxplain.export.methods.semantic import product
 from onnxplain.export.objectives import Fit, Objective
 from onnxplain.export.operators import Kind, Linear, by_name, row_of
@@ -230,7 +230,7 @@ def _passed(
         keeps = name not in rules or node.outputs[0] in excepted
         # It differs from the gradient's by attention's weights alone, which count themselves.
         keeps |= rules.get(name) is product
-        keeps |= name == "Clip" and method.relevance is None and not is_relu6(node)
+        keeps |= name == "Clip" and method.relevance is None and not is_rectifier(node)
         yield node, active, not keeps
 
 
@@ -273,7 +273,7 @@ def _notes(
     if isinstance(batch, int):
         reason = found.fixed_batch or canonical.fixed_batch
         yield f"the graph takes batches of {batch} alone{f': {reason}' if reason else ''}"
-    elif any(node.op_type == "DynamicSteps" for node in canonical.model.graph):
+    elif any(node.op_type == "DynamicSteps" for node in canonical.model.graph.all_nodes()):
         yield (
             "quantised dynamically: as in the source, scales are those of all images of a batch; "
             "explain them one by one for what each is alone"
@@ -305,16 +305,15 @@ def _taken_for_classifier(found: Source, canonical: Canonical, options: ExportOp
 
 def on_processor(graph: ir.Graph) -> Iterator[str]:
     """What the user should know of a finished graph: where it computes otherwise than it says."""
-    if any(node.op_type == "QuantizeLinear" for node in graph):
+    if any(node.op_type == "QuantizeLinear" for node in graph.all_nodes()):
         yield (
             "quantised; on a processor without VNNI, onnxplain has ONNX Runtime compute it in "
             "float32; where another program runs the file there, set session.disable_quant_qdq=1"
         )
-    active = dependents(graph, graph.inputs)
     found = Counter(
         node.op_type
-        for node in graph
-        if not row_of(operator_name(node)).on_cuda and depends(node, active)
+        for node, _ in _dependent(graph, dependents(graph, graph.inputs))
+        if not row_of(operator_name(node)).on_cuda
     )
     if found:
         names, many = ", ".join(sorted(found)), found.total()

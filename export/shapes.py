@@ -6,15 +6,11 @@ takes longer than to ask it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import onnx
 import onnx_ir as ir
 from onnx_ir.passes.common import _c_api_utils
-
-from onnxplain.export.autodiff import dependents
-from onnxplain.export.budget import TIMES
-from onnxplain.export.subgraphs import operands
 
 
 def symbols(graph: ir.Graph) -> frozenset[str]:
@@ -55,30 +51,25 @@ def infer_shapes(model: ir.Model, data_prop: bool = True) -> None:
         answer = _c_api_utils.call_onnx_api(ask, model)
     except Exception:
         return
-    if not alone:
-        _take_all(model, ir.from_proto(answer))
-        return
-    known, found = _types(asked[0]), _types(answer)
-    values = ir.convenience.create_value_mapping(model.graph, include_subgraphs=False)
-    for name in found.keys() & values.keys():
-        if found[name] != known.get(name):
-            _take(values[name], found[name])
+    graphs = zip(model.graphs(), _graphs(asked[0].graph), _graphs(answer.graph), strict=True)
+    for graph, before, after in graphs:
+        known, found = _types(before), _types(after)
+        values = ir.convenience.create_value_mapping(graph, include_subgraphs=False)
+        for name in found.keys() & values.keys():
+            if found[name] != known.get(name):
+                _take(values[name], found[name])
 
 
-def _take_all(model: ir.Model, answer: ir.Model) -> None:
-    """What was found of a graph's values, and of those of the bodies within. (`onnx_ir`'s own pass
-    makes tensors of sequences.)"""
-    for graph, found in zip(model.graphs(), answer.graphs(), strict=True):
-        values = ir.convenience.create_value_mapping(graph)
-        for name, y in ir.convenience.create_value_mapping(found).items():
-            if name in values and y.shape is not None:
-                values[name].shape = y.shape
-            if name in values and y.type is not None:
-                values[name].type = y.type
+def _graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
+    """A graph and those within it, each before its own, as `ir.Model.graphs` has them."""
+    yield graph
+    attributes = (attribute for node in graph.node for attribute in node.attribute)
+    for attribute in attributes:
+        if attribute.type == onnx.AttributeProto.GRAPH:
+            yield from _graphs(attribute.g)
 
 
-def _types(model: onnx.ModelProto) -> dict[str, onnx.TypeProto]:
-    graph = model.graph
+def _types(graph: onnx.GraphProto) -> dict[str, onnx.TypeProto]:
     several = (graph.value_info, graph.input, graph.output)
     return {info.name: info.type for infos in several for info in infos}
 
@@ -115,53 +106,3 @@ def infer_node(node: ir.Node, opsets: Mapping[str, int]) -> None:
 
 
 _FEW = 64  # elements of a constant that may decide a shape
-
-
-class Corrected:
-    """Values of which ONNX has found other shapes than they have, while a graph's nodes are gone
-    through in their order: what follows from them is inferred again node by node. Where that does
-    not suffice, the whole graph is at the end, or as soon as a shape that it left open is needed.
-    """
-
-    def __init__(self, model: ir.Model) -> None:
-        self._model = model
-        self._open = symbols(model.graph)
-        self._following: set[ir.Value | None] = set()
-        self._left = False
-        self._times = 0
-
-    def add(self, node: ir.Node) -> None:
-        """A node, put right, of whose results other shapes were found."""
-        before = [y.shape for y in node.outputs]
-        for y in node.outputs:
-            y.shape = None
-        infer_node(node, self._model.graph.opset_imports)
-        for y, shape in zip(node.outputs, before, strict=True):
-            if y.shape != shape:
-                self._following.add(y)
-                self._left |= not is_known(y, self._open)
-
-    def passes(self, node: ir.Node) -> None:
-        """The next node, whose results may follow from these values."""
-        if not self._following.isdisjoint(operands(node)):
-            self.add(node)
-
-    def needs(self, value: ir.Value) -> None:
-        """The shape of a value is about to be read."""
-        if value.shape is None or (value in self._following and not is_known(value, self._open)):
-            self._infer()
-
-    def settle(self) -> None:
-        """Infer the shapes of what follows."""
-        if self._left:
-            self._infer()
-
-    def _infer(self) -> None:
-        self._times += 1
-        TIMES.check(self._times)
-        for stale in dependents(self._model.graph, [v for v in self._following if v is not None]):
-            if stale is not None:
-                stale.shape = None
-        self._following.clear()
-        self._left = False
-        infer_shapes(self._model)

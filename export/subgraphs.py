@@ -42,6 +42,14 @@ def read_around(body: ir.Graph) -> list[ir.Value]:
     return list(dict.fromkeys(x for x in read if x is not None and x not in within))
 
 
+def carried(node: Any, body: ir.Graph) -> list[tuple[ir.Value, ir.Value]]:
+    """What goes from round to round: each value as a round has it, and as it leaves it."""
+    scanned = node.attributes.get_int("num_scan_inputs", 0)
+    lead = len(body.outputs) - len(node.outputs)  # a Loop's condition
+    states = body.inputs[2 * lead : len(node.inputs) - scanned]  # behind its number and condition
+    return list(zip(states, body.outputs[lead:], strict=False))
+
+
 def put_instead(body: ir.Graph, instead: Mapping[ir.Value, ir.Value]) -> None:
     """Replace values in all that a body, and those within it, read."""
     for node in body.all_nodes():

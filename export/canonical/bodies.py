@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from typing import TypeAlias
 
@@ -22,6 +22,25 @@ from onnxplain.export.tensors import attribute
 Work: TypeAlias = Callable[[ir.Model], object]
 
 
+def name_apart(graph: ir.Graph, around: Collection[str | None] = ()) -> None:
+    """Values within that have the name of one around them get a name of their own: what is inferred
+    is told by names."""
+    own = [
+        *graph.inputs,
+        *graph.initializers.values(),
+        *(y for node in graph for y in node.outputs),
+    ]
+    taken = {*around, *(value.name for value in own)}
+    for value in own:
+        name, i = value.name, 0
+        while value.name and value.name in (taken if i else around):
+            value.name, i = f"{name}_{i}", i + 1
+        taken.add(value.name)
+    for node in graph:
+        for body in bodies(node):
+            name_apart(body, taken)
+
+
 def in_bodies(model: ir.Model, work: Work) -> None:
     """Do `work` on each body, as on a model whose inputs are also what it reads from around it."""
     for node in model.graph:
@@ -31,18 +50,22 @@ def in_bodies(model: ir.Model, work: Work) -> None:
                     work(alone)
 
 
-def infer_with_bodies(model: ir.Model) -> None:
+def infer_with_bodies(model: ir.Model, simplify: Work) -> None:
     """Infer all shapes, those within bodies too: of what goes from round to round, the shape that
-    it has in every round. ONNX's own inference says nothing of these."""
+    it has in every round. ONNX's own inference says nothing of these.
+
+    Args:
+        simplify: folds constants and infers shapes, here in bodies, whose sizes it then knows.
+    """
     infer_shapes(model)
     for node in model.graph:
         if not _holds_tensors(node):
             continue
         for body in bodies(node):
             with _apart(model, node, body) as alone:
-                _infer_round(alone, node)
+                _infer_round(alone, node, simplify)
         before = [y.shape for y in node.outputs]
-        for y, shape in zip(node.outputs, _results(node), strict=True):
+        for y, shape in zip(node.outputs, results(node), strict=True):
             y.shape = merged(y.shape, shape)
         if before != [y.shape for y in node.outputs]:
             infer_shapes(model)
@@ -101,38 +124,43 @@ def _free(graph: ir.Graph, name: str) -> str:
     return free
 
 
-def _infer_round(model: ir.Model, node: ir.Node) -> None:
+def _infer_round(model: ir.Model, node: ir.Node, simplify: Work) -> None:
     """Infer a body's shapes: from those of the first round, then with all sizes open that another
     round changes."""
     body = model.graph
     states, slices = _states(node, body), _slices(node, body)
     for x, inner in states:
-        inner.shape = None if x.shape is None else ir.Shape(list(x.shape))
-        inner.type = inner.type or x.type
+        _begin(body, inner, x, None if x.shape is None else ir.Shape(list(x.shape)))
     for x, inner, axis in slices:
         sizes = None if x.shape is None else list(x.shape)
         if sizes is not None:
             del sizes[axis]
-        inner.shape = None if sizes is None else ir.Shape(sizes)
-        inner.type = inner.type or x.type
-    infer_with_bodies(model)
-    if node.op_type != "Loop":
-        return
-    while True:
-        ends = body.outputs[1 : 1 + len(states)]
+        _begin(body, inner, x, None if sizes is None else ir.Shape(sizes))
+    while node.op_type == "Loop":
+        trial = model.clone()
+        infer_with_bodies(trial, simplify)
+        simplify(trial)
+        ends = trial.graph.outputs[1 : 1 + len(states)]
         changing = [
             (inner, shape)
             for (_, inner), end in zip(states, ends, strict=True)
             if str(shape := joined(inner.shape, end.shape)) != str(inner.shape)
         ]
         if not changing:
-            return
+            break
         for inner, shape in changing:
-            inner.shape = shape
-        for inner_node in body:
-            for y in inner_node.outputs:
+            _begin(body, inner, inner, shape)
+    infer_with_bodies(model, simplify)
+    simplify(model)
+
+
+def _begin(body: ir.Graph, inner: ir.Value, x: ir.Value, shape: ir.Shape | None) -> None:
+    """A round begins with a value of another shape: what follows has none that is known."""
+    if inner.shape is not None and str(inner.shape) != str(shape):
+        for node in body.all_nodes():
+            for y in node.outputs:
                 y.shape = None
-        infer_with_bodies(model)
+    inner.shape, inner.type = shape, inner.type or x.type
 
 
 def joined(a: ir.Shape | None, b: ir.Shape | None) -> ir.Shape | None:
@@ -165,7 +193,7 @@ def _slices(node: ir.Node, body: ir.Graph) -> list[tuple[ir.Value, ir.Value, int
     return [(x, inner, axis) for x, inner, axis in both if x is not None]
 
 
-def _results(node: ir.Node) -> Sequence[ir.Shape | None]:
+def results(node: ir.Node) -> list[ir.Shape | None]:
     """The shapes of a node's outputs, as its bodies say."""
     first, *others = bodies(node)
     if node.op_type == "If":

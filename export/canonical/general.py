@@ -17,7 +17,7 @@ from onnxscript import rewriter
 
 from onnxplain.errors import NoRuleError
 from onnxplain.export.budget import check_functions, check_values
-from onnxplain.export.canonical.bodies import in_bodies, infer_with_bodies
+from onnxplain.export.canonical.bodies import in_bodies, infer_with_bodies, name_apart
 from onnxplain.export.canonical.contrib import spell_contrib
 from onnxplain.export.canonical.control_flow import unfold
 from onnxplain.export.canonical.declared import merged, open_unknown, taken_off
@@ -25,6 +25,7 @@ from onnxplain.export.canonical.emit import called
 from onnxplain.export.canonical.functions import write_out_functions
 from onnxplain.export.canonical.half import is_stored_half, to_float32
 from onnxplain.export.canonical.integers import spell_integers
+from onnxplain.export.canonical.misread import spell_misread
 from onnxplain.export.canonical.opsets import (
     declare_opset,
     raise_opset,
@@ -32,12 +33,11 @@ from onnxplain.export.canonical.opsets import (
     spell_old_softmax,
 )
 from onnxplain.export.canonical.optimise import LARGEST, fold, optimise
-from onnxplain.export.canonical.pools import drop_defaults, spell_ceil_mode, spell_padded_pools
+from onnxplain.export.canonical.pools import drop_defaults, spell_padded_pools
 from onnxplain.export.canonical.resized import scale_resizes
 from onnxplain.export.canonical.sequences import write_out_sequences
 from onnxplain.export.canonical.sizes import settle_sizes, take_apart
 from onnxplain.export.canonical.strided import spell_strided
-from onnxplain.export.canonical.transposed import spell_same_transposed
 from onnxplain.export.shapes import infer_shapes
 from onnxplain.export.subgraphs import bodies
 from onnxplain.export.tensors import attribute, number_of
@@ -52,6 +52,7 @@ def opened(model: ir.Model) -> tuple[ir.Model, bool]:
     """
     check_functions(model)
     write_out_functions(model)
+    name_apart(model.graph)
     open_unknown(model.graph)
     model = raise_opset(model)
     common.RemoveInitializersFromInputsPass()(model)
@@ -79,8 +80,7 @@ def spell(model: ir.Model, aside: Container[ir.Node] = ()) -> None:
             value.name = f"source.{value.name}"  # these names belong to the builder
     spell_integers(model, aside)
     spell_contrib(model, aside)
-    spell_ceil_mode(model)
-    spell_same_transposed(model)
+    spell_misread(model)
     infer_shapes(model)
 
 
@@ -110,7 +110,9 @@ def standardise(model: ir.Model) -> None:
     """
     write_out(model)
     if any(bodies(node) for node in model.graph):
-        infer_with_bodies(model)
+        infer_with_bodies(model, simplify)
+        while spell_misread(model):  # which may tell more of what bodies are given
+            infer_with_bodies(model, simplify)
     if spell_newer(model):  # a body may have control flow of its own
         simplify(model)
         write_out(model)
@@ -143,7 +145,7 @@ def refuse_training(graph: ir.Graph) -> None:
         NoRuleError: a BatchNormalization is in training mode, which the optimiser would take for
             one in evaluation mode.
     """
-    for node in graph:
+    for node in graph.all_nodes():
         if node.op_type == "BatchNormalization" and attribute(node, "training_mode", 0):
             raise NoRuleError(
                 f"BatchNormalization {called(node)} is in training mode; export the network in "
@@ -161,6 +163,7 @@ def write_out(model: ir.Model) -> None:
 
 def simplify(model: ir.Model) -> None:
     """Fold constants, drop dead nodes, infer shapes."""
+    spell_misread(model)
     fold(model, _should_fold)
     if take_apart(model.graph):
         simplify(model)

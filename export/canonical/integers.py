@@ -17,11 +17,11 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxplain.errors import NoRuleError
-from onnxplain.export.canonical.emit import Emitted, Emitter, Operand, integers, replace
+from onnxplain.export.canonical.emit import Emitted, Emitter, Operand, called, integers, replace
 from onnxplain.export.canonical.patterns.spelling import made_by
 from onnxplain.export.canonical.spelled.recurrent import ROUNDED, dynamic_steps
 from onnxplain.export.operators import Kind, row_of
-from onnxplain.export.tensors import array_of, attribute, rank
+from onnxplain.export.tensors import array_of, attribute, number_of, rank
 
 _FLOAT = ir.TensorType(ir.DataType.FLOAT)
 _DOMAINS = ("", "com.microsoft")
@@ -45,6 +45,8 @@ def spell_integers(model: ir.Model, aside: Container[ir.Node] = ()) -> None:
             continue
         if name == "Add" and node.outputs[0].dtype == ir.DataType.INT32:
             form = _sum if any(map(_is_float, node.inputs)) else None
+        if name == "DequantizeLinear" and _is_float(node.inputs[0]):
+            form = _scaled_steps
         unknown = form is None and (name.startswith(_PREFIXES) or name.endswith("Integer"))
         if unknown or (form is not None and attribute(node, "channels_last", 0)):
             if node not in aside:
@@ -155,6 +157,14 @@ def _dynamic_quantiser(emit: Emitter, node: ir.Node) -> Emitted:
     """The integer less its zero point, as a float; the scale; and 0, the zero point of that."""
     steps, scale = dynamic_steps(emit, node.inputs[0])
     return [steps, scale, emit.constant(np.array(0, np.uint8))]
+
+
+def _scaled_steps(emit: Emitter, node: ir.Node) -> Emitted:
+    """What a dynamic quantiser gave, as floats again."""
+    steps, scale, zero = [*node.inputs, None][:3]
+    if zero is not None and number_of(zero) != 0:
+        raise NoRuleError(f"{called(node)} takes another zero point than its dynamic quantiser's")
+    return emit("Mul", steps, scale)
 
 
 def _sum(emit: Emitter, node: ir.Node) -> Emitted:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import onnx_ir as ir
 
 from onnxplain.export.canonical.emit import Emitter, integers
-from onnxplain.export.shapes import Corrected
-from onnxplain.export.tensors import array_of, attribute, number_of, rank, static
+from onnxplain.export.tensors import array_of, attribute, number_of, rank
 
 
 def spell_padded_pools(graph: ir.Graph) -> None:
@@ -63,51 +62,53 @@ _DEFAULTS = {
 }
 
 
-_POOLS = ("AveragePool", "LpPool", "MaxPool")
+POOLS = ("AveragePool", "LpPool", "MaxPool")
 
 
-def spell_ceil_mode(model: ir.Model) -> None:
+def spell_ceil_mode(
+    node: ir.Node, sizes_of: Callable[[ir.Value | None], Sequence[int] | None]
+) -> bool:
     """A pool's `ceil_mode` as padding at the end, where that means the same.
 
     So nobody can disagree on how many windows there are: those that start before the padding at the
     end, as in PyTorch and in every runtime. Shape inference at opset 20 also counts one that starts
-    in it; where it did, all that it found from there on is inferred again.
+    in it.
+
+    Args:
+        sizes_of: height and width of a value, or however many axes it has, if they are known.
+
+    Returns:
+        Whether another shape was inferred of its result.
     """
-    corrected = Corrected(model)
-    for node in list(model.graph):
-        corrected.passes(node)
-        if node.op_type not in _POOLS or not attribute(node, "ceil_mode", 0):
-            continue
-        x, y = node.inputs[0], node.outputs[0]
-        assert x is not None
-        corrected.needs(x)
-        kernel = node.attributes.get_ints("kernel_shape")
-        ones: list[int] = [1] * len(kernel)
-        strides = node.attributes.get_ints("strides", ones)
-        dilations = node.attributes.get_ints("dilations", ones)
-        pads = list(node.attributes.get_ints("pads", [0] * 2 * len(kernel)))
-        before, after = pads[: len(kernel)], pads[len(kernel) :]
-        counts = node.op_type == "AveragePool" and attribute(node, "count_include_pad", 0)
-        out, ends = [], []
-        for i, n in enumerate(static(x, 2)):
-            span, stride = (kernel[i] - 1) * dilations[i] + 1, strides[i]
-            reached = n + before[i]
-            windows = -(-(reached + after[i] - span) // stride) + 1
-            windows -= (windows - 1) * stride >= reached
-            out.append(windows)
-            reached += after[i] if counts else 0
-            ends.append(max((windows - 1) * stride + span - reached, 0))
-        as_inferred = y.shape is not None and list(y.shape)[2:] == out
-        if any(end >= k for end, k in zip(ends, kernel, strict=True)) or (counts and as_inferred):
-            continue  # more padding than runtimes accept; or what is read alike everywhere
-        if counts:
-            _pad_before(node, before, after)
-            before = [0] * len(kernel)
-        node.attributes.add(ir.AttrInt64s("pads", [*before, *ends]))
-        node.attributes.add(ir.AttrInt64("ceil_mode", 0))
-        if not as_inferred:
-            corrected.add(node)
-    corrected.settle()
+    sizes = sizes_of(node.inputs[0]) if attribute(node, "ceil_mode", 0) else None
+    if sizes is None:
+        return False
+    y = node.outputs[0]
+    kernel = node.attributes.get_ints("kernel_shape")
+    ones: list[int] = [1] * len(kernel)
+    strides = node.attributes.get_ints("strides", ones)
+    dilations = node.attributes.get_ints("dilations", ones)
+    pads = list(node.attributes.get_ints("pads", [0] * 2 * len(kernel)))
+    before, after = pads[: len(kernel)], pads[len(kernel) :]
+    counts = node.op_type == "AveragePool" and attribute(node, "count_include_pad", 0)
+    out, ends = [], []
+    for i, n in enumerate(sizes):
+        span, stride = (kernel[i] - 1) * dilations[i] + 1, strides[i]
+        reached = n + before[i]
+        windows = -(-(reached + after[i] - span) // stride) + 1
+        windows -= (windows - 1) * stride >= reached
+        out.append(windows)
+        reached += after[i] if counts else 0
+        ends.append(max((windows - 1) * stride + span - reached, 0))
+    as_inferred = y.shape is not None and list(y.shape)[2:] == out
+    if any(end >= k for end, k in zip(ends, kernel, strict=True)) or (counts and as_inferred):
+        return False  # more padding than runtimes accept; or what is read alike everywhere
+    if counts:
+        _pad_before(node, before, after)
+        before = [0] * len(kernel)
+    node.attributes.add(ir.AttrInt64s("pads", [*before, *ends]))
+    node.attributes.add(ir.AttrInt64("ceil_mode", 0))
+    return not as_inferred
 
 
 def _pad_before(node: ir.Node, before: Sequence[int], after: Sequence[int]) -> None:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 
 from onnxplain.export import composites
-from onnxplain.export.autodiff import dependents, depends, operator_name
+from onnxplain.export.autodiff import active_within, dependents, depends, operator_name
 from onnxplain.export.operators import Kind, row_of
+from onnxplain.export.subgraphs import bodies, carried
 from onnxplain.export.tensors import number_of
 from onnxplain.export.values import non_negative
 from onnxplain.export.vjps.quantisers import LOWEST, starts_at_zero
@@ -25,45 +27,75 @@ def show_relus(graph: ir.Graph, image: ir.Value) -> None:
     and becomes `Clip(x, 0, 6)` again. Any other saturation at the top is a quantiser's, and is
     passed straight through. Before the first layer there is only the image, perhaps normalised.
     """
-    active = dependents(graph, [image])
-    layers = [node for node in graph if _is_layer(node) and depends(node, active)]
-    activations = dependents(graph, [node.outputs[0] for node in layers])
-    for node in list(graph):
+    behind: set[ir.Value | None] = set()
+    for node in _behind_layers(graph, dependents(graph, [image]), behind):
         x = node.inputs[0] if node.inputs else None
-        if node.op_type != "QuantizeLinear" or x is None or x not in activations:
+        if node.op_type != "QuantizeLinear" or x is None or not starts_at_zero(node):
             continue
-        if not starts_at_zero(node) or non_negative(x):
-            continue
-        if _ends_at_six(node):
-            name = f"{node.outputs[0].name}.relu6"
-            low = initializer(graph, f"{name}.low", np.array(0, np.float32))
-            high = initializer(graph, f"{name}.high", np.array(6, np.float32))
-            gate = ir.node("Clip", [x, low, high], name=f"{node.name}.relu6")
-        else:
-            gate = ir.node("Relu", [x], name=f"{node.name}.relu")
-        gate.outputs[0].type, gate.outputs[0].shape = x.type, x.shape
-        graph.insert_before(node, gate)
-        node.replace_input_with(0, gate.outputs[0])
+        if not non_negative(x):
+            _show_relu(graph, node, x)
+
+
+def _behind_layers(
+    graph: ir.Graph, active: set[ir.Value | None], behind: set[ir.Value | None]
+) -> Iterator[ir.Node]:
+    """The nodes, in bodies too, that come behind a layer of what depends on the image.
+
+    Args:
+        active: what depends on the image.
+        behind: what comes behind a layer, to which more is added.
+    """
+    for node in list(graph):
+        layered = _is_layer(node) and depends(node, active)
+        for body in bodies(node):
+            within = active_within(node, body, behind)
+            while True:
+                yield from _behind_layers(body, active_within(node, body, active), within)
+                more = {state for state, end in carried(node, body) if end in within} - within
+                if not more:
+                    break
+                within |= more
+            layered |= not within.isdisjoint(body.outputs)
+        if depends(node, behind):
+            layered = True
+            yield node
+        if layered:
+            behind.update(node.outputs)
+
+
+def _show_relu(graph: ir.Graph, node: ir.Node, x: ir.Value) -> None:
+    if _ends_at_six(node):
+        name = f"{node.outputs[0].name}.relu6"
+        low = initializer(graph, f"{name}.low", np.array(0, np.float32))
+        high = initializer(graph, f"{name}.high", np.array(6, np.float32))
+        gate = ir.node("Clip", [x, low, high], name=f"{node.name}.relu6")
+    else:
+        gate = ir.node("Relu", [x], name=f"{node.name}.relu")
+    gate.outputs[0].type, gate.outputs[0].shape = x.type, x.shape
+    assert node.graph is not None
+    node.graph.insert_before(node, gate)
+    node.replace_input_with(0, gate.outputs[0])
 
 
 def recognise_dynamic_quantisers(graph: ir.Graph) -> None:
     """What DynamicQuantizeLinear makes of x, as composites: whole numbers and their scale."""
-    for node in list(graph):
+    for node in list(graph.all_nodes()):
         if not is_dynamic_quantiser(node):
             continue
         x, (q, scale, _) = node.inputs[0], node.outputs
         for back in [use.node for use in q.uses()]:
-            _replace_by(graph, back, "DynamicSteps", x, back.outputs[0])
-        _replace_by(graph, node, "DynamicScale", x, scale)
+            _replace_by(back, "DynamicSteps", x, back.outputs[0])
+        _replace_by(node, "DynamicScale", x, scale)
 
 
-def _replace_by(graph: ir.Graph, node: ir.Node, op_type: str, x: Any, y: ir.Value) -> None:
+def _replace_by(node: ir.Node, op_type: str, x: Any, y: ir.Value) -> None:
     """A composite of x in place of y, an output of the node."""
     whole = ir.node(op_type, [x], domain=composites.DOMAIN, name=f"{node.name}.{op_type}")
     made = whole.outputs[0]
     made.type, made.shape, made.name = y.type, y.shape, y.name
     y.name = f"{y.name}.integers"
-    graph.insert_after(node, whole)
+    assert node.graph is not None
+    node.graph.insert_after(node, whole)
     ir.convenience.replace_all_uses_with(y, made, replace_graph_outputs=True)
 
 

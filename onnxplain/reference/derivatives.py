@@ -13,6 +13,7 @@ import onnx
 from onnxplain.errors import InputError
 from onnxplain.reference.answers import of_graph
 from onnxplain.reference.checks import Check
+from onnxplain.reference.forward import all_nodes
 from onnxplain.reference.parity import Parity, ratio
 from onnxplain.runtime import Explainer
 
@@ -131,7 +132,7 @@ def finite_differences(
 def is_quantised(graph: str | os.PathLike[str]) -> bool:
     """Whether a graph rounds to integers: it rises in steps then, and has no slope to compare."""
     model = onnx.load(graph, load_external_data=False)
-    return any(node.op_type == "QuantizeLinear" for node in model.graph.node)
+    return any(node.op_type == "QuantizeLinear" for node in all_nodes(model.graph))
 
 
 TOLERANCE = 1e-2

@@ -53,6 +53,15 @@ def cut(graph: onnx.GraphProto, names: Collection[str]) -> None:
         getattr(graph, field).extend(entries)
 
 
+def all_nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
+    """Those of a graph, and of the subgraphs in it."""
+    for node in graph.node:
+        yield node
+        for attribute in node.attribute:
+            for inner in (attribute.g, *attribute.graphs):
+                yield from all_nodes(inner)
+
+
 def read_by(node: onnx.NodeProto) -> Iterator[str]:
     """The names of what a node reads, in its subgraphs too, and of what these make."""
     yield from node.input

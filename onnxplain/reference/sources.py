@@ -17,6 +17,7 @@ from onnxplain.export.sources.from_programs import load_archive
 from onnxplain.export.sources.from_transformers import load_folder
 from onnxplain.export.sources.source import FILES, torch_network
 from onnxplain.export.sources.tracing import blank_image, logits_of, outputs_of, twin
+from onnxplain.reference.forward import all_nodes
 from onnxplain.reference.running import run
 from onnxplain.runtime.inputs.batches import filled
 from onnxplain.runtime.sessions.onnx_runtime.options import inference_session, session_options
@@ -222,9 +223,10 @@ def tolerance(source: Any) -> float:
     graph = onnx.load(source, load_external_data=False).graph
     half = any(tensor.data_type in _HALF for tensor in graph.initializer)
     half |= any(port.type.tensor_type.elem_type in _HALF for port in graph.input)
-    casts = (a.i for node in graph.node if node.op_type == "Cast" for a in node.attribute)
+    nodes = list(all_nodes(graph))
+    casts = (a.i for node in nodes if node.op_type == "Cast" for a in node.attribute)
     half |= any(to in _HALF for to in casts)
-    whole = any("quantize" in node.op_type.lower() for node in graph.node)
-    whole |= any("Integer" in node.op_type for node in graph.node)
-    whole |= any("QLinear" in node.op_type for node in graph.node)
+    whole = any("quantize" in node.op_type.lower() for node in nodes)
+    whole |= any("Integer" in node.op_type for node in nodes)
+    whole |= any("QLinear" in node.op_type for node in nodes)
     return ROUNDED if half or whole else FLOAT32

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +16,9 @@ from onnxplain.errors import SourceError
 from onnxplain.export import export
 from onnxplain.export.budget import Limit, within
 from onnxplain.export.canonical.evaluate import evaluated
+from onnxplain.export.canonical.misread import Corrected, spell_misread
 from onnxplain.export.canonical.optimise import optimise
-from onnxplain.export.canonical.pools import spell_ceil_mode
-from onnxplain.export.canonical.transposed import spell_same_transposed
-from onnxplain.export.shapes import Corrected, infer_shapes
+from onnxplain.export.shapes import infer_shapes
 
 OWN = "own"
 
@@ -233,27 +231,21 @@ def test_each_node_is_looked_at_a_few_times(
 
 
 @pytest.mark.parametrize(
-    ("spell", "node"),
+    "node",
     [
-        (
-            spell_ceil_mode,
-            {"op_type": "MaxPool", "kernel_shape": [2, 2], "strides": [2, 2], "ceil_mode": 1},
-        ),
-        (
-            spell_same_transposed,
-            {
-                **{"op_type": "ConvTranspose", "auto_pad": "SAME_UPPER"},
-                **{"strides": [2, 2], "output_padding": [1, 1]},
-            },
-        ),
+        {"op_type": "MaxPool", "kernel_shape": [2, 2], "strides": [2, 2], "ceil_mode": 1},
+        {
+            **{"op_type": "ConvTranspose", "auto_pad": "SAME_UPPER"},
+            **{"strides": [2, 2], "output_padding": [1, 1]},
+        },
     ],
 )
 def test_what_was_inferred_wrong_is_inferred_again_by_itself(
-    spell: Callable[[ir.Model], None], node: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+    node: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Once it was at each such node: 1,000 of 1,000 nodes took minutes."""
     inferred: list[ir.Model] = []
-    monkeypatch.setattr("onnxplain.export.shapes.infer_shapes", inferred.append)
+    monkeypatch.setattr("onnxplain.export.canonical.misread.infer_shapes", inferred.append)
     operands = ["x"] if node["op_type"] == "MaxPool" else ["x", "W"]
     pads = {"pads": [0, 0, 1, 1]} if node["op_type"] == "MaxPool" else {}
     graph = helper.make_graph(
@@ -264,7 +256,7 @@ def test_what_was_inferred_wrong_is_inferred_again_by_itself(
         [numpy_helper.from_array(np.ones((3, 3, 3, 3), np.float32), "W")],
     )
     model = ir.from_proto(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)]))
-    spell(model)
+    spell_misread(model)
     assert inferred == []
 
 
@@ -295,8 +287,8 @@ def test_so_is_what_follows_from_it(monkeypatch: pytest.MonkeyPatch) -> None:
     sizes = [list(node.outputs[0].shape or ()) for node in model.graph]
     assert sizes[:2] == [[1, 3, 5, 5], [1, 3, 10, 10]]
     inferred: list[ir.Model] = []
-    monkeypatch.setattr("onnxplain.export.shapes.infer_shapes", inferred.append)
-    spell_ceil_mode(model)
+    monkeypatch.setattr("onnxplain.export.canonical.misread.infer_shapes", inferred.append)
+    spell_misread(model)
     assert [list(node.outputs[0].shape or ()) for node in model.graph] == [
         *([1, 3, 4, 4], [1, 3, 8, 8]) * 5
     ]
@@ -306,13 +298,17 @@ def test_so_is_what_follows_from_it(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_shapes_that_no_node_tells_by_itself_are_inferred_a_number_of_times(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    graph = ir.Graph([], [], nodes=[], opset_imports={"": 20})
+    x = ir.Value(name="x")
+    node = ir.node("Relu", [x])
+    graph = ir.Graph([x], [], nodes=[node], opset_imports={"": 20})
     corrected = Corrected(ir.Model(graph, ir_version=10))
-    monkeypatch.setattr("onnxplain.export.shapes.infer_shapes", lambda model: None)
+    monkeypatch.setattr("onnxplain.export.canonical.misread.infer_shapes", lambda model: None)
     for _ in range(100):
-        corrected.needs(ir.Value(name="x"))
+        corrected.add(node)
+        assert corrected.sizes(x) is corrected.sizes(x) is None
+    corrected.add(node)
     with pytest.raises(SourceError, match="inferred 101 times, of at most 100"):
-        corrected.needs(ir.Value(name="x"))
+        corrected.sizes(x)
 
 
 def test_nothing_is_asked_where_every_shape_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
