@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import hashlib
 import mmap
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias, TypeVar
 
 from onnxplain.contract.explain import KERNELS_DOMAIN
 from onnxplain.contract.nodes import forbidden
@@ -48,6 +48,7 @@ _LONGEST = 10  # bytes of a number of 64 bits
 _TEXT = 64 << 20  # bytes
 
 _Span: TypeAlias = tuple[int, int]
+_Value = TypeVar("_Value")
 
 
 def read_metadata(path: Path) -> dict[str, str]:
@@ -78,10 +79,9 @@ def operators(path: Path) -> Counter[str]:
     """
     with _opened(path) as data:
         return Counter(
-            data[start:end].decode()
+            _text(data, node, _NODE_OPERATOR)
             for graph in _inside(data, (0, len(data)), _MODEL_GRAPH)
             for node in _inside(data, graph, _GRAPH_NODE)
-            for start, end in _inside(data, node, _NODE_OPERATOR)
         )
 
 
@@ -229,16 +229,15 @@ def _problem(data: _Bytes, node: _Span) -> str | None:
     fields: dict[int, list[_Span]] = {}
     for number, found in _messages(data, node):
         fields.setdefault(number, []).append(found)
-    operator, domain = (
-        "".join(data[a:b].decode() for a, b in fields.get(number, []))
-        for number in (_NODE_OPERATOR, _NODE_DOMAIN)
-    )
+    attributes: dict[str, list[int]] = {}
+    for name, numbers in (_integers(data, span) for span in fields.get(_NODE_ATTRIBUTE, [])):
+        attributes.setdefault(name, []).extend(numbers)
     return forbidden(
-        operator,
-        domain,
+        _last_text(data, fields.get(_NODE_OPERATOR, [])),
+        _last_text(data, fields.get(_NODE_DOMAIN, [])),
         left_out=any(a == b for a, b in fields.get(_NODE_INPUT, [])),
         outputs=len(fields.get(_NODE_OUTPUT, [])),
-        attributes=dict(_integers(data, span) for span in fields.get(_NODE_ATTRIBUTE, [])),
+        attributes=attributes,
     )
 
 
@@ -347,21 +346,30 @@ def _port(data: _Bytes, span: _Span) -> tuple[str, Port]:
         for type_ in _inside(data, span, _VALUE_TYPE)
         for tensor in _inside(data, type_, _TYPE_TENSOR)
     ]
-    elements = [code for tensor in tensors for code in _numbers(data, tensor, _TENSOR_ELEMENT)]
+    elements = (code for tensor in tensors for code in _numbers(data, tensor, _TENSOR_ELEMENT))
     shape = tuple(
-        next(_numbers(data, dimension, _DIMENSION_SIZE), None)
+        _last(_numbers(data, dimension, _DIMENSION_SIZE))
         for tensor in tensors
         for shape in _inside(data, tensor, _TENSOR_SHAPE)
         for dimension in _inside(data, shape, _SHAPE_DIMENSION)
     )
-    return name, Port(_DTYPES.get(elements[0], "unknown") if elements else "unknown", shape)
+    return name, Port(_DTYPES.get(_last(elements) or 0, "unknown"), shape)
 
 
 def _text(data: _Bytes, span: _Span, wanted: int) -> str:
-    spans = list(_inside(data, span, wanted))
-    if sum(b - a for a, b in spans) > _TEXT:
+    return _last_text(data, _inside(data, span, wanted))
+
+
+def _last_text(data: _Bytes, spans: Iterable[_Span]) -> str:
+    start, end = _last(spans) or (0, 0)
+    if end - start > _TEXT:
         raise ValueError("a text without end")
-    return "".join(data[a:b].decode() for a, b in spans)
+    return data[start:end].decode()
+
+
+def _last(found: Iterable[_Value]) -> _Value | None:
+    """Of a field that should stand once, protocol buffers take the last."""
+    return next(iter(deque(found, maxlen=1)), None)
 
 
 def _inside(data: _Bytes, span: _Span, wanted: int) -> Iterator[_Span]:
@@ -391,6 +399,8 @@ def _fields(data: _Bytes, span: _Span) -> Iterator[tuple[int, int | _Span | None
         if data.fields > _FIELDS:
             raise ValueError("more fields than any network has")
         tag, at = _varint(data, at)
+        if tag >> 32:  # of which libraries drop the upper bits
+            raise ValueError("a field of no number")
         number, wire = tag >> 3, tag & 7
         found: int | _Span | None = None
         if wire == _VARINT:

@@ -152,12 +152,25 @@ def _members(file: str) -> Iterator[tuple[str, int, int]]:
             opened_file(file) as source,
             tarfile.open(fileobj=source, mode="r:", tarinfo=_Member) as tar,
         ):
+            reached = 0
             while (member := tar.next()) is not None:
                 tar.members.clear()  # type: ignore[attr-defined]  # it would keep every record
+                # The settings before a member replace what its header says.
+                if member.size < 0 or tar.offset <= reached:  # type: ignore[attr-defined]
+                    raise InputError(f"'{file}' is damaged: it leads back at {member.name!r}")
+                reached = tar.offset  # type: ignore[attr-defined]
                 name = member.name.rpartition("/")[2]
-                whole = member.isreg() and not member.issparse()
-                if not whole or name.startswith(".") or not name.lower().endswith(SUFFIXES):
+                if (
+                    not member.isreg()
+                    or name.startswith(".")
+                    or not name.lower().endswith(SUFFIXES)
+                ):
                     continue
+                if member.issparse():
+                    raise InputError(
+                        f"'{file}' holds {member.name!r} with its zeros left out, and cannot be "
+                        "read in place: pack it again without --sparse"
+                    )
                 if member.offset_data + member.size > os.path.getsize(file):
                     raise InputError(f"'{file}' is cut short within '{member.name}'")
                 yield member.name, member.offset_data, member.size

@@ -14,13 +14,9 @@ import onnxruntime
 
 from onnxplain.contract.explain import IMAGE, LOGITS, Metadata
 from onnxplain.contract.request import BGR, CHANNELS
-from onnxplain.reference.running import run
+from onnxplain.reference.running import run, session_options
 from onnxplain.runtime.onnx_file import read_metadata
-from onnxplain.runtime.sessions.onnx_runtime.options import (
-    failures,
-    inference_session,
-    session_options,
-)
+from onnxplain.runtime.sessions.onnx_runtime.options import failures, inference_session
 
 Array = npt.NDArray[Any]
 

@@ -16,7 +16,7 @@ from onnxplain.contract.explain import IMAGE, Metadata
 from onnxplain.errors import BackendError, SourceError, UnfinishedError
 from onnxplain.reference.forward import run_forward, turned_for
 from onnxplain.reference.parity import Parity
-from onnxplain.reference.running import run
+from onnxplain.reference.running import run, session_options
 from onnxplain.reference.sources import (
     FLOAT32,
     OF_ONE,
@@ -26,7 +26,7 @@ from onnxplain.reference.sources import (
     tolerance,
 )
 from onnxplain.runtime.onnx_file import read_metadata, read_ports
-from onnxplain.runtime.sessions.onnx_runtime.options import failures, session_options
+from onnxplain.runtime.sessions.onnx_runtime.options import failures
 from onnxplain.runtime.signature import Port
 
 Array = npt.NDArray[Any]

@@ -18,9 +18,9 @@ from onnxplain.export.sources.from_transformers import load_folder
 from onnxplain.export.sources.source import FILES, torch_network
 from onnxplain.export.sources.tracing import blank_image, logits_of, outputs_of, twin
 from onnxplain.reference.forward import all_nodes
-from onnxplain.reference.running import run
+from onnxplain.reference.running import run, session_options
 from onnxplain.runtime.inputs.batches import filled
-from onnxplain.runtime.sessions.onnx_runtime.options import inference_session, session_options
+from onnxplain.runtime.sessions.onnx_runtime.options import inference_session
 
 if TYPE_CHECKING:
     from torch import nn

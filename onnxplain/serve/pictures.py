@@ -9,16 +9,8 @@ from PIL import Image
 
 from onnxplain.contract.explain import Preprocessing
 from onnxplain.errors import InputError
-from onnxplain.runtime import load_image
+from onnxplain.runtime.inputs.images import formats, load_image, recognised
 from onnxplain.serve.refusal import too_large
-
-Image.init()
-FORMATS: list[str] = [
-    name
-    for name in ("JPEG", "PNG", "WEBP", "AVIF", "GIF", "BMP", "TIFF")
-    if name in Image.OPEN  # not every build of Pillow has all of them
-]
-"""By Pillow's names. Some of its formats start other programs; none of those is accepted."""
 
 
 def open_image(data: bytes, most_pixels: int) -> Image.Image:
@@ -26,14 +18,14 @@ def open_image(data: bytes, most_pixels: int) -> Image.Image:
 
     Raises:
         Refusal: too many pixels.
-        InputError: not an image of `FORMATS`, or a damaged one.
+        InputError: not an image of `formats()`, or a damaged one.
     """
     try:
-        image = Image.open(io.BytesIO(data), formats=FORMATS)
+        image = recognised(io.BytesIO(data))
     except Image.DecompressionBombError:
         raise too_large(f"an image has {most_pixels} pixels at most") from None
     except Exception:  # decoders raise all sorts of exceptions on damaged files
-        raise InputError(f"this is not an image of {', '.join(FORMATS)}") from None
+        raise InputError(f"this is not an image of {', '.join(formats())}") from None
     with image:
         check_pixels((image.height, image.width), most_pixels)
         return load_image(image)

@@ -18,7 +18,7 @@ from onnxplain.contract.steps import MatchedLayer, importance, quantity
 from onnxplain.errors import InputError
 from onnxplain.reading import opened
 from onnxplain.runtime.inputs.batches import preprocess
-from onnxplain.runtime.inputs.images import SUFFIXES, find_images, load_image
+from onnxplain.runtime.inputs.images import SUFFIXES, find_images, load_image, recognised
 from onnxplain.runtime.sessions import Session
 from onnxplain.vital.features import Features, fitting
 
@@ -132,7 +132,7 @@ def in_colour(photographs: Sequence[Path]) -> list[Path]:
 def _has_three_colours(file: Path) -> bool:
     """Whether it is stored so; a file that cannot be read is taken, for its message."""
     try:
-        with opened(file) as regular, Image.open(regular) as image:
+        with opened(file) as regular, recognised(regular) as image:
             return len(image.getbands()) == _COLOURS
     except (OSError, ValueError):
         return True

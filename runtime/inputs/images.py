@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import threading
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import BinaryIO
 
@@ -61,7 +63,8 @@ def _matches(path: str | os.PathLike[str]) -> list[Path]:
 
 
 def load_image(source: str | os.PathLike[str] | Image.Image | BinaryIO) -> Image.Image:
-    """Decode a file (its path, or opened), or convert a PIL image, to mode RGB, upright.
+    """Decode a file (its path, or opened) of one of `formats`, or convert a PIL image, to mode RGB,
+    upright.
 
     The orientation that EXIF records is applied. Transparent parts become white. Grey of more
     than eight bits is scaled, not clipped: from 0…65535 for integers; for floats from the first
@@ -72,14 +75,57 @@ def load_image(source: str | os.PathLike[str] | Image.Image | BinaryIO) -> Image
         InputError: no such file; not an image; damaged or cut short; empty; NaN or infinite
             pixels; more pixels than `PIL.Image.MAX_IMAGE_PIXELS`.
     """
-    name = f"'{os.fspath(source)}'" if isinstance(source, (str, os.PathLike)) else "the image"
-    try:
+    with _errors_of(source):
         image = source if isinstance(source, Image.Image) else _open(source)
         return _to_rgb(ImageOps.exif_transpose(image))
+
+
+def size_of(path: str | os.PathLike[str]) -> tuple[int, int]:
+    """Width and height of what `load_image` decodes, from the file's head.
+
+    Raises:
+        InputError: as `load_image`, as far as the head shows it.
+    """
+    with _errors_of(path), opened(path) as regular, recognised(regular) as image:
+        lying = image.getexif().get(ExifTags.Base.Orientation, 1) in _LYING
+        return (image.height, image.width) if lying else image.size
+
+
+_LYING = (5, 6, 7, 8)
+"""The orientations of EXIF that exchange width and height."""
+
+
+@cache
+def formats() -> list[str]:
+    """What pictures may be encoded in, by Pillow's names.
+
+    Some of its other formats start programs (PostScript: Ghostscript), whatever a file is called.
+    """
+    Image.init()
+    wanted = ("JPEG", "PNG", "WEBP", "AVIF", "GIF", "BMP", "TIFF", "PPM", "JPEG2000")
+    return [name for name in wanted if name in Image.OPEN]  # not every build has all of them
+
+
+def recognised(file: BinaryIO) -> Image.Image:
+    """The picture in an opened file, of one of `formats`, its head read.
+
+    Raises:
+        UnidentifiedImageError: it is none of them.
+        Exception: of any kind, where it is damaged or too large.
+    """
+    return Image.open(file, formats=formats())
+
+
+@contextmanager
+def _errors_of(source: str | os.PathLike[str] | Image.Image | BinaryIO) -> Iterator[None]:
+    """Whatever is wrong with a picture is said of it."""
+    name = f"'{os.fspath(source)}'" if isinstance(source, (str, os.PathLike)) else "the image"
+    try:
+        yield
     except FileNotFoundError:
         raise InputError(f"no such file: {name}") from None
     except UnidentifiedImageError:
-        raise InputError(f"{name} is not an image that Pillow can read") from None
+        raise InputError(f"{name} is not an image of {', '.join(formats())}") from None
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
         raise InputError(f"{name} is too large to be decoded safely: {error}") from error
     except (NotAFileError, PermissionError) as error:
@@ -90,24 +136,13 @@ def load_image(source: str | os.PathLike[str] | Image.Image | BinaryIO) -> Image
         raise InputError(f"{name} is damaged or cut short: {error}") from error
 
 
-def size_of(path: str | os.PathLike[str]) -> tuple[int, int]:
-    """Width and height of what `load_image` decodes, from the file's head."""
-    with opened(path) as regular, Image.open(regular) as image:
-        lying = image.getexif().get(ExifTags.Base.Orientation, 1) in _LYING
-        return (image.height, image.width) if lying else image.size
-
-
-_LYING = (5, 6, 7, 8)
-"""The orientations of EXIF that exchange width and height."""
-
-
 def _open(file: str | os.PathLike[str] | BinaryIO) -> Image.Image:
     if isinstance(file, (str, os.PathLike)):
         with opened(file) as regular:
             return _open(regular)
     with _warning_filters, warnings.catch_warnings():
         warnings.simplefilter("error", Image.DecompressionBombWarning)
-        image = Image.open(file)
+        image = recognised(file)
     with image:
         image.load()
         return image.copy()

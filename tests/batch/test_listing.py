@@ -106,6 +106,31 @@ def test_a_tar_file_that_leads_back_is_an_error(kind, size, tmp_path):
         names(path)
 
 
+def write_settings(path: Path, settings: dict[str, str]) -> Path:
+    """A tar file of two images, the second of which has these PAX settings before it."""
+    with tarfile.open(path, "w", format=tarfile.PAX_FORMAT) as tar:
+        for name, pax in {"0.png": {}, "1.png": settings}.items():
+            member = tarfile.TarInfo(name)
+            member.size, member.pax_headers = 600, pax
+            tar.addfile(member, io.BytesIO(600 * b"a"))
+    return path
+
+
+@pytest.mark.parametrize("size", [-512, -1536, -1537, -3072, -(10**6)])
+def test_or_one_whose_settings_lead_back(size, tmp_path):
+    """They replace the header's size."""
+    path = write_settings(tmp_path / "part.tar", {"size": str(size)})
+    with pytest.raises(InputError, match=r"damaged: it leads back at '1.png'"):
+        names(path)
+
+
+def test_an_image_with_its_zeros_left_out_is_an_error(tmp_path):
+    """It was passed over without a word."""
+    path = write_settings(tmp_path / "part.tar", {"GNU.sparse.map": "1,2"})
+    with pytest.raises(InputError, match=r"holds '1.png' with its zeros left out"):
+        names(path)
+
+
 def test_so_is_one_whose_extensions_take_long(tmp_path):
     """Of a megabyte of digits, Python searches 10¹² places."""
     path = tmp_path / "part.tar"

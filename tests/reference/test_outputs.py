@@ -10,13 +10,14 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 import onnx.parser
+import onnxruntime
 import pytest
 import torch
 from torch import Tensor, nn
 
 import onnxplain
 from onnxplain.errors import SourceError
-from onnxplain.reference import outputs, running, values
+from onnxplain.reference import forward, outputs, running, sources, values
 from onnxplain.reference.logits import MIXED
 from onnxplain.reference.outputs import is_alike, is_same
 
@@ -189,3 +190,45 @@ def test_nor_one_of_values_or_of_an_objective(
         tmp_path / "endless.onnx", tmp_path / "e.onnx", method="gradient", **options
     )
     assert any(note.startswith("not checked: it has not ended") for note in result.notes)
+
+
+FOLDED = f"""
+<ir_version: 10, opset_import: ["" : 21]>
+net (float[N,3,4,4] image) => (float[N,5] logits)
+<float[3,5] w = {{0,1,2,3,4,5,6,7,8,9,10,11,12,13,14}}, int64[2] axes = {{2,3}},
+ int64[1] all = {{{1 << 20}}}>
+{{
+  mean = ReduceMean <keepdims=0> (image, axes)
+  given = MatMul(mean, w)
+  zeros = ConstantOfShape(all)
+  most = ReduceMax <keepdims=0> (zeros)
+  logits = Add(given, most)
+}}
+"""
+
+
+def test_what_is_constant_is_computed_in_time(tmp_path: Path) -> None:
+    """And not while the session is made, which nothing stops."""
+    source, made = tmp_path / "folded.onnx", tmp_path / "made.onnx"
+    onnx.save(onnx.parser.parse_model(FOLDED), source)
+    options = running.session_options()
+    options.optimized_model_filepath = str(made)
+    onnxruntime.InferenceSession(source, options)
+    assert "ReduceMax" in {node.op_type for node in onnx.load(made).graph.node}
+
+
+@pytest.mark.usefixtures("compared")
+def test_so_it_is_of_the_source_and_of_the_explain_graph(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key, left_out = "optimization.disable_specified_optimizers", []
+
+    def run(session: onnxruntime.InferenceSession, *given: Any) -> list[Array]:
+        left_out.append(session.get_session_options().get_session_config_entry(key))
+        return running.run(session, *given)
+
+    monkeypatch.setattr(sources, "run", run)
+    monkeypatch.setattr(forward, "run", run)
+    onnx.save(onnx.parser.parse_model(FOLDED), tmp_path / "folded.onnx")
+    onnxplain.export(tmp_path / "folded.onnx", tmp_path / "e.onnx", method="gradient")
+    assert left_out == 2 * ["ConstantFolding"]

@@ -10,6 +10,7 @@ from PIL import Image
 
 from onnxplain.errors import InputError
 from onnxplain.runtime import find_images, load_image
+from onnxplain.runtime.inputs.images import formats, size_of
 
 
 @pytest.fixture
@@ -143,6 +144,22 @@ def test_a_file_that_is_not_an_image(tmp_path):
     (tmp_path / "a.jpg").write_text("hello")
     with pytest.raises(InputError, match="not an image"):
         load_image(tmp_path / "a.jpg")
+
+
+def test_a_format_that_starts_a_program_is_none_of_an_image(tmp_path):
+    """Whatever the file is called; Pillow would start Ghostscript."""
+    (path := tmp_path / "a.jpg").write_text(
+        "%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 32 32\n%%EndComments\nshowpage\n%%EOF\n"
+    )
+    for read in (load_image, size_of):
+        with pytest.raises(InputError, match="is not an image of JPEG, PNG"):
+            read(path)
+
+
+@pytest.mark.parametrize("kind", formats())
+def test_a_size_is_read_from_every_format(kind, photograph, tmp_path):
+    photograph.save(tmp_path / "a", kind)
+    assert size_of(tmp_path / "a") == load_image(tmp_path / "a").size == photograph.size
 
 
 def test_a_truncated_jpeg(photograph, tmp_path):

@@ -26,6 +26,7 @@ else:
 from onnxplain.contract.explain import Metadata, Preprocessing
 from onnxplain.contract.objective import BOX, INDEX, MASK, Explained, ObjectiveInput
 from onnxplain.runtime import Explainer
+from onnxplain.runtime.inputs.images import formats
 from onnxplain.runtime.signature import Signature
 from onnxplain.serve.refusal import Refusal
 from onnxplain.serve.settings import Limits
@@ -112,7 +113,7 @@ def seeds() -> list[bytes]:
 
     pixels = np.arange(7 * 5 * 3, dtype=np.uint8).reshape(7, 5, 3)
     images = []
-    for kind in pictures.FORMATS:
+    for kind in formats():
         encoded = io.BytesIO()
         Image.fromarray(pixels).save(encoded, kind)
         images.append(encoded.getvalue())
