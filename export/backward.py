@@ -21,6 +21,7 @@ from onnxplain.export.lower import lower
 from onnxplain.export.methods import Method
 from onnxplain.export.methods.method import Temperature
 from onnxplain.export.methods.probes import Explained, weigh
+from onnxplain.export.methods.weighted import Pixels
 from onnxplain.export.objectives import LOGIT, Fit, Objective
 from onnxplain.export.objectives.objective import is_choice
 from onnxplain.export.objectives.sweep import add_objective, scalar_of
@@ -64,6 +65,7 @@ def add_pullback(
     fit: Fit | None = None,
     excepted: Collection[ir.Value] = (),
     plain: bool = False,
+    pixels: Pixels | None = None,
 ) -> Added:
     """Add the backward pass to a canonical forward graph, in place: its inputs and its outputs.
 
@@ -78,6 +80,7 @@ def add_pullback(
         fit: what it takes of the network's outputs; None for a classifier's, of the one output.
         excepted: values whose operator keeps its gradient's rule.
         plain: whether it stays as the rules emit it, however slow.
+        pixels: the bounds of an image's pixels, None of other values.
 
     Raises:
         NoRuleError: an operator between the objective and a root has no rule.
@@ -95,7 +98,7 @@ def add_pullback(
     def rules() -> Mapping[str, Rule]:
         taken: dict[str, Temperature | None] = dict(values)
         taken |= {name: builder.input(name, first.dtype, []) for name in live}
-        return but_for(method.rules(taken, op), excepted)
+        return but_for(method.rules(taken, op, pixels, roots.values()), excepted)
 
     wanted = [layer.value for layer in layers] or [*roots.values()]
     if method.probe is not None:

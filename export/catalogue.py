@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 from onnxplain.errors import SourceError
 from onnxplain.export.estimators import ESTIMATORS
+from onnxplain.export.estimators.estimator import Own
 from onnxplain.export.methods import METHODS
+from onnxplain.export.methods.layer_rules import RULES
 from onnxplain.export.objectives import OBJECTIVES
 from onnxplain.export.suggest import nearest
 
 
 class Entry(NamedTuple):
-    """A method, an estimator or an objective.
+    """A method, a rule of its layers, an estimator or an objective.
 
     Attributes:
-        kind: which of the three.
+        kind: which of the four.
         name: what users call it.
         forwards: the cost in forward passes, the one forward included: of an estimator by default,
-            over a method that costs 2; empty of an objective.
+            over a method that costs 2; empty of a rule and of an objective.
         needs: of a network, or as inputs of the file.
         good_for: in a line.
         source: where it was published.
@@ -40,6 +42,8 @@ def catalogue() -> Iterator[Entry]:
     """Every one that is registered, methods first."""
     for method in METHODS.values():
         yield Entry("method", method.name, method.cost, method.needs, method.help, method.source)
+    for rule in RULES.values():
+        yield Entry("rule", rule.name, "", rule.needs, rule.help, rule.source)
     for estimator in ESTIMATORS.values():
         values = estimator.values({})
         inputs = ", ".join(estimator.inputs(values))
@@ -58,13 +62,19 @@ def parameters_of(name: str) -> list[tuple[str, str, str, str]]:
     """
     known = {entry.name: entry.kind for entry in catalogue()}
     if name not in known:
-        raise SourceError(f"no method, estimator or objective {name!r}; {nearest(name, known)}")
+        raise SourceError(
+            f"no method, rule, estimator or objective {name!r}; {nearest(name, known)}"
+        )
     if known[name] == "objective":
         return [
             (one.name, "", " or ".join(one.choices) or "a whole number above 0", one.help)
             for one in OBJECTIVES[name].settings
         ]
-    own = METHODS[name].own if known[name] == "method" else ESTIMATORS[name].own
+    settable: dict[str, Callable[[], Sequence[Own]]] = {
+        "method": lambda: METHODS[name].own,
+        "rule": lambda: RULES[name].parameters,
+        "estimator": lambda: ESTIMATORS[name].own,
+    }
     return [
         (
             one.name,
@@ -72,7 +82,7 @@ def parameters_of(name: str) -> list[tuple[str, str, str, str]]:
             str(one.range),
             one.help,
         )
-        for one in own
+        for one in settable[known[name]]()
     ]
 
 

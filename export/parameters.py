@@ -9,7 +9,7 @@ from typing import Any
 from onnxplain.contract.explain import Range
 from onnxplain.errors import SourceError
 
-_TAKEN = ("op", "node", "g", "layer")
+_TAKEN = ("op", "node", "g", "layer", "pixels", "rules")
 """What rules and metadata call something else."""
 
 

@@ -43,6 +43,9 @@ from onnxplain.export.guard import own_errors
 from onnxplain.export.layers import last_spatial, layer_name, spatial_layer, value_named
 from onnxplain.export.lower import stay_on_gpu
 from onnxplain.export.methods import Method, get_method
+from onnxplain.export.methods.layer_rules import with_rules
+from onnxplain.export.methods.placement import by_weight, check_names, layer_names
+from onnxplain.export.methods.weighted import Pixels
 from onnxplain.export.objectives import LOGIT
 from onnxplain.export.objectives.recognise import chosen
 from onnxplain.export.sources.source import Source, read
@@ -130,7 +133,7 @@ class _Derived:
 
 
 def _derived(source: Network, options: ExportOptions, plain: bool = False) -> _Derived:
-    method = get_method(options.method)
+    method = with_rules(get_method(options.method), options.rules or {})
     estimator = estimator_of(method, options)
     given, sampling = divided(method, estimator, options)
     values = parameters_of(method, options, given)
@@ -142,6 +145,7 @@ def _derived(source: Network, options: ExportOptions, plain: bool = False) -> _D
     options.progress(STAGES[0])
     how = options.weights, options.example, options.sizes, options.layers
     found = read(source, *how, classifier=classifier)
+    method = replace(method, named=by_weight(method.named, found.model.graph))
 
     options.progress(STAGES[1])
     with within(options.budget), own_errors():
@@ -188,6 +192,7 @@ def _derived(source: Network, options: ExportOptions, plain: bool = False) -> _D
             fit=fit,
             excepted=excepted,
             plain=plain,
+            pixels=Pixels.of(metadata.preprocessing) if by is None else None,
         )
         _add_ascent(added, options, metadata)
         if not plain:
@@ -251,6 +256,7 @@ def _canonical(
         [str(value_named(found.model.graph, name).name) for name in names]
         for names in (found.layers, options.excepted)
     )
+    known = layer_names(found.model.graph) if method.named else []
     if by is None:
         canonical = canonicalise(
             found.model,
@@ -266,6 +272,8 @@ def _canonical(
         check_options(options, method.activation_map is not None, is_traced)
         canonical = canonicalise_values(found.model, by.names, options.output, hard, classifier)
     graph = canonical.model.graph
+    if method.named:
+        check_names(method.named, [*known, *layer_names(graph)])
     values = {str(y.name): y for node in graph for y in node.outputs}
     excepted = []
     for name, value in zip(options.excepted, hard, strict=True):

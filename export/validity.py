@@ -8,7 +8,7 @@ from typing import Any
 
 from onnxplain.contract.explain import NO_DIRECTIONS, PRODUCT, RELEVANCE, TARGET
 from onnxplain.contract.objective import CLASS
-from onnxplain.contract.request import BGR, CHANNELS, ExportOptions, joined
+from onnxplain.contract.request import BGR, CHANNELS, RULES, ExportOptions, joined
 from onnxplain.errors import SourceError
 from onnxplain.export.estimators import Estimator, get_estimator
 from onnxplain.export.methods import Method
@@ -207,4 +207,6 @@ def other_choices(options: ExportOptions, objective: Objective) -> dict[str, Any
         chosen[CHANNELS] = BGR
     if options.excepted:
         chosen["excepted"] = joined(options.excepted)
+    if options.rules:
+        chosen[RULES] = joined(f"{where}={rule}" for where, rule in options.rules.items())
     return chosen

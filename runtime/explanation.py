@@ -89,6 +89,16 @@ class Explanation(Predictions):
         and baseline, [N] or [N,K]; None where the file's estimator does not tell."""
         return self.outputs.get(CONVERGENCE_DELTA)
 
+    @property
+    def relevance_sum(self) -> NDArray[Any]:
+        """The sum of the pullback over the image, float64 [N] or [N,K].
+
+        Of relevances it is what has arrived at the pixels. Of a class's logit 1 has been sent out,
+        of another objective its value (where it is linear in what it reads).
+        """
+        total: NDArray[Any] = self.pullback.sum((-3, -2, -1), np.float64)
+        return total
+
     def _explanations(self) -> list[NDArray[Any]]:
         return [self.pullback]
 

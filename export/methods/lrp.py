@@ -25,6 +25,19 @@ Each has its rules by the kinds of operators (`onnxplain.export.operators.Kind`)
 
 `epsilon-plus` is `lrp-epsilon` with z⁺ for convolutions: b⁺ takes part in it, ε = 1e-6.
 
+Zennit's composites, by its names: `lrp-epsilon` but for
+
+| method                          | convolutions | the first layers             |
+|---------------------------------|--------------|------------------------------|
+| `lrp-epsilon-plus`              | z⁺, with b⁺  |                              |
+| `lrp-epsilon-plus-flat`         | z⁺, with b⁺  | flat                         |
+| `lrp-epsilon-gamma-box`         | γ = 0.25     | z^B, where it is convolution |
+| `lrp-epsilon-alpha2-beta1`      | α = 2, β = 1 |                              |
+| `lrp-epsilon-alpha2-beta1-flat` | α = 2, β = 1 | flat                         |
+
+`epsilon` is that of the ε rule alone there, `stabilizer` that of all others. `epsilon-plus` is
+`lrp-epsilon-plus` with one for both.
+
 **Sources.** `lrp-zplus` is the relevance of VITAL (arXiv 2503.22399): z⁺ (Montavon et al. 2017) as
 zennit's `ZPlus(1e-5, zero_params="bias")`, maxima as averages, residual sums by absolute values.
 That a pool takes only x⁺, as any layer of z⁺ does, differs from x only where a pool sees negative
@@ -45,6 +58,15 @@ from __future__ import annotations
 
 from functools import partial
 
+from onnxplain.export.autodiff import Rule
+from onnxplain.export.methods.layer_rules import (
+    EPSILON,
+    GAMMA,
+    STABILIZER,
+    Z_PLUS,
+    by_stabilizer,
+    epsilon,
+)
 from onnxplain.export.methods.method import Method, register_method
 from onnxplain.export.methods.relevance import (
     as_cotangent,
@@ -57,11 +79,9 @@ from onnxplain.export.methods.relevance import (
     scattered,
     split_by_magnitude,
     split_by_value,
-    z_epsilon,
-    z_plus,
 )
+from onnxplain.export.methods.weighted import alpha_beta, box, flat, gamma, z_epsilon, z_plus
 from onnxplain.export.operators import Kind, Rules
-from onnxplain.export.parameters import Parameter
 
 _SHARED: Rules = {
     Kind.MOVE: as_cotangent,
@@ -91,9 +111,13 @@ LRP_EPSILON: Rules = {
 EPSILON_PLUS: Rules = {**LRP_EPSILON, Kind.CONVOLUTION: partial(z_plus, bias=True)}
 
 
-def epsilon(default: float) -> Parameter:
-    return Parameter("epsilon", default, "the stabiliser ε that is added to what is divided by")
-
+ZENNITS: Rules = {
+    **LRP_EPSILON,
+    **{
+        kind: by_stabilizer(LRP_EPSILON[kind]) for kind in (Kind.POOL, Kind.SUM, Kind.INTERPOLATION)
+    },
+}
+"""What zennit's composites have in common: `stabilizer` is that of all rules but ε's."""
 
 register_method(
     Method(
@@ -124,3 +148,52 @@ register_method(
         forwards=3,
     )
 )
+
+# ----- zennit's composites -----
+
+_FLAT: Rules = dict.fromkeys([Kind.CONVOLUTION, Kind.MATRIX_PRODUCT], flat)
+
+
+def _composite(
+    name: str, convolution: Rule, first: Rules, help: str, source: str, forwards: float
+) -> Method:
+    """ε for dense layers, these rules for convolutions and for the first layers."""
+    return Method(
+        name,
+        parameters=(EPSILON, STABILIZER, *([GAMMA] if convolution is gamma else [])),
+        relevance={**ZENNITS, Kind.CONVOLUTION: convolution},
+        first=first,
+        help=help,
+        source=source,
+        forwards=forwards,
+    )
+
+
+for _method in (
+    _composite(
+        "lrp-epsilon-plus", Z_PLUS, {},
+        "what speaks for the class, in coherent areas",
+        "Montavon et al. 2019, LNCS 11700", 3,
+    ),
+    _composite(
+        "lrp-epsilon-plus-flat", Z_PLUS, _FLAT,
+        "what speaks for the class, in coherent areas, whatever the pixels' colours",
+        "Lapuschkin et al. 2019, arXiv 1902.10178", 3,
+    ),
+    _composite(
+        "lrp-epsilon-gamma-box", gamma, {Kind.CONVOLUTION: box},
+        "what speaks for the class and, less, against it; pixels between black and white",
+        "Montavon et al. 2019, LNCS 11700", 5,
+    ),
+    _composite(
+        "lrp-epsilon-alpha2-beta1", alpha_beta, {},
+        "what speaks for the class and against it, in coherent areas",
+        "Bach et al. 2015, PLOS ONE 10(7)", 5.2,
+    ),
+    _composite(
+        "lrp-epsilon-alpha2-beta1-flat", alpha_beta, _FLAT,
+        "what speaks for the class and against it, whatever the pixels' colours",
+        "Lapuschkin et al. 2019, arXiv 1902.10178", 5,
+    ),
+):  # fmt: skip
+    register_method(_method)

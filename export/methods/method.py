@@ -14,8 +14,9 @@ from onnxscript import OpBuilder
 from onnxplain.contract.explain import DIRECTION, MAP, PRODUCT, RELEVANCE, AscentDefaults
 from onnxplain.errors import SourceError
 from onnxplain.export.autodiff import Rule
+from onnxplain.export.methods.placement import WEIGHTED, placed
 from onnxplain.export.methods.probes import CHUNK, Probe
-from onnxplain.export.operators import VJPS, Rules, by_name
+from onnxplain.export.operators import VJPS, Rules, by_name, row_of
 from onnxplain.export.parameters import Count, Parameter
 from onnxplain.export.registry import Registry
 
@@ -54,6 +55,10 @@ class Method:
         parameters: what users can set. The first is always noted in the file, the others where
             they differ from their default.
         relevance: a complete table in place of `overrides`, by which the sweep carries relevances.
+        first: kind of operator, or name → rule in place of the one in `relevance`, of layers with
+            weights that no other such layer comes before.
+        named: name → rule in place of either, of layers with weights that are called so, or stand
+            in a module that is (`onnxplain.export.methods.placement.names_of`).
         times_input: whether the result is multiplied by the image.
         activation_map: makes a map of a layer, and of the cotangent that arrives there, where the
             sweep ends.
@@ -74,6 +79,8 @@ class Method:
     overrides: Rules = field(default_factory=dict)
     parameters: tuple[Parameter, ...] = ()
     relevance: Rules | None = None
+    first: Rules = field(default_factory=dict)
+    named: Mapping[str, Rule] = field(default_factory=dict)
     times_input: bool = False
     activation_map: ActivationMap | None = None
     probe: Probe | None = None
@@ -155,10 +162,14 @@ class Method:
         self,
         values: Mapping[str, Temperature | None] | None = None,
         op: OpBuilder | None = None,
+        pixels: Any = None,
+        roots: Collection[ir.Value] = (),
     ) -> dict[str, Rule]:
         """The whole table that the sweep uses, with the parameters' values (or defaults) in place.
 
-        One in the graph needs the graph's builder, to be multiplied.
+        One in the graph needs the graph's builder, to be multiplied. A rule may take `pixels` too,
+        the bounds of an image's (`onnxplain.export.methods.weighted.Pixels`), None of other values.
+        The first layers are those behind the roots, or the graph's inputs.
         """
         given: dict[str, Any] = {p.name: p.default for p in self.parameters} | dict(values or {})
         T: Any = given.get(TEMPERATURE)
@@ -167,9 +178,20 @@ class Method:
                 given[parameter.name] = T
             elif parameter.relative:
                 given[parameter.name] = times(op, T, given[parameter.name])
-        table = self.overrides if self.relevance is None else self.relevance
-        bound = {name: _bound(rule, given) for name, rule in by_name(table).items()}
-        return bound if self.relevance is not None else {**VJPS, **bound}
+        given["pixels"] = pixels
+
+        def bound(rules: Mapping[str, Rule]) -> dict[str, Rule]:
+            return {name: _bound(rule, given) for name, rule in rules.items()}
+
+        if self.relevance is None:
+            return {**VJPS, **bound(by_name(self.overrides))}
+        first, named = bound(by_name(self.first)), bound(self.named)
+        return {
+            name: placed(
+                rule, first.get(name), named if row_of(name).kind in WEIGHTED else {}, roots
+            )
+            for name, rule in bound(by_name(self.relevance)).items()
+        }
 
 
 def _bound(rule: Rule, values: Mapping[str, Any]) -> Rule:

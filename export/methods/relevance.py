@@ -1,4 +1,5 @@
-"""The rules of layer-wise relevance propagation: what each operator does with its relevance.
+"""The rules of layer-wise relevance propagation: what each operator does with its relevance, but
+for layers with weights, whose rules are in `onnxplain.export.methods.weighted`.
 
 A rule is one of `onnxplain.export.autodiff` in which R, the relevance of the node's output, stands
 where the cotangent stands. What a value contributes to a linear layer is itself times its weight,
@@ -55,63 +56,18 @@ def positive(op: OpBuilder, x: ir.Value) -> ir.Value:
     return x if non_negative(x) else op.Relu(x)
 
 
-def _total(op: OpBuilder, terms: Sequence[ir.Value]) -> ir.Value:
+def total(op: OpBuilder, terms: Sequence[ir.Value]) -> ir.Value:
+    """Their sum."""
     return terms[0] if len(terms) == 1 else op.Sum(*terms)
 
 
-# ----- products: convolutions, matrices, elementwise -----
+# ----- products -----
 
 
 def receivers(node: Node) -> list[int]:
     """Which operands of a product take its relevance: those that vary, but no weights of others."""
     found = varying(node)
     return [i for i in found if len(found) == 1 or not is_weight(node.inputs[i])]
-
-
-def _factors(op: OpBuilder, node: Node, R: ir.Value) -> tuple[list[int], ir.Value]:
-    """The operands that take relevance, among the first two, and the share of each."""
-    if len(node.inputs) > 2 and node.op_type == "Einsum":
-        raise NoRuleError(f"no relevance rule for an Einsum of three operands: {node.name!r}")
-    takers = [i for i in receivers(node) if i < 2]
-    return takers, op.Mul(R, 1.0 / len(takers)) if len(takers) > 1 else R
-
-
-def z_plus(op: OpBuilder, node: Node, R: ir.Value, epsilon: float, bias: bool) -> Cotangents:
-    """R_i = Σ_j (x_i⁺ w_ij⁺ + x_i⁻ w_ij⁻) / (z_j + ε) · R_j, z_j the sum of these over i.
-
-    With `bias`, b_j⁺ is part of z_j. Where x is not negative, the second term is absent.
-    """
-    takers, share = _factors(op, node, R)
-    operands = list(node.inputs[:2])
-    changed: dict[str, Any] = {}
-    if node.op_type == "Gemm" and (alpha := node.attributes.get_float("alpha", 1.0)) != 1.0:
-        operands[1], changed = op.Mul(operands[1], alpha), {"alpha": 1.0}
-    constant = [op.Relu(b) for b in node.inputs[2:3] if bias and b is not None]
-    result: list[ir.Value | None] = [None, None]
-    for i in takers:
-        x, w = operands[i], operands[1 - i]
-        parts = [(positive(op, x), positive(op, w), constant)]
-        if not non_negative(x) and not non_negative(w):
-            parts.append((op.Min(x, 0.0), op.Min(w, 0.0), []))
-        nodes = [
-            again(op, node, [*((xs, ws) if i == 0 else (ws, xs)), *rest], **changed)
-            for xs, ws, rest in parts
-        ]
-        z = _total(op, [part.outputs[0] for part in nodes])
-        s = op.Div(share, op.Add(z, epsilon))
-        pairs = zip(parts, nodes, strict=True)
-        result[i] = _total(op, [op.Mul(xs, pulled(op, part, s, i)) for (xs, *_), part in pairs])
-    return result
-
-
-def z_epsilon(op: OpBuilder, node: Node, R: ir.Value, epsilon: float) -> Cotangents:
-    """R_i = Σ_j x_i w_ij / (y_j + ε sign y_j) · R_j, the bias being part of y_j."""
-    takers, share = _factors(op, node, R)
-    s = op.Div(share, stabilised(op, node.outputs[0], epsilon))
-    result: list[ir.Value | None] = [None, None]
-    for i in takers:
-        result[i] = op.Mul(node.inputs[i], pulled(op, node, s, i))
-    return result
 
 
 def elementwise_product(op: OpBuilder, node: Node, R: ir.Value) -> Cotangents:
@@ -168,7 +124,7 @@ def split_by_magnitude(op: OpBuilder, node: Node, R: ir.Value, epsilon: float) -
     """|a| / (|a| + |b| + ε) · R to each operand that varies; a constant takes nothing."""
     takers = varying(node)
     sizes = {i: op.Abs(node.inputs[i]) for i in takers if len(takers) > 1}
-    s = op.Div(R, op.Add(_total(op, list(sizes.values())), epsilon)) if sizes else R
+    s = op.Div(R, op.Add(total(op, list(sizes.values())), epsilon)) if sizes else R
     result: list[ir.Value | None] = [None] * len(node.inputs)
     for i in takers:
         result[i] = op.Mul(s, sizes[i]) if sizes else R

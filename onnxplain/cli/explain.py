@@ -32,7 +32,7 @@ from onnxplain.cli.options import (
 )
 from onnxplain.cli.progress import progress_bar
 from onnxplain.cli.records import free_stems, json_line
-from onnxplain.contract.explain import TARGET
+from onnxplain.contract.explain import RELEVANCE, TARGET
 from onnxplain.contract.objective import EXPLAINED_BOX
 from onnxplain.errors import InputError
 from onnxplain.files import replacing
@@ -40,7 +40,7 @@ from onnxplain.files import replacing
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from onnxplain.contract.explain import Preprocessing
+    from onnxplain.contract.explain import Metadata, Preprocessing
     from onnxplain.runtime import Explainer, Explanation
     from onnxplain.runtime.inputs.scalars import Temperatures
 
@@ -190,7 +190,7 @@ def explain_images(
     def picture(path: Path, explanation: Explanation) -> dict[str, Any]:
         drawn = folder / f"{stems[path]}.png"
         explanation.save(drawn, style=style)
-        return _record(path, drawn, explanation, explainer.metadata.preprocessing)
+        return _record(path, drawn, explanation, explainer.metadata)
 
     failed, start = 0, time.perf_counter()
     with replacing(folder / "predictions.jsonl") as beside, progress_bar() as progress:
@@ -235,9 +235,19 @@ def _batch_size(explainer: Explainer, paths: list[Path], batch: str, rows: int) 
 
 
 def _record(
-    image: Path, picture: Path, explanation: Explanation, pre: Preprocessing
+    image: Path, picture: Path, explanation: Explanation, metadata: Metadata
 ) -> dict[str, Any]:
     files = {"image": str(image), "picture": str(picture)}
+    record = _predicted(explanation, image, metadata.preprocessing)
+    if metadata.kind == RELEVANCE:
+        sums = explanation.relevance_sum.reshape(-1).tolist()
+        for target, arrived in zip(record["targets"], sums, strict=True):
+            target["relevance_sum"] = arrived
+    return {**files, **record}
+
+
+def _predicted(explanation: Explanation, image: Path, pre: Preprocessing) -> dict[str, Any]:
+    """What the network says, and of what is explained."""
     rows = [target for row in explanation.rows() for target in row.targets]
     indices = explanation.targets.reshape(-1).tolist()
     if not explanation.is_of_class:
@@ -249,9 +259,8 @@ def _record(
             boxes = _in_photograph(explanation.outputs[EXPLAINED_BOX], image, pre)
             for target, box in zip(found, boxes, strict=True):
                 target["box"] = box
-        return {**files, "objective": explanation.explained.name, "targets": found}
+        return {"objective": explanation.explained.name, "targets": found}
     return {
-        **files,
         "predictions": [{"name": name, "probability": p} for name, p in explanation.labels(5)[0]],
         "targets": [
             {"index": index, "name": name, "probability": p}

@@ -87,6 +87,21 @@ def as_settings(texts: list[str] | None, option: str) -> dict[str, str] | None:
     return values or None
 
 
+def as_rules(texts: list[str] | None, option: str) -> dict[str, str] | None:
+    """Rules of layers, each given as WHERE=RULE.
+
+    Raises:
+        InputError: one is given otherwise, or twice.
+    """
+    values: dict[str, str] = {}
+    for text in texts or []:
+        where, equals, rule = text.rpartition("=")
+        if not equals or not where or where in values:
+            raise InputError(f"{option} takes WHERE=RULE, each place once, not {text!r}")
+        values[where] = rule
+    return values or None
+
+
 def as_objective(text: str | None, option: str) -> str | None:
     """An objective's name."""
     return text
@@ -134,6 +149,7 @@ _READ: Mapping[str, Callable[[Any, str], Any]] = {
     "labels": as_labels,
     "objective": as_objective,
     "settings": as_settings,
+    "rules": as_rules,
     "parameters": as_choices,
     "excepted": as_names,
     "live": as_names,

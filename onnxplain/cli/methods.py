@@ -21,8 +21,8 @@ def methods(
         bool, typer.Option("--markdown", help="As a table for a page.", show_default=False)
     ] = False,
 ) -> None:
-    """List what an explanation can be composed of: methods, estimators and objectives, with their
-    cost in forward passes, what they need and what they are good for.
+    """List what an explanation can be composed of: methods, rules of their layers, estimators
+    and objectives, with their cost in forward passes, what they need and what they are good for.
 
     \b
         onnxplain methods

@@ -16,6 +16,9 @@ from onnxplain.options import option
 CHANNELS, BGR = "channels", "bgr"
 """What a file notes of a network whose channels it turns round."""
 
+RULES = "rules"
+"""What a file notes of layers with rules of their own."""
+
 _BETWEEN, _WITHIN = ", ", ",\\ "  # names, and what stands for that in the name of an ONNX value
 
 
@@ -39,8 +42,9 @@ class ExportOptions:
         "excitation",
         "excitation (ReLU networks), semantic (any: transformers, SiLU, norms), gradient, guided, "
         "deconvnet, input-x-gradient, gradcam, gradcam++, xgradcam, layercam, hirescam, eigencam, "
-        "eigengradcam, scorecam, ablationcam, lrp-zplus, lrp-epsilon, epsilon-plus, attn-lrp, "
-        "cp-lrp, or one that a package registers.",
+        "eigengradcam, scorecam, ablationcam, lrp-zplus, lrp-epsilon, epsilon-plus, "
+        "lrp-epsilon-plus, lrp-epsilon-plus-flat, lrp-epsilon-gamma-box, lrp-epsilon-alpha2-beta1, "
+        "lrp-epsilon-alpha2-beta1-flat, attn-lrp, cp-lrp, or one that a package registers.",
     )
     temperature: float | None = option(
         None,
@@ -50,9 +54,19 @@ class ExportOptions:
     parameters: Mapping[str, float | str] | None = option(
         None,
         "The method's other parameters by name: relu and max_pool of excitation; of semantic gelu, "
-        "silu and attention too; epsilon of the lrp methods; and the estimator's, such as steps or "
-        "samples. On the command line relu=0.5, and the option again for more.",
+        "silu and attention too; epsilon of the lrp methods, stabilizer, gamma and beta of their "
+        "rules; and the estimator's, such as steps or samples. On the "
+        "command line relu=0.5, and the option again for more.",
         name="param",
+    )
+    rules: Mapping[str, str] | None = option(
+        None,
+        "Of the lrp methods: another rule for some layers with weights. For `first`, those that no "
+        "other comes before; for all of a kind, `convolution` or `dense`; or for a layer by its "
+        "name, or all within a module. A rule is epsilon, z-plus, gamma, alpha-beta, flat, "
+        "w-square, or box (of first layers). On the command line first=box, and the option again "
+        "for more.",
+        name="rule",
     )
     weights: str = option(
         "DEFAULT",
@@ -205,9 +219,11 @@ def joined(names: Iterable[str]) -> str:
 
 def as_asked(parameters: Mapping[str, Any]) -> dict[str, Any]:
     """The options that ask for the parameters that a file's metadata name."""
-    named = ("temperature", "layer", "objective", "times_image", "excepted", CHANNELS)
+    named = ("temperature", "layer", "objective", "times_image", "excepted", CHANNELS, RULES)
     own = {name: value for name, value in parameters.items() if name in named}
     others = {name: value for name, value in parameters.items() if name not in own}
-    for name in {"excepted", "layer"} & own.keys():
+    for name in {"excepted", "layer", RULES} & own.keys():
         own[name] = [part.replace(_WITHIN, _BETWEEN) for part in own[name].split(_BETWEEN)]
+    if RULES in own:  # of the name of a rule none has an equals sign, of that of a layer some may
+        own[RULES] = dict(part.rsplit("=", 1) for part in own[RULES])
     return {**own, "parameters": others}

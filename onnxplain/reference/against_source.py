@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from onnxplain.contract.explain import LOGITS, PULLBACK
+from onnxplain.contract.explain import LOGITS, PULLBACK, RELEVANCE
 from onnxplain.reference.answers import (
     Answer,
     classes_of,
@@ -43,9 +43,9 @@ TOLERANCE = 1e-4
 LOOSE = 3e-2
 """The same where there can be no second look: a gate may open in float32 and not in float64."""
 
-COSINE, COSINES = 0.999, {"lrp-epsilon": 0.99, "epsilon-plus": 0.99}
-"""The least cosine of a right graph's answer in float32, and that of the methods that need another:
-hard gates flip, and relevances divide by sums that may be near 0."""
+COSINE, OF_SMALL_SUMS = 0.999, 0.99
+"""The least cosine of a right graph's answer in float32, and that of relevances which divide by
+sums that may be near 0: hard gates flip."""
 
 ROUNDING_SPREAD, MOST_ROUNDING = 2.0, 0.1
 """Times the largest of a few draws of rounded weights that another draw may be, and the relative
@@ -73,7 +73,9 @@ class Asked:
         """The cosine that an answer in this precision must have."""
         if self.at_least is not None:
             return self.at_least
-        inexact = COSINES.get(self.explainer.metadata.method, COSINE)
+        metadata = self.explainer.metadata
+        small = metadata.kind == RELEVANCE and metadata.method != "lrp-zplus"
+        inexact = OF_SMALL_SUMS if small else COSINE
         precision = "int8" if self.is_quantised else self.explainer.backend.precision
         return min(inexact, least_cosine(precision))
 

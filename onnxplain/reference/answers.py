@@ -177,6 +177,7 @@ def derivation(
     if not isinstance(source, str | os.PathLike):
         options["example"] = blank_image(source, pre.channels, (pre.height, pre.width))
     options |= {"method": metadata.method, "multi_target": several}
+    options |= {"mean": pre.mean, "std": pre.std}  # the bounds of pixels, by which box goes
     with scratch() as folder:
         path = folder / "fresh.explain.onnx"
         try:

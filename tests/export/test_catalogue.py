@@ -14,6 +14,7 @@ from onnxplain.cli import app
 from onnxplain.export import METHODS
 from onnxplain.export.catalogue import as_markdown, catalogue
 from onnxplain.export.estimators import ESTIMATORS
+from onnxplain.export.methods.layer_rules import RULES
 from onnxplain.export.objectives import OBJECTIVES
 
 PAGE = Path(__file__).parent.parent.parent / "docs" / "estimators.md"
@@ -49,7 +50,7 @@ def test_a_methods_cost_is_what_it_says(convolutions, tmp_path, name):
 
 def test_all_that_is_registered_is_listed_and_described():
     entries = list(catalogue())
-    assert [e.name for e in entries] == [*METHODS, *ESTIMATORS, *OBJECTIVES]
+    assert [e.name for e in entries] == [*METHODS, *RULES, *ESTIMATORS, *OBJECTIVES]
     assert all(entry.good_for for entry in entries)
     assert all(entry.source for entry in entries if entry.kind != "objective")
     for entry in entries:

@@ -14,7 +14,8 @@ from onnxscript import OpBuilder
 
 from onnxplain.errors import SourceError
 from onnxplain.export.autodiff import Cotangents, Node, Rule
-from onnxplain.export.methods.lrp import LRP_ZPLUS, epsilon
+from onnxplain.export.methods.layer_rules import epsilon
+from onnxplain.export.methods.lrp import LRP_ZPLUS
 from onnxplain.export.methods.method import Method
 from onnxplain.export.methods.relevance import (
     pool_plus,
