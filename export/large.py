@@ -32,8 +32,14 @@ def written_large(model: ir.Model, path: Path) -> Iterator[Path]:
 
     Raises:
         SourceError: it does not pass the checker, which is a defect of onnxplain.
-        InputError: the files cannot be written.
+        InputError: the files cannot be written, or `path` is a link: whoever opens it would look
+            for the weights beside the link.
     """
+    if path.is_symlink():
+        raise InputError(
+            f"cannot write '{path}': it is a link, and a graph of this size has a second file "
+            "beside it; name the file that the link leads to"
+        )
     try:
         with scratch(path.parent) as folder:
             graph, data = folder / path.name, folder / f"{path.name}.data"

@@ -12,6 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from onnxplain.errors import InputError
+from onnxplain.reading import other_kind
 
 try:
     import fcntl
@@ -29,20 +30,22 @@ def replacing(path: Path) -> Iterator[Path]:
 
     If what is done within fails or is interrupted, `path` stays as it was and nothing is left
     beside it. If the process is killed, `path` stays as it was, and the scratch folder until the
-    next file is written there.
+    next file is written there. A link stays one: what it leads to is replaced.
 
     Raises:
-        InputError: the path cannot be written.
+        InputError: the path cannot be written, or is a folder, a pipe or a device.
     """
     try:
-        if not path.parent.is_dir():
-            raise InputError(f"cannot write '{path}': there is no folder '{path.parent}'")
-        if path.is_dir():
-            raise InputError(f"cannot write '{path}': it is a folder")
-        with scratch(path.parent) as folder:
+        place = Path(os.path.realpath(path)) if path.is_symlink() else path
+        if not place.parent.is_dir():
+            raise InputError(f"cannot write '{path}': there is no folder '{place.parent}'")
+        with suppress(FileNotFoundError):
+            if (kind := other_kind(path.stat())) is not None:
+                raise InputError(f"cannot write '{path}': it is {kind}")
+        with scratch(place.parent) as folder:
             beside = folder / path.name
             yield beside
-            beside.replace(path)
+            beside.replace(place)
     except OSError as error:
         raise InputError(f"cannot write '{path}': {error.strerror or error}") from error
 

@@ -45,8 +45,7 @@ def opened(path: str | os.PathLike[str], most: int | None = None) -> BufferedRea
     handle = os.open(path, _FLAGS)  # without blocking, which a pipe without a writer would
     try:
         status = os.fstat(handle)
-        if not stat.S_ISREG(status.st_mode):
-            kind = _KINDS.get(stat.S_IFMT(status.st_mode), "something else")
+        if (kind := other_kind(status)) is not None:
             raise NotAFileError(errno.EINVAL, f"it is {kind}, not a file", os.fspath(path))
         if most is not None and status.st_size > most:
             too_large = f"it has {status.st_size:,} bytes, of at most {most:,}"
@@ -55,6 +54,13 @@ def opened(path: str | os.PathLike[str], most: int | None = None) -> BufferedRea
     except BaseException:
         os.close(handle)
         raise
+
+
+def other_kind(status: os.stat_result) -> str | None:
+    """What a file is that is not a regular one: "a folder", "a pipe" …; None of a regular one."""
+    if stat.S_ISREG(status.st_mode):
+        return None
+    return _KINDS.get(stat.S_IFMT(status.st_mode), "something else")
 
 
 def regular(path: str | os.PathLike[str]) -> None:

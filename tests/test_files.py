@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -63,6 +64,52 @@ class TestReplacing:
         with replacing(tmp_path / "another.txt") as beside:
             beside.touch()
         assert {p.name for p in tmp_path.iterdir()} == {"f.txt", "another.txt"}
+
+    def test_a_link_stays_one(self, tmp_path: Path) -> None:
+        (tmp_path / "far").mkdir()
+        (target := tmp_path / "far" / "f.bin").write_text("the old")
+        (link := tmp_path / "f.txt").symlink_to("far/f.bin")
+        with replacing(link) as beside:
+            assert beside.suffix == ".txt"  # writers go by it
+            beside.write_text("the new")
+        assert link.is_symlink()
+        assert target.read_text() == "the new"
+        assert [*target.parent.iterdir()] == [target]
+
+    def test_a_link_to_nothing_makes_what_it_names(self, tmp_path: Path) -> None:
+        (link := tmp_path / "link").symlink_to("f")
+        with replacing(link) as beside:
+            beside.write_text("the new")
+        assert link.is_symlink()
+        assert (tmp_path / "f").read_text() == "the new"
+
+    @pytest.mark.parametrize("through_a_link", [False, True])
+    @pytest.mark.parametrize("kind", ["pipe", "socket", "folder", "device"])
+    def test_what_is_no_file_is_not_replaced(
+        self, tmp_path: Path, kind: str, through_a_link: bool
+    ) -> None:
+        path = tmp_path / kind
+        if kind == "pipe":
+            os.mkfifo(path)
+        elif kind == "socket":
+            socket.socket(socket.AF_UNIX).bind(os.path.relpath(path))
+        elif kind == "folder":
+            path.mkdir()
+        else:
+            path.symlink_to("/dev/null")
+        before = path.stat().st_mode, path.stat().st_ino
+        if through_a_link:
+            (tmp_path / "link").symlink_to(path)
+            path = tmp_path / "link"
+        with pytest.raises(InputError, match=f"it is a {kind}"), replacing(path):
+            raise AssertionError("it was begun")
+        assert (path.stat().st_mode, path.stat().st_ino) == before
+
+    def test_nor_are_links_in_a_circle(self, tmp_path: Path) -> None:
+        (tmp_path / "a").symlink_to("b")
+        (tmp_path / "b").symlink_to("a")
+        with pytest.raises(InputError, match="Too many"), replacing(tmp_path / "a"):
+            pass
 
     @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
     def test_a_folder_without_permission(self, tmp_path: Path) -> None:

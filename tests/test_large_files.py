@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 import pytest
 from onnx import TensorProto, helper
 from typer.testing import CliRunner
@@ -13,6 +14,7 @@ from typer.testing import CliRunner
 import onnxplain
 from onnxplain.cli.app import app
 from onnxplain.errors import InputError, SourceError
+from onnxplain.export.large import written_large
 from onnxplain.files import size_on_disk
 
 from .export.graphs import head, images, node, write
@@ -71,6 +73,17 @@ def test_an_existing_pair_is_replaced(small_limit: None, source: Path, tmp_path:
     onnxplain.export(source, path, method="guided")
     assert onnxplain.load(path).metadata.method == "guided"
     assert len(list(tmp_path.iterdir())) == 3
+
+
+def test_a_link_is_refused(source: Path, tmp_path: Path) -> None:
+    """Whoever opened it would look for the weights beside the link."""
+    (link := tmp_path / "link.onnx").symlink_to("two.onnx")
+    with (
+        pytest.raises(InputError, match="it is a link"),
+        written_large(ir.load(source), link),
+    ):
+        raise AssertionError("it was begun")
+    assert link.is_symlink()
 
 
 def test_a_failed_write_keeps_the_old_pair(

@@ -51,7 +51,9 @@ MaxRequests = Annotated[int, count("Requests in hand; any more get 503 with Retr
 MaxMib = Annotated[float, typer.Option(min=0.001, help="Largest body of a request, in MiB.")]
 MaxMegapixels = Annotated[float, typer.Option(min=0.001, help="Largest image, in megapixels.")]
 MaxImages = Annotated[int, count("Most images × targets in a request.")]
-MaxConnections = Annotated[int, count("Most connections open at a time.")]
+MaxConnections = Annotated[
+    int, count("Most connections open at a time; for one more, the longest idle goes.")
+]
 MaxSeconds = Annotated[
     float, typer.Option(min=0.1, help="From a request's arrival to its answer; after that, 503.")
 ]
@@ -132,9 +134,9 @@ def serve(
         ONNXPLAIN_TOKEN=… onnxplain serve cnn=resnet50.explain.onnx vit.explain.onnx \\
             --host 0.0.0.0 --certificate cert.pem --key key.pem
     """
-    from onnxplain.serve import server, settings
+    from onnxplain.serve import names, server, settings
 
-    _check(precision, log_level, token, certificate, key)
+    _check(precision, log_level, certificate, key)
     threads, calls, images = settings.spread(provider, precision, threads, instances, batch)
     decoders = decoders or max(2, settings.cores() // 2)
     limits = settings.Limits(
@@ -148,22 +150,18 @@ def serve(
     )
     batching = settings.Batching(images, wait / 1000, calls)
     running = settings.Running(provider, precision, threads, loaded, preload, decoders)
-    names = settings.hosts_of(host, token, allow_host or ())
-    wanted = settings.Settings(_named(models), limits, batching, running, token, site, names)
+    hosts = names.hosts_of(host, token, allow_host or ())
+    wanted = settings.Settings(_named(models), limits, batching, running, token, site, hosts)
     server.serve(wanted, host, port, certificate, key, log_level)
 
 
-def _check(
-    precision: str, log_level: str, token: str | None, certificate: Path | None, key: Path | None
-) -> None:
+def _check(precision: str, log_level: str, certificate: Path | None, key: Path | None) -> None:
     if log_level not in ("debug", "info", "warning", "error"):
         raise InputError(f"--log-level is debug, info, warning or error, not {log_level!r}")
     if precision == "auto":
         raise InputError("name a precision: `onnxplain explain --precision auto` finds the fastest")
     if key is not None and certificate is None:
         raise InputError("--key goes with --certificate")
-    if token == "":
-        raise InputError("the token is empty; leave it out to let everybody in")
 
 
 def _named(models: Iterable[str]) -> dict[str, Path]:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from onnxplain.errors import InputError
+from onnxplain.serve.names import resolved
 
 _FULL = (
     b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nRetry-After: 1\r\n"
@@ -24,10 +25,13 @@ class Connection(H11Protocol):
     They hold for a request's head, for the rest of a body whose answer has already been given, and
     for a client that accepts nothing of its answer. (`read_body` limits the body itself.)
 
+    One connection too many takes the place of the one that has asked nothing for longest. Only
+    where all are asking is it refused.
+
     Args:
         most: connections open at a time.
         seconds: each of these limits.
-        cut: called with the reason when a connection is cut: "many", "slow" or "malformed".
+        cut: called with the reason when a connection is cut: "idle", "many", "slow" or "malformed".
         options: uvicorn's.
     """
 
@@ -38,10 +42,11 @@ class Connection(H11Protocol):
         self._most, self._seconds, self._cut = most, seconds, cut
         self._reading: asyncio.TimerHandle | None = None
         self._writing: asyncio.TimerHandle | None = None
+        self._silent_since = self.loop.time()
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        if len(self.connections) > self._most:
+        if len(self.connections) > self._most and not self._made_room():
             self._cut("many")
             transport.write(_FULL)
             transport.close()
@@ -56,6 +61,7 @@ class Connection(H11Protocol):
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
+        self._silent_since = self.loop.time()
         if not self.transport.is_closing() and self.conn.their_state is not h11.IDLE:
             self._expect_request()
 
@@ -82,6 +88,26 @@ class Connection(H11Protocol):
             super().send_400_response(msg)
         else:
             self.transport.abort()
+
+    def _made_room(self) -> bool:
+        """Cut the connection that has asked nothing for longest; False if all are asking."""
+        others = cast(set[Connection], self.connections) - {self}
+        silent = [other for other in others if other._asks_nothing()]
+        if not silent:
+            return False
+        longest = min(silent, key=lambda other: other._silent_since)
+        self._cut("idle")
+        longest.transport.abort()  # to close it would wait for a TLS client's consent
+        return True
+
+    def _asks_nothing(self) -> bool:
+        """Whether the client has taken its last answer, and sent no whole head since."""
+        return (
+            (self.cycle is None or self.cycle.response_complete)
+            and self.conn.their_state is h11.IDLE
+            and not self.transport.is_closing()
+            and not self.transport.get_write_buffer_size()
+        )
 
     def _expect_request(self) -> None:
         """Start waiting for a complete request head, or stop because it has come."""
@@ -117,9 +143,9 @@ def listen(host: str, port: int) -> socket.socket:
     Raises:
         InputError: the address cannot be used.
     """
+    family, address = resolved(host, port)
     try:
-        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
-        return socket.create_server((host, port), family=family, backlog=1024)
+        return socket.create_server(address, family=family, backlog=1024)
     except OSError as error:
         raise InputError(f"cannot listen on {host}:{port}: {error.strerror}") from error
 

@@ -55,7 +55,7 @@ class Metrics:
         self.refused = counter("onnxplain_refused", "Requests refused.", ["reason"])
         self.connections = counter(
             "onnxplain_connections_cut",
-            "Connections that were too many, too slow, or not HTTP.",
+            "Connections that were too many, idle when others came, too slow, or not HTTP.",
             ["reason"],
         )
         self.loaded = gauge("onnxplain_models_loaded", "Models in memory.")

@@ -10,6 +10,7 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from onnxplain.serve.metrics import Metrics
+from onnxplain.serve.names import name_in
 from onnxplain.serve.settings import Settings
 
 _READING = ("GET", "HEAD", "OPTIONS")
@@ -52,11 +53,7 @@ def is_among(host: str, hosts: Collection[str] | None) -> bool:
     """Whether a Host header names one of the hosts, at any port; None are all."""
     if hosts is None:
         return True
-    try:
-        name = urlsplit(f"//{host}").hostname
-    except ValueError:
-        return False
-    return name is not None and name.rstrip(".") in hosts
+    return name_in(host) in hosts
 
 
 def _is_foreign(headers: Headers) -> bool:

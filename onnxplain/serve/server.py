@@ -9,6 +9,7 @@ import sys
 import warnings
 from contextlib import suppress
 from functools import partial
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, cast
 
@@ -134,6 +135,8 @@ def serve(
     allow_files(limits.connections + _OTHER_FILES)
     where = url(listener, "https" if certificate else "http")
     log.event("listening", url=where, models=list(settings.models))
+    if settings.token is None and not ip_address(listener.getsockname()[0]).is_loopback:
+        log.event("open to everybody", level=log.WARNING, advice="set ONNXPLAIN_TOKEN")
     signal.signal(signal.SIGTERM, lambda *_: None)  # uvicorn raises it again when it is done
     Server(config, service).run([listener])
 

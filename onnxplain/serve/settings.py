@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -91,7 +90,7 @@ class Settings:
         hosts: the names by which clients may call the service; None for any.
 
     Raises:
-        InputError: both a site and a token.
+        InputError: both a site and a token, or a token that no header carries.
     """
 
     models: dict[str, Path]
@@ -103,24 +102,23 @@ class Settings:
     hosts: frozenset[str] | None = None
 
     def __post_init__(self) -> None:
+        if self.token is not None:
+            _check_token(self.token)
         if self.site is not None and self.token is not None:
             raise InputError(
                 "site= gives its model to everybody, and token= is to keep it: leave one out"
             )
 
 
-LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
-
-
-def hosts_of(address: str, token: str | None, named: Iterable[str]) -> frozenset[str] | None:
-    """The names of a service: those given; and of one for this machine alone, this machine's.
-
-    Any where none is given and other machines may ask, or a token is asked for.
-    """
-    given = frozenset(name.lower() for name in named)
-    if not given and (address not in LOOPBACK or token is not None):
-        return None
-    return given | LOOPBACK | {address.lower()}
+def _check_token(token: str) -> None:
+    """Raise InputError for one that clients cannot send."""
+    if token == "":
+        raise InputError("the token is empty; leave it out to let everybody in")
+    if not (token.isascii() and token.isprintable() and token == token.strip()):
+        raise InputError(
+            "clients could not send this token in a header: it takes printable ASCII characters, "
+            "with no space before or behind them"
+        )
 
 
 def cores() -> int:

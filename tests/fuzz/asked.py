@@ -21,8 +21,9 @@ from PIL import Image
 
 from onnxplain.errors import InputError
 from onnxplain.serve.app import create_app
+from onnxplain.serve.names import hosts_of
 from onnxplain.serve.service import Service
-from onnxplain.serve.settings import Limits, Running, Settings, hosts_of
+from onnxplain.serve.settings import Limits, Running, Settings
 
 from .mutants import other
 from .scrambled import scrambled

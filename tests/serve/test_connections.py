@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -198,9 +199,90 @@ def test_a_large_upload_that_is_refused_gets_its_answer(process: Process):
     assert process.healthy()
 
 
-def test_more_connections_than_there_is_room_for_are_told_to_come_back(process: Process):
-    waiting = [process.connect() for _ in range(60)]
+class Open(asyncio.Transport):
+    """Of a client that takes what it is sent, but for `left` bytes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sent, self.left, self.open = b"", 0, True
+
+    def write(self, data: bytes) -> None:
+        self.sent += data
+
+    def get_write_buffer_size(self) -> int:
+        return self.left
+
+    def is_closing(self) -> bool:
+        return not self.open
+
+    def close(self) -> None:
+        self.open = False
+
+    def abort(self) -> None:
+        self.open = False
+
+
+GET = b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n"
+
+
+async def nothing(scope: Any, receive: Any, send: Any) -> None:
+    """An application that reads what is asked, and answers with nothing."""
+    while (await receive()).get("more_body"):
+        pass
+    await send({"type": "http.response.start", "status": 204, "headers": []})
+    await send({"type": "http.response.body"})
+
+
+class TestRoomForThree:
+    """What becomes of connections where there is room for three."""
+
+    def opened(self, *sent: bytes, left: int = 0, then: int = 1) -> tuple[list[bool], list[str]]:
+        """Which stay open of connections that send that, when `then` others come; and the cuts."""
+
+        async def main() -> tuple[list[bool], list[str]]:
+            cuts: list[str] = []
+            state = ServerState()
+            config = uvicorn.Config(nothing, log_config=None)
+            transports = [Open() for _ in range(len(sent) + then)]
+            for transport, data in zip(transports, [*sent, *[b""] * then], strict=True):
+                connection = Connection(
+                    3, 10, cuts.append, config=config, server_state=state, app_state={}
+                )
+                connection.connection_made(transport)
+                connection.data_received(data) if data else None
+                for _ in range(5):
+                    await asyncio.sleep(0)
+                transport.left = left
+            return [transport.open for transport in transports], cuts
+
+        return asyncio.run(main())
+
+    def test_the_one_that_has_been_idle_longest_goes(self):
+        """A client that keeps all open with a request each shuts nobody out."""
+        assert self.opened(GET, GET, GET) == ([False, True, True, True], ["idle"])
+
+    def test_so_do_those_that_say_nothing(self):
+        part_of_a_head = GET[:20]
+        opened = self.opened(b"", part_of_a_head, GET, then=3)
+        assert opened == ([False] * 3 + [True] * 3, ["idle"] * 3)
+
+    def test_one_whose_request_is_on_its_way_stays(self):
+        asking = HEAD + b"Content-Length: 9\r\n\r\n{"
+        assert self.opened(asking, GET, asking) == ([True, False, True, True], ["idle"])
+        assert self.opened(asking, asking, asking) == ([True, True, True, False], ["many"])
+
+    def test_so_does_one_that_still_takes_its_answer(self):
+        assert self.opened(GET, GET, GET, left=1) == ([True, True, True, False], ["many"])
+
+
+def test_more_requests_than_there_is_room_for_are_told_to_come_back(process: Process):
+    """All 40 are asking; of the bodies, half has come."""
+    waiting = []
     try:
+        for _ in range(60):
+            waiting.append(process.connect())
+            with suppress(ConnectionError):  # where it has been refused
+                waiting[-1].sendall(HEAD + b"Content-Length: 2\r\n\r\n{")
         while len(waiting) > 40:
             readable, _, _ = select.select(waiting, [], [], PATIENCE)
             assert readable

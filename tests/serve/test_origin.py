@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from onnxplain.serve.settings import LOOPBACK, hosts_of
+from onnxplain.errors import InputError
+from onnxplain.serve.names import LOOPBACK, hosts_of
+from onnxplain.serve.origin import is_among
+from onnxplain.serve.settings import Settings
 
 EXPLAIN = "/v1/models/tiny:explain"
 
@@ -74,6 +77,11 @@ def test_without_the_token_no_models_are_named(serve) -> None:
     [
         ("127.0.0.1", None, (), LOOPBACK),
         ("localhost", None, (), LOOPBACK),
+        ("LOCALHOST", None, (), LOOPBACK),
+        ("::1", None, (), LOOPBACK),
+        ("0:0:0:0:0:0:0:1", None, (), LOOPBACK),
+        ("127.1", None, (), LOOPBACK | {"127.1"}),
+        ("127.0.0.2", None, (), LOOPBACK | {"127.0.0.2"}),
         ("127.0.0.1", "secret", (), None),
         ("0.0.0.0", None, (), None),
         ("0.0.0.0", None, ("A.example",), LOOPBACK | {"0.0.0.0", "a.example"}),
@@ -81,3 +89,36 @@ def test_without_the_token_no_models_are_named(serve) -> None:
 )
 def test_which_names_a_service_has(address, token, named, hosts) -> None:
     assert hosts_of(address, token, named) == hosts
+
+
+@pytest.mark.parametrize(
+    ("given", "asked"),
+    [
+        ("example.org:8000", "example.org"),
+        ("Example.ORG.", "example.org:80"),
+        ("bücher.example", "xn--bcher-kva.example"),
+        ("FD00:0::1", "[fd00::1]:8000"),
+        ("[fd00::1]:80", "[fd00::1]"),
+    ],
+)
+def test_a_name_is_known_however_it_is_written(given: str, asked: str) -> None:
+    assert is_among(asked, hosts_of("0.0.0.0", None, [given]))
+
+
+@pytest.mark.parametrize(
+    "given", ["http://example.org", "*.example.org", "", ":80", "a b", "[::1", "a@b", "a..b", "a/b"]
+)
+def test_what_could_never_be_asked_for_is_refused(given: str) -> None:
+    with pytest.raises(InputError, match="takes a name such as"):
+        hosts_of("0.0.0.0", "secret", [given])
+
+
+def test_an_address_that_is_none_is_refused() -> None:
+    with pytest.raises(InputError, match="cannot listen on"):
+        hosts_of("a" * 70, None, ())
+
+
+@pytest.mark.parametrize("token", ["", "pässwort", "two\nlines", " before"])
+def test_a_token_that_no_client_can_send_is_refused(token: str) -> None:
+    with pytest.raises(InputError, match="token"):
+        Settings({}, token=token)
