@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import logging
 import os
-import shutil
 import socket
-import tempfile
 import traceback
 from collections.abc import Generator, Iterator, Sequence
-from contextlib import contextmanager, suppress
-from pathlib import Path
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from onnxplain.batch.worker import Job, Worker
 from onnxplain.errors import BackendError, InputError
+from onnxplain.files import scratch
 
 _OBJECT_STORE = 80 << 20  # bytes, about the least that Ray accepts: no image passes through it
-_PREFIX = "onnxplain-ray-"
 _SECONDS_TO_ANSWER = 10.0
 _ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -31,15 +28,13 @@ _CLUSTERS = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 
 
 @contextmanager
-def connected(address: str | None, mark: Path) -> Iterator[None]:
+def connected(address: str | None) -> Iterator[None]:
     """A context with Ray: quiet, without its dashboard, and without usage reports.
 
     Args:
         address: a cluster's ("host:6379", "ray://host:10001", "auto"); None to start Ray on this
             machine, in processes that end with this one, however it ends, and that nobody
-            reaches from elsewhere.
-        mark: a file that names the folder of those processes' sockets and logs, so that the next
-            run can remove what a killed run left there.
+            reaches from elsewhere. Their sockets and logs are in a scratch folder.
 
     Raises:
         BackendError: no cluster answers there, or Ray does not start.
@@ -54,32 +49,28 @@ def connected(address: str | None, mark: Path) -> Iterator[None]:
     if address is not None:
         _check_that_it_answers(address)
     quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
-    _remove_session(mark)
     where = "Ray on this machine" if address is None else f"the Ray cluster at '{address}'"
-    try:
-        if address is None:
-            session = tempfile.mkdtemp(prefix=_PREFIX)
-            mark.write_text(session)
-            ray_constants.ENABLE_RAY_CLUSTER = False  # where Ray had been imported before
-            address = "local"  # never join a cluster that happens to run here
-            quiet |= {"include_dashboard": False, "object_store_memory": _OBJECT_STORE}
-            quiet["_temp_dir"] = session
-        with _native_stderr_muted():
-            ray.init(address, **quiet)
-    except Exception as error:  # Ray's own when it takes too long is a plain one
-        ray.shutdown()
-        _remove_session(mark)
-        raise BackendError(f"cannot use {where}: {error}") from error
-    try:
-        yield
-    except BaseException as error:
-        # Ray Data ends a run when its iterator is collected, which the frames of the traceback
-        # keep alive until Ray is gone; it would then start another one to ask.
-        traceback.clear_frames(error.__traceback__)
-        raise
-    finally:
-        ray.shutdown()
-        _remove_session(mark)
+    with ExitStack() as stack:
+        try:
+            if address is None:
+                quiet |= {"include_dashboard": False, "object_store_memory": _OBJECT_STORE}
+                quiet["_temp_dir"] = str(stack.enter_context(scratch()))
+                ray_constants.ENABLE_RAY_CLUSTER = False  # where Ray had been imported before
+                address = "local"  # never join a cluster that happens to run here
+            with _native_stderr_muted():
+                ray.init(address, **quiet)
+        except Exception as error:  # Ray's own when it takes too long is a plain one
+            ray.shutdown()
+            raise BackendError(f"cannot use {where}: {error}") from error
+        try:
+            yield
+        except BaseException as error:
+            # Ray Data ends a run when its iterator is collected, which the frames of the traceback
+            # keep alive until Ray is gone; it would then start another one to ask.
+            traceback.clear_frames(error.__traceback__)
+            raise
+        finally:
+            ray.shutdown()
 
 
 def _check_that_it_answers(address: str) -> None:
@@ -104,15 +95,6 @@ def _native_stderr_muted() -> Iterator[None]:
         os.dup2(kept, 2)
         os.close(kept)
         os.close(null)
-
-
-def _remove_session(mark: Path) -> None:
-    with suppress(FileNotFoundError):
-        session = Path(mark.read_text())
-        # Remove only what `connected` can have made.
-        if session.parent == Path(tempfile.gettempdir()) and session.name.startswith(_PREFIX):
-            shutil.rmtree(session, ignore_errors=True)
-        mark.unlink()
 
 
 def explained(

@@ -113,7 +113,7 @@ def explain_lake(
         if pending:
             job = Job(model, out, recipe, _threads(recipe, pool), own)
             with (
-                connected(pool.address, out / ".ray"),
+                connected(pool.address),
                 closing(explained(job, pending, pool.workers, on_gpu(recipe))) as rows,
             ):
                 for row in rows:

@@ -23,6 +23,7 @@ from onnxplain.batch.listing import Columns, list_items
 from onnxplain.batch.plan import Listing, settle
 from onnxplain.batch.shard import ShardExplainer
 from onnxplain.errors import BackendError
+from onnxplain.files import clear
 
 from .lake import make_lake
 
@@ -105,7 +106,7 @@ class TestStarting:
 
         monkeypatch.setattr("ray.init", init)
         with pytest.raises(BackendError, match=f"cannot use Ray on this machine: {error}"):
-            enter(connected(None, tmp_path / "mark"))
+            enter(connected(None))
         assert sessions
         assert [*tmp_path.iterdir()] == []
 
@@ -121,25 +122,37 @@ class TestStarting:
             given.append((arguments, options, get_node_ip_address()))
 
         monkeypatch.setattr("ray.init", init)
-        with connected(None, tmp_path / "mark"):
+        with connected(None):
             ((arguments, options, node),) = given
         assert (arguments, node) == (("local",), "127.0.0.1")
         assert options["include_dashboard"] is False
 
-    def test_nobody_answers(self, tmp_path):
+    def test_the_next_run_clears_what_a_killed_one_leaves(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+        given = {}
+        monkeypatch.setattr("ray.init", lambda *_, **options: given.update(options))
+        with connected(None):
+            folder = Path(given["_temp_dir"])
+            clear(tmp_path)
+            assert folder.is_dir()  # as it is in use
+        folder.mkdir()  # which nobody holds now
+        clear(tmp_path)
+        assert not folder.exists()
+
+    def test_nobody_answers(self):
         with socket.socket() as closed:
             closed.bind(("127.0.0.1", 0))
             address = f"127.0.0.1:{closed.getsockname()[1]}"
             with pytest.raises(BackendError, match=f"no Ray cluster answers at '{address}'"):
-                enter(connected(address, tmp_path / "mark"))
+                enter(connected(address))
 
-    def test_a_folder_that_cannot_be_made_is_a_sentence(self, tmp_path, monkeypatch):
+    def test_a_folder_that_cannot_be_made_is_a_sentence(self, monkeypatch):
         def full(*_, **__):
             raise OSError(28, "No space left on device")
 
-        monkeypatch.setattr(tempfile, "mkdtemp", full)
+        monkeypatch.setattr("onnxplain.batch.cluster.scratch", full)
         with pytest.raises(BackendError, match=r"cannot use Ray on this machine: .*No space left"):
-            enter(connected(None, tmp_path / "mark"))
+            enter(connected(None))
 
 
 def enter(context):
