@@ -6,6 +6,7 @@ import os
 import sys
 import tarfile
 from collections.abc import Iterator, Sequence
+from io import BufferedReader
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Self
 
@@ -22,6 +23,7 @@ TAR, TABLE = ".tar", ".parquet"
 
 _EXTENSIONS = (*tarfile.GNU_TYPES[:2], tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE)
 _LONGEST_EXTENSION = 1 << 14  # bytes of a longer name and of other settings
+_PIECE = 1 << 20  # bytes read at a time behind a tar file's end
 
 
 class Item(NamedTuple):
@@ -174,17 +176,31 @@ def _members(file: str) -> Iterator[tuple[str, int, int]]:
                 if member.offset_data + member.size > os.path.getsize(file):
                     raise InputError(f"'{file}' is cut short within '{member.name}'")
                 yield member.name, member.offset_data, member.size
-            # Reading ends as well where a header is cut short, or is none.
-            source.seek(tar.offset)  # type: ignore[attr-defined]
-            if source.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
-                raise InputError(
-                    f"'{file}' is cut short or damaged after its first {tar.offset:,} bytes: its "  # type: ignore[attr-defined]
-                    "end is not marked as one"
-                )
+            _check_end(source, tar.offset, file)  # type: ignore[attr-defined]
     except InputError:
         raise
     except Exception as error:  # tarfile raises whatever a damaged header leads it to
         raise InputError(f"'{file}' is not a tar file, or it is damaged: {error}") from error
+
+
+def _check_end(source: BufferedReader, end: int, file: str) -> None:
+    """Check that a tar file ends where its members do, with zeros.
+
+    Reading them ends as well where a header is cut short, or is none; and where another tar file
+    follows.
+    """
+    source.seek(end)
+    if source.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+        raise InputError(
+            f"'{file}' is cut short or damaged after its first {end:,} bytes: its end is not "
+            "marked as one"
+        )
+    while rest := source.read(_PIECE):
+        if rest.count(0) < len(rest):
+            raise InputError(
+                f"'{file}' goes on after its first {end:,} bytes, where its end is marked: if it "
+                "is several tar files in one, give each of them"
+            )
 
 
 def _names(table: pyarrow.parquet.ParquetFile, file: str, column: str | None) -> Iterator[str]:

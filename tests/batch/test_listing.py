@@ -89,6 +89,16 @@ def test_a_tar_file_ends_where_it_says_so(damage, tmp_path):
         names(path)
 
 
+def test_a_tar_file_that_goes_on_after_its_end_is_an_error(tmp_path):
+    """Such as two in one: the second's images would be missing without a word."""
+    one, two = (write_tar(tmp_path / f"{i}.tar", {f"{i}.jpg": b"x"}) for i in (1, 2))
+    (both := tmp_path / "both.tar").write_bytes(one.read_bytes() + two.read_bytes())
+    with pytest.raises(InputError, match=r"both\.tar' goes on after its first 1,024 bytes"):
+        names(both)
+    both.write_bytes(one.read_bytes() + bytes(3 << 20))
+    assert names(both) == [f"{both}/1.jpg"]
+
+
 def header(kind, size):
     """Of a tar file's member, which says that so many bytes follow it, or none that is."""
     made = tarfile.TarInfo("1.jpg")
