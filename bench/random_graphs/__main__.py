@@ -1,7 +1,8 @@
 """Judge random graphs, and write what was found to bench/results/random_graphs.json.
 
-Graph n is that of seed n; the first 10,000 were drawn without an open batch of one, an ε below 0.05
-and `onnxplain.export`. What is interrupted goes on where it was.
+Graph n is that of seed n, as long as graphs are drawn as they were: the first 10,000 were drawn
+without an open batch of one, an ε below 0.05 and `onnxplain.export`. What is interrupted goes on
+where it was.
 """
 
 from __future__ import annotations
@@ -31,12 +32,14 @@ _EVERY = 50  # draws between two writings
 @dataclass
 class Log:
     """How many graphs were judged how, at which opsets, of which steps, of how many images and by
-    which way; those not right by seed.
+    which way; those not right by seed. `changed` are the graphs from which on they were drawn
+    otherwise: the seeds of those before give other graphs now.
 
     A graph is a `kink` where differences do not agree with each other, at inputs near by too.
     """
 
     graphs: int = 0
+    changed: list[int] = field(default_factory=list)
     verdicts: dict[str, int] = field(default_factory=dict)
     opsets: dict[str, int] = field(default_factory=dict)
     steps: dict[str, int] = field(default_factory=dict)

@@ -38,7 +38,7 @@ def write_out_sequences(graph: ir.Graph) -> bool:
 
 def _at(node: ir.Node, tensors: Tensors) -> bool:
     place = _place(node.inputs[1], len(tensors))
-    if place is None or place >= len(tensors):
+    if place is None:
         return False
     return _replaced(node, lambda emit: tensors[place])
 
@@ -76,10 +76,11 @@ def _replaced(node: ir.Node, form: Callable[[Emitter], Emitted]) -> bool:
     return True
 
 
-def _place(value: ir.Value | None, count: int) -> int | None:
-    """The index that a place in a sequence of so many is, up to their number; None if not known."""
+def _place(value: ir.Value | None, count: int, behind: int = 0) -> int | None:
+    """The index that a place in a sequence of so many is, or `behind` it; None if it is not known,
+    or there is no such place."""
     given = array_of(value)
-    if given is None or not -count <= given <= count:
+    if given is None or not -count <= given < count + behind:
         return None
     return int(given) + (count if given < 0 else 0)
 
@@ -101,12 +102,12 @@ def _made(
         return None
     if node.op_type == "SequenceInsert":
         tensor, place = [*node.inputs[1:], None][:2]
-        at = len(first) if place is None else _place(place, len(first))
+        at = len(first) if place is None else _place(place, len(first), behind=1)
         return None if at is None or tensor is None else [[*first[:at], tensor, *first[at:]]]
     if node.op_type == "SequenceErase":
         place = [*node.inputs, None][1]
         at = len(first) - 1 if place is None else _place(place, len(first))
-        return None if at is None else [[*first[:at], *first[at + 1 :]]]
+        return None if at is None or not first else [[*first[:at], *first[at + 1 :]]]
     if node.op_type == "SequenceMap":
         return _mapped(graph, node, first, known)
     return [first] if node.op_type == "Identity" else None
@@ -124,6 +125,8 @@ def _parts(graph: ir.Graph, node: ir.Node) -> list[Tensors] | None:
         if not isinstance(size, int) or size == 0:
             return None
         each = 1 if sizes is None else int(sizes)
+        if each < 1:
+            return None
         sizes = np.diff([*range(0, size, each), size])
     check_rounds(node, len(sizes))
     emit = Emitter()

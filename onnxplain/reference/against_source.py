@@ -23,7 +23,7 @@ from onnxplain.reference.answers import (
     of_pytorch,
 )
 from onnxplain.reference.checks import Check, Verification, by_cosine, by_error
-from onnxplain.reference.derivatives import check_derivatives, is_quantised
+from onnxplain.reference.derivatives import STEPPED, check_derivatives, is_quantised
 from onnxplain.reference.forward import turned
 from onnxplain.reference.logits import of_file
 from onnxplain.reference.parity import RELATIVE_L2, Parity
@@ -129,11 +129,12 @@ def verify_against_source(asked: Asked, source: Any, options: dict[str, Any]) ->
     checks = [worse, *_logits_in_float64(asked, right, classes)]
     checks += _pullback(asked, parity[PULLBACK], right, classes)
     estimates = bool(asked.explainer.metadata.estimator.name)
-    differentiable = is_onnx(source) and not asked.is_quantised and not estimates
-    if differentiable and asked.explainer.metadata.method == "gradient":
+    gradient = asked.explainer.metadata.method == "gradient" and is_onnx(source) and not estimates
+    if gradient and not asked.is_quantised:
         first = asked.images[:1], asked.targets[:1]
         checks += check_derivatives(asked.explainer, *first, asked.tolerance)
-    return Verification(f"against {right.by}", len(asked.images), tuple(checks))
+    notes = (STEPPED,) if gradient and asked.is_quantised else ()
+    return Verification(f"against {right.by}", len(asked.images), tuple(checks), notes=notes)
 
 
 def _right(asked: Asked, source: Any, options: dict[str, Any], classes: Array) -> Right:

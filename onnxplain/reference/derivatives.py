@@ -135,6 +135,9 @@ def is_quantised(graph: str | os.PathLike[str]) -> bool:
     return any(node.op_type == "QuantizeLinear" for node in all_nodes(model.graph))
 
 
+STEPPED = "not compared with differences: a quantised network rises in steps"
+"""What is noted of a gradient that none can be taken of."""
+
 TOLERANCE = 1e-2
 SPREAD = {"along the pullback": 1, "along noise": 10}
 """The relative error that is allowed, times that of the kind."""

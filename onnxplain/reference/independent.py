@@ -16,7 +16,13 @@ from onnxplain.errors import SourceError
 from onnxplain.export.objectives import LOGIT, Objective
 from onnxplain.export.validity import objective_of
 from onnxplain.reference.checks import Check, by_error
-from onnxplain.reference.derivatives import Scalar, along_directions, is_quantised, within
+from onnxplain.reference.derivatives import (
+    STEPPED,
+    Scalar,
+    along_directions,
+    is_quantised,
+    within,
+)
 from onnxplain.reference.outputs import is_same
 from onnxplain.reference.parity import Parity
 from onnxplain.reference.sources import FLOAT32, tolerance
@@ -78,6 +84,12 @@ def is_derivative(explainer: Explainer, objective: Any) -> bool:
     except SourceError:
         return False
     return known is not None and (known is LOGIT or known.whole)
+
+
+def stepped(explainer: Explainer) -> list[str]:
+    """What is to be noted of a graph whose gradient no differences follow."""
+    path, gradient = explainer.path, explainer.metadata.method == "gradient"
+    return [STEPPED] if gradient and path is not None and is_quantised(path) else []
 
 
 def derivatives(

@@ -22,6 +22,7 @@ from onnxplain.reference.independent import (
     is_derivative,
     outputs_by_source,
     sized,
+    stepped,
 )
 from onnxplain.reference.outputs import own_outputs
 from onnxplain.reference.sources import is_onnx
@@ -93,7 +94,7 @@ def verify_objective(
 
     if is_derivative(explainer, options["objective"]):
         checks += derivatives(scalar, images, found[PULLBACK], tolerance)
-    return replace(fresh, checks=tuple(checks), notes=tuple(notes))
+    return replace(fresh, checks=tuple(checks), notes=(*notes, *stepped(explainer)))
 
 
 def _by_source(

@@ -24,6 +24,7 @@ from onnxplain.reference.independent import (
     is_derivative,
     outputs_by_source,
     sized,
+    stepped,
 )
 from onnxplain.reference.logits import nearest
 from onnxplain.reference.outputs import is_alike, is_same, noise_images
@@ -159,7 +160,7 @@ def verify_values(
             if name in given:
                 scalar = _scalar(explainer, name, given, own, found.targets)
                 checks += derivatives(scalar, given[name], ours[one.pullback], tolerance, name)
-    return replace(fresh, checks=tuple(checks), notes=tuple(notes))
+    return replace(fresh, checks=tuple(checks), notes=(*notes, *stepped(explainer)))
 
 
 def _named_as(

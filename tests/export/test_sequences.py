@@ -19,6 +19,7 @@ from onnxplain.errors import NoRuleError, SourceError
 Function = Callable[[Tensor, Tensor], Tensor]
 
 HEAD = '<ir_version: 9, opset_import: ["": 20]>\n'
+A = "float[2, 3] a"
 PLACES = "int64 zero = {0}, int64 one = {1}, int64 two = {2}, int64 last = {-1}"
 
 SEQUENCES: dict[str, tuple[str, Function]] = {
@@ -138,6 +139,14 @@ def test_the_tensors_of_a_sequence_have_their_gradients(name: str, tmp_path: Pat
     [
         ("s = SplitToSequence<axis = 0>(a, two)\n y = SequenceAt(s, one)", "float[N, 3] a"),
         ("s = SequenceConstruct(a, x)\n y = SequenceAt(s, i)", "float[2, 3] a, int64 i"),
+        # What there is not: the third of two, the last of none, parts of no rows.
+        ("s = SequenceConstruct(a, x)\n e = SequenceErase(s, two)\n y = SequenceAt(e, zero)", A),
+        (
+            "n = SequenceEmpty()\n e = SequenceErase(n)\n s = SequenceInsert(e, x)\n"
+            "y = SequenceAt(s, zero)",
+            A,
+        ),
+        ("s = SplitToSequence<axis = 0>(a, zero)\n y = SequenceAt(s, zero)", A),
     ],
 )
 def test_a_sequence_that_only_the_input_decides_is_named(

@@ -21,6 +21,7 @@ from onnxplain.errors import InputError
 from onnxplain.export import METHODS
 from onnxplain.reference import against_source
 from onnxplain.reference.answers import Answer, of_graph
+from onnxplain.reference.derivatives import STEPPED
 
 SIZE = (20, 24)
 MAPS = [name for name, method in METHODS.items() if method.activation_map is not None]
@@ -351,6 +352,7 @@ def test_a_quantised_graph_is_right_where_its_file_is_in_float64(
     found = onnxplain.verify(path, quantised, provider="cpu")
     assert found.passed
     assert not any(check.what.startswith("along") for check in found.checks)
+    assert found.notes == ((STEPPED,) if method == "gradient" else ())
 
     def rounded(*given: Any) -> Answer:
         answer = of_graph(*given)
