@@ -14,7 +14,7 @@ from onnx_ir.passes import common
 
 from onnxplain.errors import InputError, SourceError
 from onnxplain.export.composites import spell_out
-from onnxplain.export.large import is_large, written_large
+from onnxplain.export.large import NOT_VALID, is_large, written_large
 from onnxplain.export.precision import operator_precision
 from onnxplain.export.shapes import infer_shapes
 from onnxplain.files import replacing
@@ -109,5 +109,5 @@ def checked_proto(model: ir.Model) -> onnx.ModelProto:
     try:
         onnx.checker.check_model(proto, full_check=True)
     except Exception as error:
-        raise SourceError(f"the graph made of it is not valid ONNX: {error}") from error
+        raise SourceError(NOT_VALID.format(error)) from error
     return proto

@@ -15,6 +15,11 @@ from onnxplain.files import scratch
 SINGLE_FILE = 2**31 - 2**24
 """Bytes of weights that still fit into one file with their graph: a message is below 2 GiB."""
 
+NOT_VALID = (
+    "the graph made of it is not valid ONNX; where the source itself is, by onnx.checker, please "
+    "report it: {}"
+)
+
 
 def is_large(model: ir.Model) -> bool:
     """Whether the model needs a second file."""
@@ -47,7 +52,7 @@ def written_large(model: ir.Model, path: Path) -> Iterator[Path]:
             try:
                 onnx.checker.check_model(graph, full_check=True)
             except Exception as error:
-                raise SourceError(f"the graph made of it is not valid ONNX: {error}") from error
+                raise SourceError(NOT_VALID.format(error)) from error
             yield graph
             data.replace(path.parent / data.name)
             graph.replace(path)

@@ -185,7 +185,9 @@ def _named(graph: ir.Graph, name: str, option: str) -> ir.Value:
         value = values[f"{name}.float32"]
     if _is_float(value):
         return value
-    floats = [str(y.name) for use in value.uses() for y in use.node.outputs if _is_float(y)]
+    ends = graph.outputs if option == "wrt" else ()
+    made = (y for use in value.uses() for y in use.node.outputs if y not in ends)
+    floats = [str(y.name) for y in made if _is_float(y)]
     instead = f"; {' and '.join(floats)}, made of it, has" if floats else ""
     what = "of no floats" if isinstance(value.type, ir.TensorType) else "a sequence, no tensor,"
     raise SourceError(f"{option}=: {_described(value)} is {what} and has no derivative{instead}")

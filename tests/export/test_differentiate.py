@@ -592,12 +592,20 @@ def test_whole_numbers_have_no_derivative_but_what_is_made_of_them(tmp_path: Pat
     source = save(tmp_path / "m.onnx", nodes, {"tokens": (INT64, ["N"])}, outputs, weights)
     for options, sentence in (
         ({"of": "y", "wrt": "tokens"}, r"wrt=: 'tokens' int64.* of no floats .*'?words'?"),
-        ({"of": "whole", "wrt": "words"}, r"of=: 'whole' int64.* of no floats"),
+        ({"of": "y", "wrt": "whole"}, r"wrt=: 'whole' int64.* has no derivative$"),
+        ({"of": "whole", "wrt": "words"}, r"of=: 'whole' int64.* of no floats.*rounded, made"),
         ({"of": "y"}, r"'y' depends on no input of floats.*inputs are: 'tokens' int64"),
         ({"of": "rounded", "wrt": "words"}, r"steps lead from 'words' to 'rounded'"),
     ):
         with pytest.raises(SourceError, match=sentence):
             onnxplain.differentiate(source, tmp_path / "d.onnx", **options)
+
+
+def test_a_source_that_is_not_valid_may_be_what_makes_the_graph_so(tmp_path: Path) -> None:
+    tanh = node("Tanh", ["x"], ["y"], foo=3)
+    source = save(tmp_path / "m.onnx", [tanh], {"x": (FLOAT, [2, 3])}, {"y": FLOAT}, {})
+    with pytest.raises(SourceError, match=r"where the source itself is.*attribute: foo"):
+        onnxplain.differentiate(source, tmp_path / "d.onnx")
 
 
 def test_a_name_that_is_taken_asks_for_a_prefix(tmp_path: Path) -> None:
