@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import onnx_ir as ir
 from onnxscript import OpBuilder
 
 from onnxplain.building import Builder, sort
-from onnxplain.contract.explain import TARGET
+from onnxplain.contract.explain import MAP, TARGET
 from onnxplain.errors import SourceError
 from onnxplain.export.autodiff import Cotangents, Node, Rule, operator_name, pull_back
 from onnxplain.export.canonical.ends import image_axes
 from onnxplain.export.canonical.ports import join
 from onnxplain.export.grids import Layer
-from onnxplain.export.heads import activation_map, one_hot
+from onnxplain.export.heads import activation_map, arrived, one_hot
 from onnxplain.export.lower import lower
 from onnxplain.export.methods import Method
 from onnxplain.export.methods.method import Temperature
@@ -32,6 +32,9 @@ from onnxplain.export.tensors import dims, rank
 from onnxplain.export.vmap import vmap
 from onnxplain.kernels.calls import add_functions
 from onnxplain.kernels.functions import KernelBuilder
+
+Rules: TypeAlias = Callable[[], Sequence[Mapping[str, Rule]]]
+"""The table of each sweep, once the inputs before theirs are there."""
 
 
 @dataclass(frozen=True)
@@ -95,38 +98,47 @@ def add_pullback(
     op = builder.op
     leading = [dims(first)[0], *([ir.SymbolicDim("targets")] if multi_target else [])]
 
-    def rules() -> Mapping[str, Rule]:
+    def rules() -> list[Mapping[str, Rule]]:
         taken: dict[str, Temperature | None] = dict(values)
         taken |= {name: builder.input(name, first.dtype, []) for name in live}
-        return but_for(method.rules(taken, op, pixels, roots.values()), excepted)
+        tables = []
+        for part in method.parts:
+            own = {one.name: taken[one.name] for one in part.parameters if one.name in taken}
+            tables.append(but_for(part.rules(own, op, pixels, roots.values()), excepted))
+        return tables
 
-    wanted = [layer.value for layer in layers] or [*roots.values()]
-    if method.probe is not None:
-        wanted = []
-    sweep = _Sweep(op, wanted, multi_target, leading)
+    sweep = _Sweep(op, ends_of(method, layers, roots), multi_target, leading)
     hot: ir.Value | None = None
     fixed: list[ir.Value] = []
     if fit is None:
-        pullbacks, hot, head = sweep.of_classifier(outputs[0], objective, rules)
+        swept, hot, head = sweep.of_classifier(outputs[0], objective, rules)
     else:
-        relevance = method.relevance is not None
-        pullbacks, emitted, fixed, head = sweep.of_objective(
-            first, objective, fit, rules, relevance
+        relevance = {part.relevance is not None for part in method.parts}
+        if len(relevance) > 1:
+            raise SourceError(
+                f"{method.name!r} multiplies relevances by what is none; of objective "
+                f"{objective.name!r} they begin at other values: choose one of its factors"
+            )
+        swept, emitted, fixed, head = sweep.of_objective(
+            first, objective, fit, rules, relevance.pop()
         )
         graph.outputs.extend(emitted)
     fixed = fixed if hot is None else [hot]
     looped = 0
-    if method.probe is not None:
-        explained = Explained(scalar_of(op, objective, hot), fixed, hot is not None)
-        given = op, method.probe, first, explained, int(values["chunk"] or 1)
-        weighed = [weigh(layer, *given) for layer in layers]
-        pullbacks, looped = [w for w, _ in weighed], sum(cost for _, cost in weighed)
-    elif layers:
-        pullbacks = [x.laid_out(op, g) for x, g in zip(layers, pullbacks, strict=True)]
-    each = [pullbacks] if layers else [[pullback] for pullback in pullbacks]
+    for i, part in enumerate(method.parts):
+        if part.probe is not None:
+            explained = Explained(scalar_of(op, objective, hot), fixed, hot is not None)
+            given = op, part.probe, first, explained, int(values["chunk"] or 1)
+            weighed = [weigh(layer, *given) for layer in layers]
+            swept[i], looped = [w for w, _ in weighed], looped + sum(cost for _, cost in weighed)
+        elif part.activation_map is not None:
+            pairs = zip(layers, swept[i], strict=True)
+            swept[i] = [x.laid_out(op, arrived(op, g)) for x, g in pairs]
+        elif len(method.parts) > 1:
+            swept[i] = [arrived(op, g) for g in swept[i]]
     ends: dict[str, Any] = {
-        name: _finished(op, method, x, own, layers, leading)
-        for (name, x), own in zip(roots.items(), each, strict=True)
+        name: _finished(op, method, x, i, swept, layers, leading)
+        for i, (name, x) in enumerate(roots.items())
     }
     if isinstance(builder, KernelBuilder):
         add_functions(model, builder)
@@ -145,27 +157,51 @@ def add_pullback(
     return Added(op, hot, fixed, looped)
 
 
+def ends_of(
+    method: Method, layers: Sequence[Layer], roots: Mapping[str, ir.Value]
+) -> list[list[ir.Value]]:
+    """Where each sweep of a method ends: at the layers, or at what is explained by; a probe has
+    none."""
+    at = [layer.value for layer in layers]
+    return [
+        []
+        if part.probe is not None
+        else at
+        if part.activation_map is not None
+        else [*roots.values()]
+        for part in method.parts
+    ]
+
+
 def _finished(
     op: OpBuilder,
     method: Method,
     x: ir.Value,
-    pullbacks: Sequence[ir.Value],
+    root: int,
+    swept: Sequence[Sequence[ir.Value]],
     layers: Sequence[Layer],
     leading: Sequence[int | ir.SymbolicDim],
 ) -> ir.Value:
     """The pullback as the file has it, of x's shape with the targets behind the batch: behind an
-    Identity, by which the last node's lowered form is found. It is one of x, or one of each layer,
-    of which the map is made."""
-    pullback = pullbacks[0]
-    if method.times_input:
-        pullback = op.Mul(pullback, x)
-    shape = [*leading, *dims(x)[1:]]
-    if method.activation_map is not None:
-        channels = image_axes(x)[2]
+    Identity, by which the last node's lowered form is found. `swept` are those of each of the
+    method's parts, of all roots or of the layers; `root` says which of them x is."""
+    channels, shape = image_axes(x)[2] if layers else None, [*leading, *dims(x)[1:]]
+
+    def of(part: Method, own: Sequence[ir.Value]) -> ir.Value:
+        if part.activation_map is not None:
+            return activation_map(op, part.activation_map, layers, own, x, channels == 3)
+        pullback = op.Mul(own[root], x) if part.times_input else own[root]
+        if len(leading) > 1:
+            pullback = op.Transpose(pullback, perm=[1, 0, *range(2, 1 + rank(x))])
+        return pullback
+
+    pullback, *others = (of(*one) for one in zip(method.parts, swept, strict=True))
+    for other in others:
+        pullback = op.Mul(pullback, other)
+    if method.factors and method.times_input:
+        pullback = op.Mul(pullback, op.Unsqueeze(x, [1]) if len(leading) > 1 else x)
+    if channels is not None and method.kind == MAP:
         shape[channels - 4] = 1
-        pullback = activation_map(op, method.activation_map, layers, pullbacks, x, channels == 3)
-    elif len(leading) > 1:
-        pullback = op.Transpose(pullback, perm=[1, 0, *range(2, 1 + rank(x))])
     end = op.Identity(pullback)
     end.shape = ir.Shape(shape)
     return end
@@ -173,51 +209,52 @@ def _finished(
 
 @dataclass(frozen=True)
 class _Sweep:
-    """The sweep to the values `at`, for one target of each sample or for K.
+    """The sweeps from one target of each sample, or from K: each by its own rules, to the values at
+    which it `ends`.
 
     Of K, what depends on the target is emitted for one of them, and repeated for all.
     """
 
     op: OpBuilder
-    at: Sequence[ir.Value]
+    ends: Sequence[Sequence[ir.Value]]
     multi_target: bool
     leading: Sequence[int | ir.SymbolicDim]
 
     def of_classifier(
-        self, logits: ir.Value, objective: Objective, rules: Callable[[], Mapping[str, Rule]]
-    ) -> tuple[list[ir.Value], ir.Value, int]:
-        """The pullbacks [N, …] or [K, N, …], the target's one-hot vector, and where in the graph
-        the sweep begins."""
+        self, logits: ir.Value, objective: Objective, rules: Rules
+    ) -> tuple[list[list[ir.Value]], ir.Value, int]:
+        """The pullbacks [N, …] or [K, N, …] of each sweep, the target's one-hot vector, and where
+        in the graph the sweeps begin."""
         assert objective.cotangent is not None
         op, graph = self.op, self.op.builder.graph
         target = op.builder.input(TARGET, ir.DataType.INT64, self.leading)
-        table = rules()
+        tables = rules()
         with named_after(op, "pullback/target"):
             hot = one_hot(op, logits, target)
             seed = objective.cotangent(op, logits, hot)
         if not self.multi_target:
             head = len(graph)
-            return pull_back(op, {logits: seed}, self.at, table), hot, head
+            return self._swept({logits: seed}, tables), hot, head
         K = op.Shape(target, start=1, end=2)
         each = op.Transpose(seed, perm=[1, 0, 2])
         first = op.Squeeze(op.Slice(each, [0], [1], [1]), [1])
         before = len(graph)
-        pullbacks = pull_back(op, {logits: first}, self.at, table)
+        swept = self._swept({logits: first}, tables)
         backward = list(graph)[before:]
         head = len(graph)
         mapped = vmap(op, backward, {first: each}, K)
-        return [mapped[pullback] for pullback in pullbacks], hot, head
+        return [[mapped[pullback] for pullback in pullbacks] for pullbacks in swept], hot, head
 
     def of_objective(
         self,
         image: ir.Value,
         objective: Objective,
         fit: Fit,
-        rules: Callable[[], Mapping[str, Rule]],
+        rules: Rules,
         relevance: bool,
-    ) -> tuple[list[ir.Value], list[ir.Value], list[ir.Value], int]:
-        """The pullbacks [N, …] or [K, N, …], the objective's outputs [N, …] or [N, K, …], what it
-        chooses or holds constant, and where in the graph the sweep begins."""
+    ) -> tuple[list[list[ir.Value]], list[ir.Value], list[ir.Value], int]:
+        """The pullbacks [N, …] or [K, N, …] of each sweep, the objective's outputs [N, …] or
+        [N, K, …], what it chooses or holds constant, and where in the graph the sweeps begin."""
         op, graph = self.op, self.op.builder.graph
         inputs = {
             one.name: op.builder.input(
@@ -229,7 +266,7 @@ class _Sweep:
             )
             for one in objective.inputs
         }
-        table = rules()
+        tables = rules()
         target = inputs.get(TARGET)
         if self.multi_target:
             assert target is not None
@@ -239,15 +276,15 @@ class _Sweep:
         emitted, seeds = add_objective(op, objective, fit, inputs, image, relevance)
         head = len(graph)
         fixed = [y for node in list(graph)[before:head] if is_choice(node) for y in node.outputs]
-        pullbacks = pull_back(op, seeds, self.at, table)
+        swept = self._swept(seeds, tables)
         if self.multi_target:
             repeated = list(graph)[before:]
             head = len(graph)
             K = op.Shape(target, start=1, end=2)
             mapped = vmap(op, repeated, {first: each}, K)
-            if any(pullback not in mapped for pullback in pullbacks):
+            if any(pullback not in mapped for pullbacks in swept for pullback in pullbacks):
                 raise SourceError(f"objective {objective.name!r} does not depend on the target")
-            pullbacks = [mapped[pullback] for pullback in pullbacks]
+            swept = [[mapped[pullback] for pullback in pullbacks] for pullbacks in swept]
             fixed = [mapped.get(value, value) for value in fixed]
             emitted = {
                 name: op.Transpose(
@@ -268,7 +305,13 @@ class _Sweep:
             behind = dims(value)[2 if self.multi_target else 1 :]
             output.shape = ir.Shape([*self.leading, *behind])
             outputs.append(output)
-        return pullbacks, outputs, fixed, head
+        return swept, outputs, fixed, head
+
+    def _swept(
+        self, seeds: Mapping[ir.Value, ir.Value], tables: Sequence[Mapping[str, Rule]]
+    ) -> list[list[ir.Value]]:
+        pairs = zip(self.ends, tables, strict=True)
+        return [pull_back(self.op, seeds, at, table) for at, table in pairs]
 
 
 def _repeated(op: OpBuilder, value: ir.Value, K: ir.Value) -> ir.Value:

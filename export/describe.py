@@ -81,7 +81,7 @@ def describe(
     options: ExportOptions,
     method: Method,
     parameters: Mapping[str, Any],
-    at: Collection[ir.Value],
+    ends: Sequence[Collection[ir.Value]],
     excepted: Collection[ir.Value],
     by: ByValues | None = None,
 ) -> Metadata:
@@ -89,7 +89,7 @@ def describe(
 
     Args:
         parameters: of the method.
-        at: where the sweep ends.
+        ends: where the sweep of each of the method's parts ends.
         excepted: the values of the operators that keep their gradient's rule.
         by: what it is explained by, where that is not the image.
 
@@ -104,10 +104,11 @@ def describe(
     labels = found.labels if options.labels is None else tuple(options.labels)
     if canonical.logits:
         _check_labels(labels, size_of(canonical.model.graph.outputs[0], 1))
-    replaced, ordinary = _nonlinear(canonical.model.graph, method, at, excepted)
+    graph, sweeps = canonical.model.graph, [*zip(method.parts, ends, strict=True)]
+    replaced, ordinary = _nonlinear(graph, sweeps, excepted)
     return Metadata(
         version=__version__,
-        method=options.method,
+        method=method.name,
         kind=method.kind,
         ascent=method.ascent,
         parameters=parameters,
@@ -129,7 +130,7 @@ def describe(
         notes=(
             *([by.note] if by is not None and by.note else ()),
             *_notes(image, found, canonical, options, pre),
-            *_as_gradient(canonical.model.graph, method, at, excepted),
+            *(note for sweep in sweeps for note in _as_gradient(graph, *sweep, excepted)),
         ),
     )
 
@@ -188,16 +189,21 @@ _Active: TypeAlias = set[ir.Value | None]
 
 
 def _nonlinear(
-    graph: ir.Graph, method: Method, at: Collection[ir.Value], excepted: Collection[ir.Value]
+    graph: ir.Graph,
+    sweeps: Sequence[tuple[Method, Collection[ir.Value]]],
+    excepted: Collection[ir.Value],
 ) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
-    """The layers of the nonlinear operations that the sweep passes, by the names of their patterns:
-    those whose derivative the method replaces, and those that keep it."""
+    """The layers of the nonlinear operations that sweeps pass, by the names of their patterns:
+    those whose derivative a method replaces, and those that keep it."""
     last = {path: node for node in graph.all_nodes() for path in modules_of(node)}
+    passed: dict[ir.Node, bool] = {}
+    for sweep in sweeps:
+        for node, active, replaces in _passed(graph, *sweep, excepted):
+            if _is_nonlinear(node, active):
+                passed[node] = passed.get(node, False) or replaces
     replaced: dict[str, list[str]] = {}
     ordinary: dict[str, list[str]] = {}
-    for node, active, replaces in _passed(graph, method, at, excepted):
-        if not _is_nonlinear(node, active):
-            continue
+    for node, replaces in passed.items():
         value = node.outputs[0]
         home = home_of(value)
         where = home if last.get(home, node) is node else f"{home}/{value.name}"

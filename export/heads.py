@@ -8,8 +8,10 @@ from collections.abc import Sequence
 import onnx_ir as ir
 from onnxscript import OpBuilder
 
+from onnxplain.contract.precision import ARRIVED
 from onnxplain.export.grids import Layer, resized_to
 from onnxplain.export.methods.method import ActivationMap
+from onnxplain.export.provenance import named_after
 from onnxplain.export.tensors import rank, size_of
 
 
@@ -49,6 +51,12 @@ def chosen_class(op: OpBuilder, scores: ir.Value, target: ir.Value) -> ir.Value:
 
 def _rank(op: OpBuilder, target: ir.Value) -> ir.Value:
     return op.Sub(-1, target)
+
+
+def arrived(op: OpBuilder, g: ir.Value) -> ir.Value:
+    """A cotangent, at the end of its sweep or before it, for what need not be linear in it."""
+    with named_after(op, ARRIVED):
+        return op.Identity(g)
 
 
 def activation_map(

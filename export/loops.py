@@ -8,13 +8,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import TypeAlias
 
+import numpy as np
 import onnx_ir as ir
 from onnxscript import OpBuilder
 
 from onnxplain.building import Builder
 from onnxplain.errors import SourceError
 from onnxplain.export.subgraphs import bodies
-from onnxplain.export.tensors import dims
+from onnxplain.export.tensors import dims, integers
 
 Turn: TypeAlias = Callable[
     [OpBuilder, ir.Value, Sequence[ir.Value]], tuple[Sequence[ir.Value], Sequence[ir.Value]]
@@ -26,7 +27,13 @@ starts from, and what is kept of this one."""
 def looped(
     op: OpBuilder, turns: int, start: Sequence[ir.Value], turn: Turn, name: str
 ) -> tuple[list[ir.Value], list[ir.Value]]:
-    """So many turns, from values to values of the same shapes; and what each kept, [turns, …]."""
+    """So many turns, from values to values of the same shapes; and what each kept, [turns, …].
+
+    One turn needs no `Loop`.
+    """
+    if turns == 1:
+        ends, kept = turn(op, integers(op, np.array(0)), start)
+        return list(ends), [op.Unsqueeze(value, [0]) for value in kept]
     graph = op.builder.graph
     number = ir.val("turn", ir.DataType.INT64, [])
     going = ir.val("going", ir.DataType.BOOL, [])

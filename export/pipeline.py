@@ -26,7 +26,7 @@ from onnxplain.contract.request import BGR, ExportOptions, joined
 from onnxplain.contract.values import Values
 from onnxplain.errors import SourceError
 from onnxplain.export.ascent import add_step, unroll
-from onnxplain.export.backward import Added, add_pullback
+from onnxplain.export.backward import Added, add_pullback, ends_of
 from onnxplain.export.budget import within
 from onnxplain.export.canonical.canonicalise import Canonical, canonicalise
 from onnxplain.export.canonical.ends import make_way
@@ -163,7 +163,7 @@ def _derived(source: Network, options: ExportOptions, plain: bool = False) -> _D
             objective, fit = chosen(model, asked, settings, labels, first)
             if make_way(model.graph, [one.name for one in objective.inputs]):
                 objective, fit = chosen(model, objective, settings, labels, first)
-        if method.activation_map is not None and not layers:
+        if method.makes_maps and not layers:
             of = () if fit is None else [output.value for output in fit.outputs.values()]
             layers = [last_spatial(model.graph, of)]
         check_objective(objective, options)
@@ -172,9 +172,8 @@ def _derived(source: Network, options: ExportOptions, plain: bool = False) -> _D
 
     options.progress(STAGES[2])
     with own_errors():
-        at = [layer.value for layer in layers] or [*roots.values()]
-        at = at if method.probe is None else []  # nothing is swept
-        metadata = describe(found, canonical, options, method, parameters, at, excepted, by)
+        ends = ends_of(method, layers, roots)
+        metadata = describe(found, canonical, options, method, parameters, ends, excepted, by)
         if fit is not None:
             metadata = explaining(metadata, objective, fit)
         metadata = looking(metadata, layers)
@@ -269,7 +268,7 @@ def _canonical(
         )
     else:
         is_traced = not isinstance(found.original, Path)
-        check_options(options, method.activation_map is not None, is_traced)
+        check_options(options, method.makes_maps, is_traced)
         canonical = canonicalise_values(found.model, by.names, options.output, hard, classifier)
     graph = canonical.model.graph
     if method.named:
@@ -281,4 +280,4 @@ def _canonical(
             raise SourceError(f"{name!r} is no operator of its own in the simplified network")
         excepted.append(values[value])
     layers = [spatial_layer(graph, name) for name in kept]
-    return canonical, layers if method.activation_map is not None else [], excepted
+    return canonical, layers if method.makes_maps else [], excepted

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from onnxplain.contract.explain import NO_DIRECTIONS, PRODUCT, RELEVANCE, TARGET
+from onnxplain.contract.explain import MAP, NO_DIRECTIONS, PRODUCT, RELEVANCE, TARGET
 from onnxplain.contract.objective import CLASS
 from onnxplain.contract.request import BGR, CHANNELS, RULES, ExportOptions, joined
 from onnxplain.errors import SourceError
@@ -94,7 +94,7 @@ def parameters_of(
             f"method {name} has no temperature to make live",
         ),
         (
-            options.times_image and (options.ascends or method.activation_map is not None),
+            options.times_image and (options.ascends or method.kind == MAP),
             "times_image is for an explanation of the image itself: leave it out",
         ),
         (
@@ -118,11 +118,11 @@ def parameters_of(
             f"unroll at least one step, not {options.unroll}",
         ),
         (
-            options.layers and method.activation_map is None,
+            options.layers and not method.makes_maps,
             f"method {name} goes down to the image; leave out the layer",
         ),
         (
-            options.ascends and method.activation_map is not None,
+            options.ascends and method.kind == MAP,
             f"an ascent needs a pullback of the image; {name} gives a map alone",
         ),
         (

@@ -110,7 +110,7 @@ def accentuate(
 
     Raises:
         InputError: an image, target or parameter that cannot be used; a graph whose pullback
-            is no direction: class activation maps, relevances, products with the image.
+            is no direction: class activation maps, relevances, products.
         BackendError: the runtime failed.
     """
     own = explainer.metadata.ascent

@@ -99,7 +99,7 @@ def _apart(model: ir.Model, node: ir.Node, body: ir.Graph) -> Iterator[ir.Model]
     alone = ir.Model(body, ir_version=model.ir_version)
     yield alone
     model.functions.update(alone.functions)
-    del body.inputs[own:]
+    body.inputs[own:] = []
     for i, y in enumerate(body.outputs):
         if y.producer() is None or y in body.outputs[:i]:
             copy = ir.node("Identity", [y])

@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import onnx_ir as ir
+from onnxscript import OpBuilder
 
 from onnxplain.contract.explain import PULLBACK, Preprocessing
+from onnxplain.contract.precision import ARRIVED
 from onnxplain.export.backward import Added
 from onnxplain.export.composites import spell_out
 from onnxplain.export.count import multiply_adds
 from onnxplain.export.estimators.asked import Asked
 from onnxplain.export.estimators.estimator import Estimator, Sampling
+from onnxplain.export.heads import arrived
 from onnxplain.export.loops import check_together
 from onnxplain.export.objectives import Objective
 from onnxplain.export.objectives.sweep import scalar_of
@@ -42,6 +45,7 @@ def estimate(
     """
     spell_out(model)  # before the graph becomes the body of a loop
     op, graph = added.op, model.graph
+    _mark(op, graph)
     once = multiply_adds(graph) + added.looped
     image, pullback = graph.inputs[0], graph.outputs[-1]
     check_together(values["chunk"], added.hot is not None, image, graph)
@@ -67,12 +71,22 @@ def estimate(
         list(graph),
     )
     explanation, others = estimator.emit(asked, values)
-    del graph.outputs[-1]
+    graph.outputs.pop()
     leading = dims(scalar)
     for name, value in others.items():
         _put_out(graph, value, name, leading, image)
     _put_out(graph, explanation, PULLBACK, dims(pullback), image)
     return round(once * estimator.explanations(values))
+
+
+def _mark(op: OpBuilder, graph: ir.Graph) -> None:
+    """An estimator's answers need not be linear in the pullback."""
+    if any(ARRIVED in (node.name or "") for node in graph):
+        return
+    pullback = graph.outputs.pop()
+    passed = arrived(op, pullback)
+    passed.shape, passed.type = pullback.shape, pullback.type
+    graph.outputs.append(passed)
 
 
 def _put_out(

@@ -5,14 +5,15 @@ from onnxplain.export.methods import (  # noqa: F401  each registers its methods
     cams,
     excitation,
     lrp,
+    products,
     semantic,
     transformer_lrp,
 )
 from onnxplain.export.methods.method import (
     METHODS,
     Method,
-    get_method,
     register_method,
 )
+from onnxplain.export.methods.products import get_method
 
 __all__ = ["METHODS", "Method", "get_method", "register_method"]

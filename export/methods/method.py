@@ -63,6 +63,8 @@ class Method:
         activation_map: makes a map of a layer, and of the cotangent that arrives there, where the
             sweep ends.
         probe: in place of a sweep, how an activation map's channels are weighed.
+        factors: the methods whose results are multiplied, in place of all of these; each has a
+            sweep of its own over the same forward pass.
         ascent: how feature accentuation ascends along it, unless told otherwise.
         help: what it is good for, in a line.
         needs: what a network must have for it; empty where any will do.
@@ -84,6 +86,7 @@ class Method:
     times_input: bool = False
     activation_map: ActivationMap | None = None
     probe: Probe | None = None
+    factors: tuple[Method, ...] = ()
     ascent: AscentDefaults = field(default_factory=AscentDefaults)
     help: str = ""
     needs: str = ""
@@ -103,21 +106,36 @@ class Method:
     @property
     def own(self) -> tuple[Parameter | Count, ...]:
         """All that users can set."""
-        return self.parameters if self.probe is None else (*self.parameters, CHUNK)
+        probes = any(part.probe is not None for part in self.parts)
+        return (*self.parameters, CHUNK) if probes else self.parameters
 
     @property
     def cost(self) -> str:
         """In forward passes, in words."""
-        per_channel = "" if self.probe is None else f" + {self.probe.cost} per channel"
-        return f"{self.forwards:g}{per_channel}"
+        probes = [part.probe for part in self.parts if part.probe is not None]
+        return f"{self.forwards:g}" + "".join(f" + {one.cost} per channel" for one in probes)
 
     @property
     def has_temperature(self) -> bool:
         return any(parameter.name == TEMPERATURE for parameter in self.parameters)
 
     @property
+    def parts(self) -> tuple[Method, ...]:
+        """The methods that sweep: its factors, or itself."""
+        return self.factors or (self,)
+
+    @property
+    def makes_maps(self) -> bool:
+        """Whether a sweep of it ends at layers."""
+        return any(part.activation_map is not None for part in self.parts)
+
+    @property
     def kind(self) -> str:
-        """What the result is: one of the kinds of `onnxplain.contract.explain`."""
+        """What the result is: one of the kinds of `onnxplain.contract.explain`. A map times
+        something is that, here more and there less."""
+        if self.factors and not self.times_input:
+            kinds = [part.kind for part in self.factors if part.kind != MAP] or [MAP]
+            return kinds[0] if len(kinds) == 1 else PRODUCT
         if self.activation_map is not None:
             return MAP
         if self.relevance is not None:
@@ -202,4 +220,4 @@ def _bound(rule: Rule, values: Mapping[str, Any]) -> Rule:
 METHODS: Registry[Method] = Registry("method")
 """Name → method."""
 
-register_method, get_method = METHODS.register, METHODS.named
+register_method = METHODS.register

@@ -11,6 +11,7 @@ from onnxplain.contract.explain import LOGITS
 from onnxplain.contract.objective import OBJECTIVE, SEED
 from onnxplain.errors import SourceError
 from onnxplain.export.autodiff import dependents, swept
+from onnxplain.export.heads import arrived
 from onnxplain.export.objectives.objective import Fit, Objective, is_held
 from onnxplain.export.operators import VJPS
 from onnxplain.export.provenance import named_after
@@ -84,7 +85,7 @@ def scalar_of(op: OpBuilder, objective: Objective, hot: ir.Value | None) -> ir.V
         raise SourceError(
             f"objective {objective.name!r} tells its gradient alone; give it a `scalar` too"
         )
-    scalar = objective.scalar(op, named[LOGITS], hot)
+    scalar = objective.scalar(op, named[LOGITS], arrived(op, hot))
     scalar.type, scalar.shape = hot.type, ir.Shape(dims(hot)[:-1])
     return scalar
 

@@ -82,7 +82,7 @@ def trace(
     outputs = model.graph.outputs
     own = len(outputs) - len(layers)
     found = tuple(str(_behind_copies(value).name) for value in outputs[own:])
-    del outputs[own:]
+    outputs[own:] = []  # `del` would leave them marked as outputs
     if names:
         _name_outputs(model.graph, names)
     return Traced(model, found, fixed_batch)

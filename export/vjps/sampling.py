@@ -14,7 +14,7 @@ import onnx_ir as ir
 from onnxscript import OpBuilder
 
 from onnxplain.export.autodiff import Cotangents, Node
-from onnxplain.export.operators import Axes, Kind, register_vjp
+from onnxplain.export.operators import Axes, Half, Kind, register_vjp
 from onnxplain.export.tensors import (
     along_axis,
     attribute,
@@ -36,7 +36,12 @@ def _unless_cubic(node: Node) -> Sequence[ir.Value | None] | None:
 
 
 @register_vjp(
-    "Resize", kind=Kind.INTERPOLATION, axes=Axes.RESIZE, sign=_unless_cubic, float32_inputs=(1, 2)
+    "Resize",
+    kind=Kind.INTERPOLATION,
+    axes=Axes.RESIZE,
+    sign=_unless_cubic,
+    half=Half.FOLLOWS,
+    float32_inputs=(1, 2),
 )
 def resize(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
     """Separable and linear: along each axis, the transpose of its interpolation matrix."""

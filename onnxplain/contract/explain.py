@@ -49,13 +49,13 @@ DIRECTION, MAP, RELEVANCE, PRODUCT, MAGNITUDE = (
 )
 """Kinds of pullback: a cotangent of the image, which says in what direction to change it; a class
 activation map, which has one channel; how much each pixel contributed (layer-wise relevance
-propagation); a cotangent times the image, or its way from a baseline; how strong something is at
-each pixel, without a sign."""
+propagation); a cotangent times the image, its way from a baseline, or what another method gives;
+how strong something is at each pixel, without a sign."""
 
 NO_DIRECTIONS = {
     MAP: "class activation maps",
     RELEVANCE: "relevances",
-    PRODUCT: "products with the image",
+    PRODUCT: "products with the image or of methods",
     MAGNITUDE: "magnitudes",
 }
 """The kinds along which nothing can climb, in words."""

@@ -12,6 +12,10 @@ from typing import Any, Self
 
 from onnxplain.contract.entries import Entry
 
+ARRIVED = "pullback/arrived"
+"""In the name of the Identity that passes a cotangent on to what need not be linear in it: until
+there it is scaled in float16. In a file without one, until the pullback."""
+
 
 @dataclass(frozen=True)
 class OperatorPrecision(Entry):

@@ -18,6 +18,7 @@ from onnxplain.export.sources.from_transformers import load_folder
 from onnxplain.export.sources.source import FILES, torch_network
 from onnxplain.export.sources.tracing import blank_image, logits_of, outputs_of, twin
 from onnxplain.reference.forward import all_nodes
+from onnxplain.reference.products import factors_of
 from onnxplain.reference.running import run, session_options
 from onnxplain.runtime.inputs.batches import filled
 from onnxplain.runtime.sessions.onnx_runtime.options import inference_session
@@ -82,8 +83,10 @@ def module_of(source: Any, weights: str, size: tuple[int, int], method: str) -> 
     from onnxplain.reference.pytorch.programs import Program
 
     if isinstance(network, torch.export.ExportedProgram):
-        return Program(network) if method not in BY_MODULE else None
-    if isinstance(network, torch.jit.ScriptModule) and method not in PLAIN:
+        return Program(network) if set(factors_of(method)).isdisjoint(BY_MODULE) else None
+    if isinstance(network, torch.jit.ScriptModule) and not set(PLAIN).issuperset(
+        factors_of(method)
+    ):
         return None
     if not isinstance(network, torch.nn.Module):
         raise SourceError(f"a source is a name, a file or a PyTorch network, not {network!r}")

@@ -28,7 +28,7 @@ from onnx_ir.passes import common
 
 from onnxplain.contract.explain import PULLBACK, TARGET
 from onnxplain.contract.objective import OBJECTIVE, SEED
-from onnxplain.contract.precision import OperatorPrecision
+from onnxplain.contract.precision import ARRIVED, OperatorPrecision
 from onnxplain.errors import BackendError
 from onnxplain.initializers import initializer
 from onnxplain.runtime.conversion.functions import inline_functions
@@ -42,8 +42,8 @@ PRECISIONS = {"float16": ir.DataType.FLOAT16, "bfloat16": _BFLOAT16}
 
 _SEED = 1024.0
 """What the target's cotangent is multiplied by in float16: a mean over 7 × 7 positions and a few
-layers take it towards 6e-8, below which float16 has nothing. The pullback is divided by it again;
-every rule is homogeneous in the cotangent."""
+layers take it towards 6e-8, below which float16 has nothing. What the sweeps arrive with is divided
+by it again; every rule is homogeneous in the cotangent."""
 
 _GRAPHS = (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS)
 
@@ -242,18 +242,19 @@ def _single_nodes(
 
 
 def _scale_seed(graph: ir.Graph) -> set[ir.Node]:
-    """Multiply the cotangent of the target, or of the objective, by `_SEED`, and divide the
-    pullback by it, in float32.
+    """Multiply the cotangent of the target, or of the objective, by `_SEED`, and divide by it what
+    sweeps arrive with, or the pullback itself, in float32.
 
     Returns:
-        The division; none where it cannot be told what to multiply.
+        The divisions; none where it cannot be told what to multiply.
     """
     seed = _seed(graph)
     if seed is None:
         return set()
     _multiplied(graph, seed, _SEED)
-    divisions: set[ir.Node] = set()
-    for value in list(graph.outputs):
+    passed = [node for node in graph if node.op_type == "Identity" and ARRIVED in (node.name or "")]
+    divisions = {_multiplied(graph, node.outputs[0], 1 / _SEED) for node in passed}
+    for value in list(graph.outputs) if not passed else ():
         if value.name == PULLBACK:
             value.name = f"{PULLBACK}_scaled"
             division = _multiplied(graph, value, 1 / _SEED)

@@ -315,7 +315,7 @@ def test_what_the_file_says(made, images):
         ({"parameters": {"samples": 5}}, "neither method 'gradient' nor.*has samples; they have"),
         ({"method": "gradcam"}, "not for class activation maps, which 'gradcam' gives"),
         ({"method": "lrp-zplus"}, "not for relevances, which 'lrp-zplus' gives"),
-        ({"times_image": True}, "not for products with the image, which times_image gives"),
+        ({"times_image": True}, "not for products with the image .*, which times_image gives"),
         ({"step": True}, "leave out the estimator 'integrated-gradients'"),
         ({"estimator": "smoothgrad", "parameters": {"sigma": -1}}, "sigma must be .*not -1"),
         ({"estimator": "smoothgrad", "parameters": {"samples": "many"}}, "not 'many'"),

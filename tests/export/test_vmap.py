@@ -158,7 +158,7 @@ RELEVANT = [pools_and_convolutions, shuffles, dense]
         (network, m.name)
         for network in NETWORKS
         for m in METHODS.values()
-        if not m.activation_map and (m.relevance is None or network in RELEVANT)
+        if not m.makes_maps and (m.relevance is None or network in RELEVANT)
     ],
 )
 def test_several_targets_equal_as_many_single_ones(network: Network, method: str):

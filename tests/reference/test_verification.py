@@ -24,7 +24,7 @@ from onnxplain.reference.answers import Answer, of_graph
 from onnxplain.reference.derivatives import STEPPED
 
 SIZE = (20, 24)
-MAPS = [name for name, method in METHODS.items() if method.activation_map is not None]
+MAPS = [name for name, method in METHODS.items() if method.makes_maps]
 
 
 class Net(nn.Module):
@@ -115,6 +115,7 @@ OTHERWISE: dict[str, dict[str, Any]] = {
     "eigengradcam": {"method": "eigencam"},
     "scorecam": {"method": "ablationcam"},
     "ablationcam": {"method": "scorecam"},
+    "guided-gradcam": {"method": "deconvnet*gradcam"},
     "lrp-zplus": {"parameters": {"epsilon": 1e-2}},
     "lrp-epsilon": {"parameters": {"epsilon": 1e-2}},
     "epsilon-plus": {"parameters": {"epsilon": 1e-2}},

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import functools
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -12,6 +13,7 @@ from torch.nn import functional
 
 from onnxplain.errors import InputError, SourceError
 from onnxplain.export.sources.tracing import logits_of
+from onnxplain.reference.products import factors_of
 from onnxplain.reference.pytorch import (
     baselines,
     cams,
@@ -67,7 +69,7 @@ def explain(
             calls: pass the plain one.
         images: [N, C, H, W].
         targets: int64 [N] or [N, K]: classes; negative ones count from the top of the ranking.
-        method: one of `METHODS`.
+        method: one of `METHODS`, or a product of them, "guided*gradcam".
             Unused where there is an objective.
         objective: of what the module returns, the scalar of each image that is explained, [N].
         temperature: the T of "excitation" (0.3 where None), the factor on the temperatures of
@@ -86,6 +88,10 @@ def explain(
             of a wrong shape or out of range.
         NoRuleError: relevances have no rule for an operation here.
     """
+    factors = factors_of(method)
+    if len(factors) > 1:
+        given = module, images, targets, temperature, objective
+        return _multiplied(factors, parameters, *given)
     values = _values(method, temperature, parameters)
     if module.training:
         raise InputError("the module is in training mode; call module.eval() first")
@@ -143,6 +149,28 @@ def _probed(
 
     found = cams.probed_map(method, module, str(values["layer"]), images, scores)
     return explained, found.reshape(*shape, *found.shape[2:])
+
+
+def _multiplied(
+    factors: Sequence[str],
+    parameters: Mapping[str, Any],
+    module: nn.Module,
+    images: Tensor,
+    targets: Tensor | None,
+    temperature: float | None,
+    objective: Callable[[Any], Tensor] | None,
+) -> tuple[Tensor, Tensor]:
+    """The product of what several methods say, each with those of the parameters that it has."""
+    known = {name for factor in factors for name in PARAMETERS.get(factor, ())}
+    if unknown := parameters.keys() - known:
+        raise InputError(f"the reference has no {', '.join(unknown)} of {'*'.join(factors)!r}")
+    answers = []
+    for factor in factors:
+        own = {n: v for n, v in parameters.items() if n in PARAMETERS.get(factor, ())}
+        T = own.pop("temperature", temperature)
+        answers.append(explain(module, images, targets, factor, T, objective, **own))
+    pullbacks = [pullback for _, pullback in answers]
+    return answers[0][0], functools.reduce(torch.mul, pullbacks)
 
 
 def _values(
