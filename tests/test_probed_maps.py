@@ -208,6 +208,15 @@ def test_runtimes_agree(method: str, source: Path, tmp_path: Path) -> None:
     assert Parity.of(found, expected).relative_l2 <= 1e-4
 
 
+def test_tensorrt_takes_it(source: Path, tmp_path: Path) -> None:
+    pytest.importorskip("tensorrt_rtx")
+    from onnxplain.runtime.sessions.tensorrt import build_engine
+
+    options: dict[str, Any] = {"layer": "branch", "parameters": {"chunk": 4}}
+    onnxplain.export(source, tmp_path / "x.onnx", method="scorecam", **options)
+    assert build_engine(tmp_path / "x.onnx").outputs["pullback"].shape == (None, 1, *SIZE)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
