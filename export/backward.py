@@ -12,11 +12,12 @@ from onnxscript import OpBuilder
 from onnxplain.building import Builder, sort
 from onnxplain.contract.explain import MAP, TARGET
 from onnxplain.errors import SourceError
+from onnxplain.export.attended import Attended
 from onnxplain.export.autodiff import Cotangents, Node, Rule, operator_name, pull_back
 from onnxplain.export.canonical.ends import image_axes
 from onnxplain.export.canonical.ports import join
 from onnxplain.export.grids import Layer
-from onnxplain.export.heads import activation_map, arrived, one_hot
+from onnxplain.export.heads import activation_map, arrived, attention_map, one_hot
 from onnxplain.export.lower import lower
 from onnxplain.export.methods import Method
 from onnxplain.export.methods.method import Temperature
@@ -61,6 +62,7 @@ def add_pullback(
     roots: Mapping[str, ir.Value],
     *,
     layers: Sequence[Layer] = (),
+    attended: Attended | None = None,
     multi_target: bool = False,
     live: Collection[str] = (),
     kernels: bool = False,
@@ -78,6 +80,7 @@ def add_pullback(
             or other values.
         layers: where the sweep stops instead, for a method with an activation map; of one with a
             probe, there is none.
+        attended: the same for one with a map of attention.
         live: those of them that are inputs of the graph instead.
         objective: what is explained.
         fit: what it takes of the network's outputs; None for a classifier's, of the one output.
@@ -107,7 +110,7 @@ def add_pullback(
             tables.append(but_for(part.rules(own, op, pixels, roots.values()), excepted))
         return tables
 
-    sweep = _Sweep(op, ends_of(method, layers, roots), multi_target, leading)
+    sweep = _Sweep(op, ends_of(method, layers, attended, roots), multi_target, leading)
     hot: ir.Value | None = None
     fixed: list[ir.Value] = []
     if fit is None:
@@ -134,10 +137,10 @@ def add_pullback(
         elif part.activation_map is not None:
             pairs = zip(layers, swept[i], strict=True)
             swept[i] = [x.laid_out(op, arrived(op, g)) for x, g in pairs]
-        elif len(method.parts) > 1:
+        elif len(method.parts) > 1 or part.attention_map is not None:
             swept[i] = [arrived(op, g) for g in swept[i]]
     ends: dict[str, Any] = {
-        name: _finished(op, method, x, i, swept, layers, leading)
+        name: _finished(op, method, x, i, swept, layers, attended, leading)
         for i, (name, x) in enumerate(roots.items())
     }
     if isinstance(builder, KernelBuilder):
@@ -158,16 +161,21 @@ def add_pullback(
 
 
 def ends_of(
-    method: Method, layers: Sequence[Layer], roots: Mapping[str, ir.Value]
+    method: Method,
+    layers: Sequence[Layer],
+    attended: Attended | None,
+    roots: Mapping[str, ir.Value],
 ) -> list[list[ir.Value]]:
-    """Where each sweep of a method ends: at the layers, or at what is explained by; a probe has
-    none."""
+    """Where each sweep of a method ends: at the layers or their attention, or at what is explained
+    by; a probe has none."""
     at = [layer.value for layer in layers]
     return [
         []
         if part.probe is not None
         else at
         if part.activation_map is not None
+        else [*attended.weights]
+        if part.attention_map is not None and attended is not None
         else [*roots.values()]
         for part in method.parts
     ]
@@ -180,16 +188,19 @@ def _finished(
     root: int,
     swept: Sequence[Sequence[ir.Value]],
     layers: Sequence[Layer],
+    attended: Attended | None,
     leading: Sequence[int | ir.SymbolicDim],
 ) -> ir.Value:
     """The pullback as the file has it, of x's shape with the targets behind the batch: behind an
     Identity, by which the last node's lowered form is found. `swept` are those of each of the
     method's parts, of all roots or of the layers; `root` says which of them x is."""
-    channels, shape = image_axes(x)[2] if layers else None, [*leading, *dims(x)[1:]]
+    channels, shape = image_axes(x)[2] if layers or attended else None, [*leading, *dims(x)[1:]]
 
     def of(part: Method, own: Sequence[ir.Value]) -> ir.Value:
         if part.activation_map is not None:
             return activation_map(op, part.activation_map, layers, own, x, channels == 3)
+        if part.attention_map is not None and attended is not None:
+            return attention_map(op, part.attention_map, attended, own, x, channels == 3)
         pullback = op.Mul(own[root], x) if part.times_input else own[root]
         if len(leading) > 1:
             pullback = op.Transpose(pullback, perm=[1, 0, *range(2, 1 + rank(x))])

@@ -15,6 +15,7 @@ from onnxplain.contract.explain import NO_IMAGE, Metadata, Preprocessing, Range
 from onnxplain.contract.request import ExportOptions, as_asked
 from onnxplain.contract.values import Values
 from onnxplain.errors import SourceError
+from onnxplain.export.attended import Attended
 from onnxplain.export.autodiff import active_within, dependents, depends, operator_name
 from onnxplain.export.canonical.canonicalise import Canonical
 from onnxplain.export.canonical.ends import image_size
@@ -155,14 +156,17 @@ def explaining(metadata: Metadata, objective: Objective, fit: Fit) -> Metadata:
     )
 
 
-def looking(metadata: Metadata, layers: Sequence[Layer]) -> Metadata:
-    """The metadata of a class activation map, if it is one: of what tokens it is made."""
+def looking(
+    metadata: Metadata, layers: Sequence[Layer], attended: Attended | None = None
+) -> Metadata:
+    """The metadata of a map, if it is one: of what tokens it is made."""
     names = as_asked(metadata.parameters)["layer"] if layers else []
     notes = [
         f"the map is of {name} {layer.value.shape}, {layer.tokens.in_words}"
         for name, layer in zip(names, layers, strict=True)
         if layer.tokens is not None
     ]
+    notes += [attended.in_words] if attended is not None else []
     return replace(metadata, notes=(*metadata.notes, *notes))
 
 

@@ -5,14 +5,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import onnx_ir as ir
 from onnxscript import OpBuilder
 
 from onnxplain.contract.precision import ARRIVED
+from onnxplain.export.attended import Attended
 from onnxplain.export.grids import Layer, resized_to
-from onnxplain.export.methods.method import ActivationMap
+from onnxplain.export.methods.method import ActivationMap, AttentionMap
 from onnxplain.export.provenance import named_after
-from onnxplain.export.tensors import rank, size_of
+from onnxplain.export.tensors import constant, integers, rank, size_of
 
 
 def one_hot(op: OpBuilder, logits: ir.Value, target: ir.Value) -> ir.Value:
@@ -88,6 +90,41 @@ def activation_map(
         low = op.Transpose(low, perm=[1, 0, 2, 3]) if several else op.Unsqueeze(low, [1])
         highs.append(resized_to(op, low, image))
     high = highs[0] if len(highs) == 1 else op.Div(op.Sum(*highs), float(len(highs)))
+    return _with_one_channel(op, high, several, nhwc)
+
+
+def attention_map(
+    op: OpBuilder,
+    formula: AttentionMap,
+    attended: Attended,
+    gs: Sequence[ir.Value],
+    image: ir.Value,
+    nhwc: bool,
+) -> ir.Value:
+    """What the tokens that are read saw of those of the grid, upsampled bilinearly to the image.
+
+    Args:
+        gs: the cotangents of the layers' attention, of its shape or with an axis K before it.
+        nhwc: as for `activation_map`, and so is what is returned.
+    """
+    (first, last), tokens, weights = attended.read, attended.tokens, attended.weights
+    row = np.zeros([1, tokens.count])
+    row[:, first : last + 1] = 1 / (last + 1 - first)
+    r = constant(op, row, weights[0])
+    for A, g in reversed([*zip(weights, gs, strict=True)]):
+        r = formula(op, r, A, g)
+    several = rank(gs[0]) > rank(weights[0])
+    if several and rank(r) == 3:  # of no class
+        r = op.Expand(r, op.Concat(op.Shape(gs[0], start=0, end=1), op.Shape(r), axis=0))
+    low = op.Gather(r, integers(op, np.array(tokens.order)), axis=-1)
+    low = op.Reshape(low, [0, 0, tokens.height, tokens.width])
+    if several:
+        low = op.Transpose(low, perm=[1, 0, 2, 3])
+    return _with_one_channel(op, resized_to(op, low, image), several, nhwc)
+
+
+def _with_one_channel(op: OpBuilder, high: ir.Value, several: bool, nhwc: bool) -> ir.Value:
+    """[N, 1, H, W], or of several targets [N, K, H, W], with the channel where it goes."""
     if several:
         return op.Unsqueeze(high, [-1 if nhwc else 2])
     return op.Transpose(high, perm=[0, 2, 3, 1]) if nhwc else high

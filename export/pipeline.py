@@ -26,6 +26,7 @@ from onnxplain.contract.request import BGR, ExportOptions, joined
 from onnxplain.contract.values import Values
 from onnxplain.errors import SourceError
 from onnxplain.export.ascent import add_step, unroll
+from onnxplain.export.attended import Attended, attention_of
 from onnxplain.export.backward import Added, add_pullback, ends_of
 from onnxplain.export.budget import within
 from onnxplain.export.canonical.canonicalise import Canonical, canonicalise
@@ -46,7 +47,7 @@ from onnxplain.export.methods import Method, get_method
 from onnxplain.export.methods.layer_rules import with_rules
 from onnxplain.export.methods.placement import by_weight, check_names, layer_names
 from onnxplain.export.methods.weighted import Pixels
-from onnxplain.export.objectives import LOGIT
+from onnxplain.export.objectives import LOGIT, Fit
 from onnxplain.export.objectives.recognise import chosen
 from onnxplain.export.sources.source import Source, read
 from onnxplain.export.validity import (
@@ -163,20 +164,18 @@ def _derived(source: Network, options: ExportOptions, plain: bool = False) -> _D
             objective, fit = chosen(model, asked, settings, labels, first)
             if make_way(model.graph, [one.name for one in objective.inputs]):
                 objective, fit = chosen(model, objective, settings, labels, first)
-        if method.makes_maps and not layers:
-            of = () if fit is None else [output.value for output in fit.outputs.values()]
-            layers = [last_spatial(model.graph, of)]
+        layers, attended = _looked_at(model.graph, method, layers, fit)
         check_objective(objective, options)
     parameters = {**method.noted(values, live), **_named(options, layers)}
     parameters |= other_choices(options, objective)
 
     options.progress(STAGES[2])
     with own_errors():
-        ends = ends_of(method, layers, roots)
+        ends = ends_of(method, layers, attended, roots)
         metadata = describe(found, canonical, options, method, parameters, ends, excepted, by)
         if fit is not None:
             metadata = explaining(metadata, objective, fit)
-        metadata = looking(metadata, layers)
+        metadata = looking(metadata, layers, attended)
         metadata = estimated(metadata, estimator, sampling)
         added = add_pullback(
             model,
@@ -184,6 +183,7 @@ def _derived(source: Network, options: ExportOptions, plain: bool = False) -> _D
             values,
             {PULLBACK: roots[IMAGE]} if by is None else _pullbacks(metadata.values, roots),
             layers=layers,
+            attended=attended,
             multi_target=options.multi_target,
             live=live,
             kernels=options.kernels,
@@ -210,6 +210,19 @@ def _derived(source: Network, options: ExportOptions, plain: bool = False) -> _D
     model.producer_name, model.producer_version = "onnxplain", __version__
     model.metadata_props.update(metadata.to_props())
     return _Derived(found, model, metadata)
+
+
+def _looked_at(
+    graph: ir.Graph, method: Method, layers: list[Layer], fit: Fit | None
+) -> tuple[list[Layer], Attended | None]:
+    """Of what a map is made: the layers asked for, or the last; or all attention."""
+    of = [] if fit is None else [output.value for output in fit.outputs.values()]
+    attended = None
+    if method.attends:
+        attended = attention_of(graph, of or graph.outputs[:1], method.name)
+    if method.makes_maps and not layers:
+        layers = [last_spatial(graph, of)]
+    return layers, attended
 
 
 def _other_names(
@@ -268,7 +281,7 @@ def _canonical(
         )
     else:
         is_traced = not isinstance(found.original, Path)
-        check_options(options, method.makes_maps, is_traced)
+        check_options(options, method.makes_maps or method.attends, is_traced)
         canonical = canonicalise_values(found.model, by.names, options.output, hard, classifier)
     graph = canonical.model.graph
     if method.named:

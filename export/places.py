@@ -172,7 +172,10 @@ class _Walk:
             if x in known:
                 table = known[x].reshape(-1, 6)
                 number = np.arange(count, count + len(table)).reshape(known[x].shape[:-1])
-                feeds[str(x.name)] = np.broadcast_to(number, sizes_of(x))
+                # Where the size of an axis is open, the boxes along it know better.
+                shape: tuple[int, ...] = number.shape
+                sizes = [n if n > 1 else m for n, m in zip(shape, sizes_of(x), strict=True)]
+                feeds[str(x.name)] = np.broadcast_to(number, sizes)
                 tables.append(table)
                 count += len(table)
             elif x.dtype is not None and x.dtype.is_floating_point():

@@ -118,6 +118,10 @@ def parameters_of(
             f"unroll at least one step, not {options.unroll}",
         ),
         (
+            options.layers and method.attends and not method.makes_maps,
+            f"method {name} takes every layer of attention; leave out the layer",
+        ),
+        (
             options.layers and not method.makes_maps,
             f"method {name} goes down to the image; leave out the layer",
         ),

@@ -18,42 +18,7 @@ from torch.nn import functional
 import onnxplain
 from onnxplain.reference.parity import Parity
 
-TARGETS = np.array([0, 3])
-IMAGES = np.random.default_rng(0).standard_normal((2, 3, 16, 24)).astype(np.float32)
-
-
-class Block(nn.Module):
-    """Attention by nn.MultiheadAttention, a GELU."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
-        self.attention = nn.MultiheadAttention(width, 3, batch_first=True)
-        self.mlp = nn.Sequential(nn.Linear(width, 20), nn.GELU(), nn.Linear(20, width))
-
-    def forward(self, x: Tensor) -> Tensor:
-        h = self.norm1(x)
-        x = x + self.attention(h, h, h, need_weights=False)[0]
-        return x + self.mlp(self.norm2(x))
-
-
-class Transformer(nn.Module):
-    """A class token and patches of 8 × 8, depth 2."""
-
-    def __init__(self, width: int = 12) -> None:
-        super().__init__()
-        self.patches = nn.Conv2d(3, width, 8, stride=8)
-        self.token = nn.Parameter(torch.randn(1, 1, width))
-        self.positions = nn.Parameter(torch.randn(1, 7, width))
-        self.blocks = nn.Sequential(Block(width), Block(width))
-        self.norm, self.head = nn.LayerNorm(width), nn.Linear(width, 5)
-        for parameter in self.parameters():
-            nn.init.normal_(parameter, std=0.4)
-
-    def forward(self, x: Tensor) -> Tensor:
-        patches = self.patches(x).flatten(2).mT
-        x = torch.cat([self.token.expand(len(x), -1, -1), patches], 1) + self.positions
-        return self.head(self.norm(self.blocks(x))[:, 0])
+from .small_transformers import IMAGES, SIZE, TARGETS, made
 
 
 class Gated(nn.Module):
@@ -76,8 +41,7 @@ class Gated(nn.Module):
 
 @pytest.fixture(scope="module")
 def transformer() -> nn.Module:
-    torch.manual_seed(0)
-    return Transformer().eval()
+    return made()
 
 
 @pytest.fixture(scope="module")
@@ -133,7 +97,7 @@ def test_a_transformer_has_the_relevances_of_the_authors_package(
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
 ) -> None:
-    onnxplain.export(transformer, tmp_path / "x.onnx", size=(16, 24), method=method)
+    onnxplain.export(transformer, tmp_path / "x.onnx", size=SIZE, method=method)
     found = onnxplain.load(tmp_path / "x.onnx", "cpu")(IMAGES, TARGETS).pullback
     expected = by_the_authors(transformer, method, lxt, monkeypatch)
     assert Parity.of(found, expected).relative_l2 <= 1e-5
@@ -143,7 +107,7 @@ def test_a_transformer_has_the_relevances_of_the_authors_package(
 def test_the_reference_knows_the_rules(
     method: str, transformer: nn.Module, gated: nn.Module, tmp_path: Path
 ) -> None:
-    for module, size in ((transformer, (16, 24)), (gated, (12, 12))):
+    for module, size in ((transformer, SIZE), (gated, (12, 12))):
         path = tmp_path / "x.onnx"
         onnxplain.export(module, path, size=size, method=method)
         found = onnxplain.verify(path, module, provider="cpu", tolerance=1e-4)

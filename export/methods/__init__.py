@@ -6,6 +6,7 @@ from onnxplain.export.methods import (  # noqa: F401  each registers its methods
     excitation,
     lrp,
     products,
+    rollout,
     semantic,
     transformer_lrp,
 )

@@ -42,6 +42,11 @@ ActivationMap: TypeAlias = Callable[[OpBuilder, ir.Value, ir.Value, tuple[int, i
 """`(op, A, g, (height, width, channels))`, the axes of A counted from the end → the sum over the
 channels, without their axis. g may have an axis more, in front."""
 
+AttentionMap: TypeAlias = Callable[[OpBuilder, ir.Value, ir.Value, ir.Value], ir.Value]
+"""`(op, r, A, g)` → r [N, 1, T], what is read of the tokens behind a layer of attention, as what is
+read of those before it; A is the layer's attention [N, heads, T, T], g its cotangent. r and g may
+have an axis more, in front."""
+
 
 @dataclass(frozen=True)
 class Method:
@@ -63,6 +68,7 @@ class Method:
         activation_map: makes a map of a layer, and of the cotangent that arrives there, where the
             sweep ends.
         probe: in place of a sweep, how an activation map's channels are weighed.
+        attention_map: makes one of the cotangents that arrive at all layers' attention.
         factors: the methods whose results are multiplied, in place of all of these; each has a
             sweep of its own over the same forward pass.
         ascent: how feature accentuation ascends along it, unless told otherwise.
@@ -86,6 +92,7 @@ class Method:
     times_input: bool = False
     activation_map: ActivationMap | None = None
     probe: Probe | None = None
+    attention_map: AttentionMap | None = None
     factors: tuple[Method, ...] = ()
     ascent: AscentDefaults = field(default_factory=AscentDefaults)
     help: str = ""
@@ -130,13 +137,18 @@ class Method:
         return any(part.activation_map is not None for part in self.parts)
 
     @property
+    def attends(self) -> bool:
+        """Whether a sweep of it ends at all layers' attention."""
+        return any(part.attention_map is not None for part in self.parts)
+
+    @property
     def kind(self) -> str:
         """What the result is: one of the kinds of `onnxplain.contract.explain`. A map times
         something is that, here more and there less."""
         if self.factors and not self.times_input:
             kinds = [part.kind for part in self.factors if part.kind != MAP] or [MAP]
             return kinds[0] if len(kinds) == 1 else PRODUCT
-        if self.activation_map is not None:
+        if self.activation_map is not None or self.attention_map is not None:
             return MAP
         if self.relevance is not None:
             return RELEVANCE

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 
+from onnxplain.contract.explain import MAP
 from onnxplain.errors import SourceError
 from onnxplain.export.methods.method import METHODS, Method, register_method
 
@@ -41,7 +42,7 @@ def product(name: str, *factors: Method, help: str = "", source: str = "") -> Me
             f"two factors of {name!r} have {both[0]}, and only one could be told what it is; "
             "choose others"
         )
-    down = [part for part in parts if part.activation_map is None]
+    down = [part for part in parts if part.kind != MAP]
     return Method(
         name,
         parameters=tuple(parameters),

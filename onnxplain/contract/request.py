@@ -44,8 +44,9 @@ class ExportOptions:
         "deconvnet, input-x-gradient, gradcam, gradcam++, xgradcam, layercam, hirescam, eigencam, "
         "eigengradcam, scorecam, ablationcam, guided-gradcam, lrp-zplus, lrp-epsilon, "
         "epsilon-plus, lrp-epsilon-plus, lrp-epsilon-plus-flat, lrp-epsilon-gamma-box, "
-        "lrp-epsilon-alpha2-beta1, lrp-epsilon-alpha2-beta1-flat, attn-lrp, cp-lrp, or one that a "
-        "package registers; or a product of some, as guided*layercam.",
+        "lrp-epsilon-alpha2-beta1, lrp-epsilon-alpha2-beta1-flat, attn-lrp, cp-lrp, "
+        "attention-rollout, transformer-attribution, or one that a package registers; or a product "
+        "of some, as guided*layercam.",
     )
     temperature: float | None = option(
         None,

@@ -12,6 +12,7 @@ import onnx_ir as ir
 import pytest
 from onnxscript import OpBuilder
 
+from onnxplain.contract.explain import MAP
 from onnxplain.errors import SourceError
 from onnxplain.export import METHODS, VJPS, pull_back
 from onnxplain.export.backward import add_pullback
@@ -158,7 +159,7 @@ RELEVANT = [pools_and_convolutions, shuffles, dense]
         (network, m.name)
         for network in NETWORKS
         for m in METHODS.values()
-        if not m.makes_maps and (m.relevance is None or network in RELEVANT)
+        if m.kind != MAP and (m.relevance is None or network in RELEVANT)
     ],
 )
 def test_several_targets_equal_as_many_single_ones(network: Network, method: str):
