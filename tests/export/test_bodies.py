@@ -209,7 +209,7 @@ COSTS = {
 }
 
 
-@pytest.mark.parametrize(("node", "cost"), COSTS.items())
+@pytest.mark.parametrize(("node", "cost"), COSTS.items(), ids=["If", "Loop", "while", "Scan"])
 def test_multiply_adds_are_those_of_bodies_as_often_as_they_run(node: str, cost: int) -> None:
     model = parser.parse_model(f"""
         <ir_version: 9, opset_import: ["" : 20]>
@@ -218,3 +218,18 @@ def test_multiply_adds_are_those_of_bodies_as_often_as_they_run(node: str, cost:
     model.graph.initializer.append(numpy_helper.from_array(np.ones((8, 8), np.float32), "A"))
     inferred = onnx.shape_inference.infer_shapes(model)
     assert multiply_adds(ir.from_proto(inferred).graph) == cost
+
+
+def test_the_adjoint_of_a_loop_costs_as_many_rounds(tmp_path: Path) -> None:
+    """A kept Loop of 1001 products [3] · [3, 3], and the head: gone back through once."""
+    body = """
+        g = GlobalAveragePool (x)
+        f = Flatten (g)
+        s = Loop (long, , f) <body = b (int64 i, bool c, float[N, 3] a) => (bool d, float[N, 3] e)
+            { d = Identity (c) e = MatMul (a, S) }>
+        logits = MatMul (s, W)"""
+    weights = {"S": np.eye(3, dtype=np.float32), "long": np.array(1001)}
+    onnx.save(network(body, **weights), tmp_path / "loop.onnx")
+    onnxplain.export(tmp_path / "loop.onnx", tmp_path / "e.onnx", method="gradient", check=False)
+    cost = onnxplain.load(tmp_path / "e.onnx", threads=1).metadata.multiply_adds
+    assert cost == {"forward": 1001 * 9 + 12, "explain": 2 * (1001 * 9 + 12)}
