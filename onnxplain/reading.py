@@ -72,6 +72,17 @@ def regular(path: str | os.PathLike[str]) -> None:
     opened(path).close()
 
 
+def unreadable(path: str | os.PathLike[str]) -> str | None:
+    """Why what is there is no file to read: "no such file: 'a.onnx'"; None of one that is."""
+    try:
+        regular(path)
+    except (FileNotFoundError, ValueError):  # such as a name with a zero byte
+        return f"no such file: '{os.fspath(path)}'"
+    except OSError as error:
+        return f"'{os.fspath(path)}' cannot be read: {error.strerror}"
+    return None
+
+
 def text(path: str | os.PathLike[str]) -> str:
     """What a file of text holds, UTF-8, of at most `TEXT` bytes.
 

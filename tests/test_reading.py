@@ -18,7 +18,7 @@ from onnxplain.batch.tables import Tables
 from onnxplain.errors import BackendError, InputError, SourceError
 from onnxplain.export import export
 from onnxplain.export.sources.source import load_checkpoint
-from onnxplain.reading import NotAFileError, beside, matching, opened, text
+from onnxplain.reading import NotAFileError, beside, matching, opened, text, unreadable
 from onnxplain.runtime import find_images, load_image
 from onnxplain.runtime.inputs.stored import stored
 from onnxplain.runtime.onnx_file import digest, operators, read_metadata, weights_beside
@@ -61,13 +61,27 @@ class TestOpening:
         with pytest.raises(NotAFileError, match="11 bytes, of at most 10"):
             opened(tmp_path / "a", 10)
 
+    def test_why_one_cannot_be_read_is_told(self, pipe: Path, tmp_path: Path) -> None:
+        said = unreadable(pipe)
+        assert said == f"'{pipe}' cannot be read: it is a pipe, not a file"
+        assert unreadable(tmp_path / "a") == f"no such file: '{tmp_path / 'a'}'"
+        assert str(unreadable("zero\0byte")).startswith("no such file")
+        (tmp_path / "a").touch()
+        assert unreadable(tmp_path / "a") is None
 
-def with_weights_at(path: Path, location: str, in_constant: bool = False) -> Path:
-    """A classifier whose bias of four numbers lies in another file."""
+    def test_an_export_says_so(self, tmp_path: Path) -> None:
+        os.mkfifo(tmp_path / "a.onnx")
+        with pytest.raises(SourceError, match="a pipe, not a file"):
+            export(tmp_path / "a.onnx", tmp_path / "out.onnx")
+
+
+def with_weights_at(path: Path, location: str, in_constant: bool = False, **place: object) -> Path:
+    """A classifier whose bias of four numbers lies in another file, at that place of it."""
     tensor = TensorProto(name="b", data_type=TensorProto.FLOAT, dims=[4])
     tensor.data_location = TensorProto.EXTERNAL
     tensor.external_data.add(key="location", value=location)
-    tensor.external_data.add(key="length", value="16")
+    for key, value in {"length": 16, **place}.items():
+        tensor.external_data.add(key=key, value=str(value))
     constant = [helper.make_node("Constant", [], ["b"], value=tensor)] if in_constant else []
     weight = numpy_helper.from_array(np.ones((3, 4), np.float32), "w")
     axes = numpy_helper.from_array(np.array([2, 3]), "axes")
@@ -128,6 +142,24 @@ class TestWeightsBesideAModel:
             open_session(path, "openvino")
         with pytest.raises(BackendError, match="lies outside the folder"):
             digest(path)
+
+    @pytest.mark.parametrize(
+        ("key", "value", "said"),
+        [
+            ("offset", -100, "offset must be non-negative, got -100"),
+            ("length", -5, "length must be non-negative, got -5"),
+            ("offset", "x", "invalid literal"),
+            ("offset", 2**70, "b is cut short"),
+        ],
+    )
+    def test_a_place_that_is_none_is_told(
+        self, key: str, value: object, said: str, folder: Path
+    ) -> None:
+        """The library's own account of where it was fails, of a tensor in another file."""
+        (folder / "b").write_bytes(SECRET.tobytes())
+        path = with_weights_at(folder / "m.onnx", "b", **{key: value})
+        with pytest.raises(SourceError, match=said):
+            export(path, folder / "out.onnx")
 
     def test_they_may_be_in_a_folder_below(self, folder: Path) -> None:
         (folder / "data").mkdir()

@@ -25,7 +25,7 @@ from onnxplain.export.sources.labels import imagenet_labels
 from onnxplain.export.sources.tracing import blank_image, import_torch, trace
 from onnxplain.export.suggest import nearest
 from onnxplain.export.tensors import size_of
-from onnxplain.reading import beside, regular
+from onnxplain.reading import beside, regular, unreadable
 
 if TYPE_CHECKING:
     import torch
@@ -102,8 +102,8 @@ def from_onnx(path: str | os.PathLike[str]) -> Source:
         SourceError: there is no such file, or it is no complete ONNX model.
     """
     path = Path(path)
-    if not path.is_file():
-        raise SourceError(f"no such file: {path}")
+    if (problem := unreadable(path)) is not None:
+        raise SourceError(problem)
     try:
         model = ir.load(path)
         nodes = len(model.graph)
@@ -111,7 +111,9 @@ def from_onnx(path: str | os.PathLike[str]) -> Source:
         _check_nodes(model)
         _sort(model)
     except Exception as error:
-        reason = error.__cause__ or error
+        reason: BaseException = error
+        while (deeper := reason.__cause__ or reason.__context__) is not None:
+            reason = deeper  # onnx_ir fails once more while it says where it was
         raise SourceError(
             f"{path} is not a readable ONNX model, or its external data are missing ({reason})"
         ) from error

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from onnxplain.errors import InputError, SourceError
 from onnxplain.files import replacing
+from onnxplain.reading import unreadable
 from onnxplain.signal.autoencoder import Autoencoder, Design
 
 AUTHORS_MEAN, AUTHORS_STD = (103.53, 116.28, 123.675), (57.375, 57.12, 58.395)
@@ -54,8 +55,8 @@ def read(path: Path) -> dict[str, Any]:
     Raises:
         SourceError: no such file, or it holds something else.
     """
-    if not path.is_file():
-        raise SourceError(f"no such file: {path}")
+    if (problem := unreadable(path)) is not None:
+        raise SourceError(problem)
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # unpickling raises whatever the bytes lead it to

@@ -15,6 +15,7 @@ import av.error
 from PIL import Image
 
 from onnxplain.errors import InputError
+from onnxplain.reading import unreadable
 
 _LIVE = ("rtsp", "rtsps", "rtmp", "rtmps", "rtp", "udp", "srt")
 _TIMEOUT = 10.0  # seconds to connect, and for the next packet
@@ -171,8 +172,8 @@ def _address(source: str) -> tuple[str, str | None, dict[str, str], bool]:
             if not Path(device).exists():
                 raise InputError(f"there is no camera {device}")
         return device, kind, {}, True
-    if not Path(source).is_file():
-        raise InputError(f"no such file: '{source}'")
+    if (problem := unreadable(source)) is not None:
+        raise InputError(problem)
     return source, None, {}, False
 
 

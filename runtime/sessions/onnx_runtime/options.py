@@ -16,6 +16,7 @@ import onnxruntime
 
 from onnxplain.errors import BackendError, OnnxplainError
 from onnxplain.machine import saturates
+from onnxplain.reading import unreadable
 from onnxplain.runtime.conversion import converted
 from onnxplain.runtime.sessions.onnx_runtime.kernels import register
 
@@ -105,8 +106,8 @@ def inference_session(
     Raises:
         BackendError: no such file, not an ONNX file, or one that the GPU cannot take.
     """
-    if not path.is_file():
-        raise BackendError(f"no such file: '{path}'")
+    if (problem := unreadable(path)) is not None:
+        raise BackendError(problem)
     try:
         registered = register(options, path)
         model: Path | bytes = (
