@@ -73,7 +73,12 @@ def preprocessing(
             f"input has {channels} channels"
         )
     layout = "NCHW" if dims(image)[1] == channels else "NHWC"
-    return replace(given, height=height, width=width, layout=layout)
+    given = replace(given, height=height, width=width, layout=layout)
+    try:
+        given.check()
+    except ValueError as error:
+        raise SourceError(str(error)) from error
+    return given
 
 
 def describe(

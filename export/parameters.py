@@ -53,7 +53,7 @@ class Parameter:
             SourceError: it is not a number within the range.
         """
         if value not in self.range:
-            raise SourceError(f"{self.name} must be {self.range}, not {value!r}")
+            raise SourceError(f"{self.name} {self.range.refusal(value)}")
         return float(value)
 
     @property

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 
-_CONTROLS = re.compile(
-    "[\x00-\x08\x0b-\x1f\x7f-\x9f"  # C0 but for tabs and ends of lines, and C1: escape sequences
-    "\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"  # what reorders text; half characters
-)
+_BEYOND_ASCII = re.compile("[^ -~\t\n]")
+_UNSEEN = {"Cc", "Cf", "Cs", "Zl", "Zp"}
+"""Unicode's categories of controls, of what reorders, joins or hides text, of half characters, and
+of ends of lines and paragraphs."""
 
 
 def printable(text: str) -> str:
     r"""The text with control characters as Python writes them: `\x1b[2J`."""
-    return _CONTROLS.sub(lambda found: found[0].encode("unicode_escape").decode("ascii"), text)
+    return _BEYOND_ASCII.sub(lambda found: _spelled(found[0]), text)
+
+
+def _spelled(character: str) -> str:
+    if unicodedata.category(character) not in _UNSEEN:
+        return character
+    return character.encode("unicode_escape").decode("ascii")

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from onnxplain.contract.objective import Explained
 from onnxplain.errors import InputError
+from onnxplain.options import check_type
 
 
 class Predictions:
@@ -110,8 +111,9 @@ class Predictions:
         """For each sample the `k` likeliest classes as (name, probability), the likeliest first.
 
         Raises:
-            InputError: `k` is below 1.
+            InputError: `k` is no whole number, or below 1.
         """
+        check_type("k", k, int)
         if k < 1:
             raise InputError(f"labels of at least one class, not of {k}")
         probabilities = self.probabilities

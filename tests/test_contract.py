@@ -11,7 +11,7 @@ import pytest
 from onnxplain.contract.channels import ChannelLayer, ChannelsMetadata, Span
 from onnxplain.contract.derivatives import Derivatives
 from onnxplain.contract.entries import Entry
-from onnxplain.contract.explain import Metadata, Preprocessing
+from onnxplain.contract.explain import Metadata, Preprocessing, Range
 from onnxplain.contract.signals import SignalMetadata
 from onnxplain.contract.steps import MatchedLayer, StepMetadata
 from onnxplain.errors import BackendError
@@ -103,12 +103,22 @@ GOOD = Metadata("0.1.0", "gradient", "net", Preprocessing(8, 8, 8), labels=("cat
         ("ascent", "steps", 10**9),
         ("parameters", "temperature", [1]),
         ("multiply_adds", "forward", "many"),
+        ("multiply_adds", "forward", -1),
+        ("multiply_adds", "forward", 5),
         ("patterns", "GELU", None),
+        ("patterns", "GELU", -1),
+        ("preprocessing", "std", [0.2, -0.2, 0.2]),
+        ("preprocessing", "std", [0.2, 1e-320, 0.2]),
+        ("parameters", "temperature", float("inf")),
+        ("estimator", "explanations", -5),
+        ("objective", "classes", -5),
+        ("ranges", "relu", {"low": 1, "high": 0}),
+        ("ranges", "relu", {"low": float("nan")}),
     ],
 )
 def test_a_lying_entry_is_refused(entry: str, key: str, value: object) -> None:
     props = GOOD.to_props()
-    changed = {**json.loads(props[f"onnxplain.{entry}"]), key: value}
+    changed = {**json.loads(props.get(f"onnxplain.{entry}", "{}")), key: value}
     props[f"onnxplain.{entry}"] = json.dumps(changed)
     with pytest.raises(BackendError, match="metadata cannot be read"):
         Metadata.from_props(props)
@@ -122,6 +132,10 @@ def test_a_lying_entry_is_refused(entry: str, key: str, value: object) -> None:
         ("labels", '["cat", 1]'),
         ("labels", "[" * 100_000),
         ("labels", "3"),
+        ("labels", '"cat"'),
+        ("notes", '"cat"'),
+        ("values", '{"inputs": {"x": {"kind": "table", "sizes": "NF"}}}'),
+        ("objective", '{"inputs": {"x": {"meaning": "", "shape": "9"}}}'),
         ("preprocessing", "[]"),
         ("parameters", "null"),
         ("ranges", '{"T": {"low": "high"}}'),
@@ -134,6 +148,21 @@ def test_so_is_one_of_another_kind(entry: str, text: str) -> None:
         Metadata.from_props(props)
 
 
+def test_it_says_which_and_what_may_be_there() -> None:
+    props = replace(GOOD, preprocessing=Preprocessing(8, 8, 0)).to_props()
+    said = r"\(preprocessing: resize is 0, must be 1…32768\)"
+    with pytest.raises(BackendError, match=said):
+        Metadata.from_props(props)
+
+
+def test_a_number_that_float32_does_not_hold_is_told_which_it_does() -> None:
+    assert Range().refusal(-1) == "must be a positive number, not -1"
+    said = Range().refusal(1e-39)
+    assert (
+        said == "must be a positive number, not 1e-39; float32 holds those from 1.2e-38 to 3.4e+38"
+    )
+
+
 @pytest.mark.parametrize("key", WRITTEN)
 @pytest.mark.parametrize("text", ["[" * 100_000, "[]", "1", '{"layers": [1]}', "null"])
 def test_so_are_those_of_other_graphs(key: str, text: str) -> None:
@@ -141,6 +170,12 @@ def test_so_are_those_of_other_graphs(key: str, text: str) -> None:
     assert isinstance(entry, Entry)
     with pytest.raises(BackendError, match="cannot be read"):
         type(entry).from_props({key: text})
+
+
+def test_classes_are_a_list() -> None:
+    entry = {"channels": 3, "size": 32, "classes": "cat"}
+    with pytest.raises(BackendError, match="classes is no list"):
+        SignalMetadata.from_props({"onnxplain.signal": json.dumps(entry)})
 
 
 @pytest.mark.parametrize(
@@ -169,6 +204,8 @@ def test_what_would_move_the_cursor_is_spelled_out() -> None:
     read = Metadata.from_props(evil.to_props())
     assert read.labels == ("\\x1b[2Jcat", "dog\\u202e")
     assert read.source == "a\\rb\\x9b31m"
+    for hidden in "\u061c\u180e\u200b\u200d\ufeff\ufff9\U000e0041\u2066\ud800\x9f":
+        assert printable(f"a{hidden}b") == f"a{ascii(hidden)[1:-1]}b"
     assert printable("tab\tand\nline: ünïcödé 猫") == "tab\tand\nline: ünïcödé 猫"
 
 

@@ -72,7 +72,7 @@ def list_items(inputs: Sequence[str], columns: Columns) -> Iterator[Item]:
     """
     seen: set[str] = set()
     for given in inputs:
-        paths = [given] if os.path.exists(given) else sorted(map(str, matching(given)))
+        paths = [given] if os.path.exists(given) else _outermost(matching(given))
         found = False
         for file in (file for path in paths for file in _files(path)):
             if len(inputs) > 1 or len(paths) > 1:
@@ -84,6 +84,12 @@ def list_items(inputs: Sequence[str], columns: Columns) -> Iterator[Item]:
                 yield item
         if not found:
             raise InputError(f"no image found at '{given}'")
+
+
+def _outermost(paths: Sequence[Path]) -> list[str]:
+    """Sorted, without what lies in a folder that is among them: `**` gives it as well."""
+    folders = {path for path in paths if path.is_dir()}
+    return sorted(str(path) for path in paths if folders.isdisjoint(path.parents))
 
 
 def _files(path: str) -> Iterator[str]:

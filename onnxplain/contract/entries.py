@@ -58,11 +58,27 @@ class Entry:
             ValueError,
         ) as error:
             raise BackendError(
-                f"the file's entry {cls.KEY} cannot be read ({error!r}); export it again with the "
-                "installed version"
+                f"the file's entry {cls.KEY} cannot be read ({described(error)}); export it again "
+                "with the installed version"
             ) from error
 
     @classmethod
     def from_json(cls, entry: Mapping[str, Any]) -> Self:
         """From what `dataclasses.asdict` becomes in JSON, where tuples are lists."""
         return cls(**entry)
+
+
+def listed(name: str, entry: Any) -> tuple[Any, ...]:
+    """What is a list in JSON.
+
+    Raises:
+        ValueError: it is none, such as a string, which has parts too.
+    """
+    if not isinstance(entry, list):
+        raise ValueError(f"{name} is no list")
+    return tuple(entry)
+
+
+def described(error: Exception) -> str:
+    """What is wrong with an entry, in its own words where it has some."""
+    return str(error) if isinstance(error, ValueError) else repr(error)

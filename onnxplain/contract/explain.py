@@ -15,6 +15,7 @@ from numbers import Real
 from typing import Any
 
 from onnxplain.contract.derivatives import Derivatives
+from onnxplain.contract.entries import described, listed
 from onnxplain.contract.estimator import Estimated
 from onnxplain.contract.objective import EXPLAINED_BOX, EXPLAINED_CLASS, OBJECTIVE, Explained
 from onnxplain.contract.values import Values
@@ -86,6 +87,14 @@ class Range:
         if not (number == 0 or _LEAST <= abs(number) <= _GREATEST):
             return False
         return self.low <= number <= self.high if self.closed else self.low < number < self.high
+
+    def refusal(self, value: object) -> str:
+        """What to say of a value that is none of them: "must be a positive number, not -1"."""
+        said = f"must be {self}, not {value!r}"
+        size = abs(value) if isinstance(value, Real) else 0
+        if 0 < size < _LEAST or _GREATEST < size < math.inf:
+            said += f"; float32 holds those from {_LEAST:.2g} to {_GREATEST:.2g}"
+        return said
 
     def __str__(self) -> str:
         if self == Range():
@@ -163,17 +172,29 @@ class Preprocessing:
         Raises:
             ValueError: something that no export writes.
         """
-        sizes = self.height, self.width, self.resize
-        shifts = *self.mean, *self.std
-        for what, wrong in {
-            "sizes": not all(1 <= size <= _LARGEST for size in sizes),
-            "channels": not self.mean or len(self.std) != len(self.mean),
-            "mean and std": not all(abs(x) < _FARTHEST for x in shifts) or 0 in self.std,
-            "interpolation": self.interpolation not in INTERPOLATIONS,
-            "layout": self.layout not in ("NCHW", "NHWC"),
-        }.items():
-            if wrong:
-                raise ValueError(f"{what} such as no export writes")
+        for name in ("height", "width", "resize"):
+            _check_number(f"preprocessing: {name}", getattr(self, name), 1, _LARGEST)
+        if not self.mean or len(self.std) != len(self.mean):
+            raise ValueError(
+                f"preprocessing: mean has {len(self.mean)} entries, and std {len(self.std)}; both "
+                "must have one for each channel"
+            )
+        for shift in self.mean:
+            _check_number("preprocessing: mean", shift, -_FARTHEST, _FARTHEST)
+        for scale in self.std:
+            _check_number("preprocessing: std", scale, 1 / _FARTHEST, _FARTHEST)
+        _check_choice("preprocessing: interpolation", self.interpolation, INTERPOLATIONS)
+        _check_choice("preprocessing: layout", self.layout, ("NCHW", "NHWC"))
+
+
+def _check_number(what: str, value: float, least: float, most: float) -> None:
+    if not least <= value <= most:
+        raise ValueError(f"{what} is {value!s:.20}, must be {least:.6g}…{most:.6g}")
+
+
+def _check_choice(what: str, value: str, choices: Sequence[str]) -> None:
+    if value not in choices:
+        raise ValueError(f"{what} is {value!r:.40}, must be one of {', '.join(choices)}")
 
 
 NO_IMAGE = Preprocessing(0, 0, 0, (), ())
@@ -297,19 +318,29 @@ class Metadata:
         check_fields(self)
         if not self.values:
             self.preprocessing.check()
-        ascent = self.ascent
-        lengths = ascent.alpha, 1.0 if ascent.eps is None else ascent.eps
-        for what, wrong in {
-            "activation": self.activation not in ("softmax", "sigmoid"),
-            "kind": self.kind not in (DIRECTION, *NO_DIRECTIONS),
-            "ascent": not (
-                1 <= ascent.steps <= _LONGEST and all(0 < x < _GREATEST for x in lengths)
-            ),
-        }.items():
-            if wrong:
-                raise ValueError(f"{what} such as no export writes")
-        for name, value in self.parameters.items():
+        _check_choice("activation", self.activation, ("softmax", "sigmoid"))
+        _check_choice("kind", self.kind, (DIRECTION, *NO_DIRECTIONS))
+        _check_number("ascent: steps", self.ascent.steps, 1, _LONGEST)
+        for name in ("alpha", "eps"):
+            if (length := getattr(self.ascent, name)) is not None:
+                _check_number(f"ascent: {name}", length, _LEAST, _GREATEST)
+        if self.multiply_adds.keys() not in (set(), {"forward", "explain"}):
+            raise ValueError("multiply_adds must be forward and explain")
+        counts = {
+            **{f"multiply_adds: {name}": n for name, n in self.multiply_adds.items()},
+            **{f"patterns: {name}": n for name, n in self.patterns.items()},
+            "estimator: explanations": self.estimator.explanations,
+            "objective: classes": self.objective.classes,
+            "objective: ranks": self.objective.ranks,
+        }
+        for name, count in counts.items():
+            _check_number(name, count, 0, _GREATEST)
+        for name, allowed in self.ranges.items():
+            _check_number(f"ranges: {name}: low", allowed.low, -math.inf, allowed.high)
+        for name, value in (*self.parameters.items(), *self.estimator.parameters.items()):
             check_type(name, value, str | float | bool)
+            if not isinstance(value, str):
+                _check_number(name, value, -_GREATEST, _GREATEST)
 
     @classmethod
     def from_props(cls, props: Mapping[str, str]) -> Metadata:
@@ -357,14 +388,14 @@ class Metadata:
                 entries["preprocessing"] = NO_IMAGE
             else:
                 pre = entries["preprocessing"]
-                pre["mean"], pre["std"] = tuple(pre["mean"]), tuple(pre["std"])
-                entries["preprocessing"] = Preprocessing(**pre)
+                shifts = {name: listed(name, pre[name]) for name in ("mean", "std")}
+                entries["preprocessing"] = Preprocessing(**{**pre, **shifts})
             entries["ascent"] = AscentDefaults(**entries["ascent"])
             entries["ranges"] = {k: Range(**v) for k, v in entries["ranges"].items()}
             entries["objective"] = Explained.from_json(entries["objective"])
             entries["estimator"] = Estimated.from_json(entries["estimator"])
             for key in ("labels", "notes"):
-                entries[key] = tuple(entries[key])
+                entries[key] = listed(key, entries[key])
             found = cls(**entries)
             found._check()
             return found
@@ -373,8 +404,8 @@ class Metadata:
             ValueError,
         ) as error:
             raise BackendError(
-                f"the file's onnxplain metadata cannot be read ({error!r}); export it again "
-                "with the installed version"
+                f"the file's onnxplain metadata cannot be read ({described(error)}); export it "
+                "again with the installed version"
             ) from error
 
 

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Self
 
+from onnxplain.contract.entries import listed
+
 CLASS = "class"
 """The objective of a file that has no entry: a classifier's, with the output `logits`."""
 
@@ -92,10 +94,10 @@ class Explained:
         """Of what JSON makes of one.
 
         Raises:
-            TypeError, AttributeError: it is none.
+            TypeError, AttributeError, ValueError: it is none.
         """
         inputs = {
-            name: ObjectiveInput(**{**given, "shape": tuple(given["shape"])})
+            name: ObjectiveInput(**{**given, "shape": listed("shape", given["shape"])})
             for name, given in entry.get("inputs", {}).items()
         }
         return cls(**{**entry, "inputs": inputs})

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
-from onnxplain.contract.entries import Entry
+from onnxplain.contract.entries import Entry, listed
 
 RECONSTRUCTION = "reconstruction"
 """The output of an autoencoder, of the shape of `image`; that of a classifier is `logits`."""
@@ -31,4 +31,4 @@ class SignalMetadata(Entry):
 
     @classmethod
     def from_json(cls, entry: Mapping[str, Any]) -> Self:
-        return cls(entry["channels"], entry["size"], tuple(entry["classes"]))
+        return cls(entry["channels"], entry["size"], listed("classes", entry["classes"]))

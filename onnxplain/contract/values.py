@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self
 
+from onnxplain.contract.entries import listed
+
 PICTURE, VOLUME, SERIES, TABLE, TOKENS, NUMBERS = (
     "image",
     "volume",
@@ -83,13 +85,15 @@ class Values:
         """
         found = cls(
             {
-                name: Taken(**{**one, "sizes": tuple(one["sizes"])})
+                name: Taken(**{**one, "sizes": listed("sizes", one["sizes"])})
                 for name, one in entry.get("inputs", {}).items()
             },
             {name: ExplainedValue(**one) for name, one in entry.get("explained", {}).items()},
         )
         kinds = [one.kind for one in found.inputs.values()]
         kinds += [one.kind for one in found.explained.values()]
-        if not set(kinds) <= set(KINDS) or bool(found.inputs) != bool(found.explained):
-            raise ValueError("values such as no export writes")
+        if unknown := set(kinds) - set(KINDS):
+            raise ValueError(f"values: a kind is {unknown.pop()!r}, must be of {', '.join(KINDS)}")
+        if bool(found.inputs) != bool(found.explained):
+            raise ValueError("values: there are inputs or explained values, and none of the others")
         return found

@@ -41,7 +41,7 @@ def live_inputs(signature: Signature, wanted: Temperatures) -> dict[str, NDArray
             raise InputError(f"the file records no {name!r}; pass one")
         allowed = metadata.ranges.get(name, Range())
         if value not in allowed:
-            raise InputError(f"{name!r} must be {allowed}, not {value!r}")
+            raise InputError(f"{name!r} {allowed.refusal(value)}")
         inputs[name] = np.array(value, signature.dtype)
     return inputs
 

@@ -242,6 +242,17 @@ def test_inputs_that_overlap_are_refused(tmp_path):
         names(tmp_path, tmp_path / "*.jpg")
 
 
+@pytest.mark.parametrize("pattern", ["**", "**/*", "*", "[d]*/**"])
+def test_a_pattern_may_match_a_folder_and_what_is_in_it(pattern, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    below = tmp_path / "d" / "e"
+    below.mkdir(parents=True)
+    for folder in (below, below.parent):
+        (folder / "a.jpg").write_bytes(b"x")
+    assert names(pattern) == ["d/a.jpg", "d/e/a.jpg"]
+    assert names(tmp_path / pattern) == [f"{tmp_path}/d/a.jpg", f"{tmp_path}/d/e/a.jpg"]
+
+
 def test_an_input_without_images_is_an_error(tmp_path):
     with pytest.raises(InputError, match="no image found at"):
         names(tmp_path)

@@ -29,7 +29,7 @@ import onnxruntime
 from onnxplain.files import replacing
 from onnxplain.machine import machine
 
-from .targets import NAMES, OWN, Target, target
+from .targets import EXPLAINED, NAMES, OWN, Target, target
 
 RESULTS = Path(__file__).resolve().parents[2] / "bench/results/fuzz.json"
 SECONDS = 20
@@ -154,6 +154,7 @@ def main() -> None:
                 path = Path(name, "mutant.onnx")
                 path.write_bytes(of.mutant(given.only))
                 of.attempt(path)
+                print(f"{of.name} {given.only}: {EXPLAINED}")
                 continue
             _run(of, given, late, Path(name))
 

@@ -212,3 +212,5 @@ def test_a_batch_is_a_whole_number_of_images(graph_file, x):
 def test_there_are_no_labels_of_no_class(graph_file, x):
     with pytest.raises(InputError, match="at least one class, not of -1"):
         load(graph_file(), "cpu")(x).labels(-1)
+    with pytest.raises(InputError, match="k must be a whole number"):
+        load(graph_file(), "cpu")(x).labels(1.5)
