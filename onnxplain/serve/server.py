@@ -135,10 +135,15 @@ def serve(
     allow_files(limits.connections + _OTHER_FILES)
     where = url(listener, "https" if certificate else "http")
     log.event("listening", url=where, models=list(settings.models))
-    if settings.token is None and not ip_address(listener.getsockname()[0]).is_loopback:
-        log.event("open to everybody", level=log.WARNING, advice="set ONNXPLAIN_TOKEN")
+    warn_if_open(listener, settings.token)
     signal.signal(signal.SIGTERM, lambda *_: None)  # uvicorn raises it again when it is done
     Server(config, service).run([listener])
+
+
+def warn_if_open(listener: socket.socket, token: str | None) -> None:
+    """Log a warning where other machines may ask, and no token is asked for."""
+    if token is None and not ip_address(listener.getsockname()[0]).is_loopback:
+        log.event("open to everybody", level=log.WARNING, advice="set ONNXPLAIN_TOKEN")
 
 
 def allow_files(wanted: int) -> None:

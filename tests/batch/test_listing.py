@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -249,7 +250,7 @@ def test_a_pattern_may_match_a_folder_and_what_is_in_it(pattern, tmp_path, monke
     below.mkdir(parents=True)
     for folder in (below, below.parent):
         (folder / "a.jpg").write_bytes(b"x")
-    assert names(pattern) == ["d/a.jpg", "d/e/a.jpg"]
+    assert [os.path.normpath(name) for name in names(pattern)] == ["d/a.jpg", "d/e/a.jpg"]
     assert names(tmp_path / pattern) == [f"{tmp_path}/d/a.jpg", f"{tmp_path}/d/e/a.jpg"]
 
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import pytest
 
 from onnxplain.errors import InputError
+from onnxplain.serve.connections import listen
 from onnxplain.serve.names import LOOPBACK, hosts_of
 from onnxplain.serve.origin import is_among
+from onnxplain.serve.server import warn_if_open
 from onnxplain.serve.settings import Settings
 
 EXPLAIN = "/v1/models/tiny:explain"
@@ -122,3 +124,13 @@ def test_an_address_that_is_none_is_refused() -> None:
 def test_a_token_that_no_client_can_send_is_refused(token: str) -> None:
     with pytest.raises(InputError, match="token"):
         Settings({}, token=token)
+
+
+@pytest.mark.parametrize(
+    ("host", "token", "warnings"),
+    [("0.0.0.0", None, 1), ("0.0.0.0", "secret", 0), ("127.0.0.1", None, 0)],
+)
+def test_an_open_service_is_warned_of(caplog, host, token, warnings) -> None:
+    with listen(host, 0) as listener:
+        warn_if_open(listener, token)
+    assert [record.message for record in caplog.records] == ["open to everybody"] * warnings
