@@ -91,7 +91,7 @@ class Range:
     def refusal(self, value: object) -> str:
         """What to say of a value that is none of them: "must be a positive number, not -1"."""
         said = f"must be {self}, not {value!r}"
-        size = abs(value) if isinstance(value, Real) else 0
+        size: Any = abs(value) if isinstance(value, Real) else 0
         if 0 < size < _LEAST or _GREATEST < size < math.inf:
             said += f"; float32 holds those from {_LEAST:.2g} to {_GREATEST:.2g}"
         return said
