@@ -59,7 +59,8 @@ def build(folder: Path) -> dict[str, str]:
     others = [name for name in _called() if name not in own]
     stubs.write_text("".join([_LIBRARY, *map(_stub, others)]))
     _compile(libraries, HERE / "libraries.c", stubs)
-    return {**os.environ, "LD_PRELOAD": f"{driver}:{libraries}"}
+    preloaded = [str(driver), str(libraries), *filter(None, [os.environ.get("LD_PRELOAD")])]
+    return {**os.environ, "LD_PRELOAD": ":".join(preloaded)}
 
 
 def _compile(library: Path, *sources: Path | str) -> None:

@@ -8,6 +8,7 @@ written elsewhere. `tests.faults.kills` does kill them.
 from __future__ import annotations
 
 import itertools
+import json
 import os
 import resource
 import subprocess
@@ -28,6 +29,7 @@ from onnxplain.cli.app import commands
 from onnxplain.errors import InputError
 
 from .commands import COMMANDS, OLD, OVER_FILES, material
+from .kills import KILLS, RESULTS
 
 QUICK = ("export", "explain", "report", "kserve")
 EACH = [pytest.param(name, marks=() if name in QUICK else pytest.mark.sweep) for name in COMMANDS]
@@ -102,6 +104,11 @@ def test_each_command_that_writes_is_known(at: Path, tmp_path: Path) -> None:
         next(each for each in given if each not in ("--trust", "signal")) for given in arguments
     }
     assert writing == tried | ELSEWHERE.keys()
+
+
+def test_each_was_killed() -> None:
+    found = json.loads(RESULTS.read_text())["commands"]
+    assert found == {name: {"killed": KILLS, "troubles": []} for name in COMMANDS}
 
 
 @pytest.mark.parametrize("name", EACH)

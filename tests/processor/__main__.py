@@ -46,6 +46,8 @@ def main() -> int:
                 shutil.copytree(spec.submodule_search_locations[0], site / package)
                 for library in (path for p in patterns for path in (site / package).glob(p)):
                     mask(library)
+        if nvidia := find_spec("nvidia"):  # ONNX Runtime looks for CUDA beside itself
+            (site / "nvidia").symlink_to(next(iter(nvidia.submodule_search_locations or [])))
         here, flags = Path(__file__).parent, site / "cpuinfo"
         flags.write_text(NEWER.sub("", Path("/proc/cpuinfo").read_text()))
         preloaded = site / "mask.so"
