@@ -65,7 +65,7 @@ def _check_trusted(path: Path, kind: str, loader: str) -> None:
     if not trusted.get():
         raise UntrustedError(
             f"{path} is not loaded: it is {kind}, and such a file can run any code. If you trust "
-            "whoever made it: onnxplain --trust, before the command's name; in Python, load it "
+            "whoever made it: onnxplain --trust export …, or another command; in Python, load it "
             f"with {loader} and pass what that returns"
         )
 

@@ -177,7 +177,7 @@ def _members(file: str) -> Iterator[tuple[str, int, int]]:
                 if member.issparse():
                     raise InputError(
                         f"'{file}' holds {member.name!r} with its zeros left out, and cannot be "
-                        "read in place: pack it again without --sparse"
+                        "read in place: pack it again with its zeros in it"
                     )
                 if member.offset_data + member.size > os.path.getsize(file):
                     raise InputError(f"'{file}' is cut short within '{member.name}'")

@@ -64,7 +64,7 @@ def hosts_of(address: str, token: str | None, named: Iterable[str]) -> frozenset
 def _given(text: str) -> str:
     name = None if _NOT_IN_NAMES & set(text) else name_in(_as_in_a_header(text))
     if name is None:
-        raise InputError(f"--allow-host takes a name such as example.org, not {text!r}")
+        raise InputError(f"allow_host= takes a name such as example.org, not {text!r}")
     return name
 
 
