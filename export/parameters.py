@@ -97,11 +97,12 @@ class Count:
 
 @dataclass(frozen=True)
 class Choice:
-    """One of a few words that an estimator takes; the first is the default."""
+    """One of a few words that an estimator takes, or `several`; the first is the default."""
 
     name: str
     choices: tuple[str, ...]
     help: str
+    several: bool = False
 
     @property
     def default(self) -> str:
@@ -112,11 +113,13 @@ class Choice:
         Raises:
             SourceError: it is none of the choices.
         """
-        if value not in self.choices:
+        words = [word.strip() for word in str(value).split(",")] if self.several else [value]
+        if not set(self.choices).issuperset(words) or len(set(words)) < len(words):
             raise SourceError(f"{self.name} must be {self.range}, not {value!r}")
-        return str(value)
+        return ",".join(words)
 
     @property
     def range(self) -> str:
         """The allowed values, in words."""
-        return f"one of {', '.join(self.choices)}"
+        several = "; or several, with commas between" if self.several else ""
+        return f"one of {', '.join(self.choices)}{several}"

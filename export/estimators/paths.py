@@ -8,7 +8,8 @@ tells by how much the sum misses it.
 **Baselines** are images as the network sees them. `zero` is 0 there: with a normalisation by mean
 and std the mean colour of what the network was trained on, without one black. `black` is pixels of
 0. `mean` is the image's own mean colour, `blur` the image itself under a Gaussian whose σ is a
-tenth of its shorter side. `image` is whatever the input `baseline` holds.
+tenth of its shorter side. `image` is whatever the input `baseline` holds. Of several, attributions
+are the mean.
 """
 
 from __future__ import annotations
@@ -42,6 +43,11 @@ Array = NDArray[np.float64]
 BLUR = 0.1  # of the shorter side
 
 
+def names_of(baselines: str) -> list[str]:
+    """The names that commas part."""
+    return baselines.split(",")
+
+
 def gauss_legendre(steps: int) -> tuple[Array, Array]:
     """Points α in (0, 1) and their weights: exact for polynomials up to the degree 2 steps − 1."""
     points, weights = np.polynomial.legendre.leggauss(steps)
@@ -64,71 +70,75 @@ RULES: Mapping[str, Callable[[int], tuple[Array, Array]]] = {
 
 
 def integrated_gradients(asked: Asked, values: Sampling) -> tuple[ir.Value, Mapping[str, ir.Value]]:
-    """(x − x') · Σ_s w_s g(x' + α_s (x − x')) (Sundararajan et al. 2017, arXiv 1703.01365)."""
+    """(x − x') · Σ_s w_s g(x' + α_s (x − x')) (Sundararajan et al. 2017, arXiv 1703.01365); of
+    several x' the mean."""
     op, x = asked.op, asked.image
-    start = baseline(asked, values["baseline"])
-    difference = op.Sub(x, start)
+    starts = [baseline(asked, name) for name in names_of(values["baseline"])]
+    wholes = [op.Expand(start, op.Shape(x)) for start in starts]
+    for whole in wholes:
+        whole.shape = x.shape
     points, weights = RULES[values["rule"]](values["steps"])
-    alpha, weight = asked.table(points), asked.table(weights)
+    number = len(starts)
+    stack = op.Concat(*[op.Unsqueeze(whole, [0]) for whole in wholes], axis=0)
+    which = asked.table(np.repeat(np.arange(number), values["steps"]))
 
-    def sample(draw: Draw) -> ir.Value:
-        step = draw.op.Mul(draw.of(alpha, rank(x)), difference)
-        return draw.op.Add(start, step)
+    def start(draw: Draw) -> ir.Value:
+        return starts[0] if number == 1 else draw.op.Gather(stack, draw.of(which, 0), axis=0)
 
-    def terms(draw: Draw, g: ir.Value) -> list[ir.Value]:
-        return [draw.op.Mul(draw.of(weight, rank(asked.pullback)), g)]
-
-    (integral,) = asked.sums(values["steps"], sample, terms)
-    attribution = op.Mul(integral, _beside(asked, difference))
+    paths = np.tile(points, number), np.tile(weights / number, number)
+    attribution = along_paths(asked, *paths, start)
     total = op.ReduceSum(attribution, [-3, -2, -1], keepdims=0)
-    whole = op.Expand(start, op.Shape(x))
-    whole.shape = x.shape
-    gained = op.Sub(asked.scalar, asked.scalar_at(whole))
-    return attribution, {CONVERGENCE_DELTA: op.Sub(total, gained)}
+    left = op.Div(op.Sum(*[asked.scalar_at(whole) for whole in wholes]), float(number))
+    return attribution, {CONVERGENCE_DELTA: op.Sub(total, op.Sub(asked.scalar, left))}
 
 
 def expected_gradients(asked: Asked, values: Sampling) -> tuple[ir.Value, Mapping[str, ir.Value]]:
     """mean_s (x − x'_s) · g(x'_s + α_s (x − x'_s)), x'_s and α_s drawn with a seed: from the
     baselines, and evenly from [0, 1] (Erion et al. 2021, arXiv 1906.10670)."""
-    op, x, samples = asked.op, asked.image, values["samples"]
-    baselines = asked.inputs[BASELINES]
+    op, samples, baselines = asked.op, values["samples"], asked.inputs[BASELINES]
     alphas, places = drawn(samples, values["seed"])
-    alpha, place = asked.table(alphas), asked.table(places)
+    place = asked.table(places)
     number = op.Cast(op.Shape(baselines, start=0, end=1), to=ir.DataType.FLOAT)
 
-    def chosen(draw: Draw) -> ir.Value:
-        """x'_s, [c, 1, …], or […] of one."""
+    def start(draw: Draw) -> ir.Value:
         inner = draw.op
         share = inner.Cast(draw.of(place, 0), to=ir.DataType.FLOAT)
         index = inner.Cast(inner.Floor(inner.Mul(share, number)), to=ir.DataType.INT64)
         found = inner.Gather(baselines, index, axis=0)
         return inner.Unsqueeze(found, [1]) if draw.size > 1 else found
 
+    return nothing_else(along_paths(asked, alphas, np.full(samples, 1 / samples), start))
+
+
+def along_paths(
+    asked: Asked, alphas: Array, weights: Array, start: Callable[[Draw], ir.Value]
+) -> ir.Value:
+    """Σ_s w_s (x − x'_s) · g(x'_s + α_s (x − x'_s)).
+
+    Args:
+        start: x'_s of the samples of a draw, [c, N, …], or [N, …] of one; N may be 1.
+    """
+    x, alpha, weight = asked.image, asked.table(alphas), asked.table(weights)
+
     def sample(draw: Draw) -> ir.Value:
-        start = chosen(draw)
-        step = draw.op.Mul(draw.of(alpha, rank(x)), draw.op.Sub(x, start))
-        return draw.op.Add(start, step)
+        begun = start(draw)
+        step = draw.op.Mul(draw.of(alpha, rank(x)), draw.op.Sub(x, begun))
+        return draw.op.Add(begun, step)
 
     def terms(draw: Draw, g: ir.Value) -> list[ir.Value]:
-        difference = draw.op.Sub(x, chosen(draw))
+        difference = draw.op.Sub(x, start(draw))
         if rank(asked.pullback) > rank(x):
             difference = draw.op.Unsqueeze(difference, [-4])
-        return [draw.op.Mul(g, difference)]
+        share = draw.of(weight, rank(asked.pullback))
+        return [draw.op.Mul(g, draw.op.Mul(share, difference))]
 
-    (total,) = asked.sums(samples, sample, terms)
-    return nothing_else(op.Div(total, float(samples)))
+    return asked.sums(len(alphas), sample, terms)[0]
 
 
 def drawn(samples: int, seed: int) -> tuple[Array, Array]:
     """α_s, and where x'_s is among the baselines: shares in [0, 1), of float32's precision."""
     shares = np.random.default_rng(seed).random((2, samples), np.float32)
     return shares[0].astype(np.float64), np.minimum(shares[1], 1 - 2.0**-12).astype(np.float64)
-
-
-def _beside(asked: Asked, value: ir.Value) -> ir.Value:
-    """What is of the image, [N, …], to go with the pullback, [N, …] or [N, K, …]."""
-    several = rank(asked.pullback) > rank(asked.image)
-    return asked.op.Unsqueeze(value, [1]) if several else value
 
 
 def baseline(asked: Asked, name: str) -> ir.Value:
@@ -171,16 +181,23 @@ register_estimator(
         formula="(x − x') · Σ w_s g(x' + α_s (x − x'))",
         source="Sundararajan et al. 2017, arXiv 1703.01365",
         emit=integrated_gradients,
-        explanations=lambda values: values["steps"] + 1,
+        explanations=lambda values: (
+            (values["steps"] + 0.5) * len(names_of(values["baseline"])) + 0.5
+        ),
         kinds={DIRECTION: PRODUCT},
         parameters=(
             Count("steps", 50, "of the path from the baseline to the image"),
-            Choice("baseline", ("zero", "black", "mean", "blur", "image"), "where the path begins"),
+            Choice(
+                "baseline",
+                ("zero", "black", "mean", "blur", "image"),
+                "where the path begins",
+                several=True,
+            ),
             Choice("rule", tuple(RULES), "how the integral is approximated"),
         ),
         inputs=lambda values: (
             {BASELINE: EstimatorInput("where the path begins")}
-            if values["baseline"] == "image"
+            if "image" in names_of(values["baseline"])
             else {}
         ),
         outputs={CONVERGENCE_DELTA: "the attributions' sum, less what the objective gained"},

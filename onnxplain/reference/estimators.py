@@ -44,7 +44,12 @@ def by_estimator(
 def _integrated(
     own: Mapping[str, Any], pre: Preprocessing, ask: Ask, x: Array, inputs: Mapping[str, Array]
 ) -> Array:
-    steps, start = own["steps"], _baseline(own["baseline"], pre, x, inputs)
+    starts = [_baseline(name, pre, x, inputs) for name in own["baseline"].split(",")]
+    return np.mean([_path(own, ask, x, start) for start in starts], axis=0)
+
+
+def _path(own: Mapping[str, Any], ask: Ask, x: Array, start: Array) -> Array:
+    steps = own["steps"]
     if own["rule"] == "gauss-legendre":
         points, weights = np.polynomial.legendre.leggauss(steps)
         points, weights = 0.5 + points / 2, weights / 2

@@ -161,6 +161,27 @@ def test_the_path_begins_at_its_baseline(made, net, images, classes, name):
     assert np.allclose(found.convergence_delta, delta.detach(), atol=1e-6)
 
 
+@pytest.mark.parametrize("chunk", [1, 5])
+def test_several_baselines_give_the_mean_of_their_attributions(made, images, chunk):
+    """And of their convergence deltas; a chunk may hold samples of two of them."""
+    start = images.flip(0).numpy()
+    steps = {"steps": 2 if chunk > 1 else 5}
+    alone = [
+        made("integrated-gradients", parameters={**steps, "baseline": name})(
+            images.numpy(), **({"baseline": start} if name == "image" else {})
+        )
+        for name in ("zero", "mean", "image")
+    ]
+    asked = {**steps, "baseline": "zero, mean,image", "chunk": chunk}
+    explainer = made("integrated-gradients", parameters=asked)
+    assert explainer.metadata.estimator.parameters["baseline"] == "zero,mean,image"
+    assert explainer.metadata.estimator.explanations == 3 * steps["steps"] + 2
+    found = explainer(images.numpy(), baseline=start)
+    assert same(found.pullback, np.mean([each.pullback for each in alone], axis=0), 1e-5)
+    deltas = [each.convergence_delta for each in alone]
+    assert np.allclose(found.convergence_delta, np.mean(deltas, axis=0), atol=1e-6)
+
+
 def test_a_baseline_of_one_image_is_that_of_all(made, images):
     explainer = made("integrated-gradients", parameters={"steps": 3, "baseline": "image"})
     one = images.numpy()[:1]
@@ -312,6 +333,7 @@ def test_what_the_file_says(made, images):
         ({"parameters": {"steps": 2.5}}, "steps must be a whole number"),
         ({"parameters": {"chunk": 0}}, "chunk must be a whole number from 1"),
         ({"parameters": {"baseline": "grey"}}, "baseline must be one of zero, black, mean"),
+        ({"parameters": {"baseline": "zero,zero"}}, "or several, with commas.*, not 'zero,zero'"),
         ({"parameters": {"samples": 5}}, "neither method 'gradient' nor.*has samples; they have"),
         ({"method": "gradcam"}, "not for class activation maps, which 'gradcam' gives"),
         ({"method": "lrp-zplus"}, "not for relevances, which 'lrp-zplus' gives"),
@@ -408,7 +430,7 @@ def test_verify_knows_them(made, net, source, name):
         onnxplain.verify(path, provider="cpu")
 
 
-@pytest.mark.parametrize("baseline", ["black", "mean", "blur", "image"])
+@pytest.mark.parametrize("baseline", ["black,mean", "blur", "image"])
 def test_verify_knows_where_a_path_begins(made, net, baseline):
     options = {"steps": 3, "baseline": baseline, "rule": "trapezoid"}
     path = made("integrated-gradients", parameters=options).path
