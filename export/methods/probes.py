@@ -82,7 +82,8 @@ def weigh(
     layer: Layer, op: OpBuilder, probe: Probe, image: ir.Value, explained: Explained, chunk: int
 ) -> tuple[ir.Value, int]:
     """The weights of a layer's channels, to be multiplied by its map: [N, 1, 1, C] or
-    [N, C, 1, 1], of several targets [K, N, …]; and what they cost, in multiply-adds per image.
+    [N, C, 1, 1], of several targets [K, N, …]; and what they cost, in multiply-adds per image,
+    besides what is counted of the nodes.
 
     Raises:
         SourceError: the objective does not depend on the layer; or several channels at once cannot
@@ -118,13 +119,15 @@ def weigh(
         each.type, each.shape = scalar.type, ir.Shape([size, *dims(scalar)])
         return [], [each]
 
+    before = len(op.builder.graph)
     _, (found,) = looped(op, count // size, [], turn, "channel")
     whole = op.Reshape(found, op.Concat([count], shape, axis=0))  # [C, N] or [C, N, K]
     backwards = list(range(1 + rank(scalar)))[::-1]
     s_k = op.Transpose(whole, perm=backwards)
     s = op.Transpose(scalar, perm=[1, 0]) if rank(scalar) > 1 else scalar
     w = probe.weights(op, op.Unsqueeze(s, [-1]), s_k)
-    cost = count * multiply_adds(between(nodes, [at], [scalar]))
+    counted = multiply_adds(list(op.builder.graph)[before:])  # as if each turn were of one image
+    cost = count * multiply_adds(between(nodes, [at], [scalar])) - counted
     return op.Unsqueeze(w, sorted(layer.axes[:2])), cost
 
 

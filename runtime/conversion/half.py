@@ -94,7 +94,7 @@ def to_half(model: ir.Model, precision: str, keep_calls: bool = False) -> None:
         if any(a.type in _GRAPHS for a in node.attributes.values()):
             raise BackendError(
                 f"{precision} has no form of {node.op_type} {node.name!r}, which holds a graph of "
-                "its own; use float32"
+                "its own; use float32, or export what is asked many times with a chunk of all of it"
             )
     common.LiftConstantsToInitializersPass(lift_all_constants=True)(model)
     half = PRECISIONS[precision]

@@ -17,7 +17,7 @@ import onnxplain
 from onnxplain.batch import Options, explain_lake
 from onnxplain.batch.run import Summary
 from onnxplain.batch.worker import Worker
-from onnxplain.errors import InputError, SourceError
+from onnxplain.errors import BackendError, InputError, SourceError
 from onnxplain.export.estimators import ESTIMATORS
 from onnxplain.export.estimators.noise import noise
 from onnxplain.export.estimators.paths import RULES, drawn
@@ -25,6 +25,7 @@ from onnxplain.export.loops import chunks
 from onnxplain.runtime.folder import explain_files
 from onnxplain.runtime.inputs import batches
 from onnxplain.runtime.inputs.images import load_image
+from onnxplain.runtime.sessions.tensorrt import build_engine
 
 torch = pytest.importorskip("torch")
 
@@ -350,7 +351,6 @@ def test_what_cannot_be_is_a_sentence(made, options, message):
 
 @pytest.mark.parametrize("name", ESTIMATORS)
 def test_runtimes_agree(made, images, name):
-    """OpenVINO; the compiler of TensorRT-RTX takes the file, in tests/runtime."""
     pytest.importorskip("openvino")
     explainer = made(name, parameters={COUNTS[name]: 6, "chunk": 4})
     other = onnxplain.load(explainer.path, "openvino")
@@ -371,6 +371,30 @@ def test_openvino_takes_a_set_as_a_whole(made, images, multi_target, number):
     given = (images.numpy(), targets)
     found, expected = (each(*given, baselines=baselines) for each in (other, explainer))
     assert same(found.pullback, expected.pullback, 1e-4)
+
+
+def test_the_compiler_of_tensorrt_rtx_takes_the_loop(made):
+    pytest.importorskip("tensorrt_rtx")
+    path = made("integrated-gradients", parameters={"steps": 3, "baseline": "image"}).path
+    engine = build_engine(path, sm=[89], keep=False)
+    assert list(engine.inputs) == ["image", "target", "baseline"]
+
+
+@pytest.mark.parametrize("name", ["integrated-gradients", "vargrad"])
+def test_a_chunk_of_all_samples_needs_no_loop_and_runs_in_float16(made, images, name):
+    """What is not linear in the cotangent too: the squares, and what is explained itself."""
+    path = made(name, parameters={COUNTS[name]: 6, "chunk": 6}).path
+    assert all(node.op_type != "Loop" for node in onnx.load(path).graph.node)
+    found, expected = (
+        onnxplain.load(path, "cpu", precision)(images.numpy())
+        for precision in ("float16", "float32")
+    )
+    assert same(found.pullback, expected.pullback, 3e-2)
+    if expected.convergence_delta is not None:
+        assert np.allclose(found.convergence_delta, expected.convergence_delta, atol=1e-3)
+    path = made(name, parameters={COUNTS[name]: 6, "chunk": 4}).path
+    with pytest.raises(BackendError, match=r"no form of Loop .* with a chunk of all of it"):
+        onnxplain.load(path, "cpu", "float16")
 
 
 @pytest.fixture
