@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import select
 import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -275,24 +274,17 @@ class TestRoomForThree:
         assert self.opened(GET, GET, GET, left=1) == ([True, True, True, False], ["many"])
 
 
-def test_more_requests_than_there_is_room_for_are_told_to_come_back(process: Process):
-    """All 40 are asking; of the bodies, half has come."""
-    waiting = []
-    try:
-        for _ in range(60):
-            waiting.append(process.connect())
-            with suppress(ConnectionError):  # where it has been refused
-                waiting[-1].sendall(HEAD + b"Content-Length: 2\r\n\r\n{")
-        while len(waiting) > 40:
-            readable, _, _ = select.select(waiting, [], [], PATIENCE)
-            assert readable
-            for connection in readable:
+def test_more_connections_than_there_is_room_for_are_told_to_come_back(process: Process):
+    """Where all 40 are asking: their bodies are waited for."""
+    asking = HEAD + b"Content-Length: 2\r\nExpect: 100-continue\r\n\r\n"
+    with ExitStack() as stack:
+        for _ in range(40):
+            connection = stack.enter_context(process.connect())
+            connection.sendall(asking)
+            assert connection.recv(65536).startswith(b"HTTP/1.1 100 ")
+        for _ in range(20):
+            with process.connect() as connection:
                 assert everything(connection).startswith(b"HTTP/1.1 503 ")
-                connection.close()
-                waiting.remove(connection)
-    finally:
-        for connection in waiting:
-            connection.close()
     until_there_is_room(process)
 
 
