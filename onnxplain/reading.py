@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import errno
 import glob
+import json
 import os
 import stat
 from contextvars import ContextVar
 from io import BufferedReader
 from pathlib import Path
+from typing import Any
 
 TEXT = 64 << 20
 """The most bytes of a file of settings, labels or figures."""
@@ -92,6 +94,18 @@ def text(path: str | os.PathLike[str]) -> str:
     """
     with opened(path, TEXT) as file:
         return file.read().decode("utf-8")
+
+
+def parsed(text: str | bytes) -> Any:
+    """What JSON says.
+
+    Raises:
+        ValueError: it is none, or lists within lists too deep to be read.
+    """
+    try:
+        return json.loads(text)
+    except RecursionError as error:
+        raise ValueError("its lists lie in one another too deep to be read") from error
 
 
 def beside(model: Path, location: str) -> Path:

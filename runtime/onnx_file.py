@@ -79,9 +79,10 @@ def operators(path: Path) -> Counter[str]:
     """
     with _opened(path) as data:
         return Counter(
-            _text(data, node, _NODE_OPERATOR)
+            operator
             for graph in _inside(data, (0, len(data)), _MODEL_GRAPH)
             for node in _inside(data, graph, _GRAPH_NODE)
+            if (operator := _text(data, node, _NODE_OPERATOR))
         )
 
 

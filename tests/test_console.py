@@ -86,6 +86,25 @@ def test_no_line_moves_the_cursor(capsys) -> None:
     assert capsys.readouterr().out == "a\\x1b[2Jb\\u202e\n"
 
 
+def test_no_name_looks_like_a_line_of_its_own(capsys) -> None:
+    @guarded
+    def fail() -> None:
+        raise InputError("no layer 'a\nnote: all is well'")
+
+    console.note("layers: a\nnote: all is well")
+    with pytest.raises(typer.Exit):
+        fail()
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[1::2] == ["  note: all is well", "  note: all is well'"]
+
+
+def test_a_line_of_json_moves_no_cursor_either() -> None:
+    assert json_line({"image": "猫.png"}) == '{"image": "猫.png"}\n'
+    evil = {"image": "\x9b31m\u202e\udc80.png"}
+    assert json_line(evil).isascii()
+    assert json.loads(json_line(evil)) == evil
+
+
 def test_a_title_is_no_markup() -> None:
     console80 = Console(width=80)
     with console80.capture() as capture:

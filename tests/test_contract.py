@@ -200,10 +200,14 @@ def test_an_image_may_have_any_number_of_channels() -> None:
 
 
 def test_what_would_move_the_cursor_is_spelled_out() -> None:
-    evil = replace(GOOD, labels=("\x1b[2Jcat", "dog\u202e"), source="a\rb\x9b31m")
+    evil = replace(
+        GOOD,
+        labels=("\x1b[2Jcat", "dog\u202e", "cat\nnote: all is well"),
+        source="a\rb\x9b31m\nc",
+    )
     read = Metadata.from_props(evil.to_props())
-    assert read.labels == ("\\x1b[2Jcat", "dog\\u202e")
-    assert read.source == "a\\rb\\x9b31m"
+    assert read.labels == ("\\x1b[2Jcat", "dog\\u202e", "cat\\nnote: all is well")
+    assert read.source == "a\\rb\\x9b31m\\nc"
     for hidden in "\u061c\u180e\u200b\u200d\ufeff\ufff9\U000e0041\u2066\ud800\x9f":
         assert printable(f"a{hidden}b") == f"a{ascii(hidden)[1:-1]}b"
     assert printable("tab\tand\nline: ünïcödé 猫") == "tab\tand\nline: ünïcödé 猫"

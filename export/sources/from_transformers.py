@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from onnxplain.contract.explain import Preprocessing
 from onnxplain.errors import SourceError
-from onnxplain.reading import text
+from onnxplain.options import check_fields
+from onnxplain.reading import parsed, text
 
 if TYPE_CHECKING:
     import torch
@@ -28,6 +29,7 @@ def load_folder(folder: Path) -> tuple[torch.nn.Module, Preprocessing | None]:
             f"{folder} is a folder without config.json; a folder is what save_pretrained of a "
             "Hugging Face classifier wrote"
         )
+    _check_stays_within(folder / "config.json")
     try:
         from transformers import AutoModelForImageClassification
     except ImportError as error:
@@ -42,11 +44,58 @@ def load_folder(folder: Path) -> tuple[torch.nn.Module, Preprocessing | None]:
     except Exception as error:
         raise SourceError(f"{folder} holds no Hugging Face image classifier: {error}") from error
     written = folder / "preprocessor_config.json"
-    if not written.is_file():
-        return module, None
+    return module, read_processor(written) if written.is_file() else None
+
+
+def _check_stays_within(written: Path) -> None:
+    """Hold a configuration to its folder: timm opens any checkpoint that its arguments name, older
+    releases as a pickle, and both libraries look for what is not there in Hugging Face's Hub.
+
+    Raises:
+        SourceError: it names something else, or cannot be read.
+    """
     try:
-        return module, processor_preprocessing(json.loads(text(written)))
-    except (OSError, AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+        for name, value in _settings(parsed(text(written))):
+            named = isinstance(value, str) and not any(mark in value for mark in "/\\:")
+            elsewhere = name in _ELSEWHERE or (name.strip("_") in _NAMES and not named)
+            if value and elsewhere:
+                raise SourceError(
+                    f"{written} says {name} = {value!r}, which leads out of the folder; "
+                    "a classifier is read from its folder alone"
+                )
+    except (OSError, RecursionError, ValueError) as error:
+        raise SourceError(f"{written} can't be read: {error!r}") from error
+
+
+_ELSEWHERE = {"checkpoint_path", "cache_dir", "use_pretrained_backbone"}
+"""Settings that make a library read files of other folders."""
+
+_NAMES = {"architecture", "attn_implementation", "backbone"}
+"""Settings that are names, or places where they have a separator."""
+
+
+def _settings(config: Any) -> Iterator[tuple[str, Any]]:
+    """Every setting of a configuration, within others too."""
+    within: list[Any] = config if isinstance(config, list) else []
+    if isinstance(config, dict):
+        yield from config.items()
+        within = [value for name, value in config.items() if name != "label2id"]
+    for one in within:
+        yield from _settings(one)
+
+
+def read_processor(written: Path) -> Preprocessing:
+    """What an image processor does, by its `preprocessor_config.json`.
+
+    Raises:
+        SourceError: it does something that `Preprocessing` can't express, or cannot be read.
+    """
+    try:
+        return processor_preprocessing(parsed(text(written)))
+    except (
+        *(OSError, ArithmeticError, AttributeError, LookupError, TypeError),
+        ValueError,
+    ) as error:
         raise SourceError(f"{written} can't be read: {error!r}") from error
 
 
@@ -58,6 +107,7 @@ def processor_preprocessing(config: dict[str, Any]) -> Preprocessing:
 
     Raises:
         SourceError: it does something that `Preprocessing` can't express.
+        Exception: of any other kind of the standard library, where it makes no sense.
     """
     if config.get("do_flip_channel_order"):
         raise SourceError(
@@ -74,7 +124,7 @@ def processor_preprocessing(config: dict[str, Any]) -> Preprocessing:
         mean, std = tuple(config["image_mean"]), tuple(config["image_std"])
     # The processor's pixels are in [0, 255] times this.
     factor = 255 * (config.get("rescale_factor", 1 / 255) if config.get("do_rescale", True) else 1)
-    return Preprocessing(
+    found = Preprocessing(
         height=size[0],
         width=size[1],
         resize=max(resize, *size),
@@ -82,6 +132,9 @@ def processor_preprocessing(config: dict[str, Any]) -> Preprocessing:
         std=tuple(value / factor for value in std),
         interpolation=_INTERPOLATIONS.get(config.get("resample", 2), "bilinear"),
     )
+    check_fields(found)
+    found.check()
+    return found
 
 
 def configured_size(config: Any) -> tuple[int, int] | None:

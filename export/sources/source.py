@@ -461,6 +461,8 @@ def load_checkpoint(module: torch.nn.Module, path: str | os.PathLike[str]) -> No
             loaded = loaded[wrapper]
     if not isinstance(loaded, dict):
         raise SourceError(f"{path} holds a {type(loaded).__name__}, not a state dict")
+    if unnamed := [key for key in loaded if not isinstance(key, str)]:
+        raise SourceError(f"{path} holds no state dict: {unnamed[0]!r} is no parameter's name")
     state = {key.removeprefix("module."): value for key, value in loaded.items()}
     own = module.state_dict()
     auxiliary = [key for key in state if key not in own and key.lower().startswith("aux")]
@@ -468,5 +470,5 @@ def load_checkpoint(module: torch.nn.Module, path: str | os.PathLike[str]) -> No
         del state[key]
     try:
         module.load_state_dict(state)
-    except RuntimeError as error:
+    except Exception as error:  # a module's own way of reading its state may raise anything
         raise SourceError(f"the checkpoint {path} does not fit the network: {error}") from error

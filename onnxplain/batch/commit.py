@@ -14,6 +14,7 @@ from typing import Any
 
 from onnxplain.errors import InputError
 from onnxplain.files import clear, replacing
+from onnxplain.reading import parsed
 
 
 @contextmanager
@@ -98,7 +99,7 @@ class Folder:
     def committed(self, shard: int) -> Record | None:
         """The record of a shard, if it was finished by the current plan."""
         try:
-            record = Record(**json.loads(self._record(shard).read_text("utf-8")))
+            record = Record(**parsed(self._record(shard).read_text("utf-8")))
             whole = self.part(shard).stat().st_size == record.bytes
             return record if whole and record.plan == self._plan_digest() else None
         except (FileNotFoundError, ValueError, TypeError):

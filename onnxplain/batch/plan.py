@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from itertools import islice, zip_longest
@@ -16,6 +15,7 @@ import pyarrow.parquet
 from onnxplain.batch.commit import Folder, durable, write_json
 from onnxplain.batch.listing import Item
 from onnxplain.errors import BackendError, InputError
+from onnxplain.reading import parsed
 from onnxplain.runtime import onnx_file
 from onnxplain.runtime.sessions.tensorrt.engine import SUFFIX
 from onnxplain.version import __version__
@@ -137,7 +137,7 @@ def read_plan(folder: Folder) -> Plan:
         InputError: there is none, or it is another version's.
     """
     try:
-        content = json.loads(folder.plan.read_text("utf-8"))
+        content = parsed(folder.plan.read_text("utf-8"))
         return Plan(Recipe(**content["recipe"]), content["images"], content["listing"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(

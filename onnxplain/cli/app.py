@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from onnxplain.cli.console import err, out, shown
+from onnxplain.cli.console import err, out, sentence
 from onnxplain.errors import BackendError, OnnxplainError
 from onnxplain.reading import trusted
 from onnxplain.version import __version__
@@ -99,7 +99,7 @@ def guarded(function: Callable[..., None]) -> Callable[..., None]:
         try:
             function(*args, **kwargs)
         except OnnxplainError as error:
-            said = shown(with_flags(str(error)))
+            said = sentence(with_flags(str(error)))
             err.print(f"[bold red]error:[/] {said}", soft_wrap=True, highlight=False)
             raise typer.Exit(error.exit_code) from None
         except ModuleNotFoundError as error:

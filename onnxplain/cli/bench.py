@@ -17,7 +17,7 @@ from onnxplain.cli.options import as_integers
 from onnxplain.cli.progress import progress_bar
 from onnxplain.errors import InputError
 from onnxplain.files import replacing
-from onnxplain.reading import text
+from onnxplain.reading import parsed, text
 
 if TYPE_CHECKING:
     from onnxplain.bench.suite.suite import Plan
@@ -204,7 +204,7 @@ def _table(record: dict[str, Any]) -> Table:
 def _read(path: Path, what: str) -> Any:
     """Results that an earlier run wrote; `what` is their list."""
     try:
-        results = json.loads(text(path))
+        results = parsed(text(path))
         results[what]
         return results
     except (OSError, ValueError, LookupError, TypeError) as error:

@@ -38,6 +38,12 @@ def shown(text: object) -> str:
     return escape(printable(str(text)))
 
 
+def sentence(text: str) -> str:
+    """The same of what may have several lines, of which the first alone begins at the margin: a
+    name within cannot look like a line of its own."""
+    return escape(_lines(text))
+
+
 def note_backend(explainer: Explainer) -> None:
     """What explains here."""
     backend = explainer.backend
@@ -52,5 +58,9 @@ def file_size(path: Path) -> str:
 
 def _plain(console: Console, line: str, style: str | None = None) -> None:
     """The line as it is: a path is not wrapped, and its brackets are no markup."""
-    line = printable(line)
+    line = _lines(line)
     console.print(line, style=style, markup=False, emoji=False, highlight=False, soft_wrap=True)
+
+
+def _lines(text: str) -> str:
+    return printable(text).replace("\n", "\n  ")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,9 +27,9 @@ def as_labels(path: Path | None, option: str) -> list[str] | None:
     try:
         text = reading.text(path)
         if path.suffix == ".json":
-            return [str(name) for name in json.loads(text)]
+            return [str(name) for name in reading.parsed(text)]
         return text.splitlines()
-    except (OSError, ValueError) as error:
+    except (OSError, TypeError, ValueError) as error:
         raise InputError(f"{option}: cannot read the names in {path}: {error}") from error
 
 

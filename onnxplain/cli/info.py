@@ -17,6 +17,7 @@ from onnxplain.contract.explain import TARGET, Metadata
 from onnxplain.contract.objective import Explained
 from onnxplain.errors import BackendError, InputError
 from onnxplain.files import scratch
+from onnxplain.printable import one_line
 
 if TYPE_CHECKING:
     from onnxplain.runtime import Backend
@@ -159,8 +160,8 @@ def info(
         "source": f"{metadata.source}, exported by onnxplain {metadata.version}",
         "weights": metadata.described_weights,
         "file": file_size(model),
-        "inputs": "\n".join(inputs),
-        "outputs": "\n".join([*outputs, *_pullbacks(explainer.backend, targets)]),
+        "inputs": "\n".join(map(one_line, inputs)),
+        "outputs": "\n".join(map(one_line, [*outputs, *_pullbacks(explainer.backend, targets)])),
         **_objective(signature.metadata.objective),
         **_estimator(metadata.estimator),
         **_explained(metadata),

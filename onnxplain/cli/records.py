@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from onnxplain.printable import printable
+
 
 def free_stems(paths: Sequence[Path], folder: Path, suffixes: Sequence[str]) -> list[str]:
     """`cat` for `a/cat.jpg`, `cat-2` for `b/cat.jpg`; with none of the suffixes the name of another
@@ -27,8 +29,11 @@ def free_stems(paths: Sequence[Path], folder: Path, suffixes: Sequence[str]) -> 
 
 
 def json_line(entry: Any) -> str:
-    """A line of valid JSON: null in place of NaN and infinity."""
-    return json.dumps(_valid(entry), ensure_ascii=False, allow_nan=False) + "\n"
+    """A line of valid JSON: null in place of NaN and infinity. It is of ASCII where it would move a
+    terminal's cursor, or be no UTF-8."""
+    line = json.dumps(_valid(entry), ensure_ascii=False, allow_nan=False)
+    plain = line if printable(line) == line else json.dumps(_valid(entry), allow_nan=False)
+    return f"{plain}\n"
 
 
 def _valid(entry: Any) -> Any:

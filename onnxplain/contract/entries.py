@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Self
 
 from onnxplain.errors import BackendError
 from onnxplain.options import check_fields
+from onnxplain.printable import in_lines
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ class Entry:
         if cls.KEY not in props:
             return None
         try:
-            found = cls.from_json(json.loads(props[cls.KEY]))
+            found = cls.from_json(in_lines(json.loads(props[cls.KEY])))
             check_fields(found)
             return found
         except (

@@ -21,7 +21,7 @@ from onnxplain.contract.objective import EXPLAINED_BOX, EXPLAINED_CLASS, OBJECTI
 from onnxplain.contract.values import Values
 from onnxplain.errors import BackendError
 from onnxplain.options import check_fields, check_type
-from onnxplain.printable import printable
+from onnxplain.printable import in_lines, one_line
 
 IMAGE, TARGET, TEMPERATURE, LOGITS, PULLBACK = (
     "image",
@@ -130,6 +130,7 @@ _LARGEST = 2**15  # pixels of a side
 _FARTHEST = 2**31  # of a mean and a standard deviation, whose pixels end at 1
 _LONGEST = 10**6  # steps
 _PREFIX = "onnxplain."
+_TEXTS = {"version", "method", "source", "activation", "kind", "weights"}  # the rest is JSON
 
 VALUES = f"{_PREFIX}values"
 """The entry of files that explain by other values than one image."""
@@ -371,18 +372,11 @@ class Metadata:
             since["preprocessing"] = "{}"
         props = {_PREFIX + key: value for key, value in since.items()} | dict(props)
         try:
+            said = {f.name: props[_PREFIX + f.name] for f in dataclasses.fields(cls)}
             entries: dict[str, Any] = {
-                f.name: printable(props[_PREFIX + f.name]) for f in dataclasses.fields(cls)
+                key: one_line(text) if key in _TEXTS else in_lines(json.loads(text))
+                for key, text in said.items()
             }
-            for key in entries.keys() - {
-                "version",
-                "method",
-                "source",
-                "activation",
-                "kind",
-                "weights",
-            }:
-                entries[key] = _printable(json.loads(entries[key]))
             entries["values"] = Values.from_json(entries["values"])
             if entries["values"]:
                 entries["preprocessing"] = NO_IMAGE
@@ -407,18 +401,6 @@ class Metadata:
                 f"the file's onnxplain metadata cannot be read ({described(error)}); export it "
                 "again with the installed version"
             ) from error
-
-
-def _printable(entry: Any) -> Any:
-    """What JSON holds, its strings without control characters."""
-    match entry:
-        case str():
-            return printable(entry)
-        case list():
-            return [_printable(one) for one in entry]
-        case dict():
-            return {printable(name): _printable(one) for name, one in entry.items()}
-    return entry
 
 
 def _kind_by_parameters(props: Mapping[str, str]) -> str:

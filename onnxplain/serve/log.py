@@ -21,7 +21,8 @@ def event(name: str, *, level: int = INFO, **fields: Any) -> None:
 
 
 class JsonFormatter(logging.Formatter):
-    """A line: `time` (UTC, ISO 8601), `level`, `event`, and the event's own fields."""
+    """A line: `time` (UTC, ISO 8601), `level`, `event`, and the event's own fields; of ASCII, as
+    what clients send may move a terminal's cursor."""
 
     def format(self, record: logging.LogRecord) -> str:
         entry: dict[str, Any] = {
@@ -32,7 +33,7 @@ class JsonFormatter(logging.Formatter):
         entry |= getattr(record, _OWN, {"logger": record.name})
         if record.exc_info:
             entry["traceback"] = self.formatException(record.exc_info)
-        return json.dumps(entry, ensure_ascii=False, default=str)
+        return json.dumps(entry, default=str)
 
 
 def log_to_stderr(level: str) -> None:

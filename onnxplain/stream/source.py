@@ -6,16 +6,19 @@ import platform
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 import av
 import av.error
 from PIL import Image
 
 from onnxplain.errors import InputError
-from onnxplain.reading import unreadable
+from onnxplain.reading import opened, unreadable
 
 _LIVE = ("rtsp", "rtsps", "rtmp", "rtmps", "rtp", "udp", "srt")
 _TIMEOUT = 10.0  # seconds to connect, and for the next packet
@@ -71,14 +74,18 @@ class Video:
 
     def __init__(self, source: str) -> None:
         self.source = source
-        file, kind, options, self.live = _address(source)
-        try:
-            self._container = av.open(file, format=kind, options=options, timeout=_TIMEOUT)
-        except (av.error.FFmpegError, OSError, ValueError) as error:
-            raise InputError(f"cannot open '{source}': {reason(error)}") from error
-        if not self._container.streams.video:
-            self._container.close()
-            raise InputError(f"'{source}' has no video")
+        address, kind, options, self.live = _address(source)
+        with ExitStack() as held:
+            try:
+                file = address if isinstance(address, str) else held.enter_context(opened(address))
+                self._container = held.enter_context(
+                    av.open(file, format=kind, options=options, timeout=_TIMEOUT)
+                )
+            except (av.error.FFmpegError, OSError, ValueError) as error:
+                raise InputError(f"cannot open '{source}': {reason(error)}") from error
+            if not self._container.streams.video:
+                raise InputError(f"'{source}' has no video")
+            self._held = held.pop_all()
         self._track = self._container.streams.video[0]
         # Decoding frames in parallel would hold several back.
         self._track.thread_type = "SLICE" if self.live else "AUTO"
@@ -91,7 +98,7 @@ class Video:
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._container.close()
+        self._held.close()
 
     def stop(self) -> None:
         """Make `frames` end soon; may be called from another thread."""
@@ -152,15 +159,17 @@ class _Clock:
         return start + seconds
 
 
-def _address(source: str) -> tuple[str, str | None, dict[str, str], bool]:
-    """What FFmpeg should open (address, format, options), and whether it is live."""
+def _address(source: str) -> tuple[str | Path, str | None, dict[str, str], bool]:
+    """What FFmpeg should open (address or file, format, options), and whether it is live."""
     scheme = source.partition("://")[0].lower() if "://" in source else ""
-    if scheme:
+    if scheme == "file":
+        source = url2pathname(urlsplit(source).path)
+    elif scheme:
         quick = {"fflags": "nobuffer", "flags": "low_delay"}
         if scheme.startswith("rtsp"):
             quick["rtsp_transport"] = "tcp"  # over UDP lost packets become grey frames
         return source, None, quick if scheme in _LIVE else {}, scheme in _LIVE
-    if source.isdigit() or source.startswith("/dev/video"):
+    elif source.isdigit() or source.startswith("/dev/video"):
         kind = _CAMERAS.get(platform.system())
         if kind is None:
             raise InputError(
@@ -174,7 +183,12 @@ def _address(source: str) -> tuple[str, str | None, dict[str, str], bool]:
         return device, kind, {}, True
     if (problem := unreadable(source)) is not None:
         raise InputError(problem)
-    return source, None, {}, False
+    return Path(source), None, _ALONE, False
+
+
+_ALONE = {"protocol_whitelist": "none"}
+"""For a file that is read through this process: playlists open nothing besides, no other file and
+no address."""
 
 
 def reason(error: Exception) -> str:

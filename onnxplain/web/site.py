@@ -15,7 +15,7 @@ import numpy as np
 from onnxplain.contract.objective import EXPLAINED_BOX, EXPLAINED_CLASS
 from onnxplain.errors import BackendError, InputError
 from onnxplain.files import clear, scratch
-from onnxplain.reading import text
+from onnxplain.reading import parsed, text
 from onnxplain.runtime.inputs.images import load_image
 from onnxplain.runtime.sessions import open_backend
 from onnxplain.runtime.signature import Signature
@@ -163,17 +163,19 @@ def _check_folder(folder: Path) -> None:
     if not folder.is_dir():
         raise InputError(f"'{folder}' is a file; name a folder for the site")
     clear(folder)
-    if any(folder.iterdir()) and not _is_ours(folder):
+    if any(folder.iterdir()) and _described(folder) is None:
         raise InputError(
             f"'{folder}' holds something that is not a site of onnxplain; name a new folder"
         )
 
 
-def _is_ours(folder: Path) -> bool:
+def _described(folder: Path) -> dict[str, Any] | None:
+    """What a site of ours says of its first graph; None of anything else."""
     try:
-        return _MARK in json.loads(text(folder / _DESCRIPTION))
-    except (OSError, ValueError, TypeError):
-        return False
+        found = parsed(text(folder / _DESCRIPTION))
+    except (OSError, ValueError):
+        return None
+    return found if isinstance(found, dict) and _MARK in found else None
 
 
 def _describe(signature: Signature) -> dict[str, Any]:
@@ -213,12 +215,16 @@ def _explained(signature: Signature) -> dict[str, Any] | None:
 
 
 def _named_by(folder: Path) -> set[Path]:
-    """The graphs, descriptions and photographs of a site as it was, which go if it has others."""
-    first = json.loads(text(folder / _DESCRIPTION))
-    descriptions = [one["description"] for one in first.get("networks", [])]
-    graphs = [str(Path(name).with_suffix(".onnx")) for name in descriptions]
-    named = {folder / name for name in (*descriptions, *graphs, *first.get("photographs", []))}
-    return {file for file in named if file.resolve().is_relative_to(folder.resolve())}
+    """The graphs, descriptions and photographs of a site as it was, which go if it has others;
+    none where what it says of them is damaged."""
+    first = _described(folder) or {}
+    try:
+        descriptions = [one["description"] for one in first.get("networks", [])]
+        graphs = [str(Path(name).with_suffix(".onnx")) for name in descriptions]
+        named = {folder / name for name in (*descriptions, *graphs, *first.get("photographs", []))}
+        return {file for file in named if file.resolve().is_relative_to(folder.resolve())}
+    except (OSError, KeyError, TypeError, ValueError):
+        return set()
 
 
 def _put(site: Path, folder: Path) -> None:

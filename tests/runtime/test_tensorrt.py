@@ -219,6 +219,8 @@ def _with_header(data: bytes, **changed: object) -> bytes:
         (lambda data: _with_header(data, metadata=None), "cut short or damaged"),
         (lambda data: _with_header(data, inputs=[1]), "cut short or damaged"),
         (lambda data: _with_header(data, version="1.0.0"), "cut short or damaged"),
+        (lambda data: _with_header(data, version="\ud800"), "cut short or damaged"),
+        (lambda data: data[:16] + struct.pack("<Q", 10**5) + 10**5 * b"[", "cut short or damaged"),
         (lambda data: _with_header(data, format=99), "of format 99, this onnxplain reads"),
         (lambda data: data[data.index(b"vtrt") :], "is a raw TensorRT engine"),
         (lambda data: b"", "is not an engine file"),

@@ -7,6 +7,7 @@ import itertools
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -328,6 +329,16 @@ def test_the_container_is_small_and_not_roots(graphs, tmp_path):
     }
     assert sum(path.stat().st_size for path in package.rglob("*")) < 2_000_000
     assert not list(package.rglob("__pycache__"))
+
+
+def test_a_files_name_is_no_line_of_the_dockerfile(graphs, tmp_path):
+    model = tmp_path / '"]\nRUN touch evil\n#.onnx'
+    shutil.copy(graphs["tiny"], model)
+    write_context(model, tmp_path / "image", "tiny")
+    lines = (tmp_path / "image" / "Dockerfile").read_text().splitlines()
+    assert not any(line.startswith("RUN touch") for line in lines)
+    (command,) = [json.loads(line[11:]) for line in lines if line.startswith("ENTRYPOINT ")]
+    assert f"tiny=/models/{model.name}" in command
 
 
 def test_the_container_has_all_that_its_command_imports(graphs, tmp_path):

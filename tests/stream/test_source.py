@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import os
+import shutil
 import socket
 import threading
 import time
@@ -136,6 +138,33 @@ def test_what_is_sent_live_is_read_as_it_comes():
 def test_a_source_that_is_not_there(source, said):
     with pytest.raises(InputError, match=said):
         Video(source)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "#EXTM3U\n#EXT-X-TARGETDURATION:5\n#EXTINF:5,\n{video}\n#EXT-X-ENDLIST\n",
+        "ffconcat version 1.0\nfile {video}\n",
+    ],
+)
+def test_a_playlist_opens_no_other_file(text, colours, tmp_path):
+    shutil.copy(colours, tmp_path / "video.mp4")
+    (tmp_path / "movie.mp4").write_text(text.format(video="video.mp4"))
+    for source in (tmp_path / "movie.mp4", (tmp_path / "movie.mp4").as_uri()):
+        with pytest.raises(InputError, match="cannot open"):
+            Video(str(source))
+
+
+def test_a_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "video.mp4")
+    with pytest.raises(InputError, match="it is a pipe, not a file"):
+        Video(str(tmp_path / "video.mp4"))
+
+
+def test_a_files_address_is_the_file(colours):
+    with Video(colours.as_uri()) as video:
+        assert video.rate == RATE
+        assert not video.live
 
 
 def test_a_file_without_video(tmp_path):

@@ -17,6 +17,7 @@ from onnxplain.contract.values import ExplainedValue, Values
 from onnxplain.errors import BackendError, InputError
 from onnxplain.runtime.sessions import open_backend
 from onnxplain.web import STAGES, write_site
+from onnxplain.web.site import _named_by as named_by
 
 from ..runtime.conftest import explain_graph
 from .conftest import STATIC
@@ -151,11 +152,19 @@ def test_what_a_browser_cannot_run_is_refused(tmp_path: Path) -> None:
         write_site(tmp_path / "double.onnx", tmp_path / "site")
 
 
-@pytest.mark.parametrize("name", ["notes.txt", "model.json"])
-def test_a_folder_of_something_else_is_left_alone(graph: Path, tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        *(("notes.txt", "[]"), ("model.json", "[]"), ("model.json", '["onnxplain"]')),
+        pytest.param("model.json", 100_000 * "[", id="too deep"),
+    ],
+)
+def test_a_folder_of_something_else_is_left_alone(
+    graph: Path, tmp_path: Path, name: str, text: str
+) -> None:
     folder = tmp_path / "site"
     folder.mkdir()
-    (folder / name).write_text("[]")
+    (folder / name).write_text(text)
     with pytest.raises(InputError, match="name a new folder"):
         write_site(graph, folder)
     assert [path.name for path in folder.iterdir()] == [name]
@@ -203,3 +212,9 @@ def test_interrupted_it_leaves_nothing(
     with pytest.raises(KeyboardInterrupt):
         write_site(graph, tmp_path / "site", interrupt)
     assert_nothing_written(tmp_path)
+
+
+@pytest.mark.parametrize("networks", ["[1]", "1", '[{"description": 2}]', '[{"description": ""}]'])
+def test_a_site_that_says_nonsense_of_its_files_loses_none(networks: str, tmp_path: Path) -> None:
+    (tmp_path / "model.json").write_text(f'{{"onnxplain": "1.0", "networks": {networks}}}')
+    assert named_by(tmp_path) == set()

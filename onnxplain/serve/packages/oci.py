@@ -8,6 +8,7 @@ FOLDER/models/            the explain graph
 
 from __future__ import annotations
 
+import json
 import shutil
 from importlib import import_module
 from pathlib import Path
@@ -46,7 +47,7 @@ USER 65532:65532
 EXPOSE {port}
 HEALTHCHECK CMD ["python", "-c", \
 "import urllib.request as r; r.urlopen('http://127.0.0.1:{port}/ready', timeout=3)"]
-ENTRYPOINT ["python", "-m", "onnxplain.cli", "serve", "{name}=/models/{file}", \
+ENTRYPOINT ["python", "-m", "onnxplain.cli", "serve", {model}, \
 "--provider", "cpu", "--host", "0.0.0.0", "--preload"]
 CMD ["--port", "{port}"]
 """
@@ -74,7 +75,10 @@ def write_context(model: Path, folder: Path, name: str) -> None:
     Metadata.from_props(read_metadata(model))
     with new_folder(folder) as new:
         (new / "Dockerfile").write_text(
-            _DOCKERFILE.format(name=name, file=model.name, port=PORT), encoding="utf-8"
+            _DOCKERFILE.format(
+                name=name, model=json.dumps(f"{name}=/models/{model.name}"), port=PORT
+            ),
+            encoding="utf-8",
         )
         (new / "requirements.txt").write_text("".join(f"{r}\n" for r in REQUIREMENTS))
         (new / ".dockerignore").write_text("**/__pycache__\n")

@@ -14,7 +14,7 @@ from onnxplain.contract.channels import ChannelLayer
 from onnxplain.contract.explain import Preprocessing
 from onnxplain.errors import InputError
 from onnxplain.files import replacing
-from onnxplain.reading import text
+from onnxplain.reading import parsed, text
 from onnxplain.version import __version__
 from onnxplain.vital.search.ranking import Patch, Photograph, Ranking
 
@@ -127,7 +127,7 @@ class TopImages:
             InputError: no such file, or not a table of `onnxplain top-images`.
         """
         try:
-            entries = json.loads(text(path))
+            entries = parsed(text(path))
             search = Search(**entries["search"])
             pre = entries["preprocessing"]
             pre["mean"], pre["std"] = tuple(pre["mean"]), tuple(pre["std"])

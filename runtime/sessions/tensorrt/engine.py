@@ -26,7 +26,7 @@ from typing import Any, BinaryIO
 
 from onnxplain.errors import BackendError
 from onnxplain.files import replacing
-from onnxplain.reading import opened
+from onnxplain.reading import opened, parsed
 from onnxplain.runtime.sessions.cuda_driver import Cuda
 from onnxplain.runtime.sessions.tensorrt.package import Package
 from onnxplain.runtime.signature import Port
@@ -153,16 +153,16 @@ def read_engine(path: Path) -> Engine:
             f"format {_FORMAT}: build it again (onnxplain build)"
         )
     written = header.pop("sha256", None)
-    if len(payload) != header.get("bytes") or _digest(header, payload) != written:
-        raise _damaged(path)
     try:
+        if len(payload) != header.get("bytes") or _digest(header, payload) != written:
+            raise _damaged(path)
         fields = {entry.name: header[entry.name] for entry in dataclasses.fields(Engine)[:-1]}
         for end in ("inputs", "outputs"):
             fields[end] = {n: Port(dtype, tuple(s)) for n, (dtype, s) in fields[end].items()}
         fields["profile"] = {n: tuple(map(tuple, s)) for n, s in fields["profile"].items()}
         fields["sms"] = tuple(fields["sms"])
         return Engine(**fields, payload=payload)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (AttributeError, KeyError, RecursionError, TypeError, ValueError) as error:
         raise _damaged(path) from error
 
 
@@ -182,7 +182,7 @@ def _header(file: BinaryIO, path: Path) -> dict[str, Any]:
     (length,) = struct.unpack("<Q", start[len(_MAGIC) :])
     text = file.read(min(length, _LONGEST_HEADER))
     try:
-        header = json.loads(text)
+        header = parsed(text)
     except ValueError as error:
         raise _damaged(path) from error
     if not isinstance(header, dict):
