@@ -78,7 +78,7 @@ class Video:
         with ExitStack() as held:
             try:
                 file = address if isinstance(address, str) else held.enter_context(opened(address))
-                self._container = av.open(file, format=kind, options=options, timeout=_TIMEOUT)
+                self._container = av.open(file, "r", format=kind, options=options, timeout=_TIMEOUT)
                 held.callback(self._container.close)
             except (av.error.FFmpegError, OSError, ValueError) as error:
                 raise InputError(f"cannot open '{source}': {reason(error)}") from error
