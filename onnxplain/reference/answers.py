@@ -144,12 +144,19 @@ def of_pytorch(metadata: Metadata, module: nn.Module, images: Array, classes: Ar
 
     from onnxplain.reference import pytorch
 
+    parameters = dict(metadata.parameters)
+    if "pixels" in pytorch.PARAMETERS.get(metadata.method, ()):
+        pre = metadata.preprocessing
+        mean, std = (
+            torch.tensor(v, dtype=torch.float64)[:, None, None] for v in (pre.mean, pre.std)
+        )
+        parameters["pixels"] = -mean / std, (1 - mean) / std
     logits, pullback = pytorch.explain(
         copy.deepcopy(module).double().eval(),
         torch.from_numpy(np.asarray(images, np.float64)),
         torch.from_numpy(classes),
         metadata.method,
-        **metadata.parameters,
+        **parameters,
     )
     return Answer(logits.numpy(), pullback.numpy())
 

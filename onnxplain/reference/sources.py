@@ -32,7 +32,11 @@ Array = npt.NDArray[Any]
 PLAIN = ("gradient", "input-x-gradient")
 """The methods that replace no derivative."""
 
-BY_MODULE = ("semantic", "lrp-zplus", "lrp-epsilon", "epsilon-plus", "attn-lrp", "cp-lrp")
+BY_MODULE = (
+    *("semantic", "lrp-zplus", "lrp-epsilon", "epsilon-plus", "attn-lrp", "cp-lrp"),
+    *("lrp-epsilon-plus", "lrp-epsilon-plus-flat", "lrp-epsilon-gamma-box"),
+    *("lrp-epsilon-alpha2-beta1", "lrp-epsilon-alpha2-beta1-flat"),
+)
 """The methods that know by its module that several operations are a normalisation or a GELU."""
 
 

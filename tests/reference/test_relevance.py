@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -11,9 +13,14 @@ from zennit.attribution import Gradient
 from onnxplain.errors import NoRuleError
 from onnxplain.reference.pytorch import explain
 
-from .zennit_composites import composite
+from .zennit_composites import PIXELS, ZENNITS, composite
 
-METHODS = ("lrp-zplus", "lrp-epsilon", "epsilon-plus")
+METHODS = ("lrp-zplus", "lrp-epsilon", "epsilon-plus", *ZENNITS)
+
+
+def pixels(method: str) -> dict[str, Any]:
+    ends = torch.tensor(PIXELS[0]), torch.tensor(PIXELS[1])
+    return {"pixels": ends} if method == "lrp-epsilon-gamma-box" else {}
 
 
 def network() -> nn.Module:
@@ -38,7 +45,7 @@ def test_the_reference_agrees_with_zennit(method: str) -> None:
     module = network()
     with Gradient(module, composite(method)) as attributor:
         _, expected = attributor(X.clone(), functional.one_hot(TARGETS, 5).double())
-    _, found = explain(module, X, TARGETS, method)
+    _, found = explain(module, X, TARGETS, method, **pixels(method))
     torch.testing.assert_close(found, expected, rtol=1e-7, atol=1e-12)
     assert all(parameter.requires_grad for parameter in module.parameters())
 
@@ -56,7 +63,9 @@ def test_a_batch_norm_belongs_to_the_layer_before_it(method: str) -> None:
     folded = torch.nn.utils.fuse_conv_bn_eval(conv.eval().double(), norm.eval().double())
     rest = (nn.ReLU(inplace=True), nn.Flatten(), head)
     nets = [nn.Sequential(*start, *rest).eval().double() for start in ([conv, norm], [folded])]
-    (_, whole), (_, expected) = (explain(net, X, torch.tensor([0, 3]), method) for net in nets)
+    (_, whole), (_, expected) = (
+        explain(net, X, torch.tensor([0, 3]), method, **pixels(method)) for net in nets
+    )
     torch.testing.assert_close(whole, expected, rtol=1e-9, atol=1e-12)
 
 

@@ -25,8 +25,11 @@ from onnxplain.reference.derivatives import STEPPED
 
 SIZE = (20, 24)
 MAPS = [name for name, method in METHODS.items() if method.makes_maps]
-OF_ANY = [name for name, method in METHODS.items() if method.attention_map is None]
-"""The methods for networks without attention."""
+ALIKE = {"lrp-epsilon-plus", "lrp-epsilon-plus-flat", "lrp-epsilon-alpha2-beta1"}
+"""Of whose rules others are made."""
+
+OF_ANY = [n for n, method in METHODS.items() if method.attention_map is None and n not in ALIKE]
+"""The methods for networks without attention, but for those."""
 
 
 class Net(nn.Module):
@@ -121,6 +124,8 @@ OTHERWISE: dict[str, dict[str, Any]] = {
     "lrp-zplus": {"parameters": {"epsilon": 1e-2}},
     "lrp-epsilon": {"parameters": {"epsilon": 1e-2}},
     "epsilon-plus": {"parameters": {"epsilon": 1e-2}},
+    "lrp-epsilon-gamma-box": {"parameters": {"gamma": 1.0}},
+    "lrp-epsilon-alpha2-beta1-flat": {"method": "lrp-epsilon-alpha2-beta1"},
     "attn-lrp": {"method": "cp-lrp"},
     "cp-lrp": {"method": "attn-lrp"},
 }

@@ -1,13 +1,21 @@
-"""The three methods of relevance in zennit's terms."""
+"""The methods of relevance in zennit's terms."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from torch import nn
 from zennit.canonizers import Canonizer
-from zennit.composites import EpsilonPlus, LayerMapComposite, layer_map_base
+from zennit.composites import (
+    EpsilonAlpha2Beta1Flat,
+    EpsilonGammaBox,
+    EpsilonPlus,
+    EpsilonPlusFlat,
+    LayerMapComposite,
+    layer_map_base,
+)
 from zennit.core import Composite
 from zennit.rules import Epsilon, Norm, ZPlus
 from zennit.types import Linear, MaxPool
@@ -27,7 +35,19 @@ class AsAverage(Norm):
         return super().backward(pool, grad_input, grad_output)
 
 
+PIXELS = (-2.0, 2.0)
+"""The least and the greatest."""
+
+ZENNITS: dict[str, Callable[..., Composite]] = {
+    "lrp-epsilon-plus-flat": EpsilonPlusFlat,
+    "lrp-epsilon-gamma-box": partial(EpsilonGammaBox, *PIXELS),
+    "lrp-epsilon-alpha2-beta1-flat": EpsilonAlpha2Beta1Flat,
+}
+
+
 def composite(method: str, canonizers: Sequence[Canonizer] = ()) -> Composite:
+    if method in ZENNITS:
+        return ZENNITS[method](canonizers=list(canonizers))
     if method == "epsilon-plus":
         return EpsilonPlus(canonizers=list(canonizers))
     if method == "lrp-epsilon":

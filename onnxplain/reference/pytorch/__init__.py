@@ -10,6 +10,12 @@ et al. 2015, arXiv 1412.6806; deconvnet: Zeiler & Fergus 2014, arXiv 1311.2901. 
 don't speak of and `onnxplain.export.methods` settles, is settled here in the same way.
 """
 
-from onnxplain.reference.pytorch.explain import METHODS, PULLBACKS, explain, resolve_targets
+from onnxplain.reference.pytorch.explain import (
+    METHODS,
+    PARAMETERS,
+    PULLBACKS,
+    explain,
+    resolve_targets,
+)
 
-__all__ = ["METHODS", "PULLBACKS", "explain", "resolve_targets"]
+__all__ = ["METHODS", "PARAMETERS", "PULLBACKS", "explain", "resolve_targets"]

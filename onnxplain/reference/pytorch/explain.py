@@ -43,6 +43,11 @@ PARAMETERS: dict[str, dict[str, Any]] = {
     **{method: {"layer": None} for method in cams.FORMULAS},
     **{method: {"layer": None, "chunk": 1} for method in cams.PROBES},
     **{method: {"epsilon": sharing.epsilon} for method, sharing in relevance.SHARINGS.items()},
+    **{method: {"epsilon": 1e-6, "stabilizer": 1e-6} for method in relevance.COMPOSITES},
+    "lrp-epsilon-gamma-box": {
+        **{"epsilon": 1e-6, "stabilizer": 1e-6, "gamma": 0.25},
+        "pixels": None,
+    },
 }
 """Method → its parameters and their defaults."""
 
@@ -75,7 +80,8 @@ def explain(
         temperature: the T of "excitation" (0.3 where None), the factor on the temperatures of
             "semantic" (1 where None); no other method reads it.
         parameters: the others of the method, as the metadata of an explain graph name them:
-            `layer`, the path of a submodule, of a class activation map; `epsilon` of relevances;
+            `layer`, the path of a submodule, of a class activation map; `epsilon`, `stabilizer` and
+            `gamma` of relevances, and for z^B `pixels`, tensors of the least and the greatest;
             `relu`, `max_pool`, … of "excitation" and "semantic".
 
     Returns:
@@ -184,14 +190,14 @@ def _values(
     if temperature is not None and "temperature" in values:
         parameters = {"temperature": temperature, **parameters}
     for name, value in parameters.items():
-        if name != "layer" and not value > 0:
+        if name not in ("layer", "pixels") and not value > 0:
             raise InputError(f"the {name} must be positive, not {value}")
     return values | dict(parameters)
 
 
 def _mode(method: str, values: Mapping[str, Any]) -> ReplacedBackward:
     if method in relevance.SHARINGS:
-        return relevance.RelevanceFlow(method, values["epsilon"])
+        return relevance.RelevanceFlow(method, **values)
     chosen = REPLACEMENTS.get(method, Replacements())
     functions = {functional.batch_norm: norms.batch_norm, **chosen.functions}
     replacements = Replacements(functions, chosen.modules)

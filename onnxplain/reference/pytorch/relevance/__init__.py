@@ -11,9 +11,11 @@ shares is what the methods differ in:
                                values: the relevance of VITAL (Görgün et al., arXiv 2503.22399)
     lrp-epsilon    ε = 1e-6    by contribution, biases keep theirs; maxima to the greatest
     epsilon-plus   ε = 1e-6    the same, but convolutions by z⁺ with their positive biases
+
+and zennit's composites, by its names (`COMPOSITES`).
 """
 
 from onnxplain.reference.pytorch.relevance.flow import RelevanceFlow
-from onnxplain.reference.pytorch.relevance.sharing import SHARINGS
+from onnxplain.reference.pytorch.relevance.sharing import COMPOSITES, SHARINGS
 
-__all__ = ["SHARINGS", "RelevanceFlow"]
+__all__ = ["COMPOSITES", "SHARINGS", "RelevanceFlow"]

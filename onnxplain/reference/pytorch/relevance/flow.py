@@ -102,15 +102,19 @@ class RelevanceFlow(Flow):
     Args:
         method: one of `SHARINGS`.
         epsilon: its stabiliser; the method's own where None.
+        others: more of what `Sharing` has, of zennit's composites.
 
     Raises:
         NoRuleError: a function has no rule, on the way of the image.
     """
 
-    def __init__(self, method: str = "lrp-zplus", epsilon: float | None = None) -> None:
+    def __init__(
+        self, method: str = "lrp-zplus", epsilon: float | None = None, **others: Any
+    ) -> None:
         super().__init__(Replacements(_RULES))
         sharing = SHARINGS[method]
-        self.sharing = sharing if epsilon is None else replace(sharing, epsilon=epsilon)
+        others |= {} if epsilon is None else {"epsilon": epsilon}
+        self.sharing = replace(sharing, **others)
         self._whole = 0  # how many modules are running that pass relevance on as a whole
 
     def __torch_function__(

@@ -35,9 +35,13 @@ class _Layer:
         sharing, is_matrix, bias = mode.sharing, self.weight.ndim == 2, self.bias
         if bias is not None and not is_matrix:
             bias = bias.reshape(-1, *[1] * (self.weight.ndim - 2))
+        own = sharing.first.get(is_matrix) if sharing.first and _is_first(self.x) else None
+        own = own or (None if is_matrix else sharing.own)
+        if own is not None:
+            return own(self.product, self.weight, bias, sharing)
         if sharing.matrices_plus if is_matrix else sharing.convolutions_plus:
             bias = bias if sharing.biases else None
-            return z_plus(self.product, self.weight, bias, sharing.epsilon)
+            return z_plus(self.product, self.weight, bias, sharing.of_others)
 
         def affine(x: Tensor) -> Tensor:
             y = self.product(x, self.weight)
@@ -50,8 +54,23 @@ class _Layer:
         if self.weight.requires_grad:
             raise NoRuleError("the reference has no relevance for weights that depend on the image")
         found = replaced(lambda x: y, self.x, self.pull(mode))
+        found.grad_fn._onnxplain_weighted = True  # type: ignore[union-attr]
         found._onnxplain_layer = replace(self, version=found._version)  # type: ignore[attr-defined]
         return found
+
+
+def _is_first(x: Tensor) -> bool:
+    """Whether x was computed without a layer with weights."""
+    waiting, seen = [x.grad_fn], set()
+    while waiting:
+        made = waiting.pop()
+        if made is None or made in seen:
+            continue
+        seen.add(made)
+        if getattr(made, "_onnxplain_weighted", False):
+            return False
+        waiting.extend(before for before, _ in made.next_functions)
+    return True
 
 
 def weighted(
@@ -102,4 +121,6 @@ def batch_norm(
     before = getattr(input, "_onnxplain_layer", None)
     if before is None or before.version != input._version:
         return replaced(lambda x: y, input, passed_on)
-    return replaced(lambda x: y, before.x, before.scaled(scale, shift).pull(mode))
+    found = replaced(lambda x: y, before.x, before.scaled(scale, shift).pull(mode))
+    found.grad_fn._onnxplain_weighted = True  # type: ignore[union-attr]
+    return found

@@ -22,7 +22,7 @@ def pool(average: Callable[..., Tensor] | None = None) -> Rule:
         if average is not None and not sharing.positive:
             return NotImplemented
         share = by_positive_part if sharing.positive else by_contribution
-        pull = share(lambda x: (average or func)(x, *args, **kwargs), sharing.epsilon)
+        pull = share(lambda x: (average or func)(x, *args, **kwargs), sharing.of_others)
         return replaced(lambda x: func(x, *args, **kwargs), input, pull)
 
     return rule

@@ -67,7 +67,7 @@ def add(mode: Flow, func: Callable[..., Tensor], a: Any, b: Any, *, alpha: float
     reverse = "rsub" in func.__name__
     signs = (-alpha, 1) if reverse else (1, -alpha if "sub" in func.__name__ else alpha)
     terms = [_copy(x) * sign for x, sign in zip((a, b), signs, strict=True)]
-    takers, epsilon = varying([a, b]), mode.sharing.epsilon
+    takers, epsilon = varying([a, b]), mode.sharing.of_others
     taken = [t for x, t in zip((a, b), terms, strict=True) if varying([x])]
 
     def shares(y: Tensor, R: Tensor) -> list[Tensor]:
