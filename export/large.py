@@ -10,7 +10,7 @@ import onnx
 import onnx_ir as ir
 
 from onnxplain.errors import InputError, SourceError
-from onnxplain.files import scratch
+from onnxplain.files import check_replaceable, scratch
 
 SINGLE_FILE = 2**31 - 2**24
 """Bytes of weights that still fit into one file with their graph: a message is below 2 GiB."""
@@ -37,24 +37,28 @@ def written_large(model: ir.Model, path: Path) -> Iterator[Path]:
 
     Raises:
         SourceError: it does not pass the checker, which is a defect of onnxplain.
-        InputError: the files cannot be written, or `path` is a link: whoever opens it would look
+        InputError: the files cannot be written, or one is a link: whoever opens `path` would look
             for the weights beside the link.
     """
-    if path.is_symlink():
-        raise InputError(
-            f"cannot write '{path}': it is a link, and a graph of this size has a second file "
-            "beside it; name the file that the link leads to"
-        )
+    beside = path.with_name(f"{path.name}.data")
+    for place in (path, beside):
+        if place.is_symlink():
+            raise InputError(
+                f"cannot write '{place}': it is a link, and a graph of this size has two files "
+                "that lie together; name the file that the link leads to"
+            )
     try:
+        check_replaceable(path)
+        check_replaceable(beside)
         with scratch(path.parent) as folder:
-            graph, data = folder / path.name, folder / f"{path.name}.data"
+            graph, data = folder / path.name, folder / beside.name
             ir.save(model, graph, external_data=data.name)
             try:
                 onnx.checker.check_model(graph, full_check=True)
             except Exception as error:
                 raise SourceError(NOT_VALID.format(error)) from error
             yield graph
-            data.replace(path.parent / data.name)
+            data.replace(beside)
             graph.replace(path)
     except OSError as error:
         raise InputError(f"cannot write '{path}': {error.strerror or error}") from error

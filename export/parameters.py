@@ -64,7 +64,7 @@ class Parameter:
 
 @dataclass(frozen=True)
 class Count:
-    """A whole number that an estimator takes.
+    """A whole number that a method or an estimator takes.
 
     Attributes:
         name: what Python and `--param` call it.

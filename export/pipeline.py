@@ -87,7 +87,8 @@ def export(source: Network, path: str | os.PathLike[str], options: ExportOptions
             A `torch.nn.Module` float [N, C, H, W] → [N, classes] (a tensor, or an output with
             `.logits` as Hugging Face's classifiers have), or → any tensors; it is left as it was.
             A folder that `save_pretrained` of a Hugging Face classifier wrote.
-            TorchScript or a `torch.export` program, as an object or a file (.pt, .pth, .pt2).
+            TorchScript or a `torch.export` program, as an object (a file is loaded by
+            `onnxplain --trust export` alone).
         path: the ONNX file to write. An existing file is replaced once the new one is complete.
         options:
 

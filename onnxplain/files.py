@@ -39,15 +39,24 @@ def replacing(path: Path) -> Iterator[Path]:
         place = Path(os.path.realpath(path)) if path.is_symlink() else path
         if not place.parent.is_dir():
             raise InputError(f"cannot write '{path}': there is no folder '{place.parent}'")
-        with suppress(FileNotFoundError):
-            if (kind := other_kind(path.stat())) is not None:
-                raise InputError(f"cannot write '{path}': it is {kind}")
+        check_replaceable(path)
         with scratch(place.parent) as folder:
             beside = folder / path.name
             yield beside
             beside.replace(place)
     except OSError as error:
         raise InputError(f"cannot write '{path}': {error.strerror or error}") from error
+
+
+def check_replaceable(path: Path) -> None:
+    """
+    Raises:
+        InputError: there is a folder, a pipe or a device.
+        OSError: what is there cannot be looked at.
+    """
+    with suppress(FileNotFoundError):
+        if (kind := other_kind(path.stat())) is not None:
+            raise InputError(f"cannot write '{path}': it is {kind}")
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -75,15 +76,22 @@ def test_an_existing_pair_is_replaced(small_limit: None, source: Path, tmp_path:
     assert len(list(tmp_path.iterdir())) == 3
 
 
-def test_a_link_is_refused(source: Path, tmp_path: Path) -> None:
-    """Whoever opened it would look for the weights beside the link."""
-    (link := tmp_path / "link.onnx").symlink_to("two.onnx")
+@pytest.mark.parametrize("name", ["x.onnx", "x.onnx.data"])
+@pytest.mark.parametrize("kind", ["a link", "a pipe", "a folder"])
+def test_what_is_no_file_is_refused(kind: str, name: str, source: Path, tmp_path: Path) -> None:
+    """Whoever opened the graph by a link would look for the weights beside that."""
+    place = tmp_path / name
+    {
+        "a link": lambda: place.symlink_to("two.onnx"),
+        "a pipe": lambda: os.mkfifo(place),
+        "a folder": place.mkdir,
+    }[kind]()
     with (
-        pytest.raises(InputError, match="it is a link"),
-        written_large(ir.load(source), link),
+        pytest.raises(InputError, match=f"it is {kind}"),
+        written_large(ir.load(source), tmp_path / "x.onnx"),
     ):
         raise AssertionError("it was begun")
-    assert link.is_symlink()
+    assert not place.is_file()
 
 
 def test_a_failed_write_keeps_the_old_pair(

@@ -184,6 +184,10 @@ def test_what_a_channel_is_worth_is_asked_of_the_layers_behind_alone(
     assert cost["scorecam", "last"] == pytest.approx(13, abs=0.1)
     assert cost["ablationcam", "last"] == pytest.approx(1, abs=0.1)
     assert 2 < cost["ablationcam", "relu"] < 13
+    options: dict[str, Any] = {"method": "ablationcam", "layer": "last"}
+    one = onnxplain.export(source, tmp_path / "x", **options)
+    three = onnxplain.export(source, tmp_path / "x", **options, parameters={"chunk": 3})
+    assert three.multiply_adds == one.multiply_adds  # whose chunks are of as many images
 
 
 @pytest.mark.parametrize("method", METHODS)

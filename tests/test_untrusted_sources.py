@@ -82,6 +82,8 @@ def test_a_file_that_can_run_code_is_loaded_where_that_is_asked_for(
     assert not canary.exists()
     CliRunner().invoke(app, ["--trust", *arguments])
     assert canary.exists()
+    with pytest.raises(UntrustedError):  # the command's trust ended with it
+        export(source, tmp_path / "x.onnx", size=8)
 
 
 @pytest.mark.parametrize("make", [program, script])

@@ -119,15 +119,14 @@ def weigh(
         each.type, each.shape = scalar.type, ir.Shape([size, *dims(scalar)])
         return [], [each]
 
-    before = len(op.builder.graph)
     _, (found,) = looped(op, count // size, [], turn, "channel")
     whole = op.Reshape(found, op.Concat([count], shape, axis=0))  # [C, N] or [C, N, K]
     backwards = list(range(1 + rank(scalar)))[::-1]
     s_k = op.Transpose(whole, perm=backwards)
     s = op.Transpose(scalar, perm=[1, 0]) if rank(scalar) > 1 else scalar
     w = probe.weights(op, op.Unsqueeze(s, [-1]), s_k)
-    counted = multiply_adds(list(op.builder.graph)[before:])  # as if each turn were of one image
-    cost = count * multiply_adds(between(nodes, [at], [scalar])) - counted
+    turns = count // size  # what is counted of the nodes: each turn as if of one image
+    cost = (count - turns) * multiply_adds(between(nodes, [at], [scalar]))
     return op.Unsqueeze(w, sorted(layer.axes[:2])), cost
 
 

@@ -29,7 +29,13 @@ def load_folder(folder: Path) -> tuple[torch.nn.Module, Preprocessing | None]:
             f"{folder} is a folder without config.json; a folder is what save_pretrained of a "
             "Hugging Face classifier wrote"
         )
-    _check_stays_within(folder / "config.json")
+    if (folder / "adapter_config.json").exists():
+        raise SourceError(
+            f"{folder} holds an adapter of another model, which lies elsewhere; merge them (peft's "
+            "merge_and_unload) and save what that gives"
+        )
+    for written in (folder / "config.json", *folder.glob("*.index.json")):
+        _check_stays_within(written)
     try:
         from transformers import AutoModelForImageClassification
     except ImportError as error:
@@ -49,16 +55,19 @@ def load_folder(folder: Path) -> tuple[torch.nn.Module, Preprocessing | None]:
 
 def _check_stays_within(written: Path) -> None:
     """Hold a configuration to its folder: timm opens any checkpoint that its arguments name, older
-    releases as a pickle, and both libraries look for what is not there in Hugging Face's Hub.
+    releases as a pickle, both libraries look for what is not there in Hugging Face's Hub, and an
+    index of weights says in which files they are.
 
     Raises:
         SourceError: it names something else, or cannot be read.
     """
     try:
+        is_index = written.name.endswith(".index.json")
         for name, value in _settings(parsed(text(written))):
             named = isinstance(value, str) and not any(mark in value for mark in "/\\:")
-            elsewhere = name in _ELSEWHERE or (name.strip("_") in _NAMES and not named)
-            if value and elsewhere:
+            is_name = name.strip("_").removesuffix("_internal") in _NAMES
+            is_file = is_index and isinstance(value, str)
+            if value and (name in _ELSEWHERE or ((is_name or is_file) and not named)):
                 raise SourceError(
                     f"{written} says {name} = {value!r}, which leads out of the folder; "
                     "a classifier is read from its folder alone"

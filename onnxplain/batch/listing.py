@@ -168,16 +168,14 @@ def _members(file: str) -> Iterator[tuple[str, int, int]]:
                     raise InputError(f"'{file}' is damaged: it leads back at {member.name!r}")
                 reached = tar.offset  # type: ignore[attr-defined]
                 name = member.name.rpartition("/")[2]
-                if (
-                    not member.isreg()
-                    or name.startswith(".")
-                    or not name.lower().endswith(SUFFIXES)
-                ):
+                if member.isdir() or name.startswith(".") or not name.lower().endswith(SUFFIXES):
                     continue
-                if member.issparse():
+                if member.issparse() or not member.isreg():
+                    how = "with its zeros left out" if member.issparse() else "as no plain file"
                     raise InputError(
-                        f"'{file}' holds {member.name!r} with its zeros left out, and cannot be "
-                        "read in place: pack it again with its zeros in it"
+                        f"'{file}' holds {member.name!r} {how}, and cannot be read in place: pack "
+                        "it again as a whole (GNU tar: --dereference --hard-dereference, not "
+                        "--sparse; onnxplain batch reads folders too)"
                     )
                 if member.offset_data + member.size > os.path.getsize(file):
                     raise InputError(f"'{file}' is cut short within '{member.name}'")

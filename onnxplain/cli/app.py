@@ -136,6 +136,7 @@ def _version(wanted: bool) -> None:
 
 @app.callback()
 def _root(
+    context: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
@@ -148,4 +149,5 @@ def _root(
         ),
     ] = False,
 ) -> None:
-    trusted.set(trust)
+    before = trusted.set(trust)
+    context.call_on_close(lambda: trusted.reset(before))

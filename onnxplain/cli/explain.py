@@ -239,7 +239,7 @@ def _record(
 ) -> dict[str, Any]:
     files = {"image": str(image), "picture": str(picture)}
     record = _predicted(explanation, image, metadata.preprocessing)
-    if metadata.kind == RELEVANCE:
+    if metadata.kind == RELEVANCE and "*" not in metadata.method:  # products conserve nothing
         sums = explanation.relevance_sum.reshape(-1).tolist()
         for target, arrived in zip(record["targets"], sums, strict=True):
             target["relevance_sum"] = arrived

@@ -34,7 +34,8 @@ def methods(
         _one(name)
         return
     if markdown:
-        say(as_markdown(catalogue()))
+        for line in as_markdown(catalogue()).splitlines():
+            say(line)
         return
     table = Table(title="What an explanation can be composed of", title_justify="left")
     for column in COLUMNS:

@@ -201,8 +201,8 @@ def study(
         typer.Option(
             "--classifier",
             "-c",
-            help="Give it at least twice: a name as for `onnxplain export`, a TorchScript file, or "
-            "plain, residual or dense, small ones that are trained here.",
+            help="Give it at least twice: a name as for `onnxplain export`, a TorchScript file "
+            "(onnxplain --trust), or plain, residual or dense, small ones that are trained here.",
         ),
     ],
     folder: Annotated[

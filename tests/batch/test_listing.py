@@ -142,6 +142,16 @@ def test_an_image_with_its_zeros_left_out_is_an_error(tmp_path):
         names(path)
 
 
+@pytest.mark.parametrize("kind", [tarfile.LNKTYPE, tarfile.SYMTYPE, tarfile.FIFOTYPE])
+def test_so_is_one_that_is_a_link(kind, tmp_path):
+    with tarfile.open(path := tmp_path / "part.tar", "w") as tar:
+        member = tarfile.TarInfo("1.png")
+        member.type, member.linkname = kind, "0.png"
+        tar.addfile(member)
+    with pytest.raises(InputError, match=r"holds '1.png' as no plain file"):
+        names(path)
+
+
 def test_so_is_one_whose_extensions_take_long(tmp_path):
     """Of a megabyte of digits, Python searches 10¹² places."""
     path = tmp_path / "part.tar"

@@ -759,3 +759,22 @@ def test_outputs_that_are_one_value_keep_their_names_and_shares(
         np.testing.assert_allclose(found["grad.a"], 1 + np.sin(x))
     else:
         np.testing.assert_allclose(found["grad.a"], 2 + 2 * np.sin(x))
+
+
+@pytest.mark.parametrize("other", ["v", "u"])
+def test_the_maximum_of_a_stack_that_is_an_output_too(other: str, tmp_path: Path) -> None:
+    """It is written as Max, and the stack stays."""
+    text = f"""<ir_version: 8, opset_import: ["" : 18]>
+        stacked (float[2, 3] x) => (float[2, 2, 3] stack, float y) <int64[1] first = {{0}}> {{
+        w = Neg(x)  u = Unsqueeze(x, first)  v = Unsqueeze(w, first)
+        stack = Concat<axis=0>(u, {other})
+        m = ReduceMax<keepdims=0>(stack, first)
+        y = ReduceSum<keepdims=0>(m)
+    }}"""
+    onnx.save(onnx.parser.parse_model(text), tmp_path / "m.onnx")
+    onnxplain.differentiate(tmp_path / "m.onnx", tmp_path / "d.onnx", of="y", wrt="x")
+    x = np.array([[1, -2, 3], [-4, 5, -6]], np.float32)
+    found = run(tmp_path / "d.onnx", x=x)
+    np.testing.assert_array_equal(found["stack"], [x, -x if other == "v" else x])
+    expected = np.sign(x) if other == "v" else np.ones_like(x)
+    np.testing.assert_array_equal(found["grad.x"], expected)

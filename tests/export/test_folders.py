@@ -27,6 +27,7 @@ PROCESSOR = {"size": 8, "image_mean": [0.5] * 3, "image_std": [0.5] * 3}
         {"backbone_config": [{"use_pretrained_backbone": True}]},
         {"backbone": "someone/else"},
         {"_attn_implementation": "someone/kernel"},
+        {"_attn_implementation_internal": "someone/kernel"},
         {"attn_implementation": {"": "someone/kernel"}},
     ],
 )
@@ -35,6 +36,22 @@ def test_a_folder_that_leads_elsewhere_is_refused(config: dict[str, Any], tmp_pa
     written = {"model_type": "timm_wrapper", "architecture": "resnet10t"} | config
     (tmp_path / "config.json").write_text(json.dumps(written))
     with pytest.raises(SourceError, match="leads out of the folder"):
+        load_folder(tmp_path)
+
+
+@pytest.mark.parametrize("place", ["../other/x.safetensors", "/tmp/x.safetensors"])
+def test_so_is_one_whose_weights_lie_elsewhere(place: str, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "resnet"}))
+    index = {"metadata": {"format": "pt"}, "weight_map": {"a": "x.safetensors", "b": place}}
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(SourceError, match=r"index\.json says b = .*leads out of the folder"):
+        load_folder(tmp_path)
+
+
+def test_so_is_an_adapter(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "resnet"}))
+    (tmp_path / "adapter_config.json").write_text("{}")
+    with pytest.raises(SourceError, match="an adapter of another model"):
         load_folder(tmp_path)
 
 

@@ -85,7 +85,7 @@ _PARTS: dict[str, Callable[[Path], _Parts]] = {
 }
 """A network's file becomes an explanation; an explain graph's does; a network's file gets
 derivatives of all kinds; what files say of themselves is shown and used; images are
-decoded; requests are answered; tar files, tables and archives of PyTorch are read."""
+decoded; requests are answered; tar files and tables are read."""
 
 NAMES = tuple(_PARTS)
 

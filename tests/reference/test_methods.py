@@ -73,6 +73,10 @@ RELU6S: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
+QUOTIENTS = {"attn-lrp", "cp-lrp"}
+"""Methods whose activations pass f(x)/x."""
+
+
 class TestRelu:
     def test_relu_gate_counts_negative_preactivations(self) -> None:
         z = torch.tensor([[-0.3, 0.0, 0.3, 3.0]], dtype=torch.float64)
@@ -122,7 +126,7 @@ class TestRelu:
         pullback = pull(activation, Z, G, "semantic")
         torch.testing.assert_close(pullback, GRID * torch.special.ndtr(Z / (0.6 * T)))
 
-    @pytest.mark.parametrize("method", PULLBACKS[2:])
+    @pytest.mark.parametrize("method", sorted({*PULLBACKS[2:]} - QUOTIENTS))
     def test_other_clamps_keep_their_gradient(self, method: str) -> None:
         bound = torch.zeros(4, dtype=torch.float64)
         for clamp in (

@@ -48,8 +48,10 @@ def unstack_extrema(graph: ir.Graph) -> None:
         dropped = node.attributes.get_int("keepdims", 1) == 0 and int(axes.item()) % n == axis
         if dropped and all(part is not None for part in parts):
             replace(node.outputs[0], _EXTREMA[node.op_type], [p for p in parts if p is not None])
-            for spent in (node, stack, *(x.producer() for x in stack.inputs if x is not None)):
-                if spent is not None and not spent.outputs[0].uses():
+            made = (x.producer() for x in stack.inputs if x is not None)
+            for spent in dict.fromkeys(x for x in (node, stack, *made) if x is not None):
+                y = spent.outputs[0]
+                if not y.uses() and not y.is_graph_output():
                     graph.remove(spent, safe=True)
 
 
