@@ -77,13 +77,7 @@ def as_settings(texts: list[str] | None, option: str) -> dict[str, str] | None:
     Raises:
         InputError: one is given otherwise, or twice.
     """
-    values: dict[str, str] = {}
-    for text in texts or []:
-        name, equals, value = text.partition("=")
-        if not equals or name in values:
-            raise InputError(f"{option} takes NAME=VALUE, each name once, not {text!r}")
-        values[name] = value
-    return values or None
+    return _named(texts, str.partition, f"{option} takes NAME=VALUE, each name once")
 
 
 def as_rules(texts: list[str] | None, option: str) -> dict[str, str] | None:
@@ -92,12 +86,19 @@ def as_rules(texts: list[str] | None, option: str) -> dict[str, str] | None:
     Raises:
         InputError: one is given otherwise, or twice.
     """
+    return _named(texts, str.rpartition, f"{option} takes WHERE=RULE, each place once")
+
+
+def _named(
+    texts: list[str] | None, split: Callable[[str, str], tuple[str, str, str]], said: str
+) -> dict[str, str] | None:
+    """What stands behind the "=" at which each is split, by what stands before it."""
     values: dict[str, str] = {}
     for text in texts or []:
-        where, equals, rule = text.rpartition("=")
-        if not equals or not where or where in values:
-            raise InputError(f"{option} takes WHERE=RULE, each place once, not {text!r}")
-        values[where] = rule
+        name, equals, value = split(text, "=")
+        if not equals or not name or name in values:
+            raise InputError(f"{said}, not {text!r}")
+        values[name] = value
     return values or None
 
 
