@@ -10,7 +10,7 @@ from onnxscript import OpBuilder
 
 from onnxplain.export.canonical.ends import image_size
 from onnxplain.export.objectives.objective import Fit, hold
-from onnxplain.export.tensors import constant, integers, size_of
+from onnxplain.export.tensors import axis_of, constant, integers, rank, size_of
 
 _STRIDES = ((8, 16, 32), (8, 16, 32, 64), (16, 32))
 
@@ -36,21 +36,42 @@ def read(op: OpBuilder, fit: Fit, image: ir.Value) -> tuple[ir.Value, ir.Value, 
 
 def _parts(op: OpBuilder, fit: Fit) -> tuple[ir.Value, ir.Value]:
     output = fit.outputs["all"]
-    y = output.with_batch_first(op)
-    if next(axis for axis in fit.axes[output.name] if axis != "batch") == "number":
-        y = op.Transpose(y, perm=[0, 2, 1])
-    boxes = op.Slice(y, [0], [4], [2])
+    axis = fit.axes[output.name].index("number")
+    is_last = axis > fit.axes[output.name].index("box")
+
+    def numbers(start: int, stop: int) -> ir.Value:
+        part = output.with_batch_first(op, _taken(op, output.value, axis, start, stop))
+        return part if is_last else op.Transpose(part, perm=[0, 2, 1])
+
+    boxes = numbers(0, 4)
     if fit.settings["layout"] == "final":
-        kind = op.Round(op.Slice(y, [5], [6], [2]))
-        places = op.CastLike(integers(op, np.arange(fit.classes)), y)
-        own = hold(op, op.CastLike(op.Equal(kind, places), y))
-        return boxes, op.Mul(op.Slice(y, [4], [5], [2]), own)
+        kind = op.Round(numbers(5, 6))
+        places = op.CastLike(integers(op, np.arange(fit.classes)), kind)
+        own = hold(op, op.CastLike(op.Equal(kind, places), kind))
+        return boxes, op.Mul(numbers(4, 5), own)
     start = 4 + (fit.settings["objectness"] == "yes")
-    scores = op.Slice(y, [start], [start + fit.classes], [2])
+    scores = numbers(start, start + fit.classes)
     if start == 4:
         return boxes, scores
-    objectness = hold(op, op.Slice(y, [4], [5], [2]), relevance_only=True)  # a gate
+    objectness = hold(op, numbers(4, 5), relevance_only=True)  # a gate
     return boxes, op.Mul(scores, objectness)
+
+
+def _taken(op: OpBuilder, value: ir.Value, axis: int, start: int, stop: int) -> ir.Value:
+    """Entries along an axis, of that operand of a Concat which has them all: the sweep then visits
+    no other, as that of boxes, which are held."""
+    node = value.producer()
+    operands = [] if node is None else [x for x in node.inputs if x is not None]
+    if node is not None and node.op_type == "Transpose":
+        perm = node.attributes.get_ints("perm", list(reversed(range(rank(value)))))
+        return op.Transpose(_taken(op, operands[0], perm[axis], start, stop), perm=list(perm))
+    if node is not None and node.op_type == "Concat" and axis_of(node, value) + rank(value) == axis:
+        first = 0
+        for x in operands:
+            if first <= start and stop <= first + size_of(x, axis):
+                return _taken(op, x, axis, start - first, stop - first)
+            first += size_of(x, axis)
+    return op.Slice(value, [start], [stop], [axis])
 
 
 def _as_parts(op: OpBuilder, boxes: ir.Value, said: Mapping[str, str], image: ir.Value) -> ir.Value:

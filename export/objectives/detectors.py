@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 
 import numpy as np
 
@@ -129,9 +130,9 @@ def _without_anchors(boxes: Output, network: Network) -> bool:
 
 
 def _of_one(output: Output, network: Network, settings: Settings) -> Fit | str:
-    """One output with all. Boxes are more than the numbers of each."""
-    first, last = output.sizes
-    anchors, numbers, is_last = (first, last, True) if first > last else (last, first, False)
+    """One output with all."""
+    is_last = _numbers_are_last(output)
+    anchors, numbers = output.sizes if is_last else reversed(output.sizes)
     shape = f"{output.name} is {anchors} boxes of {numbers} numbers each"
     if numbers < 5:
         return f"{shape}, too few for box and scores"
@@ -153,6 +154,17 @@ def _of_one(output: Output, network: Network, settings: Settings) -> Fit | str:
     axes = ["box", "number"] if is_last else ["number", "box"]
     every = {output.name: _with_batch(output, axes)}
     return _fit({"all": output}, every, f"{shape}, {classes} classes", classes, shown)
+
+
+def _numbers_are_last(output: Output) -> bool:
+    """Whether the last axis is a box's numbers: the only one that begins with four of their own;
+    or the shorter one, as most networks have more boxes than classes."""
+    first, last = output.sizes
+    four_apart = [
+        4 in accumulate(part.size for part in parts(output.value, _axis(output, axis)))
+        for axis in (0, 1)
+    ]
+    return four_apart[1] if four_apart[0] != four_apart[1] else last < first
 
 
 def _final(of_box: Sequence[Part], network: Network, settings: Settings) -> _Shown:

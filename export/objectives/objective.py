@@ -52,8 +52,8 @@ class Output:
 
 @dataclass(frozen=True)
 class Network:
-    """What an objective is asked about: the image, the outputs whose batch axis is known, and the
-    names of classes, where there are any."""
+    """What an objective is asked about: the image, or another value that is explained, the outputs
+    whose batch axis is known, and the names of classes, where there are any."""
 
     image: ir.Value
     outputs: Sequence[Output]
@@ -61,8 +61,7 @@ class Network:
 
     @property
     def has_image(self) -> bool:
-        """Whether what it is explained by can be an image, [N, C, H, W] or [N, H, W, C], of a known
-        size."""
+        """Whether that can be an image, [N, C, H, W] or [N, H, W, C], of a known size."""
         return rank(self.image) == 4 and all(isinstance(size, int) for size in dims(self.image)[1:])
 
 

@@ -9,9 +9,9 @@ import numpy as np
 import onnx_ir as ir
 from onnxscript import OpBuilder
 
-from onnxplain.export.canonical.ends import behind_reshapes
 from onnxplain.export.objectives.objective import hold
-from onnxplain.export.tensors import axis_of, integers, rank, reshape_like
+from onnxplain.export.objectives.structure import MOVED, axis_before
+from onnxplain.export.tensors import axis_of, integers, rank
 
 
 def in_range(op: OpBuilder, index: ir.Value, count: int, like: ir.Value) -> ir.Value:
@@ -42,36 +42,38 @@ class Ending:
     """What an output ends in.
 
     Attributes:
-        output: the output.
-        value: what it is computed from.
-        perm: how that is transposed to the output's axes; None for not at all.
-        activation: "sigmoid", "softmax", or "" where the value is the output itself.
+        value: what the activation was given; the output itself where there is none.
+        moves: the nodes that move its elements to the output's axes.
+        activation: "sigmoid", "softmax" or "".
     """
 
-    output: ir.Value
     value: ir.Value
-    perm: Sequence[int] | None = None
+    moves: Sequence[ir.Node] = ()
     activation: str = ""
 
     def logits(self, op: OpBuilder) -> ir.Value:
         """What came before the activation, with the output's axes."""
-        if self.perm is not None:
-            return op.Transpose(self.value, perm=list(self.perm))
-        alike = self.value.shape == self.output.shape
-        return self.value if alike else reshape_like(op, self.value, self.output)
+        x = self.value
+        for node in self.moves:
+            attributes = {name: each.value for name, each in node.attributes.items()}
+            x = getattr(op, node.op_type)(x, *node.inputs[1:], **attributes)
+            x.shape = node.outputs[0].shape
+        return x
 
 
-def ending(output: ir.Value, axis: int) -> Ending:
+def ending(output: ir.Value, axis: int | None) -> Ending:
     """The Sigmoid, or the Softmax along an axis, that an output ends in, if it does."""
-    perm, node = None, output.producer()
-    if node is not None and node.op_type == "Transpose" and node.inputs[0] is not None:
-        perm = node.attributes.get_ints("perm", list(reversed(range(rank(output)))))
-        axis, node = perm[axis], node.inputs[0].producer()
-    before = behind_reshapes(node) if perm is None else node
-    if before is not None and before.op_type == "Sigmoid" and before.inputs[0] is not None:
-        return Ending(output, before.inputs[0], perm, "sigmoid")
-    x = node.inputs[0] if node is not None and node.inputs else None
-    if node is None or x is None or node.op_type not in ("Softmax", "LogSoftmax"):
-        return Ending(output, output)
-    along = axis_of(node, x) == axis % rank(x) - rank(x)
-    return Ending(output, x, perm, "softmax") if along else Ending(output, output)
+    value, moves = output, list[ir.Node]()
+    while (node := value.producer()) is not None and node.inputs:
+        if (x := node.inputs[0]) is None:
+            break
+        if node.op_type == "Sigmoid":
+            return Ending(x, moves, "sigmoid")
+        if node.op_type in ("Softmax", "LogSoftmax"):
+            along = axis == axis_of(node, x) + rank(x)
+            return Ending(x, moves, "softmax") if along else Ending(output)
+        if node.op_type not in MOVED:
+            break
+        axis = None if axis is None else axis_before(node, value, axis)
+        value, moves = x, [node, *moves]
+    return Ending(output)

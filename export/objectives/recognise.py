@@ -9,8 +9,9 @@ from typing import TypeAlias
 import onnx_ir as ir
 
 from onnxplain.errors import SourceError
+from onnxplain.export.autodiff import dependents
 from onnxplain.export.canonical.axes import batch_axes
-from onnxplain.export.canonical.ends import is_whole
+from onnxplain.export.canonical.ends import is_whole, like_an_image
 from onnxplain.export.objectives.objective import (
     OBJECTIVES,
     Fit,
@@ -44,10 +45,20 @@ def chosen(
     """
     outputs = list(model.graph.outputs)
     axes = dict(zip(outputs, batch_axes(model, outputs), strict=True))
-    network, unclear = _network(explained or model.graph.inputs[0], axes, labels)
+    image = _image_of(model.graph, explained or model.graph.inputs[0])
+    network, unclear = _network(image, axes, labels)
     objective, fit = _chosen(network, _listing(axes, unclear), asked, settings)
     every = {str(value.name): _named(value, axis) for value, axis in axes.items()}
     return objective, replace(fit, axes={**every, **fit.axes})
+
+
+def _image_of(graph: ir.Graph, explained: ir.Value) -> ir.Value:
+    """The image in whose pixels outputs are, if there is one: what it is explained by, or the only
+    input like an image that a value within is made of."""
+    if explained in graph.inputs:
+        return explained
+    images = [x for x in graph.inputs if like_an_image(x) and explained in dependents(graph, [x])]
+    return images[0] if len(images) == 1 else explained
 
 
 def _named(value: ir.Value, batch: int | None) -> list[str]:

@@ -29,7 +29,7 @@ from onnxplain.export.objectives.objective import (
     hold,
     register_objective,
 )
-from onnxplain.export.objectives.reading import ending, mean_over, one_hot_row
+from onnxplain.export.objectives.reading import Ending, ending, mean_over, one_hot_row
 from onnxplain.export.operators import Kind, row_of
 from onnxplain.export.tensors import integers
 from onnxplain.export.values import varies
@@ -97,7 +97,7 @@ def _fit(output: Output, layout: str, network: Network) -> Fit:
     classes = output.sizes[axes.index("class")] if "class" in axes else 1
     axes.insert(output.batch, "batch")
     of = f"of {classes} classes " if classes > 1 else ""
-    activation = ending(output.value, axes.index("class") if "class" in axes else -1).activation
+    activation = _ending(output, axes).activation
     why = f"{output.name} is a map {of}on {height} × {width} places"
     heads = _raw_heads(output, layout, network)
     if heads:
@@ -172,12 +172,14 @@ def emit(op: OpBuilder, fit: Fit, inputs: Mapping[str, ir.Value]) -> Emitted:
 
 def _maps(op: OpBuilder, fit: Fit) -> ir.Value:
     output = fit.outputs["map"]
-    axes = list(fit.axes[output.name])
-    end = ending(output.value, axes.index("class") if "class" in axes else -1)
-    y = output.with_batch_first(op, end.logits(op))
+    y = output.with_batch_first(op, _ending(output, fit.axes[output.name]).logits(op))
     if fit.settings["layout"] == "NHWC":
         y = op.Transpose(y, perm=[0, 3, 1, 2])
     return op.Reshape(y, [-1, fit.classes, math.prod(fit.shapes["region"])])
+
+
+def _ending(output: Output, axes: Sequence[str]) -> Ending:
+    return ending(output.value, list(axes).index("class") if "class" in axes else None)
 
 
 register_objective(

@@ -145,20 +145,27 @@ def _merged(of: Sequence[End]) -> End:
     return End(activations.pop() if len(activations) == 1 else "", places)
 
 
-def _transposed(node: ir.Node, value: ir.Value, axis: int) -> Followed:
-    perm = node.attributes.get_ints("perm", list(reversed(range(rank(value)))))
-    return ends(_first(node), perm[axis])
+def _moved(node: ir.Node, value: ir.Value, axis: int) -> Followed:
+    at = axis_before(node, value, axis)
+    return None if at is None else ends(_first(node), at)
 
 
-def _reshaped(node: ir.Node, value: ir.Value, axis: int) -> Followed:
-    """Where the same entries are in front of a reshape: what lies before or behind is as large."""
+def axis_before(node: ir.Node, value: ir.Value, axis: int) -> int | None:
+    """Which axis of its operand an axis of the result of one of `MOVED` was; None if it was none.
+
+    The same entries are in front of a reshape where what lies before or behind is as large.
+    """
     x = _first(node)
+    if node.op_type == "Transpose":
+        return int(node.attributes.get_ints("perm", list(reversed(range(rank(x)))))[axis])
+    if node.op_type in ("Identity", "Cast"):
+        return axis
     sizes, wanted = dims(x), dims(value)
     for at, size in enumerate(sizes):
         before = _volume(sizes[:at]) == _volume(wanted[:axis])
         behind = _volume(sizes[at + 1 :]) == _volume(wanted[axis + 1 :])
         if size == wanted[axis] and (before or behind):
-            return ends(x, at)
+            return at
     return None
 
 
@@ -211,22 +218,19 @@ def _gathered(node: ir.Node, value: ir.Value, axis: int) -> Followed:
     return None if axis < along + wide else ends(x, axis - wide + 1)
 
 
-def _passed(node: ir.Node, value: ir.Value, axis: int) -> Followed:
-    return ends(_first(node), axis)
-
-
 def _first(node: ir.Node) -> ir.Value:
     x = node.inputs[0]
     assert x is not None
     return x
 
 
+MOVED = ("Transpose", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Identity", "Cast")
+"""Operators that put out all that they are given, each element once."""
+
 _MOVES: Mapping[str, Callable[[ir.Node, ir.Value, int], Followed]] = {
     "Concat": _concatenated,
-    "Transpose": _transposed,
-    **dict.fromkeys(("Reshape", "Flatten", "Squeeze", "Unsqueeze"), _reshaped),
     "Split": _split,
     "Slice": _sliced,
     **dict.fromkeys(("Gather", "GatherElements", "GatherND"), _gathered),
-    **dict.fromkeys(("Identity", "Cast"), _passed),
+    **dict.fromkeys(MOVED, _moved),
 }

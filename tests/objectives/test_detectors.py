@@ -395,6 +395,73 @@ def test_after_suppression_a_class_is_a_number() -> None:
     assert set(explanation.names) <= {"cat", "dog", "cow"}
 
 
+class Queries(nn.Module):
+    """Boxes and scores in one, [N, A, 4+C], as RT-DETR's of Ultralytics; or turned."""
+
+    def __init__(self, classes: int, turned: bool) -> None:
+        super().__init__()
+        self.detr, self.turned = Detr(), turned
+        self.detr.classes = nn.Linear(12, classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        parts = self.detr(x)
+        y = torch.cat([parts["pred_boxes"], parts["logits"].sigmoid()], 2)
+        return y.transpose(1, 2) if self.turned else y
+
+
+@pytest.mark.parametrize(("classes", "turned"), [(40, False), (26, False), (40, True)])
+def test_boxes_may_be_fewer_than_the_numbers_of_each(classes: int, turned: bool) -> None:
+    """30 boxes of 44 or of 30 numbers: the graph shows which axis begins with a box."""
+    source = seeded(lambda: Queries(classes, turned))
+    explainer = exported(source, SIZE, settings={"boxes": "cxcywh"})
+    assert explainer.metadata.objective.classes == classes
+
+    def best(y: Tensor) -> Tensor:
+        found = []
+        for row in y.transpose(1, 2) if turned else y:
+            boxes, likely = as_corners(row[None, :, :4])[0].detach(), row[:, 4:].detach()
+            at = likely.max(1)[0].argmax()
+            iou, c = box_iou(boxes, boxes[at][None])[:, 0], likely[at].argmax()
+            w = iou * (iou > 0.5) * likely[:, c]
+            found.append((w * row[:, 4 + c]).sum() / w.sum())
+        return torch.stack(found)
+
+    explanation = explainer(X.numpy())
+    score, expected = gradient(source, X, best)
+    close(explanation.objective, score)
+    close(explanation.pullback, expected)
+
+
+@pytest.mark.parametrize(
+    ("source", "within", "settings"),
+    [
+        (network("yolox"), "yolo.stem.0", {}),
+        (seeded(lambda: Queries(10, False)), "detr.stem.0", {"boxes": "cxcywh"}),
+    ],
+    ids=["grid", "relative"],
+)
+def test_by_a_feature_map_boxes_are_the_images(
+    source: nn.Module, within: str, settings: dict[str, str]
+) -> None:
+    by_image = exported(source, SIZE, settings=settings)(X.numpy())
+    explanation = exported(source, SIZE, settings=settings, wrt=within)({"x": X.numpy()})
+    assert explanation.pullback.shape[2:] != X.shape[2:]
+    for name in ("explained_box", "explained_class"):
+        np.testing.assert_allclose(
+            explanation.outputs[name], by_image.outputs[name], rtol=1e-4, atol=1e-3
+        )
+    close(explanation.objective, by_image.objective)
+
+
+def test_relevances_do_not_reach_what_decodes_boxes() -> None:
+    """A Softmax, which has no relevance. Boxes apart from the scores are the same network's."""
+    explanation, expected = (
+        exported(network(kind), SIZE, method="lrp-epsilon")(X.numpy())
+        for kind in ("yolov8", "yolo-nas")
+    )
+    close(explanation.pullback, expected.pullback)
+
+
 class One(nn.Module):
     """A detector of one box."""
 

@@ -62,9 +62,10 @@ def over_region(y: Tensor) -> Tensor:
         (lambda: network(), lambda y: y),
         (lambda: network(nn.Softmax(1)), None),
         (lambda: Last(network(nn.Softmax(1))), None),
+        (lambda: network(nn.Flatten(2), nn.Softmax(1), nn.Unflatten(2, (8, 8))), None),
         (lambda: Several(network()), lambda y: y["out"]),
     ],
-    ids=["logits", "softmax", "softmax-nhwc", "several"],
+    ids=["logits", "softmax", "softmax-nhwc", "softmax-of-rows", "several"],
 )
 def test_a_class_over_a_region(
     source: Callable[[], nn.Module], logits: Callable[[Any], Tensor] | None

@@ -84,6 +84,21 @@ def test_a_step_and_the_path(case: str, time_first: bool) -> None:
         assert explanation.names == ["what is read"] * 2
 
 
+@pytest.mark.parametrize("copies", [1, 2])
+def test_a_softmax_that_more_comes_behind_is_explained_at_its_input(copies: int) -> None:
+    """And what comes behind it moves its elements alone: the file's output stays the source's."""
+    behind = [nn.Softmax(2), nn.Unflatten(2, (7, 1)), nn.Flatten(2)][: 2 * copies - 1]
+    source = network(ending=nn.Sequential(nn.Flatten(0, 1), nn.Unflatten(0, (-1, 8)), *behind))
+    explainer = exported(source, objective="sequence")
+    assert explainer.metadata.objective.activation == "softmax"
+    explanation = explainer(X.numpy(), 3, position=5)
+    score, expected = gradient(network(), X, lambda y: y[:, 5, 3])
+    close(explanation.objective, score)
+    close(explanation.pullback, expected)
+    with torch.no_grad():
+        close(explanation.outputs["output"], source(X).numpy())
+
+
 @pytest.mark.parametrize(
     "source",
     [lambda: network(ending=nn.Softmax(2)), lambda: network(True)],
