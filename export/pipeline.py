@@ -145,7 +145,7 @@ def _derived(source: Network, options: ExportOptions, plain: bool = False) -> _D
     classifier = None if asked is None else asked.cotangent is not None
 
     options.progress(STAGES[0])
-    how = options.weights, options.example, options.sizes, options.layers
+    how = options.weights, options.example, options.height_and_width, options.layers
     found = read(source, *how, classifier=classifier)
     method = replace(method, named=by_weight(method.named, found.model.graph))
 
@@ -270,10 +270,13 @@ def _canonical(
         for names in (found.layers, options.excepted)
     )
     known = layer_names(found.model.graph) if method.named else []
+    sizes = options.sizes or {}
     if by is None:
+        if sizes:
+            raise SourceError("sizes= is of inputs that are no image; an image's is size=")
         canonical = canonicalise(
             found.model,
-            options.sizes,
+            options.height_and_width,
             options.input,
             options.output,
             keep=[*kept, *hard],
@@ -283,7 +286,9 @@ def _canonical(
     else:
         is_traced = not isinstance(found.original, Path)
         check_options(options, method.makes_maps or method.attends, is_traced)
-        canonical = canonicalise_values(found.model, by.names, options.output, hard, classifier)
+        canonical = canonicalise_values(
+            found.model, by.names, options.output, hard, classifier, sizes
+        )
     graph = canonical.model.graph
     if method.named:
         check_names(method.named, [*known, *layer_names(graph)])

@@ -42,7 +42,7 @@ def static(value: ir.Value, start: int = 0, stop: int | None = None) -> list[int
     if not all(isinstance(size, int) for size in sizes):
         raise SourceError(
             f"{value.name!r} has the shape {value.shape}, of which only the batch may be dynamic; "
-            "fix the others: an image's with size=, those of `differentiate` with sizes="
+            "fix the others: an image's with size=, other inputs' by name with sizes="
         )
     return [size for size in sizes if isinstance(size, int)]
 
@@ -117,7 +117,7 @@ def reshape(op: OpBuilder, value: ir.Value, shape: Sequence[int | ir.SymbolicDim
         sizes = ", ".join(map(str, shape))
         raise SourceError(
             f"{value.name!r} would be of shape [{sizes}], of which only the batch may be dynamic; "
-            "fix the others: an image's with size=, those of `differentiate` with sizes="
+            "fix the others: an image's with size=, other inputs' by name with sizes="
         )
     if not shape:
         return op.Reshape(value, integers(op, np.array([])))  # an empty list has no type

@@ -8,7 +8,7 @@ from typing import Any
 
 from onnxplain.contract.explain import MAP, NO_DIRECTIONS, PRODUCT, RELEVANCE, TARGET
 from onnxplain.contract.objective import CLASS
-from onnxplain.contract.request import BGR, CHANNELS, RULES, ExportOptions, joined
+from onnxplain.contract.request import BGR, CHANNELS, RULES, SIZES, ExportOptions, joined
 from onnxplain.errors import SourceError
 from onnxplain.export.estimators import Estimator, get_estimator
 from onnxplain.export.methods import Method
@@ -213,4 +213,6 @@ def other_choices(options: ExportOptions, objective: Objective) -> dict[str, Any
         chosen["excepted"] = joined(options.excepted)
     if options.rules:
         chosen[RULES] = joined(f"{where}={rule}" for where, rule in options.rules.items())
+    if options.sizes:
+        chosen[SIZES] = joined(f"{name}={size}" for name, size in options.sizes.items())
     return chosen

@@ -134,10 +134,10 @@ def test_numpys_numbers_and_arrays_are_numbers_and_sequences() -> None:
         labels=("cat", "dog"),
     )
     check_types(options)
-    assert options.sizes == (24, 24)
+    assert options.height_and_width == (24, 24)
     for size in ((24, 32), [24, 32], np.array([24, 32])):
         check_types(ExportOptions(size=size))
-        assert ExportOptions(size=size).sizes == (24, 32)
+        assert ExportOptions(size=size).height_and_width == (24, 32)
 
 
 def test_a_long_value_is_shown_by_its_beginning() -> None:

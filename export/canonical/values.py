@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from types import MappingProxyType
 
 import onnx_ir as ir
 from onnx_ir.passes import common
@@ -32,6 +33,7 @@ def canonicalise_values(
     output_name: str | None = None,
     keep: Collection[str] = (),
     classifier: bool | None = None,
+    sizes: Mapping[str, int] = MappingProxyType({}),
 ) -> Canonical:
     """Bring a network's forward graph into the canonical form; the model given is consumed.
 
@@ -40,6 +42,7 @@ def canonicalise_values(
     Args:
         wrt: what it is explained by, as users call it → its name in the source.
         output_name, keep, classifier: as for `canonicalise`.
+        sizes: numbers for open sizes, by name.
 
     Raises:
         SourceError: no such value or output, one of whole numbers, one that the outputs do not
@@ -53,7 +56,7 @@ def canonicalise_values(
         raise SourceError("no output holds floats, which alone can be explained")
     sources = [str(y.name) for y in model.graph.outputs]
     every = sources if output_name is None else []
-    forward = forward_between(model, [*names, *keep], [*wrt.values()], {})
+    forward = forward_between(model, [*names, *keep], [*wrt.values()], sizes)
     model, graph = forward.model, forward.model.graph
     inputs = {str(x.name): x for x in graph.inputs}
     whole = dict(zip(sources, graph.outputs, strict=True))

@@ -48,9 +48,11 @@ def emit(op: OpBuilder, fit: Fit, inputs: Mapping[str, ir.Value]) -> ir.Value:
     query = inputs["query"]
     (size,) = fit.shapes["query"]
     vector = op.Reshape(fit.outputs["vector"].with_batch_first(op), [-1, size])
-    dot = op.ReduceSum(op.Mul(vector, query), [1], keepdims=0)
     if fit.settings["similarity"] == "dot":
-        return dot
+        return op.ReduceSum(op.Mul(vector, query), [1], keepdims=0)
+    top = op.ReduceMax(op.Abs(query), [1], keepdims=1)  # whose squares neither vanish nor overflow
+    query = op.Div(query, op.Where(op.Greater(top, 0.0), top, 1.0))
+    dot = op.ReduceSum(op.Mul(vector, query), [1], keepdims=0)
     norms = [op.Sqrt(op.ReduceSum(op.Mul(v, v), [1], keepdims=0)) for v in (vector, query)]
     lengths = hold(op, op.Mul(*norms), relevance_only=True)
     return op.Div(dot, op.Max(lengths, _TINY))

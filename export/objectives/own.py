@@ -8,7 +8,7 @@ from typing import Any
 import onnx_ir as ir
 from onnxscript import OpBuilder
 
-from onnxplain.export.objectives.objective import Fit, Network, Objective, Settings
+from onnxplain.export.objectives.objective import OBJECTIVES, Fit, Network, Objective, Settings
 
 
 def of_function(function: Callable[..., Any]) -> Objective:
@@ -27,4 +27,5 @@ def of_function(function: Callable[..., Any]) -> Objective:
         return function(op, {name: one.with_batch_first(op) for name, one in fit.outputs.items()})
 
     name = getattr(function, "__name__", "own").strip("<>")
+    name = f"own {name}" if name in OBJECTIVES else name
     return Objective(name, "a function of the outputs", fits, emit)

@@ -10,7 +10,7 @@ import onnx_ir as ir
 
 from onnxplain.errors import SourceError
 from onnxplain.export.autodiff import dependents
-from onnxplain.export.canonical.axes import batch_axes
+from onnxplain.export.canonical.axes import NONE, batch_axes
 from onnxplain.export.canonical.ends import is_whole, like_an_image
 from onnxplain.export.objectives.objective import (
     OBJECTIVES,
@@ -46,8 +46,8 @@ def chosen(
     outputs = list(model.graph.outputs)
     axes = dict(zip(outputs, batch_axes(model, outputs), strict=True))
     image = _image_of(model.graph, explained or model.graph.inputs[0])
-    network, unclear = _network(image, axes, labels)
-    objective, fit = _chosen(network, _listing(axes, unclear), asked, settings)
+    network = _network(image, axes, labels)
+    objective, fit = _chosen(network, _listing(model.graph, axes, network), asked, settings)
     every = {str(value.name): _named(value, axis) for value, axis in axes.items()}
     return objective, replace(fit, axes={**every, **fit.axes})
 
@@ -98,36 +98,43 @@ _NOTHING_FITS = (
 )
 
 
-def _network(
-    image: ir.Value, axes: BatchAxes, labels: Sequence[str]
-) -> tuple[Network, list[ir.Value]]:
-    """The outputs whose batch axis is known, and the others."""
+def _network(image: ir.Value, axes: BatchAxes, labels: Sequence[str]) -> Network:
+    """The outputs whose batch axis is known, and all other sizes."""
     known = [
         Output(str(value.name), value, axis)
         for value, axis in axes.items()
         if axis is not None and axis >= 0 and _is_static(value, axis) and not is_whole(value)
     ]
-    named = {output.name for output in known}
-    network = Network(image, known, labels)
-    return network, [v for v in axes if v.name not in named and not is_whole(v)]
+    return Network(image, known, labels)
 
 
 def _is_static(value: ir.Value, batch: int) -> bool:
     return all(isinstance(n, int) for axis, n in enumerate(dims(value)) if axis != batch)
 
 
-def _listing(axes: BatchAxes, unclear: Sequence[ir.Value]) -> str:
+def _listing(graph: ir.Graph, axes: BatchAxes, network: Network) -> str:
+    """The outputs with their shapes, and why those that the network lacks are not explained."""
     outputs = [f"{value.name} {_shape(value, batch)}" for value, batch in axes.items()]
     text = f"its outputs: {', '.join(outputs)}"
+    named = {output.name for output in network.outputs}
+    others = [v for v in axes if v.name not in named and not is_whole(v)]
+    unclear = [str(v.name) for v in others if axes[v] in (None, NONE)]
     if unclear:
-        text += (
-            f"; nothing shows which axis of {', '.join(str(v.name) for v in unclear)} the batch is"
-        )
+        text += f"; nothing shows which axis of {', '.join(unclear)} the batch is"
+    opened = [str(v.name) for v in others if v.name not in unclear]
+    if opened:
+        text += f"; {', '.join(opened)} has other open sizes than the batch's"
+        sizes = dict.fromkeys(str(n) for x in graph.inputs for n in dims(x)[1:] if _is_open(n))
+        text += f", which sizes= fixes: {', '.join(sizes)}" if sizes else ""
     return text
+
+
+def _is_open(size: int | ir.SymbolicDim) -> bool:
+    return not isinstance(size, int)
 
 
 def _shape(value: ir.Value, batch: int | None) -> str:
     sizes = [] if value.shape is None else list(value.shape)
-    known = [n if isinstance(n, int) else "?" for n in sizes]
+    known = [n if isinstance(n, int) else n.value or "?" for n in sizes]
     named = ["N" if axis == batch else n for axis, n in enumerate(known)]
     return f"[{', '.join(map(str, named))}]"

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import onnx_ir as ir
 from onnxscript import OpBuilder
 
 from onnxplain.contract.explain import LOGITS
 from onnxplain.contract.objective import OBJECTIVE, SEED
-from onnxplain.errors import SourceError
+from onnxplain.errors import OnnxplainError, SourceError
 from onnxplain.export.autodiff import dependents, swept
 from onnxplain.export.heads import arrived
 from onnxplain.export.objectives.objective import Fit, Objective, is_held
@@ -39,17 +40,22 @@ def add_objective(
         relevance, of each value of the network that it depends on.
 
     Raises:
-        SourceError: it is no float [N], or does not depend on the image.
+        SourceError: it fails, is no float [N], or does not depend on the image.
         NoRuleError, RuleError: as `pull_back`.
     """
-    assert objective.emit is not None
     graph = op.builder.graph
     forward = list(graph)
     with named_after(op, objective.name):
-        emitted = objective.emit(op, fit, inputs)
+        emitted = _emitted(op, objective, fit, inputs)
     scalar, others = emitted if isinstance(emitted, tuple) else (emitted, {})
     nodes = list(graph)[len(forward) :]
     if not isinstance(scalar, ir.Value) or scalar.dtype != image.dtype or len(dims(scalar)) != 1:
+        unknown = next((n for n in nodes if any(y.shape is None for y in n.outputs)), None)
+        if unknown is not None:
+            raise SourceError(
+                f"objective {objective.name!r}: ONNX has no operator {unknown.op_type}, or none "
+                f"that takes {', '.join(f'{x.dtype}{x.shape}' for x in operands(unknown) if x)} so"
+            )
         found = f"{scalar.dtype}{scalar.shape}" if isinstance(scalar, ir.Value) else repr(scalar)
         raise SourceError(
             f"objective {objective.name!r} gives {found}, where one {image.dtype} per sample, [N], "
@@ -67,6 +73,22 @@ def add_objective(
     if relevance:
         found_out = {x: op.Mul(x, g) for x, g in found_out.items()}
     return {**others, OBJECTIVE: scalar}, found_out
+
+
+def _emitted(op: OpBuilder, objective: Objective, fit: Fit, inputs: Mapping[str, ir.Value]) -> Any:
+    assert objective.emit is not None
+    try:
+        return objective.emit(op, fit, inputs)
+    except OnnxplainError:
+        raise
+    except Exception as error:  # of any kind: it may be the user's own code
+        outputs = ", ".join(
+            f"{one.name} [{', '.join(map(str, ['N', *one.sizes]))}]" for one in fit.outputs.values()
+        )
+        raise SourceError(
+            f"objective {objective.name!r} fails: {type(error).__name__}: {error}; it is given the "
+            f"outputs {outputs}"
+        ) from error
 
 
 def scalar_of(op: OpBuilder, objective: Objective, hot: ir.Value | None) -> ir.Value:

@@ -59,10 +59,12 @@ def trace(
         classifier: whether only its logits are wanted; None if there are some [N, classes].
 
     Raises:
-        SourceError: no such layer; or PyTorch cannot trace the module, or cannot copy it.
+        SourceError: no such layer; or PyTorch cannot trace the module, or cannot copy it; or one
+            sample of the example alone is traced, and its first axis is no batch.
     """
     import_torch()
-    given = Example.of(example)
+    whole = Example.of(example)
+    given = whole.one(0)
     network = twin(module)
     names = _add_hooks(network, layers, classifier)
     fixed_batch = None
@@ -78,6 +80,7 @@ def trace(
                 raise SourceError(
                     f"PyTorch could not export {name}: {root_cause(error)}"
                 ) from error
+            _check_first_axis(network, whole)
             fixed_batch = f"PyTorch can't trace {name} with an open one ({root_cause(dynamic)})"
     outputs = model.graph.outputs
     own = len(outputs) - len(layers)
@@ -86,6 +89,39 @@ def trace(
     if names:
         _name_outputs(model.graph, names)
     return Traced(model, found, fixed_batch)
+
+
+def _check_first_axis(network: torch.nn.Module, example: Example) -> None:
+    """Hold an example of which one sample alone is traced to what a batch is.
+
+    Raises:
+        SourceError: what the network makes of the last sample depends on the others, as where the
+            first axis is time.
+    """
+    import torch
+
+    if example.samples == 1:
+        return
+    try:
+        with torch.no_grad():
+            whole, last = (outputs_of(one.given_to(network)) for one in (example, example.one(-1)))
+    except Exception:  # of any kind: the user's own code may take one sample alone
+        return
+    for name, alone in last.items():
+        y = whole.get(name, alone)
+        if len(y) in (1, example.samples) and not _is_close(y[-1:], alone):
+            shapes = ", ".join(str(list(x.shape)) for x in example.tensors)
+            raise SourceError(
+                f"the first axis of the example {shapes} is no batch: what the network makes of "
+                "the last entry depends on the others. Give an example with the batch first, and a "
+                "network that takes it so (recurrent layers with batch_first=True)"
+            )
+
+
+def _is_close(a: torch.Tensor, b: torch.Tensor) -> bool:
+    import torch
+
+    return a.shape == b.shape and torch.allclose(a, b, rtol=1e-2, atol=1e-4)
 
 
 def _name_outputs(graph: ir.Graph, names: Sequence[str]) -> None:
@@ -126,7 +162,7 @@ Axes: TypeAlias = Mapping[int, str]
 
 @dataclass(frozen=True)
 class Example:
-    """What a module is called with, a batch of one: tensors by place, or by name."""
+    """What a module is called with, a batch: tensors by place, or by name."""
 
     tensors: Sequence[torch.Tensor]
     names: Sequence[str] = ()
@@ -151,7 +187,21 @@ class Example:
         if len({len(x) for x in given if x.ndim}) > 1:
             shapes = ", ".join(str(list(x.shape)) for x in given)
             raise SourceError(f"the example's tensors are batches of several sizes: {shapes}")
-        return cls([(x[:1] if x.ndim else x).detach() for x in given], names)
+        return cls([x.detach() for x in given], names)
+
+    @property
+    def samples(self) -> int:
+        return next((len(x) for x in self.tensors if x.ndim), 1)
+
+    def one(self, index: int) -> Example:
+        """One of its samples, as a batch."""
+        rows = slice(index, index + 1 or None)
+        return Example([x[rows] if x.ndim else x for x in self.tensors], self.names)
+
+    def given_to(self, network: torch.nn.Module) -> Any:
+        """What a network makes of it."""
+        named = dict(zip(self.names, self.tensors, strict=False))
+        return network(**named) if named else network(*self.tensors)
 
     def of_two(self) -> Example:
         """A batch of two, as `torch.export` takes one of one for a constant."""

@@ -115,7 +115,7 @@ def as_sizes(texts: list[str] | None, option: str) -> dict[str, int] | None:
     """
     sizes: dict[str, int] = {}
     for name, number in as_parameters(texts, option).items():
-        if number != int(number):
+        if not number.is_integer():
             raise InputError(f"{option} takes NAME and a whole number, not {number}")
         sizes[name] = int(number)
     return sizes or None
@@ -144,6 +144,7 @@ def as_names(texts: list[str] | None, option: str) -> tuple[str, ...]:
 
 _READ: Mapping[str, Callable[[Any, str], Any]] = {
     "size": as_size,
+    "sizes": as_sizes,
     "mean": as_floats,
     "std": as_floats,
     "labels": as_labels,

@@ -19,6 +19,9 @@ CHANNELS, BGR = "channels", "bgr"
 RULES = "rules"
 """What a file notes of layers with rules of their own."""
 
+SIZES = "sizes"
+"""What a file notes of sizes that its source leaves open."""
+
 _BETWEEN, _WITHIN = ", ", ",\\ "  # names, and what stands for that in the name of an ONNX value
 
 
@@ -85,6 +88,12 @@ class ExportOptions:
         None,
         "The image's size in pixels, one number or height and width, where the network leaves it "
         "open. On the command line 224 or 224x320.",
+    )
+    sizes: Mapping[str, int] | None = option(
+        None,
+        "Of inputs that are no image: numbers for sizes that the network leaves open, by name. On "
+        "the command line length=12, and the option again for more.",
+        unset="they stay open",
     )
     mean: Sequence[float] | None = option(
         None,
@@ -194,8 +203,8 @@ class ExportOptions:
     )
 
     @property
-    def sizes(self) -> tuple[int, int] | None:
-        """Height and width."""
+    def height_and_width(self) -> tuple[int, int] | None:
+        """Those of `size`."""
         if self.size is None:
             return None
         height, width = np.broadcast_to(self.size, 2).tolist()  # of one number, two, or an array
@@ -221,11 +230,14 @@ def joined(names: Iterable[str]) -> str:
 
 def as_asked(parameters: Mapping[str, Any]) -> dict[str, Any]:
     """The options that ask for the parameters that a file's metadata name."""
-    named = ("temperature", "layer", "objective", "times_image", "excepted", CHANNELS, RULES)
+    named = ("temperature", "layer", "objective", "times_image", "excepted", CHANNELS, RULES, SIZES)
     own = {name: value for name, value in parameters.items() if name in named}
     others = {name: value for name, value in parameters.items() if name not in own}
-    for name in {"excepted", "layer", RULES} & own.keys():
+    for name in {"excepted", "layer", RULES, SIZES} & own.keys():
         own[name] = [part.replace(_WITHIN, _BETWEEN) for part in own[name].split(_BETWEEN)]
     if RULES in own:  # of the name of a rule none has an equals sign, of that of a layer some may
         own[RULES] = dict(part.rsplit("=", 1) for part in own[RULES])
+    if SIZES in own:
+        parts = (part.rsplit("=", 1) for part in own[SIZES])
+        own[SIZES] = {name: int(size) for name, size in parts}
     return {**own, "parameters": others}

@@ -14,7 +14,13 @@ from onnxplain.contract.explain import IMAGE, LOGITS
 from onnxplain.contract.objective import OBJECTIVE
 from onnxplain.errors import BackendError, SourceError
 from onnxplain.reference.forward import run_forward, turned_for
-from onnxplain.reference.outputs import ONE_ALONE, compare_outputs, noise_images
+from onnxplain.reference.outputs import (
+    MIXED,
+    ONE_ALONE,
+    ROUNDED,
+    compare_outputs,
+    noise_images,
+)
 from onnxplain.reference.parity import Parity
 from onnxplain.reference.sources import (
     FLOAT32,
@@ -93,14 +99,7 @@ def _mixed(network: Any, images: Array, scores: Array) -> str | None:
     if len(images) == 1:
         return None
     alone = scores_of_pytorch(network, images[:1])
-    return MIXED if Parity.of(alone, scores[:1]).relative_l2 > _ROUNDED else None
-
-
-MIXED = (
-    "the network's logits of an image depend on the others of its batch, as those of a "
-    "normalisation without running statistics do, and so do explanations: explain them one by one"
-)
-_ROUNDED = 1e-2  # more than half precision differs in where a batch is of another size
+    return MIXED if Parity.of(alone, scores[:1]).relative_l2 > ROUNDED else None
 
 
 def _logits(file: Path, given: Mapping[str, Array]) -> Array:

@@ -13,6 +13,7 @@ import onnxruntime
 
 from onnxplain.contract.derivatives import SEED
 from onnxplain.contract.explain import IMAGE, Metadata
+from onnxplain.contract.objective import OBJECTIVE, Explained
 from onnxplain.errors import BackendError, SourceError, UnfinishedError
 from onnxplain.reference.forward import run_forward, turned_for
 from onnxplain.reference.parity import Parity
@@ -26,6 +27,7 @@ from onnxplain.reference.sources import (
     tolerance,
 )
 from onnxplain.runtime.onnx_file import read_metadata, read_ports
+from onnxplain.runtime.outputs import of_images
 from onnxplain.runtime.sessions.onnx_runtime.options import failures
 from onnxplain.runtime.signature import Port
 
@@ -94,7 +96,8 @@ def compare_outputs(file: Path, original: Any, input: str | None = None) -> str 
         SourceError: as `compare`.
     """
     inputs, _ = read_ports(file)
-    names = list(Metadata.from_props(read_metadata(file)).objective.axes)
+    explained = Metadata.from_props(read_metadata(file)).objective
+    names = list(explained.axes)
     fixed, note = inputs[IMAGE].shape[0], None
     given = noise_images(inputs, fixed or 2)
     expected = own_outputs(original, given[IMAGE], input, names)
@@ -106,7 +109,10 @@ def compare_outputs(file: Path, original: Any, input: str | None = None) -> str 
     if isinstance(expected, str):
         return f"not checked: {expected}"
     try:
-        found = run_forward(file, turned_for(file, given), list(expected))
+        feeds = turned_for(file, given)
+        found = run_forward(file, feeds, [*expected, OBJECTIVE])
+        if fixed is None and note is None:
+            note = mixed(file, inputs, feeds, found, explained)
     except BackendError as error:
         if is_onnx(original):
             raise SourceError(f"it does not run where its source does: {error}") from error
@@ -148,6 +154,52 @@ def _differing(
         raise SourceError(f"on noise, its output {name!r} differs from that of its source{shapes}")
     return None
 
+
+def mixed(
+    file: Path,
+    inputs: Mapping[str, Port],
+    given: Mapping[str, Array],
+    found: Mapping[str, Array],
+    explained: Explained,
+) -> str | None:
+    """What is noted where what an open graph says of a sample depends on the others of its batch.
+
+    Args:
+        inputs: the graph's.
+        given: what it was given.
+        found: what it made of that, the objective and the network's own outputs.
+
+    Raises:
+        SourceError: the objective does, and the network does not.
+    """
+    alone = {n: x[-1:] if inputs[n].shape[:1] == (None,) else x for n, x in given.items()}
+    try:
+        last = run_forward(file, alone, list(found))
+    except BackendError:  # as networks may need several
+        return None
+    rows = of_images(explained, found, [len(found[OBJECTIVE]) - 1])
+    others = {name for name in found if not is_near(last[name], rows[name])}
+    if others == {OBJECTIVE}:
+        raise SourceError(
+            f"objective {explained.name!r} of an image depends on the others of its batch, and is "
+            "to be a number of each by itself, [N]"
+        )
+    return MIXED if OBJECTIVE in others else None
+
+
+def is_near(y: Array, expected: Array) -> bool:
+    """More than half precision differs in where a batch is of another size."""
+    if y.shape != expected.shape or y.dtype.kind != "f":
+        return y.shape == expected.shape
+    apart = np.abs(y - expected).max(initial=0)
+    return not apart > ROUNDED * np.abs(expected).max(initial=0)  # NaN tells nothing
+
+
+MIXED = (
+    "what the network says of an image depends on the others of its batch, as that of a "
+    "normalisation without running statistics does, and so do explanations: explain them one by one"
+)
+ROUNDED = 1e-2
 
 ONE_ALONE = (
     "the network declares an open batch and takes one image alone: explain them one by one, or fix "

@@ -27,7 +27,7 @@ from onnxplain.reference.independent import (
     stepped,
 )
 from onnxplain.reference.logits import nearest
-from onnxplain.reference.outputs import is_alike, is_same, noise_images
+from onnxplain.reference.outputs import is_alike, is_near, is_same, noise_images
 from onnxplain.reference.sources import FLOAT32, is_onnx, run_onnx, run_pytorch, tolerance
 from onnxplain.runtime import Explainer
 from onnxplain.runtime.inputs.batches import filled
@@ -64,16 +64,21 @@ def compare_values(file: Path, original: Any) -> str | None:
     if isinstance(found, str):
         return f"not checked: the source does not run on noise: {found}"
     names = [name for name in signature.outputs if name == LOGITS or _own(name) in found]
+    explained = LOGITS if signature.metadata.objective.is_class else OBJECTIVE
     others = {name: port for name, port in inputs.items() if name not in given}
     samples = len(next(iter(given.values())))
     try:
-        ours = run_forward(file, given | noise_images(others, samples), names)
+        feeds = given | noise_images(others, samples)
+        ours = run_forward(file, feeds, list(dict.fromkeys([*names, explained])))
+        if signature.batch is None:
+            _check_samples(file, signature, feeds, ours[explained], explained)
     except BackendError as error:
         if is_onnx(original):
             raise SourceError(f"it does not run where its source does: {error}") from error
         return f"not checked: ONNX Runtime does not run it: {error}"
     limit = max(FLOAT32, tolerance(original))
-    for name, y in ours.items():
+    for name in names:
+        y = ours[name]
         if name == LOGITS and signature.metadata.objective.is_class:
             rows = [z.reshape(len(y), -1) for z in found.values() if z.size == y.size]
             parity = nearest(y, rows)
@@ -86,6 +91,32 @@ def compare_values(file: Path, original: Any) -> str | None:
                 return "not checked: the source does not answer twice the same"
             raise SourceError(f"on noise, its {name} differ from those of its source")
     return None
+
+
+def _check_samples(
+    file: Path, signature: Signature, given: Mapping[str, Array], found: Array, name: str
+) -> None:
+    """Hold what is said of the last of several samples to what is said of it alone.
+
+    Args:
+        given: what the graph was given.
+        found: what it said of that, [N, …].
+        name: of which output.
+
+    Raises:
+        SourceError: it is something else.
+    """
+    whole = {n for n, one in signature.metadata.values.inputs.items() if not one.batched}
+    alone = {n: x if n in whole or not x.ndim else x[-1:] for n, x in given.items()}
+    try:
+        last = run_forward(file, alone, [name])[name]
+    except BackendError:  # as networks may need several
+        return
+    if not is_near(last, found[-1:]):
+        raise SourceError(
+            f"its {name} of a sample depend on the others of its batch: the first axis of what it "
+            "takes is no batch, as where time comes first, or it normalises over that"
+        )
 
 
 def _own(name: str) -> str:

@@ -65,7 +65,7 @@ def as_inputs(
             if one.kind == BOX:
                 for box in array:
                     _check_box(name, box, signature.metadata.preprocessing)
-        inputs[name] = array.astype(np.int64 if one.kind == INDEX else signature.dtype)
+        inputs[name] = _cast(name, array, one, signature)
     return inputs | estimator_inputs(signature, given, images, unread)
 
 
@@ -138,8 +138,29 @@ def on_photographs(
     return placed
 
 
+def _cast(
+    name: str, array: NDArray[Any], one: ObjectiveInput, signature: Signature
+) -> NDArray[Any]:
+    """As the graph takes it; a mask, whose scale tells nothing, is 1 at most.
+
+    Raises:
+        InputError: its dtype cannot hold it.
+    """
+    if one.kind == INDEX:
+        return array.astype(np.int64)
+    if one.kind == MASK and array.any():
+        array = array / array.max(axis=tuple(range(1, array.ndim)), keepdims=True)
+    with np.errstate(over="ignore"):
+        cast = array.astype(signature.dtype)
+    if not np.isfinite(cast).all() or (array.any() and not cast.any()):
+        raise InputError(f"{name!r} has numbers that {signature.dtype} cannot hold")
+    return cast
+
+
 def _one_each(name: str, one: ObjectiveInput, value: Any, images: int) -> NDArray[Any]:
     try:
+        if np.iscomplexobj(value):
+            raise TypeError("of which only the real parts would be left")
         array = np.asarray(value, np.float64)
     except (TypeError, ValueError):
         raise InputError(f"{name!r} is an array of numbers: {one.meaning}") from None

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch import nn
 from typer.testing import CliRunner
 
 import onnxplain
 from onnxplain.cli.app import app
 from onnxplain.errors import InputError, SourceError
 from onnxplain.export import OBJECTIVES, Fit, Input, Objective, register_objective
+from onnxplain.reference.outputs import MIXED
 
 from .networks import SIZE, close, exported, gradient, images, vector
 from .test_maps import REGION, network
@@ -149,12 +152,41 @@ def test_a_function_is_an_objective() -> None:
     [
         (lambda op, outputs: outputs["output"], r"gives FLOAT\[.*where one FLOAT per sample"),
         (lambda op, outputs: 3, "gives 3, where one"),
-        (lambda op, outputs: op.ReduceMax(outputs["y"]), "KeyError"),
+        (
+            lambda op, outputs: op.ReduceMax(outputs["y"]),
+            r"objective 'lambda' fails: KeyError: 'y'; it is given the outputs "
+            r"output \[N, 4, 8, 8\]$",
+        ),
+        (lambda op: op, r"objective 'lambda' fails: TypeError: .* takes 1 positional argument"),
+        (lambda op, outputs: op.Maximum(outputs["output"]), "ONNX has no operator Maximum"),
     ],
 )
 def test_a_function_that_gives_no_scalar(function: object, message: str) -> None:
     with pytest.raises(SourceError, match=message):
         exported(network(), objective=function)
+
+
+@pytest.mark.usefixtures("compared")
+def test_a_function_that_mixes_images_is_refused(tmp_path: Path) -> None:
+    def total(op: Any, outputs: dict[str, Any]) -> Any:
+        y = outputs["output"]
+        return op.Expand(op.ReduceMean(y, keepdims=0), op.Shape(y, start=0, end=1))
+
+    given: dict[str, Any] = {"example": X[:1], "method": "gradient"}
+    with pytest.raises(SourceError, match="'total' of an image depends on the others of its batch"):
+        onnxplain.export(network(), tmp_path / "e.onnx", objective=total, **given)
+    whole = nn.Sequential(network(), nn.BatchNorm2d(4, track_running_stats=False))
+    metadata = onnxplain.export(whole, tmp_path / "e.onnx", objective="segment", **given)
+    assert MIXED in metadata.notes
+
+
+def test_a_function_of_a_known_objectives_name_is_another() -> None:
+    def detection(op: Any, outputs: dict[str, Any]) -> Any:
+        return op.ReduceMean(outputs["output"], [1, 2, 3], keepdims=0)
+
+    explainer = exported(network(), objective=detection)
+    assert explainer.metadata.objective.name == "own detection"
+    assert onnxplain.verify(explainer.path, network(), objective=detection).passed
 
 
 def test_an_objective_is_registered_like_a_method(monkeypatch: pytest.MonkeyPatch) -> None:

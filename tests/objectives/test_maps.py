@@ -215,6 +215,14 @@ def test_a_map_that_reads_either_way_asks() -> None:
     close(explainer(X.numpy(), 1, region=REGION).pullback, expected[1])
 
 
+@pytest.mark.parametrize("scale", [1e-60, 255, 1e60])
+def test_a_regions_scale_tells_nothing(scale: float) -> None:
+    explainer = exported(network())
+    found, expected = (explainer(X.numpy(), 1, region=f * REGION) for f in (scale, 1))
+    close(found.objective, expected.objective)
+    close(found.pullback, expected.pullback)
+
+
 def test_its_picture_shows_the_region(tmp_path: Path) -> None:
     explanation = exported(network())(X.numpy(), 1, region=REGION)
     plain = exported(network())(X.numpy(), 1)

@@ -96,6 +96,15 @@ def test_the_similarity_to_a_query(similarity: str, shape: tuple[int, ...]) -> N
     assert explanation[1].pullback.shape == (1, 3, 16, 16)
 
 
+@pytest.mark.parametrize("length", [1e-30, 1e30])
+def test_a_cosine_knows_no_length_of_the_query(length: float) -> None:
+    """Also where its square is beyond float32."""
+    explainer, query = exported(vector(5), objective="embedding"), np.array([1, -2, 0.5, 3, 0])
+    found, expected = explainer(X.numpy(), query=length * query), explainer(X.numpy(), query=query)
+    close(found.objective, expected.objective)
+    close(found.pullback, expected.pullback)
+
+
 @pytest.mark.parametrize(
     ("given", "targets", "message"),
     [
@@ -104,6 +113,9 @@ def test_the_similarity_to_a_query(similarity: str, shape: tuple[int, ...]) -> N
         ({"query": [0, 1, np.nan, 0, 0]}, None, "'query' has NaN"),
         ({"query": np.zeros(5)}, None, "'query' is 0 everywhere"),
         ({"query": "cat"}, None, "'query' is an array of numbers"),
+        ({"query": np.ones(5) * 1j}, None, "'query' is an array of numbers"),
+        ({"query": np.full(5, 1e39)}, None, "'query' has numbers that float32 cannot hold"),
+        ({"query": np.full(5, 1e-50)}, None, "'query' has numbers that float32 cannot hold"),
         ({"qery": np.ones(5)}, None, "has no input 'qery'; it takes 'query'"),
         ({"query": np.ones(5)}, 1, "has no target"),
     ],

@@ -18,7 +18,6 @@ from torch import Tensor, nn
 import onnxplain
 from onnxplain.errors import SourceError
 from onnxplain.reference import forward, outputs, running, sources, values
-from onnxplain.reference.logits import MIXED
 from onnxplain.reference.outputs import is_alike, is_same
 
 Array = npt.NDArray[Any]
@@ -149,7 +148,7 @@ def test_a_batch_whose_images_are_normalised_together_is_noted(
 ) -> None:
     network, example = Normalised(statistics).eval(), torch.zeros(1, 3, 6, 6)
     result = onnxplain.export(network, tmp_path / "e.onnx", example=example, method="gradient")
-    assert (MIXED in result.notes) is not statistics
+    assert (outputs.MIXED in result.notes) is not statistics
 
 
 ENDLESS = """

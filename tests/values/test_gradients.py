@@ -176,3 +176,87 @@ def test_another_objective_of_a_value_within(tmp_path: Path) -> None:
     up, down = (explainer(as_arrays(given), 1, direction=sign) for sign in (1, -1))
     np.testing.assert_array_equal(up.pullback, -down.pullback)
     np.testing.assert_allclose(up.objective, up.outputs["output"][:, 1], rtol=1e-6)
+
+
+class Tagger(nn.Module):
+    """Tokens [N, T] → logits [N, T, 3], each of its neighbours too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(11, 4)
+        self.beside = nn.Conv1d(4, 3, 3, padding=1)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        return self.of_embedded(self.embedding(ids))
+
+    def of_embedded(self, x: Tensor) -> Tensor:
+        y: Tensor = self.beside(x.tanh().transpose(1, 2))
+        return y.transpose(1, 2)
+
+
+def test_an_open_length_is_fixed_by_name(tmp_path: Path) -> None:
+    network, file = seeded(Tagger), tmp_path / "e.onnx"
+    assert isinstance(network, Tagger)
+    given: dict[str, Any] = {"example": torch.ones(1, 4, dtype=torch.long), "method": "gradient"}
+    with pytest.raises(SourceError, match=r"\[N, length, 3\]; .*open sizes.* sizes= fixes: length"):
+        onnxplain.export(network, file, objective="sequence", **given)
+    onnxplain.export(network, file, objective="sequence", sizes={"length": 7}, **given)
+    explainer = onnxplain.load(file, "cpu")
+    ids = torch.tensor([[1, 4, 9, 0, 2, 6, 6], [7, 7, 3, 0, 0, 10, 8]])
+    explanation = explainer({"ids": ids.numpy()}, 2, position=5)
+    embedded = network.double().embedding(ids)
+    (expected,) = gradients(lambda x: network.of_embedded(x)[:, 5], [embedded], [2, 2])
+    close(explanation.pullback, expected)
+    assert onnxplain.verify(file, network.float()).passed
+    for wrong, message in (({"len": 7}, "did you mean length"), ({"length": 0}, "not 0")):
+        with pytest.raises(SourceError, match=message):
+            onnxplain.export(network, file, objective="sequence", sizes=wrong, **given)
+
+
+def test_sizes_of_an_image_are_not_by_name(tmp_path: Path) -> None:
+    image = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    with pytest.raises(SourceError, match="an image's is size="):
+        onnxplain.export(image, tmp_path / "e.onnx", example=noise(1, 3, 4, 4), sizes={"batch": 1})
+
+
+class TimeFirst(nn.Module):
+    """[T, N, 4] → [T, N, 5] or, of the last step, [N, 5]."""
+
+    def __init__(self, last: bool) -> None:
+        super().__init__()
+        self.lstm, self.last = nn.LSTM(4, 5), last
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.lstm(x)[0]
+        return y[-1] if self.last else y
+
+
+class Attention(nn.Module):
+    """[T, N, 4] → [T, 3], of one sequence."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.attention, self.head = nn.MultiheadAttention(4, 2), nn.Linear(4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.head(self.attention(x, x, x)[0]).mean(1)
+        return y
+
+
+@pytest.mark.usefixtures("compared")
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: TimeFirst(False), r"first axis of the example \[6, 2, 4\] is no batch"),
+        (lambda: TimeFirst(True), r"\[2, 5\]; nothing shows which axis of .* the batch is"),
+        (Attention, "logits of a sample depend on the others of its batch"),
+    ],
+    ids=["lstm", "last", "attention"],
+)
+def test_time_is_never_taken_for_a_batch(
+    make: Callable[[], nn.Module], message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(SourceError, match=message):
+        onnxplain.export(
+            seeded(make), tmp_path / "e.onnx", method="gradient", example=noise(6, 2, 4)
+        )
