@@ -17,6 +17,7 @@ from onnxplain.contract.explain import (
     EPS,
     IMAGE,
     LIMIT,
+    METHOD,
     OPTIONAL_INPUTS,
     ORIGIN,
     PULLBACK,
@@ -147,6 +148,11 @@ def _derived(source: Network, options: ExportOptions, plain: bool = False) -> _D
     options.progress(STAGES[0])
     how = options.weights, options.example, options.height_and_width, options.layers
     found = read(source, *how, classifier=classifier)
+    if METHOD in found.model.metadata_props:
+        raise SourceError(
+            f"'{source}' is an explain graph already: give the network that it was made of, or load "
+            "it as it is"
+        )
     method = replace(method, named=by_weight(method.named, found.model.graph))
 
     options.progress(STAGES[1])

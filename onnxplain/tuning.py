@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from onnxplain.contract.explain import Metadata
+from onnxplain.contract.explain import METHOD, Metadata
 from onnxplain.contract.request import ExportOptions
+from onnxplain.errors import BackendError
 from onnxplain.files import replacing, scratch
 from onnxplain.runtime import load
 from onnxplain.runtime.inputs.objective import on_photographs
+from onnxplain.runtime.onnx_file import read_metadata
 from onnxplain.runtime.tune import Tuning, tune
 
 
@@ -44,7 +47,7 @@ def tune_source(
         given = on_photographs(explainer.metadata, read(explainer.metadata), images)
         return tune(explainer, list(images), classes=classes, progress=progress, inputs=given)
 
-    if str(source).endswith(".explain.onnx"):
+    if _explains(source):
         return tuned(source)
     from onnxplain.export import export
 
@@ -52,6 +55,15 @@ def tune_source(
         path = folder / "live.explain.onnx"
         export(source, path, **vars(_live(options)))
         return tuned(path)
+
+
+def _explains(source: Any) -> bool:
+    """Whether it is the file of an explain graph."""
+    if not isinstance(source, str | os.PathLike) or Path(source).suffix != ".onnx":
+        return False
+    with suppress(BackendError):  # which `export` refuses in its own words
+        return METHOD in read_metadata(Path(source))
+    return False
 
 
 def _live(options: ExportOptions) -> ExportOptions:

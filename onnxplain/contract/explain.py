@@ -132,6 +132,9 @@ _LONGEST = 10**6  # steps
 _PREFIX = "onnxplain."
 _TEXTS = {"version", "method", "source", "activation", "kind", "weights"}  # the rest is JSON
 
+METHOD = f"{_PREFIX}method"
+"""The entry that every explain graph has, and nothing else."""
+
 VALUES = f"{_PREFIX}values"
 """The entry of files that explain by other values than one image."""
 
@@ -356,7 +359,7 @@ class Metadata:
                 "nothing: `onnxplain info` shows them, any runtime runs it; make an explain graph "
                 "of the network itself with: onnxplain export FILE.onnx"
             )
-        if _PREFIX + "method" not in props:
+        if METHOD not in props:
             raise BackendError(
                 "this ONNX file is not an explain graph (no onnxplain metadata); "
                 "make one with: onnxplain export FILE.onnx"
@@ -405,7 +408,7 @@ class Metadata:
 
 def _kind_by_parameters(props: Mapping[str, str]) -> str:
     """The kind of pullback of a file that does not say it, as those of 0.1.0 do not."""
-    if props[_PREFIX + "method"] == "input-x-gradient":
+    if props[METHOD] == "input-x-gradient":
         return PRODUCT
     of_parameter = {'"layer"': MAP, '"epsilon"': RELEVANCE}
     parameters = props.get(_PREFIX + "parameters", "")

@@ -580,6 +580,11 @@ def test_options_that_do_not_go_together(
         onnxplain.differentiate(tanh_file(tmp_path / "m.onnx"), tmp_path / "d.onnx", **options)
 
 
+def test_a_module_is_no_file(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"an ONNX file's path, not a Linear: torch\.onnx\.export"):
+        onnxplain.differentiate(torch.nn.Linear(2, 2), tmp_path / "d.onnx")  # type: ignore[arg-type]
+
+
 def test_whole_numbers_have_no_derivative_but_what_is_made_of_them(tmp_path: Path) -> None:
     nodes = [
         node("Gather", ["table", "tokens"], ["words"]),
@@ -714,6 +719,7 @@ def test_the_command_writes_the_file_and_says_what_is_new(
         (["--of", "yy"], 3, "error: --of: no value 'yy' in the network; did you mean y"),
         ([], 3, "choose what to differentiate with --of; the outputs are"),
         (["--of", "y", "--sizes", "N=2.5"], 4, "--sizes takes NAME and a whole number"),
+        (["--of", "y", "--sizes", "N=inf"], 4, "--sizes takes NAME and a whole number"),
         (["--of", "y", "--sizes", "M=2"], 3, "no size 'M' open"),
         (["--of", "y", "--jacobian", "--second"], 4, "--jacobian and --second exclude each other"),
         (["--of", "y", "--seed", "two"], 4, "seed is one of ones, input"),

@@ -112,6 +112,17 @@ def test_export_takes_an_objective_and_its_settings(folder: Path, tmp_path: Path
     assert "did you mean embedding" in output
 
 
+def test_an_explain_graph_is_no_source(folder: Path, tmp_path: Path) -> None:
+    """`tune` takes one, whatever it is called."""
+    status, output = ran("export", folder / "map.onnx", "--out", tmp_path / "e.onnx")
+    assert status == 3
+    assert "map.onnx' is an explain graph already: give the network" in output
+    Image.new("RGB", (32, 32)).save(tmp_path / "p.png")
+    status, output = ran("tune", folder / "map.onnx", tmp_path / "p.png")
+    assert status == 4
+    assert "tuning needs a graph exported with --live-temperature" in output
+
+
 def test_a_file_is_verified_against_its_source(folder: Path) -> None:
     found = onnxplain.verify(folder / "map.onnx", network(), provider="cpu")
     assert found.passed
