@@ -67,8 +67,8 @@ def differentiate(
         SourceError: the network cannot be read; no such value, one of whole numbers, or one that
             `of` does not depend on; a Jacobian of too many rows; `NoRuleError` names an operator.
             Or the outputs are others than the network's own.
-        InputError: an option is of another type than declared, or excludes another; the source is no
-            path; or the path cannot be written, or is the source itself.
+        InputError: an option is of another type than declared, or excludes another; the source is
+            no path; or the path cannot be written, or is the source itself.
     """
     check(options)
     _check_together(options)

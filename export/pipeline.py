@@ -150,8 +150,8 @@ def _derived(source: Network, options: ExportOptions, plain: bool = False) -> _D
     found = read(source, *how, classifier=classifier)
     if METHOD in found.model.metadata_props:
         raise SourceError(
-            f"'{source}' is an explain graph already: give the network that it was made of, or load "
-            "it as it is"
+            f"'{source}' is an explain graph already: give the network that it was made of, or "
+            "load it as it is"
         )
     method = replace(method, named=by_weight(method.named, found.model.graph))
 
