@@ -292,8 +292,8 @@ def on_photograph(
                 box = np.asarray(value, np.float64)
             except (TypeError, ValueError):
                 continue  # which `as_inputs` refuses
-            if box.shape == (4,) and np.isfinite(box).all() and box.any():
-                placed[name] = box_in_input(box, size, metadata.preprocessing)
+            if box.shape in ((4,), (1, 4)) and np.isfinite(box).all() and box.any():
+                placed[name] = box_in_input(box.reshape(4), size, metadata.preprocessing)
     return placed
 
 

@@ -25,7 +25,7 @@ from onnxplain.errors import InputError
 from onnxplain.runtime import Explainer, accentuate
 from onnxplain.runtime.counterfactuals import Grid
 from onnxplain.runtime.inputs.batches import box_in_input
-from onnxplain.runtime.inputs.objective import on_photographs
+from onnxplain.runtime.inputs.objective import on_photograph, on_photographs
 from onnxplain.runtime.pictures.markup import data_uri
 from onnxplain.runtime.pictures.render import overlay
 from onnxplain.runtime.report import write_report
@@ -313,5 +313,7 @@ def test_boxes_are_in_pixels_of_each_photograph(
     for row, size in zip(placed, [(128, 80), (80, 128)], strict=True):
         expected = box_in_input(np.array(low), size, metadata.preprocessing)
         np.testing.assert_array_equal(row, expected)
+        as_row = on_photograph(metadata, {"box": [low]}, size)["box"]  # as JSON may have it
+        np.testing.assert_array_equal(as_row, expected)
     with pytest.raises(InputError, match="within the image of 80 × 128 pixels"):
         on_photographs(metadata, {"box": BOX}, photographs[:2])
