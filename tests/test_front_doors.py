@@ -279,6 +279,7 @@ def test_a_timm_checkpoint_is_loaded(tmp_path: Path) -> None:
         ("timm/resnet5", r"timm has no network 'resnet5'; did you mean resnet50"),
         ("timm/pvt_v2_b1.in2k", r"no weights 'in2k' of pvt_v2_b1; did you mean in1k\?"),
         ("resnet5000", r"nor timm/NAME of timm's; did you mean resnet50"),
+        ("fcn_resnet50", r"no image classifier: .*get_model\(name\), path, example=x\)"),
     ],
 )
 def test_the_nearest_names_are_suggested(name: str, message: str, tmp_path: Path) -> None:

@@ -132,6 +132,16 @@ def test_a_folder_with_python_of_its_own_is_refused_without_asking(
     assert not canary.exists()
 
 
+def test_a_folder_of_another_network_is_refused_in_a_line(tmp_path: Path) -> None:
+    """Its models' names, which transformers lists, tell nothing of what to do."""
+    transformers.BertConfig().save_pretrained(tmp_path)
+    with pytest.raises(
+        SourceError, match=r"image classifier: .*BertConfig.*export the module"
+    ) as told:
+        export(tmp_path, tmp_path / "explain.onnx")
+    assert "\n" not in str(told.value)
+
+
 def test_nor_are_pickled_weights_in_one(tmp_path: Path) -> None:
     config = transformers.ResNetConfig(embedding_size=4, hidden_sizes=[4], depths=[1])
     transformers.ResNetForImageClassification(config).save_pretrained(tmp_path)

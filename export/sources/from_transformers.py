@@ -48,7 +48,11 @@ def load_folder(folder: Path) -> tuple[torch.nn.Module, Preprocessing | None]:
             folder, local_files_only=True, trust_remote_code=False
         )
     except Exception as error:
-        raise SourceError(f"{folder} holds no Hugging Face image classifier: {error}") from error
+        reason = str(error).strip().partition("\n")[0]
+        raise SourceError(
+            f"{folder} holds no Hugging Face image classifier: {reason} Load another network with "
+            "transformers, and export the module in Python: export(module, path, example=x)"
+        ) from error
     written = folder / "preprocessor_config.json"
     return module, read_processor(written) if written.is_file() else None
 

@@ -384,6 +384,11 @@ def _torchvision(name: str, pretrained: bool) -> TorchNetwork:
 
     known = torchvision.models.list_models(module=torchvision.models)
     if name not in known:
+        if name in torchvision.models.list_models():
+            raise SourceError(
+                f"{name!r} of torchvision's is no image classifier: make it in Python, and export "
+                "the module: export(torchvision.models.get_model(name), path, example=x)"
+            )
         raise SourceError(
             f"no network {name!r}: it is neither a file, nor {EFFICIENTNET_LITE0!r}, nor one of "
             f"torchvision's classifiers, nor {TIMM}NAME of timm's; {nearest(name, known)}"

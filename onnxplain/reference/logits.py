@@ -25,6 +25,7 @@ from onnxplain.reference.parity import Parity
 from onnxplain.reference.sources import (
     FLOAT32,
     is_onnx,
+    outputs_of_pytorch,
     scores_of_onnx,
     scores_of_pytorch,
     tolerance,
@@ -98,7 +99,7 @@ def _mixed(network: Any, images: Array, scores: Array) -> str | None:
     """What is noted where what PyTorch says of an image depends on the others of its batch."""
     if len(images) == 1:
         return None
-    alone = scores_of_pytorch(network, images[:1])
+    alone, *_ = _scores_of_pytorch(network, images[:1], scores.shape[1])
     return MIXED if Parity.of(alone, scores[:1]).relative_l2 > ROUNDED else None
 
 
@@ -112,9 +113,25 @@ def _scores(original: Any, images: Array, classes: int, input: str | None) -> li
         found = scores_of_onnx(original, images, classes, input)
         return found or "ONNX Runtime does not run the source on images alone"
     try:
-        return [scores_of_pytorch(original, images)]
+        return _scores_of_pytorch(original, images, classes)
     except Exception as error:  # of any kind: it is the user's own code
         return f"PyTorch does not run the source on noise: {error}"
+
+
+def _scores_of_pytorch(network: Any, images: Array, classes: int) -> list[Array]:
+    """Its logits; where it does not name them, what it puts out [N, classes].
+
+    Raises:
+        Exception: of any kind, where the network does not take the images, or puts out no such.
+    """
+    try:
+        return [scores_of_pytorch(network, images)]
+    except SourceError:
+        outputs = outputs_of_pytorch(network, images).values()
+        rows = [y.reshape(len(images), -1) for y in outputs if y.size == len(images) * classes]
+        if not rows:
+            raise
+        return rows
 
 
 def of_file(

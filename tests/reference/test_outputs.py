@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 import onnxplain
 from onnxplain.errors import SourceError
-from onnxplain.reference import forward, outputs, running, sources, values
+from onnxplain.reference import forward, logits, outputs, running, sources, values
 from onnxplain.reference.outputs import is_alike, is_same
 
 Array = npt.NDArray[Any]
@@ -126,6 +126,36 @@ def test_a_source_that_takes_one_image_alone_or_answers_at_random(
     for wrong in (np.zeros((2, 5)), np.ones((2, 4)), [[1, 1, 1, 1, -np.inf]] * 2):
         with pytest.raises(SourceError, match="output 'output' differs from that of its source"):
             beside(lambda images, y=wrong: {"output": np.asarray(y)})
+
+
+class Embeds(nn.Module):
+    """Without an output that is called logits, one [N, 5] among others."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.convolution, self.head = nn.Conv2d(3, 5, 3), nn.Linear(5, 5)
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        y = self.convolution(x)
+        return {"hidden": y, "embeds": self.head(y.relu().mean((2, 3)))}
+
+
+@pytest.mark.usefixtures("compared")
+def test_logits_that_the_network_does_not_call_so_are_compared(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = {"example": torch.zeros(1, 3, 6, 6), "method": "gradient"}
+    metadata = onnxplain.export(Embeds().eval(), tmp_path / "e.onnx", **given)
+    assert metadata.objective.is_class
+    assert not any("not checked" in note for note in metadata.notes)
+    of_source = logits.outputs_of_pytorch
+    monkeypatch.setattr(
+        logits,
+        "outputs_of_pytorch",
+        lambda *asked: {n: 2 * y for n, y in of_source(*asked).items()},
+    )
+    with pytest.raises(SourceError, match="its logits differ from those of its source"):
+        onnxplain.export(Embeds().eval(), tmp_path / "e.onnx", **given)
 
 
 class Normalised(nn.Module):
