@@ -15,7 +15,7 @@ import onnx_ir as ir
 from onnxscript import OpBuilder
 
 from onnxplain.contract.explain import OPTIONAL_INPUTS, RESERVED, TARGET
-from onnxplain.contract.objective import INDEX, MASK, NUMBERS, Explained, ObjectiveInput
+from onnxplain.contract.objective import BOX, INDEX, MASK, NUMBERS, Explained, ObjectiveInput
 from onnxplain.errors import SourceError
 from onnxplain.export.registry import Registry
 from onnxplain.export.tensors import dims, rank, static
@@ -228,7 +228,7 @@ class Objective:
 
         Raises:
             SourceError: it has no such setting; or it does not fit, and why; or which settings
-                must be chosen.
+                must be chosen; or an input is of no shape of its kind.
         """
         assert self.fits is not None
         known = {setting.name: setting for setting in self.settings}
@@ -242,6 +242,14 @@ class Objective:
         found = self.fits(network, settings)
         if isinstance(found, str):
             raise SourceError(f"objective {self.name!r} does not fit: {found}")
+        for one in self.inputs:
+            shape = list(found.shapes.get(one.name, ()))
+            if (one.kind == BOX and shape != [4]) or (one.kind == MASK and len(shape) != 2):
+                wanted = "a box is [4]" if one.kind == BOX else "a region is [height, width]"
+                raise SourceError(
+                    f"objective {self.name!r} gives its input {one.name!r} the shape {shape}, and "
+                    f"{wanted}"
+                )
         if found.unshown:
             raise SourceError(
                 f"objective {self.name!r} cannot tell enough: {found.why}; choose the settings "
@@ -276,7 +284,9 @@ class Objective:
                     one.default,
                     one.kind,
                     fit.limits.get(one.name),
-                    one.kind == MASK or one.name in fit.nonzero,
+                    one.kind == MASK
+                    or (one.kind == BOX and one.default is None)
+                    or one.name in fit.nonzero,
                 )
                 for one in self.inputs
             },

@@ -204,13 +204,15 @@ def _check_box(name: str, box: NDArray[Any], pre: Preprocessing) -> None:
 
 
 def noise_inputs(signature: Signature, images: int) -> dict[str, NDArray[Any]]:
-    """The same for noise to be explained: seeded noise where something must be given."""
-    random = np.random.default_rng(1)
-    given = {
-        name: random.standard_normal((images, *one.shape))
-        for name, one in signature.metadata.objective.inputs.items()
-        if one.default is None
-    }
+    """The same for noise to be explained: where something must be given, seeded noise, the first of
+    indices, the whole image as a box, and everywhere as a region."""
+    random, pre = np.random.default_rng(1), signature.metadata.preprocessing
+    given: dict[str, Any] = {}
+    for name, one in signature.metadata.objective.inputs.items():
+        if one.default is None:
+            noise = random.standard_normal((images, *one.shape))
+            whole = {INDEX: 0 * noise, MASK: 0 * noise + 1, BOX: [0, 0, pre.width, pre.height]}
+            given[name] = whole.get(one.kind, noise)
     return as_inputs(signature, given | noise_for(signature, images), images)
 
 

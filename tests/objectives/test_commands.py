@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 
 import onnxplain
 from onnxplain.cli.app import app
+from onnxplain.contract.objective import BOX, INDEX, MASK
 from onnxplain.errors import InputError, SourceError
 from onnxplain.export import OBJECTIVES, Fit, Input, Objective, register_objective
 from onnxplain.reference.outputs import MIXED
@@ -222,6 +223,38 @@ def test_an_objective_is_registered_like_a_method(monkeypatch: pytest.MonkeyPatc
     close(explainer(X.numpy(), factor=[1, -3]).pullback[1], -3 * expected[1])
     with pytest.raises(SourceError, match="'total' does not fit: no output is a map"):
         exported(vector(5), objective="total")
+
+
+def test_what_an_objective_must_be_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of each kind, without a default: none is not given by zeros, and verification gives some."""
+    monkeypatch.setitem(OBJECTIVES, "given", None)
+    shapes = {"box": [4], "where": [8, 8]}
+
+    def fits(network: Any, settings: object) -> Fit | str:
+        (output,) = network.outputs
+        return Fit({"map": output}, {}, "a map", shapes=shapes, limits={"which": 4})
+
+    def emit(op: Any, fit: Fit, inputs: dict[str, Any]) -> object:
+        y = fit.outputs["map"].with_batch_first(op)
+        area = op.ReduceSum(inputs["box"], [1], keepdims=0)
+        which = op.CastLike(op.Add(inputs["which"], 1), y)
+        where = op.Unsqueeze(inputs["where"], [1])
+        return op.Mul(op.ReduceSum(op.Mul(y, where), [1, 2, 3], keepdims=0), op.Mul(area, which))
+
+    kinds = {"box": BOX, "where": MASK, "which": INDEX}
+    inputs = tuple(Input(name, f"its {name}", kind) for name, kind in kinds.items())
+    register_objective(Objective("given", "of all kinds", fits, emit, inputs))
+    explainer = exported(network(), objective="given")
+    whole: dict[str, Any] = {"box": [1, 2, 5, 6], "where": REGION, "which": 1}
+    expected = gradient(network(), X, lambda y: 28 * (y * torch.from_numpy(REGION)).sum((1, 2, 3)))
+    close(explainer(X.numpy(), **whole).pullback, expected[1])
+    for name, nothing in (("box", [0, 0, 0, 0]), ("where", 0 * REGION)):
+        with pytest.raises(InputError, match=f"'{name}' is 0 everywhere: its {name}$"):
+            explainer(X.numpy(), **{**whole, name: nothing})
+    assert onnxplain.verify(explainer.path, network(), objective="given").passed
+    shapes["box"] = [2]
+    with pytest.raises(SourceError, match=r"gives its input 'box' the shape \[2\], and a box is"):
+        onnxplain.export(network(), "never.onnx", example=X[:1], objective="given")
 
 
 def test_a_tensor_is_explained_where_it_lies(folder: Path) -> None:
