@@ -17,29 +17,28 @@ from onnxplain.export.objectives.objective import (
     hold,
     register_objective,
 )
+from onnxplain.export.objectives.reading import or_of
 
 _TINY = 1e-12
 
 
 def fits(network: Network, settings: Settings) -> Fit | str:
-    for output in network.outputs:
-        wide = [size for size in output.sizes if size != 1]
-        if len(wide) == 1:
-            axes = ["vector" if size == wide[0] else "1" for size in output.sizes]
-            axes.insert(output.batch, "batch")
-            why = f"{output.name} is a vector of {wide[0]} numbers per image"
-            found = {"similarity": "cosine", **settings}
-            shapes = {"query": wide}
-            nonzero = ["query"] if found["similarity"] == "cosine" else []
-            return Fit(
-                {"vector": output},
-                {output.name: axes},
-                why,
-                shapes=shapes,
-                settings=found,
-                nonzero=nonzero,
-            )
-    return "no output is [N, D]"
+    found = [one for one in network.outputs if sum(size != 1 for size in one.sizes) == 1]
+    if not found:
+        return "no output is [N, D]"
+    output, *others = found
+    width = max(output.sizes)
+    axes = ["vector" if size == width else "1" for size in output.sizes]
+    axes.insert(output.batch, "batch")
+    said = {"similarity": "cosine", **settings}
+    return Fit(
+        {"vector": output},
+        {output.name: axes},
+        f"{output.name} is a vector of {width} numbers per image{or_of(others)}",
+        shapes={"query": [width]},
+        settings=said,
+        nonzero=["query"] if said["similarity"] == "cosine" else [],
+    )
 
 
 def emit(op: OpBuilder, fit: Fit, inputs: Mapping[str, ir.Value]) -> ir.Value:

@@ -9,9 +9,15 @@ import numpy as np
 import onnx_ir as ir
 from onnxscript import OpBuilder
 
-from onnxplain.export.objectives.objective import hold
+from onnxplain.export.objectives.objective import Output, hold
 from onnxplain.export.objectives.structure import MOVED, axis_before
 from onnxplain.export.tensors import axis_of, integers, rank
+
+
+def or_of(others: Sequence[Output]) -> str:
+    """What is said of outputs that would have done as well as the one that is taken."""
+    names = " or ".join(output.name for output in others)
+    return f" (for {names} instead, say output=)" if names else ""
 
 
 def in_range(op: OpBuilder, index: ir.Value, count: int, like: ir.Value) -> ir.Value:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import onnx_ir as ir
@@ -56,10 +57,8 @@ def fits(network: Network, settings: Settings) -> Fit | str:
             return _fit(output, found[0], network)
     if unclear is not None:
         sizes = ", ".join(map(str, unclear.sizes))
-        return (
-            f"{unclear.name} [N, {sizes}] has the image's proportions read in either way: choose "
-            "with the setting layout=NCHW or layout=NHWC"
-        )
+        why = f"{unclear.name} [N, {sizes}] has the image's proportions read in either way"
+        return replace(_fit(unclear, "NCHW", network), sure=False, why=why, unshown=["layout"])
     return f"no output is [N, C, h, w], [N, h, w, C] or [N, {height}, {width}]"
 
 

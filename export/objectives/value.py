@@ -18,20 +18,21 @@ from onnxplain.export.objectives.objective import (
     Settings,
     register_objective,
 )
-from onnxplain.export.objectives.reading import one_hot_row
+from onnxplain.export.objectives.reading import one_hot_row, or_of
 
 
 def fits(network: Network, settings: Settings) -> Fit | str:
-    for output in network.outputs:
-        if sum(size != 1 for size in output.sizes) <= 1:
-            count = max([1, *output.sizes])
-            axes = ["value" if size == count else "1" for size in output.sizes]
-            axes.insert(output.batch, "batch")
-            why = f"{output.name} is {count} numbers per image" if count > 1 else (
-                f"{output.name} is one number per image"
-            )  # fmt: skip
-            return Fit({"values": output}, {output.name: axes}, why, count == 1, count, count)
-    return "no output is [N], [N, 1] or [N, K]"
+    found = [one for one in network.outputs if sum(size != 1 for size in one.sizes) <= 1]
+    if not found:
+        return "no output is [N], [N, 1] or [N, K]"
+    output, *others = found
+    count = max([1, *output.sizes])
+    axes = ["value" if size == count else "1" for size in output.sizes]
+    axes.insert(output.batch, "batch")
+    numbers = f"{count} numbers" if count > 1 else "one number"
+    why = f"{output.name} is {numbers} per image{or_of(others)}"
+    sure = count == 1 and not others
+    return Fit({"values": output}, {output.name: axes}, why, sure, count, count)
 
 
 def emit(op: OpBuilder, fit: Fit, inputs: Mapping[str, ir.Value]) -> Emitted:

@@ -208,8 +208,9 @@ def test_a_wrong_region_is_a_sentence(region: Array, message: str) -> None:
 
 def test_a_map_that_reads_either_way_asks() -> None:
     source = network(channels=8)
-    with pytest.raises(SourceError, match=r"layout=NCHW or layout=NHWC.*output \[N, 8, 8, 8\]"):
-        exported(source, objective="segment")
+    for objective in ("segment", None):
+        with pytest.raises(SourceError, match=r"8, 8, 8\] has .* either way.* layout=NCHW\|NHWC"):
+            exported(source, objective=objective)
     explainer = exported(source, objective="segment", settings={"layout": "NHWC"})
     expected = gradient(source, X, lambda y: mean_where(y[..., 1], torch.from_numpy(REGION)[None]))
     close(explainer(X.numpy(), 1, region=REGION).pullback, expected[1])

@@ -55,6 +55,29 @@ def test_an_age_is_no_class() -> None:
     assert exported(probable).metadata.objective.is_class
 
 
+class Two(torch.nn.Module):
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.network = vector(2 * size)
+
+    def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
+        age, angle = self.network(x).chunk(2, 1)
+        return {"age": age, "angle": angle}
+
+
+def test_of_two_numbers_none_is_taken_without_a_word() -> None:
+    with pytest.raises(
+        SourceError, match=r"value \(.*age is one number per image \(for angle inst"
+    ):
+        exported(Two(1).eval())
+    for objective in ("value", "embedding"):
+        explainer = exported(Two(3).eval(), objective=objective)
+        assert "(for angle instead, say output=)" in explainer.metadata.notes[0]
+    of_angle = exported(Two(3).eval(), objective="value", output="angle")
+    expected = gradient(Two(3).eval(), X, lambda y: y["angle"][:, 2])[1]
+    close(of_angle(X.numpy(), 2).pullback, expected)
+
+
 def test_what_a_file_does_not_show_is_noted(tmp_path: Path) -> None:
     for name, ending in {"plain": torch.nn.Identity(), "probable": torch.nn.Softmax(1)}.items():
         source = tmp_path / f"{name}.onnx"
