@@ -80,13 +80,7 @@ def explain_tensor(
     if signature.step:
         inputs[ORIGIN] = images
     if on_host(images):
-        try:
-            host = {
-                name: tensor if isinstance(tensor, np.ndarray) else as_numpy(tensor)
-                for name, tensor in inputs.items()
-            }
-        except (BufferError, RuntimeError, TypeError) as error:
-            raise InputError(f"the tensor cannot be read: {error}") from error
+        host = {n: x if isinstance(x, np.ndarray) else _on_host(x) for n, x in inputs.items()}
         outputs = backend.run(host)
     else:
         outputs = backend.run_on_device(inputs)
@@ -109,9 +103,33 @@ def _targets(signature: Signature, targets: Any, images: int) -> Any:
 
 
 def _of_objective(signature: Signature, given: Mapping[str, Any], images: int) -> dict[str, Any]:
-    """Its inputs, those that are tensors as they are."""
-    tensors = {name: value for name, value in given.items() if is_tensor(value)}
-    return {**as_inputs(signature, given, images, unread=tensors), **tensors}
+    """Its inputs, those on a device as they are.
+
+    Raises:
+        InputError: as `as_inputs`; of a tensor on a device, another shape than [N, …].
+    """
+    tensors = {n: x for n, x in given.items() if is_tensor(x) and not on_host(x)}
+    declared = signature.metadata.objective.inputs
+    for name, tensor in tensors.items():
+        shape = [images, *declared[name].shape] if name in declared else list(tensor.shape)
+        if list(tensor.shape) != shape:
+            raise InputError(
+                f"{name!r} of {images} images on a device has the shape {shape}, not "
+                f"{list(tensor.shape)}"
+            )
+    host = {n: _on_host(x) if is_tensor(x) else x for n, x in given.items() if n not in tensors}
+    return {**as_inputs(signature, {**host, **tensors}, images, unread=tensors), **tensors}
+
+
+def _on_host(tensor: Any) -> NDArray[Any]:
+    """
+    Raises:
+        InputError: a tensor that cannot be read.
+    """
+    try:
+        return as_numpy(tensor)
+    except (BufferError, RuntimeError, TypeError) as error:
+        raise InputError(f"the tensor cannot be read: {error}") from error
 
 
 def _check(signature: Signature, images: Any) -> None:

@@ -259,8 +259,13 @@ def test_what_an_objective_must_be_given(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_a_tensor_is_explained_where_it_lies(folder: Path) -> None:
     explainer = onnxplain.load(folder / "map.onnx", "cpu")
-    found = explainer(X, 1, region=torch.from_numpy(REGION).float().expand(2, 8, 8).contiguous())
     expected = explainer(X.numpy(), 1, region=REGION)
+    of_all = torch.from_numpy(REGION)  # for each image, and of another dtype
+    close(explainer(X, 1, region=of_all).pullback.numpy(), expected.pullback)
+    for wrong, message in ((of_all[:3], r"has the shape \[8, 8\]"), (-of_all, "negative values")):
+        with pytest.raises(InputError, match=f"'region' .*{message}"):
+            explainer(X, 1, region=wrong)
+    found = explainer(X, 1, region=of_all.float().expand(2, 8, 8).contiguous())
     assert isinstance(found.pullback, torch.Tensor)
     assert found.logits is None
     close(found.pullback.numpy(), expected.pullback)
