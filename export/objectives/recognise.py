@@ -9,7 +9,6 @@ from typing import TypeAlias
 import onnx_ir as ir
 
 from onnxplain.errors import SourceError
-from onnxplain.export.autodiff import dependents
 from onnxplain.export.canonical.axes import NONE, batch_axes
 from onnxplain.export.canonical.ends import is_whole, like_an_image
 from onnxplain.export.objectives.objective import (
@@ -53,11 +52,9 @@ def chosen(
 
 
 def _image_of(graph: ir.Graph, explained: ir.Value) -> ir.Value:
-    """The image in whose pixels outputs are, if there is one: what it is explained by, or the only
-    input like an image that a value within is made of."""
-    if explained in graph.inputs:
-        return explained
-    images = [x for x in graph.inputs if like_an_image(x) and explained in dependents(graph, [x])]
+    """The image in whose pixels outputs are, if there is one: what it is explained by, or beside a
+    value within or another input, the only input that is like an image."""
+    images = [x for x in graph.inputs if like_an_image(x)]
     return images[0] if len(images) == 1 else explained
 
 

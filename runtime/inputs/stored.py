@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from onnxplain.errors import InputError
 from onnxplain.reading import opened
 
+_BEGINNINGS = (b"\x93NUMPY", b"PK")
+
 
 def stored(path: str | os.PathLike[str]) -> NDArray[Any] | dict[str, NDArray[Any]]:
     """The array of a .npy file, or those of a .npz file by name; no pickle is loaded.
@@ -20,6 +22,9 @@ def stored(path: str | os.PathLike[str]) -> NDArray[Any] | dict[str, NDArray[Any
     """
     try:
         with opened(path) as regular:
+            if not regular.read(6).startswith(_BEGINNINGS):  # which numpy takes for a pickle
+                raise ValueError("numpy.save and numpy.savez write no such file")
+            regular.seek(0)
             found = np.load(regular, allow_pickle=False)
             if isinstance(found, np.ndarray):
                 return found

@@ -73,10 +73,12 @@ def test_options_of_pictures_are_refused(
 def test_what_cannot_be_read_is_reported(graph: Path, tmp_path: Path) -> None:
     np.savez(tmp_path / "less.npz", words=IDS)
     np.save(tmp_path / "one.npy", IDS)
-    files = [tmp_path / name for name in ("less.npz", "one.npy", "none.npz")]
+    (tmp_path / "photo.npz").write_bytes(b"\x89PNG\r\n")
+    files = [tmp_path / name for name in ("less.npz", "one.npy", "none.npz", "photo.npz")]
     said = " ".join(run("explain", graph, *files, "-o", tmp_path / "why", status=1).split())
-    for part in ("the input 'mask'", "no names", "numpy.savez"):
+    for part in ("the input 'mask'", "no names", "numpy.savez", "numpy.savez write no such file"):
         assert part in said
+    assert "pickle" not in said
 
 
 def records(folder: Path) -> list[dict[str, Any]]:

@@ -260,3 +260,38 @@ def test_time_is_never_taken_for_a_batch(
         onnxplain.export(
             seeded(make), tmp_path / "e.onnx", method="gradient", example=noise(6, 2, 4)
         )
+
+
+class Shifted(nn.Module):
+    """A picture and a row of a table → a map of 3 classes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.see, self.read = nn.Conv2d(3, 3, 3, padding=1), nn.Linear(5, 3)
+
+    def forward(self, picture: Tensor, row: Tensor) -> Tensor:
+        y: Tensor = self.see(picture) * self.read(row)[:, :, None, None]
+        return y
+
+
+@pytest.mark.parametrize("wrt", ["picture", "row", "read"])
+def test_a_map_of_the_picture_is_explained_by_what_stands_beside_it(
+    wrt: str, tmp_path: Path
+) -> None:
+    network, given = seeded(Shifted), {"picture": noise(2, 3, 8, 8), "row": noise(2, 5)}
+    options: dict[str, Any] = {"objective": "segment", "method": "gradient", "example": given}
+    onnxplain.export(network, tmp_path / "e.onnx", wrt=wrt, **options)
+    region = np.zeros((8, 8))
+    region[2:4, 1:7] = 1
+    explanation = onnxplain.load(tmp_path / "e.onnx", "cpu")(as_arrays(given), 1, region=region)
+
+    def mean(picture: Tensor, row: Tensor) -> Tensor:
+        y = network(picture, row) * torch.from_numpy(region)
+        return y.sum((2, 3)) / region.sum()
+
+    network.double()
+    by = {**dict(zip(given, gradients(mean, [*given.values()], [1, 1]), strict=True))}
+    with torch.no_grad():
+        of_class = (network.see(given["picture"].double()) * torch.from_numpy(region)).sum((2, 3))
+    by["read"] = np.eye(3)[[1, 1]] * of_class.numpy() / region.sum()
+    close(explanation.pullback, by[wrt])
