@@ -146,13 +146,7 @@ def _derived(source: Network, options: ExportOptions, plain: bool = False) -> _D
     classifier = None if asked is None else asked.cotangent is not None
 
     options.progress(STAGES[0])
-    how = options.weights, options.example, options.height_and_width, options.layers
-    found = read(source, *how, classifier=classifier)
-    if METHOD in found.model.metadata_props:
-        raise SourceError(
-            f"'{source}' is an explain graph already: give the network that it was made of, or "
-            "load it as it is"
-        )
+    found = _network_of(source, options, classifier)
     method = replace(method, named=by_weight(method.named, found.model.graph))
 
     options.progress(STAGES[1])
@@ -217,6 +211,21 @@ def _derived(source: Network, options: ExportOptions, plain: bool = False) -> _D
     model.producer_name, model.producer_version = "onnxplain", __version__
     model.metadata_props.update(metadata.to_props())
     return _Derived(found, model, metadata)
+
+
+def _network_of(source: Network, options: ExportOptions, classifier: bool | None) -> Source:
+    """
+    Raises:
+        SourceError: it cannot be read, or is an explain graph.
+    """
+    how = options.weights, options.example, options.height_and_width, options.layers
+    found = read(source, *how, classifier=classifier)
+    if METHOD in found.model.metadata_props:
+        raise SourceError(
+            f"'{source}' is an explain graph already: give the network that it was made of, or "
+            "load it as it is"
+        )
+    return found
 
 
 def _looked_at(

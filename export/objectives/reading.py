@@ -9,8 +9,10 @@ import numpy as np
 import onnx_ir as ir
 from onnxscript import OpBuilder
 
+from onnxplain.export.autodiff import operator_name
 from onnxplain.export.objectives.objective import Output, hold
 from onnxplain.export.objectives.structure import MOVED, axis_before
+from onnxplain.export.operators import Kind, row_of
 from onnxplain.export.tensors import axis_of, integers, rank
 
 
@@ -65,6 +67,19 @@ class Ending:
             x = getattr(op, node.op_type)(x, *node.inputs[1:], **attributes)
             x.shape = node.outputs[0].shape
         return x
+
+
+def is_channels(value: ir.Value, axis: int) -> bool:
+    """Whether an axis is that of a convolution's channels, through a Sigmoid and what moves
+    elements."""
+    while (node := value.producer()) is not None and node.inputs:
+        if (x := node.inputs[0]) is None or node.op_type not in (*MOVED, "Sigmoid"):
+            return axis == 1 and row_of(operator_name(node)).kind is Kind.CONVOLUTION
+        before = axis if node.op_type == "Sigmoid" else axis_before(node, value, axis)
+        if before is None:
+            return False
+        value, axis = x, before
+    return False
 
 
 def ending(output: ir.Value, axis: int | None) -> Ending:

@@ -20,7 +20,13 @@ from onnxplain.export.objectives.objective import (
     Settings,
     register_objective,
 )
-from onnxplain.export.objectives.reading import ending, in_range, mean_over, one_hot_row
+from onnxplain.export.objectives.reading import (
+    ending,
+    in_range,
+    is_channels,
+    mean_over,
+    one_hot_row,
+)
 from onnxplain.export.tensors import integers, size_of
 
 _LAYOUTS = {"NTC": ["time", "class"], "NCT": ["class", "time"]}
@@ -34,8 +40,11 @@ def fits(network: Network, settings: Settings) -> Fit | str:
         for layout, named in _LAYOUTS.items():
             axes = [*named[: output.batch], "batch", *named[output.batch :]]
             found[layout] = ending(output.value, axes.index("class")).activation
-        # Sigmoids end any layout; a Softmax is over the classes.
-        layout = "NCT" if found["NCT"] == "softmax" else "NTC"
+        # Sigmoids end any layout; a Softmax is over the classes, as are a convolution's channels.
+        of_classes = _LAYOUTS["NCT"].index("class")
+        channels = is_channels(output.value, of_classes + (of_classes >= output.batch))
+        shown = "softmax" in found.values()
+        layout = "NCT" if found["NCT"] == "softmax" or (channels and not shown) else "NTC"
         layout = settings.get("layout", layout)
         axes = list(_LAYOUTS[layout])
         steps, classes = (output.sizes[axes.index(axis)] for axis in ("time", "class"))

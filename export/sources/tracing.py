@@ -309,8 +309,8 @@ def logits_of(output: Any) -> torch.Tensor:
     return found
 
 
-def outputs_of(output: Any, name: str = "") -> dict[str, torch.Tensor]:
-    """All float tensors in what a network returns, by name.
+def outputs_of(output: Any, name: str = "", whole: bool = False) -> dict[str, torch.Tensor]:
+    """All float tensors in what a network returns, by name; and if `whole` all others.
 
     A dictionary's by their keys, also those of Hugging Face's outputs; a sequence's by their place,
     `output_0`; one alone is `output`.
@@ -318,14 +318,14 @@ def outputs_of(output: Any, name: str = "") -> dict[str, torch.Tensor]:
     import torch
 
     if isinstance(output, torch.Tensor):
-        return {name or "output": output} if output.is_floating_point() else {}
+        return {name or "output": output} if whole or output.is_floating_point() else {}
     found: dict[str, torch.Tensor] = {}
     if isinstance(output, Mapping):
         for key, value in output.items():
-            found |= outputs_of(value, f"{name}_{key}" if name else str(key))
+            found |= outputs_of(value, f"{name}_{key}" if name else str(key), whole)
     elif isinstance(output, tuple | list):
         for i, value in enumerate(output):
-            found |= outputs_of(value, f"{name or 'output'}_{i}")
+            found |= outputs_of(value, f"{name or 'output'}_{i}", whole)
     return found
 
 
@@ -337,10 +337,15 @@ def _wanted(output: Any, classifier: bool | None) -> dict[str, torch.Tensor] | N
         with contextlib.suppress(SourceError):
             if logits_of(output).ndim == 2:
                 return None
-    found = outputs_of(output)
-    if not found:
-        raise SourceError(f"the network returns a {type(output).__name__} without float tensors")
-    return found
+    if not outputs_of(output):
+        import torch
+
+        is_tensor = isinstance(output, torch.Tensor)
+        what = (
+            str(output.dtype) if is_tensor else f"a {type(output).__name__} without float tensors"
+        )
+        raise SourceError(f"the network returns {what}, and floats alone can be explained")
+    return outputs_of(output, whole=True)
 
 
 def _add_hooks(

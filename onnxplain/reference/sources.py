@@ -116,7 +116,7 @@ def scores_of_pytorch(network: Any, images: Array) -> Array:
 
 
 def outputs_of_pytorch(network: Any, images: Array) -> dict[str, Array]:
-    """All float tensors that a PyTorch network makes of images, by name; of the same arguments.
+    """All tensors that a PyTorch network makes of images, by name; of the same arguments.
 
     Raises:
         Exception: of any kind, where the network does not take them.
@@ -125,8 +125,7 @@ def outputs_of_pytorch(network: Any, images: Array) -> dict[str, Array]:
 
     given = torch.from_numpy(images).to(blank_image(network, 1, (1, 1)))
     with torch.no_grad():
-        found = outputs_of(_evaluated(network)(given))
-    return {name: value.float().cpu().numpy() for name, value in found.items()}
+        return _as_arrays(_evaluated(network)(given))
 
 
 def run_onnx(path: str | os.PathLike[str], given: Mapping[str, Array]) -> dict[str, Array]:
@@ -143,18 +142,24 @@ def run_onnx(path: str | os.PathLike[str], given: Mapping[str, Array]) -> dict[s
 
 
 def run_pytorch(network: Any, given: Mapping[str, Array]) -> dict[str, Array]:
-    """All float tensors that a PyTorch network makes of its arguments, by name.
+    """All tensors that a PyTorch network makes of its arguments, by name.
 
     Raises:
         Exception: of any kind, where the network does not take them.
     """
     import torch
 
+    own = blank_image(network, 1, (1, 1))
+    tensors = {n: torch.from_numpy(x).to(own.device) for n, x in given.items()}
+    tensors = {n: x.to(own.dtype) if x.is_floating_point() else x for n, x in tensors.items()}
     with torch.no_grad():
-        found = outputs_of(
-            _evaluated(network)(**{n: torch.from_numpy(x) for n, x in given.items()})
-        )
-    return {name: value.float().cpu().numpy() for name, value in found.items()}
+        return _as_arrays(_evaluated(network)(**tensors))
+
+
+def _as_arrays(output: Any) -> dict[str, Array]:
+    """Floats in float32, and all else as it is."""
+    found = outputs_of(output, whole=True).items()
+    return {n: (y.float() if y.is_floating_point() else y).cpu().numpy() for n, y in found}
 
 
 def outputs_of_onnx(

@@ -15,11 +15,12 @@ from torch import Tensor, nn
 
 import onnxplain
 from onnxplain.contract.objective import Explained
+from onnxplain.errors import SourceError
 from onnxplain.runtime import Explainer
 from onnxplain.runtime.outputs import joined, of_images
 from onnxplain.runtime.verification import agreement, sample
 
-from .networks import close, exported, images, vector
+from .networks import close, exported, images, seeded, vector
 from .test_maps import network as maps
 
 X = images(3)
@@ -90,6 +91,37 @@ def test_whole_numbers_stay_and_constants_are_left_out_and_named(tmp_path: Path)
 
 
 @pytest.mark.usefixtures("compared")
+class Labelled(nn.Module):
+    """A map, and of each place the class."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.map = nn.Conv2d(3, 4, 3, padding=1)
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        y = self.map(x)
+        return {"map": y, "best": y.argmax(1), "any": (y > 1).flatten(1).any(1)}
+
+
+class Best(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x.mean((2, 3)).argmax(1)
+
+
+@pytest.mark.usefixtures("compared")
+def test_whole_numbers_of_a_module_stay_too(tmp_path: Path) -> None:
+    network, x = seeded(Labelled), images()
+    given: dict[str, Any] = {"example": x[:1], "method": "gradient"}
+    metadata = onnxplain.export(network, tmp_path / "e.onnx", objective="segment", **given)
+    assert not any("not checked" in note for note in metadata.notes)
+    found = onnxplain.load(tmp_path / "e.onnx", "cpu")(x.numpy()).outputs
+    with torch.no_grad():
+        for name, y in network(x).items():
+            np.testing.assert_allclose(found[name], y.numpy(), atol=1e-5)
+    with pytest.raises(SourceError, match=r"returns torch\.int64, and floats alone"):
+        onnxplain.export(Best().eval(), tmp_path / "e.onnx", **given)
+
+
 def test_whole_numbers_do_not_keep_a_batch_fixed(tmp_path: Path) -> None:
     """Those of each image stay once the batch is open; one number of all images cannot."""
     node, info = helper.make_node, helper.make_tensor_value_info

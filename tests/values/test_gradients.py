@@ -295,3 +295,23 @@ def test_a_map_of_the_picture_is_explained_by_what_stands_beside_it(
         of_class = (network.see(given["picture"].double()) * torch.from_numpy(region)).sum((2, 3))
     by["read"] = np.eye(3)[[1, 1]] * of_class.numpy() / region.sum()
     close(explanation.pullback, by[wrt])
+
+
+@pytest.mark.parametrize("ending", [nn.Identity(), nn.Sigmoid()])
+def test_a_convolutions_channels_are_the_classes(ending: nn.Module, tmp_path: Path) -> None:
+    convolution = seeded(lambda: nn.Conv1d(1, 4, 5, padding=2))
+    options: dict[str, Any] = {"objective": "sequence", "example": noise(1, 1, 20)}
+    network = nn.Sequential(convolution, ending)
+    onnxplain.export(network, tmp_path / "e.onnx", method="gradient", **options)
+    explainer, x = onnxplain.load(tmp_path / "e.onnx", "cpu"), noise(2, 1, 20)
+    assert explainer.metadata.objective.settings["layout"] == "NCT"
+    explanation = explainer({"input": x.numpy()}, 3, position=7)
+    (expected,) = gradients(lambda x: convolution.double()(x)[:, :, 7], [x], [3, 3])
+    close(explanation.pullback, expected)
+
+
+@pytest.mark.usefixtures("compared")
+def test_a_module_of_halves_is_compared(tmp_path: Path) -> None:
+    network = seeded(tables).half()
+    metadata = onnxplain.export(network, tmp_path / "e.onnx", example=noise(2, 5).half())
+    assert not any("not checked" in note for note in metadata.notes)
