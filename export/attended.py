@@ -13,7 +13,9 @@ import onnx_ir as ir
 from onnxplain.errors import SourceError
 from onnxplain.export import places
 from onnxplain.export.autodiff import between, dependents, operator_name
-from onnxplain.export.grids import Tokens, placed
+from onnxplain.export.grids import Layer, Tokens, placed
+from onnxplain.export.layers import cut_values
+from onnxplain.export.methods import Method
 from onnxplain.export.operators import Kind, row_of
 from onnxplain.export.tensors import rank
 from onnxplain.export.values import is_weight, varies
@@ -28,14 +30,29 @@ class Attended:
             looks.
         tokens: where in the image the T tokens are.
         read: the first and the last of the tokens that the outputs are computed from.
+        blocks: for a method that scores each layer's tokens: what these are behind the layer's
+            block, [N, T, D]; the last are what the head reads. Of one layer alone there is none.
+        pooled: the head's own attention [N, heads, queries, T], if it pools the tokens so.
     """
 
     weights: Sequence[ir.Value]
     tokens: Tokens
     read: tuple[int, int]
+    blocks: Sequence[ir.Value] = ()
+    pooled: ir.Value | None = None
+
+    @property
+    def asked(self) -> Sequence[ir.Value]:
+        """The attention of which a map is made, layer by layer."""
+        return self.weights if self.pooled is None else [self.pooled] * len(self.weights)
 
     @property
     def in_words(self) -> str:
+        if self.pooled is not None:
+            return (
+                f"the map is of the head's attention to {self.tokens.in_words}, behind each of "
+                f"{len(self.weights)} layers"
+            )
         first, last = self.read
         one = f"token {first} of {self.tokens.count} sees"
         several = f"tokens {first} to {last} of {self.tokens.count} see"
@@ -45,7 +62,7 @@ class Attended:
         )
 
 
-def attention_of(graph: ir.Graph, ends: Sequence[ir.Value], method: str) -> Attended:
+def attention_of(graph: ir.Graph, ends: Sequence[ir.Value], method: Method) -> Attended:
     """The attention between the image and the ends.
 
     Raises:
@@ -53,10 +70,12 @@ def attention_of(graph: ir.Graph, ends: Sequence[ir.Value], method: str) -> Atte
             one after the other, or to what is no token of the image; the message says which.
     """
     nodes = between(graph, graph.inputs[:1], ends)
+    by_layer = {part.by_layer for part in method.parts if part.attention_map is not None}
+    several = "scores the tokens of" if by_layer == {True} else "multiplies the attention of"
 
     def refusal(why: str) -> SourceError:
         return SourceError(
-            f"{method} multiplies the attention of all layers, and {why}; choose another method, "
+            f"{method.name} {several} all layers, and {why}; choose another method, "
             "such as semantic, attn-lrp or gradcam"
         )
 
@@ -64,14 +83,60 @@ def attention_of(graph: ir.Graph, ends: Sequence[ir.Value], method: str) -> Atte
     if not products:
         raise refusal("the network has none (no Softmax whose rows weigh values)")
     weights, values = ([_operand(node, i) for node in products] for i in (0, 1))
-    found = places.of(graph, nodes, values)
-    tokens = [_tokens(*each, found, refusal) for each in zip(weights, values, strict=True)]
+    cuts = cut_values(graph, lambda y: rank(y) > 2, ends) if True in by_layer else []
+    found = places.of(graph, nodes, [*values, *cuts])
+    pooled = weights.pop() if by_layer == {True} and _pools(weights) else None
+    tokens = [
+        _tokens(*each, found, refusal) for each in zip(weights, values, strict=pooled is None)
+    ]
     if any(one.order != tokens[0].order or one.count != tokens[0].count for one in tokens):
         raise refusal("its layers attend to different tokens")
-    for earlier, later in pairwise(weights):
+    asked = [*weights, *([] if pooled is None else [pooled])]
+    for earlier, later in pairwise(asked):
         if later is earlier or later not in dependents(nodes, [earlier]):
             raise refusal("some are beside each other, not one after the other")
-    return Attended(weights, tokens[0], _read(graph, products[-1].outputs[0], ends))
+    blocks: list[ir.Value] = []
+    if True in by_layer and len(weights) > 1:
+        of_tokens = [y for y in cuts if _lie_as(placed(y, found.get(y)), tokens[0])]
+        blocks = _blocks(nodes, weights, of_tokens, [pooled] if pooled else ends, refusal)
+    read = _read(graph, products[len(weights) - 1].outputs[0], ends)
+    return Attended(weights, tokens[0], read, blocks, pooled)
+
+
+def _pools(weights: Sequence[ir.Value]) -> bool:
+    """Whether the last of several is of fewer that look than are looked at."""
+    sizes = places.sizes_of(weights[-1])
+    return len(weights) > 1 and sizes[-2] < sizes[-1]
+
+
+def _lie_as(layer: Layer | str, tokens: Tokens) -> bool:
+    """Whether a layer has the same tokens."""
+    if isinstance(layer, str) or layer.tokens is None:
+        return False
+    return (layer.tokens.count, layer.tokens.order) == (tokens.count, tokens.order)
+
+
+def _blocks(
+    nodes: Sequence[ir.Node],
+    weights: Sequence[ir.Value],
+    cuts: Sequence[ir.Value],
+    ends: Sequence[ir.Value],
+    refusal: Callable[[str], SourceError],
+) -> list[ir.Value]:
+    """The tokens behind each layer's block: of those that all goes through, the last before the
+    next layer attends; behind the last layer, where a norm may follow, as many on as in the one
+    before."""
+    found: list[ir.Value] = []
+    number = 0
+    for layer, end in zip(weights, [*([A] for A in weights[1:]), ends], strict=True):
+        behind = dependents(nodes, [layer])
+        within = [y for y in cuts if y in behind and not dependents(nodes, [y]).isdisjoint(end)]
+        if end is not ends:
+            number = len(within)
+        if not 0 < number <= len(within):
+            raise refusal("its blocks do not end in tokens that all of it goes through")
+        found.append(within[number - 1])
+    return found
 
 
 def _operand(node: ir.Node, index: int) -> ir.Value:

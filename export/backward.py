@@ -28,6 +28,7 @@ from onnxplain.export.objectives.objective import is_choice
 from onnxplain.export.objectives.sweep import add_objective, scalar_of
 from onnxplain.export.operators import VJPS
 from onnxplain.export.provenance import named_after
+from onnxplain.export.scored import scored
 from onnxplain.export.temperatures import fold_temperatures
 from onnxplain.export.tensors import dims, rank
 from onnxplain.export.vmap import vmap
@@ -111,10 +112,14 @@ def add_pullback(
         return tables
 
     sweep = _Sweep(op, ends_of(method, layers, attended, roots), multi_target, leading)
+    each = [
+        [*scored(op, attended, outputs[0])] if part.by_layer and attended is not None else None
+        for part in method.parts
+    ]
     hot: ir.Value | None = None
     fixed: list[ir.Value] = []
     if fit is None:
-        swept, hot, head = sweep.of_classifier(outputs[0], objective, rules)
+        swept, hot, head = sweep.of_classifier(outputs[0], objective, rules, each)
     else:
         relevance = {part.relevance is not None for part in method.parts}
         if len(relevance) > 1:
@@ -174,7 +179,7 @@ def ends_of(
         if part.probe is not None
         else at
         if part.activation_map is not None
-        else [*attended.weights]
+        else [*attended.asked]
         if part.attention_map is not None and attended is not None
         else [*roots.values()]
         for part in method.parts
@@ -232,28 +237,45 @@ class _Sweep:
     leading: Sequence[int | ir.SymbolicDim]
 
     def of_classifier(
-        self, logits: ir.Value, objective: Objective, rules: Rules
+        self,
+        logits: ir.Value,
+        objective: Objective,
+        rules: Rules,
+        each: Sequence[Sequence[tuple[ir.Value, ir.Value]] | None],
     ) -> tuple[list[list[ir.Value]], ir.Value, int]:
         """The pullbacks [N, …] or [K, N, …] of each sweep, the target's one-hot vector, and where
-        in the graph the sweeps begin."""
+        in the graph the sweeps begin.
+
+        Args:
+            each: in place of one sweep from the logits to its ends, several of the same rules: from
+                which logits to which end. None for one.
+        """
         assert objective.cotangent is not None
         op, graph = self.op, self.op.builder.graph
         target = op.builder.input(TARGET, ir.DataType.INT64, self.leading)
         tables = rules()
+        starts = dict.fromkeys([logits, *(y for pairs in each for y, _ in pairs or ())])
         with named_after(op, "pullback/target"):
             hot = one_hot(op, logits, target)
-            seed = objective.cotangent(op, logits, hot)
-        if not self.multi_target:
-            head = len(graph)
-            return self._swept({logits: seed}, tables), hot, head
-        K = op.Shape(target, start=1, end=2)
-        each = op.Transpose(seed, perm=[1, 0, 2])
-        first = op.Squeeze(op.Slice(each, [0], [1], [1]), [1])
-        before = len(graph)
-        swept = self._swept({logits: first}, tables)
-        backward = list(graph)[before:]
-        head = len(graph)
-        mapped = vmap(op, backward, {first: each}, K)
+            seeds = {y: objective.cotangent(op, y, hot) for y in starts}
+        before, several, K = len(graph), dict[ir.Value, ir.Value](), None
+        if self.multi_target:
+            K = op.Shape(target, start=1, end=2)
+            for y, seed in seeds.items():
+                every = op.Transpose(seed, perm=[1, 0, 2])
+                seeds[y] = op.Squeeze(op.Slice(every, [0], [1], [1]), [1])
+                several[seeds[y]] = every
+            before = len(graph)
+        swept = [
+            [g for y, end in pairs for g in pull_back(op, {y: seeds[y]}, [end], table)]
+            if pairs is not None
+            else pull_back(op, {logits: seeds[logits]}, at, table)
+            for pairs, at, table in zip(each, self.ends, tables, strict=True)
+        ]
+        if K is None:
+            return swept, hot, before
+        backward, head = list(graph)[before:], len(graph)
+        mapped = vmap(op, backward, several, K)
         return [[mapped[pullback] for pullback in pullbacks] for pullbacks in swept], hot, head
 
     def of_objective(
@@ -287,7 +309,8 @@ class _Sweep:
         emitted, seeds = add_objective(op, objective, fit, inputs, image, relevance)
         head = len(graph)
         fixed = [y for node in list(graph)[before:head] if is_choice(node) for y in node.outputs]
-        swept = self._swept(seeds, tables)
+        pairs = zip(self.ends, tables, strict=True)
+        swept = [pull_back(op, seeds, at, table) for at, table in pairs]
         if self.multi_target:
             repeated = list(graph)[before:]
             head = len(graph)
@@ -317,12 +340,6 @@ class _Sweep:
             output.shape = ir.Shape([*self.leading, *behind])
             outputs.append(output)
         return swept, outputs, fixed, head
-
-    def _swept(
-        self, seeds: Mapping[ir.Value, ir.Value], tables: Sequence[Mapping[str, Rule]]
-    ) -> list[list[ir.Value]]:
-        pairs = zip(self.ends, tables, strict=True)
-        return [pull_back(self.op, seeds, at, table) for at, table in pairs]
 
 
 def _repeated(op: OpBuilder, value: ir.Value, K: ir.Value) -> ir.Value:

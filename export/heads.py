@@ -107,12 +107,10 @@ def attention_map(
         gs: the cotangents of the layers' attention, of its shape or with an axis K before it.
         nhwc: as for `activation_map`, and so is what is returned.
     """
-    (first, last), tokens, weights = attended.read, attended.tokens, attended.weights
+    (first, last), tokens, weights = attended.read, attended.tokens, attended.asked
     row = np.zeros([1, tokens.count])
     row[:, first : last + 1] = 1 / (last + 1 - first)
-    r = constant(op, row, weights[0])
-    for A, g in reversed([*zip(weights, gs, strict=True)]):
-        r = formula(op, r, A, g)
+    r = formula(op, constant(op, row, weights[0]), weights, gs)
     several = rank(gs[0]) > rank(weights[0])
     if several and rank(r) == 3:  # of no class
         r = op.Expand(r, op.Concat(op.Shape(gs[0], start=0, end=1), op.Shape(r), axis=0))

@@ -235,7 +235,13 @@ def _looked_at(
     of = [] if fit is None else [output.value for output in fit.outputs.values()]
     attended = None
     if method.attends:
-        attended = attention_of(graph, of or graph.outputs[:1], method.name)
+        if of and any(part.by_layer for part in method.parts):
+            raise SourceError(
+                f"{method.name} has a classifier's head score the tokens of each layer, and of the "
+                "network something else is explained; choose another method, such as "
+                "transformer-attribution or gradcam"
+            )
+        attended = attention_of(graph, of or graph.outputs[:1], method)
     if method.makes_maps and not layers:
         layers = [last_spatial(graph, of)]
     return layers, attended

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, TypeAlias
@@ -42,10 +42,12 @@ ActivationMap: TypeAlias = Callable[[OpBuilder, ir.Value, ir.Value, tuple[int, i
 """`(op, A, g, (height, width, channels))`, the axes of A counted from the end → the sum over the
 channels, without their axis. g may have an axis more, in front."""
 
-AttentionMap: TypeAlias = Callable[[OpBuilder, ir.Value, ir.Value, ir.Value], ir.Value]
-"""`(op, r, A, g)` → r [N, 1, T], what is read of the tokens behind a layer of attention, as what is
-read of those before it; A is the layer's attention [N, heads, T, T], g its cotangent. r and g may
-have an axis more, in front."""
+AttentionMap: TypeAlias = Callable[
+    [OpBuilder, ir.Value, Sequence[ir.Value], Sequence[ir.Value]], ir.Value
+]
+"""`(op, r, As, gs)` → [N, 1, T], how much each token counts; r [1, T] is what is read of the tokens
+behind the last layer, the As are the attention of each layer [N, heads, T, T], the gs their
+cotangents. What is returned and the gs may have an axis more, in front."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,8 @@ class Method:
             sweep ends.
         probe: in place of a sweep, how an activation map's channels are weighed.
         attention_map: makes one of the cotangents that arrive at all layers' attention.
+        by_layer: whether what arrives at a layer's attention is not of the target's score, but of
+            the score that the network's head gives that layer's own tokens.
         factors: the methods whose results are multiplied, in place of all of these; each has a
             sweep of its own over the same forward pass.
         ascent: how feature accentuation ascends along it, unless told otherwise.
@@ -93,6 +97,7 @@ class Method:
     activation_map: ActivationMap | None = None
     probe: Probe | None = None
     attention_map: AttentionMap | None = None
+    by_layer: bool = False
     factors: tuple[Method, ...] = ()
     ascent: AscentDefaults = field(default_factory=AscentDefaults)
     help: str = ""

@@ -48,8 +48,8 @@ class ExportOptions:
         "eigengradcam, scorecam, ablationcam, guided-gradcam, lrp-zplus, lrp-epsilon, "
         "epsilon-plus, lrp-epsilon-plus, lrp-epsilon-plus-flat, lrp-epsilon-gamma-box, "
         "lrp-epsilon-alpha2-beta1, lrp-epsilon-alpha2-beta1-flat, attn-lrp, cp-lrp, "
-        "attention-rollout, transformer-attribution, or one that a package registers; or a product "
-        "of some, as guided*layercam.",
+        "attention-rollout, transformer-attribution, legrad, or one that a package registers; or a "
+        "product of some, as guided*layercam.",
     )
     temperature: float | None = option(
         None,
