@@ -79,7 +79,7 @@ def attention_of(graph: ir.Graph, ends: Sequence[ir.Value], method: Method) -> A
             "such as semantic, attn-lrp or gradcam"
         )
 
-    products = [node for node in nodes if _weighs_values(node)]
+    products = [node for node in nodes if weighs_values(node)]
     if not products:
         raise refusal("the network has none (no Softmax whose rows weigh values)")
     weights, values = ([_operand(node, i) for node in products] for i in (0, 1))
@@ -145,17 +145,18 @@ def _operand(node: ir.Node, index: int) -> ir.Value:
     return x
 
 
-def _weighs_values(node: ir.Node) -> bool:
-    """Whether a node is attention's weights times values of the image."""
+def weighs_values(node: ir.Node) -> bool:
+    """Whether a node is attention's weights times values that depend on what is explained by."""
     if node.op_type != "MatMul":
         return False
     weights, values = node.inputs
-    return is_weight(weights) and varies(values) and _is_attention(weights)
+    return is_weight(weights) and varies(values) and probabilities(weights) is not None
 
 
-def _is_attention(value: ir.Value | None) -> bool:
-    """Whether what is a weight comes from a Softmax over the keys, the last axis."""
-    waiting = [value]
+def probabilities(weights: ir.Value | None) -> ir.Value | None:
+    """What a Softmax over the keys, the last axis, gave, of which these weights are made; None if
+    they are of something else."""
+    waiting = [weights]
     while waiting:
         x = waiting.pop()
         node = None if x is None else x.producer()
@@ -164,8 +165,8 @@ def _is_attention(value: ir.Value | None) -> bool:
         if row_of(operator_name(node)).kind is not Kind.WEIGHTS:
             waiting.extend(y for y in node.inputs if varies(y))
         elif node.op_type == "AttentionWeights":
-            return node.attributes.get_int("axis", -1) == -1
-    return False
+            return x if node.attributes.get_int("axis", -1) == -1 else None
+    return None
 
 
 def _tokens(

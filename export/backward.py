@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, TypeAlias
 
 import onnx_ir as ir
@@ -13,6 +14,7 @@ from onnxplain.building import Builder, sort
 from onnxplain.contract.explain import MAP, TARGET
 from onnxplain.errors import SourceError
 from onnxplain.export.attended import Attended
+from onnxplain.export.attentions import put_out
 from onnxplain.export.autodiff import Cotangents, Node, Rule, operator_name, pull_back
 from onnxplain.export.canonical.ends import image_axes
 from onnxplain.export.canonical.ports import join
@@ -64,6 +66,7 @@ def add_pullback(
     *,
     layers: Sequence[Layer] = (),
     attended: Attended | None = None,
+    attentions: Mapping[str, ir.Value] = MappingProxyType({}),
     multi_target: bool = False,
     live: Collection[str] = (),
     kernels: bool = False,
@@ -82,6 +85,7 @@ def add_pullback(
         layers: where the sweep stops instead, for a method with an activation map; of one with a
             probe, there is none.
         attended: the same for one with a map of attention.
+        attentions: values of the forward pass that are put out besides, by name.
         live: those of them that are inputs of the graph instead.
         objective: what is explained.
         fit: what it takes of the network's outputs; None for a classifier's, of the one output.
@@ -144,6 +148,7 @@ def add_pullback(
             swept[i] = [x.laid_out(op, arrived(op, g)) for x, g in pairs]
         elif len(method.parts) > 1 or part.attention_map is not None:
             swept[i] = [arrived(op, g) for g in swept[i]]
+    graph.outputs.extend(put_out(op, attentions, first))
     ends: dict[str, Any] = {
         name: _finished(op, method, x, i, swept, layers, attended, leading)
         for i, (name, x) in enumerate(roots.items())

@@ -28,6 +28,7 @@ from onnxplain.contract.values import Values
 from onnxplain.errors import SourceError
 from onnxplain.export.ascent import add_step, unroll
 from onnxplain.export.attended import Attended, attention_of
+from onnxplain.export.attentions import attentions_of
 from onnxplain.export.backward import Added, add_pullback, ends_of
 from onnxplain.export.budget import within
 from onnxplain.export.canonical.canonicalise import Canonical, canonicalise
@@ -167,6 +168,8 @@ def _derived(source: Network, options: ExportOptions, plain: bool = False) -> _D
                 objective, fit = chosen(model, objective, settings, labels, first)
         layers, attended = _looked_at(model.graph, method, layers, fit)
         check_objective(objective, options)
+        attentions = attentions_of(model.graph) if options.attentions else {}
+        make_way(model.graph, attentions)
     parameters = {**method.noted(values, live), **_named(options, layers)}
     parameters |= other_choices(options, objective)
 
@@ -185,6 +188,7 @@ def _derived(source: Network, options: ExportOptions, plain: bool = False) -> _D
             {PULLBACK: roots[IMAGE]} if by is None else _pullbacks(metadata.values, roots),
             layers=layers,
             attended=attended,
+            attentions=attentions,
             multi_target=options.multi_target,
             live=live,
             kernels=options.kernels,

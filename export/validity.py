@@ -8,7 +8,15 @@ from typing import Any
 
 from onnxplain.contract.explain import MAP, NO_DIRECTIONS, PRODUCT, RELEVANCE, TARGET
 from onnxplain.contract.objective import CLASS
-from onnxplain.contract.request import BGR, CHANNELS, RULES, SIZES, ExportOptions, joined
+from onnxplain.contract.request import (
+    ATTENTIONS,
+    BGR,
+    CHANNELS,
+    RULES,
+    SIZES,
+    ExportOptions,
+    joined,
+)
 from onnxplain.errors import SourceError
 from onnxplain.export.estimators import Estimator, get_estimator
 from onnxplain.export.methods import Method
@@ -118,6 +126,10 @@ def parameters_of(
             f"unroll at least one step, not {options.unroll}",
         ),
         (
+            options.attentions and options.unroll is not None,
+            "attentions are of one image, unroll explains several after one another: choose one",
+        ),
+        (
             options.layers and method.attends and not method.makes_maps,
             f"method {name} takes every layer of attention; leave out the layer",
         ),
@@ -211,6 +223,8 @@ def other_choices(options: ExportOptions, objective: Objective) -> dict[str, Any
         chosen[CHANNELS] = BGR
     if options.excepted:
         chosen["excepted"] = joined(options.excepted)
+    if options.attentions:
+        chosen[ATTENTIONS] = True
     if options.rules:
         chosen[RULES] = joined(f"{where}={rule}" for where, rule in options.rules.items())
     if options.sizes:

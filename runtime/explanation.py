@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from onnxplain.contract.estimator import CONVERGENCE_DELTA
-from onnxplain.contract.explain import LOGITS, PULLBACK
+from onnxplain.contract.explain import ATTENTION, LOGITS, PULLBACK
 from onnxplain.contract.objective import (
     EXPLAINED_BOX,
     EXPLAINED_CLASS,
@@ -88,6 +88,17 @@ class Explanation(Predictions):
         """By how much the attributions' sum misses the difference of the objective between image
         and baseline, [N] or [N,K]; None where the file's estimator does not tell."""
         return self.outputs.get(CONVERGENCE_DELTA)
+
+    @property
+    def attentions(self) -> dict[str, NDArray[Any]]:
+        """What each layer's softmax of attention gave, by the layer's name, the first one first:
+        [N,heads,queries,keys], or [N,windows,heads,queries,keys]; of a file exported with
+        --attentions, else empty."""
+        return {
+            name.removeprefix(ATTENTION): array
+            for name, array in self.outputs.items()
+            if name.startswith(ATTENTION)
+        }
 
     @property
     def relevance_sum(self) -> NDArray[Any]:

@@ -13,7 +13,7 @@ from onnxplain.cli.console import file_size, note, out, shown
 from onnxplain.cli.options import Model
 from onnxplain.contract.derivatives import Derivatives
 from onnxplain.contract.estimator import Estimated
-from onnxplain.contract.explain import TARGET, Metadata
+from onnxplain.contract.explain import ATTENTION, TARGET, Metadata
 from onnxplain.contract.objective import Explained
 from onnxplain.errors import BackendError, InputError
 from onnxplain.files import scratch
@@ -150,7 +150,8 @@ def info(
         for name, port in signature.outputs.items()
     ]
     if signature.metadata.objective.is_class:
-        outputs = [f"logits [{batch}, {signature.classes}]"]
+        others = [one for one in outputs if one.startswith(ATTENTION)]
+        outputs = [f"logits [{batch}, {signature.classes}]", *others]
     else:
         outputs.append(f"objective [{targets}]")
     on_cuda = {"on CUDA": _on_cuda(model)} if provider else {}

@@ -35,6 +35,9 @@ IMAGE, TARGET, TEMPERATURE, LOGITS, PULLBACK = (
 ORIGIN, ALPHA, EPS, LIMIT, NEXT_IMAGE = "origin", "alpha", "eps", "limit", "next_image"
 """What a graph exported with a step of the ascent has besides."""
 
+ATTENTION = "attention."
+"""What the names of outputs begin with that are layers' attention; the layer's name follows."""
+
 RESERVED = (IMAGE, TARGET, OBJECTIVE, EXPLAINED_CLASS, EXPLAINED_BOX, PULLBACK, NEXT_IMAGE)
 """Names that mean the same in every file; an output of the network that has one is `source.NAME`.
 """

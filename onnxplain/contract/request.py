@@ -16,6 +16,9 @@ from onnxplain.options import option
 CHANNELS, BGR = "channels", "bgr"
 """What a file notes of a network whose channels it turns round."""
 
+ATTENTIONS = "attentions"
+"""What a file notes that puts out its layers' attention."""
+
 RULES = "rules"
 """What a file notes of layers with rules of their own."""
 
@@ -147,6 +150,11 @@ class ExportOptions:
         "registers. Its parameters go with the method's.",
         unset="the image alone",
     )
+    attentions: bool = option(
+        False,
+        "Put out each layer's attention too, as its softmax gives it: `attention.` and the layer's "
+        "name, [N, heads, queries, keys], or with an axis of windows behind the batch.",
+    )
     times_image: bool = option(False, "Multiply the result by the image: attribution × input.")
     multi_target: bool = option(
         False, "Explain K targets of each image from one forward pass: `target` is [N, K]."
@@ -230,7 +238,8 @@ def joined(names: Iterable[str]) -> str:
 
 def as_asked(parameters: Mapping[str, Any]) -> dict[str, Any]:
     """The options that ask for the parameters that a file's metadata name."""
-    named = ("temperature", "layer", "objective", "times_image", "excepted", CHANNELS, RULES, SIZES)
+    named = {"temperature", "layer", "objective", "times_image", "excepted"}
+    named |= {CHANNELS, RULES, SIZES, ATTENTIONS}
     own = {name: value for name, value in parameters.items() if name in named}
     others = {name: value for name, value in parameters.items() if name not in own}
     for name in {"excepted", "layer", RULES, SIZES} & own.keys():
