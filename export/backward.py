@@ -12,12 +12,14 @@ from onnxscript import OpBuilder
 
 from onnxplain.building import Builder, sort
 from onnxplain.contract.explain import MAP, TARGET
+from onnxplain.contract.objective import CONCEPT_RELEVANCE, CONCEPTS
 from onnxplain.errors import SourceError
 from onnxplain.export.attended import Attended
 from onnxplain.export.attentions import put_out
 from onnxplain.export.autodiff import Cotangents, Node, Rule, operator_name, pull_back
 from onnxplain.export.canonical.ends import image_axes
 from onnxplain.export.canonical.ports import join
+from onnxplain.export.concepts import Concepts
 from onnxplain.export.grids import Layer
 from onnxplain.export.heads import activation_map, arrived, attention_map, one_hot
 from onnxplain.export.lower import lower
@@ -67,6 +69,7 @@ def add_pullback(
     layers: Sequence[Layer] = (),
     attended: Attended | None = None,
     attentions: Mapping[str, ir.Value] = MappingProxyType({}),
+    concepts: Concepts | None = None,
     multi_target: bool = False,
     live: Collection[str] = (),
     kernels: bool = False,
@@ -86,6 +89,7 @@ def add_pullback(
             probe, there is none.
         attended: the same for one with a map of attention.
         attentions: values of the forward pass that are put out besides, by name.
+        concepts: the layer whose channels an input weighs; the relevance of each is put out.
         live: those of them that are inputs of the graph instead.
         objective: what is explained.
         fit: what it takes of the network's outputs; None for a classifier's, of the one output.
@@ -115,7 +119,7 @@ def add_pullback(
             tables.append(but_for(part.rules(own, op, pixels, roots.values()), excepted))
         return tables
 
-    sweep = _Sweep(op, ends_of(method, layers, attended, roots), multi_target, leading)
+    sweep = _Sweep(op, ends_of(method, layers, attended, roots), multi_target, leading, concepts)
     each = [
         [*scored(op, attended, outputs[0])] if part.by_layer and attended is not None else None
         for part in method.parts
@@ -137,6 +141,11 @@ def add_pullback(
         graph.outputs.extend(emitted)
     fixed = fixed if hot is None else [hot]
     looped = 0
+    if concepts is not None:
+        told = concepts.of_each(op, method, arrived(op, swept[0].pop()))
+        told.name, told.shape = CONCEPT_RELEVANCE, ir.Shape([*leading, concepts.count])
+        graph.outputs.append(told)
+        fixed.append(next(x for x in graph.inputs if x.name == CONCEPTS))
     for i, part in enumerate(method.parts):
         if part.probe is not None:
             explained = Explained(scalar_of(op, objective, hot), fixed, hot is not None)
@@ -240,6 +249,21 @@ class _Sweep:
     ends: Sequence[Sequence[ir.Value]]
     multi_target: bool
     leading: Sequence[int | ir.SymbolicDim]
+    concepts: Concepts | None = None
+
+    def _pulled(
+        self, seeds: Mapping[ir.Value, ir.Value], at: Sequence[ir.Value], table: Mapping[str, Rule]
+    ) -> list[ir.Value]:
+        """What arrives there. Under a condition, of what arrives at the layer, weighed; the last is
+        what has arrived at the layer then."""
+        op, concepts = self.op, self.concepts
+        if concepts is None:
+            return pull_back(op, seeds, at, table)
+        (whole,) = pull_back(op, seeds, [concepts.value], table)
+        sizes = [self.leading[0], concepts.count]
+        weights = op.builder.input(CONCEPTS, concepts.value.dtype, sizes)
+        part = concepts.weighed(op, whole, weights)
+        return [*pull_back(op, {concepts.value: part}, at, table), whole]
 
     def of_classifier(
         self,
@@ -274,7 +298,7 @@ class _Sweep:
         swept = [
             [g for y, end in pairs for g in pull_back(op, {y: seeds[y]}, [end], table)]
             if pairs is not None
-            else pull_back(op, {logits: seeds[logits]}, at, table)
+            else self._pulled({logits: seeds[logits]}, at, table)
             for pairs, at, table in zip(each, self.ends, tables, strict=True)
         ]
         if K is None:
@@ -315,7 +339,7 @@ class _Sweep:
         head = len(graph)
         fixed = [y for node in list(graph)[before:head] if is_choice(node) for y in node.outputs]
         pairs = zip(self.ends, tables, strict=True)
-        swept = [pull_back(op, seeds, at, table) for at, table in pairs]
+        swept = [self._pulled(seeds, at, table) for at, table in pairs]
         if self.multi_target:
             repeated = list(graph)[before:]
             head = len(graph)

@@ -23,6 +23,7 @@ from onnxplain.contract.explain import (
     PULLBACK,
     Metadata,
 )
+from onnxplain.contract.objective import CONCEPT_RELEVANCE, CONCEPTS
 from onnxplain.contract.request import BGR, ExportOptions, joined
 from onnxplain.contract.values import Values
 from onnxplain.errors import SourceError
@@ -35,6 +36,7 @@ from onnxplain.export.canonical.canonicalise import Canonical, canonicalise
 from onnxplain.export.canonical.ends import make_way
 from onnxplain.export.canonical.values import canonicalise_values
 from onnxplain.export.compared import compared
+from onnxplain.export.concepts import Concepts, behind_norm, concepts_of, conditional
 from onnxplain.export.count import multiply_adds
 from onnxplain.export.describe import describe, estimated, explaining, looking, on_processor
 from onnxplain.export.estimators.estimate import estimate
@@ -49,7 +51,7 @@ from onnxplain.export.methods import Method, get_method
 from onnxplain.export.methods.layer_rules import with_rules
 from onnxplain.export.methods.placement import by_weight, check_names, layer_names
 from onnxplain.export.methods.weighted import Pixels
-from onnxplain.export.objectives import LOGIT, Fit
+from onnxplain.export.objectives import LOGIT, Fit, Objective
 from onnxplain.export.objectives.recognise import chosen
 from onnxplain.export.sources.source import Source, read
 from onnxplain.export.validity import (
@@ -153,19 +155,14 @@ def _derived(source: Network, options: ExportOptions, plain: bool = False) -> _D
     options.progress(STAGES[1])
     with within(options.budget), own_errors():
         by = explained_by(found.model.graph, options)
-        canonical, layers, excepted = _canonical(found, options, method, classifier, by)
+        canonical, layers, concepts, excepted = _canonical(found, options, method, classifier, by)
         model, roots = canonical.model, canonical.roots
         make_way(model.graph, [*live, *_other_names(options, estimator, sampling)])
         if by is not None:  # and the network's inputs stay beside the file's own
             make_way(model.graph, [*OPTIONAL_INPUTS, *(own.name for own in method.parameters)])
         objective, fit = asked or LOGIT, None
         if not canonical.logits:
-            settings = options.settings or {}
-            labels = found.labels if options.labels is None else options.labels
-            first = next(iter(roots.values()))
-            objective, fit = chosen(model, asked, settings, labels, first)
-            if make_way(model.graph, [one.name for one in objective.inputs]):
-                objective, fit = chosen(model, objective, settings, labels, first)
+            objective, fit = _objective(found, canonical, asked, options)
         layers, attended = _looked_at(model.graph, method, layers, fit)
         check_objective(objective, options)
         attentions = attentions_of(model.graph) if options.attentions else {}
@@ -180,6 +177,7 @@ def _derived(source: Network, options: ExportOptions, plain: bool = False) -> _D
         if fit is not None:
             metadata = explaining(metadata, objective, fit)
         metadata = looking(metadata, layers, attended)
+        metadata = conditional(metadata, concepts)
         metadata = estimated(metadata, estimator, sampling)
         added = add_pullback(
             model,
@@ -189,6 +187,7 @@ def _derived(source: Network, options: ExportOptions, plain: bool = False) -> _D
             layers=layers,
             attended=attended,
             attentions=attentions,
+            concepts=concepts,
             multi_target=options.multi_target,
             live=live,
             kernels=options.kernels,
@@ -222,7 +221,9 @@ def _network_of(source: Network, options: ExportOptions, classifier: bool | None
     Raises:
         SourceError: it cannot be read, or is an explain graph.
     """
-    how = options.weights, options.example, options.height_and_width, options.layers
+    condition = () if options.concept_layer is None else (options.concept_layer,)
+    layers = *options.layers, *condition
+    how = options.weights, options.example, options.height_and_width, layers
     found = read(source, *how, classifier=classifier)
     if METHOD in found.model.metadata_props:
         raise SourceError(
@@ -230,6 +231,19 @@ def _network_of(source: Network, options: ExportOptions, classifier: bool | None
             "load it as it is"
         )
     return found
+
+
+def _objective(
+    found: Source, canonical: Canonical, asked: Objective | None, options: ExportOptions
+) -> tuple[Objective, Fit]:
+    """What is explained of a network that is no classifier, and what that takes of its outputs."""
+    model, settings = canonical.model, options.settings or {}
+    labels = found.labels if options.labels is None else options.labels
+    first = next(iter(canonical.roots.values()))
+    objective, fit = chosen(model, asked, settings, labels, first)
+    if make_way(model.graph, [one.name for one in objective.inputs]):
+        objective, fit = chosen(model, objective, settings, labels, first)
+    return objective, fit
 
 
 def _looked_at(
@@ -256,6 +270,8 @@ def _other_names(
 ) -> list[str]:
     """What is called so in the file, and nothing of the network's."""
     names = [ORIGIN, ALPHA, EPS, LIMIT] if options.ascends else []
+    if options.concept_layer is not None:
+        names += [CONCEPTS, CONCEPT_RELEVANCE]
     if estimator is not None:
         names += [*estimator.inputs(sampling), *(estimator.outputs or ())]
     return names
@@ -287,13 +303,14 @@ def _canonical(
     method: Method,
     classifier: bool | None,
     by: ByValues | None,
-) -> tuple[Canonical, list[Layer], list[ir.Value]]:
-    """The canonical forward; an activation map's layers, where some are asked for; and the values
-    of the operators that keep their gradient's rule."""
-    kept, hard = (
-        [str(value_named(found.model.graph, name).name) for name in names]
-        for names in (found.layers, options.excepted)
-    )
+) -> tuple[Canonical, list[Layer], Concepts | None, list[ir.Value]]:
+    """The canonical forward; an activation map's layers, where some are asked for; the one whose
+    channels are a condition; and the values of the operators that keep their gradient's rule."""
+    of_source, condition = found.model.graph, len(options.layers)
+    values = [value_named(of_source, name) for name in found.layers]
+    values[condition:] = map(behind_norm, values[condition:])
+    kept = [str(value.name) for value in values]
+    hard = [str(value_named(of_source, name).name) for name in options.excepted]
     known = layer_names(found.model.graph) if method.named else []
     sizes = options.sizes or {}
     if by is None:
@@ -311,17 +328,17 @@ def _canonical(
     else:
         is_traced = not isinstance(found.original, Path)
         check_options(options, method.makes_maps or method.attends, is_traced)
-        canonical = canonicalise_values(
-            found.model, by.names, options.output, hard, classifier, sizes
-        )
+        names, keep = by.names, [*kept, *hard]
+        canonical = canonicalise_values(found.model, names, options.output, keep, classifier, sizes)
     graph = canonical.model.graph
     if method.named:
         check_names(method.named, [*known, *layer_names(graph)])
-    values = {str(y.name): y for node in graph for y in node.outputs}
+    computed = {str(y.name): y for node in graph for y in node.outputs}
     excepted = []
     for name, value in zip(options.excepted, hard, strict=True):
-        if value not in values:
+        if value not in computed:
             raise SourceError(f"{name!r} is no operator of its own in the simplified network")
-        excepted.append(values[value])
-    layers = [spatial_layer(graph, name) for name in kept]
-    return canonical, layers if method.makes_maps else [], excepted
+        excepted.append(computed[value])
+    layers = [spatial_layer(graph, name) for name in kept[:condition]]
+    concepts = next((concepts_of(graph, name) for name in kept[condition:]), None)
+    return canonical, layers if method.makes_maps else [], concepts, excepted

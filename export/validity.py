@@ -126,6 +126,13 @@ def parameters_of(
             f"unroll at least one step, not {options.unroll}",
         ),
         (
+            options.concept_layer is not None
+            and method.relevance is None
+            and not (method.times_input and not method.factors),
+            f"concepts are a condition on relevances, and {name} gives none; choose an lrp method, "
+            "attn-lrp or cp-lrp",
+        ),
+        (
             options.attentions and options.unroll is not None,
             "attentions are of one image, unroll explains several after one another: choose one",
         ),
@@ -225,6 +232,8 @@ def other_choices(options: ExportOptions, objective: Objective) -> dict[str, Any
         chosen["excepted"] = joined(options.excepted)
     if options.attentions:
         chosen[ATTENTIONS] = True
+    if options.concept_layer is not None:
+        chosen["concept_layer"] = options.concept_layer
     if options.rules:
         chosen[RULES] = joined(f"{where}={rule}" for where, rule in options.rules.items())
     if options.sizes:

@@ -15,6 +15,7 @@ from PIL import Image
 from onnxplain.contract.estimator import CONVERGENCE_DELTA
 from onnxplain.contract.explain import ATTENTION, LOGITS, PULLBACK
 from onnxplain.contract.objective import (
+    CONCEPT_RELEVANCE,
     EXPLAINED_BOX,
     EXPLAINED_CLASS,
     MASK,
@@ -88,6 +89,12 @@ class Explanation(Predictions):
         """By how much the attributions' sum misses the difference of the objective between image
         and baseline, [N] or [N,K]; None where the file's estimator does not tell."""
         return self.outputs.get(CONVERGENCE_DELTA)
+
+    @property
+    def concept_relevance(self) -> NDArray[Any] | None:
+        """The relevance of each channel of the layer that is a condition, [N,C] or [N,K,C], before
+        the condition; None of a file exported without --concept-layer."""
+        return self.outputs.get(CONCEPT_RELEVANCE)
 
     @property
     def attentions(self) -> dict[str, NDArray[Any]]:

@@ -85,7 +85,7 @@ class Signature:
         explained, values = metadata.objective, metadata.values
         own = tuple(values.inputs) or (IMAGE,)
         pullbacks = [one.pullback for one in values.explained.values()] or [PULLBACK]
-        taken = (TARGET,) if explained.is_class else tuple(explained.inputs)
+        taken = (*([TARGET] if explained.is_class else []), *explained.inputs)
         estimated = metadata.estimator
         _require((*own, *taken, *estimated.inputs), inputs, "input")
         _require((LOGITS if explained.is_class else OBJECTIVE, *pullbacks), outputs, "output")

@@ -14,7 +14,7 @@ from onnxplain.cli.options import Model
 from onnxplain.contract.derivatives import Derivatives
 from onnxplain.contract.estimator import Estimated
 from onnxplain.contract.explain import ATTENTION, TARGET, Metadata
-from onnxplain.contract.objective import Explained
+from onnxplain.contract.objective import CONCEPT_RELEVANCE, Explained
 from onnxplain.errors import BackendError, InputError
 from onnxplain.files import scratch
 from onnxplain.printable import one_line
@@ -150,7 +150,7 @@ def info(
         for name, port in signature.outputs.items()
     ]
     if signature.metadata.objective.is_class:
-        others = [one for one in outputs if one.startswith(ATTENTION)]
+        others = [one for one in outputs if one.startswith((ATTENTION, CONCEPT_RELEVANCE))]
         outputs = [f"logits [{batch}, {signature.classes}]", *others]
     else:
         outputs.append(f"objective [{targets}]")

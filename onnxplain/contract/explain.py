@@ -295,7 +295,7 @@ class Metadata:
     def to_props(self) -> dict[str, str]:
         """The entries as ONNX `metadata_props`."""
         entries = dataclasses.asdict(self)
-        if self.objective.is_class:
+        if self.objective == Explained():
             del entries["objective"]  # as in every file before there were others
         del entries["preprocessing" if self.values else "values"]
         if not self.estimator.name:

@@ -26,9 +26,14 @@ SEED = "objective_seed"
 scales."""
 
 
-INDEX, NUMBERS, MASK, BOX = "index", "numbers", "mask", "box"
+INDEX, NUMBERS, MASK, BOX, CHANNELS = "index", "numbers", "mask", "box", "channels"
 """What an input of an objective is: an int64; floats; a float for each place of an output's map, 0
-outside the region; or a box, as `explained_box` is."""
+outside the region; a box, as `explained_box` is; or a float for each channel of a layer, for which
+a caller may also give the indices of those that are 1."""
+
+CONCEPTS, CONCEPT_RELEVANCE = "concepts", "concept_relevance"
+"""The input [N,C] of a file that explains under the condition of a layer's channels, and the output
+[N,C], or [N,K,C] for several targets: the relevance of each, before the condition."""
 
 
 @dataclass(frozen=True)

@@ -76,6 +76,12 @@ class ExportOptions:
         "for more.",
         name="rule",
     )
+    concept_layer: str | None = option(
+        None,
+        "Of a method of relevance: the layer whose channels the file's input `concepts` [N, C] "
+        "weighs in the backward pass, so that it tells what of the relevance goes through some of "
+        "them; the output concept_relevance [N, C] is what goes through each. Named as `layer`.",
+    )
     weights: str = option(
         "DEFAULT",
         "For a network by name: DEFAULT (pretrained), none (random, from a fixed seed), or the "
@@ -239,7 +245,7 @@ def joined(names: Iterable[str]) -> str:
 def as_asked(parameters: Mapping[str, Any]) -> dict[str, Any]:
     """The options that ask for the parameters that a file's metadata name."""
     named = {"temperature", "layer", "objective", "times_image", "excepted"}
-    named |= {CHANNELS, RULES, SIZES, ATTENTIONS}
+    named |= {CHANNELS, RULES, SIZES, ATTENTIONS, "concept_layer"}
     own = {name: value for name, value in parameters.items() if name in named}
     others = {name: value for name, value in parameters.items() if name not in own}
     for name in {"excepted", "layer", RULES, SIZES} & own.keys():

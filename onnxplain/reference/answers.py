@@ -12,7 +12,7 @@ import numpy.typing as npt
 import onnx
 
 from onnxplain.contract.explain import IMAGE, LOGITS, PULLBACK, TARGET, Metadata
-from onnxplain.contract.request import ExportOptions, as_asked
+from onnxplain.contract.request import ATTENTIONS, ExportOptions, as_asked
 from onnxplain.errors import InputError, SourceError
 from onnxplain.files import scratch
 from onnxplain.reference.estimators import by_estimator
@@ -91,11 +91,14 @@ def graph_in_float64(path: str | os.PathLike[str], metadata: Metadata) -> Answer
     constants = {name: np.array(v) for name, v in metadata.parameters.items() if name in inputs}
     size = model.graph.input[0].type.tensor_type.shape.dim[0].dim_value or 1
 
+    others = [one for one in metadata.objective.inputs.items() if one[0] != TARGET]
+
     def answer(images: Array, classes: Array) -> Answer:
         parts = []
         for start in range(0, len(images), size):
             given, target = (filled(part[start : start + size], size) for part in (images, classes))
             feeds = {IMAGE: np.moveaxis(given, 1, -1) if nhwc else given, TARGET: target}
+            feeds |= {n: np.full((len(given), *one.shape), one.default) for n, one in others}
             parts.append(run(float64, feeds | constants, (LOGITS, PULLBACK)))
         logits, pullback = (
             np.concatenate([part[name] for part in parts])[: len(images)]
@@ -144,7 +147,7 @@ def of_pytorch(metadata: Metadata, module: nn.Module, images: Array, classes: Ar
 
     from onnxplain.reference import pytorch
 
-    parameters = dict(metadata.parameters)
+    parameters = {n: value for n, value in metadata.parameters.items() if n != ATTENTIONS}
     if "pixels" in pytorch.PARAMETERS.get(metadata.method, ()):
         pre = metadata.preprocessing
         mean, std = (

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from onnxplain.contract.explain import NO_IMAGE, TARGET, Metadata, Preprocessing
-from onnxplain.contract.objective import BOX, INDEX, MASK, ObjectiveInput
+from onnxplain.contract.objective import BOX, CHANNELS, INDEX, MASK, ObjectiveInput
 from onnxplain.errors import InputError
 from onnxplain.runtime.inputs.batches import as_photograph, box_in_input
 from onnxplain.runtime.inputs.estimator import estimator_inputs, noise_for
@@ -165,6 +165,8 @@ def _one_each(name: str, one: ObjectiveInput, value: Any, images: int) -> NDArra
     except (TypeError, ValueError):
         raise InputError(f"{name!r} is an array of numbers: {one.meaning}") from None
     shape = list(one.shape)
+    if one.kind == CHANNELS and np.asarray(value).dtype.kind in "iu":
+        array = _chosen(name, one, np.asarray(value))
     if list(array.shape) == shape:
         array = np.broadcast_to(array, (images, *shape))
     if list(array.shape) != [images, *shape]:
@@ -186,6 +188,17 @@ def _one_each(name: str, one: ObjectiveInput, value: Any, images: int) -> NDArra
         left_out = "" if one.default is None else "; leave it out for that"
         raise InputError(f"{name!r} is 0 everywhere: {one.meaning}{left_out}")
     return array
+
+
+def _chosen(name: str, one: ObjectiveInput, indices: NDArray[Any]) -> NDArray[Any]:
+    """1 for each channel of these indices, 0 for the others."""
+    (count,) = one.shape
+    if indices.ndim > 1 or not ((indices >= 0) & (indices < count)).all():
+        raise InputError(
+            f"{name!r} ({one.meaning}) are indices from 0 to {count - 1}, the same for all images; "
+            f"or floats, {count} for each"
+        )
+    return np.isin(np.arange(count), indices).astype(float)
 
 
 def _check_box(name: str, box: NDArray[Any], pre: Preprocessing) -> None:
@@ -272,6 +285,8 @@ def as_numbers(text: str, one: ObjectiveInput) -> NDArray[Any]:
         ValueError: it is something else.
     """
     numbers = [float(number) for number in text.split(",")]
+    if one.kind == CHANNELS and all(number.is_integer() for number in numbers):
+        return np.array(numbers, np.int64)
     return np.array(numbers[0] if one.shape == () and len(numbers) == 1 else numbers)
 
 
