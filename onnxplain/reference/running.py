@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
 from typing import Any
 
 import numpy as np
@@ -31,19 +32,25 @@ def run(
 ) -> list[Array]:
     """Some outputs of a session, or all.
 
+    It runs in a thread of its own, which is left behind where it does not end: ONNX Runtime looks
+    at its order to stop between two operators, and one product of matrices may take minutes.
+
     Raises:
-        UnfinishedError: it has not ended after `SECONDS`; an operator that has begun is waited for.
+        UnfinishedError: it has not ended after `SECONDS`.
         Exception: of any kind, where it does not run.
     """
     told = onnxruntime.RunOptions()
-    late = threading.Timer(SECONDS, setattr, (told, "terminate", True))
-    late.daemon = True
-    late.start()
+    ended: Future[list[Any]] = Future()
+
+    def work() -> None:
+        try:
+            ended.set_result(session.run(names, dict(given), told))
+        except Exception as error:
+            ended.set_exception(error)
+
+    threading.Thread(target=work, daemon=True).start()
     try:
-        return [np.asarray(y) for y in session.run(names, dict(given), told)]
-    except Exception as error:
-        if told.terminate:
-            raise UnfinishedError(f"it has not ended after {SECONDS:g} s") from error
-        raise
-    finally:
-        late.cancel()
+        return [np.asarray(y) for y in ended.result(SECONDS)]
+    except TimeoutError as error:
+        told.terminate = True
+        raise UnfinishedError(f"it has not ended after {SECONDS:g} s") from error
