@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 import onnxplain
-from onnxplain.errors import SourceError
+from onnxplain.errors import SourceError, UnfinishedError
 from onnxplain.reference import forward, logits, outputs, running, sources, values
 from onnxplain.reference.outputs import is_alike, is_same
 
@@ -206,6 +207,25 @@ def test_a_loop_that_never_ends_does_not_hold_an_export(
     onnx.save(onnx.parser.parse_model(ENDLESS), tmp_path / "endless.onnx")
     result = onnxplain.export(tmp_path / "endless.onnx", tmp_path / "e.onnx", method="gradient")
     assert "not checked: it has not ended after 0.2 s, on noise" in result.notes
+
+
+class InOneOperator:
+    """A session in the middle of an operator, where ONNX Runtime does not look at its orders."""
+
+    def __init__(self) -> None:
+        self.over = threading.Event()
+
+    def run(self, names: None, given: dict[str, Array], told: onnxruntime.RunOptions) -> list[Any]:
+        self.over.wait(30)
+        return []
+
+
+def test_an_operator_that_does_not_end_is_left_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(running, "SECONDS", 0.05)
+    session = InOneOperator()
+    with pytest.raises(UnfinishedError, match=r"not ended after 0\.05 s"):
+        running.run(session, None, {})  # type: ignore[arg-type]
+    session.over.set()
 
 
 @pytest.mark.usefixtures("compared")
