@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from onnxplain.bench.estimators.table import estimators_table
 from onnxplain.bench.gpu.table import gpu_table
 from onnxplain.bench.launches import SIDES
 from onnxplain.bench.launches import ratios as ratios_of_nodes
@@ -325,11 +326,14 @@ COSTS: dict[str, Callable[[Any], str]] = {"kernels": kernels_table, "profile": p
 DERIVATIVES: dict[str, Callable[[Any], str]] = {"rivals": rivals_tables}
 """Those of `docs/differentiate.md`."""
 
+PARITY: dict[str, Callable[[Any], str]] = {"estimators": estimators_table}
+"""Those of `docs/parity.md`."""
+
 
 def main(result: str, readme: str) -> None:
     name = Path(result).stem
     measured = json.loads(Path(result).read_text())
-    table = {**TABLES, **COSTS, **DERIVATIVES}[name](measured)
+    table = {**TABLES, **COSTS, **DERIVATIVES, **PARITY}[name](measured)
     text = Path(readme).read_text()
     between = re.compile(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", re.DOTALL)
     if not between.search(text):

@@ -17,6 +17,7 @@ _PACKAGES = (
     "captum",
     "zennit",
     "grad-cam",
+    "lxt",
 )
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from onnxplain.bench.readme import COSTS, DERIVATIVES, TABLES, bench_page, main
+from onnxplain.bench.readme import COSTS, DERIVATIVES, PARITY, TABLES, bench_page, main
 
 ROOT = Path(__file__).parents[2]
 
@@ -61,3 +61,10 @@ def test_a_readme_without_marks_is_told(tmp_path: Path) -> None:
     (tmp_path / "README.md").write_text("nothing")
     with pytest.raises(SystemExit, match="has no"):
         main(str(ROOT / "bench" / "results" / "demo.json"), str(tmp_path / "README.md"))
+
+
+@pytest.mark.parametrize("name", PARITY)
+def test_the_page_of_parity_shows_the_committed_results(name: str) -> None:
+    result = json.loads((RESULTS / f"{name}.json").read_text())
+    text = (ROOT / "docs" / "parity.md").read_text()
+    assert f"<!-- {name} -->\n{PARITY[name](result)}\n<!-- /{name} -->" in text

@@ -1,0 +1,96 @@
+"""How far our files, evaluated in float64, are from other packages in float64."""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+import torch
+
+from onnxplain.bench.estimators.networks import Network, merged
+from onnxplain.bench.estimators.peers import MEAN, STD, Array, Asked
+from onnxplain.bench.estimators.rows import Row
+from onnxplain.bench.networks import TRAINED
+from onnxplain.contract.estimator import BASELINES
+from onnxplain.contract.explain import IMAGE, PULLBACK, TARGET
+from onnxplain.errors import OnnxplainError
+from onnxplain.export.pipeline import export
+from onnxplain.export.sources.source import from_module
+from onnxplain.files import scratch
+from onnxplain.reference.float64 import evaluate_in_float64
+from onnxplain.reference.parity import Parity
+
+BOUND = 1e-4
+"""Of the relative L2, above which a difference needs a reason."""
+
+
+def compare(
+    name: str, network: Network, rows: Sequence[Row], pictures: Sequence[Any]
+) -> Iterator[dict[str, Any]]:
+    """A record for each of the rows, of the first of the pictures; the network is traced once."""
+    module, images = network.module(), as_input(pictures, network.size)
+    with torch.no_grad():
+        target = int(module(torch.from_numpy(images[:1])).argmax())
+    with scratch() as folder:
+        source = folder / "forward.onnx"
+        example = torch.zeros(2, *images.shape[1:])
+        ir.save(from_module(module, example).model, source)
+        for row in rows:
+            start = time.perf_counter()
+            record = {
+                "network": name,
+                "trained": name in TRAINED,
+                "size": network.size,
+                "row": row.name,
+                "package": row.package,
+                "target": target,
+            }
+            yield (
+                record
+                | _measured(row, network, module, source, images, target)
+                | {"seconds": time.perf_counter() - start}
+            )
+
+
+def as_input(pictures: Sequence[Any], size: int) -> Array:
+    """[N, 3, size, size], float32, in ImageNet's normalisation."""
+    pixels = np.stack([np.asarray(picture.resize((size, size))) for picture in pictures]) / 255
+    return np.moveaxis((pixels - MEAN) / STD, -1, 1).astype(np.float32)
+
+
+def _measured(
+    row: Row, network: Network, module: torch.nn.Module, source: Path, images: Array, target: int
+) -> dict[str, Any]:
+    """The "relative L2" and "cosine", or a "reason" why there is none."""
+    path = source.with_name("row.explain.onnx")
+    layer = {"layer": getattr(network, row.at)} if row.at else {}
+    options: dict[str, Any] = {"parameters": dict(row.parameters), **layer}
+    try:
+        export(
+            source,
+            path,
+            method=row.method,
+            estimator=row.estimator,
+            mean=MEAN,
+            std=STD,
+            check=False,
+            **options,
+        )
+        feeds = {IMAGE: images[:1], TARGET: np.array([target])}
+        if row.estimator == "expected-gradients":
+            feeds[BASELINES] = images[1:]
+        found = evaluate_in_float64(path, feeds, [PULLBACK])[PULLBACK]
+        double = (merged(module) if row.merged else copy.deepcopy(module)).double()
+        x = torch.from_numpy(images).double()
+        expected = row.peer(
+            Asked(network, double, x[:1], target, x[1:], {**row.parameters, **layer})
+        )
+    except OnnxplainError as error:
+        return {"reason": str(error)}
+    parity = Parity.of(found, expected)
+    return {"relative L2": parity.relative_l2, "cosine": parity.cosine, "reason": None}

@@ -1,0 +1,108 @@
+"""What is compared: a row for each explanation, its parameters, and who else gives it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from onnxplain.bench.estimators import peers
+from onnxplain.bench.estimators.networks import ATTENTION, CANONIZER, RELU, Network
+from onnxplain.bench.estimators.peers import Peer
+
+LAYER, PROBED = "layer", "probed"
+
+
+@dataclass(frozen=True)
+class Row:
+    """An explanation that a package gives too.
+
+    Attributes:
+        package: by which it is compared, and `peer` what asks it.
+        at: the layer of the map, an attribute of the network, if it is one.
+        needs: what the package must find in the network.
+        merged: whether the package gets the network with its norms in the convolutions.
+    """
+
+    method: str
+    package: str
+    peer: Peer
+    estimator: str | None = None
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    at: str | None = None
+    needs: str | None = None
+    merged: bool = True
+
+    @property
+    def name(self) -> str:
+        """Method and estimator, and of its parameters those that are words."""
+        words = [value for value in self.parameters.values() if isinstance(value, str)]
+        return " of ".join([*filter(None, [self.estimator]), self.method]) + "".join(
+            f", {word}" for word in words
+        )
+
+    @property
+    def key(self) -> tuple[str, str]:
+        return self.name, self.package
+
+    def goes_with(self, network: Network) -> bool:
+        return self.needs is None or self.needs in network.has
+
+
+CAPTUM, GRAD_CAM, LXT, HAND = "Captum", "pytorch-grad-cam", "lxt", "the paper's formula"
+ZENNIT, MERGED = "zennit", "zennit, norms merged"
+PATH = {"steps": 10}
+NOISE = {"samples": 4, "sigma": 0.15}
+
+ROWS: Sequence[Row] = (
+    Row("gradient", CAPTUM, peers.integrated_gradients, "integrated-gradients", PATH),
+    Row(
+        "gradient",
+        CAPTUM,
+        peers.integrated_gradients,
+        "integrated-gradients",
+        {"steps": 4, "baseline": "zero,black,mean"},
+    ),
+    Row("gradient", CAPTUM, peers.noise_tunnel("smoothgrad"), "smoothgrad", NOISE),
+    Row("gradient", CAPTUM, peers.noise_tunnel("smoothgrad_sq"), "smoothgrad-squared", NOISE),
+    Row("gradient", CAPTUM, peers.noise_tunnel("vargrad"), "vargrad", NOISE),
+    Row("gradient", CAPTUM, peers.gradient_shap, "expected-gradients", {"samples": 4}),
+    Row("guided-gradcam", CAPTUM, peers.guided_gradcam, at=LAYER, needs=RELU),
+    *(
+        Row(method, GRAD_CAM, peers.grad_cam(peer), at=LAYER)
+        for method, peer in {
+            "gradcam": "GradCAM",
+            "gradcam++": "GradCAMPlusPlus",
+            "xgradcam": "XGradCAM",
+            "layercam": "LayerCAM",
+            "hirescam": "HiResCAM",
+            "eigencam": "EigenCAM",
+            "eigengradcam": "EigenGradCAM",
+        }.items()
+    ),
+    Row("gradcam++", HAND, peers.weighted_map(peers.plus_plus), at=LAYER),
+    Row("xgradcam", HAND, peers.weighted_map(peers.x_grad), at=LAYER),
+    *(
+        Row(method, GRAD_CAM, peers.grad_cam(peer), parameters={"chunk": 16}, at=PROBED)
+        for method, peer in {"scorecam": "ScoreCAM", "ablationcam": "AblationCAM"}.items()
+    ),
+    *(
+        Row(method, package, peers.of_zennit(composite, *bounds), needs=CANONIZER, merged=merged)
+        for package, merged in ((ZENNIT, False), (MERGED, True))
+        for method, (composite, *bounds) in {
+            "lrp-epsilon-plus": ("EpsilonPlus",),
+            "lrp-epsilon-plus-flat": ("EpsilonPlusFlat",),
+            "lrp-epsilon-gamma-box": ("EpsilonGammaBox", peers.BLACK, peers.WHITE),
+            "lrp-epsilon-alpha2-beta1": ("EpsilonAlpha2Beta1",),
+            "lrp-epsilon-alpha2-beta1-flat": ("EpsilonAlpha2Beta1Flat",),
+        }.items()
+    ),
+    *(Row(method, LXT, peers.of_lxt(method), needs=ATTENTION) for method in ("attn-lrp", "cp-lrp")),
+    *(
+        Row(method, HAND, peers.attention_map(step), needs=ATTENTION)
+        for method, step in {
+            "attention-rollout": peers.rollout,
+            "transformer-attribution": peers.attribution,
+        }.items()
+    ),
+)
