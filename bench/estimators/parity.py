@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import gc
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -41,6 +42,7 @@ def compare(
         example = torch.zeros(2, *images.shape[1:])
         ir.save(from_module(module, example).model, source)
         for row in rows:
+            gc.collect()  # models of the row before lie in cycles, VGG-16's of some GB
             start = time.perf_counter()
             record = {
                 "network": name,
