@@ -30,6 +30,7 @@ def records(path: Path) -> dict[tuple[str, str, str], dict[str, Any]]:
     return {(one["network"], one["row"], one["package"]): one for one in found}
 
 
+@pytest.mark.sweep
 def test_every_row_agrees_or_is_explained(written: Path) -> None:
     found = records(written)
     assert {*found} == {(n, *r.key) for n in QUICK for r in ROWS if r.goes_with(QUICK[n])}
@@ -39,6 +40,7 @@ def test_every_row_agrees_or_is_explained(written: Path) -> None:
             assert one["relative L2"] <= BOUND / 10, one
 
 
+@pytest.mark.sweep
 def test_what_zennit_does_otherwise_is_gone_with_the_norms(written: Path) -> None:
     found = records(written)
     pairs = [(found[n, r, ZENNIT], one) for (n, r, p), one in found.items() if p == MERGED]
@@ -47,6 +49,7 @@ def test_what_zennit_does_otherwise_is_gone_with_the_norms(written: Path) -> Non
         assert merged["relative L2"] < 1e-2 * apart["relative L2"]
 
 
+@pytest.mark.sweep
 def test_it_goes_on_where_it_was_interrupted(
     written: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
