@@ -116,8 +116,10 @@ MORE: tuple[str, ...] = (
     "resmlp_12_224",
     "resnet50d",
     "resnext50_32x4d",
+    "sam2_hiera_tiny",
     "seresnet50",
     "tf_efficientnetv2_b0",
+    "visformer_small",
 )
 """Architectures with a name of their own inside another's family."""
 

@@ -12,8 +12,10 @@ import os
 import re
 import shutil
 import subprocess
+from ctypes.util import find_library
 from functools import cache
 from importlib.util import find_spec
+from itertools import filterfalse
 from pathlib import Path
 
 from onnxplain.errors import BackendError
@@ -21,6 +23,9 @@ from onnxplain.errors import BackendError
 HERE = Path(__file__).parent
 
 _HEADERS = ("cuda_runtime_api.h", "crt/host_defines.h")
+_REAL = ("cublas", "cublasLt", "cudart", "curand")
+"""The libraries of CUDA that the provider is linked with, which are loaded as they are."""
+
 _LIBRARY = "int fake_cuda_library(const char *, int);\n"
 _COMPUTES = re.compile(
     "gemm|Gemm|geam|copy|scal_|Matmul$|Execute$|Forward(Training|Inference)?$|Tensor$"
@@ -35,6 +40,8 @@ def missing() -> str | None:
         return "there is no gcc"
     if _headers() is None:
         return "nothing here brings CUDA's headers; the package triton does, which torch brings"
+    if (library := next(filterfalse(_is_installed, _REAL), None)) is not None:
+        return f"CUDA's lib{library} is not installed: pip install 'onnxplain[cuda]'"
     return None
 
 
@@ -94,6 +101,11 @@ def _headers() -> Path | None:
         *Path("/usr/local").glob("cuda*/include"),
     ]
     return next((f for f in folders if all((f / name).exists() for name in _HEADERS)), None)
+
+
+def _is_installed(library: str) -> bool:
+    wheels = _package("nvidia").glob(f"cu*/lib/lib{library}.so.*")
+    return any(wheels) or find_library(library) is not None
 
 
 def _package(name: str) -> Path:
