@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 import onnx_ir as ir
 from onnxscript import OpBuilder
@@ -20,7 +18,7 @@ from onnxplain.contract.explain import (
     Preprocessing,
 )
 from onnxplain.export.autodiff import Node
-from onnxplain.export.subgraphs import bodies, operands, put_instead
+from onnxplain.export.replay import replay
 from onnxplain.export.tensors import constant
 
 
@@ -61,40 +59,6 @@ def unroll(
     graph.outputs[:] = [logits]
     _output(graph, x, ACCENTUATED, image)
     _output(graph, final, ACCENTUATED_LOGITS, logits)
-
-
-def replay(
-    op: OpBuilder, nodes: Sequence[Node], replaced: dict[ir.Value, ir.Value]
-) -> dict[ir.Value, ir.Value]:
-    """Repeat the nodes that depend on the replaced values, on their replacements."""
-    values = dict(replaced)
-    for node in nodes:
-        if any(y in values for y in node.outputs) or not any(x in values for x in operands(node)):
-            continue
-        outputs = op.builder.call_op(
-            node.op_type,
-            [values.get(x, x) if x is not None else None for x in node.inputs],
-            {name: _on(each.value, values) for name, each in node.attributes.items()},
-            domain=node.domain,
-            version=op.version,
-            outputs=len(node.outputs),
-            name=node.name,
-        )
-        many = [outputs] if isinstance(outputs, ir.Value) else outputs
-        if bodies(node):
-            for y, again in zip(node.outputs, many, strict=True):
-                again.type, again.shape = y.type, again.shape or y.shape
-        values.update(zip(node.outputs, many, strict=True))
-    return values
-
-
-def _on(attribute: object, values: dict[ir.Value, ir.Value]) -> object:
-    """An attribute, of a body a copy on the values' replacements."""
-    if not isinstance(attribute, ir.Graph):
-        return attribute
-    copy = attribute.clone(allow_outer_scope_values=True)
-    put_instead(copy, values)
-    return copy
 
 
 def ascent_step(

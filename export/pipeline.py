@@ -306,11 +306,12 @@ def _canonical(
 ) -> tuple[Canonical, list[Layer], Concepts | None, list[ir.Value]]:
     """The canonical forward; an activation map's layers, where some are asked for; the one whose
     channels are a condition; and the values of the operators that keep their gradient's rule."""
-    of_source, condition = found.model.graph, len(options.layers)
+    of_source, of_maps = found.model.graph, len(options.layers)
     values = [value_named(of_source, name) for name in found.layers]
-    values[condition:] = map(behind_norm, values[condition:])
-    kept = [str(value.name) for value in values]
+    mapped = [str(value.name) for value in values[:of_maps]]
+    conditions = [str(behind_norm(value).name) for value in values[of_maps:]]
     hard = [str(value_named(of_source, name).name) for name in options.excepted]
+    keep = [*mapped, *conditions, *hard]
     known = layer_names(found.model.graph) if method.named else []
     sizes = options.sizes or {}
     if by is None:
@@ -321,15 +322,16 @@ def _canonical(
             options.height_and_width,
             options.input,
             options.output,
-            keep=[*kept, *hard],
+            keep=keep,
             classifier=classifier,
             bgr=options.channels == BGR,
         )
     else:
         is_traced = not isinstance(found.original, Path)
         check_options(options, method.makes_maps or method.attends, is_traced)
-        names, keep = by.names, [*kept, *hard]
-        canonical = canonicalise_values(found.model, names, options.output, keep, classifier, sizes)
+        canonical = canonicalise_values(
+            found.model, by.names, options.output, keep, classifier, sizes
+        )
     graph = canonical.model.graph
     if method.named:
         check_names(method.named, [*known, *layer_names(graph)])
@@ -339,6 +341,6 @@ def _canonical(
         if value not in computed:
             raise SourceError(f"{name!r} is no operator of its own in the simplified network")
         excepted.append(computed[value])
-    layers = [spatial_layer(graph, name) for name in kept[:condition]]
-    concepts = next((concepts_of(graph, name) for name in kept[condition:]), None)
+    layers = [spatial_layer(graph, name) for name in mapped]
+    concepts = next((concepts_of(graph, name) for name in conditions), None)
     return canonical, layers if method.makes_maps else [], concepts, excepted

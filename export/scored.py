@@ -10,6 +10,8 @@ from onnxscript import OpBuilder
 from onnxplain.export.attended import Attended
 from onnxplain.export.autodiff import between
 from onnxplain.export.provenance import named_after, origin
+from onnxplain.export.replay import replay
+from onnxplain.export.subgraphs import alike
 
 
 def scored(
@@ -23,21 +25,9 @@ def scored(
         mapped = {last: tokens}
         for node in head if tokens is not last else ():
             with named_after(op, f"layers/{origin(node)}"):
-                mapped.update(zip(node.outputs, _again(op, node, mapped), strict=True))
+                mapped = replay(op, [node], mapped)
+            for y in node.outputs:
+                alike(mapped[y], y)
         pooled = attended.pooled
         asked = weights if pooled is None else mapped.get(pooled, pooled)
         yield mapped.get(logits, logits), asked
-
-
-def _again(op: OpBuilder, node: ir.Node, mapped: dict[ir.Value, ir.Value]) -> list[ir.Value]:
-    """What a node makes of other values of the same shapes and dtypes."""
-    inputs = [x if x is None else mapped.get(x, x) for x in node.inputs]
-    attributes = {name: attribute.value for name, attribute in node.attributes.items()}
-    version = op.builder.graph.opset_imports[node.domain]
-    made = op.builder.call_op(
-        node.op_type, inputs, attributes, node.domain, version, outputs=len(node.outputs)
-    )
-    outputs = [made] if isinstance(made, ir.Value) else list(made)
-    for y, like in zip(outputs, node.outputs, strict=True):
-        y.shape, y.type = like.shape, like.type
-    return outputs

@@ -19,6 +19,7 @@ from onnxplain.errors import SourceError
 from onnxplain.export.autodiff import SHAPES, Node, operator_name
 from onnxplain.export.operators import Axes, BatchingRule, Inputs, Outputs, row_of
 from onnxplain.export.provenance import named_after, prefix_of
+from onnxplain.export.replay import again
 from onnxplain.export.subgraphs import operands
 from onnxplain.export.tensors import (
     attribute,
@@ -69,14 +70,6 @@ def vmap(
     return mapped
 
 
-def _emit(op: OpBuilder, node: Node, inputs: Inputs, **changed: object) -> Outputs:
-    attributes = {name: attr.value for name, attr in node.attributes.items()} | changed
-    version = op.builder.graph.opset_imports[node.domain]
-    return op.builder.call_op(
-        node.op_type, inputs, attributes, node.domain, version, outputs=len(node.outputs)
-    )
-
-
 def _elementwise(
     op: OpBuilder, node: Node, inputs: Inputs, mapped: set[int], K: ir.Value
 ) -> Outputs:
@@ -84,7 +77,7 @@ def _elementwise(
     for i in mapped:
         if (missing := rank(node.outputs[0]) - rank(node.inputs[i])) > 0:
             inputs[i] = op.Unsqueeze(inputs[i], list(range(1, 1 + missing)))
-    return _emit(op, node, inputs)
+    return again(op, node, inputs)
 
 
 def _matmul(op: OpBuilder, node: Node, inputs: Inputs, mapped: set[int], K: ir.Value) -> Outputs:
@@ -111,7 +104,7 @@ def _merged(op: OpBuilder, node: Node, inputs: Inputs, mapped: set[int], K: ir.V
     if mapped != {0}:
         raise SourceError(f"several targets: {node.op_type} {node.name!r} with a mapped weight")
     x, y = node.inputs[0], node.outputs[0]
-    batched = _emit(op, node, [op.Reshape(inputs[0], [-1, *_tail(x)]), *inputs[1:]])
+    (batched,) = again(op, node, [op.Reshape(inputs[0], [-1, *_tail(x)]), *inputs[1:]])
     return op.Reshape(batched, op.Concat(K, [-1, *_tail(y)], axis=0))
 
 
@@ -149,7 +142,7 @@ def _along_axis(
     """An `axis` attribute counted from the end stays where it is."""
     if mapped != {0}:
         raise SourceError(f"several targets: {node.op_type} {node.name!r} by mapped indices")
-    return _emit(op, node, inputs, axis=axis_of(node, node.inputs[0]))
+    return again(op, node, inputs, axis=axis_of(node, node.inputs[0]))
 
 
 def _all_along_axis(
@@ -157,7 +150,7 @@ def _all_along_axis(
 ) -> Outputs:
     """The same where all inputs need the axis K."""
     every = _every(op, inputs, mapped, K)
-    return _emit(op, node, every, axis=axis_of(node, node.inputs[min(mapped)]))
+    return again(op, node, every, axis=axis_of(node, node.inputs[min(mapped)]))
 
 
 def _every(op: OpBuilder, inputs: Inputs, mapped: set[int], K: ir.Value) -> Inputs:
@@ -175,7 +168,7 @@ def _by_tuples(op: OpBuilder, node: Node, inputs: Inputs, mapped: set[int], K: i
         op.Transpose(x, perm=[*range(1, rank(value) + 1), 0])
         for x, value in zip(data, values, strict=True)
     ]
-    made = _emit(op, node, [last[0], inputs[1], *last[1:]])
+    (made,) = again(op, node, [last[0], inputs[1], *last[1:]])
     axes = rank(node.outputs[0])
     return op.Transpose(made, perm=[axes, *range(axes)])
 
@@ -187,7 +180,7 @@ def _cumulative(
     if mapped != {0} or axis is None:
         raise SourceError(f"several targets: CumSum {node.name!r} along a mapped axis")
     at = axes_from_end([int(axis.reshape(()))], rank(node.inputs[0]))[0]
-    return _emit(op, node, [inputs[0], integers(op, np.array(at))])
+    return again(op, node, [inputs[0], integers(op, np.array(at))])
 
 
 def _einsum(op: OpBuilder, node: Node, inputs: Inputs, mapped: set[int], K: ir.Value) -> Outputs:
@@ -198,7 +191,7 @@ def _einsum(op: OpBuilder, node: Node, inputs: Inputs, mapped: set[int], K: ir.V
     left, result = equation.split("->")
     letter = next(c for c in string.ascii_letters if c not in equation)
     terms = [letter * (i in mapped) + term for i, term in enumerate(left.split(","))]
-    return _emit(op, node, inputs, equation=f"{','.join(terms)}->{letter}{result}")
+    return again(op, node, inputs, equation=f"{','.join(terms)}->{letter}{result}")
 
 
 def _by_axes_input(index: int) -> BatchingRule:
@@ -210,11 +203,11 @@ def _by_axes_input(index: int) -> BatchingRule:
         of = node.outputs[0] if node.op_type == "Unsqueeze" else node.inputs[0]
         axes = constant_of(node.inputs[index] if len(inputs) > index else None, "the axes")
         if attribute(node, "noop_with_empty_axes", 0) and (axes is None or not axes.size):
-            return _emit(op, node, inputs)
+            return again(op, node, inputs)
         given = _all_axes(node) if axes is None else axes.tolist()
         inputs = [*inputs, *[None] * (index + 1 - len(inputs))]
         inputs[index] = integers(op, np.array(axes_from_end(given, rank(of))))
-        return _emit(op, node, inputs)
+        return again(op, node, inputs)
 
     return rule
 
@@ -229,7 +222,7 @@ def _pad(op: OpBuilder, node: Node, inputs: Inputs, mapped: set[int], K: ir.Valu
     given = range(rank(node.inputs[0])) if axes is None else axes.tolist()
     whole[:, axes_from_end(given, rank(node.inputs[0]))] = pads.reshape(2, -1)
     value = [v for v in inputs[2:3] if v is not None]
-    return _emit(op, node, [inputs[0], integers(op, whole.reshape(-1)), *value])
+    return again(op, node, [inputs[0], integers(op, whole.reshape(-1)), *value])
 
 
 def _all_axes(node: Node) -> list[int]:
@@ -242,7 +235,7 @@ def _all_axes(node: Node) -> list[int]:
 
 def _transpose(op: OpBuilder, node: Node, inputs: Inputs, mapped: set[int], K: ir.Value) -> Outputs:
     perm = node.attributes.get_ints("perm", list(reversed(range(rank(node.inputs[0])))))
-    return _emit(op, node, inputs, perm=[0, *(axis + 1 for axis in perm)])
+    return again(op, node, inputs, perm=[0, *(axis + 1 for axis in perm)])
 
 
 def _reshape(op: OpBuilder, node: Node, inputs: Inputs, mapped: set[int], K: ir.Value) -> Outputs:

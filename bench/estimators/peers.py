@@ -19,6 +19,8 @@ import numpy as np
 import pytorch_grad_cam
 import torch
 import zennit.composites
+from captum.attr._core import integrated_gradients as captum_paths
+from captum.attr._utils.approximation_methods import approximation_parameters
 from numpy.typing import NDArray
 from pytorch_grad_cam.ablation_layer import AblationLayer
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
@@ -57,12 +59,13 @@ class Asked:
 Peer = Callable[[Asked], Array]
 
 
-def _colour(values: Any) -> Tensor:
-    return torch.tensor(values, dtype=torch.float64).reshape(1, 3, 1, 1)
+def _normalised(pixel: float) -> Tensor:
+    """In float32's precision, as a file holds it."""
+    value = (pixel - np.array(MEAN)) / np.array(STD)
+    return torch.from_numpy(np.float32(value)).double().reshape(1, 3, 1, 1)
 
 
-BLACK = -_colour(MEAN) / _colour(STD)
-WHITE = (1 - _colour(MEAN)) / _colour(STD)
+BLACK, WHITE = _normalised(0), _normalised(1)
 
 BASELINES: Mapping[str, Callable[[Tensor], Tensor]] = {
     "zero": torch.zeros_like,
@@ -75,17 +78,37 @@ BASELINES: Mapping[str, Callable[[Tensor], Tensor]] = {
 
 def integrated_gradients(asked: Asked) -> Array:
     """The mean over baselines."""
-    found = [
-        captum.attr.IntegratedGradients(asked.module).attribute(
-            asked.image,
-            BASELINES[name](asked.image),
-            asked.target,
-            n_steps=asked.parameters["steps"],
-            internal_batch_size=1,
-        )
-        for name in asked.parameters.get("baseline", "zero").split(",")
-    ]
-    return torch.stack(found).mean(0).detach().numpy()
+    return _integrated(asked)[0]
+
+
+def convergence_delta(asked: Asked) -> Array:
+    """The mean over baselines, [1]."""
+    return _integrated(asked)[1]
+
+
+def _integrated(asked: Asked) -> tuple[Array, Array]:
+    with mock.patch.object(captum_paths, "approximation_parameters", _points):
+        found = [
+            captum.attr.IntegratedGradients(asked.module).attribute(
+                asked.image,
+                BASELINES[name](asked.image),
+                asked.target,
+                n_steps=asked.parameters["steps"],
+                internal_batch_size=1,
+                return_convergence_delta=True,
+            )
+            for name in asked.parameters.get("baseline", "zero").split(",")
+        ]
+    attributions, deltas = (
+        torch.stack(of).mean(0).detach().numpy() for of in zip(*found, strict=True)
+    )
+    return attributions, deltas
+
+
+def _points(method: str) -> tuple[Callable[[int], Any], Callable[[int], Any]]:
+    """Captum's, with the places on the path rounded to float32, as a file holds them."""
+    weights, places = approximation_parameters(method)
+    return weights, lambda steps: np.float32(places(steps)).astype(float).tolist()
 
 
 def noise_tunnel(kind: str) -> Peer:

@@ -9,6 +9,8 @@ from typing import Any
 from onnxplain.bench.estimators import peers
 from onnxplain.bench.estimators.networks import ATTENTION, CANONIZER, RELU, Network
 from onnxplain.bench.estimators.peers import Peer
+from onnxplain.contract.estimator import CONVERGENCE_DELTA
+from onnxplain.contract.explain import PULLBACK
 
 LAYER, PROBED = "layer", "probed"
 
@@ -21,7 +23,8 @@ class Row:
         package: by which it is compared, and `peer` what asks it.
         at: the layer of the map, an attribute of the network, if it is one.
         needs: what the package must find in the network.
-        merged: whether the package gets the network with its norms in the convolutions.
+        merged: whether the network is one with its norms in the convolutions.
+        output: of our file, which is compared.
     """
 
     method: str
@@ -32,11 +35,15 @@ class Row:
     at: str | None = None
     needs: str | None = None
     merged: bool = True
+    output: str = PULLBACK
 
     @property
     def name(self) -> str:
-        """Method and estimator, and of its parameters those that are words."""
+        """Method and estimator, of its parameters those that are words, and an output that is not
+        the explanation."""
         words = [value for value in self.parameters.values() if isinstance(value, str)]
+        if self.output != PULLBACK:
+            words.append(self.output)
         return " of ".join([*filter(None, [self.estimator]), self.method]) + "".join(
             f", {word}" for word in words
         )
@@ -54,14 +61,16 @@ ZENNIT, MERGED = "zennit", "zennit, norms merged"
 PATH = {"steps": 10}
 NOISE = {"samples": 4, "sigma": 0.15}
 
+SEVERAL = {"steps": 4, "baseline": "zero,black,mean"}
+
 ROWS: Sequence[Row] = (
-    Row("gradient", CAPTUM, peers.integrated_gradients, "integrated-gradients", PATH),
-    Row(
-        "gradient",
-        CAPTUM,
-        peers.integrated_gradients,
-        "integrated-gradients",
-        {"steps": 4, "baseline": "zero,black,mean"},
+    *(
+        Row("gradient", CAPTUM, peer, "integrated-gradients", parameters, output=output)
+        for parameters in (PATH, SEVERAL)
+        for output, peer in (
+            (PULLBACK, peers.integrated_gradients),
+            (CONVERGENCE_DELTA, peers.convergence_delta),
+        )
     ),
     Row("gradient", CAPTUM, peers.noise_tunnel("smoothgrad"), "smoothgrad", NOISE),
     Row("gradient", CAPTUM, peers.noise_tunnel("smoothgrad_sq"), "smoothgrad-squared", NOISE),

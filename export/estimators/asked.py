@@ -15,9 +15,9 @@ import onnx_ir as ir
 from onnxscript import OpBuilder
 
 from onnxplain.contract.explain import TARGET, Preprocessing
-from onnxplain.export.ascent import replay
 from onnxplain.export.autodiff import Node
 from onnxplain.export.loops import chunks, looped
+from onnxplain.export.replay import replay
 from onnxplain.export.tensors import constant, dims, integers, rank
 
 

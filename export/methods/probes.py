@@ -16,12 +16,12 @@ import onnx_ir as ir
 from onnxscript import OpBuilder
 
 from onnxplain.errors import SourceError
-from onnxplain.export.ascent import replay
 from onnxplain.export.autodiff import between, dependents
 from onnxplain.export.count import multiply_adds
 from onnxplain.export.grids import Layer
 from onnxplain.export.loops import check_together, chunks, looped
 from onnxplain.export.parameters import Count
+from onnxplain.export.replay import replay
 from onnxplain.export.subgraphs import operands
 from onnxplain.export.tensors import dims, integers, rank, size_of
 

@@ -18,16 +18,15 @@ from onnxscript import OpBuilder
 from onnxplain.errors import NoRuleError
 from onnxplain.export.autodiff import Cotangents, Node, Rule, cotangent_of, operator_name, shaped_as
 from onnxplain.export.operators import VJPS, row_of
+from onnxplain.export.replay import again
 from onnxplain.export.values import is_weight, non_negative, varying
 
 # ----- contributions -----
 
 
-def again(op: OpBuilder, node: Node, inputs: Sequence[ir.Value | None], **changed: Any) -> Node:
+def layer_on(op: OpBuilder, node: Node, inputs: Sequence[ir.Value | None], **changed: Any) -> Node:
     """The node once more, on other inputs of the same shapes and dtypes."""
-    attributes = {name: attribute.value for name, attribute in node.attributes.items()} | changed
-    made = op.builder.call_op(node.op_type, list(inputs), attributes, outputs=len(node.outputs))
-    return with_shapes_of(node, [made] if isinstance(made, ir.Value) else made)
+    return with_shapes_of(node, again(op, node, inputs, **changed))
 
 
 def with_shapes_of(node: Node, outputs: Sequence[ir.Value]) -> Node:
@@ -96,7 +95,7 @@ def pool_plus(
         z = op.builder.call_op(average, [x, *node.inputs[1:]], kept)
         pool = with_shapes_of(node, [z])
     else:
-        pool = again(op, node, [x, *node.inputs[1:]])
+        pool = layer_on(op, node, [x, *node.inputs[1:]])
     s = op.Div(R, op.Add(pool.outputs[0], epsilon))
     return [op.Mul(x, pulled(op, pool, s)), None]
 

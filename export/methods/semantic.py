@@ -61,7 +61,7 @@ from onnxplain.export.methods.method import (
     register_method,
     times,
 )
-from onnxplain.export.methods.relevance import again
+from onnxplain.export.methods.relevance import layer_on
 from onnxplain.export.operators import VJPS, Kind, Rules, row_of
 from onnxplain.export.parameters import Parameter
 from onnxplain.export.tensors import (
@@ -253,7 +253,7 @@ def held_constant(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
 def product(op: OpBuilder, node: Node, g: ir.Value, attention: Temperature) -> Cotangents:
     """The gradient, attention's weights being softmax(A / T)."""
     inputs = [softened(op, x, attention) if attention != 1 else x for x in node.inputs]
-    soft = node if inputs == list(node.inputs) else again(op, node, inputs)
+    soft = node if inputs == list(node.inputs) else layer_on(op, node, inputs)
     return VJPS[node.op_type](op, soft, g)
 
 
@@ -271,7 +271,7 @@ def softened(op: OpBuilder, value: Any, T: Temperature) -> Any:
     inputs = [softened(op, x, T) for x in node.inputs]
     if row_of(operator_name(node)).kind is Kind.WEIGHTS or inputs == list(node.inputs):
         return value
-    return again(op, node, inputs).outputs[node.outputs.index(value)]
+    return layer_on(op, node, inputs).outputs[node.outputs.index(value)]
 
 
 SEMANTIC: Rules = {

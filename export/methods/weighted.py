@@ -25,13 +25,14 @@ from onnxplain.errors import NoRuleError, SourceError
 from onnxplain.export.autodiff import Cotangents, Node, between
 from onnxplain.export.methods.placement import is_first
 from onnxplain.export.methods.relevance import (
-    again,
+    layer_on,
     positive,
     pulled,
     receivers,
     stabilised,
     total,
 )
+from onnxplain.export.replay import replay
 from onnxplain.export.tensors import constant
 from onnxplain.export.values import non_negative
 
@@ -71,7 +72,7 @@ class Layer:
         """The layer once more, on these."""
         operands = (part.x, part.w) if self.at == 0 else (part.w, part.x)
         given = [*operands, *([] if part.b is None else [part.b])]
-        return again(self.op, self.node, given, **self.changed)
+        return layer_on(self.op, self.node, given, **self.changed)
 
     def by_sign(self, plus: Change, minus: Change, bias: bool = True) -> list[Part]:
         """x⁺ under plus(w) and plus(b), and x⁻ under minus(w)."""
@@ -282,9 +283,6 @@ def _bounds(op: OpBuilder, x: ir.Value, pixels: Pixels) -> tuple[ir.Value, ir.Va
     for pixel in (pixels.low, pixels.high):
         made = {image: op.Expand(constant(op, pixel, image), op.Shape(image))}
         made[image].shape = image.shape
-        for node in before:
-            given = [made.get(v, v) if v is not None else None for v in node.inputs]
-            made |= zip(node.outputs, again(op, node, given).outputs, strict=True)
-        ends.append(made[x])
+        ends.append(replay(op, before, made)[x])
     low, high = ends
     return (op.Min(low, high), op.Max(low, high)) if before else (low, high)
