@@ -52,8 +52,13 @@ def build(folder: Path) -> dict[str, str]:
         The environment of a process that sees it in place of CUDA.
 
     Raises:
-        BackendError: the folder's name has a space or a colon, which the loader takes for ends.
+        BackendError: something that it is built of is missing; or the folder's name has a space or
+            a colon, which the loader takes for ends.
     """
+    if (reason := missing()) is not None:
+        raise BackendError(
+            f"what ONNX Runtime's CUDA provider does with a graph cannot be asked here: {reason}"
+        )
     if set(" :") & set(str(folder)):
         raise BackendError(
             f"the stand-in for CUDA cannot be loaded from '{folder}', for its space or colon; set "

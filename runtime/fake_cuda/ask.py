@@ -17,8 +17,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import onnxruntime
 
-from onnxplain.errors import BackendError
-from onnxplain.runtime.fake_cuda import build, missing
+from onnxplain.runtime.fake_cuda import build
 from onnxplain.runtime.sessions.onnx_runtime.cuda import missing_cuda
 from onnxplain.runtime.sessions.onnx_runtime.options import (
     cuda_options,
@@ -95,15 +94,9 @@ def surroundings(folder: Path) -> dict[str, str]:
     """The environment of a process that sees CUDA: a GPU's, or the fake, built into `folder`.
 
     Raises:
-        BackendError: there is no GPU, and something that the fake is built of is missing.
+        BackendError: there is no GPU, and the fake cannot be built.
     """
-    if missing_cuda() is None:
-        return dict(os.environ)
-    if (reason := missing()) is not None:
-        raise BackendError(
-            f"what ONNX Runtime's CUDA provider does with a graph cannot be asked here: {reason}"
-        )
-    return build(folder)
+    return dict(os.environ) if missing_cuda() is None else build(folder)
 
 
 def _process(environment: Mapping[str, str], run: bool) -> subprocess.Popen[str]:
@@ -172,10 +165,13 @@ _NUMPY = {"tensor(int64)": np.int64, "tensor(uint8)": np.uint8, "tensor(float16)
 
 
 def _main() -> None:
+    answers = os.fdopen(os.dup(sys.stdout.fileno()), "w")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # ONNX Runtime prints what it cannot load
     onnxruntime.preload_dlls(cudnn=not _is_fake())
     for question in sys.stdin:
         path, precision = json.loads(question)
-        print(json.dumps(_ask(Path(path), precision, run=sys.argv[1] == "1")), flush=True)
+        answer = json.dumps(_ask(Path(path), precision, run=sys.argv[1] == "1"))
+        print(answer, file=answers, flush=True)
 
 
 if __name__ == "__main__":

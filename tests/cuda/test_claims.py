@@ -24,7 +24,9 @@ from typer.testing import CliRunner
 import onnxplain
 from onnxplain.bench.zoo.claims import METHODS, PRECISIONS, VARIANTS
 from onnxplain.cli import app
+from onnxplain.errors import BackendError
 from onnxplain.export.lower import FOR_GPUS
+from onnxplain.runtime import fake_cuda
 from onnxplain.runtime.fake_cuda.ask import Claims, claims
 from onnxplain.signal.export import export_autoencoder
 from onnxplain.vital.graphs.step import write_step
@@ -193,3 +195,11 @@ def test_info_says_what_leaves_the_gpu(tmp_path: Path) -> None:
     assert note in found
     assert "nodes run on the processor: 1 Atan 2 copies" in found
     assert "no CUDA graphs" in found
+
+
+def test_without_a_library_of_cuda_the_stand_in_says_which(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fake_cuda, "_is_installed", lambda name: name != "curand")
+    with pytest.raises(BackendError, match=r"libcurand is not installed: pip install 'onnxplain"):
+        fake_cuda.build(tmp_path)
