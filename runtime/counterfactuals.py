@@ -24,6 +24,7 @@ from onnxplain.runtime.inputs.batches import ImageLike
 from onnxplain.runtime.inputs.objective import repeated
 from onnxplain.runtime.inputs.scalars import Temperatures, live_inputs
 from onnxplain.runtime.inputs.targets import fixed_targets, resolve, target_input
+from onnxplain.runtime.pictures.canvas import Canvas
 from onnxplain.runtime.pictures.figures import Row
 from onnxplain.runtime.pictures.render import Cell, grid, signed_image
 
@@ -115,7 +116,7 @@ class Grid:
         for i, of in enumerate(self.rows):
             name, value = _start(of)
             for explainer, ascent, T in zip(explainers, ascents, temperatures, strict=True):
-                photograph = of.marked(Image.fromarray(of.photograph))
+                photograph = of.shown(Canvas.of_network(of.photograph))
                 row = [Cell(photograph, f"{name}\n{of.number(value)}")]
                 for j in range(i * K, (i + 1) * K):
                     change = f"{of.number(ascent.before[j])} to {of.number(ascent.after[j])}"

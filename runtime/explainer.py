@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, overload
@@ -25,7 +26,7 @@ from onnxplain.contract.objective import OBJECTIVE
 from onnxplain.errors import BackendError, InputError
 from onnxplain.options import check_type
 from onnxplain.runtime.explanation import Explanation, explanation_of
-from onnxplain.runtime.inputs.batches import ImageLike, as_batch, filled
+from onnxplain.runtime.inputs.batches import ImageLike, as_batch, filled, sources
 from onnxplain.runtime.inputs.objective import as_inputs, check_inputs
 from onnxplain.runtime.inputs.scalars import Temperatures, live_inputs, scalar_inputs
 from onnxplain.runtime.inputs.targets import Targets, target_input
@@ -145,7 +146,7 @@ class Explainer:
         own = as_inputs(signature, inputs, len(batch))
         explanation = self.explain(batch, photographs, indices, temperature, batch_size, own)
         self.require_finite(explanation, batch, indices, temperature, own)
-        return explanation
+        return replace(explanation, sources=sources(images))
 
     def require_finite(
         self,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from onnxplain.contract.estimator import CONVERGENCE_DELTA
-from onnxplain.contract.explain import ATTENTION, LOGITS, PULLBACK
+from onnxplain.contract.explain import ATTENTION, LOGITS, PULLBACK, Preprocessing
 from onnxplain.contract.objective import (
     CONCEPT_RELEVANCE,
     EXPLAINED_BOX,
@@ -22,6 +22,9 @@ from onnxplain.contract.objective import (
     OBJECTIVE,
     Explained,
 )
+from onnxplain.contract.picture import PICTURE, PULLBACK_STYLE, PictureOptions
+from onnxplain.options import documented
+from onnxplain.runtime.inputs.batches import ImageLike
 from onnxplain.runtime.inputs.targets import resolve
 from onnxplain.runtime.outputs import of_images
 from onnxplain.runtime.pictures import notebook
@@ -51,6 +54,10 @@ class Explanation(Predictions):
         objective: the scalar of each that is explained, [N] or [N,K]; None of a classifier.
         explained: what the file says of it.
         given: what it was given besides image and target, [N, …], by name.
+        method: by which it is explained, with its parameters.
+        sources: the images themselves, as they were given, a part of which the network saw; None
+            of floats. Empty where they are not known.
+        preprocessing: how they became the network's input.
     """
 
     logits: NDArray[Any]
@@ -63,6 +70,9 @@ class Explanation(Predictions):
     objective: NDArray[Any] | None = None
     explained: Explained = field(default_factory=Explained)
     given: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+    method: str = ""
+    sources: Sequence[ImageLike | None] = ()
+    preprocessing: Preprocessing | None = None
 
     def __len__(self) -> int:
         return len(self.pullback)
@@ -82,7 +92,16 @@ class Explanation(Predictions):
             None if self.objective is None else self.objective[chosen],
             self.explained,
             {name: array[chosen] for name, array in self.given.items()},
+            self.method,
+            [self.sources[i] for i in np.arange(len(self))[chosen]] if self.sources else (),
+            self.preprocessing,
         )
+
+    @property
+    def picture(self) -> NDArray[np.uint8] | None:
+        """The picture that the graph drew, [N,h,w,3] or [N,K,h,w,3]; None of a file exported
+        without picture=."""
+        return self.outputs.get(PICTURE)
 
     @property
     def convergence_delta(self) -> NDArray[Any] | None:
@@ -129,29 +148,31 @@ class Explanation(Predictions):
         """
         return heatmap(self.pullback)
 
-    def draw(self, style: str = "pullback") -> Image.Image:
+    def draw(self, style: str = PULLBACK_STYLE, **options: Any) -> Image.Image:
         """One picture of it all: images are its rows, targets its columns.
 
         Args:
-            style: "pullback", zero mid-grey and colours as they are; "seismic", the channels' mean,
-                blue where negative and red where positive; "heatmap"; "overlay", the heatmap over
-                the photograph; or "grid", photograph, pullback and overlay with
-                titles, class names and probabilities.
+            style: one of `onnxplain.contract.picture.STYLES`.
+            options: the other fields of `onnxplain.contract.picture.PictureOptions`:
+                options:
 
         Raises:
-            InputError: an unknown style.
+            InputError: options that are not as declared, or do not go together; or a photograph
+                that can no longer be read.
         """
-        return draw(self.rows(), style)
+        return draw(self.rows(), PictureOptions(style=style, **options))
 
-    def save(self, path: str | os.PathLike[str], style: str = "pullback") -> None:
+    def save(
+        self, path: str | os.PathLike[str], style: str = PULLBACK_STYLE, **options: Any
+    ) -> None:
         """Write what `draw` draws; the suffix of `path` decides the format.
 
         An existing file is replaced as a whole or not at all.
 
         Raises:
-            InputError: an unknown style or suffix, or a path that cannot be written.
+            InputError: as `draw`; an unknown suffix, or a path that cannot be written.
         """
-        write_image(self.draw(style), Path(path))
+        write_image(self.draw(style, **options), Path(path))
 
     def _repr_html_(self) -> str:
         """What Jupyter shows: pictures and the likeliest classes of the first images."""
@@ -186,6 +207,9 @@ class Explanation(Predictions):
                 self.is_of_class,
                 None if boxes is None else boxes[i].reshape(-1, 4),
                 next((region[i] for region in regions if region[i].any()), None),
+                self.method,
+                self.sources[i] if self.sources else None,
+                self.preprocessing,
             )
             for i in range(images)
         ]
@@ -224,4 +248,11 @@ def explanation_of(
         outputs.get(OBJECTIVE),
         explained,
         {n: inputs[n] for n, one in explained.inputs.items() if one.kind == MASK},
+        metadata.described_method,
+        preprocessing=metadata.preprocessing,
     )
+
+
+Explanation.draw.__doc__ = str(Explanation.draw.__doc__).replace(
+    "options:\n", f"{documented(PictureOptions, 16)}\n"
+)

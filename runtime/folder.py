@@ -7,13 +7,14 @@ import itertools
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from onnxplain.errors import BackendError, InputError
 from onnxplain.runtime.ahead import ahead
@@ -129,11 +130,13 @@ class _Decoded:
     """A file as the network takes it.
 
     Attributes:
+        source: the picture itself.
         image: [C,H,W] or [H,W,C].
         photograph: as it looks, uint8 [1,H,W,3].
         inputs: what the objective takes besides, [1, …] by name.
     """
 
+    source: Image.Image
     image: NDArray[Any]
     photograph: NDArray[np.uint8]
     inputs: Mapping[str, NDArray[Any]]
@@ -144,7 +147,7 @@ def _decode(explainer: Explainer, path: Path, given: Mapping[str, Any]) -> _Deco
     picture = load_image(path)
     inputs = as_inputs(signature, on_photograph(metadata, given, picture.size), 1)
     batch, photograph = as_batch(picture, metadata.preprocessing, signature.dtype)
-    return _Decoded(batch[0], photograph, inputs)
+    return _Decoded(picture, batch[0], photograph, inputs)
 
 
 def _explain(
@@ -172,7 +175,7 @@ def _explain(
     explanation = explainer.explain(batch, photographs, indices, temperature, batch_size, inputs)
     for i in range(len(decoded)):
         own = slice(i * rows, (i + 1) * rows)
-        made = explanation[own]
+        made = replace(explanation[own], sources=[decoded[i].source] * rows)
         given = stacked(signature, [decoded[i].inputs], rows)
         try:
             explainer.require_finite(made, batch[own], indices[own], temperature, given)

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from onnxplain.contract.explain import Metadata
+from onnxplain.contract.picture import GRID, OVERLAY, PictureOptions
 from onnxplain.errors import InputError
 from onnxplain.files import replacing
 from onnxplain.runtime.ascent import accentuate
@@ -22,6 +23,9 @@ from onnxplain.runtime.inputs.images import load_image
 from onnxplain.runtime.inputs.objective import on_photograph
 from onnxplain.runtime.pictures import page
 from onnxplain.runtime.pictures.markup import Markup
+
+OVERLAID = PictureOptions(style=OVERLAY)
+"""How a report shows where a pullback is strong, unless it is told otherwise."""
 
 
 def write_report(
@@ -33,6 +37,7 @@ def write_report(
     steps: int = 5,
     progress: Callable[[int], None] | None = None,
     inputs: Mapping[str, Any] = MappingProxyType({}),
+    look: PictureOptions = OVERLAID,
 ) -> list[tuple[Path, str]]:
     """Explain image files on one HTML page, which opens from disk and asks the network for nothing.
 
@@ -51,18 +56,22 @@ def write_report(
         progress: called with 1, 2, …, `len(images)`, as each image is done.
         inputs: what the file's objective takes besides, the same for all images; boxes in their
             pixels.
+        look: of the maps, which are as large as what the network sees.
 
     Returns:
         The files that could not be read, each with the reason; the page names them too.
 
     Raises:
         InputError: no image, too many or too few targets or steps, a graph of class activation
-            maps, or a path that cannot be written.
+            maps, a look that cannot be, or a path that cannot be written.
         BackendError: the runtime failed.
     """
     if not images:
         raise InputError("no image given")
     explainer.metadata.require_image("a report")
+    look.check()
+    if look.style == GRID:
+        raise InputError("a report is a grid itself: choose another style for its maps")
     signature, explained = explainer.backend.signature, explainer.metadata.objective
     most = signature.classes if explained.is_class else max(explained.ranks, 1)
     if not 1 <= targets_per_image <= most:
@@ -80,7 +89,7 @@ def write_report(
         for done, file in enumerate(images, 1):
             name = file.name if counts[file.name] == 1 else str(file)
             try:
-                article = _article(explainer, file, name, targets_per_image, steps, inputs)
+                article = _article(explainer, file, name, targets_per_image, steps, inputs, look)
             except _UnreadableError as error:
                 failures.append((file, str(error)))
                 article = page.failure(name, file, error)
@@ -112,6 +121,7 @@ def _article(
     targets: int,
     steps: int,
     inputs: Mapping[str, Any],
+    look: PictureOptions,
 ) -> Markup:
     """An image's part of the page.
 
@@ -139,4 +149,5 @@ def _article(
         targets=[target for row in rows for target in row.targets],
         boxes=None if rows[0].boxes is None else np.concatenate([row.boxes for row in rows]),
     )
-    return page.article(name, file, row, ascent.start, ascent.end, ascent.before, ascent.after)
+    path = ascent.start, ascent.end, ascent.before, ascent.after
+    return page.article(name, file, row, *path, look)

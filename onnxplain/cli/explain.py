@@ -16,6 +16,7 @@ from rich.table import Table
 
 from onnxplain.cli.app import command
 from onnxplain.cli.console import complain, err, note_backend, say, shown
+from onnxplain.cli.declared import with_options
 from onnxplain.cli.explain_arrays import explain_arrays
 from onnxplain.cli.export_options import as_live
 from onnxplain.cli.given import Box, Given, Position, Query, Region, read_inputs
@@ -34,8 +35,10 @@ from onnxplain.cli.progress import progress_bar
 from onnxplain.cli.records import free_stems, json_line
 from onnxplain.contract.explain import RELEVANCE, TARGET
 from onnxplain.contract.objective import EXPLAINED_BOX
+from onnxplain.contract.picture import GRID, PictureOptions
 from onnxplain.errors import InputError
 from onnxplain.files import replacing
+from onnxplain.options import declared
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -50,7 +53,6 @@ Folder = Annotated[
 _COMPARED = 8  # images that --precision auto looks at
 _MANY = 100  # from so many images on, `--batch auto` costs less than it may gain
 
-Style = Annotated[str, typer.Option(help="grid, pullback, seismic, heatmap or overlay.")]
 Batch = Annotated[
     str,
     typer.Option(
@@ -70,12 +72,14 @@ AllowNonfinite = Annotated[
 
 
 @command
+@with_options("look", PictureOptions, defaults={"style": GRID})
 def explain(
     model: Model,
     images: Images,
     folder: Folder = Path("explanations"),
     target: Targets = None,
-    style: Style = "grid",
+    *,
+    look: PictureOptions,
     temperature: Temperature = None,
     param: Parameters = None,
     provider: Provider = "auto",
@@ -100,6 +104,7 @@ def explain(
         onnxplain explain resnet50.explain.onnx cat.jpg
         onnxplain explain resnet50.explain.onnx photos/ 'more/*.png' -o why
         onnxplain explain resnet50.explain.onnx cat.jpg -t -1 -t -2 -t 'tiger cat'
+        onnxplain explain resnet50.explain.onnx cat.jpg --style overlay --signed --colour-bar
         onnxplain explain resnet50.explain.onnx photos/ --provider openvino --precision auto
         onnxplain explain yolov8n.explain.onnx street.jpg -t -1 -t -2       # two objects
         onnxplain explain fcn.explain.onnx street.jpg -t 15 --region mask.png
@@ -118,14 +123,17 @@ def explain(
     named = {"region": region, "query": query, "box": box, "position": position}
     inputs = read_inputs(explainer.metadata, named, given)
     if explainer.metadata.values:
-        for name, of_images in (("style", style != "grid"), ("batch", batch != "auto")):
-            if of_images:
-                raise InputError(
-                    f"--{name} is of images, and this file explains by other values: leave it out"
-                )
+        usual = PictureOptions(style=GRID)
+        names = declared(PictureOptions)
+        of_images = [name for name in names if getattr(look, name) != getattr(usual, name)]
+        for name in [*of_images, *(["batch"] if batch != "auto" else [])]:
+            raise InputError(
+                f"--{name.replace('_', '-')} is of images, and this file explains by other values: "
+                "leave it out"
+            )
         explain_arrays(explainer, images, folder, target, live, inputs)
         return
-    explain_images(explainer, images, folder, target, style, live, batch, inputs)
+    explain_images(explainer, images, folder, target, look, live, batch, inputs)
 
 
 def _fastest(model: Path, images: list[str], provider: str, at_least: float | None) -> Explainer:
@@ -165,7 +173,7 @@ def explain_images(
     images: list[str],
     folder: Path,
     target: list[str] | None,
-    style: str,
+    look: PictureOptions,
     temperature: Temperatures,
     batch: str,
     inputs: Mapping[str, Any] = MappingProxyType({}),
@@ -173,13 +181,12 @@ def explain_images(
     """What the command does once it has what runs the graph."""
     from onnxplain.runtime import find_images
     from onnxplain.runtime.folder import explain_files
-    from onnxplain.runtime.pictures.figures import STYLES
+    from onnxplain.runtime.pictures.figures import draw, write_image
 
     paths = find_images(images)
     targets = [as_target(text) for text in target or [_default_target(explainer)]]
     explainer.check(targets if target else None, temperature, inputs)
-    if style not in STYLES:
-        raise InputError(f"no style {style!r}; choose one of {', '.join(STYLES)}")
+    look.check()
     size = _batch_size(explainer, paths, batch, 1 if explainer.multi_target else len(targets))
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -189,7 +196,7 @@ def explain_images(
 
     def picture(path: Path, explanation: Explanation) -> dict[str, Any]:
         drawn = folder / f"{stems[path]}.png"
-        explanation.save(drawn, style=style)
+        write_image(draw(explanation.rows(), look), drawn)
         return _record(path, drawn, explanation, explainer.metadata)
 
     failed, start = 0, time.perf_counter()

@@ -9,12 +9,17 @@ import typer
 
 from onnxplain.cli.app import command
 from onnxplain.cli.console import complain, say
+from onnxplain.cli.declared import with_options
 from onnxplain.cli.given import Box, Given, Position, Query, Region, read_inputs
 from onnxplain.cli.options import Images, Model, Provider, count
 from onnxplain.cli.progress import progress_bar
+from onnxplain.contract.picture import OVERLAY, PictureOptions
+
+_OF_A_PAGE = ("colour_bar", "captions", "size", "longest")
 
 
 @command
+@with_options("look", PictureOptions, defaults={"style": OVERLAY}, without=_OF_A_PAGE)
 def report(
     model: Model,
     images: Images,
@@ -31,6 +36,8 @@ def report(
     box: Box = None,
     position: Position = None,
     given: Given = None,
+    *,
+    look: PictureOptions,
 ) -> None:
     """Explain a folder of images on one self-contained HTML page.
 
@@ -60,6 +67,7 @@ def report(
             steps=steps,
             progress=lambda done: progress.update(task, completed=done),
             inputs=inputs,
+            look=look,
         )
     for file, reason in failures:
         complain(f"{file}: {reason}")

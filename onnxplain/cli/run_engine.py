@@ -8,17 +8,21 @@ from typing import Annotated
 import typer
 
 from onnxplain.cli.app import command
-from onnxplain.cli.explain import Batch, Folder, Style, explain_images
+from onnxplain.cli.declared import with_options
+from onnxplain.cli.explain import Batch, Folder, explain_images
 from onnxplain.cli.options import Images, Targets, Temperature
+from onnxplain.contract.picture import GRID, PictureOptions
 
 
 @command
+@with_options("look", PictureOptions, defaults={"style": GRID})
 def run_engine(
     engine: Annotated[Path, typer.Argument(help="An engine, made by `onnxplain build`.")],
     images: Images,
     folder: Folder = Path("explanations"),
     target: Targets = None,
-    style: Style = "grid",
+    *,
+    look: PictureOptions,
     temperature: Temperature = None,
     batch: Batch = "auto",
 ) -> None:
@@ -32,4 +36,4 @@ def run_engine(
     from onnxplain.runtime.sessions.tensorrt import open_engine
 
     explainer = Explainer(open_engine(engine))
-    explain_images(explainer, images, folder, target, style, temperature, batch)
+    explain_images(explainer, images, folder, target, look, temperature, batch)

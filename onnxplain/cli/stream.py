@@ -11,8 +11,10 @@ import typer
 
 from onnxplain.cli.app import command
 from onnxplain.cli.console import err, note, note_backend, say
+from onnxplain.cli.declared import with_options
 from onnxplain.cli.given import Box, Given, Position, Query, Region, read_inputs
 from onnxplain.cli.options import Model, Precision, Provider, Temperature, UsualTarget, as_target
+from onnxplain.contract.picture import OVERLAY, PictureOptions
 
 if TYPE_CHECKING:
     from onnxplain.stream import Report, Video
@@ -30,8 +32,11 @@ Host = Annotated[
     str, typer.Option(help="Who may look with --http; 0.0.0.0 lets everybody, unasked.")
 ]
 
+_OF_A_PAGE = ("colour_bar", "captions", "size", "longest")
+
 
 @command
+@with_options("look", PictureOptions, defaults={"style": OVERLAY}, without=_OF_A_PAGE)
 def stream(
     model: Model,
     source: Source,
@@ -47,6 +52,8 @@ def stream(
     box: Box = None,
     position: Position = None,
     given: Given = None,
+    *,
+    look: PictureOptions,
 ) -> None:
     """Explain a video as it runs: in a window, or in a file or a browser.
 
@@ -81,7 +88,9 @@ def stream(
             status.update(_line(now))
 
         try:
-            report = explain_stream(video, explainer, sinks, asked, temperature, watch, inputs)
+            report = explain_stream(
+                video, explainer, sinks, asked, temperature, watch, inputs, look
+            )
         finally:
             status.stop()
             if report is not None:

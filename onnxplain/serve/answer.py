@@ -16,6 +16,7 @@ from onnxplain.contract.explain import Preprocessing
 from onnxplain.contract.objective import EXPLAINED_BOX, EXPLAINED_CLASS
 from onnxplain.runtime import Explainer, Explanation
 from onnxplain.runtime.inputs.batches import box_in_photograph
+from onnxplain.runtime.pictures.figures import draw
 from onnxplain.serve.decode import Prepared
 from onnxplain.serve.refusal import unusable
 from onnxplain.serve.schemas import Tensor
@@ -52,7 +53,8 @@ def render(name: str, explainer: Explainer, asked: Prepared, explained: Explanat
     match asked.options.output:
         case "png":
             encoded = io.BytesIO()
-            explanation.draw("overlay").save(encoded, "PNG", compress_level=_PNG_LEVEL)
+            picture = draw(explanation.rows(), asked.options.look)
+            picture.save(encoded, "PNG", compress_level=_PNG_LEVEL)
             return encoded.getvalue()
         case "npz":
             return _npz(explanation)
@@ -80,6 +82,7 @@ def gather(asked: Prepared, explained: Explanation) -> Explanation:
         pullback=pullback.reshape(1, -1, *pullback.shape[-3:]),
         targets=explained.targets.reshape(1, -1),
         photographs=asked.photograph[None],
+        sources=[asked.source],
         outputs={**first.outputs, **of_targets},
         objective=None if objective is None else objective.reshape(1, -1),
     )

@@ -54,13 +54,15 @@ class Prepared:
     """What a model needs to answer, and the answer besides.
 
     Attributes:
-        photograph: for the picture, uint8 [H,W,3].
+        photograph: for the picture, what the network sees, uint8 [H,W,3].
+        source: the image that was sent; None of a tensor as the network takes it.
         size: width and height of the image that was sent; None of a tensor as the network takes it.
     """
 
     work: Work
     options: Options
     photograph: NDArray[np.uint8]
+    source: Image.Image | NDArray[Any] | None = None
     size: tuple[int, int] | None = None
 
 
@@ -134,12 +136,14 @@ def prepare(asked: Asked, explainer: Explainer, limits: Limits) -> Prepared:
         size = _size(picture)
         inputs = own_inputs(asked.inputs, explainer, size, len(targets), limits.pixels)
         batch, photographs = as_batch(picture, pre, signature.dtype)
+        options.look.check()
     except InputError as error:
         raise unusable(str(error)) from None
+    kept = picture if size is not None and options.output == "png" else None
     # A view: a waiting request holds its image only once.
     batch = np.broadcast_to(batch, (len(targets), *batch.shape[1:]))
     return Prepared(
-        Work(batch, targets, options.temperature, inputs), options, photographs[0], size
+        Work(batch, targets, options.temperature, inputs), options, photographs[0], kept, size
     )
 
 

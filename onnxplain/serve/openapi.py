@@ -72,9 +72,10 @@ def _json() -> dict[str, Any]:
 def _form() -> dict[str, Any]:
     """`Options` as fields of a form, and the file."""
     options = inlined(Options)["properties"]
-    temperature = options["temperature"].pop("anyOf")[0]
-    options["temperature"] = temperature | options["temperature"]
-    options["temperature"].pop("default")
+    for name, option in options.items():
+        if "anyOf" in option and option["default"] is None:
+            options[name] = option.pop("anyOf")[0] | option
+            options[name].pop("default")
     file = {"type": "string", "format": "binary", "description": "JPEG, PNG, WebP, …"}
     return {
         "type": "object",

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import base64
 import math
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args, get_type_hints
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, create_model, model_validator
 from pydantic.config import JsonDict
 
+from onnxplain.contract.picture import OVERLAY, PictureOptions
+from onnxplain.options import declared
 from onnxplain.serve.refusal import malformed, unusable
 
 Output = Literal["json", "png", "npz"]
@@ -33,8 +35,28 @@ Size = Annotated[int, Field(ge=1, le=LARGEST_INDEX), BeforeValidator(_whole)]
 Name = Annotated[str, Field(min_length=1, max_length=200)]
 
 
-class Options(BaseModel):
-    """Options for explaining an image."""
+def _picture_fields() -> dict[str, Any]:
+    """Those of `PictureOptions`, as pydantic declares them."""
+    hints = get_type_hints(PictureOptions)
+    usual = PictureOptions(style=OVERLAY)
+    fields: dict[str, Any] = {}
+    for name, one in declared(PictureOptions).items():
+        type_ = hints[name]
+        if one.choices:
+            optional = type(None) in get_args(type_)
+            type_ = Literal[one.choices] | None if optional else Literal[one.choices]
+        told = f" Unless given, {one.unset}." if one.unset else ""
+        limits: Any = {"ge": one.least, "le": one.most}
+        description = f"Of a png: {one.help}{told}"
+        fields[name] = (type_, Field(getattr(usual, name), description=description, **limits))
+    return fields
+
+
+_Look: Any = create_model("Look", **_picture_fields())
+
+
+class Options(_Look):  # type: ignore[misc]
+    """Options for explaining an image, and for the picture of it."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -56,9 +78,14 @@ class Options(BaseModel):
     )
     output: Output = Field(
         default="json",
-        description="json; png, the heatmap over the photograph, a column for each target; or "
-        "npz, arrays for `numpy.load`.",
+        description="json; png, a picture with a column for each target; or npz, arrays for "
+        "`numpy.load`.",
     )
+
+    @property
+    def look(self) -> PictureOptions:
+        """How a picture is drawn."""
+        return PictureOptions(**{name: getattr(self, name) for name in declared(PictureOptions)})
 
     @classmethod
     def fields(cls) -> set[str]:

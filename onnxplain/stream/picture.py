@@ -1,59 +1,46 @@
-"""An explained frame: a heatmap where the network looked, and a line of text."""
+"""An explained frame, and a line of text."""
 
 from __future__ import annotations
 
-import numpy as np
+from dataclasses import replace
+
 from PIL import Image, ImageDraw, ImageFont
 
 from onnxplain.contract.explain import Preprocessing
+from onnxplain.contract.picture import GRID, OVERLAY, PHOTOGRAPH, PictureOptions
+from onnxplain.errors import InputError
 from onnxplain.runtime import Explanation
-from onnxplain.runtime.inputs.batches import box_in_photograph, crop_offset
-from onnxplain.runtime.pictures.marks import outlined
-from onnxplain.runtime.pictures.render import heatmap_image
+
+OVERLAID = PictureOptions(style=OVERLAY)
+"""How a frame is drawn unless it is told otherwise."""
+
+
+def check_look(look: PictureOptions) -> None:
+    """
+    Raises:
+        InputError: options that are not as declared, do not go together, or are not of a frame.
+    """
+    look.check()
+    if look.style == GRID or look.size != PHOTOGRAPH:
+        raise InputError("an explained frame is one picture as large as the frame itself")
 
 
 def explained_frame(
-    image: Image.Image, explanation: Explanation, pre: Preprocessing
+    image: Image.Image,
+    explanation: Explanation,
+    pre: Preprocessing,
+    look: PictureOptions = OVERLAID,
 ) -> Image.Image:
-    """The frame in grey with the heatmap over the part that the network saw, and in outlines the
-    box that is explained, or the region.
-
-    Like `onnxplain.runtime.pictures.render.overlay`, but for the whole frame and with Pillow: a
-    frame of 1920 × 1080 must not take longer than the network.
+    """The whole frame as a picture of its first target.
 
     Args:
         image: the frame, RGB.
         explanation: that of this frame only.
         pre: how the frame became the network's input.
     """
-    heat = explanation.heatmap().reshape(-1, pre.height, pre.width)[0]
-    left, top, right, bottom = seen_part(image.size, pre)
-    size = (right - left, bottom - top)
-    colours = heatmap_image(heat).resize(size, Image.Resampling.BILINEAR)
-    cover = Image.fromarray(np.rint(255 * 0.85 * heat**0.75).astype(np.uint8))
-    page = image.convert("L").point([round(0.8 * value) for value in range(256)]).convert("RGB")
-    page.paste(colours, (left, top), cover.resize(size, Image.Resampling.BILINEAR))
-    (row,) = explanation.rows()
-    boxes = () if row.boxes is None else box_in_photograph(row.boxes[:1], image.size, pre)
-    if row.region is None:
-        return outlined(page, boxes)
-    seen = page.crop((left, top, right, bottom))
-    page.paste(outlined(seen, (), row.region), (left, top))
-    return outlined(page, boxes)
-
-
-def seen_part(size: tuple[int, int], pre: Preprocessing) -> tuple[int, int, int, int]:
-    """The part of a picture (width, height) that the centre crop takes: left, top, right, bottom.
-
-    It extends beyond the picture where the network's input pads it.
-    """
-    edges = []
-    for side, part in zip(size, (pre.width, pre.height), strict=True):
-        resized = pre.resize * side // min(size)
-        first = crop_offset(resized - part)
-        edges.append([round(at * side / resized) for at in (first, first + part)])
-    (left, right), (top, bottom) = edges
-    return left, top, right, bottom
+    row = replace(explanation.rows()[0], source=image, preprocessing=pre)
+    look = replace(look, longest=look.longest or max(image.size))
+    return row.drawn(0, look, row.canvas(look))[0]
 
 
 def write_line(image: Image.Image, text: str) -> None:

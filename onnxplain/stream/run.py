@@ -14,11 +14,12 @@ from typing import Any, Protocol
 from PIL import Image
 
 from onnxplain.contract.objective import BOX
+from onnxplain.contract.picture import PictureOptions
 from onnxplain.runtime import Explainer, Explanation
 from onnxplain.runtime.inputs.estimator import decoded_once
 from onnxplain.runtime.inputs.objective import on_photograph
 from onnxplain.stream.latest import Latest
-from onnxplain.stream.picture import explained_frame, write_line
+from onnxplain.stream.picture import OVERLAID, check_look, explained_frame, write_line
 from onnxplain.stream.source import Frame, Video
 
 _REMEMBERED = 1000
@@ -71,6 +72,7 @@ def explain_stream(
     temperature: float | None = None,
     watch: Callable[[Report], object] = lambda report: None,
     inputs: Mapping[str, Any] = MappingProxyType({}),
+    look: PictureOptions = OVERLAID,
 ) -> Report:
     """Explain a video until it ends, a sink has had enough, or an exception is raised.
 
@@ -85,6 +87,7 @@ def explain_stream(
         watch: called after each explained frame.
         inputs: what the file's objective and estimator take besides, the same for all frames; boxes
             in their pixels.
+        look: of the frames.
 
     Raises:
         InputError: the source broke off, or the graph cannot take the target, temperature or
@@ -92,6 +95,7 @@ def explain_stream(
         BackendError: the runtime failed.
     """
     explainer.metadata.require_image("a stream")
+    check_look(look)
     metadata, targets = explainer.metadata, _targets(explainer, target)
     explainer.check(None if target is None else [target], temperature, inputs)
     pre, inputs = metadata.preprocessing, decoded_once(metadata, inputs)
@@ -108,7 +112,7 @@ def explain_stream(
             image = frame.image()
             given = on_photograph(metadata, inputs, image.size)
             explanation = explainer([image], targets, temperature, **given)
-            page = explained_frame(image, explanation, pre)
+            page = explained_frame(image, explanation, pre, look)
             _count(report, latest, frame)
             write_line(page, _line(explanation, report))
             for sink in sinks:

@@ -51,6 +51,25 @@ def as_batch(
     return batch, np.concatenate([photographs for _, photographs in parts])
 
 
+def sources(images: ImageLike | Sequence[ImageLike]) -> list[ImageLike | None]:
+    """What each of the images that `as_batch` makes is made of; None where that is floats."""
+    found: list[ImageLike | None] = []
+    items: Sequence[Any] = images if isinstance(images, (list, tuple)) else [images]
+    for item in items:
+        if not isinstance(item, np.ndarray):
+            found.append(item)
+        elif item.dtype.kind == "f":
+            found += [None] * (1 if item.ndim == 3 else len(item))
+        else:
+            found += [item] if item.ndim < 4 else [*item]
+    return found
+
+
+def first_image(source: ImageLike) -> Image.Image:
+    """What one of `sources` shows, as `load_image` decodes it."""
+    return load_image(_images(source)[0])
+
+
 def preprocess(image: Image.Image, pre: Preprocessing) -> NDArray[np.float32]:
     """Resize, crop and normalise an RGB image as torchvision's transforms do.
 
@@ -138,7 +157,7 @@ def in_photograph(
     Returns:
         The same in the photograph's pixels, rounded outward, within it, and at least one pixel.
     """
-    resized, offset = _placement(size, pre)
+    resized, offset = placement(size, pre)
     ends = []
     for axis in (0, 1):
         scale = size[axis] / resized[axis]
@@ -159,7 +178,7 @@ def box_in_photograph(
         box: left, top, right and bottom, [..., 4].
         size: the photograph's width and height.
     """
-    resized, offset = _placement(size, pre)
+    resized, offset = placement(size, pre)
     scale = np.tile(np.divide(size, resized), 2)
     placed: NDArray[np.float64] = (np.asarray(box, np.float64) + np.tile(offset, 2)) * scale
     return placed
@@ -179,7 +198,7 @@ def box_in_input(
         raise InputError(
             f"{said} is not left, top, right, bottom within the image of {width} × {height} pixels"
         )
-    resized, offset = _placement(size, pre)
+    resized, offset = placement(size, pre)
     placed = box * np.tile(np.divide(resized, size), 2) - np.tile(offset, 2)
     placed = placed.clip(0, [pre.width, pre.height, pre.width, pre.height])
     if not (placed[:2] < placed[2:]).all():
@@ -193,7 +212,7 @@ def as_photograph(image: Image.Image, pre: Preprocessing) -> Image.Image:
     Raises:
         InputError: the image is so elongated that it would be too large when resized.
     """
-    (width, height), (left, top) = _placement(image.size, pre)
+    (width, height), (left, top) = placement(image.size, pre)
     if width * height > (Image.MAX_IMAGE_PIXELS or np.inf):
         raise InputError(
             f"an image of {image.width} × {image.height} pixels is too elongated: with its shorter "
@@ -203,9 +222,7 @@ def as_photograph(image: Image.Image, pre: Preprocessing) -> Image.Image:
     return image.crop((left, top, left + pre.width, top + pre.height))
 
 
-def _placement(
-    size: tuple[int, int], pre: Preprocessing
-) -> tuple[tuple[int, int], tuple[int, int]]:
+def placement(size: tuple[int, int], pre: Preprocessing) -> tuple[tuple[int, int], tuple[int, int]]:
     """The width and height that an image is resized to, and where the crop begins in that."""
     width, height = (pre.resize * side // min(size) for side in size)
     return (width, height), (crop_offset(width - pre.width), crop_offset(height - pre.height))

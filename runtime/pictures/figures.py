@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import functools
 import io
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,18 +13,29 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from onnxplain.contract.explain import Preprocessing
+from onnxplain.contract.picture import (
+    GRID,
+    OVERLAY,
+    PHOTOGRAPH,
+    PULLBACK_STYLE,
+    SEISMIC,
+    PictureOptions,
+)
 from onnxplain.errors import InputError
 from onnxplain.files import replacing
+from onnxplain.runtime.inputs.batches import ImageLike, first_image
+from onnxplain.runtime.pictures.bar import colour_bar
+from onnxplain.runtime.pictures.canvas import Canvas
 from onnxplain.runtime.pictures.marks import outlined
 from onnxplain.runtime.pictures.render import (
     Cell,
     grid,
-    heatmap,
-    heatmap_image,
     mosaic,
-    overlay,
-    seismic_image,
-    signed_image,
+    painted,
+    scaled,
+    seismic_colours,
+    seismic_values,
 )
 
 # A pullback's colours change from pixel to pixel: coarse chroma would wash them out.
@@ -32,6 +43,7 @@ _FINE: dict[str, dict[str, Any]] = {
     "JPEG": {"quality": 95, "subsampling": 0},
     "WEBP": {"quality": 95},
 }
+_LONGEST, _LONGEST_CELL = 1024, 512  # pixels of a photograph's longer side; in a grid
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,13 +51,16 @@ class Row:
     """What a figure shows of one image, explained for K targets.
 
     Attributes:
-        photograph: uint8 [H,W,3].
+        photograph: what the network saw, uint8 [H,W,3].
         pullbacks: [K,C,H,W].
         predictions: the likeliest classes as (name, probability), the likeliest first.
         targets: the K targets as (name, probability); or (name, objective) of no classifier.
         probable: whether those numbers are probabilities.
-        boxes: of the K targets, [K,4] in pixels of the photograph, or None.
+        boxes: of the K targets, [K,4] in pixels of what the network saw, or None.
         region: what the objective looks at, float [h,w], or None.
+        method: by which they are explained.
+        source: the image itself, of which the network saw a part; None where that is not known.
+        preprocessing: how it became that.
     """
 
     photograph: NDArray[np.uint8]
@@ -55,61 +70,104 @@ class Row:
     probable: bool = True
     boxes: NDArray[Any] | None = None
     region: NDArray[Any] | None = None
+    method: str = ""
+    source: ImageLike | None = None
+    preprocessing: Preprocessing | None = None
 
     @functools.cached_property
-    def heatmaps(self) -> NDArray[np.float32]:
-        """[K,H,W] in [0, 1]."""
-        return heatmap(self.pullbacks)
+    def whole(self) -> Image.Image | None:
+        """The source, decoded."""
+        return None if self.source is None else first_image(self.source)
 
     def number(self, value: float) -> str:
         """A target's number as text."""
         return f"{value:.1%}" if self.probable else f"{value:.4g}"
 
-    def marked(self, picture: Image.Image, k: int | None = None) -> Image.Image:
-        """A picture with the outline of the region, and the box of target k or of all targets."""
-        chosen = slice(None) if k is None else slice(k, k + 1)
-        boxes = () if self.boxes is None else self.boxes[chosen]
-        return outlined(picture, boxes, self.region)
+    def canvas(self, look: PictureOptions) -> Canvas:
+        """What its pictures are drawn on."""
+        if look.size == PHOTOGRAPH and self.preprocessing is not None and self.whole is not None:
+            longest = look.longest or (_LONGEST_CELL if look.style == GRID else _LONGEST)
+            return Canvas.of_photograph(self.whole, self.preprocessing, longest)
+        return Canvas.of_network(self.photograph)
+
+    def shown(self, canvas: Canvas) -> Image.Image:
+        """The photograph, with outlines of what is explained."""
+        return self._marked(Image.fromarray(canvas.photograph), canvas, slice(None))
+
+    def drawn(self, k: int, look: PictureOptions, canvas: Canvas) -> tuple[Image.Image, float]:
+        """The picture of one target, of any style but the grid; and its white point."""
+        if look.style == SEISMIC:
+            colours = seismic_colours(canvas.placed(seismic_values(self.pullbacks[k])))
+            return Image.fromarray(colours), 1.0
+        values, white = scaled(self.pullbacks[k], look)
+        picture = painted(canvas.placed(values), look, canvas.photograph)
+        if look.style == OVERLAY:
+            picture = self._marked(picture, canvas, slice(k, k + 1))
+        return picture, float(white)
+
+    def caption(self, k: int) -> str:
+        """What is explained, its number, and by which method, in lines."""
+        name, value = self.targets[k]
+        return "\n".join([name, self.number(value), *filter(None, [self.method])])
+
+    def _marked(self, picture: Image.Image, canvas: Canvas, chosen: slice) -> Image.Image:
+        boxes = () if self.boxes is None else canvas.boxes(self.boxes[chosen])
+        region = None
+        if self.region is not None:
+            region = canvas.inside(self.region, *self.photograph.shape[:2])
+        return outlined(picture, boxes, region)
 
 
-_PICTURES: dict[str, Callable[[Row, int], Image.Image]] = {
-    "pullback": lambda row, k: signed_image(row.pullbacks[k]),
-    "seismic": lambda row, k: seismic_image(row.pullbacks[k]),
-    "heatmap": lambda row, k: heatmap_image(row.heatmaps[k]),
-    "overlay": lambda row, k: row.marked(overlay(row.photograph, row.heatmaps[k]), k),
-}
-"""A style → the picture of one target."""
+def draw(rows: Sequence[Row], look: PictureOptions) -> Image.Image:
+    """Draw rows, targets as columns; all rows are alike in targets.
 
-STYLES = (*_PICTURES, "grid")
-
-
-def draw(rows: Sequence[Row], style: str) -> Image.Image:
-    """Draw rows in one of `STYLES`, targets as columns; all rows are alike in size and targets.
+    Photographs of unlike sizes are shown as the network saw them.
 
     Raises:
-        InputError: an unknown style.
+        InputError: options that are not as declared, or do not go together; or a photograph that
+            can no longer be read.
     """
-    if style == "grid":
-        return _grid(rows)
-    if style not in _PICTURES:
-        raise InputError(f"unknown style '{style}'; known: {', '.join(STYLES)}")
-    picture = _PICTURES[style]
-    return mosaic([[picture(row, k) for k in range(len(row.targets))] for row in rows])
+    look.check()
+    canvases = [row.canvas(look) for row in rows]
+    if len({canvas.size for canvas in canvases}) > 1:
+        canvases = [Canvas.of_network(row.photograph) for row in rows]
+    pairs = list(zip(rows, canvases, strict=True))
+    if look.style == GRID:
+        return _grid(pairs, look)
+    several = len(rows) * len(rows[0].targets) > 1
+    cells = [
+        [_cell(row, k, look, canvas) for k in range(len(row.targets))] for row, canvas in pairs
+    ]
+    if (look.captions is None and several) or look.captions or look.colour_bar:
+        if look.captions is False:
+            cells = [[cell._replace(caption="") for cell in row] for row in cells]
+        return grid(cells)
+    return mosaic([[cell.picture for cell in row] for row in cells])
 
 
-def _grid(rows: Sequence[Row]) -> Image.Image:
+def _cell(row: Row, k: int, look: PictureOptions, canvas: Canvas) -> Cell:
+    picture, white = row.drawn(k, look, canvas)
+    has_bar = look.colour_bar and look.style not in (PULLBACK_STYLE, SEISMIC)
+    bar = colour_bar(look, white, picture.width) if has_bar else None
+    return Cell(picture, row.caption(k), bar)
+
+
+def _grid(pairs: Sequence[tuple[Row, Canvas]], look: PictureOptions) -> Image.Image:
     """Photograph, pullback and overlay, with titles, class names and probabilities."""
+    over = replace(look, style=OVERLAY, colour_bar=look.colour_bar is not False)
+    own = PictureOptions(style=PULLBACK_STYLE, percentile=look.percentile)
     cells = []
-    for row in rows:
+    for row, canvas in pairs:
         title = "".join(f"predicted: {name}\n{p:.1%}" for name, p in row.predictions[:1])
-        cells.append([Cell(row.marked(Image.fromarray(row.photograph)), title)])
-        for k, (target, value) in enumerate(row.targets):
-            caption = f"target: {target}\n{row.number(value)}"
-            cells[-1] += [
-                Cell(_PICTURES["pullback"](row, k), caption),
-                Cell(_PICTURES["overlay"](row, k)),
-            ]
-    return grid(cells, ["photograph", *["pullback", "overlay"] * len(rows[0].targets)])
+        cells.append([Cell(row.shown(canvas), title)])
+        for k in range(len(row.targets)):
+            pullback, overlaid = (_cell(row, k, one, canvas) for one in (own, over))
+            said = f"target: {pullback.caption}"
+            cells[-1] += [pullback._replace(caption=said), overlaid._replace(caption="")]
+    if look.captions is False:
+        cells = [[cell._replace(caption="") for cell in row] for row in cells]
+    titles = ["photograph", *["pullback", "overlay"] * len(pairs[0][0].targets)]
+    return grid(cells, titles)
 
 
 def write_image(picture: Image.Image, path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Boxes and regions drawn over a picture."""
+"""Boxes and regions drawn over a picture: white lines with black borders."""
 
 from __future__ import annotations
 
@@ -7,48 +7,52 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw
+from PIL import Image
 
-_INNER, _OUTER = (255, 255, 255), (0, 0, 0)
+from onnxplain.contract.picture import line_width
+
+_INNER, _OUTER = 255, 0
 
 
 def outlined(
     picture: Image.Image,
     boxes: Sequence[NDArray[Any]] | NDArray[Any] = (),
-    region: NDArray[Any] | None = None,
+    region: NDArray[np.bool_] | None = None,
 ) -> Image.Image:
-    """A copy with white outlines on black.
+    """A copy with outlines.
+
+    A box's white line begins at its borders, which are rounded down, and goes inward, its black one
+    outward. Along a region's border the last pixels within are white, the first beyond black.
 
     Args:
         boxes: left, top, right and bottom of each, in the picture's pixels.
-        region: float [h, w] of the picture's proportions, positive inside.
+        region: [h, w], true inside.
     """
     if not len(boxes) and region is None:
         return picture
-    marked = picture.convert("RGB")
+    pixels = np.array(picture.convert("RGB"))
     if region is not None:
-        marked = _around(marked, region)
-    pen = ImageDraw.Draw(marked)
+        _around(pixels, region)
+    height, width = pixels.shape[:2]
+    thick = line_width(height, width)
     for box in boxes:
-        left, top, right, bottom = (float(side) for side in box)
+        left, top, right, bottom = map(float, box)
         if not np.isfinite(box).all() or right <= left or bottom <= top:
             continue
-        pen.rectangle([left - 1, top - 1, right + 1, bottom + 1], outline=_OUTER)
-        pen.rectangle([left, top, right, bottom], outline=_INNER)
-    return marked
+        left, top, right, bottom = np.floor([left, top, right, bottom])
+        across = np.minimum(np.arange(width) - left, right - np.arange(width))
+        down = np.minimum(np.arange(height) - top, bottom - np.arange(height))
+        depth = np.minimum(down[:, None], across)  # below 0 outside
+        pixels[(depth >= 0) & (depth < thick)] = _INNER
+        pixels[(depth < 0) & (depth >= -thick)] = _OUTER
+    return Image.fromarray(pixels)
 
 
-def _around(picture: Image.Image, region: NDArray[Any]) -> Image.Image:
-    mask = Image.fromarray((255 * (region > 0)).astype(np.uint8)).resize(
-        picture.size, Image.Resampling.NEAREST
-    )
-    inside = np.asarray(mask) > 0
+def _around(pixels: NDArray[np.uint8], inside: NDArray[np.bool_]) -> None:
     padded = np.pad(inside, 1, mode="edge")
     neighbours = [
         padded[1 + dy : padded.shape[0] - 1 + dy, 1 + dx : padded.shape[1] - 1 + dx]
         for dy, dx in ((0, 1), (1, 0), (0, -1), (-1, 0))
     ]
-    pixels = np.array(picture)
     pixels[~inside & np.any(neighbours, axis=0)] = _OUTER
     pixels[inside & ~np.all(neighbours, axis=0)] = _INNER
-    return Image.fromarray(pixels)

@@ -9,14 +9,15 @@ from string import Template
 
 from PIL import Image
 
+from onnxplain.contract.picture import GRID, OVERLAY, PULLBACK_STYLE, PictureOptions
 from onnxplain.runtime.pictures.figures import Row, draw
 from onnxplain.runtime.pictures.markup import Markup, data_uri, fill, join
-from onnxplain.runtime.pictures.render import overlay, signed_image
 
 IMAGES = 8
 """The most images that a notebook shows."""
 
 _TARGETS, _SIDE = 3, 224
+_PULLBACK, _OVERLAY = (PictureOptions(style=s, longest=_SIDE) for s in (PULLBACK_STYLE, OVERLAY))
 
 # Notebooks drop <style> from what they do not trust, so what matters is in attributes.
 _TABLE = Template("""<table>
@@ -58,7 +59,7 @@ def table(rows: Sequence[Row], images: int) -> str:
 def png(rows: Sequence[Row]) -> bytes:
     """The `grid` of as much as `table` shows, as a PNG file."""
     encoded = io.BytesIO()
-    draw(_first_targets(rows), "grid").save(encoded, "PNG")
+    draw(_first_targets(rows), PictureOptions(style=GRID)).save(encoded, "PNG")
     return encoded.getvalue()
 
 
@@ -75,11 +76,12 @@ def _first_targets(rows: Sequence[Row]) -> list[Row]:
 
 
 def _row(row: Row) -> Markup:
+    canvas = row.canvas(_OVERLAY)
     pairs = [
         fill(
             _PAIR,
-            pullback=_picture(signed_image(row.pullbacks[k]), f"pullback for {name}"),
-            heatmap=_picture(overlay(row.photograph, row.heatmaps[k]), f"heatmap for {name}"),
+            pullback=_picture(row.drawn(k, _PULLBACK, canvas)[0], f"pullback for {name}"),
+            heatmap=_picture(row.drawn(k, _OVERLAY, canvas)[0], f"heatmap for {name}"),
             target=name,
             probability=row.number(probability),
         )
@@ -90,7 +92,7 @@ def _row(row: Row) -> Markup:
     ]
     return fill(
         _ROW,
-        photograph=_picture(Image.fromarray(row.photograph), "photograph"),
+        photograph=_picture(row.shown(canvas), "photograph"),
         predictions=join(predictions),
         pictures=join(pairs),
     )

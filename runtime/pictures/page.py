@@ -12,10 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from onnxplain.contract.picture import PULLBACK_STYLE, PictureOptions
+from onnxplain.runtime.pictures.canvas import Canvas
 from onnxplain.runtime.pictures.figures import Row
 from onnxplain.runtime.pictures.markup import Markup, data_uri, fill, join
-from onnxplain.runtime.pictures.render import overlay, signed_image
+from onnxplain.runtime.pictures.render import signed_image
 
+_PULLBACK = PictureOptions(style=PULLBACK_STYLE)
 _PAGE = Path(__file__).with_name("page.html")
 
 _MEANING = Template(
@@ -107,6 +110,7 @@ def article(
     end: NDArray[Any],
     before: NDArray[Any],
     after: NDArray[Any],
+    look: PictureOptions,
 ) -> Markup:
     """One image's part of the page.
 
@@ -116,8 +120,10 @@ def article(
         row: its explanation for K targets.
         start, end: of the accentuation of each, pixels in [-1, 1], [K,C,H,W].
         before, after: the targets' probabilities there, or the objective, [K].
+        look: of its maps.
     """
-    photograph = row.marked(Image.fromarray(row.photograph))
+    canvas = Canvas.of_network(row.photograph)
+    photograph = row.shown(canvas)
     sections = []
     for k, (target, _) in enumerate(row.targets):
         what = f"of {name} for {target}"
@@ -128,10 +134,8 @@ def article(
                 target=target,
                 before=row.number(before[k]),
                 after=row.number(after[k]),
-                pullback=_picture(signed_image(row.pullbacks[k]), f"pullback {what}"),
-                heatmap=_picture(
-                    row.marked(overlay(row.photograph, row.heatmaps[k]), k), f"heatmap {what}"
-                ),
+                pullback=_picture(row.drawn(k, _PULLBACK, canvas)[0], f"pullback {what}"),
+                heatmap=_picture(row.drawn(k, look, canvas)[0], f"heatmap {what}"),
                 start=_picture(_pixels(start[k]), f"photograph {name}"),
                 end=_picture(_pixels(end[k]), f"accentuation {what}"),
                 difference=_picture(signed_image(end[k] - start[k]), f"difference {what}"),

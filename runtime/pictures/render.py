@@ -1,4 +1,4 @@
-"""Pictures of explanations, with Pillow alone."""
+"""Pictures of explanations, with NumPy and Pillow alone: `onnxplain.contract.picture` says how."""
 
 from __future__ import annotations
 
@@ -11,38 +11,71 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-_SMOOTHING = 0.02  # the sigma of a heatmap's Gaussian, as a part of the shorter side
-_HEAT_WHITE_POINT = 99  # the percentile of a heatmap that becomes 1
-_SIGNED_WHITE_POINT = 99.5  # the percentile of |value| that becomes full colour
-_LEAST_CELL = 192  # pixels of a grid's cell on its shorter side: room for its text
-
-# Black, violet, red, orange, pale yellow: lightness rises evenly (matplotlib's inferno, CC0).
-_HEAT = np.array(
-    [
-        (0, 0, 4),
-        (31, 12, 72),
-        (85, 15, 109),
-        (136, 34, 106),
-        (186, 54, 85),
-        (227, 89, 51),
-        (249, 140, 10),
-        (249, 201, 50),
-        (252, 255, 164),
-    ]
+from onnxplain.contract.picture import (
+    GREY,
+    HEATMAP,
+    LEVELS,
+    OVERLAY,
+    PULLBACK_STYLE,
+    SIGNS,
+    PictureOptions,
+    gaussian,
+    rank_from_top,
+    sampled,
+    thinning,
 )
 
-# Dark blue, blue, white, red, dark red (matplotlib's seismic).
-_SEISMIC = np.array([(0, 0, 76.5), (0, 0, 255), (255, 255, 255), (255, 0, 0), (127.5, 0, 0)])
+_LEAST_CELL = 192  # pixels of a grid's cell on its shorter side: room for its text
+_HEAT, _CHANNELS, _OVER = (PictureOptions(style=s) for s in (HEATMAP, PULLBACK_STYLE, OVERLAY))
+_SEISMIC = sampled(np.array(SIGNS["seismic"]), LEVELS + 1)
 
 
-def white_point(values: NDArray[Any], percentile: float, axis: Any = None) -> NDArray[Any]:
+def white_point(values: NDArray[Any], percentile: float) -> float:
     """What to divide nonnegative `values` by so that those up to `percentile` lie in [0, 1].
 
-    The greatest value where the percentile is 0, and 1 where all of them are.
+    The k-th greatest of them all, k as `rank_from_top` has it; the greatest where that is 0, and 1
+    where all of them are.
     """
-    white = np.percentile(values, percentile, axis=axis, keepdims=True)
-    white = np.where(white > 0, white, values.max(axis=axis, keepdims=True))
-    return np.where(white > 0, white, 1)
+    rank = rank_from_top(values.size, percentile)
+    return float(np.partition(values, -rank, axis=None)[-rank] or values.max() or 1)
+
+
+def map_white_point(magnitudes: NDArray[Any], percentile: float) -> float:
+    """The white point of a map [C,H,W] or [H,W], of every s-th row and column (`thinning`)."""
+    height, width = magnitudes.shape[-2:]
+    step, rank = thinning(height, width, percentile, magnitudes.size // (height * width))
+    thinned = magnitudes[..., ::step, ::step]
+    return float(np.partition(thinned, -rank, axis=None)[-rank] or magnitudes.max() or 1)
+
+
+def smoothed(pullback: NDArray[Any], look: PictureOptions) -> NDArray[np.float64]:
+    """Each pixel's value of a pullback [...,C,H,W], before it is scaled; of the style `pullback`
+    the channels as they are. What is not finite counts as 0."""
+    values = np.nan_to_num(np.asarray(pullback, np.float64), posinf=0, neginf=0)
+    if look.style == PULLBACK_STYLE:
+        return values if values.shape[-3] in (1, 3) else values.mean(axis=-3, keepdims=True)
+    values = (values if look.has_signs else np.abs(values)).sum(axis=-3)
+    height, width = values.shape[-2:]
+    if (sigma := look.sigma(height, width)) > 0:
+        values = gaussian(height, sigma) @ values @ gaussian(width, sigma).T
+    return values
+
+
+def scaled(
+    pullback: NDArray[Any], look: PictureOptions
+) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
+    """The values of a pullback [...,C,H,W] and their white points.
+
+    Returns:
+        [...,H,W], or of the style `pullback` [...,C,H,W], in [0, 1] or [-1, 1]; and [...].
+    """
+    values = smoothed(pullback, look)
+    axes = 3 if look.style == PULLBACK_STYLE else 2
+    each = values.reshape(-1, *values.shape[-axes:])
+    whites = np.array([map_white_point(np.abs(one), look.white_percentile) for one in each])
+    each = (each / whites.reshape(-1, *[1] * axes)).clip(-1 if look.has_signs else 0, 1)
+    of = values.shape[:-axes]
+    return each.reshape(values.shape).astype(np.float32), whites.reshape(of)
 
 
 def heatmap(pullback: NDArray[Any]) -> NDArray[np.float32]:
@@ -51,21 +84,35 @@ def heatmap(pullback: NDArray[Any]) -> NDArray[np.float32]:
     The sum over channels of |pullback|, smoothed by a Gaussian whose sigma is 2 % of the shorter
     side, divided by its 99th percentile (of each [H,W]), and clipped. Zeros stay zeros.
     """
-    strength = np.abs(pullback).sum(axis=-3, dtype=np.float64)
-    height, width = strength.shape[-2:]
-    sigma = _SMOOTHING * min(height, width)
-    strength = _gaussian(height, sigma) @ strength @ _gaussian(width, sigma).T
-    strength /= white_point(strength, _HEAT_WHITE_POINT, axis=(-2, -1))
-    heat: NDArray[np.float32] = strength.clip(0, 1).astype(np.float32)
-    return heat
+    return scaled(pullback, _HEAT)[0]
 
 
-def _gaussian(size: int, sigma: float) -> NDArray[np.float64]:
-    """The [size,size] matrix that smooths a signal; its rows sum to 1 also at the borders."""
-    distance = np.subtract.outer(np.arange(size), np.arange(size)) / sigma
-    weights: NDArray[np.float64] = np.exp(-(distance**2) / 2)
-    weights /= weights.sum(axis=1, keepdims=True)
-    return weights
+def painted(
+    values: NDArray[Any], look: PictureOptions, photograph: NDArray[np.uint8] | None = None
+) -> Image.Image:
+    """Scaled values as a picture.
+
+    Args:
+        values: [H,W], or of the style `pullback` [C,H,W] with C = 1 or 3.
+        photograph: uint8 [H,W,3], which an overlay lies over.
+    """
+    if look.style == PULLBACK_STYLE:
+        pixels = (128 + 127.5 * np.asarray(values, np.float32)).astype(np.uint8)
+        return Image.fromarray(np.broadcast_to(pixels.transpose(1, 2, 0), (*pixels.shape[1:], 3)))
+    at = _level(values, look.has_signs)
+    if look.style != OVERLAY or photograph is None:
+        return Image.fromarray((look.palette() + 0.5).astype(np.uint8)[at])
+    keep, added = np.split(look.blend().astype(np.float32), [1], axis=1)
+    grey = photograph.astype(np.float32) @ np.array(GREY, np.float32)
+    blend = added[at]
+    blend += (keep[:, 0][at] * grey)[..., None]
+    return Image.fromarray(blend.astype(np.uint8))
+
+
+def _level(values: NDArray[Any], has_signs: bool) -> NDArray[np.int32]:
+    u = np.asarray(values, np.float32)
+    scale, shift = (LEVELS / 2, LEVELS / 2) if has_signs else (LEVELS, 0)
+    return (u * np.float32(scale) + np.float32(shift + 0.5)).astype(np.int32)
 
 
 def signed_image(values: NDArray[Any]) -> Image.Image:
@@ -73,44 +120,39 @@ def signed_image(values: NDArray[Any]) -> Image.Image:
 
     Symmetric about zero; the 99.5th percentile of |value| and all above are full colour.
     """
-    scaled = (values / white_point(np.abs(values), _SIGNED_WHITE_POINT)).clip(-1, 1)
-    pixels = np.rint(127.5 + 127.5 * scaled).astype(np.uint8)
-    return Image.fromarray(np.broadcast_to(pixels.transpose(1, 2, 0), (*pixels.shape[1:], 3)))
+    return painted(scaled(values, _CHANNELS)[0], _CHANNELS)
 
 
 def seismic_image(values: NDArray[Any]) -> Image.Image:
-    """The channels' mean of a pullback [C,H,W], from dark blue over white to dark red.
+    """The channels' mean of a pullback [C,H,W], from dark blue over white to dark red."""
+    return Image.fromarray(seismic_colours(seismic_values(values)))
+
+
+def seismic_values(values: NDArray[Any]) -> NDArray[np.float64]:
+    """The channels' mean of a pullback [C,H,W], in [-1, 1].
 
     As the authors of semantic pullbacks show it: positive and negative values are each scaled by
     their own largest magnitude.
     """
-    mean = values.mean(axis=-3, dtype=np.float64)
-    return Image.fromarray(seismic_colours(mean / np.where(mean > 0, mean.max(), -mean.min() or 1)))
+    mean = np.nan_to_num(values, posinf=0, neginf=0).mean(axis=-3, dtype=np.float64)
+    scaled: NDArray[np.float64] = mean / np.where(mean > 0, mean.max(), -mean.min() or 1)
+    return scaled
 
 
 def seismic_colours(values: NDArray[Any]) -> NDArray[np.uint8]:
     """Numbers [...] in [-1, 1] as colours [...,3]."""
-    anchors = np.linspace(-1, 1, len(_SEISMIC))
-    colours = [np.interp(values, anchors, channel) for channel in _SEISMIC.T]
-    return np.rint(np.stack(colours, axis=-1)).astype(np.uint8)
+    colours: NDArray[np.uint8] = (_SEISMIC + 0.5).astype(np.uint8)[_level(values, True)]
+    return colours
 
 
 def heatmap_image(heat: NDArray[Any]) -> Image.Image:
     """A heatmap [H,W] in [0, 1], from black over violet, red and orange to pale yellow."""
-    return Image.fromarray(np.rint(_heat_colours(heat)).astype(np.uint8))
+    return painted(heat, _HEAT)
 
 
 def overlay(photograph: NDArray[np.uint8], heat: NDArray[Any]) -> Image.Image:
     """A heatmap [H,W] in [0, 1] over a photograph [H,W,3]: the hotter, the less of it is seen."""
-    grey = photograph @ np.array([0.299, 0.587, 0.114])
-    cover = 0.85 * heat[..., None] ** 0.75
-    blend = (1 - cover) * 0.8 * grey[..., None] + cover * _heat_colours(heat)
-    return Image.fromarray(np.rint(blend).astype(np.uint8))
-
-
-def _heat_colours(heat: NDArray[Any]) -> NDArray[np.float64]:
-    anchors = np.linspace(0, 1, len(_HEAT))
-    return np.stack([np.interp(heat, anchors, channel) for channel in _HEAT.T], axis=-1)
+    return painted(heat, _OVER, photograph)
 
 
 def mosaic(rows: Sequence[Sequence[Image.Image]]) -> Image.Image:
@@ -124,10 +166,11 @@ def mosaic(rows: Sequence[Sequence[Image.Image]]) -> Image.Image:
 
 
 class Cell(NamedTuple):
-    """A picture of a grid, and the lines of text below it."""
+    """A picture of a grid, what its colours stand for, and the lines of text below it."""
 
     picture: Image.Image
     caption: str = ""
+    bar: Image.Image | None = None
 
 
 def grid(
@@ -159,10 +202,16 @@ def grid(
         if row_blocks:
             placed.append((row_blocks[i], gap, top + (height - row_blocks[i].height) // 2))
         captions = [text_block(cell.caption, size, width) for cell in row]
+        lowest = top + height
         for cell, caption, x in zip(row, captions, lefts, strict=True):
-            enlarged = cell.picture.resize((width, height), Image.Resampling.NEAREST)
-            placed += [(enlarged, x, top), (caption, x, top + height + gap // 3)]
-        top += height + max(caption.height for caption in captions) + gap
+            below = top + height
+            placed.append((cell.picture.resize((width, height), Image.Resampling.NEAREST), x, top))
+            if cell.bar is not None:
+                placed.append((cell.bar, x, below))
+                below += cell.bar.height
+            placed.append((caption, x, below + gap // 3))
+            lowest = max(lowest, below + caption.height)
+        top = lowest + gap
 
     page = Image.new("RGB", (lefts[-1] + width + gap, top), "white")
     for block, x, y in placed:

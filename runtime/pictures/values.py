@@ -112,7 +112,7 @@ def _volume(shown: Shown) -> Image.Image:
     where the pullback is strong, and its greatest magnitudes along that axis."""
     relevance = np.abs(shown.over(0))
     at = np.unravel_index(int(relevance.argmax()), relevance.shape)
-    white = float(white_point(relevance, 99.5).item())
+    white = white_point(relevance, 99.5)
     rows = []
     for axis, name in enumerate("DHW"):
         heat = (relevance.take(at[axis], axis) / white).clip(0, 1)

@@ -26,9 +26,9 @@ from onnxplain.runtime import Explainer, accentuate
 from onnxplain.runtime.counterfactuals import Grid
 from onnxplain.runtime.inputs.batches import box_in_input
 from onnxplain.runtime.inputs.objective import on_photograph, on_photographs
+from onnxplain.runtime.pictures.canvas import Canvas
 from onnxplain.runtime.pictures.markup import data_uri
-from onnxplain.runtime.pictures.render import overlay
-from onnxplain.runtime.report import write_report
+from onnxplain.runtime.report import OVERLAID, write_report
 from onnxplain.runtime.tune import tune
 from onnxplain.stream.run import explain_stream
 
@@ -186,7 +186,7 @@ def test_a_report_of_objects_shows_their_boxes(
     text = out.read_text()
     assert text.count("<section>") == 4
     row = kinds["detector"](photographs[0], -1).rows()[0]
-    marked = data_uri(row.marked(overlay(row.photograph, row.heatmaps[0])))
+    marked = data_uri(row.drawn(0, OVERLAID, Canvas.of_network(row.photograph))[0])
     assert marked in text
     assert "%</span>" not in text
     assert row.number(row.targets[0][1]) in text

@@ -11,6 +11,7 @@ from PIL import Image
 
 from onnxplain import files as writing
 from onnxplain.cli.explain import explain_images
+from onnxplain.contract.picture import PictureOptions
 from onnxplain.errors import BackendError, InputError
 from onnxplain.runtime import Explainer, Explanation, load
 from onnxplain.runtime.folder import best_batch_size, explain_files
@@ -181,5 +182,5 @@ def test_a_full_disk_is_a_sentence(explainer, files, tmp_path, monkeypatch):
 
     monkeypatch.setattr(writing, "_made", on_a_full_disk)
     with pytest.raises(InputError, match=r"cannot write .*predictions.jsonl': No space left"):
-        explain_images(explainer, [str(files[0])], out, None, "pullback", None, "1")
+        explain_images(explainer, [str(files[0])], out, None, PictureOptions(), None, "1")
     assert not (out / "predictions.jsonl").exists()

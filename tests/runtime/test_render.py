@@ -4,15 +4,23 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image, ImageColor
 
+from onnxplain.contract.picture import SIGNS, STRENGTHS, PictureOptions, thinning
+from onnxplain.errors import InputError
 from onnxplain.runtime.pictures.render import (
     Cell,
     grid,
     heatmap_image,
+    map_white_point,
     overlay,
+    painted,
+    scaled,
     seismic_image,
     signed_image,
+    white_point,
 )
 
 
@@ -94,3 +102,129 @@ def test_seismic_colours_are_by_the_sign_of_the_channels_mean():
     expected = matplotlib.colormaps["seismic"]((scaled + 1) / 2, bytes=True)[..., :3]
     np.testing.assert_allclose(np.asarray(seismic_image(values)).astype(int), expected, atol=4)
     assert np.asarray(seismic_image(np.zeros((3, 2, 2)))).min() == 255
+
+
+# By the formulas of onnxplain.contract.picture
+
+
+def by_hand(
+    pullback: np.ndarray,
+    photograph: np.ndarray,
+    style: str,
+    percentile: float,
+    sigma: float,
+    signed: bool = False,
+) -> np.ndarray:
+    """The colours of a pullback [C,H,W] by SciPy, sorting and interpolation, unrounded."""
+    from scipy.ndimage import gaussian_filter
+
+    signed = signed or style == "signed"
+    values = pullback.sum(0) if signed else np.abs(pullback).sum(0)
+    padded = np.pad(values, 40)
+    weight = gaussian_filter(np.pad(np.ones_like(values), 40), sigma, truncate=8)
+    values = (gaussian_filter(padded, sigma, truncate=8) / np.maximum(weight, 1e-9))[40:-40, 40:-40]
+    white = np.percentile(np.abs(values), percentile, method="higher")
+    v = (values / white).clip(-1 if signed else 0, 1)
+    cover = np.abs(v)[..., None] ** 0.75 * 0.85
+    anchors = SIGNS["coolwarm"] if signed else STRENGTHS["inferno"]
+    at = np.linspace(-1 if signed else 0, 1, len(anchors))
+    colours = np.stack([np.interp(v, at, channel) for channel in np.array(anchors).T], axis=-1)
+    grey = (photograph @ [0.299, 0.587, 0.114])[..., None]
+    return (1 - cover) * 0.8 * grey + cover * colours if style == "overlay" else colours
+
+
+@pytest.mark.parametrize(
+    ("style", "options", "percentile", "sigma"),
+    [
+        ("heatmap", {}, 99, 0.8),
+        ("overlay", {}, 99, 0.8),
+        ("overlay", {"signed": True}, 99.5, 0.8),
+        ("signed", {"smoothing": 5, "percentile": 90}, 90, 2.0),
+    ],
+)
+def test_a_picture_is_as_the_formula_says(style, options, percentile, sigma):
+    pytest.importorskip("scipy")
+    rng = np.random.default_rng(1)
+    pullback, photograph = rng.normal(size=(3, 40, 48)), rng.integers(0, 256, (40, 48, 3), np.uint8)
+    look = PictureOptions(style=style, **options)
+    drawn = np.asarray(painted(scaled(pullback, look)[0], look, photograph)).astype(float)
+    signed = bool(options.get("signed"))
+    expected = by_hand(pullback, photograph, style, percentile, sigma, signed)
+    np.testing.assert_allclose(drawn, expected, atol=1.3)
+
+
+@pytest.mark.parametrize("name", [*STRENGTHS, *SIGNS])
+def test_colour_maps_are_matplotlibs(name):
+    matplotlib = pytest.importorskip("matplotlib")
+    known = {**STRENGTHS, **SIGNS}[name]
+    of_it = matplotlib.colormaps["gray" if name == "grey" else name]
+    expected = 255 * of_it(np.linspace(0, 1, len(known)))[:, :3]
+    np.testing.assert_allclose(np.array(known), expected, atol=3)
+
+
+@pytest.mark.parametrize("name", STRENGTHS)
+def test_strengths_rise_in_lightness(name):
+    look = PictureOptions(style="heatmap", colours=name)
+    lightness = look.palette() @ [0.2126, 0.7152, 0.0722]
+    assert (np.diff(lightness) >= -0.05).all()
+
+
+def test_zero_has_the_middle_colour_of_a_signed_map():
+    look = PictureOptions(style="signed")
+    drawn = np.asarray(painted(np.array([[-1.0, 0, 1]]), look))[0].astype(int)
+    blue, middle, red = drawn
+    assert np.ptp(middle) <= 1
+    assert blue[2] > blue[0] + 100
+    assert red[0] > red[2] + 100
+
+
+@given(
+    st.integers(1, 900), st.integers(1, 900), st.sampled_from([0, 30, 99, 99.5, 100]), st.booleans()
+)
+def test_a_white_point_needs_no_more_than_tensorrt_sorts(height, width, percentile, colour):
+    step, rank = thinning(height, width, percentile, 3 if colour else 1)
+    count = (3 if colour else 1) * -(-height // step) * -(-width // step)
+    assert 1 <= rank <= min(3840, count)
+    assert step == 1 or thinning(height, width, 100)[0] == 1
+
+
+def test_a_white_point_is_the_higher_order_statistic():
+    values = np.random.default_rng(0).exponential(size=(30, 70))
+    for percentile in (0, 12.5, 50, 99, 99.5, 100):
+        expected = np.percentile(values, percentile, method="higher")
+        assert white_point(values, percentile) == map_white_point(values, percentile) == expected
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"style": "cubist"}, "style is one of"),
+        ({"style": "heatmap", "colours": "coolwarm"}, "shows strengths, which coolwarm does not"),
+        ({"style": "heatmap", "colours": "grey", "signed": True}, "has signs, which grey does not"),
+        ({"style": "pullback", "colours": "inferno"}, "pullback has its own colours"),
+        ({"style": "seismic", "signed": True}, "has its signs already"),
+        ({"style": "overlay", "alpha": 1.5}, "alpha must be at most 1"),
+        ({"style": "overlay", "percentile": -1}, "percentile must be at least 0"),
+        ({"style": "overlay", "size": "huge"}, "size is one of photograph, network"),
+        ({"style": "overlay", "smoothing": "much"}, "smoothing must be a number"),
+    ],
+)
+def test_options_that_cannot_be(options, message):
+    with pytest.raises(InputError, match=message):
+        PictureOptions(**options).check()
+
+
+def test_without_smoothing_pixels_stay_apart():
+    pullback = np.zeros((1, 9, 9))
+    pullback[0, 4, 4] = 1
+    values, white = scaled(pullback, PictureOptions(style="heatmap", smoothing=0))
+    assert (values > 0).sum() == white == 1
+
+
+def test_what_is_not_finite_counts_as_nothing():
+    pullback = np.ones((3, 16, 16))
+    pullback[0, 2, 2], pullback[1, 3, 3] = np.nan, np.inf
+    for style in ("pullback", "signed", "heatmap", "overlay"):
+        values, white = scaled(pullback, PictureOptions(style=style))
+        assert np.isfinite(values).all()
+        assert np.isfinite(white)

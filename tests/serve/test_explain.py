@@ -157,6 +157,23 @@ def test_a_picture_is_the_runtimes_overlay(client, explainers, photograph, png, 
     np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(response.content))), expected)
 
 
+def test_a_picture_is_drawn_as_asked(client, explainers, photograph, png):
+    options = {"style": "heatmap", "colours": "viridis", "percentile": "90", "colour_bar": "true"}
+    asked = {"targets": "1", "output": "png", **options}
+    response = client.post("/v1/models/tiny:explain", files={"image": png}, data=asked)
+    drawn = explainers["tiny"](photograph, 1).draw(
+        "heatmap", colours="viridis", percentile=90, colour_bar=True
+    )
+    np.testing.assert_array_equal(Image.open(io.BytesIO(response.content)), drawn)
+
+
+def test_a_picture_that_cannot_be(client, png):
+    asked = {"output": "png", "style": "signed", "colours": "inferno"}
+    response = client.post("/v1/models/tiny:explain", files={"image": png}, data=asked)
+    assert response.status_code == 422
+    assert "has signs, which inferno does not show" in response.json()["error"]
+
+
 def test_orientation_in_exif_is_applied(client, explainers, photograph):
     turned = Image.fromarray(photograph)
     exif = turned.getexif()

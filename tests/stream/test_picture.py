@@ -4,32 +4,17 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from PIL import Image
 
 from onnxplain.contract.explain import Preprocessing
+from onnxplain.contract.picture import PictureOptions
+from onnxplain.errors import InputError
 from onnxplain.runtime import Explanation
-from onnxplain.runtime.inputs.batches import as_batch
-from onnxplain.stream.picture import explained_frame, seen_part, write_line
+from onnxplain.stream.picture import check_look, explained_frame, write_line
 
 
 def preprocessing(height: int = 20, width: int = 20, resize: int = 25) -> Preprocessing:
     return Preprocessing(height, width, resize, (0.0,) * 3, (1.0,) * 3)
-
-
-@given(st.integers(60, 300), st.integers(60, 300))
-def test_the_seen_part_is_what_preprocessing_crops(width, height):
-    """Of a picture whose colour says where a pixel is."""
-    pre = preprocessing()
-    y, x = np.mgrid[:height, :width]
-    place = np.stack([255 * x / width, 255 * y / height, 0 * x], axis=-1).astype(np.uint8)
-    _, seen = as_batch(Image.fromarray(place), pre)
-    left, top, right, bottom = seen_part((width, height), pre)
-    pixel = 0.5 / (pre.resize * np.array([width, height]) // min(width, height))
-    first, last = seen[0, 0, 0, :2] / 255, seen[0, -1, -1, :2] / 255
-    assert first == pytest.approx(np.array([left / width, top / height]) + pixel, abs=0.02)
-    assert last == pytest.approx(np.array([right / width, bottom / height]) - pixel, abs=0.02)
 
 
 def test_the_heat_lies_where_the_pullback_is_strong():
@@ -40,11 +25,18 @@ def test_the_heat_lies_where_the_pullback_is_strong():
     explanation = Explanation(np.zeros((1, 2), np.float32), pullback, np.array([0]), zeros, ())
     grey = Image.new("RGB", (320, 240), (100, 100, 100))
     page = np.asarray(explained_frame(grey, explanation, pre)).astype(int)
-    left, top, right, _ = seen_part(grey.size, pre)
-    scale = (right - left) / 20
+    # Resized to 33 × 25, of which 20 × 20 from (6, 2) on are seen.
+    scale, left, top = 240 / 25, 6 * 320 / 33, 2 * 240 / 25
+    assert page.shape == (240, 320, 3)
     hot = np.argwhere(page.max(axis=-1) > 200).mean(axis=0)
     assert hot == pytest.approx([top + 4 * scale, left + 14 * scale], abs=scale)
-    assert (page[:, :left] == 80).all()  # what the network did not see
+    assert (page[:, : int(left)] == 80).all()  # what the network did not see
+
+
+@pytest.mark.parametrize("look", [{"style": "grid"}, {"size": "network"}])
+def test_a_frame_is_one_picture(look):
+    with pytest.raises(InputError, match="one picture as large as the frame"):
+        check_look(PictureOptions(**look))
 
 
 def test_the_line_is_below_the_picture_and_fits():

@@ -14,6 +14,7 @@ from PIL import Image
 
 from onnxplain.contract.explain import Preprocessing
 from onnxplain.runtime.inputs.batches import box_in_input, box_in_photograph, preprocess
+from onnxplain.runtime.pictures.render import heatmap, signed_image
 
 from .conftest import STATIC
 
@@ -99,10 +100,22 @@ def test_one_channel_is_the_luminance_and_what_is_missing_is_black(node: Node) -
     np.testing.assert_array_equal(preprocessed(node, pixels, pre), expected)
 
 
+@pytest.mark.parametrize("size", [(40, 56), (700, 640)])
+def test_pictures_are_the_runtimes(node: Node, size: tuple[int, int]) -> None:
+    """The larger one's white point is that of every other row and column."""
+    pullback = np.random.default_rng(0).normal(size=(3, *size)).astype(np.float32)
+    imports = "import * as render from './render.js';"
+    heat = node(imports, f"render.heatmap(input, 3, {size[1]})", pullback, np.float64)
+    np.testing.assert_allclose(heat.reshape(size), heatmap(pullback), atol=1e-5)
+    drawn = node(imports, f"render.signedImage(input, 3, {size[1]})", pullback, np.uint8)
+    expected = np.asarray(signed_image(pullback)).astype(int)
+    np.testing.assert_allclose(drawn.reshape(*size, 4)[..., :3], expected, atol=1)
+
+
 def test_a_pullback_of_zeros_is_grey_cold_and_leads_nowhere(node: Node) -> None:
     zeros = np.zeros((3, 4, 5), np.float32)
     imports = "import * as render from './render.js'; import { ascend } from './ascent.js';"
-    grey = node(imports, "render.signedImage(input, 3)", zeros, np.uint8)
+    grey = node(imports, "render.signedImage(input, 3, 5)", zeros, np.uint8)
     assert (grey.reshape(-1, 4) == [128, 128, 128, 255]).all()
     assert not node(imports, "render.heatmap(input, 3, 5)", zeros, np.float64).any()
     pre = vars(Preprocessing(height=4, width=5, resize=4))

@@ -3,6 +3,7 @@
 
 const SIGNED_WHITE_POINT = 99.5; // the percentile of |value| that becomes full colour
 const HEAT_WHITE_POINT = 99;
+const SORTED = 3840; // values of which a white point is the least, at most
 const SMOOTHING = 0.02; // the Gaussian's sigma, as a part of the shorter side
 
 // Black, violet, red, orange, pale yellow: lightness rises evenly (matplotlib's inferno, CC0).
@@ -19,8 +20,9 @@ const HEAT = [
 ];
 
 /** A pullback or a difference: zero is mid-grey, colours are kept, symmetric about zero. */
-export function signedImage(values, channels) {
-  const white = whitePoint(values.map(Math.abs), SIGNED_WHITE_POINT);
+export function signedImage(values, channels, width) {
+  const height = values.length / channels / width;
+  const white = whitePoint(values.map(Math.abs), SIGNED_WHITE_POINT, width, height);
   return pixelsImage(
     values.map((value) => clip(value / white, -1, 1)),
     channels,
@@ -59,7 +61,7 @@ export function heatmap(pullback, channels, width) {
   const sigma = SMOOTHING * Math.min(width, height);
   const along = smooth(strength, height, width, width, 1, sigma);
   const smoothed = smooth(along, width, height, 1, width, sigma);
-  const white = whitePoint(smoothed, HEAT_WHITE_POINT);
+  const white = whitePoint(smoothed, HEAT_WHITE_POINT, width, height);
   return smoothed.map((value) => clip(value / white, 0, 1));
 }
 
@@ -87,14 +89,22 @@ function smooth(values, lines, length, between, apart, sigma) {
   return out;
 }
 
-/** What to divide nonnegative values by so that those up to the percentile lie in [0, 1]. */
-function whitePoint(values, percentile) {
-  const sorted = values.slice().sort(); // a typed array: by number
-  const position = (percentile / 100) * (sorted.length - 1);
-  const below = Math.floor(position);
-  const above = Math.min(below + 1, sorted.length - 1);
-  const white = sorted[below] + (position - below) * (sorted[above] - sorted[below]);
-  return white || sorted.at(-1) || 1;
+/**
+ * What to divide nonnegative values [.., height, width] by so that those up to the percentile lie in
+ * [0, 1]: the k-th greatest of every s-th row and column (onnxplain.contract.picture).
+ */
+function whitePoint(values, percentile, width, height) {
+  const channels = values.length / (width * height);
+  for (let step = 1; ; step++) {
+    const count = channels * Math.ceil(height / step) * Math.ceil(width / step);
+    const above = Math.ceil(((count - 1) * percentile) / 100);
+    if (count - above > SORTED) continue;
+    const thinned = values.filter(
+      (_, i) => (i % width) % step === 0 && (Math.floor(i / width) % height) % step === 0,
+    );
+    const greatest = values.reduce((most, value) => Math.max(most, value), 0);
+    return thinned.sort()[above] || greatest || 1; // typed arrays: by number
+  }
 }
 
 function heatColour(heat) {

@@ -76,7 +76,7 @@ function drawExplanations() {
     figure.querySelector('.name').textContent = name;
     figure.querySelector('.percent').textContent = score;
     canvas.ariaLabel = model.objective ? `What raises ${name}` : `What would make it more ${name}`;
-    paint(canvas, signedImage(explanation.pullback, mean.length));
+    paint(canvas, signedImage(explanation.pullback, mean.length, width));
   });
 }
 
@@ -125,7 +125,7 @@ export function drawAscent() {
   const channels = model.preprocessing.mean.length;
   const added = ascent.x.map((value, i) => value - ascent.start[i]);
   paint($('accentuated'), pixelsImage(ascent.x, channels));
-  paint($('difference'), signedImage(added, channels));
+  paint($('difference'), signedImage(added, channels, model.preprocessing.width));
   $('steps-done').textContent = `After ${count(ascent)}`;
   const what = model.objective ? model.objective.name : `Probability of ${name}`;
   const { scores } = ascent;

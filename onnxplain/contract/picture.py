@@ -1,0 +1,231 @@
+"""How numbers become colours: the options of every picture, and the formulas behind them.
+
+A pullback p [C, H, W] is drawn in four steps. `onnxplain.runtime.pictures.render` takes them in
+NumPy, `onnxplain.export.drawn` as nodes of the graph, both by the numbers that stand here.
+
+1. A value v of each pixel: Σ_c |p_c|, or Σ_c p_c where the picture is signed, smoothed by a
+   Gaussian (`gaussian`). The style `pullback` keeps the channels instead: v = p.
+2. v / w, clipped to [0, 1], or to [-1, 1] where v has a sign. The white point w is an order
+   statistic: of the n magnitudes |v| at every s-th row and column, the k-th greatest, for
+   k = n - ⌈(n - 1) · percentile / 100⌉ and the least s with which k ≤ 3840 (`thinning`): as many
+   as TensorRT sorts. Where that is 0, w is the greatest |v| of all; where that is too, 1.
+3. Its place among the `LEVELS` of a colour map: round(2048 u), for u = v, or (v + 1) / 2 where it
+   has a sign.
+4. That level's colour; of an overlay (1 - a) · 0.8 · grey + a · colour, where
+   a = alpha · |v|^¾ and grey = 0.299 R + 0.587 G + 0.114 B, of the photograph. It is rounded by
+   adding ½ and dropping the fraction.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnxplain.errors import InputError
+from onnxplain.options import check, option
+
+PICTURE, TOP_CLASSES, TOP_PROBABILITIES = "picture", "top_classes", "top_probabilities"
+"""Outputs of a file exported with picture= or topk=: uint8 [N,h,w,3], or [N,K,h,w,3] for several
+targets; int64 [N,k]; and float32 [N,k]."""
+
+PULLBACK_STYLE, SIGNED, SEISMIC, HEATMAP, OVERLAY, GRID = (
+    *("pullback", "signed", "seismic", "heatmap", "overlay", "grid"),
+)
+STYLES = (PULLBACK_STYLE, SIGNED, SEISMIC, HEATMAP, OVERLAY, GRID)
+DRAWN = (HEATMAP, OVERLAY, SIGNED, PULLBACK_STYLE)
+"""The styles that a graph draws itself."""
+
+PHOTOGRAPH, NETWORK = "photograph", "network"
+"""Of which size a picture is."""
+
+STRENGTHS = {
+    # Black, violet, red, orange, pale yellow (matplotlib's inferno, CC0).
+    "inferno": (
+        *((0, 0, 4), (31, 12, 72), (85, 15, 109), (136, 34, 106), (186, 54, 85), (227, 89, 51)),
+        *((249, 140, 10), (249, 201, 50), (252, 255, 164)),
+    ),
+    # Violet, blue, green, yellow (matplotlib's viridis, CC0).
+    "viridis": (
+        *((68, 1, 84), (71, 45, 123), (59, 82, 139), (44, 114, 142), (33, 145, 140)),
+        *((40, 174, 128), (94, 201, 98), (173, 220, 48), (253, 231, 37)),
+    ),
+    # Blue, grey, yellow: nearly the same to people who see no red or no green (Nuñez et al. 2018).
+    "cividis": (
+        *((0, 34, 78), (18, 53, 112), (59, 73, 108), (87, 93, 109), (112, 113, 115)),
+        *((138, 134, 120), (165, 156, 116), (195, 179, 105), (225, 204, 85), (254, 232, 56)),
+    ),
+    "grey": ((0, 0, 0), (255, 255, 255)),
+}
+"""Colour maps from nothing to the strongest, at even steps: lightness rises evenly."""
+
+SIGNS = {
+    # Blue, grey, red, both ends as dark, told apart without red or green (Moreland 2009).
+    "coolwarm": (
+        *((59, 76, 192), (98, 130, 234), (141, 176, 254), (185, 208, 249), (221, 220, 220)),
+        *((245, 196, 172), (244, 152, 122), (221, 95, 75), (180, 4, 38)),
+    ),
+    # Dark blue, blue, white, red, dark red (matplotlib's seismic).
+    "seismic": ((0, 0, 76.5), (0, 0, 255), (255, 255, 255), (255, 0, 0), (127.5, 0, 0)),
+}
+"""Colour maps from what lowers a score over nothing to what raises it."""
+
+LEVELS = 2048
+"""Of a colour map, but for one; an even number, so that 0 of a signed one is a level."""
+
+GREY = (0.299, 0.587, 0.114)
+"""What red, green and blue weigh in grey (ITU-R BT.601)."""
+
+_DIM, _RISE = 0.8, 0.75  # of an overlay's photograph; the power by which what covers it rises
+_SORTED = 3840  # values that TensorRT's TopK gives at most
+
+
+@dataclass(frozen=True, kw_only=True)
+class PictureOptions:
+    """How an explanation is drawn."""
+
+    style: str = option(
+        PULLBACK_STYLE,
+        "pullback, a change of the pixels, in their own colours on mid-grey; signed, red where it "
+        "raised the score and blue where it lowered it, grey where it did nothing; heatmap, where "
+        "it is strong; overlay, the same over the photograph in grey; seismic, the mean over the "
+        "channels as the authors of semantic pullbacks show it, each sign by its own greatest; or "
+        "grid, photograph, pullback and overlay with all that is said of them.",
+        choices=STYLES,
+    )
+    colours: str | None = option(
+        None,
+        f"The colour map: {', '.join(STRENGTHS)}; of what is signed {' or '.join(SIGNS)}.",
+        choices=(*STRENGTHS, *SIGNS),
+        unset="inferno, and coolwarm of what is signed",
+    )
+    signed: bool = option(
+        False, "Of heatmap and overlay: colours by the sign, as of the style signed."
+    )
+    alpha: float = option(
+        0.85, "Of overlay: how much of the photograph the strongest colour covers.", least=0, most=1
+    )
+    percentile: float | None = option(
+        None,
+        "The percentile of the magnitudes from which on a colour is full.",
+        least=0,
+        most=100,
+        unset="99, and 99.5 of what has signs",
+    )
+    smoothing: float | None = option(
+        None,
+        "The standard deviation of the Gaussian that smooths heatmap, overlay and signed, in per "
+        "cent of the shorter side; 0 leaves every pixel as it is.",
+        least=0,
+        most=50,
+        unset="2",
+    )
+    colour_bar: bool | None = option(
+        None,
+        "Show under a map what its colours stand for.",
+        unset="in a grid",
+    )
+    captions: bool | None = option(
+        None,
+        "Say under a picture what is explained, its probability, and by which method.",
+        unset="where there are several",
+    )
+    size: str = option(
+        PHOTOGRAPH,
+        "photograph, the whole of it at its own resolution; network, what the network saw of it, "
+        "pixel by pixel.",
+        choices=(PHOTOGRAPH, NETWORK),
+    )
+    longest: int | None = option(
+        None,
+        "The most pixels of a photograph's longer side; a larger one is reduced.",
+        least=16,
+        unset="1024, and 512 in a grid",
+    )
+
+    def check(self) -> None:
+        """
+        Raises:
+            InputError: a value that is not declared, or some that do not go together.
+        """
+        check(self)
+        if self.signed and self.style not in (HEATMAP, OVERLAY, GRID, SIGNED):
+            raise InputError(
+                f"signed is of heatmap and overlay; {self.style} has its signs already"
+            )
+        if self.colours is None:
+            return
+        if self.style in (PULLBACK_STYLE, SEISMIC):
+            raise InputError(f"{self.style} has its own colours; leave out colours")
+        of = SIGNS if self.has_signs else STRENGTHS
+        if self.colours not in of:
+            kind = "has signs" if self.has_signs else "shows strengths"
+            raise InputError(
+                f"this picture {kind}, which {self.colours} does not show; choose one of "
+                f"{', '.join(of)}"
+            )
+
+    @property
+    def has_signs(self) -> bool:
+        """Whether its values lie in [-1, 1], not in [0, 1]."""
+        return self.signed or self.style in (SIGNED, PULLBACK_STYLE)
+
+    @property
+    def white_percentile(self) -> float:
+        """`percentile`, or what stands for None."""
+        if self.percentile is not None:
+            return self.percentile
+        return 99.5 if self.has_signs else 99
+
+    def sigma(self, height: int, width: int) -> float:
+        """The Gaussian's, in pixels of a map; 0 for none."""
+        return (2 if self.smoothing is None else self.smoothing) / 100 * min(height, width)
+
+    def palette(self) -> NDArray[np.float64]:
+        """The colour map, [LEVELS + 1, 3] in [0, 255]."""
+        maps = SIGNS if self.has_signs else STRENGTHS
+        name = self.colours or next(iter(maps))
+        return sampled(np.array(maps[name]), LEVELS + 1)
+
+    def blend(self) -> NDArray[np.float64]:
+        """An overlay's levels, [LEVELS + 1, 4]: what the photograph's grey is multiplied by, and
+        the red, green and blue that are added; a half is in them, for rounding."""
+        u = np.linspace(0, 1, LEVELS + 1)
+        v = np.abs(2 * u - 1) if self.has_signs else u
+        cover = self.alpha * v[:, None] ** _RISE
+        return np.concatenate([_DIM * (1 - cover), cover * self.palette() + 0.5], axis=1)
+
+
+def sampled(anchors: NDArray[np.float64], count: int) -> NDArray[np.float64]:
+    """Colours at even steps along the straight lines between anchors [A, 3]: [count, 3]."""
+    at, known = np.linspace(0, 1, count), np.linspace(0, 1, len(anchors))
+    return np.stack([np.interp(at, known, channel) for channel in anchors.T], axis=-1)
+
+
+def gaussian(size: int, sigma: float) -> NDArray[np.float64]:
+    """The [size, size] matrix that smooths a signal; its rows sum to 1 also at the borders."""
+    distance = np.subtract.outer(np.arange(size), np.arange(size)) / sigma
+    weights: NDArray[np.float64] = np.exp(-(distance**2) / 2)
+    weights /= weights.sum(axis=1, keepdims=True)
+    return weights
+
+
+def rank_from_top(count: int, percentile: float) -> int:
+    """k, so that of `count` numbers the k-th greatest is their percentile: 1 for 100."""
+    return count - math.ceil((count - 1) * percentile / 100)
+
+
+def thinning(height: int, width: int, percentile: float, channels: int = 1) -> tuple[int, int]:
+    """The white point of a map: the s by which every s-th row and column is taken, and the k."""
+    for step in range(1, max(height, width) + 1):
+        count = channels * math.ceil(height / step) * math.ceil(width / step)
+        if (rank := rank_from_top(count, percentile)) <= _SORTED:
+            break
+    return step, rank
+
+
+def line_width(height: int, width: int) -> int:
+    """How many pixels wide the white line around a box is, and the black one around that."""
+    return max(1, min(height, width) // 256)
