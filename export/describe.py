@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import onnx_ir as ir
 
-from onnxplain.contract.explain import NO_IMAGE, Metadata, Preprocessing, Range
+from onnxplain.contract.explain import LETTERBOX, NO_IMAGE, Metadata, Preprocessing, Range
 from onnxplain.contract.request import ExportOptions, as_asked
 from onnxplain.contract.values import Values
 from onnxplain.errors import SourceError
@@ -37,20 +37,19 @@ from onnxplain.export.tensors import dims, size_of
 from onnxplain.export.values import is_weight
 from onnxplain.version import __version__
 
+_BORDER = 114  # of YOLO's letterboxes
+
 
 def preprocessing(
-    image: ir.Value,
-    given: Preprocessing | None,
-    mean: Sequence[float] | None = None,
-    std: Sequence[float] | None = None,
-    scale: float = 1.0,
+    image: ir.Value, given: Preprocessing | None, options: ExportOptions
 ) -> Preprocessing:
-    """What the source says, or the user, for pixels up to `scale`; ImageNet's where neither does.
+    """What the source says, or the user, for pixels up to a `scale`; ImageNet's where neither does.
 
     Raises:
         SourceError: a mean, a deviation or a scale that does not fit the network.
     """
     height, width, channels = image_size(image)
+    mean, std, scale = options.mean, options.std, options.scale
     if given is None:
         # Of the longer side, so that a wide crop lies within any photograph.
         given = Preprocessing(height, width, resize=round(max(height, width) * 256 / 224))
@@ -74,6 +73,10 @@ def preprocessing(
         )
     layout = "NCHW" if dims(image)[1] == channels else "NHWC"
     given = replace(given, height=height, width=width, layout=layout)
+    asked = {name: getattr(options, name) for name in ("fit", "fill", "resize", "interpolation")}
+    if options.fit == LETTERBOX and options.fill is None:
+        asked["fill"] = _BORDER
+    given = replace(given, **{name: value for name, value in asked.items() if value is not None})
     try:
         given.check()
     except ValueError as error:
@@ -104,7 +107,7 @@ def describe(
     """
     image, pre, values = canonical.model.graph.inputs[0], NO_IMAGE, Values()
     if by is None:
-        pre = preprocessing(image, found.preprocessing, options.mean, options.std, options.scale)
+        pre = preprocessing(image, found.preprocessing, options)
     else:
         values = described(canonical.model.graph, by, canonical.roots, canonical.inputs)
     labels = found.labels if options.labels is None else tuple(options.labels)

@@ -24,6 +24,7 @@ from onnxplain.contract.explain import (
     Metadata,
 )
 from onnxplain.contract.objective import CONCEPT_RELEVANCE, CONCEPTS
+from onnxplain.contract.pixels import PULLBACK_SCALE
 from onnxplain.contract.request import BGR, ExportOptions, joined
 from onnxplain.contract.values import Values
 from onnxplain.errors import SourceError
@@ -32,6 +33,7 @@ from onnxplain.export.attended import Attended, attention_of
 from onnxplain.export.attentions import attentions_of
 from onnxplain.export.backward import Added, add_pullback, ends_of
 from onnxplain.export.budget import within
+from onnxplain.export.camera import is_camera, put_out, see
 from onnxplain.export.canonical.canonicalise import Canonical, canonicalise
 from onnxplain.export.canonical.ends import make_way
 from onnxplain.export.canonical.values import canonicalise_values
@@ -62,6 +64,7 @@ from onnxplain.export.validity import (
     objective_of,
     other_choices,
     parameters_of,
+    pixels_of,
 )
 from onnxplain.options import by_keyword, check_types
 from onnxplain.version import __version__
@@ -145,7 +148,7 @@ def _derived(source: Network, options: ExportOptions, plain: bool = False) -> _D
     values = parameters_of(method, options, given)
     if options.times_image:
         method = replace(method, times_input=True)
-    live, asked = live_of(method, options), objective_of(options)
+    live, asked, pixels = live_of(method, options), objective_of(options), pixels_of(options)
     classifier = None if asked is None else asked.cotangent is not None
 
     options.progress(STAGES[0])
@@ -178,7 +181,7 @@ def _derived(source: Network, options: ExportOptions, plain: bool = False) -> _D
             metadata = explaining(metadata, objective, fit)
         metadata = looking(metadata, layers, attended)
         metadata = conditional(metadata, concepts)
-        metadata = estimated(metadata, estimator, sampling)
+        metadata = replace(estimated(metadata, estimator, sampling), pixels=pixels)
         added = add_pullback(
             model,
             method,
@@ -203,11 +206,14 @@ def _derived(source: Network, options: ExportOptions, plain: bool = False) -> _D
         explain = None
         if estimator is not None:
             explain = estimate(model, added, estimator, sampling, objective, metadata.preprocessing)
+        camera = see(added.op, metadata.preprocessing, pixels) if pixels.format else None
+        put_out(added.op, metadata, camera)
         clean(model)
 
     options.progress(STAGES[3])
     with own_errors():
-        explain = multiply_adds(model.graph) + added.looped if explain is None else explain
+        if explain is None:
+            explain = added.looped + multiply_adds(n for n in model.graph if not is_camera(n))
         cost = {**metadata.multiply_adds, "explain": explain}
         notes = (*metadata.notes, *on_processor(model.graph))
     metadata = replace(metadata, multiply_adds=cost, notes=notes)
@@ -270,6 +276,7 @@ def _other_names(
 ) -> list[str]:
     """What is called so in the file, and nothing of the network's."""
     names = [ORIGIN, ALPHA, EPS, LIMIT] if options.ascends else []
+    names += [PULLBACK_SCALE] if options.quantise_output else []
     if options.concept_layer is not None:
         names += [CONCEPTS, CONCEPT_RELEVANCE]
     if estimator is not None:

@@ -8,6 +8,7 @@ from typing import Any
 
 from onnxplain.contract.explain import MAP, NO_DIRECTIONS, PRODUCT, RELEVANCE, TARGET
 from onnxplain.contract.objective import CLASS
+from onnxplain.contract.pixels import NETWORK, RGB, Pixels
 from onnxplain.contract.request import (
     ATTENTIONS,
     BGR,
@@ -25,6 +26,7 @@ from onnxplain.export.objectives import LOGIT, Objective, get_objective
 from onnxplain.export.objectives.from_file import SUFFIX, of_file
 from onnxplain.export.objectives.own import of_function
 from onnxplain.export.parameters import Parameter
+from onnxplain.options import declared
 
 
 def estimator_of(method: Method, options: ExportOptions) -> Estimator | None:
@@ -110,10 +112,6 @@ def parameters_of(
             f"{name} already counts the image in: leave out times_image",
         ),
         (
-            options.channels not in ("rgb", BGR),
-            f"channels is rgb or bgr, not {options.channels!r}",
-        ),
-        (
             options.step and options.unroll is not None,
             "step is one step, unroll all of them: choose one",
         ),
@@ -173,6 +171,39 @@ def live_of(method: Method, options: ExportOptions) -> list[str]:
     if len(set(names)) < len(names):
         raise SourceError(f"{', '.join(names)}: one is to be live twice")
     return names
+
+
+def pixels_of(options: ExportOptions) -> Pixels:
+    """What the file says of its `image`, and of what becomes of the pullback.
+
+    Raises:
+        SourceError: a choice that there is not, or options that do not go together.
+    """
+    for name, declaration in declared(ExportOptions).items():
+        value = getattr(options, name)
+        if declaration.choices and value is not None and value not in declaration.choices:
+            raise SourceError(f"{name} is {' or '.join(declaration.choices)}, not {value!r}")
+    quantised = options.quantise_output or ""
+    for wrong, message in (
+        (
+            options.preprocess and options.ascends,
+            "an ascent goes on from a picture that it has changed, which is no photograph's "
+            "pixels: leave out preprocess",
+        ),
+        (
+            quantised and options.unroll is not None,
+            "an ascent in one call puts out no pullback: leave out quantise_output",
+        ),
+        (
+            not options.preprocess and (options.pixels != RGB or options.geometry != NETWORK),
+            "pixels and geometry are of a file that takes photographs: add preprocess",
+        ),
+    ):
+        if wrong:
+            raise SourceError(message)
+    if not options.preprocess:
+        return Pixels(quantised=quantised)
+    return Pixels(options.pixels, options.geometry, quantised)
 
 
 def objective_of(options: ExportOptions) -> Objective | None:

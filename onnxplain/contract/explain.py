@@ -18,6 +18,7 @@ from onnxplain.contract.derivatives import Derivatives
 from onnxplain.contract.entries import described, listed
 from onnxplain.contract.estimator import Estimated
 from onnxplain.contract.objective import EXPLAINED_BOX, EXPLAINED_CLASS, OBJECTIVE, Explained
+from onnxplain.contract.pixels import Pixels
 from onnxplain.contract.values import Values
 from onnxplain.errors import BackendError
 from onnxplain.options import check_fields, check_type
@@ -129,6 +130,11 @@ from a fixed seed."""
 INTERPOLATIONS = ("nearest", "box", "bilinear", "hamming", "bicubic", "lanczos")
 """Pillow's ways of resampling."""
 
+CROP, SQUASH, LETTERBOX = FITS = ("crop", "squash", "letterbox")
+"""How a photograph is made to fit: its shorter side is resized and the centre taken; both sides are
+resized to the input's, whatever becomes of the aspect; or it is resized until it lies within, and
+gets a border."""
+
 _LARGEST = 2**15  # pixels of a side
 _FARTHEST = 2**31  # of a mean and a standard deviation, whose pixels end at 1
 _LONGEST = 10**6  # steps
@@ -144,11 +150,12 @@ VALUES = f"{_PREFIX}values"
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """How a photograph becomes the input: resize, centre crop, scale to [0, 1], normalise.
+    """How a photograph becomes the input: resize, fit, scale to [0, 1], normalise.
 
-    `resize` is the length in pixels of the shorter side before the crop of `height` × `width`;
-    `mean` and `std` have one entry per channel (1 or 3), for pixel values in [0, 1];
-    `interpolation` is one of Pillow's resampling names in lower case; `layout` is "NCHW" or "NHWC".
+    `fit` is one of `FITS`; for a crop, `resize` is the length in pixels of the shorter side before
+    that of `height` × `width`; `mean` and `std` have one entry per channel (1 or 3), for pixel
+    values in [0, 1]; `interpolation` is one of Pillow's resampling names in lower case; `layout` is
+    "NCHW" or "NHWC"; `fill` is the border's grey, of 0…255.
     """
 
     height: int
@@ -158,6 +165,8 @@ class Preprocessing:
     std: tuple[float, ...] = (0.229, 0.224, 0.225)
     interpolation: str = "bilinear"
     layout: str = "NCHW"
+    fit: str = CROP
+    fill: int = 0
 
     @property
     def channels(self) -> int:
@@ -192,6 +201,8 @@ class Preprocessing:
             _check_number("preprocessing: std", scale, 1 / _FARTHEST, _FARTHEST)
         _check_choice("preprocessing: interpolation", self.interpolation, INTERPOLATIONS)
         _check_choice("preprocessing: layout", self.layout, ("NCHW", "NHWC"))
+        _check_choice("preprocessing: fit", self.fit, FITS)
+        _check_number("preprocessing: fill", self.fill, 0, 255)
 
 
 def _check_number(what: str, value: float, least: float, most: float) -> None:
@@ -227,7 +238,8 @@ class Metadata:
     than positive; `objective` says what is explained, and of which inputs and outputs, where that
     is no classifier's logit; `values` says by what it is explained, where that is not the image
     alone, and then there is no `preprocessing`; `estimator` at which images the method is asked,
-    where that is not the one image.
+    where that is not the one image; `pixels` how `image` holds a photograph's, where the graph does
+    the preprocessing itself.
     """
 
     version: str
@@ -249,6 +261,7 @@ class Metadata:
     objective: Explained = field(default_factory=Explained)
     values: Values = field(default_factory=Values)
     estimator: Estimated = field(default_factory=Estimated)
+    pixels: Pixels = field(default_factory=Pixels)
 
     @property
     def described_weights(self) -> str:
@@ -300,6 +313,8 @@ class Metadata:
         del entries["preprocessing" if self.values else "values"]
         if not self.estimator.name:
             del entries["estimator"]
+        if self.pixels == Pixels():
+            del entries["pixels"]
         return {
             _PREFIX + key: value if isinstance(value, str) else json.dumps(value)
             for key, value in entries.items()
@@ -325,6 +340,7 @@ class Metadata:
         check_fields(self)
         if not self.values:
             self.preprocessing.check()
+        self.pixels.check()
         _check_choice("activation", self.activation, ("softmax", "sigmoid"))
         _check_choice("kind", self.kind, (DIRECTION, *NO_DIRECTIONS))
         _check_number("ascent: steps", self.ascent.steps, 1, _LONGEST)
@@ -373,6 +389,7 @@ class Metadata:
             "weights": "", "ranges": "{}", "replaced": "{}", "ordinary": "{}", "objective": "{}",
             "values": "{}",
             "estimator": "{}",
+            "pixels": "{}",
         }  # fmt: skip
         if VALUES in props:
             since["preprocessing"] = "{}"
@@ -394,6 +411,7 @@ class Metadata:
             entries["ranges"] = {k: Range(**v) for k, v in entries["ranges"].items()}
             entries["objective"] = Explained.from_json(entries["objective"])
             entries["estimator"] = Estimated.from_json(entries["estimator"])
+            entries["pixels"] = Pixels.from_json(entries["pixels"])
             for key in ("labels", "notes"):
                 entries[key] = listed(key, entries[key])
             found = cls(**entries)

@@ -16,6 +16,10 @@ ARRIVED = "pullback/arrived"
 """In the name of the Identity that passes a cotangent on to what need not be linear in it: until
 there it is scaled in float16. In a file without one, until the pullback."""
 
+CAMERA = "onnxplain/camera"
+"""What the names of nodes begin with, before a slash, that make pixels the network's input, and put
+the pullback out: they compute in float32, as they hold whole numbers."""
+
 
 @dataclass(frozen=True)
 class OperatorPrecision(Entry):

@@ -11,6 +11,8 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
+from onnxplain.contract.explain import FITS, INTERPOLATIONS
+from onnxplain.contract.pixels import FORMATS, GEOMETRIES, NETWORK, QUANTISED, RGB
 from onnxplain.options import option
 
 CHANNELS, BGR = "channels", "bgr"
@@ -120,6 +122,57 @@ class ExportOptions:
         "bgr for a network that takes blue, green and red, as OpenCV and Caffe have them: the file "
         "takes red, green and blue, in whose order mean and std are, and turns them round itself.",
         choices=("rgb", "bgr"),
+    )
+    fit: str | None = option(
+        None,
+        "How a photograph is made to fit the input: crop (the shorter side is resized, and the "
+        "centre taken), squash (both sides are, whatever becomes of the aspect) or letterbox (all "
+        "of it, with a border, as YOLO takes it).",
+        choices=FITS,
+        unset="what the network says, else crop",
+    )
+    fill: int | None = option(
+        None,
+        "The grey of a letterbox's border, or of a crop's where the photograph is too small.",
+        unset="114 of a letterbox, else 0",
+    )
+    resize: int | None = option(
+        None,
+        "Of a crop: what the photograph's shorter side is resized to before, in pixels.",
+        unset="what the network says, else 8/7 of the input's longer side",
+    )
+    interpolation: str | None = option(
+        None,
+        "How Pillow resizes: nearest, box, bilinear, hamming, bicubic or lanczos.",
+        choices=INTERPOLATIONS,
+        unset="what the network says, else bilinear",
+    )
+    preprocess: bool = option(
+        False,
+        "Let the file take photographs: `image` becomes uint8 pixels of any height and width, and "
+        "to resize, fit and normalise them, as Pillow and torchvision do, becomes part of the "
+        "graph.",
+    )
+    pixels: str = option(
+        RGB,
+        "With preprocess, how they lie: rgb or bgr [N, h, w, 3]; rgb-planar or bgr-planar "
+        "[N, 3, h, w]; gray [N, h, w]; or nv12 [N, h * 3/2, w], as cameras deliver it.",
+        choices=FORMATS,
+    )
+    geometry: str = option(
+        NETWORK,
+        "With preprocess, of what size the pullback is: network, that of the network's input; or "
+        "photograph, [N, C, h, w]: a direction becomes the gradient by the photograph's pixels, "
+        "from 0 to 255, everything else is laid on it by bilinear interpolation; 0 where it was "
+        "cropped.",
+        choices=GEOMETRIES,
+    )
+    quantise_output: str | None = option(
+        None,
+        "Put the pullback out as int8 or float16, divided by the new output pullback_scale, [N] "
+        "or [N, K], for slow links.",
+        choices=QUANTISED,
+        unset="in float32",
     )
     labels: Sequence[str] | None = option(
         None,

@@ -12,6 +12,7 @@ from onnx_ir.passes import common
 
 from onnxplain.building import Builder
 from onnxplain.contract.explain import IMAGE, LOGITS, Metadata, Preprocessing
+from onnxplain.contract.request import ExportOptions
 from onnxplain.errors import SourceError
 from onnxplain.export.autodiff import dependents
 from onnxplain.export.canonical.canonicalise import canonicalise
@@ -120,7 +121,7 @@ def read_subject(
         chosen = {name: own for name, own in chosen.items() if value_of(graph, name) not in after}
         if not chosen:
             raise SourceError(f"no matched layer comes before {neuron!r}; give some with layers=")
-    pre = preprocessing(image, found.preprocessing)
+    pre = preprocessing(image, found.preprocessing, ExportOptions())
     return Subject(canonical.model, found, pre, canonical.activation, chosen, last)
 
 

@@ -1,0 +1,56 @@
+"""The way back: from what lies in the network's geometry to the photograph's."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+from onnxscript import OpBuilder
+
+from onnxplain.contract.explain import Preprocessing
+from onnxplain.export.camera.axis import Axis
+from onnxplain.export.camera.resampling import matrix, placement
+from onnxplain.export.tensors import constant
+
+
+@dataclass(frozen=True)
+class Camera:
+    """What the nodes before a network know of the photograph.
+
+    Attributes:
+        op: the builder to go on with.
+        photograph: uint8 [N,h,w,3], red, green and blue.
+        rows, columns: where the photograph lies in the network's input.
+        preprocessing: how it came there.
+    """
+
+    op: OpBuilder
+    photograph: ir.Value
+    rows: Axis
+    columns: Axis
+    preprocessing: Preprocessing
+
+    def place(self, value: ir.Value) -> ir.Value:
+        """A map of the network's size laid on the photograph: float [N,C,H,W] → [N,C,h,w].
+
+        By bilinear interpolation; 0 where the photograph was cropped.
+        """
+        with_rows, with_columns = (placement(self.op, axis) for axis in (self.rows, self.columns))
+        across = self.op.MatMul(value, self.op.Transpose(with_columns, perm=[1, 0]))
+        return self.op.MatMul(with_rows, across)
+
+    def gradient(self, g: ir.Value) -> ir.Value:
+        """The gradient by the photograph's pixels, counted from 0 to 255, of that by the network's
+        input: float [N,C,H,W] → [N,C,h,w].
+
+        The transpose of the resize and of the normalisation, whose rounding is passed over; 0 where
+        the photograph was cropped.
+        """
+        pre = self.preprocessing
+        std = constant(self.op, 255 * np.array(pre.std).reshape(-1, 1, 1), g)
+        down, across = (
+            matrix(self.op, axis, pre.interpolation) for axis in (self.rows, self.columns)
+        )
+        wide = self.op.MatMul(self.op.Div(g, std), across)
+        return self.op.MatMul(self.op.Transpose(down, perm=[1, 0]), wide)

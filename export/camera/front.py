@@ -1,0 +1,186 @@
+"""A camera's pixels made the network's input: resized, fitted and normalised by nodes."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+from onnxscript import OpBuilder
+
+from onnxplain.contract.explain import IMAGE, Preprocessing
+from onnxplain.contract.pixels import BGR, BGR_PLANAR, GRAY, NV12, Pixels
+from onnxplain.contract.precision import CAMERA
+from onnxplain.errors import SourceError
+from onnxplain.export.camera.axis import Axis, axes
+from onnxplain.export.camera.camera import Camera
+from onnxplain.export.camera.colours import luminance, rgb_of_nv12, rounded
+from onnxplain.export.camera.resampling import NEAREST, Windows, in_photograph, windows
+from onnxplain.export.provenance import named_after
+from onnxplain.export.tensors import constant, dims
+
+_GROUPS, _EACH = 8, 16
+"""Groups of rows and of columns, of at least so many."""
+
+
+def see(op: OpBuilder, pre: Preprocessing, pixels: Pixels) -> Camera:
+    """Put a camera before an explain graph: `image` becomes uint8 pixels of any height and width.
+
+    What was `image` becomes a value within, which all nodes go on to read.
+
+    Args:
+        op: the graph's builder.
+        pre: what the network's input is made by; Pillow resizes so to 1/255.
+        pixels: how they lie in `image`.
+
+    Raises:
+        SourceError: the network takes neither one channel nor three.
+    """
+    if pre.channels not in (1, 3):
+        raise SourceError(
+            f"preprocess= makes images of photographs, and the network takes {pre.channels} "
+            "channels, which no photograph has"
+        )
+    graph = op.builder.graph
+    seen = graph.inputs[0]
+    graph.inputs.remove(seen)
+    seen.name = f"{IMAGE}.seen"
+    sizes = [size or name for size, name in zip(pixels.shape, _names(pixels), strict=True)]
+    frame = op.builder.input(
+        IMAGE, ir.DataType.UINT8, [dims(seen)[0], *(_size(size) for size in sizes)]
+    )
+    graph.inputs.remove(frame)
+    graph.inputs.insert(0, frame)
+    with named_after(op, CAMERA):
+        return _camera(op, seen, frame, pre, pixels)
+
+
+def is_camera(node: ir.Node) -> bool:
+    """Whether a node is none of the network's, nor of its explanation, but of this package."""
+    return (node.name or "").startswith(f"{CAMERA}/")
+
+
+def _camera(
+    op: OpBuilder, seen: ir.Value, frame: ir.Value, pre: Preprocessing, pixels: Pixels
+) -> Camera:
+    """Between `frame`, the pixels, and `seen`, what was the image."""
+    value, down = op.Cast(frame, to=ir.DataType.FLOAT), pixels.axes[0]  # TensorRT has no uint8
+    if pixels.format == GRAY:
+        value = op.Unsqueeze(value, [3])
+    elif pixels.format == NV12:
+        value, down = rgb_of_nv12(op, value), 2
+    height, width = (
+        op.Squeeze(op.Shape(value, start=axis, end=axis + 1), [0]) for axis in (down, down + 1)
+    )
+    rows, columns = axes(op, height, width, pre)
+    small = _resized(op, value, rows, columns, pre, down)
+    small = _coloured(op, small, pixels, pre)
+    if pre.layout == "NHWC":
+        small = op.Transpose(small, perm=[0, 2, 3, 1])
+    small = _normalised(op, op.Reshape(small, [0, *pre.image_shape]), pre)
+    if seen.dtype != small.dtype:
+        small = op.Cast(small, to=seen.dtype)
+    small.shape = seen.shape
+    ir.convenience.replace_all_uses_with(seen, small)
+    return Camera(op, _photograph(op, frame, value, pixels), rows, columns, pre)
+
+
+def _names(pixels: Pixels) -> list[str]:
+    named = ["height", "width"]
+    if pixels.format == NV12:
+        named = ["rows", "width"]
+    return [named.pop(0) if size is None else "" for size in pixels.shape]
+
+
+def _size(size: int | str) -> int | ir.SymbolicDim:
+    return size if isinstance(size, int) else ir.SymbolicDim(size)
+
+
+def _resized(
+    op: OpBuilder, value: ir.Value, rows: Axis, columns: Axis, pre: Preprocessing, down: int
+) -> ir.Value:
+    """Whole numbers [N, h, w, C] or [N, C, h, w], h being the axis `down`, as [N, C, H, W]."""
+    inside = [in_photograph(op, axis, axis.size) for axis in (rows, columns)]
+    if pre.interpolation == NEAREST:
+        for axis, centres in enumerate(inside, down):
+            value = op.Gather(value, centres.whole, axis=axis)
+        small = op.Transpose(value, perm=[0, 3, 1, 2]) if down == 1 else value
+    else:
+        small = _resampled(op, value, rows, columns, pre.interpolation, down)
+    if pre.fill or pre.interpolation == NEAREST:
+        shown = op.Mul(op.Unsqueeze(inside[0].within, [1]), inside[1].within)
+        small = op.Add(op.Mul(small, shown), op.Mul(op.Sub(1.0, shown), float(pre.fill)))
+    return small
+
+
+def _resampled(
+    op: OpBuilder, value: ir.Value, rows: Axis, columns: Axis, interpolation: str, down: int
+) -> ir.Value:
+    """The same without a border: first across, then down, rounded in between, as Pillow does."""
+    across, along = (windows(op, axis, interpolation, _groups(axis)) for axis in (columns, rows))
+    (top, bottom), (left, right) = _reach(op, along, rows), _reach(op, across, columns)
+    begin, end = op.Concat(top, left, axis=0), op.Concat(bottom, right, axis=0)
+    value = op.Slice(value, begin, end, [down, down + 1])
+    if down == 1:
+        value = op.Transpose(value, perm=[0, 3, 1, 2])
+    wide = rounded(op, _multiplied(op, value, across, columns, 3))
+    return rounded(op, _multiplied(op, wide, along, rows, 2))
+
+
+def _groups(axis: Axis) -> int:
+    return max(1, min(_GROUPS, axis.size // _EACH))
+
+
+def _reach(op: OpBuilder, each: Windows, axis: Axis) -> tuple[ir.Value, ir.Value]:
+    """The first pixel that windows read, and the one behind the last, [1]."""
+    first, last = (op.Gather(each.begin, [i]) for i in (0, _groups(axis) - 1))
+    return first, op.Add(last, each.length)
+
+
+def _multiplied(op: OpBuilder, value: ir.Value, by: Windows, axis: Axis, of: int) -> ir.Value:
+    """What windows make of [N, C, h, w], cut to their reach, along the axis `of`, 2 or 3."""
+    parts, groups, first = [], _groups(axis), op.Gather(by.begin, [0])
+    for i in range(groups):
+        start = op.Sub(op.Gather(by.begin, [i]), first)
+        part = op.Slice(value, start, op.Add(start, by.length), [of])
+        weights = op.Gather(by.weights, i, axis=0)
+        parts.append(
+            op.MatMul(weights, part)
+            if of == 2
+            else op.MatMul(part, op.Transpose(weights, perm=[1, 0]))
+        )
+    whole = op.Concat(*parts, axis=of) if groups > 1 else parts[0]
+    return whole if axis.size % groups == 0 else op.Slice(whole, [0], [axis.size], [of])
+
+
+def _coloured(op: OpBuilder, small: ir.Value, pixels: Pixels, pre: Preprocessing) -> ir.Value:
+    """[N, C, H, W] in the channels that the network takes."""
+    if pixels.format in (BGR, BGR_PLANAR):
+        small = op.Gather(small, [2, 1, 0], axis=1)
+    if pre.channels == 1 and pixels.format != GRAY:
+        return luminance(op, small)
+    if pre.channels == 3 and pixels.format == GRAY:
+        return op.Concat(small, small, small, axis=1)
+    return small
+
+
+def _normalised(op: OpBuilder, image: ir.Value, pre: Preprocessing) -> ir.Value:
+    """(x / 255 - mean) / std."""
+    along = [-1, 1, 1] if pre.layout == "NCHW" else [-1]
+    std = np.array(pre.std, np.float64)
+    scale = constant(op, (1 / (255 * std)).reshape(along), image)
+    return op.Sub(
+        op.Mul(image, scale), constant(op, (np.array(pre.mean) / std).reshape(along), image)
+    )
+
+
+def _photograph(op: OpBuilder, frame: ir.Value, value: ir.Value, pixels: Pixels) -> ir.Value:
+    """uint8 [N, h, w, 3] in red, green and blue; of NV12, of the `value` that is that in floats."""
+    if pixels.format == NV12:
+        return op.Cast(op.Transpose(value, perm=[0, 2, 3, 1]), to=ir.DataType.UINT8)
+    if pixels.format == GRAY:
+        grey = op.Unsqueeze(frame, [3])
+        return op.Concat(grey, grey, grey, axis=3)
+    if pixels.axes == (2, 3):
+        frame = op.Transpose(frame, perm=[0, 2, 3, 1])
+    if pixels.format in (BGR, BGR_PLANAR):
+        return op.Gather(frame, [2, 1, 0], axis=3)
+    return frame

@@ -1,0 +1,79 @@
+"""What an explain graph says of its `image` where that is pixels as a camera has them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Self
+
+RGB, RGB_PLANAR, BGR, BGR_PLANAR, GRAY, NV12 = FORMATS = (
+    *("rgb", "rgb-planar", "bgr", "bgr-planar", "gray", "nv12"),
+)
+"""How pixels lie in `image`, uint8, of any height h and width w: rgb and bgr [N, h, w, 3], the same
+planar [N, 3, h, w], gray [N, h, w], and nv12 [N, h · 3/2, w] (BT.601 of limited range: a plane of
+luma above one of interleaved chroma of half the size; h and w are even)."""
+
+NETWORK, PHOTOGRAPH = GEOMETRIES = ("network", "photograph")
+"""Of what size the pullback is: the network's input, or the photograph."""
+
+INT8, FLOAT16 = QUANTISED = ("int8", "float16")
+"""As what a pullback may be put out."""
+
+PULLBACK_SCALE = "pullback_scale"
+"""The output float32 [N], or [N,K] for several targets, by which a quantised pullback is
+multiplied."""
+
+
+@dataclass(frozen=True)
+class Pixels:
+    """How `image` is made the network's input, and what becomes of the pullback.
+
+    Attributes:
+        format: one of `FORMATS`; empty where `image` is the network's own input.
+        geometry: one of `GEOMETRIES`.
+        quantised: one of `QUANTISED`, of the pullback, which `pullback_scale` multiplies; else
+            empty.
+    """
+
+    format: str = ""
+    geometry: str = NETWORK
+    quantised: str = ""
+
+    def __bool__(self) -> bool:
+        return bool(self.format)
+
+    @property
+    def axes(self) -> tuple[int, int]:
+        """Those of height and width."""
+        return (2, 3) if self.format in (RGB_PLANAR, BGR_PLANAR) else (1, 2)
+
+    @property
+    def shape(self) -> tuple[int | None, ...]:
+        """That of `image` behind the batch, None where it is open."""
+        if self.format in (GRAY, NV12):
+            return None, None
+        return (3, None, None) if self.axes == (2, 3) else (None, None, 3)
+
+    def check(self) -> None:
+        """
+        Raises:
+            ValueError: something that no export writes.
+        """
+        for name, value, choices in (
+            ("format", self.format, ("", *FORMATS)),
+            ("geometry", self.geometry, GEOMETRIES),
+            ("quantised", self.quantised, ("", *QUANTISED)),
+        ):
+            if value not in choices:
+                raise ValueError(
+                    f"pixels: {name} is {value!r:.40}, must be one of {', '.join(choices)}"
+                )
+
+    @classmethod
+    def from_json(cls, entry: Mapping[str, Any]) -> Self:
+        """Of what JSON makes of one.
+
+        Raises:
+            TypeError: it is none.
+        """
+        return cls(**entry)
