@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from onnxplain.bench.estimators.costs import CAPTUM, ONE, SINGLE
 from onnxplain.bench.estimators.networks import NETWORKS
 from onnxplain.bench.estimators.parity import BOUND
 from onnxplain.bench.estimators.rows import ROWS
@@ -42,21 +43,49 @@ def _trained(measured: Mapping[str, Any], name: str) -> bool:
 
 def costs_table(measured: Mapping[str, Any]) -> str:
     """Seconds of each contender in one interleaved run, and what else was measured."""
-    best = min(t for name, t in measured["seconds"].items() if name.startswith("Captum"))
-    rows = [[n, f"{t:.2f} s", f"{best / t:.2f}"] for n, t in measured["seconds"].items()]
-    size, peak = measured["bytes"], list(measured["peak bytes"].values())
-    gain = measured["logit difference"]
-    return "\n\n".join(
-        [
-            markdown(["", "median", "Captum's best ÷ this"], rows),
-            f"{measured['network']}, {measured['steps']} steps, {measured['threads']} threads. "
-            f"Convergence delta {measured['convergence delta']:.3g}, Captum's "
-            f"{measured['of Captum']:.3g}, of a logit difference of "
-            f"{gain:.3g}. The file is {size['chunk 1'] / size['one explanation']:.3f} × that of "
-            f"one explanation; peak memory {peak[0] / peak[1]:.2f} × that of one batch as large "
-            f"as the chunk. TensorRT-RTX: {measured['TensorRT-RTX']}.",
-        ]
+    seconds, distance = measured["seconds"], measured["relative L2 to Captum"]
+    best = min(t for name, t in seconds.items() if name.startswith(CAPTUM))
+    rows = [
+        [name, f"{t:.2f} s", f"{best / t:.2f}", f"{distance[name]:.0e}" if name in distance else ""]
+        for name, t in seconds.items()
+        if ONE not in name
+    ]
+    singles = ", ".join(
+        f"{name.removesuffix(f', {ONE}')} {t * 1000:.0f} ms"
+        for name, t in seconds.items()
+        if ONE in name
     )
+    size, peak = measured["bytes"], list(measured["peak bytes"].values())
+    complete = [
+        [
+            f"{one['photograph']}, {one['steps']} steps",
+            f"{one['logit difference']:.2f}",
+            *(f"{one[who]:.4f}" for who in ("convergence delta", "of Captum")),
+            f"{abs(one['convergence delta'] / one['logit difference']):.2%}",
+        ]
+        for one in measured["completeness"]
+    ]
+    parts = [
+        markdown(["", "median", "Captum's best ÷ this", "relative L2 to Captum"], rows),
+        f"{measured['network']}, random weights, {measured['steps']} steps, "
+        f"{measured['threads']} threads. One explanation: {singles}. The file is "
+        f"{size[SINGLE] / size[ONE]:.3f} × that of one explanation; peak memory "
+        f"{peak[0] / peak[1]:.2f} × that of one batch as large as the chunk. TensorRT-RTX: "
+        f"{measured['TensorRT-RTX']}. Of random weights the gradient changes from step to step "
+        "nearly at random: float32 itself moves the sum by as much as shown (in float64 it is "
+        "Captum's, above), and bfloat16 gives another.",
+    ]
+    if complete:
+        headers = ["", "logit difference", "convergence delta", "Captum's", "of the difference"]
+        parts += [
+            "Completeness, with the trained weights of "
+            f"{measured['completeness'][0]['network']}: by how much the attributions' sum misses "
+            "the difference of the target's logit between photograph and baseline. What it misses "
+            "is the quadrature's error, which Captum has too: a network of rectifiers has kinks "
+            "along the way, and its trapezoids or Gaussian nodes converge slowly.",
+            markdown(headers, complete),
+        ]
+    return "\n\n".join(parts)
 
 
 def estimators_table(measured: Mapping[str, Any]) -> str:
