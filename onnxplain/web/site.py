@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from onnxplain.contract.objective import CONCEPTS, EXPLAINED_BOX, EXPLAINED_CLASS
+from onnxplain.contract.objective import EXPLAINED_BOX, EXPLAINED_CLASS
 from onnxplain.errors import BackendError, InputError
 from onnxplain.files import clear, scratch
 from onnxplain.reading import parsed, text
@@ -96,11 +96,6 @@ def _signature(model: Path) -> Signature:
         raise BackendError(
             f"the page gives one photograph, and '{model}' takes "
             f"{', '.join(metadata.estimator.inputs)} besides; export without the estimator"
-        )
-    if CONCEPTS in metadata.objective.inputs:
-        raise BackendError(
-            f"the page gives no condition, and '{model}' takes {CONCEPTS}; export without "
-            "concept_layer"
         )
     if metadata.preprocessing.channels not in (1, 3):
         raise BackendError(

@@ -13,6 +13,8 @@ import pytest
 from PIL import Image
 
 from onnxplain.contract.estimator import Estimated, EstimatorInput
+from onnxplain.contract.explain import RELEVANCE
+from onnxplain.contract.objective import Explained, ObjectiveInput
 from onnxplain.contract.values import ExplainedValue, Values
 from onnxplain.errors import BackendError, InputError
 from onnxplain.runtime.sessions import open_backend
@@ -117,6 +119,10 @@ def test_what_the_page_has_no_place_for_is_refused(
         "takes images of 4 channels, which no photograph has": {"preprocessing": pre},
         "the page explains images, and this file explains": {
             "values": Values(explained={"row": ExplainedValue("table", "pullback")})
+        },
+        "climbs along the pullback, and .* gives relevances, .* export with another method": {
+            "kind": RELEVANCE,
+            "objective": Explained(inputs={"concepts": ObjectiveInput("channels", (8,), 1.0)}),
         },
     }.items():
         other = replace(signature, metadata=replace(signature.metadata, **change))
