@@ -110,13 +110,18 @@ def shown() -> Iterator[Shown]:
 
 @dataclass(frozen=True)
 class Explained:
-    """What is shown, of the photograph; and of what kind it is."""
+    """What is shown, of the photograph; and of what kind it is.
+
+    Attributes:
+        blind: whether it is the same for another photograph.
+    """
 
     shown: Shown
     kind: str
     photograph: Pixels
     pullback: NDArray[Any]
     target: str
+    blind: bool
 
 
 def main(folder: str = "docs") -> None:
@@ -161,7 +166,11 @@ def explained(
     found = explainer(pictures[:1], **given)
     name = found.class_names[found.targets[0]]
     kind = explainer.metadata.kind
-    return Explained(one, kind, found.photographs[0], found.pullback[0], name)
+    blind = False
+    if kind == DIRECTION:
+        other = explainer(pictures[1:2], found.targets[:1], **given)
+        blind = np.array_equal(other.pullback, found.pullback)
+    return Explained(one, kind, found.photographs[0], found.pullback[0], name, blind)
 
 
 def drawn(one: Explained) -> Image.Image:
@@ -182,6 +191,8 @@ def figure(found: Sequence[Explained]) -> Image.Image:
     cells = [Cell(_small(Image.fromarray(found[0].photograph)), found[0].target)]
     for one in found:
         reading, _ = READINGS[one.kind]
+        if one.blind:
+            reading = "here the same for any photograph"
         text = [one.shown.name, *textwrap.wrap(one.shown.good_for, LINE), reading]
         cells.append(Cell(_small(drawn(one)), "\n".join(text)))
     cells += [Cell(Image.new("RGB", (CELL, CELL), "white"))] * (-len(cells) % COLUMNS)
@@ -225,6 +236,13 @@ def page(found: Sequence[Explained], refused: Sequence[tuple[str, str]]) -> str:
             "",
             "Each picture is scaled by itself: strengths are not to be compared.",
             "",
+            *(
+                f"`{one.shown.name}` gives of this network the same for any photograph, to the "
+                "bit: what passes depends on the gradients alone, and there is no max pool, whose "
+                "choices are a photograph's own.\n"
+                for one in found
+                if one.blind
+            ),
             "All by default, but for:",
             "",
             markdown(["", "set to"], others),

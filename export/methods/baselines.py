@@ -45,7 +45,7 @@ register_method(
     Method(
         "deconvnet",
         {"Relu": deconvnet, "Clip": deconvnet},
-        help="fine structure, little of it the class's own",
+        help="fine structure, where max pools choose; without any the same for every image",
         needs="ReLU",
         source="Zeiler & Fergus 2014, arXiv 1311.2901",
     )
