@@ -192,7 +192,7 @@ def figure(found: Sequence[Explained]) -> Image.Image:
     for one in found:
         reading, _ = READINGS[one.kind]
         if one.blind:
-            reading = "here the same for any photograph"
+            reading = "the same for any image"
         text = [one.shown.name, *textwrap.wrap(one.shown.good_for, LINE), reading]
         cells.append(Cell(_small(drawn(one)), "\n".join(text)))
     cells += [Cell(Image.new("RGB", (CELL, CELL), "white"))] * (-len(cells) % COLUMNS)

@@ -7,7 +7,7 @@ import importlib
 import importlib.util
 import io
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -78,31 +78,39 @@ BASELINES: Mapping[str, Callable[[Tensor], Tensor]] = {
 
 def integrated_gradients(asked: Asked) -> Array:
     """The mean over baselines."""
-    return _integrated(asked)[0]
+    with mock.patch.object(captum_paths, "approximation_parameters", _points):
+        return integrated_in_float64(asked)
 
 
 def convergence_delta(asked: Asked) -> Array:
     """The mean over baselines, [1]."""
-    return _integrated(asked)[1]
+    with mock.patch.object(captum_paths, "approximation_parameters", _points):
+        return _integrated(asked)[1]
+
+
+def integrated_in_float64(asked: Asked) -> Array:
+    """The same, with the places on the path as Captum has them."""
+    return _integrated(asked)[0]
 
 
 def _integrated(asked: Asked) -> tuple[Array, Array]:
-    with mock.patch.object(captum_paths, "approximation_parameters", _points):
-        found = [
-            captum.attr.IntegratedGradients(asked.module).attribute(
-                asked.image,
-                BASELINES[name](asked.image),
-                asked.target,
-                n_steps=asked.parameters["steps"],
-                internal_batch_size=1,
-                return_convergence_delta=True,
-            )
-            for name in asked.parameters.get("baseline", "zero").split(",")
-        ]
-    attributions, deltas = (
-        torch.stack(of).mean(0).detach().numpy() for of in zip(*found, strict=True)
-    )
-    return attributions, deltas
+    found = [
+        captum.attr.IntegratedGradients(asked.module).attribute(
+            asked.image,
+            BASELINES[name](asked.image),
+            asked.target,
+            n_steps=asked.parameters["steps"],
+            internal_batch_size=1,
+            return_convergence_delta=True,
+        )
+        for name in asked.parameters.get("baseline", "zero").split(",")
+    ]
+    attributions, deltas = zip(*found, strict=True)
+    return _mean(attributions), _mean(deltas)
+
+
+def _mean(values: Sequence[Tensor]) -> Array:
+    return torch.stack([*values]).mean(0).detach().numpy()
 
 
 def _points(method: str) -> tuple[Callable[[int], Any], Callable[[int], Any]]:

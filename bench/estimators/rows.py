@@ -58,7 +58,11 @@ class Row:
 
 CAPTUM, GRAD_CAM, LXT, HAND = "Captum", "pytorch-grad-cam", "lxt", "the paper's formula"
 ZENNIT, MERGED = "zennit", "zennit, norms merged"
+THROUGHOUT = "Captum, in float64 throughout"
+"""With norms that are merged nowhere and points that are not rounded: where a preactivation lies
+within float32's rounding of 0, a hard gate is open on one side alone."""
 PATH = {"steps": 10}
+DRAWS = {"samples": 4}
 NOISE = {"samples": 4, "sigma": 0.15}
 
 SEVERAL = {"steps": 4, "baseline": "zero,black,mean"}
@@ -72,10 +76,21 @@ ROWS: Sequence[Row] = (
             (CONVERGENCE_DELTA, peers.convergence_delta),
         )
     ),
+    Row(
+        "gradient",
+        THROUGHOUT,
+        peers.integrated_in_float64,
+        "integrated-gradients",
+        SEVERAL,
+        merged=False,
+    ),
     Row("gradient", CAPTUM, peers.noise_tunnel("smoothgrad"), "smoothgrad", NOISE),
     Row("gradient", CAPTUM, peers.noise_tunnel("smoothgrad_sq"), "smoothgrad-squared", NOISE),
     Row("gradient", CAPTUM, peers.noise_tunnel("vargrad"), "vargrad", NOISE),
-    Row("gradient", CAPTUM, peers.gradient_shap, "expected-gradients", {"samples": 4}),
+    *(
+        Row("gradient", package, peers.gradient_shap, "expected-gradients", DRAWS, merged=merged)
+        for package, merged in ((CAPTUM, True), (THROUGHOUT, False))
+    ),
     Row("guided-gradcam", CAPTUM, peers.guided_gradcam, at=LAYER, needs=RELU),
     *(
         Row(method, GRAD_CAM, peers.grad_cam(peer), at=LAYER)
