@@ -99,7 +99,7 @@ def _measured(
             feeds[BASELINES] = images[1:]
         for target in targets:
             asked = feeds | {TARGET: np.array([target])}
-            found = evaluate_in_float64(path, asked, [row.output])[row.output]
+            found = row.read(evaluate_in_float64(path, asked, row.outputs))
             if found.any():
                 break
         else:

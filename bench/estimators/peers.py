@@ -82,10 +82,15 @@ def integrated_gradients(asked: Asked) -> Array:
         return integrated_in_float64(asked)
 
 
-def convergence_delta(asked: Asked) -> Array:
-    """The mean over baselines, [1]."""
+def completeness(asked: Asked) -> Array:
     with mock.patch.object(captum_paths, "approximation_parameters", _points):
-        return _integrated(asked)[1]
+        return total_and_delta(*_integrated(asked))
+
+
+def total_and_delta(attributions: Array, delta: Array) -> Array:
+    """What the attributions [N, C, h, w] add up to, and the `convergence_delta` [N], by which that
+    misses what the logit gains: [2, N]. An error of either is one in units of the total."""
+    return np.stack([attributions.sum((1, 2, 3)), delta])
 
 
 def integrated_in_float64(asked: Asked) -> Array:

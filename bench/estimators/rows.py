@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from operator import itemgetter
 from typing import Any
 
 from onnxplain.bench.estimators import peers
 from onnxplain.bench.estimators.networks import ATTENTION, CANONIZER, RELU, Network
-from onnxplain.bench.estimators.peers import Peer
+from onnxplain.bench.estimators.peers import Array, Peer, total_and_delta
 from onnxplain.contract.estimator import CONVERGENCE_DELTA
 from onnxplain.contract.explain import PULLBACK
 
@@ -24,7 +25,7 @@ class Row:
         at: the layer of the map, an attribute of the network, if it is one.
         needs: what the package must find in the network.
         merged: whether the network is one with its norms in the convolutions.
-        output: of our file, which is compared.
+        outputs: of our file, of which `read` makes what is compared.
     """
 
     method: str
@@ -35,15 +36,15 @@ class Row:
     at: str | None = None
     needs: str | None = None
     merged: bool = True
-    output: str = PULLBACK
+    outputs: Sequence[str] = (PULLBACK,)
+    read: Callable[[Mapping[str, Array]], Array] = itemgetter(PULLBACK)
 
     @property
     def name(self) -> str:
-        """Method and estimator, of its parameters those that are words, and an output that is not
-        the explanation."""
+        """Method and estimator, of its parameters those that are words, and outputs besides the
+        explanation."""
         words = [value for value in self.parameters.values() if isinstance(value, str)]
-        if self.output != PULLBACK:
-            words.append(self.output)
+        words += self.outputs[1:]
         return " of ".join([*filter(None, [self.estimator]), self.method]) + "".join(
             f", {word}" for word in words
         )
@@ -61,6 +62,7 @@ ZENNIT, MERGED = "zennit", "zennit, norms merged"
 THROUGHOUT = "Captum, in float64 throughout"
 """With norms that are merged nowhere and points that are not rounded: where a preactivation lies
 within float32's rounding of 0, a hard gate is open on one side alone."""
+INTEGRATED = "integrated-gradients"
 PATH = {"steps": 10}
 DRAWS = {"samples": 4}
 NOISE = {"samples": 4, "sigma": 0.15}
@@ -69,18 +71,26 @@ SEVERAL = {"steps": 4, "baseline": "zero,black,mean"}
 
 ROWS: Sequence[Row] = (
     *(
-        Row("gradient", CAPTUM, peer, "integrated-gradients", parameters, output=output)
+        row
         for parameters in (PATH, SEVERAL)
-        for output, peer in (
-            (PULLBACK, peers.integrated_gradients),
-            (CONVERGENCE_DELTA, peers.convergence_delta),
+        for row in (
+            Row("gradient", CAPTUM, peers.integrated_gradients, INTEGRATED, parameters),
+            Row(
+                "gradient",
+                CAPTUM,
+                peers.completeness,
+                INTEGRATED,
+                parameters,
+                outputs=(PULLBACK, CONVERGENCE_DELTA),
+                read=lambda found: total_and_delta(*found.values()),
+            ),
         )
     ),
     Row(
         "gradient",
         THROUGHOUT,
         peers.integrated_in_float64,
-        "integrated-gradients",
+        INTEGRATED,
         SEVERAL,
         merged=False,
     ),

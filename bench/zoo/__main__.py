@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from onnxplain.bench.zoo.networks import networks
+from onnxplain.bench.zoo.networks import TRANSFORMERS, networks
 from onnxplain.bench.zoo.page import markdown, passes, stays
 from onnxplain.files import replacing
 
@@ -25,7 +25,7 @@ Jobs = Annotated[int, typer.Option(help="Networks at a time.")]
 Variants = Annotated[list[str] | None, typer.Option(help="Kinds of exports, `plain`; else all.")]
 Threads = Annotated[int, typer.Option(help="Of PyTorch and the runtime.")]
 RESULTS, PAGE = HERE / "bench/results/zoo.json", HERE / "docs/zoo.md"
-CLAIMS = HERE / "bench/results/claims.json"
+CLAIMS, MAPS = HERE / "bench/results/claims.json", HERE / "bench/results/maps.json"
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 
@@ -66,6 +66,21 @@ def claims(
     _sweep(["one-claims", *options], good, only, again, jobs, timeout, results, merged)
 
 
+@app.command()
+def maps(
+    only: Only = "*",
+    again: Again = "",
+    jobs: Jobs = 1,
+    timeout: Annotated[float, typer.Option(help="Seconds for one network.")] = 1800,
+    results: Results = MAPS,
+) -> None:
+    """Ask timm's transformers for maps with no layer named. Half an hour; cut it off at will."""
+    from onnxplain.bench.zoo.maps import answered
+
+    names = [f"timm/{name}" for name in TRANSFORMERS]
+    _sweep(["one-maps"], answered, only, again, jobs, timeout, results, names=names)
+
+
 def _sweep(
     command: Sequence[str],
     good: Callable[[dict[str, Any]], bool],
@@ -75,12 +90,17 @@ def _sweep(
     timeout: float,
     results: Path,
     merged: Callable[[dict[str, Any], dict[str, Any]], dict[str, Any]] = lambda before, made: made,
+    names: Sequence[str] | None = None,
 ) -> None:
-    """Make the entries that are missing, each by a command of this module in its own process."""
+    """Make the entries that are missing, each by a command of this module in its own process.
+
+    Args:
+        names: of the networks; all by default.
+    """
     from onnxplain.bench.zoo.sweep import read, sweep
 
     have = read(results)["networks"]
-    wanted = [name for name in networks() if fnmatch.fnmatchcase(name, only)]
+    wanted = [name for name in names or networks() if fnmatch.fnmatchcase(name, only)]
     if again != "all":
         kept = {name for name, e in have.items() if good(e) or again != "failed"}
         wanted = [name for name in wanted if name not in kept]
@@ -98,12 +118,15 @@ def _sweep(
 
 
 @app.command()
-def table(results: Results = RESULTS, page: Page = PAGE, asked: Path = CLAIMS) -> None:
-    """Make the page from the entries there are, and from the CUDA provider's claims."""
+def table(
+    results: Results = RESULTS, page: Page = PAGE, asked: Path = CLAIMS, maps: Path = MAPS
+) -> None:
+    """Make the page from the entries there are, the CUDA provider's claims, and the maps."""
     from onnxplain.bench.zoo.sweep import read
 
+    others = (read(path) if path.exists() else None for path in (asked, maps))
     with replacing(page) as beside:
-        beside.write_text(markdown(read(results), read(asked) if asked.exists() else None))
+        beside.write_text(markdown(read(results), *others))
 
 
 @app.command()
@@ -126,6 +149,17 @@ def one_claims(name: str, threads: Threads = 1, variants: Variants = None) -> No
 
     torch.set_num_threads(threads)
     typer.echo(json.dumps(claims_of(name, variants or VARIANTS)))
+
+
+@app.command()
+def one_maps(name: str, threads: Threads = 1) -> None:
+    """Print what maps one network's files give as JSON."""
+    import torch
+
+    from onnxplain.bench.zoo.maps import maps_of
+
+    torch.set_num_threads(threads)
+    typer.echo(json.dumps(maps_of(name)))
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ FAMILIES: dict[str, str] = {
     "densenet": "densenet121",
     "dla": "dla46x_c",
     "dpn": "dpn48b",
+    "edgenext": "edgenext_xx_small",
     "efficientformer": "efficientformer_l1",
     "efficientformer_v2": "efficientformerv2_s0",
     "efficientnet": "efficientnet_b0",
@@ -122,6 +123,25 @@ MORE: tuple[str, ...] = (
     "visformer_small",
 )
 """Architectures with a name of their own inside another's family."""
+
+TRANSFORMERS: tuple[str, ...] = (
+    *("beit_base_patch16_224", "botnet26t_256", "caformer_s18", "cait_xxs24_224"),
+    *("coat_lite_tiny", "coat_tiny", "coatnet_nano_rw_224", "convit_tiny", "cpubone_nano"),
+    *("crossvit_tiny_240", "csatv2", "davit_tiny", "deit_tiny_patch16_224"),
+    *("deit_tiny_distilled_patch16_224", "edgenext_xx_small", "efficientformer_l1"),
+    *("efficientformerv2_s0", "efficientvim_m1", "efficientvit_b0", "efficientvit_m0"),
+    *("eva02_tiny_patch14_336", "fastvit_sa12", "gcvit_xxtiny", "halonet_h1"),
+    *("hiera_tiny_224", "hieradet_small", "iformer_t", "levit_128s", "lowformer_b0"),
+    *("maxvit_tiny_rw_224", "mobilenetv4_hybrid_medium", "mobilevit_xxs", "mobilevitv2_050"),
+    *("mvitv2_tiny", "naflexvit_base_patch16_parfac_gap", "nest_tiny", "nextvit_small"),
+    *("pit_ti_224", "pvt_v2_b1", "samvit_base_patch16_224", "shvit_s1", "swiftformer_xs"),
+    *("swin_tiny_patch4_window7_224", "swinv2_cr_tiny_224", "swinv2_tiny_window8_256"),
+    *("tiny_vit_5m_224", "tnt_s_legacy_patch16_224", "twins_pcpvt_small", "twins_svt_small"),
+    *("visformer_tiny", "vit_base_patch16_siglip_224", "vit_small_patch14_reg4_dinov2"),
+    *("vit_small_patch16_dinov3", "vit_srelpos_small_patch16_224", "vit_tiny_patch16_224"),
+    *("vit_tiny_r_s16_p8_224", "vitamin_small_224", "volo_d1_224", "xcit_nano_12_p8_224"),
+)
+"""timm's with attention, or what stands in its place, one or more of each family."""
 
 LARGE: tuple[str, ...] = ("regnet_y_128gf", "vit_h_14", "vit_l_16", "vit_l_32")
 """Those that need up to 16 GiB of memory each."""

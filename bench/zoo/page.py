@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from onnxplain.bench.zoo.entry import COMPILED, METHODS
+from onnxplain.bench.zoo.maps import maps_section
 from onnxplain.bench.zoo.networks import FAMILIES, MORE
 from onnxplain.bench.zoo.networks import networks as every
 from onnxplain.reference.parity import COSINE, RELATIVE_L2, Parity
@@ -47,11 +48,16 @@ def stays(entry: dict[str, Any]) -> bool:
     return entry["reason"] is None and not entry["leaves"]
 
 
-def markdown(results: dict[str, Any], claims: dict[str, Any] | None = None) -> str:
+def markdown(
+    results: dict[str, Any],
+    claims: dict[str, Any] | None = None,
+    maps: dict[str, Any] | None = None,
+) -> str:
     """The whole page: what it shows, the counts, the tables, the failures with their reasons.
 
     Args:
         claims: the results of `onnxplain.bench.zoo claims`, if there are any.
+        maps: those of `onnxplain.bench.zoo maps`.
     """
     networks: dict[str, Any] = results["networks"]
     torchvision = {name: e for name, e in networks.items() if not name.startswith("timm/")}
@@ -96,6 +102,7 @@ def markdown(results: dict[str, Any], claims: dict[str, Any] | None = None) -> s
         "",
         *_table(timm, {**dict.fromkeys((f"timm/{name}" for name in MORE), ""), **families}, asked),
         "",
+        *_section("Maps of timm's transformers", list(maps_section(maps)) if maps else []),
         "## What did not work",
         "",
         *([*_failures(networks), *_leaving(asked)] or ["Everything worked."]),

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from onnxplain.bench.zoo import claims, sweep
 from onnxplain.bench.zoo.claims import exported, merged
 from onnxplain.bench.zoo.entry import METHODS, in_float64, moved_by_rounding, tried
+from onnxplain.bench.zoo.maps import map_of, maps_section
 from onnxplain.bench.zoo.page import exact, markdown, passes, right_in_float64
 from onnxplain.export.sources.source import from_module
 
@@ -230,3 +231,30 @@ def test_claims_of_other_variants_are_kept(tmp_path: Path, monkeypatch: pytest.M
     assert both["leaves"] == {"gradient plain float32": copies} | step["leaves"]
     assert both["asked"] == 8 + 4
     assert run({"reason": "took longer than 1 s"}) == both
+
+
+def test_a_map_a_refusal_and_a_failure_are_told_apart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(0)
+    pool = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 5))
+    forward = tmp_path / "forward.onnx"
+    network = nn.Sequential(nn.Conv2d(3, 4, 4, stride=4), nn.ReLU(), pool).eval()
+    ir.save(from_module(network, torch.zeros(2, 3, 16, 16)).model, forward)
+    made = {method: map_of(forward, method) for method in ("gradcam", "legrad")}
+    assert made["gradcam"]["failed"] is None
+    assert made["gradcam"]["refused"] is None
+    assert "the network has none (no Softmax" in made["legrad"]["refused"]
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise ValueError("of what nobody thought")
+
+    monkeypatch.setattr("onnxplain.bench.zoo.maps.load", fail)
+    broken = map_of(forward, "gradcam")
+    assert broken == {"refused": None, "failed": "ValueError: of what nobody thought"}
+    assert [file.name for file in tmp_path.iterdir()] == ["forward.onnx"]
+    methods = {**made, "transformer-attribution": broken}
+    entries = {"timm/beit_base_patch16_224": {"reason": None, "methods": methods}}
+    *_, row, _, sentence = maps_section({"networks": entries})
+    assert row.endswith(f"| beit | {made['gradcam']['of']} | (1) | ✗ {broken['failed']} |")
+    assert sentence == f"1. {made['legrad']['refused']}"
