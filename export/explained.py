@@ -204,6 +204,7 @@ def check_options(options: ExportOptions, method_has_map: bool, is_traced: bool)
         ("preprocess", options.preprocess),
         ("quantise_output", options.quantise_output is not None),
         ("estimator", options.estimator is not None),
+        ("picture", options.picture is not None),
         ("step", options.step),
         ("unroll", options.unroll is not None),
     )

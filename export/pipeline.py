@@ -23,7 +23,8 @@ from onnxplain.contract.explain import (
     PULLBACK,
     Metadata,
 )
-from onnxplain.contract.objective import CONCEPT_RELEVANCE, CONCEPTS
+from onnxplain.contract.objective import CONCEPT_RELEVANCE, CONCEPTS, MASK
+from onnxplain.contract.picture import PICTURE, TOP_CLASSES, TOP_PROBABILITIES, PictureOptions
 from onnxplain.contract.pixels import PULLBACK_SCALE
 from onnxplain.contract.request import BGR, ExportOptions, joined
 from onnxplain.contract.values import Values
@@ -33,7 +34,7 @@ from onnxplain.export.attended import Attended, attention_of
 from onnxplain.export.attentions import attentions_of
 from onnxplain.export.backward import Added, add_pullback, ends_of
 from onnxplain.export.budget import within
-from onnxplain.export.camera import is_camera, put_out, see
+from onnxplain.export.camera import Camera, is_camera, put_out, see
 from onnxplain.export.canonical.canonicalise import Canonical, canonicalise
 from onnxplain.export.canonical.ends import make_way
 from onnxplain.export.canonical.values import canonicalise_values
@@ -41,6 +42,7 @@ from onnxplain.export.compared import compared
 from onnxplain.export.concepts import Concepts, behind_norm, concepts_of, conditional
 from onnxplain.export.count import multiply_adds
 from onnxplain.export.describe import describe, estimated, explaining, looking, on_processor
+from onnxplain.export.drawn import add_picture, add_ranking
 from onnxplain.export.estimators.estimate import estimate
 from onnxplain.export.estimators.estimator import Estimator, Sampling
 from onnxplain.export.explained import ByValues, check_options, explained_by
@@ -64,6 +66,7 @@ from onnxplain.export.validity import (
     objective_of,
     other_choices,
     parameters_of,
+    picture_of,
     pixels_of,
 )
 from onnxplain.options import by_keyword, check_types
@@ -149,6 +152,7 @@ def _derived(source: Network, options: ExportOptions, plain: bool = False) -> _D
     if options.times_image:
         method = replace(method, times_input=True)
     live, asked, pixels = live_of(method, options), objective_of(options), pixels_of(options)
+    look = picture_of(options)
     classifier = None if asked is None else asked.cotangent is not None
 
     options.progress(STAGES[0])
@@ -207,6 +211,7 @@ def _derived(source: Network, options: ExportOptions, plain: bool = False) -> _D
         if estimator is not None:
             explain = estimate(model, added, estimator, sampling, objective, metadata.preprocessing)
         camera = see(added.op, metadata.preprocessing, pixels) if pixels.format else None
+        _add_drawn(added, options, look, metadata, camera)
         put_out(added.op, metadata, camera)
         clean(model)
 
@@ -277,6 +282,8 @@ def _other_names(
     """What is called so in the file, and nothing of the network's."""
     names = [ORIGIN, ALPHA, EPS, LIMIT] if options.ascends else []
     names += [PULLBACK_SCALE] if options.quantise_output else []
+    names += [PICTURE] if options.picture is not None else []
+    names += [TOP_CLASSES, TOP_PROBABILITIES] if options.topk is not None else []
     if options.concept_layer is not None:
         names += [CONCEPTS, CONCEPT_RELEVANCE]
     if estimator is not None:
@@ -297,6 +304,21 @@ def _add_ascent(added: Added, options: ExportOptions, metadata: Metadata) -> Non
     if options.unroll is not None and added.hot is not None:
         pre, ascent = metadata.preprocessing, metadata.ascent
         unroll(added.op, options.unroll, added.hot, pre, ascent)
+
+
+def _add_drawn(
+    added: Added,
+    options: ExportOptions,
+    look: PictureOptions | None,
+    metadata: Metadata,
+    camera: Camera | None,
+) -> None:
+    """The picture and the ranking of the classes, where they are asked for."""
+    if options.topk is not None:
+        add_ranking(added.op, options.topk, metadata.activation)
+    if look is not None:
+        regions = (name for name, one in metadata.objective.inputs.items() if one.kind == MASK)
+        add_picture(added.op, look, metadata.preprocessing, next(regions, None), camera)
 
 
 def _pullbacks(values: Values, roots: Mapping[str, ir.Value]) -> dict[str, ir.Value]:

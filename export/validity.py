@@ -8,6 +8,7 @@ from typing import Any
 
 from onnxplain.contract.explain import MAP, NO_DIRECTIONS, PRODUCT, RELEVANCE, TARGET
 from onnxplain.contract.objective import CLASS
+from onnxplain.contract.picture import PictureOptions
 from onnxplain.contract.pixels import NETWORK, RGB, Pixels
 from onnxplain.contract.request import (
     ATTENTIONS,
@@ -18,7 +19,7 @@ from onnxplain.contract.request import (
     ExportOptions,
     joined,
 )
-from onnxplain.errors import SourceError
+from onnxplain.errors import InputError, SourceError
 from onnxplain.export.estimators import Estimator, get_estimator
 from onnxplain.export.methods import Method
 from onnxplain.export.methods.method import TEMPERATURE
@@ -27,6 +28,29 @@ from onnxplain.export.objectives.from_file import SUFFIX, of_file
 from onnxplain.export.objectives.own import of_function
 from onnxplain.export.parameters import Parameter
 from onnxplain.options import declared
+
+
+def picture_of(options: ExportOptions) -> PictureOptions | None:
+    """The picture that the graph is to draw.
+
+    Raises:
+        SourceError: it draws no such thing, or has nothing to draw; or topk is no number.
+    """
+    if options.topk is not None and options.topk < 1:
+        raise SourceError(f"topk is how many classes are put out, at least 1, not {options.topk}")
+    if options.unroll is not None and (options.picture or options.topk):
+        raise SourceError(
+            "picture and topk are of an explanation, and a file with unroll has none: choose one"
+        )
+    if options.picture is None:
+        return None
+    try:
+        if isinstance(options.picture, str):
+            return PictureOptions.of_graph(options.picture)
+        options.picture.check_of_graph()
+    except InputError as error:
+        raise SourceError(str(error)) from error
+    return options.picture
 
 
 def estimator_of(method: Method, options: ExportOptions) -> Estimator | None:
@@ -244,6 +268,10 @@ def check_objective(objective: Objective, options: ExportOptions) -> None:
         (
             options.unroll is not None and not of_class,
             f"unroll follows a class's logit; of objective {name} use step",
+        ),
+        (
+            options.topk is not None and not of_class,
+            f"topk ranks a classifier's classes; of objective {name} leave it out",
         ),
     ):
         if wrong:

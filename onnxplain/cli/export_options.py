@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from onnxplain import reading
 from onnxplain.cli.declared import Command, with_options
 from onnxplain.cli.options import as_floats, as_size
+from onnxplain.contract.picture import PictureOptions
 from onnxplain.contract.request import ExportOptions
 from onnxplain.errors import InputError
 
@@ -142,6 +143,15 @@ def as_names(texts: list[str] | None, option: str) -> tuple[str, ...]:
     return tuple(texts or ())
 
 
+def as_picture(text: str | None, option: str) -> PictureOptions | None:
+    """What a graph is to draw.
+
+    Raises:
+        InputError: it draws no such thing.
+    """
+    return None if text is None else PictureOptions.of_graph(text)
+
+
 _READ: Mapping[str, Callable[[Any, str], Any]] = {
     "size": as_size,
     "sizes": as_sizes,
@@ -156,6 +166,7 @@ _READ: Mapping[str, Callable[[Any, str], Any]] = {
     "live": as_names,
     "wrt": as_names,
     "layer": as_names,
+    "picture": as_picture,
 }
 
 

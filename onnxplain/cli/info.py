@@ -15,6 +15,7 @@ from onnxplain.contract.derivatives import Derivatives
 from onnxplain.contract.estimator import Estimated
 from onnxplain.contract.explain import ATTENTION, TARGET, Metadata
 from onnxplain.contract.objective import CONCEPT_RELEVANCE, Explained
+from onnxplain.contract.picture import PICTURE, TOP_CLASSES, TOP_PROBABILITIES
 from onnxplain.errors import BackendError, InputError
 from onnxplain.files import scratch
 from onnxplain.printable import one_line
@@ -22,6 +23,8 @@ from onnxplain.printable import one_line
 if TYPE_CHECKING:
     from onnxplain.runtime import Backend
     from onnxplain.runtime.signature import Signature
+
+_DRAWN = (PICTURE, TOP_CLASSES, TOP_PROBABILITIES)
 
 
 def _kernels(model: Path) -> str:
@@ -150,7 +153,7 @@ def info(
         for name, port in signature.outputs.items()
     ]
     if signature.metadata.objective.is_class:
-        others = [one for one in outputs if one.startswith((ATTENTION, CONCEPT_RELEVANCE))]
+        others = [one for one in outputs if one.startswith((ATTENTION, CONCEPT_RELEVANCE, *_DRAWN))]
         outputs = [f"logits [{batch}, {signature.classes}]", *others]
     else:
         outputs.append(f"objective [{targets}]")

@@ -20,12 +20,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from onnxplain.errors import InputError
-from onnxplain.options import check, option
+from onnxplain.options import check, declared, option
 
 PICTURE, TOP_CLASSES, TOP_PROBABILITIES = "picture", "top_classes", "top_probabilities"
 """Outputs of a file exported with picture= or topk=: uint8 [N,h,w,3], or [N,K,h,w,3] for several
@@ -80,6 +81,8 @@ GREY = (0.299, 0.587, 0.114)
 
 _DIM, _RISE = 0.8, 0.75  # of an overlay's photograph; the power by which what covers it rises
 _SORTED = 3840  # values that TensorRT's TopK gives at most
+
+_OF_GRAPHS = ("colours", "signed", "alpha", "percentile", "smoothing")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,6 +148,40 @@ class PictureOptions:
         unset="1024, and 512 in a grid",
     )
 
+    @classmethod
+    def of_graph(cls, text: str) -> PictureOptions:
+        """What a graph is to draw: "overlay", or with options "overlay,alpha=0.6,colours=cividis".
+
+        Raises:
+            InputError: an option that there is not, or that a graph does not have; or a value that
+                is not declared.
+        """
+        style, *others = (part.strip() for part in text.split(","))
+        given: dict[str, Any] = {"style": style}
+        for part in others:
+            name, equals, value = part.partition("=")
+            if name in given or name not in _OF_GRAPHS or not equals:
+                raise InputError(
+                    f"picture is one of {', '.join(DRAWN)}, and behind it "
+                    f"{', '.join(f'{n}=…' for n in _OF_GRAPHS)}, with commas between, not {text!r}"
+                )
+            given[name] = _read(name, value)
+        found = cls(**given)
+        found.check_of_graph()
+        return found
+
+    def check_of_graph(self) -> None:
+        """
+        Raises:
+            InputError: this is none that a graph draws.
+        """
+        self.check()
+        if self.style not in DRAWN:
+            raise InputError(f"a graph draws {', '.join(DRAWN)}, and no {self.style}")
+        for name in declared(PictureOptions).keys() - {"style", *_OF_GRAPHS}:
+            if getattr(self, name) != getattr(PictureOptions(), name):
+                raise InputError(f"{name} is of pages, and a graph draws the picture alone")
+
     def check(self) -> None:
         """
         Raises:
@@ -196,6 +233,22 @@ class PictureOptions:
         v = np.abs(2 * u - 1) if self.has_signs else u
         cover = self.alpha * v[:, None] ** _RISE
         return np.concatenate([_DIM * (1 - cover), cover * self.palette() + 0.5], axis=1)
+
+
+def _read(name: str, value: str) -> Any:
+    """An option of a picture as text.
+
+    Raises:
+        InputError: it should be a number, or a yes or no.
+    """
+    if name == "colours":
+        return value
+    if name == "signed" and value in ("true", "false"):
+        return value == "true"
+    try:
+        return float(value)
+    except ValueError:
+        raise InputError(f"{name} of a picture is a number, not {value!r}") from None
 
 
 def sampled(anchors: NDArray[np.float64], count: int) -> NDArray[np.float64]:

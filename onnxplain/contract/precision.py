@@ -20,6 +20,10 @@ CAMERA = "onnxplain/camera"
 """What the names of nodes begin with, before a slash, that make pixels the network's input, and put
 the pullback out: they compute in float32, as they hold whole numbers."""
 
+DRAWING = "onnxplain/picture"
+"""What the names of nodes begin with, before a slash, that draw or rank what is explained: they
+compute in float32, as a colour is the place of a number among 2048."""
+
 
 @dataclass(frozen=True)
 class OperatorPrecision(Entry):

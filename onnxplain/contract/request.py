@@ -12,6 +12,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 
 from onnxplain.contract.explain import FITS, INTERPOLATIONS
+from onnxplain.contract.picture import PictureOptions
 from onnxplain.contract.pixels import FORMATS, GEOMETRIES, NETWORK, QUANTISED, RGB
 from onnxplain.options import option
 
@@ -253,6 +254,20 @@ class ExportOptions:
         "(layer4.2) or the name of an ONNX value or node. Of several, on the command line the "
         "option again, the mean of their maps, each scaled to [0, 1].",
         unset="the last with height and width; of a transformer the last tokens that are read",
+    )
+    picture: str | PictureOptions | None = option(
+        None,
+        "Draw the explanation in the graph too: the output picture, uint8 [N, h, w, 3], ready for "
+        "a screen. heatmap, overlay, signed or pullback, as `onnxplain explain --style` draws "
+        "them; with options behind commas, overlay,colours=cividis,alpha=0.6.",
+        unset="no picture",
+    )
+    topk: int | None = option(
+        None,
+        "Of a classifier: put out the likeliest classes too, top_classes and top_probabilities, "
+        "so many.",
+        least=1,
+        unset="none",
     )
     check: bool = option(
         True,

@@ -12,6 +12,7 @@ there is computed in float32, between casts. Which operators those are the file 
 - in bfloat16, a convolution and the depthwise one behind it with which a network begins: its
   folded normalisation leaves large weights that cancel (see `runtime.conversion.stem`);
 - what makes a photograph's pixels the input, and the pullback what is put out;
+- what draws the explanation and ranks the classes;
 - also in bfloat16, the operators that TensorRT-RTX (1.7) refuses in it;
 - the inputs and outputs, as the contract has them.
 
@@ -29,7 +30,7 @@ from onnx_ir.passes import common
 
 from onnxplain.contract.explain import PULLBACK, TARGET
 from onnxplain.contract.objective import OBJECTIVE, SEED
-from onnxplain.contract.precision import ARRIVED, CAMERA, OperatorPrecision
+from onnxplain.contract.precision import ARRIVED, CAMERA, DRAWING, OperatorPrecision
 from onnxplain.errors import BackendError
 from onnxplain.initializers import initializer
 from onnxplain.runtime.conversion.functions import inline_functions
@@ -108,7 +109,8 @@ def to_half(model: ir.Model, precision: str, keep_calls: bool = False) -> None:
         single.update(node for node in graph if node.op_type in operators.float32_in_bfloat16)
     elif any(value.name == PULLBACK for value in graph.outputs):
         single = _scale_seed(graph)
-    single.update(node for node in graph if (node.name or "").startswith(f"{CAMERA}/"))
+    exact = f"{CAMERA}/", f"{DRAWING}/"
+    single.update(node for node in graph if (node.name or "").startswith(exact))
     _Conversion(graph, half, operators, single).run()
     graph.sort()
     common.RemoveUnusedNodesPass()(model)

@@ -41,14 +41,15 @@ class Axis:
 
     @classmethod
     def of_part(cls, size: int, count: int, resized: int, offset: int) -> Axis:
-        """Linearly between the centres of `count` entries, which are a part of what an axis of a
-        photograph was resized to."""
-        at = (np.arange(size) + 0.5) * resized / size - offset - 0.5
-        inside = (at >= -0.5) & (at < count - 0.5)
-        at = at.clip(0, count - 1)
+        """Linearly between the centres of those of `count` entries that show the photograph, the
+        first of them `offset` behind the first of the `resized`."""
+        whole, part = np.divmod((2 * np.arange(size) + 1) * resized, 2 * size)
+        inside = (whole >= offset) & (whole < offset + count)
+        at = whole - offset + part / (2 * size) - 0.5
+        at = at.clip(max(-offset, 0), min(resized - offset, count) - 1)
         near = np.floor(at).astype(np.intp)
-        part = at - near
-        parts = (np.stack([1 - part, part]) * inside).astype(np.float32)
+        beyond = at - near
+        parts = (np.stack([1 - beyond, beyond]) * inside).astype(np.float32)
         return cls(near, np.minimum(near + 1, count - 1), parts, offset, size / resized)
 
     def along(self, values: NDArray[Any], axis: int) -> NDArray[Any]:

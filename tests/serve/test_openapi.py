@@ -11,6 +11,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from onnxplain.contract.picture import PictureOptions
+from onnxplain.options import declared
+
 from .process import Process, started
 
 
@@ -68,5 +71,6 @@ def test_it_names_every_way_to_ask_and_to_be_answered(client, graphs) -> None:
     (name,) = [p for p in explain["parameters"] if p["name"] == "name"]
     assert set(name["schema"]["enum"]) == set(graphs)
     assert {p["name"] for p in explain["parameters"]} == {
-        *("name", "targets", "top_k", "temperature", "output")
+        *("name", "targets", "top_k", "temperature", "output"),
+        *declared(PictureOptions),
     }

@@ -1,0 +1,210 @@
+"""The explanation's picture as nodes: the formulas are `onnxplain.contract.picture`'s."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+from onnxscript import OpBuilder
+
+from onnxplain.contract.explain import PULLBACK, Preprocessing
+from onnxplain.contract.objective import EXPLAINED_BOX
+from onnxplain.contract.picture import (
+    GREY,
+    LEVELS,
+    OVERLAY,
+    PICTURE,
+    PULLBACK_STYLE,
+    PictureOptions,
+    gaussian,
+    thinning,
+)
+from onnxplain.contract.precision import DRAWING
+from onnxplain.export.camera import Camera
+from onnxplain.export.camera.axis import on_device
+from onnxplain.export.drawn.marks import around_boxes, around_region, region_of_network
+from onnxplain.export.provenance import named_after
+from onnxplain.export.tensors import constant, rank
+
+
+@dataclass(frozen=True)
+class Canvas:
+    """What a picture is drawn on.
+
+    Attributes:
+        grey: the photograph's, float [N,h,w,1] in 0…255.
+        place: lays a map [M,C,H,W] of the network's size on it, [M,C,h,w].
+        boxes: lays boxes [...,4] on it.
+    """
+
+    grey: Callable[[], ir.Value]
+    place: Callable[[ir.Value], ir.Value]
+    boxes: Callable[[ir.Value], ir.Value]
+
+
+def add_picture(
+    op: OpBuilder,
+    look: PictureOptions,
+    pre: Preprocessing,
+    region: str | None = None,
+    camera: Camera | None = None,
+) -> None:
+    """Give an explain graph the output `picture`, uint8 [N,h,w,3], or [N,K,h,w,3] for K targets.
+
+    Args:
+        look: of a style that graphs draw.
+        region: the input that says where the objective looks; drawn by an overlay.
+        camera: what stands before the network, and has the photograph; None where the picture is of
+            what the network sees.
+    """
+    graph = op.builder.graph
+    pullback = next(y for y in graph.outputs if y.name == PULLBACK)
+    with named_after(op, DRAWING):
+        canvas = _of_network(op, graph.inputs[0], pre) if camera is None else _of_camera(camera)
+        picture = _picture(op, look, pre, pullback, canvas, region)
+        picture = op.Cast(picture, to=ir.DataType.UINT8)
+    several = rank(pullback) == 5
+    leading = list(pullback.shape or ())[: 2 if several else 1]
+    sizes = list(picture.shape or ())[-3:-1] if picture.shape is not None else []
+    sizes = sizes or [ir.SymbolicDim("height"), ir.SymbolicDim("width")]
+    picture.name, picture.shape = PICTURE, ir.Shape([*leading, *sizes, 3])
+    picture.dtype = ir.DataType.UINT8
+    graph.outputs.append(picture)
+
+
+def is_drawn(node: ir.Node) -> bool:
+    """Whether a node draws or ranks, and is none of the explanation's."""
+    return (node.name or "").startswith(f"{DRAWING}/")
+
+
+def _of_network(op: OpBuilder, image: ir.Value, pre: Preprocessing) -> Canvas:
+    """The image without its normalisation, in whole numbers."""
+
+    def grey() -> ir.Value:
+        along = [-1, 1, 1] if pre.layout == "NCHW" else [-1]
+        x = _single(op, image)
+        std, mean = (constant(op, 255 * np.array(v).reshape(along), x) for v in (pre.std, pre.mean))
+        x = op.Add(op.Mul(x, std), mean)
+        x = op.Transpose(x, perm=[0, 2, 3, 1]) if pre.layout == "NCHW" else x
+        if pre.channels != 3:
+            return _whole(op, op.ReduceMean(x, [-1], keepdims=1))
+        return weighed(op, _whole(op, x))
+
+    return Canvas(grey, lambda value: value, lambda boxes: boxes)
+
+
+def _of_camera(camera: Camera) -> Canvas:
+    """The whole photograph."""
+    op = camera.op
+
+    def grey() -> ir.Value:
+        return weighed(op, op.Cast(camera.photograph, to=ir.DataType.FLOAT))
+
+    def both(across: ir.Value, down: ir.Value) -> ir.Value:
+        each = [on_device(op, number) for number in (across, down)]
+        return op.Cast(op.Concat(*each, *each, axis=0), to=ir.DataType.FLOAT)
+
+    def boxes(given: ir.Value) -> ir.Value:
+        columns, rows = camera.columns, camera.rows
+        side, resized = both(columns.side, rows.side), both(columns.resized, rows.resized)
+        return op.Div(op.Mul(op.Add(given, both(columns.first, rows.first)), side), resized)
+
+    return Canvas(grey, camera.place, boxes)
+
+
+def _whole(op: OpBuilder, x: ir.Value) -> ir.Value:
+    return op.Clip(op.Round(x), 0.0, 255.0)
+
+
+def weighed(op: OpBuilder, photograph: ir.Value) -> ir.Value:
+    """Float [N,h,w,3] in grey, [N,h,w,1]."""
+    return op.MatMul(photograph, constant(op, np.array(GREY).reshape(3, 1), photograph))
+
+
+def _single(op: OpBuilder, x: ir.Value) -> ir.Value:
+    return x if x.dtype == ir.DataType.FLOAT else op.Cast(x, to=ir.DataType.FLOAT)
+
+
+def _picture(
+    op: OpBuilder,
+    look: PictureOptions,
+    pre: Preprocessing,
+    pullback: ir.Value,
+    canvas: Canvas,
+    region: str | None,
+) -> ir.Value:
+    """[N,h,w,3] or [N,K,h,w,3] in floats, whose fraction is to be dropped."""
+    several, graph = rank(pullback) == 5, op.builder.graph
+    values = _scaled(op, look, _maps(op, _single(op, pullback), pre, several))
+    values = canvas.place(values)
+    if look.style == PULLBACK_STYLE:
+        pixels = op.Transpose(op.Add(op.Mul(values, 127.5), 128.0), perm=[0, 2, 3, 1])
+        sizes = op.Shape(pixels, start=1, end=3)
+        pixels = op.Expand(pixels, op.Concat([1], sizes, [3], axis=0))
+        return _by_target(op, pixels, pullback) if several else pixels
+    scale, shift = (LEVELS / 2, LEVELS / 2) if look.has_signs else (LEVELS, 0)
+    level = op.Add(op.Mul(values, float(scale)), shift + 0.5)
+    level = op.Cast(op.Squeeze(level, [1]), to=ir.DataType.INT32)
+    level = _by_target(op, level, pullback) if several else level
+    if look.style != OVERLAY:
+        return op.Gather(constant(op, look.palette() + 0.5, values), level, axis=0)
+    keep, added = np.split(look.blend(), [1], axis=1)
+    grey = op.Unsqueeze(canvas.grey(), [1]) if several else canvas.grey()
+    kept = op.Mul(op.Gather(constant(op, keep, values), level, axis=0), grey)
+    pixels = op.Add(op.Gather(constant(op, added, values), level, axis=0), kept)
+    if region is not None:
+        given = next(x for x in graph.inputs if x.name == region)
+        inside = region_of_network(op, _single(op, given), pre.height, pre.width)
+        within = op.CastLike(op.GreaterOrEqual(canvas.place(inside), 0.5), inside)
+        pixels = around_region(op, pixels, within, several)
+    for output in graph.outputs:
+        if output.name == EXPLAINED_BOX:
+            boxes = canvas.boxes(_single(op, output))
+            pixels = around_boxes(op, pixels, boxes, several)
+    return pixels
+
+
+def _maps(op: OpBuilder, pullback: ir.Value, pre: Preprocessing, several: bool) -> ir.Value:
+    """[N,C,H,W], the targets together with the images; a pullback of another layout transposed."""
+    channels = int((pullback.shape or ())[-1 if pre.layout == "NHWC" else -3])  # type: ignore[arg-type]
+    if several:
+        pullback = op.Reshape(pullback, [-1, *pre.shape(channels)])
+    if pre.layout == "NHWC":
+        pullback = op.Transpose(pullback, perm=[0, 3, 1, 2])
+    pullback.shape = ir.Shape([None, channels, pre.height, pre.width])
+    return pullback
+
+
+def _scaled(op: OpBuilder, look: PictureOptions, maps: ir.Value) -> ir.Value:
+    """The values of maps [M,C,H,W] by their white points, [M,1,H,W]; of the style `pullback`
+    [M,1 or 3,H,W]."""
+    channels, height, width = (int(size) for size in list(maps.shape or ())[1:])  # type: ignore[arg-type]
+    if look.style == PULLBACK_STYLE:
+        values = maps if channels in (1, 3) else op.ReduceMean(maps, [1], keepdims=1)
+        channels = channels if channels in (1, 3) else 1
+    else:
+        values = maps if look.has_signs else op.Abs(maps)
+        values = op.ReduceSum(values, [1], keepdims=1) if channels > 1 else values
+        channels = 1
+        if (sigma := look.sigma(height, width)) > 0:
+            down, across = (constant(op, gaussian(n, sigma), maps) for n in (height, width))
+            values = op.MatMul(op.MatMul(down, values), op.Transpose(across, perm=[1, 0]))
+    magnitudes = op.Abs(values) if look.has_signs else values
+    step, k = thinning(height, width, look.white_percentile, channels)
+    sorted_ = magnitudes
+    if step > 1:
+        sorted_ = op.Slice(magnitudes, [0, 0], [height, width], [2, 3], [step, step])
+    greatest, _ = op.TopK(op.Flatten(sorted_, axis=1), [k], _outputs=2)
+    white = op.Reshape(op.Slice(greatest, [k - 1], [k], [1]), [-1, 1, 1, 1])
+    most = op.ReduceMax(magnitudes, [1, 2, 3], keepdims=1)
+    white = op.Where(op.Greater(white, 0.0), white, most)
+    white = op.Where(op.Greater(white, 0.0), white, 1.0)
+    return op.Clip(op.Div(values, white), -1.0 if look.has_signs else 0.0, 1.0)
+
+
+def _by_target(op: OpBuilder, x: ir.Value, pullback: ir.Value) -> ir.Value:
+    """[N · K, …] as [N, K, …]."""
+    leading = op.Shape(pullback, start=0, end=2)
+    return op.Reshape(x, op.Concat(leading, op.Shape(x, start=1), axis=0))
