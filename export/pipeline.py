@@ -42,7 +42,7 @@ from onnxplain.export.compared import compared
 from onnxplain.export.concepts import Concepts, behind_norm, concepts_of, conditional
 from onnxplain.export.count import multiply_adds
 from onnxplain.export.describe import describe, estimated, explaining, looking, on_processor
-from onnxplain.export.drawn import add_picture, add_ranking
+from onnxplain.export.drawn import add_picture, add_ranking, is_drawn
 from onnxplain.export.estimators.estimate import estimate
 from onnxplain.export.estimators.estimator import Estimator, Sampling
 from onnxplain.export.explained import ByValues, check_options, explained_by
@@ -218,7 +218,8 @@ def _derived(source: Network, options: ExportOptions, plain: bool = False) -> _D
     options.progress(STAGES[3])
     with own_errors():
         if explain is None:
-            explain = added.looped + multiply_adds(n for n in model.graph if not is_camera(n))
+            own = (n for n in model.graph if not (is_camera(n) or is_drawn(n)))
+            explain = added.looped + multiply_adds(own)
         cost = {**metadata.multiply_adds, "explain": explain}
         notes = (*metadata.notes, *on_processor(model.graph))
     metadata = replace(metadata, multiply_adds=cost, notes=notes)

@@ -26,7 +26,7 @@ from onnxplain.export.camera import Camera
 from onnxplain.export.camera.axis import on_device
 from onnxplain.export.drawn.marks import around_boxes, around_region, region_of_network
 from onnxplain.export.provenance import named_after
-from onnxplain.export.tensors import constant, rank
+from onnxplain.export.tensors import constant, dims, rank
 
 
 @dataclass(frozen=True)
@@ -66,9 +66,10 @@ def add_picture(
         picture = _picture(op, look, pre, pullback, canvas, region)
         picture = op.Cast(picture, to=ir.DataType.UINT8)
     several = rank(pullback) == 5
-    leading = list(pullback.shape or ())[: 2 if several else 1]
-    sizes = list(picture.shape or ())[-3:-1] if picture.shape is not None else []
-    sizes = sizes or [ir.SymbolicDim("height"), ir.SymbolicDim("width")]
+    leading = dims(pullback)[: 2 if several else 1]
+    sizes: list[int | ir.SymbolicDim] = [pre.height, pre.width]
+    if camera is not None:
+        sizes = [ir.SymbolicDim(f"photograph_{name}") for name in ("height", "width")]
     picture.name, picture.shape = PICTURE, ir.Shape([*leading, *sizes, 3])
     picture.dtype = ir.DataType.UINT8
     graph.outputs.append(picture)

@@ -8,20 +8,25 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
+from PIL import Image
 from torch import nn
 from typer.testing import CliRunner
 
 import onnxplain
 from onnxplain.cli import app
+from onnxplain.contract.explain import Metadata
 from onnxplain.contract.picture import DRAWN, PictureOptions
 from onnxplain.errors import InputError, SourceError
 from onnxplain.runtime import Explainer, Explanation
 from onnxplain.runtime.conversion.half import convert
 from onnxplain.runtime.fake_cuda.ask import Claims, claims
 from onnxplain.runtime.pictures.canvas import Canvas
+from onnxplain.runtime.pictures.marks import outlined
+from onnxplain.runtime.pictures.render import painted, scaled
 
 from ..objectives.networks import exported, images, seeded
 from ..objectives.networks import vector as classifier
@@ -234,6 +239,7 @@ def test_no_node_leaves_the_gpu(
 ) -> None:
     graphs = [(written(picture=picture, topk=3), "float32") for picture in DRAWN]
     graphs.append((written(picture="overlay", multi_target=True), "float16"))
+    graphs += [(written(picture=style, preprocess=True), "float32") for style in DRAWN]
     module = detector("yolov8")
     onnxplain.export(
         module, tmp_path / "boxes.onnx", example=images(2, DETECTED), picture="overlay"
@@ -257,6 +263,103 @@ def test_tensorrt_takes_it(written: Written, tmp_path: Path, precision: str) -> 
         engine = build_engine(path, sm=[89], precision=precision, keep=False)
         assert engine.outputs["picture"].dtype == "uint8"
         assert engine.outputs["picture"].shape[-1] == 3
+
+
+# Of a camera's pixels, on the whole photograph
+
+
+@pytest.fixture(scope="session")
+def photograph() -> Image.Image:
+    pixels = np.random.default_rng(3).integers(0, 256, (9, 13, 3), np.uint8)
+    return Image.fromarray(pixels).resize((300, 200), Image.Resampling.BICUBIC)
+
+
+def from_camera(
+    path: Path, photograph: Image.Image, provider: str, **inputs: np.ndarray
+) -> dict[str, np.ndarray]:
+    """What a plain runtime gives, by name."""
+    feeds = {"image": np.asarray(photograph)[None], **inputs}
+    if provider == "cpu":
+        session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+        names = [output.name for output in session.get_outputs()]
+        return dict(zip(names, session.run(None, feeds), strict=True))
+    openvino = pytest.importorskip("openvino")
+    compiled = openvino.compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    found = compiled(feeds)
+    return {output.any_name: found[output] for output in compiled.outputs}
+
+
+def on_photograph(path: Path, photograph: Image.Image) -> Canvas:
+    pre = Metadata.from_props(
+        {p.key: p.value for p in onnx.load(path).metadata_props}
+    ).preprocessing
+    return Canvas.of_photograph(photograph, pre, max(photograph.size))
+
+
+@pytest.mark.parametrize("provider", ["cpu", "openvino"])
+@pytest.mark.parametrize("picture", DRAWN)
+def test_a_camera_s_picture_is_of_the_whole_photograph(
+    written: Written, photograph: Image.Image, picture: str, provider: str
+) -> None:
+    path = written(picture=picture, preprocess=True)
+    for size in ((300, 200), (260, 700)):
+        shown = photograph.resize(size)
+        found = from_camera(path, shown, provider, target=np.array([-1]))
+        look, canvas = PictureOptions.of_graph(picture), on_photograph(path, shown)
+        values, _ = scaled(found["pullback"][0], look)
+        expected = painted(canvas.placed(values), look, canvas.photograph)
+        assert found["picture"].shape == (1, *size[::-1], 3)
+        np.testing.assert_allclose(found["picture"][0], np.asarray(expected).astype(int), atol=1)
+
+
+def test_a_camera_s_pictures_of_several_targets(written: Written, photograph: Image.Image) -> None:
+    path = written(
+        picture="overlay", preprocess=True, multi_target=True, pixels="bgr", quantise_output="int8"
+    )
+    target, bgr = np.array([[-1, 2]]), Image.fromarray(np.asarray(photograph)[..., ::-1])
+    found = from_camera(path, bgr, "cpu", target=target)
+    look, canvas = PictureOptions(style="overlay"), on_photograph(path, photograph)
+    plain = from_camera(
+        written(picture="overlay", preprocess=True, multi_target=True), photograph, "cpu",
+        target=target,
+    )  # fmt: skip
+    assert found["pullback"].dtype == np.int8  # and the picture is of what it was before
+    for k in (0, 1):
+        values, _ = scaled(plain["pullback"][0, k], look)
+        expected = painted(canvas.placed(values), look, canvas.photograph)
+        np.testing.assert_allclose(found["picture"][0, k], np.asarray(expected).astype(int), atol=1)
+
+
+def test_a_camera_s_picture_shows_the_box(tmp_path: Path, photograph: Image.Image) -> None:
+    path = tmp_path / "x.onnx"
+    onnxplain.export(
+        detector("yolov8"), path, example=images(2, DETECTED), picture="overlay", preprocess=True
+    )
+    found = from_camera(path, photograph, "cpu", target=np.array([-1]), box=np.zeros((1, 4), "f4"))
+    canvas, look = on_photograph(path, photograph), PictureOptions(style="overlay")
+    values, _ = scaled(found["pullback"][0], look)
+    drawn = painted(canvas.placed(values), look, canvas.photograph)
+    expected = outlined(drawn, canvas.boxes(found["explained_box"]))
+    np.testing.assert_allclose(found["picture"][0], np.asarray(expected).astype(int), atol=1)
+    assert np.ptp(np.asarray(drawn).astype(int) - found["picture"][0]) > 100
+
+
+def test_tensorrt_takes_a_camera_s(written: Written) -> None:
+    """Any photograph from 64 × 64 to 1920 × 1080."""
+    trt = pytest.importorskip("tensorrt_rtx")
+    log = trt.Logger(trt.Logger.ERROR)
+    builder = trt.Builder(log)
+    network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
+    parser = trt.OnnxParser(network, log)
+    path = written(picture="overlay", preprocess=True)
+    assert parser.parse_from_file(str(path)), parser.get_error(0).desc()
+    profile, config = builder.create_optimization_profile(), builder.create_builder_config()
+    profile.set_shape("image", (1, 64, 64, 3), (1, 480, 640, 3), (2, 1080, 1920, 3))
+    profile.set_shape("target", (1,), (1,), (2,))
+    config.add_optimization_profile(profile)
+    config.num_compute_capabilities = 1
+    config.set_compute_capability(trt.ComputeCapability.SM89, 0)
+    assert builder.build_serialized_network(network, config) is not None
 
 
 # What does not go together
