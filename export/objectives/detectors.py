@@ -18,6 +18,7 @@ from onnxplain.export.objectives.objective import (
     Setting,
     Settings,
 )
+from onnxplain.export.objectives.reading import counted
 from onnxplain.export.objectives.structure import (
     End,
     Part,
@@ -114,7 +115,7 @@ def _of_pair(boxes: Output, scores: Output, network: Network, settings: Settings
         boxes.name: _with_batch(boxes, ["box", "edge"]),
         scores.name: _with_batch(scores, ["box", "class"]),
     }
-    why = f"{boxes.name} are {boxes.sizes[0]} boxes, {scores.name} their {count} classes' scores"
+    why = f"{boxes.name} are {boxes.sizes[0]} boxes, {scores.name} their scores of {counted(count)}"
     return _fit({"boxes": boxes, "scores": scores}, axes, why, count, shown)
 
 
@@ -148,12 +149,12 @@ def _of_one(output: Output, network: Network, settings: Settings) -> Fit | str:
         most = numbers - 4 - (shown.said.get("objectness") == "yes")
         classes = int(shown.said.get("classes", most))
     if not 1 <= classes <= most:
-        return f"{shape}, which have no scores of {classes} classes"
+        return f"{shape}, which have no scores of {counted(classes)}"
     if shown.said.get("boxes") == "grid" and not strides_of(anchors, network.image):
         return f"{shape}, which are no grids on this image: choose other boxes than grid"
     axes = ["box", "number"] if is_last else ["number", "box"]
     every = {output.name: _with_batch(output, axes)}
-    return _fit({"all": output}, every, f"{shape}, {classes} classes", classes, shown)
+    return _fit({"all": output}, every, f"{shape}, {counted(classes)}", classes, shown)
 
 
 def _numbers_are_last(output: Output) -> bool:

@@ -22,6 +22,11 @@ def or_of(others: Sequence[Output]) -> str:
     return f" (for {names} instead, say output=)" if names else ""
 
 
+def counted(classes: int) -> str:
+    """How many, in words."""
+    return "1 class" if classes == 1 else f"{classes} classes"
+
+
 def in_range(op: OpBuilder, index: ir.Value, count: int, like: ir.Value) -> ir.Value:
     """Indices [N], looked up among the numbers below `count`: one that is outside is an error of
     the runtime's, never a silent zero. `like` is [N, …]."""

@@ -32,7 +32,8 @@ def fits(network: Network, settings: Settings) -> Fit | str:
     numbers = f"{count} numbers" if count > 1 else "one number"
     why = f"{output.name} is {numbers} per image{or_of(others)}"
     sure = count == 1 and not others
-    return Fit({"values": output}, {output.name: axes}, why, sure, count, count)
+    axes_of = {output.name: axes}
+    return Fit({"values": output}, axes_of, why, sure, count, count, nonzero=["direction"])
 
 
 def emit(op: OpBuilder, fit: Fit, inputs: Mapping[str, ir.Value]) -> Emitted:

@@ -176,6 +176,7 @@ def test_options_that_do_not_go_together(options: dict[str, object], message: st
     [
         ({"targets": 5}, "target 5 is out of range: .* from 0 to 4, or from -1"),
         ({"direction": np.nan}, "'direction' has NaN"),
+        ({"direction": 0}, "'direction' is 0 everywhere: 1 for what raises the number, -1 for"),
         ({"images": X.numpy() * np.nan}, "the images have NaN"),
     ],
 )
