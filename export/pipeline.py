@@ -34,7 +34,7 @@ from onnxplain.export.attended import Attended, attention_of
 from onnxplain.export.attentions import attentions_of
 from onnxplain.export.backward import Added, add_pullback, ends_of
 from onnxplain.export.budget import within
-from onnxplain.export.camera import Camera, is_camera, put_out, see
+from onnxplain.export.camera import is_camera, put_out, see
 from onnxplain.export.canonical.canonicalise import Canonical, canonicalise
 from onnxplain.export.canonical.ends import make_way
 from onnxplain.export.canonical.values import canonicalise_values
@@ -210,9 +210,7 @@ def _derived(source: Network, options: ExportOptions, plain: bool = False) -> _D
         explain = None
         if estimator is not None:
             explain = estimate(model, added, estimator, sampling, objective, metadata.preprocessing)
-        camera = see(added.op, metadata.preprocessing, pixels) if pixels.format else None
-        _add_drawn(added, options, look, metadata, camera)
-        put_out(added.op, metadata, camera)
+        _add_shown(added, options, look, metadata)
         clean(model)
 
     options.progress(STAGES[3])
@@ -307,19 +305,19 @@ def _add_ascent(added: Added, options: ExportOptions, metadata: Metadata) -> Non
         unroll(added.op, options.unroll, added.hot, pre, ascent)
 
 
-def _add_drawn(
-    added: Added,
-    options: ExportOptions,
-    look: PictureOptions | None,
-    metadata: Metadata,
-    camera: Camera | None,
+def _add_shown(
+    added: Added, options: ExportOptions, look: PictureOptions | None, metadata: Metadata
 ) -> None:
-    """The picture and the ranking of the classes, where they are asked for."""
+    """A camera before the network, the ranking of the classes, the picture, and the pullback as it
+    is put out, where they are asked for."""
+    pre, pixels = metadata.preprocessing, metadata.pixels
+    camera = see(added.op, pre, pixels) if pixels.format else None
     if options.topk is not None:
         add_ranking(added.op, options.topk, metadata.activation)
     if look is not None:
         regions = (name for name, one in metadata.objective.inputs.items() if one.kind == MASK)
-        add_picture(added.op, look, metadata.preprocessing, next(regions, None), camera)
+        add_picture(added.op, look, pre, next(regions, None), camera)
+    put_out(added.op, metadata, camera)
 
 
 def _pullbacks(values: Values, roots: Mapping[str, ir.Value]) -> dict[str, ir.Value]:
