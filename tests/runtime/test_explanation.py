@@ -135,6 +135,50 @@ def test_images_are_rows_and_targets_columns(several, tiny, tmp_path, style):
         assert picture.size == (2 * 32 * tiny.width, 3 * 32 * tiny.height)
 
 
+@pytest.mark.parametrize("give", [str, Image.open, lambda path: np.asarray(Image.open(path))])
+def test_a_picture_is_of_the_whole_photograph(explainer, tmp_path, give):
+    """The network takes 8 × 6 pixels of it."""
+    path = tmp_path / "photograph.png"
+    pixels = np.random.default_rng(0).integers(0, 256, (240, 300, 3), np.uint8)
+    Image.fromarray(pixels).save(path)
+    explanation = explainer([give(path), give(path)], [1, 2])
+    assert explanation[1].draw("overlay").size == (300, 240)
+    assert explanation[:1].draw("heatmap", longest=100).size == (100, 80)
+    assert explanation[1].draw("overlay", size="network").size == (256, 192)
+    beyond = np.asarray(explanation[1].draw("pullback"))[:, :5]
+    assert (beyond == 128).all()  # which the network did not see
+    assert explanation.draw("overlay", captions=False).size == (300, 480)
+
+
+def test_photographs_of_unlike_sizes_are_shown_as_seen(explainer):
+    shapes = ((240, 300, 3), (300, 240, 3))
+    explanation = explainer([np.zeros(shape, np.uint8) for shape in shapes])
+    assert explanation.draw("overlay", captions=False).size == (256, 2 * 192)
+
+
+def test_floats_have_no_photograph(explanation):
+    assert explanation[0].draw("overlay").size == (256, 192)
+
+
+def test_a_caption_says_class_number_and_method(explanation):
+    (row, *_) = explanation.rows()
+    shown = f"{explanation.target_probabilities[0]:.1%}"
+    assert row.caption(0) == f"espresso\n{shown}\ngradient, temperature 0.5"
+
+
+def test_a_colour_bar_stands_below_its_map(explanation):
+    plain = explanation[0].draw("heatmap", captions=False)
+    barred = np.asarray(explanation[0].draw("heatmap", captions=False, colour_bar=True))
+    assert barred.shape[0] > plain.height + 20
+    middle = barred[barred.shape[0] // 2 :].reshape(-1, 3).astype(int)
+    assert len(np.unique(middle, axis=0)) > 100  # the colours and their scale
+
+
+def test_help_says_how_pictures_are_drawn():
+    for name in ("style", "colours", "percentile", "colour_bar"):
+        assert f"{name}: " in str(Explanation.draw.__doc__) or name == "style"
+
+
 def test_a_grid_has_three_columns_and_room_for_text(explanation, several, tmp_path):
     explanation[0].save(tmp_path / "one.png", "grid")
     explanation.save(tmp_path / "three.png", "grid")

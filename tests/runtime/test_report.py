@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from onnxplain.contract.picture import PictureOptions
 from onnxplain.errors import BackendError, InputError
 from onnxplain.runtime import load
 from onnxplain.runtime.report import write_report
@@ -158,6 +159,18 @@ def test_progress_is_told_each_image(explainer, photos):
     done: list[int] = []
     report(explainer, photos, progress=done.append)
     assert done == [1, 2, 3, 4]
+
+
+def test_its_maps_are_drawn_as_asked(explainer, photos):
+    plain = report(explainer, photos[:1])
+    asked = report(explainer, photos[:1], look=PictureOptions(style="signed"))
+    shown = [
+        [image["src"] for image in page.all("img") if str(image["alt"]).startswith("heatmap")]
+        for page in (plain, asked)
+    ]
+    assert shown[0] != shown[1]
+    with pytest.raises(InputError, match="a report is a grid itself"):
+        report(explainer, photos[:1], look=PictureOptions(style="grid"))
 
 
 # Untrusted text
