@@ -22,11 +22,12 @@ from onnxplain.contract.picture import (
     thinning,
 )
 from onnxplain.contract.precision import DRAWING
+from onnxplain.errors import SourceError
 from onnxplain.export.camera import Camera
 from onnxplain.export.camera.axis import on_device
 from onnxplain.export.drawn.marks import around_boxes, around_region, region_of_network
 from onnxplain.export.provenance import named_after
-from onnxplain.export.tensors import constant, dims, rank
+from onnxplain.export.tensors import constant, dims, rank, static
 
 
 @dataclass(frozen=True)
@@ -141,7 +142,8 @@ def _picture(
 ) -> ir.Value:
     """[N,h,w,3] or [N,K,h,w,3] in floats, whose fraction is to be dropped."""
     several, graph = rank(pullback) == 5, op.builder.graph
-    values = _scaled(op, look, _maps(op, _single(op, pullback), pre, several))
+    maps, channels = _maps(op, _single(op, pullback), pre, several)
+    values = _scaled(op, look, maps, (channels, pre.height, pre.width))
     values = canvas.place(values)
     if look.style == PULLBACK_STYLE:
         pixels = op.Transpose(op.Add(op.Mul(values, 127.5), 128.0), perm=[0, 2, 3, 1])
@@ -171,21 +173,31 @@ def _picture(
     return pixels
 
 
-def _maps(op: OpBuilder, pullback: ir.Value, pre: Preprocessing, several: bool) -> ir.Value:
-    """[N,C,H,W], the targets together with the images; a pullback of another layout transposed."""
-    channels = int((pullback.shape or ())[-1 if pre.layout == "NHWC" else -3])  # type: ignore[arg-type]
+def _maps(
+    op: OpBuilder, pullback: ir.Value, pre: Preprocessing, several: bool
+) -> tuple[ir.Value, int]:
+    """[N,C,H,W], the targets together with the images, of a pullback of either layout; and C."""
+    try:
+        sizes = static(pullback, -3)
+    except SourceError as error:
+        raise SourceError(
+            "picture= draws maps of one size, and this network's height and width stay open; give "
+            "size=, or leave it out"
+        ) from error
+    channels = sizes[-1 if pre.layout == "NHWC" else 0]
     if several:
         pullback = op.Reshape(pullback, [-1, *pre.shape(channels)])
     if pre.layout == "NHWC":
         pullback = op.Transpose(pullback, perm=[0, 3, 1, 2])
-    pullback.shape = ir.Shape([None, channels, pre.height, pre.width])
-    return pullback
+    return pullback, channels
 
 
-def _scaled(op: OpBuilder, look: PictureOptions, maps: ir.Value) -> ir.Value:
+def _scaled(
+    op: OpBuilder, look: PictureOptions, maps: ir.Value, sizes: tuple[int, int, int]
+) -> ir.Value:
     """The values of maps [M,C,H,W] by their white points, [M,1,H,W]; of the style `pullback`
     [M,1 or 3,H,W]."""
-    channels, height, width = (int(size) for size in list(maps.shape or ())[1:])  # type: ignore[arg-type]
+    channels, height, width = sizes
     if look.style == PULLBACK_STYLE:
         values = maps if channels in (1, 3) else op.ReduceMean(maps, [1], keepdims=1)
         channels = channels if channels in (1, 3) else 1

@@ -79,15 +79,20 @@ class Canvas:
         return cls(seen[rows.near][:, columns.near], rows, columns)
 
     @classmethod
-    def of_photograph(cls, whole: Image.Image, pre: Preprocessing, longest: int) -> Canvas:
-        """The whole photograph that the network saw a part of, of `longest` pixels a side at most;
-        small ones are enlarged."""
+    def of_photograph(
+        cls, whole: Image.Image, seen: tuple[int, int], pre: Preprocessing, longest: int
+    ) -> Canvas:
+        """The whole photograph, of `longest` pixels a side at most; small ones are enlarged.
+
+        Args:
+            seen: height and width of what the network saw of it.
+        """
         (wide, high), (left, top) = placement(whole.size, pre)
         wanted = min(math.ceil(_LEAST / min(whole.size)), _MOST / max(whole.size))
         factor = min(max(1, wanted), longest / max(whole.size))
         width, height = (max(1, round(factor * side)) for side in whole.size)
-        rows = Axis.of_part(height, pre.height, high, top)
-        columns = Axis.of_part(width, pre.width, wide, left)
+        rows = Axis.of_part(height, seen[0], high, top)
+        columns = Axis.of_part(width, seen[1], wide, left)
         shown = whole.convert("RGB")
         if factor != 1:
             shown = shown.resize((width, height), Image.Resampling.BICUBIC)

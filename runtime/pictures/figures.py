@@ -87,7 +87,8 @@ class Row:
         """What its pictures are drawn on."""
         if look.size == PHOTOGRAPH and self.preprocessing is not None and self.whole is not None:
             longest = look.longest or (_LONGEST_CELL if look.style == GRID else _LONGEST)
-            return Canvas.of_photograph(self.whole, self.preprocessing, longest)
+            height, width = self.photograph.shape[:2]
+            return Canvas.of_photograph(self.whole, (height, width), self.preprocessing, longest)
         return Canvas.of_network(self.photograph)
 
     def shown(self, canvas: Canvas) -> Image.Image:

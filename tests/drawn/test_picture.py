@@ -293,7 +293,7 @@ def on_photograph(path: Path, photograph: Image.Image) -> Canvas:
     pre = Metadata.from_props(
         {p.key: p.value for p in onnx.load(path).metadata_props}
     ).preprocessing
-    return Canvas.of_photograph(photograph, pre, max(photograph.size))
+    return Canvas.of_photograph(photograph, (pre.height, pre.width), pre, max(photograph.size))
 
 
 @pytest.mark.parametrize("provider", ["cpu", "openvino"])

@@ -19,7 +19,7 @@ def preprocessing(height: int = 20, width: int = 20, resize: int = 25) -> Prepro
 
 
 def canvas(size: tuple[int, int], pre: Preprocessing, longest: int = 1024) -> Canvas:
-    return Canvas.of_photograph(Image.new("RGB", size), pre, longest)
+    return Canvas.of_photograph(Image.new("RGB", size), (pre.height, pre.width), pre, longest)
 
 
 @given(st.integers(192, 300), st.integers(192, 300), st.sampled_from([20, 25, 40]))
