@@ -22,14 +22,14 @@ from onnxplain.contract.objective import (
     OBJECTIVE,
     Explained,
 )
-from onnxplain.contract.picture import PICTURE, PULLBACK_STYLE, PictureOptions
+from onnxplain.contract.picture import HEATMAP, PICTURE, PULLBACK_STYLE, PictureOptions
 from onnxplain.options import documented
 from onnxplain.runtime.inputs.batches import ImageLike
 from onnxplain.runtime.inputs.targets import resolve
 from onnxplain.runtime.outputs import of_images
 from onnxplain.runtime.pictures import notebook
 from onnxplain.runtime.pictures.figures import Row, draw, write_image
-from onnxplain.runtime.pictures.render import heatmap
+from onnxplain.runtime.pictures.render import scaled
 from onnxplain.runtime.predictions import Predictions
 from onnxplain.runtime.signature import Signature
 
@@ -139,14 +139,23 @@ class Explanation(Predictions):
     def _explanations(self) -> list[NDArray[Any]]:
         return [self.pullback]
 
-    def heatmap(self) -> NDArray[np.float32]:
-        """Where the pullback is strong: float32 [N,H,W] or [N,K,H,W] in [0, 1].
+    def heatmap(self, **options: Any) -> NDArray[np.float32]:
+        """Where the pullback is strong: float32 [N,H,W] or [N,K,H,W] in [0, 1], or where it is
+        `signed` in [-1, 1].
 
         The sum over channels of |pullback|, smoothed by a Gaussian whose sigma is 2 % of the
         shorter side, divided by its 99th percentile (per image and target), and clipped.
         A pullback of zeros gives zeros.
+
+        Args:
+            options: signed, percentile and smoothing, as for `draw`.
+
+        Raises:
+            InputError: options that are not as declared.
         """
-        return heatmap(self.pullback)
+        look = PictureOptions(style=HEATMAP, **options)
+        look.check()
+        return scaled(self.pullback, look)[0]
 
     def draw(self, style: str = PULLBACK_STYLE, **options: Any) -> Image.Image:
         """One picture of it all: images are its rows, targets its columns.

@@ -117,6 +117,16 @@ def test_a_heatmap_is_smoothed_by_two_per_cent_of_the_shorter_side():
     np.testing.assert_allclose(heat[60, 75], heat[50, 85], rtol=1e-5)
 
 
+def test_a_heatmap_is_made_as_asked():
+    pullback = np.zeros((1, 2, 40, 40))
+    pullback[0, 0, :, :20], pullback[0, 0, 5, 30] = 1, -4
+    heat = of_pullback(pullback).heatmap(signed=True, smoothing=0, percentile=100)
+    assert (heat[0, :, :20] == 0.25).all()
+    assert heat[0, 5, 30] == heat.min() == -1
+    with pytest.raises(InputError, match="smoothing must be at least 0"):
+        of_pullback(pullback).heatmap(smoothing=-1)
+
+
 def test_smoothing_does_not_darken_the_borders():
     np.testing.assert_allclose(of_pullback(np.ones((1, 3, 50, 50))).heatmap(), 1, atol=1e-6)
 
