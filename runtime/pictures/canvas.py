@@ -85,6 +85,7 @@ class Canvas:
         """The whole photograph, of `longest` pixels a side at most; small ones are enlarged.
 
         Args:
+            whole: of mode RGB.
             seen: height and width of what the network saw of it.
         """
         (wide, high), (left, top) = placement(whole.size, pre)
@@ -93,9 +94,10 @@ class Canvas:
         width, height = (max(1, round(factor * side)) for side in whole.size)
         rows = Axis.of_part(height, seen[0], high, top)
         columns = Axis.of_part(width, seen[1], wide, left)
-        shown = whole.convert("RGB")
+        shown = whole
         if factor != 1:
-            shown = shown.resize((width, height), Image.Resampling.BICUBIC)
+            size = width, height
+            shown = whole.resize(size, Image.Resampling.BICUBIC, reducing_gap=2.0)
         return cls(np.asarray(shown), rows, columns)
 
     @property

@@ -26,6 +26,7 @@ from onnxplain.contract.picture import (
 )
 
 _LEAST_CELL = 192  # pixels of a grid's cell on its shorter side: room for its text
+_MOST_CELL = 2048  # of one that is enlarged, on its longer side
 _HEAT, _CHANNELS, _OVER = (PictureOptions(style=s) for s in (HEATMAP, PULLBACK_STYLE, OVERLAY))
 _SEISMIC = sampled(np.array(SIGNS["seismic"]), LEVELS + 1)
 
@@ -185,6 +186,7 @@ def grid(
     """
     picture = rows[0][0].picture
     factor = math.ceil(_LEAST_CELL / min(picture.size))
+    factor = max(1, min(factor, _MOST_CELL // max(picture.size)))
     width, height = factor * picture.width, factor * picture.height
     size = max(13, min(width, height) // 16)
     title_size, gap = round(1.15 * size), size

@@ -84,6 +84,10 @@ def test_small_pictures_are_enlarged_for_their_text():
     assert grid([[Cell(Image.new("RGB", (8, 8)), "seven\n99.0%")]]).width >= 192
 
 
+def test_elongated_pictures_are_not_enlarged_without_end():
+    assert grid([[Cell(Image.new("RGB", (1024, 2)), "seven")] * 3]).width < 7 * 1024
+
+
 @pytest.mark.parametrize("titles", [(), ("an extremely long row title " * 9,)])
 def test_long_text_does_not_widen_a_grid(titles):
     picture = Image.new("RGB", (224, 224))
