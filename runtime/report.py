@@ -70,8 +70,9 @@ def write_report(
         raise InputError("no image given")
     explainer.metadata.require_image("a report")
     look.check()
-    if look.style == GRID:
-        raise InputError("a report is a grid itself: choose another style for its maps")
+    if look.style == GRID or look.transparent:
+        what = "a grid" if look.style == GRID else "a page"
+        raise InputError(f"a report is {what} itself: its maps are opaque, and of another style")
     signature, explained = explainer.backend.signature, explainer.metadata.objective
     most = signature.classes if explained.is_class else max(explained.ranks, 1)
     if not 1 <= targets_per_image <= most:

@@ -6,9 +6,9 @@ import numpy as np
 import onnx_ir as ir
 from onnxscript import OpBuilder
 
-from onnxplain.export.tensors import integers, static
+from onnxplain.export.tensors import constant, integers, size_of, static
 
-_BLACK, _WHITE = 0.5, 255.5  # before the fraction is dropped
+_BLACK, _WHITE = (0.5, 0.5, 0.5, 255.5), 255.5  # before the fraction is dropped
 
 
 def around_boxes(op: OpBuilder, pixels: ir.Value, boxes: ir.Value, several: bool) -> ir.Value:
@@ -16,7 +16,7 @@ def around_boxes(op: OpBuilder, pixels: ir.Value, boxes: ir.Value, several: bool
     outward.
 
     Args:
-        pixels: [N,h,w,3], or [N,K,h,w,3] where `several`.
+        pixels: [N,h,w,C], or [N,K,h,w,C] where `several`; of four channels the last covers.
         boxes: left, top, right, bottom in those pixels, [N,4] or [N,K,4].
     """
     first = 2 if several else 1
@@ -51,7 +51,7 @@ def around_region(op: OpBuilder, pixels: ir.Value, inside: ir.Value, several: bo
     """The last pixels within a region white, the first beyond black.
 
     Args:
-        pixels: [N,h,w,3], or [N,K,h,w,3] where `several`.
+        pixels: [N,h,w,C], or [N,K,h,w,C] where `several`; of four channels the last covers.
         inside: [N,1,h,w], 1 within and 0 beyond.
     """
     padded = op.Pad(inside, [0, 0, 1, 1, 0, 0, 1, 1], mode="edge")
@@ -92,4 +92,5 @@ def _drawn(op: OpBuilder, pixels: ir.Value, inner: ir.Value, outer: ir.Value) ->
         else op.Unsqueeze(mask, [-1])
         for mask in (inner, outer)
     )
-    return op.Where(inner, _WHITE, op.Where(outer, _BLACK, pixels))
+    black = constant(op, np.array(_BLACK[: size_of(pixels, -1)]), pixels)
+    return op.Where(inner, _WHITE, op.Where(outer, black, pixels))

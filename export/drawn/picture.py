@@ -53,7 +53,8 @@ def add_picture(
     region: str | None = None,
     camera: Camera | None = None,
 ) -> None:
-    """Give an explain graph the output `picture`, uint8 [N,h,w,3], or [N,K,h,w,3] for K targets.
+    """Give an explain graph the output `picture`, uint8 [N,h,w,3], or [N,K,h,w,3] for K targets;
+    with four channels where it is transparent.
 
     Args:
         look: of a style that graphs draw.
@@ -72,7 +73,7 @@ def add_picture(
     sizes: list[int | ir.SymbolicDim] = [pre.height, pre.width]
     if camera is not None:
         sizes = [ir.SymbolicDim(f"photograph_{name}") for name in ("height", "width")]
-    picture.name, picture.shape = PICTURE, ir.Shape([*leading, *sizes, 3])
+    picture.name, picture.shape = PICTURE, ir.Shape([*leading, *sizes, look.channels])
     picture.dtype = ir.DataType.UINT8
     graph.outputs.append(picture)
 
@@ -140,7 +141,7 @@ def _picture(
     canvas: Canvas,
     region: str | None,
 ) -> ir.Value:
-    """[N,h,w,3] or [N,K,h,w,3] in floats, whose fraction is to be dropped."""
+    """[N,h,w,3] or [N,K,h,w,3], or of four channels, in floats, whose fraction is to be dropped."""
     several, graph = rank(pullback) == 5, op.builder.graph
     maps, channels = _maps(op, _single(op, pullback), pre, several)
     values = _scaled(op, look, maps, (channels, pre.height, pre.width))
@@ -154,13 +155,16 @@ def _picture(
     level = op.Add(op.Mul(values, float(scale)), shift + 0.5)
     level = op.Cast(op.Squeeze(level, [1]), to=ir.DataType.INT32)
     level = _by_target(op, level, pullback) if several else level
+    if look.style != OVERLAY or look.transparent:
+        pixels = op.Gather(constant(op, look.levels(), values), level, axis=0)
+    else:
+        keep, added = np.split(look.blend(), [1], axis=1)
+        grey = op.Unsqueeze(canvas.grey(), [1]) if several else canvas.grey()
+        keep = keep.repeat(3, axis=1)
+        kept = op.Mul(op.Gather(constant(op, keep, values), level, axis=0), grey)
+        pixels = op.Add(op.Gather(constant(op, added, values), level, axis=0), kept)
     if look.style != OVERLAY:
-        return op.Gather(constant(op, look.palette() + 0.5, values), level, axis=0)
-    keep, added = np.split(look.blend(), [1], axis=1)
-    grey = op.Unsqueeze(canvas.grey(), [1]) if several else canvas.grey()
-    keep = keep.repeat(3, axis=1)
-    kept = op.Mul(op.Gather(constant(op, keep, values), level, axis=0), grey)
-    pixels = op.Add(op.Gather(constant(op, added, values), level, axis=0), kept)
+        return pixels
     if region is not None:
         given = next(x for x in graph.inputs if x.name == region)
         inside = region_of_network(op, _single(op, given), pre.height, pre.width)

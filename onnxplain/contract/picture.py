@@ -30,7 +30,7 @@ from onnxplain.options import check, declared, option
 
 PICTURE, TOP_CLASSES, TOP_PROBABILITIES = "picture", "top_classes", "top_probabilities"
 """Outputs of a file exported with picture= or topk=: uint8 [N,h,w,3], or [N,K,h,w,3] for several
-targets; int64 [N,k]; and float32 [N,k]."""
+targets, with four channels where it is transparent; int64 [N,k]; and float32 [N,k]."""
 
 PULLBACK_STYLE, SIGNED, SEISMIC, HEATMAP, OVERLAY, GRID = (
     *("pullback", "signed", "seismic", "heatmap", "overlay", "grid"),
@@ -82,7 +82,7 @@ GREY = (0.299, 0.587, 0.114)
 _DIM, _RISE = 0.8, 0.75  # of an overlay's photograph; the power by which what covers it rises
 _SORTED = 3840  # values that TensorRT's TopK gives at most
 
-_OF_GRAPHS = ("colours", "signed", "alpha", "percentile", "smoothing")
+_OF_GRAPHS = ("colours", "signed", "alpha", "transparent", "percentile", "smoothing")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,6 +109,11 @@ class PictureOptions:
     )
     alpha: float = option(
         0.85, "Of overlay: how much of the photograph the strongest colour covers.", least=0, most=1
+    )
+    transparent: bool = option(
+        False,
+        "Of overlay: leave the photograph out, for the picture to be laid on it: its fourth "
+        "channel says how much of it each pixel covers.",
     )
     percentile: float | None = option(
         None,
@@ -192,6 +197,8 @@ class PictureOptions:
             raise InputError(
                 f"signed is of heatmap and overlay; {self.style} has its signs already"
             )
+        if self.transparent and self.style != OVERLAY:
+            raise InputError(f"transparent is of overlay; {self.style} has no photograph below it")
         if self.colours is None:
             return
         if self.style in (PULLBACK_STYLE, SEISMIC):
@@ -229,10 +236,26 @@ class PictureOptions:
     def blend(self) -> NDArray[np.float64]:
         """An overlay's levels, [LEVELS + 1, 4]: what the photograph's grey is multiplied by, and
         the red, green and blue that are added; a half is in them, for rounding."""
+        cover = self._cover()
+        return np.concatenate([_DIM * (1 - cover), cover * self.palette() + 0.5], axis=1)
+
+    def levels(self) -> NDArray[np.float64]:
+        """The levels of what lies over nothing, [LEVELS + 1, 3]; of a transparent overlay
+        [LEVELS + 1, 4], how much each covers behind its colour; a half is in them."""
+        if not self.transparent:
+            return self.palette() + 0.5
+        return np.concatenate([self.palette(), 255 * self._cover()], axis=1) + 0.5
+
+    def _cover(self) -> NDArray[np.float64]:
+        """How much of a photograph each level covers, [LEVELS + 1, 1]."""
         u = np.linspace(0, 1, LEVELS + 1)
         v = np.abs(2 * u - 1) if self.has_signs else u
-        cover = self.alpha * v[:, None] ** _RISE
-        return np.concatenate([_DIM * (1 - cover), cover * self.palette() + 0.5], axis=1)
+        return np.asarray(self.alpha * v[:, None] ** _RISE)
+
+    @property
+    def channels(self) -> int:
+        """Of the picture."""
+        return 4 if self.transparent else 3
 
 
 def _read(name: str, value: str) -> Any:
@@ -243,7 +266,7 @@ def _read(name: str, value: str) -> Any:
     """
     if name == "colours":
         return value
-    if name == "signed" and value in ("true", "false"):
+    if name in ("signed", "transparent") and value in ("true", "false"):
         return value == "true"
     try:
         return float(value)

@@ -21,8 +21,8 @@ def check_look(look: PictureOptions) -> None:
         InputError: options that are not as declared, do not go together, or are not of a frame.
     """
     look.check()
-    if look.style == GRID or look.size != PHOTOGRAPH:
-        raise InputError("an explained frame is one picture as large as the frame itself")
+    if look.style == GRID or look.size != PHOTOGRAPH or look.transparent:
+        raise InputError("an explained frame is one opaque picture as large as the frame itself")
 
 
 def explained_frame(

@@ -11,7 +11,7 @@ from PIL import Image
 
 from onnxplain.contract.picture import line_width
 
-_INNER, _OUTER = 255, 0
+_INNER, _OUTER = (255, 255, 255, 255), (0, 0, 0, 255)
 
 
 def outlined(
@@ -25,15 +25,16 @@ def outlined(
     outward. Along a region's border the last pixels within are white, the first beyond black.
 
     Args:
+        picture: RGB or RGBA.
         boxes: left, top, right and bottom of each, in the picture's pixels.
         region: [h, w], true inside.
     """
     if not len(boxes) and region is None:
         return picture
-    pixels = np.array(picture.convert("RGB"))
+    pixels = np.array(picture)
     if region is not None:
         _around(pixels, region)
-    height, width = pixels.shape[:2]
+    height, width, channels = pixels.shape
     thick = line_width(height, width)
     for box in boxes:
         left, top, right, bottom = map(float, box)
@@ -43,8 +44,8 @@ def outlined(
         across = np.minimum(np.arange(width) - left, right - np.arange(width))
         down = np.minimum(np.arange(height) - top, bottom - np.arange(height))
         depth = np.minimum(down[:, None], across)  # below 0 outside
-        pixels[(depth >= 0) & (depth < thick)] = _INNER
-        pixels[(depth < 0) & (depth >= -thick)] = _OUTER
+        pixels[(depth >= 0) & (depth < thick)] = _INNER[:channels]
+        pixels[(depth < 0) & (depth >= -thick)] = _OUTER[:channels]
     return Image.fromarray(pixels)
 
 
@@ -54,5 +55,6 @@ def _around(pixels: NDArray[np.uint8], inside: NDArray[np.bool_]) -> None:
         padded[1 + dy : padded.shape[0] - 1 + dy, 1 + dx : padded.shape[1] - 1 + dx]
         for dy, dx in ((0, 1), (1, 0), (0, -1), (-1, 0))
     ]
-    pixels[~inside & np.any(neighbours, axis=0)] = _OUTER
-    pixels[inside & ~np.all(neighbours, axis=0)] = _INNER
+    channels = pixels.shape[2]
+    pixels[~inside & np.any(neighbours, axis=0)] = _OUTER[:channels]
+    pixels[inside & ~np.all(neighbours, axis=0)] = _INNER[:channels]

@@ -101,8 +101,8 @@ def painted(
         pixels = (128 + 127.5 * np.asarray(values, np.float32)).astype(np.uint8)
         return Image.fromarray(np.broadcast_to(pixels.transpose(1, 2, 0), (*pixels.shape[1:], 3)))
     at = _level(values, look.has_signs)
-    if look.style != OVERLAY or photograph is None:
-        return Image.fromarray((look.palette() + 0.5).astype(np.uint8)[at])
+    if look.style != OVERLAY or look.transparent or photograph is None:
+        return Image.fromarray(look.levels().astype(np.uint8)[at])
     keep, added = np.split(look.blend().astype(np.float32), [1], axis=1)
     grey = photograph.astype(np.float32) @ np.array(GREY, np.float32)
     blend = added[at]
@@ -159,7 +159,7 @@ def overlay(photograph: NDArray[np.uint8], heat: NDArray[Any]) -> Image.Image:
 def mosaic(rows: Sequence[Sequence[Image.Image]]) -> Image.Image:
     """Pictures of one size edge to edge."""
     width, height = rows[0][0].size
-    page = Image.new("RGB", (width * len(rows[0]), height * len(rows)))
+    page = Image.new(rows[0][0].mode, (width * len(rows[0]), height * len(rows)))
     for i, row in enumerate(rows):
         for j, picture in enumerate(row):
             page.paste(picture, (j * width, i * height))
@@ -217,7 +217,7 @@ def grid(
 
     page = Image.new("RGB", (lefts[-1] + width + gap, top), "white")
     for block, x, y in placed:
-        page.paste(block, (x, y))
+        page.paste(block, (x, y), block if block.mode == "RGBA" else None)
     return page
 
 

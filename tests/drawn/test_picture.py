@@ -37,7 +37,8 @@ from ..objectives.test_maps import network as segmenter
 
 HEIGHT, WIDTH, CLASSES = 40, 56, 7
 SIGNED = "overlay,signed=true,smoothing=0"
-PICTURES = (*DRAWN, SIGNED, "heatmap,colours=viridis,percentile=20")
+LAYER = "overlay,transparent=true"
+PICTURES = (*DRAWN, SIGNED, LAYER, "heatmap,colours=viridis,percentile=20")
 
 Written = Callable[..., Path]
 
@@ -121,7 +122,8 @@ def test_it_is_the_renderers(written: Written, picture: str, provider: str) -> N
     explainer = onnxplain.load(written(picture=picture, topk=3), provider)
     explanation = explainer(x(5), [-1, 0, 2, -2, 3], batch_size=2)
     agree(explanation, picture)
-    assert explanation.picture.shape == (5, HEIGHT, WIDTH, 3)
+    channels = PictureOptions.of_graph(picture).channels
+    assert explanation.picture.shape == (5, HEIGHT, WIDTH, channels)
     agree(explanation[3], picture)
 
 
@@ -201,10 +203,11 @@ def test_the_likeliest_of_a_sigmoid(tmp_path: Path) -> None:
     np.testing.assert_allclose(explanation.outputs["top_probabilities"], expected, rtol=1e-5)
 
 
-def test_the_box_of_a_detector() -> None:
-    explainer = exported(detector("yolov8"), DETECTED, picture="overlay")
+@pytest.mark.parametrize("picture", ["overlay", LAYER])
+def test_the_box_of_a_detector(picture: str) -> None:
+    explainer = exported(detector("yolov8"), DETECTED, picture=picture)
     explanation = explainer(images(2, DETECTED).numpy(), [-1, -2])
-    agree(explanation, "overlay")
+    agree(explanation, picture)
     plain = drawn(explanation, PictureOptions(style="heatmap"))
     assert (explanation.picture == 255).all(-1).sum() > (plain == 255).all(-1).sum()
 

@@ -207,6 +207,7 @@ def test_a_white_point_is_the_higher_order_statistic():
         ({"style": "heatmap", "colours": "grey", "signed": True}, "has signs, which grey does not"),
         ({"style": "pullback", "colours": "inferno"}, "pullback has its own colours"),
         ({"style": "seismic", "signed": True}, "has its signs already"),
+        ({"style": "heatmap", "transparent": True}, "transparent is of overlay"),
         ({"style": "overlay", "alpha": 1.5}, "alpha must be at most 1"),
         ({"style": "overlay", "percentile": -1}, "percentile must be at least 0"),
         ({"style": "overlay", "size": "huge"}, "size is one of photograph, network"),
@@ -216,6 +217,19 @@ def test_a_white_point_is_the_higher_order_statistic():
 def test_options_that_cannot_be(options, message):
     with pytest.raises(InputError, match=message):
         PictureOptions(**options).check()
+
+
+def test_a_transparent_overlay_is_laid_on_a_grey_photograph():
+    """As the opaque one, but for the rounding of what it covers."""
+    rng = np.random.default_rng(0)
+    heat, pixels = rng.random((20, 30)), rng.integers(0, 256, (20, 30, 3), np.uint8)
+    look = PictureOptions(style="overlay", transparent=True)
+    layer = painted(heat, look, pixels)
+    assert layer.mode == "RGBA"
+    grey = 0.8 * (pixels @ [0.299, 0.587, 0.114])
+    below = Image.fromarray(np.rint(grey).astype(np.uint8)).convert("RGBA")
+    found = np.asarray(Image.alpha_composite(below, layer)).astype(int)[..., :3]
+    np.testing.assert_allclose(found, np.asarray(overlay(pixels, heat)).astype(int), atol=2)
 
 
 def test_without_smoothing_pixels_stay_apart():

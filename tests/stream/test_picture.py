@@ -33,9 +33,11 @@ def test_the_heat_lies_where_the_pullback_is_strong():
     assert (page[:, : int(left)] == 80).all()  # what the network did not see
 
 
-@pytest.mark.parametrize("look", [{"style": "grid"}, {"size": "network"}])
+@pytest.mark.parametrize(
+    "look", [{"style": "grid"}, {"size": "network"}, {"style": "overlay", "transparent": True}]
+)
 def test_a_frame_is_one_picture(look):
-    with pytest.raises(InputError, match="one picture as large as the frame"):
+    with pytest.raises(InputError, match="one opaque picture as large as the frame"):
         check_look(PictureOptions(**look))
 
 
