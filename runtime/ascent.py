@@ -130,7 +130,7 @@ def accentuate(
         raise InputError(reason)
 
     pre = explainer.metadata.preprocessing
-    explainer.metadata.require_image("accentuation")
+    explainer.metadata.require_input("accentuation")
     batch, _ = as_batch(images, pre, explainer.backend.signature.dtype)
     explanation = explainer(batch, targets, temperature, **inputs)
     if explanation.targets.size != len(explanation):

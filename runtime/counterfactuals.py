@@ -57,7 +57,7 @@ class Grid:
             InputError: an image or a class that cannot be used.
         """
         images = list(images)
-        explainer.metadata.require_image("a grid of counterfactuals")
+        explainer.metadata.require_input("a grid of counterfactuals")
         signature = explainer.backend.signature
         first = explainer(images, **inputs)
         columns: Sequence[int | None]

@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, overload
@@ -26,14 +27,15 @@ from onnxplain.contract.objective import OBJECTIVE
 from onnxplain.errors import BackendError, InputError
 from onnxplain.options import check_type
 from onnxplain.runtime.explanation import Explanation, explanation_of
-from onnxplain.runtime.inputs.batches import ImageLike, as_batch, filled, sources
+from onnxplain.runtime.inputs.batches import ImageLike, filled, sources
 from onnxplain.runtime.inputs.objective import as_inputs, check_inputs
+from onnxplain.runtime.inputs.pixels import Batch, as_input
 from onnxplain.runtime.inputs.scalars import Temperatures, live_inputs, scalar_inputs
 from onnxplain.runtime.inputs.targets import Targets, target_input
 from onnxplain.runtime.inputs.tensors import is_tensor
 from onnxplain.runtime.nonfinite import made_by
 from onnxplain.runtime.on_device import Tensor, TensorExplanation, explain_tensor
-from onnxplain.runtime.outputs import joined, of_images
+from onnxplain.runtime.outputs import in_floats, joined, of_images
 from onnxplain.runtime.sessions import Backend
 from onnxplain.runtime.sessions.tensorrt.engine import SUFFIX
 from onnxplain.runtime.values import ValuesExplanation, explain_values
@@ -97,8 +99,9 @@ class Explainer:
         Args:
             images: one image or a list: paths, PIL images, uint8 pixels ([H,W], [H,W,C] or
                 [N,H,W,C], any size), or floats already normalised ([C,H,W] or [N,C,H,W] of the
-                network's size; channel last where the graph's layout is NHWC). Or a tensor of
-                another package (torch, CuPy, JAX), normalised, [N,C,H,W], on the host or on the
+                network's size; channel last where the graph's layout is NHWC), which a file that
+                takes photographs (`metadata.pixels`) does not. Or a tensor of
+                another package (torch, CuPy, JAX), as the graph takes it, on the host or on the
                 backend's GPU: it is explained in one run where it lies, and what comes back is
                 of its package and lies there too. Of a file that explains by other values than
                 an image, a mapping: the network's inputs, arrays [N,…] by name
@@ -141,7 +144,7 @@ class Explainer:
             scalars = scalar_inputs(self.backend.signature, temperature)
             return explain_tensor(self.backend, images, targets, scalars, inputs)
         signature = self.backend.signature
-        batch, photographs = as_batch(images, self.metadata.preprocessing, signature.dtype)
+        batch, photographs = as_input(images, signature)
         indices = target_input(signature, targets, len(batch))
         own = as_inputs(signature, inputs, len(batch))
         explanation = self.explain(batch, photographs, indices, temperature, batch_size, own)
@@ -151,7 +154,7 @@ class Explainer:
     def require_finite(
         self,
         explanation: Explanation,
-        batch: NDArray[Any],
+        batch: Batch,
         targets: NDArray[np.int64],
         temperature: Temperatures = None,
         inputs: Mapping[str, NDArray[Any]] = MappingProxyType({}),
@@ -187,7 +190,7 @@ class Explainer:
 
     def explain(
         self,
-        batch: NDArray[Any],
+        batch: Batch,
         photographs: NDArray[np.uint8],
         targets: NDArray[np.int64],
         temperature: Temperatures = None,
@@ -197,7 +200,7 @@ class Explainer:
         """What calling the explainer does once all is arrays; NaN and infinity pass.
 
         Args:
-            batch, photographs: as `onnxplain.runtime.inputs.batches.as_batch` makes them.
+            batch, photographs: as `onnxplain.runtime.inputs.pixels.as_input` makes them.
             targets, temperature, batch_size, inputs: as for `answer`.
 
         Raises:
@@ -211,7 +214,7 @@ class Explainer:
 
     def answer(
         self,
-        batch: NDArray[Any],
+        batch: Batch,
         targets: NDArray[np.int64],
         temperature: Temperatures = None,
         batch_size: int | None = None,
@@ -223,7 +226,7 @@ class Explainer:
         out.
 
         Args:
-            batch: the network's input, as `onnxplain.runtime.inputs.batches.as_batch` makes it.
+            batch: the network's input, as `onnxplain.runtime.inputs.pixels.as_input` makes it.
             targets: as `onnxplain.runtime.inputs.targets.target_input` makes them.
             temperature, batch_size: as for `__call__`.
             inputs: what objective and estimator take besides, as
@@ -235,6 +238,8 @@ class Explainer:
         """
         signature, explained = self.backend.signature, self.metadata.objective
         own = as_inputs(signature, {}, len(batch)) if inputs is None else inputs
+        if isinstance(batch, list):
+            return self._of_sizes(batch, targets, temperature, batch_size, own)
         given = self._per_image(batch, targets, own)
         scalars = scalar_inputs(signature, temperature) | self._sets(own)
         size = self._batch_size(batch_size)
@@ -247,8 +252,34 @@ class Explainer:
             outputs[PULLBACK] = np.moveaxis(outputs[PULLBACK], -1, -3)
         return outputs
 
+    def _of_sizes(
+        self,
+        batch: list[NDArray[Any]],
+        targets: NDArray[np.int64],
+        temperature: Temperatures,
+        batch_size: int | None,
+        own: Mapping[str, NDArray[Any]],
+    ) -> dict[str, NDArray[Any]]:
+        """The same of photographs of several sizes: those of each together."""
+        groups: dict[tuple[int, ...], list[int]] = {}
+        for i, photograph in enumerate(batch):
+            groups.setdefault(photograph.shape, []).append(i)
+        sets = self._sets(own)
+        answers = [
+            self.answer(
+                np.stack([batch[i] for i in each]),
+                targets[each],
+                temperature,
+                batch_size,
+                {n: array if n in sets else array[each] for n, array in own.items()},
+            )
+            for each in groups.values()
+        ]
+        order, explained = np.argsort([*chain(*groups.values())]), self.metadata.objective
+        return dict(of_images(explained, joined(explained, answers), order))
+
     def _per_image(
-        self, batch: NDArray[Any], targets: NDArray[np.int64], own: Mapping[str, NDArray[Any]]
+        self, batch: Any, targets: NDArray[np.int64], own: Mapping[str, NDArray[Any]]
     ) -> dict[str, NDArray[Any]]:
         """The graph's inputs that have a row for each image, by name."""
         signature = self.backend.signature
@@ -299,7 +330,7 @@ class Explainer:
         """
         length, explained = len(chunk[IMAGE]), self.metadata.objective
         chunk = self._filled(chunk)
-        found = self.backend.run(chunk | scalars)
+        found = in_floats(self.backend.run(chunk | scalars))
         outputs = {name: array for name, array in found.items() if name != NEXT_IMAGE}
         for name in outputs.keys() & {LOGITS, OBJECTIVE, PULLBACK}:
             axis, shape = explained.batch_axis(name), outputs[name].shape
@@ -313,7 +344,7 @@ class Explainer:
     def _filled(self, chunk: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         """A chunk too short for a run repeats its last image."""
         least = self.backend.signature.batch or self.backend.signature.least
-        return {name: filled(array, least) for name, array in chunk.items()}
+        return {name: filled(np.asarray(array), least) for name, array in chunk.items()}
 
     def _batch_size(self, wanted: int | None) -> int:
         fixed, most = self.backend.signature.batch, self.backend.signature.most

@@ -23,8 +23,9 @@ from onnxplain.contract.objective import (
     Explained,
 )
 from onnxplain.contract.picture import HEATMAP, PICTURE, PULLBACK_STYLE, PictureOptions
+from onnxplain.contract.pixels import PHOTOGRAPH
 from onnxplain.options import documented
-from onnxplain.runtime.inputs.batches import ImageLike
+from onnxplain.runtime.inputs.batches import ImageLike, box_in_photograph
 from onnxplain.runtime.inputs.targets import resolve
 from onnxplain.runtime.outputs import of_images
 from onnxplain.runtime.pictures import notebook
@@ -58,6 +59,8 @@ class Explanation(Predictions):
         sources: the images themselves, as they were given, a part of which the network saw; None
             of floats. Empty where they are not known.
         preprocessing: how they became the network's input.
+        on_photograph: whether pullback and photographs are the whole images' (`--geometry
+            photograph`), and not what the network saw.
     """
 
     logits: NDArray[Any]
@@ -73,6 +76,7 @@ class Explanation(Predictions):
     method: str = ""
     sources: Sequence[ImageLike | None] = ()
     preprocessing: Preprocessing | None = None
+    on_photograph: bool = False
 
     def __len__(self) -> int:
         return len(self.pullback)
@@ -95,6 +99,7 @@ class Explanation(Predictions):
             self.method,
             [self.sources[i] for i in np.arange(len(self))[chosen]] if self.sources else (),
             self.preprocessing,
+            self.on_photograph,
         )
 
     @property
@@ -204,9 +209,13 @@ class Explanation(Predictions):
             named = self.names if explained.classes else [explained.name] * values.size
             names = np.array(named, dtype=object)
         names, values = names.reshape(images, -1), values.reshape(images, -1)
-        boxes = self.outputs.get(EXPLAINED_BOX)
+        boxes, pre = self.outputs.get(EXPLAINED_BOX), self.preprocessing
+        if self.on_photograph and boxes is not None and pre is not None:
+            height, width = self.photographs.shape[1:3]
+            boxes = box_in_photograph(boxes, (width, height), pre)
         masks = [name for name, one in explained.inputs.items() if one.kind == MASK]
         regions = [self.given[name] for name in masks if name in self.given]
+        regions = [] if self.on_photograph else regions  # which are of what the network saw
         return [
             Row(
                 self.photographs[i],
@@ -217,8 +226,8 @@ class Explanation(Predictions):
                 None if boxes is None else boxes[i].reshape(-1, 4),
                 next((region[i] for region in regions if region[i].any()), None),
                 self.method,
-                self.sources[i] if self.sources else None,
-                self.preprocessing,
+                self.sources[i] if self.sources and not self.on_photograph else None,
+                None if self.on_photograph else pre,
             )
             for i in range(images)
         ]
@@ -259,6 +268,7 @@ def explanation_of(
         {n: inputs[n] for n, one in explained.inputs.items() if one.kind == MASK},
         metadata.described_method,
         preprocessing=metadata.preprocessing,
+        on_photograph=metadata.pixels.geometry == PHOTOGRAPH,
     )
 
 

@@ -20,10 +20,10 @@ from onnxplain.errors import BackendError, InputError
 from onnxplain.runtime.ahead import ahead
 from onnxplain.runtime.explainer import Explainer
 from onnxplain.runtime.explanation import Explanation
-from onnxplain.runtime.inputs.batches import as_batch
 from onnxplain.runtime.inputs.estimator import decoded_once
 from onnxplain.runtime.inputs.images import load_image
 from onnxplain.runtime.inputs.objective import as_inputs, on_photograph, stacked
+from onnxplain.runtime.inputs.pixels import as_input
 from onnxplain.runtime.inputs.scalars import Temperatures
 from onnxplain.runtime.inputs.targets import target_input
 from onnxplain.runtime.verification import usual_run
@@ -108,7 +108,7 @@ def best_batch_size(explainer: Explainer, path: Path) -> int:
     signature = explainer.backend.signature
     if signature.batch:
         return signature.batch
-    image, _ = as_batch(path, explainer.metadata.preprocessing, signature.dtype)
+    image, _ = as_input(path, signature)
     best, rate = 1, 0.0
     size = 1
     while size <= min(_LARGEST, signature.most or _LARGEST):
@@ -146,7 +146,7 @@ def _decode(explainer: Explainer, path: Path, given: Mapping[str, Any]) -> _Deco
     signature, metadata = explainer.backend.signature, explainer.metadata
     picture = load_image(path)
     inputs = as_inputs(signature, on_photograph(metadata, given, picture.size), 1)
-    batch, photograph = as_batch(picture, metadata.preprocessing, signature.dtype)
+    batch, photograph = as_input(picture, signature)
     return _Decoded(picture, batch[0], photograph, inputs)
 
 
@@ -159,9 +159,21 @@ def _explain(
     batch_size: int,
 ) -> Iterator[Explanation | InputError]:
     """The explanations of those images that could be read, each of `rows` rows, or their errors."""
-    decoded = [made for _, made in chunk if not isinstance(made, InputError)]
-    if not decoded:
-        return
+    every = [made for _, made in chunk if not isinstance(made, InputError)]
+    # photographs of one size after another, or all that the network sees of them
+    for _, own in itertools.groupby(every, key=lambda one: one.image.shape):
+        yield from _together(explainer, [*own], targets, rows, temperature, batch_size)
+
+
+def _together(
+    explainer: Explainer,
+    decoded: Sequence[_Decoded],
+    targets: Sequence[int | str],
+    rows: int,
+    temperature: Temperatures,
+    batch_size: int,
+) -> Iterator[Explanation | InputError]:
+    """The same of images of one size."""
     batch = np.stack([one.image for one in decoded]).repeat(rows, axis=0)
     photographs = np.concatenate([one.photograph for one in decoded]).repeat(rows, axis=0)
     signature = explainer.backend.signature

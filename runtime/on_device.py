@@ -16,6 +16,7 @@ from onnxplain.errors import InputError
 from onnxplain.runtime.inputs.objective import as_inputs
 from onnxplain.runtime.inputs.targets import target_input
 from onnxplain.runtime.inputs.tensors import as_numpy, dtype_name, is_tensor, like, on_host
+from onnxplain.runtime.outputs import in_floats
 from onnxplain.runtime.sessions import Backend
 from onnxplain.runtime.signature import Signature
 
@@ -60,7 +61,8 @@ def explain_tensor(
 
     Args:
         backend: what runs it.
-        images: normalised, [N,C,H,W] or [N,H,W,C] as the graph has it, N ≥ 1.
+        images: as the graph takes them, N ≥ 1: normalised, [N,C,H,W] or [N,H,W,C]; or uint8 pixels
+            (`contract.pixels`).
         targets: as for `Explainer.__call__`, or a tensor of indices.
         scalars: the graph's inputs that are one number, by name.
         given: what its objective takes besides, as for `Explainer.__call__`.
@@ -84,7 +86,7 @@ def explain_tensor(
         outputs = backend.run(host)
     else:
         outputs = backend.run_on_device(inputs)
-    found = {name: like(array, images) for name, array in outputs.items()}
+    found = in_floats({name: like(array, images) for name, array in outputs.items()})
     return TensorExplanation(
         found[LOGITS] if signature.metadata.objective.is_class else None,
         found[PULLBACK],
@@ -133,14 +135,19 @@ def _on_host(tensor: Any) -> NDArray[Any]:
 
 
 def _check(signature: Signature, images: Any) -> None:
-    expected, shape = list(signature.metadata.preprocessing.image_shape), list(images.shape)
-    if len(shape) != 4 or shape[1:] != expected or not shape[0]:
-        raise InputError(f"a tensor of images has the shape {['N', *expected]}, not {shape}")
+    pixels, shape = signature.metadata.pixels, list(images.shape)
+    expected: list[Any] = list(pixels.shape or signature.metadata.preprocessing.image_shape)
+    named = ["any" if size is None else size for size in expected]
+    fits = len(shape) == 1 + len(expected) and all(
+        size and wanted in (None, size) for size, wanted in zip(shape[1:], expected, strict=True)
+    )
+    if not fits or not shape[0]:
+        raise InputError(f"a tensor of images has the shape {['N', *named]}, not {shape}")
     if signature.batch and shape[0] != signature.batch:
         raise InputError(
             f"this graph was exported for batches of {signature.batch}, not of {shape[0]}"
         )
-    if dtype_name(images) != signature.dtype.name:
-        raise InputError(
-            f"a tensor of images holds {signature.dtype.name}, normalised, not {dtype_name(images)}"
-        )
+    dtype = "uint8" if pixels else signature.dtype.name
+    if dtype_name(images) != dtype:
+        what = "a photograph's pixels" if pixels else "normalised"
+        raise InputError(f"a tensor of images holds {dtype}, {what}, not {dtype_name(images)}")

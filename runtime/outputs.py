@@ -10,9 +10,19 @@ from numpy.typing import NDArray
 
 from onnxplain.contract.explain import PULLBACK
 from onnxplain.contract.objective import Explained
+from onnxplain.contract.pixels import PULLBACK_SCALE
 from onnxplain.errors import InputError
 
 Outputs = Mapping[str, NDArray[Any]]
+
+
+def in_floats(outputs: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Arrays or tensors with a quantised pullback multiplied by its scale, which is left out."""
+    if PULLBACK_SCALE not in outputs:
+        return outputs
+    scale = outputs[PULLBACK_SCALE][..., None, None, None]
+    others = {name: array for name, array in outputs.items() if name != PULLBACK_SCALE}
+    return {**others, PULLBACK: outputs[PULLBACK] * scale}
 
 
 def of_images(

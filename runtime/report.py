@@ -133,10 +133,11 @@ def _article(
     try:
         picture = load_image(file)
         given = on_photograph(metadata, inputs, picture.size)
-        batch, _ = as_batch(picture, metadata.preprocessing, signature.dtype)
+        seen, _ = as_batch(picture, metadata.preprocessing, signature.dtype)
     except InputError as error:
         raise _UnreadableError(str(error)) from error
-    batch = batch.repeat(targets, axis=0)  # a target each, which every graph can do
+    # A target each, which every graph can do.
+    batch: Any = [picture] * targets if metadata.pixels else seen.repeat(targets, axis=0)
     ranked = metadata.objective.is_class or metadata.objective.ranks
     asked: Any = [-1 - k for k in range(targets)] if ranked else None
     explanation = explainer(batch, asked, **given)

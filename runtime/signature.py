@@ -19,6 +19,7 @@ from onnxplain.contract.explain import (
     Metadata,
 )
 from onnxplain.contract.objective import OBJECTIVE
+from onnxplain.contract.pixels import PULLBACK_SCALE, Pixels
 from onnxplain.contract.values import Values
 from onnxplain.errors import BackendError
 
@@ -89,14 +90,18 @@ class Signature:
         estimated = metadata.estimator
         _require((*own, *taken, *estimated.inputs), inputs, "input")
         _require((LOGITS if explained.is_class else OBJECTIVE, *pullbacks), outputs, "output")
-        _require(estimated.outputs, outputs, "output")
+        scale = [PULLBACK_SCALE] if metadata.pixels.quantised else []
+        _require((*estimated.outputs, *scale), outputs, "output")
         classes = _classes(outputs[LOGITS].shape) if explained.is_class else explained.classes
         dtype = outputs[pullbacks[0]].dtype if values else inputs[IMAGE].dtype
+        if metadata.pixels:
+            _check_pixels(metadata.pixels, inputs[IMAGE])
+            dtype = outputs[LOGITS if explained.is_class else OBJECTIVE].dtype
         if dtype not in _DTYPES:
             raise BackendError(f"the graph's '{own[0]}' is of {dtype}, not a float tensor")
         if values:
             _check_values(values, inputs)
-        else:
+        elif not metadata.pixels:
             _check_image(metadata, inputs[IMAGE].shape)
         _check_batch(inputs[own[0]].shape)
         _check_labels(metadata, classes)
@@ -121,7 +126,7 @@ class Signature:
             outputs={
                 name: port
                 for name, port in outputs.items()
-                if name not in (OBJECTIVE, NEXT_IMAGE, *pullbacks)
+                if name not in (OBJECTIVE, NEXT_IMAGE, *pullbacks, *scale)
             },
             inputs={name: inputs[name] for name in own},
         )
@@ -171,6 +176,22 @@ def _check_image(metadata: Metadata, image: tuple[int | None, ...]) -> None:
         raise BackendError(
             f"the file's metadata say that an image is {_text(said)}, its graph {_text(is_)}; "
             "export it again"
+        )
+
+
+def _check_pixels(pixels: Pixels, image: Port) -> None:
+    """
+    Raises:
+        BackendError: the graph declares another image than the metadata.
+    """
+    said, is_ = pixels.shape, image.shape[1:]
+    fits = len(is_) == len(said) and all(
+        a is None or b in (a, None) for a, b in zip(said, is_, strict=True)
+    )
+    if not fits or image.dtype != "uint8":
+        raise BackendError(
+            f"the file's metadata say that '{IMAGE}' is uint8 {_text((None, *said))}, its graph "
+            f"{image.dtype} {_text(image.shape)}; export it again"
         )
 
 

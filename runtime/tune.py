@@ -91,7 +91,7 @@ def tune(
             temperature raises enough of the pairs.
     """
     signature = explainer.backend.signature
-    signature.metadata.require_image("tuning")
+    signature.metadata.require_input("tuning")
     if not signature.live_temperature or signature.multi_target:
         raise InputError(
             "tuning needs a graph exported with live_temperature=True, and without "

@@ -17,8 +17,9 @@ from onnxplain.contract.objective import EXPLAINED_BOX, EXPLAINED_CLASS
 from onnxplain.errors import BackendError
 from onnxplain.runtime.cosines import cosines
 from onnxplain.runtime.explainer import Explainer
-from onnxplain.runtime.inputs.batches import ImageLike, as_batch
+from onnxplain.runtime.inputs.batches import ImageLike
 from onnxplain.runtime.inputs.objective import noise_inputs
+from onnxplain.runtime.inputs.pixels import Batch, as_input, noise_frames
 from onnxplain.runtime.inputs.targets import resolve, target_input
 from onnxplain.runtime.inputs.values import noise_values
 from onnxplain.runtime.sessions import Backend, open_backend
@@ -74,8 +75,8 @@ def reference(path: str | os.PathLike[str], threads: int | None = None) -> Expla
     return Explainer(open_backend(path, "cpu", threads), path)
 
 
-def sample(explainer: Explainer, images: Sequence[ImageLike] | None = None) -> NDArray[Any]:
-    """Images to measure on, normalised: those given, or else two of seeded noise.
+def sample(explainer: Explainer, images: Sequence[ImageLike] | None = None) -> Batch:
+    """Images to measure on, as the graph takes them: those given, or else two of seeded noise.
 
     Raises:
         BackendError: the file explains by something else.
@@ -83,16 +84,19 @@ def sample(explainer: Explainer, images: Sequence[ImageLike] | None = None) -> N
     explainer.metadata.require_image("a comparison on images")
     pre, signature = explainer.metadata.preprocessing, explainer.backend.signature
     if images is not None:
-        return as_batch(images, pre, signature.dtype)[0]
+        return as_input(images, signature)[0]
+    if signature.metadata.pixels:
+        return noise_frames(pre, signature.metadata.pixels, signature.batch or 2)
     shape = (signature.batch or 2, *pre.image_shape)
     noise = np.random.default_rng(0).standard_normal(shape)
     return noise.astype(signature.dtype)
 
 
 def usual_run(
-    explainer: Explainer, images: NDArray[Any], batch_size: int | None = None
+    explainer: Explainer, images: Batch, batch_size: int | None = None
 ) -> Callable[[], object]:
-    """What explains images, normalised, as the objective does by itself; noise is what it needs.
+    """What explains images, as the graph takes them, as the objective does by itself; noise is
+    what it needs.
 
     Args:
         batch_size: as for `Explainer.__call__`.
@@ -102,7 +106,7 @@ def usual_run(
     return partial(explainer.answer, images, targets, batch_size=batch_size, inputs=inputs)
 
 
-def agreement(explainer: Explainer, right: Explainer, images: NDArray[Any]) -> Agreement:
+def agreement(explainer: Explainer, right: Explainer, images: Batch) -> Agreement:
     """Compare two explainers of one graph on the classes, or the objects, that `right` predicts.
 
     The first image is explained alone too: a backend may run one image otherwise than several.

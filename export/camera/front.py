@@ -7,7 +7,17 @@ import onnx_ir as ir
 from onnxscript import OpBuilder
 
 from onnxplain.contract.explain import IMAGE, Preprocessing
-from onnxplain.contract.pixels import BGR, BGR_PLANAR, GRAY, NV12, Pixels
+from onnxplain.contract.pixels import (
+    BGR,
+    BGR_PLANAR,
+    GRAY,
+    HEIGHT,
+    NV12,
+    ROWS,
+    SEEN,
+    WIDTH,
+    Pixels,
+)
 from onnxplain.contract.precision import CAMERA
 from onnxplain.errors import SourceError
 from onnxplain.export.camera.axis import Axis, axes
@@ -42,7 +52,7 @@ def see(op: OpBuilder, pre: Preprocessing, pixels: Pixels) -> Camera:
     graph = op.builder.graph
     seen = graph.inputs[0]
     graph.inputs.remove(seen)
-    seen.name = f"{IMAGE}.seen"
+    seen.name = f"{SEEN}.before"
     sizes = [size or name for size, name in zip(pixels.shape, _names(pixels), strict=True)]
     frame = op.builder.input(
         IMAGE, ir.DataType.UINT8, [dims(seen)[0], *(_size(size) for size in sizes)]
@@ -78,15 +88,13 @@ def _camera(
     small = _normalised(op, op.Reshape(small, [0, *pre.image_shape]), pre)
     if seen.dtype != small.dtype:
         small = op.Cast(small, to=seen.dtype)
-    small.shape = seen.shape
+    small.shape, small.name = seen.shape, SEEN
     ir.convenience.replace_all_uses_with(seen, small)
     return Camera(op, _photograph(op, frame, value, pixels), rows, columns, pre)
 
 
 def _names(pixels: Pixels) -> list[str]:
-    named = ["height", "width"]
-    if pixels.format == NV12:
-        named = ["rows", "width"]
+    named = [ROWS if pixels.format == NV12 else HEIGHT, WIDTH]
     return [named.pop(0) if size is None else "" for size in pixels.shape]
 
 

@@ -8,7 +8,13 @@ from onnxscript import OpBuilder
 
 from onnxplain.building import sort
 from onnxplain.contract.explain import DIRECTION, PULLBACK, Metadata
-from onnxplain.contract.pixels import INT8, PHOTOGRAPH, PULLBACK_SCALE
+from onnxplain.contract.pixels import (
+    INT8,
+    PHOTOGRAPH,
+    PULLBACK_SCALE,
+    PULLBACK_SEEN,
+    PULLBACK_WHOLE,
+)
 from onnxplain.contract.precision import CAMERA
 from onnxplain.export.camera.camera import Camera
 from onnxplain.export.heads import arrived
@@ -26,13 +32,13 @@ def put_out(op: OpBuilder, metadata: Metadata, camera: Camera | None) -> None:
     if camera is not None and pixels.geometry == PHOTOGRAPH:
         with named_after(op, CAMERA):
             placed = _on_photograph(op, camera, _pullback(graph), metadata)
-        _replace(graph, placed)
+        _replace(graph, placed, PULLBACK_SEEN)
     if pixels.quantised:
         pullback = _pullback(graph)
         scale, small = _quantised(op, pullback, pixels.quantised)
         scale.name, scale.shape = PULLBACK_SCALE, ir.Shape(dims(pullback)[:-3])
         small.shape = pullback.shape
-        _replace(graph, small)
+        _replace(graph, small, PULLBACK_WHOLE)
         graph.outputs.append(scale)
     sort(graph)
 
@@ -84,9 +90,9 @@ def _pullback(graph: ir.Graph) -> ir.Value:
     return next(value for value in graph.outputs if value.name == PULLBACK)
 
 
-def _replace(graph: ir.Graph, by: ir.Value) -> None:
-    """Put out another pullback."""
+def _replace(graph: ir.Graph, by: ir.Value, name: str) -> None:
+    """Put out another pullback; what has been one is called by the name."""
     before = _pullback(graph)
-    before.name = f"{PULLBACK}.seen"
+    before.name = name
     by.name = PULLBACK
     graph.outputs[graph.outputs.index(before)] = by

@@ -101,7 +101,7 @@ def explain_lake(
         BackendError: a model, a backend or a cluster that cannot be used.
     """
     model, out = model.absolute(), out.absolute()
-    metadata_of(model).require_image("a batch run")
+    metadata_of(model).require_input("a batch run")
     own = _images(model, options)
     recipe = _recipe(model, options, own)
     folder = Folder(out)

@@ -16,6 +16,7 @@ from onnxplain.contract.estimator import Estimated
 from onnxplain.contract.explain import ATTENTION, TARGET, Metadata
 from onnxplain.contract.objective import CONCEPT_RELEVANCE, Explained
 from onnxplain.contract.picture import PICTURE, TOP_CLASSES, TOP_PROBABILITIES
+from onnxplain.contract.pixels import PHOTOGRAPH, PULLBACK_SCALE
 from onnxplain.errors import BackendError, InputError
 from onnxplain.files import scratch
 from onnxplain.printable import one_line
@@ -70,6 +71,8 @@ def _objective(explained: Explained) -> dict[str, str]:
 def _own_inputs(signature: Signature) -> list[str]:
     """The network's own."""
     values = signature.metadata.values
+    if signature.metadata.pixels:
+        return [f"image {signature.metadata.pixels.described}"]
     if not values:
         image = ", ".join(map(str, signature.metadata.preprocessing.image_shape))
         return [f"image {signature.dtype} [{signature.batch or 'N'}, {image}]"]
@@ -82,7 +85,13 @@ def _own_inputs(signature: Signature) -> list[str]:
 def _pullbacks(backend: Backend, targets: str) -> list[str]:
     metadata = backend.signature.metadata
     if not metadata.values:
-        return [f"pullback [{targets}, {', '.join(map(str, metadata.pullback_shape))}]"]
+        shape, pixels = list(map(str, metadata.pullback_shape)), metadata.pixels
+        if pixels.geometry == PHOTOGRAPH:
+            at = 0 if metadata.preprocessing.layout == "NHWC" else 1
+            shape[at : at + 2] = "h", "w"
+        dtype = f" {pixels.quantised}" if pixels.quantised else ""
+        scale = [f"{PULLBACK_SCALE} [{targets}]"] if pixels.quantised else []
+        return [f"pullback{dtype} [{targets}, {', '.join(shape)}]", *scale]
     return [
         f"{one.pullback} [{', '.join('?' if n is None else str(n) for n in shape)}]: by {name}"
         for name, one in metadata.values.explained.items()
@@ -94,11 +103,8 @@ def _explained(metadata: Metadata) -> dict[str, str]:
     """How photographs become the input; or by what is explained instead."""
     if metadata.values:
         return {"explained by": metadata.values.described}
-    pre = metadata.preprocessing
-    return {
-        "preprocessing": f"shorter side to {pre.resize} ({pre.interpolation}), "
-        f"crop {pre.height} × {pre.width}\nmean {pre.mean}, std {pre.std}"
-    }
+    pre, within = metadata.preprocessing, ", in the graph" if metadata.pixels else ""
+    return {"preprocessing": f"{pre.described}{within}\nmean {pre.mean}, std {pre.std}"}
 
 
 @command

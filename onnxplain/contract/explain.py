@@ -183,6 +183,15 @@ class Preprocessing:
             return self.height, self.width, channels
         return channels, self.height, self.width
 
+    @property
+    def described(self) -> str:
+        """How a photograph is made to fit: "shorter side to 256 (bilinear), crop 224 × 224"."""
+        size = f"{self.height} × {self.width}"
+        border = f", border {self.fill}" if self.fill else ""
+        if self.fit == CROP:
+            return f"shorter side to {self.resize} ({self.interpolation}), crop {size}{border}"
+        return f"{self.fit} to {size} ({self.interpolation}){border}"
+
     def check(self) -> None:
         """
         Raises:
@@ -330,6 +339,18 @@ class Metadata:
                 f"{what} explains images, and this file explains {self.values.described}: give "
                 "its arrays by name, in a .npz file to onnxplain explain, or to what "
                 "onnxplain.load returns"
+            )
+
+    def require_input(self, what: str) -> None:
+        """
+        Raises:
+            BackendError: the file takes photographs, and `what` needs the network's own input.
+        """
+        self.require_image(what)
+        if self.pixels:
+            raise BackendError(
+                f"{what} changes or makes the network's own input, and this file takes photographs "
+                "and makes it itself: export the network again without preprocess"
             )
 
     def _check(self) -> None:

@@ -23,6 +23,13 @@ PULLBACK_SCALE = "pullback_scale"
 """The output float32 [N], or [N,K] for several targets, by which a quantised pullback is
 multiplied."""
 
+HEIGHT, WIDTH, ROWS = "height", "width", "rows"
+"""The names of open dimensions of `image`; rows are those of nv12, 3/2 of the height."""
+
+SEEN, PULLBACK_SEEN, PULLBACK_WHOLE = "image.seen", "pullback.seen", "pullback.whole"
+"""Values within a graph: the network's input that it makes of `image`, and the pullback before it
+is laid on the photograph, and before it is quantised."""
+
 
 @dataclass(frozen=True)
 class Pixels:
@@ -49,10 +56,19 @@ class Pixels:
 
     @property
     def shape(self) -> tuple[int | None, ...]:
-        """That of `image` behind the batch, None where it is open."""
+        """That of `image` behind the batch, None where open; of a network's own input none."""
+        if not self:
+            return ()
         if self.format in (GRAY, NV12):
             return None, None
         return (3, None, None) if self.axes == (2, 3) else (None, None, 3)
+
+    @property
+    def described(self) -> str:
+        """What `image` holds, in words."""
+        names = iter(("h * 3/2" if self.format == NV12 else "h", "w"))
+        sizes = ", ".join(str(size or next(names)) for size in self.shape)
+        return f"uint8 [N, {sizes}]: {self.format}, of any height h and width w"
 
     def check(self) -> None:
         """

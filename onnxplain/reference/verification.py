@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from onnxplain.contract.explain import LOGITS, PULLBACK
+from onnxplain.contract.pixels import Pixels
 from onnxplain.errors import InputError
+from onnxplain.files import scratch
 from onnxplain.reference.against_source import Asked, verify_against_source
 from onnxplain.reference.checks import Check, Verification
 from onnxplain.reference.derivatives import check_derivatives, is_quantised
 from onnxplain.reference.objectives import verify_objective
+from onnxplain.reference.seen import behind, check_seen
 from onnxplain.reference.values import verify_values
 from onnxplain.runtime import Explainer, load
 from onnxplain.runtime.inputs.batches import ImageLike, as_batch
@@ -53,6 +57,9 @@ def verify(
     a `gradient` with finite differences of what it is the gradient of. An answer that misses the
     tolerance in float32 is looked at again in float64, where rounding opens no gate.
 
+    Of a file that takes photographs, or quantises its pullback, what it makes of them is compared
+    with Pillow's, and the graph behind that with the source.
+
     Without a source: another provider or precision than ONNX Runtime's float32 on the CPU against
     that; and a `gradient` graph against finite differences of its own logits.
 
@@ -89,6 +96,14 @@ def verify(
     method = explainer.metadata.method
     if source is None and (name, precision) != ("cpu", "float32"):
         return _against_onnx_runtime(explainer, graph, images, at_least)
+    if explainer.metadata.pixels != Pixels():
+        checks = check_seen(explainer, graph, images)
+        asked = {"weights": weights, "input": input, "output": output, "objective": objective}
+        asked |= {"tolerance": tolerance, "at_least": at_least, "images": images}
+        with scratch() as folder:
+            own = behind(graph, folder)
+            found = verify(own, source, provider=name, precision=precision, **asked)
+        return replace(found, checks=(*checks, *found.checks))
     of_class = explainer.metadata.objective.is_class
     if source is None and not of_class:
         raise InputError(

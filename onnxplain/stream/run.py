@@ -94,7 +94,7 @@ def explain_stream(
             inputs.
         BackendError: the runtime failed.
     """
-    explainer.metadata.require_image("a stream")
+    explainer.metadata.require_input("a stream")
     check_look(look)
     metadata, targets = explainer.metadata, _targets(explainer, target)
     explainer.check(None if target is None else [target], temperature, inputs)

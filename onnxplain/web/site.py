@@ -82,7 +82,7 @@ def _signature(model: Path) -> Signature:
     """A graph's, which a page can use."""
     signature = open_backend(model).signature
     metadata = signature.metadata
-    metadata.require_image("the page")
+    metadata.require_input("the page")
     if signature.dtype != np.float32:
         raise BackendError(
             f"'{model}' computes in {signature.dtype}, the web page in float32; "

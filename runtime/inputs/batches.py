@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 from PIL import Image
 
-from onnxplain.contract.explain import NO_IMAGE, Preprocessing
+from onnxplain.contract.explain import CROP, LETTERBOX, NO_IMAGE, Preprocessing
 from onnxplain.errors import InputError
 from onnxplain.runtime.inputs.images import load_image
 
@@ -40,15 +40,41 @@ def as_batch(
             "this file does not explain images: give its network's inputs by name, to what "
             "onnxplain.load returns"
         )
-    items: Sequence[Any] = images if isinstance(images, (list, tuple)) else [images]
-    if not items or any(isinstance(item, np.ndarray) and item.size == 0 for item in items):
-        raise InputError("no image given")
+    items = _items(images)
     parts = [_part(item, pre) for item in items]
     with np.errstate(over="ignore"):
         batch = np.concatenate([batch for batch, _ in parts]).astype(dtype, copy=False)
     if not np.isfinite(batch).all():
         raise InputError("the images have NaN or infinite values")
     return batch, np.concatenate([photographs for _, photographs in parts])
+
+
+def photographs(images: ImageLike | Sequence[ImageLike]) -> list[Image.Image]:
+    """Images, of one kind or mixed, as photographs of mode RGB, of whatever sizes.
+
+    Raises:
+        InputError: floats, which are no photograph's; no image; whatever `load_image` raises.
+    """
+    found = []
+    for item in _items(images):
+        if isinstance(item, np.ndarray) and item.dtype.kind == "f":
+            raise InputError(
+                "this file takes a photograph's pixels, uint8, and normalises them itself: floats "
+                "are for one exported without preprocess"
+            )
+        found += [load_image(image) for image in _images(item)]
+    return found
+
+
+def _items(images: ImageLike | Sequence[ImageLike]) -> Sequence[Any]:
+    """
+    Raises:
+        InputError: there is none.
+    """
+    items: Sequence[Any] = images if isinstance(images, (list, tuple)) else [images]
+    if not items or any(isinstance(item, np.ndarray) and item.size == 0 for item in items):
+        raise InputError("no image given")
+    return items
 
 
 def sources(images: ImageLike | Sequence[ImageLike]) -> list[ImageLike | None]:
@@ -71,10 +97,10 @@ def first_image(source: ImageLike) -> Image.Image:
 
 
 def preprocess(image: Image.Image, pre: Preprocessing) -> NDArray[np.float32]:
-    """Resize, crop and normalise an RGB image as torchvision's transforms do.
+    """Resize, fit and normalise an RGB image as torchvision's transforms do.
 
-    The shorter side is resized to `pre.resize`, then the centre is taken, with black where the
-    image is smaller than that. A network of one channel gets the luminance.
+    For a crop, the shorter side is resized to `pre.resize`, then the centre is taken, with
+    `pre.fill` where the image is smaller than that. A network of one channel gets the luminance.
 
     Returns:
         float32 [C,H,W], or [H,W,C] where `pre.layout` is NHWC.
@@ -219,12 +245,22 @@ def as_photograph(image: Image.Image, pre: Preprocessing) -> Image.Image:
             f"side resized to {pre.resize} it would have {width} × {height}"
         )
     image = image.resize((width, height), Image.Resampling[pre.interpolation.upper()])
-    return image.crop((left, top, left + pre.width, top + pre.height))
+    if not pre.fill:
+        return image.crop((left, top, left + pre.width, top + pre.height))
+    whole = Image.new(image.mode, (pre.width, pre.height), (pre.fill,) * len(image.getbands()))
+    whole.paste(image, (-left, -top))
+    return whole
 
 
 def placement(size: tuple[int, int], pre: Preprocessing) -> tuple[tuple[int, int], tuple[int, int]]:
     """The width and height that an image is resized to, and where the crop begins in that."""
-    width, height = (pre.resize * side // min(size) for side in size)
+    if pre.fit == CROP:
+        width, height = (pre.resize * side // min(size) for side in size)
+    elif pre.fit == LETTERBOX:
+        width = max(min(round(size[0] * pre.height / size[1]), pre.width), 1)
+        height = max(min(round(size[1] * pre.width / size[0]), pre.height), 1)
+    else:
+        width, height = pre.width, pre.height
     return (width, height), (crop_offset(width - pre.width), crop_offset(height - pre.height))
 
 

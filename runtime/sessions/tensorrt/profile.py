@@ -6,13 +6,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from onnxplain.contract.explain import TARGET
+from onnxplain.contract.explain import IMAGE, TARGET
+from onnxplain.contract.pixels import ROWS
 from onnxplain.errors import BackendError
 from onnxplain.runtime.sessions.tensorrt.engine import Shape
 
 BATCHES = (1, 8, 64)
 TARGETS = (1, 2, 16)
 """The smallest, usual and largest number of images, and of targets for each of them."""
+
+SIDES, NV12_ROWS = (2, 640, 4096), (3, 960, 6144)
+"""The same of a photograph's height and width, where the graph does the preprocessing; and of the
+rows of NV12."""
 
 Shapes: TypeAlias = tuple[Shape, Shape, Shape]
 
@@ -51,6 +56,9 @@ class Profile:
                 sizes.append(self.batches)
             elif tensor.name == TARGET:
                 sizes.append(self.targets)
+            elif tensor.name == IMAGE and tensor.dtype.name == "UINT8":
+                is_rows = tensor.get_dimension_name(axis) == ROWS
+                sizes.append(NV12_ROWS if is_rows else SIDES)
             else:
                 raise BackendError(
                     f"dimension {axis} of the input '{tensor.name}' is open; TensorRT needs its "

@@ -1,0 +1,189 @@
+"""Files that take photographs under this package's runtime, and every other that is here."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from typer.testing import CliRunner
+
+import onnxplain
+from onnxplain.cli import app
+from onnxplain.contract.pixels import FORMATS, Pixels
+from onnxplain.errors import BackendError, InputError
+from onnxplain.runtime.inputs.pixels import frame
+
+from ..cuda.small import SIZE
+from .files import explain_graph, noise
+
+PHOTOGRAPHS = [noise(44, 60, 3), noise(71, 50, 3, seed=1), noise(44, 60, 3, seed=2)]
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return explain_graph(tmp_path_factory.mktemp("plain"))
+
+
+@pytest.fixture(scope="module")
+def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return explain_graph(tmp_path_factory.mktemp("photographs"), preprocess=True)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    options = {"geometry": "photograph", "quantise_output": "int8"}
+    return explain_graph(tmp_path_factory.mktemp("whole"), preprocess=True, **options)
+
+
+def assert_alike(found: Any, expected: Any) -> None:
+    largest = np.abs(expected.logits).max()
+    np.testing.assert_allclose(found.logits, expected.logits, atol=1e-3 * largest)
+    pairs = zip(found.pullback.reshape(len(found), -1), expected.pullback, strict=True)
+    for g, wanted in pairs:
+        wanted = wanted.ravel()
+        assert g @ wanted > 0.999 * np.linalg.norm(g) * np.linalg.norm(wanted)
+
+
+@pytest.mark.parametrize("provider", ["cpu", "openvino"])
+def test_photographs_of_several_sizes_are_explained_in_their_order(
+    plain: Path, photographs: Path, tmp_path: Path, provider: str
+) -> None:
+    Image.fromarray(PHOTOGRAPHS[1]).save(tmp_path / "one.png")
+    mixed = [PHOTOGRAPHS[0], tmp_path / "one.png", Image.fromarray(PHOTOGRAPHS[2])]
+    found = onnxplain.load(photographs, provider)(mixed, [0, 1, 2])
+    expected = onnxplain.load(plain, "cpu")(mixed, [0, 1, 2])
+    assert_alike(found, expected)
+    np.testing.assert_array_equal(found.photographs, expected.photographs)
+
+
+@pytest.mark.parametrize("form", [form for form in FORMATS if form != "nv12"])
+def test_a_photograph_is_made_the_pixels_that_the_file_takes(
+    plain: Path, tmp_path: Path, form: str
+) -> None:
+    path = explain_graph(tmp_path, preprocess=True, pixels=form)
+    grey = np.repeat(PHOTOGRAPHS[0][..., :1], 3, axis=2)
+    found = onnxplain.load(path, "cpu")(grey, 1)
+    assert_alike(found, onnxplain.load(plain, "cpu")(grey, 1))
+
+
+def test_nv12_holds_the_photograph_s_colours() -> None:
+    import cv2
+
+    smooth = cv2.GaussianBlur(PHOTOGRAPHS[1], (0, 0), 6)[:70]
+    held = frame(Image.fromarray(smooth), Pixels("nv12"))
+    back = cv2.cvtColor(held, cv2.COLOR_YUV2RGB_NV12)
+    assert np.abs(back.astype(int) - smooth).mean() < 3
+    with pytest.raises(InputError, match="two by two pixels, and the image has 1 × 9"):
+        frame(Image.new("RGB", (1, 9)), Pixels("nv12"))
+
+
+def test_a_pullback_on_the_photograph_is_drawn_over_it(whole: Path, tmp_path: Path) -> None:
+    explanation = onnxplain.load(whole, "cpu")(PHOTOGRAPHS[:1], 1)
+    assert explanation.pullback.shape == (1, 3, 44, 60)
+    assert explanation.pullback.dtype == np.float32
+    np.testing.assert_array_equal(explanation.photographs[0], PHOTOGRAPHS[0])
+    explanation.save(tmp_path / "why.png", "overlay")
+    with Image.open(tmp_path / "why.png") as picture:
+        assert picture.size[0] * 44 == picture.size[1] * 60
+
+
+def test_what_has_each_photograph_s_size_is_not_put_into_one_array(whole: Path) -> None:
+    with pytest.raises(InputError, match="explain those of one size together, and not of 2"):
+        onnxplain.load(whole, "cpu")(PHOTOGRAPHS)
+
+
+def test_floats_are_refused(photographs: Path) -> None:
+    with pytest.raises(InputError, match="takes a photograph's pixels, uint8"):
+        onnxplain.load(photographs, "cpu")(np.zeros((3, SIZE, SIZE), np.float32))
+
+
+def test_a_tensor_holds_pixels_as_the_graph_takes_them(whole: Path) -> None:
+    explainer = onnxplain.load(whole, "cpu")
+    found = explainer(torch.from_numpy(PHOTOGRAPHS[0][None]), 1)
+    expected = explainer(PHOTOGRAPHS[0], 1)
+    np.testing.assert_allclose(found.pullback.numpy(), expected.pullback, atol=1e-6)
+    with pytest.raises(InputError, match=r"\['N', 'any', 'any', 3\], not \[1, 3, 4, 4\]"):
+        explainer(torch.zeros(1, 3, 4, 4, dtype=torch.uint8), 1)
+    with pytest.raises(InputError, match="holds uint8, a photograph's pixels, not float32"):
+        explainer(torch.zeros(1, 4, 4, 3), 1)
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_verify_compares_the_pixels_with_pillow_s_and_the_rest_with_the_source(
+    tmp_path: Path, form: str
+) -> None:
+    path = explain_graph(
+        tmp_path, preprocess=True, pixels=form, geometry="photograph", quantise_output="int8"
+    )
+    found = onnxplain.verify(path, str(tmp_path / "network.onnx"))
+    assert found.passed, found
+    assert {"photograph", "logits", "pullback"} <= {check.what for check in found.checks}
+
+
+def test_verify_finds_wrong_pixels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import onnxplain.export.camera.resampling as resampling
+
+    filters = {**resampling.FILTERS, "bilinear": resampling.FILTERS["hamming"]}
+    monkeypatch.setattr(resampling, "FILTERS", filters)
+    path = explain_graph(tmp_path, preprocess=True)
+    found = onnxplain.verify(path, str(tmp_path / "network.onnx"))
+    assert [check.what for check in found.checks if not check.passed] == ["photograph"]
+
+
+def test_another_provider_is_verified_with_its_pixels(photographs: Path) -> None:
+    found = onnxplain.verify(photographs, provider="openvino")
+    assert found.passed
+
+
+def run(*arguments: object) -> tuple[int, str]:
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    return result.exit_code, " ".join(result.output.split())
+
+
+def test_the_command_explain_takes_photographs_of_several_sizes(
+    whole: Path, tmp_path: Path
+) -> None:
+    for i, photograph in enumerate(PHOTOGRAPHS):
+        Image.fromarray(photograph).save(tmp_path / f"{i}.png")
+    code, said = run("explain", whole, tmp_path, "-o", tmp_path / "why", "--provider", "cpu")
+    assert code == 0, said
+    lines = (tmp_path / "why" / "predictions.jsonl").read_text().splitlines()
+    assert [Path(json.loads(line)["image"]).name for line in lines] == ["0.png", "1.png", "2.png"]
+
+
+def test_the_command_info_says_what_the_file_takes(whole: Path) -> None:
+    code, said = run("info", whole)
+    assert code == 0, said
+    for words in ("uint8 [N, h, w, 3]: rgb", "pullback int8 [N, 3, h, w]", "in the graph"):
+        assert words in said, said
+
+
+def test_an_ascent_is_refused(photographs: Path) -> None:
+    with pytest.raises(BackendError, match="export the network again without preprocess"):
+        onnxplain.accentuate(onnxplain.load(photographs, "cpu"), PHOTOGRAPHS[0])
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"pixels": "nv12", "geometry": "photograph", "quantise_output": "int8"},
+        {"interpolation": "lanczos", "fit": "letterbox", "quantise_output": "float16"},
+        {"pixels": "gray", "interpolation": "nearest", "fit": "squash", "method": "gradcam"},
+    ],
+    ids=["nv12", "letterbox", "gray"],
+)
+@pytest.mark.parametrize("precision", ["float32", "float16"])
+def test_tensorrt_rtx_compiles_it(tmp_path: Path, options: dict[str, Any], precision: str) -> None:
+    pytest.importorskip("tensorrt_rtx")
+    from onnxplain.runtime.sessions.tensorrt.build import build_engine
+
+    path = explain_graph(tmp_path, preprocess=True, **options)
+    engine = build_engine(path, sm=[89], precision=precision, keep=False)
+    least, _, most = engine.profile["image"]
+    assert least[0] < most[0]
+    assert max(most) >= 4000
