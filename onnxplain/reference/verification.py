@@ -98,11 +98,18 @@ def verify(
         return _against_onnx_runtime(explainer, graph, images, at_least)
     if explainer.metadata.pixels != Pixels():
         checks = check_seen(explainer, graph, images)
-        asked = {"weights": weights, "input": input, "output": output, "objective": objective}
-        asked |= {"tolerance": tolerance, "at_least": at_least, "images": images}
+        same: dict[str, Any] = {
+            "weights": weights,
+            "input": input,
+            "output": output,
+            "objective": objective,
+        }
+        bounds: dict[str, Any] = {"tolerance": tolerance, "at_least": at_least}
         with scratch() as folder:
             own = behind(graph, folder)
-            found = verify(own, source, provider=name, precision=precision, **asked)
+            found = verify(
+                *(own, source), images=images, provider=name, precision=precision, **same, **bounds
+            )
         return replace(found, checks=(*checks, *found.checks))
     of_class = explainer.metadata.objective.is_class
     if source is None and not of_class:

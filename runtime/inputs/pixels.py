@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from onnxplain.contract.explain import Preprocessing
+from onnxplain.contract.picture import PICTURE
 from onnxplain.contract.pixels import (
     BGR,
     BGR_PLANAR,
@@ -38,20 +39,24 @@ def as_input(
 
     Raises:
         InputError: as `as_batch`; floats for a file that takes photographs; photographs of several
-            sizes for one whose pullback has their geometry; ones too small for the file's pixels.
+            sizes for one whose pullback or picture has their size; ones too small for the file's
+            pixels.
     """
     pre, pixels = signature.metadata.preprocessing, signature.metadata.pixels
     if not pixels:
         return as_batch(images, pre, signature.dtype)
     found = photographs(images)
     frames = [frame(photograph, pixels) for photograph in found]
+    sizes = {photograph.size for photograph in found}
+    drawn = signature.outputs.get(PICTURE)
+    if len(sizes) > 1 and (
+        pixels.geometry == PHOTOGRAPH or (drawn is not None and None in drawn.shape[-3:-1])
+    ):
+        raise InputError(
+            "what this file puts out has each photograph's size: explain those of one size "
+            f"together, and not of {len(sizes)}"
+        )
     if pixels.geometry == PHOTOGRAPH:
-        sizes = {photograph.size for photograph in found}
-        if len(sizes) > 1:
-            raise InputError(
-                "each pullback has its photograph's size: explain those of one size together, "
-                f"and not of {len(sizes)}"
-            )
         views = [np.asarray(photograph) for photograph in found]
     else:
         views = [np.asarray(as_photograph(photograph, pre)) for photograph in found]
