@@ -203,6 +203,10 @@ def test_an_image_processors_numbers_become_preprocessing() -> None:
     convnext = crop | {"do_center_crop": False, "size": {"shortest_edge": 224}, "crop_pct": 0.875}
     pre = processor_preprocessing(convnext)
     assert (pre.height, pre.resize) == (224, 256)
+    assert pre.fit == "crop"
+    vit = crop | {"do_center_crop": False, "size": {"height": 224, "width": 224}}
+    large = crop | {"do_center_crop": False, "size": {"shortest_edge": 384}, "crop_pct": 1.0}
+    assert processor_preprocessing(vit).fit == processor_preprocessing(large).fit == "squash"
     # Pixels times 1/127.5 less 1: (p/255 − 0.5) / 0.5.
     halves = crop | {"rescale_factor": 1 / 127.5, "image_mean": [1, 1, 1], "image_std": [1, 1, 1]}
     pre = processor_preprocessing(halves)

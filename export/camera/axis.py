@@ -13,7 +13,7 @@ import numpy as np
 import onnx_ir as ir
 from onnxscript import OpBuilder
 
-from onnxplain.contract.explain import CROP, LETTERBOX, Preprocessing
+from onnxplain.contract.explain import CROP, DOWN, LETTERBOX, Preprocessing
 from onnxplain.export.tensors import integers
 
 
@@ -51,7 +51,7 @@ def axes(op: OpBuilder, height: ir.Value, width: ir.Value, pre: Preprocessing) -
     else:
         resized = [integer(op, pre.height), integer(op, pre.width)]
     rows, columns = (
-        Axis(side, new, _crop_offset(op, op.Sub(new, size)), size)
+        Axis(side, new, _crop_offset(op, op.Sub(new, size), pre.half), size)
         for side, new, size in zip((height, width), resized, (pre.height, pre.width), strict=True)
     )
     return rows, columns
@@ -71,9 +71,14 @@ def _rounded(op: OpBuilder, a: ir.Value, b: ir.Value) -> ir.Value:
     return op.Sub(up, op.Mul(is_half, odd))
 
 
-def _crop_offset(op: OpBuilder, surplus: ir.Value) -> ir.Value:
-    """Where a centre crop begins; of a border, negative, the half rounded toward 0."""
-    border = op.Div(op.Max(op.Neg(surplus), 0), 2)
+def _crop_offset(op: OpBuilder, surplus: ir.Value, half: str) -> ir.Value:
+    """Where a centre crop begins; negative of a border. No operand is negative: of those, runtimes
+    round the quotient differently."""
+    missing = op.Max(op.Neg(surplus), 0)
+    if half == DOWN:
+        border = op.Div(op.Add(missing, 1), 2)
+        return op.Sub(op.Div(op.Max(surplus, 0), 2), border)
+    border = op.Div(missing, 2)
     return op.Sub(_rounded(op, op.Max(surplus, 0), integer(op, 2)), border)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from onnxplain.contract.explain import Preprocessing
+from onnxplain.contract.explain import CROP, SQUASH, Preprocessing
 from onnxplain.errors import SourceError
 from onnxplain.export.sources.labels import imagenet_labels
 from onnxplain.export.suggest import nearest
@@ -65,8 +65,12 @@ def timm_module(
 
 
 def timm_preprocessing(config: dict[str, Any]) -> Preprocessing:
-    """What a `pretrained_cfg` says about the input: the crop is `crop_pct` of the shorter side."""
+    """What a `pretrained_cfg` says about the input: the crop is `crop_pct` of the shorter side.
+
+    Where all of the photograph is squashed, nothing is cropped.
+    """
     _, height, width = config["input_size"]
+    squashed = config.get("crop_mode") == "squash" and config.get("crop_pct") == 1
     return Preprocessing(
         height=height,
         width=width,
@@ -74,6 +78,7 @@ def timm_preprocessing(config: dict[str, Any]) -> Preprocessing:
         mean=tuple(config["mean"]),
         std=tuple(config["std"]),
         interpolation=config.get("interpolation", "bilinear"),
+        fit=SQUASH if squashed else CROP,
     )
 
 

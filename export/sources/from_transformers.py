@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from onnxplain.contract.explain import Preprocessing
+from onnxplain.contract.explain import CROP, DOWN, SQUASH, Preprocessing
 from onnxplain.errors import SourceError
 from onnxplain.options import check_fields
 from onnxplain.reading import parsed, text
@@ -115,8 +115,8 @@ def read_processor(written: Path) -> Preprocessing:
 def processor_preprocessing(config: dict[str, Any]) -> Preprocessing:
     """What an image processor does, as `preprocessor_config.json` has it.
 
-    A processor that squeezes every picture into its size is approximated: the shorter
-    side is resized, and the centre cut out.
+    Of one that squeezes every picture into a size and then cuts out the centre of that, the shorter
+    side is resized instead.
 
     Raises:
         SourceError: it does something that `Preprocessing` can't express.
@@ -127,11 +127,14 @@ def processor_preprocessing(config: dict[str, Any]) -> Preprocessing:
             "the image processor turns RGB into BGR, which a graph's preprocessing can't; swap "
             "the channels of the first layer's weights and remove do_flip_channel_order"
         )
-    resized = _height_width(config.get("size", 224))
+    given = config.get("size", 224)
+    resized = _height_width(given)
+    keeps_aspect = isinstance(given, dict) and "shortest_edge" in given
     size = _height_width(config["crop_size"]) if config.get("do_center_crop") else resized
     resize = min(resized)
-    if "crop_pct" in config and resize < 384:  # ConvNeXt's: resize, then crop to `size`
-        resize = int(resize / (config["crop_pct"] or 1))
+    if "crop_pct" in config:  # ConvNeXt's: resize, then crop to `size`, but no large one
+        keeps_aspect = resize < 384
+        resize = int(resize / (config["crop_pct"] or 1)) if keeps_aspect else resize
     mean, std = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
     if config.get("do_normalize", True):
         mean, std = tuple(config["image_mean"]), tuple(config["image_std"])
@@ -144,6 +147,8 @@ def processor_preprocessing(config: dict[str, Any]) -> Preprocessing:
         mean=tuple(value / factor for value in mean),
         std=tuple(value / factor for value in std),
         interpolation=_INTERPOLATIONS.get(config.get("resample", 2), "bilinear"),
+        fit=CROP if keeps_aspect or config.get("do_center_crop") else SQUASH,
+        half=DOWN,
     )
     check_fields(found)
     found.check()

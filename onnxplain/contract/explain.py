@@ -135,6 +135,10 @@ CROP, SQUASH, LETTERBOX = FITS = ("crop", "squash", "letterbox")
 resized to the input's, whatever becomes of the aspect; or it is resized until it lies within, and
 gets a border."""
 
+EVEN, DOWN = HALVES = ("even", "down")
+"""Where the centre goes that is half a pixel off: to the even one, and of a border toward 0, as
+torchvision rounds; or down, as Hugging Face does."""
+
 _LARGEST = 2**15  # pixels of a side
 _FARTHEST = 2**31  # of a mean and a standard deviation, whose pixels end at 1
 _LONGEST = 10**6  # steps
@@ -155,7 +159,7 @@ class Preprocessing:
     `fit` is one of `FITS`; for a crop, `resize` is the length in pixels of the shorter side before
     that of `height` × `width`; `mean` and `std` have one entry per channel (1 or 3), for pixel
     values in [0, 1]; `interpolation` is one of Pillow's resampling names in lower case; `layout` is
-    "NCHW" or "NHWC"; `fill` is the border's grey, of 0…255.
+    "NCHW" or "NHWC"; `fill` is the border's grey, of 0…255; `half` is one of `HALVES`.
     """
 
     height: int
@@ -167,6 +171,7 @@ class Preprocessing:
     layout: str = "NCHW"
     fit: str = CROP
     fill: int = 0
+    half: str = EVEN
 
     @property
     def channels(self) -> int:
@@ -211,6 +216,7 @@ class Preprocessing:
         _check_choice("preprocessing: interpolation", self.interpolation, INTERPOLATIONS)
         _check_choice("preprocessing: layout", self.layout, ("NCHW", "NHWC"))
         _check_choice("preprocessing: fit", self.fit, FITS)
+        _check_choice("preprocessing: half", self.half, HALVES)
         _check_number("preprocessing: fill", self.fill, 0, 255)
 
 

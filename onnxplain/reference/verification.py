@@ -108,7 +108,7 @@ def verify(
         with scratch() as folder:
             own = behind(graph, folder)
             found = verify(
-                *(own, source), images=images, provider=name, precision=precision, **same, **bounds
+                own, source, images=images, provider=name, precision=precision, **same, **bounds
             )
         return replace(found, checks=(*checks, *found.checks))
     of_class = explainer.metadata.objective.is_class

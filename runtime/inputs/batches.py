@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 from PIL import Image
 
-from onnxplain.contract.explain import CROP, LETTERBOX, NO_IMAGE, Preprocessing
+from onnxplain.contract.explain import CROP, DOWN, LETTERBOX, NO_IMAGE, Preprocessing
 from onnxplain.errors import InputError
 from onnxplain.runtime.inputs.images import load_image
 
@@ -261,7 +261,9 @@ def placement(size: tuple[int, int], pre: Preprocessing) -> tuple[tuple[int, int
         height = max(min(round(size[1] * pre.width / size[0]), pre.height), 1)
     else:
         width, height = pre.width, pre.height
-    return (width, height), (crop_offset(width - pre.width), crop_offset(height - pre.height))
+    surplus = width - pre.width, height - pre.height
+    left, top = (s // 2 if pre.half == DOWN else crop_offset(s) for s in surplus)
+    return (width, height), (left, top)
 
 
 def crop_offset(surplus: int) -> int:

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -82,6 +83,20 @@ def test_preprocessing_is_pythons_bit_for_bit(
     pre = Preprocessing(height=56, width=61, resize=64, interpolation=interpolation)
     expected = preprocess(Image.fromarray(pixels), pre)
     np.testing.assert_array_equal(preprocessed(node, pixels, pre), expected)
+
+
+@pytest.mark.parametrize(
+    "fit", [{"fit": "squash"}, {"fit": "letterbox", "fill": 114}, {"half": "down"}]
+)
+@pytest.mark.parametrize(("width", "height"), [(451, 300), (75, 400), (61, 122), (9, 2)])
+def test_a_photograph_is_fitted_as_in_python(
+    node: Node, width: int, height: int, fit: dict[str, Any]
+) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
+    pre = Preprocessing(height=56, width=61, resize=64, **fit)
+    expected = preprocess(Image.fromarray(pixels), pre)
+    found = preprocessed(node, pixels, pre)
+    assert np.abs(found - expected).max() <= 1.01 / 255 / min(pre.std)
 
 
 def test_a_tall_photograph_differs_by_one_rounding_at_most(node: Node) -> None:

@@ -1,5 +1,5 @@
-// From a photograph to the network's input, as onnxplain.runtime.inputs.batches does it: the shorter side
-// to `resize`, the centre, scaled to [0, 1], normalised. `pre` is model.json's "preprocessing".
+// From a photograph to the network's input, as onnxplain.runtime.inputs.batches does it: resized,
+// fitted, scaled to [0, 1], normalised. `pre` is model.json's "preprocessing".
 
 import { resampleColumns, resampleRows, taps } from './resample.js';
 
@@ -9,7 +9,7 @@ const STRIP = 256; // rows decoded at a time: a phone cannot hold a large photog
  * What the network sees of a picture.
  *
  * @param picture {width, height, rows(top, count)}: the RGBA pixels of some of its rows
- * @returns RGB pixels, pre.width × pre.height; black where the picture is smaller than that
+ * @returns RGB pixels, pre.width × pre.height; `pre.fill` where the picture is smaller than that
  */
 export function crop(picture, pre) {
   const { width, height, left, top } = placement(picture, pre);
@@ -25,16 +25,45 @@ export function crop(picture, pre) {
     const strip = picture.rows(y, Math.min(STRIP, end - y));
     narrow.set(resampleRows(strip, picture.width, columns), 3 * pre.width * (y - first));
   }
-  return resampleColumns(narrow, pre.width, rows, first);
+  const seen = resampleColumns(narrow, pre.width, rows, first);
+  if (pre.fill) border(seen, rows, columns, pre.fill);
+  return seen;
+}
+
+/** Paint in grey what lies beside the picture. */
+function border(rgb, rows, columns, grey) {
+  rows.forEach((row, y) => {
+    columns.forEach((column, x) => {
+      if (row.weights.length && column.weights.length) return;
+      const at = 3 * (y * columns.length + x);
+      rgb.fill(grey, at, at + 3);
+    });
+  });
 }
 
 /** The size that a picture is resized to, and where in that the crop begins. */
 export function placement(picture, pre) {
-  const shorter = Math.min(picture.width, picture.height);
-  const [width, height] = [picture.width, picture.height].map((side) =>
-    Math.floor((pre.resize * side) / shorter),
-  );
-  return { width, height, left: offset(width - pre.width), top: offset(height - pre.height) };
+  const [width, height] = resized(picture, pre);
+  const begin = pre.half === 'down' ? (surplus) => Math.floor(surplus / 2) : offset;
+  return { width, height, left: begin(width - pre.width), top: begin(height - pre.height) };
+}
+
+function resized({ width, height }, pre) {
+  if (pre.fit === 'squash') return [pre.width, pre.height];
+  if (pre.fit === 'letterbox') {
+    return [
+      Math.max(Math.min(round((width * pre.height) / height), pre.width), 1),
+      Math.max(Math.min(round((height * pre.width) / width), pre.height), 1),
+    ];
+  }
+  const shorter = Math.min(width, height);
+  return [width, height].map((side) => Math.floor((pre.resize * side) / shorter));
+}
+
+/** As Python rounds: half to even. */
+function round(x) {
+  const down = Math.floor(x);
+  return x - down === 0.5 ? down + (down % 2) : Math.round(x);
 }
 
 /** Where a centre crop begins, as torchvision rounds it: half to even, but padding toward 0. */
