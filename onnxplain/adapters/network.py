@@ -1,0 +1,105 @@
+"""An explain graph as a `torch.nn.Module`, for whatever differentiates one."""
+
+from __future__ import annotations
+
+import os
+from typing import Any, TypeAlias
+
+import torch
+from torch import nn
+
+from onnxplain.contract.explain import DIRECTION, Metadata
+from onnxplain.errors import InputError
+from onnxplain.runtime import load
+from onnxplain.runtime.explainer import Explainer
+
+Graph: TypeAlias = "Explainer | str | os.PathLike[str]"
+"""An explain graph, opened or its file, which is opened by `onnxplain.load`."""
+
+
+def opened(graph: Graph) -> Explainer:
+    """
+    Raises:
+        BackendError, InputError: as `onnxplain.load`.
+    """
+    return graph if isinstance(graph, Explainer) else load(graph)
+
+
+class Network(nn.Module):
+    """Images float [N,C,H,W], normalised, to logits [N, classes], with a derivative.
+
+    It is that of the file's method: of `gradient` the gradient, as of the network that the file was
+    made of; of `excitation` the pullback in its place, so that SmoothGrad or integrated gradients
+    of another package become those of excitation. What is differentiated is one class's logit of
+    each image, times a number: the file explains one class at a time. Both passes run the graph.
+
+    Args:
+        graph: of a classifier, whose pullback is a direction in which to change the image.
+
+    Raises:
+        InputError: it explains something else.
+    """
+
+    def __init__(self, graph: Graph) -> None:
+        super().__init__()
+        self.explainer = opened(graph)
+        metadata = self.explainer.metadata
+        check_classifier(metadata, self.explainer.multi_target)
+        if metadata.kind != DIRECTION:
+            raise InputError(
+                f"a network's derivative is a direction in which to change the image, and "
+                f"{metadata.no_direction}"
+            )
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """
+        Raises:
+            InputError: images of another shape or dtype.
+            BackendError: the runtime failed.
+        """
+        logits: torch.Tensor = _Logits.apply(images, self.explainer)
+        return logits
+
+
+def check_classifier(metadata: Metadata, several: bool = False) -> None:
+    """
+    Raises:
+        InputError: the file explains no classifier's logit, or several at a time.
+    """
+    if metadata.values or not metadata.objective.is_class:
+        raise InputError(
+            f"this file explains {metadata.objective.name}, and a classifier's logit is asked for"
+        )
+    if several:
+        raise InputError("this file explains several targets at a time: export it without")
+
+
+class _Logits(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, images: torch.Tensor, explainer: Explainer) -> torch.Tensor:
+        ctx.explainer = explainer
+        ctx.save_for_backward(images)
+        logits: torch.Tensor = explainer(images.detach().contiguous()).logits
+        return logits
+
+    @staticmethod
+    def backward(ctx: Any, *cotangents: torch.Tensor) -> tuple[torch.Tensor, None]:
+        (images,), (cotangent,) = ctx.saved_tensors, cotangents
+        factor, target = _one_class(cotangent)
+        pullback = ctx.explainer(images.detach().contiguous(), target).pullback
+        return factor.reshape(-1, *[1] * (images.ndim - 1)) * pullback, None
+
+
+def _one_class(cotangent: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The only number of each row that is not 0, [N], and where it stands, int64 [N].
+
+    Raises:
+        InputError: a row has several.
+    """
+    if (cotangent.count_nonzero(1) > 1).any():
+        raise InputError(
+            "a derivative of several logits of one image is asked for, and an explain graph has "
+            "that of one class's logit: differentiate logits[i, target], not a loss"
+        )
+    target = cotangent.abs().argmax(1)
+    return cotangent.gather(1, target[:, None])[:, 0], target
