@@ -104,8 +104,8 @@ class Explanation(Predictions):
 
     @property
     def picture(self) -> NDArray[np.uint8] | None:
-        """The picture that the graph drew, [N,h,w,3] or [N,K,h,w,3]; of photographs of several
-        sizes an array of N objects, a picture each; None of a file exported without picture=."""
+        """The picture that the graph drew, [N,h,w,3] or [N,K,h,w,3]; None of a file exported
+        without picture=."""
         return self.outputs.get(PICTURE)
 
     @property

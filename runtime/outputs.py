@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from onnxplain.contract.explain import PULLBACK
 from onnxplain.contract.objective import Explained
 from onnxplain.contract.pixels import PULLBACK_SCALE
-from onnxplain.errors import InputError
 
 Outputs = Mapping[str, NDArray[Any]]
 
@@ -37,31 +36,12 @@ def of_images(
 
 
 def joined(explained: Explained, runs: Sequence[Outputs]) -> Outputs:
-    """Those of several runs as of one; what has no known batch axis, only where all agree on it.
-
-    Raises:
-        InputError: the pullbacks are of photographs of several sizes.
-    """
+    """Those of several runs as of one; what has no known batch axis, only where all agree on it."""
     together = {}
     for name, first in runs[0].items():
         axis, all_ = explained.batch_axis(name), [run[name] for run in runs]
         if axis is not None:
-            together[name] = _concatenated(name, all_, axis)
+            together[name] = np.concatenate(all_, axis)
         elif all(np.array_equal(first, other) for other in all_):
             together[name] = first
     return together
-
-
-def _concatenated(name: str, arrays: Sequence[NDArray[Any]], axis: int) -> NDArray[Any]:
-    """Arrays as one; pictures of several sizes as one of objects, a picture each."""
-    if len({(*a.shape[:axis], *a.shape[axis + 1 :]) for a in arrays}) == 1:
-        return np.concatenate(arrays, axis)
-    if axis or name == PULLBACK:
-        raise InputError(
-            f"{name} of photographs of several sizes has several sizes: explain them one by one"
-        )
-    each = [one for array in arrays for one in array]
-    objects = np.empty(len(each), object)
-    for i, one in enumerate(each):
-        objects[i] = one
-    return objects

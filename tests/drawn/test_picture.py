@@ -18,13 +18,14 @@ from typer.testing import CliRunner
 
 import onnxplain
 from onnxplain.cli import app
-from onnxplain.contract.explain import Metadata
+from onnxplain.contract.explain import Metadata, Preprocessing
 from onnxplain.contract.picture import DRAWN, PictureOptions
 from onnxplain.errors import InputError, SourceError
 from onnxplain.runtime import Explainer, Explanation
 from onnxplain.runtime.conversion.half import convert
 from onnxplain.runtime.fake_cuda.ask import Claims, claims
-from onnxplain.runtime.pictures.canvas import Canvas
+from onnxplain.runtime.inputs.batches import placement
+from onnxplain.runtime.pictures.canvas import Axis, Canvas
 from onnxplain.runtime.pictures.marks import outlined
 from onnxplain.runtime.pictures.render import painted, scaled
 
@@ -313,6 +314,63 @@ def test_a_camera_s_picture_is_of_the_whole_photograph(
         expected = painted(canvas.placed(values), look, canvas.photograph)
         assert found["picture"].shape == (1, *size[::-1], 3)
         np.testing.assert_allclose(found["picture"][0], np.asarray(expected).astype(int), atol=1)
+
+
+@pytest.mark.parametrize("fit", ["letterbox", "squash"])
+@pytest.mark.parametrize("size", [(1, 1), (640, 1), (2000, 30), (300, 200)])
+def test_a_camera_s_picture_however_it_is_fitted(
+    written: Written, photograph: Image.Image, fit: str, size: tuple[int, int]
+) -> None:
+    path, shown = written(picture="overlay", preprocess=True, fit=fit), photograph.resize(size)
+    found = from_camera(path, shown, "cpu", target=np.array([-1]))
+    look, pre = PictureOptions(style="overlay"), onnxplain.load(path, "cpu").metadata.preprocessing
+    wide, high = (Axis.of_part(n, *p) for n, p in zip(size, _parts(size, pre), strict=True))
+    canvas = Canvas(np.asarray(shown), high, wide)
+    expected = painted(
+        canvas.placed(scaled(found["pullback"][0], look)[0]), look, canvas.photograph
+    )
+    np.testing.assert_allclose(found["picture"][0], np.asarray(expected).astype(int), atol=1)
+
+
+def _parts(size: tuple[int, int], pre: Preprocessing) -> list[tuple[int, int, int]]:
+    """Of width and height: how many pixels the network sees, of how many, from which on."""
+    resized, offset = placement(size, pre)
+    return list(zip((pre.width, pre.height), resized, offset, strict=True))
+
+
+def test_an_explainer_gives_the_graph_s_picture(written: Written, photograph: Image.Image) -> None:
+    for provider in ("cpu", "openvino"):
+        explainer = onnxplain.load(written(picture="overlay", preprocess=True), provider)
+        explanation = explainer([photograph, photograph], [1, -1])
+        assert explanation.picture.shape == (2, 200, 300, 3)
+        drawn = np.asarray(explanation[1].draw("overlay")).astype(int)
+        np.testing.assert_allclose(explanation[1].picture[0], drawn, atol=1)
+        with pytest.raises(InputError, match="explain those of one size together"):
+            explainer([photograph, photograph.resize((200, 200))])
+
+
+def test_a_pullback_on_the_photograph_is_drawn_where_it_lies(
+    written: Written, photograph: Image.Image
+) -> None:
+    path = written(preprocess=True, geometry="photograph", picture="overlay")
+    explanation = onnxplain.load(path, "cpu")(photograph)
+    assert explanation.pullback.shape == (1, 3, 200, 300)
+    look = PictureOptions(style="overlay")
+    expected = painted(scaled(explanation.pullback[0], look)[0], look, np.asarray(photograph))
+    np.testing.assert_array_equal(explanation.draw("overlay"), expected)
+    seen = onnxplain.load(written(preprocess=True, picture="overlay"), "cpu")(photograph)
+    np.testing.assert_array_equal(explanation.picture, seen.picture)
+
+
+def test_the_box_of_a_pullback_on_the_photograph(tmp_path: Path, photograph: Image.Image) -> None:
+    drawn = []
+    for geometry in ("photograph", "network"):
+        path, options = tmp_path / f"{geometry}.onnx", {"preprocess": True, "geometry": geometry}
+        onnxplain.export(detector("yolov8"), path, example=images(2, DETECTED), **options)
+        explanation = onnxplain.load(path, "cpu")(photograph, -1)
+        drawn.append(np.asarray(explanation.draw("overlay")) == 255)
+    white = [picture.all(-1) for picture in drawn]
+    assert (white[0] & white[1]).sum() > 0.9 * white[1].sum() > 50
 
 
 def test_a_camera_s_pictures_of_several_targets(written: Written, photograph: Image.Image) -> None:
