@@ -13,7 +13,8 @@ import onnx_ir as ir
 from onnxplain.errors import SourceError
 from onnxplain.export import places
 from onnxplain.export.autodiff import between, dependents, operator_name
-from onnxplain.export.grids import Layer, Tokens, placed
+from onnxplain.export.blocks import blocks_of, of_tokens, pools
+from onnxplain.export.grids import Tokens, placed
 from onnxplain.export.layers import cut_values
 from onnxplain.export.methods import Method
 from onnxplain.export.operators import Kind, row_of
@@ -85,7 +86,7 @@ def attention_of(graph: ir.Graph, ends: Sequence[ir.Value], method: Method) -> A
     weights, values = ([_operand(node, i) for node in products] for i in (0, 1))
     cuts = cut_values(graph, lambda y: rank(y) > 2, ends) if True in by_layer else []
     found = places.of(graph, nodes, [*values, *cuts])
-    pooled = weights.pop() if by_layer == {True} and _pools(weights) else None
+    pooled = weights.pop() if by_layer == {True} and pools(weights) else None
     tokens = [
         _tokens(*each, found, refusal) for each in zip(weights, values, strict=pooled is None)
     ]
@@ -95,48 +96,14 @@ def attention_of(graph: ir.Graph, ends: Sequence[ir.Value], method: Method) -> A
     for earlier, later in pairwise(asked):
         if later is earlier or later not in dependents(nodes, [earlier]):
             raise refusal("some are beside each other, not one after the other")
-    blocks: list[ir.Value] = []
+    blocks: list[ir.Value] | None = []
     if True in by_layer and len(weights) > 1:
-        of_tokens = [y for y in cuts if _lie_as(placed(y, found.get(y)), tokens[0])]
-        blocks = _blocks(nodes, weights, of_tokens, [pooled] if pooled else ends, refusal)
+        within = of_tokens(cuts, found, tokens[0])
+        blocks = blocks_of(nodes, weights, within, [pooled] if pooled else ends)
+    if blocks is None:
+        raise refusal("its blocks do not end in tokens that all of it goes through")
     read = _read(graph, products[len(weights) - 1].outputs[0], ends)
     return Attended(weights, tokens[0], read, blocks, pooled)
-
-
-def _pools(weights: Sequence[ir.Value]) -> bool:
-    """Whether the last of several is of fewer that look than are looked at."""
-    sizes = places.sizes_of(weights[-1])
-    return len(weights) > 1 and sizes[-2] < sizes[-1]
-
-
-def _lie_as(layer: Layer | str, tokens: Tokens) -> bool:
-    """Whether a layer has the same tokens."""
-    if isinstance(layer, str) or layer.tokens is None:
-        return False
-    return (layer.tokens.count, layer.tokens.order) == (tokens.count, tokens.order)
-
-
-def _blocks(
-    nodes: Sequence[ir.Node],
-    weights: Sequence[ir.Value],
-    cuts: Sequence[ir.Value],
-    ends: Sequence[ir.Value],
-    refusal: Callable[[str], SourceError],
-) -> list[ir.Value]:
-    """The tokens behind each layer's block: of those that all goes through, the last before the
-    next layer attends; behind the last layer, where a norm may follow, as many on as in the one
-    before."""
-    found: list[ir.Value] = []
-    number = 0
-    for layer, end in zip(weights, [*([A] for A in weights[1:]), ends], strict=True):
-        behind = dependents(nodes, [layer])
-        within = [y for y in cuts if y in behind and not dependents(nodes, [y]).isdisjoint(end)]
-        if end is not ends:
-            number = len(within)
-        if not 0 < number <= len(within):
-            raise refusal("its blocks do not end in tokens that all of it goes through")
-        found.append(within[number - 1])
-    return found
 
 
 def _operand(node: ir.Node, index: int) -> ir.Value:

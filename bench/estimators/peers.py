@@ -60,12 +60,11 @@ Peer = Callable[[Asked], Array]
 
 
 def _normalised(pixel: float) -> Tensor:
-    """In float32's precision, as a file holds it."""
-    value = (pixel - np.array(MEAN)) / np.array(STD)
-    return torch.from_numpy(np.float32(value)).double().reshape(1, 3, 1, 1)
+    return torch.from_numpy((pixel - np.array(MEAN)) / np.array(STD)).reshape(1, 3, 1, 1)
 
 
-BLACK, WHITE = _normalised(0), _normalised(1)
+BLACK, WHITE = (_normalised(pixel).float().double() for pixel in (0, 1))
+"""In float32's precision, as a file holds them."""
 
 BASELINES: Mapping[str, Callable[[Tensor], Tensor]] = {
     "zero": torch.zeros_like,
@@ -79,7 +78,7 @@ BASELINES: Mapping[str, Callable[[Tensor], Tensor]] = {
 def integrated_gradients(asked: Asked) -> Array:
     """The mean over baselines."""
     with mock.patch.object(captum_paths, "approximation_parameters", _points):
-        return integrated_in_float64(asked)
+        return _integrated(asked)[0]
 
 
 def completeness(asked: Asked) -> Array:
@@ -94,15 +93,18 @@ def total_and_delta(attributions: Array, delta: Array) -> Array:
 
 
 def integrated_in_float64(asked: Asked) -> Array:
-    """The same, with the places on the path as Captum has them."""
-    return _integrated(asked)[0]
+    """The same, with black and the places on the path in float64."""
+    exact = {**BASELINES, "black": lambda x: _normalised(0).expand_as(x)}
+    return _integrated(asked, exact)[0]
 
 
-def _integrated(asked: Asked) -> tuple[Array, Array]:
+def _integrated(
+    asked: Asked, baselines: Mapping[str, Callable[[Tensor], Tensor]] = BASELINES
+) -> tuple[Array, Array]:
     found = [
         captum.attr.IntegratedGradients(asked.module).attribute(
             asked.image,
-            BASELINES[name](asked.image),
+            baselines[name](asked.image),
             asked.target,
             n_steps=asked.parameters["steps"],
             internal_batch_size=1,
