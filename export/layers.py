@@ -60,7 +60,8 @@ def layer_name(value: ir.Value) -> str:
 
 def last_spatial(graph: ir.Graph, read: Sequence[ir.Value] = ()) -> Layer:
     """The last value [N, C, h, w], h·w > 1, that everything from image to logits goes through; of a
-    network most of which comes after it, the last tokens that have a place in the image.
+    network most of which comes after it, or which attends behind it, the last tokens that have a
+    place in the image.
 
     Args:
         read: instead of the logits, what an objective reads. Weights come after the layer then: a
@@ -80,13 +81,20 @@ def last_spatial(graph: ir.Graph, read: Sequence[ir.Value] = ()) -> Layer:
 
     while read and spatial and not rest(spatial[-1]):
         spatial.pop()
-    if spatial and 2 * rest(spatial[-1]) <= multiply_adds(nodes):
-        return Layer(spatial[-1], spatial_axes(spatial[-1], graph.inputs[0]))
+    near = bool(spatial) and 2 * rest(spatial[-1]) <= multiply_adds(nodes)
     ends = read or graph.outputs[:1]
-    found = found or places.of(graph, nodes)
-    tokens = last_tokens(graph, cut_values(graph, lambda _: True, ends), ends, found)
-    if tokens is not None and tokens.value not in spatial:
-        return tokens
+    behind = _attended(graph, between(graph, spatial[-1:], ends)) if near else set()
+    if not near or behind:
+        found = found or places.of(graph, nodes)
+        tokens = last_tokens(graph, cut_values(graph, lambda _: True, ends), ends, found)
+        if (
+            tokens is not None
+            and tokens.value not in spatial
+            and (tokens.value in behind or not near)
+        ):
+            return tokens
+    if near:
+        return Layer(spatial[-1], spatial_axes(spatial[-1], graph.inputs[0]))
     if not spatial:
         raise SourceError(
             "the network has no layer with spatial extent that all of it goes through; give one "

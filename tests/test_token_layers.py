@@ -13,6 +13,7 @@ import onnx
 import pytest
 import torch
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
+from timm.models.coat import CoaT
 from timm.models.swin_transformer import SwinTransformer
 from timm.models.vision_transformer import VisionTransformer
 from torch.nn import functional
@@ -138,6 +139,25 @@ def test_by_default_it_is_the_last_layer_whose_tokens_are_read(tmp_path: Path) -
     assert onnxplain.verify(path, source, provider="cpu").passed
     with pytest.raises(SourceError, match=r"'blocks\.1' has 4 × 6 tokens and 3 .*0 everywhere"):
         onnxplain.export(source, path, method="gradcam", layer="blocks.1")
+
+
+def test_behind_the_last_map_it_is_the_tokens_that_attended(tmp_path: Path) -> None:
+    """Of CoaT's last stage, of a small share of its work, not the map that it begins with."""
+    torch.manual_seed(0)
+    sizes: dict[str, Any] = {"embed_dims": (16,) * 4, "mlp_ratios": (2,) * 4, "patch_size": 4}
+    depths: dict[str, Any] = {"serial_depths": (1, 1, 1, 2), "parallel_depth": 0}
+    module = CoaT(img_size=64, num_heads=8, num_classes=5, **sizes, **depths).eval()
+    for parameter in module.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    path, images, targets = tmp_path / "x.onnx", noise(64, 64), [1, 4, 0]
+    metadata = onnxplain.export(module, path, size=64, method="gradcam")
+    layer = metadata.parameters["layer"]
+    assert layer == "serial_blocks4.0"
+    assert metadata.notes[-1].endswith("2 × 2 tokens and 1 beside them")
+    found = onnxplain.load(path)(images, targets).pullback
+    transform = without_first(1, 2)
+    expected = of_pytorch_grad_cam("gradcam", module, layer, transform, images, targets)
+    assert Parity.of(found, expected).relative_l2 <= 1e-4
 
 
 def test_several_targets_of_tokens_are_each_alone(tmp_path: Path) -> None:
