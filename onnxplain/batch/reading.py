@@ -1,4 +1,4 @@
-"""The bytes of listed images, and the network's input made from them."""
+"""The bytes of listed images, and the graph's input made from them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from onnxplain.batch.listing import TABLE, Item
@@ -20,6 +19,7 @@ from onnxplain.reading import opened
 from onnxplain.runtime import Explainer, load_image
 from onnxplain.runtime.inputs.batches import as_batch
 from onnxplain.runtime.inputs.objective import as_inputs, on_photograph
+from onnxplain.runtime.inputs.pixels import frame
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,15 +28,13 @@ class Prepared:
 
     Attributes:
         error: None of an image.
-        input: the network's, [1,…].
-        photograph: as pixels, uint8 [1,H,W,3].
-        size: its width and height before it was cropped.
+        input: the graph's, without the batch.
+        size: its width and height.
         inputs: what the objective takes besides, [1,…] by name.
     """
 
     error: str | None = None
     input: NDArray[Any] | None = None
-    photograph: NDArray[np.uint8] | None = None
     size: tuple[int, int] = (0, 0)
     inputs: Mapping[str, NDArray[Any]] = field(default_factory=dict)
 
@@ -55,7 +53,7 @@ def loads(items: Sequence[Item], tables: Tables) -> Iterator[Callable[[], bytes]
 
 
 def prepare(explainer: Explainer, load: Callable[[], bytes], given: Mapping[str, Any]) -> Prepared:
-    """Decode an image and turn it into the network's input.
+    """Decode an image and turn it into what the graph takes.
 
     Args:
         given: what the objective takes besides, boxes in pixels of the image.
@@ -64,10 +62,13 @@ def prepare(explainer: Explainer, load: Callable[[], bytes], given: Mapping[str,
     try:
         picture = load_image(io.BytesIO(load()))
         inputs = as_inputs(signature, on_photograph(metadata, given, picture.size), 1)
-        batch, photograph = as_batch(picture, metadata.preprocessing, signature.dtype)
+        if metadata.pixels:
+            image: NDArray[Any] = frame(picture, metadata.pixels)
+        else:
+            (image,), _ = as_batch(picture, metadata.preprocessing, signature.dtype)
     except InputError as error:
         return Prepared(str(error))
-    return Prepared(None, batch, photograph, picture.size, inputs)
+    return Prepared(None, image, picture.size, inputs)
 
 
 def _span(file: str, offset: int, length: int) -> bytes:

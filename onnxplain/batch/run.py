@@ -19,7 +19,8 @@ from onnxplain.batch.plan import Plan, Recipe, model_digest, settle
 from onnxplain.batch.rows import STORES
 from onnxplain.batch.shard import ENGINE, on_gpu
 from onnxplain.batch.worker import Job, raise_problem
-from onnxplain.contract.explain import TARGET
+from onnxplain.contract.explain import TARGET, Metadata
+from onnxplain.contract.pixels import PHOTOGRAPH
 from onnxplain.errors import BackendError, InputError
 from onnxplain.runtime.inputs.estimator import decoded_once
 from onnxplain.runtime.loading import metadata_of
@@ -27,6 +28,19 @@ from onnxplain.runtime.sessions import PROVIDERS, check_provider
 from onnxplain.runtime.sessions.tensorrt.engine import SUFFIX
 
 _DECODERS_PER_GPU = 8
+
+
+def _require_one_size(metadata: Metadata) -> None:
+    """
+    Raises:
+        BackendError: the file explains no images, or gives pullbacks of several sizes.
+    """
+    metadata.require_image("a batch run")
+    if metadata.pixels.geometry == PHOTOGRAPH:
+        raise BackendError(
+            "a table has pullbacks of one size, and this file gives each photograph's own: "
+            "export the network again without geometry='photograph'"
+        )
 
 
 @dataclass(frozen=True)
@@ -101,7 +115,7 @@ def explain_lake(
         BackendError: a model, a backend or a cluster that cannot be used.
     """
     model, out = model.absolute(), out.absolute()
-    metadata_of(model).require_input("a batch run")
+    _require_one_size(metadata_of(model))
     own = _images(model, options)
     recipe = _recipe(model, options, own)
     folder = Folder(out)

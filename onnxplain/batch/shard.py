@@ -25,6 +25,7 @@ from onnxplain.batch.tables import Tables
 from onnxplain.runtime import Explainer, Explanation
 from onnxplain.runtime.ahead import ahead
 from onnxplain.runtime.inputs.objective import stacked
+from onnxplain.runtime.inputs.pixels import stacked_frames
 from onnxplain.runtime.inputs.targets import target_input
 
 ENGINE = "engine"
@@ -141,13 +142,11 @@ class ShardExplainer:
             return None
         explainer, recipe = self._explainer, self._recipe
         chosen = [prepared[i] for i in good]
-        batch = np.concatenate([image.input for image in chosen if image.input is not None])
+        batch = stacked_frames([image.input for image in chosen if image.input is not None])
         signature = explainer.backend.signature
         targets = target_input(signature, recipe.target, len(good))
         inputs = stacked(signature, [image.inputs for image in chosen])
-        photographs = np.concatenate(
-            [image.photograph for image in chosen if image.photograph is not None]
-        )
+        photographs = np.zeros((len(good), 0, 0, 3), np.uint8)  # which no column shows
         explanation = explainer.explain(
             batch, photographs, targets, recipe.temperature, self._batch_size, inputs
         )

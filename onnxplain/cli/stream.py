@@ -17,6 +17,7 @@ from onnxplain.cli.options import Model, Precision, Provider, Temperature, Usual
 from onnxplain.contract.picture import OVERLAY, PictureOptions
 
 if TYPE_CHECKING:
+    from onnxplain.runtime import Explainer
     from onnxplain.stream import Report, Video
 
 
@@ -60,7 +61,7 @@ def stream(
     A file runs at its own pace. Frames that come while one is being explained are dropped, so that
     what is shown is never later than it takes to explain one; the line below the picture shows the
     latency and the counts. A written file keeps the video's own times. Ctrl-C ends it, and what was
-    written is kept.
+    written is kept; then it says how fast the network alone is.
 
     \b
         onnxplain stream model.explain.onnx film.mp4
@@ -94,7 +95,7 @@ def stream(
         finally:
             status.stop()
             if report is not None:
-                say(_line(report))
+                say(_line(report) + _beside(explainer, report))
             if video.damaged:
                 note(f"{video.damaged} damaged packets passed over")
 
@@ -117,6 +118,14 @@ def _sinks(
         from onnxplain.stream.window import Window
 
         yield Window(f"onnxplain: {video.source}")
+
+
+def _beside(explainer: Explainer, report: Report) -> str:
+    """How fast the network alone is, of which every explanation is a multiple."""
+    from onnxplain.stream import forward_rate
+
+    rate = forward_rate(explainer, report.size) if report.explained else None
+    return "" if rate is None else f"; the network alone {rate:.1f} frames/s"
 
 
 def _line(report: Report) -> str:

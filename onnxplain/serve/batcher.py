@@ -33,7 +33,7 @@ class Work:
     """The images of one request.
 
     Attributes:
-        batch: [N,C,H,W], as the network takes it; one image N times may be a view of it.
+        batch: [N,…], as the graph takes it; one image N times may be a view of it.
         targets: [N], or [N,K] for a graph with several targets.
         temperature: None for the graph's own.
         inputs: what the objective takes besides, [N, …] by name.
@@ -53,9 +53,12 @@ class Work:
         return len(self.batch)
 
     def fits(self, other: Work) -> bool:
-        """Whether one call can explain both."""
-        mine, others = (work.targets.shape[1:] for work in (self, other))
-        return self.temperature == other.temperature and mine == others
+        """Whether one call can explain both: photographs of one size, and as many targets."""
+        mine, others = (
+            (work.temperature, work.batch.shape[1:], work.targets.shape[1:])
+            for work in (self, other)
+        )
+        return mine == others
 
 
 @dataclass(eq=False)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeAlias
 from urllib.parse import parse_qsl
 
 import numpy as np
@@ -15,17 +15,27 @@ from pydantic import ValidationError
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import File, FormParser, parse_options_header
 
-from onnxplain.contract.explain import IMAGE, TARGET, Preprocessing
+from onnxplain.contract.explain import IMAGE, TARGET, Metadata
+from onnxplain.contract.pixels import PHOTOGRAPH, RGB, Pixels
 from onnxplain.errors import InputError
 from onnxplain.runtime import Explainer
-from onnxplain.runtime.inputs.batches import as_batch
+from onnxplain.runtime.inputs.batches import as_batch, as_photograph, photographs
+from onnxplain.runtime.inputs.frames import frame_of, photograph_of, size_of_frame
+from onnxplain.runtime.inputs.pixels import frame
 from onnxplain.runtime.inputs.scalars import live_inputs
 from onnxplain.runtime.inputs.targets import target_input
 from onnxplain.serve.batcher import Work
 from onnxplain.serve.given import Given, own_inputs
 from onnxplain.serve.pictures import check_pixels, check_resized, open_image
 from onnxplain.serve.refusal import Refusal, malformed, too_large, unusable
-from onnxplain.serve.schemas import LARGEST_INDEX, ExplainRequest, Options, from_base64, sentence
+from onnxplain.serve.schemas import (
+    LARGEST_INDEX,
+    ExplainRequest,
+    Options,
+    RawFrame,
+    from_base64,
+    sentence,
+)
 from onnxplain.serve.settings import Limits
 
 MULTIPART, JSON, RAW = "multipart/form-data", "application/json", "application/octet-stream"
@@ -35,16 +45,28 @@ _LONGEST_FIELD, _LONGEST_INPUT = 1000, 2**17  # bytes, of an option and of the o
 
 
 @dataclass(frozen=True, eq=False)
+class Frame:
+    """A camera's frame, as it delivers it."""
+
+    array: NDArray[np.uint8]
+    pixels: Pixels
+
+
+Sent: TypeAlias = Image.Image | NDArray[Any] | Frame
+"""An image as it was sent, decoded."""
+
+
+@dataclass(frozen=True, eq=False)
 class Asked:
     """What a request asks for.
 
     Attributes:
-        source: an image file's bytes, or an array.
+        source: an image file's bytes, an array or a frame.
         options: what to do with it.
         inputs: what the objective takes besides.
     """
 
-    source: bytes | NDArray[Any]
+    source: bytes | NDArray[Any] | Frame
     options: Options
     inputs: Mapping[str, Given] = field(default_factory=dict)
 
@@ -54,7 +76,8 @@ class Prepared:
     """What a model needs to answer, and the answer besides.
 
     Attributes:
-        photograph: for the picture, what the network sees, uint8 [H,W,3].
+        photograph: for the picture, what the network sees, uint8 [H,W,3]; the whole image where
+            that is what the pullback is of.
         source: the image that was sent; None of a tensor as the network takes it.
         size: width and height of the image that was sent; None of a tensor as the network takes it.
     """
@@ -74,7 +97,7 @@ def decode(
     Args:
         content_type: the header; multipart/form-data, application/json or
             application/octet-stream.
-        query: options from the URL; the body's take precedence.
+        query: options from the URL; the body's take precedence. Of a frame its size, too.
         body: the request's.
         explainer: the model's.
         limits: beyond these a request is refused.
@@ -93,14 +116,17 @@ def parse(content_type: str, query: str, body: bytes, explainer: Explainer) -> A
     """
     kind, parameters = parse_options_header(content_type)
     own = explainer.metadata.objective.inputs.keys() - {TARGET}
-    in_url, inputs = _options(parse_qsl(query, keep_blank_values=True), own)
+    framed, fields = _framed(parse_qsl(query, keep_blank_values=True), own)
+    in_url, inputs = _options(fields, own)
+    if framed and kind != RAW.encode():
+        raise unusable(f"{', '.join(framed)} in the URL are of a frame's bytes, {RAW}")
     match kind.decode("latin-1"):
         case "application/json":
             asked = _json(body)
         case "multipart/form-data":
             asked = _multipart(body, parameters, own)
         case "application/octet-stream":
-            return Asked(_raw(body, explainer.metadata.preprocessing), in_url, inputs)
+            return Asked(_raw(body, explainer.metadata, framed), in_url, inputs)
         case _:
             kinds = f"{MULTIPART}, {JSON} and {RAW}"
             raise Refusal(415, f"the content type is one of {kinds}", "malformed")
@@ -125,44 +151,88 @@ def prepare(asked: Asked, explainer: Explainer, limits: Limits) -> Prepared:
         live_inputs(signature, options.temperature)
         rows: Any = named if named is None or not several else [named]
         targets = target_input(signature, rows, 1 if several else wanted)
-        source, pre = asked.source, explainer.metadata.preprocessing
-        picture: Image.Image | NDArray[Any]
-        if isinstance(source, bytes):
-            picture = open_image(source, limits.pixels)
-            check_resized((picture.height, picture.width), pre, limits.pixels)
-        else:
-            picture = source
-            _check_array(picture, pre, limits.pixels)
-        size = _size(picture)
+        source = asked.source
+        sent = open_image(source, limits.pixels) if isinstance(source, bytes) else source
+        size = _size(sent)
+        _check(sent, size, len(targets), explainer.metadata, limits.pixels)
         inputs = own_inputs(asked.inputs, explainer, size, len(targets), limits.pixels)
-        batch, photographs = as_batch(picture, pre, signature.dtype)
+        drawn = options.output == "png"
+        if explainer.metadata.pixels:
+            image, photograph = _of_photograph(sent, explainer.metadata, drawn)
+        else:
+            pre = explainer.metadata.preprocessing
+            (image,), (photograph,) = as_batch(_shown(sent), pre, signature.dtype)
         options.look.check()
     except InputError as error:
         raise unusable(str(error)) from None
-    kept = picture if size is not None and options.output == "png" else None
     # A view: a waiting request holds its image only once.
-    batch = np.broadcast_to(batch, (len(targets), *batch.shape[1:]))
-    return Prepared(
-        Work(batch, targets, options.temperature, inputs), options, photographs[0], kept, size
-    )
+    batch = np.broadcast_to(image, (len(targets), *image.shape))
+    work = Work(batch, targets, options.temperature, inputs)
+    kept = _shown(sent) if drawn and size is not None else None
+    return Prepared(work, options, photograph, kept, size)
 
 
-def _size(picture: Image.Image | NDArray[Any]) -> tuple[int, int] | None:
+def _of_photograph(
+    sent: Sent, metadata: Metadata, drawn: bool
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """What a graph takes that does the preprocessing itself; and the photograph of `Prepared`, of
+    which nothing but the shape is true where it is not drawn.
+
+    Raises:
+        InputError: the image holds floats, or is too small or too elongated.
+    """
+    pixels = metadata.pixels
+    if isinstance(sent, Frame) and sent.pixels.format == pixels.format:
+        image = sent.array
+    else:
+        image = frame(photographs(_shown(sent))[0], pixels)
+    if not drawn:
+        width, height = size_of_frame(image.shape, pixels)
+        return image, np.broadcast_to(np.uint8(0), (height, width, 3))
+    (seen,) = photographs(_shown(sent))
+    if pixels.geometry != PHOTOGRAPH:
+        seen = as_photograph(seen, metadata.preprocessing)
+    return image, np.asarray(seen)
+
+
+def _shown(sent: Sent) -> Image.Image | NDArray[Any]:
+    if isinstance(sent, Frame):
+        return np.ascontiguousarray(photograph_of(sent.array, sent.pixels))
+    return sent
+
+
+def _size(picture: Sent) -> tuple[int, int] | None:
     """Width and height of a photograph; None of a tensor as the network takes it."""
     if isinstance(picture, Image.Image):
         return picture.size
+    if isinstance(picture, Frame):
+        return size_of_frame(picture.array.shape, picture.pixels)
     if picture.dtype != np.uint8 or picture.ndim < 2:
         return None
     height, width = picture.shape[:2]
     return width, height
 
 
-def _check_array(array: NDArray[Any], pre: Preprocessing, most: int) -> None:
-    if array.ndim > 3:
+def _check(
+    sent: Sent, size: tuple[int, int] | None, rows: int, metadata: Metadata, most: int
+) -> None:
+    """
+    Raises:
+        Refusal: more than one image, or too many pixels: of a graph that takes them as they are,
+            in all the rows of its batch together.
+    """
+    if isinstance(sent, np.ndarray) and sent.ndim > 3:
         raise unusable("a request has one image: leave the batch's dimension out")
-    if array.dtype == np.uint8 and array.ndim > 1:
-        check_pixels(array.shape, most)
-        check_resized(array.shape[:2], pre, most)
+    if size is None:
+        return
+    width, height = size
+    check_pixels((height, width), most)
+    check_resized((height, width), metadata.preprocessing, most)
+    if metadata.pixels and rows * width * height > most:
+        raise too_large(
+            f"{most} pixels at most in one request, and {rows} targets of {width} × {height} are "
+            f"{rows * width * height}: ask for fewer, or send a smaller image"
+        )
 
 
 def _json(body: bytes) -> Asked:
@@ -179,15 +249,46 @@ def _json(body: bytes) -> Asked:
     return Asked(from_base64(request.image), request, request.given())
 
 
-def _raw(body: bytes, pre: Preprocessing) -> NDArray[np.float32]:
-    shape = pre.image_shape
+def _raw(body: bytes, metadata: Metadata, framed: Mapping[str, str]) -> NDArray[np.float32] | Frame:
+    if framed or metadata.pixels:
+        return _frame(body, metadata.pixels, framed)
+    shape = metadata.preprocessing.image_shape
     expected = 4 * math.prod(shape)
     if len(body) != expected:
         raise unusable(
             f"a raw tensor is the network's input, float32 {list(shape)}, little endian: "
-            f"{expected} bytes, not {len(body)}"
+            f"{expected} bytes, not {len(body)}; a frame says its width and height in the URL"
         )
     return np.frombuffer(body, "<f4").reshape(shape)
+
+
+def _frame(body: bytes, own: Pixels, framed: Mapping[str, str]) -> Frame:
+    if not framed.keys() >= {"width", "height"}:
+        order = f", of {own.format}" if own else ""
+        raise unusable(
+            f"a frame{order} is a raw body that says in the URL how large it is: "
+            "?width=640&height=480"
+        )
+    try:
+        said = RawFrame.model_validate(framed)
+        pixels = Pixels(said.pixels or own.format or RGB)
+        return Frame(frame_of(body, pixels, said.width, said.height), pixels)
+    except ValidationError as error:
+        raise malformed(sentence(error)) from None
+    except InputError as error:
+        raise unusable(str(error)) from None
+
+
+def _framed(
+    fields: Sequence[tuple[str, str]], own: Collection[str]
+) -> tuple[dict[str, str], list[tuple[str, str]]]:
+    """What a URL says of a frame's bytes, and the other fields, among which are the objective's
+    inputs, whose names are `own`."""
+    names = RawFrame.model_fields.keys() - own
+    framed = [field for field in fields if field[0] in names]
+    if len(framed) != len(dict(framed)):
+        raise malformed("width, height and pixels are given once")
+    return dict(framed), [field for field in fields if field[0] not in names]
 
 
 def _multipart(body: bytes, parameters: Mapping[bytes, bytes], own: Collection[str]) -> Asked:

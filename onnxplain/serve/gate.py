@@ -18,10 +18,10 @@ class Place:
         self.bytes = 0
 
     def hold(self, more: int) -> None:
-        """Take room for `more` bytes of its body.
+        """Take room for `more` bytes: of its body, or of a photograph decoded from that.
 
         Raises:
-            Refusal: the bodies of all requests together would be too large.
+            Refusal: what all requests hold together would be too large.
         """
         self._gate.grow(more)
         self.bytes += more
@@ -75,7 +75,7 @@ class Gate:
             )
 
     def grow(self, more: int) -> None:
-        """Raises Refusal (503) if all the bodies together would be too large."""
+        """Raises Refusal (503) if what all requests hold together would be too large."""
         if self._bytes + more > self._limits.held_bytes:
             raise overloaded(
                 "the requests that wait fill the memory there is for them, try again later",

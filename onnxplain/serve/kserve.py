@@ -13,12 +13,14 @@ from onnxplain.contract.explain import IMAGE, PULLBACK, TARGET, TEMPERATURE
 from onnxplain.contract.objective import OBJECTIVE
 from onnxplain.errors import InputError
 from onnxplain.runtime import Explainer, Explanation
+from onnxplain.runtime.inputs.frames import size_of_frame
 from onnxplain.runtime.inputs.objective import as_inputs
 from onnxplain.runtime.inputs.scalars import live_inputs
 from onnxplain.runtime.inputs.targets import target_input
 from onnxplain.serve import tensors
 from onnxplain.serve.access import access, named
 from onnxplain.serve.batcher import Work
+from onnxplain.serve.gate import Place
 from onnxplain.serve.openapi import PROBLEMS, inlined
 from onnxplain.serve.ports import Port, input_ports, output_ports
 from onnxplain.serve.refusal import Refusal, malformed, too_large, unusable
@@ -118,11 +120,14 @@ def _add_infer(router: APIRouter, service: Service, allowed: list[Any], called: 
         "/models/{name}/versions/{version}/infer", dependencies=allowed, include_in_schema=False
     )
     async def infer(request: Request, name: str = called) -> Response:
-        """Run the explain graph: normalised images and targets in, logits and pullback out."""
+        """Run the explain graph: images and targets in, logits and pullback out.
+
+        Images are normalised; of a model that takes photographs, uint8 pixels of any size.
+        """
         _check(service, request, name)
         length = request.headers.get(tensors.HEADER_LENGTH)
 
-        async def work(body: bytes) -> Response:
+        async def work(body: bytes, place: Place) -> Response:
             async with service.models.use(name) as model:
                 with service.metrics.stage("decode"):
                     asked, images = await service.pool.run(
@@ -197,7 +202,11 @@ def _work(arrays: dict[str, NDArray[Any]], explainer: Explainer) -> Work:
     signature, temperature = explainer.backend.signature, arrays.get(TEMPERATURE)
     explained = explainer.metadata.objective
     expected = _ports(explainer)["inputs"][0]["shape"]
-    if list(image.shape[1:]) != expected[1:] or len(image) == 0:
+    fits = len(image.shape) == len(expected) and all(
+        size if wanted == -1 else size == wanted
+        for size, wanted in zip(image.shape[1:], expected[1:], strict=True)
+    )
+    if not fits or len(image) == 0:
         raise malformed(f"{IMAGE!r} has the shape {expected}, not {list(image.shape)}")
     if not np.isfinite(image).all():
         raise unusable("the images have NaN or infinite values")
@@ -211,6 +220,8 @@ def _work(arrays: dict[str, NDArray[Any]], explainer: Explainer) -> Work:
         if name in explained.inputs and name != TARGET
     }
     try:
+        if signature.metadata.pixels:
+            size_of_frame(image.shape, signature.metadata.pixels)
         warmth = None if temperature is None else float(temperature.reshape(-1)[0])
         live_inputs(signature, warmth)
         targets = target_input(signature, target, len(image))

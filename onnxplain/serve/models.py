@@ -162,7 +162,7 @@ def _looked_at(task: asyncio.Task[None]) -> None:
 def _metadata(path: Path) -> Metadata:
     try:
         metadata = metadata_of(path)
-        metadata.require_input("the service")
+        metadata.require_image("the service")
         if own := ", ".join(map(repr, metadata.estimator.inputs)):
             raise BackendError(f"its estimator takes {own}, and a request gives one image alone")
         return metadata

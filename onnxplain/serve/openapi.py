@@ -10,6 +10,7 @@ from onnxplain.serve.schemas import (
     ObjectiveResponse,
     Options,
     Problem,
+    RawFrame,
 )
 
 _WHITE_PIXEL = (
@@ -86,7 +87,10 @@ def _form() -> dict[str, Any]:
 
 
 def _query() -> list[dict[str, Any]]:
-    """The options in the URL."""
+    """The options in the URL, and how a frame lies in a raw body."""
+    framed = inlined(RawFrame)["properties"]
+    framed["pixels"] = framed["pixels"].pop("anyOf")[0] | framed["pixels"]
+    framed["pixels"].pop("default")
     return [
         {
             "name": name,
@@ -95,7 +99,7 @@ def _query() -> list[dict[str, Any]]:
             "description": schema.pop("description"),
             "schema": {key: value for key, value in schema.items() if key != "title"},
         }
-        for name, schema in _form()["properties"].items()
+        for name, schema in {**_form()["properties"], **framed}.items()
         if name != "image"
     ]
 
@@ -134,7 +138,9 @@ EXPLAIN: dict[str, Any] = {
                     "schema": {
                         "type": "string",
                         "format": "tensor",
-                        "description": "The network's input, float32, little endian.",
+                        "description": "The network's input, float32, little endian; or with "
+                        "`width` and `height` in the URL a camera's frame, as it delivers it, "
+                        "which a model that takes photographs is given as it is.",
                     }
                 },
             },

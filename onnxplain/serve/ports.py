@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from onnxplain.contract.explain import IMAGE, PULLBACK, TARGET
+from onnxplain.contract.explain import IMAGE, PULLBACK, TARGET, Metadata
 from onnxplain.contract.objective import INDEX, OBJECTIVE
+from onnxplain.contract.pixels import PHOTOGRAPH, PULLBACK_SCALE
 from onnxplain.runtime.signature import Signature
 
 
@@ -35,7 +36,10 @@ class Port:
 def input_ports(signature: Signature) -> list[Port]:
     """The image and what the objective takes, [N, …] each."""
     metadata, floats = signature.metadata, signature.dtype.name
-    ports = [Port(IMAGE, floats, metadata.preprocessing.image_shape)]
+    if metadata.pixels:
+        ports = [Port(IMAGE, "uint8", tuple(size or -1 for size in metadata.pixels.shape))]
+    else:
+        ports = [Port(IMAGE, floats, metadata.preprocessing.image_shape)]
     if signature.has_target:
         ports.append(Port(TARGET, "int64", _targets(signature)))
     return ports + [
@@ -45,8 +49,13 @@ def input_ports(signature: Signature) -> list[Port]:
     ]
 
 
-def output_ports(signature: Signature) -> list[Port]:
-    """The network's own, the objective where it is no classifier, and the pullback."""
+def output_ports(signature: Signature, quantised: bool = False) -> list[Port]:
+    """The network's own, the objective where it is no classifier, and the pullback.
+
+    Args:
+        quantised: whether that is as the file puts it out, with its scale where it has one; else it
+            is floats.
+    """
     metadata, floats = signature.metadata, signature.dtype.name
     explained, targets, ports = metadata.objective, _targets(signature), []
     for name, own in signature.outputs.items():
@@ -57,7 +66,19 @@ def output_ports(signature: Signature) -> list[Port]:
         ports.append(Port(name, own.dtype, tuple(sizes), axis))
     if not explained.is_class:
         ports.append(Port(OBJECTIVE, floats, targets))
-    return [*ports, Port(PULLBACK, floats, (*targets, *metadata.pullback_shape))]
+    shape = (*targets, *_pullback_shape(metadata))
+    if quantised and metadata.pixels.quantised:
+        scale = Port(PULLBACK_SCALE, "float32", targets)
+        return [*ports, Port(PULLBACK, metadata.pixels.quantised, shape), scale]
+    return [*ports, Port(PULLBACK, floats, shape)]
+
+
+def _pullback_shape(metadata: Metadata) -> tuple[int, ...]:
+    """That of one image and target, open where it is the photograph's."""
+    channels = 1 if metadata.is_map else metadata.preprocessing.channels
+    if metadata.pixels.geometry != PHOTOGRAPH:
+        return metadata.pullback_shape
+    return (-1, -1, channels) if metadata.preprocessing.layout == "NHWC" else (channels, -1, -1)
 
 
 def _targets(signature: Signature) -> tuple[int, ...]:

@@ -11,6 +11,7 @@ from onnxplain.contract.explain import TARGET, Metadata
 from onnxplain.serve.access import access, named
 from onnxplain.serve.answer import MEDIA_TYPES, render
 from onnxplain.serve.decode import decode
+from onnxplain.serve.gate import Place
 from onnxplain.serve.openapi import EXPLAIN, PROBLEMS
 from onnxplain.serve.schemas import Health, ModelDescription, ModelList, ObjectiveInput
 from onnxplain.serve.service import Service
@@ -36,7 +37,8 @@ def _add_models(router: APIRouter, service: Service, allowed: list[Any]) -> None
 
         The image is a file (multipart/form-data, or base64 in JSON) or a tensor (in JSON, or raw).
         An image file is resized, cropped and normalised as the network expects. Options may also be
-        given in the URL; those in the body take precedence.
+        given in the URL; those in the body take precedence. A raw body may also be a camera's
+        frame, whose width, height and order of pixels are given in the URL.
 
         A model that is no classifier explains an object, a region, a similarity, a number or text.
         What that takes besides (`/v1/models` says it) is given by name: in `inputs` of JSON, or as
@@ -45,13 +47,14 @@ def _add_models(router: APIRouter, service: Service, allowed: list[Any]) -> None
         """
         service.models.check(name)
 
-        async def work(body: bytes) -> Response:
+        async def work(body: bytes, place: Place) -> Response:
             async with service.models.use(name) as model:
                 kind, query = request.headers.get("content-type", ""), request.url.query
                 with service.metrics.stage("decode"):
                     asked = await service.pool.run(
                         decode, kind, query, body, model.explainer, service.settings.limits
                     )
+                place.hold(asked.work.batch[:1].nbytes)
                 explained = await model.batcher.explain(asked.work)
                 with service.metrics.stage("render"):
                     content = await service.pool.run(
@@ -119,6 +122,7 @@ def _description(name: str, metadata: Metadata, loaded: bool) -> ModelDescriptio
         method=metadata.described_method,
         source=metadata.source,
         input=list(pre.image_shape),
+        pixels=metadata.pixels.format,
         mean=list(pre.mean),
         std=list(pre.std),
         labels=list(metadata.labels),

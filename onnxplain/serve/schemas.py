@@ -12,6 +12,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, create_model
 from pydantic.config import JsonDict
 
 from onnxplain.contract.picture import OVERLAY, PictureOptions
+from onnxplain.contract.pixels import FORMATS
 from onnxplain.options import declared
 from onnxplain.serve.refusal import malformed, unusable
 
@@ -93,6 +94,21 @@ class Options(_Look):  # type: ignore[misc]
         return set(Options.model_fields)
 
 
+class RawFrame(BaseModel):
+    """How a camera's frame lies in a raw body, without padding between its rows."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    width: Size = Field(description="Of a raw body that is a camera's frame: in pixels.")
+    height: Size = Field(description="Of a raw body that is a camera's frame: in pixels.")
+    pixels: Literal[FORMATS] | None = Field(  # type: ignore[valid-type]
+        default=None,
+        description="Of a raw body that is a camera's frame: how its bytes lie. rgb and bgr "
+        "[h,w,3], each also planar [3,h,w]; gray [h,w]; nv12 [h · 3/2,w]. Unless given, as the "
+        "model takes them, and rgb for one that takes no frames.",
+    )
+
+
 class Tensor(BaseModel):
     """An array; `data` is its bytes in C order, little endian, in base64."""
 
@@ -142,8 +158,8 @@ class ExplainRequest(Options):
     )
     tensor: Tensor | None = Field(
         default=None,
-        description="float32 [C,H,W], normalised, of the network's size; or uint8 [H,W,3], pixels "
-        "of any size.",
+        description="float32 [C,H,W], normalised, of the network's size, unless the model takes "
+        "photographs; or uint8 [H,W,3], pixels of any size.",
     )
     inputs: dict[Name, Input] = Field(
         default={},
@@ -242,7 +258,14 @@ class ModelDescription(BaseModel):
     )
     method: str
     source: str
-    input: list[int] = Field(description="What a normalised tensor is: [C,H,W], or [H,W,C].")
+    input: list[int] = Field(
+        description="What the network's input is: [C,H,W], or [H,W,C]. A normalised tensor, unless "
+        "the model takes photographs."
+    )
+    pixels: str = Field(
+        description="How a photograph lies in the model's input, where the model resizes and "
+        "normalises it itself: rgb, bgr, nv12, …; else empty."
+    )
     mean: list[float]
     std: list[float]
     labels: list[str] = Field(description="The class names; empty if the model has none.")

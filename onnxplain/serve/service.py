@@ -38,9 +38,12 @@ class Service:
         self.draining = False
 
     async def answer(
-        self, request: Request, work: Callable[[bytes], Awaitable[Response]]
+        self, request: Request, work: Callable[[bytes, Place], Awaitable[Response]]
     ) -> Response:
         """Admit a request, read its body, and answer it in time if its client waits.
+
+        Args:
+            work: answers a body; what it makes of that and keeps, it holds in the request's place.
 
         Raises:
             Refusal: there is no room (503); the body is too large (413) or too slow (408); it
@@ -51,7 +54,7 @@ class Service:
                 with self.metrics.stage("read"):
                     body = await read_body(request, place, self.settings.limits)
                 with self.gate.enter():
-                    return await _while_connected(request, work(body))
+                    return await _while_connected(request, work(body, place))
 
     @asynccontextmanager
     async def admitted(self) -> AsyncIterator[None]:

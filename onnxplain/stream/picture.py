@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from PIL import Image, ImageDraw, ImageFont
 
-from onnxplain.contract.explain import Preprocessing
+from onnxplain.contract.explain import CROP, Preprocessing
 from onnxplain.contract.picture import GRID, OVERLAY, PHOTOGRAPH, PictureOptions
 from onnxplain.errors import InputError
 from onnxplain.runtime import Explanation
@@ -38,6 +38,9 @@ def explained_frame(
         explanation: that of this frame only.
         pre: how the frame became the network's input.
     """
+    if explanation.on_photograph:  # the frame is all that there is
+        height, width = explanation.pullback.shape[-2:]
+        pre = replace(pre, height=height, width=width, resize=min(height, width), fit=CROP)
     row = replace(explanation.rows()[0], source=image, preprocessing=pre)
     look = replace(look, longest=look.longest or max(image.size))
     return row.drawn(0, look, row.canvas(look))[0]

@@ -17,9 +17,9 @@ from onnxplain.contract.objective import BOX
 from onnxplain.contract.picture import PictureOptions
 from onnxplain.runtime import Explainer, Explanation
 from onnxplain.runtime.inputs.estimator import decoded_once
-from onnxplain.runtime.inputs.objective import on_photograph
+from onnxplain.stream.explaining import Asked, explain_frame
 from onnxplain.stream.latest import Latest
-from onnxplain.stream.picture import OVERLAID, check_look, explained_frame, write_line
+from onnxplain.stream.picture import OVERLAID, check_look, write_line
 from onnxplain.stream.source import Frame, Video
 
 _REMEMBERED = 1000
@@ -43,6 +43,7 @@ class Report:
         latencies: seconds between when a frame was due and when its explanation was drawn, for the
             last thousand.
         finished: when each of those was drawn, by `time.monotonic`.
+        size: width and height of the newest explained frame.
     """
 
     read: int = 0
@@ -50,6 +51,7 @@ class Report:
     dropped: int = 0
     latencies: deque[float] = field(default_factory=lambda: deque(maxlen=_REMEMBERED))
     finished: deque[float] = field(default_factory=lambda: deque(maxlen=_REMEMBERED))
+    size: tuple[int, int] = (0, 0)
 
     @property
     def latency(self) -> float:
@@ -94,12 +96,13 @@ def explain_stream(
             inputs.
         BackendError: the runtime failed.
     """
-    explainer.metadata.require_input("a stream")
+    explainer.metadata.require_image("a stream")
     check_look(look)
     metadata, targets = explainer.metadata, _targets(explainer, target)
     explainer.check(None if target is None else [target], temperature, inputs)
     pre, inputs = metadata.preprocessing, decoded_once(metadata, inputs)
     # The first run takes several times as long as the others, and a file's clock does not wait.
+    asked = Asked(targets, temperature, inputs, look)
     usual = {name: given for name, given in inputs.items() if not _is_box(explainer, name)}
     explainer([Image.new("RGB", (pre.width, pre.height))], targets, temperature, **usual)
     latest: Latest[Frame] = Latest()
@@ -109,10 +112,8 @@ def explain_stream(
     try:
         wanted = True
         while wanted and (frame := latest.take()) is not None:
-            image = frame.image()
-            given = on_photograph(metadata, inputs, image.size)
-            explanation = explainer([image], targets, temperature, **given)
-            page = explained_frame(image, explanation, pre, look)
+            explanation, page = explain_frame(explainer, frame, asked)
+            report.size = page.size
             _count(report, latest, frame)
             write_line(page, _line(explanation, report))
             for sink in sinks:

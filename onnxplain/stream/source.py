@@ -10,19 +10,31 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
 import av
 import av.error
+import numpy as np
+from av.video.reformatter import ColorRange, Colorspace
+from numpy.typing import NDArray
 from PIL import Image
 
+from onnxplain.contract.pixels import BGR, BGR_PLANAR, GRAY, NV12, RGB, RGB_PLANAR, Pixels
 from onnxplain.errors import InputError
 from onnxplain.reading import opened, unreadable
+from onnxplain.runtime.inputs.pixels import frame
 
 _LIVE = ("rtsp", "rtsps", "rtmp", "rtmps", "rtp", "udp", "srt")
 _TIMEOUT = 10.0  # seconds to connect, and for the next packet
 _MOST_LATE = 1.0  # seconds
+_PACKED = {
+    **{RGB: "rgb24", RGB_PLANAR: "rgb24", BGR: "bgr24", BGR_PLANAR: "bgr24"},
+    **{GRAY: "gray", NV12: "nv12"},
+}
+"""FFmpeg's names of how pixels lie."""
+
 _CAMERAS = {"Linux": "v4l2", "Darwin": "avfoundation", "Windows": "dshow"}
 
 
@@ -50,6 +62,24 @@ class Frame:
         image = Image.fromarray(self.picture.to_ndarray(format="rgb24"))
         turn = self.picture.rotation
         return image.rotate(turn, expand=True) if turn else image
+
+    def pixels(self, wanted: Pixels) -> NDArray[np.uint8]:
+        """The same as a graph takes it that takes photographs, converted once at most.
+
+        Of what lies so already, a view; of NV12, an odd last row and column are left out.
+        """
+        even = self.picture.width % 2 == self.picture.height % 2 == 0
+        if self.picture.rotation or (wanted.format == NV12 and not even):
+            return frame(self.image(), wanted)
+        picture = self.picture.reformat(
+            format=_PACKED[wanted.format],
+            dst_colorspace=Colorspace.ITU601,  # what a graph takes NV12 for, and this range
+            dst_color_range=ColorRange.MPEG if wanted.format == NV12 else None,
+        )
+        packed: NDArray[Any] = picture.to_ndarray()
+        if wanted.axes == (2, 3):
+            return np.ascontiguousarray(packed.transpose(2, 0, 1))
+        return packed
 
 
 class Video:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from onnxplain.contract.objective import EXPLAINED_BOX, EXPLAINED_CLASS
+from onnxplain.contract.pixels import NV12, PHOTOGRAPH, Pixels
 from onnxplain.errors import BackendError, InputError
 from onnxplain.files import clear, scratch
 from onnxplain.reading import parsed, text
@@ -82,7 +83,8 @@ def _signature(model: Path) -> Signature:
     """A graph's, which a page can use."""
     signature = open_backend(model).signature
     metadata = signature.metadata
-    metadata.require_input("the page")
+    metadata.require_image("the page")
+    _check_pixels(model, metadata.pixels)
     if signature.dtype != np.float32:
         raise BackendError(
             f"'{model}' computes in {signature.dtype}, the web page in float32; "
@@ -105,6 +107,22 @@ def _signature(model: Path) -> Signature:
     if (reason := metadata.no_direction) is not None:
         raise BackendError(f"the page climbs along the pullback, and in '{model}' {reason}")
     return signature
+
+
+def _check_pixels(model: Path, pixels: Pixels) -> None:
+    """
+    Raises:
+        BackendError: the page cannot make such pixels, or draw such a pullback.
+    """
+    if pixels.format == NV12:
+        raise BackendError(
+            f"a browser has red, green and blue, and '{model}' takes NV12: export with pixels='rgb'"
+        )
+    if pixels.geometry == PHOTOGRAPH or pixels.quantised:
+        raise BackendError(
+            f"the page draws what the network saw, in floats: export the network of '{model}' "
+            "without geometry='photograph' and quantise_output"
+        )
 
 
 def _copied(photographs: Sequence[Path], site: Path) -> list[str]:
@@ -187,6 +205,7 @@ def _describe(signature: Signature) -> dict[str, Any]:
         "method": metadata.method,
         "parameters": dict(metadata.parameters),
         "preprocessing": dataclasses.asdict(metadata.preprocessing),
+        "pixels": metadata.pixels.format,
         "labels": list(metadata.labels),
         "activation": metadata.activation,
         "ascent": dataclasses.asdict(metadata.ascent),

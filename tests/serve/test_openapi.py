@@ -72,5 +72,6 @@ def test_it_names_every_way_to_ask_and_to_be_answered(client, graphs) -> None:
     assert set(name["schema"]["enum"]) == set(graphs)
     assert {p["name"] for p in explain["parameters"]} == {
         *("name", "targets", "top_k", "temperature", "output"),
+        *("width", "height", "pixels"),
         *declared(PictureOptions),
     }

@@ -14,6 +14,7 @@ from typing import Any, Literal, TypeAlias
 
 from onnxplain.contract.explain import IMAGE
 from onnxplain.errors import BackendError, InputError
+from onnxplain.runtime.inputs.frames import frame_shape
 from onnxplain.runtime.sessions import open_backend
 from onnxplain.runtime.sessions.tensorrt.engine import SUFFIX, Engine, read_engine
 from onnxplain.runtime.signature import Signature
@@ -79,7 +80,7 @@ def write_repository(model: Path, repository: Path, name: str, options: Options)
     """
     engine = read_engine(model) if model.suffix == SUFFIX else None
     signature = _signature(model, engine)
-    signature.metadata.require_input("the package for Triton")
+    signature.metadata.require_image("the package for Triton")
     folder = repository / name
     config = prototext(model_config(signature, name, options, engine))
     with new_folder(folder) as new:
@@ -213,7 +214,9 @@ def _ports(signature: Signature) -> tuple[list[dict[str, Any]], list[dict[str, A
         return found
 
     batches = signature.batch is None  # and then the batch must come first
-    outputs = [described(p) for p in output_ports(signature) if p.axis == 0 or not batches]
+    outputs = [
+        described(p) for p in output_ports(signature, quantised=True) if p.axis == 0 or not batches
+    ]
     if signature.metadata.objective.is_class and signature.metadata.labels:
         outputs[0]["label_filename"] = _LABELS
     return [described(port) for port in input_ports(signature)], outputs
@@ -247,7 +250,7 @@ def _warmups(signature: Signature, inputs: list[dict[str, Any]], most: int) -> l
     given = {
         port["name"]: {
             "data_type": port["data_type"],
-            "dims": [abs(dim) for dim in port["dims"]],  # one target if their number is open
+            "dims": _warm_dims(port, signature),
             "zero_data": True,
         }
         for port in inputs
@@ -259,3 +262,12 @@ def _warmups(signature: Signature, inputs: list[dict[str, Any]], most: int) -> l
         {"name": f"{images} images", "batch_size": size, "inputs": entries(given)}
         for images, size in sizes.items()
     ]
+
+
+def _warm_dims(port: dict[str, Any], signature: Signature) -> list[int]:
+    """With photographs of twice the network's size, and one target where their number is open."""
+    pre, pixels = signature.metadata.preprocessing, signature.metadata.pixels
+    if port["name"] != IMAGE or not pixels:
+        return [abs(dim) for dim in port["dims"]]
+    shape = frame_shape(pixels, 2 * pre.width, 2 * pre.height)
+    return [*port["dims"][: -len(shape)], *shape]

@@ -1,7 +1,7 @@
 // The worker's functions as this page's.
 
 /**
- * Once started: load(model), open(file, preprocessing), explain(x, target, temperature, inputs),
+ * Once started: load(model), open(file, preprocessing, pixels), explain(x, target, temperature, inputs),
  * read(x, output, count).
  */
 export let engine;

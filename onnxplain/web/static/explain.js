@@ -14,7 +14,7 @@ export async function openPhotograph(file) {
   const turn = ++opened;
   try {
     const { model } = state;
-    const { photograph, x, size } = await engine.open(file, model.preprocessing);
+    const { photograph, x, size } = await engine.open(file, model.preprocessing, model.pixels);
     if (turn !== opened || model !== state.model) return;
     $('error').hidden = true;
     say(state.device ? '' : 'It is explained as soon as the network is loaded.');

@@ -136,9 +136,9 @@ async function stored(file) {
 
 /** What the network makes of another photograph. */
 async function embedded(file, name, count) {
-  const { objective, preprocessing } = state.model;
+  const { objective, preprocessing, pixels } = state.model;
   if (!objective.vector) throw new Error(`“${name}” is a JSON file of ${count} numbers.`);
-  const { x } = await engine.open(file, preprocessing);
+  const { x } = await engine.open(file, preprocessing, pixels);
   return engine.read(x, objective.vector, count);
 }
 

@@ -3,7 +3,7 @@
 
 import { resampleColumns, resampleRows, taps } from './resample.js';
 
-const STRIP = 256; // rows decoded at a time: a phone cannot hold a large photograph's pixels twice
+export const STRIP = 256; // rows decoded at a time: a phone cannot hold a large photograph's pixels twice
 
 /**
  * What the network sees of a picture.
@@ -88,6 +88,7 @@ export function normalise(rgb, pre) {
   return x;
 }
 
-function luminance(rgb, i) {
+/** Of the pixel whose red is at `i`. */
+export function luminance(rgb, i) {
   return (rgb[i] * 19595 + rgb[i + 1] * 38470 + rgb[i + 2] * 7471 + 0x8000) >> 16;
 }

@@ -29,6 +29,7 @@ export function showModel() {
   $('temperature-help').textContent = model.live_temperature
     ? 'Low is the ordinary gradient; higher, neurons that are almost active count too.'
     : `Fixed at ${model.parameters.temperature} in this file. With a file made by “onnxplain export … --live-temperature” there is a slider here.`;
+  $('ascent').hidden = Boolean(model.pixels); // whose pixels are whole numbers: it makes no steps
   $('loading').hidden = false;
 }
 

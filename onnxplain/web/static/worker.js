@@ -1,5 +1,6 @@
 // What takes long, off the page's thread: reading photographs and running the explain graph.
 
+import { frame, shapeOf } from './frame.js';
 import { crop, normalise } from './preprocess.js';
 
 const AGREEMENT = 0.999; // the least cosine between WebGPU's pullback and WASM's
@@ -65,8 +66,7 @@ async function hasGpu() {
 async function moveToGpu(graph) {
   const onCpu = session;
   try {
-    const size = model.preprocessing.mean.length * pixels();
-    const probe = Float32Array.from({ length: size }, (_, i) => Math.sin(i * i));
+    const probe = probing();
     const target = model.objective?.inputs.target?.default ?? -1;
     const expected = await run(probe, target, model.parameters.temperature, {});
     session = await start(graph, 'webgpu');
@@ -80,6 +80,16 @@ async function moveToGpu(graph) {
   }
   session = onCpu;
   return false;
+}
+
+/** Something to look at. */
+function probing() {
+  const size = model.preprocessing.mean.length * pixels();
+  if (!model.pixels) return Float32Array.from({ length: size }, (_, i) => Math.sin(i * i));
+  const { width, height } = model.preprocessing;
+  const rows = (top, count) =>
+    Uint8Array.from({ length: 4 * width * count }, (_, i) => 128 + 127 * Math.sin(i * i));
+  return frame({ width, height, rows }, model.pixels);
 }
 
 function cosine(a, b) {
@@ -105,10 +115,10 @@ async function download(address, report) {
 }
 
 /**
- * What the network sees of an image file: {photograph, RGB pixels; x, the network's input; size, the
- * file's {width, height}}.
+ * What the network sees of an image file: {photograph, RGB pixels; x, the network's input, or of a
+ * graph that takes pixels all of the file's; size, the file's {width, height}}.
  */
-async function open(file, pre) {
+async function open(file, pre, pixels) {
   const bitmap = await decode(file);
   const { width, height } = bitmap;
   const rows = (top, count) => {
@@ -120,8 +130,9 @@ async function open(file, pre) {
     return context.getImageData(0, 0, width, count).data;
   };
   const photograph = crop({ width, height, rows }, pre);
+  const x = pixels ? frame({ width, height, rows }, pixels) : normalise(photograph, pre);
   bitmap.close();
-  return { photograph, x: normalise(photograph, pre), size: { width, height } };
+  return { photograph, x, size: { width, height } };
 }
 
 async function decode(file) {
@@ -138,7 +149,7 @@ async function decode(file) {
 }
 
 /**
- * Run the graph on one input, [C,H,W]: {logits, pullback [C,H,W], seconds}; instead of logits what an
+ * Run the graph on one input, [C,H,W] or a frame: {logits, pullback [C,H,W], seconds}; instead of logits what an
  * objective tells, {score, index, box}, null where it does not.
  */
 function explain(x, target, temperature, inputs) {
@@ -166,7 +177,7 @@ async function run(x, target, temperature, inputs) {
   const began = performance.now();
   const outputs = await session.run(feeds, [...told, 'pullback']);
   const seconds = (performance.now() - began) / 1000;
-  const gradient = outputs.pullback.data.slice(0, x.length);
+  const gradient = outputs.pullback.data.slice(0, mean.length * pixels());
   const pullback = layout === 'NHWC' ? transpose(gradient, pixels(), mean.length) : gradient;
   return { ...answerOf(outputs, target), pullback, seconds };
 }
@@ -183,14 +194,8 @@ function answerOf({ logits, objective, explained_class, explained_box }, target)
 
 /** What the graph takes. */
 function feedsOf(x, target, temperature, given) {
-  const { height, width, mean, layout } = model.preprocessing;
-  const last = layout === 'NHWC';
   const count = model.batch ?? 1; // a graph of a fixed batch gets the same image in every place
-  const image = new Float32Array(count * x.length);
-  const one = last ? transpose(x, mean.length, pixels()) : x;
-  for (let n = 0; n < count; n++) image.set(one, n * x.length);
-  const size = last ? [height, width, mean.length] : [mean.length, height, width];
-  const feeds = { image: new ort.Tensor('float32', image, [count, ...size]) };
+  const feeds = { image: model.pixels ? frameTensor(x, count) : imageTensor(x, count) };
   const { target: takesTarget, ...declared } = model.objective?.inputs ?? { target: true };
   if (takesTarget) {
     const targets = new BigInt64Array(count).fill(BigInt(target));
@@ -205,6 +210,25 @@ function feedsOf(x, target, temperature, given) {
     feeds[name] = new ort.Tensor('float32', [value], []);
   }
   return feeds;
+}
+
+function imageTensor(x, count) {
+  const { height, width, mean, layout } = model.preprocessing;
+  const last = layout === 'NHWC';
+  const one = last ? transpose(x, mean.length, pixels()) : x;
+  const size = last ? [height, width, mean.length] : [mean.length, height, width];
+  return new ort.Tensor('float32', repeated(one, count), [count, ...size]);
+}
+
+function frameTensor(x, count) {
+  return new ort.Tensor('uint8', repeated(x.bytes, count), shapeOf(x, model.pixels, count));
+}
+
+function repeated(values, count) {
+  if (count === 1) return values;
+  const all = new values.constructor(count * values.length);
+  for (let n = 0; n < count; n++) all.set(values, n * values.length);
+  return all;
 }
 
 /** What an objective takes, the same in every place; something where it must be given and is not. */
