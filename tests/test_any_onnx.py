@@ -199,8 +199,9 @@ class TestNHWC:
         assert explanation.photographs.shape == (2, 32, 40, 3)
         assert explanation.heatmap().shape == (2, 32, 40)
         for style in ("pullback", "heatmap", "overlay"):
-            explanation.save(tmp_path / f"{style}.png", style=style)
-            assert Image.open(tmp_path / f"{style}.png").size == (40, 64)
+            seen = {"size": "network", "captions": False}
+            explanation.save(tmp_path / f"{style}.png", style=style, **seen)
+            assert Image.open(tmp_path / f"{style}.png").size == (6 * 40, 2 * 6 * 32)
         explanation.save(tmp_path / "grid.png", style="grid")
 
         better = accentuate(explainer, photographs["chelsea"], targets=2, steps=3, alpha=2.0)
