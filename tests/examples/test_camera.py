@@ -1,4 +1,4 @@
-"""One file, three programs without onnxplain: all turn a JPEG into the same picture."""
+"""One file, four programs without onnxplain: all turn a JPEG into the same picture."""
 
 from __future__ import annotations
 
@@ -11,10 +11,12 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
+import onnxplain
 from onnxplain.runtime import Explainer, Explanation
 
+from ..serve.process import started
 from ..web.browser import Page, served
-from .files import documented, ranking, run
+from .files import MODEL, documented, ranking, run
 
 ALONE = (
     "import runpy, sys; sys.modules['onnxplain'] = None; del sys.argv[0];"
@@ -79,6 +81,19 @@ def test_javascript(
         assert page.errors() == []
 
 
+@pytest.mark.parametrize("photograph", ["cat.jpg", "turned.jpg"])
+def test_a_client_of_triton(
+    folder: Path, explanations: dict[str, Explanation], photograph: str
+) -> None:
+    _, *command = documented("python triton_client.py", photograph)
+    with started([f"model={folder / MODEL}"], "--threads", "1") as process:
+        address = process.url.removeprefix("http://")
+        command = [address if word == "localhost:8000" else word for word in command]
+        said = run([sys.executable, "-c", ALONE, *command], folder)
+    assert_same(np.asarray(Image.open(folder / "overlay.png")), explanations[photograph])
+    assert_ranked(said, explanations[photograph])
+
+
 @pytest.mark.parametrize("target", [281, -2])
 def test_the_class_may_be_given(
     folder: Path, program: dict[str, str], plain: Explainer, target: int
@@ -88,3 +103,13 @@ def test_the_class_may_be_given(
     explanation = plain(folder / "cat.jpg", target)
     for written in ("overlay.png", "overlay.ppm"):
         assert_same(np.asarray(Image.open(folder / written)), explanation)
+
+
+def test_the_package_itself_shows_the_graphs_picture(
+    folder: Path, explanations: dict[str, Explanation]
+) -> None:
+    explainer = onnxplain.load(folder / MODEL, "cpu", threads=1)
+    for photograph, expected in explanations.items():
+        explanation = explainer(folder / photograph)
+        assert explanation.picture is not None
+        assert_same(explanation.picture[0], expected)
