@@ -25,7 +25,13 @@ from typing import Any, Protocol, TypeAlias
 import onnx_ir as ir
 from onnxscript import OpBuilder
 
-from onnxplain.errors import NoRuleError, OnnxplainError, RuleError, SourceError
+from onnxplain.errors import (
+    NoRuleError,
+    OnnxplainError,
+    OpenSizeError,
+    RuleError,
+    SourceError,
+)
 from onnxplain.export.emitted import invalid, is_open, most_inputs, repeats
 from onnxplain.export.provenance import named_after, origin
 from onnxplain.export.stretched import stretched, sum_if_one
@@ -162,6 +168,11 @@ def _applied(
             and x in active
             and (gx := cotangent_of(op, node, result, index)) is not None
         ]
+    except OpenSizeError as error:
+        raise OpenSizeError(
+            f"the rule of {operator_name(node)} needs a number for a size that is open, at node "
+            f"{node.name!r}: {error.args[0]}"
+        ) from error
     except OnnxplainError:
         raise
     except Exception as error:

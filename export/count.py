@@ -10,12 +10,13 @@ import onnx_ir as ir
 from onnxplain.export.autodiff import Node, operator_name
 from onnxplain.export.operators import Kind, row_of
 from onnxplain.export.subgraphs import bodies
-from onnxplain.export.tensors import attribute, number_of
+from onnxplain.export.tensors import USUAL, attribute, number_of, usual
 from onnxplain.export.vjps.einsum import parse, sizes
 
 
 def multiply_adds(nodes: Iterable[Node]) -> int:
-    """Multiply-adds per image of the matrix products and convolutions, an open batch taken as 1.
+    """Multiply-adds per image of the matrix products and convolutions, an open batch taken as 1, an
+    image of any size as one of the usual size.
 
     Those of recurrent layers too. Of an `If` it is the branch that costs more; a body is run as
     often as its node tells, at most, and once where only the data does.
@@ -76,6 +77,8 @@ def _elements(value: ir.Value) -> int:
 
 
 def _sizes(value: ir.Value) -> list[int]:
+    if value.graph is not None and USUAL in value.graph.meta:
+        return [n or 1 for n in usual(value)]
     return [_size(size) for size in value.shape or ()]
 
 

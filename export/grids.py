@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -11,10 +12,10 @@ from onnxscript import OpBuilder
 
 from onnxplain.export import places
 from onnxplain.export.autodiff import between, operator_name
-from onnxplain.export.canonical.ends import image_size
+from onnxplain.export.canonical.ends import image_axes
 from onnxplain.export.operators import Kind, row_of
 from onnxplain.export.places import Boxes
-from onnxplain.export.tensors import integers, rank
+from onnxplain.export.tensors import dims, integers, rank
 
 Axes = tuple[int, int, int]
 """Of height, width and channels, counted from the end."""
@@ -93,9 +94,12 @@ class Layer:
 def resized_to(op: OpBuilder, low: ir.Value, image: ir.Value, corners: bool = False) -> ir.Value:
     """Maps [.., .., h, w], bilinearly as large as the image: by their borders, or corner on
     corner."""
-    height, width, _ = image_size(image)
+    first, last, _ = image_axes(image)
+    sides: Any = dims(image)[first : last + 1]
+    if not all(isinstance(n, int) for n in sides):
+        sides = op.Shape(image, start=first, end=last + 1)
     # All the sizes, not `axes` alone: TensorRT's parser loses an open batch over those.
-    sizes = op.Concat(op.Shape(low, start=0, end=2), [height, width], axis=0)
+    sizes = op.Concat(op.Shape(low, start=0, end=2), sides, axis=0)
     where = "align_corners" if corners else "half_pixel"
     return op.Resize(low, None, None, sizes, mode="linear", coordinate_transformation_mode=where)
 

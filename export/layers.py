@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 
 import onnx_ir as ir
 
@@ -17,7 +17,7 @@ from onnxplain.export.operators import Kind, row_of
 from onnxplain.export.provenance import modules_of
 from onnxplain.export.subgraphs import operands
 from onnxplain.export.suggest import nearest
-from onnxplain.export.tensors import size_of
+from onnxplain.export.tensors import USUAL, usual
 
 
 def value_named(graph: ir.Graph, name: str) -> ir.Value:
@@ -72,7 +72,7 @@ def last_spatial(graph: ir.Graph, read: Sequence[ir.Value] = ()) -> Layer:
     """
     nodes = between(graph, graph.inputs, read or graph.outputs)
     spatial, attended = spatial_values(graph, read), _attended(graph, nodes)
-    found = places.of(graph, nodes) if not attended.isdisjoint(spatial) else {}
+    found = _places(graph, nodes) if not attended.isdisjoint(spatial) else {}
     spatial = [v for v in spatial if v not in attended or _is_map(placed(v, found.get(v)))]
 
     def rest(value: ir.Value) -> int:
@@ -85,7 +85,7 @@ def last_spatial(graph: ir.Graph, read: Sequence[ir.Value] = ()) -> Layer:
     ends = read or graph.outputs[:1]
     behind = _attended(graph, between(graph, spatial[-1:], ends)) if near else set()
     if not near or behind:
-        found = found or places.of(graph, nodes)
+        found = found or _places(graph, nodes)
         tokens = last_tokens(graph, cut_values(graph, lambda _: True, ends), ends, found)
         if (
             tokens is not None
@@ -109,6 +109,13 @@ def last_spatial(graph: ir.Graph, read: Sequence[ir.Value] = ()) -> Layer:
     )
 
 
+def _places(
+    graph: ir.Graph, nodes: Sequence[ir.Node], kept: Collection[ir.Value] | None = None
+) -> dict[ir.Value, places.Boxes]:
+    """`places.of`; of images of any size, whose tokens have no one order, nothing."""
+    return {} if USUAL in graph.meta else places.of(graph, nodes, kept)
+
+
 def spatial_layer(graph: ir.Graph, name: str) -> Layer:
     """The layer of that name in a canonical graph, of whose elements the graph tells where in the
     image they are, or which looks like a map.
@@ -121,7 +128,7 @@ def spatial_layer(graph: ir.Graph, name: str) -> Layer:
     value = next((y for node in graph for y in node.outputs if y.name == name), None)
     why = "is not part of the simplified network"
     if value is not None:
-        found = places.of(graph, between(graph, [image], [value]), [value])
+        found = _places(graph, between(graph, [image], [value]), [value])
         layer = placed(value, found.get(value))
         if isinstance(layer, Layer):
             if layer.tokens is not None and not is_seen(graph, layer, found, ends):
@@ -192,8 +199,8 @@ def cut_values(
 
 
 def is_spatial(value: ir.Value) -> bool:
-    """Whether it is [N, C, h, w] or [N, h, w, C] with h·w > 1, of known sizes."""
-    sizes = [] if value.shape is None else [n for n in list(value.shape)[1:] if isinstance(n, int)]
+    """Whether it is [N, C, h, w] or [N, h, w, C] with h·w > 1, of known or usual sizes."""
+    sizes = [] if value.shape is None else [n for n in usual(value)[1:] if n is not None]
     return (
         len(sizes) == 3
         and len(value.shape or ()) == 4
@@ -208,9 +215,10 @@ def spatial_axes(value: ir.Value, image: ir.Value) -> tuple[int, int, int]:
     in doubt the last ones.
     """
     height, width, _ = image_size(image)
+    sizes = [n or 1 for n in usual(value)]
 
     def distortion(axes: tuple[int, int, int]) -> float:
-        h, w = size_of(value, axes[0]), size_of(value, axes[1])
+        h, w = sizes[axes[0]], sizes[axes[1]]
         return abs(math.log(h / height) - math.log(w / width))
 
     return min((-2, -1, -3), (-3, -2, -1), key=distortion)

@@ -24,7 +24,7 @@ from onnxplain.export.autodiff import Node, dependents
 from onnxplain.export.provenance import named_after, prefix_of
 from onnxplain.export.tensors import array_of, attribute, constant, dims, rank, reshape, static
 from onnxplain.export.windows import window_of, window_of_blocks
-from onnxplain.kernels.windows import padded
+from onnxplain.kernels.windows import END, padded
 from onnxplain.sub_pixel import phase
 
 Active: TypeAlias = AbstractSet[ir.Value | None]
@@ -118,19 +118,19 @@ def as_sub_pixel(op: OpBuilder, node: Node) -> ir.Value | None:
     others = [*node.attributes.get_ints("dilations", [1]), attribute(node, "group", 1)]
     if len(kernel) != 2 or any(n != s for n in strides) or any(n != 1 for n in others):
         return None
-    pads = node.attributes.get_ints("pads", [0] * 4)[:2]
+    pads = node.attributes.get_ints("pads", [0] * 4)
     shift = [
         min((0, -p % s), key=lambda d: (-(-(k + d) // s), (p + d) % s))
-        for k, p in zip(kernel, pads, strict=True)
+        for k, p in zip(kernel, pads, strict=False)
     ]
     taps = [-(-(k + d) // s) for k, d in zip(kernel, shift, strict=True)]
     if math.prod(taps) * s * s > MOST_ZEROS * math.prod(kernel):
         return None
-    first, cut = zip(*(divmod(p + d, s) for p, d in zip(pads, shift, strict=True)), strict=True)
-    ends = [c + n for c, n in zip(cut, static(node.outputs[0], 2), strict=True)]
+    first, cut = zip(*(divmod(p + d, s) for p, d in zip(pads, shift, strict=False)), strict=True)
+    ends = [c + n for c, n in zip(cut, _more_than_strides(node, kernel), strict=True)]
     count = [-(-end // s) for end in ends]
-    along = zip(first, kernel, shift, static(g, 2), count, strict=True)
-    _, before, after = zip(*(phase(0, f, s, k + d, j, q) for f, k, d, j, q in along), strict=True)
+    along = zip(first, kernel, shift, count, strict=True)
+    _, before, after = zip(*(phase(0, f, s, k + d, 0, q) for f, k, d, q in along), strict=True)
     if min(before + after) < 0:
         return None
     inner, outer = static(w, 0, 2)
@@ -144,9 +144,22 @@ def as_sub_pixel(op: OpBuilder, node: Node) -> ir.Value | None:
     kernels = reshape(op, kernels, [outer * s * s, inner, *taps])
     y = op.Conv(g, kernels, kernel_shape=taps, pads=[*before, *after])
     y = op.DepthToSpace(y, blocksize=s, mode="CRD")
-    if any(cut) or ends != [q * s for q in count]:
-        y = op.Slice(y, list(cut), ends, [-2, -1])
+    unused = [end - q * s for end, q in zip(ends, count, strict=True)]
+    if any([*cut, *unused]):
+        y = op.Slice(y, list(cut), [n or END for n in unused], [-2, -1])
     return y
+
+
+def _more_than_strides(node: Node, kernel: Sequence[int]) -> list[int]:
+    """By how much a transposed convolution's output is longer than its input, stride for stride."""
+    axes = len(kernel)
+    strides, dilations = (
+        node.attributes.get_ints(name, [1] * axes) for name in ("strides", "dilations")
+    )
+    pads = node.attributes.get_ints("pads", [0] * 2 * axes)
+    extra = node.attributes.get_ints("output_padding", [0] * axes)
+    along = zip(kernel, strides, dilations, pads[:axes], pads[axes:], extra, strict=True)
+    return [(k - 1) * d + 1 - s + more - b - a for k, s, d, b, a, more in along]
 
 
 def as_dilated_convolution(op: OpBuilder, node: Node) -> ir.Value | None:
@@ -165,9 +178,9 @@ def as_dilated_convolution(op: OpBuilder, node: Node) -> ir.Value | None:
     group = attribute(node, "group", 1)
     pads = node.attributes.get_ints("pads", [0] * 4)[:2]
     reach = [apart * (k - 1) for k in kernel]
-    size = [j + r for j, r in zip(static(g, 2), reach, strict=True)]
-    ends = [p + n for p, n in zip(pads, static(node.outputs[0], 2), strict=True)]
-    if any(end > s * n for end, n in zip(ends, size, strict=True)):
+    ends = [p + n for p, n in zip(pads, _more_than_strides(node, kernel), strict=True)]
+    unused = [end - s * r for end, r in zip(ends, reach, strict=True)]
+    if max(unused) > 0:
         return None
     hit = op.Conv(
         g,
@@ -179,7 +192,8 @@ def as_dilated_convolution(op: OpBuilder, node: Node) -> ir.Value | None:
     )
     zeros = op.Mul(hit, 0.0)
     between = op.Concat(hit, *[zeros] * (s * s - 1), axis=-3)
-    return op.Slice(op.DepthToSpace(between, blocksize=s), list(pads), ends, [-2, -1])
+    y = op.DepthToSpace(between, blocksize=s)
+    return op.Slice(y, list(pads), [n or END for n in unused], [-2, -1])
 
 
 def with_symmetric_pads(op: OpBuilder, node: Node) -> ir.Value | None:
@@ -213,9 +227,8 @@ def with_symmetric_pads(op: OpBuilder, node: Node) -> ir.Value | None:
     y = op.ConvTranspose(*node.inputs, **attributes)
     if not any(map(any, cut)):
         return y
-    starts = [first for first, _ in cut]
-    ends = [s + n for s, n in zip(starts, static(node.outputs[0], 2), strict=True)]
-    return op.Slice(y, starts, ends, list(range(-axes, 0)))
+    starts, ends = zip(*((first, -last or END) for first, last in cut), strict=True)
+    return op.Slice(y, list(starts), list(ends), list(range(-axes, 0)))
 
 
 def flipped(op: OpBuilder, w: ir.Value, group: int) -> ir.Value:
@@ -299,7 +312,7 @@ def as_transposed_convolution(op: OpBuilder, node: Node) -> ir.Value | None:
     (channels,) = static(x, 1, 2)
     ones = np.tile(np.eye(taps).reshape(taps, 1, *block), [channels // taps] + [1] * (axes + 1))
     y = op.ConvTranspose(
-        reshape(op, x, [-1, channels, *window.out]),
+        op.Reshape(x, [-1, channels, *window.out]),
         constant(op, ones, x),
         group=channels // taps,
         kernel_shape=list(window.kernel),
@@ -307,9 +320,9 @@ def as_transposed_convolution(op: OpBuilder, node: Node) -> ir.Value | None:
         dilations=list(window.dilations),
         output_padding=[max(-a, 0) for a in window.after],
     )
-    ends = [b + n for b, n in zip(window.before, window.size, strict=True)]
     if not any(window.before) and max(window.after) <= 0:
         return y
+    ends = [-max(a, 0) or END for a in window.after]
     return op.Slice(y, list(window.before), ends, list(range(2, 2 + axes)))
 
 

@@ -234,7 +234,7 @@ def _network_of(source: Network, options: ExportOptions, classifier: bool | None
     condition = () if options.concept_layer is None else (options.concept_layer,)
     layers = *options.layers, *condition
     how = options.weights, options.example, options.height_and_width, layers
-    found = read(source, *how, classifier=classifier)
+    found = read(source, *how, classifier=classifier, any_size=options.any_size)
     if METHOD in found.model.metadata_props:
         raise SourceError(
             f"'{source}' is an explain graph already: give the network that it was made of, or "
@@ -347,12 +347,13 @@ def _canonical(
             raise SourceError("sizes= is of inputs that are no image; an image's is size=")
         canonical = canonicalise(
             found.model,
-            options.height_and_width,
+            found.size if options.any_size else options.height_and_width,
             options.input,
             options.output,
             keep=keep,
             classifier=classifier,
             bgr=options.channels == BGR,
+            any_size=options.any_size,
         )
     else:
         is_traced = not isinstance(found.original, Path)

@@ -302,7 +302,7 @@ def _windowed(node: ir.Node, at: Boxes, convolution: bool) -> Boxes:
         pads = [(0, 0)] * at.ndim
         pads[axis] = (window.before[i], max(window.after[i], 0))
         padded = np.pad(at, pads, mode="reflect", reflect_type="odd")
-        starts = window.strides[i] * np.arange(window.out[i])
+        starts = window.strides[i] * np.arange(static(y, axis, axis + 1)[0])
         taps = (padded.take(starts + k * window.dilations[i], axis) for k in range(size))
         at = reduce(np.fmin, taps)
     return at

@@ -7,13 +7,14 @@ targets of `export.vmap`) moves none of them.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TypeAlias, TypeGuard
 
 import numpy as np
 import onnx
 import onnx_ir as ir
 from onnxscript import OpBuilder
 
-from onnxplain.errors import SourceError
+from onnxplain.errors import OpenSizeError, SourceError
 from onnxplain.export.autodiff import Node
 
 
@@ -36,20 +37,38 @@ def static(value: ir.Value, start: int = 0, stop: int | None = None) -> list[int
     """The dimensions `start:stop` of a value, which must all be numbers.
 
     Raises:
-        SourceError: one of them is known at run time only.
+        OpenSizeError: one of them is known at run time only.
     """
     sizes = dims(value)[start:stop]
     if not all(isinstance(size, int) for size in sizes):
-        raise SourceError(
-            f"{value.name!r} has the shape {value.shape}, of which only the batch may be dynamic; "
-            "fix the others: an image's with size=, other inputs' by name with sizes="
+        raise OpenSizeError(
+            f"{value.name!r} has the shape {value.shape}, of which only the batch may be dynamic"
         )
     return [size for size in sizes if isinstance(size, int)]
 
 
 def size_of(value: ir.Value, axis: int) -> int:
-    """The size along one axis, which must be a number; SourceError if it is not."""
+    """The size along one axis, which must be a number; OpenSizeError if it is not."""
     return static(value, axis, axis + 1 or None)[0]
+
+
+Number: TypeAlias = int | ir.Value
+"""A whole number, or where it is known at run time only, a vector that holds it."""
+
+USUAL = "onnxplain.usual"
+"""The entry of a graph's `meta` that has a number for each of its open sizes, by their names."""
+
+
+def usual(value: ir.Value) -> list[int | None]:
+    """The dimensions of a value, where an image of any size has its usual one; None for others that
+    are known at run time only."""
+    numbers = {} if value.graph is None else value.graph.meta.get(USUAL, {})
+    sizes = (n.evaluate(numbers) if numbers and _is_symbol(n) else n for n in dims(value))
+    return [n if isinstance(n, int) else None for n in sizes]
+
+
+def _is_symbol(size: int | ir.SymbolicDim) -> TypeGuard[ir.SymbolicDim]:
+    return isinstance(size, ir.SymbolicDim) and size.value is not None
 
 
 def constant_of(value: ir.Value | None, what: str) -> np.ndarray | None:
@@ -111,13 +130,12 @@ def reshape(op: OpBuilder, value: ir.Value, shape: Sequence[int | ir.SymbolicDim
     """Reshape to `shape`.
 
     Raises:
-        SourceError: more than one of its dimensions is known at run time only.
+        OpenSizeError: more than one of its dimensions is known at run time only.
     """
     if sum(not isinstance(size, int) for size in shape) > 1:
         sizes = ", ".join(map(str, shape))
-        raise SourceError(
-            f"{value.name!r} would be of shape [{sizes}], of which only the batch may be dynamic; "
-            "fix the others: an image's with size=, other inputs' by name with sizes="
+        raise OpenSizeError(
+            f"{value.name!r} would be of shape [{sizes}], of which only the batch may be dynamic"
         )
     if not shape:
         return op.Reshape(value, integers(op, np.array([])))  # an empty list has no type
@@ -135,10 +153,15 @@ def reshape_like(op: OpBuilder, value: ir.Value, like: ir.Value) -> ir.Value:
     return reshape(op, value, dims(like))
 
 
+def spread_to(op: OpBuilder, value: ir.Value, like: ir.Value) -> ir.Value:
+    """Broadcast to the shape of `like`, whatever that is at run time."""
+    spread = op.Expand(value, op.Shape(like))
+    spread.shape = like.shape  # inference does not see through Shape
+    return spread
+
+
 def zeros_like(op: OpBuilder, value: ir.Value) -> ir.Value:
-    zeros = op.Expand(constant(op, np.zeros([1] * rank(value)), value), op.Shape(value))
-    zeros.shape = value.shape  # inference does not see through Shape
-    return zeros
+    return spread_to(op, constant(op, np.zeros([1] * rank(value)), value), value)
 
 
 def along_axis(
@@ -192,6 +215,32 @@ def pad_axis(
     pads = [[0] * rank(like), [0] * rank(like)]
     pads[0][axis], pads[1][axis] = before, after
     return op.Pad(g, pads[0] + pads[1])
+
+
+def pad_open(
+    op: OpBuilder, g: ir.Value, like: ir.Value, axis: int, before: Number, after: Number
+) -> ir.Value:
+    """`pad_axis` by numbers of which some are known at run time only, as vectors of one; negative
+    ones take off."""
+    r = rank(like)
+    parts: list[Number | list[int]] = [[0] * (r + axis), before, [0] * (r - 1), after]
+    parts += [[0] * (-1 - axis)]
+    vectors = [[part] if isinstance(part, int) else part for part in parts if part != []]
+    return op.Pad(g, op.Concat(*vectors, axis=0))
+
+
+def size_at(op: OpBuilder, value: ir.Value, axis: int) -> ir.Value:
+    """The size along an axis, counted from the end, as a vector of one."""
+    return op.Shape(value, start=axis, end=axis + 1 or None)
+
+
+def is_known(size: int | ir.SymbolicDim) -> TypeGuard[int]:
+    return isinstance(size, int)
+
+
+def same_size(a: int | ir.SymbolicDim, b: int | ir.SymbolicDim) -> bool:
+    """Whether two sizes are known to be equal; of two that nothing is known of they are not."""
+    return a == b and (is_known(a) or a.value is not None)  # type: ignore[union-attr]
 
 
 def integers(op: OpBuilder, array: np.ndarray) -> ir.Value:

@@ -219,6 +219,14 @@ def pixels_of(options: ExportOptions) -> Pixels:
             "an ascent in one call puts out no pullback: leave out quantise_output",
         ),
         (
+            options.any_size and (options.preprocess or options.picture is not None),
+            "preprocess and picture are of images of one size: give that in place of size=any",
+        ),
+        (
+            options.any_size and any(v is not None for v in (options.fit, options.resize)),
+            "with size=any photographs keep their own sizes: leave out fit and resize",
+        ),
+        (
             not options.preprocess and (options.pixels != RGB or options.geometry != NETWORK),
             "pixels and geometry are of a file that takes photographs: add preprocess",
         ),

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import string
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -22,12 +23,14 @@ from onnxplain.export.provenance import named_after, prefix_of
 from onnxplain.export.replay import again
 from onnxplain.export.subgraphs import operands
 from onnxplain.export.tensors import (
+    array_of,
     attribute,
     axes_from_end,
     axis_of,
     constant_of,
     dims,
     integers,
+    is_known,
     rank,
     size_of,
 )
@@ -104,8 +107,11 @@ def _merged(op: OpBuilder, node: Node, inputs: Inputs, mapped: set[int], K: ir.V
     if mapped != {0}:
         raise SourceError(f"several targets: {node.op_type} {node.name!r} with a mapped weight")
     x, y = node.inputs[0], node.outputs[0]
-    (batched,) = again(op, node, [op.Reshape(inputs[0], [-1, *_tail(x)]), *inputs[1:]])
-    return op.Reshape(batched, op.Concat(K, [-1, *_tail(y)], axis=0))
+    given = inputs[0]
+    assert given is not None
+    joined = op.Reshape(given, _behind(op, given, 2, x))
+    (batched,) = again(op, node, [joined, *inputs[1:]])
+    return op.Reshape(batched, op.Concat(K, _behind(op, batched, 1, y), axis=0))
 
 
 def _resize(op: OpBuilder, node: Node, inputs: Inputs, mapped: set[int], K: ir.Value) -> Outputs:
@@ -128,12 +134,13 @@ def _gemm(op: OpBuilder, node: Node, inputs: Inputs, mapped: set[int], K: ir.Val
     return op.Mul(op.MatMul(*inputs), node.attributes.get_float("alpha", 1.0))
 
 
-def _tail(value: ir.Value) -> list[int]:
-    assert value.shape is not None
-    sizes = list(value.shape)[1:]
-    if not all(isinstance(size, int) for size in sizes):
-        raise SourceError(f"several targets: {value.name!r} has a dynamic size {value.shape}")
-    return [int(size) for size in sizes]  # type: ignore[arg-type]
+def _behind(op: OpBuilder, value: ir.Value, first: int, like: ir.Value) -> Any:
+    """-1, and the sizes behind the batch, which is the axis before `first`: those of `like`, or
+    where they are open, what the value turns out to have."""
+    sizes = dims(like)[1:]
+    if all(map(is_known, sizes)):
+        return [-1, *sizes]
+    return op.Concat([-1], op.Shape(value, start=first), axis=0)
 
 
 def _along_axis(
@@ -214,10 +221,15 @@ def _by_axes_input(index: int) -> BatchingRule:
 
 def _pad(op: OpBuilder, node: Node, inputs: Inputs, mapped: set[int], K: ir.Value) -> Outputs:
     """None along K; every axis is told so (see `tensors.pad_axis`)."""
-    pads = constant_of(node.inputs[1], "the pads of Pad")
-    if mapped != {0} or pads is None:
+    pads = array_of(node.inputs[1])
+    if mapped != {0}:
         raise SourceError(f"several targets: Pad {node.name!r} by mapped numbers")
     axes = constant_of([*node.inputs, None, None][3], "the axes of Pad")
+    if pads is None and axes is None:  # computed of open sizes
+        each, r = inputs[1], rank(node.inputs[0])
+        before, after = (op.Slice(each, [part * r], [(part + 1) * r]) for part in (0, 1))
+        return again(op, node, [inputs[0], op.Concat([0], before, [0], after, axis=0), *inputs[2:]])
+    assert pads is not None
     whole = np.zeros([2, 1 + rank(node.inputs[0])], np.int64)
     given = range(rank(node.inputs[0])) if axes is None else axes.tolist()
     whole[:, axes_from_end(given, rank(node.inputs[0]))] = pads.reshape(2, -1)

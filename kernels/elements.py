@@ -59,7 +59,7 @@ class Tiles:
         return self._op.Mul(g, 1 / self._window.elements)
 
     def beside(self, numbers: ir.Value) -> ir.Value:
-        return to_tiles(self._op, numbers, self._window)
+        return to_tiles(self._op, numbers, self._window, self.elements)
 
     def added(self, y: ir.Value) -> ir.Value:
         return y
@@ -100,4 +100,5 @@ class Columns:
 
 def elements_of(op: OpBuilder, x: ir.Value, window: Window) -> Elements:
     """The layout that is quickest where it is written out in a graph."""
-    return Tiles(op, x, window) if window.tiles else Columns(op, x, window)
+    tiles = window.tiles and window.is_exact
+    return Tiles(op, x, window) if tiles else Columns(op, x, window)

@@ -22,6 +22,13 @@ class UntrustedError(SourceError):
     """A file whose author can run code with it, which nobody said they trust."""
 
 
+class OpenSizeError(SourceError):
+    """A size that is known at run time only, where a number is needed."""
+
+    def __str__(self) -> str:
+        return f"{self.args[0]}; fix it with size= of an image, sizes= of other inputs"
+
+
 class NoRuleError(SourceError):
     """An operator on the way from the input to the logits has no rule for its cotangent."""
 

@@ -136,7 +136,14 @@ def _on_host(tensor: Any) -> NDArray[Any]:
 
 def _check(signature: Signature, images: Any) -> None:
     pixels, shape = signature.metadata.pixels, list(images.shape)
-    expected: list[Any] = list(pixels.shape or signature.metadata.preprocessing.image_shape)
+    pre = signature.metadata.preprocessing
+    expected: list[Any] = list(pixels.shape or pre.image_shape)
+    if pre.any_size:
+        if len(shape) != 4 or not pre.takes(tuple(shape[1:])) or not shape[0]:
+            raise InputError(
+                f"a tensor of images has the shape [N, {pre.described_shape}], not {shape}"
+            )
+        expected = shape[1:]
     named = ["any" if size is None else size for size in expected]
     fits = len(shape) == 1 + len(expected) and all(
         size and wanted in (None, size) for size, wanted in zip(shape[1:], expected, strict=True)

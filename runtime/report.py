@@ -109,7 +109,7 @@ def _facts(metadata: Metadata) -> list[str]:
     pre, now = metadata.preprocessing, datetime.now()
     return [
         metadata.described_method,
-        f"{pre.width} × {pre.height} pixels",
+        "photographs at their own sizes" if pre.any_size else f"{pre.width} × {pre.height} pixels",
         f"{now.day} {now:%B %Y, %H:%M}",
         f"onnxplain {metadata.version}",
     ]

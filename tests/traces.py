@@ -60,9 +60,10 @@ def _by_name(
     size: Any = None,
     layers: Any = (),
     fold_norms: bool = True,
+    any_size: bool = False,
 ) -> Any:
     known = weights in ("DEFAULT", "none")
-    return (name, weights, size, fold_norms, *layers) if known else None
+    return (name, weights, size, fold_norms, any_size, *layers) if known else None
 
 
 def _by_content(
@@ -72,12 +73,13 @@ def _by_content(
     layers: Any = (),
     fold_norms: bool = True,
     classifier: bool | None = True,
+    any_size: bool = False,
 ) -> Any:
     written = io.BytesIO()
     dtype = torch.get_default_dtype()
     try:
         _Described(written).dump(
-            (module, example, name, tuple(layers), fold_norms, classifier, dtype)
+            (module, example, name, tuple(layers), fold_norms, classifier, any_size, dtype)
         )
     except Exception:  # a class inside of a function, a hook, a parameter without content
         return None

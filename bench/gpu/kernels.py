@@ -23,7 +23,9 @@ from onnxplain.timing import interleaved
 CHANNELS, SIZE, T = 64, (112, 112), 0.3  # those of a ResNet's stem
 DTYPES = {"float32": ir.DataType.FLOAT, "float16": ir.DataType.FLOAT16}
 POOLED = (56, 56)
-WINDOW = Window(SIZE, POOLED, (3, 3), (2, 2), dilations=(1, 1), before=(1, 1), after=(0, 0))
+WINDOW = Window(
+    SIZE, POOLED, (3, 3), (2, 2), dilations=(1, 1), before=(1, 1), after=(0, 0), slack=(0, 0)
+)
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from onnx_ir.passes import common
 from onnxplain.contract.explain import IMAGE, LOGITS, RESERVED
 from onnxplain.errors import NoRuleError
 from onnxplain.export.autodiff import between, dependents
+from onnxplain.export.canonical.any_size import multiple_of, open_size, probes
 from onnxplain.export.canonical.batch import free_batch, mixes
 from onnxplain.export.canonical.control_flow import refuse_sequences
 from onnxplain.export.canonical.ends import (
@@ -33,10 +34,12 @@ from onnxplain.export.canonical.ends import (
     rename,
     turn_channels,
 )
-from onnxplain.export.canonical.general import opened, settle, spell
+from onnxplain.export.canonical.general import opened, settle, simplify, spell
 from onnxplain.export.canonical.outputs import Outputs, explained_outputs
 from onnxplain.export.canonical.patterns import recognise
 from onnxplain.export.canonical.quantisers import recognise_dynamic_quantisers, show_relus
+from onnxplain.export.canonical.sizes import settle_sizes
+from onnxplain.export.shapes import infer_shapes
 
 
 @dataclass(frozen=True)
@@ -52,7 +55,8 @@ class Canonical:
     whole numbers for which images are mixed. `roots` are what it is explained by, by name: the
     image, or other values, those within the network behind an Identity of their own
     (`onnxplain.export.canonical.ports.Forward`). `inputs` are the network's own, by their names in
-    the source, where they stay beside what it is explained by.
+    the source, where they stay beside what it is explained by. An image's height and width may be
+    any multiples of `multiple`, where that is not 0.
     """
 
     model: ir.Model
@@ -64,6 +68,7 @@ class Canonical:
     roots: Mapping[str, ir.Value]
     left_out: Sequence[str] = ()
     inputs: Mapping[str, ir.Value] = field(default_factory=dict)
+    multiple: int = 0
 
     @classmethod
     def of(
@@ -74,6 +79,7 @@ class Canonical:
         roots: Mapping[str, ir.Value],
         fixed_batch: str | None = None,
         inputs: Mapping[str, ir.Value] = MappingProxyType({}),
+        multiple: int = 0,
     ) -> Canonical:
         """What was learned, put together."""
         by_default = "softmax" if outputs.logits else ""
@@ -87,6 +93,7 @@ class Canonical:
             roots,
             outputs.left_out,
             inputs,
+            multiple,
         )
 
 
@@ -99,19 +106,21 @@ def canonicalise(
     fold_norms: bool = True,
     classifier: bool | None = True,
     bgr: bool = False,
+    any_size: bool = False,
 ) -> Canonical:
     """Bring a network's forward graph into the canonical form; the model given is consumed.
 
     A batch that the network fixes becomes dynamic where that is provably safe; elsewhere it stays.
 
     Args:
-        size: height and width, for an input that leaves them open.
+        size: height and width, for an input that leaves them open; the usual ones of `any_size`.
         input_name: the image input, where there are several.
         output_name: what is explained, where there are several outputs; any float value.
         keep: the names of values that no simplification may remove.
         fold_norms: whether a BatchNorm goes into the convolution before it.
         classifier: whether it ends in logits [N, classes]; None where the outputs are to show it.
         bgr: whether its image has blue first, and the canonical one red.
+        any_size: whether height and width stay open, or become so.
 
     Raises:
         SourceError: no single image-like input, no logits, or an opset or sizes that cannot be had;
@@ -122,10 +131,15 @@ def canonicalise(
     model, was_half = opened(model)
     graph = model.graph
     image = choose_image(graph, input_name)
-    fix_sizes(graph, image, size)
+    if any_size:
+        open_size(graph, image, size)
+        infer_shapes(model)
+    else:
+        fix_sizes(graph, image, size)
     if bgr:
         turn_channels(graph, image)
     spell(model)
+    sizes = probes(model, image, simplify) if any_size else {}
     if classifier is None and output_name is None and not looks_like_classifier(graph):
         classifier = False
     named: list[str] = []
@@ -144,7 +158,7 @@ def canonicalise(
     whole = [y for y in whole if y not in dependents(graph, graph.inputs[1:])]
     wholes, first = [str(y.name) for y in whole], len(graph.outputs)
     graph.outputs.extend(whole)
-    settle(model, [image])
+    settle(model, [image], sizes=sizes)
     own, whole = list(graph.outputs)[: len(own)], list(graph.outputs)[first:]
     graph.outputs[:] = list(graph.outputs)[:first]
     beside = _beside(graph, image, dict(zip(wholes, whole, strict=True)))
@@ -155,6 +169,8 @@ def canonicalise(
     refuse_sequences(between(graph, [image], graph.outputs))
     show_relus(graph, image)
     fixed_batch = free_batch(model)
+    if any_size:
+        settle_sizes(model, [image], simplify, name_all=True, sizes=sizes)
     recognise_dynamic_quantisers(graph)
     by_name = dict(zip(names, own, strict=True))
     outputs = explained_outputs(model, by_name, named, classifier, {IMAGE: image}).with_whole(
@@ -166,7 +182,8 @@ def canonicalise(
         rename(outputs.values[0], LOGITS)
     make_way(graph, RESERVED)
     patterns = recognise(model, was_half)
-    return Canonical.of(model, outputs, patterns, {IMAGE: image}, fixed_batch)
+    multiple = multiple_of(sizes) if any_size else 0
+    return Canonical.of(model, outputs, patterns, {IMAGE: image}, fixed_batch, multiple=multiple)
 
 
 def _beside(graph: ir.Graph, image: ir.Value, whole: Mapping[str, ir.Value]) -> dict[str, ir.Value]:

@@ -10,7 +10,7 @@ from onnxplain.building import Builder
 from onnxplain.contract.explain import IMAGE
 from onnxplain.errors import SourceError
 from onnxplain.export.canonical.axes import batch_axes
-from onnxplain.export.tensors import attribute, dims, size_of
+from onnxplain.export.tensors import attribute, dims, size_of, usual
 
 
 def choose_image(graph: ir.Graph, name: str | None) -> ir.Value:
@@ -58,8 +58,9 @@ def image_axes(image: ir.Value) -> tuple[int, int, int]:
 
 
 def image_size(image: ir.Value) -> tuple[int, int, int]:
-    """Height, width and channels of a canonical graph's input."""
-    height, width, channels = (size_of(image, axis) for axis in image_axes(image))
+    """Height, width and channels of a canonical graph's input; open ones as they usually are."""
+    sizes = usual(image)
+    height, width, channels = (sizes[axis] or size_of(image, axis) for axis in image_axes(image))
     return height, width, channels
 
 

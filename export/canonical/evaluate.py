@@ -11,20 +11,23 @@ from onnx.reference import ReferenceEvaluator
 
 from onnxplain.export.autodiff import SHAPES
 from onnxplain.export.canonical.emit import integers
-from onnxplain.export.tensors import attribute, dims
+from onnxplain.export.tensors import USUAL, attribute, dims
 
 
 def concrete(value: ir.Value, size: int) -> list[int] | None:
-    """The dimensions of a value, with `size` for every open size and symbol.
+    """The dimensions of a value, with `size` for every open size and symbol; for those of an image
+    of any size the usual ones.
 
     None where even the rank is unknown, or a size would be no whole number (batch / 2).
     """
     if value.shape is None:
         return None
-    sizes = []
+    sizes, usual = [], {} if value.graph is None else value.graph.meta.get(USUAL, {})
     for n in dims(value):
         if isinstance(n, ir.SymbolicDim):
-            n = n.evaluate(dict.fromkeys(n.free_symbols(), size)) if n.value is not None else size
+            named = {} if n.value is None else dict.fromkeys(n.free_symbols(), size)
+            known = {name: usual[name] for name in named.keys() & usual.keys() - {"batch"}}
+            n = n.evaluate(named | known) if n.value is not None else size
         if not isinstance(n, int):
             return None
         sizes.append(n)

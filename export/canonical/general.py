@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import string
 from collections.abc import Container, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -36,7 +37,7 @@ from onnxplain.export.canonical.optimise import LARGEST, fold, optimise
 from onnxplain.export.canonical.pools import drop_defaults, spell_padded_pools
 from onnxplain.export.canonical.resized import scale_resizes
 from onnxplain.export.canonical.sequences import write_out_sequences
-from onnxplain.export.canonical.sizes import settle_sizes, take_apart
+from onnxplain.export.canonical.sizes import Sizes, settle_sizes, take_apart
 from onnxplain.export.canonical.strided import spell_strided
 from onnxplain.export.shapes import infer_shapes
 from onnxplain.export.subgraphs import bodies
@@ -84,20 +85,26 @@ def spell(model: ir.Model, aside: Container[ir.Node] = ()) -> None:
     infer_shapes(model)
 
 
-def settle(model: ir.Model, inputs: Sequence[ir.Value], name_all: bool = False) -> None:
+def settle(
+    model: ir.Model,
+    inputs: Sequence[ir.Value],
+    name_all: bool = False,
+    sizes: Sizes = MappingProxyType({}),
+) -> None:
     """Simplified and standardised, every size known that does not follow an open one of `inputs`.
 
     What is an output of the graph stays a value of its own.
 
     Args:
         name_all: whether sizes that inference gave a name are traced to those of the inputs too.
+        sizes: numbers to try for the open ones, where not any will do.
 
     Raises:
         SourceError: an operator newer than opset 20, in a form that has no older spelling, or a
             value larger than the budget allows.
     """
     simplify(model)
-    settle_sizes(model, inputs, simplify, name_all)
+    settle_sizes(model, inputs, simplify, name_all, sizes)
     standardise(model)
     check_values(model.graph)
 

@@ -10,6 +10,7 @@ they are divided by, so that `N // 2`, `min(N, 8)` and `N % 3` are told; 1 is wh
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 
 import numpy as np
 import onnx_ir as ir
@@ -28,8 +29,8 @@ _LARGE = 1024  # elements; with more it is no list of sizes
 _FEW = 64  # as are taken apart
 
 Size = int | ir.SymbolicDim
-Sizes = Mapping[str, tuple[int, int]]
-"""The name of an open size → two numbers for it."""
+Sizes = Mapping[str, tuple[int, int, int]]
+"""The name of an open size → three numbers for it."""
 
 
 def settle_sizes(
@@ -37,23 +38,24 @@ def settle_sizes(
     inputs: Sequence[ir.Value],
     simplify: Callable[[ir.Model], None],
     name_all: bool = False,
+    sizes: Sizes = MappingProxyType({}),
 ) -> None:
     """Make constants of the sizes that do not follow an open one of `inputs`; infer all shapes.
 
     Args:
         simplify: folds the constants of a model in place.
         name_all: also where no size is computed, but inference gave one a name of its own.
+        sizes: the numbers to try, where others than these are to be.
     """
     graph = model.graph
-    sizes = _open_sizes(inputs)
+    sizes = sizes or _open_sizes(inputs)
     computed = any(node.op_type == "Shape" for node in graph)
     if not sizes or not (computed or (name_all and _has_others(graph, sizes))):
         return
     names = {str(x.name) for x in inputs}
-    ones = dict.fromkeys(sizes, 1)
     first, second, alone = (
-        _with_sizes(model, names, numbers, simplify)
-        for numbers in (*({name: pair[i] for name, pair in sizes.items()} for i in (0, 1)), ones)
+        _with_sizes(model, names, {name: each[i] for name, each in sizes.items()}, simplify)
+        for i in range(3)
     )
     active = dependents(graph, inputs)
     for node in list(graph):
@@ -73,10 +75,11 @@ def _has_others(graph: ir.Graph, sizes: Sizes) -> bool:
 
 
 def _open_sizes(inputs: Sequence[ir.Value]) -> Sizes:
-    """Those with a name; none where there are more than there are numbers for."""
+    """Two numbers and 1 for each with a name; none where there are more than numbers are for."""
     open_ = [n for x in inputs for n in dims(x) if isinstance(n, ir.SymbolicDim)]
     names = dict.fromkeys(str(n.value) for n in open_ if n.value is not None)
-    return dict(zip(names, _PAIRS, strict=False)) if len(names) <= len(_PAIRS) else {}
+    each = ((*pair, 1) for pair in _PAIRS)
+    return dict(zip(names, each, strict=False)) if len(names) <= len(_PAIRS) else {}
 
 
 def _with_sizes(
@@ -114,7 +117,7 @@ def _settle(
     """Give a value its constant, or the part of its shape that is the same for all numbers.
 
     Args:
-        found: it with either number for the open sizes, and with 1, where it may be gone.
+        found: it with each number for the open sizes; with the last it may be gone.
     """
     a, b, alone = found
     arrays = [array_of(v) for v in found]
@@ -127,26 +130,44 @@ def _settle(
             return
     if a.shape is None or b.shape is None or len(a.shape) != len(b.shape):
         return
-    shape = [_size(m, n, sizes) for m, n in zip(a.shape, b.shape, strict=True)]
-    if alone is not None and alone.shape is not None and len(alone.shape) == len(shape):
-        for axis, n in enumerate(alone.shape):
-            if isinstance(n, int) and isinstance(shape[axis], int) and n != shape[axis]:
-                shape[axis] = ir.SymbolicDim(None)
-    value.shape = ir.Shape(shape)
+    third: Sequence[Size | None] = [None] * len(a.shape)
+    if alone is not None and alone.shape is not None and len(alone.shape) == len(a.shape):
+        third = list(alone.shape)
+    each = zip(a.shape, b.shape, third, strict=True)
+    value.shape = ir.Shape([_size(m, n, o, sizes) for m, n, o in each])
 
 
-def _size(m: Size, n: Size, sizes: Sizes) -> Size:
-    return m if isinstance(m, int) and m == n else _multiple(m, n, sizes)
+def _size(m: Size, n: Size, o: Size | None, sizes: Sizes) -> Size:
+    """What a size is, which is m, n and o for the numbers of the open ones."""
+    if not (isinstance(m, int) and isinstance(n, int)):
+        return ir.SymbolicDim(None)
+    last = o if isinstance(o, int) else None
+    if m == n:
+        return m if last in (None, m) else ir.SymbolicDim(None)
+    for name, (first, second, _) in sizes.items():  # the last may be one that is treated apart
+        factor = (n - m) // (second - first)
+        if (m, n) == (first * factor, second * factor):
+            return ir.SymbolicDim(name if factor == 1 else f"{factor}*{name}")
+    formulas = (_formula((m, n, last), name, each) for name, each in sizes.items())
+    return ir.SymbolicDim(next(filter(None, formulas), None))
 
 
-def _multiple(m: Size, n: Size, sizes: Sizes) -> ir.SymbolicDim:
-    """The multiple of an open size that is m and n for its two numbers."""
-    if isinstance(m, int) and isinstance(n, int):
-        for name, (first, second) in sizes.items():
-            factor = (n - m) // (second - first)
-            if (m, n) == (first * factor, second * factor):
-                return ir.SymbolicDim(name if factor == 1 else f"{factor}*{name}")
-    return ir.SymbolicDim(None)
+_MOST_STRIDES = 128
+
+
+def _formula(found: tuple[int, int, int | None], name: str, numbers: Sequence[int]) -> str | None:
+    """The open size `name`, and something, by a stride: what windows that slide over windows leave
+    of it. So sizes have one name where they are the same for all numbers."""
+    if found[2] is None:
+        return None
+    pairs = [(m, n) for m, n in zip(found, numbers, strict=True) if m is not None]
+    if all(pairs[0][0] - pairs[0][1] == m - n for m, n in pairs):
+        return f"{name} + {pairs[0][0] - pairs[0][1]}"
+    for s in range(2, _MOST_STRIDES + 1):
+        more = max(s * m - n for m, n in pairs)
+        if all((n + more) // s == m for m, n in pairs):
+            return f"({name} + {more})//{s}"
+    return None
 
 
 def _settle_reshape(graph: ir.Graph, node: ir.Node) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -18,7 +19,7 @@ from onnxplain.contract.explain import TARGET, Preprocessing
 from onnxplain.export.autodiff import Node
 from onnxplain.export.loops import chunks, looped
 from onnxplain.export.replay import replay
-from onnxplain.export.tensors import constant, dims, integers, rank
+from onnxplain.export.tensors import constant, dims, integers, is_known, rank, size_at
 
 
 @dataclass(frozen=True)
@@ -105,7 +106,10 @@ class Asked:
             The sums, each of the pullback's shape.
         """
         size = chunks(samples, self.chunk)
-        op, behind = self.op, dims(self.image)[1:]
+        op = self.op
+        behind: Any = [-1, *dims(self.image)[1:]]
+        if not all(map(is_known, behind)):
+            behind = op.Concat([-1], op.Shape(self.image, start=1), axis=0)
         fixed = {value: value for value in self.fixed}
         if size > 1:
             fixed = {value: op.Concat(*[value] * size, axis=0) for value in fixed}
@@ -117,7 +121,7 @@ class Asked:
             draw = Draw(inner, number, size)
             x = sample(draw)
             if size > 1:
-                x = inner.Reshape(x, [-1, *behind])
+                x = inner.Reshape(x, behind)
             x.type, x.shape = self.image.type, self._shape_of(self.image, size)
             g = replay(inner, self.nodes, {self.image: x, **fixed})[self.pullback]
             if size > 1:
@@ -139,8 +143,11 @@ class Asked:
         if rank(self.pullback) > rank(self.image):
             (target,) = (x for x in op.builder.graph.inputs if x.name == TARGET)
             open_sizes.append(op.Shape(target, start=1, end=2))
-        behind = integers(op, np.array(sizes[len(open_sizes) :]))
-        return op.Concat(*open_sizes, behind, axis=0)
+        behind = [
+            [n] if is_known(n) else size_at(op, self.image, axis)
+            for axis, n in enumerate(sizes[len(open_sizes) :], len(open_sizes) - len(sizes))
+        ]
+        return op.Concat(*open_sizes, *behind, axis=0)
 
     @staticmethod
     def _shape_of(value: ir.Value, size: int) -> ir.Shape:

@@ -15,6 +15,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from onnxplain.contract.explain import DIRECTION, MAGNITUDE, MAP, PRODUCT, RELEVANCE
+from onnxplain.errors import SourceError
 from onnxplain.export.estimators.asked import Asked, Draw
 from onnxplain.export.estimators.estimator import (
     Estimator,
@@ -24,7 +25,7 @@ from onnxplain.export.estimators.estimator import (
 )
 from onnxplain.export.estimators.paths import SEED
 from onnxplain.export.parameters import Count, Parameter
-from onnxplain.export.tensors import constant, integers, rank, static
+from onnxplain.export.tensors import constant, dims, integers, is_known, rank, static
 
 _NUMBERS = 2**16  # of the table
 
@@ -56,6 +57,11 @@ def noisy_sums(asked: Asked, values: Sampling, *powers: int) -> list[ir.Value]:
     axes = list(range(1, rank(x)))
     extent = op.Sub(op.ReduceMax(x, axes, keepdims=1), op.ReduceMin(x, axes, keepdims=1))
     scale = op.Mul(extent, values["sigma"])
+    if not all(map(is_known, dims(x)[1:])):
+        raise SourceError(
+            "the noise of an estimator is written into the file, for images of one size: give a "
+            "number, size=HEIGHT, instead of size=any"
+        )
     *rows, length = static(x, 1)
     numbers, starts = noise_data(values["samples"], tuple(rows), length, values["seed"])
     normal, begin = constant(op, numbers, x), asked.table(starts)

@@ -13,7 +13,7 @@ import numpy as np
 import onnx_ir as ir
 from onnxscript import OpBuilder
 
-from onnxplain.export.tensors import integers, size_of
+from onnxplain.export.tensors import dims, integers, is_known, size_of
 
 RANKS = 10
 """How many of the best detections can be told apart."""
@@ -69,13 +69,18 @@ def best_of_each(op: OpBuilder, boxes: ir.Value, scores: ir.Value) -> tuple[ir.V
     What is of no score, or of no area, is no object.
     """
     scores = op.Mul(scores, op.CastLike(op.Greater(_area(op, edges(op, boxes)), 0.0), scores))
-    count = min(CANDIDATES, size_of(scores, 1))
-    alive, index = op.TopK(scores, [count], axis=-1, _outputs=2)
+    boxes_of_each = dims(scores)[1]
+    if is_known(boxes_of_each):
+        count = min(CANDIDATES, boxes_of_each)
+        most, places = op.Constant(value_ints=[count]), integers(op, np.arange(count))
+    else:
+        most = op.Min(op.Shape(scores, start=1), [CANDIDATES])
+        places = op.Range(0, op.Squeeze(most, [0]), 1)
+    alive, index = op.TopK(scores, most, axis=-1, _outputs=2)
     wide = op.Expand(op.Unsqueeze(index, [2]), [1, 1, 4])
     all_edges = edges(op, op.GatherElements(boxes, wide, axis=1))
     rows, columns = (Boxes(*(op.Unsqueeze(e, [axis]) for e in all_edges)) for axis in (2, 1))
     alike = op.CastLike(op.Greater(overlaps(op, rows, columns), OVERLAP), scores)
-    places = integers(op, np.arange(count))
     taken, there = [], []
     for _ in range(RANKS):
         first = op.ArgMax(alive, axis=1, keepdims=1)

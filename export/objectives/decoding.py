@@ -8,9 +8,17 @@ import numpy as np
 import onnx_ir as ir
 from onnxscript import OpBuilder
 
-from onnxplain.export.canonical.ends import image_size
+from onnxplain.export.canonical.ends import image_axes, image_size
 from onnxplain.export.objectives.objective import Fit, hold
-from onnxplain.export.tensors import axis_of, constant, integers, rank, size_of
+from onnxplain.export.tensors import (
+    axis_of,
+    constant,
+    dims,
+    integers,
+    is_known,
+    rank,
+    size_of,
+)
 
 _STRIDES = ((8, 16, 32), (8, 16, 32, 64), (16, 32))
 
@@ -80,7 +88,7 @@ def _as_parts(op: OpBuilder, boxes: ir.Value, said: Mapping[str, str], image: ir
     if said["boxes"] == "yxyx":
         boxes = op.Gather(boxes, integers(op, np.array([1, 0, 3, 2])), axis=2)
     if said["units"] == "pixels":
-        boxes = op.Mul(boxes, constant(op, 1 / sides(image), boxes))
+        boxes = op.Div(boxes, sides(op, image, boxes))
     if said["boxes"] in ("xyxy", "yxyx"):
         return boxes
     centre, size = op.Slice(boxes, [0], [2], [2]), op.Slice(boxes, [2], [4], [2])
@@ -116,6 +124,10 @@ def width_and_height(image: ir.Value) -> tuple[int, int]:
     return width, height
 
 
-def sides(image: ir.Value) -> np.ndarray:
-    """Width, height, width and height of the image."""
-    return np.array([*width_and_height(image), *width_and_height(image)], np.float64)
+def sides(op: OpBuilder, image: ir.Value, like: ir.Value) -> ir.Value:
+    """Width, height, width and height of the image, of the dtype of `like`."""
+    axes = list(image_axes(image)[1::-1]) * 2
+    sizes = [dims(image)[axis] for axis in axes]
+    if all(map(is_known, sizes)):
+        return constant(op, np.array(sizes, np.float64), like)
+    return op.CastLike(op.Gather(op.Shape(image), axes), like)

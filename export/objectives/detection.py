@@ -32,7 +32,6 @@ from onnxplain.export.objectives.objective import (
     register_objective,
 )
 from onnxplain.export.objectives.reading import in_range, one_hot_row
-from onnxplain.export.tensors import constant
 
 
 def with_box(network: Network, settings: Settings) -> Fit | str:
@@ -61,7 +60,7 @@ def emit(op: OpBuilder, fit: Fit, inputs: Mapping[str, ir.Value]) -> Emitted:
     best, there = best_of_each(op, boxes, ranked)
     rank = op.Where(is_rank, op.Sub(-1, target), 0)
     at = op.GatherElements(best, op.Unsqueeze(rank, [1]), axis=1)
-    scale = constant(op, sides(fit.image), boxes)
+    scale = sides(op, fit.image, boxes)
     given = op.Greater(op.ReduceMax(op.Abs(inputs["box"]), [1], keepdims=1), 0.0)
     found = op.GatherElements(there, op.Unsqueeze(rank, [1]), axis=1)
     own_box = op.Where(found, box_at(op, boxes, at), 0.0)

@@ -18,7 +18,7 @@ from onnxplain.contract.explain import OPTIONAL_INPUTS, RESERVED, TARGET
 from onnxplain.contract.objective import BOX, INDEX, MASK, NUMBERS, Explained, ObjectiveInput
 from onnxplain.errors import SourceError
 from onnxplain.export.registry import Registry
-from onnxplain.export.tensors import dims, rank, static
+from onnxplain.export.tensors import dims, is_known, rank, static, usual
 
 NO_IMAGE = "it is not explained by an image of a known size"
 
@@ -39,9 +39,23 @@ class Output:
 
     @property
     def sizes(self) -> list[int]:
-        """Those behind the batch, once that is the first axis."""
-        sizes = static(self.value, 0, self.batch) if self.batch else []
-        return [*sizes, *static(self.value, self.batch + 1)]
+        """Those behind the batch, once that is the first axis; of an image of any size those where
+        it has its usual one: what is emitted must not be of them, where the output `is_open`.
+
+        Raises:
+            OpenSizeError: one is known at run time only.
+        """
+        known = [n for axis, n in enumerate(usual(self.value)) if axis != self.batch]
+        if None in known:
+            before = static(self.value, 0, self.batch) if self.batch else []
+            return [*before, *static(self.value, self.batch + 1)]
+        return [n for n in known if n is not None]
+
+    @property
+    def is_open(self) -> bool:
+        """Whether another axis than the batch is of open size."""
+        others = (n for axis, n in enumerate(dims(self.value)) if axis != self.batch)
+        return not all(map(is_known, others))
 
     def with_batch_first(self, op: OpBuilder, value: ir.Value | None = None) -> ir.Value:
         """Its value, or another of the same axes, with the batch first."""
@@ -61,8 +75,8 @@ class Network:
 
     @property
     def has_image(self) -> bool:
-        """Whether that can be an image, [N, C, H, W] or [N, H, W, C], of a known size."""
-        return rank(self.image) == 4 and all(isinstance(size, int) for size in dims(self.image)[1:])
+        """Whether that can be an image, [N, C, H, W] or [N, H, W, C], of a known or usual size."""
+        return rank(self.image) == 4 and None not in usual(self.image)[1:]
 
 
 Settings: TypeAlias = Mapping[str, str]

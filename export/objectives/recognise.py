@@ -19,7 +19,7 @@ from onnxplain.export.objectives.objective import (
     Output,
     Settings,
 )
-from onnxplain.export.tensors import dims
+from onnxplain.export.tensors import dims, usual
 
 BatchAxes: TypeAlias = Mapping[ir.Value, int | None]
 """As `batch_axes` has them, of each output."""
@@ -96,7 +96,7 @@ _NOTHING_FITS = (
 
 
 def _network(image: ir.Value, axes: BatchAxes, labels: Sequence[str]) -> Network:
-    """The outputs whose batch axis is known, and all other sizes."""
+    """The outputs whose batch axis is known, and all other sizes, at least for a usual image."""
     known = [
         Output(str(value.name), value, axis)
         for value, axis in axes.items()
@@ -106,7 +106,7 @@ def _network(image: ir.Value, axes: BatchAxes, labels: Sequence[str]) -> Network
 
 
 def _is_static(value: ir.Value, batch: int) -> bool:
-    return all(isinstance(n, int) for axis, n in enumerate(dims(value)) if axis != batch)
+    return all(n is not None for axis, n in enumerate(usual(value)) if axis != batch)
 
 
 def _listing(graph: ir.Graph, axes: BatchAxes, network: Network) -> str:

@@ -153,7 +153,7 @@ def emit(op: OpBuilder, fit: Fit, inputs: Mapping[str, ir.Value]) -> Emitted:
     class that is predicted at most places of the region, or of the image.
     """
     y = _maps(op, fit)  # [N, C, places]
-    region = op.Reshape(inputs["region"], [-1, math.prod(fit.shapes["region"])])
+    region = _region(op, fit, inputs["region"])
     given = op.Greater(op.ReduceMax(region, [1], keepdims=1), 0.0)
     if fit.classes == 1 or fit.activation == "sigmoid":
         predicted = op.Greater(y, 0.0)
@@ -169,11 +169,28 @@ def emit(op: OpBuilder, fit: Fit, inputs: Mapping[str, ir.Value]) -> Emitted:
     return mean_over(op, logit, op.Where(given, region, own)), {EXPLAINED_CLASS: chosen}
 
 
+def _region(op: OpBuilder, fit: Fit, region: ir.Value) -> ir.Value:
+    """The region at each place of the map: [N, places]. That of a map of open size is a grid over
+    the image, and resized to it bilinearly."""
+    output = fit.outputs["map"]
+    if not output.is_open:
+        return op.Reshape(region, [-1, math.prod(fit.shapes["region"])])
+    axis = fit.axes[output.name].index("height")
+    sides = op.Shape(output.value, start=axis, end=axis + 2)
+    sizes = op.Concat(op.Shape(region, start=0, end=1), [1], sides, axis=0)
+    resized = op.Resize(op.Unsqueeze(region, [1]), None, None, sizes, mode="linear")
+    flat = op.Reshape(resized, [0, -1])
+    flat.shape = ir.Shape([region.shape[0] if region.shape else None, None])
+    return flat
+
+
 def _maps(op: OpBuilder, fit: Fit) -> ir.Value:
     output = fit.outputs["map"]
     y = output.with_batch_first(op, _ending(output, fit.axes[output.name]).logits(op))
     if fit.settings["layout"] == "NHWC":
         y = op.Transpose(y, perm=[0, 3, 1, 2])
+    if output.is_open:
+        return op.Reshape(y, [0, fit.classes, -1])
     return op.Reshape(y, [-1, fit.classes, math.prod(fit.shapes["region"])])
 
 

@@ -24,7 +24,6 @@ from onnxplain.export.sources.from_transformers import (
 from onnxplain.export.sources.labels import imagenet_labels
 from onnxplain.export.sources.tracing import blank_image, import_torch, trace
 from onnxplain.export.suggest import nearest
-from onnxplain.export.tensors import size_of
 from onnxplain.reading import beside, regular, unreadable
 
 if TYPE_CHECKING:
@@ -44,7 +43,8 @@ class Source:
     `fixed_batch` says why the batch is fixed, where tracing fixed it; `layers` names the output
     values of the layers asked for; `preprocessing` is None where the source does not say;
     `weights` are those chosen for a network by name, as the file's metadata have them; `original`
-    is what can be run beside the graph: the path of an ONNX file, or what PyTorch calls.
+    is what can be run beside the graph: the path of an ONNX file, or what PyTorch calls. `size` is
+    height and width of the image that was traced.
     """
 
     name: str
@@ -55,6 +55,7 @@ class Source:
     labels: tuple[str, ...] = ()
     weights: str = ""
     original: Any = None
+    size: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -75,11 +76,13 @@ def read(
     layers: Sequence[str] = (),
     fold_norms: bool = True,
     classifier: bool | None = True,
+    any_size: bool = False,
 ) -> Source:
     """The network that a name, a file, a folder or a PyTorch module stands for (see `export`).
 
     With `fold_norms` a BatchNorm may be part of the convolution before it. `classifier` says
-    whether only a module's logits are wanted, or None if it has some.
+    whether only a module's logits are wanted, or None if it has some; `any_size`, whether it is
+    traced with an open height and width.
 
     Raises:
         SourceError: it cannot be read or traced; or weights were given for what has its own.
@@ -89,10 +92,10 @@ def read(
     if weights != "DEFAULT" and (is_file or not named):
         raise SourceError("weights go with a network by name; a file or module has its own")
     if is_file:
-        return from_file(Path(source), size, example, layers, fold_norms, classifier)
+        return from_file(Path(source), size, example, layers, fold_norms, classifier, any_size)
     if named:
-        return from_name(str(source), weights, size, layers, fold_norms)
-    return from_module(source, example, size, layers, fold_norms, classifier)
+        return from_name(str(source), weights, size, layers, fold_norms, any_size)
+    return from_module(source, example, size, layers, fold_norms, classifier, any_size)
 
 
 def from_onnx(path: str | os.PathLike[str]) -> Source:
@@ -220,6 +223,7 @@ def from_module(
     layers: Sequence[str] = (),
     fold_norms: bool = True,
     classifier: bool | None = True,
+    any_size: bool = False,
 ) -> Source:
     """A network from PyTorch: a module, TorchScript, or a `torch.export` program.
 
@@ -234,6 +238,7 @@ def from_module(
         layers: paths of submodules, as in `module.named_modules()`, to be the source's `layers`.
         fold_norms: whether a BatchNorm goes into the convolution before it.
         classifier: whether only its logits are wanted; None if there are some [N, classes].
+        any_size: whether height and width are open.
 
     Raises:
         SourceError: PyTorch is not installed, or could not trace the module; no such layer; no
@@ -261,9 +266,11 @@ def from_module(
                 f"{name} doesn't say what its input is: export(module, path, example=x), or size="
             )
         example = blank_image(module, getattr(config, "num_channels", 3), size)
-    traced = trace(module, example, name, layers, fold_norms, classifier)
-    if pre is not None:
-        pre = at_size(pre, (example.shape[2], example.shape[3]))
+    traced = trace(module, example, name, layers, fold_norms, classifier, any_size)
+    of_image = isinstance(example, torch.Tensor) and example.ndim == 4
+    traced_size = (example.shape[2], example.shape[3]) if of_image else None
+    if pre is not None and traced_size is not None:
+        pre = at_size(pre, traced_size)
     return Source(
         name,
         traced.model,
@@ -272,6 +279,7 @@ def from_module(
         pre,
         configured_labels(config),
         original=module,
+        size=traced_size,
     )
 
 
@@ -282,6 +290,7 @@ def from_file(
     layers: Sequence[str] = (),
     fold_norms: bool = True,
     classifier: bool | None = True,
+    any_size: bool = False,
 ) -> Source:
     """A network from a file, ONNX or one of PyTorch's, or from a Hugging Face folder.
 
@@ -291,10 +300,10 @@ def from_file(
     if path.is_dir():
         module, pre = load_folder(path)
         crop = (pre.height, pre.width) if pre else None
-        source = from_module(module, example, size or crop, layers, fold_norms, classifier)
-        if pre is not None:
-            image = source.model.graph.inputs[0]
-            pre = at_size(pre, (size_of(image, 2), size_of(image, 3)))
+        how = layers, fold_norms, classifier, any_size
+        source = from_module(module, example, size or crop, *how)
+        if pre is not None and source.size is not None:
+            pre = at_size(pre, source.size)
         return replace(source, name=path.resolve().name, preprocessing=pre)
     if path.is_file() and path.suffix in FILES[1:]:
         archive = load_archive(path)
@@ -309,13 +318,14 @@ def from_name(
     size: tuple[int, int] | None = None,
     layers: Sequence[str] = (),
     fold_norms: bool = True,
+    any_size: bool = False,
 ) -> Source:
     """A network by name, traced at `size` or at the size its weights were made for."""
     torch = import_torch()
     network = torch_network(name, weights, size)
     pre = network.preprocessing
     example = torch.zeros(2, pre.channels, pre.height, pre.width)
-    traced = trace(network.module, example, network.name, layers, fold_norms)
+    traced = trace(network.module, example, network.name, layers, fold_norms, any_size=any_size)
     chosen = {"DEFAULT": DEFAULT_WEIGHTS, "NONE": NO_WEIGHTS}
     return Source(
         network.name,
@@ -326,6 +336,7 @@ def from_name(
         network.labels,
         chosen.get(weights.upper(), Path(weights).name),
         network.module,
+        (pre.height, pre.width),
     )
 
 

@@ -44,6 +44,7 @@ def trace(
     layers: Sequence[str] = (),
     fold_norms: bool = True,
     classifier: bool | None = True,
+    any_size: bool = False,
 ) -> Traced:
     """The graph of a module in evaluation mode; the module is left as it is.
 
@@ -57,10 +58,12 @@ def trace(
         layers: paths of submodules whose output is wanted, as in `module.named_modules()`.
         fold_norms: whether a BatchNorm goes into the convolution before it.
         classifier: whether only its logits are wanted; None if there are some [N, classes].
+        any_size: whether height and width of an image are open too.
 
     Raises:
-        SourceError: no such layer; or PyTorch cannot trace the module, or cannot copy it; or one
-            sample of the example alone is traced, and its first axis is no batch.
+        SourceError: no such layer; or PyTorch cannot trace the module, or cannot copy it; or not
+            with an open size; or one sample of the example alone is traced, and its first axis is
+            no batch.
     """
     import_torch()
     whole = Example.of(example)
@@ -70,10 +73,15 @@ def trace(
     fixed_batch = None
     with quiet(), spelled_attention():
         try:
-            model = _open(network, given, fold_norms)
+            model = _open(network, given, fold_norms, any_size)
         except SourceError:
             raise
         except Exception as dynamic:
+            if any_size:
+                raise SourceError(
+                    f"PyTorch can't trace {name} with an open height and width "
+                    f"({root_cause(dynamic)}); give a number, size=HEIGHT"
+                ) from dynamic
             try:
                 model = _export(network, given, (), fold_norms)
             except Exception as error:
@@ -154,7 +162,7 @@ def blank_image(module: torch.nn.Module, channels: int, size: tuple[int, int]) -
     return own.new_zeros(1, channels, *size)
 
 
-_BATCH, _LENGTH = "batch", "length"
+_BATCH, _LENGTH, _HEIGHT, _WIDTH = "batch", "length", "height", "width"
 
 Axes: TypeAlias = Mapping[int, str]
 """Which axes are open, by index, and what their sizes are called."""
@@ -208,6 +216,21 @@ class Example:
         twice = [x.repeat(2, *[1] * (x.ndim - 1)) if x.ndim else x for x in self.tensors]
         return Example(twice, self.names)
 
+    def widened(self) -> Example:
+        """With images that are not square, as `torch.export` takes equal sizes for one."""
+        import torch
+
+        wider = (torch.nn.functional.pad(x, [0, 64]) if x.ndim == 4 else x for x in self.tensors)
+        return Example([*wider], self.names)
+
+    def image_axes(self) -> list[Axes]:
+        """Of each tensor: the batch, and an image's height and width."""
+        image: Axes = {0: _BATCH, 2: _HEIGHT, 3: _WIDTH}
+        return [
+            image if x.ndim == 4 else dict.fromkeys(range(min(x.ndim, 1)), _BATCH)
+            for x in self.tensors
+        ]
+
     def open_axes(self, lengths: bool) -> list[Axes]:
         """Of each tensor: the batch; and where it has whole numbers [N, T], or is as long, T."""
         tokens = (x for x in self.tensors if x.ndim == 2 and not x.is_floating_point())
@@ -220,9 +243,13 @@ class Example:
         ]
 
 
-def _open(network: torch.nn.Module, example: Example, fold_norms: bool) -> ir.Model:
-    """Its graph with an open batch, and an open length of tokens where that can be traced."""
+def _open(network: torch.nn.Module, example: Example, fold_norms: bool, any_size: bool) -> ir.Model:
+    """Its graph with an open batch; with an image's open height and width, where these are wanted,
+    or an open length of tokens, where that can be traced."""
     twice = example.of_two()
+    if any_size:
+        wide = twice.widened()
+        return _export(network, wide, wide.image_axes(), fold_norms)
     plain, lengthy = (twice.open_axes(lengths) for lengths in (False, True))
     if lengthy != plain:
         with contextlib.suppress(Exception):  # of any kind: it is the user's own code
@@ -239,8 +266,9 @@ def _export(
     """
     import torch
 
-    # A length may have a greatest value, which torch finds for those that have no name.
-    sizes: Mapping[str, Any] = {_BATCH: torch.export.Dim(_BATCH), _LENGTH: torch.export.Dim.DYNAMIC}
+    # Others may have a least or a greatest value, which torch finds for those that have no name.
+    sizes: dict[str, Any] = {_BATCH: torch.export.Dim(_BATCH)}
+    sizes |= dict.fromkeys([_LENGTH, _HEIGHT, _WIDTH], torch.export.Dim.DYNAMIC)
     each = [{axis: sizes[name] for axis, name in one.items()} for one in axes]
     by_name = dict(zip(example.names, example.tensors, strict=False))
     shapes = dict(zip(example.names, each, strict=False)) if by_name else tuple(each)

@@ -9,7 +9,7 @@ from onnxplain.export.autodiff import Cotangents, Node
 from onnxplain.export.operators import Axes, Half, Kind, register_vjp
 from onnxplain.export.tensors import attribute, rank, reshape, size_of, static
 from onnxplain.export.windows import window_of
-from onnxplain.kernels.windows import Window, side_by_side, taps
+from onnxplain.kernels.windows import END, Window, cut, side_by_side, taps
 
 
 @register_vjp("MatMul", kind=Kind.MATRIX_PRODUCT, axes=Axes.MATRIX_PRODUCT)
@@ -64,7 +64,7 @@ def conv(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
     window = window_of(node, x, node.outputs[0], kernel=static(w, 2))
     group = attribute(node, "group", 1)
     return [
-        op.ConvTranspose(g, w, group=group, **window.conv_attributes()),
+        cut(op, op.ConvTranspose(g, w, group=group, **window.conv_attributes()), x, window),
         lambda: _of_weight(op, g, x, window, group, w),
         lambda: _of_bias(op, g),
     ]
@@ -80,8 +80,9 @@ def _of_weight(
     """
     per_group = [size_of(v, 1) // group for v in (low, high)]
     columns = side_by_side(op, taps(op, high, window), window)
-    a = reshape(op, low, [-1, group, per_group[0], window.windows])
-    b = reshape(op, columns, [-1, group, per_group[1] * window.elements, window.windows])
+    batch = 0 if window.is_open else -1  # the windows are the -1 then
+    a = op.Reshape(low, [batch, group, per_group[0], window.windows])
+    b = op.Reshape(columns, [batch, group, per_group[1] * window.elements, window.windows])
     products = op.MatMul(a, op.Transpose(b, perm=[0, 1, 3, 2]))
     return reshape(op, op.ReduceSum(products, [-4], keepdims=0), static(w))
 
@@ -99,8 +100,8 @@ def conv_transpose(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
     window = window_of(node, node.outputs[0], x, kernel=static(w, 2))
     whole, spatial = g, range(-len(window.size), 0)
     # Output rows past the last window (`after` negative) were written by no input.
-    ends = [n + min(a, 0) for n, a in zip(window.size, window.after, strict=True)]
-    if ends != list(window.size):
+    ends = [min(a, 0) or END for a in window.after]
+    if {*ends} != {END}:
         g = op.Slice(g, [0] * len(ends), ends, list(spatial))
     attributes = window.conv_attributes()
     del attributes["output_padding"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import onnx_ir as ir
@@ -13,14 +14,16 @@ from onnxplain.export.operators import Axes, Half, Kind, never_negative, registe
 from onnxplain.export.tensors import (
     attribute,
     constant,
+    dims,
     integers,
     reshape,
     reshape_like,
     size_of,
+    spread_to,
     static,
 )
 from onnxplain.export.windows import window_of
-from onnxplain.kernels.windows import Window, scatter, side_by_side, taps, to_tiles
+from onnxplain.kernels.windows import Window, cut, padded, scatter, side_by_side, taps, to_tiles
 
 
 @register_vjp("MaxPool", kind=Kind.MAXIMUM, axes=Axes.WINDOW, average="AveragePool")
@@ -44,37 +47,65 @@ def average_pool(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
         pads = node.attributes.get_ints("pads", [0] * 2 * len(window.size))
         if node.attributes.get_string("auto_pad", "NOTSET").startswith("SAME"):
             pads = [*window.before, *window.after]
-    share = op.Mul(g, constant(op, 1.0 / window.counts(pads), x))
+    if not window.is_open:
+        share = op.Mul(g, constant(op, 1.0 / window.counts(pads), x))
+    elif [*window.before, *window.padding] == (pads or [0] * 2 * len(window.size)):
+        share = op.Mul(g, 1.0 / window.elements)
+    else:
+        share = op.Div(g, _counts(op, x, window, pads))
     return _to_all(op, share, x, window)
+
+
+def _counts(op: OpBuilder, x: ir.Value, window: Window, pads: Sequence[int] | None) -> ir.Value:
+    """What `Window.counts` has as numbers, of shape [1, 1, *out], where the size is open."""
+    ones = op.Expand(constant(op, np.ones(1), x), op.Concat([1, 1], window.sizes(op, x), axis=0))
+    if pads is not None and any(pads):
+        ones = padded(op, ones, pads, 1.0)
+    given, whole = pads or [0] * 2 * len(window.size), [*window.before, *window.padding]
+    around = [w - p for w, p in zip(whole, given, strict=True)]
+    kernel = constant(op, np.ones([1, 1, *window.kernel]), x)
+    strides, dilations = list(window.strides), list(window.dilations)
+    return op.Conv(ones, kernel, pads=around, strides=strides, dilations=dilations)
 
 
 def _to_all(op: OpBuilder, g: ir.Value, x: ir.Value, window: Window) -> ir.Value:
     """Add each window's value in `g` [N, C, *out] to all of its elements in `x` [N, C, *size]."""
     if window.tiles:
-        return to_tiles(op, g, window)
+        return to_tiles(op, g, window, x)
     ones = constant(op, np.ones([1, 1, *window.kernel]), x)
-    planes = reshape(op, g, [-1, 1, *window.out])
-    spread = op.ConvTranspose(planes, ones, **window.conv_attributes())
-    return reshape(op, spread, [-1, *static(x, 1)])
+    if not window.is_open:
+        planes = op.Reshape(g, [-1, 1, *window.out])
+        spread = op.ConvTranspose(planes, ones, **window.conv_attributes())
+        return reshape(op, spread, [-1, *static(x, 1)])
+    each = constant(op, np.ones([size_of(x, 1), 1, *window.kernel]), x)
+    spread = op.ConvTranspose(g, each, group=size_of(x, 1), **window.conv_attributes())
+    return cut(op, spread, x, window)
 
 
 @register_vjp("GlobalAveragePool", kind=Kind.POOL, axes=Axes.IMAGES, half=Half.FLOAT32)
 def global_average_pool(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
     x = node.inputs[0]
-    spatial = static(x, 2)
-    return op.Expand(op.Mul(g, 1.0 / math.prod(spatial)), [1, 1, *spatial])
+    sizes = dims(x)[2:]
+    if all(isinstance(n, int) for n in sizes):
+        spatial = static(x, 2)
+        return op.Expand(op.Mul(g, 1.0 / math.prod(spatial)), [1, 1, *spatial])
+    share = op.Div(g, op.CastLike(op.ReduceProd(op.Shape(x, start=2), keepdims=0), g))
+    return spread_to(op, share, x)
 
 
 @register_vjp("GlobalMaxPool", kind=Kind.MAXIMUM, axes=Axes.IMAGES, average="GlobalAveragePool")
 def global_max_pool(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
     x = node.inputs[0]
-    spatial = static(x, 2)
-    pixels = math.prod(spatial)
-    planes = [-1, size_of(x, 1), pixels]
-    first = op.ArgMax(reshape(op, x, planes), axis=-1, keepdims=1)
-    chosen = op.Equal(first, integers(op, np.arange(pixels)))
-    per_plane = reshape(op, g, [*planes[:2], 1])
-    return reshape_like(op, op.Where(chosen, per_plane, 0.0), x)
+    sizes, channels = dims(x)[2:], size_of(x, 1)
+    if all(isinstance(n, int) for n in sizes):
+        pixels = math.prod(static(x, 2))
+        planes, each = [-1, channels, pixels], integers(op, np.arange(pixels))
+    else:
+        planes = [0, channels, -1]
+        each = op.Range(0, op.ReduceProd(op.Shape(x, start=2), keepdims=0), 1)
+    first = op.ArgMax(op.Reshape(x, planes), axis=-1, keepdims=1)
+    per_plane = op.Reshape(g, [*planes[:2], 1])
+    return reshape_like(op, op.Where(op.Equal(first, each), per_plane, 0.0), x)
 
 
 @register_vjp("LpPool", axes=Axes.WINDOW, sign=never_negative, half=Half.FLOAT32, on_cuda=False)

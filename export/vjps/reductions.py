@@ -19,6 +19,7 @@ from onnxplain.export.tensors import (
     integers,
     rank,
     size_of,
+    spread_to,
 )
 
 
@@ -44,9 +45,7 @@ def _spread(op: OpBuilder, node: Node, g: ir.Value, axes: Sequence[int]) -> ir.V
     if all(isinstance(dims(x)[axis], int) for axis in axes):
         sizes = [dims(x)[i] if i - rank(x) in axes else 1 for i in range(rank(x))]
         return op.Expand(_kept(op, node, g, axes), sizes)
-    spread = op.Expand(_kept(op, node, g, axes), op.Shape(x))
-    spread.shape = x.shape  # inference does not see through Shape
-    return spread
+    return spread_to(op, _kept(op, node, g, axes), x)
 
 
 @register_vjp("ReduceSum", kind=Kind.POOL, axes=Axes.LISTED, half=Half.FLOAT32)

@@ -8,23 +8,29 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import reduce
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 from onnxscript import OpBuilder
 
+from onnxplain.errors import OpenSizeError
 from onnxplain.export.autodiff import Cotangents, Node
 from onnxplain.export.operators import Axes, Half, Kind, register_vjp
 from onnxplain.export.tensors import (
     along_axis,
+    array_of,
     attribute,
     axes_from_end,
     constant,
     constant_of,
     dims,
+    is_known,
     rank,
     reshape,
     reshape_like,
+    same_size,
+    size_at,
     size_of,
     static,
     zeros_like,
@@ -46,14 +52,20 @@ def _unless_cubic(node: Node) -> Sequence[ir.Value | None] | None:
 def resize(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
     """Separable and linear: along each axis, the transpose of its interpolation matrix."""
     x, y = node.inputs[0], node.outputs[0]
-    given = constant_of(node.inputs[2] if len(node.inputs) > 2 else None, "the scales of Resize")
+    scales = node.inputs[2] if len(node.inputs) > 2 else None
+    given = array_of(scales)
     axes = axes_from_end(node.attributes.get_ints("axes", list(range(rank(x)))), rank(x))
     bounded = node.attributes.get_string("keep_aspect_ratio_policy", "stretch") != "stretch"
     ratio = _ratio(node, axes) if bounded and not (given is not None and given.size) else None
     for i, axis in enumerate(axes):
-        scale = float(given[i]) if given is not None and given.size else None
+        scale: float | ir.Value | None = None
+        if given is None and scales is not None:
+            scale = op.Slice(scales, [i], [i + 1])
+        elif given is not None and given.size:
+            scale = float(given[i])
         part = _part(node, i, len(axes))
-        stays = scale == 1.0 or (scale is None and dims(x)[axis] == dims(y)[axis])
+        like = same_size(dims(x)[axis], dims(y)[axis])
+        stays = scale == 1.0 or (like and not isinstance(scale, float))
         if ratio is not None:
             stays = ratio == 1
         if not stays or part not in (None, (0.0, 1.0)):
@@ -84,7 +96,7 @@ def interpolation(
     op: OpBuilder,
     node: Node,
     axis: int,
-    scale: float | None,
+    scale: float | ir.Value | None,
     part: tuple[float, float] | None = None,
     ratio: Fraction | None = None,
 ) -> ir.Value:
@@ -93,12 +105,12 @@ def interpolation(
     It is what the operator makes of the unit vectors: a node on a constant, which the runtime folds
     when it loads, so that every mode, convention and rounding is the forward pass's own.
     """
-    n, m = size_of(node.inputs[0], axis), size_of(node.outputs[0], axis)
+    x, y = node.inputs[0], node.outputs[0]
+    if not (is_known(dims(x)[axis]) and is_known(dims(y)[axis])):
+        return _of_open(op, node, axis, scale, part, ratio)
+    n, m = size_of(x, axis), size_of(y, axis)
     unit = constant(op, np.eye(n).reshape(1, n, 1, n), node.inputs[0])
-    # What is put beside an image has no slope.
-    left_out = ("axes", "extrapolation_value", "keep_aspect_ratio_policy")
-    kept = {name: a.value for name, a in node.attributes.items() if name not in left_out}
-    region = None if part is None else [0.0, 0.0, 0.0, part[0], 1.0, 1.0, 1.0, part[1]]
+    kept, region = _kept(node), _region(part)
     if ratio is not None:  # kept by one more axis, whose size decides it, however this one rounds
         policy = node.attributes.get_string("keep_aspect_ratio_policy")
         beside = op.Expand(unit, [1, n, ratio.denominator, n])
@@ -110,6 +122,48 @@ def interpolation(
     else:
         resized = op.Resize(unit, region, [1.0, 1.0, 1.0, scale], **kept)
     return reshape(op, resized, [n, m])
+
+
+def _kept(node: Node) -> dict[str, Any]:
+    """The attributes of a Resize of one axis; what is put beside an image has no slope."""
+    left_out = ("axes", "extrapolation_value", "keep_aspect_ratio_policy")
+    return {name: a.value for name, a in node.attributes.items() if name not in left_out}
+
+
+def _region(part: tuple[float, float] | None) -> list[float] | None:
+    return None if part is None else [0.0, 0.0, 0.0, part[0], 1.0, 1.0, 1.0, part[1]]
+
+
+def _of_open(
+    op: OpBuilder,
+    node: Node,
+    axis: int,
+    scale: float | ir.Value | None,
+    part: tuple[float, float] | None,
+    ratio: Fraction | None,
+) -> ir.Value:
+    """The same where a size is open: of unit vectors that are made at run time.
+
+    Raises:
+        OpenSizeError: sizes that the aspect ratio bounds.
+    """
+    x, y = node.inputs[0], node.outputs[0]
+    if ratio is not None:
+        raise OpenSizeError(f"{x.name!r} {x.shape} keeps its aspect ratio")
+    n, m = size_at(op, x, axis), size_at(op, y, axis)
+    at = op.Range(0, op.Squeeze(n, [0]), 1)
+    unit = op.CastLike(op.Equal(op.Unsqueeze(at, [0, 2, 3]), op.Unsqueeze(at, [0, 1, 2])), x)
+    kept, region = _kept(node), _region(part)
+    if scale is None:
+        resized = op.Resize(unit, region, None, op.Concat([1], n, [1], m, axis=0), **kept)
+    elif isinstance(scale, float):
+        resized = op.Resize(unit, region, [1.0, 1.0, 1.0, scale], **kept)
+    else:
+        scales = op.Concat([1.0, 1.0, 1.0], scale, axis=0)
+        resized = op.Resize(unit, region, scales, **kept)
+    matrix = op.Squeeze(resized, [0, 2])
+    matrix.shape = ir.Shape([None, None])
+    return matrix
 
 
 @dataclass(frozen=True)

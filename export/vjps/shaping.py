@@ -3,29 +3,38 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 from onnxscript import OpBuilder
 
+from onnxplain.errors import OpenSizeError
 from onnxplain.export.autodiff import Cotangents, Node
 from onnxplain.export.operators import Axes, Half, Kind, Linear, as_all, register_vjp
 from onnxplain.export.tensors import (
+    along_axis,
+    array_of,
     attribute,
     axes_from_end,
     axis_from_end,
     constant_of,
     dims,
     gather_transpose,
+    integers,
+    is_known,
+    pad_axis,
+    pad_open,
     rank,
     reshape,
     reshape_like,
+    size_at,
     size_of,
     static,
     zeros_like,
 )
 from onnxplain.export.windows import window_of_blocks
-from onnxplain.kernels.windows import side_by_side, taps
+from onnxplain.kernels.windows import END, side_by_side, taps
 
 
 @register_vjp("Reshape", kind=Kind.MOVE, axes=Axes.RESHAPE)
@@ -79,10 +88,12 @@ def trilu(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
 )
 def concat(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
     axis = axis_from_end(node, 0, node.outputs[0])
-    sizes = [size_of(x, axis) for x in node.inputs]
+    sizes: Any = [dims(x)[axis] for x in node.inputs]
     if len(sizes) == 1:
         return g
-    parts = list(op.Split(g, sizes, axis=axis, _outputs=len(sizes)))
+    if not all(map(is_known, sizes)):
+        sizes = op.Concat(*(size_at(op, x, axis) for x in node.inputs), axis=0)
+    parts = list(op.Split(g, sizes, axis=axis, _outputs=len(node.inputs)))
     for part, x in zip(parts, node.inputs, strict=True):
         part.shape = x.shape  # inference does not read the sizes of more than some twenty
     return parts
@@ -111,9 +122,43 @@ def slicing(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
     ):
         if (start, step) == (0, 1) and end >= np.iinfo(np.int32).max:
             continue  # takes the whole axis, which may be the dynamic one
-        size = size_of(x, axis)
+        size = dims(x)[axis]
+        if not is_known(size):
+            g = _slice_of_open(op, node, g, axis, int(start), int(end), int(step))
+            continue
         g = gather_transpose(op, g, x, axis, _taken(int(start), int(end), int(step), size), size)
     return g
+
+
+def _slice_of_open(
+    op: OpBuilder, node: Node, g: ir.Value, axis: int, start: int, end: int, step: int
+) -> ir.Value:
+    """What `gather_transpose` gives where a Slice takes some of an axis of open size.
+
+    Raises:
+        OpenSizeError: it goes backwards.
+    """
+    x, y = node.inputs[0], node.outputs[0]
+    if step < 1:
+        raise OpenSizeError(f"it takes {x.name!r} {x.shape} backwards")
+    n = size_at(op, x, axis)
+    before = op.Min(n, [start]) if start >= 0 else op.Max(op.Add(n, [start]), [0])
+    if step == 1:
+        last = op.Min(n, [end]) if end >= 0 else op.Add(n, [end])
+        return pad_open(op, g, x, axis, before, op.Sub(n, op.Max(last, before)))
+    spread = op.Mul(size_at(op, y, axis), [step])  # one taken, and zeros up to the next one
+    g = _apart(op, g, x, axis, step)
+    return pad_open(op, g, x, axis, before, op.Sub(op.Sub(n, before), spread))
+
+
+def _apart(op: OpBuilder, g: ir.Value, like: ir.Value, axis: int, step: int) -> ir.Value:
+    """Each along an axis (counted from the end, of the rank of `like`), and zeros behind it."""
+    perm = list(range(rank(like)))
+    perm[axis], perm[-1] = perm[-1], perm[axis]
+    last = g if axis == -1 else op.Transpose(g, perm=perm)
+    pads = [0] * (2 * rank(like) + 1) + [step - 1]
+    merged = op.Reshape(op.Pad(op.Unsqueeze(last, [-1]), pads), [0] * (rank(like) - 1) + [-1])
+    return merged if axis == -1 else op.Transpose(merged, perm=perm)
 
 
 def _taken(start: int, end: int, step: int, size: int) -> np.ndarray:
@@ -132,15 +177,19 @@ def pad(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
     x, pads, _, axes = [*node.inputs, None, None][:4]
     assert x is not None
     whole = g
-    amounts = constant_of(pads, "the pads of Pad")
-    assert amounts is not None
+    mode = node.attributes.get_string("mode", "constant")
+    amounts = array_of(pads)
+    if amounts is None:
+        return [_pad_of_open(op, node, g, mode), None, None]
     given = constant_of(axes, "the axes of Pad")
     at = axes_from_end(range(rank(x)) if given is None else given.tolist(), rank(x))
-    mode = node.attributes.get_string("mode", "constant")
     for axis, before, after in zip(at, *np.split(amounts, 2), strict=True):
         if before == after == 0:
             continue
-        size = size_of(x, axis)
+        size = dims(x)[axis]
+        if not is_known(size):
+            g = _pad_along_open(op, g, x, axis, int(before), int(after), mode)
+            continue
         # Where each padded position comes from; -1 marks those that come from nowhere.
         kept = np.arange(size)[max(-before, 0) : size + min(after, 0)]
         widths = (max(before, 0), max(after, 0))
@@ -159,6 +208,51 @@ def pad(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
     return [g, None, of_value if mode == "constant" else None]
 
 
+def _pad_along_open(
+    op: OpBuilder, g: ir.Value, x: ir.Value, axis: int, before: int, after: int, mode: str
+) -> ir.Value:
+    """The same along an axis of open size: what was put before and behind it is taken off, and
+    where it was copied, by a matrix, added to what it was copied of.
+
+    Raises:
+        OpenSizeError: a mode in which it was copied from the other end.
+    """
+    ends = [[max(before, 0)], [-max(after, 0) or END], [axis]]
+    own = pad_axis(op, op.Slice(g, *ends), x, axis, max(-before, 0), max(-after, 0))
+    if mode == "constant":
+        return own
+    if mode not in ("reflect", "edge"):
+        raise OpenSizeError(f"mode={mode} along an open size")
+    n = size_at(op, x, axis)
+    for count, at_end in ((before, False), (after, True)):
+        if count < 1:
+            continue
+        part = op.Slice(g, [-count if at_end else 0], [END if at_end else count], [axis])
+        source = np.pad(np.arange(count + 1), (count, 0), mode=mode)[:count]  # type: ignore[call-overload]
+        matrix = np.eye(count + 1)[source]
+        copied = along_axis(op, part, x, axis, matrix[::-1, ::-1] if at_end else matrix)
+        rest = op.Sub(n, [count + 1])
+        own = op.Add(own, pad_open(op, copied, x, axis, *((rest, 0) if at_end else (0, rest))))
+    return own
+
+
+def _pad_of_open(op: OpBuilder, node: Node, g: ir.Value, mode: str) -> ir.Value:
+    """The same where the padding is computed of open sizes.
+
+    Raises:
+        OpenSizeError: it is no padding with a constant, or of some axes alone.
+    """
+    x, pads, _, axes = [*node.inputs, None, None][:4]
+    if mode != "constant" or axes is not None:
+        raise OpenSizeError(f"the pads of Pad ({pads.name!r}) must be constants")
+    r = rank(x)
+    before, after = (op.Slice(pads, [part * r], [(part + 1) * r]) for part in (0, 1))
+    put, taken = op.Max(before, 0), op.Max(op.Neg(op.Concat(before, after, axis=0)), 0)
+    kept = op.Sub(op.Add(put, op.Shape(x)), op.Max(op.Neg(before), 0))
+    kept = op.Sub(kept, op.Max(op.Neg(after), 0))
+    return op.Pad(op.Slice(g, put, kept, list(range(-r, 0))), taken)
+
+
 def _from_source(
     op: OpBuilder, g: ir.Value, x: ir.Value, axis: int, source: np.ndarray, size: int
 ) -> ir.Value:
@@ -175,7 +269,11 @@ def depth_to_space(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
     z = op.SpaceToDepth(g, blocksize=block)
     if node.attributes.get_string("mode", "DCR") == "DCR":
         return z
-    channels, height, width = static(node.inputs[0], 1)
+    x = node.inputs[0]
+    if not all(map(is_known, dims(x)[2:])):
+        order = np.arange(size_of(x, 1)).reshape(block * block, -1).T
+        return op.Gather(z, integers(op, order.reshape(-1)), axis=-3)
+    channels, height, width = static(x, 1)
     by_block = reshape(op, z, [-1, block * block, channels // block**2, height, width])
     return reshape_like(op, op.Transpose(by_block, perm=[0, 2, 1, 3, 4]), node.inputs[0])
 

@@ -115,7 +115,9 @@ def explain_lake(
         BackendError: a model, a backend or a cluster that cannot be used.
     """
     model, out = model.absolute(), out.absolute()
-    _require_one_size(metadata_of(model))
+    metadata = metadata_of(model)
+    _require_one_size(metadata)
+    metadata.require_one_size("a batch run")
     own = _images(model, options)
     recipe = _recipe(model, options, own)
     folder = Folder(out)

@@ -10,7 +10,7 @@ from onnxplain import reading
 from onnxplain.cli.declared import Command, with_options
 from onnxplain.cli.options import as_floats, as_size
 from onnxplain.contract.picture import PictureOptions
-from onnxplain.contract.request import ExportOptions
+from onnxplain.contract.request import ANY, ExportOptions
 from onnxplain.errors import InputError
 
 if TYPE_CHECKING:
@@ -138,6 +138,11 @@ def as_live(temperature: float | None, texts: list[str] | None) -> Temperatures:
     return {"temperature": temperature, **given}
 
 
+def as_size_or_any(text: str | None, option: str) -> tuple[int, int] | str | None:
+    """Height and width, or "any"."""
+    return text if text == ANY else as_size(text, option)
+
+
 def as_names(texts: list[str] | None, option: str) -> tuple[str, ...]:
     """Names, each given by itself."""
     return tuple(texts or ())
@@ -153,7 +158,7 @@ def as_picture(text: str | None, option: str) -> PictureOptions | None:
 
 
 _READ: Mapping[str, Callable[[Any, str], Any]] = {
-    "size": as_size,
+    "size": as_size_or_any,
     "sizes": as_sizes,
     "mean": as_floats,
     "std": as_floats,

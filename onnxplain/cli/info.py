@@ -74,7 +74,7 @@ def _own_inputs(signature: Signature) -> list[str]:
     if signature.metadata.pixels:
         return [f"image {signature.metadata.pixels.described}"]
     if not values:
-        image = ", ".join(map(str, signature.metadata.preprocessing.image_shape))
+        image = signature.metadata.preprocessing.described_shape
         return [f"image {signature.dtype} [{signature.batch or 'N'}, {image}]"]
     return [
         f"{name} {signature.inputs[name].dtype} [{', '.join(map(str, one.sizes))}]: {one.kind}"
@@ -85,6 +85,8 @@ def _own_inputs(signature: Signature) -> list[str]:
 def _pullbacks(backend: Backend, targets: str) -> list[str]:
     metadata = backend.signature.metadata
     if not metadata.values:
+        if not metadata.pixels:
+            return [f"pullback [{targets}, {metadata.described_pullback}]"]
         shape, pixels = list(map(str, metadata.pullback_shape)), metadata.pixels
         if pixels.geometry == PHOTOGRAPH:
             at = 0 if metadata.preprocessing.layout == "NHWC" else 1
@@ -148,7 +150,7 @@ def info(
         for name, one in signature.metadata.objective.inputs.items()
         if name != TARGET
     ]
-    image = ", ".join(map(str, metadata.preprocessing.image_shape))
+    image = metadata.preprocessing.described_shape
     inputs += [
         f"{name} [{'B' if one.several else batch}, {image}]: {one.meaning}"
         for name, one in metadata.estimator.inputs.items()

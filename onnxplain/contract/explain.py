@@ -10,7 +10,7 @@ import dataclasses
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from numbers import Real
 from typing import Any
 
@@ -32,6 +32,9 @@ IMAGE, TARGET, TEMPERATURE, LOGITS, PULLBACK = (
     "pullback",
 )
 """Inputs and outputs of every explain graph (`temperature` only of a live one)."""
+
+HEIGHT, WIDTH = "height", "width"
+"""The names of the open sizes of an image of any size."""
 
 ORIGIN, ALPHA, EPS, LIMIT, NEXT_IMAGE = "origin", "alpha", "eps", "limit", "next_image"
 """What a graph exported with a step of the ascent has besides."""
@@ -160,6 +163,9 @@ class Preprocessing:
     that of `height` × `width`; `mean` and `std` have one entry per channel (1 or 3), for pixel
     values in [0, 1]; `interpolation` is one of Pillow's resampling names in lower case; `layout` is
     "NCHW" or "NHWC"; `fill` is the border's grey, of 0…255; `half` is one of `HALVES`.
+    Where `multiple` is not 0 the network takes any size: a photograph keeps its own, but for sides
+    that are no multiples of it, which are resized to the nearest; and `height` × `width` is the
+    size of what is no photograph, such as noise to compare on.
     """
 
     height: int
@@ -172,6 +178,11 @@ class Preprocessing:
     fit: str = CROP
     fill: int = 0
     half: str = EVEN
+    multiple: int = 0
+
+    @property
+    def any_size(self) -> bool:
+        return self.multiple > 0
 
     @property
     def channels(self) -> int:
@@ -191,17 +202,58 @@ class Preprocessing:
     @property
     def described(self) -> str:
         """How a photograph is made to fit: "shorter side to 256 (bilinear), crop 224 × 224"."""
+        if self.any_size:
+            more = f"; sides to multiples of {self.multiple}" if self.multiple > 1 else ""
+            return f"at its own size{more}"
         size = f"{self.height} × {self.width}"
         border = f", border {self.fill}" if self.fill else ""
         if self.fit == CROP:
             return f"shorter side to {self.resize} ({self.interpolation}), crop {size}{border}"
         return f"{self.fit} to {size} ({self.interpolation}){border}"
 
+    def resized(self, size: tuple[int, int]) -> tuple[int, int]:
+        """Width and height to which a photograph of that width and height is resized."""
+        if self.any_size:
+            width, height = (max(round(n / self.multiple), 1) * self.multiple for n in size)
+        elif self.fit == CROP:
+            width, height = (self.resize * n // min(size) for n in size)
+        elif self.fit == LETTERBOX:
+            width = max(min(round(size[0] * self.height / size[1]), self.width), 1)
+            height = max(min(round(size[1] * self.width / size[0]), self.height), 1)
+        else:
+            width, height = self.width, self.height
+        return width, height
+
+    def cropped(self, resized: tuple[int, int]) -> tuple[int, int]:
+        """Width and height of what the network sees of it."""
+        return resized if self.any_size else (self.width, self.height)
+
+    def takes(self, shape: tuple[int, ...]) -> bool:
+        """Whether one image of that shape is the network's input."""
+        if not self.any_size:
+            return shape == self.image_shape
+        height, width, channels = shape if self.layout == "NHWC" else (*shape[1:], *shape[:1])
+        sides = height, width
+        return (
+            channels == self.channels
+            and min(sides) > 0
+            and not any(n % self.multiple for n in sides)
+        )
+
+    @property
+    def described_shape(self) -> str:
+        """The shape of an image in words: "3, 224, 224"."""
+        if not self.any_size:
+            return ", ".join(map(str, self.image_shape))
+        sides = "height, width"
+        return f"{sides}, {self.channels}" if self.layout == "NHWC" else f"{self.channels}, {sides}"
+
     def check(self) -> None:
         """
         Raises:
             ValueError: something that no export writes.
         """
+        _check_number("preprocessing: multiple", self.multiple, 0, _LARGEST)
         for name in ("height", "width", "resize"):
             _check_number(f"preprocessing: {name}", getattr(self, name), 1, _LARGEST)
         if not self.mean or len(self.std) != len(self.mean):
@@ -306,6 +358,14 @@ class Metadata:
         return self.preprocessing.shape(1 if self.is_map else self.preprocessing.channels)
 
     @property
+    def described_pullback(self) -> str:
+        """Its shape in words: "3, 224, 224"."""
+        shown = replace(
+            self.preprocessing, mean=self.preprocessing.mean[: 1 if self.is_map else None]
+        )
+        return shown.described_shape
+
+    @property
     def no_direction(self) -> str | None:
         """Why nothing can climb along the pullback, in words; None where it can."""
         if self.kind not in NO_DIRECTIONS:
@@ -357,6 +417,18 @@ class Metadata:
             raise BackendError(
                 f"{what} changes or makes the network's own input, and this file takes photographs "
                 "and makes it itself: export the network again without preprocess"
+            )
+
+    def require_one_size(self, what: str) -> None:
+        """
+        Raises:
+            BackendError: the file takes images of any size, and `what` those of one.
+        """
+        pre = self.preprocessing
+        if pre.any_size:
+            raise BackendError(
+                f"{what} takes images of one size, and this file those of any: export it again "
+                f"with a number, such as size=({pre.height}, {pre.width})"
             )
 
     def _check(self) -> None:

@@ -14,7 +14,11 @@ import numpy as np
 from onnxplain.contract.explain import FITS, INTERPOLATIONS
 from onnxplain.contract.picture import PictureOptions
 from onnxplain.contract.pixels import FORMATS, GEOMETRIES, NETWORK, QUANTISED, RGB
+from onnxplain.errors import InputError
 from onnxplain.options import option
+
+ANY = "any"
+"""The size of an image that stays open."""
 
 CHANNELS, BGR = "channels", "bgr"
 """What a file notes of a network whose channels it turns round."""
@@ -96,10 +100,11 @@ class ExportOptions:
         "Face's do) nor `size` says what they are; of several inputs, or others than images, a "
         "tuple, or a dictionary by name.",
     )
-    size: int | tuple[int, int] | None = option(
+    size: int | tuple[int, int] | str | None = option(
         None,
         "The image's size in pixels, one number or height and width, where the network leaves it "
-        "open. On the command line 224 or 224x320.",
+        "open; or any: height and width stay open, in the explanation too, of networks that take "
+        "images of any size. On the command line 224, 224x320 or any.",
     )
     sizes: Mapping[str, int] | None = option(
         None,
@@ -286,11 +291,26 @@ class ExportOptions:
 
     @property
     def height_and_width(self) -> tuple[int, int] | None:
-        """Those of `size`."""
-        if self.size is None:
+        """Those of `size`; None where it is not given, or any.
+
+        Raises:
+            InputError: it is another word.
+        """
+        if self.size is None or self.any_size:
             return None
         height, width = np.broadcast_to(self.size, 2).tolist()  # of one number, two, or an array
         return height, width
+
+    @property
+    def any_size(self) -> bool:
+        """Whether height and width stay open.
+
+        Raises:
+            InputError: `size` is another word.
+        """
+        if isinstance(self.size, str) and self.size != ANY:
+            raise InputError(f"size is a number, height and width, or {ANY!r}; not {self.size!r}")
+        return isinstance(self.size, str)
 
     @property
     def layers(self) -> tuple[str, ...]:

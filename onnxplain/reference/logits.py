@@ -20,6 +20,7 @@ from onnxplain.reference.outputs import (
     ROUNDED,
     compare_outputs,
     noise_images,
+    sizes_tried,
 )
 from onnxplain.reference.parity import Parity
 from onnxplain.reference.sources import (
@@ -49,17 +50,44 @@ def compare(file: Path, original: Any, input: str | None = None) -> str | None:
 
     Raises:
         SourceError: the logits, or the outputs of what is no classifier, differ by more than
-            rounding, or the graph does not run where an ONNX file does.
+            rounding, or the graph does not run where an ONNX file does, or not on images of any
+            size where it takes them.
+    """
+    first, *others = sizes_tried(file)
+    note = _compared_at(file, original, input, first)
+    for size in others:
+        _run_at(file, size)
+        note = note or _compared_at(file, original, input, size)
+    return note
+
+
+def _run_at(file: Path, size: tuple[int, int]) -> None:
+    """
+    Raises:
+        SourceError: the graph does not run on images of that height and width.
     """
     inputs, outputs = read_ports(file)
+    end = OBJECTIVE if OBJECTIVE in outputs else LOGITS
+    try:
+        run_forward(file, noise_images(inputs, inputs[IMAGE].shape[0] or 2, size), [end])
+    except BackendError as error:
+        raise SourceError(
+            f"it does not run on images of {size[0]} × {size[1]}, so the network takes one size: "
+            f"give that, size=HEIGHT, instead of size=any ({error})"
+        ) from error
+
+
+def _compared_at(file: Path, original: Any, input: str | None, size: tuple[int, int]) -> str | None:
+    """What `compare` does with images of one height and width."""
+    inputs, outputs = read_ports(file)
     if LOGITS not in outputs or OBJECTIVE in outputs:
-        return compare_outputs(file, original, input)
+        return compare_outputs(file, original, input, size)
     classes, fixed = outputs[LOGITS].shape[1] or 0, inputs[IMAGE].shape[0]
-    given = noise_images(inputs, fixed or 2)
+    given = noise_images(inputs, fixed or 2, size)
     scores = _scores(original, given[IMAGE], classes, input)
     note = None
     if isinstance(scores, str) and not fixed:
-        given = noise_images(inputs, 1)
+        given = noise_images(inputs, 1, size)
         alone = _scores(original, given[IMAGE], classes, input)
         scores, note = (scores, None) if isinstance(alone, str) else (alone, ONE_ALONE)
     if isinstance(scores, str):

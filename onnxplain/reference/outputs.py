@@ -81,13 +81,28 @@ def compare(file: Path, source: Path) -> str | None:
     return _differing(named(found), named(expected), again, same)
 
 
-def compare_outputs(file: Path, original: Any, input: str | None = None) -> str | None:
+def sizes_tried(file: Path) -> list[tuple[int, int]]:
+    """Heights and widths of the images that a file is compared on: the usual one; of one that takes
+    any size another too, of odd multiples, less high and wider."""
+    pre = Metadata.from_props(read_metadata(file)).preprocessing
+    usual = pre.height, pre.width
+    if not pre.any_size:
+        return [usual]
+    near = (round(n * share / pre.multiple) for n, share in zip(usual, (0.85, 1.15), strict=True))
+    height, width = ((times | 1) * pre.multiple for times in near)
+    return [usual, (height, width)]
+
+
+def compare_outputs(
+    file: Path, original: Any, input: str | None, size: tuple[int, int]
+) -> str | None:
     """The outputs of a graph that is no classifier's, which are the network's by name, of two
     images of noise, or as many as it takes.
 
     Args:
         original: the path of an ONNX file, or what PyTorch runs.
         input: the image input, where an ONNX file has several.
+        size: height and width of the images, where they are open.
 
     Returns:
         As `compare`; or that the source takes one image alone.
@@ -99,10 +114,10 @@ def compare_outputs(file: Path, original: Any, input: str | None = None) -> str 
     explained = Metadata.from_props(read_metadata(file)).objective
     names = list(explained.axes)
     fixed, note = inputs[IMAGE].shape[0], None
-    given = noise_images(inputs, fixed or 2)
+    given = noise_images(inputs, fixed or 2, size)
     expected = own_outputs(original, given[IMAGE], input, names)
     if isinstance(expected, str) and not fixed:
-        given = noise_images(inputs, 1)
+        given = noise_images(inputs, 1, size)
         alone = own_outputs(original, given[IMAGE], input, names)
         if not isinstance(alone, str):
             expected, note = alone, None if _takes_one(original, input) else ONE_ALONE
@@ -270,11 +285,16 @@ def noise(ports: Mapping[str, Port], size: int) -> dict[str, Array]:
     return given
 
 
-def noise_images(inputs: Mapping[str, Port], batch: int) -> dict[str, Array]:
-    """Images of noise, of which each asks for the first class."""
+def noise_images(
+    inputs: Mapping[str, Port], batch: int, size: tuple[int, int] = (1, 1)
+) -> dict[str, Array]:
+    """Images of noise, of which each asks for the first class; of that height and width, where they
+    are open."""
     random, given = np.random.default_rng(0), {}
     for name, port in inputs.items():
-        shape = [batch, *(size or 1 for size in port.shape[1:])] if port.shape else []
+        sides = iter(size if name == IMAGE else ())
+        behind = [next(sides, 1) if n is None else n for n in port.shape[1:]]
+        shape = [batch, *behind] if port.shape else []
         others = np.full(shape, port.dtype != "int64")
         values = random.standard_normal(shape) if name == IMAGE else others
         given[name] = np.asarray(values, port.dtype)

@@ -163,6 +163,7 @@ def _metadata(path: Path) -> Metadata:
     try:
         metadata = metadata_of(path)
         metadata.require_image("the service")
+        metadata.require_one_size("the service")
         if own := ", ".join(map(repr, metadata.estimator.inputs)):
             raise BackendError(f"its estimator takes {own}, and a request gives one image alone")
         return metadata

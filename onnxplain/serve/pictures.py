@@ -43,7 +43,7 @@ def check_resized(size: Sequence[int], pre: Preprocessing, most: int) -> None:
     Raises:
         Refusal: it has more pixels.
     """
-    height, width = (pre.resize * side // min(size) for side in size)
+    height, width = pre.resized((size[0], size[1]))
     if height * width > most:
         raise too_large(
             f"an image has {most} pixels at most, too, when its shorter side is resized to "

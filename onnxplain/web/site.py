@@ -84,6 +84,7 @@ def _signature(model: Path) -> Signature:
     signature = open_backend(model).signature
     metadata = signature.metadata
     metadata.require_image("the page")
+    metadata.require_one_size("the page")
     _check_pixels(model, metadata.pixels)
     if signature.dtype != np.float32:
         raise BackendError(

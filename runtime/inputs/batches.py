@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -42,6 +42,8 @@ def as_batch(
         )
     items = _items(images)
     parts = [_part(item, pre) for item in items]
+    if len({batch.shape[1:] for batch, _ in parts}) > 1:
+        raise InputError(_several_sizes(photographs for _, photographs in parts))
     with np.errstate(over="ignore"):
         batch = np.concatenate([batch for batch, _ in parts]).astype(dtype, copy=False)
     if not np.isfinite(batch).all():
@@ -96,11 +98,20 @@ def first_image(source: ImageLike) -> Image.Image:
     return load_image(_images(source)[0])
 
 
+def _several_sizes(each: Iterable[NDArray[np.uint8]]) -> str:
+    sizes = (f"{photographs.shape[2]} × {photographs.shape[1]}" for photographs in each)
+    return (
+        f"one call explains images of one size, and these have {', '.join(dict.fromkeys(sizes))} "
+        "pixels, which the network takes as they are: explain them one by one, or resize them"
+    )
+
+
 def preprocess(image: Image.Image, pre: Preprocessing) -> NDArray[np.float32]:
     """Resize, fit and normalise an RGB image as torchvision's transforms do.
 
     For a crop, the shorter side is resized to `pre.resize`, then the centre is taken, with
-    `pre.fill` where the image is smaller than that. A network of one channel gets the luminance.
+    `pre.fill` where the image is smaller than that. Where the network takes any
+    size, the image keeps its own, as far as it fits. A network of one channel gets the luminance.
 
     Returns:
         float32 [C,H,W], or [H,W,C] where `pre.layout` is NHWC.
@@ -135,17 +146,20 @@ def _part(item: ImageLike, pre: Preprocessing) -> tuple[NDArray[Any], NDArray[np
         batch = _as_given(item, pre)
         return batch, to_photographs(batch, pre)
     crops = [as_photograph(load_image(image), pre) for image in _images(item)]
+    if len({photograph.size for photograph in crops}) > 1:
+        raise InputError(_several_sizes(np.asarray(photograph)[None] for photograph in crops))
     batch = np.stack([_normalise(photograph, pre) for photograph in crops])
     return batch, np.stack([np.asarray(photograph) for photograph in crops])
 
 
 def _as_given(array: NDArray[Any], pre: Preprocessing) -> NDArray[Any]:
-    expected = list(pre.image_shape)
     batch = array[None] if array.ndim == 3 else array
-    if batch.ndim != 4 or list(batch.shape[1:]) != expected:
+    if batch.ndim != 4 or not pre.takes(batch.shape[1:]):
+        sides = f", its sides multiples of {pre.multiple}" if pre.multiple > 1 else ""
         raise InputError(
-            f"normalised floats have the shape {expected}, or the same with N before it, not "
-            f"{list(array.shape)}; uint8 pixels of any size are resized and normalised"
+            f"normalised floats have the shape [{pre.described_shape}]{sides}, or the same with N "
+            f"before it, not {list(array.shape)}; uint8 pixels of any size are resized and "
+            "normalised"
         )
     return batch
 
@@ -226,7 +240,7 @@ def box_in_input(
         )
     resized, offset = placement(size, pre)
     placed = box * np.tile(np.divide(resized, size), 2) - np.tile(offset, 2)
-    placed = placed.clip(0, [pre.width, pre.height, pre.width, pre.height])
+    placed = placed.clip(0, pre.cropped(resized) * 2)
     if not (placed[:2] < placed[2:]).all():
         raise InputError(f"{said} lies where the image is cropped: the network does not see it")
     return placed
@@ -245,25 +259,20 @@ def as_photograph(image: Image.Image, pre: Preprocessing) -> Image.Image:
             f"side resized to {pre.resize} it would have {width} × {height}"
         )
     image = image.resize((width, height), Image.Resampling[pre.interpolation.upper()])
+    seen = pre.cropped(image.size)
     if not pre.fill:
-        return image.crop((left, top, left + pre.width, top + pre.height))
-    whole = Image.new(image.mode, (pre.width, pre.height), (pre.fill,) * len(image.getbands()))
+        return image.crop((left, top, left + seen[0], top + seen[1]))
+    whole = Image.new(image.mode, seen, (pre.fill,) * len(image.getbands()))
     whole.paste(image, (-left, -top))
     return whole
 
 
 def placement(size: tuple[int, int], pre: Preprocessing) -> tuple[tuple[int, int], tuple[int, int]]:
     """The width and height that an image is resized to, and where the crop begins in that."""
-    if pre.fit == CROP:
-        width, height = (pre.resize * side // min(size) for side in size)
-    elif pre.fit == LETTERBOX:
-        width = max(min(round(size[0] * pre.height / size[1]), pre.width), 1)
-        height = max(min(round(size[1] * pre.width / size[0]), pre.height), 1)
-    else:
-        width, height = pre.width, pre.height
-    surplus = width - pre.width, height - pre.height
+    resized = pre.resized(size)
+    surplus = (n - m for n, m in zip(resized, pre.cropped(resized), strict=True))
     left, top = (s // 2 if pre.half == DOWN else crop_offset(s) for s in surplus)
-    return (width, height), (left, top)
+    return resized, (left, top)
 
 
 def crop_offset(surplus: int) -> int:
@@ -275,11 +284,11 @@ def _normalise(photograph: Image.Image, pre: Preprocessing) -> NDArray[np.float3
     if pre.channels not in (1, 3):
         raise InputError(
             f"the network takes images of {pre.channels} channels, which no photograph has: give "
-            f"normalised floats of the shape {list(pre.image_shape)}"
+            f"normalised floats of the shape [{pre.described_shape}]"
         )
     image = photograph.convert("L" if pre.channels == 1 else "RGB")
     pixels = np.asarray(image, np.float32) / np.float32(255)
-    pixels = pixels.reshape(pre.height, pre.width, pre.channels)
+    pixels = pixels.reshape(image.height, image.width, pre.channels)
     pixels -= np.array(pre.mean, np.float32)
     pixels /= np.array(pre.std, np.float32)
     return pixels if pre.layout == "NHWC" else pixels.transpose(2, 0, 1)

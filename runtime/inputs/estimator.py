@@ -68,7 +68,7 @@ def _as_batch(
 ) -> NDArray[Any]:
     """An array that is the network's input already is returned itself."""
     is_batch = isinstance(value, np.ndarray) and value.size > 0 and value.dtype == dtype
-    if is_batch and value.shape[1:] == tuple(pre.image_shape) and np.isfinite(value).all():
+    if is_batch and pre.takes(value.shape[1:]) and np.isfinite(value).all():
         return value
     try:
         return as_batch(value, pre, dtype)[0]

@@ -209,7 +209,8 @@ def _check_box(name: str, box: NDArray[Any], pre: Preprocessing) -> None:
         raise InputError(
             f"{name!r} lies in an image, and this file explains by other values: leave it out"
         )
-    if not (0 <= left < right <= pre.width and 0 <= top < bottom <= pre.height):
+    inside = pre.any_size or (right <= pre.width and bottom <= pre.height)
+    if not (0 <= left < right and 0 <= top < bottom and inside):
         raise InputError(
             f"{name!r} is left, top, right, bottom in pixels of the network's input, within "
             f"{pre.width} × {pre.height}; not {left:g}, {top:g}, {right:g}, {bottom:g}"

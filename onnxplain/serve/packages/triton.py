@@ -81,6 +81,7 @@ def write_repository(model: Path, repository: Path, name: str, options: Options)
     engine = read_engine(model) if model.suffix == SUFFIX else None
     signature = _signature(model, engine)
     signature.metadata.require_image("the package for Triton")
+    signature.metadata.require_one_size("the package for Triton")
     folder = repository / name
     config = prototext(model_config(signature, name, options, engine))
     with new_folder(folder) as new:

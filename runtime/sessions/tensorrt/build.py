@@ -9,6 +9,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from onnxplain.contract.explain import METHOD, NO_IMAGE, Metadata
 from onnxplain.files import scratch
 from onnxplain.runtime.conversion import converted
 from onnxplain.runtime.onnx_file import digest, read_metadata, read_ports
@@ -80,7 +81,9 @@ def compile_graph(
     """
     package = load_package(provider)
     options = BuildOptions.of(package, sm, precision, refittable, portable)
-    profile = Profile.of(batches, targets, sizes)
+    props = read_metadata(path)
+    pre = Metadata.from_props(props).preprocessing if METHOD in props else NO_IMAGE
+    profile = Profile.of(batches, targets, sizes, pre)
     graph = digest(path)
     key = {
         "format": _FORMAT,

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from onnxplain.contract.explain import IMAGE, TARGET
+from onnxplain.contract.explain import HEIGHT, IMAGE, NO_IMAGE, TARGET, WIDTH, Preprocessing
 from onnxplain.contract.pixels import ROWS
 from onnxplain.errors import BackendError
 from onnxplain.runtime.sessions.tensorrt.engine import Shape
@@ -24,22 +24,34 @@ Shapes: TypeAlias = tuple[Shape, Shape, Shape]
 
 @dataclass(frozen=True)
 class Profile:
-    """The smallest, usual and largest number of images and of targets, and sizes known by name."""
+    """The smallest, usual and largest number of images and of targets, and sizes known by name; and
+    the same three of an image's height and width, by the names of those, where they are open."""
 
     batches: tuple[int, int, int]
     targets: tuple[int, int, int]
     sizes: Mapping[str, int]
+    sides: Mapping[str, tuple[int, int, int]]
 
     @classmethod
     def of(
-        cls, batches: Sequence[int], targets: Sequence[int], sizes: Mapping[str, int]
+        cls,
+        batches: Sequence[int],
+        targets: Sequence[int],
+        sizes: Mapping[str, int],
+        pre: Preprocessing = NO_IMAGE,
     ) -> Profile:
-        """Of three numbers each, or one that is all three.
+        """Of three numbers each, or one that is all three. Sides of any size are from half the
+        usual ones to twice those.
 
         Raises:
             BackendError: others, or not in rising order.
         """
-        return cls(_range(batches, "batch"), _range(targets, "targets"), dict(sizes))
+        sides = {}
+        if pre.any_size:
+            for name, usual in ((HEIGHT, pre.height), (WIDTH, pre.width)):
+                least = max(usual // 2 // pre.multiple, 1) * pre.multiple
+                sides[name] = least, usual, 2 * usual
+        return cls(_range(batches, "batch"), _range(targets, "targets"), dict(sizes), sides)
 
     def shapes(self, tensor: Any) -> Shapes:
         """The smallest, usual and largest shape of an input with open dimensions.
@@ -49,9 +61,12 @@ class Profile:
         """
         sizes = []
         for axis, size in enumerate(tensor.shape):
-            known = size if size != -1 else self.sizes.get(tensor.get_dimension_name(axis))
+            name = tensor.get_dimension_name(axis)
+            known = size if size != -1 else self.sizes.get(name)
             if known is not None:
                 sizes.append((known,) * 3)
+            elif name in self.sides:
+                sizes.append(self.sides[name])
             elif axis == 0:
                 sizes.append(self.batches)
             elif tensor.name == TARGET:

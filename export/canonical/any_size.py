@@ -1,0 +1,132 @@
+"""An image of any height and width: they are opened, and the sizes that follow from them named.
+
+Nothing says of a file whether it takes other sizes than the one that it was written for. So shape
+inference is asked with three sizes, of several kinds, of which one is odd and one a multiple of 32:
+where they contradict the graph, its sides may have to be multiples of 2, 4, … 64, as those of a
+network that shrinks its maps and joins them with what they were made of.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+
+import onnx
+import onnx_ir as ir
+from onnx_ir.passes.common import _c_api_utils
+
+from onnxplain.contract.explain import HEIGHT, WIDTH
+from onnxplain.errors import SourceError
+from onnxplain.export.canonical.ends import image_axes
+from onnxplain.export.tensors import USUAL, dims
+
+BATCH = "batch"
+
+_HEIGHTS, _WIDTHS = (225, 288, 427), (457, 352, 231)  # growing and shrinking, to tell them apart
+_MULTIPLES = (1, 2, 4, 8, 16, 32, 64)
+_BATCHES = (2, 103, 1)
+
+Probes = Mapping[str, tuple[int, int, int]]
+"""The name of an open size → three numbers for it."""
+
+
+def open_size(graph: ir.Graph, image: ir.Value, usual: tuple[int, int] | None) -> None:
+    """Leave an image's height and width open, by the names `HEIGHT` and `WIDTH`, and forget what
+    was inferred of its old size.
+
+    Args:
+        usual: its size where one is needed; that of a file which has none is 224.
+    """
+    shape, axes = dims(image), image_axes(image)
+    given = [shape[axis] for axis in axes[:2]]
+    sizes = usual or [n if isinstance(n, int) else 224 for n in given]
+    for axis, name in zip(axes, (HEIGHT, WIDTH), strict=False):
+        shape[axis] = ir.SymbolicDim(name)
+    if not isinstance(shape[axes[2]], int):
+        shape[axes[2]] = 3
+    if not isinstance(shape[0], int):
+        shape[0] = ir.SymbolicDim(BATCH)
+    image.shape = ir.Shape(shape)
+    graph.meta[USUAL] = {BATCH: 1, **dict(zip((HEIGHT, WIDTH), sizes, strict=True))}
+    for node in graph:
+        for y in node.outputs:
+            y.shape = None
+
+
+def probes(model: ir.Model, image: ir.Value, simplify: Callable[[ir.Model], None]) -> Probes:
+    """Sizes that the graph takes, and the usual one rounded up to one of them.
+
+    Raises:
+        SourceError: none that is odd, nor multiples of 2 to 64; with what ONNX says of them.
+    """
+    why = ""
+    for multiple in _MULTIPLES:
+        found = _multiples(multiple)
+        wrong = [_contradiction(model, image, found, i, simplify) for i in range(3)]
+        if not any(wrong):
+            sizes = model.graph.meta[USUAL]
+            sizes |= {name: _up(sizes[name], multiple) for name in (HEIGHT, WIDTH)}
+            return found
+        why = why or next(filter(None, wrong))
+    raise SourceError(f"the network takes images of one size alone ({why}); leave out size=any")
+
+
+def multiple_of(found: Probes) -> int:
+    """The number of which all sizes are to be multiples."""
+    return next(m for m in _MULTIPLES if _multiples(m) == found)
+
+
+def _multiples(multiple: int) -> Probes:
+    sides = {HEIGHT: _HEIGHTS, WIDTH: _WIDTHS}
+    rounded = {name: tuple(_up(n, multiple) for n in each) for name, each in sides.items()}
+    return {BATCH: _BATCHES, **rounded}  # type: ignore[dict-item]
+
+
+def _up(n: int, multiple: int) -> int:
+    return -(-n // multiple) * multiple
+
+
+def _contradiction(
+    model: ir.Model,
+    image: ir.Value,
+    sizes: Probes,
+    index: int,
+    simplify: Callable[[ir.Model], None],
+) -> str:
+    """What ONNX's shape inference says against one of the sizes; "" if nothing."""
+    copy = model.clone()
+    given = next(x for x in copy.graph.inputs if x.name == image.name)
+    numbers = [sizes[str(n.value)][index] if not isinstance(n, int) else n for n in dims(given)]
+    given.shape = ir.Shape(numbers)
+    simplify(copy)  # so that sizes which are computed are there
+    for node in copy.graph:
+        for y in node.outputs:
+            y.shape = None
+
+    def ask(proto: onnx.ModelProto) -> onnx.ModelProto:
+        return onnx.shape_inference.infer_shapes(
+            proto, check_type=True, strict_mode=True, data_prop=True
+        )
+
+    try:
+        found = _c_api_utils.call_onnx_api(ask, copy)
+        wrong = _reshaped_to_another_number(found)
+    except Exception as error:
+        wrong = (str(error).strip().splitlines() or [type(error).__name__])[-1]
+    return f"{numbers[2]} × {numbers[3]}: {wrong}" if wrong else ""
+
+
+def _reshaped_to_another_number(model: onnx.ModelProto) -> str:
+    """The first Reshape to more or fewer elements than it is given, which inference lets pass."""
+    graph = model.graph
+    counts: dict[str, int] = {}
+    for value in (*graph.input, *graph.value_info, *graph.output):
+        sizes = value.type.tensor_type.shape.dim
+        if all(size.HasField("dim_value") for size in sizes):
+            counts[value.name] = math.prod(size.dim_value for size in sizes)
+    for node in graph.node:
+        if node.op_type == "Reshape" and {node.input[0], node.output[0]} <= counts.keys():
+            before, after = counts[node.input[0]], counts[node.output[0]]
+            if before != after:
+                return f"Reshape {node.name!r} makes {after} elements of {before}"
+    return ""

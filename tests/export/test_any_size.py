@@ -1,0 +1,211 @@
+"""Height and width left open, in the explanation too."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+import onnxplain
+from onnxplain.contract.explain import Metadata
+from onnxplain.errors import SourceError
+from onnxplain.runtime.onnx_file import read_metadata
+
+SIZES = [(24, 24), (23, 33), (40, 30)]
+
+
+def session(path: Path) -> onnxruntime.InferenceSession:
+    return onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+
+
+def noise(height: int, width: int, batch: int = 2) -> NDArray[np.float32]:
+    random = np.random.default_rng(height)
+    return random.standard_normal((batch, 3, height, width)).astype(np.float32)
+
+
+class Odd(nn.Module):
+    """Whose windows leave something over: strides of 2 and 3, dilation, ceil_mode, mean and max
+    pools, a part put aside and put back, and a map resized onto another."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 8, 7, 2, 3)
+        self.wide = nn.Conv2d(8, 8, 3, 2, 2, dilation=2, groups=2)
+        self.long = nn.Conv2d(8, 8, 3, (1, 3), 1)
+        self.head = nn.Linear(24, 5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = torch.relu(self.stem(x))
+        low = torch.max_pool2d(x, 3, 2, 1)
+        mean = torch.nn.functional.avg_pool2d(x, 2, ceil_mode=True)
+        part = torch.nn.functional.pad(low[:, :, 1:, :-1], (1, 0, 0, 1))
+        high = nn.functional.interpolate(
+            self.long(low), size=x.shape[2:], mode="bilinear", align_corners=False
+        )
+        several = self.wide(x).amax((2, 3)), (high + x).mean((2, 3)), (mean + part).mean((2, 3))
+        return self.head(torch.cat(several, 1))
+
+
+@pytest.fixture(scope="module")
+def odd() -> nn.Module:
+    torch.manual_seed(0)
+    return Odd().eval()
+
+
+@pytest.fixture(scope="module")
+def explained(odd: nn.Module, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("any") / "odd.onnx"
+    example = torch.zeros(1, 3, 24, 24)
+    onnxplain.export(odd, path, example=example, method="gradient", size="any")
+    return path
+
+
+@pytest.mark.parametrize("size", SIZES, ids=str)
+def test_the_gradient_is_pytorchs_at_every_size(
+    odd: nn.Module, explained: Path, size: tuple[int, int]
+) -> None:
+    x = torch.from_numpy(noise(*size)).requires_grad_()
+    logits = odd(x)
+    logits[:, 2].sum().backward()
+    assert x.grad is not None
+    found = session(explained).run(
+        ["logits", "pullback"], {"image": noise(*size), "target": np.array([2, 2])}
+    )
+    np.testing.assert_allclose(found[0], logits.detach(), atol=1e-5)
+    expected = x.grad.numpy()
+    assert np.linalg.norm(found[1] - expected) < 1e-5 * np.linalg.norm(expected)
+
+
+def test_the_file_says_so(explained: Path) -> None:
+    shapes = {x.name: x.shape for x in session(explained).get_inputs()}
+    assert shapes["image"] == ["batch", 3, "height", "width"]
+    pre = Metadata.from_props(read_metadata(explained)).preprocessing
+    assert (pre.height, pre.width, pre.multiple) == (24, 24, 1)
+
+
+@pytest.mark.parametrize(
+    ("method", "options"),
+    [
+        ("excitation", {}),
+        ("semantic", {"multi_target": True}),
+        ("gradcam", {"layer": "wide"}),
+        ("lrp-zplus", {}),
+        ("gradient", {"estimator": "integrated-gradients", "parameters": {"steps": 2}}),
+    ],
+)
+def test_it_is_what_a_file_of_that_size_gives(
+    odd: nn.Module, method: str, options: dict[str, object], tmp_path: Path
+) -> None:
+    paths = {}
+    for size in ("any", (23, 33)):
+        paths[size] = tmp_path / f"{size}.onnx"
+        example = torch.zeros(1, 3, *((24, 24) if size == "any" else size))
+        kept = {"size": "any"} if size == "any" else {}
+        onnxplain.export(odd, paths[size], example=example, method=method, **kept, **options)
+    several = "multi_target" in options
+    target = np.array([[1, 4], [0, -1]]) if several else np.array([1, 4])
+    feeds = {"image": noise(23, 33), "target": target}
+    free, fixed = (session(path).run(["logits", "pullback"], feeds) for path in paths.values())
+    np.testing.assert_allclose(free[0], fixed[0], atol=1e-5)
+    assert free[1].shape == fixed[1].shape
+    assert np.linalg.norm(free[1] - fixed[1]) < 1e-5 * np.linalg.norm(fixed[1])
+
+
+def test_noise_is_of_one_size(odd: nn.Module, tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match="for images of one size: give a number"):
+        onnxplain.export(
+            odd,
+            tmp_path / "no.onnx",
+            example=torch.zeros(1, 3, 24, 24),
+            **{"size": "any", "estimator": "smoothgrad"},
+        )
+
+
+class Joined(nn.Module):
+    """A map shrunk to a quarter, and joined with what it was made of: sides are multiples of 4."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.down = nn.Conv2d(3, 4, 4, 4)
+        self.up = nn.ConvTranspose2d(4, 3, 4, 4)
+        self.head = nn.Conv2d(6, 2, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(torch.cat([x, self.up(torch.relu(self.down(x)))], 1)).mean((2, 3))
+
+
+def written(network: nn.Module, path: Path, height: int = 16, width: int = 16) -> Path:
+    """An ONNX file of one size."""
+    torch.onnx.export(network, (torch.zeros(1, 3, height, width),), path, dynamo=True)
+    return path
+
+
+def test_sides_are_multiples_of_what_the_network_needs(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    source = written(Joined().eval(), tmp_path / "joined.onnx")
+    path = tmp_path / "joined.explain.onnx"
+    found = onnxplain.export(source, path, method="gradient", size="any")
+    assert found.preprocessing.multiple == 4
+    explanation = onnxplain.load(path, "cpu")(np.zeros((13, 21, 3), np.uint8))
+    assert explanation.pullback.shape == (1, 3, 12, 20)
+
+
+def test_a_network_of_one_size_is_refused(tmp_path: Path) -> None:
+    network = nn.Sequential(nn.Conv2d(3, 2, 3), nn.Flatten(), nn.Linear(2 * 14 * 14, 4)).eval()
+    source = written(network, tmp_path / "flat.onnx")
+    with pytest.raises(SourceError, match=r"images of one size alone .*leave out size=any"):
+        onnxplain.export(source, tmp_path / "no.onnx", size="any")
+    with pytest.raises(SourceError, match=r"PyTorch can't trace .* give a number, size=HEIGHT"):
+        onnxplain.export(
+            network, tmp_path / "no.onnx", example=torch.zeros(1, 3, 16, 16), size="any"
+        )
+
+
+def test_what_a_rule_cannot_is_named(tmp_path: Path) -> None:
+    model = onnx.parser.parse_model(
+        """
+        <ir_version: 9, opset_import: ["": 20]>
+        net (float[N, 3, H, W] x) => (float[N, 3] y) <float[3, 3, 3, 3] w = {1}> {
+            h = Conv <auto_pad = "SAME_UPPER", strides = [2, 2]> (x, w)
+            m = GlobalAveragePool (h)
+            y = Flatten (m)
+        }
+    """.replace("{1}", "{" + ",".join(["1"] * 81) + "}")
+    )
+    onnx.save(model, tmp_path / "same.onnx")
+    with pytest.raises(
+        SourceError, match=r"rule of Conv .*auto_pad=SAME_UPPER .*fix it with size="
+    ):
+        onnxplain.export(tmp_path / "same.onnx", tmp_path / "no.onnx", size="any")
+
+
+def test_a_map_is_explained_over_a_region_of_the_image(tmp_path: Path) -> None:
+    """A region is a grid over the image, whatever its size."""
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv2d(3, 4, 3, 2, 1), nn.ReLU(), nn.Conv2d(4, 3, 1)).eval()
+    path = tmp_path / "map.onnx"
+    onnxplain.export(
+        network,
+        path,
+        example=torch.zeros(1, 3, 16, 16),
+        **{"size": "any", "objective": "segment", "method": "gradient"},
+    )
+    explainer = onnxplain.load(path, "cpu")
+    region = np.zeros((8, 8))
+    region[:, :4] = 1  # the left half
+    x = noise(16, 24, 1)
+    found = explainer(x, 1, region=region)
+    image = torch.from_numpy(x).requires_grad_()
+    logit = network(image)[0, 1]
+    looked_at = nn.functional.interpolate(
+        torch.tensor(region)[None, None], logit.shape, mode="bilinear"
+    )
+    ((logit * looked_at[0, 0]).sum() / looked_at.sum()).backward()
+    assert image.grad is not None
+    np.testing.assert_allclose(found.pullback, image.grad, atol=1e-7)
