@@ -9,6 +9,7 @@ import onnx_ir as ir
 
 from onnxplain.export.autodiff import Node, operator_name
 from onnxplain.export.operators import Kind, row_of
+from onnxplain.export.shapes import infer_shapes
 from onnxplain.export.subgraphs import bodies
 from onnxplain.export.tensors import USUAL, attribute, number_of, usual
 from onnxplain.export.vjps.einsum import parse, sizes
@@ -22,6 +23,22 @@ def multiply_adds(nodes: Iterable[Node]) -> int:
     often as its node tells, at most, and once where only the data does.
     """
     return sum(_count(node) for node in nodes)
+
+
+def at_usual_size(model: ir.Model) -> ir.Graph:
+    """The graph; that of images of any size with the sizes of the usual one, as inference follows
+    it through what was emitted."""
+    numbers = model.graph.meta.get(USUAL)
+    if numbers is None:
+        return model.graph
+    copy = model.clone()
+    for x in copy.graph.inputs:
+        sizes = (n if isinstance(n, int) else n.evaluate(numbers) for n in x.shape or ())
+        x.shape = ir.Shape([n if isinstance(n, int) else 1 for n in sizes])
+    for value in (*(y for node in copy.graph for y in node.outputs), *copy.graph.outputs):
+        value.shape = None
+    infer_shapes(copy)
+    return copy.graph
 
 
 def _count(node: Node) -> int:

@@ -40,7 +40,7 @@ from onnxplain.export.canonical.ends import make_way
 from onnxplain.export.canonical.values import canonicalise_values
 from onnxplain.export.compared import compared
 from onnxplain.export.concepts import Concepts, behind_norm, concepts_of, conditional
-from onnxplain.export.count import multiply_adds
+from onnxplain.export.count import at_usual_size, multiply_adds
 from onnxplain.export.describe import describe, estimated, explaining, looking, on_processor
 from onnxplain.export.drawn import add_picture, add_ranking, is_drawn
 from onnxplain.export.estimators.estimate import estimate
@@ -216,7 +216,7 @@ def _derived(source: Network, options: ExportOptions, plain: bool = False) -> _D
     options.progress(STAGES[3])
     with own_errors():
         if explain is None:
-            own = (n for n in model.graph if not (is_camera(n) or is_drawn(n)))
+            own = (n for n in at_usual_size(model) if not (is_camera(n) or is_drawn(n)))
             explain = added.looped + multiply_adds(own)
         cost = {**metadata.multiply_adds, "explain": explain}
         notes = (*metadata.notes, *on_processor(model.graph))

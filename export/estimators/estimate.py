@@ -11,7 +11,7 @@ from onnxplain.contract.explain import PULLBACK, Preprocessing
 from onnxplain.contract.precision import ARRIVED
 from onnxplain.export.backward import Added
 from onnxplain.export.composites import spell_out
-from onnxplain.export.count import multiply_adds
+from onnxplain.export.count import at_usual_size, multiply_adds
 from onnxplain.export.estimators.asked import Asked
 from onnxplain.export.estimators.estimator import Estimator, Sampling
 from onnxplain.export.heads import arrived
@@ -46,7 +46,7 @@ def estimate(
     spell_out(model)  # before the graph becomes the body of a loop
     op, graph = added.op, model.graph
     _mark(op, graph)
-    once = multiply_adds(graph) + added.looped
+    once = multiply_adds(at_usual_size(model)) + added.looped
     image, pullback = graph.inputs[0], graph.outputs[-1]
     check_together(values["chunk"], added.hot is not None, image, graph)
     inputs = {
