@@ -93,9 +93,9 @@ def test_python_is_held_to_the_same(ascent: Ascent, words: str) -> None:
     [
         ("unroll", 1.5, "a whole number"),
         ("unroll", True, "a whole number"),
-        ("size", (16,), "a whole number or two whole numbers"),
-        ("size", 16.0, "a whole number or two whole numbers"),
-        ("size", True, "a whole number or two whole numbers"),
+        ("size", (16,), "a whole number or two whole numbers or a string"),
+        ("size", 16.0, "a whole number or two whole numbers or a string"),
+        ("size", True, "a whole number or two whole numbers or a string"),
         ("mean", 0.5, "a sequence of numbers"),
         ("mean", [[0.5]], "a sequence of numbers"),
         ("std", "0.5", "a sequence of numbers"),

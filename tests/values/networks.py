@@ -90,6 +90,18 @@ def volumes() -> nn.Module:
     )
 
 
+def pooled() -> nn.Module:
+    """Images [N, 3, H, W] of any size → logits [N, 3]."""
+    return nn.Sequential(
+        nn.Conv2d(3, 4, 3, 2, 1),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(4, 3),
+    )
+
+
 def series() -> nn.Module:
     """[N, 2, L] → logits [N, 3]."""
     return nn.Sequential(

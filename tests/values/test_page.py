@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from onnxplain.cli.app import app
 
-from .networks import Fused, Text, seeded, volumes
+from .networks import Fused, Text, pooled, seeded, volumes
 
 PAGE = Path(__file__).parent.parent.parent / "docs" / "inputs.md"
 
@@ -22,9 +22,10 @@ def test_the_recipes_run(tmp_path: Path) -> None:
     text = PAGE.read_text()
     blocks = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
     (command,) = re.findall(r"```bash\nonnxplain (.*?)\n```", text, flags=re.DOTALL)
-    assert len(blocks) == 5
+    assert len(blocks) == 6
     random = np.random.default_rng(0)
     given: dict[str, Any] = {
+        "pooled": seeded(pooled),
         "classifier": seeded(Text),
         "scanner": seeded(volumes),
         "fused": seeded(Fused),
