@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 from PIL import Image
 
-from onnxplain.contract.explain import CROP, DOWN, LETTERBOX, NO_IMAGE, Preprocessing
+from onnxplain.contract.explain import DOWN, NO_IMAGE, Preprocessing
 from onnxplain.errors import InputError
 from onnxplain.runtime.inputs.images import load_image
 
