@@ -85,7 +85,7 @@ def _own_inputs(signature: Signature) -> list[str]:
 def _pullbacks(backend: Backend, targets: str) -> list[str]:
     metadata = backend.signature.metadata
     if not metadata.values:
-        if not metadata.pixels:
+        if metadata.preprocessing.any_size:
             return [f"pullback [{targets}, {metadata.described_pullback}]"]
         shape, pixels = list(map(str, metadata.pullback_shape)), metadata.pixels
         if pixels.geometry == PHOTOGRAPH:
