@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from onnxplain.contract.explain import Preprocessing
-from onnxplain.contract.picture import PICTURE
 from onnxplain.contract.pixels import (
     BGR,
     BGR_PLANAR,
@@ -39,7 +38,7 @@ def as_input(
 
     Raises:
         InputError: as `as_batch`; floats for a file that takes photographs; photographs of several
-            sizes for one whose pullback or picture has their size; ones too small for the file's
+            sizes for one whose pullback has their size; ones too small for the file's
             pixels.
     """
     pre, pixels = signature.metadata.preprocessing, signature.metadata.pixels
@@ -48,12 +47,9 @@ def as_input(
     found = photographs(images)
     frames = [frame(photograph, pixels) for photograph in found]
     sizes = {photograph.size for photograph in found}
-    drawn = signature.outputs.get(PICTURE)
-    if len(sizes) > 1 and (
-        pixels.geometry == PHOTOGRAPH or (drawn is not None and None in drawn.shape[-3:-1])
-    ):
+    if len(sizes) > 1 and pixels.geometry == PHOTOGRAPH:
         raise InputError(
-            "what this file puts out has each photograph's size: explain those of one size "
+            "each pullback has its photograph's size: explain those of one size "
             f"together, and not of {len(sizes)}"
         )
     if pixels.geometry == PHOTOGRAPH:
