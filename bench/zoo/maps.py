@@ -120,11 +120,15 @@ def maps_section(results: Mapping[str, Any]) -> Iterator[str]:
         yield "| " + " | ".join(cells) + " |"
     yield ""
     yield from (f"{number}. {reason}" for reason, number in reasons.items())
+    if waiting := [name for name in TRANSFORMERS if f"timm/{name}" not in networks]:
+        yield ""
+        yield f"Not asked yet: {', '.join(waiting)}."
 
 
 def _cell(made: Mapping[str, Any], reasons: dict[str, int]) -> str:
     if made["failed"] is not None:
         return f"✗ {made['failed']}"
     if made["refused"] is not None:
-        return f"({reasons.setdefault(made['refused'], len(reasons) + 1)})"
+        _, _, why = made["refused"].rpartition(" all layers, and ")  # the same of both methods
+        return f"({reasons.setdefault(why, len(reasons) + 1)})"
     return str(made["of"])
