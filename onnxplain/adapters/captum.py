@@ -13,7 +13,7 @@ import captum.attr
 import torch
 from captum.attr import NoiseTunnel
 
-from onnxplain.adapters.network import Graph, Network, check_classifier, opened
+from onnxplain.adapters.network import Graph, Network, check_classifier, classes_of, opened
 from onnxplain.errors import InputError
 
 __all__ = [
@@ -72,8 +72,8 @@ class Pullback(captum.attr.Attribution):  # type: ignore[misc]
         """
         Args:
             inputs: float [N,C,H,W], normalised, or a tuple of it.
-            target: a class for all images, or one each: a list, or a tensor [N]; None is the
-                predicted one.
+            target: a class for all images, or one each: a list, or a tensor [N]; -1 is the last
+                one, None the predicted one.
 
         Returns:
             The pullback, of the images' shape ([N,1,H,W] of a map); a tuple of it for a tuple.
@@ -83,9 +83,8 @@ class Pullback(captum.attr.Attribution):  # type: ignore[misc]
             BackendError: the runtime failed.
         """
         images = inputs[0] if isinstance(inputs, tuple) else inputs
-        if isinstance(target, torch.Tensor):
-            target = target.tolist()
-        pullback = self.explainer(images.detach().contiguous(), target).pullback
+        targets = classes_of(self.explainer, target)
+        pullback = self.explainer(images.detach().contiguous(), targets).pullback
         return (pullback,) if isinstance(inputs, tuple) else pullback
 
     def _logits(self, images: torch.Tensor) -> torch.Tensor:
@@ -95,8 +94,7 @@ class Pullback(captum.attr.Attribution):  # type: ignore[misc]
 
 class LayerGradCam(Pullback):
     """The class activation map of a file of the method gradcam, of the layer that it was exported
-    with and at the image's size, where Captum's own is at the layer's: what its
-    `LayerAttribution.interpolate` makes of that, bilinearly.
+    with: Captum's with `relu_attributions=True`, interpolated bilinearly to the image's size.
 
     Raises:
         InputError: another method's file.
@@ -107,3 +105,20 @@ class LayerGradCam(Pullback):
         method = self.explainer.metadata.method
         if method != "gradcam":
             raise InputError(f"this file's method is {method}: export it with method='gradcam'")
+
+    def attribute(
+        self,
+        inputs: torch.Tensor | tuple[torch.Tensor],
+        target: Any = None,
+        *,
+        relu_attributions: bool = True,
+    ) -> Any:
+        """The map, [N,1,H,W], or a tuple of it for a tuple; arguments and errors are `Pullback`'s.
+
+        Args:
+            relu_attributions: what lowers the logit is 0 in the file: False, Captum's default, is
+                refused.
+        """
+        if not relu_attributions:
+            raise InputError("a file's map has what raises the logit alone: relu_attributions=True")
+        return super().attribute(inputs, target)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import Any, TypeAlias
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -72,6 +73,32 @@ def check_classifier(metadata: Metadata, several: bool = False) -> None:
         )
     if several:
         raise InputError("this file explains several targets at a time: export it without")
+
+
+def classes_of(explainer: Explainer, targets: Any) -> Any:
+    """Targets as these packages count them, -1 the last class, as a file does, where it is the
+    predicted one.
+
+    Args:
+        targets: a class for all images, or one each: a list, or an array or tensor [N]; None is
+            the predicted one of each.
+
+    Raises:
+        InputError: no such class.
+    """
+    if targets is None:
+        return None
+    count = explainer.backend.signature.classes
+    given = np.asarray(targets.tolist() if isinstance(targets, torch.Tensor) else targets)
+    if given.dtype.kind not in "iu" or given.ndim > 1:
+        raise InputError(
+            f"a target is the index of a class, or one for each image, not {targets!r}"
+        )
+    if count is not None:
+        if not ((given >= -count) & (given < count)).all():
+            raise InputError(f"a target is from 0 to {count - 1}, or from -{count} to -1, the last")
+        given = given % count
+    return given.tolist()
 
 
 class _Logits(torch.autograd.Function):

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from pytorch_grad_cam.utils.image import scale_cam_image
 
-from onnxplain.adapters.network import Graph, check_classifier, opened
+from onnxplain.adapters.network import Graph, check_classifier, classes_of, opened
 from onnxplain.errors import InputError
 
 
@@ -53,7 +53,7 @@ class GradCAM:
             InputError: images or targets that cannot be used.
             BackendError: the runtime failed.
         """
-        found = self.explainer(input_tensor.detach().contiguous(), _categories(targets))
+        found = self.explainer(input_tensor.detach().contiguous(), self._classes(targets))
         self.outputs = found.logits
         of_layer = scale_cam_image(found.pullback[:, 0].numpy(force=True))
         maps: NDArray[np.float32] = scale_cam_image(of_layer)  # as it does of several layers' mean
@@ -65,13 +65,14 @@ class GradCAM:
     def __exit__(self, *_: object) -> None:
         pass
 
-
-def _categories(targets: Sequence[Any] | None) -> list[int] | None:
-    if targets is None:
-        return None
-    try:
-        return [int(target.category) for target in targets]
-    except (AttributeError, TypeError):
-        raise InputError(
-            "a file explains a class: targets are ClassifierOutputTarget(index), one for each image"
-        ) from None
+    def _classes(self, targets: Sequence[Any] | None) -> Any:
+        if targets is None:
+            return None
+        try:
+            categories = [int(target.category) for target in targets]
+        except (AttributeError, TypeError):
+            raise InputError(
+                "a file explains a class: targets are ClassifierOutputTarget(index), one for each "
+                "image"
+            ) from None
+        return classes_of(self.explainer, categories)

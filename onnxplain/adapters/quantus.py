@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxplain.adapters.network import Graph, check_classifier, opened
+from onnxplain.adapters.network import Graph, check_classifier, classes_of, opened
 
 
 def explain_func(graph: Graph) -> Callable[..., NDArray[Any]]:
@@ -29,6 +29,6 @@ def explain_func(graph: Graph) -> Callable[..., NDArray[Any]]:
 
     def explain(model: Any, inputs: Any, targets: Any, **_: Any) -> NDArray[Any]:
         dtype = explainer.backend.signature.dtype
-        return explainer(np.asarray(inputs, dtype), np.asarray(targets).tolist()).pullback
+        return explainer(np.asarray(inputs, dtype), classes_of(explainer, targets)).pullback
 
     return explain

@@ -35,7 +35,7 @@ def assert_close(found: torch.Tensor, right: torch.Tensor) -> None:
     assert (found - right).norm() / right.norm() < 1e-5
 
 
-@pytest.mark.parametrize("target", [2, [0, 3], torch.tensor([3, 1])])
+@pytest.mark.parametrize("target", [2, -1, [0, 3], torch.tensor([3, 1])])
 @pytest.mark.parametrize("options", [{}, {"abs": False}])
 def test_saliency(
     network: nn.Module, gradient: Explainer, target: object, options: dict[str, bool]
@@ -79,6 +79,17 @@ def test_a_pullback_is_the_files_own(network: nn.Module, tmp_path: Path) -> None
     assert_close(adapted.Saliency(tmp_path / "x.onnx").attribute(X, [3, 0], abs=False), right)
 
 
+def test_a_negative_target_is_counted_as_captum_counts_it(gradient: Explainer) -> None:
+    method = adapted.Pullback(gradient)
+    for target, right in ((-1, 3), ([-1, -4], [3, 0])):
+        assert_close(method.attribute(X, target), method.attribute(X, right))
+    for wrong in (4, [0, -5]):
+        with pytest.raises(InputError, match="a target is from 0 to 3, or from -4 to -1, the last"):
+            method.attribute(X, wrong)
+    with pytest.raises(InputError, match="a target is the index of a class, or one for each image"):
+        method.attribute(X, 0.5)
+
+
 def test_a_class_activation_map_is_captums_interpolated(network: nn.Module, tmp_path: Path) -> None:
     path = tmp_path / "map.onnx"
     onnxplain.export(network, path, example=X, method="gradcam", layer="3")
@@ -97,6 +108,8 @@ def test_what_a_file_cannot_be_differentiated_by_is_a_sentence(
     with pytest.raises(InputError, match="this file's method is gradient: export it with"):
         adapted.LayerGradCam(gradient)
     onnxplain.export(network, tmp_path / "map.onnx", example=X, method="gradcam", layer="3")
+    with pytest.raises(InputError, match="what raises the logit alone: relu_attributions=True"):
+        adapted.LayerGradCam(tmp_path / "map.onnx").attribute(X, 0, relu_attributions=False)
     with pytest.raises(InputError, match="a direction in which to change the image, and gradcam"):
         Network(tmp_path / "map.onnx")
     onnxplain.export(network, tmp_path / "k.onnx", example=X, multi_target=True)
