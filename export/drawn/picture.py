@@ -22,12 +22,11 @@ from onnxplain.contract.picture import (
     thinning,
 )
 from onnxplain.contract.precision import DRAWING
-from onnxplain.errors import SourceError
 from onnxplain.export.camera import Camera
 from onnxplain.export.camera.axis import on_device
 from onnxplain.export.drawn.marks import around_boxes, around_region, region_of_network
 from onnxplain.export.provenance import named_after
-from onnxplain.export.tensors import constant, dims, rank, static
+from onnxplain.export.tensors import constant, dims, rank, size_of
 
 
 @dataclass(frozen=True)
@@ -181,14 +180,7 @@ def _maps(
     op: OpBuilder, pullback: ir.Value, pre: Preprocessing, several: bool
 ) -> tuple[ir.Value, int]:
     """[N,C,H,W], the targets together with the images, of a pullback of either layout; and C."""
-    try:
-        sizes = static(pullback, -3)
-    except SourceError as error:
-        raise SourceError(
-            "picture= draws maps of one size, and this network's height and width stay open; give "
-            "size=, or leave it out"
-        ) from error
-    channels = sizes[-1 if pre.layout == "NHWC" else 0]
+    channels = size_of(pullback, -1 if pre.layout == "NHWC" else -3)
     if several:
         pullback = op.Reshape(pullback, [-1, *pre.shape(channels)])
     if pre.layout == "NHWC":
