@@ -79,6 +79,25 @@ def test_a_file_says_how_its_weights_were_chosen(weights: str, described: str) -
 GOOD = Metadata("0.1.0", "gradient", "net", Preprocessing(8, 8, 8), labels=("cat", "dog"))
 
 
+OF_0_1 = {"height", "width", "resize", "mean", "std", "interpolation", "layout"}
+"""The fields of a preprocessing in files of 0.1, which refuses others."""
+
+
+def test_a_plain_classifier_s_file_is_as_0_1_wrote_it() -> None:
+    entry = json.loads(GOOD.to_props()["onnxplain.preprocessing"])
+    assert entry.keys() == OF_0_1
+
+
+@pytest.mark.parametrize(
+    "changed", [{"fit": "squash"}, {"fill": 7}, {"half": "down"}, {"multiple": 4}]
+)
+def test_what_0_1_did_not_know_is_said_where_it_is_otherwise(changed: dict[str, Any]) -> None:
+    metadata = replace(GOOD, preprocessing=replace(GOOD.preprocessing, **changed))
+    entry = json.loads(metadata.to_props()["onnxplain.preprocessing"])
+    assert entry.keys() == OF_0_1 | changed.keys()
+    assert Metadata.from_props(metadata.to_props()) == metadata
+
+
 @pytest.mark.parametrize(
     ("entry", "key", "value"),
     [
@@ -111,6 +130,7 @@ GOOD = Metadata("0.1.0", "gradient", "net", Preprocessing(8, 8, 8), labels=("cat
         ("preprocessing", "std", [0.2, 1e-320, 0.2]),
         ("parameters", "temperature", float("inf")),
         ("estimator", "explanations", -5),
+        ("pixels", "geometry", "photograph"),
         ("objective", "classes", -5),
         ("ranges", "relu", {"low": 1, "high": 0}),
         ("ranges", "relu", {"low": float("nan")}),

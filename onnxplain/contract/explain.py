@@ -142,6 +142,9 @@ EVEN, DOWN = HALVES = ("even", "down")
 """Where the centre goes that is half a pixel off: to the even one, and of a border toward 0, as
 torchvision rounds; or down, as Hugging Face does."""
 
+_AS_0_1 = {"fit": CROP, "fill": 0, "half": EVEN, "multiple": 0}
+"""What a preprocessing was in files of 0.1, which do not say so."""
+
 _LARGEST = 2**15  # pixels of a side
 _FARTHEST = 2**31  # of a mean and a standard deviation, whose pixels end at 1
 _LONGEST = 10**6  # steps
@@ -247,6 +250,11 @@ class Preprocessing:
             return ", ".join(map(str, self.image_shape))
         sides = "height, width"
         return f"{sides}, {self.channels}" if self.layout == "NHWC" else f"{self.channels}, {sides}"
+
+    def to_json(self) -> dict[str, Any]:
+        """As a file says it: without what 0.1 did not know, and refuses, where it is as there."""
+        entry = dataclasses.asdict(self)
+        return {k: v for k, v in entry.items() if k not in _AS_0_1 or v != _AS_0_1[k]}
 
     def check(self) -> None:
         """
@@ -382,7 +390,7 @@ class Metadata:
 
     def to_props(self) -> dict[str, str]:
         """The entries as ONNX `metadata_props`."""
-        entries = dataclasses.asdict(self)
+        entries = {**dataclasses.asdict(self), "preprocessing": self.preprocessing.to_json()}
         if self.objective == Explained():
             del entries["objective"]  # as in every file before there were others
         del entries["preprocessing" if self.values else "values"]

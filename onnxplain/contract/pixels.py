@@ -84,6 +84,8 @@ class Pixels:
                 raise ValueError(
                     f"pixels: {name} is {value!r:.40}, must be one of {', '.join(choices)}"
                 )
+        if not self.format and self.geometry != NETWORK:
+            raise ValueError(f"pixels: geometry is {self.geometry}, of an image without a format")
 
     @classmethod
     def from_json(cls, entry: Mapping[str, Any]) -> Self:
