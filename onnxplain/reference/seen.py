@@ -29,7 +29,7 @@ from onnxplain.reference.checks import Check
 from onnxplain.reference.parity import Parity
 from onnxplain.runtime import Explainer
 from onnxplain.runtime.inputs.batches import ImageLike, photographs, preprocess
-from onnxplain.runtime.inputs.pixels import frame
+from onnxplain.runtime.inputs.pixels import frame, noise_photographs
 
 _STEP = 1 / 255
 _SLACK = 1e-5  # of float32
@@ -82,9 +82,7 @@ def check_seen(
         return []
     pre = metadata.preprocessing
     if images is None:
-        size = (2 * (5 * side // 8 + 1) for side in (pre.height, pre.width))
-        noise = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
-        given = [Image.fromarray(noise)]
+        given = [Image.fromarray(noise_photographs(pre, 1)[0])]
     else:
         given = photographs(list(images))
     model = ir.load(graph)

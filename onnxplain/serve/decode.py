@@ -16,12 +16,12 @@ from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import File, FormParser, parse_options_header
 
 from onnxplain.contract.explain import IMAGE, TARGET, Metadata
-from onnxplain.contract.pixels import PHOTOGRAPH, RGB, Pixels
+from onnxplain.contract.pixels import RGB, Pixels
 from onnxplain.errors import InputError
 from onnxplain.runtime import Explainer
-from onnxplain.runtime.inputs.batches import as_batch, as_photograph, photographs
+from onnxplain.runtime.inputs.batches import as_batch, photographs
 from onnxplain.runtime.inputs.frames import frame_of, photograph_of, size_of_frame
-from onnxplain.runtime.inputs.pixels import frame
+from onnxplain.runtime.inputs.pixels import frame, view
 from onnxplain.runtime.inputs.scalars import live_inputs
 from onnxplain.runtime.inputs.targets import target_input
 from onnxplain.serve.batcher import Work
@@ -189,10 +189,7 @@ def _of_photograph(
     if not drawn:
         width, height = size_of_frame(image.shape, pixels)
         return image, np.broadcast_to(np.uint8(0), (height, width, 3))
-    (seen,) = photographs(_shown(sent))
-    if pixels.geometry != PHOTOGRAPH:
-        seen = as_photograph(seen, metadata.preprocessing)
-    return image, np.asarray(seen)
+    return image, view(image, metadata)
 
 
 def _shown(sent: Sent) -> Image.Image | NDArray[Any]:

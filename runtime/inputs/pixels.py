@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from onnxplain.contract.explain import Preprocessing
+from onnxplain.contract.explain import Metadata, Preprocessing
 from onnxplain.contract.pixels import (
     BGR,
     BGR_PLANAR,
@@ -21,6 +21,7 @@ from onnxplain.contract.pixels import (
 )
 from onnxplain.errors import InputError
 from onnxplain.runtime.inputs.batches import ImageLike, as_batch, as_photograph, photographs
+from onnxplain.runtime.inputs.frames import photograph_of
 from onnxplain.runtime.signature import Signature
 
 Batch: TypeAlias = "NDArray[Any] | list[NDArray[Any]]"
@@ -33,8 +34,8 @@ def as_input(
     """Turn images, of one kind or mixed, into what a file takes.
 
     Returns:
-        The graph's input; and the photographs for display, uint8 [N,H,W,3]: as the network sees
-        them, or whole where the pullback has their geometry.
+        The graph's input; and what it shows, uint8 [N,H,W,3]: as the network sees it, or whole
+        where the pullback has that geometry.
 
     Raises:
         InputError: as `as_batch`; floats for a file that takes photographs; photographs of several
@@ -44,19 +45,28 @@ def as_input(
     pre, pixels = signature.metadata.preprocessing, signature.metadata.pixels
     if not pixels:
         return as_batch(images, pre, signature.dtype)
-    found = photographs(images)
-    frames = [frame(photograph, pixels) for photograph in found]
-    sizes = {photograph.size for photograph in found}
+    frames = [frame(photograph, pixels) for photograph in photographs(images)]
+    sizes = {one.shape for one in frames}
     if len(sizes) > 1 and pixels.geometry == PHOTOGRAPH:
         raise InputError(
             "each pullback has its photograph's size: explain those of one size "
             f"together, and not of {len(sizes)}"
         )
-    if pixels.geometry == PHOTOGRAPH:
-        views = [np.asarray(photograph) for photograph in found]
-    else:
-        views = [np.asarray(as_photograph(photograph, pre)) for photograph in found]
-    return stacked_frames(frames), np.stack(views)
+    return stacked_frames(frames), np.stack([view(one, signature.metadata) for one in frames])
+
+
+def view(frame: NDArray[np.uint8], metadata: Metadata) -> NDArray[np.uint8]:
+    """What a frame shows, uint8 [H,W,3]: as the network sees it, or whole where the pullback has
+    that geometry.
+
+    Raises:
+        InputError: as `as_photograph`.
+    """
+    shown = photograph_of(frame, metadata.pixels)
+    if metadata.pixels.geometry == PHOTOGRAPH:
+        return shown
+    whole = Image.fromarray(np.ascontiguousarray(shown))
+    return np.asarray(as_photograph(whole, metadata.preprocessing))
 
 
 def stacked_frames(frames: Sequence[NDArray[Any]]) -> Batch:
@@ -99,9 +109,12 @@ def _nv12(rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return np.rint(frame).clip(0, 255).astype(np.uint8)
 
 
-def noise_frames(pre: Preprocessing, pixels: Pixels, count: int) -> NDArray[np.uint8]:
-    """Seeded noise of a size that is resized and cropped, [N, …]."""
-    random = np.random.default_rng(0)
+def noise_photographs(pre: Preprocessing, count: int) -> NDArray[np.uint8]:
+    """Seeded noise of a size that is resized and cropped, [N,h,w,3]."""
     height, width = (2 * (5 * side // 8 + 1) for side in (pre.height, pre.width))
-    pixel = random.integers(0, 256, (count, height, width, 3), dtype=np.uint8)
-    return np.stack([frame(Image.fromarray(one), pixels) for one in pixel])
+    return np.random.default_rng(0).integers(0, 256, (count, height, width, 3), dtype=np.uint8)
+
+
+def noise_frames(pre: Preprocessing, pixels: Pixels, count: int) -> NDArray[np.uint8]:
+    """The same as a camera would deliver it, [N, …]."""
+    return np.stack([frame(Image.fromarray(one), pixels) for one in noise_photographs(pre, count)])

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -16,7 +18,10 @@ import onnxplain
 from onnxplain.cli import app
 from onnxplain.contract.pixels import FORMATS, Pixels
 from onnxplain.errors import BackendError, InputError
+from onnxplain.runtime.folder import explain_files
 from onnxplain.runtime.inputs.pixels import frame
+from onnxplain.serve.decode import decode
+from onnxplain.serve.settings import Limits
 
 from ..cuda.small import SIZE
 from .files import explain_graph, noise
@@ -72,8 +77,6 @@ def test_a_photograph_is_made_the_pixels_that_the_file_takes(
 
 
 def test_nv12_holds_the_photograph_s_colours() -> None:
-    import cv2
-
     smooth = cv2.GaussianBlur(PHOTOGRAPHS[1], (0, 0), 6)[:70]
     held = frame(Image.fromarray(smooth), Pixels("nv12"))
     back = cv2.cvtColor(held, cv2.COLOR_YUV2RGB_NV12)
@@ -90,6 +93,28 @@ def test_a_pullback_on_the_photograph_is_drawn_over_it(whole: Path, tmp_path: Pa
     explanation.save(tmp_path / "why.png", "overlay")
     with Image.open(tmp_path / "why.png") as picture:
         assert picture.size[0] * 44 == picture.size[1] * 60
+
+
+def test_nv12_shows_what_is_left_of_odd_sides(tmp_path: Path) -> None:
+    path = explain_graph(tmp_path, preprocess=True, pixels="nv12", geometry="photograph")
+    explainer, odd = onnxplain.load(path, "cpu"), Image.fromarray(noise(45, 61, 3))
+    held = frame(odd, Pixels("nv12"))
+    expected = cv2.cvtColor(held, cv2.COLOR_YUV2RGB_NV12)
+    explanation = explainer([odd, odd.crop((0, 0, 60, 44))], 1)
+    np.testing.assert_array_equal(explanation.photographs[0], expected)
+    assert explanation.pullback.shape[-2:] == (44, 60)
+    assert explanation.draw("overlay").size[0] > 60
+
+    odd.save(tmp_path / "odd.png")
+    odd.crop((0, 0, 60, 44)).save(tmp_path / "even.png")
+    paths = [tmp_path / "odd.png", tmp_path / "even.png"]
+    drawn = explain_files(explainer, paths, [1], lambda _, made: made.draw().size, batch_size=2)
+    assert len({size for _, size in drawn}) == 1
+
+    url, png = "output=png&targets=1", paths[0].read_bytes()
+    body = json.dumps({"image": base64.b64encode(png).decode()}).encode()
+    prepared = decode("application/json", url, body, explainer, Limits())
+    np.testing.assert_array_equal(prepared.photograph, expected)
 
 
 def test_what_has_each_photograph_s_size_is_not_put_into_one_array(whole: Path) -> None:
