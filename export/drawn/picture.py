@@ -12,6 +12,7 @@ from onnxscript import OpBuilder
 from onnxplain.contract.explain import PULLBACK, Preprocessing
 from onnxplain.contract.objective import EXPLAINED_BOX
 from onnxplain.contract.picture import (
+    GREATEST,
     GREY,
     LEVELS,
     OVERLAY,
@@ -132,6 +133,10 @@ def _single(op: OpBuilder, x: ir.Value) -> ir.Value:
     return x if x.dtype == ir.DataType.FLOAT else op.Cast(x, to=ir.DataType.FLOAT)
 
 
+def _counted(op: OpBuilder, x: ir.Value) -> ir.Value:
+    return op.Where(op.Less(op.Abs(x), GREATEST), x, 0.0)
+
+
 def _picture(
     op: OpBuilder,
     look: PictureOptions,
@@ -142,7 +147,7 @@ def _picture(
 ) -> ir.Value:
     """[N,h,w,3] or [N,K,h,w,3], or of four channels, in floats, whose fraction is to be dropped."""
     several, graph = rank(pullback) == 5, op.builder.graph
-    maps, channels = _maps(op, _single(op, pullback), pre, several)
+    maps, channels = _maps(op, _counted(op, _single(op, pullback)), pre, several)
     values = _scaled(op, look, maps, (channels, pre.height, pre.width))
     values = canvas.place(values)
     if look.style == PULLBACK_STYLE:

@@ -4,7 +4,8 @@ A pullback p [C, H, W] is drawn in four steps. `onnxplain.runtime.pictures.rende
 NumPy, `onnxplain.export.drawn` as nodes of the graph, both by the numbers that stand here.
 
 1. A value v of each pixel: Σ_c |p_c|, or Σ_c p_c where the picture is signed, smoothed by a
-   Gaussian (`gaussian`). The style `pullback` keeps the channels instead: v = p.
+   Gaussian (`gaussian`). The style `pullback` keeps the channels instead: v = p. What is not
+   finite, or not below `GREATEST`, counts as 0, so that no sum of it is infinite in float32.
 2. v / w, clipped to [0, 1], or to [-1, 1] where v has a sign. The white point w is an order
    statistic: of the n magnitudes |v| at every s-th row and column, the k-th greatest, for
    k = n - ⌈(n - 1) · percentile / 100⌉ and the least s with which k ≤ 3840 (`thinning`): as many
@@ -75,6 +76,9 @@ SIGNS = {
 
 LEVELS = 2048
 """Of a colour map, but for one; an even number, so that 0 of a signed one is a level."""
+
+GREATEST = 1e30
+"""What the magnitudes are below that are drawn."""
 
 GREY = (0.299, 0.587, 0.114)
 """What red, green and blue weigh in grey (ITU-R BT.601)."""

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from onnxplain.contract.picture import (
+    GREATEST,
     GREY,
     HEATMAP,
     LEVELS,
@@ -51,8 +52,8 @@ def map_white_point(magnitudes: NDArray[Any], percentile: float) -> float:
 
 def smoothed(pullback: NDArray[Any], look: PictureOptions) -> NDArray[np.float64]:
     """Each pixel's value of a pullback [...,C,H,W], before it is scaled; of the style `pullback`
-    the channels as they are. What is not finite counts as 0."""
-    values = np.nan_to_num(np.asarray(pullback, np.float64), posinf=0, neginf=0)
+    the channels as they are."""
+    values = _counted(pullback)
     if look.style == PULLBACK_STYLE:
         return values if values.shape[-3] in (1, 3) else values.mean(axis=-3, keepdims=True)
     values = (values if look.has_signs else np.abs(values)).sum(axis=-3)
@@ -60,6 +61,11 @@ def smoothed(pullback: NDArray[Any], look: PictureOptions) -> NDArray[np.float64
     if (sigma := look.sigma(height, width)) > 0:
         values = gaussian(height, sigma) @ values @ gaussian(width, sigma).T
     return values
+
+
+def _counted(pullback: NDArray[Any]) -> NDArray[np.float64]:
+    values = np.asarray(pullback, np.float64)
+    return np.where(np.abs(values) < GREATEST, values, 0)
 
 
 def scaled(
@@ -135,7 +141,7 @@ def seismic_values(values: NDArray[Any]) -> NDArray[np.float64]:
     As the authors of semantic pullbacks show it: positive and negative values are each scaled by
     their own largest magnitude.
     """
-    mean = np.nan_to_num(values, posinf=0, neginf=0).mean(axis=-3, dtype=np.float64)
+    mean = _counted(values).mean(axis=-3)
     scaled: NDArray[np.float64] = mean / np.where(mean > 0, mean.max(), -mean.min() or 1)
     return scaled
 

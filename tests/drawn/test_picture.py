@@ -44,7 +44,12 @@ PICTURES = (*DRAWN, SIGNED, LAYER, "heatmap,colours=viridis,percentile=20")
 Written = Callable[..., Path]
 
 
-def forward(channels: int = 3, nhwc: bool = False, size: tuple[int, int] = (HEIGHT, WIDTH)) -> Any:
+def forward(
+    channels: int = 3,
+    nhwc: bool = False,
+    size: tuple[int, int] = (HEIGHT, WIDTH),
+    gain: float = 1,
+) -> Any:
     """Two convolutions, between them a ReLU, and a head."""
     random = np.random.default_rng(0)
     shapes = {"w1": (8, channels, 3, 3), "w2": (8, 8, 3, 3), "w3": (8, CLASSES)}
@@ -52,6 +57,7 @@ def forward(channels: int = 3, nhwc: bool = False, size: tuple[int, int] = (HEIG
         numpy_helper.from_array(random.normal(size=shape).astype(np.float32), name)
         for name, shape in shapes.items()
     ]
+    weights[-1] = numpy_helper.from_array(gain * numpy_helper.to_array(weights[-1]), "w3")
     sizes = [*size, channels] if nhwc else [channels, *size]
     first = helper.make_node("Transpose", ["image"], ["x"], perm=[0, 3, 1, 2])
     nodes = [
@@ -180,6 +186,24 @@ def test_a_pullback_of_zeros_is_cold(written: Written) -> None:
     np.testing.assert_allclose(
         explanation.picture[:, None], drawn(explanation, PictureOptions(style="overlay")), atol=1
     )
+
+
+@pytest.mark.parametrize("provider", ["cpu", "openvino"])
+@pytest.mark.parametrize("picture", ["heatmap", "signed", "pullback"])
+def test_one_image_that_is_not_finite_costs_no_other_its_picture(
+    written: Written, picture: str, provider: str
+) -> None:
+    path = written({"gain": 1e10}, picture=picture, method="input-x-gradient")
+    explainer, batch = onnxplain.load(path, provider), x()
+    batch[0, :, 20:24, 30:36] *= 1e33
+    with pytest.raises(InputError, match="not finite"):
+        explainer(batch, [1, 2])
+    explainer.allow_nonfinite = True
+    explanation = explainer(batch, [1, 2])
+    assert not np.isfinite(explanation.pullback[0]).all()
+    assert np.isfinite(explanation.pullback[1]).all()
+    agree(explanation, picture)
+    agree(explanation[1], picture)
 
 
 def test_the_likeliest_classes(written: Written) -> None:
