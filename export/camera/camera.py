@@ -41,16 +41,25 @@ class Camera:
         return self.op.MatMul(with_rows, across)
 
     def gradient(self, g: ir.Value) -> ir.Value:
-        """The gradient by the photograph's pixels, counted from 0 to 255, of that by the network's
-        input: float [N,C,H,W] → [N,C,h,w].
+        """The gradient by the photograph, counted from 0 to 255, of that by the network's input:
+        float [N,C,H,W] → [N,C,h,w].
 
-        The transpose of the resize and of the normalisation, whose rounding is passed over; 0 where
-        the photograph was cropped.
+        The channels are the network's: by red, green and blue in the network's order, whatever the
+        pixels' format, or by the luminance. The transpose of the resize and of the normalisation,
+        whose rounding is passed over; 0 where the photograph was cropped.
         """
-        pre = self.preprocessing
-        std = constant(self.op, 255 * np.array(pre.std).reshape(-1, 1, 1), g)
+        std = 255 * np.array(self.preprocessing.std).reshape(-1, 1, 1)
+        return self.part(self.op.Div(g, constant(self.op, std, g)))
+
+    def part(self, value: ir.Value) -> ir.Value:
+        """What each pixel of the network's input has, parted among those of the photograph that it
+        is made of, by what they weigh in the resize: float [N,C,H,W] → [N,C,h,w].
+
+        The weights of each sum to 1, and so the sum is kept, but for that of a border.
+        """
         down, across = (
-            matrix(self.op, axis, pre.interpolation) for axis in (self.rows, self.columns)
+            matrix(self.op, axis, self.preprocessing.interpolation)
+            for axis in (self.rows, self.columns)
         )
-        wide = self.op.MatMul(self.op.Div(g, std), across)
+        wide = self.op.MatMul(value, across)
         return self.op.MatMul(self.op.Transpose(down, perm=[1, 0]), wide)

@@ -168,8 +168,9 @@ class ExportOptions:
     geometry: str = option(
         NETWORK,
         "With preprocess, of what size the pullback is: network, that of the network's input; or "
-        "photograph, [N, C, h, w]: a direction becomes the gradient by the photograph's pixels, "
-        "from 0 to 255, everything else is laid on it by bilinear interpolation; 0 where it was "
+        "photograph, [N, C, h, w]: a direction becomes the gradient by the photograph's red, green "
+        "and blue, from 0 to 255, in the network's order and number of channels; relevances and "
+        "products keep their sum; the rest is laid on it by bilinear interpolation. 0 where it was "
         "cropped.",
         choices=GEOMETRIES,
     )
