@@ -64,11 +64,11 @@ def write_report(
     Raises:
         InputError: no image, too many or too few targets or steps, a graph of class activation
             maps, a look that cannot be, or a path that cannot be written.
-        BackendError: the runtime failed.
+        BackendError: a file that explains no images, or takes photographs; the runtime failed.
     """
     if not images:
         raise InputError("no image given")
-    explainer.metadata.require_image("a report")
+    explainer.metadata.require_input("a report")
     look.check()
     if look.style == GRID or look.transparent:
         what = "a grid" if look.style == GRID else "a page"
@@ -136,8 +136,7 @@ def _article(
         seen, _ = as_batch(picture, metadata.preprocessing, signature.dtype)
     except InputError as error:
         raise _UnreadableError(str(error)) from error
-    # A target each, which every graph can do.
-    batch: Any = [picture] * targets if metadata.pixels else seen.repeat(targets, axis=0)
+    batch = seen.repeat(targets, axis=0)  # a target each, which every graph can do
     ranked = metadata.objective.is_class or metadata.objective.ranks
     asked: Any = [-1 - k for k in range(targets)] if ranked else None
     explanation = explainer(batch, asked, **given)

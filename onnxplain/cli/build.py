@@ -37,8 +37,11 @@ Precision = Annotated[
     typer.Option(help="float32, tf32, float16, bfloat16; or int8 for a network quantised already."),
 ]
 Batch = Annotated[
-    str,
-    typer.Option(help="Images per run: smallest,usual,largest; or one number for always."),
+    str | None,
+    typer.Option(
+        help="Images per run: smallest,usual,largest; or one number for always. By default 1,8,64, "
+        "and 1 of a graph that takes photographs, of 2 to 4096 pixels a side."
+    ),
 ]
 TargetsPerImage = Annotated[
     str, typer.Option(help="Targets per image, for a graph exported with --multi-target.")
@@ -59,7 +62,7 @@ def build(
     provider: Provider = "tensorrt-rtx",
     sm: ComputeCapabilities = None,
     precision: Precision = "float32",
-    batch: Batch = "1,8,64",
+    batch: Batch = None,
     targets: TargetsPerImage = "1,2,16",
     refittable: Refittable = False,
     portable: Portable = False,
@@ -89,7 +92,7 @@ def build(
             provider=provider,
             sm=None if sm is None else as_integers(sm, "--sm"),
             precision=precision,
-            batches=as_integers(batch, "--batch"),
+            batches=None if batch is None else as_integers(batch, "--batch"),
             targets=as_integers(targets, "--targets"),
             refittable=refittable,
             portable=portable,

@@ -16,7 +16,7 @@ from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import File, FormParser, parse_options_header
 
 from onnxplain.contract.explain import IMAGE, TARGET, Metadata
-from onnxplain.contract.pixels import RGB, Pixels
+from onnxplain.contract.pixels import PHOTOGRAPH, RGB, Pixels
 from onnxplain.errors import InputError
 from onnxplain.runtime import Explainer
 from onnxplain.runtime.inputs.batches import as_batch, photographs
@@ -154,9 +154,9 @@ def prepare(asked: Asked, explainer: Explainer, limits: Limits) -> Prepared:
         source = asked.source
         sent = open_image(source, limits.pixels) if isinstance(source, bytes) else source
         size = _size(sent)
-        _check(sent, size, len(targets), explainer.metadata, limits.pixels)
-        inputs = own_inputs(asked.inputs, explainer, size, len(targets), limits.pixels)
         drawn = options.output == "png"
+        _check(sent, size, len(targets), explainer.metadata, drawn, limits.pixels)
+        inputs = own_inputs(asked.inputs, explainer, size, len(targets), limits.pixels)
         if explainer.metadata.pixels:
             image, photograph = _of_photograph(sent, explainer.metadata, drawn)
         else:
@@ -211,7 +211,12 @@ def _size(picture: Sent) -> tuple[int, int] | None:
 
 
 def _check(
-    sent: Sent, size: tuple[int, int] | None, rows: int, metadata: Metadata, most: int
+    sent: Sent,
+    size: tuple[int, int] | None,
+    rows: int,
+    metadata: Metadata,
+    drawn: bool,
+    most: int,
 ) -> None:
     """
     Raises:
@@ -224,8 +229,10 @@ def _check(
         return
     width, height = size
     check_pixels((height, width), most)
-    check_resized((height, width), metadata.preprocessing, most)
-    if metadata.pixels and rows * width * height > most:
+    pixels = metadata.pixels
+    if not pixels or (drawn and pixels.geometry != PHOTOGRAPH):
+        check_resized((height, width), metadata.preprocessing, most)
+    if pixels and rows * width * height > most:
         raise too_large(
             f"{most} pixels at most in one request, and {rows} targets of {width} × {height} are "
             f"{rows * width * height}: ask for fewer, or send a smaller image"

@@ -9,6 +9,7 @@ from PIL import Image
 
 from onnxplain.contract.explain import Preprocessing
 from onnxplain.errors import InputError
+from onnxplain.runtime.inputs.batches import placement
 from onnxplain.runtime.inputs.images import formats, load_image, recognised
 from onnxplain.serve.refusal import too_large
 
@@ -43,9 +44,9 @@ def check_resized(size: Sequence[int], pre: Preprocessing, most: int) -> None:
     Raises:
         Refusal: it has more pixels.
     """
-    height, width = pre.resized((size[0], size[1]))
+    (width, height), _ = placement((size[1], size[0]), pre)
     if height * width > most:
         raise too_large(
-            f"an image has {most} pixels at most, too, when its shorter side is resized to "
-            f"{pre.resize}, not {height * width}"
+            f"an image has {most} pixels at most, too, when it is resized for the network, not "
+            f"{height * width}"
         )

@@ -16,11 +16,16 @@ from typer.testing import CliRunner
 
 import onnxplain
 from onnxplain.cli import app
+from onnxplain.contract.explain import NO_IMAGE
 from onnxplain.contract.pixels import FORMATS, Pixels
 from onnxplain.errors import BackendError, InputError
 from onnxplain.runtime.folder import explain_files
 from onnxplain.runtime.inputs.pixels import frame
+from onnxplain.runtime.report import write_report
+from onnxplain.runtime.sessions.tensorrt.profile import BATCHES, TARGETS, Profile
 from onnxplain.serve.decode import decode
+from onnxplain.serve.refusal import Refusal
+from onnxplain.serve.schemas import Tensor
 from onnxplain.serve.settings import Limits
 
 from ..cuda.small import SIZE
@@ -193,6 +198,47 @@ def test_an_ascent_is_refused(photographs: Path) -> None:
         onnxplain.accentuate(onnxplain.load(photographs, "cpu"), PHOTOGRAPHS[0])
 
 
+def test_a_report_s_steps_are_of_the_network_s_own_input(photographs: Path, tmp_path: Path) -> None:
+    explainer = onnxplain.load(photographs, "cpu")
+    with pytest.raises(BackendError, match="a report changes or makes the network's own input"):
+        write_report(explainer, [tmp_path / "one.png"], tmp_path / "report.html")
+    assert not (tmp_path / "report.html").exists()
+
+
+@pytest.mark.parametrize(
+    ("size", "fit", "pixels", "output", "refused"),
+    [
+        ((5000, 10), "letterbox", False, "png", False),
+        ((5000, 10), "squash", True, "png", False),
+        ((5000, 10), "crop", True, "json", False),
+        ((5000, 10), "crop", True, "png", True),
+        ((5000, 10), "crop", False, "json", True),
+    ],
+)
+def test_the_service_refuses_what_it_would_itself_make_too_large(
+    tmp_path: Path, size: tuple[int, int], fit: str, pixels: bool, output: str, refused: bool
+) -> None:
+    explainer = onnxplain.load(explain_graph(tmp_path, preprocess=pixels, fit=fit), "cpu")
+    body = json.dumps({"tensor": Tensor.of(noise(*size[::-1], 3)), "output": output}).encode()
+    limits = Limits(pixels=60_000)
+
+    def decoded() -> object:
+        return decode("application/json", "", body, explainer, limits)
+
+    if not refused:
+        decoded()
+        return
+    with pytest.raises(Refusal, match="when it is resized for the network"):
+        decoded()
+
+
+def test_an_engine_takes_one_photograph_in_a_run_unless_it_is_told() -> None:
+    asked = TARGETS, {}, NO_IMAGE, Pixels("rgb")
+    assert Profile.of(None, *asked).batches == (1, 1, 1)
+    assert Profile.of((1, 2, 4), *asked).batches == (1, 2, 4)
+    assert Profile.of(None, TARGETS, {}).batches == BATCHES
+
+
 @pytest.mark.parametrize(
     "options",
     [
@@ -210,5 +256,5 @@ def test_tensorrt_rtx_compiles_it(tmp_path: Path, options: dict[str, Any], preci
     path = explain_graph(tmp_path, preprocess=True, **options)
     engine = build_engine(path, sm=[89], precision=precision, keep=False)
     least, _, most = engine.profile["image"]
-    assert least[0] < most[0]
+    assert (least[0], most[0]) == (1, 1)
     assert max(most) >= 4000

@@ -9,7 +9,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from onnxplain.contract.explain import METHOD, NO_IMAGE, Metadata
+from onnxplain.contract.explain import METHOD, Metadata
 from onnxplain.files import scratch
 from onnxplain.runtime.conversion import converted
 from onnxplain.runtime.onnx_file import digest, read_metadata, read_ports
@@ -19,7 +19,7 @@ from onnxplain.runtime.sessions.tensorrt.engine import Engine, this_system
 from onnxplain.runtime.sessions.tensorrt.monitor import Progress
 from onnxplain.runtime.sessions.tensorrt.options import BuildOptions
 from onnxplain.runtime.sessions.tensorrt.package import Package, load_package
-from onnxplain.runtime.sessions.tensorrt.profile import BATCHES, TARGETS, Profile, Shapes
+from onnxplain.runtime.sessions.tensorrt.profile import TARGETS, Profile, Shapes
 from onnxplain.runtime.signature import Port, Signature
 
 _NUMPY = {"FLOAT": "float32", "HALF": "float16", "INT64": "int64", "UINT8": "uint8"}
@@ -49,7 +49,7 @@ def compile_graph(
     provider: str = "tensorrt-rtx",
     sm: Sequence[int] | None = None,
     precision: str = "float32",
-    batches: Sequence[int] = BATCHES,
+    batches: Sequence[int] | None = None,
     targets: Sequence[int] = TARGETS,
     sizes: Mapping[str, int] = MappingProxyType({}),
     refittable: bool = False,
@@ -66,7 +66,8 @@ def compile_graph(
         sm: compute capabilities, 89 for 8.9; by default Ampere and later.
         precision: "float32"; "tf32", whose products round to 10 bits; "float16" or "bfloat16",
             where the graph bears it; or "int8" for a network quantised already (QDQ), as it is.
-        batches: the smallest, usual and largest number of images; one number fixes it.
+        batches: the smallest, usual and largest number of images; one number fixes it. By default
+            1, 8 and 64; and 1 of a graph that takes photographs.
         targets: the same for the targets per image of a graph exported with --multi-target.
         sizes: what open dimensions are, by name; these are fixed, and the batch may be one.
         refittable: let the weights be replaced (`TensorRT.refit`).
@@ -82,8 +83,11 @@ def compile_graph(
     package = load_package(provider)
     options = BuildOptions.of(package, sm, precision, refittable, portable)
     props = read_metadata(path)
-    pre = Metadata.from_props(props).preprocessing if METHOD in props else NO_IMAGE
-    profile = Profile.of(batches, targets, sizes, pre)
+    of_image: tuple[Any, ...] = ()
+    if METHOD in props:
+        metadata = Metadata.from_props(props)
+        of_image = metadata.preprocessing, metadata.pixels
+    profile = Profile.of(batches, targets, sizes, *of_image)
     graph = digest(path)
     key = {
         "format": _FORMAT,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from onnxplain.contract.explain import HEIGHT, IMAGE, NO_IMAGE, TARGET, WIDTH, Preprocessing
-from onnxplain.contract.pixels import ROWS
+from onnxplain.contract.pixels import ROWS, Pixels
 from onnxplain.errors import BackendError
 from onnxplain.runtime.sessions.tensorrt.engine import Shape
 
@@ -18,6 +18,8 @@ TARGETS = (1, 2, 16)
 SIDES, NV12_ROWS = (2, 640, 4096), (3, 960, 6144)
 """The same of a photograph's height and width, where the graph does the preprocessing; and of the
 rows of NV12."""
+
+NETWORK_INPUT = Pixels()
 
 Shapes: TypeAlias = tuple[Shape, Shape, Shape]
 
@@ -35,13 +37,15 @@ class Profile:
     @classmethod
     def of(
         cls,
-        batches: Sequence[int],
+        batches: Sequence[int] | None,
         targets: Sequence[int],
         sizes: Mapping[str, int],
         pre: Preprocessing = NO_IMAGE,
+        pixels: Pixels = NETWORK_INPUT,
     ) -> Profile:
         """Of three numbers each, or one that is all three. Sides of any size are from half the
-        usual ones to twice those.
+        usual ones to twice those. Without `batches` those are `BATCHES`; of photographs 1, as 64 of
+        the largest take more than 25 GB.
 
         Raises:
             BackendError: others, or not in rising order.
@@ -51,6 +55,8 @@ class Profile:
             for name, usual in ((HEIGHT, pre.height), (WIDTH, pre.width)):
                 least = max(usual // 2 // pre.multiple, 1) * pre.multiple
                 sides[name] = least, usual, 2 * usual
+        if batches is None:
+            batches = (1,) if pixels else BATCHES
         return cls(_range(batches, "batch"), _range(targets, "targets"), dict(sizes), sides)
 
     def shapes(self, tensor: Any) -> Shapes:
