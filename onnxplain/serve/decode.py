@@ -16,6 +16,7 @@ from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import File, FormParser, parse_options_header
 
 from onnxplain.contract.explain import IMAGE, TARGET, Metadata
+from onnxplain.contract.picture import PictureOptions
 from onnxplain.contract.pixels import PHOTOGRAPH, RGB, Pixels
 from onnxplain.errors import InputError
 from onnxplain.runtime import Explainer
@@ -24,6 +25,7 @@ from onnxplain.runtime.inputs.frames import frame_of, photograph_of, size_of_fra
 from onnxplain.runtime.inputs.pixels import frame, view
 from onnxplain.runtime.inputs.scalars import live_inputs
 from onnxplain.runtime.inputs.targets import target_input
+from onnxplain.runtime.pictures.figures import drawn_pixels
 from onnxplain.serve.batcher import Work
 from onnxplain.serve.given import Given, own_inputs
 from onnxplain.serve.pictures import check_pixels, check_resized, open_image
@@ -87,6 +89,18 @@ class Prepared:
     photograph: NDArray[np.uint8]
     source: Image.Image | NDArray[Any] | None = None
     size: tuple[int, int] | None = None
+
+    @property
+    def held_bytes(self) -> int:
+        """What it keeps while it waits; of views, what they are of, once."""
+        kept = [self.work.batch, self.photograph]
+        pillows = 0
+        if isinstance(self.source, Image.Image):
+            pillows = 4 * self.source.width * self.source.height  # an RGB pixel's bytes in memory
+        elif self.source is not None:
+            kept.append(self.source)
+        owners = {id(owner): owner.nbytes for owner in map(_owner, kept)}
+        return pillows + sum(owners.values())
 
 
 def decode(
@@ -154,15 +168,17 @@ def prepare(asked: Asked, explainer: Explainer, limits: Limits) -> Prepared:
         source = asked.source
         sent = open_image(source, limits.pixels) if isinstance(source, bytes) else source
         size = _size(sent)
+        options.look.check()
         drawn = options.output == "png"
         _check(sent, size, len(targets), explainer.metadata, drawn, limits.pixels)
+        if drawn and size is not None:
+            _check_drawn(options.look, size, wanted, limits.pixels)
         inputs = own_inputs(asked.inputs, explainer, size, len(targets), limits.pixels)
         if explainer.metadata.pixels:
             image, photograph = _of_photograph(sent, explainer.metadata, drawn)
         else:
             pre = explainer.metadata.preprocessing
             (image,), (photograph,) = as_batch(_shown(sent), pre, signature.dtype)
-        options.look.check()
     except InputError as error:
         raise unusable(str(error)) from None
     # A view: a waiting request holds its image only once.
@@ -190,6 +206,13 @@ def _of_photograph(
         width, height = size_of_frame(image.shape, pixels)
         return image, np.broadcast_to(np.uint8(0), (height, width, 3))
     return image, view(image, metadata)
+
+
+def _owner(array: NDArray[Any]) -> NDArray[Any]:
+    """The array whose memory a view is of."""
+    while isinstance(array.base, np.ndarray):
+        array = array.base
+    return array
 
 
 def _shown(sent: Sent) -> Image.Image | NDArray[Any]:
@@ -236,6 +259,20 @@ def _check(
         raise too_large(
             f"{most} pixels at most in one request, and {rows} targets of {width} × {height} are "
             f"{rows * width * height}: ask for fewer, or send a smaller image"
+        )
+
+
+def _check_drawn(look: PictureOptions, size: tuple[int, int], targets: int, most: int) -> None:
+    """
+    Raises:
+        Refusal: what is drawn of a photograph of that width and height has too many pixels, in all
+            its pictures together; of `longest` left out it has few.
+    """
+    drawn = drawn_pixels(size, targets, look)
+    if look.longest is not None and drawn > most:
+        raise too_large(
+            f"{most} pixels at most are drawn, and with longest {look.longest} and {targets} "
+            f"targets these are {drawn}: ask for fewer of either"
         )
 
 

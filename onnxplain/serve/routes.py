@@ -54,7 +54,7 @@ def _add_models(router: APIRouter, service: Service, allowed: list[Any]) -> None
                     asked = await service.pool.run(
                         decode, kind, query, body, model.explainer, service.settings.limits
                     )
-                place.hold(asked.work.batch[:1].nbytes)
+                place.hold(asked.held_bytes)
                 explained = await model.batcher.explain(asked.work)
                 with service.metrics.stage("render"):
                     content = await service.pool.run(

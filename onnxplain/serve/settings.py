@@ -24,7 +24,7 @@ class Limits:
     Attributes:
         body_bytes: size of a request's body.
         held_bytes: total size of the bodies of all requests in progress, and of their images as
-            their models take them.
+            their models take them and as pictures show them.
         pixels: size of an image, width × height.
         images: images × targets in one request.
         requests: requests that are accepted and not yet answered, for all models together.

@@ -40,7 +40,7 @@ def explain_frame(
     """A frame's explanation, and the frame explained.
 
     A file that takes photographs is given the frame as it came. What such a file draws is the
-    picture, unless another look is asked for than is usual.
+    picture, unless it is transparent, or another look is asked for than is usual.
 
     Raises:
         InputError: a box that does not lie in the frame; an explanation that is not finite.
@@ -68,8 +68,8 @@ def _of_pixels(explainer: Explainer, frame: Frame, asked: Asked) -> tuple[Explan
     seen = (1, *explanation.pullback.shape[-2:], 3)  # of which the size alone is asked for
     explanation = replace(explanation, photographs=np.broadcast_to(np.uint8(0), seen))
     explainer.require_finite(explanation, batch, targets, asked.temperature, inputs)
-    if explanation.picture is not None and asked.look == OVERLAID:
-        first = explanation.picture.reshape(-1, *explanation.picture.shape[-3:])[0]
-        return explanation, Image.fromarray(first)
+    drawn = explanation.picture
+    if drawn is not None and drawn.shape[-1] == 3 and asked.look == OVERLAID:
+        return explanation, Image.fromarray(drawn.reshape(-1, *drawn.shape[-3:])[0])
     image = frame.image()
     return explanation, explained_frame(image, explanation, metadata.preprocessing, asked.look)

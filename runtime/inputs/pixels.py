@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from onnxplain.contract.explain import Metadata, Preprocessing
+from onnxplain.contract.picture import PICTURE
 from onnxplain.contract.pixels import (
     BGR,
     BGR_PLANAR,
@@ -39,7 +40,7 @@ def as_input(
 
     Raises:
         InputError: as `as_batch`; floats for a file that takes photographs; photographs of several
-            sizes for one whose pullback has their size; ones too small for the file's
+            sizes for one whose pullback or picture has their size; ones too small for the file's
             pixels.
     """
     pre, pixels = signature.metadata.preprocessing, signature.metadata.pixels
@@ -47,9 +48,12 @@ def as_input(
         return as_batch(images, pre, signature.dtype)
     frames = [frame(photograph, pixels) for photograph in photographs(images)]
     sizes = {one.shape for one in frames}
-    if len(sizes) > 1 and pixels.geometry == PHOTOGRAPH:
+    drawn = signature.outputs.get(PICTURE)
+    if len(sizes) > 1 and (
+        pixels.geometry == PHOTOGRAPH or (drawn is not None and None in drawn.shape[-3:-1])
+    ):
         raise InputError(
-            "each pullback has its photograph's size: explain those of one size "
+            "what this file puts out has each photograph's size: explain those of one size "
             f"together, and not of {len(sizes)}"
         )
     return stacked_frames(frames), np.stack([view(one, signature.metadata) for one in frames])

@@ -89,15 +89,12 @@ class Canvas:
             seen: height and width of what the network saw of it.
         """
         (wide, high), (left, top) = placement(whole.size, pre)
-        wanted = min(math.ceil(_LEAST / min(whole.size)), _MOST / max(whole.size))
-        factor = min(max(1, wanted), longest / max(whole.size))
-        width, height = (max(1, round(factor * side)) for side in whole.size)
+        width, height = size_drawn(whole.size, longest)
         rows = Axis.of_part(height, seen[0], high, top)
         columns = Axis.of_part(width, seen[1], wide, left)
         shown = whole
-        if factor != 1:
-            size = width, height
-            shown = whole.resize(size, Image.Resampling.BICUBIC, reducing_gap=2.0)
+        if (width, height) != whole.size:
+            shown = whole.resize((width, height), Image.Resampling.BICUBIC, reducing_gap=2.0)
         return cls(np.asarray(shown), rows, columns)
 
     @property
@@ -124,6 +121,15 @@ class Canvas:
         at = np.ix_(_nearest(height, rows), _nearest(width, columns))
         inside: NDArray[np.bool_] = self.placed(region[at] > 0) >= 0.5
         return inside
+
+
+def size_drawn(size: tuple[int, int], longest: int) -> tuple[int, int]:
+    """Width and height at which a photograph of that width and height is drawn, of `longest` pixels
+    a side at most."""
+    wanted = min(math.ceil(_LEAST / min(size)), _MOST / max(size))
+    factor = min(max(1, wanted), longest / max(size))
+    width, height = (max(1, round(factor * side)) for side in size)
+    return width, height
 
 
 def _nearest(size: int, count: int) -> NDArray[np.intp]:

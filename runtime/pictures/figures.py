@@ -26,7 +26,7 @@ from onnxplain.errors import InputError
 from onnxplain.files import replacing
 from onnxplain.runtime.inputs.batches import ImageLike, first_image
 from onnxplain.runtime.pictures.bar import colour_bar
-from onnxplain.runtime.pictures.canvas import Canvas
+from onnxplain.runtime.pictures.canvas import Canvas, size_drawn
 from onnxplain.runtime.pictures.marks import outlined
 from onnxplain.runtime.pictures.render import (
     Cell,
@@ -86,9 +86,10 @@ class Row:
     def canvas(self, look: PictureOptions) -> Canvas:
         """What its pictures are drawn on."""
         if look.size == PHOTOGRAPH and self.preprocessing is not None and self.whole is not None:
-            longest = look.longest or (_LONGEST_CELL if look.style == GRID else _LONGEST)
             height, width = self.photograph.shape[:2]
-            return Canvas.of_photograph(self.whole, (height, width), self.preprocessing, longest)
+            return Canvas.of_photograph(
+                self.whole, (height, width), self.preprocessing, _longest(look)
+            )
         return Canvas.of_network(self.photograph)
 
     def shown(self, canvas: Canvas) -> Image.Image:
@@ -117,6 +118,16 @@ class Row:
         if self.region is not None:
             region = canvas.inside(self.region, *self.photograph.shape[:2])
         return outlined(picture, boxes, region)
+
+
+def _longest(look: PictureOptions) -> int:
+    return look.longest or (_LONGEST_CELL if look.style == GRID else _LONGEST)
+
+
+def drawn_pixels(size: tuple[int, int], targets: int, look: PictureOptions) -> int:
+    """How many pixels all pictures of one photograph of that width and height have together."""
+    width, height = size_drawn(size, _longest(look))
+    return (1 + 2 * targets if look.style == GRID else targets) * width * height
 
 
 def draw(rows: Sequence[Row], look: PictureOptions) -> Image.Image:

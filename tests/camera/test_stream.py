@@ -111,6 +111,16 @@ def test_a_file_that_draws_needs_nothing_of_the_frame_but_its_bytes(
     np.testing.assert_array_equal(np.asarray(page), drawn[0])
 
 
+def test_a_transparent_picture_is_no_frame_s(tmp_path: Path, rgb: NDArray[np.uint8]) -> None:
+    frame = frame_of(av.VideoFrame.from_ndarray(rgb, format="rgb24"))
+    path = explain_graph(tmp_path, preprocess=True, picture="overlay,transparent=true")
+    explainer = onnxplain.load(path, "cpu", threads=1)
+    _, page = explain_frame(explainer, frame, Asked(targets=[-1]))
+    assert page.mode == "RGB"
+    expected = explainer(rgb, -1).draw("overlay", longest=max(page.size))
+    np.testing.assert_array_equal(np.asarray(page.resize(expected.size, 0)), expected)
+
+
 def test_a_video_is_explained_and_the_network_alone_is_timed(
     kinds: dict[str, Path], rgb: NDArray[np.uint8], tmp_path: Path
 ) -> None:

@@ -163,6 +163,39 @@ def test_an_image_that_would_be_too_large_when_resized_is_refused(serve, size):
         assert "resized" in response.json()["error"]
 
 
+@pytest.mark.parametrize(("style", "drawn"), [("overlay", 3), ("grid", 7)])
+def test_pictures_of_too_many_pixels_are_refused_before_they_are_drawn(
+    serve, png, photograph, style, drawn
+):
+    height, width = photograph.shape[:2]
+    pixels = drawn * 1500 * round(1500 * height / width)
+    asked = {"output": "png", "targets": ["0", "1", "2"], "style": style, "longest": "1500"}
+    for most, status in ((pixels - 1, 413), (pixels, 200)):
+        client = serve(limits=Limits(pixels=most))
+        enlarged = Image.fromarray(photograph).resize((width * 80, height * 80))
+        encoded = io.BytesIO()
+        enlarged.save(encoded, "PNG")
+        response = client.post(EXPLAIN, files={"image": encoded.getvalue()}, data=asked)
+        assert response.status_code == status, response.text
+    assert client.post(EXPLAIN, files={"image": png}, data=asked | {"output": "json"}).is_success
+
+
+@pytest.mark.parametrize("coded", [True, False])
+def test_a_photograph_that_is_kept_for_its_picture_is_counted(explainers, png, photograph, coded):
+    source = png if coded else photograph
+    kept = {
+        output: decode.prepare(
+            decode.Asked(source, Options(targets=[0, 1], output=output)),
+            explainers["tiny"], Limits(),
+        ).held_bytes
+        for output in ("json", "png")
+    }  # fmt: skip
+    seen = 6 * 8 * 3
+    assert kept["json"] == 4 * seen + seen
+    of_pixel = 4 if coded else 3
+    assert kept["png"] - kept["json"] == of_pixel * photograph.size // 3
+
+
 def test_targets_share_their_image_while_they_wait(explainers, png):
     asked = decode.prepare(
         decode.Asked(png, Options(targets=list(range(5)))), explainers["tiny"], Limits()
