@@ -285,11 +285,17 @@ def sampled(anchors: NDArray[np.float64], count: int) -> NDArray[np.float64]:
 
 
 def gaussian(size: int, sigma: float) -> NDArray[np.float64]:
-    """The [size, size] matrix that smooths a signal; its rows sum to 1 also at the borders."""
-    distance = np.subtract.outer(np.arange(size), np.arange(size)) / sigma
-    weights: NDArray[np.float64] = np.exp(-(distance**2) / 2)
-    weights /= weights.sum(axis=1, keepdims=True)
-    return weights
+    """The [size, size] matrix that smooths a signal; its rows sum to 1 also at the borders, and are
+    0 beyond `reach`."""
+    distance = np.arange(1 - size, size)
+    bell = np.where(abs(distance) <= reach(sigma), np.exp(-((distance / sigma) ** 2) / 2), 0)
+    weights = np.lib.stride_tricks.sliding_window_view(bell, size)[::-1]
+    return np.asarray(weights / weights.sum(axis=1, keepdims=True))
+
+
+def reach(sigma: float) -> int:
+    """How many pixels away the Gaussian's last weight is: of four standard deviations."""
+    return math.ceil(4 * sigma)
 
 
 def rank_from_top(count: int, percentile: float) -> int:

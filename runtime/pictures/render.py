@@ -22,12 +22,14 @@ from onnxplain.contract.picture import (
     PictureOptions,
     gaussian,
     rank_from_top,
+    reach,
     sampled,
     thinning,
 )
 
 _LEAST_CELL = 192  # pixels of a grid's cell on its shorter side: room for its text
 _MOST_CELL = 2048  # of one that is enlarged, on its longer side
+_LEAST_BLOCK = 64  # rows of a matrix product, below which it is slow
 _HEAT, _CHANNELS, _OVER = (PictureOptions(style=s) for s in (HEATMAP, PULLBACK_STYLE, OVERLAY))
 _SEISMIC = sampled(np.array(SIGNS["seismic"]), LEVELS + 1)
 
@@ -59,8 +61,20 @@ def smoothed(pullback: NDArray[Any], look: PictureOptions) -> NDArray[np.float64
     values = (values if look.has_signs else np.abs(values)).sum(axis=-3)
     height, width = values.shape[-2:]
     if (sigma := look.sigma(height, width)) > 0:
-        values = gaussian(height, sigma) @ values @ gaussian(width, sigma).T
+        values = _down(_down(values, sigma).swapaxes(-1, -2), sigma).swapaxes(-1, -2)
     return values
+
+
+def _down(values: NDArray[np.float64], sigma: float) -> NDArray[np.float64]:
+    """Smooth [...,H,W] along H; block by block, since most of the Gaussian's matrix is 0."""
+    size, beyond = values.shape[-2], reach(sigma)
+    weights, out = gaussian(size, sigma), np.empty_like(values)
+    block = max(beyond, _LEAST_BLOCK)
+    for start in range(0, size, block):
+        rows = slice(start, start + block)
+        near = slice(max(start - beyond, 0), start + block + beyond)
+        out[..., rows, :] = weights[rows, near] @ values[..., near, :]
+    return out
 
 
 def _counted(pullback: NDArray[Any]) -> NDArray[np.float64]:

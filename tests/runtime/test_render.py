@@ -20,6 +20,7 @@ from onnxplain.runtime.pictures.render import (
     scaled,
     seismic_image,
     signed_image,
+    smoothed,
     white_point,
 )
 
@@ -155,6 +156,34 @@ def test_a_picture_is_as_the_formula_says(style, options, percentile, sigma):
     signed = bool(options.get("signed"))
     expected = by_hand(pullback, photograph, style, percentile, sigma, signed)
     np.testing.assert_allclose(drawn, expected, atol=1.3)
+
+
+@pytest.mark.parametrize("shape", [(40, 48), (1, 700), (300, 200), (2, 3, 150, 90)])
+@pytest.mark.parametrize("percent", [0.3, 2, 50])
+def test_smoothing_reaches_four_standard_deviations(shape, percent):
+    """Against SciPy; beyond the borders is nothing, and what is left of the weights counts."""
+    ndimage = pytest.importorskip("scipy.ndimage")
+    values = np.random.default_rng(1).normal(size=shape)
+    look = PictureOptions(style="heatmap", smoothing=percent)
+    sigma = percent / 100 * min(shape[-2:])
+    expected, weight = (
+        ndimage.gaussian_filter(
+            each, sigma, mode="constant", radius=int(np.ceil(4 * sigma)), axes=(-2, -1)
+        )
+        for each in (np.abs(values), np.ones(shape))
+    )
+    found = smoothed(values[..., None, :, :], look)
+    np.testing.assert_allclose(found, expected / weight, rtol=1e-10)
+
+
+def test_a_dot_is_smoothed_on_nothing_but_what_is_near():
+    """So that a percentile of a sparse map is 0, and its greatest value is full colour instead."""
+    pullback = np.zeros((1, 200, 200))
+    pullback[0, 20, 20] = 1
+    look = PictureOptions(style="heatmap", percentile=90)
+    values, white = scaled(pullback, look)
+    assert (values > 0).sum() == 33**2
+    assert white == smoothed(pullback, look).max()
 
 
 @pytest.mark.parametrize("name", [*STRENGTHS, *SIGNS])

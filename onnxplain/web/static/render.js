@@ -70,7 +70,7 @@ export function heatmap(pullback, channels, width) {
  * ends. A line begins `between` after the one before, and its values are `apart`.
  */
 function smooth(values, lines, length, between, apart, sigma) {
-  const reach = Math.ceil(6 * sigma); // beyond, a weight is below 2e-8
+  const reach = Math.ceil(4 * sigma);
   const bell = Float64Array.from({ length: reach + 1 }, (_, d) =>
     Math.exp(-((d / sigma) ** 2) / 2),
   );
