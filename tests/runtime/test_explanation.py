@@ -112,9 +112,9 @@ def test_a_heatmap_is_smoothed_by_two_per_cent_of_the_shorter_side():
     pullback = np.zeros((1, 1, 100, 150))
     pullback[0, 0, 50, 75] = 1
     heat = of_pullback(pullback).heatmap()[0].astype(float)
-    fall = heat[50, 85] / heat[50, 84]
-    np.testing.assert_allclose(fall, np.exp((9**2 - 10**2) / (2 * 2**2)), rtol=1e-5)
-    np.testing.assert_allclose(heat[60, 75], heat[50, 85], rtol=1e-5)
+    fall = heat[50, 83] / heat[50, 82]
+    np.testing.assert_allclose(fall, np.exp((7**2 - 8**2) / (2 * 2**2)), rtol=1e-5)
+    np.testing.assert_allclose(heat[58, 75], heat[50, 83], rtol=1e-5)
 
 
 def test_a_heatmap_is_made_as_asked():
