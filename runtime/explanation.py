@@ -29,6 +29,7 @@ from onnxplain.runtime.inputs.batches import ImageLike, box_in_photograph
 from onnxplain.runtime.inputs.targets import resolve
 from onnxplain.runtime.outputs import of_images
 from onnxplain.runtime.pictures import notebook
+from onnxplain.runtime.pictures.canvas import region_in_photograph
 from onnxplain.runtime.pictures.figures import Row, draw, write_image
 from onnxplain.runtime.pictures.render import scaled
 from onnxplain.runtime.predictions import Predictions
@@ -215,7 +216,6 @@ class Explanation(Predictions):
             boxes = box_in_photograph(boxes, (width, height), pre)
         masks = [name for name, one in explained.inputs.items() if one.kind == MASK]
         regions = [self.given[name] for name in masks if name in self.given]
-        regions = [] if self.on_photograph else regions  # which are of what the network saw
         return [
             Row(
                 self.photographs[i],
@@ -224,13 +224,21 @@ class Explanation(Predictions):
                 list(zip(names[i], values[i].tolist(), strict=True)),
                 self.is_of_class,
                 None if boxes is None else boxes[i].reshape(-1, 4),
-                next((region[i] for region in regions if region[i].any()), None),
+                next((self._shown(region[i]) for region in regions if region[i].any()), None),
                 self.method,
                 self.sources[i] if self.sources and not self.on_photograph else None,
                 None if self.on_photograph else pre,
+                self.on_photograph,
             )
             for i in range(images)
         ]
+
+    def _shown(self, region: NDArray[Any]) -> NDArray[Any]:
+        """A region of what the network saw as one of what `photographs` show."""
+        if not self.on_photograph or self.preprocessing is None:
+            return region
+        height, width = self.photographs.shape[1:3]
+        return region_in_photograph(region, (width, height), self.preprocessing)
 
 
 def explanation_of(

@@ -41,7 +41,7 @@ def explained_frame(
     if explanation.on_photograph:  # the frame is all that there is
         height, width = explanation.pullback.shape[-2:]
         pre = replace(pre, height=height, width=width, resize=min(height, width), fit=CROP)
-    row = replace(explanation.rows()[0], source=image, preprocessing=pre)
+    row = replace(explanation.rows()[0], source=image, preprocessing=pre, on_photograph=False)
     look = replace(look, longest=look.longest or max(image.size))
     return row.drawn(0, look, row.canvas(look))[0]
 

@@ -88,7 +88,25 @@ class Canvas:
             whole: of mode RGB.
             seen: height and width of what the network saw of it.
         """
-        (wide, high), (left, top) = placement(whole.size, pre)
+        return cls._placed(whole, seen, *placement(whole.size, pre), longest)
+
+    @classmethod
+    def of_whole(cls, photograph: NDArray[np.uint8], longest: int) -> Canvas:
+        """The same of a photograph [h,w,3] of each of whose pixels there are values."""
+        height, width = photograph.shape[:2]
+        whole = Image.fromarray(photograph)
+        return cls._placed(whole, (height, width), whole.size, (0, 0), longest)
+
+    @classmethod
+    def _placed(
+        cls,
+        whole: Image.Image,
+        seen: tuple[int, int],
+        resized: tuple[int, int],
+        offset: tuple[int, int],
+        longest: int,
+    ) -> Canvas:
+        (wide, high), (left, top) = resized, offset
         width, height = size_drawn(whole.size, longest)
         rows = Axis.of_part(height, seen[0], high, top)
         columns = Axis.of_part(width, seen[1], wide, left)
@@ -121,6 +139,18 @@ class Canvas:
         at = np.ix_(_nearest(height, rows), _nearest(width, columns))
         inside: NDArray[np.bool_] = self.placed(region[at] > 0) >= 0.5
         return inside
+
+
+def region_in_photograph(
+    region: NDArray[Any], size: tuple[int, int], pre: Preprocessing
+) -> NDArray[np.bool_]:
+    """A region [h',w'] of what the network saw, as one [h,w] of the photograph of that width and
+    height."""
+    (wide, high), (left, top) = placement(size, pre)
+    rows = Axis.of_part(size[1], pre.height, high, top)
+    columns = Axis.of_part(size[0], pre.width, wide, left)
+    canvas = Canvas(np.zeros((0, 0, 3), np.uint8), rows, columns)
+    return canvas.inside(region, pre.height, pre.width)
 
 
 def size_drawn(size: tuple[int, int], longest: int) -> tuple[int, int]:

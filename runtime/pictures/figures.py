@@ -57,10 +57,12 @@ class Row:
         targets: the K targets as (name, probability); or (name, objective) of no classifier.
         probable: whether those numbers are probabilities.
         boxes: of the K targets, [K,4] in pixels of what the network saw, or None.
-        region: what the objective looks at, float [h,w], or None.
+        region: what the objective looks at, positive inside, [h,w] of the photograph's proportions;
+            or None.
         method: by which they are explained.
         source: the image itself, of which the network saw a part; None where that is not known.
         preprocessing: how it became that.
+        on_photograph: whether photograph and pullbacks are the whole image's.
     """
 
     photograph: NDArray[np.uint8]
@@ -73,6 +75,7 @@ class Row:
     method: str = ""
     source: ImageLike | None = None
     preprocessing: Preprocessing | None = None
+    on_photograph: bool = False
 
     @functools.cached_property
     def whole(self) -> Image.Image | None:
@@ -84,7 +87,18 @@ class Row:
         return f"{value:.1%}" if self.probable else f"{value:.4g}"
 
     def canvas(self, look: PictureOptions) -> Canvas:
-        """What its pictures are drawn on."""
+        """What its pictures are drawn on.
+
+        Raises:
+            InputError: the size is the network's, and the pullback the whole photograph's.
+        """
+        if self.on_photograph:
+            if look.size != PHOTOGRAPH:
+                raise InputError(
+                    "this pullback is of the whole photograph, and not of what the network saw of "
+                    f"it: leave out size, or give {PHOTOGRAPH}"
+                )
+            return Canvas.of_whole(self.photograph, _longest(look))
         if look.size == PHOTOGRAPH and self.preprocessing is not None and self.whole is not None:
             height, width = self.photograph.shape[:2]
             return Canvas.of_photograph(
@@ -150,8 +164,9 @@ def draw(rows: Sequence[Row], look: PictureOptions) -> Image.Image:
     cells = [
         [_cell(row, k, look, canvas) for k in range(len(row.targets))] for row, canvas in pairs
     ]
-    if (look.captions is None and several) or look.captions or look.colour_bar:
-        if look.captions is False:
+    has_captions = several if look.captions is None else look.captions
+    if has_captions or look.colour_bar:
+        if not has_captions:
             cells = [[cell._replace(caption="") for cell in row] for row in cells]
         return grid(cells)
     return mosaic([[cell.picture for cell in row] for row in cells])

@@ -386,6 +386,28 @@ def test_a_pullback_on_the_photograph_is_drawn_where_it_lies(
     np.testing.assert_array_equal(explanation.picture, seen.picture)
 
 
+def test_a_pullback_on_the_photograph_is_drawn_as_large_as_asked(
+    written: Written, photograph: Image.Image
+) -> None:
+    path = written(preprocess=True, geometry="photograph", picture="overlay")
+    explanation = onnxplain.load(path, "cpu")(photograph)
+    assert explanation.draw("heatmap", longest=150).size == (150, 100)
+    with pytest.raises(InputError, match="is of the whole photograph, and not of what the network"):
+        explanation.draw("overlay", size="network")
+
+
+def test_the_region_of_a_pullback_on_the_photograph(
+    tmp_path: Path, photograph: Image.Image
+) -> None:
+    drawn = []
+    for geometry in ("photograph", "network"):
+        path, options = tmp_path / f"{geometry}.onnx", {"preprocess": True, "geometry": geometry}
+        onnxplain.export(segmenter(), path, example=images(), **options)
+        explanation = onnxplain.load(path, "cpu")(photograph, 1, region=REGION)
+        drawn.append((np.asarray(explanation.draw("overlay")) == 255).all(-1))
+    assert (drawn[0] & drawn[1]).sum() > 0.9 * drawn[1].sum() > 50
+
+
 def test_the_box_of_a_pullback_on_the_photograph(tmp_path: Path, photograph: Image.Image) -> None:
     drawn = []
     for geometry in ("photograph", "network"):

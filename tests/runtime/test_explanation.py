@@ -111,7 +111,7 @@ def test_a_heatmap_sums_strength_over_channels_whatever_the_sign():
 def test_a_heatmap_is_smoothed_by_two_per_cent_of_the_shorter_side():
     pullback = np.zeros((1, 1, 100, 150))
     pullback[0, 0, 50, 75] = 1
-    heat = of_pullback(pullback).heatmap()[0].astype(float)
+    heat = of_pullback(pullback).heatmap(percentile=100)[0].astype(float)
     fall = heat[50, 83] / heat[50, 82]
     np.testing.assert_allclose(fall, np.exp((7**2 - 8**2) / (2 * 2**2)), rtol=1e-5)
     np.testing.assert_allclose(heat[58, 75], heat[50, 83], rtol=1e-5)
@@ -182,6 +182,12 @@ def test_a_colour_bar_stands_below_its_map(explanation):
     assert barred.shape[0] > plain.height + 20
     middle = barred[barred.shape[0] // 2 :].reshape(-1, 3).astype(int)
     assert len(np.unique(middle, axis=0)) > 100  # the colours and their scale
+
+
+def test_a_colour_bar_brings_no_caption_with_it(explanation):
+    barred = explanation[0].draw("heatmap", colour_bar=True)
+    assert barred == explanation[0].draw("heatmap", colour_bar=True, captions=False)
+    assert barred.height < explanation[0].draw("heatmap", colour_bar=True, captions=True).height
 
 
 def test_help_says_how_pictures_are_drawn():
