@@ -11,7 +11,15 @@ from typing import Any, TypeAlias
 import numpy as np
 import onnx_ir as ir
 
-from onnxplain.contract.explain import LETTERBOX, NO_IMAGE, Metadata, Preprocessing, Range
+from onnxplain.contract.explain import (
+    CROP,
+    LETTERBOX,
+    NO_IMAGE,
+    SQUASH,
+    Metadata,
+    Preprocessing,
+    Range,
+)
 from onnxplain.contract.request import ExportOptions, as_asked
 from onnxplain.contract.values import Values
 from onnxplain.errors import SourceError
@@ -77,6 +85,13 @@ def preprocessing(
     if options.fit == LETTERBOX and options.fill is None:
         asked["fill"] = _BORDER
     given = replace(given, **{name: value for name, value in asked.items() if value is not None})
+    if options.resize is not None and given.fit != CROP:
+        raise SourceError(
+            f"resize is of a crop, and {given.fit} resizes to the input's size: leave out resize, "
+            "or say fit=crop"
+        )
+    if options.fill is not None and given.fit == SQUASH:
+        raise SourceError("squash leaves no border: leave out fill, or say fit=letterbox")
     try:
         given.check()
     except ValueError as error:

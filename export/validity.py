@@ -223,8 +223,8 @@ def pixels_of(options: ExportOptions) -> Pixels:
             "preprocess and picture are of images of one size: give that in place of size=any",
         ),
         (
-            options.any_size and any(v is not None for v in (options.fit, options.resize)),
-            "with size=any photographs keep their own sizes: leave out fit and resize",
+            options.any_size and {options.fit, options.resize, options.fill} != {None},
+            "with size=any photographs keep their own sizes: leave out fit, resize and fill",
         ),
         (
             not options.preprocess and (options.pixels != RGB or options.geometry != NETWORK),

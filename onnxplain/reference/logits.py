@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from onnxplain.contract.explain import IMAGE, LOGITS
+from onnxplain.contract.explain import IMAGE, LOGITS, Metadata
 from onnxplain.contract.objective import OBJECTIVE
 from onnxplain.errors import BackendError, SourceError
+from onnxplain.files import scratch
 from onnxplain.reference.forward import run_forward, turned_for
 from onnxplain.reference.outputs import (
     MIXED,
@@ -23,6 +24,7 @@ from onnxplain.reference.outputs import (
     sizes_tried,
 )
 from onnxplain.reference.parity import Parity
+from onnxplain.reference.seen import behind
 from onnxplain.reference.sources import (
     FLOAT32,
     is_onnx,
@@ -31,13 +33,14 @@ from onnxplain.reference.sources import (
     scores_of_pytorch,
     tolerance,
 )
-from onnxplain.runtime.onnx_file import read_ports
+from onnxplain.runtime.onnx_file import read_metadata, read_ports
 
 Array = npt.NDArray[Any]
 
 
 def compare(file: Path, original: Any, input: str | None = None) -> str | None:
-    """An explain graph beside its source, on two images of noise, or as many as it takes.
+    """An explain graph beside its source, on two images of noise, or as many as it takes; of one
+    that takes photographs what stands behind its preprocessing.
 
     Args:
         file: of the explain graph.
@@ -53,6 +56,9 @@ def compare(file: Path, original: Any, input: str | None = None) -> str | None:
             rounding, or the graph does not run where an ONNX file does, or not on images of any
             size where it takes them.
     """
+    if Metadata.from_props(read_metadata(file)).pixels:
+        with scratch() as folder:
+            return compare(behind(file, folder), original, input)
     first, *others = sizes_tried(file)
     note = _compared_at(file, original, input, first)
     for size in others:

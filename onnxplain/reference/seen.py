@@ -64,7 +64,7 @@ def behind(graph: str | os.PathLike[str], folder: Path) -> Path:
     del model.metadata_props["onnxplain.pixels"]
     model.metadata_props.update(metadata.to_props())
     path = folder / "behind.onnx"
-    ir.save(model, path)
+    ir.save(model, path, external_data="behind.data")
     return path
 
 

@@ -12,12 +12,14 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from PIL import Image
+from torch import nn
 from torch.nn import functional
 
 import onnxplain
 from onnxplain.contract.explain import Metadata
 from onnxplain.contract.pixels import FORMATS, Pixels
 from onnxplain.errors import SourceError
+from onnxplain.reference import logits
 from onnxplain.runtime.onnx_file import read_metadata
 
 from ..cuda.small import SIZE
@@ -217,6 +219,23 @@ def test_a_quantised_pullback_times_its_scale_is_the_pullback(
     assert (np.abs(pullback - expected) <= 0.51 * step * largest).all()
 
 
+@pytest.mark.usefixtures("compared")
+@pytest.mark.parametrize(
+    "options",
+    [{"pixels": "nv12", "picture": "overlay"}, {"pixels": "gray", "geometry": "photograph"}],
+)
+def test_the_network_behind_the_pixels_is_compared_with_its_source(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any]
+) -> None:
+    module = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 36, 5))
+    given = {"example": torch.zeros(1, 3, 8, 8), "preprocess": True, **options}
+    told = onnxplain.export(module.eval(), tmp_path / "e.onnx", **given)
+    assert not [note for note in told.notes if "checked" in note]
+    monkeypatch.setattr(logits, "_logits", lambda *_: np.ones((2, 5), np.float32))
+    with pytest.raises(SourceError, match="its logits differ from those of its source"):
+        onnxplain.export(module.eval(), tmp_path / "e.onnx", **given)
+
+
 def test_a_pullback_of_zeros_is_quantised_to_zeros(tmp_path: Path) -> None:
     path = explain_graph(tmp_path, quantise_output="int8", times_image=True)
     found = answer(path, np.zeros((1, 3, SIZE, SIZE), np.float32))
@@ -237,6 +256,10 @@ def test_a_pullback_of_zeros_is_quantised_to_zeros(tmp_path: Path) -> None:
         ({"quantise_output": "int4"}, "quantise_output is int8 or float16"),
         ({"wrt": "image", "preprocess": True}, "preprocess= is of an image"),
         ({"fill": 300}, "fill is 300, must be 0…255"),
+        ({"fit": "squash", "resize": 300}, "resize is of a crop, and squash resizes"),
+        ({"fit": "letterbox", "resize": 300}, "resize is of a crop, and letterbox resizes"),
+        ({"fit": "squash", "fill": 7}, "squash leaves no border: leave out fill"),
+        ({"size": "any", "fill": 7}, "leave out fit, resize and fill"),
     ],
 )
 def test_what_does_not_go_together_is_said(
