@@ -19,7 +19,7 @@ from onnxplain.contract.explain import (
     Metadata,
 )
 from onnxplain.contract.objective import OBJECTIVE
-from onnxplain.contract.pixels import PULLBACK_SCALE, Pixels
+from onnxplain.contract.pixels import PHOTOGRAPH, PULLBACK_SCALE, Pixels
 from onnxplain.contract.values import Values
 from onnxplain.errors import BackendError
 
@@ -96,6 +96,7 @@ class Signature:
         dtype = outputs[pullbacks[0]].dtype if values else inputs[IMAGE].dtype
         if metadata.pixels:
             _check_pixels(metadata.pixels, inputs[IMAGE])
+            _check_geometry(metadata, outputs[PULLBACK].shape)
             dtype = outputs[LOGITS if explained.is_class else OBJECTIVE].dtype
         if dtype not in _DTYPES:
             raise BackendError(f"the graph's '{own[0]}' is of {dtype}, not a float tensor")
@@ -192,6 +193,20 @@ def _check_pixels(pixels: Pixels, image: Port) -> None:
         raise BackendError(
             f"the file's metadata say that '{IMAGE}' is uint8 {_text((None, *said))}, its graph "
             f"{image.dtype} {_text(image.shape)}; export it again"
+        )
+
+
+def _check_geometry(metadata: Metadata, pullback: tuple[int | None, ...]) -> None:
+    """
+    Raises:
+        BackendError: the pullback has other sides than the metadata say.
+    """
+    pre, whole = metadata.preprocessing, metadata.pixels.geometry == PHOTOGRAPH
+    sides = pullback[-3:-1] if pre.layout == "NHWC" else pullback[-2:]
+    if sides != ((None, None) if whole else (pre.height, pre.width)):
+        raise BackendError(
+            f"the file's metadata say that '{PULLBACK}' has the size of the "
+            f"{metadata.pixels.geometry}, its graph {_text(pullback)}; export it again"
         )
 
 

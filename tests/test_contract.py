@@ -12,6 +12,7 @@ from onnxplain.contract.channels import ChannelLayer, ChannelsMetadata, Span
 from onnxplain.contract.derivatives import Derivatives
 from onnxplain.contract.entries import Entry
 from onnxplain.contract.explain import Metadata, Preprocessing, Range
+from onnxplain.contract.pixels import Pixels
 from onnxplain.contract.signals import SignalMetadata
 from onnxplain.contract.steps import MatchedLayer, StepMetadata
 from onnxplain.errors import BackendError
@@ -254,6 +255,19 @@ def test_metadata_that_disagree_with_the_graph_are_refused(
     assert Signature.of(good.to_props(), inputs, outputs).classes == 7
     with pytest.raises(BackendError, match=said):
         Signature.of(replace(good, **changes).to_props(), inputs, outputs)
+
+
+@pytest.mark.parametrize("geometry", ["network", "photograph"])
+def test_a_pullback_of_another_geometry_than_the_metadata_say_is_refused(geometry: str) -> None:
+    metadata = replace(GOOD, pixels=Pixels("rgb", geometry))
+    inputs = {"image": Port("uint8", (None, None, None, 3)), "target": Port("int64", (None,))}
+    outputs = {"logits": Port("float32", (None, 2))}
+    sides = {"network": (8, 8), "photograph": (None, None)}
+    own = {**outputs, "pullback": Port("float32", (None, 3, *sides.pop(geometry)))}
+    assert Signature.of(metadata.to_props(), inputs, own).metadata == metadata
+    other = {**outputs, "pullback": Port("float32", (None, 3, *sides.popitem()[1]))}
+    with pytest.raises(BackendError, match=f"has the size of the {geometry}, its graph"):
+        Signature.of(metadata.to_props(), inputs, other)
 
 
 @pytest.mark.parametrize("batch", [0, 2**31 - 1])

@@ -23,6 +23,7 @@ from onnxplain.runtime.folder import explain_files
 from onnxplain.runtime.inputs.pixels import frame
 from onnxplain.runtime.report import write_report
 from onnxplain.runtime.sessions.tensorrt.profile import BATCHES, TARGETS, Profile
+from onnxplain.runtime.signature import Signature
 from onnxplain.serve.decode import decode
 from onnxplain.serve.refusal import Refusal
 from onnxplain.serve.schemas import Tensor
@@ -255,6 +256,7 @@ def test_tensorrt_rtx_compiles_it(tmp_path: Path, options: dict[str, Any], preci
 
     path = explain_graph(tmp_path, preprocess=True, **options)
     engine = build_engine(path, sm=[89], precision=precision, keep=False)
+    assert Signature.of(engine.metadata, engine.inputs, engine.outputs).metadata.pixels
     least, _, most = engine.profile["image"]
     assert (least[0], most[0]) == (1, 1)
     assert max(most) >= 4000
