@@ -86,6 +86,13 @@ GREY = (0.299, 0.587, 0.114)
 _DIM, _RISE = 0.8, 0.75  # of an overlay's photograph; the power by which what covers it rises
 _SORTED = 3840  # values that TensorRT's TopK gives at most
 
+_MAPS = (HEATMAP, OVERLAY, SIGNED, GRID)
+_OF_STYLES = {
+    "alpha": (OVERLAY, GRID),
+    "smoothing": _MAPS,
+    "percentile": (*_MAPS, PULLBACK_STYLE),
+    "colour_bar": _MAPS,
+}
 _OF_GRAPHS = ("colours", "signed", "alpha", "transparent", "percentile", "smoothing")
 
 
@@ -203,6 +210,11 @@ class PictureOptions:
             )
         if self.transparent and self.style != OVERLAY:
             raise InputError(f"transparent is of overlay; {self.style} has no photograph below it")
+        for name, styles in _OF_STYLES.items():
+            given = getattr(self, name)
+            asked = given is not False and given != getattr(PictureOptions(), name)
+            if asked and self.style not in styles:
+                raise InputError(f"{name} is of {', '.join(styles)}; for {self.style} leave it out")
         if self.colours is None:
             return
         if self.style in (PULLBACK_STYLE, SEISMIC):

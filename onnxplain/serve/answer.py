@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from onnxplain.contract.estimator import CONVERGENCE_DELTA
 from onnxplain.contract.explain import Preprocessing
 from onnxplain.contract.objective import EXPLAINED_BOX, EXPLAINED_CLASS
+from onnxplain.errors import InputError
 from onnxplain.runtime import Explainer, Explanation
 from onnxplain.runtime.inputs.batches import box_in_photograph
 from onnxplain.runtime.pictures.figures import draw
@@ -45,7 +46,8 @@ def render(name: str, explainer: Explainer, asked: Prepared, explained: Explanat
     """The answer, in the format that was asked for.
 
     Raises:
-        Refusal: the network's output for this input is not finite.
+        Refusal: the network's output for this input is not finite; or of its pullback there is no
+            such picture.
     """
     explanation = gather(asked, explained)
     if explanation.nonfinite() is not None:
@@ -53,7 +55,10 @@ def render(name: str, explainer: Explainer, asked: Prepared, explained: Explanat
     match asked.options.output:
         case "png":
             encoded = io.BytesIO()
-            picture = draw(explanation.rows(), asked.options.look)
+            try:
+                picture = draw(explanation.rows(), asked.options.look)
+            except InputError as error:
+                raise unusable(str(error)) from None
             picture.save(encoded, "PNG", compress_level=_PNG_LEVEL)
             return encoded.getvalue()
         case "npz":

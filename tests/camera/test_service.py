@@ -155,6 +155,13 @@ def test_a_picture_is_as_large_as_the_photograph(
     np.testing.assert_array_equal(found, np.asarray(expected))
 
 
+def test_a_picture_that_is_not_of_this_pullback_is_refused(client: TestClient, png: bytes) -> None:
+    url = "/v1/models/whole:explain?output=png&size=network"
+    response = client.post(url, files={"image": png})
+    assert response.status_code == 422
+    assert "of the whole photograph" in response.json()["error"]
+
+
 def test_photographs_of_one_size_share_a_call() -> None:
     def of(height: int) -> Work:
         return Work(np.zeros((1, height, 8, 3), np.uint8), np.zeros(1, np.int64))
