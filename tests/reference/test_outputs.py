@@ -106,7 +106,7 @@ def beside(tmp_path: Path) -> Callable[[Callable[[Array], dict[str, Array]]], st
     def compared(answer: Callable[[Array], dict[str, Array]]) -> str | None:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(outputs, "outputs_of_pytorch", lambda _, images: answer(images))
-            return outputs.compare_outputs(file, Ones())
+            return outputs.compare_outputs(file, Ones(), None, (4, 4))
 
     return compared
 
