@@ -194,7 +194,7 @@ def test_what_is_no_condition_is_said(options: dict[str, Any], why: str, tmp_pat
 
 
 def test_the_web_page_has_no_condition(conditional: tuple[nn.Module, Path], tmp_path: Path) -> None:
-    with pytest.raises(BackendError, match="gives relevances, .* export with another method"):
+    with pytest.raises(BackendError, match=r"gives relevances, .* export with another method"):
         write_site([conditional[1]], tmp_path / "site")
 
 
