@@ -8,6 +8,7 @@ from typing import TypeAlias
 
 import onnx_ir as ir
 
+from onnxplain.contract.explain import IMAGE
 from onnxplain.errors import SourceError
 from onnxplain.export.canonical.axes import NONE, batch_axes
 from onnxplain.export.canonical.ends import is_whole, like_an_image
@@ -122,7 +123,9 @@ def _listing(graph: ir.Graph, axes: BatchAxes, network: Network) -> str:
     if opened:
         text += f"; {', '.join(opened)} has other open sizes than the batch's"
         sizes = dict.fromkeys(str(n) for x in graph.inputs for n in dims(x)[1:] if _is_open(n))
-        text += f", which sizes= fixes: {', '.join(sizes)}" if sizes else ""
+        if sizes:
+            by = "size" if network.image.name == IMAGE else "sizes"
+            text += f", which {by}= fixes: {', '.join(sizes)}"
     return text
 
 
