@@ -103,6 +103,11 @@ def constant(op: OpBuilder, array: np.ndarray, like: ir.Value) -> ir.Value:
     return op.builder.initializer(tensor, name, qualify=False)
 
 
+def in_float32(op: OpBuilder, value: ir.Value) -> ir.Value:
+    """The value itself where it is in float32."""
+    return value if value.dtype == ir.DataType.FLOAT else op.Cast(value, to=ir.DataType.FLOAT)
+
+
 def attribute(node: Node, name: str, default: int) -> int:
     return node.attributes.get_int(name, default)
 

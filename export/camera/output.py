@@ -19,7 +19,7 @@ from onnxplain.contract.precision import CAMERA
 from onnxplain.export.camera.camera import Camera
 from onnxplain.export.heads import arrived
 from onnxplain.export.provenance import named_after
-from onnxplain.export.tensors import dims, rank
+from onnxplain.export.tensors import dims, in_float32, rank
 
 _WAYS_BACK = {DIRECTION: Camera.gradient, RELEVANCE: Camera.part, PRODUCT: Camera.part}
 """Of kinds of pullback; others are laid on the photograph as they are."""
@@ -51,7 +51,7 @@ def _on_photograph(
 ) -> ir.Value:
     width, is_last = rank(pullback), metadata.preprocessing.layout == "NHWC"
     before = [*range(width - 3)]
-    g = _in_float32(op, pullback)
+    g = in_float32(op, pullback)
     if is_last:
         g = op.Transpose(g, perm=[*before, width - 1, width - 3, width - 2])
     g = _WAYS_BACK.get(metadata.kind, Camera.place)(camera, g)
@@ -72,7 +72,7 @@ def _quantised(op: OpBuilder, pullback: ir.Value, to: str) -> tuple[ir.Value, ir
     """
     pullback, behind = arrived(op, pullback), [-3, -2, -1]
     with named_after(op, CAMERA):
-        pullback = _in_float32(op, pullback)
+        pullback = in_float32(op, pullback)
         most = op.ReduceMax(op.Abs(pullback), behind, keepdims=1)
         top = 127.0 if to == INT8 else 1.0
         scale = op.Div(op.Where(op.Equal(most, 0.0), top, most), top)
@@ -82,12 +82,6 @@ def _quantised(op: OpBuilder, pullback: ir.Value, to: str) -> tuple[ir.Value, ir
         else:
             small = op.Cast(within, to=ir.DataType.FLOAT16)
         return op.Squeeze(scale, behind), small
-
-
-def _in_float32(op: OpBuilder, value: ir.Value) -> ir.Value:
-    """What computes with the photograph's sizes does so in float32."""
-    is_it = value.dtype == ir.DataType.FLOAT
-    return value if is_it else op.Cast(value, to=ir.DataType.FLOAT)
 
 
 def _one(op: OpBuilder, number: np.generic) -> ir.Value:

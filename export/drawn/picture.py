@@ -27,7 +27,7 @@ from onnxplain.export.camera import Camera
 from onnxplain.export.camera.axis import on_device
 from onnxplain.export.drawn.marks import around_boxes, around_region, region_of_network
 from onnxplain.export.provenance import named_after
-from onnxplain.export.tensors import constant, dims, rank, size_of
+from onnxplain.export.tensors import constant, dims, in_float32, rank, size_of
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ def _of_network(op: OpBuilder, image: ir.Value, pre: Preprocessing) -> Canvas:
 
     def grey() -> ir.Value:
         along = [-1, 1, 1] if pre.layout == "NCHW" else [-1]
-        x = _single(op, image)
+        x = in_float32(op, image)
         std, mean = (constant(op, 255 * np.array(v).reshape(along), x) for v in (pre.std, pre.mean))
         x = op.Add(op.Mul(x, std), mean)
         x = op.Transpose(x, perm=[0, 2, 3, 1]) if pre.layout == "NCHW" else x
@@ -129,10 +129,6 @@ def weighed(op: OpBuilder, photograph: ir.Value) -> ir.Value:
     return op.MatMul(photograph, constant(op, weights, photograph))
 
 
-def _single(op: OpBuilder, x: ir.Value) -> ir.Value:
-    return x if x.dtype == ir.DataType.FLOAT else op.Cast(x, to=ir.DataType.FLOAT)
-
-
 def _counted(op: OpBuilder, x: ir.Value) -> ir.Value:
     return op.Where(op.Less(op.Abs(x), GREATEST), x, 0.0)
 
@@ -147,7 +143,7 @@ def _picture(
 ) -> ir.Value:
     """[N,h,w,3] or [N,K,h,w,3], or of four channels, in floats, whose fraction is to be dropped."""
     several, graph = rank(pullback) == 5, op.builder.graph
-    maps, channels = _maps(op, _counted(op, _single(op, pullback)), pre, several)
+    maps, channels = _maps(op, _counted(op, in_float32(op, pullback)), pre, several)
     values = _scaled(op, look, maps, (channels, pre.height, pre.width))
     values = canvas.place(values)
     if look.style == PULLBACK_STYLE:
@@ -171,12 +167,12 @@ def _picture(
         return pixels
     if region is not None:
         given = next(x for x in graph.inputs if x.name == region)
-        inside = region_of_network(op, _single(op, given), pre.height, pre.width)
+        inside = region_of_network(op, in_float32(op, given), pre.height, pre.width)
         within = op.CastLike(op.GreaterOrEqual(canvas.place(inside), 0.5), inside)
         pixels = around_region(op, pixels, within, several)
     for output in graph.outputs:
         if output.name == EXPLAINED_BOX:
-            boxes = canvas.boxes(_single(op, output))
+            boxes = canvas.boxes(in_float32(op, output))
             pixels = around_boxes(op, pixels, boxes, several)
     return pixels
 

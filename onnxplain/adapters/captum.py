@@ -13,7 +13,14 @@ import captum.attr
 import torch
 from captum.attr import NoiseTunnel
 
-from onnxplain.adapters.network import Graph, Network, check_classifier, classes_of, opened
+from onnxplain.adapters.network import (
+    Graph,
+    Network,
+    check_classifier,
+    classes_of,
+    explained,
+    opened,
+)
 from onnxplain.errors import InputError
 
 __all__ = [
@@ -84,11 +91,11 @@ class Pullback(captum.attr.Attribution):  # type: ignore[misc]
         """
         images = inputs[0] if isinstance(inputs, tuple) else inputs
         targets = classes_of(self.explainer, target)
-        pullback = self.explainer(images.detach().contiguous(), targets).pullback
+        pullback = explained(self.explainer, images, targets).pullback
         return (pullback,) if isinstance(inputs, tuple) else pullback
 
     def _logits(self, images: torch.Tensor) -> torch.Tensor:
-        logits: torch.Tensor = self.explainer(images.detach().contiguous()).logits
+        logits: torch.Tensor = explained(self.explainer, images).logits
         return logits
 
 

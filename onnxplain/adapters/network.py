@@ -13,6 +13,7 @@ from onnxplain.contract.explain import DIRECTION, Metadata
 from onnxplain.errors import InputError
 from onnxplain.runtime import load
 from onnxplain.runtime.explainer import Explainer
+from onnxplain.runtime.on_device import TensorExplanation
 
 Graph: TypeAlias = "Explainer | str | os.PathLike[str]"
 """An explain graph, opened or its file, which is opened by `onnxplain.load`."""
@@ -62,6 +63,15 @@ class Network(nn.Module):
         return logits
 
 
+def explained(explainer: Explainer, images: torch.Tensor, targets: Any = None) -> TensorExplanation:
+    """What a file gives for images that may be part of a graph of PyTorch's, or lie with gaps.
+
+    Raises:
+        InputError, BackendError: as calling the explainer.
+    """
+    return explainer(images.detach().contiguous(), targets)
+
+
 def check_classifier(metadata: Metadata, several: bool = False) -> None:
     """
     Raises:
@@ -106,14 +116,14 @@ class _Logits(torch.autograd.Function):
     def forward(ctx: Any, images: torch.Tensor, explainer: Explainer) -> torch.Tensor:
         ctx.explainer = explainer
         ctx.save_for_backward(images)
-        logits: torch.Tensor = explainer(images.detach().contiguous()).logits
+        logits: torch.Tensor = explained(explainer, images).logits
         return logits
 
     @staticmethod
     def backward(ctx: Any, *cotangents: torch.Tensor) -> tuple[torch.Tensor, None]:
         (images,), (cotangent,) = ctx.saved_tensors, cotangents
         factor, target = _one_class(cotangent)
-        pullback = ctx.explainer(images.detach().contiguous(), target).pullback
+        pullback = explained(ctx.explainer, images, target).pullback
         return factor.reshape(-1, *[1] * (images.ndim - 1)) * pullback, None
 
 

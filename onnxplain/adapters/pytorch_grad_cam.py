@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from pytorch_grad_cam.utils.image import scale_cam_image
 
-from onnxplain.adapters.network import Graph, check_classifier, classes_of, opened
+from onnxplain.adapters.network import Graph, check_classifier, classes_of, explained, opened
 from onnxplain.errors import InputError
 
 
@@ -53,7 +53,7 @@ class GradCAM:
             InputError: images or targets that cannot be used.
             BackendError: the runtime failed.
         """
-        found = self.explainer(input_tensor.detach().contiguous(), self._classes(targets))
+        found = explained(self.explainer, input_tensor, self._classes(targets))
         self.outputs = found.logits
         of_layer = scale_cam_image(found.pullback[:, 0].numpy(force=True))
         maps: NDArray[np.float32] = scale_cam_image(of_layer)  # as it does of several layers' mean
