@@ -51,8 +51,7 @@ from onnxplain.export.grids import Layer
 from onnxplain.export.guard import own_errors
 from onnxplain.export.layers import last_spatial, layer_name, spatial_layer, value_named
 from onnxplain.export.lower import stay_on_gpu
-from onnxplain.export.methods import Method, get_method
-from onnxplain.export.methods.layer_rules import with_rules
+from onnxplain.export.methods import Method
 from onnxplain.export.methods.placement import by_weight, check_names, layer_names
 from onnxplain.export.methods.weighted import Pixels
 from onnxplain.export.objectives import LOGIT, Fit, Objective
@@ -63,6 +62,7 @@ from onnxplain.export.validity import (
     divided,
     estimator_of,
     live_of,
+    method_of,
     objective_of,
     other_choices,
     parameters_of,
@@ -145,7 +145,7 @@ class _Derived:
 
 
 def _derived(source: Network, options: ExportOptions, plain: bool = False) -> _Derived:
-    method = with_rules(get_method(options.method), options.rules or {})
+    method = method_of(options)
     estimator = estimator_of(method, options)
     given, sampling = divided(method, estimator, options)
     values = parameters_of(method, options, given)

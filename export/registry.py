@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
 from typing import Protocol, TypeVar
 
 from onnxplain.errors import SourceError
+from onnxplain.export.suggest import most_like, squeezed
 
 
 class Named(Protocol):
@@ -13,6 +13,8 @@ class Named(Protocol):
 
     @property
     def name(self) -> str: ...
+    @property
+    def aliases(self) -> tuple[str, ...]: ...
 
 
 Entry = TypeVar("Entry", bound=Named)
@@ -38,13 +40,22 @@ class Registry(dict[str, Entry]):
         return entry
 
     def named(self, name: str) -> Entry:
-        """The entry of that name.
+        """The entry that `find` finds.
 
         Raises:
             SourceError: there is none; the message says which is most like it, and all there are.
         """
-        if name not in self:
-            close = difflib.get_close_matches(name, self, 1)
+        found = self.find(name)
+        if found is None:
+            close = most_like(name, self, 1)
             guess = f"did you mean {close[0]}? There are" if close else "choose one of"
             raise SourceError(f"no {self.what} {name!r}; {guess} {', '.join(self)}")
-        return self[name]
+        return found
+
+    def find(self, name: str) -> Entry | None:
+        """The entry of that name, or which is also called so, however that is spelled."""
+        if name in self:
+            return self[name]
+        others = {squeezed(alias): one for one in self.values() for alias in one.aliases}
+        others |= {squeezed(own): one for own, one in self.items()}
+        return others.get(squeezed(name))

@@ -20,8 +20,9 @@ from onnxplain.contract.request import (
     joined,
 )
 from onnxplain.errors import InputError, SourceError
-from onnxplain.export.estimators import Estimator, get_estimator
-from onnxplain.export.methods import Method
+from onnxplain.export.estimators import ESTIMATORS, Estimator, get_estimator
+from onnxplain.export.methods import METHODS, Method, get_method
+from onnxplain.export.methods.layer_rules import with_rules
 from onnxplain.export.methods.method import TEMPERATURE
 from onnxplain.export.objectives import LOGIT, Objective, get_objective
 from onnxplain.export.objectives.from_file import SUFFIX, of_file
@@ -51,6 +52,22 @@ def picture_of(options: ExportOptions) -> PictureOptions | None:
     except InputError as error:
         raise SourceError(str(error)) from error
     return options.picture
+
+
+def method_of(options: ExportOptions) -> Method:
+    """The method asked for, with its rules of layers.
+
+    Raises:
+        SourceError: there is none of that name, but perhaps an estimator; or no such rule.
+    """
+    name = options.method
+    estimator = ESTIMATORS.find(name)
+    if estimator is not None and METHODS.find(name) is None:
+        raise SourceError(
+            f"{estimator.name} asks a method at many images: choose one, such as "
+            f"method='gradient', and estimator='{estimator.name}'"
+        )
+    return with_rules(get_method(name), options.rules or {})
 
 
 def estimator_of(method: Method, options: ExportOptions) -> Estimator | None:

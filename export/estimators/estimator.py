@@ -43,6 +43,7 @@ class Estimator:
         parameters: what users can set, `chunk` besides.
         inputs: what the graph takes for it, by its parameters' values.
         outputs: what it tells besides the explanation, in words.
+        aliases: what else it is called; spelling does not count.
 
     Raises:
         ValueError: no name, or two parameters of one name.
@@ -58,6 +59,7 @@ class Estimator:
     parameters: tuple[Own, ...] = ()
     inputs: Callable[[Sampling], Mapping[str, EstimatorInput]] = lambda values: {}
     outputs: Mapping[str, str] | None = None
+    aliases: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         names = [parameter.name for parameter in self.own]

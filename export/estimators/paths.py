@@ -177,6 +177,7 @@ SEED = Count("seed", 0, "of the draws", low=0, high=2**31 - 1)
 register_estimator(
     Estimator(
         name="integrated-gradients",
+        aliases=("ig",),
         help="attributions that add up to what the image changes beside a baseline",
         formula="(x − x') · Σ w_s g(x' + α_s (x − x'))",
         source="Sundararajan et al. 2017, arXiv 1703.01365",
@@ -206,6 +207,7 @@ register_estimator(
 register_estimator(
     Estimator(
         name="expected-gradients",
+        aliases=("gradient-shap",),
         help="attributions beside many baselines, such as other photographs (GradientShap)",
         formula="mean_s (x − x'_s) · g(x'_s + α_s (x − x'_s))",
         source="Erion et al. 2021, arXiv 1906.10670; Lundberg & Lee 2017, arXiv 1705.07874",

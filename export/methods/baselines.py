@@ -30,6 +30,7 @@ register_method(
         "gradient",
         help="how the logit changes with each pixel",
         source="Simonyan et al. 2014, arXiv 1312.6034",
+        aliases=("saliency", "vanilla-gradient", "gradients"),
     )
 )
 register_method(
@@ -39,6 +40,7 @@ register_method(
         help="fine structure, little of it the class's own",
         needs="ReLU",
         source="Springenberg et al. 2015, arXiv 1412.6806",
+        aliases=("guided-backprop", "guided-backpropagation", "guided-gradient"),
     )
 )
 register_method(
@@ -48,6 +50,7 @@ register_method(
         help="fine structure, where max pools choose; without any the same for every image",
         needs="ReLU",
         source="Zeiler & Fergus 2014, arXiv 1311.2901",
+        aliases=("deconvolution", "deconv"),
     )
 )
 register_method(
@@ -56,5 +59,6 @@ register_method(
         times_input=True,
         help="what each pixel adds to the logit, in a network without biases",
         source="Shrikumar et al. 2017, arXiv 1605.01713",
+        aliases=("input*gradient", "gradient-x-input", "gradient*input", "input-times-gradient"),
     )
 )

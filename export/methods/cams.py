@@ -65,6 +65,8 @@ def hires_cam(op: OpBuilder, A: ir.Value, g: ir.Value, axes: tuple[int, int, int
     return weighted_sum(op, A, g, axes)
 
 
+_ALIASES = {"gradcam++": ("gradcampp", "gradcam-plus-plus")}
+
 for name, formula, help, source in (
     ("gradcam", grad_cam, "where, coarsely", "Selvaraju et al. 2017, arXiv 1610.02391"),
     (
@@ -102,6 +104,7 @@ for name, formula, help, source in (
             needs="a layer of maps or of tokens",
             source=source,
             forwards=1,
+            aliases=_ALIASES.get(name, ()),
         )
     )
 

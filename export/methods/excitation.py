@@ -59,5 +59,6 @@ register_method(
         help="what the class looks like to the network, in colours",
         needs="ReLU or MaxPool",
         source="Satkiewicz 2025, arXiv 2507.22832 v1",
+        aliases=("excitation-pullback",),
     )
 )

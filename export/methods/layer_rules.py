@@ -67,6 +67,7 @@ class LayerRule:
         help: what it is good for, in a line.
         needs: what a network must have for it; empty where any will do.
         source: where it was published.
+        aliases: what else it is called; spelling does not count.
     """
 
     name: str
@@ -75,6 +76,7 @@ class LayerRule:
     help: str
     source: str
     needs: str = ""
+    aliases: tuple[str, ...] = ()
 
 
 RULES: Registry[LayerRule] = Registry("rule")

@@ -127,6 +127,7 @@ register_method(
         help="what speaks for the class, none of it negative, conserved",
         source="Montavon et al. 2017, arXiv 1512.02479",
         forwards=3,
+        aliases=("lrp-z+", "zplus", "z+"),
     )
 )
 register_method(
@@ -136,6 +137,7 @@ register_method(
         relevance=LRP_EPSILON,
         help="what speaks for the class and against it, pixel by pixel",
         source="Bach et al. 2015, PLOS ONE 10(7)",
+        aliases=("lrp", "epsilon-lrp"),
     )
 )
 register_method(

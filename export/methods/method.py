@@ -81,6 +81,7 @@ class Method:
         source: where it was published.
         forwards: what an explanation costs, the forward pass included, in forward passes of a
             network of convolutions; what a probe costs, besides.
+        aliases: what else it is called; spelling does not count.
 
     Raises:
         ValueError: no name, two parameters of one name, or one that refers to a temperature that
@@ -104,6 +105,7 @@ class Method:
     needs: str = ""
     source: str = ""
     forwards: float = 2
+    aliases: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         names = [parameter.name for parameter in self.parameters]

@@ -22,7 +22,7 @@ def get_method(name: str) -> Method:
     Raises:
         SourceError: there is none, or factors have parameters of one name.
     """
-    if name in METHODS or TIMES not in name:
+    if TIMES not in name or METHODS.find(name) is not None:
         return METHODS.named(name)
     factors = [METHODS.named(part.strip()) for part in name.split(TIMES)]
     return product(TIMES.join(factor.name for factor in factors), *factors)

@@ -68,6 +68,7 @@ register_method(
         needs=NEEDS,
         source="Abnar & Zuidema 2020, arXiv 2005.00928",
         forwards=1,
+        aliases=("rollout",),
     )
 )
 register_method(

@@ -313,5 +313,6 @@ register_method(
         ascent=AscentDefaults(steps=10, eps=None),
         help="the same in any network: transformers, smooth activations, norms",
         source="Satkiewicz 2026, arXiv 2507.22832 v6",
+        aliases=("semantic-pullback",),
     )
 )

@@ -199,6 +199,7 @@ class Objective:
         scalar: of the same, itself, [N] or [N, K]; estimators ask for it.
         whole: whether its gradient is its derivative: what it holds constant, if anything, is a
             choice, which changes by jumps alone.
+        aliases: what else it is called; spelling does not count.
 
     Raises:
         ValueError: no name, or an input of a name that the graph has already.
@@ -214,6 +215,7 @@ class Objective:
     scalar: Cotangent | None = None
     declares: Callable[[Network], tuple[Input, ...]] | None = None
     whole: bool = False
+    aliases: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.name.isprintable() or not self.name.strip():

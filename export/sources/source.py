@@ -23,7 +23,7 @@ from onnxplain.export.sources.from_transformers import (
 )
 from onnxplain.export.sources.labels import imagenet_labels
 from onnxplain.export.sources.tracing import blank_image, import_torch, trace
-from onnxplain.export.suggest import nearest
+from onnxplain.export.suggest import nearest, spelled
 from onnxplain.reading import beside, regular, unreadable
 
 if TYPE_CHECKING:
@@ -356,6 +356,7 @@ def torch_network(
         SourceError: no such name, weights that cannot be had, or a checkpoint that does not fit.
     """
     torch = import_torch()
+    name = _canonical(name)
     pretrained = weights.upper() == "DEFAULT"
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
@@ -390,20 +391,34 @@ def _timm(name: str, pretrained: bool, size: tuple[int, int] | None) -> TorchNet
     )
 
 
+def _canonical(name: str) -> str:
+    """How a network's name is spelled where it is from.
+
+    Raises:
+        SourceError: there is none of that name that is a classifier.
+    """
+    if name.startswith(TIMM):
+        return name
+    import torchvision
+
+    classifiers = torchvision.models.list_models(module=torchvision.models)
+    known = [EFFICIENTNET_LITE0, *classifiers]
+    if (found := spelled(name, known)) is not None:
+        return found
+    if spelled(name, torchvision.models.list_models()) is not None:
+        raise SourceError(
+            f"{name!r} of torchvision's is no image classifier: make it in Python, and export "
+            "the module: export(torchvision.models.get_model(name), path, example=x)"
+        )
+    raise SourceError(
+        f"no network {name!r}: it is neither a file, nor {EFFICIENTNET_LITE0!r}, nor one of "
+        f"torchvision's classifiers, nor {TIMM}NAME of timm's; {nearest(name, known)}"
+    )
+
+
 def _torchvision(name: str, pretrained: bool) -> TorchNetwork:
     import torchvision
 
-    known = torchvision.models.list_models(module=torchvision.models)
-    if name not in known:
-        if name in torchvision.models.list_models():
-            raise SourceError(
-                f"{name!r} of torchvision's is no image classifier: make it in Python, and export "
-                "the module: export(torchvision.models.get_model(name), path, example=x)"
-            )
-        raise SourceError(
-            f"no network {name!r}: it is neither a file, nor {EFFICIENTNET_LITE0!r}, nor one of "
-            f"torchvision's classifiers, nor {TIMM}NAME of timm's; {nearest(name, known)}"
-        )
     weights = torchvision.models.get_model_weights(name).DEFAULT
     transforms = weights.transforms()
     (height,) = (width,) = transforms.crop_size

@@ -1,0 +1,81 @@
+"""What users call things: other spellings of names, and other names, mean what they say."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torchvision
+
+from onnxplain.contract.request import ExportOptions
+from onnxplain.errors import SourceError
+from onnxplain.export.estimators import ESTIMATORS
+from onnxplain.export.methods import METHODS, get_method
+from onnxplain.export.methods.layer_rules import RULES
+from onnxplain.export.objectives import OBJECTIVES
+from onnxplain.export.pipeline import export
+from onnxplain.export.registry import Registry
+from onnxplain.export.sources.source import torch_network
+from onnxplain.export.suggest import spelled, squeezed
+from onnxplain.export.validity import method_of
+
+
+@pytest.mark.parametrize(
+    ("said", "meant"),
+    [
+        ("grad-cam", "gradcam"),
+        ("Grad_CAM", "gradcam"),
+        ("GradCAM++", "gradcam++"),
+        ("gradcampp", "gradcam++"),
+        ("guided-backprop", "guided"),
+        ("GuidedBackprop", "guided"),
+        ("Saliency", "gradient"),
+        ("InputXGradient", "input-x-gradient"),
+        ("input * gradient", "input-x-gradient"),
+        ("LRP", "lrp-epsilon"),
+        ("guided_backprop * layer_cam", "guided*layercam"),
+        ("score cam", "scorecam"),
+    ],
+)
+def test_a_method_is_found_by_what_others_call_it(said: str, meant: str) -> None:
+    assert get_method(said).name == meant
+
+
+@pytest.mark.parametrize("table", [METHODS, RULES, ESTIMATORS, OBJECTIVES], ids=lambda t: t.what)
+def test_no_two_are_called_alike(table: Registry) -> None:
+    names = [squeezed(n) for one in table.values() for n in (one.name, *one.aliases)]
+    assert len(set(names)) == len(names)
+
+
+def test_an_estimator_given_as_a_method_says_how_it_is_asked_for() -> None:
+    for name in ("integrated-gradients", "IntegratedGradients", "ig"):
+        with pytest.raises(SourceError, match=r"method='gradient', and estimator='integrated-grad"):
+            method_of(ExportOptions(method=name))
+
+
+def test_the_methods_options_are_checked_before_the_network_is_looked_for(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match="no method"):
+        export("no such network", tmp_path / "x.onnx", method="nonsense")
+
+
+@pytest.mark.parametrize(
+    ("said", "meant"),
+    [
+        ("efficientnet_lite0", "efficientnet-lite0"),
+        ("EfficientNet-Lite0", "efficientnet-lite0"),
+        ("ResNet-18", "resnet18"),
+        ("squeezenet 1_1", "squeezenet1_1"),
+    ],
+)
+def test_a_network_is_found_however_it_is_spelled(said: str, meant: str) -> None:
+    assert torch_network(said, "none").name == meant
+
+
+def test_every_network_is_its_own_spelling_alone() -> None:
+    names = torchvision.models.list_models(module=torchvision.models)
+    assert [spelled(name, names) for name in names] == names
+
+
+def test_the_nearest_network_is_suggested_whatever_its_hyphens(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match="did you mean efficientnet-lite0"):
+        export("efficientnet_lite", tmp_path / "x.onnx")
