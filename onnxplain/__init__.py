@@ -78,4 +78,4 @@ OUTPUT_COMPARISONS.append(_compare_outputs)
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted(__all__)

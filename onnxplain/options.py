@@ -139,6 +139,36 @@ def by_keyword(
     return decorate
 
 
+Arguments = ParamSpec("Arguments")
+Returned = TypeVar("Returned")
+
+
+def also_called(
+    **others: str,
+) -> Callable[[Callable[Arguments, Returned]], Callable[Arguments, Returned]]:
+    """Let a function take an argument by another name too: `@also_called(target="targets")`.
+
+    Raises:
+        InputError: when it is called with both.
+    """
+
+    def decorate(function: Callable[Arguments, Returned]) -> Callable[Arguments, Returned]:
+        signature = inspect.signature(function)
+
+        @functools.wraps(function)
+        def run(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Returned:
+            for other in others.keys() & kwargs.keys():
+                name = others[other]
+                if name in kwargs or name in signature.bind_partial(*args).arguments:
+                    raise InputError(f"{name} and {other} are the same: give one of them")
+                kwargs[name] = kwargs.pop(other)
+            return function(*args, **kwargs)
+
+        return run
+
+    return decorate
+
+
 def check(options: Any) -> None:
     """Hold an instance to what the fields of its dataclass declare.
 

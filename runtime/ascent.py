@@ -24,6 +24,8 @@ from onnxplain.contract.explain import (
     Preprocessing,
 )
 from onnxplain.errors import InputError
+from onnxplain.options import also_called
+from onnxplain.printable import Brief
 from onnxplain.runtime.explainer import Explainer
 from onnxplain.runtime.explanation import Explanation
 from onnxplain.runtime.inputs.batches import ImageLike, as_batch
@@ -37,8 +39,8 @@ Own: TypeAlias = Literal["own"]
 """What the file's method ascends with, by its authors."""
 
 
-@dataclass(frozen=True, eq=False)
-class Accentuation:
+@dataclass(frozen=True, eq=False, repr=False)
+class Accentuation(Brief):
     """A gradient ascent from N photographs, one target each.
 
     Attributes:
@@ -64,6 +66,7 @@ class Accentuation:
         return difference
 
 
+@also_called(target="targets")
 def accentuate(
     explainer: Explainer,
     images: ImageLike | Sequence[ImageLike],

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from onnxplain.contract.explain import TEMPERATURE
+from onnxplain.printable import Brief
 from onnxplain.runtime.ascent import Accentuation, accentuate
 from onnxplain.runtime.explainer import Explainer
 from onnxplain.runtime.explanation import Explanation
@@ -29,8 +30,8 @@ from onnxplain.runtime.pictures.figures import Row
 from onnxplain.runtime.pictures.render import Cell, grid, signed_image
 
 
-@dataclass(frozen=True, eq=False)
-class Grid:
+@dataclass(frozen=True, eq=False, repr=False)
+class Grid(Brief):
     """Images [N], what is explained of each at the start, and the K targets to ascend towards, None
     where the objective has none; `inputs` are what it takes besides."""
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, overload
@@ -25,13 +25,15 @@ from onnxplain.contract.explain import (
 )
 from onnxplain.contract.objective import OBJECTIVE
 from onnxplain.errors import BackendError, InputError
-from onnxplain.options import check_type
+from onnxplain.options import also_called, check_type
+from onnxplain.printable import printable
 from onnxplain.runtime.explanation import Explanation, explanation_of
 from onnxplain.runtime.inputs.batches import ImageLike, filled, sources
+from onnxplain.runtime.inputs.each import each, images_in, metered
 from onnxplain.runtime.inputs.objective import as_inputs, check_inputs
 from onnxplain.runtime.inputs.pixels import Batch, as_input
 from onnxplain.runtime.inputs.scalars import Temperatures, live_inputs, scalar_inputs
-from onnxplain.runtime.inputs.targets import Targets, target_input
+from onnxplain.runtime.inputs.targets import Target, Targets, target_input
 from onnxplain.runtime.inputs.tensors import is_tensor
 from onnxplain.runtime.nonfinite import made_by
 from onnxplain.runtime.on_device import Tensor, TensorExplanation, explain_tensor
@@ -65,6 +67,12 @@ class Explainer:
         self.labels: tuple[str, ...] = self.metadata.labels
         self.multi_target: bool = backend.signature.multi_target
 
+    def __repr__(self) -> str:
+        file = "an engine" if self.path is None else f"'{self.path}'"
+        network = f"{self.metadata.source}, {self.metadata.described_method}"
+        backend = f"{self.backend.name} on {self.backend.device} in {self.backend.precision}"
+        return printable(f"<Explainer: {file}; {network}; {backend}>")
+
     @overload
     def __call__(  # type: ignore[overload-overlap]
         self,
@@ -86,6 +94,7 @@ class Explainer:
     def __call__(
         self, images: Tensor, targets: Any = ..., temperature: Temperatures = ..., **inputs: Any
     ) -> TensorExplanation: ...
+    @also_called(target="targets")
     def __call__(
         self,
         images: Any,
@@ -97,10 +106,13 @@ class Explainer:
         """Explain images, or what else the file explains by.
 
         Args:
-            images: one image or a list: paths, PIL images, uint8 pixels ([H,W], [H,W,C] or
-                [N,H,W,C], any size), or floats already normalised ([C,H,W] or [N,C,H,W] of the
-                network's size; channel last where the graph's layout is NHWC), which a file that
-                takes photographs (`metadata.pixels`) does not. Or a tensor of
+            images: one image or several: paths, folders, glob patterns, PIL images, uint8 pixels
+                ([H,W], [H,W,C] or [N,H,W,C], any size), or floats already normalised ([C,H,W] or
+                [N,C,H,W] of the network's size; channel last where the graph's layout is NHWC),
+                which a file that takes photographs (`metadata.pixels`) does not; or whatever gives
+                such one by one: a list, also of tensors, a generator, a data loader (of whose
+                tuples the first is taken). All are in memory at once; `map` holds a few.
+                Or a tensor of
                 another package (torch, CuPy, JAX), as the graph takes it, on the host or on the
                 backend's GPU: it is explained in one run where it lies, and what comes back is
                 of its package and lies there too. Of a file that explains by other values than
@@ -141,13 +153,14 @@ class Explainer:
         if is_tensor(images):
             if batch_size is not None:
                 raise InputError("a tensor is explained in one run; split it for smaller batches")
+            images = images[None] if len(images.shape) == 3 else images
             scalars = scalar_inputs(self.backend.signature, temperature)
             return explain_tensor(self.backend, images, targets, scalars, inputs)
-        signature = self.backend.signature
+        signature, images = self.backend.signature, [*each(images)]
         batch, photographs = as_input(images, signature)
         indices = target_input(signature, targets, len(batch))
         own = as_inputs(signature, inputs, len(batch))
-        explanation = self.explain(batch, photographs, indices, temperature, batch_size, own)
+        explanation = self.explain_batch(batch, photographs, indices, temperature, batch_size, own)
         self.require_finite(explanation, batch, indices, temperature, own)
         return replace(explanation, sources=sources(images))
 
@@ -165,7 +178,7 @@ class Explainer:
         for that, with all values of the graph in memory.
 
         Args:
-            batch, targets, temperature, inputs: what was explained, as for `explain`.
+            batch, targets, temperature, inputs: what was explained, as for `explain_batch`.
 
         Raises:
             InputError: something is.
@@ -188,7 +201,82 @@ class Explainer:
                 raise InputError(f"{error}. {why}") from None
             raise
 
-    def explain(
+    explain = __call__
+
+    @also_called(target="targets")
+    def map(
+        self,
+        images: Any,
+        targets: Target | Iterable[Target | Sequence[Target]] | None = None,
+        temperature: Temperatures = None,
+        batch_size: int | None = None,
+        *,
+        progress: bool | None = None,
+        **inputs: Any,
+    ) -> Iterator[Explanation]:
+        """Explain images one after the other, however many: those of one run are in memory.
+
+            for explanation in explainer.map("photos/", "tabby"):
+                explanation.save(...)
+
+        Args:
+            images: as for `__call__`, but for tensors of another device.
+            targets: None for the predicted class; an index or a name for all images; or an iterable
+                with those of each.
+            temperature, batch_size: as for `__call__`.
+            progress: whether a line on standard error says how many there were; None for a terminal
+                alone.
+            inputs: as for `__call__`, the same for all images.
+
+        Yields:
+            An explanation, of length 1, for each image.
+
+        Raises:
+            InputError, BackendError: as `__call__`, the targets' at once if they are the same for
+                all images.
+        """
+        size = 1 if self.metadata.preprocessing.any_size else self._batch_size(batch_size)
+        own: Iterator[Any] | None = None
+        if targets is None or isinstance(targets, int | str):
+            self.check(None if targets is None else [targets], temperature, inputs)
+        else:
+            own = iter(targets)
+
+        def explained(chunk: Sequence[Any]) -> Iterator[Explanation]:
+            count = sum(map(images_in, chunk))
+            wanted: Any = targets if own is None else [*islice(own, count)]
+            found = self(chunk, wanted, temperature, batch_size, **inputs)
+            yield from (found[i] for i in range(count))
+
+        def runs() -> Iterator[Explanation]:
+            chunk: list[Any] = []
+            for item in each(metered(images, progress)):
+                chunk.append(item)
+                if sum(map(images_in, chunk)) >= size:
+                    yield from explained(chunk)
+                    chunk = []
+            if chunk:
+                yield from explained(chunk)
+
+        return runs()
+
+    @also_called(targets="target")
+    def attribute(self, images: Any, target: Targets = None, **options: Any) -> Any:
+        """The pullback alone of what calling the explainer gives, as Captum's `attribute` does.
+
+        Args:
+            images, options: as for `__call__`.
+            target: its `targets`.
+
+        Returns:
+            [N,C,H,W], or [N,K,C,H,W] of several targets; of the package of a tensor that was given.
+
+        Raises:
+            InputError, BackendError: as `__call__`.
+        """
+        return self(images, target, **options).pullback
+
+    def explain_batch(
         self,
         batch: Batch,
         photographs: NDArray[np.uint8],

@@ -36,7 +36,7 @@ from onnxplain.runtime.predictions import Predictions
 from onnxplain.runtime.signature import Signature
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Explanation(Predictions):
     """The explanation of N images for one target each, or for K.
 

@@ -184,7 +184,9 @@ def _together(
     elif not signature.has_target:
         wanted = None
     indices = target_input(signature, wanted, len(batch))
-    explanation = explainer.explain(batch, photographs, indices, temperature, batch_size, inputs)
+    explanation = explainer.explain_batch(
+        batch, photographs, indices, temperature, batch_size, inputs
+    )
     for i in range(len(decoded)):
         own = slice(i * rows, (i + 1) * rows)
         made = replace(explanation[own], sources=[decoded[i].source] * rows)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from onnxplain.contract.explain import Metadata
+from onnxplain.contract.precision import precision_named
 from onnxplain.errors import BackendError, InputError
 from onnxplain.runtime.explainer import Explainer
 from onnxplain.runtime.inputs.batches import ImageLike
@@ -59,7 +60,8 @@ def load(
         provider: "cpu" (ONNX Runtime), "openvino", "cuda", "ort-tensorrt" (both ONNX Runtime),
             "tensorrt", "tensorrt-rtx"; or "auto" for the fastest of those here that gives what
             ONNX Runtime gives on the CPU. `explainer.backend` says which it is.
-        precision: "float32", "tf32", "float16", "bfloat16" or "int8", as the provider has them; or
+        precision: "float32", "tf32", "float16", "bfloat16" or "int8" (fp32, half, bf16 and the
+            like are understood), as the provider has them; or
             "auto" for the fastest whose explanations of `images` agree with float32's.
         threads: of the processor; None leaves the number to the backend.
         verify: whether to check the backend against ONNX Runtime on the CPU in float32 now, on
@@ -80,6 +82,7 @@ def load(
     """
     if precision == "auto":
         return fastest(path, images, provider, threads, at_least, **options)[0]
+    precision = precision_named(precision)
     if provider == "auto" and Path(path).suffix != SUFFIX:
         return _first_right(path, precision, threads, images, at_least, options)
     explainer = Explainer(open_backend(path, provider, threads, precision, **options), path)

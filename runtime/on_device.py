@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from onnxplain.contract.explain import IMAGE, LOGITS, ORIGIN, PULLBACK, TARGET
 from onnxplain.contract.objective import OBJECTIVE
 from onnxplain.errors import InputError
+from onnxplain.printable import Brief
 from onnxplain.runtime.inputs.objective import as_inputs
 from onnxplain.runtime.inputs.targets import target_input
 from onnxplain.runtime.inputs.tensors import as_numpy, dtype_name, is_tensor, like, on_host
@@ -30,8 +31,8 @@ class Tensor(Protocol):
     def dtype(self) -> Any: ...
 
 
-@dataclass(frozen=True, eq=False)
-class TensorExplanation:
+@dataclass(frozen=True, eq=False, repr=False)
+class TensorExplanation(Brief):
     """What the graph gave for a tensor, in tensors of its package, on its device.
 
     Attributes:

@@ -11,6 +11,9 @@ from numpy.typing import NDArray
 from onnxplain.contract.objective import Explained
 from onnxplain.errors import InputError
 from onnxplain.options import check_type
+from onnxplain.printable import brief, printable
+
+_SHOWN = 3  # samples of an explanation that Python shows
 
 
 class Predictions:
@@ -23,6 +26,7 @@ class Predictions:
         activation: what makes the logits probabilities, "softmax" or "sigmoid".
         objective: the scalar of each that is explained, [N] or [N,K]; None of a classifier.
         explained: what the file says of it.
+        method: by which it is explained, with its parameters.
     """
 
     logits: NDArray[Any]
@@ -31,6 +35,22 @@ class Predictions:
     activation: str
     objective: NDArray[Any] | None
     explained: Explained
+    method: str
+
+    def __repr__(self) -> str:
+        """How many, what is explained and predicted of the first, and the pullbacks' shapes."""
+        some = slice(_SHOWN)
+        more = ", …" if len(self.targets) > _SHOWN else ""
+        said = [f"targets {', '.join(str(one) for one in self.names[some])}{more}"]
+        if self.is_of_class:
+            rows = probabilities_of(self.logits[some], self.activation)
+            best = [f"{self.name(row.argmax())} {row.max():.1%}" for row in rows]
+            said.append(f"predicted {', '.join(best)}{more}")
+        else:
+            said.append(f"objective {self.explained.name}")
+        said += [f"pullback {brief(one)}" for one in self._explanations()]
+        said += [self.method] if self.method else []
+        return f"<{type(self).__name__}: {printable('; '.join(said))}>"
 
     @property
     def is_of_class(self) -> bool:

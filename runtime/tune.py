@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from onnxplain.contract.objective import BOX, MASK
 from onnxplain.errors import InputError
+from onnxplain.printable import Brief
 from onnxplain.runtime.ascent import accentuate
 from onnxplain.runtime.cosines import cosines
 from onnxplain.runtime.explainer import Explainer
@@ -31,8 +32,8 @@ _SHIFT = 2  # pixels
 _NOISE = 0.05  # standard deviation, in the network's own space
 
 
-@dataclass(frozen=True, eq=False)
-class Tuning:
+@dataclass(frozen=True, eq=False, repr=False)
+class Tuning(Brief):
     """What was measured at each of the temperatures [T], and the best of them.
 
     Attributes:

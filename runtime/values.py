@@ -34,7 +34,7 @@ _SHOWN = 4
 """The most samples that a notebook shows."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class ValuesExplanation(Predictions):
     """The explanation of N samples for one target each, or for K, by one value or several.
 
@@ -52,6 +52,7 @@ class ValuesExplanation(Predictions):
         explained: what the file says of it.
         kind: what the pullbacks are, as the file's metadata have it: "direction", "relevance" or
             "product".
+        method: by which it is explained, with its parameters.
     """
 
     logits: NDArray[Any]
@@ -65,6 +66,7 @@ class ValuesExplanation(Predictions):
     objective: NDArray[Any] | None = None
     explained: Explained = field(default_factory=Explained)
     kind: str = DIRECTION
+    method: str = ""
 
     def __len__(self) -> int:
         return len(self.logits)
@@ -86,6 +88,7 @@ class ValuesExplanation(Predictions):
             None if self.objective is None else self.objective[chosen],
             self.explained,
             self.kind,
+            self.method,
         )
 
     @property
@@ -216,4 +219,5 @@ def explain_values(
         objective=found.get(OBJECTIVE),
         explained=explained,
         kind=metadata.kind,
+        method=metadata.described_method,
     )

@@ -21,6 +21,7 @@ from onnxplain.batch.shard import ENGINE, on_gpu
 from onnxplain.batch.worker import Job, raise_problem
 from onnxplain.contract.explain import TARGET, Metadata
 from onnxplain.contract.pixels import PHOTOGRAPH
+from onnxplain.contract.precision import precision_named
 from onnxplain.errors import BackendError, InputError
 from onnxplain.runtime.inputs.estimator import decoded_once
 from onnxplain.runtime.loading import metadata_of
@@ -169,7 +170,7 @@ def _recipe(model: Path, options: Options, images: Mapping[str, NDArray[Any]]) -
     return Recipe(
         model=model_digest(model),
         provider=provider,
-        precision=options.precision,
+        precision=precision_named(options.precision),
         temperature=options.temperature,
         target=options.target if options.target is not None else _usual_target(model),
         top=options.top,

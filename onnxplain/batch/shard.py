@@ -147,7 +147,7 @@ class ShardExplainer:
         targets = target_input(signature, recipe.target, len(good))
         inputs = stacked(signature, [image.inputs for image in chosen])
         photographs = np.zeros((len(good), 0, 0, 3), np.uint8)  # which no column shows
-        explanation = explainer.explain(
+        explanation = explainer.explain_batch(
             batch, photographs, targets, recipe.temperature, self._batch_size, inputs
         )
         finite = explanation.finite()

@@ -13,7 +13,6 @@ from onnxplain.cli.console import out, say
 from onnxplain.errors import BackendError
 from onnxplain.machine import saturates
 
-_PRECISIONS = ("float32", "float16", "bfloat16")
 _WHY = {
     "tensorrt": "the fastest on a GPU",
     "cuda": "the fastest on a GPU without TensorRT",
@@ -33,6 +32,7 @@ def doctor() -> None:
     \b
         onnxplain doctor
     """
+    from onnxplain.contract.precision import PRECISIONS
     from onnxplain.runtime.sessions import PROVIDERS, preferred, usable
     from onnxplain.runtime.sessions.onnx_runtime.kernels import described
 
@@ -53,7 +53,7 @@ def doctor() -> None:
     for line in (
         *_devices(),
         *(f"{', '.join(names)}: {reason}" for reason, names in missing.items()),
-        *(_auto(precision, preferred) for precision in _PRECISIONS),
+        *(_auto(precision, preferred) for precision in PRECISIONS),
         f"quantised networks here: in {'float32, for want of VNNI' if saturates() else 'int8'}",
         f"kernels for ONNX Runtime (export --kernels): {described()}",
         _CHECKS,
@@ -76,8 +76,8 @@ def _devices() -> Iterator[str]:
 def _auto(precision: str, preferred: Callable[[str], Iterator[str]]) -> str:
     taken = next(preferred(precision), None)
     if taken is None:
-        return f"auto in {precision}: takes none; what computes in it must be named"
-    return f"auto in {precision}: {taken}, {_WHY[taken]}"
+        return f"auto in {precision}: takes none; nothing here computes in it"
+    return f"auto in {precision}: {taken}, {_WHY.get(taken, 'which alone computes in it here')}"
 
 
 def _version(package: str) -> str:

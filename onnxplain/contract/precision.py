@@ -1,4 +1,4 @@
-"""What a graph says of its operators for whoever converts it to half precision.
+"""What precisions are called, and what a graph says of its operators for a conversion to halves.
 
 `export` knows the operators and writes it; `onnxplain.runtime.conversion` reads it. As JSON under
 one key of the file's `metadata_props`, so that a runtime needs the file alone.
@@ -11,6 +11,29 @@ from dataclasses import dataclass, field
 from typing import Any, Self
 
 from onnxplain.contract.entries import Entry
+from onnxplain.errors import BackendError
+
+PRECISIONS: Mapping[str, tuple[str, ...]] = {
+    "float32": ("fp32", "float", "single"),
+    "tf32": (),
+    "float16": ("fp16", "half"),
+    "bfloat16": ("bf16",),
+    "int8": (),
+}
+"""What a graph may be computed in, and what else that is called."""
+
+
+def precision_named(name: str) -> str:
+    """The precision of that name, or which is also called so.
+
+    Raises:
+        BackendError: there is none.
+    """
+    for precision, others in PRECISIONS.items():
+        if name.lower() in (precision, *others):
+            return precision
+    raise BackendError(f"unknown precision {name!r}; known: {', '.join(PRECISIONS)}")
+
 
 ARRIVED = "pullback/arrived"
 """In the name of the Identity that passes a cotangent on to what need not be linear in it: until

@@ -62,7 +62,7 @@ def _of_pixels(explainer: Explainer, frame: Frame, asked: Asked) -> tuple[Explan
     inputs = as_inputs(signature, given, 1)
     targets = target_input(signature, asked.targets, 1)
     unseen = np.zeros((1, 0, 0, 3), np.uint8)
-    explanation = explainer.explain(
+    explanation = explainer.explain_batch(
         batch, unseen, targets, asked.temperature, batch_size=None, inputs=inputs
     )
     seen = (1, *explanation.pullback.shape[-2:], 3)  # of which the size alone is asked for

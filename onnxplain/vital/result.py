@@ -8,11 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
+from onnxplain.printable import Brief
 from onnxplain.vital.settings import Settings
 
 
-@dataclass(frozen=True, eq=False)
-class Visualisation:
+@dataclass(frozen=True, eq=False, repr=False)
+class Visualisation(Brief):
     """What N neurons look for.
 
     Attributes:

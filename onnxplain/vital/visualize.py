@@ -17,7 +17,7 @@ from onnxplain.errors import InputError
 from onnxplain.export.finish import writable
 from onnxplain.export.tensors import dims
 from onnxplain.files import scratch
-from onnxplain.options import declared
+from onnxplain.options import also_called, declared
 from onnxplain.runtime.inputs.targets import find_class
 from onnxplain.vital.engine import Engine
 from onnxplain.vital.graphs.subject import Subject, pooled, read_subject
@@ -29,6 +29,7 @@ from onnxplain.vital.state import beginning
 _START_STEPS = 500
 
 
+@also_called(targets="target")
 def visualize(
     source: Any,
     *,

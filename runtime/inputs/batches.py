@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import warnings
 from collections.abc import Iterable, Sequence
 from typing import Any, TypeAlias
 
@@ -13,11 +14,16 @@ from PIL import Image
 
 from onnxplain.contract.explain import DOWN, NO_IMAGE, Preprocessing
 from onnxplain.errors import InputError
+from onnxplain.runtime.inputs.each import each
 from onnxplain.runtime.inputs.images import load_image
 
 ImageLike: TypeAlias = str | os.PathLike[str] | Image.Image | NDArray[Any]
 """A path; a PIL image; uint8 pixels [H,W], [H,W,1|3|4] or [N,H,W,1|3|4] of any size; or floats
 already normalised, [C,H,W] or [N,C,H,W] (channel last where the graph's layout is NHWC)."""
+
+
+_BRIGHT = 4
+"""Times the greatest normalised value: floats that are greater, and none negative, are pixels."""
 
 
 def as_batch(
@@ -73,17 +79,17 @@ def _items(images: ImageLike | Sequence[ImageLike]) -> Sequence[Any]:
     Raises:
         InputError: there is none.
     """
-    items: Sequence[Any] = images if isinstance(images, (list, tuple)) else [images]
+    items = [*each(images)]
     if not items or any(isinstance(item, np.ndarray) and item.size == 0 for item in items):
         raise InputError("no image given")
     return items
 
 
-def sources(images: ImageLike | Sequence[ImageLike]) -> list[ImageLike | None]:
-    """What each of the images that `as_batch` makes is made of; None where that is floats."""
+def sources(images: Iterable[ImageLike]) -> list[ImageLike | None]:
+    """What each of the images that `as_batch` makes of a list is made of; None where that is
+    floats."""
     found: list[ImageLike | None] = []
-    items: Sequence[Any] = images if isinstance(images, (list, tuple)) else [images]
-    for item in items:
+    for item in images:
         if not isinstance(item, np.ndarray):
             found.append(item)
         elif item.dtype.kind == "f":
@@ -161,16 +167,20 @@ def _as_given(array: NDArray[Any], pre: Preprocessing) -> NDArray[Any]:
             f"before it, not {list(array.shape)}; uint8 pixels of any size are resized and "
             "normalised"
         )
+    greatest = float(np.max((1 - np.array(pre.mean)) / np.array(pre.std)))
+    if batch.size and _BRIGHT * max(greatest, 1) < batch.max() <= 255 and batch.min() >= 0:
+        warnings.warn(
+            f"the floats are from {batch.min():g} to {batch.max():g}, as pixels are, and are taken "
+            f"for normalised, from {float(np.min(-np.array(pre.mean) / np.array(pre.std))):.3g} to "
+            f"{greatest:.3g}: give pixels as uint8, which are normalised",
+            stacklevel=2,
+        )
     return batch
 
 
 def _images(item: ImageLike) -> Sequence[str | os.PathLike[str] | Image.Image]:
     if isinstance(item, (str, os.PathLike, Image.Image)):
         return [item]
-    if not isinstance(item, np.ndarray):
-        raise InputError(
-            f"an image is a path, a PIL image or a numpy array, not a {type(item).__name__}"
-        )
     if item.dtype != np.uint8:
         raise InputError(
             f"an image array holds uint8 pixels or normalised floats, not {item.dtype}"

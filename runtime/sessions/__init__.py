@@ -8,6 +8,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from onnxplain.contract.precision import precision_named
 from onnxplain.errors import BackendError
 from onnxplain.options import check_type
 from onnxplain.runtime.onnx_file import check_nodes, read_metadata, read_ports, weights_beside
@@ -92,6 +93,7 @@ def open_backend(
     if Path(path).suffix == SUFFIX:
         _check_threads(threads)
         return tensorrt.open_engine(Path(path))
+    precision = precision_named(precision)
     if provider == "auto":
         provider = next(preferred(precision), "cpu")
     check_provider(provider)
@@ -110,7 +112,7 @@ def _opened(
     _check_threads(threads)
     check_provider(provider)
     chosen = PROVIDERS[provider]
-    precision = chosen.precisions[0] if precision is None else precision
+    precision = chosen.precisions[0] if precision is None else precision_named(precision)
     if precision not in chosen.precisions:
         raise BackendError(
             f"the provider {provider} computes in {', '.join(chosen.precisions)}, not in "

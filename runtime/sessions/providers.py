@@ -11,6 +11,7 @@ from inspect import Parameter, signature
 from pathlib import Path
 from types import MappingProxyType
 
+from onnxplain.contract.precision import precision_named
 from onnxplain.errors import BackendError
 from onnxplain.runtime.sessions import tensorrt
 from onnxplain.runtime.sessions.cuda_driver import gpu
@@ -112,13 +113,17 @@ def preferred(precision: str) -> Iterator[str]:
 
     In float32 the processor's is ONNX Runtime and not OpenVINO: that takes 0.6 (EfficientNet-Lite0)
     to 1.1 (VGG-11, ViT-B/16) times its time for an image, which does not pay for the second load
-    that checking it against ONNX Runtime takes. In halves it is OpenVINO; ONNX Runtime's are
-    float32 between casts.
+    that checking it against ONNX Runtime takes. In halves OpenVINO comes first; ONNX Runtime's are
+    float32 between casts. What none of `AUTO` computes in, the others may.
     """
-    other = "cpu" if precision != "float32" else "openvino"
+    precision = precision_named(precision)
+    none = True
     for name in AUTO:
-        if name != other and precision in usable(name):
+        if (name, precision) != ("openvino", "float32") and precision in usable(name):
+            none = False
             yield name
+    if none:
+        yield from (name for name in PROVIDERS if name not in AUTO and precision in usable(name))
 
 
 def usable(name: str) -> tuple[str, ...]:

@@ -82,8 +82,8 @@ def test_a_small_pullback_keeps_its_precision_in_half_floats(explainer, recipe, 
         def __getattr__(self, name: str) -> Any:
             return getattr(explainer, name)
 
-        def explain(self, *args: Any) -> Any:
-            explanation = explainer.explain(*args)
+        def explain_batch(self, *args: Any) -> Any:
+            explanation = explainer.explain_batch(*args)
             return replace(explanation, pullback=1e-12 * explanation.pullback)
 
     table = good_rows(explain(Faint(), recipe, lake, tmp_path / "out"))
@@ -114,8 +114,8 @@ def test_an_explanation_that_is_not_finite_is_an_error(explainer, recipe, lake, 
         def __getattr__(self, name: str) -> Any:
             return getattr(explainer, name)
 
-        def explain(self, *args: Any) -> Any:
-            explanation = explainer.explain(*args)
+        def explain_batch(self, *args: Any) -> Any:
+            explanation = explainer.explain_batch(*args)
             explanation.pullback[0, 0, 0, 0] = np.nan  # of each run's first image
             return explanation
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 from onnxplain.contract.explain import IMAGE
+from onnxplain.contract.precision import precision_named
 from onnxplain.errors import BackendError, InputError
 from onnxplain.runtime.inputs.frames import frame_shape
 from onnxplain.runtime.sessions import open_backend
@@ -174,10 +175,11 @@ def _check(signature: Signature, options: Options, engine: Engine | None) -> Non
         raise InputError("TensorRT accelerates on GPUs, not with kind='cpu'")
     if options.accelerator == "openvino" and options.kind != "cpu":
         raise InputError("OpenVINO accelerates on processors: add kind='cpu'")
-    if options.precision not in _PRECISIONS:
+    precision = precision_named(options.precision)
+    if precision not in _PRECISIONS:
         known = ", ".join(_PRECISIONS)
-        raise InputError(f"an accelerator's precision is one of {known}, not {options.precision!r}")
-    if options.precision != "float32" and options.accelerator != "tensorrt":
+        raise InputError(f"an accelerator's precision is one of {known}, not {precision!r}")
+    if precision != "float32" and options.accelerator != "tensorrt":
         raise InputError("a precision goes with accelerator='tensorrt'")
 
 
@@ -232,7 +234,7 @@ def _optimization(options: Options) -> dict[str, Any]:
         optimization["cuda"] = {"graphs": True}
     if options.accelerator == "tensorrt":
         parameters = {
-            "precision_mode": _PRECISIONS[options.precision],
+            "precision_mode": _PRECISIONS[precision_named(options.precision)],
             "max_workspace_size_bytes": str(_WORKSPACE_BYTES),
             "trt_engine_cache_enable": "true",
             "trt_engine_cache_path": "/tmp/onnxplain-engines",  # noqa: S108  (in its container)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from onnxplain.contract.precision import precision_named
 from onnxplain.errors import BackendError
 from onnxplain.runtime.sessions.cuda_driver import gpu
 from onnxplain.runtime.sessions.tensorrt.package import Package
@@ -50,8 +51,7 @@ class BuildOptions:
             BackendError: an unknown precision; no GPU where one is needed; one that the package
                 does not build for.
         """
-        if precision not in PRECISIONS:
-            raise BackendError(f"unknown precision {precision!r}; known: {', '.join(PRECISIONS)}")
+        precision = precision_named(precision)
         sms, name = _hardware(package, sm, refittable, portable)
         return cls(sms, name, precision, refittable, portable)
 
