@@ -1,7 +1,8 @@
-"""Put measured figures into a page: `python -m onnxplain.bench.readme RESULT.json README.md`.
+"""Put measured figures into a page: `python -m onnxplain.bench.readme RESULT.json PAGE`.
 
 A table stands between `<!-- NAME -->` and `<!-- /NAME -->`, NAME being the JSON file's stem, so
-no figure is typed in by hand. The benchmark's page and plots go into `docs/` beside the README.
+no figure is typed in by hand; `PAGES` says which page shows what. With `docs/speed.md` go the
+benchmark's own page and its plots.
 """
 
 from __future__ import annotations
@@ -18,9 +19,9 @@ from onnxplain.bench.gpu.table import gpu_table
 from onnxplain.bench.launches import SIDES
 from onnxplain.bench.launches import ratios as ratios_of_nodes
 from onnxplain.bench.markdown import markdown
-from onnxplain.bench.rivals.table import rivals_tables
+from onnxplain.bench.rivals.table import rivals_sentence, rivals_tables
 from onnxplain.bench.suite.ratios import ratios
-from onnxplain.bench.suite.record import EAGER, KERNELS, seconds, timed, where
+from onnxplain.bench.suite.record import EAGER, KERNELS, Key, seconds, timed, where
 from onnxplain.bench.zoo.page import counts
 
 
@@ -81,6 +82,37 @@ def bench_table(measured: Mapping[str, Any]) -> str:
         f"{_summary(measured)}\n"
         f"Excitation, {measured['threads']} threads each, medians of interleaved rounds on "
         f"{machine.get('gpu', machine['cpu'])}, {machine['cores']} cores."
+    )
+
+
+_PEERS: dict[Key, Key] = {
+    ("pixels", "Captum Saliency"): ("explain", "cpu float32"),
+    ("pixels", "Captum GuidedBackprop"): ("explain", "cpu float32"),
+    ("pixels", "zennit GuidedBackprop"): ("explain", "cpu float32"),
+    ("map", "pytorch-grad-cam GradCAM"): ("map", "cpu float32, Grad-CAM"),
+}
+"""Other packages' explanations → the explain graph of as many passes over the network."""
+
+
+def peers_table(measured: Mapping[str, Any]) -> str:
+    """What `onnxplain bench` measured of other packages, beside explain graphs of the same work."""
+    record = measured["records"][0]
+    medians = seconds(record)
+    rows = []
+    for (kind, peer), (same, engine) in _PEERS.items():
+        theirs, ours = medians[kind, peer], medians[same, engine]
+        what = "Grad-CAM" if same == "map" else "excitation"
+        rows.append(
+            [peer, f"{theirs * 1e3:.0f} ms", what, f"{ours * 1e3:.0f} ms", f"{theirs / ours:.2f} ×"]
+        )
+    header = [where(record), "median", "onnxplain, ONNX Runtime", "median", "÷"]
+    machine = measured["machine"]
+    device = machine.get("gpu", machine["cpu"])
+    return (
+        f"{markdown(header, rows)}\n\n"
+        f"Float32, {measured['threads']} threads each, medians of {record['rounds']} interleaved "
+        f"rounds on {device}, {machine['cores']} cores. The plain gradient and guided "
+        "backpropagation take the passes that excitation takes; the gates differ."
     )
 
 
@@ -305,47 +337,43 @@ def zoo_counts(measured: dict[str, Any]) -> str:
     return "\n".join(counts(measured))
 
 
-TABLES: dict[str, Callable[[Any], str]] = {
-    "demo": demo_table,
-    "zoo": zoo_counts,
-    "precision": precision_table,
-    "bench": bench_table,
-    "gpu": gpu_table,
-    "launches": launches_table,
-    "serving": serving_table,
-    "lake": lake_sentence,
-    "signal": signal_table,
-    "visualisation": visualisation_table,
-    "vital_steps": vital_steps_table,
+PAGES: dict[str, dict[str, Callable[[Any], str]]] = {
+    "README.md": {
+        "demo": demo_table,
+        "zoo": zoo_counts,
+        "bench": peers_table,
+        "rivals": rivals_sentence,
+        "gpu": gpu_table,
+    },
+    "docs/costs.md": {"kernels": kernels_table, "profile": profile_tables},
+    "docs/differentiate.md": {"rivals": rivals_tables},
+    "docs/networks.md": {"zoo": zoo_counts},
+    "docs/neurons.md": {"visualisation": visualisation_table, "vital_steps": vital_steps_table},
+    "docs/parity.md": {"estimators": estimators_table},
+    "docs/runtimes.md": {"precision": precision_table},
+    "docs/serving.md": {"serving": serving_table, "lake": lake_sentence},
+    "docs/signal.md": {"signal": signal_table},
+    "docs/speed.md": {"bench": bench_table, "launches": launches_table},
 }
+"""What each page shows of which result, by the JSON file's stem."""
 
 
-COSTS: dict[str, Callable[[Any], str]] = {"kernels": kernels_table, "profile": profile_tables}
-"""Those of `docs/costs.md`; the others are the README's."""
-
-DERIVATIVES: dict[str, Callable[[Any], str]] = {"rivals": rivals_tables}
-"""Those of `docs/differentiate.md`."""
-
-PARITY: dict[str, Callable[[Any], str]] = {"estimators": estimators_table}
-"""Those of `docs/parity.md`."""
-
-
-def main(result: str, readme: str) -> None:
-    name = Path(result).stem
-    measured = json.loads(Path(result).read_text())
-    table = {**TABLES, **COSTS, **DERIVATIVES, **PARITY}[name](measured)
-    text = Path(readme).read_text()
+def main(result: str, page: str) -> None:
+    """Put a result into a page; where it is one with plots, these too, beside the page."""
+    name, at = Path(result).stem, Path(page)
+    tables = next((t for key, t in PAGES.items() if at.match(key) and name in t), {})
+    text = at.read_text()
     between = re.compile(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", re.DOTALL)
-    if not between.search(text):
-        sys.exit(f"{readme} has no <!-- {name} --> … <!-- /{name} -->")
-    Path(readme).write_text(between.sub(lambda m: f"{m[1]}{table}\n{m[2]}", text))
-    docs = Path(readme).parent / "docs"
-    if name == "bench":
-        draw(measured, docs)
-    if name == "vital_steps":
+    if name not in tables or not between.search(text):
+        sys.exit(f"{page} has no <!-- {name} --> … <!-- /{name} -->")
+    measured = json.loads(Path(result).read_text())
+    at.write_text(between.sub(lambda m: f"{m[1]}{tables[name](measured)}\n{m[2]}", text))
+    if tables[name] is bench_table:
+        draw(measured, at.parent)
+    if tables[name] is vital_steps_table:
         from onnxplain.bench.plots import plot_losses
 
-        plot_losses(measured, docs / "vital-losses.webp")
+        plot_losses(measured, at.parent / "vital-losses.webp")
 
 
 def draw(measured: Mapping[str, Any], folder: Path) -> None:

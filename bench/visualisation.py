@@ -1,7 +1,7 @@
 """Visualisations of classes compared: `python -m onnxplain.bench.visualisation OUT.json --help`.
 
 Writes what networks make of each method's pictures (`onnxplain.vital.metrics.score`) as JSON, of
-which the README's table is made.
+which the table in docs/neurons.md is made.
 """
 
 from __future__ import annotations

@@ -32,7 +32,7 @@ from onnxplain.timing import ratio, rounds, timing_of
 Pixels: TypeAlias = NDArray[np.uint8]
 
 NETWORK = "efficientnet-lite0"
-TEMPERATURE = 1.0  # EfficientNet-Lite0's; see the README on choosing one
+TEMPERATURE = 1.0  # EfficientNet-Lite0's; see docs/methods.md on choosing one
 TARGETS = 3
 ASCENT_STEPS = 5
 

@@ -29,6 +29,23 @@ def rivals_tables(measured: Mapping[str, Any]) -> str:
     )
 
 
+def rivals_sentence(measured: Mapping[str, Any]) -> str:
+    """By how much the other's graphs are larger and slower, and how many graphs each has right."""
+    ours, other = NAMES
+    pairs = [{row["by"]: row for row in record["rows"]} for record in measured["records"]]
+    right = [p for p in pairs if p[other].get("relative_l2", 1.0) <= _WRONG]
+    more = sorted(p[other]["nodes"] / p[ours]["nodes"] for p in right)
+    slower = sorted(p[other]["÷ onnxplain"] for p in right)
+    probes = measured["probes"].values()
+    passed = (f"{by} {sum(v[by] == 'right' for v in probes)}" for by in NAMES)
+    return (
+        f"{other} {measured['packages'][other]}, the gradient of {len(right)} networks that both "
+        f"differentiate right: {more[0]:.1f} to {more[-1]:.1f} × our nodes, {slower[0]:.2f} to "
+        f"{slower[-1]:.2f} × our time. Of {len(probes)} small graphs, each of one thing, right: "
+        f"{', '.join(passed)}."
+    )
+
+
 def _networks(measured: Mapping[str, Any]) -> str:
     rows = []
     for record in measured["records"]:
