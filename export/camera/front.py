@@ -22,13 +22,11 @@ from onnxplain.contract.precision import CAMERA
 from onnxplain.errors import SourceError
 from onnxplain.export.camera.axis import Axis, axes
 from onnxplain.export.camera.camera import Camera
-from onnxplain.export.camera.colours import luminance, rgb_of_nv12, rounded
-from onnxplain.export.camera.resampling import NEAREST, Windows, in_photograph, windows
+from onnxplain.export.camera.colours import luminance, rgb_of_nv12
+from onnxplain.export.camera.passes import resampled
+from onnxplain.export.camera.resampling import NEAREST, in_photograph
 from onnxplain.export.provenance import named_after
 from onnxplain.export.tensors import constant, dims
-
-_GROUPS, _EACH = 8, 16
-"""Groups of rows and of columns, of at least so many."""
 
 
 def see(op: OpBuilder, pre: Preprocessing, pixels: Pixels) -> Camera:
@@ -112,51 +110,11 @@ def _resized(
             value = op.Gather(value, centres.whole, axis=axis)
         small = op.Transpose(value, perm=[0, 3, 1, 2]) if down == 1 else value
     else:
-        small = _resampled(op, value, rows, columns, pre.interpolation, down)
+        small = resampled(op, value, rows, columns, pre.interpolation, down)
     if pre.fill or pre.interpolation == NEAREST:
         shown = op.Mul(op.Unsqueeze(inside[0].within, [1]), inside[1].within)
         small = op.Add(op.Mul(small, shown), op.Mul(op.Sub(1.0, shown), float(pre.fill)))
     return small
-
-
-def _resampled(
-    op: OpBuilder, value: ir.Value, rows: Axis, columns: Axis, interpolation: str, down: int
-) -> ir.Value:
-    """The same without a border: first across, then down, rounded in between, as Pillow does."""
-    across, along = (windows(op, axis, interpolation, _groups(axis)) for axis in (columns, rows))
-    (top, bottom), (left, right) = _reach(op, along, rows), _reach(op, across, columns)
-    begin, end = op.Concat(top, left, axis=0), op.Concat(bottom, right, axis=0)
-    value = op.Slice(value, begin, end, [down, down + 1])
-    if down == 1:
-        value = op.Transpose(value, perm=[0, 3, 1, 2])
-    wide = rounded(op, _multiplied(op, value, across, columns, 3))
-    return rounded(op, _multiplied(op, wide, along, rows, 2))
-
-
-def _groups(axis: Axis) -> int:
-    return max(1, min(_GROUPS, axis.size // _EACH))
-
-
-def _reach(op: OpBuilder, each: Windows, axis: Axis) -> tuple[ir.Value, ir.Value]:
-    """The first pixel that windows read, and the one behind the last, [1]."""
-    first, last = (op.Gather(each.begin, [i]) for i in (0, _groups(axis) - 1))
-    return first, op.Add(last, each.length)
-
-
-def _multiplied(op: OpBuilder, value: ir.Value, by: Windows, axis: Axis, of: int) -> ir.Value:
-    """What windows make of [N, C, h, w], cut to their reach, along the axis `of`, 2 or 3."""
-    parts, groups, first = [], _groups(axis), op.Gather(by.begin, [0])
-    for i in range(groups):
-        start = op.Sub(op.Gather(by.begin, [i]), first)
-        part = op.Slice(value, start, op.Add(start, by.length), [of])
-        weights = op.Gather(by.weights, i, axis=0)
-        parts.append(
-            op.MatMul(weights, part)
-            if of == 2
-            else op.MatMul(part, op.Transpose(weights, perm=[1, 0]))
-        )
-    whole = op.Concat(*parts, axis=of) if groups > 1 else parts[0]
-    return whole if axis.size % groups == 0 else op.Slice(whole, [0], [axis.size], [of])
 
 
 def _coloured(op: OpBuilder, small: ir.Value, pixels: Pixels, pre: Preprocessing) -> ir.Value:

@@ -70,6 +70,9 @@ def _sinc(op: OpBuilder, x: ir.Value) -> ir.Value:
 
 NEAREST = "nearest"
 
+_GROUPS, _EACH = 8, 16
+"""Groups of outputs, of at least so many."""
+
 _FIXED = 2.0**22
 """Of Pillow's weights, which are whole numbers."""
 
@@ -127,15 +130,20 @@ class Windows:
         begin: int64 [G], on the processor: the first of each group, which rises.
         length: int64 scalar, on the processor: how many each reads, all of them the photograph's.
         weights: float32 [G, P, length]; rows of outputs beside the photograph are 0.
+        groups: G; of ⌈size / G⌉ outputs, P, the last too many.
+        size: all outputs.
     """
 
     begin: ir.Value
     length: ir.Value
     weights: ir.Value
+    groups: int
+    size: int
 
 
-def windows(op: OpBuilder, axis: Axis, interpolation: str, groups: int = 1) -> Windows:
-    """Of one axis of the network's input; ⌈size / groups⌉ outputs a group, the last too many."""
+def windows(op: OpBuilder, axis: Axis, interpolation: str) -> Windows:
+    """Of one axis of the network's input."""
+    groups = max(1, min(_GROUPS, axis.size // _EACH))
     filter_, each = FILTERS[interpolation], -(-axis.size // groups)
     # ⌈reach⌉ pixels before and behind the one that the centre lies in
     doubled = op.Mul(axis.resized, 2)
@@ -156,7 +164,7 @@ def windows(op: OpBuilder, axis: Axis, interpolation: str, groups: int = 1) -> W
     at = op.Add(start, op.Range(integer(op, 0), length, 1))
     centres = in_photograph(op, axis, groups * each)
     weights = _weights(op, axis, centres, at, filter_, each)
-    return Windows(begin(*sizes), length, _normalised(op, weights))
+    return Windows(begin(*sizes), length, _normalised(op, weights), groups, axis.size)
 
 
 def matrix(op: OpBuilder, axis: Axis, interpolation: str) -> ir.Value:

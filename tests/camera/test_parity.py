@@ -95,20 +95,6 @@ def keras() -> tuple[Preprocessing, Prepare]:
     return Preprocessing(SIZE, SIZE, SIZE, half, half, layout="NHWC", fit="squash"), prepare
 
 
-@pytest.fixture(autouse=True)
-def across_then_down(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let Pillow resize first across, as the graph does, and as its versions before 13 always did;
-    since then it begins with the axis that shrinks more, which tall photographs' is by a hair."""
-    whole: Any = Image.Image.resize
-
-    def resize(image: Image.Image, size: Any, resample: Any = None, **others: Any) -> Image.Image:
-        across: Image.Image = whole(image, (size[0], image.height), resample, **others)
-        down: Image.Image = whole(across, tuple(size), resample, **others)
-        return down
-
-    monkeypatch.setattr(Image.Image, "resize", resize)
-
-
 CONFIGURATIONS = (torchvision, timm, vit, clip, letterbox, keras)
 
 
@@ -202,10 +188,46 @@ def test_pixels_and_logits_are_the_library_s(
 ) -> None:
     pre, prepare = configuration()
     graph = Graph(pre, tmp_path, monkeypatch)
-    for i, size in enumerate([(480, 640), (333, 217), (90, 401), (57, 91), (1, 1)]):
+    for i, size in enumerate([(480, 640), (333, 217), (90, 401), (801, 280), (57, 91), (1, 1)]):
         pixel, _, logit = graph.differences(photograph(size, i), prepare, std_of(pre))
         assert pixel < 1.01, size
         assert logit < 1e-3, size
+
+
+def resized_by_hand(image: Image.Image, size: tuple[int, int], is_down_first: bool) -> Image.Image:
+    """By Pillow, one axis at a time, of which no version asks which comes first."""
+    between = (image.width, size[1]) if is_down_first else (size[0], image.height)
+    bicubic = Image.Resampling.BICUBIC
+    return image.resize(between, bicubic).resize(size, bicubic)
+
+
+@pytest.mark.parametrize(
+    ("size", "is_down_first"),
+    [
+        ((500, 90), True),  # both shrink: rows by more than twice the columns
+        ((224 + 2 * 36 + 1, 260), True),
+        ((224 + 2 * 36, 260), False),
+        ((225, 60), True),  # columns are added
+        ((223, 60), False),  # no row is taken away
+        ((300, 400), False),
+    ],
+)
+def test_the_axis_to_begin_with_is_pillow_13_s(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: tuple[int, int], is_down_first: bool
+) -> None:
+    zero, one = (0.0,) * 3, (1.0,) * 3
+    pre = Preprocessing(SIZE, SIZE, SIZE, zero, one, fit="squash", interpolation="bicubic")
+
+    def prepare(image: Image.Image) -> NDArray[np.float32]:
+        small = resized_by_hand(image, (SIZE, SIZE), is_down_first)
+        return np.asarray(small, np.float32).transpose(2, 0, 1) / 255
+
+    image = photograph(size, 3)
+    graph = Graph(pre, tmp_path, monkeypatch)
+    assert graph.differences(image, prepare, std_of(pre))[0] < 1.01
+    other = resized_by_hand(image, (SIZE, SIZE), not is_down_first)
+    this = resized_by_hand(image, (SIZE, SIZE), is_down_first)
+    assert np.abs(np.asarray(other, int) - np.asarray(this, int)).max() > 2
 
 
 @pytest.mark.sweep

@@ -19,7 +19,7 @@ CASES = {
 
 ON_SIZES = {
     *("Add", "Concat", "Div", "Gather", "Max", "Min", "Mul", "Neg", "Squeeze", "Sub"),
-    *("Equal", "Where", "Cast", "Unsqueeze", "Reshape"),
+    *("Equal", "Where", "Cast", "Unsqueeze", "Reshape", "Split"),
 }
 """Of single whole numbers, which ONNX Runtime leaves where Shape puts them."""
 
