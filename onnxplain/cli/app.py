@@ -42,6 +42,7 @@ EXTRAS = {
     "transformers": "zoo",
     "matplotlib": "plot",
     "skimage": "demo",
+    "scipy": "evaluate",
     "openvino": "openvino",
     "tensorrt": "tensorrt",
     "tensorrt_rtx": "tensorrt-rtx",

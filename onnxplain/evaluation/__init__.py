@@ -1,0 +1,1 @@
+"""Which explanation to trust: what is measured of explain graphs on images."""
