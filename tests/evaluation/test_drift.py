@@ -142,7 +142,7 @@ def test_what_cannot_be_compared_is_a_sentence(
     with pytest.raises(InputError, match="the reference has 10 classes, and the other 9"):
         compare(opened(write(nine, tmp_path / "9.onnx")), reference, paths)
     embedding = write(network, tmp_path / "e.onnx", objective="embedding")
-    with pytest.raises(InputError, match="explains class-logit, and the other embedding"):
+    with pytest.raises(InputError, match="explains class, and the other embedding"):
         compare(opened(embedding), reference, paths)
     small = nn.Sequential(*network[:-2], nn.AdaptiveAvgPool2d(2), *network[-2:])
     write(small, tmp_path / "small.onnx", example=torch.zeros(1, 1, 20, 20))
