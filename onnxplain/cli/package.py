@@ -25,6 +25,28 @@ KServe = Annotated[
 Oci = Annotated[
     Path | None, typer.Option(help="Write a Dockerfile with all it needs to this folder.")
 ]
+HuggingFace = Annotated[
+    Path | None,
+    typer.Option(
+        "--huggingface", help="Write a repository for the Hugging Face hub to this folder."
+    ),
+]
+Sample = Annotated[
+    Path | None, typer.Option(help="For --huggingface: the image that its card shows, explained.")
+]
+Original = Annotated[
+    str | None,
+    typer.Option(
+        help="For --huggingface: the network, as for `onnxplain export`; the card says how exactly "
+        "the file agrees with it."
+    ),
+]
+License = Annotated[
+    str | None, typer.Option(help="For --huggingface: the network's, as the hub names licenses.")
+]
+BaseModel = Annotated[
+    str | None, typer.Option(help="For --huggingface: the network's own repository, OWNER/NAME.")
+]
 Name = Annotated[
     str | None, typer.Option(help="What clients call the model.", show_default="the file's name")
 ]
@@ -62,6 +84,7 @@ def package(
     triton: Triton = None,
     kserve: KServe = None,
     oci: Oci = None,
+    huggingface: HuggingFace = None,
     name: Name = None,
     image: ContainerImage = None,
     storage_uri: StorageUri = None,
@@ -75,8 +98,13 @@ def package(
     precision: Precision = "float32",
     threads: Threads = None,
     cuda_graphs: CudaGraphs = False,
+    sample: Sample = None,
+    source: Original = None,
+    license: License = None,
+    base_model: BaseModel = None,
 ) -> None:
-    """Package a model for the servers that operators run: Triton, KServe, any container.
+    """Package a model for the servers that operators run (Triton, KServe, any container), or for
+    the Hugging Face hub.
 
     \b
         onnxplain package resnet50.explain.onnx --triton models/
@@ -90,13 +118,22 @@ def package(
         onnxplain build resnet50.explain.onnx --provider tensorrt
         onnxplain package resnet50.explain.engine --triton models/
         onnxplain package resnet50.explain.engine --kserve service.yaml --storage-uri s3://b/models
+    \b
+        onnxplain package resnet50.explain.onnx --huggingface resnet50-explain \\
+            --sample cat.jpg --source resnet50 --license bsd-3-clause
     """
     from onnxplain.serve import packages
     from onnxplain.serve.packages import oci as container
     from onnxplain.serve.packages import triton as repository
 
+    if huggingface:
+        _write_repository(model, huggingface, sample, source, license, base_model)
     if not (triton or kserve or oci):
-        raise InputError("say what to write: --triton DIR, --oci DIR or --kserve FILE")
+        if huggingface:
+            return
+        raise InputError(
+            "say what to write: --triton DIR, --oci DIR, --kserve FILE or --huggingface DIR"
+        )
     if kserve and (image is None) == (storage_uri is None):
         raise InputError("--kserve runs an --image, or Triton with a --storage-uri: give one")
     if kind not in ("auto", "gpu", "cpu") or accelerator not in ("none", "tensorrt", "openvino"):
@@ -126,6 +163,23 @@ def package(
     if kserve:
         _write_service(kserve, called, image, storage_uri, gpus=0 if kind == "cpu" else 1)
         say(f"{kserve}  deploy it: kubectl apply -f {kserve}")
+
+
+def _write_repository(
+    model: Path,
+    folder: Path,
+    sample: Path | None,
+    source: str | None,
+    license: str | None,
+    base_model: str | None,
+) -> None:
+    from onnxplain.serve.packages import huggingface
+
+    if sample is None:
+        raise InputError("--huggingface shows an explained image: give one with --sample")
+    about = huggingface.About(source=source, license=license, base_model=base_model)
+    huggingface.write_repository(model, folder, sample, about)
+    say(f"{folder}  send it: hf upload {folder.name} {folder}")
 
 
 def _write_service(
