@@ -51,6 +51,7 @@ EXTRAS = {
     "prometheus_client": "serve",
     "ray": "batch",
     "pyarrow": "batch",
+    "quantus": "evaluate",
     "av": "stream",
     "starlette": "stream",
     "tensorboard": "signal",

@@ -29,6 +29,13 @@ def percentage_bar() -> Progress:
     return _bar(TaskProgressColumn(), TimeElapsedColumn())
 
 
+def remaining_bar() -> Progress:
+    """How many of how many, and how long the rest will take."""
+    return _bar(
+        MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn()
+    )
+
+
 def stages_of(progress: Progress, stages: Sequence[str]) -> Callable[[str], None]:
     """A bar of what is done in stages, and what moves it on as each begins."""
     task = progress.add_task(stages[0], total=len(stages))

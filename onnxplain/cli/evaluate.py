@@ -1,0 +1,133 @@
+"""The command `onnxplain evaluate`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.table import Table
+
+from onnxplain.cli.app import command
+from onnxplain.cli.console import complain, note, out, say, shown
+from onnxplain.cli.options import Precision, Provider, count
+from onnxplain.cli.progress import remaining_bar
+
+if TYPE_CHECKING:
+    from onnxplain.evaluation import Evaluation
+
+_ARROWS = {"higher": "↑", "lower": "↓"}
+
+
+@command
+def evaluate(
+    models: Annotated[
+        list[Path], typer.Argument(help="Explain graphs of one classifier: methods, temperatures.")
+    ],
+    images: Annotated[
+        list[str], typer.Option("--images", "-i", help="An image file, folder or glob pattern.")
+    ],
+    folder: Annotated[
+        Path, typer.Option("--out", "-o", help="The folder to begin, or to resume.")
+    ] = Path("evaluation"),
+    labels: Annotated[
+        Path | None,
+        typer.Option(
+            help="A CSV file: an image's path and its class a line.",
+            show_default="the classes that the first graph predicts",
+        ),
+    ] = None,
+    metrics: Annotated[
+        str | None,
+        typer.Option("--metrics", "-m", help="Separated by commas.", show_default="the protocol's"),
+    ] = None,
+    protocol: Annotated[str, typer.Option(help="A set of metrics.")] = "semantic-pullbacks",
+    images_count: Annotated[
+        int | None,
+        count("Images, drawn by the seed.", show_default="the protocol's: 1000"),
+    ] = None,
+    quick: Annotated[
+        bool,
+        typer.Option(
+            "--quick", help="Ten images, without the metric that takes three quarters of the time."
+        ),
+    ] = False,
+    seed: Annotated[
+        int | None, typer.Option(min=0, help="Of all draws.", show_default="the protocol's: 314")
+    ] = None,
+    provider: Provider = "auto",
+    precision: Precision = "float32",
+) -> None:
+    """Measure which explanation to trust: the same images, several graphs, several metrics.
+
+    \b
+        onnxplain evaluate gradient.onnx excitation.onnx -i photos/ --quick
+        onnxplain evaluate *.explain.onnx -i photos/ --labels classes.csv -o evaluation
+        onnxplain evaluate a.onnx b.onnx -i photos/ -m infidelity,max-sensitivity
+
+    The protocol is that of the semantic pullbacks' paper: infidelity, faithfulness-correlation,
+    faithfulness-estimate, monotonicity-correlation, max-sensitivity, random-logit and focus, each a
+    class of Quantus. An arrow says which way is better. The interval holds 95 % of the means of
+    resampled images. The best is bold, and so is what these images do not tell from it.
+
+    If it was killed or interrupted, give the same command again: it goes on where it was. An image
+    that cannot be read is a row with its reason, and the exit status is 1.
+    """
+    from onnxplain.evaluation import evaluate as measure
+    from onnxplain.evaluation.images import read_labels
+
+    with remaining_bar() as progress:
+        task = progress.add_task("evaluating", total=None)
+        evaluation = measure(
+            models,
+            images,
+            labels=None if labels is None else read_labels(labels),
+            metrics=None if metrics is None else metrics.split(","),
+            protocol=protocol,
+            out=folder,
+            count=images_count,
+            quick=quick,
+            seed=seed,
+            provider=provider,
+            precision=precision,
+            progress=lambda done, total: progress.update(task, completed=done, total=total),
+        )
+    out.print(_table(evaluation))
+    if evaluation.earlier:
+        note(f"{evaluation.earlier} of {len(evaluation.scores)} scores are of an earlier run")
+    for problem in _once(evaluation):
+        complain(problem)
+    say(f"{folder}  {len(evaluation.images)} images")
+    if evaluation.problems:
+        raise typer.Exit(1)
+
+
+def _table(evaluation: Evaluation) -> Table:
+    """A row for each metric, a column for each graph."""
+    table = Table("metric", *(shown(graph) for graph in evaluation.graphs))
+    for metric in evaluation.metrics:
+        best = evaluation.best(metric.name)
+        cells = []
+        of_graphs = zip(
+            evaluation.estimates(metric.name), evaluation.behind(metric.name), strict=True
+        )
+        for i, (mean, apart) in enumerate(of_graphs):
+            text = (
+                f"{mean.mean:.3g} [dim]{mean.low:.3g} … {mean.high:.3g}[/]" if mean.count else "–"
+            )
+            tied = apart.low <= 0 <= apart.high
+            cells.append(f"[bold]{text}[/]" if i == best or tied else text)
+        table.add_row(f"{metric.name} {_ARROWS[metric.better]}", *cells)
+    return table
+
+
+def _once(evaluation: Evaluation) -> list[str]:
+    """What went wrong: an image that cannot be used once, and not for each graph and metric."""
+    said = {}
+    for problem in evaluation.problems:
+        if problem.target < 0:
+            said[problem.image] = problem.error
+        else:
+            of = f"{problem.metric} of {problem.image} by {problem.graph}"
+            said[of] = problem.error
+    return [f"{what}: {why}" for what, why in said.items()]

@@ -1,0 +1,128 @@
+"""The images of an evaluation: which there are, what they show, and how they become pixels."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnxplain.contract.explain import Preprocessing
+from onnxplain.errors import InputError
+from onnxplain.evaluation.subject import Subject, as_pixels
+from onnxplain.reading import opened
+from onnxplain.runtime.inputs.batches import as_batch
+from onnxplain.runtime.inputs.targets import as_indices
+
+
+@dataclass(frozen=True)
+class Sample:
+    """An image file.
+
+    Attributes:
+        name: as tables call it: its path, from the folder that all of them share.
+        digest: of its bytes; empty where it cannot be read.
+        target: the class that is explained; -1 where the image cannot be used.
+        problem: why it cannot be; else empty.
+    """
+
+    path: Path
+    name: str
+    digest: str
+    target: int
+    problem: str = ""
+
+
+def listed(
+    paths: Sequence[Path], labels: Mapping[str, str], first: Subject, count: int | None, seed: int
+) -> list[Sample]:
+    """The images of an evaluation, by name, each with its class.
+
+    Args:
+        labels: the class, an index or a name, by the path's last parts; of an image without one it
+            is the class that is predicted.
+        first: predicts, and has the names of classes.
+        count: so many at most, drawn by the seed, of all that can be read.
+
+    Raises:
+        InputError: a label that is no class of the network's.
+    """
+    common = _common(paths)
+    names = [path.resolve().relative_to(common).as_posix() for path in paths]
+    order = list(range(len(paths)))
+    if count is not None and count < len(paths):
+        chosen = np.random.default_rng(seed).choice(len(paths), count, replace=False)
+        order = sorted(chosen.tolist())
+    return [_sample(paths[i], names[i], labels, first) for i in order]
+
+
+def pixels_of(path: Path, pre: Preprocessing) -> NDArray[np.float32]:
+    """The image as a network sees it, [1,C,H,W] in [-1, 1].
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    return as_pixels(as_batch(path, pre)[0], pre)
+
+
+def read_labels(path: Path) -> dict[str, str]:
+    """The labels of a CSV file: a path, or its last parts, and a class's index or name a line.
+
+    A first line `image,label` is passed over.
+
+    Raises:
+        InputError: it cannot be read, or a line has not two fields.
+    """
+    try:
+        with opened(path) as file:
+            text = file.read().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InputError(f"labels='{path}' is no text in UTF-8") from error
+    except OSError as error:
+        raise InputError(f"cannot read labels='{path}': {error.strerror or error}") from error
+    labels = {}
+    for number, row in enumerate(csv.reader(text.splitlines()), 1):
+        fields = [field.strip() for field in row]
+        if not any(fields) or (number == 1 and fields == ["image", "label"]):
+            continue
+        if len(fields) != 2 or not all(fields):
+            raise InputError(
+                f"labels='{path}', line {number}: an image's path and its class are asked for, "
+                "separated by a comma"
+            )
+        labels[str(Path(fields[0]))] = fields[1]
+    return labels
+
+
+def _common(paths: Sequence[Path]) -> Path:
+    folders = [path.resolve().parent for path in paths]
+    common = folders[0]
+    while not all(folder.is_relative_to(common) for folder in folders):
+        common = common.parent
+    return common
+
+
+def _sample(path: Path, name: str, labels: Mapping[str, str], first: Subject) -> Sample:
+    label, target = _label(path, labels), None
+    if label is not None:
+        named: int | str = int(label) if label.isdecimal() else label
+        target = int(as_indices(named, 1, first.classes, first.explainer.labels, False)[0])
+    try:
+        with opened(path) as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        pixels = pixels_of(path, first.preprocessing)
+    except (InputError, OSError) as error:
+        return Sample(path, name, "", -1 if target is None else target, str(error))
+    if target is None:
+        target = int(first.logits(pixels).argmax())
+    return Sample(path, name, digest, target)
+
+
+def _label(path: Path, labels: Mapping[str, str]) -> str | None:
+    parts = path.resolve().parts
+    tails = (str(Path(*parts[-n:])) for n in range(len(parts), 0, -1))
+    return next((labels[tail] for tail in tails if tail in labels), None)

@@ -1,0 +1,307 @@
+"""An evaluation: every metric of every image's explanation by every graph."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnxplain.errors import InputError
+from onnxplain.evaluation.images import Sample, listed, pixels_of
+from onnxplain.evaluation.metrics import MOSAIC, Metric
+from onnxplain.evaluation.protocols import SEMANTIC_PULLBACKS, metrics_of, protocol_of
+from onnxplain.evaluation.scoring import Explained, ScoreError, Tiles, score
+from onnxplain.evaluation.statistics import Estimate, differences, estimates
+from onnxplain.evaluation.store import Score, Store
+from onnxplain.evaluation.subject import Subject, opened
+from onnxplain.files import scratch
+from onnxplain.runtime import find_images
+from onnxplain.version import __version__
+
+QUICK = 10
+"""The images of a quick evaluation."""
+
+Graphs = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
+Images = Graphs
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What was found.
+
+    Attributes:
+        graphs: as they are called, in the order given.
+        metrics: in the order asked for.
+        images: by name, sorted.
+        scores: of each image by each graph and metric, in that order.
+        earlier: how many of them an earlier run had computed.
+    """
+
+    graphs: tuple[str, ...]
+    metrics: tuple[Metric, ...]
+    images: tuple[str, ...]
+    scores: tuple[Score, ...]
+    earlier: int = 0
+
+    def of(self, metric: str) -> NDArray[np.float64]:
+        """The scores by one metric, [graphs, images]; NaN where there is none."""
+        found = [s.score for s in self.scores if s.metric == metric]
+        rows = np.array(found, np.float64).reshape(len(self.images), len(self.graphs))
+        return rows.T
+
+    def estimates(self, metric: str) -> list[Estimate]:
+        """Each graph's mean by a metric, with its interval."""
+        return estimates(self.of(metric))
+
+    def best(self, metric: str) -> int | None:
+        """The graph of the best mean; None where there is no score."""
+        means = np.array([one.mean for one in self.estimates(metric)])
+        if not np.isfinite(means).any():
+            return None
+        chosen = next(one for one in self.metrics if one.name == metric)
+        return int(np.nanargmax(means if chosen.better == "higher" else -means))
+
+    def behind(self, metric: str) -> list[Estimate]:
+        """Each graph's mean less the best one's, paired over the images.
+
+        An interval on both sides of 0 says that these images do not tell the two apart.
+        """
+        best = self.best(metric)
+        scores = self.of(metric)
+        return differences(scores, 0 if best is None else best)
+
+    @property
+    def problems(self) -> list[Score]:
+        """The scores that there are not."""
+        return [score for score in self.scores if score.score is None]
+
+    def to_json(self) -> dict[str, Any]:
+        """Means and intervals by metric and graph, and what the evaluation was of."""
+        return {
+            "onnxplain": __version__,
+            "graphs": list(self.graphs),
+            "images": len(self.images),
+            "metrics": {
+                metric.name: {
+                    "better": metric.better,
+                    "asks": metric.asks,
+                    "means": {
+                        graph: {
+                            "mean": _number(mean.mean),
+                            "interval": [_number(mean.low), _number(mean.high)],
+                            "behind the best": [_number(apart.low), _number(apart.high)],
+                            "images": mean.count,
+                        }
+                        for graph, mean, apart in zip(
+                            self.graphs,
+                            self.estimates(metric.name),
+                            self.behind(metric.name),
+                            strict=True,
+                        )
+                    },
+                }
+                for metric in self.metrics
+            },
+        }
+
+
+def evaluate(
+    graphs: Graphs,
+    images: Images,
+    *,
+    labels: Mapping[str, str] | None = None,
+    metrics: Sequence[str] | None = None,
+    protocol: str = SEMANTIC_PULLBACKS.name,
+    out: str | os.PathLike[str] | None = None,
+    count: int | None = None,
+    quick: bool = False,
+    seed: int | None = None,
+    provider: str = "auto",
+    precision: str = "float32",
+    threads: int | None = None,
+    progress: Callable[[int, int], object] = lambda done, total: None,
+) -> Evaluation:
+    """Measure explain graphs of classifiers on the same images.
+
+    Scores depend on nothing but graph, image, class and seed: not on the order, on other images
+    (but for mosaics, which are made of them), or on where an earlier run was interrupted.
+
+    Args:
+        graphs: explain graphs, one or several: methods, temperatures, precisions.
+        images: files, folders and glob patterns.
+        labels: each image's class, an index or a name, by the last parts of its path; of others
+            it is the class that the first graph predicts.
+        metrics: by name (`onnxplain.evaluation.METRICS`); None for the protocol's.
+        protocol: one of `onnxplain.evaluation.PROTOCOLS`.
+        out: a folder for the scores, where a run with the same arguments goes on; None for none.
+        count: so many images, drawn by the seed; None for as many as the protocol asks for.
+        quick: ten images, and no metric that takes long, unless other ones are asked for.
+        seed: None for the protocol's.
+        provider, precision, threads: as for `onnxplain.load`.
+        progress: called with how many of all scores are there.
+
+    Raises:
+        InputError: a graph, image, label or name that cannot be used; `out` cannot be written.
+        BackendError: a graph cannot be opened or run.
+        ModuleNotFoundError: Quantus or PyArrow is not installed.
+    """
+    chosen = protocol_of(protocol)
+    asked = metrics_of(None if metrics is None else list(metrics), chosen, quick)
+    seed = chosen.seed if seed is None else seed
+    count = count or (QUICK if quick else chosen.count)
+    paths = find_images(images)
+    files = [Path(graph) for graph in _several(graphs)]
+    store = Store(None if out is None else Path(out))
+    earlier = 0
+    with scratch() as folder:
+        subjects = [
+            opened(file, name, folder, provider, precision, threads)
+            for file, name in zip(files, _names(files), strict=True)
+        ]
+        samples = listed(paths, labels or {}, subjects[0], count, seed)
+        scores: list[Score] = []
+        total = len(samples) * len(subjects) * len(asked)
+        for cell in _cells(subjects, samples, asked, seed):
+            known = store.known.get(cell.digest)
+            earlier += known is not None
+            if known is None:
+                known = cell.score()
+                store.add(known)
+            scores.append(known)
+            progress(len(scores), total)
+    evaluation = Evaluation(
+        tuple(subject.name for subject in subjects),
+        asked,
+        tuple(sample.name for sample in samples),
+        tuple(sorted(scores, key=lambda one: _order(one, asked, subjects))),
+        earlier,
+    )
+    store.finish(evaluation.scores, evaluation.to_json())
+    return evaluation
+
+
+@dataclass(frozen=True)
+class _Cell:
+    """One score to be made."""
+
+    metric: Metric
+    sample: Sample
+    subject: Subject
+    explained: Callable[[], Explained]
+    tiles: Callable[[], Tiles | None]
+    seed: int
+    digest: str
+
+    def score(self) -> Score:
+        found, error = None, self.sample.problem
+        if not error:
+            try:
+                found = score(self.metric, self.explained(), self.tiles(), self.seed)
+            except ScoreError as reason:
+                error = str(reason)
+        metadata = self.subject.explainer.metadata
+        return Score(
+            self.digest,
+            self.subject.name,
+            metadata.described_method,
+            self.sample.name,
+            self.sample.target,
+            self.metric.name,
+            found,
+            error,
+        )
+
+
+def _cells(
+    subjects: Sequence[Subject], samples: Sequence[Sample], metrics: Sequence[Metric], seed: int
+) -> Iterator[_Cell]:
+    """Image by image, so that what is interrupted has the same images of all graphs."""
+    pixels = lru_cache(maxsize=8)(pixels_of)
+    for sample in samples:
+        others = _partners(sample, samples, seed)
+        for subject in subjects:
+            pre = subject.preprocessing
+
+            @lru_cache(maxsize=1)
+            def explained(subject: Subject = subject, sample: Sample = sample) -> Explained:
+                image = pixels(sample.path, subject.preprocessing)
+                return Explained(subject, image, sample.target)
+
+            @lru_cache(maxsize=1)
+            def tiles(
+                subject: Subject = subject, others: Sequence[Sample] = others
+            ) -> Tiles | None:
+                if not others:
+                    return None
+                images = [pixels(other.path, subject.preprocessing) for other in others]
+                return Tiles(np.concatenate(images), [other.target for other in others])
+
+            for metric in metrics:
+                of = {
+                    "graph": subject.digest,
+                    "name": subject.name,
+                    "image": [sample.name, sample.digest, sample.problem],
+                    "target": sample.target,
+                    "metric": metric.described(pre.height, pre.width),
+                    "mosaic": [[o.digest, o.target] for o in others if metric.on == MOSAIC],
+                    "seed": seed,
+                }
+                digest = hashlib.sha256(json.dumps(of, sort_keys=True).encode()).hexdigest()
+                draws = drawn(seed, sample.digest, metric.name)
+                yield _Cell(metric, sample, subject, explained, tiles, draws, digest)
+
+
+def drawn(seed: int, digest: str, what: str) -> int:
+    """The seed of what is drawn for one image, below 2³²: the same for every graph, so that
+    comparisons are paired, and whatever was drawn before."""
+    return int.from_bytes(hashlib.sha256(f"{seed} {digest} {what}".encode()).digest()[:4], "big")
+
+
+def _partners(sample: Sample, samples: Sequence[Sample], seed: int) -> list[Sample]:
+    """The image, another of its class (itself, where it is the only one), and two of others."""
+    usable = [other for other in samples if not other.problem]
+    same = [o for o in usable if o.target == sample.target and o.name != sample.name]
+    others = [o for o in usable if o.target != sample.target]
+    if sample.problem or not others:
+        return []
+    random = np.random.default_rng(drawn(seed, sample.digest, "partners"))
+    beside = same[int(random.integers(len(same)))] if same else sample
+    two = random.choice(len(others), 2, replace=len(others) < 2)
+    return [sample, beside, *(others[i] for i in two.tolist())]
+
+
+def _order(score: Score, metrics: Sequence[Metric], subjects: Sequence[Subject]) -> tuple[Any, ...]:
+    of_metric = next(i for i, metric in enumerate(metrics) if metric.name == score.metric)
+    of_graph = next(i for i, subject in enumerate(subjects) if subject.name == score.graph)
+    return score.image, of_graph, of_metric
+
+
+def _several(graphs: Graphs) -> Sequence[str | os.PathLike[str]]:
+    several = [graphs] if isinstance(graphs, (str, os.PathLike)) else list(graphs)
+    if not several:
+        raise InputError("no explain graph given")
+    return several
+
+
+def _names(files: Sequence[Path]) -> list[str]:
+    """Short, each once: the file's name, or as much of its path as tells it from the others."""
+    if len({file.resolve() for file in files}) < len(files):
+        raise InputError("an explain graph is given twice")
+    parts = [file.resolve().parts for file in files]
+    for n in range(1, max(map(len, parts)) + 1):
+        names = ["/".join(part[-n:]) for part in parts]
+        if len(set(names)) == len(names):
+            break
+    return [name.removesuffix(".onnx").removesuffix(".explain") for name in names]
+
+
+def _number(value: float) -> float | None:
+    return value if np.isfinite(value) else None

@@ -1,0 +1,213 @@
+"""One score: a metric of Quantus's asked of one image's explanation, its network in batches."""
+
+from __future__ import annotations
+
+import random
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from quantus.functions.mosaic_func import mosaic_creation
+
+from onnxplain.errors import InputError
+from onnxplain.evaluation.deferred import Deferred
+from onnxplain.evaluation.metrics import MOSAIC, PATCHES, Metric, part
+from onnxplain.evaluation.subject import Subject
+
+Array = NDArray[Any]
+
+
+class ScoreError(Exception):
+    """There is no score; the message says why."""
+
+
+@dataclass(frozen=True)
+class Tiles:
+    """What a mosaic is made of: two images of the target's class, the image itself the first, and
+    two of others.
+
+    Attributes:
+        images: [4,C,H,W], in [-1, 1].
+        classes: theirs.
+    """
+
+    images: Array
+    classes: Sequence[int]
+
+
+class Explained:
+    """An image and its explanation, which is computed once for all metrics."""
+
+    def __init__(self, subject: Subject, image: Array, target: int) -> None:
+        self.subject, self.image = subject, image
+        self.target = np.array([target])
+        self._own: dict[bool, Array] = {}
+
+    def explain(self, images: Array, targets: Array, times_image: bool) -> Array:
+        if images is not self.image or not np.array_equal(targets, self.target):
+            return self.subject.explain(images, targets, times_image)
+        if times_image not in self._own:
+            self._own[times_image] = self.subject.explain(images, targets, times_image)
+        return self._own[times_image]
+
+
+def score(metric: Metric, explained: Explained, tiles: Tiles | None, seed: int) -> float:
+    """
+    Args:
+        tiles: for a metric that is `on` a mosaic.
+        seed: of all that is drawn; below 2³².
+
+    Raises:
+        ScoreError: the metric has no answer for this image.
+        BackendError: the runtime failed.
+    """
+    with _drawn_from(seed), warnings.catch_warnings():
+        # A perturbation that changes nothing, as on grey, and the correlation of constants.
+        warnings.simplefilter("ignore")
+        try:
+            view = _view(metric, explained, tiles, seed)
+            height, width = explained.image.shape[2:]
+            made = metric.made(height, width, explained.subject.classes, seed)
+            found = float(_asked(made, view))
+        except (InputError, AssertionError, ValueError) as error:
+            raise ScoreError(" ".join(str(error).split())) from error
+    if not np.isfinite(found):
+        raise ScoreError(f"the score is {found}: all that it compares is the same")
+    return found
+
+
+@dataclass(frozen=True)
+class _View:
+    """What a metric is given: [1,…] each.
+
+    Attributes:
+        images: what it perturbs.
+        targets: the class.
+        model: what it asks for logits or probabilities.
+        explain: Quantus's `explain_func`.
+        custom: Quantus's `custom_batch`.
+    """
+
+    images: Array
+    targets: Array
+    model: _Model
+    explain: Any
+    custom: Any = None
+
+
+class _Model:
+    """What metrics call of Quantus's `ModelInterface`."""
+
+    def __init__(self, predict: Any) -> None:
+        self._predict = predict
+
+    def predict(self, x: Array, **_: Any) -> Deferred:
+        answer: Deferred = self._predict(x)
+        return answer
+
+    def shape_input(self, x: Array, shape: Sequence[int], **_: Any) -> Array:
+        return x.reshape(shape)
+
+
+def _asked(made: Any, view: _View) -> float:
+    """`quantus.Metric.__call__` of one image, whose network need not be PyTorch's."""
+    made.explain_func, made.explain_func_kwargs = view.explain, {}
+    data = {
+        "model": view.model,
+        "x_batch": view.images,
+        "y_batch": view.targets,
+        "a_batch": None,
+        "s_batch": None,
+        "custom_batch": view.custom,
+    }
+    data |= made.custom_preprocess(**data) or {}
+    if data["custom_batch"] is None:
+        del data["custom_batch"]
+    made.evaluation_scores = list(made.evaluate_batch(**made.batch_preprocess(data)))
+    made.custom_postprocess(**data)
+    (found,) = made.evaluation_scores
+    return float(found)
+
+
+def _view(metric: Metric, explained: Explained, tiles: Tiles | None, seed: int) -> _View:
+    subject = explained.subject
+
+    def explain(model: Any, inputs: Array, targets: Array, **_: Any) -> Array:
+        return explained.explain(inputs, targets, metric.times_image)
+
+    asked = subject.asked(metric.softmax)
+    if metric.on == MOSAIC:
+        if tiles is None:
+            raise ScoreError("a mosaic is of images of two classes at least, and there is one")
+        mosaic, where = mosaic_of(tiles, seed)
+        return _View(mosaic, explained.target, _Model(asked), explain, [where])
+    if metric.on == PATCHES:
+        patches = _Patches(explained.image)
+
+        def sums(**_: Any) -> Array:
+            return patches.sums(
+                explained.explain(explained.image, explained.target, metric.times_image)
+            )
+
+        model = _Model(lambda there: asked(patches.shown(there)))
+        return _View(patches.all, explained.target, model, sums)
+    return _View(explained.image, explained.target, _Model(asked), explain)
+
+
+class _Patches:
+    """An image as its patches, each there (1) or mid-grey (0).
+
+    Attributes:
+        all: [1,1,rows,columns], ones.
+    """
+
+    def __init__(self, image: Array) -> None:
+        self._image = image
+        height, width = image.shape[2:]
+        self._side = part(height, width, 4)
+        self.all = np.ones((1, 1, height // self._side, width // self._side), np.float32)
+
+    def shown(self, there: Array) -> Array:
+        return self._image * there.repeat(self._side, 2).repeat(self._side, 3)
+
+    def sums(self, attributions: Array) -> Array:
+        """Each patch's, less their mean: Quantus refuses what has one sign, and a correlation does
+        not see it."""
+        side, (rows, columns) = self._side, self.all.shape[2:]
+        total: Array = attributions.reshape(1, -1, rows, side, columns, side).sum((1, 3, 5))
+        return (total - total.mean())[:, None]
+
+
+def mosaic_of(tiles: Tiles, seed: int) -> tuple[Array, tuple[int, ...]]:
+    """A mosaic, [1,C,H,W], by Quantus, and where its target is: row by row, 1 or 0.
+
+    Each image has half its height and width.
+
+    Raises:
+        InputError: a side is odd.
+    """
+    count, channels, height, width = tiles.images.shape
+    if height % 2 or width % 2:
+        raise InputError(f"a mosaic of two by two has even sides, not {width} × {height}")
+    halves = tiles.images.reshape(count, channels, height // 2, 2, width // 2, 2).mean((3, 5))
+    classes = np.array(tiles.classes)
+    made, _, _, where, targets = mosaic_creation(halves, classes, 1, seed or 1)
+    own = targets.index(tiles.classes[0])
+    return made[own : own + 1], where[own]
+
+
+@contextmanager
+def _drawn_from(seed: int) -> Iterator[None]:
+    """What NumPy's and Python's global generators give is by the seed, and later as before."""
+    numpys, pythons = np.random.get_state(), random.getstate()
+    np.random.seed(seed)
+    random.seed(seed)
+    try:
+        yield
+    finally:
+        np.random.set_state(numpys)
+        random.setstate(pythons)
