@@ -10,7 +10,7 @@ from rich.table import Table
 
 from onnxplain.cli.app import command
 from onnxplain.cli.console import complain, note, out, say, shown
-from onnxplain.cli.options import Precision, Provider, count
+from onnxplain.cli.options import Precision, Provider
 from onnxplain.cli.progress import remaining_bar
 
 if TYPE_CHECKING:
@@ -42,9 +42,14 @@ def evaluate(
         typer.Option("--metrics", "-m", help="Separated by commas.", show_default="the protocol's"),
     ] = None,
     protocol: Annotated[str, typer.Option(help="A set of metrics.")] = "semantic-pullbacks",
-    images_count: Annotated[
+    most: Annotated[
         int | None,
-        count("Images, drawn by the seed.", show_default="the protocol's: 1000"),
+        typer.Option(
+            "--count",
+            min=1,
+            help="Images, drawn by the seed.",
+            show_default="the protocol's: 1000",
+        ),
     ] = None,
     quick: Annotated[
         bool,
@@ -85,7 +90,7 @@ def evaluate(
             metrics=None if metrics is None else metrics.split(","),
             protocol=protocol,
             out=folder,
-            count=images_count,
+            count=most,
             quick=quick,
             seed=seed,
             provider=provider,
