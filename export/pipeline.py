@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -75,6 +76,8 @@ from onnxplain.version import __version__
 if TYPE_CHECKING:
     import torch
 
+logger = logging.getLogger("onnxplain")
+
 Network: TypeAlias = "str | os.PathLike[str] | torch.nn.Module | torch.export.ExportedProgram"
 
 STAGES = (
@@ -103,7 +106,8 @@ def export(source: Network, path: str | os.PathLike[str], options: ExportOptions
         options:
 
     Returns:
-        The metadata that the file carries, and a note where the two cannot be compared.
+        The metadata that the file carries, and a note where the two cannot be compared. Its
+        `notes` are what is good to know; the logger `onnxplain` is told of them too.
 
     Raises:
         SourceError: the network cannot be read or exported, or options do not go together;
@@ -121,6 +125,8 @@ def export(source: Network, path: str | os.PathLike[str], options: ExportOptions
             given = file, made.found.original, options.input
             notes = compared(path, (partial(compare, *given) for compare in COMPARISONS))
             metadata = replace(metadata, notes=(*metadata.notes, *notes))
+    for note in metadata.notes:
+        logger.warning("%s", note)
     return metadata
 
 

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from onnxplain.comparison import COMPARISONS, OUTPUT_COMPARISONS
 from onnxplain.contract.explain import VALUES
 from onnxplain.errors import OnnxplainError
+from onnxplain.extras import explained
 from onnxplain.version import __version__
 
 if TYPE_CHECKING:
@@ -50,10 +51,11 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
-    if name == "export":
-        return import_module("onnxplain.export")
-    if name in _HOMES:
-        return getattr(import_module(_HOMES[name]), name)
+    with explained():
+        if name == "export":
+            return import_module("onnxplain.export")
+        if name in _HOMES:
+            return getattr(import_module(_HOMES[name]), name)
     raise AttributeError(f"module 'onnxplain' has no attribute {name!r}")
 
 

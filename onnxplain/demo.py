@@ -17,7 +17,8 @@ from rich.progress import Progress
 from rich.table import Table
 
 from onnxplain.contract.explain import IMAGE, TARGET
-from onnxplain.errors import InputError, SourceError
+from onnxplain.errors import InputError
+from onnxplain.extras import LITE0, require
 from onnxplain.files import replacing, scratch
 from onnxplain.machine import load_average, machine
 from onnxplain.reference.parity import Parity
@@ -44,7 +45,7 @@ def run(folder: Path, repeats: int, console: Console, new_progress: Callable[[],
     """Write `explanations.png`, `measurements.json` and the graphs to `folder`; print the tables.
 
     Raises:
-        SourceError: a package that the demo needs is missing.
+        MissingPackageError: a package that the demo needs is missing.
         InputError: the folder cannot be written into.
     """
     photographs = _photographs()
@@ -96,12 +97,9 @@ def run(folder: Path, repeats: int, console: Console, new_progress: Callable[[],
 
 
 def _photographs() -> dict[str, Pixels]:
-    try:
-        import efficientnet_lite_pytorch  # noqa: F401
-        import skimage.data
-        import torch  # noqa: F401
-    except ImportError as error:
-        raise SourceError(f"the demo needs: pip install 'onnxplain[demo]' ({error})") from error
+    require("demo", "the demo", (*LITE0, "skimage"))
+    import skimage.data
+
     return {name: getattr(skimage.data, name)() for name in ("chelsea", "coffee", "rocket")}
 
 

@@ -1,9 +1,19 @@
 """What can go wrong, each with the exit status that the command line returns for it.
 
-0 success · 1 ran, but the result is not good (parity missed, an image of a folder unreadable) ·
-2 wrong usage of the command line · 3 the network cannot be exported · 4 an image, a target or
-an output path cannot be used · 5 a runtime cannot be used · 130 interrupted.
+`EXIT` is the table of these. In Python each kind is an exception, and all are `OnnxplainError`.
 """
+
+EXIT = {
+    0: "success",
+    1: "ran, but the result is not good: parity missed, an image of a folder unreadable",
+    2: "wrong usage of the command line: an unknown command or option, one without its value",
+    3: "the network cannot be exported, or the options do not fit it",
+    4: "an argument cannot be used: an image, a target, an option's value, an output path",
+    5: "what runs it cannot be used: a package, provider or precision that is missing, or a file "
+    "that no runtime takes",
+    130: "interrupted",
+}
+"""What the exit status of every command says."""
 
 
 class OnnxplainError(Exception):

@@ -28,11 +28,12 @@ from onnxplain.errors import BackendError, InputError
 from onnxplain.options import also_called, check_type
 from onnxplain.printable import printable
 from onnxplain.runtime.explanation import Explanation, explanation_of
+from onnxplain.runtime.inputs.asked import check_asked
 from onnxplain.runtime.inputs.batches import ImageLike, filled, sources
 from onnxplain.runtime.inputs.each import each, images_in, metered
-from onnxplain.runtime.inputs.objective import as_inputs, check_inputs
+from onnxplain.runtime.inputs.objective import as_inputs
 from onnxplain.runtime.inputs.pixels import Batch, as_input
-from onnxplain.runtime.inputs.scalars import Temperatures, live_inputs, scalar_inputs
+from onnxplain.runtime.inputs.scalars import Temperatures, scalar_inputs
 from onnxplain.runtime.inputs.targets import Target, Targets, target_input
 from onnxplain.runtime.inputs.tensors import is_tensor
 from onnxplain.runtime.nonfinite import made_by
@@ -392,21 +393,9 @@ class Explainer:
     ) -> None:
         """Whether these targets can be explained at this temperature, before any image is read.
 
-        Args:
-            targets: None for what the objective explains by itself.
-            temperature: as for `__call__`.
-            inputs: what the objective takes besides, its boxes in pixels of the photographs.
-
-        Raises:
-            InputError: a class index out of range, a name that no class has, a target or an input
-                of an objective that takes none; or a temperature that the graph cannot take.
+        Arguments and errors are those of `onnxplain.runtime.inputs.asked.check_asked`.
         """
-        signature = self.backend.signature
-        live_inputs(signature, temperature)
-        check_inputs(signature, inputs)
-        if targets is not None:
-            rows: Any = [list(targets)] if self.multi_target else list(targets)
-            target_input(signature, rows, len(rows))
+        check_asked(self.backend.signature, targets, temperature, inputs)
 
     def _run(
         self, chunk: dict[str, NDArray[Any]], scalars: dict[str, NDArray[Any]]

@@ -13,7 +13,7 @@ from onnxplain.contract.precision import precision_named
 from onnxplain.errors import BackendError, InputError
 from onnxplain.runtime.explainer import Explainer
 from onnxplain.runtime.inputs.batches import ImageLike
-from onnxplain.runtime.onnx_file import read_metadata
+from onnxplain.runtime.onnx_file import read_metadata, read_ports
 from onnxplain.runtime.sessions import (
     AUTO,
     PROVIDERS,
@@ -23,6 +23,7 @@ from onnxplain.runtime.sessions import (
     usable,
 )
 from onnxplain.runtime.sessions.tensorrt.engine import SUFFIX, read_engine
+from onnxplain.runtime.signature import Signature
 from onnxplain.runtime.verification import HALF, agreement, reference, sample, usual_run
 from onnxplain.runtime.verification import verify as verify_backend
 from onnxplain.timing import median_seconds
@@ -39,6 +40,18 @@ def metadata_of(path: Path) -> Metadata:
     """
     props = read_engine(path).metadata if path.suffix == SUFFIX else read_metadata(path)
     return Metadata.from_props(props)
+
+
+def signature_of(path: Path) -> Signature:
+    """What an explain graph or an engine takes and gives, without opening it to run.
+
+    Raises:
+        BackendError: it cannot be read, or is neither.
+    """
+    if path.suffix == SUFFIX:
+        engine = read_engine(path)
+        return Signature.of(engine.metadata, engine.inputs, engine.outputs)
+    return Signature.of(read_metadata(path), *read_ports(path))
 
 
 def load(
@@ -183,6 +196,7 @@ def _first_right(
 ) -> Explainer:
     """The first that `auto` prefers and that passes verification."""
     _no_options(options)
+    signature_of(Path(path))  # before any provider is looked for
     problems = []
     for name in preferred(precision):
         try:

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
 
 from onnxplain.runtime.onnx_file import Node, nodes, with_outputs
@@ -36,6 +35,8 @@ def made_by(path: Path, inputs: Mapping[str, NDArray[Any]], outputs: list[str]) 
 
 
 def _made_by(path: Path, inputs: Mapping[str, NDArray[Any]], outputs: list[str]) -> str:
+    import onnxruntime
+
     graph = nodes(path)
     made = {value: node for node in graph for value in node.outputs if value}
     options = session_options()

@@ -200,7 +200,7 @@ def test_a_missing_package_is_named_with_the_extra_that_brings_it(
     monkeypatch.setitem(sys.modules, "onnx_ir", None)
     code, text = run("export", lite0_forward)
     assert code == 5
-    assert "pip install 'onnxplain[export]'" in text
+    assert 'needs onnx_ir: pip install "onnxplain[export]"' in text
 
 
 @pytest.mark.parametrize(

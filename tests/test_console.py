@@ -6,15 +6,17 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 import typer
 from rich.console import Console
 
-from onnxplain.cli import app, console
+import onnxplain
+from onnxplain.cli import app, console, progress
 from onnxplain.cli.app import commands, guarded
 from onnxplain.cli.progress import ImageBar
 from onnxplain.cli.records import json_line
 from onnxplain.cli.verify import table_of
-from onnxplain.errors import InputError
+from onnxplain.errors import InputError, SourceError
 from onnxplain.reference.checks import Check, Verification
 
 AWKWARD = "a [red]folder[/] :cat: [1/2] " + 30 * "with a long name " + ".png"
@@ -126,3 +128,47 @@ def test_a_line_of_json_is_always_valid() -> None:
     record = {"targets": [{"probability": float("nan")}, {"probability": 0.5}], "n": float("inf")}
     valid = {"targets": [{"probability": None}, {"probability": 0.5}], "n": None}
     assert json.loads(json_line(record)) == valid
+
+
+def test_a_bar_is_lines_where_no_terminal_shows_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(progress, "SECONDS", 0.0)
+    with progress.progress_bar() as bar:
+        task = bar.add_task("explaining", total=3)
+        bar.advance(task)
+        bar.update(task, completed=2, description="drawing")
+    with progress.ImageBar("ranking") as images:
+        images.listed(7)
+        images.done(4, 8)
+    lines = ["explaining: 1 of 3", "drawing: 2 of 3", "listing: 7", "ranking: 4 of 8"]
+    assert capsys.readouterr().err.split("\n") == [*lines, ""]
+    monkeypatch.setattr(progress, "SECONDS", 1000.0)
+    with progress.progress_bar() as bar:
+        bar.advance(bar.add_task("quick", total=3))
+    assert capsys.readouterr().err == ""
+
+
+def test_the_notes_of_an_export_are_logged_and_returned(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 3))
+    metadata = onnxplain.export(network, tmp_path / "x.onnx", size=2)
+    assert any("assumed ImageNet's mean" in note for note in metadata.notes)
+    heard = [one.getMessage() for one in caplog.records if one.name == "onnxplain"]
+    assert heard == [*metadata.notes]
+
+
+def test_a_network_that_cannot_be_traced_prints_nothing(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """As torchvision's SSD: PyTorch prints the graph so far, in thousands of lines."""
+
+    class ByData(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            n = x.sum().to(torch.int64).item()
+            return x.flatten(1)[:, :3] if n > 3 else x.flatten(1)[:, :2]
+
+    with pytest.raises(SourceError, match="data-dependent"):
+        onnxplain.export(ByData(), tmp_path / "x.onnx", size=4)
+    assert capfd.readouterr() == ("", "")

@@ -26,14 +26,10 @@ def timm_module(
         size: height and width, for networks built for one size (mostly vision transformers).
 
     Raises:
-        SourceError: timm is not installed, has no such network, or cannot get its weights.
+        SourceError: timm has no such network, or cannot get its weights.
     """
-    try:
-        import timm
-    except ImportError as error:
-        raise SourceError(
-            f"{PREFIX}{name} needs timm: pip install 'onnxplain[zoo]' ({error})"
-        ) from error
+    import timm
+
     architecture, _, tag = name.partition(".")
     if not timm.is_model(architecture):
         raise SourceError(f"timm has no network {name!r}; {nearest(name, timm.list_models())}")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from onnxplain.contract.explain import CROP, DOWN, SQUASH, Preprocessing
 from onnxplain.errors import SourceError
+from onnxplain.extras import require
 from onnxplain.options import check_fields
 from onnxplain.reading import parsed, text
 
@@ -22,7 +23,7 @@ def load_folder(folder: Path) -> tuple[torch.nn.Module, Preprocessing | None]:
     """The classifier that `save_pretrained` wrote, and its image processor if that is beside it.
 
     Raises:
-        SourceError: transformers is not installed, or the folder holds no such classifier.
+        SourceError: the folder holds no such classifier.
     """
     if not (folder / "config.json").is_file():
         raise SourceError(
@@ -36,12 +37,9 @@ def load_folder(folder: Path) -> tuple[torch.nn.Module, Preprocessing | None]:
         )
     for written in (folder / "config.json", *folder.glob("*.index.json")):
         _check_stays_within(written)
-    try:
-        from transformers import AutoModelForImageClassification
-    except ImportError as error:
-        raise SourceError(
-            f"{folder} needs transformers: pip install 'onnxplain[zoo]' ({error})"
-        ) from error
+    require("zoo", f"{folder}", ("transformers",))
+    from transformers import AutoModelForImageClassification
+
     try:
         # Unless told, transformers asks on the terminal whether to run the folder's own Python.
         module = AutoModelForImageClassification.from_pretrained(

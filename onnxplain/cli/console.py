@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,6 +27,13 @@ def say(line: str) -> None:
 def note(line: str) -> None:
     """What is good to know beside the result."""
     _plain(err, line)
+
+
+class Notes(logging.Handler):
+    """Where the logger `onnxplain` is heard on the command line."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        note(f"note: {record.getMessage()}")
 
 
 def complain(line: str) -> None:

@@ -17,7 +17,6 @@ from rich.table import Table
 from onnxplain.cli.app import command
 from onnxplain.cli.console import complain, err, note_backend, say, shown
 from onnxplain.cli.declared import with_options
-from onnxplain.cli.explain_arrays import explain_arrays
 from onnxplain.cli.export_options import as_live
 from onnxplain.cli.given import Box, Given, Position, Query, Region, read_inputs
 from onnxplain.cli.options import (
@@ -111,6 +110,21 @@ def explain(
         onnxplain explain clip.explain.onnx cat.jpg --query text.npy
         onnxplain explain text.explain.onnx sentences.npz -t 1
     """
+    from onnxplain.runtime import find_images
+    from onnxplain.runtime.inputs.asked import check_asked
+    from onnxplain.runtime.loading import signature_of
+
+    signature = signature_of(model)
+    look.check()
+    if signature.metadata.values:
+        _no_options_of_images(look, batch)
+    else:
+        find_images(images)
+    live = as_live(temperature, param)
+    named = {"region": region, "query": query, "box": box, "position": position}
+    inputs = read_inputs(signature.metadata, named, given)
+    wanted = [as_target(text) for text in target] if target else None
+    check_asked(signature, wanted, live, inputs)
     if precision == "auto":
         explainer = _fastest(model, images, provider, at_least)
     else:
@@ -119,21 +133,27 @@ def explain(
         explainer = onnxplain.load(model, provider, precision, at_least=at_least)
     explainer.allow_nonfinite = allow_nonfinite
     note_backend(explainer)
-    live = as_live(temperature, param)
-    named = {"region": region, "query": query, "box": box, "position": position}
-    inputs = read_inputs(explainer.metadata, named, given)
     if explainer.metadata.values:
-        usual = PictureOptions(style=GRID)
-        names = declared(PictureOptions)
-        of_images = [name for name in names if getattr(look, name) != getattr(usual, name)]
-        for name in [*of_images, *(["batch"] if batch != "auto" else [])]:
-            raise InputError(
-                f"--{name.replace('_', '-')} is of images, and this file explains by other values: "
-                "leave it out"
-            )
+        from onnxplain.cli.explain_arrays import explain_arrays
+
         explain_arrays(explainer, images, folder, target, live, inputs)
         return
     explain_images(explainer, images, folder, target, look, live, batch, inputs)
+
+
+def _no_options_of_images(look: PictureOptions, batch: str) -> None:
+    """
+    Raises:
+        InputError: one was given.
+    """
+    usual = PictureOptions(style=GRID)
+    names = declared(PictureOptions)
+    of_images = [name for name in names if getattr(look, name) != getattr(usual, name)]
+    for name in [*of_images, *(["batch"] if batch != "auto" else [])]:
+        raise InputError(
+            f"--{name.replace('_', '-')} is of images, and this file explains by other values: "
+            "leave it out"
+        )
 
 
 def _fastest(model: Path, images: list[str], provider: str, at_least: float | None) -> Explainer:

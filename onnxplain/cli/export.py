@@ -10,12 +10,13 @@ import typer
 from rich.progress import Progress
 
 from onnxplain.cli.app import command
-from onnxplain.cli.console import file_size, note, say
+from onnxplain.cli.console import file_size, say
 from onnxplain.cli.export_options import with_export_options
 from onnxplain.cli.progress import progress_bar, stages_of
 from onnxplain.contract.explain import Metadata
 from onnxplain.contract.request import ExportOptions
 from onnxplain.errors import InputError
+from onnxplain.extras import require_for
 from onnxplain.options import declared
 
 
@@ -64,6 +65,7 @@ def export(
     What is there as a file or folder is read; anything else is a name. A module in memory goes
     through Python: onnxplain.export(module, "mine.explain.onnx", example=x).
     """
+    require_for(source)
     import onnxplain
     from onnxplain.export import STAGES
 
@@ -79,14 +81,12 @@ def export(
 
 
 def _tell(path: Path, metadata: Metadata) -> None:
-    """What was written, and what the user should know of it."""
+    """What was written."""
     cost = metadata.multiply_adds["explain"] / max(metadata.multiply_adds["forward"], 1)
     say(
         f"{path}  {file_size(path)}, {metadata.described_method}, "
         f"{cost:.2f} × the forward's multiply-adds"
     )
-    for line in metadata.notes:
-        note(f"note: {line}")
 
 
 def _stem(source: str) -> str:

@@ -1,22 +1,52 @@
-"""Progress bars, which vanish when all is done."""
+"""Progress bars, which vanish when all is done; lines now and then where no terminal shows them."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
     ProgressColumn,
+    TaskID,
     TaskProgressColumn,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
 
-from onnxplain.cli.console import err
+from onnxplain.cli.console import err, note
+
+SECONDS = 10.0
+"""Between two lines, and before the first."""
+
+
+class Bar(Progress):
+    """A bar on a terminal; elsewhere a line every ten seconds."""
+
+    def __init__(self, *columns: ProgressColumn) -> None:
+        super().__init__(*columns, console=err, transient=True, disable=not err.is_terminal)
+        self._said = time.perf_counter()
+
+    def update(self, task_id: TaskID, **changes: Any) -> None:
+        """As `Progress.update`, which `advance` does not call."""
+        super().update(task_id, **changes)
+        self._say(task_id)
+
+    def advance(self, task_id: TaskID, advance: float = 1) -> None:
+        super().advance(task_id, advance)
+        self._say(task_id)
+
+    def _say(self, task_id: TaskID) -> None:
+        now = time.perf_counter()
+        if self.console.is_terminal or now - self._said < SECONDS:
+            return
+        self._said, task = now, next(task for task in self.tasks if task.id == task_id)
+        of = "" if task.total is None else f" of {task.total:g}"
+        note(f"{task.description}: {task.completed:g}{of}")
 
 
 def progress_bar() -> Progress:
@@ -49,12 +79,10 @@ def stages_of(progress: Progress, stages: Sequence[str]) -> Callable[[str], None
 
 
 def _bar(*columns: ProgressColumn) -> Progress:
-    return Progress(
-        TextColumn("{task.description}"), BarColumn(), *columns, console=err, transient=True
-    )
+    return Bar(TextColumn("{task.description}"), BarColumn(), *columns)
 
 
-class ImageBar(Progress):
+class ImageBar(Bar):
     """A bar for what takes hours: images are listed, and then `doing` comes to them.
 
     Attributes:
@@ -70,8 +98,6 @@ class ImageBar(Progress):
             TimeElapsedColumn(),
             TextColumn("left"),
             TimeRemainingColumn(),
-            console=err,
-            transient=True,
         )
         self.rate = 0.0
         self._doing = doing

@@ -53,10 +53,10 @@ def report(
     from onnxplain.runtime import find_images
     from onnxplain.runtime.report import write_report
 
+    found = find_images(images)
     explainer = onnxplain.load(model, provider=provider)
     named = {"region": region, "query": query, "box": box, "position": position}
     inputs = read_inputs(explainer.metadata, named, given)
-    found = find_images(images)
     with progress_bar() as progress:
         task = progress.add_task("explaining", total=len(found))
         failures = write_report(

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from onnxplain.runtime.sessions import PROVIDERS, Session, open_session
+from onnxplain.contract.precision import precision_named
+from onnxplain.runtime.sessions import PROVIDERS, Session, check_provider, open_session
 
 
 @dataclass(frozen=True)
@@ -19,6 +20,16 @@ class Engine:
     provider: str
     threads: int | None
     precision: str
+
+    def checked(self) -> Engine:
+        """The same, the precision by its own name.
+
+        Raises:
+            BackendError: there is no such provider, or no such precision.
+        """
+        if self.provider != "auto":
+            check_provider(self.provider)
+        return replace(self, precision=precision_named(self.precision))
 
     def open(self, path: Path, sizes: Mapping[str, int]) -> Session:
         precision = None if self.precision == "float32" else self.precision

@@ -182,6 +182,16 @@ def _random_crop(photograph: Image.Image, chance: random.Random) -> Image.Image:
     return ImageOps.mirror(crop) if chance.random() < 0.5 else crop
 
 
+def check_folder(folder: Path) -> None:
+    """
+    Raises:
+        InputError: there is no folder.
+    """
+    if not folder.is_dir():
+        what = "is a file; name its folder" if folder.is_file() else "is no folder"
+        raise InputError(f"the reference images' '{folder}' {what}")
+
+
 def reference_folders(
     folder: Path, neurons: Sequence[int], labels: Sequence[str]
 ) -> list[list[Path]]:
@@ -191,9 +201,7 @@ def reference_folders(
         InputError: no image; no folder for one of several classes, or none for a class although
             all photographs are in folders.
     """
-    if not folder.is_dir():
-        what = "is a file; name its folder" if folder.is_file() else "is no folder"
-        raise InputError(f"the reference images' '{folder}' {what}")
+    check_folder(folder)
     entries = sorted(folder.iterdir())
     folders = [entry for entry in entries if entry.is_dir() and not entry.name.startswith(".")]
     loose = any(entry.suffix.lower() in SUFFIXES and entry.is_file() for entry in entries)

@@ -22,6 +22,7 @@ from onnxplain.runtime.inputs.targets import find_class
 from onnxplain.vital.engine import Engine
 from onnxplain.vital.graphs.subject import Subject, pooled, read_subject
 from onnxplain.vital.phase import Phase, Progress, Seen, Start
+from onnxplain.vital.references import check_folder
 from onnxplain.vital.result import Visualisation
 from onnxplain.vital.settings import Settings
 from onnxplain.vital.state import beginning
@@ -116,7 +117,8 @@ def visualize(
         fold_norms=chosen.batch_norm == "folded",
     )
     plans = _plans(chosen, size, begun, path, kept)
-    return _run(plans, read, wanted, Engine(provider, threads, precision), folder, begun, progress)
+    engine = Engine(provider, threads, precision).checked()
+    return _run(plans, read, wanted, engine, folder, begun, progress)
 
 
 class _Plan(NamedTuple):
@@ -218,11 +220,16 @@ def _wanted(target: Any, layer: str | None, channel: Any) -> Sequence[Any]:
 
 
 def _needed(references: str | os.PathLike[str] | None, settings: Settings) -> Path | None:
-    """The folder of references, if the objective needs one."""
+    """The folder of references, if the objective needs one.
+
+    Raises:
+        InputError: none is given, or it is no folder.
+    """
     if settings.objective != "vital":
         return None
     if references is None:
         raise InputError("no reference images; give a folder of photographs with references=")
+    check_folder(Path(references))
     return Path(references)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from onnxplain.errors import BackendError
+from onnxplain.extras import install
 
 
 def converted(path: Path, precision: str, keep_calls: bool = False) -> bytes:
@@ -28,7 +29,7 @@ def converted(path: Path, precision: str, keep_calls: bool = False) -> bytes:
     except ModuleNotFoundError as error:
         raise BackendError(
             f"{precision} converts the graph when it is loaded, which needs the package "
-            f"{error.name}: pip install 'onnxplain[export]'"
+            f"{error.name}: {install('export')}"
         ) from None
     return convert(path, precision, keep_calls)
 
@@ -45,6 +46,6 @@ def without_functions(path: Path) -> bytes:
         raise BackendError(
             f"'{path}' was exported with kernels=True, and this runtime reads standard operators "
             f"alone: export it without; or, to have them written out here, install the package "
-            f"{error.name}: pip install 'onnxplain[export]'"
+            f"{error.name}: {install('export')}"
         ) from None
     return inlined(path)

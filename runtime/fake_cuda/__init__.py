@@ -19,6 +19,7 @@ from itertools import filterfalse
 from pathlib import Path
 
 from onnxplain.errors import BackendError
+from onnxplain.extras import install
 
 HERE = Path(__file__).parent
 
@@ -41,7 +42,7 @@ def missing() -> str | None:
     if _headers() is None:
         return "nothing here brings CUDA's headers; the package triton does, which torch brings"
     if (library := next(filterfalse(_is_installed, _REAL), None)) is not None:
-        return f"CUDA's lib{library} is not installed: pip install 'onnxplain[cuda]'"
+        return f"CUDA's lib{library} is not installed: {install('cuda')}"
     return None
 
 

@@ -98,4 +98,4 @@ def test_doctor_says_what_to_install(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "openvino", None)
     result = run("doctor")
     assert result.exit_code == 0, result.output
-    assert "pip install 'onnxplain[openvino]'" in result.stdout
+    assert 'pip install "onnxplain[openvino]"' in result.stdout

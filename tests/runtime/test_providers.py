@@ -97,7 +97,7 @@ def test_an_option_that_a_provider_has_not(graph_file):
 
 def test_half_precision_needs_what_converts_the_graph(graph_file, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "onnxplain.runtime.conversion.half", None)
-    with pytest.raises(BackendError, match=r"pip install 'onnxplain\[export\]'"):
+    with pytest.raises(BackendError, match=r'pip install "onnxplain\[export\]"'):
         load(graph_file(), "cpu", "float16")
 
 

@@ -9,12 +9,11 @@ from collections.abc import Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
-
-import onnxruntime
+from typing import TYPE_CHECKING, Any
 
 from onnxplain.contract.explain import PULLBACK
 from onnxplain.errors import BackendError
+from onnxplain.extras import install
 from onnxplain.runtime.cache import cache_folder
 from onnxplain.runtime.onnx_file import digest, read_ports
 from onnxplain.runtime.sessions.cuda_driver import gpu
@@ -26,6 +25,9 @@ from onnxplain.runtime.sessions.onnx_runtime.options import (
 )
 from onnxplain.runtime.sessions.onnx_runtime.recorded import RecordedRuns
 from onnxplain.runtime.sessions.onnx_runtime.session import OnnxRuntime
+
+if TYPE_CHECKING:
+    import onnxruntime
 
 PRECISIONS = ("float32", "tf32", "float16")
 """Not bfloat16: of ONNX Runtime's CUDA kernels (1.31), ConvTranspose and Clip do not take it."""
@@ -40,13 +42,13 @@ _LIBRARIES = {
 
 def missing_cuda() -> str | None:
     """What stands in the way of the provider cuda; None if nothing does."""
-    return _missing("CUDAExecutionProvider", "pip install 'onnxplain[cuda]'")
+    return _missing("CUDAExecutionProvider", install("cuda"))
 
 
 def missing_tensorrt() -> str | None:
     """What stands in the way of the provider ort-tensorrt; None if nothing does."""
     return missing_cuda() or _missing(
-        "TensorrtExecutionProvider", "pip install 'onnxplain[cuda]' 'tensorrt<11'"
+        "TensorrtExecutionProvider", f"{install('cuda')} 'tensorrt<11'"
     )
 
 
@@ -152,6 +154,8 @@ def _session(
 
 
 def _missing(provider: str, install: str) -> str | None:
+    import onnxruntime
+
     if provider not in onnxruntime.get_available_providers():
         return (
             f"the installed ONNX Runtime has no {provider}: pip uninstall onnxruntime, then "
@@ -168,6 +172,8 @@ def _missing(provider: str, install: str) -> str | None:
 
 def _cannot_load(provider: str) -> str | None:
     """Why the provider's library cannot be loaded; None if it can."""
+    import onnxruntime
+
     with contextlib.redirect_stdout(io.StringIO()):  # it prints what it does not find
         onnxruntime.preload_dlls()
         with contextlib.suppress(ImportError):  # the package loads the libraries that it brings

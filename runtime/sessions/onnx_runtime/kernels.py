@@ -7,10 +7,12 @@ it runs the function.
 from __future__ import annotations
 
 from pathlib import Path
-
-import onnxruntime
+from typing import TYPE_CHECKING
 
 from onnxplain.runtime.onnx_file import kernel_calls
+
+if TYPE_CHECKING:
+    import onnxruntime
 
 INSTALL = "pip install ./kernels, in a checkout of onnxplain"
 

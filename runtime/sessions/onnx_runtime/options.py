@@ -10,15 +10,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
-
-import onnxruntime
+from typing import TYPE_CHECKING, Any
 
 from onnxplain.errors import BackendError, OnnxplainError
 from onnxplain.machine import saturates
 from onnxplain.reading import unreadable
 from onnxplain.runtime.conversion import converted
 from onnxplain.runtime.sessions.onnx_runtime.kernels import register
+
+if TYPE_CHECKING:
+    import onnxruntime
 
 _SILENT = 4  # what goes wrong arrives as an exception; logged, it would be said twice
 _OUT_OF_MEMORY = (
@@ -42,6 +43,8 @@ def session_options(
         threads: threads within one operator; None leaves the number to ONNX Runtime.
         sizes: what open dimensions are, by name, where that is known; a few transposes fewer.
     """
+    import onnxruntime
+
     options = onnxruntime.SessionOptions()
     options.log_severity_level = _SILENT
     if threads is not None:
@@ -106,6 +109,8 @@ def inference_session(
     Raises:
         BackendError: no such file, not an ONNX file, or one that the GPU cannot take.
     """
+    import onnxruntime
+
     if (problem := unreadable(path)) is not None:
         raise BackendError(problem)
     try:

@@ -5,16 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
 
 from onnxplain.runtime.sessions.cuda_driver import copy_on_gpu, gpu
 from onnxplain.runtime.sessions.onnx_runtime.options import failures
 from onnxplain.runtime.sessions.onnx_runtime.session import OnnxRuntime, T, dtype_of
 from onnxplain.runtime.sessions.protocol import as_arrays
+
+if TYPE_CHECKING:
+    import onnxruntime
 
 _RECORDINGS = 8
 _NOT_RECORDED = -1  # ONNX Runtime's `gpu_graph_id` of a run that is none
@@ -78,6 +80,8 @@ class RecordedRuns(OnnxRuntime):
 
     def _taken(self, name: str, tensor: Any) -> NDArray[Any] | onnxruntime.OrtValue:
         """A tensor as it lies, but a copy where ONNX Runtime has no way to take it."""
+        import onnxruntime
+
         if isinstance(tensor, np.ndarray):
             return tensor
         if hasattr(tensor, "__dlpack__"):
@@ -101,6 +105,8 @@ class RecordedRuns(OnnxRuntime):
         return _Recording(fixed[0], fixed[1], binding, _graph_id(len(self._recordings) + 1))
 
     def _copied(self, value: onnxruntime.OrtValue) -> onnxruntime.OrtValue:
+        import onnxruntime
+
         copy = onnxruntime.OrtValue.ortvalue_from_shape_and_type(
             value.shape(), value.element_type(), *self._place
         )
@@ -122,6 +128,8 @@ def _kind(value: NDArray[Any] | onnxruntime.OrtValue) -> tuple[str, tuple[int, .
 
 
 def _graph_id(number: int) -> onnxruntime.RunOptions:
+    import onnxruntime
+
     options = onnxruntime.RunOptions()
     options.add_run_config_entry("gpu_graph_id", str(number))
     return options

@@ -6,10 +6,9 @@ import functools
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
 
 from onnxplain.errors import BackendError
@@ -22,6 +21,9 @@ from onnxplain.runtime.sessions.onnx_runtime.options import (
 )
 from onnxplain.runtime.sessions.protocol import as_arrays, check_iteration
 from onnxplain.runtime.signature import Port, Signature
+
+if TYPE_CHECKING:
+    import onnxruntime
 
 PRECISIONS = ("float32", "float16")
 
@@ -122,6 +124,8 @@ class OnnxRuntime:
 
     def _bound(self, inputs: Mapping[str, NDArray[Any]]) -> onnxruntime.IOBinding:
         """Copies of the inputs on the device, bound."""
+        import onnxruntime
+
         binding = self._session.io_binding()
         for name, array in inputs.items():
             value = onnxruntime.OrtValue.ortvalue_from_numpy(array, *self._place)
@@ -178,6 +182,8 @@ class OnnxRuntime:
 
     def _value(self, tensor: Any) -> onnxruntime.OrtValue:
         """A tensor of the device, as it lies; a numpy array is copied there."""
+        import onnxruntime
+
         if isinstance(tensor, np.ndarray):
             return onnxruntime.OrtValue.ortvalue_from_numpy(tensor, *self._place)
         if isinstance(tensor, onnxruntime.OrtValue):

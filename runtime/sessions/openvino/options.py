@@ -6,6 +6,7 @@ import functools
 from typing import Any, TypeAlias
 
 from onnxplain.errors import BackendError
+from onnxplain.extras import install
 from onnxplain.runtime.sessions.openvino.core import core
 
 Shapes: TypeAlias = tuple[tuple[str, tuple[int | None, ...]], ...]
@@ -24,7 +25,7 @@ def missing() -> str | None:
     try:
         import openvino as openvino
     except ModuleNotFoundError:
-        return "the provider openvino needs the package openvino: pip install 'onnxplain[openvino]'"
+        return f"the provider openvino needs the package openvino: {install('openvino')}"
     except ImportError as error:
         return f"the package openvino cannot be loaded: {error}"
     return None

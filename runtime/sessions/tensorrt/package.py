@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from onnxplain.errors import BackendError
+from onnxplain.extras import install
 
 PROVIDERS = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
 """The name of the provider → that of the package."""
@@ -78,7 +79,7 @@ def load_package(provider: str) -> Package:
                 f"the package {name} is broken: {error}; install it again"
             ) from error
         raise BackendError(
-            f"the provider {provider} needs the package {name}: pip install 'onnxplain[{provider}]'"
+            f"the provider {provider} needs the package {name}: {install(provider)}"
         ) from None
     except (ImportError, OSError, RuntimeError) as error:
         raise BackendError(f"the package {name} cannot be loaded: {error}") from error

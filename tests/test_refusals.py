@@ -1,0 +1,264 @@
+"""One message and one exit status for each kind of error, in Python and on the command line, and
+before anything heavy is imported."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from importlib.metadata import packages_distributions, requires
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from packaging.requirements import Requirement
+from PIL import Image
+from typer.testing import CliRunner
+
+import onnxplain
+from onnxplain import errors, extras
+from onnxplain.cli import app
+from onnxplain.cli.app import with_flags
+
+SIZE = 12
+HEAVY = ("onnxruntime", "torch", "torchvision", "openvino")
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a network, its explain graph, a photograph and what is none."""
+    place = tmp_path_factory.mktemp("place")
+    torch.manual_seed(0)
+    layers = torch.nn.Conv2d(3, 4, 3), torch.nn.ReLU(), torch.nn.Flatten(), torch.nn.Linear(400, 3)
+    network, x = torch.nn.Sequential(*layers), torch.zeros(1, 3, SIZE, SIZE)
+    torch.onnx.export(network, (x,), place / "net.onnx", dynamo=False)
+    onnxplain.export(network, place / "e.onnx", size=SIZE, labels=["red", "green", "blue"])
+    Image.new("RGB", (20, 16), "teal").save(place / "cat.jpg")
+    (place / "no.jpg").write_text("no picture")
+    return place
+
+
+REFUSED: dict[str, tuple[str, str, str, int]] = {
+    "an unknown method": (
+        "onnxplain.export('net.onnx', 'x.onnx', method='nonsense')",
+        "export net.onnx -o x.onnx --method nonsense",
+        "no method 'nonsense'",
+        3,
+    ),
+    "a parameter that the method has not": (
+        "onnxplain.export('net.onnx', 'x.onnx', parameters={'cow': 1})",
+        "export net.onnx -o x.onnx --param cow=1",
+        "has no cow",
+        3,
+    ),
+    "a path that cannot be written": (
+        "onnxplain.export('net.onnx', 'none/x.onnx')",
+        "export net.onnx -o none/x.onnx",
+        "none",
+        4,
+    ),
+    "an unknown precision": (
+        "onnxplain.load('e.onnx', precision='int4')",
+        "explain e.onnx cat.jpg --precision int4",
+        "unknown precision 'int4'; known: float32",
+        5,
+    ),
+    "an unknown provider": (
+        "onnxplain.load('e.onnx', 'gpu')",
+        "explain e.onnx cat.jpg --provider gpu",
+        "unknown provider 'gpu'; known: auto, cpu",
+        5,
+    ),
+    "a file that is no explain graph": (
+        "onnxplain.load('net.onnx')",
+        "explain net.onnx cat.jpg",
+        "not an explain graph",
+        5,
+    ),
+    "no image": (
+        "onnxplain.runtime.find_images('none/*.png')",
+        "explain e.onnx none/*.png",
+        "no image found at 'none/*.png'",
+        4,
+    ),
+    "references that are a file": (
+        "onnxplain.visualize('resnet50', target=0, references='cat.jpg')",
+        "visualize resnet50 -t 0 -r cat.jpg",
+        "'cat.jpg' is a file; name its folder",
+        4,
+    ),
+    "an unknown precision of a visualisation": (
+        "onnxplain.visualize('resnet50', target=0, references='.', precision='int4')",
+        "visualize resnet50 -t 0 -r . --precision int4",
+        "unknown precision 'int4'",
+        5,
+    ),
+    "a class that no visualisation has": (
+        "onnxplain.visualize('resnet50', references='.')",
+        "visualize resnet50 -r .",
+        "give a target",
+        4,
+    ),
+}
+"""Name → in Python, on the command line, what both say, and the exit status."""
+
+IN_PYTHON: dict[str, tuple[str, str]] = {
+    "one number for several": (
+        "onnxplain.export('net.onnx', 'x.onnx', mean=0.5)",
+        "mean must be a sequence of numbers, not 0.5",
+    ),
+    "a module as a layer": (
+        "onnxplain.export('net.onnx', 'x.onnx', method='gradcam', layer=object())",
+        "layer must be a string or a sequence of strings, not <object",
+    ),
+    "a size in words": ("onnxplain.export('net.onnx', 'x.onnx', size='big')", "size is a number"),
+}
+
+ON_THE_COMMAND_LINE: dict[str, tuple[str, str, int]] = {
+    "a class without such a name": ("explain e.onnx cat.jpg -t purple", "'purple' is unknown", 4),
+    "a class out of range": ("explain e.onnx cat.jpg -t 3", "target 3 is out of range", 4),
+    "a temperature that is not live": (
+        "explain e.onnx cat.jpg --temperature 2",
+        "export it with --live-temperature",
+        4,
+    ),
+    "a style that there is not": ("explain e.onnx cat.jpg --style neon", "style is one of", 4),
+    "no image of a report": ("report e.onnx none/", "no image found at", 4),
+    "no image to accentuate": ("accentuate e.onnx none/", "no image found at", 4),
+    "wrong usage": ("explain e.onnx cat.jpg --colour red", "No such option", 2),
+}
+
+SCRIPT = """
+import json, sys
+from typer.testing import CliRunner
+import onnxplain
+from onnxplain.cli import app
+
+said = {}
+for name, (what, python) in json.loads(sys.argv[1]).items():
+    if python:
+        try:
+            eval(what)
+            found = ["nothing", None]
+        except onnxplain.OnnxplainError as error:
+            found = [str(error), error.exit_code]
+    else:
+        done = CliRunner().invoke(app, what.split())
+        found = [" ".join(done.output.split()), done.exit_code]
+    said[name] = [*found, [heavy for heavy in HEAVY if heavy in sys.modules]]
+print(json.dumps(said))
+"""
+
+
+@pytest.fixture(scope="module")
+def said(place: Path) -> dict[str, Any]:
+    """What is said to each, the exit status, and what heavy packages were imported until then."""
+    asked = {f"python: {n}": (one[0], True) for n, one in (REFUSED | IN_PYTHON).items()}
+    asked |= {f"shell: {n}": (one[1], False) for n, one in REFUSED.items()}
+    asked |= {f"shell: {n}": (one[0], False) for n, one in ON_THE_COMMAND_LINE.items()}
+    script = SCRIPT.replace("in HEAVY", f"in {HEAVY}")
+    done = subprocess.run(
+        [sys.executable, "-c", script, json.dumps(asked)],
+        cwd=place,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_python_and_the_command_line_say_the_same(name: str, said: dict[str, Any]) -> None:
+    _, _, wanted, status = REFUSED[name]
+    (message, code, _), (output, exit_status, _) = said[f"python: {name}"], said[f"shell: {name}"]
+    assert wanted in message
+    assert (code, exit_status) == (status, status)
+    assert " ".join(with_flags(message).split()) in output
+
+
+@pytest.mark.parametrize("name", IN_PYTHON)
+def test_python_refuses(name: str, said: dict[str, Any]) -> None:
+    message, code, _ = said[f"python: {name}"]
+    assert IN_PYTHON[name][1] in message
+    assert code == 4
+
+
+@pytest.mark.parametrize("name", ON_THE_COMMAND_LINE)
+def test_the_command_line_refuses(name: str, said: dict[str, Any]) -> None:
+    _, wanted, status = ON_THE_COMMAND_LINE[name]
+    output, exit_status, _ = said[f"shell: {name}"]
+    assert exit_status == status
+    assert wanted in output
+
+
+def test_nothing_heavy_is_imported_for_that(said: dict[str, Any]) -> None:
+    assert {name: heavy for name, (_, _, heavy) in said.items() if heavy} == {}
+
+
+# ----- exit statuses -----
+
+
+def kinds(of: type[Exception] = errors.OnnxplainError) -> set[type[Exception]]:
+    return {of, *(kind for one in of.__subclasses__() for kind in kinds(one))}
+
+
+def test_every_kind_of_error_has_a_status_of_the_table() -> None:
+    for kind in kinds():
+        assert kind.exit_code in errors.EXIT  # type: ignore[attr-defined]
+
+
+def test_the_page_has_the_table_of_exit_statuses() -> None:
+    page = (Path(__file__).parent.parent / "docs" / "start.md").read_text()
+    rows = "".join(f"| {status} | {meaning} |\n" for status, meaning in errors.EXIT.items())
+    assert page.endswith(f"| --- | --- |\n{rows}")
+
+
+# ----- extras -----
+
+
+def test_the_extras_bring_the_packages_that_are_said_to_be_theirs() -> None:
+    names = packages_distributions()
+    required: dict[str, set[str]] = {extra: set() for extra in extras.EXTRAS}
+    for requirement in map(Requirement, requires("onnxplain") or []):
+        for extra, own in required.items():
+            if requirement.marker is not None and requirement.marker.evaluate({"extra": extra}):
+                own.add(requirement.name.lower().replace("_", "-"))
+    for extra, packages in extras.EXTRAS.items():
+        for package in packages:
+            if package in names:  # not every runtime can be installed everywhere
+                own = {name.lower().replace("_", "-") for name in names[package]}
+                assert own & required[extra], (extra, package)
+
+
+@pytest.mark.parametrize(
+    ("source", "missing", "extra"),
+    [
+        ("timm/resnet18", ("onnx_ir", "torch", "timm"), "zoo"),
+        ("efficientnet_lite0", ("onnx_ir", "efficientnet_lite_pytorch"), "demo"),
+        ("resnet18", ("onnx_ir", "torch"), "torch"),
+        ("net.onnx", ("onnx_ir", "torch"), "export"),
+    ],
+)
+def test_one_line_names_the_whole_extra(
+    source: str, missing: tuple[str, ...], extra: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in missing:
+        monkeypatch.setitem(sys.modules, name, None)
+    done = CliRunner().invoke(app, ["export", source, "-o", "x.onnx"])
+    assert done.exit_code == 5
+    assert done.output.strip().endswith(f'pip install "onnxplain[{extra}]"')
+    assert done.output.count("\n") == 1
+
+
+def test_python_raises_an_import_error_that_says_what_to_install(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in [n for n in sys.modules if n.startswith("onnxplain.export")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.delattr(onnxplain, "export")
+    monkeypatch.setitem(sys.modules, "onnx_ir", None)
+    with pytest.raises(ImportError, match=r'onnx_ir: pip install "onnxplain\[torch\]"') as raised:
+        _ = onnxplain.export
+    assert isinstance(raised.value, onnxplain.OnnxplainError)
