@@ -442,7 +442,7 @@ def test_tracing_leaves_a_module_as_it_was(tmp_path: Path) -> None:
 @pytest.mark.parametrize("dimensions", [3, 4, 5])
 @pytest.mark.parametrize("mask", [None, "causal", "boolean", "added"])
 def test_attention_is_spelled_as_pytorch_computes_it(mask: str | None, dimensions: int) -> None:
-    from onnxplain.export.sources.tracing import spelled_attention
+    from onnxplain.export.sources.spelling import spelled
 
     generator = torch.Generator().manual_seed(0)
     shape = (2, 3, 4, 6, 8)[5 - dimensions :]
@@ -455,17 +455,17 @@ def test_attention_is_spelled_as_pytorch_computes_it(mask: str | None, dimension
     }[mask]
     attention = torch.nn.functional.scaled_dot_product_attention
     expected = attention(q, k, v, **options)
-    with spelled_attention():
+    with spelled():
         torch.testing.assert_close(attention(q, k, v, **options), expected)
 
 
 def test_grouped_attention_is_spelled_as_pytorch_computes_it() -> None:
-    from onnxplain.export.sources.tracing import spelled_attention
+    from onnxplain.export.sources.spelling import spelled
 
     q, k, v = torch.randn(2, 4, 6, 8), torch.randn(2, 2, 6, 8), torch.randn(2, 2, 6, 8)
     attention = torch.nn.functional.scaled_dot_product_attention
     expected = attention(q, k, v, enable_gqa=True)
-    with spelled_attention():
+    with spelled():
         torch.testing.assert_close(attention(q, k, v, enable_gqa=True), expected)
 
 

@@ -17,6 +17,7 @@ import onnx_ir as ir
 from onnxplain.errors import SourceError
 from onnxplain.export.canonical.opsets import OPSET
 from onnxplain.export.canonical.optimise import optimise
+from onnxplain.export.sources.spelling import spelled
 from onnxplain.export.suggest import nearest
 from onnxplain.extras import TORCH, require
 
@@ -72,7 +73,7 @@ def trace(
     network = twin(module)
     names = _add_hooks(network, layers, classifier)
     fixed_batch = None
-    with quiet(), spelled_attention():
+    with quiet(), spelled():
         try:
             model = _open(network, given, fold_norms, any_size)
         except SourceError:
@@ -434,50 +435,6 @@ def twin(module: torch.nn.Module) -> torch.nn.Module:
             f"{type(module).__name__} can't be copied, and tracing would change it: {error}; "
             "export it with torch.onnx.export and give the .onnx file"
         ) from error
-
-
-def spelled_attention() -> contextlib.AbstractContextManager[Any]:
-    """Inside, attention is traced as softmax(scale · q kᵀ + mask) v.
-
-    PyTorch's exporter takes `scaled_dot_product_attention` in four dimensions only, and gives its
-    result strides that the views after it may not fit.
-    """
-    import torch
-    from torch.nn import functional
-    from torch.overrides import TorchFunctionMode
-
-    def attention(
-        query: Any,
-        key: Any,
-        value: Any,
-        attn_mask: Any = None,
-        dropout_p: float = 0.0,
-        is_causal: bool = False,
-        scale: float | None = None,
-        enable_gqa: bool = False,
-    ) -> Any:
-        if enable_gqa:
-            key, value = (
-                x.repeat_interleave(query.size(-3) // x.size(-3), dim=-3) for x in (key, value)
-            )
-        scores = (query * (query.size(-1) ** -0.5 if scale is None else scale)) @ key.mT
-        if is_causal:
-            attn_mask = scores.new_ones(scores.shape[-2:], dtype=torch.bool).tril()
-        if attn_mask is not None and attn_mask.dtype == torch.bool:
-            scores = scores.masked_fill(~attn_mask, -torch.inf)
-        elif attn_mask is not None:
-            scores = scores + attn_mask
-        return scores.softmax(dim=-1) @ value
-
-    class Spelled(TorchFunctionMode):
-        def __torch_function__(
-            self, function: Any, types: Any, args: Any = (), kwargs: Any = None
-        ) -> Any:
-            if function is functional.scaled_dot_product_attention:
-                function = attention
-            return function(*args, **(kwargs or {}))
-
-    return Spelled()
 
 
 def root_cause(error: BaseException) -> str:

@@ -16,12 +16,8 @@ from onnxplain.contract.signals import RECONSTRUCTION, SignalMetadata
 from onnxplain.errors import SourceError
 from onnxplain.export.finish import checked_proto, clean
 from onnxplain.export.sources.from_programs import script_to_onnx
-from onnxplain.export.sources.tracing import (
-    program_to_onnx,
-    quiet,
-    root_cause,
-    spelled_attention,
-)
+from onnxplain.export.sources.spelling import spelled
+from onnxplain.export.sources.tracing import program_to_onnx, quiet, root_cause
 from onnxplain.files import replacing
 from onnxplain.signal.autoencoder import Autoencoder
 
@@ -113,7 +109,7 @@ def _traced(network: nn.Module, picture: tuple[int, int]) -> ir.Model:
     # Two pictures: torch.export would take a batch of one for a constant.
     example = torch.zeros(2, channels, size, size)
     batch = torch.export.Dim("batch")
-    with quiet(), spelled_attention():
+    with quiet(), spelled():
         if any(isinstance(part, torch.jit.ScriptModule) for part in network.modules()):
             # torch.export takes no TorchScript, nor a module that contains some.
             trace: Any = torch.jit.trace  # it has no types

@@ -66,20 +66,69 @@ def explained(odd: nn.Module, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+class Adaptive(nn.Module):
+    """With pools to several cells, whose windows differ by one where the sizes do not divide."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 4, 3, 2, 1)
+        self.head = nn.Linear(4 * (2 * 5 + 3 + 2 * 2 + 4), 5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = torch.tanh(self.stem(x))
+        grid = nn.functional.adaptive_avg_pool2d(x, (2, 5))
+        rows = nn.functional.adaptive_avg_pool2d(x, (None, 3)).amax(2)
+        volume = nn.functional.adaptive_avg_pool3d(x[:, :, None], (1, 2, 2))
+        series = nn.functional.adaptive_avg_pool1d(x.mean(3), 4)
+        return self.head(torch.cat([part.flatten(1) for part in (grid, rows, volume, series)], 1))
+
+
+@pytest.fixture(scope="module")
+def adaptive(tmp_path_factory: pytest.TempPathFactory) -> tuple[nn.Module, Path]:
+    torch.manual_seed(0)
+    network, path = Adaptive().eval(), tmp_path_factory.mktemp("any") / "adaptive.onnx"
+    example = torch.zeros(1, 3, 24, 24)
+    onnxplain.export(network, path, example=example, method="gradient", size="any")
+    return network, path
+
+
 @pytest.mark.parametrize("size", SIZES, ids=str)
 def test_the_gradient_is_pytorchs_at_every_size(
     odd: nn.Module, explained: Path, size: tuple[int, int]
 ) -> None:
+    is_pytorchs(odd, explained, size)
+
+
+@pytest.mark.parametrize("size", [*SIZES, (71, 9)], ids=str)
+def test_an_adaptive_pool_has_the_windows_of_every_size(
+    adaptive: tuple[nn.Module, Path], size: tuple[int, int]
+) -> None:
+    is_pytorchs(*adaptive, size)
+
+
+def is_pytorchs(network: nn.Module, path: Path, size: tuple[int, int]) -> None:
     x = torch.from_numpy(noise(*size)).requires_grad_()
-    logits = odd(x)
+    logits = network(x)
     logits[:, 2].sum().backward()
     assert x.grad is not None
-    found = session(explained).run(
+    found = session(path).run(
         ["logits", "pullback"], {"image": noise(*size), "target": np.array([2, 2])}
     )
     np.testing.assert_allclose(found[0], logits.detach(), atol=1e-5)
     expected = x.grad.numpy()
     assert np.linalg.norm(found[1] - expected) < 1e-5 * np.linalg.norm(expected)
+
+
+def test_an_adaptive_maximum_pool_of_open_size_is_refused(tmp_path: Path) -> None:
+    network = nn.Sequential(
+        nn.Conv2d(3, 2, 3), nn.AdaptiveMaxPool2d((2, 3)), nn.Flatten(), nn.Linear(12, 4)
+    )
+    with pytest.raises(
+        SourceError, match=r"adaptive maximum pool to \(2, 3\) .* give a number, size=HEIGHT"
+    ):
+        onnxplain.export(
+            network.eval(), tmp_path / "no.onnx", example=torch.zeros(1, 3, 24, 24), size="any"
+        )
 
 
 def test_half_precision_explains_every_size(explained: Path) -> None:
