@@ -20,6 +20,7 @@ from onnxplain.bench.launches import SIDES
 from onnxplain.bench.launches import ratios as ratios_of_nodes
 from onnxplain.bench.markdown import markdown
 from onnxplain.bench.rivals.table import rivals_sentence, rivals_tables
+from onnxplain.bench.sizes import sizes_table
 from onnxplain.bench.suite.ratios import ratios
 from onnxplain.bench.suite.record import EAGER, KERNELS, Key, seconds, timed, where
 from onnxplain.bench.zoo.page import counts
@@ -347,6 +348,7 @@ PAGES: dict[str, dict[str, Callable[[Any], str]]] = {
     },
     "docs/costs.md": {"kernels": kernels_table, "profile": profile_tables},
     "docs/differentiate.md": {"rivals": rivals_tables},
+    "docs/inputs.md": {"sizes": sizes_table},
     "docs/networks.md": {"zoo": zoo_counts},
     "docs/neurons.md": {"visualisation": visualisation_table, "vital_steps": vital_steps_table},
     "docs/parity.md": {"estimators": estimators_table},

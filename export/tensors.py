@@ -67,6 +67,16 @@ def usual(value: ir.Value) -> list[int | None]:
     return [n if isinstance(n, int) else None for n in sizes]
 
 
+def usual_size_of(value: ir.Value, axis: int) -> int:
+    """The size along one axis, for an image of the usual size.
+
+    Raises:
+        OpenSizeError: it is known at run time only.
+    """
+    size = usual(value)[axis]
+    return size_of(value, axis) if size is None else size
+
+
 def _is_symbol(size: int | ir.SymbolicDim) -> TypeGuard[ir.SymbolicDim]:
     return isinstance(size, ir.SymbolicDim) and size.value is not None
 

@@ -9,6 +9,7 @@ they are divided by, so that `N // 2`, `min(N, 8)` and `N % 3` are told; 1 is wh
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 
@@ -19,7 +20,7 @@ from onnx_ir.passes import common
 from onnxplain.export.autodiff import dependents
 from onnxplain.export.canonical.emit import Emitted, Emitter, integers, replace
 from onnxplain.export.shapes import infer_shapes
-from onnxplain.export.tensors import array_of, dims, size_of
+from onnxplain.export.tensors import USUAL, array_of, dims, size_of
 from onnxplain.initializers import initializer
 
 _PAIRS = ((2, 103), (3, 104), (5, 108), (7, 114), (11, 120), (13, 126))
@@ -66,7 +67,27 @@ def settle_sizes(
         if node.op_type == "Reshape":
             _settle_reshape(graph, node)
     common.RemoveUnusedNodesPass()(model)
+    _note_usual(model, names, simplify)
     infer_shapes(model)
+
+
+def _note_usual(model: ir.Model, inputs: set[str], simplify: Callable[[ir.Model], None]) -> None:
+    """Add what the sizes are for an image of the usual size that have names of no formula."""
+    known = model.graph.meta.get(USUAL, {})
+    nameless = {
+        str(n.value): (y.name, axis)
+        for node in model.graph
+        for y in node.outputs
+        for axis, n in enumerate(y.shape or ())
+        if isinstance(n, ir.SymbolicDim) and _OF_NO_FORMULA.fullmatch(str(n.value))
+    }
+    if not known or nameless.keys() <= known.keys():
+        return
+    found = _with_sizes(model, inputs, known, simplify)
+    for name, (value, axis) in nameless.items():
+        shape = found[value].shape if value in found else None
+        if shape is not None and isinstance(shape[axis], int):
+            known[name] = shape[axis]
 
 
 def _has_others(graph: ir.Graph, sizes: Sizes) -> bool:
@@ -149,7 +170,13 @@ def _size(m: Size, n: Size, o: Size | None, sizes: Sizes) -> Size:
         if (m, n) == (first * factor, second * factor):
             return ir.SymbolicDim(name if factor == 1 else f"{factor}*{name}")
     formulas = (_formula((m, n, last), name, each) for name, each in sizes.items())
-    return ir.SymbolicDim(next(filter(None, formulas), None))
+    unnamed = None if last is None else f"size_{m}_{n}_{last}"
+    return ir.SymbolicDim(next(filter(None, formulas), unnamed))
+
+
+_OF_NO_FORMULA = re.compile(r"size_\d+_\d+_\d+")
+"""The name of a size that is no formula of one open size, as how many places a map has: what it is
+for the three numbers."""
 
 
 _MOST_STRIDES = 128

@@ -9,7 +9,7 @@ import onnx_ir as ir
 from onnxscript import OpBuilder
 
 from onnxplain.export.canonical.ends import image_axes, image_size
-from onnxplain.export.objectives.objective import Fit, hold
+from onnxplain.export.objectives.objective import Fit, Output, hold
 from onnxplain.export.tensors import (
     axis_of,
     constant,
@@ -39,7 +39,10 @@ def read(op: OpBuilder, fit: Fit, image: ir.Value) -> tuple[ir.Value, ir.Value, 
         scores, likely = (
             op.Slice(x, [start], [start + fit.classes], [2]) for x in (scores, likely)
         )
-    return _as_parts(op, hold(op, boxes), said, image), scores, likely
+    boxes = hold(op, boxes)
+    if said["boxes"] == "grid":
+        boxes = _decoded(op, boxes, fit.outputs["all"], image)
+    return _as_parts(op, boxes, said, image), scores, likely
 
 
 def _parts(op: OpBuilder, fit: Fit) -> tuple[ir.Value, ir.Value]:
@@ -83,8 +86,6 @@ def _taken(op: OpBuilder, value: ir.Value, axis: int, start: int, stop: int) -> 
 
 
 def _as_parts(op: OpBuilder, boxes: ir.Value, said: Mapping[str, str], image: ir.Value) -> ir.Value:
-    if said["boxes"] == "grid":
-        boxes = _decoded(op, boxes, image)
     if said["boxes"] == "yxyx":
         boxes = op.Gather(boxes, integers(op, np.array([1, 0, 3, 2])), axis=2)
     if said["units"] == "pixels":
@@ -96,17 +97,47 @@ def _as_parts(op: OpBuilder, boxes: ir.Value, said: Mapping[str, str], image: ir
     return op.Concat(op.Sub(centre, half), op.Add(centre, half), axis=2)
 
 
-def _decoded(op: OpBuilder, boxes: ir.Value, image: ir.Value) -> ir.Value:
+def _decoded(op: OpBuilder, boxes: ir.Value, output: Output, image: ir.Value) -> ir.Value:
     """Centre and size in pixels, of boxes that lie stride by stride and row by row."""
-    width, height = width_and_height(image)
-    places, strides = [], []
-    for stride in strides_of(size_of(boxes, 1), image):
-        rows, columns = np.mgrid[: -(-height // stride), : -(-width // stride)]
-        places.append(np.stack([columns.ravel(), rows.ravel()], 1))
-        strides.append(np.full([rows.size, 1], stride))
-    grid, unit = (constant(op, np.concatenate(parts), boxes) for parts in (places, strides))
+    strides = next(filter(None, (strides_of(count, image) for count in output.sizes)))
+    parts = _open_grids if output.is_open else _grids
+    grid, unit = parts(op, strides, image, boxes)
     centre, size = op.Slice(boxes, [0], [2], [2]), op.Slice(boxes, [2], [4], [2])
     return op.Concat(op.Mul(op.Add(centre, grid), unit), op.Mul(op.Exp(size), unit), axis=2)
+
+
+def _grids(
+    op: OpBuilder, strides: Sequence[int], image: ir.Value, like: ir.Value
+) -> tuple[ir.Value, ir.Value]:
+    """Each place's column and row, [A, 2], and its stride, [A, 1]."""
+    width, height = width_and_height(image)
+    places, units = [], []
+    for stride in strides:
+        rows, columns = np.mgrid[: -(-height // stride), : -(-width // stride)]
+        places.append(np.stack([columns.ravel(), rows.ravel()], 1))
+        units.append(np.full([rows.size, 1], stride))
+    grid, unit = (constant(op, np.concatenate(parts), like) for parts in (places, units))
+    return grid, unit
+
+
+def _open_grids(
+    op: OpBuilder, strides: Sequence[int], image: ir.Value, like: ir.Value
+) -> tuple[ir.Value, ir.Value]:
+    """The same of an image of open size."""
+    places, units = [], []
+    for stride in strides:
+        height, width = (
+            op.Div(op.Add(op.Shape(image, start=axis, end=axis + 1), stride - 1), stride)
+            for axis in image_axes(image)[:2]
+        )
+        sides = op.Concat(height, width, axis=0)
+        rows, columns = (op.Range(0, op.Squeeze(side, [0]), 1) for side in (height, width))
+        each = op.Expand(columns, sides), op.Expand(op.Unsqueeze(rows, [1]), sides)
+        flat = op.Concat(*(op.Reshape(part, [-1, 1]) for part in each), axis=1)
+        places.append(op.CastLike(flat, like))
+        unit = constant(op, np.full([1, 1], stride), like)
+        units.append(op.Expand(unit, op.Concat(op.Mul(height, width), [1], axis=0)))
+    return op.Concat(*places, axis=0), op.Concat(*units, axis=0)
 
 
 def strides_of(boxes: int, image: ir.Value) -> Sequence[int]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 import onnx_ir as ir
 
-from onnxplain.export.tensors import array_of, attribute, axis_of, dims, rank, size_of
+from onnxplain.export.tensors import array_of, attribute, axis_of, dims, rank, usual_size_of
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,7 @@ def ends(value: ir.Value, axis: int) -> list[End]:
 
 
 def _own(value: ir.Value, axis: int, activation: str = "") -> list[End]:
-    return [End(activation, (Place(value, axis, i),)) for i in range(size_of(value, axis))]
+    return [End(activation, (Place(value, axis, i),)) for i in range(usual_size_of(value, axis))]
 
 
 def _activation(node: ir.Node, axis: int) -> str | None:
@@ -179,8 +179,8 @@ def _split(node: ir.Node, value: ir.Value, axis: int) -> Followed:
     if attribute(node, "axis", 0) % rank(value) != axis:
         return whole
     outputs = list(node.outputs)
-    start = sum(size_of(y, axis) for y in outputs[: outputs.index(value)])
-    return whole[start : start + size_of(value, axis)]
+    start = sum(usual_size_of(y, axis) for y in outputs[: outputs.index(value)])
+    return whole[start : start + usual_size_of(value, axis)]
 
 
 def _sliced(node: ir.Node, value: ir.Value, axis: int) -> Followed:
@@ -194,7 +194,7 @@ def _sliced(node: ir.Node, value: ir.Value, axis: int) -> Followed:
     for at, start, stop, step in zip(axes, starts, stops, steps, strict=True):
         if at % rank(value) == axis:
             found = found[start:stop:step] if step > 0 else []
-    return found if len(found) == size_of(value, axis) else None
+    return found if len(found) == usual_size_of(value, axis) else None
 
 
 def _gathered(node: ir.Node, value: ir.Value, axis: int) -> Followed:
@@ -203,10 +203,10 @@ def _gathered(node: ir.Node, value: ir.Value, axis: int) -> Followed:
     assert index is not None
     along, wide = attribute(node, "axis", 0) % rank(x), rank(index)
     if node.op_type == "GatherElements":
-        same = along != axis and size_of(x, axis) == size_of(value, axis)
+        same = along != axis and usual_size_of(x, axis) == usual_size_of(value, axis)
         return ends(x, axis) if same else None
     if node.op_type == "GatherND":
-        along, wide = attribute(node, "batch_dims", 0) + size_of(index, -1) - 1, wide - 1
+        along, wide = attribute(node, "batch_dims", 0) + usual_size_of(index, -1) - 1, wide - 1
     if node.op_type == "Gather" and along <= axis < along + wide:
         picked = array_of(index)
         if picked is None or picked.ndim > 1:

@@ -139,18 +139,6 @@ def test_half_precision_explains_every_size(explained: Path) -> None:
     assert 0 < np.linalg.norm(half - whole) < 0.01 * np.linalg.norm(whole)
 
 
-def test_outputs_whose_size_nothing_names_are_no_detectors(tmp_path: Path) -> None:
-    torch.manual_seed(0)
-    boxes = nn.Sequential(nn.Conv2d(3, 7, 3, 2, 1), nn.Flatten(2)).eval()
-    example = torch.zeros(1, 3, 24, 24)
-    with pytest.raises(
-        SourceError, match=r"has other open sizes .*, which size= fixes: height, wid"
-    ):
-        onnxplain.export(
-            boxes, tmp_path / "x.onnx", example=example, size="any", objective="detection"
-        )
-
-
 def test_the_file_says_so(explained: Path) -> None:
     shapes = {x.name: x.shape for x in session(explained).get_inputs()}
     assert shapes["image"] == ["batch", 3, "height", "width"]

@@ -54,14 +54,14 @@ _KEPT = tempfile.TemporaryDirectory(prefix="onnxplain-objectives-")
 _EXPORTED: dict[str, tuple[Explainer, dict[str, Any]]] = {}
 
 
-def exported(network: nn.Module, size: int = SIZE, **options: Any) -> Explainer:
+def exported(network: nn.Module, side: int = SIZE, /, **options: Any) -> Explainer:
     """What explains it; a network of the same content is exported once with the same options."""
     content = [float(tensor.double().sum()) for tensor in network.state_dict().values()]
     own = [value for value in vars(network).values() if isinstance(value, str | bool)]
-    key = repr((type(network), network, own, content, size, sorted(options.items(), key=str)))
+    key = repr((type(network), network, own, content, side, sorted(options.items(), key=str)))
     if key not in _EXPORTED:
         path = Path(_KEPT.name) / f"{len(_EXPORTED)}.onnx"
-        given = {"method": "gradient", "example": torch.zeros(1, 3, size, size), **options}
+        given = {"method": "gradient", "example": torch.zeros(1, 3, side, side), **options}
         onnxplain.export(network, path, **given)
         _EXPORTED[key] = onnxplain.load(path, "cpu"), options
     return _EXPORTED[key][0]

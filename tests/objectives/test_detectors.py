@@ -18,7 +18,7 @@ from .networks import close, exported, gradient, images, seeded
 
 SIZE, CLASSES = 64, 3
 X = images(2, SIZE)
-SIDES = torch.tensor([SIZE, SIZE, SIZE, SIZE], dtype=torch.float64)
+Size = tuple[int, int]
 
 
 def as_corners(boxes: Tensor) -> Tensor:
@@ -29,10 +29,11 @@ def as_corners(boxes: Tensor) -> Tensor:
 STRIDES = (8, 16, 32)
 
 
-def grid(n: int, like: Tensor) -> Tensor:
-    """The cells' indices, x first, [2, n, n]."""
-    at = torch.arange(n, dtype=like.dtype)
-    return torch.stack([at.expand(n, n), at[:, None].expand(n, n)])
+def grid(like: Tensor) -> Tensor:
+    """The indices of a map's cells, x first, [2, h, w]."""
+    h, w = like.shape[-2:]
+    x, y = (torch.arange(n, dtype=like.dtype) for n in (w, h))
+    return torch.stack([x.expand(h, w), y[:, None].expand(h, w)])
 
 
 class Grids(nn.Module):
@@ -61,12 +62,13 @@ class Yolo5(Grids):
     def forward(self, x: Tensor) -> Tensor:
         levels = []
         for stride, (y,) in zip(STRIDES, self.levels(x), strict=True):
-            n = y.shape[-1]
-            y = y.view(-1, self.PER_CELL, 5 + CLASSES, n, n).permute(0, 1, 3, 4, 2).sigmoid()
+            h, w = y.shape[-2:]
+            cells = grid(y).permute(1, 2, 0)
+            y = y.view(-1, self.PER_CELL, 5 + CLASSES, h, w).permute(0, 1, 3, 4, 2).sigmoid()
             xy, wh, scores = y.split((2, 2, 1 + CLASSES), 4)
-            xy = (xy * 2 + grid(n, x).permute(1, 2, 0) - 0.5) * stride
+            xy = (xy * 2 + cells - 0.5) * stride
             wh = (wh * 2) ** 2 * torch.tensor([1.5, 3], dtype=x.dtype)[:, None, None, None] * stride
-            levels.append(torch.cat((xy, wh, scores), 4).reshape(-1, self.PER_CELL * n * n, 8))
+            levels.append(torch.cat((xy, wh, scores), 4).reshape(-1, self.PER_CELL * h * w, 8))
         return torch.cat(levels, 1)
 
 
@@ -88,14 +90,14 @@ class Yolo8(Grids):
         bins = torch.arange(self.BINS, dtype=x.dtype)[:, None, None]
         box = box.view(-1, 4, self.BINS, box.shape[2]).transpose(1, 2).softmax(1)
         near, far = (box * bins).sum(1).chunk(2, 1)
-        cells = torch.cat([(grid(y[0].shape[-1], x) + 0.5).flatten(1) for y in levels], 1)
+        cells = torch.cat([(grid(y[0]) + 0.5).flatten(1) for y in levels], 1)
         strides = torch.cat(
-            [torch.full((y[0].shape[-1] ** 2,), s) for s, y in zip(STRIDES, levels, strict=True)]
+            [torch.full_like(y[0][0, 0], s).flatten() for s, y in zip(STRIDES, levels, strict=True)]
         )
         low, high = cells - near, cells + far
         if self.form == "cxcywh":
             low, high = (low + high) / 2, high - low
-        boxes = torch.cat([low, high], 1) * strides.to(x.dtype)
+        boxes = torch.cat([low, high], 1) * strides
         others = [parts[2].flatten(2) for parts in levels if len(parts) > 2]
         return boxes, scores, torch.cat(others, 2) if others else boxes[:, :0]
 
@@ -116,7 +118,7 @@ class Yolox(nn.Module):
         for stride, (y, *scores) in zip(STRIDES, self.yolo.levels(x), strict=True):
             boxes = [y[:, :2], y[:, 2:4]]
             if self.decoded:
-                place = grid(y.shape[-1], x)
+                place = grid(y)
                 boxes = [(boxes[0] + place) * stride, boxes[1].exp() * stride]
             likely = [score.sigmoid() for score in scores]
             levels.append(torch.cat([*boxes, *likely], 1).flatten(2))
@@ -162,25 +164,27 @@ class Detr(nn.Module):
         return {"logits": self.classes(y), "pred_boxes": boxes.sigmoid()}
 
 
-def read(output: Any, kind: str) -> tuple[Tensor, Tensor, Tensor]:
+def read(output: Any, kind: str, size: Size = (SIZE, SIZE)) -> tuple[Tensor, Tensor, Tensor]:
     """Boxes in parts of the image, scores, probabilities."""
+    sides = torch.tensor([*size[::-1]] * 2, dtype=torch.float64)
     if isinstance(output, Tensor):
         y = output if output.shape[1] > output.shape[2] else output.transpose(1, 2)
         boxes, objectness = y[..., :4], kind in ("yolov5", "yolox")
         scores = y[..., 4 + objectness : 4 + objectness + CLASSES]
         scores = scores * y[..., 4:5] if objectness else scores
         if kind == "yolox":
-            cells = [grid(SIZE // s, y).flatten(1).T for s in STRIDES]
+            maps = [y.new_empty([-(-n // s) for n in size]) for s in STRIDES]
+            cells = [grid(each).flatten(1).T for each in maps]
             strides = [torch.full((len(c), 1), s) for c, s in zip(cells, STRIDES, strict=True)]
             centre = (boxes[..., :2] + torch.cat(cells)) * torch.cat(strides)
             boxes = torch.cat([centre, boxes[..., 2:].exp() * torch.cat(strides)], 2)
-        return as_corners(boxes) / SIDES, scores, scores
+        return as_corners(boxes) / sides, scores, scores
     if "pred_boxes" in output:
         boxes, logits = output["pred_boxes"], output["logits"]
         if kind == "rt-detr":
             return as_corners(boxes), logits, logits.sigmoid()
         return as_corners(boxes), logits[..., :-1], logits.softmax(2)[..., :-1]
-    boxes, scores = output["boxes"] / SIDES, output["scores"]
+    boxes, scores = output["boxes"] / sides, output["scores"]
     if kind == "tensorflow":
         boxes = output["boxes"][..., [1, 0, 3, 2]]
     if kind == "ssd":
@@ -188,17 +192,19 @@ def read(output: Any, kind: str) -> tuple[Tensor, Tensor, Tensor]:
     return boxes, scores, scores if kind == "yolo-nas" else scores.sigmoid()
 
 
-def objective(kind: str, target: int, box: list[float] | None = None) -> Any:
+def objective(
+    kind: str, target: int, box: list[float] | None = None, size: Size = (SIZE, SIZE)
+) -> Any:
     """What the objective should be, by torchvision's own suppression."""
 
     def of(output: Any) -> Tensor:
         found = []
-        for boxes, scores, likely in zip(*read(output, kind), strict=True):
+        for boxes, scores, likely in zip(*read(output, kind, size), strict=True):
             boxes, likely = boxes.detach(), likely.detach()
             by = likely.max(1)[0] if target < 0 else likely[:, target]
             kept = nms(boxes, by, 0.5)
             at = kept[-1 - target if target < 0 else 0]
-            b = boxes[at] if box is None else torch.tensor(box) / SIDES
+            b = boxes[at] if box is None else torch.tensor(box) / torch.tensor([*size[::-1]] * 2)
             iou = box_iou(boxes, b[None])[:, 0]
             iou = torch.where(iou > 0.5, iou, 0) if (iou > 0.5).any() else iou
             c = (
@@ -268,6 +274,32 @@ def test_the_score_of_an_object(kind: str, target: int, box: list[float] | None)
         np.testing.assert_allclose(explanation.outputs["explained_box"], [box] * 2, rtol=1e-5)
     assert explanation.targets.shape == (2,)
     assert (explanation.targets >= 0).all()
+
+
+@pytest.mark.parametrize(("target", "box"), [(-1, None), (-2, BOX)])
+@pytest.mark.parametrize("size", [(64, 64), (72, 109)], ids=str)
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "yolox",
+        *(
+            pytest.param(kind, marks=pytest.mark.sweep)
+            for kind in ("yolov8", "yolov5", "ssd", "retinanet")
+        ),
+    ],
+)
+def test_the_score_of_an_object_in_an_image_of_any_size(
+    kind: str, size: Size, target: int, box: list[float] | None
+) -> None:
+    options = {"settings": NOT_SHOWN[kind]} if kind in NOT_SHOWN else {}
+    explainer = exported(network(kind), SIZE, size="any", **options)
+    assert explainer.metadata.objective.name == "detection"
+    x = torch.randn(2, 3, *size, generator=torch.Generator().manual_seed(2))
+    given = {} if box is None else {"box": box}
+    explanation = explainer(x.numpy(), target, **given)
+    score, expected = gradient(network(kind), x, objective(kind, target, box, size))
+    close(explanation.objective, score)
+    close(explanation.pullback, expected)
 
 
 def test_undecoded_boxes_are_decoded() -> None:
