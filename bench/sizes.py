@@ -196,7 +196,8 @@ def _shown(row: Mapping[str, Any], reasons: dict[str, int]) -> str:
     if row["reason"]:
         return f"({reasons.setdefault(row['reason'], len(reasons) + 1)})"
     worst = max(row["relative L2"].values())
-    return f"{worst:.0e}" if worst <= BOUND else f"**{worst:.0e}**"
+    shown = f"{worst:.0e}" if worst else "0"
+    return shown if worst <= BOUND else f"**{shown}**"
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -213,8 +214,12 @@ def main(arguments: list[str] | None = None) -> None:
     with progress_bar() as progress:
         task = progress.add_task("", total=len(names) * len(METHODS) * len(PROVIDERS))
         for name in names:
-            done = {r["method"] for r in _known(given.out) if r["network"] == name}
-            wanted = [m for m in METHODS if given.again or m not in done]
+            done = {_key(row) for row in _known(given.out)}
+            wanted = [
+                m
+                for m in METHODS
+                if given.again or any((name, m, p) not in done for p in PROVIDERS)
+            ]
             progress.advance(task, (len(METHODS) - len(wanted)) * len(PROVIDERS))
             progress.update(task, description=name)
             for row in compare(name, networks[name], wanted) if wanted else ():
