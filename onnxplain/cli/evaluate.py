@@ -80,6 +80,7 @@ def evaluate(
     """
     from onnxplain.evaluation import evaluate as measure
     from onnxplain.evaluation.images import read_labels
+    from onnxplain.evaluation.store import PAGE
 
     with remaining_bar() as progress:
         task = progress.add_task("evaluating", total=None)
@@ -100,9 +101,9 @@ def evaluate(
     out.print(_table(evaluation))
     if evaluation.earlier:
         note(f"{evaluation.earlier} of {len(evaluation.scores)} scores are of an earlier run")
-    for problem in _once(evaluation):
-        complain(problem)
-    say(f"{folder}  {len(evaluation.images)} images")
+    for what, why in evaluation.problems_said().items():
+        complain(f"{what}: {why}")
+    say(f"{folder / PAGE}  {len(evaluation.images)} images")
     if evaluation.problems:
         raise typer.Exit(1)
 
@@ -114,25 +115,12 @@ def _table(evaluation: Evaluation) -> Table:
         best = evaluation.best(metric.name)
         cells = []
         of_graphs = zip(
-            evaluation.estimates(metric.name), evaluation.behind(metric.name), strict=True
+            evaluation.estimates(metric.name), evaluation.tied(metric.name), strict=True
         )
-        for i, (mean, apart) in enumerate(of_graphs):
+        for i, (mean, tied) in enumerate(of_graphs):
             text = (
                 f"{mean.mean:.3g} [dim]{mean.low:.3g} … {mean.high:.3g}[/]" if mean.count else "–"
             )
-            tied = apart.low <= 0 <= apart.high
             cells.append(f"[bold]{text}[/]" if i == best or tied else text)
         table.add_row(f"{metric.name} {_ARROWS[metric.better]}", *cells)
     return table
-
-
-def _once(evaluation: Evaluation) -> list[str]:
-    """What went wrong: an image that cannot be used once, and not for each graph and metric."""
-    said = {}
-    for problem in evaluation.problems:
-        if problem.target < 0:
-            said[problem.image] = problem.error
-        else:
-            of = f"{problem.metric} of {problem.image} by {problem.graph}"
-            said[of] = problem.error
-    return [f"{what}: {why}" for what, why in said.items()]

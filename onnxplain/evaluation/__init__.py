@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from onnxplain.evaluation.metrics import Metric
     from onnxplain.evaluation.protocols import METRICS, PROTOCOLS, Protocol
-    from onnxplain.evaluation.run import Evaluation, evaluate
+    from onnxplain.evaluation.result import Evaluation
+    from onnxplain.evaluation.run import evaluate
     from onnxplain.evaluation.statistics import Estimate
     from onnxplain.evaluation.store import Score
 
@@ -34,7 +35,8 @@ __all__ = [
 _HOMES = {
     "Metric": "metrics",
     **dict.fromkeys(["METRICS", "PROTOCOLS", "Protocol"], "protocols"),
-    **dict.fromkeys(["Evaluation", "evaluate"], "run"),
+    "Evaluation": "result",
+    "evaluate": "run",
     "Estimate": "statistics",
     "Score": "store",
 }

@@ -9,108 +9,27 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from onnxplain.errors import InputError
 from onnxplain.evaluation.images import Sample, listed, pixels_of
 from onnxplain.evaluation.metrics import MOSAIC, Metric
+from onnxplain.evaluation.page import write_page
 from onnxplain.evaluation.protocols import SEMANTIC_PULLBACKS, metrics_of, protocol_of
+from onnxplain.evaluation.result import Evaluation
 from onnxplain.evaluation.scoring import Explained, ScoreError, Tiles, score
-from onnxplain.evaluation.statistics import Estimate, differences, estimates
-from onnxplain.evaluation.store import Score, Store
+from onnxplain.evaluation.store import PAGE, Score, Store
 from onnxplain.evaluation.subject import Subject, opened
 from onnxplain.files import scratch
 from onnxplain.runtime import find_images
-from onnxplain.version import __version__
+from onnxplain.runtime.pictures.figures import Row
 
 QUICK = 10
 """The images of a quick evaluation."""
 
 Graphs = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 Images = Graphs
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """What was found.
-
-    Attributes:
-        graphs: as they are called, in the order given.
-        metrics: in the order asked for.
-        images: by name, sorted.
-        scores: of each image by each graph and metric, in that order.
-        earlier: how many of them an earlier run had computed.
-    """
-
-    graphs: tuple[str, ...]
-    metrics: tuple[Metric, ...]
-    images: tuple[str, ...]
-    scores: tuple[Score, ...]
-    earlier: int = 0
-
-    def of(self, metric: str) -> NDArray[np.float64]:
-        """The scores by one metric, [graphs, images]; NaN where there is none."""
-        found = [s.score for s in self.scores if s.metric == metric]
-        rows = np.array(found, np.float64).reshape(len(self.images), len(self.graphs))
-        return rows.T
-
-    def estimates(self, metric: str) -> list[Estimate]:
-        """Each graph's mean by a metric, with its interval."""
-        return estimates(self.of(metric))
-
-    def best(self, metric: str) -> int | None:
-        """The graph of the best mean; None where there is no score."""
-        means = np.array([one.mean for one in self.estimates(metric)])
-        if not np.isfinite(means).any():
-            return None
-        chosen = next(one for one in self.metrics if one.name == metric)
-        return int(np.nanargmax(means if chosen.better == "higher" else -means))
-
-    def behind(self, metric: str) -> list[Estimate]:
-        """Each graph's mean less the best one's, paired over the images.
-
-        An interval on both sides of 0 says that these images do not tell the two apart.
-        """
-        best = self.best(metric)
-        scores = self.of(metric)
-        return differences(scores, 0 if best is None else best)
-
-    @property
-    def problems(self) -> list[Score]:
-        """The scores that there are not."""
-        return [score for score in self.scores if score.score is None]
-
-    def to_json(self) -> dict[str, Any]:
-        """Means and intervals by metric and graph, and what the evaluation was of."""
-        return {
-            "onnxplain": __version__,
-            "graphs": list(self.graphs),
-            "images": len(self.images),
-            "metrics": {
-                metric.name: {
-                    "better": metric.better,
-                    "asks": metric.asks,
-                    "means": {
-                        graph: {
-                            "mean": _number(mean.mean),
-                            "interval": [_number(mean.low), _number(mean.high)],
-                            "behind the best": [_number(apart.low), _number(apart.high)],
-                            "images": mean.count,
-                        }
-                        for graph, mean, apart in zip(
-                            self.graphs,
-                            self.estimates(metric.name),
-                            self.behind(metric.name),
-                            strict=True,
-                        )
-                    },
-                }
-                for metric in self.metrics
-            },
-        }
 
 
 def evaluate(
@@ -177,15 +96,28 @@ def evaluate(
                 store.add(known)
             scores.append(known)
             progress(len(scores), total)
-    evaluation = Evaluation(
-        tuple(subject.name for subject in subjects),
-        asked,
-        tuple(sample.name for sample in samples),
-        tuple(sorted(scores, key=lambda one: _order(one, asked, subjects))),
-        earlier,
-    )
+        evaluation = Evaluation(
+            tuple(subject.name for subject in subjects),
+            asked,
+            tuple(sample.name for sample in samples),
+            tuple(scores),
+            seed,
+            earlier,
+        )
+        if store.folder is not None:
+            write_page(evaluation, _drawn(subjects, samples), store.folder / PAGE)
     store.finish(evaluation.scores, evaluation.to_json())
     return evaluation
+
+
+def _drawn(subjects: Sequence[Subject], samples: Sequence[Sample]) -> Callable[[int, int], Row]:
+    """What pictures of a graph and an image are drawn from."""
+
+    def row(graph: int, image: int) -> Row:
+        sample = samples[image]
+        return subjects[graph].explainer(sample.path, sample.target).rows()[0]
+
+    return row
 
 
 @dataclass(frozen=True)
@@ -226,7 +158,7 @@ def _cells(
     """Image by image, so that what is interrupted has the same images of all graphs."""
     pixels = lru_cache(maxsize=8)(pixels_of)
     for sample in samples:
-        others = _partners(sample, samples, seed)
+        others = partners(sample, samples, seed)
         for subject in subjects:
             pre = subject.preprocessing
 
@@ -265,7 +197,7 @@ def drawn(seed: int, digest: str, what: str) -> int:
     return int.from_bytes(hashlib.sha256(f"{seed} {digest} {what}".encode()).digest()[:4], "big")
 
 
-def _partners(sample: Sample, samples: Sequence[Sample], seed: int) -> list[Sample]:
+def partners(sample: Sample, samples: Sequence[Sample], seed: int) -> list[Sample]:
     """The image, another of its class (itself, where it is the only one), and two of others."""
     usable = [other for other in samples if not other.problem]
     same = [o for o in usable if o.target == sample.target and o.name != sample.name]
@@ -276,12 +208,6 @@ def _partners(sample: Sample, samples: Sequence[Sample], seed: int) -> list[Samp
     beside = same[int(random.integers(len(same)))] if same else sample
     two = random.choice(len(others), 2, replace=len(others) < 2)
     return [sample, beside, *(others[i] for i in two.tolist())]
-
-
-def _order(score: Score, metrics: Sequence[Metric], subjects: Sequence[Subject]) -> tuple[Any, ...]:
-    of_metric = next(i for i, metric in enumerate(metrics) if metric.name == score.metric)
-    of_graph = next(i for i, subject in enumerate(subjects) if subject.name == score.graph)
-    return score.image, of_graph, of_metric
 
 
 def _several(graphs: Graphs) -> Sequence[str | os.PathLike[str]]:
@@ -301,7 +227,3 @@ def _names(files: Sequence[Path]) -> list[str]:
         if len(set(names)) == len(names):
             break
     return [name.removesuffix(".onnx").removesuffix(".explain") for name in names]
-
-
-def _number(value: float) -> float | None:
-    return value if np.isfinite(value) else None

@@ -10,13 +10,13 @@ import pytest
 import torch
 from torch import nn
 
+from onnxplain.bench.evaluation.peer import OfPixels, score
 from onnxplain.evaluation import Evaluation, evaluate
 from onnxplain.evaluation.images import pixels_of
 from onnxplain.evaluation.run import drawn
 from onnxplain.evaluation.scoring import Tiles, mosaic_of
 from onnxplain.runtime.loading import metadata_of
 
-from .peer import OfPixels, score
 from .small import MEAN, METHODS, STD
 
 pytest.importorskip("quantus")

@@ -1,26 +1,33 @@
-"""The same scores by Quantus's own loops over a PyTorch network."""
+"""The scores of an evaluation by Quantus's own loops over a PyTorch network."""
 
 from __future__ import annotations
 
 from typing import Any
 
+import captum.attr
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from onnxplain.evaluation.metrics import MOSAIC, PATCHES, Metric, part
 from onnxplain.evaluation.scoring import Tiles, mosaic_of
 from onnxplain.reference.pytorch import explain
 
+Array = NDArray[Any]
+
 
 class OfPixels(nn.Module):
     """A network of normalised images as one of pixels in [-1, 1]."""
 
-    def __init__(self, network: nn.Module, mean: Any, std: Any) -> None:
+    def __init__(
+        self, network: nn.Module, mean: Any, std: Any, layer: nn.Module | None = None
+    ) -> None:
         super().__init__()
         self.network = network
-        self.register_buffer("mean", torch.tensor(mean).reshape(-1, 1, 1))
-        self.register_buffer("std", torch.tensor(std).reshape(-1, 1, 1))
+        self.layer = layer
+        self.mean = torch.tensor(mean).reshape(-1, 1, 1)
+        self.std = torch.tensor(std).reshape(-1, 1, 1)
 
     def normalised(self, pixels: Tensor) -> Tensor:
         normalised: Tensor = ((pixels + 1) / 2 - self.mean) / self.std
@@ -43,33 +50,57 @@ class OfPatches(nn.Module):
         return logits
 
 
-def attribution(of: OfPixels, pixels: np.ndarray, targets: Any, method: str) -> np.ndarray:
-    x, y = torch.from_numpy(np.asarray(pixels, np.float32)), torch.as_tensor(np.asarray(targets))
-    if method == "input-x-gradient":
-        return explain(of.network, of.normalised(x), y, method)[1].numpy()
-    return explain(of, x, y, method)[1].numpy()
+DIRECTIONS = {"gradient", "guided", "excitation"}
+"""Those of which the attribution times the image is taken where a metric asks for it."""
+
+
+def attribution(
+    of: OfPixels, pixels: Array, targets: Any, method: str, temperature: float | None = None
+) -> Array:
+    """By Captum, and where it has no such method by the PyTorch reference (Captum's guided
+    backpropagation knows no ReLU6).
+
+    Args:
+        pixels: [N,C,H,W] in [-1, 1].
+        method: one of `DIRECTIONS`, "input-x-gradient", or "gradcam" of the layer `of.layer`.
+    """
+    x = torch.from_numpy(np.asarray(pixels, np.float32))
+    y = torch.as_tensor(np.asarray(targets))
+    if method == "gradient":
+        found = captum.attr.Saliency(of).attribute(x, y, abs=False)
+    elif method == "input-x-gradient":
+        found = captum.attr.InputXGradient(of.network).attribute(of.normalised(x), y)
+    elif method == "gradcam":
+        maps = captum.attr.LayerGradCam(of.network, of.layer)
+        low = maps.attribute(of.normalised(x), y, relu_attributions=True)
+        found = captum.attr.LayerAttribution.interpolate(low, x.shape[2:], "bilinear")
+    else:
+        found = explain(of, x, y, method, temperature)[1]
+    answer: Array = found.detach().numpy()
+    return answer
 
 
 def score(
     metric: Metric,
     of: OfPixels,
     method: str,
-    image: np.ndarray,
+    image: Array,
     target: int,
     tiles: Tiles | None,
     seed: int,
     classes: int,
+    temperature: float | None = None,
 ) -> float:
+    """What `onnxplain.evaluation.scoring.score` gives of an explain graph."""
     height, width = image.shape[2:]
     made = metric.made(height, width, classes, seed)
     given: dict[str, Any] = {"x_batch": image, "y_batch": np.array([target]), "a_batch": None}
     model: nn.Module = of
     x = image
 
-    def explain_func(model: Any, inputs: Any, targets: Any, **_: Any) -> np.ndarray:
-        a = attribution(of, inputs, targets, method)
-        is_direction = method != "input-x-gradient"
-        return a * inputs if metric.times_image and is_direction else a
+    def explain_func(model: Any, inputs: Any, targets: Any, **_: Any) -> Array:
+        found = attribution(of, inputs, targets, method, temperature)
+        return found * inputs if metric.times_image and method in DIRECTIONS else found
 
     if metric.on == MOSAIC:
         assert tiles is not None
@@ -79,7 +110,7 @@ def score(
         side = part(height, width, 4)
         model = OfPatches(of, torch.from_numpy(image), side)
         sums = nn.functional.avg_pool2d(
-            torch.from_numpy(attribution(of, image, [target], method)), side
+            torch.from_numpy(attribution(of, image, [target], method, temperature)), side
         ).sum(1, keepdim=True)
         rows, columns = height // side, width // side
         ones = np.ones((1, 1, rows, columns), np.float32)

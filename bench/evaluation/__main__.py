@@ -1,0 +1,185 @@
+"""Score by score: `python -m onnxplain.bench.evaluation`.
+
+EfficientNet-Lite0 on crops of photographs that scikit-image has, five methods and the metrics of
+the semantic pullbacks' paper: by explain graphs as `onnxplain evaluate` makes them, and by Quantus
+over PyTorch with Captum, one after the other, each on one thread. Written after each image, so that
+what is interrupted has those before it, and the next run goes on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import skimage.data
+import torch
+from PIL import Image
+
+import onnxplain
+from onnxplain.bench.evaluation import peer
+from onnxplain.evaluation.images import Sample, listed, pixels_of
+from onnxplain.evaluation.metrics import MOSAIC
+from onnxplain.evaluation.protocols import SEMANTIC_PULLBACKS
+from onnxplain.evaluation.run import drawn, partners
+from onnxplain.evaluation.scoring import Explained, Tiles, score
+from onnxplain.evaluation.subject import Subject, opened
+from onnxplain.export.sources.source import torch_network
+from onnxplain.files import replacing
+from onnxplain.machine import machine
+
+RESULTS = Path(__file__).resolve().parents[1] / "results/evaluation.json"
+METHODS = ("gradient", "input-x-gradient", "excitation", "guided", "gradcam")
+SEED = SEMANTIC_PULLBACKS.seed
+_TEMPERATURE = 1.0
+_SOURCE = "efficientnet-lite0"
+_PHOTOGRAPHS = ("chelsea", "coffee", "rocket", "astronaut", "motorcycle_left")
+
+
+def photographs(folder: Path, count: int) -> list[Path]:
+    """Crops of photographs, of four fifths of their sides, drawn from a seed: files."""
+    random = np.random.default_rng(SEED)
+    paths = []
+    for i in range(count):
+        name = _PHOTOGRAPHS[i % len(_PHOTOGRAPHS)]
+        pixels = getattr(skimage.data, name)()
+        pixels = pixels[0] if isinstance(pixels, tuple) else pixels
+        height, width = (4 * side // 5 for side in pixels.shape[:2])
+        top = int(random.integers(pixels.shape[0] - height + 1))
+        left = int(random.integers(pixels.shape[1] - width + 1))
+        crop = Image.fromarray(pixels[top : top + height, left : left + width])
+        paths.append(folder / f"{i:03d}-{name}.png")
+        (crop if random.integers(2) else crop.transpose(Image.Transpose.FLIP_LEFT_RIGHT)).save(
+            paths[-1]
+        )
+    return paths
+
+
+def timed(call: Callable[[], float]) -> dict[str, float]:
+    """A score, and how long it took: on the clock, and of this process's processor time."""
+    clock, processor = time.perf_counter(), time.process_time()
+    found = call()
+    return {
+        "score": found,
+        "seconds": time.perf_counter() - clock,
+        "processor_seconds": time.process_time() - processor,
+    }
+
+
+def of_image(
+    sample: Sample,
+    samples: list[Sample],
+    subjects: dict[str, Subject],
+    of: peer.OfPixels,
+    metrics: tuple[str, ...],
+) -> list[dict[str, Any]]:
+    """Each score of an image, by both."""
+    return [
+        row
+        for method, subject in subjects.items()
+        for row in _by_method(sample, samples, method, subject, of, metrics)
+    ]
+
+
+def _by_method(
+    sample: Sample,
+    samples: list[Sample],
+    method: str,
+    subject: Subject,
+    of: peer.OfPixels,
+    metrics: tuple[str, ...],
+) -> Iterator[dict[str, Any]]:
+    pre = subject.preprocessing
+    image, others = pixels_of(sample.path, pre), partners(sample, samples, SEED)
+    tiles = Tiles(
+        np.concatenate([pixels_of(other.path, pre) for other in others]),
+        [other.target for other in others],
+    )
+    explained = Explained(subject, image, sample.target)
+    temperature = _TEMPERATURE if method == "excitation" else None
+    for metric in SEMANTIC_PULLBACKS.metrics:
+        if metric.name not in metrics:
+            continue
+        seed = drawn(SEED, sample.digest, metric.name)
+        shown = tiles if metric.on == MOSAIC else None
+        given = (image, sample.target, shown, seed, subject.classes, temperature)
+        yield {
+            **{"image": sample.name, "method": method, "metric": metric.name},
+            "graph": timed(partial(score, metric, explained, shown, seed)),
+            "pytorch": timed(partial(peer.score, metric, of, method, *given)),
+        }
+
+
+def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """The largest difference of a score, and how long both took, of all and by metric."""
+
+    def of(some: list[dict[str, Any]]) -> dict[str, Any]:
+        apart = [abs(row["graph"]["score"] - row["pytorch"]["score"]) for row in some]
+        by = {
+            f"{who}_{unit}": sum(row[who][unit] for row in some)
+            for who in ("graph", "pytorch")
+            for unit in ("seconds", "processor_seconds")
+        }
+        ratio = by["pytorch_processor_seconds"] / by["graph_processor_seconds"]
+        return {"scores": len(some), "largest_difference": max(apart), **by, "ratio": ratio}
+
+    names = dict.fromkeys(row["metric"] for row in rows)
+    by_metric = {name: of([row for row in rows if row["metric"] == name]) for name in names}
+    return {"images": len({row["image"] for row in rows}), **of(rows), "metrics": by_metric}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="onnxplain.bench.evaluation", description=__doc__)
+    parser.add_argument("--images", type=int, default=20)
+    parser.add_argument("--methods", default=",".join(METHODS))
+    parser.add_argument(
+        "--metrics", default=",".join(metric.name for metric in SEMANTIC_PULLBACKS.metrics)
+    )
+    parser.add_argument("--out", type=Path, default=RESULTS)
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    network = torch_network(_SOURCE).module.eval()
+    methods, metrics = given.methods.split(","), tuple(given.metrics.split(","))
+    rows = json.loads(given.out.read_text())["rows"] if given.out.is_file() else []
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        subjects = {}
+        for method in methods:
+            path = folder / f"{method}.onnx"
+            onnxplain.export(
+                _SOURCE,
+                path,
+                method=method,
+                temperature=_TEMPERATURE if method == "excitation" else None,
+            )
+            subjects[method] = opened(path, method, folder, "cpu", "float32", 1)
+        first = next(iter(subjects.values()))
+        parameters = {
+            k: v for s in subjects.values() for k, v in s.explainer.metadata.parameters.items()
+        }
+        layer = network.get_submodule(str(parameters["layer"])) if "layer" in parameters else None
+        pre = first.preprocessing
+        of = peer.OfPixels(network, pre.mean, pre.std, layer).eval()
+        samples = listed(photographs(folder, given.images), {}, first, None, SEED)
+        for sample in samples:
+            done = {(row["image"], row["method"], row["metric"]) for row in rows}
+            left = {
+                method: subject
+                for method, subject in subjects.items()
+                if any((sample.name, method, metric) not in done for metric in metrics)
+            }
+            rows += of_image(sample, samples, left, of, metrics)
+            with replacing(given.out) as beside:
+                written = {"machine": machine(), **summary(rows), "rows": rows}
+                beside.write_text(json.dumps(written, indent=1) + "\n")
+            print(sample.name, sample.target, summary(rows)["largest_difference"], flush=True)
+
+
+if __name__ == "__main__":
+    main()
