@@ -13,6 +13,7 @@ from onnxplain.export.autodiff import Rule, pull_back
 from onnxplain.export.check import check_vjp
 from onnxplain.export.estimators import ESTIMATORS, Estimator, register_estimator
 from onnxplain.export.extensions import load_extensions
+from onnxplain.export.known import KNOWN, Known, register_network
 from onnxplain.export.methods import METHODS, Method, register_method
 from onnxplain.export.objectives import (
     OBJECTIVES,
@@ -33,6 +34,7 @@ __all__ = [
     "Half",
     "Kind",
     "Linear",
+    "KNOWN",
     "METHODS",
     "STAGES",
     "VJPS",
@@ -45,6 +47,7 @@ __all__ = [
     "Estimator",
     "register_estimator",
     "Input",
+    "Known",
     "Fit",
     "Method",
     "Parameter",
@@ -54,6 +57,7 @@ __all__ = [
     "hold",
     "pull_back",
     "register_method",
+    "register_network",
     "register_objective",
     "register_vjp",
 ]
@@ -73,6 +77,8 @@ class CallableModule(ModuleType):
         Half = Half
         Kind = Kind
         Linear = Linear
+        KNOWN = KNOWN
+        Known = Known
         METHODS = METHODS
         STAGES = STAGES
         VJPS = VJPS
@@ -94,6 +100,7 @@ class CallableModule(ModuleType):
         hold = staticmethod(hold)
         pull_back = staticmethod(pull_back)
         register_method = staticmethod(register_method)
+        register_network = staticmethod(register_network)
         register_objective = staticmethod(register_objective)
         register_vjp = staticmethod(register_vjp)
 

@@ -50,6 +50,7 @@ from onnxplain.export.explained import ByValues, check_options, explained_by
 from onnxplain.export.finish import clean, writable, write, written
 from onnxplain.export.grids import Layer
 from onnxplain.export.guard import own_errors
+from onnxplain.export.known import suited, untuned
 from onnxplain.export.layers import last_spatial, layer_name, spatial_layer, value_named
 from onnxplain.export.lower import stay_on_gpu
 from onnxplain.export.methods import Method
@@ -152,6 +153,9 @@ class _Derived:
 
 def _derived(source: Network, options: ExportOptions, plain: bool = False) -> _Derived:
     method = method_of(options)
+    if (hint := untuned(options, method, source)) is not None:
+        logger.info("%s", hint)
+    options = suited(options, method, source)
     estimator = estimator_of(method, options)
     given, sampling = divided(method, estimator, options)
     values = parameters_of(method, options, given)

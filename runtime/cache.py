@@ -65,7 +65,7 @@ def keep(path: Path, write: Callable[[Path], object]) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write(path)
-        _make_room(path)
+        make_room(path)
     except (OSError, InputError) as error:
         warnings.warn(f"the cache cannot be kept: {error}", stacklevel=3)
 
@@ -76,7 +76,7 @@ def used(path: Path) -> None:
         os.utime(path)
 
 
-def _make_room(new: Path) -> None:
+def make_room(new: Path) -> None:
     """Delete what was used longest ago beside a new file, until all with it is no more than _ROOM.
 
     Several processes may do so at once: a file that is gone has made its room.

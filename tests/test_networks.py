@@ -122,7 +122,7 @@ def test_a_live_temperature_is_the_baked_one(
     lite0: Path, photographs: dict[str, np.ndarray], tmp_path: Path
 ) -> None:
     path = tmp_path / "live.onnx"
-    onnxplain.export("efficientnet-lite0", path, live_temperature=True)
+    onnxplain.export("efficientnet-lite0", path, temperature=0.3, live_temperature=True)
     live, image = onnxplain.load(path, threads=1), photographs["coffee"]
     baked = onnxplain.load(lite0, threads=1)(image)
     np.testing.assert_allclose(live(image, temperature=1.0).pullback, baked.pullback, atol=1e-5)

@@ -117,6 +117,9 @@ def _root(
 ) -> None:
     before = trusted.set(trust)
     context.call_on_close(lambda: trusted.reset(before))
-    logger, notes = logging.getLogger("onnxplain"), Notes(logging.WARNING)
+    logger, notes = logging.getLogger("onnxplain"), Notes()
+    level = logger.level
+    logger.setLevel(logging.INFO)
     logger.addHandler(notes)
     context.call_on_close(lambda: logger.removeHandler(notes))
+    context.call_on_close(lambda: logger.setLevel(level))

@@ -19,10 +19,11 @@ from onnxplain.cli.console import complain, err, note_backend, say, shown
 from onnxplain.cli.declared import with_options
 from onnxplain.cli.export_options import as_live
 from onnxplain.cli.given import Box, Given, Position, Query, Region, read_inputs
+from onnxplain.cli.named import graph_of
 from onnxplain.cli.options import (
     AtLeast,
     Images,
-    Model,
+    ModelOrNetwork,
     Parameters,
     Precision,
     Provider,
@@ -60,6 +61,11 @@ Batch = Annotated[
     ),
 ]
 
+Method = Annotated[
+    str | None,
+    typer.Option(help="Of a network by name: what to explain by.", show_default="excitation"),
+]
+
 AllowNonfinite = Annotated[
     bool,
     typer.Option(
@@ -73,12 +79,13 @@ AllowNonfinite = Annotated[
 @command
 @with_options("look", PictureOptions, defaults={"style": GRID})
 def explain(
-    model: Model,
+    model: ModelOrNetwork,
     images: Images,
     folder: Folder = Path("explanations"),
     target: Targets = None,
     *,
     look: PictureOptions,
+    method: Method = None,
     temperature: Temperature = None,
     param: Parameters = None,
     provider: Provider = "auto",
@@ -99,7 +106,11 @@ def explain(
     With --precision auto, the precisions are compared on the same images. Images are decoded and
     pictures drawn while others are explained.
 
+    A network's name in place of a file is exported once, into the cache, and its temperature is the
+    one that is known for it.
+
     \b
+        onnxplain explain efficientnet-lite0 cat.jpg
         onnxplain explain resnet50.explain.onnx cat.jpg
         onnxplain explain resnet50.explain.onnx photos/ 'more/*.png' -o why
         onnxplain explain resnet50.explain.onnx cat.jpg -t -1 -t -2 -t 'tiger cat'
@@ -114,8 +125,9 @@ def explain(
     from onnxplain.runtime.inputs.asked import check_asked
     from onnxplain.runtime.loading import signature_of
 
-    signature = signature_of(model)
     look.check()
+    model = graph_of(model, method)
+    signature = signature_of(model)
     if signature.metadata.values:
         _no_options_of_images(look, batch)
     else:

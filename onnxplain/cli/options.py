@@ -20,6 +20,13 @@ def count(help: str, **options: Any) -> Any:
 
 
 Model = Annotated[Path, typer.Argument(help="An explain graph, made by `onnxplain export`.")]
+ModelOrNetwork = Annotated[
+    Path,
+    typer.Argument(
+        help="An explain graph, made by `onnxplain export`; or a network's name, as for that.",
+        metavar="MODEL",
+    ),
+]
 Source = Annotated[
     str, typer.Argument(help="A network, as for `onnxplain export`: a name, or a file.")
 ]

@@ -63,8 +63,8 @@ class ExportOptions:
     )
     temperature: float | None = option(
         None,
-        "How soft the gates are: for excitation T, 0.3 unless given; for semantic a factor on the "
-        "paper's temperatures, 1 unless given.",
+        "How soft the gates are: for excitation T, unless given the one that is known for the "
+        "network, or 0.3; for semantic a factor on the paper's temperatures, 1 unless given.",
     )
     parameters: Mapping[str, float | str] | None = option(
         None,
