@@ -80,7 +80,8 @@ def untuned(options: ExportOptions, method: Method, source: Any) -> str | None:
     """What to say where a temperature is left open that nobody tuned for the network."""
     known = known_of(source)
     tuned = known is not None and method.name in known.temperatures
-    if tuned or not method.has_temperature or given_temperature(options):
+    live = options.live_temperature  # which the caller sets later
+    if tuned or live or not method.has_temperature or given_temperature(options):
         return None
     named = os.fspath(source) if isinstance(source, str | os.PathLike) else "FILE.onnx"
     return (
