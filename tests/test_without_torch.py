@@ -4,49 +4,22 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
-import venv
-from collections.abc import Iterable, Iterator
-from importlib.metadata import Distribution, distribution
 from pathlib import Path
 
 import numpy as np
 import pytest
-from packaging.requirements import Requirement
 
+from .environments import environment
 from .export.graphs import node, write
 
 ROOT = Path(__file__).parent.parent
-
-
-def required(name: str, extras: Iterable[str] = ()) -> Iterator[Distribution]:
-    """A distribution that is installed here, and what it and these extras of it require."""
-    todo, seen = [(name, frozenset(extras))], set()
-    while todo:
-        asked = name, extras = todo.pop()
-        if asked in seen:
-            continue
-        seen.add(asked)
-        yield (found := distribution(name))
-        for requirement in map(Requirement, found.requires or []):
-            marker = requirement.marker
-            if marker is None or any(marker.evaluate({"extra": e}) for e in extras or ("",)):
-                todo.append((requirement.name, frozenset(requirement.extras)))
 
 
 @pytest.fixture(scope="module")
 def commands(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The bin folder of a fresh environment with what `onnxplain[export]` requires, and no more."""
     folder = tmp_path_factory.mktemp("without-torch")
-    venv.create(folder, symlinks=True)
-    version = f"python{sys.version_info.major}.{sys.version_info.minor}"
-    packages = folder / "lib" / version / "site-packages"
-    for found in required("onnxplain", ["export"]):
-        if found.name == "onnxplain":
-            continue
-        for top in {file.parts[0] for file in found.files or []} - {"..", "__pycache__"}:
-            if not (packages / top).exists():
-                (packages / top).symlink_to(Path(str(found.locate_file(top))).resolve())
+    packages = environment(folder, ["export"])
     (packages / "onnxplain").symlink_to(ROOT / "onnxplain")
     command = folder / "bin" / "onnxplain"
     command.write_text(f"#!{folder}/bin/python\nfrom onnxplain.cli import main\nmain()\n")
