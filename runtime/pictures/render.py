@@ -122,18 +122,19 @@ def painted(
         return Image.fromarray(np.broadcast_to(pixels.transpose(1, 2, 0), (*pixels.shape[1:], 3)))
     at = _level(values, look.has_signs)
     if look.style != OVERLAY or look.transparent or photograph is None:
-        return Image.fromarray(look.levels().astype(np.uint8)[at])
-    keep, added = np.split(look.blend().astype(np.float32), [1], axis=1)
-    grey = photograph.astype(np.float32) @ np.array(GREY, np.float32)
-    blend = added[at]
-    blend += (keep[:, 0][at] * grey)[..., None]
-    return Image.fromarray(blend.astype(np.uint8))
+        return Image.fromarray(look.levels().astype(np.uint8).take(at, axis=0))
+    keep, *colours = look.blend().astype(np.float32).T
+    kept = keep.take(at) * (photograph.astype(np.float32) @ np.array(GREY, np.float32))
+    blend = np.empty((*at.shape, 3), np.uint8)
+    for channel, colour in enumerate(colours):
+        blend[..., channel] = colour.take(at) + kept
+    return Image.fromarray(blend)
 
 
-def _level(values: NDArray[Any], has_signs: bool) -> NDArray[np.int32]:
+def _level(values: NDArray[Any], has_signs: bool) -> NDArray[np.intp]:
     u = np.asarray(values, np.float32)
     scale, shift = (LEVELS / 2, LEVELS / 2) if has_signs else (LEVELS, 0)
-    return (u * np.float32(scale) + np.float32(shift + 0.5)).astype(np.int32)
+    return (u * np.float32(scale) + np.float32(shift + 0.5)).astype(np.intp)
 
 
 def signed_image(values: NDArray[Any]) -> Image.Image:
