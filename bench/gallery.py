@@ -25,7 +25,7 @@ from onnxplain.bench.markdown import markdown
 from onnxplain.bench.networks import PHOTOGRAPHS, photographs
 from onnxplain.bench.progress import progress_bar
 from onnxplain.contract.estimator import BASELINES
-from onnxplain.contract.explain import DIRECTION, MAGNITUDE, MAP, PRODUCT, RELEVANCE
+from onnxplain.contract.explain import DIRECTION
 from onnxplain.errors import SourceError
 from onnxplain.export.catalogue import catalogue
 from onnxplain.export.pipeline import export
@@ -33,41 +33,17 @@ from onnxplain.export.sources.source import from_module, torch_network
 from onnxplain.files import scratch
 from onnxplain.runtime import load
 from onnxplain.runtime.pictures.figures import write_image
+from onnxplain.runtime.pictures.kinds import READINGS, drawn
 from onnxplain.runtime.pictures.render import (
     Cell,
     grid,
-    heatmap,
-    heatmap_image,
-    overlay,
-    seismic_colours,
-    signed_image,
-    white_point,
 )
 
 NETWORK, NAME = "efficientnet-lite0", "coffee"
 PHOTOGRAPH = PHOTOGRAPHS.index(NAME)
 CELL, COLUMNS, LINE = 200, 6, 30
-WHITE = 99.5  # the percentile of full colour
 Pixels: TypeAlias = NDArray[np.uint8]
 WEBP = "gallery.webp"
-
-READINGS: Mapping[str, tuple[str, str]] = {
-    MAP: ("bright: here", "Bright is where; the photograph shows through where nothing is."),
-    DIRECTION: (
-        "a colour: more of it here",
-        "Mid-grey is 0. A colour says: more of that colour here, and the logit rises.",
-    ),
-    RELEVANCE: (
-        "red: for; blue: against",
-        "Red pixels speak for the class, blue ones against it, white ones for neither.",
-    ),
-    PRODUCT: (
-        "red: for; blue: against",
-        "Red pixels, as they are, raise the logit, blue ones lower it, white ones do neither.",
-    ),
-    MAGNITUDE: ("bright: strong", "Bright is where much changes; which way, it does not say."),
-}
-"""How what a file gives is read, by its kind: below a picture, and on the page."""
 
 PARAMETERS: Mapping[str, Mapping[str, Any]] = {
     "excitation": {"parameters": {"temperature": 1.0}},
@@ -173,19 +149,6 @@ def explained(
     return Explained(one, kind, found.photographs[0], found.pullback[0], name, blind)
 
 
-def drawn(one: Explained) -> Image.Image:
-    """An explanation as its kind is shown."""
-    if one.kind == DIRECTION:
-        return signed_image(one.pullback)
-    if one.kind == MAP:
-        low = one.pullback[0]
-        return overlay(one.photograph, low / (low.max() or 1))
-    if one.kind == MAGNITUDE:
-        return heatmap_image(heatmap(one.pullback))
-    mean = one.pullback.mean(0)
-    return Image.fromarray(seismic_colours((mean / white_point(abs(mean), WHITE)).clip(-1, 1)))
-
-
 def figure(found: Sequence[Explained]) -> Image.Image:
     """The photograph first, then each explanation, in rows."""
     cells = [Cell(_small(Image.fromarray(found[0].photograph)), found[0].target)]
@@ -194,7 +157,7 @@ def figure(found: Sequence[Explained]) -> Image.Image:
         if one.blind:
             reading = "the same for any image"
         text = [one.shown.name, *textwrap.wrap(one.shown.good_for, LINE), reading]
-        cells.append(Cell(_small(drawn(one)), "\n".join(text)))
+        cells.append(Cell(_small(drawn(one.kind, one.photograph, one.pullback)), "\n".join(text)))
     cells += [Cell(Image.new("RGB", (CELL, CELL), "white"))] * (-len(cells) % COLUMNS)
     return grid([cells[i : i + COLUMNS] for i in range(0, len(cells), COLUMNS)])
 

@@ -83,7 +83,7 @@ def write_report(
     counts = Counter(file.name for file in images)
     failures = []
     facts = _facts(explainer.metadata)
-    before, after = page.frame(explainer.metadata.source, facts, steps, explained.is_class)
+    before, after = page.report_frame(explainer.metadata.source, facts, steps, explained.is_class)
     # A file name that is not text, which POSIX allows, is shown with question marks.
     with replacing(path) as beside, beside.open("w", encoding="utf-8", errors="replace") as out:
         out.write(before)

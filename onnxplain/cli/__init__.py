@@ -10,6 +10,7 @@ from onnxplain.cli import differentiate as differentiate
 from onnxplain.cli import explain as explain
 from onnxplain.cli import accentuate as accentuate
 from onnxplain.cli import report as report
+from onnxplain.cli import gallery as gallery
 from onnxplain.cli import web as web
 from onnxplain.cli import serve as serve
 from onnxplain.cli import package as package

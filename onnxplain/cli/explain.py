@@ -19,7 +19,6 @@ from onnxplain.cli.console import complain, err, note_backend, say, shown
 from onnxplain.cli.declared import with_options
 from onnxplain.cli.export_options import as_live
 from onnxplain.cli.given import Box, Given, Position, Query, Region, read_inputs
-from onnxplain.cli.named import graph_of
 from onnxplain.cli.options import (
     AtLeast,
     Images,
@@ -121,12 +120,14 @@ def explain(
         onnxplain explain clip.explain.onnx cat.jpg --query text.npy
         onnxplain explain text.explain.onnx sentences.npz -t 1
     """
+    from onnxplain.named import graph_of
     from onnxplain.runtime import find_images
     from onnxplain.runtime.inputs.asked import check_asked
     from onnxplain.runtime.loading import signature_of
 
     look.check()
-    model = graph_of(model, method)
+    with err.status("reading the file") as status:
+        model = graph_of(model, method, lambda stage: status.update(f"{model}: {stage}"))
     signature = signature_of(model)
     if signature.metadata.values:
         _no_options_of_images(look, batch)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from string import Template
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -27,8 +28,13 @@ _MEANING = Template(
     "<b>accentuation</b> is the photograph after $steps along it, and the <b>difference</b> is "
     "what they added; beside the name are $numbers before and after."
 )
+_NO_OTHERS = Markup("")
+_GAIN = Markup(
+    '<button type="button" data-sort="gain" title="the class’s probability after accentuation less '
+    'that before" aria-pressed="false">Gain</button>'
+)
 _IMAGE = Template("""\
-<article data-name="$name" data-class="$predicted" data-confidence="$confidence" data-gain="$gain">
+<article data-name="$name" data-class="$predicted" data-confidence="$confidence"$others>
 <div class="seen">
 <h2 title="$path" data-find>$name</h2>
 $photograph
@@ -69,28 +75,42 @@ $end
 _PICTURE = Template('<img src="$uri" alt="$what" width="$width" height="$height" decoding="async">')
 
 
-def frame(
+def report_frame(
     source: str, facts: Sequence[str], steps: int, of_class: bool = True
+) -> tuple[Markup, Markup]:
+    """`frame` of a report.
+
+    Args:
+        steps: of the accentuations.
+        of_class: whether classes are explained.
+    """
+    meaning = fill(
+        _MEANING,
+        steps="one step" if steps == 1 else f"{steps} steps",
+        what="the class" if of_class else "what is explained",
+        numbers="its probabilities" if of_class else "the numbers explained,",
+    )
+    return frame(source, facts, meaning, _GAIN)
+
+
+def frame(
+    source: str, facts: Sequence[str], meaning: str, sorts: Markup = _NO_OTHERS
 ) -> tuple[Markup, Markup]:
     """What comes before the articles, and what after.
 
     Args:
-        source: the network's name, the page's title.
+        source: what is explained, the page's title.
         facts: what else its head says.
-        steps: of the accentuations.
-        of_class: whether classes are explained.
+        meaning: what the pictures show.
+        sorts: buttons by which articles can be sorted, besides the usual.
     """
     page = fill(
         Template(_PAGE.read_text(encoding="utf-8")),
         nonce=secrets.token_urlsafe(16),
         source=source,
         facts=" · ".join(facts),
-        meaning=fill(
-            _MEANING,
-            steps="one step" if steps == 1 else f"{steps} steps",
-            what="the class" if of_class else "what is explained",
-            numbers="its probabilities" if of_class else "the numbers explained,",
-        ),
+        meaning=meaning,
+        sorts=sorts,
         images=Markup("\0"),
     )
     before, _, after = page.partition("\0\n")
@@ -123,7 +143,6 @@ def article(
         look: of its maps.
     """
     canvas = Canvas.of_network(row.photograph)
-    photograph = row.shown(canvas)
     sections = []
     for k, (target, _) in enumerate(row.targets):
         what = f"of {name} for {target}"
@@ -134,33 +153,53 @@ def article(
                 target=target,
                 before=row.number(before[k]),
                 after=row.number(after[k]),
-                pullback=_picture(row.drawn(k, _PULLBACK, canvas)[0], f"pullback {what}"),
-                heatmap=_picture(row.drawn(k, look, canvas)[0], f"heatmap {what}"),
-                start=_picture(_pixels(start[k]), f"photograph {name}"),
-                end=_picture(_pixels(end[k]), f"accentuation {what}"),
-                difference=_picture(signed_image(end[k] - start[k]), f"difference {what}"),
+                pullback=picture(row.drawn(k, _PULLBACK, canvas)[0], f"pullback {what}"),
+                heatmap=picture(row.drawn(k, look, canvas)[0], f"heatmap {what}"),
+                start=picture(_pixels(start[k]), f"photograph {name}"),
+                end=picture(_pixels(end[k]), f"accentuation {what}"),
+                difference=picture(signed_image(end[k] - start[k]), f"difference {what}"),
             )
         )
+    return entry(name, file, row, join(sections), {"gain": f"{after[0] - before[0]:.6f}"})
+
+
+def entry(
+    name: str,
+    file: Path,
+    row: Row,
+    sections: Markup,
+    others: Mapping[str, str] = MappingProxyType({}),
+) -> Markup:
+    """An image's article: the photograph with the likeliest classes, and what explains them.
+
+    Args:
+        name, file: as for `article`.
+        row: of which the photograph and the classes are shown.
+        others: by what else it can be sorted.
+    """
     predictions = [
         fill(_PREDICTION, name=label, probability=f"{p:.1%}") for label, p in row.predictions
     ]
     first, value = (row.predictions or row.targets)[0]
+    data = [fill(Template(' data-$key="$value"'), key=k, value=v) for k, v in others.items()]
+    shown = row.shown(Canvas.of_network(row.photograph))
     return fill(
         _IMAGE,
         name=name,
         path=file,
         predicted=first,
         confidence=f"{value:.6f}",
-        gain=f"{after[0] - before[0]:.6f}",
-        photograph=_picture(photograph, f"photograph {name}"),
+        others=Markup("".join(data)),
+        photograph=picture(shown, f"photograph {name}"),
         predictions=join(predictions),
-        targets=join(sections),
+        targets=sections,
     )
 
 
-def _picture(picture: Image.Image, what: str) -> Markup:
-    width, height = picture.size
-    return fill(_PICTURE, uri=data_uri(picture), what=what, width=width, height=height)
+def picture(shown: Image.Image, what: str) -> Markup:
+    """A picture on the page; `what` it is, for who cannot see it."""
+    width, height = shown.size
+    return fill(_PICTURE, uri=data_uri(shown), what=what, width=width, height=height)
 
 
 def _pixels(x: NDArray[Any]) -> Image.Image:

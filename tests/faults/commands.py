@@ -32,6 +32,10 @@ COMMANDS: dict[str, Callable[[Path, Path], Sequence[object]]] = {
     "report": lambda at, out: [
         *("report", at / "g.explain.onnx", at / "images", "-o", out / "r.html", *_CPU)
     ],
+    "gallery": lambda at, out: [
+        *("gallery", at / "images", "-n", at / "network.onnx", "-n", at / "g.explain.onnx"),
+        *("-m", "gradient", "-o", out / "g.html", *_CPU),
+    ],
     "stream": lambda at, out: [
         *("stream", at / "g.explain.onnx", at / "film.mkv", "-o", out / "f.mkv", *_CPU)
     ],
@@ -101,6 +105,7 @@ OVER_FILES = {
     "explain",
     "accentuate",
     "report",
+    "gallery",
     "stream",
     "tune",
     "kserve",

