@@ -69,15 +69,17 @@ Parameters = Annotated[
 Provider = Annotated[
     str,
     typer.Option(
+        envvar="ONNXPLAIN_PROVIDER",
         help="What runs the graph: auto, cpu, openvino, cuda, ort-tensorrt, tensorrt or "
-        "tensorrt-rtx; `onnxplain doctor` says which of them are here."
+        "tensorrt-rtx; `onnxplain doctor` says which of them are here.",
     ),
 ]
 Precision = Annotated[
     str,
     typer.Option(
+        envvar="ONNXPLAIN_PRECISION",
         help="float32, tf32, float16, bfloat16 or int8, as the provider has them; or auto, the "
-        "fastest whose explanations agree with float32's."
+        "fastest whose explanations agree with float32's.",
     ),
 ]
 AtLeast = Annotated[

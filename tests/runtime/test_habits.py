@@ -12,8 +12,10 @@ import pytest
 import torch
 from PIL import Image
 from torch.utils.data import DataLoader, TensorDataset
+from typer.testing import CliRunner
 
 import onnxplain
+from onnxplain.cli import app
 from onnxplain.contract.precision import PRECISIONS, precision_named
 from onnxplain.errors import BackendError, InputError
 from onnxplain.runtime import accentuate
@@ -262,3 +264,18 @@ def test_dir_has_all_that_there_is_and_nothing_else() -> None:
     assert {"export", "load", "accentuate", "visualize", "verify"} <= {*dir(onnxplain)}
     assert dir(onnxplain) == sorted(onnxplain.__all__)
     assert all(getattr(onnxplain, name) is not None for name in dir(onnxplain))
+
+
+def test_the_environment_names_the_provider_and_the_precision(
+    path: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def explained(*options: str) -> str:
+        arguments = ["explain", str(path), str(folder / "0.png"), "-o", str(tmp_path), *options]
+        return CliRunner().invoke(app, arguments).stderr
+
+    monkeypatch.setenv("ONNXPLAIN_PROVIDER", "cpu")
+    monkeypatch.setenv("ONNXPLAIN_PRECISION", "half")
+    assert "onnxruntime on CPU in float16" in explained()
+    assert "onnxruntime on CPU in float32" in explained("--precision", "fp32")
+    monkeypatch.setenv("ONNXPLAIN_PROVIDER", "gpu")
+    assert "unknown provider 'gpu'" in explained()
