@@ -12,46 +12,54 @@ from rich import box
 from rich.table import Table
 
 from onnxplain.cli.console import complain, out, say, shown
-from onnxplain.cli.progress import progress_bar
+from onnxplain.cli.progress import remaining_bar
 from onnxplain.errors import InputError
 from onnxplain.files import replacing
 
 if TYPE_CHECKING:
     from onnxplain.evaluation.drift import Drift
-    from onnxplain.runtime import Explainer
     from onnxplain.runtime.inputs.targets import Target
 
-ALLOWED = "drifted"
+SHARE = "drifted"
 """What `--threshold` calls the share of the images that may have drifted."""
 
 
 def report_drift(
-    new: Explainer,
-    reference: Explainer,
-    paths: Sequence[Path],
-    *,
-    targets: Sequence[Target] | None,
+    models: Sequence[Path],
+    against: Path,
+    images: Sequence[str],
+    labels: Path | None,
     thresholds: Sequence[str],
     folder: Path,
+    provider: str,
+    precision: str,
 ) -> None:
     """Compare two files on images, print the table, and write `drift.json` and `drift.html`.
 
     Args:
-        targets: one for each image; None for the class that the reference predicts.
+        models: the new file alone.
+        against: the reference, which ONNX Runtime runs on the CPU in float32.
+        labels: a CSV file of classes; of an image without one it is what the reference predicts.
         thresholds: as `cosine=0.9`; `drifted=0.1` is the share of the images that may fall below.
         folder: where they are written.
 
     Raises:
         typer.Exit: with 1 where they have drifted apart, or an image cannot be read.
-        InputError, BackendError: as `onnxplain.evaluation.drift.compare`; a threshold that is none.
+        InputError, BackendError: as `onnxplain.load` and `onnxplain.evaluation.drift.compare`; a
+            threshold that is none; several new files.
     """
-    from onnxplain.evaluation.drift import ALLOWED as USUAL
-    from onnxplain.evaluation.drift import compare
+    from onnxplain.evaluation.drift import ALLOWED, compare
     from onnxplain.evaluation.drift_page import write_page
+    from onnxplain.runtime import find_images, load
 
+    if len(models) != 1:
+        raise InputError("--against compares one file with another: give one besides")
     given = _read(thresholds)
-    allowed = given.pop(ALLOWED, USUAL)
-    with progress_bar() as progress:
+    allowed = given.pop(SHARE, ALLOWED)
+    paths = find_images(images)
+    targets = None if labels is None else _targets(paths, labels)
+    reference, new = load(against, "cpu"), load(models[0], provider, precision)
+    with remaining_bar() as progress:
         task = progress.add_task("comparing", total=len(paths))
         drift = compare(
             new,
@@ -63,6 +71,7 @@ def report_drift(
             progress=lambda done: progress.update(task, completed=done),
         )
     out.print(_table(drift))
+    folder.mkdir(parents=True, exist_ok=True)
     with replacing(folder / "drift.json") as beside:
         beside.write_text(json.dumps(drift.record(), indent=1, allow_nan=False) + "\n")
     write_page(drift, new, reference, folder / "drift.html")
@@ -75,6 +84,15 @@ def report_drift(
     )
     if not drift.passed or drift.unreadable:
         raise typer.Exit(1)
+
+
+def _targets(paths: Sequence[Path], labels: Path) -> list[Target | None]:
+    """The class of each image that has a label."""
+    from onnxplain.evaluation.images import label_of, read_labels
+
+    known = read_labels(labels)
+    found = [label_of(path, known) for path in paths]
+    return [int(one) if one and one.isdecimal() else one for one in found]
 
 
 def _read(thresholds: Sequence[str]) -> dict[str, float]:

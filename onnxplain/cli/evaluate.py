@@ -10,8 +10,10 @@ from rich.table import Table
 
 from onnxplain.cli.app import command
 from onnxplain.cli.console import complain, note, out, say, shown
+from onnxplain.cli.drift import report_drift
 from onnxplain.cli.options import Precision, Provider
 from onnxplain.cli.progress import remaining_bar
+from onnxplain.errors import InputError
 
 if TYPE_CHECKING:
     from onnxplain.evaluation import Evaluation
@@ -60,6 +62,21 @@ def evaluate(
     seed: Annotated[
         int | None, typer.Option(min=0, help="Of all draws.", show_default="the protocol's: 314")
     ] = None,
+    against: Annotated[
+        Path | None,
+        typer.Option(
+            help="Instead: does MODELS, one, still explain as this file does? An earlier version, "
+            "or the same in float32."
+        ),
+    ] = None,
+    threshold: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="With --against: a measure's least, ssim=0.9, or drifted=0.05, the share of the "
+            "images that may fall below. Give it again for more.",
+            show_default=False,
+        ),
+    ] = None,
     provider: Provider = "auto",
     precision: Precision = "float32",
 ) -> None:
@@ -69,15 +86,25 @@ def evaluate(
         onnxplain evaluate gradient.onnx excitation.onnx -i photos/ --quick
         onnxplain evaluate *.explain.onnx -i photos/ --labels classes.csv -o evaluation
         onnxplain evaluate a.onnx b.onnx -i photos/ -m infidelity,max-sensitivity
+        onnxplain evaluate new.onnx --against old.onnx -i photos/   # fails if they drifted apart
 
     The protocol is that of the semantic pullbacks' paper: infidelity, faithfulness-correlation,
     faithfulness-estimate, monotonicity-correlation, max-sensitivity, random-logit and focus, each a
     class of Quantus. An arrow says which way is better. The interval holds 95 % of the means of
     resampled images. The best is bold, and so is what these images do not tell from it.
 
+    With --against, both files explain the class that the other one predicts (or the labels), and
+    each image is held to thresholds of likeness; the exit status is 1 where more than a tenth of
+    the images fall below one.
+
     If it was killed or interrupted, give the same command again: it goes on where it was. An image
     that cannot be read is a row with its reason, and the exit status is 1.
     """
+    if against is not None:
+        report_drift(models, against, images, labels, threshold or [], folder, provider, precision)
+        return
+    if threshold:
+        raise InputError("--threshold is of a comparison: say with --against what to compare with")
     from onnxplain.evaluation import evaluate as measure
     from onnxplain.evaluation.images import read_labels
     from onnxplain.evaluation.store import PAGE

@@ -115,7 +115,7 @@ def compare(
     reference: Explainer,
     paths: Sequence[Path],
     *,
-    targets: Sequence[Target] | None = None,
+    targets: Sequence[Target | None] | None = None,
     thresholds: Mapping[str, float] = MappingProxyType({}),
     allowed: float = ALLOWED,
     progress: Callable[[int], None] | None = None,
@@ -125,8 +125,8 @@ def compare(
     Args:
         new: what is to replace `reference`.
         paths: image files.
-        targets: an index or a name for each; None for the class that the reference predicts, and
-            of what is no classifier for what each file explains by itself.
+        targets: an index or a name for each, or None for all or some: the class that the reference
+            predicts, and of what is no classifier what each file explains by itself.
         thresholds: by the names of `MEASURES`, in place of theirs.
         allowed: the share of the images that may fall below a threshold, in [0, 1].
         progress: called with 1, 2, … as each image is done.

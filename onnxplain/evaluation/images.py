@@ -98,6 +98,13 @@ def read_labels(path: Path) -> dict[str, str]:
     return labels
 
 
+def label_of(path: Path, labels: Mapping[str, str]) -> str | None:
+    """A file's label, by the last parts of its path, as many as there are labels for."""
+    parts = path.resolve().parts
+    tails = (str(Path(*parts[-n:])) for n in range(len(parts), 0, -1))
+    return next((labels[tail] for tail in tails if tail in labels), None)
+
+
 def _common(paths: Sequence[Path]) -> Path:
     folders = [path.resolve().parent for path in paths]
     common = folders[0]
@@ -107,7 +114,7 @@ def _common(paths: Sequence[Path]) -> Path:
 
 
 def _sample(path: Path, name: str, labels: Mapping[str, str], first: Subject) -> Sample:
-    label, target = _label(path, labels), None
+    label, target = label_of(path, labels), None
     if label is not None:
         named: int | str = int(label) if label.isdecimal() else label
         target = int(as_indices(named, 1, first.classes, first.explainer.labels, False)[0])
@@ -120,9 +127,3 @@ def _sample(path: Path, name: str, labels: Mapping[str, str], first: Subject) ->
     if target is None:
         target = int(first.logits(pixels).argmax())
     return Sample(path, name, digest, target)
-
-
-def _label(path: Path, labels: Mapping[str, str]) -> str | None:
-    parts = path.resolve().parts
-    tails = (str(Path(*parts[-n:])) for n in range(len(parts), 0, -1))
-    return next((labels[tail] for tail in tails if tail in labels), None)

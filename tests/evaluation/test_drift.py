@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from typer.testing import CliRunner
 
 import onnxplain
+from onnxplain.cli.app import app
 from onnxplain.errors import BackendError, InputError
 from onnxplain.evaluation.drift import Drift, ImageDrift, compare
 from onnxplain.evaluation.drift_page import write_page
@@ -182,3 +184,44 @@ def test_an_input_that_is_no_image(tmp_path: Path, paths: list[Path]) -> None:
     onnxplain.export(table, tmp_path / "t.onnx", example=torch.zeros(1, 4))
     with pytest.raises(BackendError, match="drift"):
         compare(*[opened(tmp_path / "t.onnx")] * 2, paths)
+
+
+def run(*arguments: object) -> tuple[int, str]:
+    done = CliRunner().invoke(app, ["evaluate", *map(str, arguments)])
+    return done.exit_code, " ".join(done.output.split())
+
+
+def test_the_command_fails_where_they_drifted_and_says_so(
+    folder: Path, paths: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its exit status is what CI asks for; the files are where it says."""
+    monkeypatch.chdir(tmp_path)
+    reference, images = folder / "excitation.onnx", ["--images", paths[0].parent]
+    status, said = run(folder / "excitation.3.onnx", "--against", reference, *images)
+    assert status == 1
+    assert "12 of 12 images have drifted, 10% may: failed; evaluation/drift.html" in said
+    record = json.loads(Path("evaluation/drift.json").read_text())
+    assert not record["passed"]
+    assert len(record["images"]) == 12
+    half = ["--precision", "float16", "--provider", "cpu"]
+    status, said = run(reference, "--against", reference, *images, *half, "-o", "half")
+    assert status == 0
+    assert "0 of 12 images have drifted, 10% may: passed" in said
+    strict = ["--threshold", "cosine=1", "--threshold", "drifted=0", "-o", "half"]
+    assert run(reference, "--against", reference, *images, *half, *strict)[0] == 1
+
+
+def test_the_command_takes_labels_and_refuses_what_it_cannot_do(
+    folder: Path, paths: list[Path], tmp_path: Path
+) -> None:
+    reference, labels = folder / "excitation.onnx", tmp_path / "labels.csv"
+    labels.write_text(f"{paths[0].name},digit 7\n{paths[1].name},3\n")
+    usual = [reference, "--against", reference, "-i", paths[0], "-i", paths[1], "-o", tmp_path]
+    assert run(*usual, "--labels", labels)[0] == 0
+    images = json.loads((tmp_path / "drift.json").read_text())["images"]
+    assert [image["target"] for image in images] == ["digit 7", "digit 3"]
+    for wrong in (["--threshold", "ssim"], ["--threshold", "likeness=1"], [reference]):
+        assert run(*usual, *wrong)[0] == InputError.exit_code
+    alone = run(reference, "-i", paths[0], "--threshold", "ssim=1", "-o", tmp_path)
+    assert alone[0] == InputError.exit_code
+    assert "--against" in alone[1]
