@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from onnxplain.bench.drift import drift_table
 from onnxplain.bench.estimators.table import estimators_table
 from onnxplain.bench.gpu.table import gpu_table
 from onnxplain.bench.launches import SIDES
@@ -349,6 +350,7 @@ PAGES: dict[str, dict[str, Callable[[Any], str]]] = {
     "docs/costs.md": {"kernels": kernels_table, "profile": profile_tables},
     "docs/differentiate.md": {"rivals": rivals_tables},
     "docs/inputs.md": {"sizes": sizes_table},
+    "docs/drift.md": {"drift": drift_table},
     "docs/networks.md": {"zoo": zoo_counts},
     "docs/neurons.md": {"visualisation": visualisation_table, "vital_steps": vital_steps_table},
     "docs/parity.md": {"estimators": estimators_table},
