@@ -338,7 +338,7 @@ def _taken_for_classifier(found: Source, canonical: Canonical, options: ExportOp
 
 def on_processor(graph: ir.Graph) -> Iterator[str]:
     """What the user should know of a finished graph: where it computes otherwise than it says."""
-    if any(node.op_type == "QuantizeLinear" for node in graph.all_nodes()):
+    if {"QuantizeLinear", "DequantizeLinear"} <= {node.op_type for node in graph.all_nodes()}:
         yield (
             "quantised; on a processor without VNNI, onnxplain has ONNX Runtime compute it in "
             "float32; where another program runs the file there, set session.disable_quant_qdq=1"

@@ -22,7 +22,7 @@ from onnxplain.errors import SourceError
 from onnxplain.reference import logits
 from onnxplain.runtime.onnx_file import read_metadata
 
-from ..cuda.small import SIZE
+from ..cuda.small import SIZE, network
 from .files import MEAN, STD, answer, explain_graph, noise
 
 
@@ -234,6 +234,13 @@ def test_the_network_behind_the_pixels_is_compared_with_its_source(
     monkeypatch.setattr(logits, "_logits", lambda *_: np.ones((2, 5), np.float32))
     with pytest.raises(SourceError, match="its logits differ from those of its source"):
         onnxplain.export(module.eval(), tmp_path / "e.onnx", **given)
+
+
+def test_a_quantised_pullback_makes_no_quantised_network(tmp_path: Path) -> None:
+    onnx.save(network(), tmp_path / "n.onnx")
+    given = {"check": False, "quantise_output": "int8"}
+    told = onnxplain.export(tmp_path / "n.onnx", tmp_path / "e.onnx", **given)
+    assert not [note for note in told.notes if "quantised" in note]
 
 
 def test_a_pullback_of_zeros_is_quantised_to_zeros(tmp_path: Path) -> None:
