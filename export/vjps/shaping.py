@@ -13,6 +13,7 @@ from onnxplain.errors import OpenSizeError
 from onnxplain.export.autodiff import Cotangents, Node
 from onnxplain.export.operators import Axes, Half, Kind, Linear, as_all, register_vjp
 from onnxplain.export.tensors import (
+    Number,
     along_axis,
     array_of,
     attribute,
@@ -108,47 +109,68 @@ def split(op: OpBuilder, node: Node, *gs: ir.Value | None) -> Cotangents:
 @register_vjp("Slice", kind=Kind.MOVE, axes=Axes.SLICE)
 def slicing(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
     x = node.inputs[0]
-    starts, ends, axes, steps = (
-        constant_of(value, f"the {name} of Slice")
-        for value, name in zip(
-            [*node.inputs[1:], None, None][:4], ("starts", "ends", "axes", "steps"), strict=True
-        )
+    starts, ends, axes, steps = [*node.inputs[1:], None, None][:4]
+    given = constant_of(axes, "the axes of Slice")
+    strides = constant_of(steps, "the steps of Slice")
+    at = range(size_of(starts, 0)) if given is None else given.tolist()
+    each = zip(
+        axes_from_end(at, rank(x)),
+        _numbers(op, starts, len(at)),
+        _numbers(op, ends, len(at)),
+        [1] * len(at) if strides is None else strides.tolist(),
+        strict=True,
     )
-    assert starts is not None
-    assert ends is not None
-    at = axes_from_end(range(len(starts)) if axes is None else axes.tolist(), rank(x))
-    for axis, start, end, step in zip(
-        at, starts, ends, np.ones_like(starts) if steps is None else steps, strict=True
-    ):
-        if (start, step) == (0, 1) and end >= np.iinfo(np.int32).max:
-            continue  # takes the whole axis, which may be the dynamic one
+    for axis, start, end, step in each:
         size = dims(x)[axis]
-        if not is_known(size):
-            g = _slice_of_open(op, node, g, axis, int(start), int(end), int(step))
-            continue
-        g = gather_transpose(op, g, x, axis, _taken(int(start), int(end), int(step), size), size)
+        if not (isinstance(start, int) and isinstance(end, int)):
+            g = _slice_of_open(op, node, g, axis, start, end, step)
+        elif (start, step) == (0, 1) and end >= np.iinfo(np.int32).max:
+            continue  # takes the whole axis, which may be the dynamic one
+        elif is_known(size):
+            g = gather_transpose(op, g, x, axis, _taken(start, end, step, size), size)
+        else:
+            g = _slice_of_open(op, node, g, axis, start, end, step)
     return g
 
 
+def _numbers(op: OpBuilder, vector: ir.Value, count: int) -> Sequence[Number]:
+    """The whole numbers in a vector; those that are computed as vectors of one."""
+    known = array_of(vector)
+    if known is not None:
+        return [int(n) for n in known]
+    return [op.Slice(vector, [i], [i + 1]) for i in range(count)]
+
+
 def _slice_of_open(
-    op: OpBuilder, node: Node, g: ir.Value, axis: int, start: int, end: int, step: int
+    op: OpBuilder, node: Node, g: ir.Value, axis: int, start: Number, end: Number, step: int
 ) -> ir.Value:
-    """What `gather_transpose` gives where a Slice takes some of an axis of open size.
+    """What `gather_transpose` gives where a Slice takes some of an axis of open size, or by numbers
+    that are computed.
 
     Raises:
-        OpenSizeError: it goes backwards.
+        OpenSizeError: it goes backwards over some of it.
     """
     x, y = node.inputs[0], node.outputs[0]
+    if (start, step) == (-1, -1) and isinstance(end, int) and end <= np.iinfo(np.int32).min:
+        return op.Slice(g, [-1], [np.iinfo(np.int64).min], [axis], [-1])
     if step < 1:
         raise OpenSizeError(f"it takes {x.name!r} {x.shape} backwards")
     n = size_at(op, x, axis)
-    before = op.Min(n, [start]) if start >= 0 else op.Max(op.Add(n, [start]), [0])
+    before = _from_start(op, start, n)
     if step == 1:
-        last = op.Min(n, [end]) if end >= 0 else op.Add(n, [end])
+        last = _from_start(op, end, n)
         return pad_open(op, g, x, axis, before, op.Sub(n, op.Max(last, before)))
     spread = op.Mul(size_at(op, y, axis), [step])  # one taken, and zeros up to the next one
     g = _apart(op, g, x, axis, step)
     return pad_open(op, g, x, axis, before, op.Sub(op.Sub(n, before), spread))
+
+
+def _from_start(op: OpBuilder, index: Number, n: ir.Value) -> ir.Value:
+    """A bound of a Slice, counted from the start of an axis of n entries and within it."""
+    if not isinstance(index, int):
+        index = op.Where(op.Less(index, [0]), op.Add(index, n), index)
+        return op.Min(op.Max(index, [0]), n)
+    return op.Min(n, [index]) if index >= 0 else op.Max(op.Add(n, [index]), [0])
 
 
 def _apart(op: OpBuilder, g: ir.Value, like: ir.Value, axis: int, step: int) -> ir.Value:
@@ -212,22 +234,20 @@ def _pad_along_open(
     op: OpBuilder, g: ir.Value, x: ir.Value, axis: int, before: int, after: int, mode: str
 ) -> ir.Value:
     """The same along an axis of open size: what was put before and behind it is taken off, and
-    where it was copied, by a matrix, added to what it was copied of.
-
-    Raises:
-        OpenSizeError: a mode in which it was copied from the other end.
-    """
+    where it was copied, by a matrix or from the other end, added to what it was copied of."""
     ends = [[max(before, 0)], [-max(after, 0) or END], [axis]]
     own = pad_axis(op, op.Slice(g, *ends), x, axis, max(-before, 0), max(-after, 0))
     if mode == "constant":
         return own
-    if mode not in ("reflect", "edge"):
-        raise OpenSizeError(f"mode={mode} along an open size")
     n = size_at(op, x, axis)
     for count, at_end in ((before, False), (after, True)):
         if count < 1:
             continue
         part = op.Slice(g, [-count if at_end else 0], [END if at_end else count], [axis])
+        if mode == "wrap":
+            rest = op.Sub(n, [count])
+            own = op.Add(own, pad_open(op, part, x, axis, *((0, rest) if at_end else (rest, 0))))
+            continue
         source = np.pad(np.arange(count + 1), (count, 0), mode=mode)[:count]  # type: ignore[call-overload]
         matrix = np.eye(count + 1)[source]
         copied = along_axis(op, part, x, axis, matrix[::-1, ::-1] if at_end else matrix)

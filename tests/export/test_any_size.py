@@ -67,7 +67,8 @@ def explained(odd: nn.Module, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 class Adaptive(nn.Module):
-    """With pools to several cells, whose windows differ by one where the sizes do not divide."""
+    """With pools to several cells, whose windows differ by one where the sizes do not divide; and
+    padded around, mirrored, rolled and cropped to its middle."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -75,7 +76,10 @@ class Adaptive(nn.Module):
         self.head = nn.Linear(4 * (2 * 5 + 3 + 2 * 2 + 4), 5)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        x = torch.tanh(self.stem(x))
+        x = torch.tanh(self.stem(nn.functional.pad(x, (1, 2, 2, 1), "circular")))
+        x = x + x.flip(3).roll(2, 2)
+        top, left = (n // 4 for n in x.shape[2:])
+        x = x[:, :, top : top + x.shape[2] // 2, left:]
         grid = nn.functional.adaptive_avg_pool2d(x, (2, 5))
         rows = nn.functional.adaptive_avg_pool2d(x, (None, 3)).amax(2)
         volume = nn.functional.adaptive_avg_pool3d(x[:, :, None], (1, 2, 2))
@@ -100,7 +104,7 @@ def test_the_gradient_is_pytorchs_at_every_size(
 
 
 @pytest.mark.parametrize("size", [*SIZES, (71, 9)], ids=str)
-def test_an_adaptive_pool_has_the_windows_of_every_size(
+def test_pools_and_moves_are_those_of_every_size(
     adaptive: tuple[nn.Module, Path], size: tuple[int, int]
 ) -> None:
     is_pytorchs(*adaptive, size)
