@@ -300,7 +300,7 @@ def test_the_value_padded_with_plays_no_part():
 
 
 def test_a_size_that_must_be_known_and_is_not_says_what_to_do():
-    case = Case("Slice", [np.ones([2, 3]), *map(integers, (-1, FIRST, 0, -1))])
+    case = Case("Slice", [np.ones([2, 3]), *map(integers, (-2, FIRST, 0, -1))])
     with pytest.raises(SourceError, match=r"rule of Slice needs a number .*backwards; fix it with"):
         cotangent_of(case, np.ones([2, 3]))
 
