@@ -73,3 +73,25 @@ def test_a_graph_of_a_fixed_batch_leaves_the_photographs_size_open(kinds: dict[s
     (warm,) = config["model_warmup"]
     (image,) = (one["value"] for one in warm["inputs"] if one["key"] == "image")
     assert image["dims"] == [2, 64, 64, 3]
+
+
+@pytest.mark.parametrize(("kind", "warm"), [("rgb", [1, 64, 64, 3]), ("nv12", [1, 96, 64])])
+def test_an_engine_is_a_plan_that_is_warmed_up_within_its_profile(
+    kinds: dict[str, Path], tmp_path: Path, kind: str, warm: list[int]
+) -> None:
+    """As TensorRT's for RTX compiles it, which needs no GPU for that; Triton has the other."""
+    pytest.importorskip("tensorrt_rtx")
+    from onnxplain.runtime.sessions.tensorrt.build import build_engine
+
+    engine = replace(build_engine(kinds[kind], sm=[89], keep=False), provider="tensorrt")
+    engine.write(tmp_path / "m.engine")
+    folder = write_repository(tmp_path / "m.engine", tmp_path, "model", Options(batch=4))
+    assert (folder / "1" / "model.plan").read_bytes() == engine.payload
+    config = text_format.Parse((folder / "config.pbtxt").read_text(), pb.ModelConfig())
+    assert (config.backend, config.max_batch_size) == ("tensorrt", 0)
+    assert config.input[0].data_type == pb.TYPE_UINT8
+    assert list(config.input[0].dims) == [1] + [-1 if size > 3 else size for size in warm[1:]]
+    (first,) = config.model_warmup
+    assert list(first.inputs["image"].dims) == warm
+    least, _, most = engine.profile["image"]
+    assert all(a <= size <= b for a, size, b in zip(least, warm, most, strict=True))
