@@ -59,7 +59,7 @@ def test_several_targets_and_a_live_temperature(graph_file, tiny, x):
 @pytest.mark.parametrize(
     ("images", "said"),
     [
-        (torch.zeros(3, 6, 8), r"the shape \['N', 3, 6, 8\], not \[3, 6, 8\]"),
+        (torch.zeros(6, 8), r"the shape \['N', 3, 6, 8\], not \[6, 8\]"),
         (torch.zeros(0, 3, 6, 8), r"not \[0, 3, 6, 8\]"),
         (torch.zeros(1, 3, 6, 7), r"not \[1, 3, 6, 7\]"),
         (torch.zeros(1, 3, 6, 8, dtype=torch.float64), "holds float32, normalised, not float64"),
