@@ -58,6 +58,18 @@ def demo_table(measured: Mapping[str, Any]) -> str:
     )
 
 
+def ascents_table(measured: Mapping[str, Any]) -> str:
+    """The predicted class's probability, and after five steps along either direction."""
+    rows = []
+    for photograph in dict.fromkeys(one["photograph"] for one in measured["explanations"]):
+        one = next(o for o in measured["explanations"] if o["photograph"] == photograph)
+        figures = ["probability"]
+        figures += [f"probability after {name} ascent" for name in ("excitation", "gradient")]
+        rows.append([photograph, one["target"], *(f"{one[figure]:.1%}" for figure in figures)])
+    header = ["", "class", "before", "after, along the excitation pullback", "along the gradient"]
+    return markdown(header, rows)
+
+
 def precision_table(measured: Mapping[str, Any]) -> str:
     """What `onnxplain.bench.precision` measured: the pullback's cosine per provider."""
     records = measured["records"]
@@ -347,6 +359,7 @@ PAGES: dict[str, dict[str, Callable[[Any], str]]] = {
         "rivals": rivals_sentence,
         "gpu": gpu_table,
     },
+    "docs/choose.md": {"demo": ascents_table},
     "docs/costs.md": {"kernels": kernels_table, "profile": profile_tables},
     "docs/differentiate.md": {"rivals": rivals_tables},
     "docs/inputs.md": {"sizes": sizes_table},

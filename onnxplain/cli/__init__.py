@@ -16,6 +16,7 @@ from onnxplain.cli import serve as serve
 from onnxplain.cli import package as package
 from onnxplain.cli import batch as batch
 from onnxplain.cli import stream as stream
+from onnxplain.cli import choose as choose
 from onnxplain.cli import tune as tune
 from onnxplain.cli import evaluate as evaluate
 from onnxplain.cli import verify as verify
