@@ -2,13 +2,14 @@
 
 EfficientNet-Lite0 on crops of photographs that scikit-image has, five methods and the metrics of
 the semantic pullbacks' paper: by explain graphs as `onnxplain evaluate` makes them, and by Quantus
-over PyTorch with Captum, one after the other, each on one thread. Written after each image, so that
-what is interrupted has those before it, and the next run goes on.
+over PyTorch with Captum, one after the other, each on one thread. Written after each image and
+method, so that what is interrupted has those before it, and the next run goes on.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import tempfile
 import time
@@ -39,7 +40,7 @@ METHODS = ("gradient", "input-x-gradient", "excitation", "guided", "gradcam")
 SEED = SEMANTIC_PULLBACKS.seed
 _TEMPERATURE = 1.0
 _SOURCE = "efficientnet-lite0"
-_PHOTOGRAPHS = ("chelsea", "coffee", "rocket", "astronaut", "motorcycle_left")
+_PHOTOGRAPHS = ("chelsea", "coffee", "rocket", "astronaut", "stereo_motorcycle")
 
 
 def photographs(folder: Path, count: int) -> list[Path]:
@@ -72,22 +73,7 @@ def timed(call: Callable[[], float]) -> dict[str, float]:
     }
 
 
-def of_image(
-    sample: Sample,
-    samples: list[Sample],
-    subjects: dict[str, Subject],
-    of: peer.OfPixels,
-    metrics: tuple[str, ...],
-) -> list[dict[str, Any]]:
-    """Each score of an image, by both."""
-    return [
-        row
-        for method, subject in subjects.items()
-        for row in _by_method(sample, samples, method, subject, of, metrics)
-    ]
-
-
-def _by_method(
+def both(
     sample: Sample,
     samples: list[Sample],
     method: str,
@@ -95,6 +81,7 @@ def _by_method(
     of: peer.OfPixels,
     metrics: tuple[str, ...],
 ) -> Iterator[dict[str, Any]]:
+    """Each score of an image by a method, by the graph and by PyTorch, one after the other."""
     pre = subject.preprocessing
     image, others = pixels_of(sample.path, pre), partners(sample, samples, SEED)
     tiles = Tiles(
@@ -167,18 +154,14 @@ def main() -> None:
         pre = first.preprocessing
         of = peer.OfPixels(network, pre.mean, pre.std, layer).eval()
         samples = listed(photographs(folder, given.images), {}, first, None, SEED)
-        for sample in samples:
-            done = {(row["image"], row["method"], row["metric"]) for row in rows}
-            left = {
-                method: subject
-                for method, subject in subjects.items()
-                if any((sample.name, method, metric) not in done for metric in metrics)
-            }
-            rows += of_image(sample, samples, left, of, metrics)
+        done = {(row["image"], row["method"], row["metric"]) for row in rows}
+        for sample, method in itertools.product(samples, methods):
+            left = tuple(m for m in metrics if (sample.name, method, m) not in done)
+            rows.extend(both(sample, samples, method, subjects[method], of, left))
+            written = {"machine": machine(), **summary(rows), "rows": rows}
             with replacing(given.out) as beside:
-                written = {"machine": machine(), **summary(rows), "rows": rows}
                 beside.write_text(json.dumps(written, indent=1) + "\n")
-            print(sample.name, sample.target, summary(rows)["largest_difference"], flush=True)
+            print(sample.name, method, written["largest_difference"], written["ratio"], flush=True)
 
 
 if __name__ == "__main__":

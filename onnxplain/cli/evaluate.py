@@ -18,8 +18,6 @@ from onnxplain.errors import InputError
 if TYPE_CHECKING:
     from onnxplain.evaluation import Evaluation
 
-_ARROWS = {"higher": "↑", "lower": "↓"}
-
 
 @command
 def evaluate(
@@ -149,5 +147,5 @@ def _table(evaluation: Evaluation) -> Table:
                 f"{mean.mean:.3g} [dim]{mean.low:.3g} … {mean.high:.3g}[/]" if mean.count else "–"
             )
             cells.append(f"[bold]{text}[/]" if i == best or tied else text)
-        table.add_row(f"{metric.name} {_ARROWS[metric.better]}", *cells)
+        table.add_row(f"{metric.name} {metric.arrow}", *cells)
     return table

@@ -51,6 +51,11 @@ class Metric:
     times_image: bool = False
     long: bool = False
 
+    @property
+    def arrow(self) -> str:
+        """Which way is better."""
+        return "↑" if self.better == HIGHER else "↓"
+
     def described(self, height: int, width: int) -> dict[str, Any]:
         """What determines its scores, besides network, explanation, image and seed."""
         return {

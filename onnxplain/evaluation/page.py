@@ -10,10 +10,9 @@ from string import Template
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from onnxplain.contract.picture import OVERLAY, PictureOptions
-from onnxplain.evaluation.metrics import HIGHER, LOWER, Metric
+from onnxplain.evaluation.metrics import LOWER, Metric
 from onnxplain.evaluation.result import Evaluation
 from onnxplain.evaluation.statistics import Estimate
 from onnxplain.files import replacing
@@ -24,8 +23,6 @@ from onnxplain.version import __version__
 
 SHOWN = 4
 """The images of each graph that are shown as its best, and as its worst."""
-
-ARROWS = {HIGHER: "↑", LOWER: "↓"}
 
 _PAGE = Path(__file__).with_name("evaluation.html")
 _LOOK = PictureOptions(style=OVERLAY)
@@ -112,8 +109,7 @@ def _row(evaluation: Evaluation, metric: Metric) -> Markup:
         interval = f"{mean.low:.3g} … {mean.high:.3g}" if mean.count else ""
         shown = f"{mean.mean:.3g}" if mean.count else "–"
         cells.append(fill(_CELL, status=status, mean=shown, interval=interval))
-    arrow = ARROWS[metric.better]
-    return fill(_ROW, name=metric.name, asks=metric.asks, arrow=arrow, cells=join(cells))
+    return fill(_ROW, name=metric.name, asks=metric.asks, arrow=metric.arrow, cells=join(cells))
 
 
 def _plot(evaluation: Evaluation, metric: Metric) -> Markup:
@@ -140,7 +136,7 @@ def _plot(evaluation: Evaluation, metric: Metric) -> Markup:
         _PLOT,
         name=metric.name,
         asks=metric.asks,
-        arrow=ARROWS[metric.better],
+        arrow=metric.arrow,
         height=axis + 20,
         axis=axis,
         below=axis + 16,
@@ -199,14 +195,10 @@ def _figure(evaluation: Evaluation, graph: int, image: int, row: Row) -> Markup:
         _FIGURE,
         name=evaluation.images[image],
         target=row.targets[0][0],
-        photograph=_uri(row.shown(canvas)),
-        why=_uri(row.drawn(0, _LOOK, canvas)[0]),
+        photograph=data_uri(row.shown(canvas)),
+        why=data_uri(row.drawn(0, _LOOK, canvas)[0]),
         scores=Markup("<br>".join(scores)),
     )
-
-
-def _uri(picture: Image.Image) -> str:
-    return data_uri(picture)
 
 
 def _problems(evaluation: Evaluation) -> Markup:

@@ -56,7 +56,8 @@ SEMANTIC_PULLBACKS = Protocol(
             "faithfulness-estimate",
             "FaithfulnessEstimate",
             HIGHER,
-            "The same of pixels sorted by the pullback, a sixteenth of the image's at a time.",
+            "Does the logit fall most where the pullback sums to most, when pixels sorted by it "
+            "become mid-grey, a forty-eighth of all numbers at a time?",
             lambda height, width: {
                 "features_in_step": part(height, width, 4) ** 2,
                 "perturb_baseline": 0.0,

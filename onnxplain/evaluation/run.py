@@ -88,14 +88,18 @@ def evaluate(
         samples = listed(paths, labels or {}, subjects[0], count, seed)
         scores: list[Score] = []
         total = len(samples) * len(subjects) * len(asked)
-        for cell in _cells(subjects, samples, asked, seed):
-            known = store.known.get(cell.digest)
-            earlier += known is not None
-            if known is None:
-                known = cell.score()
-                store.add(known)
-            scores.append(known)
-            progress(len(scores), total)
+        try:
+            for cell in _cells(subjects, samples, asked, seed):
+                known = store.known.get(cell.digest)
+                earlier += known is not None
+                if known is None:
+                    known = cell.score()
+                    store.add(known)
+                scores.append(known)
+                progress(len(scores), total)
+        except BaseException:
+            store.save()
+            raise
         evaluation = Evaluation(
             tuple(subject.name for subject in subjects),
             asked,

@@ -1,8 +1,9 @@
-"""Where scores are kept: a journal while they are made, and tables once all are there."""
+"""Where scores are kept: while they are made, and in tables once all are there."""
 
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -10,8 +11,14 @@ from typing import Any
 
 from onnxplain.errors import InputError
 from onnxplain.files import replacing
+from onnxplain.reading import parsed
+from onnxplain.reading import text as text_of
 
-TABLE, JSON, PAGE, JOURNAL = "scores.parquet", "scores.json", "index.html", "unfinished.jsonl"
+TABLE, JSON, PAGE, UNFINISHED = (
+    *("scores.parquet", "scores.json", "index.html", "unfinished.json"),
+)
+
+_SECONDS = 5
 
 
 @dataclass(frozen=True)
@@ -42,35 +49,56 @@ class Score:
 class Store:
     """The scores in a folder, or of no folder, in memory alone.
 
-    A score is in the journal once it is computed, a line each. A line that a kill cut off is not
-    one.
+    While they are made they are kept in `UNFINISHED`, which is written anew every few seconds: that
+    much a kill can cost.
     """
 
     def __init__(self, folder: Path | None) -> None:
+        """
+        Raises:
+            InputError: the folder cannot be made, or what is in it cannot be read.
+        """
         self.folder = folder
         self.known: dict[str, Score] = {}
+        self._saved = time.monotonic()
         if folder is None:
             return
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            for score in (*_of_table(folder / TABLE), *_of_journal(folder / JOURNAL)):
-                self.known[score.cell] = score
-            self._journal = (folder / JOURNAL).open("a", encoding="utf-8")
-            self._journal.write("\n")  # what was cut off stays a line of its own
         except OSError as error:
             raise InputError(f"cannot write into '{folder}': {error.strerror or error}") from error
+        for score in (*_of_table(folder / TABLE), *_of_unfinished(folder / UNFINISHED)):
+            self.known[score.cell] = score
 
     def add(self, score: Score) -> None:
+        """
+        Raises:
+            InputError: it cannot be written.
+        """
         self.known[score.cell] = score
-        if self.folder is not None:
-            self._journal.write(json.dumps(asdict(score)) + "\n")
-            self._journal.flush()
+        if time.monotonic() - self._saved > _SECONDS:
+            self.save()
+
+    def save(self) -> None:
+        """Keep what there is, to go on from.
+
+        Raises:
+            InputError: it cannot be written.
+        """
+        if self.folder is None:
+            return
+        with replacing(self.folder / UNFINISHED) as beside:
+            beside.write_text(json.dumps([asdict(score) for score in self.known.values()]))
+        self._saved = time.monotonic()
 
     def finish(self, scores: Iterable[Score], about: Mapping[str, Any]) -> None:
-        """Write the tables, of these scores in their order, and do without the journal.
+        """Write the tables, of these scores in their order.
 
         Args:
             about: what stands in the JSON file besides.
+
+        Raises:
+            InputError: they cannot be written.
         """
         if self.folder is None:
             return
@@ -79,18 +107,17 @@ class Store:
         with replacing(self.folder / JSON) as beside:
             text = json.dumps({**about, "scores": rows}, indent=1, ensure_ascii=False)
             beside.write_text(text + "\n", encoding="utf-8")
-        self._journal.close()
-        (self.folder / JOURNAL).unlink()
+        (self.folder / UNFINISHED).unlink(missing_ok=True)
 
 
-def _of_journal(path: Path) -> Iterable[Score]:
+def _of_unfinished(path: Path) -> Iterable[Score]:
     if not path.is_file():
         return
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-        try:
-            yield Score(**json.loads(line))
-        except (ValueError, TypeError):
-            continue  # cut off
+    try:
+        for row in parsed(text_of(path)):
+            yield Score(**row)
+    except (OSError, ValueError, TypeError) as error:
+        raise InputError(f"'{path}' holds no scores ({error}): remove it") from error
 
 
 def _of_table(path: Path) -> Iterable[Score]:
@@ -110,7 +137,7 @@ def _write_table(path: Path, rows: list[dict[str, Any]]) -> None:
     import pyarrow
     from pyarrow import parquet
 
-    text = {name: pyarrow.string() for name in Score.__dataclass_fields__}
-    types = {**text, "target": pyarrow.int64(), "score": pyarrow.float64()}
+    strings = {name: pyarrow.string() for name in Score.__dataclass_fields__}
+    types = {**strings, "target": pyarrow.int64(), "score": pyarrow.float64()}
     with replacing(path) as beside:
         parquet.write_table(pyarrow.Table.from_pylist(rows, pyarrow.schema(types)), beside)

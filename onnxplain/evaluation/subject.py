@@ -149,12 +149,15 @@ def _forward(
     explainer: Explainer, path: Path, folder: Path, precision: str, threads: int | None
 ) -> Callable[[Array], Array]:
     """The forward pass alone, with the provider that explains: a third of an explanation's cost."""
-    folder.mkdir(exist_ok=True)
-    for weights in weights_beside(path):
-        beside = folder / weights.resolve().relative_to(path.parent.resolve())
-        beside.parent.mkdir(parents=True, exist_ok=True)
-        _link(weights, beside)
-    cut = write_forward(path, folder / path.name)
+    try:
+        folder.mkdir(exist_ok=True)
+        for weights in weights_beside(path):
+            beside = folder / weights.resolve().relative_to(path.parent.resolve())
+            beside.parent.mkdir(parents=True, exist_ok=True)
+            _link(weights, beside)
+        cut = write_forward(path, folder / path.name)
+    except OSError as error:
+        raise InputError(f"cannot write into '{folder}': {error.strerror or error}") from error
     session = open_session(cut, explainer.backend.provider, threads, precision)
     pre, signature = explainer.metadata.preprocessing, explainer.backend.signature
     fixed = signature.batch

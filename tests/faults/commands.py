@@ -42,6 +42,10 @@ COMMANDS: dict[str, Callable[[Path, Path], Sequence[object]]] = {
     "tune": lambda at, out: [
         *("tune", at / "network.onnx", at / "images", "-o", out / "t.png", "--classes", 2)
     ],
+    "evaluate": lambda at, out: [
+        *("evaluate", at / "g.explain.onnx", "-i", at / "images", "-o", out / "e"),
+        *("-m", "random-logit,max-sensitivity", *_CPU),
+    ],
     "top-images": lambda at, out: [
         *("top-images", at / "network.onnx", at / "images", "-o", out / "t.json", "-l", "r", *_CPU)
     ],

@@ -42,7 +42,8 @@ _UNFINISHED = {
     *("preview.png", "unfinished.npz", "unfinished.json", "t.json"),
     *("autoencoder.pt", "checkpoint.pt"),
 }
-"""What `visualize`, `top-images` and `train` keep until they are done, to go on from."""
+"""What `visualize`, `top-images`, `train` and `evaluate` keep until they are done, to go on
+from."""
 _LOG = "events.out.tfevents."
 """How the files of TensorBoard's begin, to which a training adds while it runs."""
 
