@@ -37,6 +37,10 @@ def evaluate(
             show_default="the classes that the first graph predicts",
         ),
     ] = None,
+    masks: Annotated[
+        Path | None,
+        typer.Option(help="A folder of masks, called as the images, light where the thing is."),
+    ] = None,
     metrics: Annotated[
         str | None,
         typer.Option("--metrics", "-m", help="Separated by commas.", show_default="the protocol's"),
@@ -88,7 +92,8 @@ def evaluate(
 
     The protocol is that of the semantic pullbacks' paper: infidelity, faithfulness-correlation,
     faithfulness-estimate, monotonicity-correlation, max-sensitivity, random-logit and focus, each a
-    class of Quantus. An arrow says which way is better. The interval holds 95 % of the means of
+    class of Quantus. Further metrics are deletion and insertion, and with --masks pointing-game and
+    relevance-mass. An arrow says which way is better. The interval holds 95 % of the means of
     resampled images. The best is bold, and so is what these images do not tell from it.
 
     With --against, both files explain the class that the other one predicts (or the labels), and
@@ -113,6 +118,7 @@ def evaluate(
             models,
             images,
             labels=None if labels is None else read_labels(labels),
+            masks=masks,
             metrics=None if metrics is None else metrics.split(","),
             protocol=protocol,
             out=folder,

@@ -15,7 +15,8 @@ from onnxplain.contract.explain import Preprocessing
 from onnxplain.errors import InputError
 from onnxplain.evaluation.subject import Subject, as_pixels
 from onnxplain.reading import opened
-from onnxplain.runtime.inputs.batches import as_batch
+from onnxplain.runtime.inputs.batches import as_batch, as_photograph
+from onnxplain.runtime.inputs.images import find_images, load_image
 from onnxplain.runtime.inputs.targets import as_indices
 
 
@@ -28,6 +29,8 @@ class Sample:
         digest: of its bytes; empty where it cannot be read.
         target: the class that is explained; -1 where the image cannot be used.
         problem: why it cannot be; else empty.
+        mask: the file of what it shows; None where there is none.
+        mask_digest: of that file's bytes.
     """
 
     path: Path
@@ -35,10 +38,17 @@ class Sample:
     digest: str
     target: int
     problem: str = ""
+    mask: Path | None = None
+    mask_digest: str = ""
 
 
 def listed(
-    paths: Sequence[Path], labels: Mapping[str, str], first: Subject, count: int | None, seed: int
+    paths: Sequence[Path],
+    labels: Mapping[str, str],
+    first: Subject,
+    count: int | None,
+    seed: int,
+    masks: Path | None = None,
 ) -> list[Sample]:
     """The images of an evaluation, by name, each with its class.
 
@@ -46,7 +56,8 @@ def listed(
         labels: the class, an index or a name, by the path's last parts; of an image without one it
             is the class that is predicted.
         first: predicts, and has the names of classes.
-        count: so many at most, drawn by the seed, of all that can be read.
+        count: so many at most, drawn by the seed.
+        masks: a folder of images with the same names, but for the suffix, light where the thing is.
 
     Raises:
         InputError: a label that is no class of the network's.
@@ -57,7 +68,8 @@ def listed(
     if count is not None and count < len(paths):
         chosen = np.random.default_rng(seed).choice(len(paths), count, replace=False)
         order = sorted(chosen.tolist())
-    return [_sample(paths[i], names[i], labels, first) for i in order]
+    of_name = {mask.stem: mask for mask in find_images(masks)} if masks is not None else {}
+    return [_sample(paths[i], names[i], labels, first, of_name.get(paths[i].stem)) for i in order]
 
 
 def pixels_of(path: Path, pre: Preprocessing) -> NDArray[np.float32]:
@@ -67,6 +79,16 @@ def pixels_of(path: Path, pre: Preprocessing) -> NDArray[np.float32]:
         InputError: it cannot be read.
     """
     return as_pixels(as_batch(path, pre)[0], pre)
+
+
+def mask_of(path: Path, pre: Preprocessing) -> NDArray[np.bool_]:
+    """Where a network sees the thing, [1,1,H,W]: an image's mask, cut as the image is.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    light = np.asarray(as_photograph(load_image(path), pre).convert("L")) > 127
+    return light[None, None]
 
 
 def read_labels(path: Path) -> dict[str, str]:
@@ -113,17 +135,24 @@ def _common(paths: Sequence[Path]) -> Path:
     return common
 
 
-def _sample(path: Path, name: str, labels: Mapping[str, str], first: Subject) -> Sample:
+def _sample(
+    path: Path, name: str, labels: Mapping[str, str], first: Subject, mask: Path | None
+) -> Sample:
     label, target = label_of(path, labels), None
     if label is not None:
         named: int | str = int(label) if label.isdecimal() else label
         target = int(as_indices(named, 1, first.classes, first.explainer.labels, False)[0])
     try:
-        with opened(path) as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        digest = _digest(path)
+        of_mask = "" if mask is None else _digest(mask)
         pixels = pixels_of(path, first.preprocessing)
     except (InputError, OSError) as error:
         return Sample(path, name, "", -1 if target is None else target, str(error))
     if target is None:
         target = int(first.logits(pixels).argmax())
-    return Sample(path, name, digest, target)
+    return Sample(path, name, digest, target, mask=mask, mask_digest=of_mask)
+
+
+def _digest(path: Path) -> str:
+    with opened(path) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

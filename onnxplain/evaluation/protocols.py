@@ -5,7 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from onnxplain.errors import InputError
-from onnxplain.evaluation.metrics import HIGHER, LOWER, MOSAIC, PATCHES, Metric, part
+from onnxplain.evaluation.metrics import (
+    GREY,
+    HIGHER,
+    LOWER,
+    MASKED,
+    MOSAIC,
+    PATCHES,
+    Metric,
+    part,
+)
 
 
 @dataclass(frozen=True)
@@ -107,7 +116,50 @@ SEMANTIC_PULLBACKS = Protocol(
 
 PROTOCOLS = {protocol.name: protocol for protocol in (SEMANTIC_PULLBACKS,)}
 
-METRICS = {metric.name: metric for protocol in PROTOCOLS.values() for metric in protocol.metrics}
+OTHERS = (
+    Metric(
+        "deletion",
+        "PixelFlipping",
+        LOWER,
+        "How fast does the probability fall when what the pullback calls strongest becomes grey "
+        "first? The area under its curve.",
+        lambda height, width: {
+            "features_in_step": part(height, width, 4) ** 2,
+            "perturb_baseline": 0.0,
+        },
+        softmax=True,
+    ),
+    Metric(
+        "insertion",
+        "PixelFlipping",
+        HIGHER,
+        "How fast does the probability rise when it is put into grey first? The area under its "
+        "curve.",
+        lambda height, width: {"features_in_step": part(height, width, 4) ** 2},
+        on=GREY,
+        softmax=True,
+    ),
+    Metric(
+        "pointing-game",
+        "PointingGame",
+        HIGHER,
+        "Does the strongest pixel lie on what the mask says is the thing?",
+        on=MASKED,
+    ),
+    Metric(
+        "relevance-mass",
+        "RelevanceMassAccuracy",
+        HIGHER,
+        "How much of the attribution's size lies on what the mask says is the thing?",
+        on=MASKED,
+    ),
+)
+"""Metrics of no protocol."""
+
+METRICS = {
+    metric.name: metric
+    for metric in (*(m for one in PROTOCOLS.values() for m in one.metrics), *OTHERS)
+}
 """Every metric, by name."""
 
 

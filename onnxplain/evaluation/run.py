@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 
 from onnxplain.errors import InputError
-from onnxplain.evaluation.images import Sample, listed, pixels_of
-from onnxplain.evaluation.metrics import MOSAIC, Metric
+from onnxplain.evaluation.images import Sample, listed, mask_of, pixels_of
+from onnxplain.evaluation.metrics import MASKED, MOSAIC, Metric
 from onnxplain.evaluation.page import write_page
 from onnxplain.evaluation.protocols import SEMANTIC_PULLBACKS, metrics_of, protocol_of
 from onnxplain.evaluation.result import Evaluation
@@ -37,6 +37,7 @@ def evaluate(
     images: Images,
     *,
     labels: Mapping[str, str] | None = None,
+    masks: str | os.PathLike[str] | None = None,
     metrics: Sequence[str] | None = None,
     protocol: str = SEMANTIC_PULLBACKS.name,
     out: str | os.PathLike[str] | None = None,
@@ -58,6 +59,8 @@ def evaluate(
         images: files, folders and glob patterns.
         labels: each image's class, an index or a name, by the last parts of its path; of others
             it is the class that the first graph predicts.
+        masks: a folder of images called as these, but for the suffix, light where the thing of the
+            class is: for the metrics that ask where an explanation lies.
         metrics: by name (`onnxplain.evaluation.METRICS`); None for the protocol's.
         protocol: one of `onnxplain.evaluation.PROTOCOLS`.
         out: a folder for the scores, where a run with the same arguments goes on; None for none.
@@ -85,7 +88,8 @@ def evaluate(
             opened(file, name, folder, provider, precision, threads)
             for file, name in zip(files, _names(files), strict=True)
         ]
-        samples = listed(paths, labels or {}, subjects[0], count, seed)
+        of_masks = None if masks is None else Path(masks)
+        samples = listed(paths, labels or {}, subjects[0], count, seed, of_masks)
         scores: list[Score] = []
         total = len(samples) * len(subjects) * len(asked)
         try:
@@ -168,8 +172,10 @@ def _cells(
 
             @lru_cache(maxsize=1)
             def explained(subject: Subject = subject, sample: Sample = sample) -> Explained:
-                image = pixels(sample.path, subject.preprocessing)
-                return Explained(subject, image, sample.target)
+                pre, mask = subject.preprocessing, sample.mask
+                seen = None if mask is None else mask_of(mask, pre)
+                image = pixels(sample.path, pre)
+                return Explained(subject, image, sample.target, seen)
 
             @lru_cache(maxsize=1)
             def tiles(
@@ -188,6 +194,7 @@ def _cells(
                     "target": sample.target,
                     "metric": metric.described(pre.height, pre.width),
                     "mosaic": [[o.digest, o.target] for o in others if metric.on == MOSAIC],
+                    "mask": sample.mask_digest if metric.on == MASKED else "",
                     "seed": seed,
                 }
                 digest = hashlib.sha256(json.dumps(of, sort_keys=True).encode()).hexdigest()

@@ -15,7 +15,7 @@ from quantus.functions.mosaic_func import mosaic_creation
 
 from onnxplain.errors import InputError
 from onnxplain.evaluation.deferred import Deferred
-from onnxplain.evaluation.metrics import MOSAIC, PATCHES, Metric, part
+from onnxplain.evaluation.metrics import GREY, MASKED, MOSAIC, PATCHES, Metric, part
 from onnxplain.evaluation.subject import Subject
 
 Array = NDArray[Any]
@@ -40,10 +40,17 @@ class Tiles:
 
 
 class Explained:
-    """An image and its explanation, which is computed once for all metrics."""
+    """An image and its explanation, which is computed once for all metrics.
 
-    def __init__(self, subject: Subject, image: Array, target: int) -> None:
-        self.subject, self.image = subject, image
+    Attributes:
+        image: [1,C,H,W] in [-1, 1].
+        mask: of what it shows, bool [1,1,H,W]; None where that is not known.
+    """
+
+    def __init__(
+        self, subject: Subject, image: Array, target: int, mask: Array | None = None
+    ) -> None:
+        self.subject, self.image, self.mask = subject, image, mask
         self.target = np.array([target])
         self._own: dict[bool, Array] = {}
 
@@ -90,6 +97,8 @@ class _View:
         model: what it asks for logits or probabilities.
         explain: Quantus's `explain_func`.
         custom: Quantus's `custom_batch`.
+        mask: Quantus's `s_batch`.
+        perturb: in place of the metric's own function.
     """
 
     images: Array
@@ -97,6 +106,8 @@ class _View:
     model: _Model
     explain: Any
     custom: Any = None
+    mask: Array | None = None
+    perturb: Any = None
 
 
 class _Model:
@@ -116,12 +127,14 @@ class _Model:
 def _asked(made: Any, view: _View) -> float:
     """`quantus.Metric.__call__` of one image, whose network need not be PyTorch's."""
     made.explain_func, made.explain_func_kwargs = view.explain, {}
+    if view.perturb is not None:
+        made.perturb_func = view.perturb
     data = {
         "model": view.model,
         "x_batch": view.images,
         "y_batch": view.targets,
         "a_batch": None,
-        "s_batch": None,
+        "s_batch": view.mask,
         "custom_batch": view.custom,
     }
     data |= made.custom_preprocess(**data) or {}
@@ -130,7 +143,8 @@ def _asked(made: Any, view: _View) -> float:
     made.evaluation_scores = list(made.evaluate_batch(**made.batch_preprocess(data)))
     made.custom_postprocess(**data)
     (found,) = made.evaluation_scores
-    return float(found)
+    # Of a curve the area, for which Quantus 0.6 calls what NumPy 2.4 has no more.
+    return float(np.trapezoid(found) / (len(found) - 1) if np.ndim(found) else found)
 
 
 def _view(metric: Metric, explained: Explained, tiles: Tiles | None, seed: int) -> _View:
@@ -138,6 +152,9 @@ def _view(metric: Metric, explained: Explained, tiles: Tiles | None, seed: int) 
 
     def explain(model: Any, inputs: Array, targets: Array, **_: Any) -> Array:
         return explained.explain(inputs, targets, metric.times_image)
+
+    def own() -> Array:
+        return explained.explain(explained.image, explained.target, metric.times_image)
 
     asked = subject.asked(metric.softmax)
     if metric.on == MOSAIC:
@@ -147,14 +164,28 @@ def _view(metric: Metric, explained: Explained, tiles: Tiles | None, seed: int) 
         return _View(mosaic, explained.target, _Model(asked), explain, [where])
     if metric.on == PATCHES:
         patches = _Patches(explained.image)
-
-        def sums(**_: Any) -> Array:
-            return patches.sums(
-                explained.explain(explained.image, explained.target, metric.times_image)
-            )
-
         model = _Model(lambda there: asked(patches.shown(there)))
-        return _View(patches.all, explained.target, model, sums)
+        return _View(patches.all, explained.target, model, lambda **_: patches.sums(own()))
+    if metric.on == GREY:
+        grey, whole = np.zeros_like(explained.image), explained.image.reshape(1, -1)
+
+        def put_in(arr: Array, indices: Array, **_: Any) -> Array:
+            put = arr.copy()
+            np.put_along_axis(put, indices, np.take_along_axis(whole, indices, 1), 1)
+            return put
+
+        model = _Model(asked)
+        return _View(grey, explained.target, model, lambda **_: own(), perturb=put_in)
+    if metric.on == MASKED:
+        if explained.mask is None:
+            raise ScoreError("there is no mask of this image")
+
+        def sizes(**_: Any) -> Array:
+            size: Array = np.abs(own()).sum(1, keepdims=True)
+            return size
+
+        given = explained.image, explained.target, _Model(asked), sizes
+        return _View(*given, mask=explained.mask)
     return _View(explained.image, explained.target, _Model(asked), explain)
 
 

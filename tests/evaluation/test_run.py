@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import shutil
 from collections.abc import Sequence
@@ -9,13 +10,21 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from PIL import Image
 from pyarrow import parquet
+from torch import nn
 from typer.testing import CliRunner
 
+import onnxplain
 from onnxplain.cli import app
 from onnxplain.errors import InputError
 from onnxplain.evaluation import evaluate
+from onnxplain.evaluation.images import mask_of
 from onnxplain.evaluation.store import JSON, PAGE, TABLE, UNFINISHED
+from onnxplain.runtime.inputs.batches import as_batch
+
+from .small import MEAN, SIDE, STD
 
 pytest.importorskip("quantus")
 
@@ -91,6 +100,46 @@ def test_a_broken_image_is_a_row_with_its_reason(
     scores = [row["score"] for row in rows if row["metric"] == "random-logit" and row["score"]]
     assert means["images"] == 4
     np.testing.assert_allclose(means["mean"], np.mean(scores))
+
+
+def test_deletion_insertion_and_masks_by_hand(
+    graphs: dict[str, Path], network: nn.Module, images: Path, tmp_path: Path
+) -> None:
+    """The pixels are sorted, and the curves and shares computed, in a few lines of NumPy."""
+    explainer = onnxplain.load(graphs["gradient"], "cpu")
+    light = np.zeros((SIDE, SIDE), np.uint8)
+    light[:, SIDE // 2 :] = 255
+    (tmp_path / "masks").mkdir()
+    Image.fromarray(light).save(tmp_path / "masks" / "1.png")
+    names = ["deletion", "insertion", "pointing-game", "relevance-mass"]
+    given = {"metrics": names, "masks": tmp_path / "masks", "provider": "cpu"}
+    found = evaluate(graphs["gradient"], images, **given)  # type: ignore[arg-type]
+    assert {p.metric for p in found.problems} == {"pointing-game", "relevance-mass"}
+    assert {p.image for p in found.problems} == {"0.png", "2.png", "3.png"}
+    pre = explainer.metadata.preprocessing
+    x = as_batch(images / "1.png", pre)[0]
+    pullback = explainer(images / "1.png").pullback / np.array(STD).reshape(-1, 1, 1)
+    target = explainer(images / "1.png").targets[0]
+    grey = ((0.5 - np.array(MEAN)) / np.array(STD)).reshape(-1, 1, 1) + 0 * x
+    order = np.argsort(-pullback.ravel())
+    step = (SIDE // 4) ** 2
+    for name, start, end in (("deletion", x, grey), ("insertion", grey, x)):
+        curve = []
+        for count in range(step, x.size + 1, step):
+            mixed = start.copy().ravel()
+            mixed[order[:count]] = end.ravel()[order[:count]]
+            logits = network(torch.from_numpy(mixed.reshape(x.shape)).float())
+            curve.append(logits.softmax(1)[0, target].item())
+        right = np.mean([(a + b) / 2 for a, b in itertools.pairwise(curve)])
+        np.testing.assert_allclose(found.of(name)[0, 1], right, atol=1e-4)
+    size = np.abs(pullback[0]).sum(0)
+    seen = mask_of(tmp_path / "masks" / "1.png", pre)[0, 0]
+    assert seen[:, 10:].all()
+    assert not seen[:, :6].any()
+    np.testing.assert_allclose(
+        found.of("relevance-mass")[0, 1], size[seen].sum() / size.sum(), 1e-4
+    )
+    assert found.of("pointing-game")[0, 1] == seen.ravel()[size.argmax()]
 
 
 @pytest.mark.parametrize(
