@@ -64,7 +64,7 @@ def attribution(
         pixels: [N,C,H,W] in [-1, 1].
         method: one of `DIRECTIONS`, "input-x-gradient", or "gradcam" of the layer `of.layer`.
     """
-    x = torch.from_numpy(np.asarray(pixels, np.float32))
+    x = torch.from_numpy(np.asarray(pixels, np.float32)).requires_grad_()
     y = torch.as_tensor(np.asarray(targets))
     if method == "gradient":
         found = captum.attr.Saliency(of).attribute(x, y, abs=False)
