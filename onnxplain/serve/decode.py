@@ -305,7 +305,7 @@ def _raw(body: bytes, metadata: Metadata, framed: Mapping[str, str]) -> NDArray[
 
 def _frame(body: bytes, own: Pixels, framed: Mapping[str, str]) -> Frame:
     if not framed.keys() >= {"width", "height"}:
-        order = f", of {own.format}" if own else ""
+        order = f" of {own.format}" if own else ""
         raise unusable(
             f"a frame{order} is a raw body that says in the URL how large it is: "
             "?width=640&height=480"
