@@ -68,7 +68,7 @@ def last_spatial(graph: ir.Graph, read: Sequence[ir.Value] = ()) -> Layer:
             map of scores is none, whose channels are classes.
 
     Raises:
-        SourceError: there is neither.
+        SourceError: there is neither; or it attends behind it, and takes images of any size.
     """
     nodes = between(graph, graph.inputs, read or graph.outputs)
     spatial, attended = spatial_values(graph, read), _attended(graph, nodes)
@@ -83,7 +83,7 @@ def last_spatial(graph: ir.Graph, read: Sequence[ir.Value] = ()) -> Layer:
         spatial.pop()
     near = bool(spatial) and 2 * rest(spatial[-1]) <= multiply_adds(nodes)
     ends = read or graph.outputs[:1]
-    behind = _attended(graph, between(graph, spatial[-1:], ends)) if near else set()
+    behind = _attended(graph, between(graph, spatial[-1:], ends)) if spatial else set()
     if not near or behind:
         found = found or _places(graph, nodes)
         tokens = last_tokens(graph, cut_values(graph, lambda _: True, ends), ends, found)
@@ -93,6 +93,12 @@ def last_spatial(graph: ir.Graph, read: Sequence[ir.Value] = ()) -> Layer:
             and (tokens.value in behind or not near)
         ):
             return tokens
+    if behind and USUAL in graph.meta:
+        raise SourceError(
+            f"behind the last layer with spatial extent, {layer_name(spatial[-1])!r}, the network "
+            "attends to tokens, and of images of any size nothing tells where in the image they "
+            "are; give that or another with layer=, or a number in place of size=any"
+        )
     if near:
         return Layer(spatial[-1], spatial_axes(spatial[-1], graph.inputs[0]))
     if not spatial:

@@ -110,6 +110,41 @@ def test_pools_and_moves_are_those_of_every_size(
     is_pytorchs(*adaptive, size)
 
 
+class Attending(nn.Module):
+    """Tokens with position embeddings that are interpolated to their grid, and one block."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.patch, self.head = nn.Conv2d(3, 8, 8, 8), nn.Linear(8, 5)
+        self.positions = nn.Parameter(torch.randn(1, 8, 3, 3))
+        self.attention = nn.MultiheadAttention(8, 2, batch_first=True)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        grid = self.patch(x)
+        here = nn.functional.interpolate(self.positions, size=grid.shape[2:], mode="bicubic")
+        tokens = (grid + here).flatten(2).mT
+        return self.head((tokens + self.attention(tokens, tokens, tokens)[0]).mean(1))
+
+
+def attending() -> tuple[nn.Module, dict[str, object]]:
+    torch.manual_seed(0)
+    return Attending().eval(), {"example": torch.zeros(1, 3, 24, 24), "size": "any"}
+
+
+def test_tokens_with_interpolated_positions_are_explained_at_every_size(tmp_path: Path) -> None:
+    network, options = attending()
+    onnxplain.export(network, tmp_path / "x.onnx", method="gradient", **options)
+    for size in ((24, 24), (40, 64), (35, 17)):
+        is_pytorchs(network, tmp_path / "x.onnx", size)
+
+
+def test_a_map_of_tokens_whose_places_nothing_tells_is_refused(tmp_path: Path) -> None:
+    """And no map of the patches instead."""
+    network, options = attending()
+    with pytest.raises(SourceError, match=r"attends to tokens, and of images of any size nothing"):
+        onnxplain.export(network, tmp_path / "no.onnx", method="gradcam", **options)
+
+
 def is_pytorchs(network: nn.Module, path: Path, size: tuple[int, int]) -> None:
     x = torch.from_numpy(noise(*size)).requires_grad_()
     logits = network(x)
