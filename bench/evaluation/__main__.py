@@ -30,7 +30,7 @@ from onnxplain.evaluation.metrics import MOSAIC
 from onnxplain.evaluation.protocols import SEMANTIC_PULLBACKS
 from onnxplain.evaluation.run import drawn, partners
 from onnxplain.evaluation.scoring import Explained, Tiles, score
-from onnxplain.evaluation.subject import Subject, opened
+from onnxplain.evaluation.subject import Logits, Subject, opened
 from onnxplain.export.sources.source import torch_network
 from onnxplain.files import replacing
 from onnxplain.machine import machine
@@ -104,10 +104,14 @@ def both(
 
 
 def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """The largest difference of a score, and how long both took, of all and by metric."""
+    """The largest difference of a score, and how long both took, of all and by metric.
+
+    Infidelity is in squared logits and has no bound: a difference is in parts of a score above 1.
+    """
 
     def of(some: list[dict[str, Any]]) -> dict[str, Any]:
-        apart = [abs(row["graph"]["score"] - row["pytorch"]["score"]) for row in some]
+        scores = [(row["graph"]["score"], row["pytorch"]["score"]) for row in some]
+        apart = [abs(ours - theirs) / max(1, abs(theirs)) for ours, theirs in scores]
         by = {
             f"{who}_{unit}": sum(row[who][unit] for row in some)
             for who in ("graph", "pytorch")
@@ -136,7 +140,8 @@ def main() -> None:
     rows = json.loads(given.out.read_text())["rows"] if given.out.is_file() else []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        subjects = {}
+        subjects: dict[str, Subject] = {}
+        forwards: dict[str, Logits] = {}
         for method in methods:
             path = folder / f"{method}.onnx"
             onnxplain.export(
@@ -145,7 +150,7 @@ def main() -> None:
                 method=method,
                 temperature=_TEMPERATURE if method == "excitation" else None,
             )
-            subjects[method] = opened(path, method, folder, "cpu", "float32", 1)
+            subjects[method] = opened(path, method, folder, "cpu", "float32", 1, forwards)
         first = next(iter(subjects.values()))
         parameters = {
             k: v for s in subjects.values() for k, v in s.explainer.metadata.parameters.items()

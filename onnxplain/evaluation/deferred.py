@@ -7,6 +7,8 @@ the images at once: nothing of Quantus's loops has to be written again.
 
 from __future__ import annotations
 
+import hashlib
+from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
 
@@ -44,6 +46,35 @@ class Deferred(NDArrayOperatorsMixin):
         if name.startswith("__"):
             raise AttributeError(name)
         return getattr(np.asarray(self), name)
+
+
+class Remembered:
+    """A function of images that runs what it was not asked lately.
+
+    Many metrics disturb an image alike for each explanation of a network, as their random numbers
+    are by image and metric: one run answers for all explanations.
+
+    Args:
+        run: images [N, …] to rows [N, …].
+        most: so many rows are kept, those asked for last.
+    """
+
+    def __init__(self, run: Callable[[Array], Array], most: int) -> None:
+        self._run, self._most = run, most
+        self._rows: OrderedDict[bytes, Array] = OrderedDict()
+
+    def __call__(self, images: Array) -> Array:
+        keys = [hashlib.sha256(image.tobytes()).digest() for image in images]
+        new = {key: i for i, key in enumerate(keys) if key not in self._rows}
+        if new:
+            made = self._run(images[list(new.values())])
+            self._rows.update(zip(new, made, strict=True))
+        for key in keys:
+            self._rows.move_to_end(key)
+        rows = np.stack([self._rows[key] for key in keys])
+        while len(self._rows) > self._most:
+            self._rows.popitem(last=False)
+        return rows
 
 
 class Together:

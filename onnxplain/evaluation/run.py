@@ -20,7 +20,7 @@ from onnxplain.evaluation.protocols import SEMANTIC_PULLBACKS, metrics_of, proto
 from onnxplain.evaluation.result import Evaluation
 from onnxplain.evaluation.scoring import Explained, ScoreError, Tiles, score
 from onnxplain.evaluation.store import PAGE, Score, Store
-from onnxplain.evaluation.subject import Subject, opened
+from onnxplain.evaluation.subject import Logits, Subject, opened
 from onnxplain.files import scratch
 from onnxplain.runtime import find_images
 from onnxplain.runtime.pictures.figures import Row
@@ -84,8 +84,9 @@ def evaluate(
     store = Store(None if out is None else Path(out))
     earlier = 0
     with scratch() as folder:
+        forwards: dict[str, Logits] = {}
         subjects = [
-            opened(file, name, folder, provider, precision, threads)
+            opened(file, name, folder, provider, precision, threads, forwards)
             for file, name in zip(files, _names(files), strict=True)
         ]
         of_masks = None if masks is None else Path(masks)

@@ -6,20 +6,21 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 from numpy.typing import NDArray
 
 from onnxplain.adapters.network import check_classifier
 from onnxplain.contract.explain import DIRECTION, IMAGE, LOGITS, Preprocessing
 from onnxplain.contract.pixels import Pixels
 from onnxplain.errors import InputError
-from onnxplain.evaluation.deferred import Deferred, Together
+from onnxplain.evaluation.deferred import Deferred, Remembered, Together
 from onnxplain.reference.forward import write_forward
 from onnxplain.runtime import Explainer, load
 from onnxplain.runtime.inputs.batches import filled
@@ -31,7 +32,11 @@ from onnxplain.runtime.sessions.tensorrt.engine import SUFFIX
 
 Array = NDArray[Any]
 
+Logits = Callable[[Array], Array]
+"""Of images, float32 [N,C,H,W] in [-1, 1], to [N, classes]."""
+
 _TOGETHER = 64  # images run at once, at most
+_REMEMBERED = 1024  # images whose logits are kept
 
 
 @dataclass(frozen=True)
@@ -49,7 +54,7 @@ class Subject:
     name: str
     digest: str
     explainer: Explainer
-    logits: Callable[[Array], Array]
+    logits: Logits
     classes: int
 
     @property
@@ -98,13 +103,21 @@ def as_normalised(pixels: Array, pre: Preprocessing) -> NDArray[np.float32]:
 
 
 def opened(
-    path: Path, name: str, folder: Path, provider: str, precision: str, threads: int | None
+    path: Path,
+    name: str,
+    folder: Path,
+    provider: str,
+    precision: str,
+    threads: int | None,
+    forwards: dict[str, Logits],
 ) -> Subject:
     """A file to be evaluated.
 
     Args:
         folder: for what is cut out of it, kept as long as the subject.
         provider, precision, threads: as for `onnxplain.load`.
+        forwards: the forward passes of the subjects before; explanations of one network share
+            theirs, and what it answered.
 
     Raises:
         BackendError: as `onnxplain.load`.
@@ -122,19 +135,28 @@ def opened(
         raise InputError(f"'{path}' takes {', '.join(metadata.estimator.inputs)} besides an image")
     backend = explainer.backend
     chosen = {"provider": backend.provider, "precision": backend.precision}
-    with open(path, "rb") as file:
-        content = hashlib.file_digest(file, "sha256").hexdigest()
-    digest = hashlib.sha256(json.dumps([content, chosen]).encode()).hexdigest()
+    beside = [] if path.suffix == SUFFIX else weights_beside(path)
+    contents = [_digest(file) for file in (path, *beside)]
+    digest = hashlib.sha256(json.dumps([*contents, chosen]).encode()).hexdigest()
     if path.suffix == SUFFIX:
         logits = _of_explainer(explainer)
     else:
-        logits = _forward(explainer, path, folder / digest, precision, threads)
+        cut = _cut(path, folder / digest)
+        network = _network(cut, metadata.preprocessing, chosen)
+        if network not in forwards:
+            forwards[network] = Remembered(_forward(explainer, cut, threads), _REMEMBERED)
+        logits = forwards[network]
     example = np.zeros((1, *metadata.preprocessing.shape(metadata.preprocessing.channels)))
     classes = logits(as_pixels(example, metadata.preprocessing)).shape[1]
     return Subject(name, digest, explainer, logits, classes)
 
 
-def _of_explainer(explainer: Explainer) -> Callable[[Array], Array]:
+def _digest(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _of_explainer(explainer: Explainer) -> Logits:
     pre, dtype = explainer.metadata.preprocessing, explainer.backend.signature.dtype
 
     def logits(images: Array) -> Array:
@@ -145,20 +167,32 @@ def _of_explainer(explainer: Explainer) -> Callable[[Array], Array]:
     return logits
 
 
-def _forward(
-    explainer: Explainer, path: Path, folder: Path, precision: str, threads: int | None
-) -> Callable[[Array], Array]:
-    """The forward pass alone, with the provider that explains: a third of an explanation's cost."""
+def _cut(path: Path, folder: Path) -> Path:
+    """The forward pass alone, a third of an explanation's cost: a file in `folder`."""
     try:
         folder.mkdir(exist_ok=True)
         for weights in weights_beside(path):
             beside = folder / weights.resolve().relative_to(path.parent.resolve())
             beside.parent.mkdir(parents=True, exist_ok=True)
             _link(weights, beside)
-        cut = write_forward(path, folder / path.name)
+        return write_forward(path, folder / path.name)
     except OSError as error:
         raise InputError(f"cannot write into '{folder}': {error.strerror or error}") from error
-    session = open_session(cut, explainer.backend.provider, threads, precision)
+
+
+def _network(cut: Path, pre: Preprocessing, chosen: Mapping[str, str]) -> str:
+    """A digest of what a forward pass's answers are of, whatever method its file explains by."""
+    model = onnx.load(cut, load_external_data=False)
+    del model.metadata_props[:]
+    content = hashlib.sha256(model.SerializeToString(deterministic=True)).hexdigest()
+    of = [content, *map(_digest, weights_beside(cut)), asdict(pre), chosen]
+    return hashlib.sha256(json.dumps(of, sort_keys=True).encode()).hexdigest()
+
+
+def _forward(explainer: Explainer, cut: Path, threads: int | None) -> Logits:
+    """The network, run by the provider that explains."""
+    backend = explainer.backend
+    session = open_session(cut, backend.provider, threads, backend.precision)
     pre, signature = explainer.metadata.preprocessing, explainer.backend.signature
     fixed = signature.batch
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from onnxplain.errors import InputError
-from onnxplain.evaluation.deferred import Deferred, Together
+from onnxplain.evaluation.deferred import Deferred, Remembered, Together
 from onnxplain.evaluation.metrics import HIGHER, Metric, optimal_beta, part
 from onnxplain.evaluation.page import ranked
 from onnxplain.evaluation.result import Evaluation
@@ -70,6 +70,25 @@ def test_answers_are_computed_together_when_one_is_looked_at() -> None:
     assert isinstance(ask(images[:1]), Deferred)
     assert ask(images[:2]).argmax() == 3
     assert runs == [4, 3, 3]
+
+
+def test_an_image_that_was_asked_for_lately_is_not_run_again() -> None:
+    ran: list[list[float]] = []
+
+    def doubled(images: np.ndarray) -> np.ndarray:
+        ran.append(images.ravel().tolist())
+        return 2 * images
+
+    remembered = Remembered(doubled, most=3)
+
+    def asked(*images: float) -> list[float]:
+        return remembered(np.array(images)[:, None]).ravel().tolist()
+
+    assert asked(1, 2, 1) == [2, 4, 2]
+    assert asked(2, 3) == [4, 6]
+    assert asked(1, 4) == [2, 8]
+    assert asked(3, 2, 1) == [6, 4, 2]
+    assert ran == [[1, 2], [3], [4], [2]]
 
 
 def test_an_interval_holds_the_means_of_resampled_images() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 import json
 import shutil
@@ -22,6 +23,7 @@ from onnxplain.errors import InputError
 from onnxplain.evaluation import evaluate
 from onnxplain.evaluation.images import mask_of
 from onnxplain.evaluation.store import JSON, PAGE, TABLE, UNFINISHED
+from onnxplain.evaluation.subject import Logits, opened
 from onnxplain.runtime.inputs.batches import as_batch
 
 from .small import MEAN, SIDE, STD
@@ -168,3 +170,20 @@ def test_a_file_that_is_perturbed_takes_normalised_images(
         evaluate([graphs["gradient"]] * 2, images)
     with pytest.raises(InputError, match="no image found at"):
         evaluate(graphs["gradient"], images / "none")
+
+
+def test_explanations_of_one_network_share_its_forward_pass(
+    graphs: dict[str, Path], network: nn.Module, tmp_path: Path
+) -> None:
+    other = copy.deepcopy(network)
+    with torch.no_grad():
+        next(other.parameters()).add_(0.1)
+    path, example = tmp_path / "other.onnx", torch.zeros(2, 3, SIDE, SIDE)
+    onnxplain.export(other, path, example=example, method="gradient", mean=MEAN, std=STD)
+    forwards: dict[str, Logits] = {}
+    files = [graphs["gradient"], graphs["input-x-gradient"], path]
+    subjects = [opened(f, f.name, tmp_path, "cpu", "float32", 1, forwards) for f in files]
+    gradient, times_image, others = [subject.logits for subject in subjects]
+    assert gradient is times_image
+    assert others is not gradient
+    assert len(forwards) == 2
