@@ -17,9 +17,8 @@ from rich.progress import Progress
 from rich.table import Table
 
 from onnxplain.contract.explain import IMAGE, TARGET
-from onnxplain.errors import InputError
 from onnxplain.extras import LITE0, require
-from onnxplain.files import replacing, scratch
+from onnxplain.files import make_folder, replacing, scratch
 from onnxplain.machine import load_average, machine
 from onnxplain.reference.parity import Parity
 from onnxplain.runtime import Explainer, accentuate, load
@@ -49,10 +48,7 @@ def run(folder: Path, repeats: int, console: Console, new_progress: Callable[[],
         InputError: the folder cannot be written into.
     """
     photographs = _photographs()
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"cannot write into {folder}: {error.strerror}") from error
+    make_folder(folder)
     threads = os.cpu_count() or 1
     with new_progress() as progress:
         task = progress.add_task("exporting", total=4 + repeats)

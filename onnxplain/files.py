@@ -48,6 +48,18 @@ def replacing(path: Path) -> Iterator[Path]:
         raise InputError(f"cannot write '{path}': {error.strerror or error}") from error
 
 
+def make_folder(folder: Path) -> None:
+    """Make a folder, and those that it lies in, unless it is there.
+
+    Raises:
+        InputError: it cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"cannot write into '{folder}': {error.strerror or error}") from error
+
+
 def check_replaceable(path: Path) -> None:
     """
     Raises:

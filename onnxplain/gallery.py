@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ from onnxplain.runtime.inputs.images import load_image
 from onnxplain.runtime.onnx_file import read_metadata
 from onnxplain.runtime.pictures import page, wall
 from onnxplain.runtime.pictures.figures import Row
-from onnxplain.runtime.pictures.markup import Markup
+from onnxplain.runtime.pictures.markup import Markup, now
 from onnxplain.version import __version__
 
 METHODS = ("excitation", "gradcam", "lrp-epsilon-plus", "gradient")
@@ -166,8 +165,7 @@ def _write(
     failures: Sequence[tuple[Path, str]],
 ) -> None:
     counts = Counter(file.name for file in [*good, *(file for file, _ in failures)])
-    now = datetime.now()
-    facts = [f"{now.day} {now:%B %Y, %H:%M}", f"onnxplain {__version__}"]
+    facts = [now(), f"onnxplain {__version__}"]
     before, after = wall.frame([one.name for one in networks], facts)
 
     def name(file: Path) -> str:

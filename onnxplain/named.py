@@ -10,6 +10,7 @@ from typing import Any
 
 from onnxplain.errors import InputError
 from onnxplain.extras import require_for
+from onnxplain.files import make_folder
 from onnxplain.runtime.cache import cache_folder, hashed, make_room, used
 from onnxplain.version import __version__
 
@@ -53,10 +54,7 @@ def graph_of(
     require_for(str(model))
     import onnxplain
 
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"cannot write into {path.parent}: {error.strerror}") from error
+    make_folder(path.parent)
     onnxplain.export(str(model), path, **options, progress=progress)
     make_room(path)
     logger.info("%s is exported once, to %s", model, path)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from datetime import datetime
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -22,7 +21,7 @@ from onnxplain.runtime.inputs.batches import as_batch
 from onnxplain.runtime.inputs.images import load_image
 from onnxplain.runtime.inputs.objective import on_photograph
 from onnxplain.runtime.pictures import page
-from onnxplain.runtime.pictures.markup import Markup
+from onnxplain.runtime.pictures.markup import Markup, now
 
 OVERLAID = PictureOptions(style=OVERLAY)
 """How a report shows where a pullback is strong, unless it is told otherwise."""
@@ -106,11 +105,11 @@ class _UnreadableError(Exception):
 
 
 def _facts(metadata: Metadata) -> list[str]:
-    pre, now = metadata.preprocessing, datetime.now()
+    pre = metadata.preprocessing
     return [
         metadata.described_method,
         "photographs at their own sizes" if pre.any_size else f"{pre.width} × {pre.height} pixels",
-        f"{now.day} {now:%B %Y, %H:%M}",
+        now(),
         f"onnxplain {metadata.version}",
     ]
 

@@ -11,6 +11,7 @@ import transformers
 from transformers.image_utils import load_image
 
 from onnxplain.adapters.network import Graph, check_classifier, opened
+from onnxplain.contract.explain import IMAGE, LOGITS, PULLBACK
 from onnxplain.contract.picture import OVERLAY, PictureOptions
 from onnxplain.errors import InputError
 from onnxplain.runtime.explainer import Explainer
@@ -18,8 +19,9 @@ from onnxplain.runtime.explanation import explanation_of
 from onnxplain.runtime.inputs.pixels import as_input
 from onnxplain.runtime.pictures.figures import draw
 
-PULLBACK, PICTURE = "pullback", "explanation"
-"""What the answers have besides `label` and `score`: an array [C,H,W], and a PIL image."""
+PICTURE = "explanation"
+"""What the answers have besides `label`, `score` and the pullback, an array [C,H,W]: a PIL image.
+"""
 
 
 class ImageExplanationPipeline(transformers.ImageClassificationPipeline):  # type: ignore[misc]
@@ -86,14 +88,14 @@ class ImageExplanationPipeline(transformers.ImageClassificationPipeline):  # typ
     def _forward(
         self, model_inputs: dict[str, torch.Tensor], explained: int = 1
     ) -> dict[str, torch.Tensor]:
-        batch = model_inputs["image"].numpy()
+        batch = model_inputs[IMAGE].numpy()
         ranks = -1 - np.arange(max(explained, 1))
         targets = np.tile(ranks, len(batch))
         outputs = self.explainer.answer(batch.repeat(len(ranks), axis=0), targets)
         of_each = (len(batch), len(ranks))
         found = {name: outputs[name].reshape(*of_each, *outputs[name].shape[1:]) for name in _KEPT}
         return {
-            "logits": torch.from_numpy(found["logits"][:, 0]),
+            LOGITS: torch.from_numpy(found[LOGITS][:, 0]),
             PULLBACK: torch.from_numpy(found[PULLBACK][:, :explained]),
             "photograph": model_inputs["photograph"],
         }
@@ -104,7 +106,7 @@ class ImageExplanationPipeline(transformers.ImageClassificationPipeline):  # typ
         answers = super().postprocess(model_outputs, **given)
         pullbacks = model_outputs[PULLBACK][0].numpy()
         for k, (answer, pullback) in enumerate(zip(answers, pullbacks, strict=False)):
-            outputs = {"logits": model_outputs["logits"].numpy(), PULLBACK: pullback[None]}
+            outputs = {LOGITS: model_outputs[LOGITS].numpy(), PULLBACK: pullback[None]}
             explanation = explanation_of(
                 self.explainer.backend.signature,
                 outputs,
@@ -117,7 +119,7 @@ class ImageExplanationPipeline(transformers.ImageClassificationPipeline):  # typ
         return answers
 
 
-_KEPT = ("logits", PULLBACK)
+_KEPT = (LOGITS, PULLBACK)
 
 
 class _Processor:
@@ -128,7 +130,7 @@ class _Processor:
 
     def __call__(self, image: Any) -> dict[str, torch.Tensor]:
         batch, photographs = as_input(image, self.signature)
-        return {"image": torch.from_numpy(batch), "photograph": torch.from_numpy(photographs)}
+        return {IMAGE: torch.from_numpy(batch), "photograph": torch.from_numpy(photographs)}
 
 
 class _Model:

@@ -14,7 +14,7 @@ from rich.table import Table
 from onnxplain.cli.console import complain, out, say, shown
 from onnxplain.cli.progress import remaining_bar
 from onnxplain.errors import InputError
-from onnxplain.files import replacing
+from onnxplain.files import make_folder, replacing
 
 if TYPE_CHECKING:
     from onnxplain.evaluation.drift import Drift
@@ -46,7 +46,7 @@ def report_drift(
     Raises:
         typer.Exit: with 1 where they have drifted apart, or an image cannot be read.
         InputError, BackendError: as `onnxplain.load` and `onnxplain.evaluation.drift.compare`; a
-            threshold that is none; several new files.
+            threshold that is none; several new files; a folder that cannot be written.
     """
     from onnxplain.evaluation.drift import ALLOWED, compare
     from onnxplain.evaluation.drift_page import write_page
@@ -58,6 +58,7 @@ def report_drift(
     allowed = given.pop(SHARE, ALLOWED)
     paths = find_images(images)
     targets = None if labels is None else _targets(paths, labels)
+    make_folder(folder)
     reference, new = load(against, "cpu"), load(models[0], provider, precision)
     with remaining_bar() as progress:
         task = progress.add_task("comparing", total=len(paths))
@@ -71,17 +72,12 @@ def report_drift(
             progress=lambda done: progress.update(task, completed=done),
         )
     out.print(_table(drift))
-    folder.mkdir(parents=True, exist_ok=True)
     with replacing(folder / "drift.json") as beside:
         beside.write_text(json.dumps(drift.record(), indent=1, allow_nan=False) + "\n")
     write_page(drift, new, reference, folder / "drift.html")
     for path, problem in drift.unreadable:
         complain(f"{path}: {problem}")
-    count = sum(image.drifted for image in drift.images)
-    say(
-        f"{count} of {len(drift.images)} images have drifted, {drift.allowed:.0%} may: "
-        f"{'passed' if drift.passed else 'failed'}; {folder / 'drift.html'}"
-    )
+    say(f"{drift.verdict}; {folder / 'drift.html'}")
     if not drift.passed or drift.unreadable:
         raise typer.Exit(1)
 

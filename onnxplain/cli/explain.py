@@ -36,7 +36,7 @@ from onnxplain.contract.explain import RELEVANCE, TARGET
 from onnxplain.contract.objective import EXPLAINED_BOX
 from onnxplain.contract.picture import GRID, PictureOptions
 from onnxplain.errors import InputError
-from onnxplain.files import replacing
+from onnxplain.files import make_folder, replacing
 from onnxplain.options import declared
 
 if TYPE_CHECKING:
@@ -221,10 +221,7 @@ def explain_images(
     explainer.check(targets if target else None, temperature, inputs)
     look.check()
     size = _batch_size(explainer, paths, batch, 1 if explainer.multi_target else len(targets))
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"cannot write into {folder}: {error.strerror}") from error
+    make_folder(folder)
     stems = dict(zip(paths, free_stems(paths, folder, [".png"]), strict=True))
 
     def picture(path: Path, explanation: Explanation) -> dict[str, Any]:

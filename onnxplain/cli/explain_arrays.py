@@ -14,7 +14,7 @@ from onnxplain.cli.console import complain, say
 from onnxplain.cli.options import as_target
 from onnxplain.cli.records import free_stems, json_line
 from onnxplain.errors import BackendError, InputError
-from onnxplain.files import replacing
+from onnxplain.files import make_folder, replacing
 from onnxplain.runtime.inputs.stored import stored
 from onnxplain.runtime.inputs.values import as_values
 
@@ -39,10 +39,7 @@ def explain_arrays(
     targets = [as_target(text) for text in target or []]
     if len(targets) > 1 and not explainer.multi_target:
         raise InputError("give one --target, or export with --multi-target")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"cannot write into {folder}: {error.strerror}") from error
+    make_folder(folder)
     paths, failed = [Path(file) for file in files], 0
     stems = free_stems(paths, folder, [_PICTURE, _PULLBACKS])
     with (

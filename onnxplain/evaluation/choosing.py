@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from onnxplain.contract.explain import IMAGE
 from onnxplain.errors import InputError, OnnxplainError
 from onnxplain.evaluation.metrics import HIGHER
 from onnxplain.evaluation.protocols import METRICS
@@ -19,10 +20,9 @@ from onnxplain.evaluation.run import evaluate
 from onnxplain.files import replacing, scratch
 from onnxplain.reference.forward import write_forward
 from onnxplain.runtime import load
-from onnxplain.runtime.inputs.batches import as_batch
 from onnxplain.runtime.onnx_file import weights_beside
 from onnxplain.runtime.sessions import open_session
-from onnxplain.runtime.verification import usual_run
+from onnxplain.runtime.verification import sample, usual_run
 from onnxplain.timing import ratio, rounds
 
 QUALITIES: Mapping[str, str] = {
@@ -158,15 +158,14 @@ def choose(
 
     Raises:
         SourceError: the network can be explained by none of them.
-        InputError: an image that cannot be used; nothing within the cost; a path that cannot be
+        InputError: no image that can be used; nothing within the cost; a path that cannot be
             written.
         BackendError: as `onnxplain.load`.
         ModuleNotFoundError: Quantus is not installed.
     """
     with scratch() as folder:
-        graphs, refused = _exported(
-            source, folder, candidates_of(methods, temperatures, estimators), options or {}
-        )
+        candidates = candidates_of(methods, temperatures, estimators)
+        graphs, refused = _exported(source, folder, path.name, candidates, options or {})
         found = evaluate(
             [*graphs.values()],
             [*map(str, images)],
@@ -177,18 +176,20 @@ def choose(
         )
         signs = {n: 1 if METRICS[m].better == HIGHER else -1 for n, m in QUALITIES.items()}
         means = {n: [one.mean for one in found.estimates(m)] for n, m in QUALITIES.items()}
-        usable = next(p for p in images if not any(p.name in s.image for s in found.problems))
-        costs = _costs([*graphs.values()], usable, provider)
+        if all(score.target < 0 for score in found.scores):
+            raise InputError(
+                f"none of {len(found.images)} images can be used: {found.scores[0].error}"
+            )
+        costs = _costs([*graphs.values()], provider)
         measured = [
             Measured(candidate, costs[i], {n: signs[n] * means[n][i] for n in QUALITIES})
             for i, candidate in enumerate(graphs)
         ]
         chosen = best_of(measured, most)
         graph = graphs[chosen.candidate]
-        for beside in weights_beside(graph):
-            shutil.copyfile(beside, path.with_name(beside.name))
-        with replacing(path) as new:
-            shutil.copyfile(graph, new)
+        for file in (*weights_beside(graph), graph):
+            with replacing(path.with_name(file.name)) as new:
+                shutil.copyfile(file, new)
     return Choice(measured, chosen, refused)
 
 
@@ -202,16 +203,23 @@ def candidates_of(
 
     made = []
     for method, T, estimator in itertools.product(methods, temperatures, estimators):
-        known = METHODS.get(method)
-        has = known is not None and any(one.name == "temperature" for one in known.parameters)
+        known = METHODS.find(method)
+        has = known is not None and known.has_temperature
         made.append(Candidate(method, T if has else None, estimator))
     return list(dict.fromkeys(made))
 
 
 def _exported(
-    source: Any, folder: Path, candidates: Sequence[Candidate], options: Mapping[str, Any]
+    source: Any,
+    folder: Path,
+    file: str,
+    candidates: Sequence[Candidate],
+    options: Mapping[str, Any],
 ) -> tuple[dict[Candidate, Path], dict[str, str]]:
     """Each candidate's file, and why others have none.
+
+    All are called `file`, each in its own folder, so that weights beside one have the name that is
+    written in it wherever it goes.
 
     Raises:
         SourceError, InputError: the first one's, where no candidate has a file.
@@ -220,7 +228,8 @@ def _exported(
 
     graphs, refused, errors = {}, {}, []
     for i, one in enumerate(candidates):
-        path = folder / f"{i}.onnx"
+        path = folder / f"{i}" / file
+        path.parent.mkdir()
         asked: dict[str, Any] = {"temperature": one.temperature, "estimator": one.estimator}
         given = {name: value for name, value in asked.items() if value is not None}
         try:
@@ -234,18 +243,18 @@ def _exported(
     return graphs, refused
 
 
-def _costs(graphs: Sequence[Path], image: Path, provider: str) -> list[float]:
-    """Explain ÷ forward of each, by interleaved rounds on one image."""
+def _costs(graphs: Sequence[Path], provider: str) -> list[float]:
+    """Explain ÷ forward of each, by interleaved rounds on one image of noise, or on as many as the
+    graphs take at once."""
     explainers = [load(path, provider) for path in graphs]
-    batch, _ = as_batch(str(image), explainers[0].metadata.preprocessing)
-    forward = open_session(
-        write_forward(graphs[0], graphs[0].with_name("forward.onnx")),
-        explainers[0].backend.provider,
-    )
+    backend = explainers[0].backend
+    batch = np.asarray(sample(explainers[0]))[: backend.signature.batch or 1]
+    cut = write_forward(graphs[0], graphs[0].with_suffix(".forward.onnx"))
+    forward = open_session(cut, backend.provider)
     calls: dict[str, Callable[[], object]] = {
         str(i): usual_run(explainer, batch) for i, explainer in enumerate(explainers)
     }
-    calls["forward"] = lambda: forward.run({"image": batch})
+    calls["forward"] = lambda: forward.run({IMAGE: batch})
     seconds = rounds(calls, _ROUNDS, 1)
     return [ratio(seconds[str(i)], seconds["forward"]) for i in range(len(graphs))]
 

@@ -74,6 +74,13 @@ class Drift:
         return self.share <= self.allowed
 
     @property
+    def verdict(self) -> str:
+        """The same in words."""
+        count = sum(image.drifted for image in self.images)
+        of = f"{count} of {len(self.images)} images have drifted, {self.allowed:.0%} may"
+        return f"{of}: {'passed' if self.passed else 'failed'}"
+
+    @property
     def worst(self) -> list[ImageDrift]:
         """All of them, the one furthest below its thresholds first."""
         return sorted(self.images, key=lambda image: image.margin)

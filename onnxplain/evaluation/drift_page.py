@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import secrets
-from datetime import datetime
 from pathlib import Path
 from string import Template
 
@@ -18,7 +17,7 @@ from onnxplain.runtime.explainer import Explainer
 from onnxplain.runtime.explanation import Explanation
 from onnxplain.runtime.inputs.images import load_image
 from onnxplain.runtime.pictures.canvas import Canvas
-from onnxplain.runtime.pictures.markup import Markup, data_uri, fill, join
+from onnxplain.runtime.pictures.markup import Markup, data_uri, fill, join, now
 from onnxplain.version import __version__
 
 SHOWN = 12
@@ -64,7 +63,6 @@ def write_page(drift: Drift, new: Explainer, reference: Explainer, path: Path) -
         BackendError: a runtime failed.
     """
     names = [one.path.name if one.path else one.metadata.source for one in (new, reference)]
-    now, count = datetime.now(), sum(image.drifted for image in drift.images)
     page = fill(
         Template(_PAGE.read_text(encoding="utf-8")),
         nonce=secrets.token_urlsafe(16),
@@ -72,24 +70,20 @@ def write_page(drift: Drift, new: Explainer, reference: Explainer, path: Path) -
         reference=names[1],
         facts=" · ".join(
             [
-                *(f"{title}: {_described(one)}" for title, one in _titled(new, reference)),
-                f"{now.day} {now:%B %Y, %H:%M}",
+                f"reference: {_described(reference)}",
+                f"new: {_described(new)}",
+                now(),
                 f"onnxplain {__version__}",
             ]
         ),
         status="passed" if drift.passed else "failed",
-        verdict=f"{count} of {len(drift.images)} images have drifted, "
-        f"{drift.allowed:.0%} may: {'passed' if drift.passed else 'failed'}",
+        verdict=drift.verdict,
         measures=join([_measure(drift, name) for name in drift.thresholds]),
         images=join([_image(image, drift, new, reference) for image in drift.worst[:SHOWN]]),
         unreadable=_unreadable(drift),
     )
     with replacing(path) as beside:
         beside.write_text(page, encoding="utf-8", errors="replace")
-
-
-def _titled(new: Explainer, reference: Explainer) -> list[tuple[str, Explainer]]:
-    return [("reference", reference), ("new", new)]
 
 
 def _described(explainer: Explainer) -> str:

@@ -147,7 +147,7 @@ def _sample(
         of_mask = "" if mask is None else _digest(mask)
         pixels = pixels_of(path, first.preprocessing)
     except (InputError, OSError) as error:
-        return Sample(path, name, "", -1 if target is None else target, str(error))
+        return Sample(path, name, "", -1, str(error))
     if target is None:
         target = int(first.logits(pixels).argmax())
     return Sample(path, name, digest, target, mask=mask, mask_digest=of_mask)

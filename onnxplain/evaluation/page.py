@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Sequence
-from datetime import datetime
 from pathlib import Path
 from string import Template
 
@@ -18,7 +17,7 @@ from onnxplain.evaluation.statistics import Estimate
 from onnxplain.files import replacing
 from onnxplain.runtime.pictures.canvas import Canvas
 from onnxplain.runtime.pictures.figures import Row
-from onnxplain.runtime.pictures.markup import Markup, data_uri, fill, join
+from onnxplain.runtime.pictures.markup import Markup, data_uri, fill, join, now
 from onnxplain.version import __version__
 
 SHOWN = 4
@@ -79,12 +78,11 @@ def write_page(evaluation: Evaluation, row: Rows, path: Path) -> None:
         InputError: the path cannot be written, or an image is no longer there.
         BackendError: a runtime failed.
     """
-    now = datetime.now()
     facts = [
         f"{len(evaluation.images)} images",
         f"{len(evaluation.graphs)} explain graphs",
         f"seed {evaluation.seed}",
-        f"{now.day} {now:%B %Y, %H:%M}",
+        now(),
         f"onnxplain {__version__}",
     ]
     page = fill(

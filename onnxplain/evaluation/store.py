@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from onnxplain.errors import InputError
-from onnxplain.files import replacing
+from onnxplain.files import make_folder, replacing
 from onnxplain.reading import parsed
 from onnxplain.reading import text as text_of
 
@@ -63,10 +63,7 @@ class Store:
         self._saved = time.monotonic()
         if folder is None:
             return
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise InputError(f"cannot write into '{folder}': {error.strerror or error}") from error
+        make_folder(folder)
         for score in (*_of_table(folder / TABLE), *_of_unfinished(folder / UNFINISHED)):
             self.known[score.cell] = score
 

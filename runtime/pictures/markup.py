@@ -7,6 +7,7 @@ import html
 import io
 import math
 from collections.abc import Iterable
+from datetime import datetime
 from string import Template
 
 from PIL import Image
@@ -28,6 +29,12 @@ def fill(template: Template, **values: object) -> Markup:
             }
         )
     )
+
+
+def now() -> str:
+    """When a page is made: 3 May 2026, 14:05."""
+    moment = datetime.now()
+    return f"{moment.day} {moment:%B %Y, %H:%M}"
 
 
 def join(parts: Iterable[Markup]) -> Markup:

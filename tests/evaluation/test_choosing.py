@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -56,6 +57,8 @@ def test_the_chosen_one_ranks_best_on_average_within_the_cost() -> None:
 
 
 def test_a_temperature_is_tried_where_a_method_has_one() -> None:
+    made = candidates_of(["Excitation"], [0.3], [None])
+    assert made == [Candidate("Excitation", 0.3)]
     made = candidates_of(["excitation", "gradient"], [0.3, 1.0], [None, "smoothgrad"])
     assert [one.name for one in made] == [
         "excitation, T = 0.3",
@@ -84,6 +87,29 @@ def test_the_file_that_is_written_is_the_chosen_ones(tmp_path: Path) -> None:
         assert np.isfinite([*one.qualities.values()]).all()
     with pytest.raises(SourceError):
         choose(trained(), paths, out, methods=["attention-rollout"], options=options)
+
+
+def test_images_of_one_class_have_no_mosaics_and_are_chosen_by_the_rest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Beside a broken one, of a graph that takes two at once and has its weights beside it."""
+    monkeypatch.setattr("onnxplain.export.large.SINGLE_FILE", 1000)
+    pytest.importorskip("quantus")
+    (path,) = write_files(tmp_path / "digits", 1)
+    broken, net = tmp_path / "broken.png", tmp_path / "net.onnx"
+    broken.write_bytes(b"no picture")
+    torch.onnx.export(trained(), (torch.zeros(2, 1, SIZE, SIZE),), net, dynamo=False)
+    options = {"mean": [0.5], "std": [0.5]}
+    asked: dict[str, Any] = {"methods": ["gradient", "guided"], "options": options}
+    found = choose(net, [broken, path], tmp_path / "x.onnx", **asked)
+    for one in found.measured:
+        assert np.isnan(one.qualities["localisation"])
+        assert np.isfinite([one.cost, one.qualities["stability"]]).all()
+    assert {p.name for p in tmp_path.glob("x.onnx*")} == {"x.onnx", "x.onnx.data"}
+    assert onnxplain.load(tmp_path / "x.onnx", "cpu")(path).logits.shape == (1, 10)
+    with pytest.raises(InputError, match=r"none of 1 images can be used: .*broken\.png"):
+        choose(net, [broken], tmp_path / "y.onnx", **asked)
+    assert not (tmp_path / "y.onnx").exists()
 
 
 def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

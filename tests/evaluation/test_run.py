@@ -85,7 +85,7 @@ def test_a_broken_image_is_a_row_with_its_reason(
     shutil.copytree(images, folder)
     (folder / "broken.png").write_bytes(b"no picture")
     out, labels = tmp_path / "out", tmp_path / "labels.csv"
-    labels.write_text("image,label\n0.png,1\nimages/3.png,2\n")
+    labels.write_text("image,label\n0.png,1\nimages/3.png,2\nbroken.png,1\n")
     command = [graphs["gradient"], "-i", folder, "-o", out, "--labels", labels, "--provider", "cpu"]
     status, output = run(*command, "-m", "random-logit,max-sensitivity")
     assert status == 1
