@@ -226,6 +226,7 @@ def test_the_extras_bring_the_packages_that_are_said_to_be_theirs() -> None:
             if requirement.marker is not None and requirement.marker.evaluate({"extra": extra}):
                 own.add(requirement.name.lower().replace("_", "-"))
     required["evaluate"].add("scipy")  # Quantus requires it
+    required["zoo"] |= {"huggingface-hub", "safetensors"}  # transformers requires them
     for extra, packages in extras.EXTRAS.items():
         for package in packages:
             if package in names:  # not every runtime can be installed everywhere
