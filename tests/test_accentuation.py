@@ -23,7 +23,7 @@ NETWORKS = {  # name → weights, size
     "densenet121": ("none", 96),
     "efficientnet-lite0": ("DEFAULT", 64),
 }
-
+TEMPERATURE = 0.3
 
 _LONG = ("resnet50", "vgg11_bn", "densenet121")
 _FEW = [("each", 30.0), ("last", 100.0), ("none", None)]
@@ -45,7 +45,9 @@ def network(request, tmp_path_factory):
     explainers = {}
     for name, step in (("host", False), ("device", True)):
         path = folder / f"{name}.onnx"
-        onnxplain.export(request.param, path, weights=weights, size=size, step=step)
+        onnxplain.export(
+            request.param, path, weights=weights, size=size, step=step, temperature=TEMPERATURE
+        )
         explainers[name] = onnxplain.load(path, threads=1)
     module = torch_network(request.param, weights, (size, size)).module.double()
     return module, explainers
@@ -65,7 +67,7 @@ def torch_ascent(
     start = pixels = (x * s + m) * 2 - 1
     for step in range(5):
         network_input = ((pixels + 1) / 2 - m) / s
-        _, g = explain(module, network_input, targets, "excitation", 0.3)
+        _, g = explain(module, network_input, targets, "excitation", TEMPERATURE)
         g = g / (2 * s)
         pixels = pixels + 20 * g / g.flatten(1).norm(dim=1).view(-1, 1, 1, 1)
         if eps is not None:

@@ -33,7 +33,8 @@ class Notes(logging.Handler):
     """Where the logger `onnxplain` is heard on the command line."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        note(f"note: {record.getMessage()}")
+        if record.name == "onnxplain":  # the service's logger, below it, has a format of its own
+            note(f"note: {record.getMessage()}")
 
 
 def complain(line: str) -> None:

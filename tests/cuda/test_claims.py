@@ -201,5 +201,5 @@ def test_without_a_library_of_cuda_the_stand_in_says_which(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(fake_cuda, "_is_installed", lambda name: name != "curand")
-    with pytest.raises(BackendError, match=r"libcurand is not installed: pip install 'onnxplain"):
+    with pytest.raises(BackendError, match=r'libcurand is not installed: pip install "onnxplain'):
         fake_cuda.build(tmp_path)

@@ -13,6 +13,7 @@ import torch
 from onnxplain.errors import SourceError
 from onnxplain.export.sources.from_transformers import load_folder, read_processor
 from onnxplain.export.sources.source import load_checkpoint
+from onnxplain.extras import MissingPackageError
 
 PROCESSOR = {"size": 8, "image_mean": [0.5] * 3, "image_std": [0.5] * 3}
 
@@ -61,7 +62,7 @@ def test_classes_may_have_the_names_of_settings(
     monkeypatch.setitem(sys.modules, "transformers", None)
     written = {"model_type": "none", "label2id": {"backbone": 1, "cache_dir": 2}}
     (tmp_path / "config.json").write_text(json.dumps(written))
-    with pytest.raises(SourceError, match="needs transformers"):
+    with pytest.raises(MissingPackageError, match="needs transformers"):
         load_folder(tmp_path)
 
 

@@ -59,7 +59,7 @@ def test_a_recurrent_layer_is_exported_silently(
     source = write(tmp_path / "net.onnx", nodes, weights, ("N", 1, STEPS, WIDTH), opset=17)
     path, x = tmp_path / "e.onnx", images(2, 1, STEPS, WIDTH)
     onnxplain.export(source, path, method="gradient")
-    assert caplog.records == []
+    assert {record.name for record in caplog.records} <= {"onnxplain"}
     assert capfd.readouterr() == ("", "")
     if not first:  # which ONNX Runtime has no kernel for
         expected = source_outputs(source, x)[0]
@@ -90,6 +90,6 @@ def test_a_last_state_alone_is_exported_silently(
     source = write(tmp_path / "net.onnx", nodes, weights, (2, 1, STEPS, WIDTH), opset=17)
     path, x = tmp_path / "e.onnx", images(2, 1, STEPS, WIDTH)
     onnxplain.export(source, path, method="gradient")
-    assert caplog.records == []
+    assert {record.name for record in caplog.records} <= {"onnxplain"}
     found = onnxplain.load(path, "cpu")(x).logits
     np.testing.assert_allclose(found, source_outputs(source, x)[0], rtol=1e-4, atol=1e-5)

@@ -46,6 +46,10 @@ COMMANDS: dict[str, Callable[[Path, Path], Sequence[object]]] = {
         *("evaluate", at / "g.explain.onnx", "-i", at / "images", "-o", out / "e"),
         *("-m", "random-logit,max-sensitivity", *_CPU),
     ],
+    "choose": lambda at, out: [
+        *("choose", at / "network.onnx", "-i", at / "images", "-o", out / "c.onnx"),
+        *("--methods", "gradient,excitation"),
+    ],
     "top-images": lambda at, out: [
         *("top-images", at / "network.onnx", at / "images", "-o", out / "t.json", "-l", "r", *_CPU)
     ],
@@ -112,6 +116,7 @@ OVER_FILES = {
     "gallery",
     "stream",
     "tune",
+    "choose",
     "kserve",
     "build",
     "animate",

@@ -96,7 +96,7 @@ def test_int8_gives_what_onnx_runtime_gives_for_a_quantised_network(tmp_path, op
 
 def test_without_the_package_it_says_what_to_install(graph_file, monkeypatch):
     monkeypatch.setitem(sys.modules, "openvino", None)
-    with pytest.raises(BackendError, match=r"pip install 'onnxplain\[openvino\]'"):
+    with pytest.raises(BackendError, match=r'pip install "onnxplain\[openvino\]"'):
         load(graph_file(), "openvino")
 
 

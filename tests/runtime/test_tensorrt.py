@@ -309,7 +309,7 @@ def test_a_version_is_refused_before_a_gpu_is_looked_for(
 def test_a_missing_package_is_named_with_the_extra_that_brings_it(graph_file: GraphFile) -> None:
     if _installed("tensorrt"):
         pytest.skip("tensorrt is installed")
-    with pytest.raises(BackendError, match=r"pip install 'onnxplain\[tensorrt\]'"):
+    with pytest.raises(BackendError, match=r'pip install "onnxplain\[tensorrt\]"'):
         build_engine(graph_file(), provider="tensorrt")
 
 

@@ -20,7 +20,7 @@ from onnxplain.serve.packages import new_folder
 REQUIREMENTS = (
     "numpy>=1.26",
     "pillow>=10.3",
-    "typer>=0.12.4",
+    "typer>=0.16",
     "onnxruntime>=1.21",
     "fastapi>=0.115",
     "uvicorn>=0.32",
