@@ -22,10 +22,11 @@ from onnxplain.export.canonical.ports import Forward, forward_between, join, nar
 from onnxplain.export.compared import compared
 from onnxplain.export.derivatives import Differentiation, nothing_flows
 from onnxplain.export.describe import on_processor
-from onnxplain.export.finish import clean, writable, written
+from onnxplain.export.finish import clean, written
 from onnxplain.export.guard import own_errors
 from onnxplain.export.lower import lower, stay_on_gpu
 from onnxplain.export.sources.source import from_onnx
+from onnxplain.files import writable
 from onnxplain.options import by_keyword, check
 from onnxplain.version import __version__
 

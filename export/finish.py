@@ -2,37 +2,20 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import onnx
 import onnx_ir as ir
 from onnx_ir.passes import common
 
-from onnxplain.errors import InputError, SourceError
+from onnxplain.errors import SourceError
 from onnxplain.export.composites import spell_out
 from onnxplain.export.large import NOT_VALID, is_large, written_large
 from onnxplain.export.precision import operator_precision
 from onnxplain.export.shapes import infer_shapes
 from onnxplain.files import replacing
-
-
-def writable(path: str | os.PathLike[str], source: Any) -> Path:
-    """The output path, checked before the long work."""
-    path = Path(path)
-    if path.is_dir():
-        raise InputError(f"{path} is a folder; give the file a name")
-    if not path.parent.is_dir():
-        raise InputError(f"cannot write {path}: the folder {path.parent} does not exist")
-    if not os.access(path.parent, os.W_OK):
-        raise InputError(f"cannot write {path}: no permission in {path.parent}")
-    is_file = isinstance(source, str | os.PathLike) and Path(source).exists()
-    if is_file and path.exists() and path.samefile(source):
-        raise InputError(f"{path} is the source itself; write elsewhere")
-    return path
 
 
 def clean(model: ir.Model) -> None:

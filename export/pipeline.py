@@ -47,7 +47,7 @@ from onnxplain.export.drawn import add_picture, add_ranking, is_drawn
 from onnxplain.export.estimators.estimate import estimate
 from onnxplain.export.estimators.estimator import Estimator, Sampling
 from onnxplain.export.explained import ByValues, check_options, explained_by
-from onnxplain.export.finish import clean, writable, write, written
+from onnxplain.export.finish import clean, write, written
 from onnxplain.export.grids import Layer
 from onnxplain.export.guard import own_errors
 from onnxplain.export.known import suited, untuned
@@ -71,6 +71,7 @@ from onnxplain.export.validity import (
     picture_of,
     pixels_of,
 )
+from onnxplain.files import writable
 from onnxplain.options import by_keyword, check_types
 from onnxplain.version import __version__
 

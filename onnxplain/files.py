@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from onnxplain.errors import InputError
 from onnxplain.reading import other_kind
@@ -108,6 +109,28 @@ def clear(parent: Path) -> None:
                 if lock is not None:
                     shutil.rmtree(folder, ignore_errors=True)
                     os.close(lock)
+
+
+def writable(path: str | os.PathLike[str], source: Any = None) -> Path:
+    """The output path, checked before the long work.
+
+    Args:
+        source: what is read, which is not to be written over.
+
+    Raises:
+        InputError: it is a folder, lies in none that can be written, or is the source itself.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise InputError(f"{path} is a folder; give the file a name")
+    if not path.parent.is_dir():
+        raise InputError(f"cannot write {path}: the folder {path.parent} does not exist")
+    if not os.access(path.parent, os.W_OK):
+        raise InputError(f"cannot write {path}: no permission in {path.parent}")
+    is_file = isinstance(source, str | os.PathLike) and Path(source).exists()
+    if is_file and path.exists() and path.samefile(source):
+        raise InputError(f"{path} is the source itself; write elsewhere")
+    return path
 
 
 def size_on_disk(path: Path) -> int:

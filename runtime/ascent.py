@@ -26,14 +26,13 @@ from onnxplain.contract.explain import (
 from onnxplain.errors import InputError
 from onnxplain.options import also_called
 from onnxplain.printable import Brief
+from onnxplain.runtime.climb import Climb
 from onnxplain.runtime.explainer import Explainer
 from onnxplain.runtime.explanation import Explanation
 from onnxplain.runtime.inputs.batches import ImageLike, as_batch
 from onnxplain.runtime.inputs.objective import as_inputs
 from onnxplain.runtime.inputs.scalars import Temperatures, live_inputs
 from onnxplain.runtime.inputs.targets import Targets, fixed_targets
-
-_CLIPS = ("each", "last", "none")
 
 Own: TypeAlias = Literal["own"]
 """What the file's method ascends with, by its authors."""
@@ -117,7 +116,7 @@ def accentuate(
         BackendError: the runtime failed.
     """
     own = explainer.metadata.ascent
-    climb = _Climb(
+    climb = Climb(
         own.steps if steps == "own" else steps,
         own.alpha if alpha == "own" else alpha,
         own.eps if eps == "own" else eps,
@@ -128,9 +127,7 @@ def accentuate(
         margin,
         away,
     )
-    climb.check()
-    if (reason := explainer.metadata.no_direction) is not None:
-        raise InputError(reason)
+    climb.check(explainer.metadata)
 
     pre = explainer.metadata.preprocessing
     explainer.metadata.require_input("accentuation")
@@ -169,75 +166,13 @@ def _scores(explanation: Explanation) -> tuple[NDArray[Any], NDArray[Any]]:
 
 
 @dataclass(frozen=True)
-class _Climb:
-    """The parameters of `accentuate`."""
-
-    steps: int
-    alpha: float
-    eps: float | None
-    clip: str | int
-    norm: float
-    relative: bool
-    normalise: bool
-    margin: float
-    away: bool
-
-    def check(self) -> None:
-        """Raise InputError for what cannot be used."""
-        if self.clip not in _CLIPS and not (isinstance(self.clip, int) and self.clip >= 1):
-            known = ", ".join(_CLIPS)
-            raise InputError(f"clip is one of {known}, or a number of steps, not '{self.clip}'")
-        if self.steps < 1:
-            raise InputError(f"steps must be at least 1, not {self.steps}")
-        for name, length in (("alpha", self.alpha), ("eps", self.eps)):
-            if length is not None and not (math.isfinite(length) and length > 0):
-                raise InputError(f"{name} must be a finite number above 0, not {length}")
-        if not self.norm >= 1:
-            raise InputError(f"norm must be at least 1, not {self.norm}")
-        if self.margin and self.clip == "none":
-            raise InputError("margin is for pixels that are clipped: leave it out, or clip them")
-        if not 0 <= self.margin < math.inf:
-            raise InputError(f"margin must be finite and not negative, not {self.margin}")
-
-    @property
-    def is_plain(self) -> bool:
-        """Whether a step is the one that graphs are exported with."""
-        return self.norm == 2 and self.normalise and not (self.relative or self.away)
-
-    @property
-    def limit(self) -> float:
-        """What pixels are clipped to, either side of 0."""
-        return 1 + self.margin
-
-    def clips(self, step: int) -> bool:
-        """Whether pixels are clipped after this step, counted from 1."""
-        if isinstance(self.clip, int):
-            return step % self.clip == 0
-        return self.clip == "each" or (self.clip == "last" and step == self.steps)
-
-    def step(
-        self, start: NDArray[Any], x: NDArray[Any], g: NDArray[Any], count: int
-    ) -> NDArray[Any]:
-        """Pixels after the step of that number, from x along g; all are [N,C,H,W]."""
-        if self.normalise:
-            g = g / _nonzero(_norm(g, self.norm))
-        if self.relative:
-            g = g * _nonzero(_norm(x, self.norm))
-        displacement = x + (-self.alpha if self.away else self.alpha) * g - start
-        if self.eps is not None:
-            displacement *= self.eps / np.maximum(_norm(displacement, self.norm), self.eps)
-        x = start + displacement
-        return x.clip(-self.limit, self.limit) if self.clips(count) else x
-
-
-@dataclass(frozen=True)
 class _Course:
     """The two ways to climb from a batch; `given` are the inputs as the graph takes them."""
 
     explainer: Explainer
     targets: NDArray[np.int64] | None
     temperature: Temperatures
-    climb: _Climb
+    climb: Climb
     progress: Callable[[int], None] | None
     inputs: Mapping[str, Any]
     given: Mapping[str, NDArray[Any]]
@@ -288,16 +223,6 @@ class _Course:
 
 def _reported(report: Callable[[int], None], before: int, run: int) -> None:
     report(before + run)
-
-
-def _norm(x: NDArray[Any], p: float) -> NDArray[Any]:
-    """Each sample's p-norm, [N,1,1,1]; summed in float64, lest a faint gradient become 0."""
-    flat = np.abs(x.reshape(len(x), -1), dtype=np.float64)
-    return np.linalg.norm(flat, p, axis=1).astype(x.dtype).reshape(-1, 1, 1, 1)
-
-
-def _nonzero(norm: NDArray[Any]) -> NDArray[Any]:
-    return np.where(norm > 0, norm, 1)
 
 
 def _to_pixels(batch: NDArray[Any], pre: Preprocessing) -> NDArray[Any]:

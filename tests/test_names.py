@@ -16,6 +16,7 @@ from onnxplain.export.objectives import OBJECTIVES
 from onnxplain.export.pipeline import export
 from onnxplain.export.registry import Registry
 from onnxplain.export.sources.source import torch_network
+from onnxplain.export.sources.torchvision_names import torchvision_names
 from onnxplain.export.suggest import spelled, squeezed
 from onnxplain.export.validity import method_of
 
@@ -79,3 +80,9 @@ def test_every_network_is_its_own_spelling_alone() -> None:
 def test_the_nearest_network_is_suggested_whatever_its_hyphens(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match="did you mean efficientnet-lite0"):
         export("efficientnet_lite", tmp_path / "x.onnx")
+
+
+def test_torchvision_declares_the_names_that_it_lists() -> None:
+    classifiers, others = torchvision_names()
+    assert sorted(classifiers) == sorted(torchvision.models.list_models(module=torchvision.models))
+    assert sorted(classifiers + others) == sorted(torchvision.models.list_models())

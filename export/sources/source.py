@@ -22,6 +22,7 @@ from onnxplain.export.sources.from_transformers import (
     load_folder,
 )
 from onnxplain.export.sources.labels import imagenet_labels
+from onnxplain.export.sources.torchvision_names import torchvision_names
 from onnxplain.export.sources.tracing import blank_image, import_torch, trace
 from onnxplain.export.suggest import nearest, spelled
 from onnxplain.extras import LITE0, TORCH, require
@@ -359,8 +360,8 @@ def torch_network(
     """
     if name.startswith(TIMM):
         require("zoo", name, (*TORCH, "timm"))
-    torch = import_torch()
     name = _canonical(name)
+    torch = import_torch()
     pretrained = weights.upper() == "DEFAULT"
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
@@ -403,13 +404,12 @@ def _canonical(name: str) -> str:
     """
     if name.startswith(TIMM):
         return name
-    import torchvision
-
-    classifiers = torchvision.models.list_models(module=torchvision.models)
+    require("torch", "exporting from PyTorch", TORCH)
+    classifiers, others = torchvision_names()
     known = [EFFICIENTNET_LITE0, *classifiers]
     if (found := spelled(name, known)) is not None:
         return found
-    if spelled(name, torchvision.models.list_models()) is not None:
+    if spelled(name, others) is not None:
         raise SourceError(
             f"{name!r} of torchvision's is no image classifier: make it in Python, and export "
             "the module: export(torchvision.models.get_model(name), path, example=x)"

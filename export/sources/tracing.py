@@ -437,12 +437,16 @@ def twin(module: torch.nn.Module) -> torch.nn.Module:
         ) from error
 
 
+_SHOWN = 200  # characters of PyTorch's reason: some list every size of a graph
+
+
 def root_cause(error: BaseException) -> str:
-    """The first line of the error at the root of the chain, without terminal colours."""
+    """What the error at the root of the chain begins with, without terminal colours."""
     while error.__cause__ is not None:
         error = error.__cause__
     lines = re.sub(r"\x1b\[[0-9;]*m", "", str(error)).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
+    line = lines[0] if lines else type(error).__name__
+    return line if len(line) <= _SHOWN else f"{line[:_SHOWN]} …"
 
 
 @contextlib.contextmanager

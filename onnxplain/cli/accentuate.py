@@ -22,10 +22,11 @@ from onnxplain.cli.options import (
 )
 from onnxplain.cli.progress import progress_bar
 from onnxplain.contract.explain import TEMPERATURE
+from onnxplain.files import writable
 
 if TYPE_CHECKING:
-    from onnxplain.runtime.explainer import Explainer
     from onnxplain.runtime.inputs.scalars import Temperatures
+    from onnxplain.runtime.signature import Signature
 
 Out = Annotated[Path, typer.Option("--out", "-o", help="The picture to write (.png, .jpg, .webp).")]
 Beside = Annotated[
@@ -112,33 +113,51 @@ def accentuate(
     """
     import onnxplain
     from onnxplain.runtime import find_images
+    from onnxplain.runtime.climb import Climb
     from onnxplain.runtime.counterfactuals import Grid
+    from onnxplain.runtime.inputs.asked import check_asked
     from onnxplain.runtime.inputs.objective import on_photographs
-    from onnxplain.runtime.pictures.figures import write_animation, write_image
+    from onnxplain.runtime.loading import signature_of
+    from onnxplain.runtime.pictures.figures import (
+        check_animation,
+        format_of,
+        write_animation,
+        write_image,
+    )
 
+    format_of(writable(path))
+    if animate:
+        check_animation(writable(animate))
     found = find_images(images)
-    explainers = [onnxplain.load(file, provider=provider) for file in (model, beside) if file]
-    own = explainers[0].metadata.ascent
+    files = [model, *([] if beside is None else [beside])]
+    signatures = [signature_of(file) for file in files]
+    own = signatures[0].metadata.ascent
+    climb = Climb(
+        steps or own.steps,
+        own.alpha if alpha is None else alpha,
+        own.eps if eps is None else eps or None,
+        int(clip) if clip.isdecimal() else clip,
+        norm,
+        relative,
+        not raw,
+        margin,
+        away,
+    )
     targets = [as_target(text) for text in target] if target else None
+    temperatures = _for_each(as_live(temperature, param), signatures)
     named = {"region": region, "query": query, "box": box, "position": position}
+    asked = [read_inputs(one.metadata, named, given) for one in signatures]
+    for signature, T, own_inputs in zip(signatures, temperatures, asked, strict=True):
+        climb.check(signature.metadata)
+        check_asked(signature, targets, T, own_inputs)
     inputs = [  # each file sees another part of a photograph, at another size
-        on_photographs(one.metadata, read_inputs(one.metadata, named, given), found)
-        for one in explainers
+        on_photographs(one.metadata, own_inputs, found)
+        for one, own_inputs in zip(signatures, asked, strict=True)
     ]
+    explainers = [onnxplain.load(file, provider=provider) for file in files]
     grid = Grid.of(explainers[0], found, targets, inputs[0])
-    temperatures = _for_each(as_live(temperature, param), explainers)
-    steps = steps or own.steps
-    frames = range(1, steps + 1) if animate else [steps]
-    ascent = {
-        "alpha": own.alpha if alpha is None else alpha,
-        "eps": own.eps if eps is None else eps or None,
-        "clip": int(clip) if clip.isdecimal() else clip,
-        "norm": norm,
-        "relative": relative,
-        "normalise": not raw,
-        "margin": margin,
-        "away": away,
-    }
+    frames = range(1, climb.steps + 1) if animate else [climb.steps]
+    ascent = {name: value for name, value in vars(climb).items() if name != "steps"}
     with progress_bar() as progress:
         total = sum(frames) * len(explainers)
         task = progress.add_task("ascending", total=total)
@@ -155,16 +174,15 @@ def accentuate(
         write_animation(pictures, animate)
     raised = ascents[0].after > ascents[0].before
     more = "more probable" if explainers[0].metadata.objective.is_class else "raised"
-    say(f"{path}  {raised.sum()} of {raised.size} targets {more} after {steps} steps")
+    say(f"{path}  {raised.sum()} of {raised.size} targets {more} after {climb.steps} steps")
     for line in grid.told(ascents[0]):
         say(f"  {line}")
 
 
-def _for_each(wanted: Temperatures, explainers: Sequence[Explainer]) -> list[Temperatures]:
+def _for_each(wanted: Temperatures, signatures: Sequence[Signature]) -> list[Temperatures]:
     """What the first graph takes, and of that what the one beside it has as inputs too."""
     given = {TEMPERATURE: wanted} if isinstance(wanted, float) else wanted or {}
     taken: list[Temperatures] = [wanted]
-    for other in explainers[1:]:
-        live = other.backend.signature.live
-        taken.append({name: value for name, value in given.items() if name in live})
+    for other in signatures[1:]:
+        taken.append({name: value for name, value in given.items() if name in other.live})
     return taken

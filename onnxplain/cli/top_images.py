@@ -14,6 +14,7 @@ from onnxplain.cli.console import complain, err, out, say, shown
 from onnxplain.cli.options import BatchSize, Provider, Size, Source, Weights, as_size
 from onnxplain.cli.progress import ImageBar
 from onnxplain.errors import InputError
+from onnxplain.files import writable
 
 if TYPE_CHECKING:
     from onnxplain.vital.search.top_images import TopImages
@@ -92,13 +93,20 @@ def top_images(
     \b
         onnxplain.vital.TopImages.load("top-images.json").best(7)   # paths, best first
     """
-    from onnxplain.vital.graphs.subject import read_subject
+    from onnxplain.runtime.pictures.figures import format_of, write_image
+    from onnxplain.vital.search.run import check_search
     from onnxplain.vital.search.run import top_images as find
 
-    if sheet is not None and not channel:
-        raise InputError("--sheet shows channels; give some with --channel")
+    if sheet is not None:
+        format_of(writable(sheet))
+        if not channel:
+            raise InputError("--sheet shows channels; give some with --channel")
+    check_search(images, k, by, patch, path, provider, batch)
+    pixels = as_size(size)
+    from onnxplain.vital.graphs.subject import read_subject
+
     with err.status("reading the network"):
-        subject = read_subject(source, weights=weights, size=as_size(size), layers=layer or [])
+        subject = read_subject(source, weights=weights, size=pixels, layers=layer or [])
     _check(subject, channel or [])
     with ImageBar("ranking") as bar:
         table = find(
@@ -117,7 +125,6 @@ def top_images(
     if channel:
         _show(table, channel)
     if sheet is not None:
-        from onnxplain.runtime.pictures.figures import write_image
         from onnxplain.vital.search.contact_sheet import contact_sheet
 
         write_image(contact_sheet(table, channel or []), sheet)

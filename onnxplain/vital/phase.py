@@ -39,22 +39,8 @@ from onnxplain.vital.references import (
 from onnxplain.vital.result import Visualisation, opacity
 from onnxplain.vital.search.image_files import walk
 from onnxplain.vital.search.run import top_images
-from onnxplain.vital.settings import Settings, with_recipe
+from onnxplain.vital.settings import Settings, Start, with_recipe
 from onnxplain.vital.state import Kept, search
-
-
-@dataclass(frozen=True)
-class Start:
-    """What a visualisation begins with: a phase of so many steps before the others.
-
-    Attributes:
-        pooled: whether the network sees all at half its size.
-        size: of the picture; None for a pooled start, whose picture has the visualisation's own.
-    """
-
-    pooled: bool
-    size: int | None
-    steps: int
 
 
 @dataclass(frozen=True)

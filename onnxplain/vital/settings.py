@@ -38,6 +38,20 @@ SKIP_RULES = {
 
 
 @dataclass(frozen=True)
+class Start:
+    """What a visualisation begins with: a phase of so many steps before the others.
+
+    Attributes:
+        pooled: whether the network sees all at half its size.
+        size: of the picture; None for a pooled start, whose picture has the visualisation's own.
+    """
+
+    pooled: bool
+    size: int | None
+    steps: int
+
+
+@dataclass(frozen=True)
 class Flow:
     """How relevance comes from an inner neuron to the layers before it.
 

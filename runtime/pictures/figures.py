@@ -197,17 +197,36 @@ def _grid(pairs: Sequence[tuple[Row, Canvas]], look: PictureOptions) -> Image.Im
     return grid(cells, titles)
 
 
+def format_of(path: Path) -> str:
+    """The format of the suffix that a picture is to be written to, as Pillow calls it.
+
+    Raises:
+        InputError: the suffix is unknown.
+    """
+    file_format = Image.registered_extensions().get(path.suffix.lower())
+    if file_format is None or file_format not in Image.SAVE:
+        raise InputError(
+            f"'{path}' has no suffix of a picture's format; give it one, such as .png or .jpg"
+        )
+    return file_format
+
+
+def check_animation(path: Path) -> None:
+    """
+    Raises:
+        InputError: the suffix is of no format that moves.
+    """
+    if path.suffix.lower() not in (".gif", ".png", ".webp"):
+        raise InputError(f"an animation is a .gif, .png or .webp, not '{path}'")
+
+
 def write_image(picture: Image.Image, path: Path) -> None:
     """Write a picture in the format of the suffix; the file is replaced as a whole or not at all.
 
     Raises:
         InputError: the suffix is unknown, the folder missing, or the path not writable.
     """
-    file_format = Image.registered_extensions().get(path.suffix.lower())
-    if file_format not in Image.SAVE:
-        raise InputError(
-            f"'{path}' has no suffix of a picture's format; give it one, such as .png or .jpg"
-        )
+    file_format = format_of(path)
     try:
         encoded = io.BytesIO()
         picture.save(encoded, file_format, **_FINE.get(file_format, {}))
@@ -223,8 +242,7 @@ def write_animation(pictures: Sequence[Image.Image], path: Path, milliseconds: i
     Raises:
         InputError: another suffix, or a path that cannot be written.
     """
-    if path.suffix.lower() not in (".gif", ".png", ".webp"):
-        raise InputError(f"an animation is a .gif, .png or .webp, not '{path}'")
+    check_animation(path)
     durations = [milliseconds] * (len(pictures) - 1) + [4 * milliseconds]
     options: dict[str, Any] = {"duration": durations, "loop": 0}
     with replacing(path) as beside:

@@ -18,12 +18,12 @@ from numpy.typing import NDArray
 from onnxplain.contract.channels import ChannelsMetadata, maximum, mean, position
 from onnxplain.contract.explain import IMAGE, Metadata, Preprocessing
 from onnxplain.errors import InputError
-from onnxplain.files import scratch
+from onnxplain.files import scratch, writable
 from onnxplain.runtime import onnx_file
 from onnxplain.runtime.ahead import ahead
 from onnxplain.runtime.inputs.batches import as_batch, filled
 from onnxplain.runtime.inputs.images import load_image
-from onnxplain.runtime.sessions import Session, open_session
+from onnxplain.runtime.sessions import Session, check_provider, open_session
 from onnxplain.vital.search.image_files import list_images, walk
 from onnxplain.vital.search.ranking import ORDERS, Found, Photograph, Ranking
 from onnxplain.vital.search.top_images import Failure, Search, TopImages
@@ -34,13 +34,16 @@ _BATCHES_AHEAD = 2  # decoded while one runs
 _SECONDS_BETWEEN_SAVES = 15.0
 _MOST_SAVING = 0.02  # share of the time, for large tables
 
+Images: TypeAlias = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
+"""Image files and folders of them."""
+
 Progress: TypeAlias = Callable[[int, int], object]
 """Called with how many images are done, including those of earlier runs, and how many there are."""
 
 
 def top_images(
     source: Any,
-    images: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+    images: Images,
     *,
     layer: str | Sequence[str] = (),
     k: int = 9,
@@ -95,10 +98,7 @@ def top_images(
             written; a table begun with another network, other images or other options.
         BackendError: the provider cannot be used.
     """
-    if by is None:
-        by = "max" if patch is None else "mean"
-    if patch is not None and by == "max":
-        raise InputError("patches are ranked by their means: leave out by='max', or the patch")
+    by = check_search(images, k, by, patch, path, provider, batch)
     from onnxplain.vital.graphs.channels import write_channels
     from onnxplain.vital.graphs.subject import Subject, read_subject
 
@@ -113,9 +113,48 @@ def top_images(
         return rank(graph, images, k, by, path, provider, batch, listed, progress)
 
 
+def check_search(
+    images: Images,
+    k: int,
+    by: str | None,
+    patch: int | None,
+    path: str | os.PathLike[str] | None,
+    provider: str,
+    batch: int | None,
+) -> str:
+    """What images are ranked by, once it is known that the search can begin.
+
+    Raises:
+        InputError, BackendError: as `top_images`, of what can be told before the network is read.
+    """
+    if patch is not None and by == "max":
+        raise InputError("patches are ranked by their means: leave out by='max', or the patch")
+    by = by or ("max" if patch is None else "mean")
+    _check_ranking(k, by, batch)
+    if provider != "auto":
+        check_provider(provider)
+    if path is not None:
+        writable(path)
+    if not any(True for _ in walk(_inputs(images))):
+        raise InputError("no image given")
+    return by
+
+
+def _check_ranking(k: int, by: str, batch: int | None) -> None:
+    if k < 1 or (batch is not None and batch < 1):
+        raise InputError("k and batch must be at least 1")
+    if by not in ORDERS:
+        raise InputError(f"no order {by!r}; choose one of {', '.join(ORDERS)}")
+
+
+def _inputs(images: Images) -> list[str]:
+    given = [images] if isinstance(images, str | os.PathLike) else images
+    return [os.fspath(one) for one in given]
+
+
 def rank(
     graph: Path,
-    images: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+    images: Images,
     k: int = 9,
     by: str = "max",
     path: str | os.PathLike[str] | None = None,
@@ -125,13 +164,9 @@ def rank(
     progress: Progress = lambda done, images: None,
 ) -> TopImages:
     """The same by a graph that `onnxplain.vital.graphs.channels` wrote, with the runtime alone."""
-    if k < 1 or (batch is not None and batch < 1):
-        raise InputError("k and batch must be at least 1")
-    if by not in ORDERS:
-        raise InputError(f"no order {by!r}; choose one of {', '.join(ORDERS)}")
+    _check_ranking(k, by, batch)
     file = None if path is None else Path(path)
-    given = [images] if isinstance(images, (str, os.PathLike)) else images
-    inputs = [os.fspath(one) for one in given]
+    inputs = _inputs(images)
     runner = open_session(graph, provider)
     own = ChannelsMetadata.from_props(runner.metadata)
     about = Metadata.from_props(runner.metadata)
