@@ -50,7 +50,7 @@ class OfPatches(nn.Module):
         return logits
 
 
-DIRECTIONS = {"gradient", "guided", "excitation"}
+DIRECTIONS = {"gradient", "guided", "excitation", "semantic"}
 """Those of which the attribution times the image is taken where a metric asks for it."""
 
 
