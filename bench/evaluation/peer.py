@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import captum.attr
@@ -90,8 +92,14 @@ def score(
     seed: int,
     classes: int,
     temperature: float | None = None,
+    explain: Callable[[Array, Any], Array] | None = None,
 ) -> float:
-    """What `onnxplain.evaluation.scoring.score` gives of an explain graph."""
+    """What `onnxplain.evaluation.scoring.score` gives of an explain graph.
+
+    Args:
+        explain: instead of `attribution`, of pixels and targets.
+    """
+    attributed = explain or partial(attribution, of, method=method, temperature=temperature)
     height, width = image.shape[2:]
     made = metric.made(height, width, classes, seed)
     given: dict[str, Any] = {"x_batch": image, "y_batch": np.array([target]), "a_batch": None}
@@ -99,7 +107,7 @@ def score(
     x = image
 
     def explain_func(model: Any, inputs: Any, targets: Any, **_: Any) -> Array:
-        found = attribution(of, inputs, targets, method, temperature)
+        found = attributed(inputs, targets)
         return found * inputs if metric.times_image and method in DIRECTIONS else found
 
     if metric.on == MOSAIC:
@@ -109,9 +117,9 @@ def score(
     if metric.on == PATCHES:
         side = part(height, width, 4)
         model = OfPatches(of, torch.from_numpy(image), side)
-        sums = nn.functional.avg_pool2d(
-            torch.from_numpy(attribution(of, image, [target], method, temperature)), side
-        ).sum(1, keepdim=True)
+        sums = nn.functional.avg_pool2d(torch.from_numpy(attributed(image, [target])), side).sum(
+            1, keepdim=True
+        )
         rows, columns = height // side, width // side
         ones = np.ones((1, 1, rows, columns), np.float32)
         given |= {"x_batch": ones, "a_batch": (sums - sums.mean()).numpy() * side**2}
