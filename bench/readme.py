@@ -24,6 +24,7 @@ from onnxplain.bench.rivals.table import rivals_sentence, rivals_tables
 from onnxplain.bench.sizes import sizes_table
 from onnxplain.bench.suite.ratios import ratios
 from onnxplain.bench.suite.record import EAGER, KERNELS, Key, seconds, timed, where
+from onnxplain.bench.trust.table import trust_tables
 from onnxplain.bench.zoo.page import counts
 
 
@@ -370,6 +371,7 @@ PAGES: dict[str, dict[str, Callable[[Any], str]]] = {
     "docs/runtimes.md": {"precision": precision_table},
     "docs/serving.md": {"serving": serving_table, "lake": lake_sentence},
     "docs/signal.md": {"signal": signal_table},
+    "docs/trust.md": {"trust": trust_tables},
     "docs/speed.md": {"bench": bench_table, "launches": launches_table},
 }
 """What each page shows of which result, by the JSON file's stem."""

@@ -1,5 +1,5 @@
-"""All methods by all metrics, measured: `python -m onnxplain.bench.trust digits|photographs`.
+"""Methods by metrics, measured: `python -m onnxplain.bench.trust digits`, and `photographs`.
 
-On digits whose place is known, with a network trained here; and on EfficientNet-Lite0 with its
-trained weights and photographs that packages bring, each also mirrored.
+`candidates` declares what is compared; `digits` makes pictures of which is known where the class
+is, and a network for them; `table` is what a page shows.
 """

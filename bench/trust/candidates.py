@@ -2,66 +2,68 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from onnxplain.errors import SourceError
 from onnxplain.export import export
 
+_SMOOTHGRAD = {"estimator": "smoothgrad", "parameters": {"samples": 5}}
+_INTEGRATED = {"estimator": "integrated-gradients", "parameters": {"steps": 10}}
 
-@dataclass(frozen=True)
-class Candidate:
+CANDIDATES: Mapping[str, Mapping[str, Any]] = {
+    "excitation, T = 0.3": {"method": "excitation", "temperature": 0.3},
+    "excitation, T = 1": {"method": "excitation", "temperature": 1.0},
+    "smoothgrad of excitation, T = 1": {
+        **{"method": "excitation", "temperature": 1.0},
+        **_SMOOTHGRAD,
+    },
+    "semantic": {"method": "semantic"},
+    "gradient": {"method": "gradient"},
+    "smoothgrad": {"method": "gradient", **_SMOOTHGRAD},
+    "integrated-gradients": {"method": "gradient", **_INTEGRATED},
+    **{
+        name: {"method": name}
+        for name in (
+            *("input-x-gradient", "guided", "deconvnet"),
+            *("gradcam", "gradcam++", "xgradcam", "layercam", "hirescam", "eigencam"),
+            *("guided-gradcam", "lrp-zplus", "lrp-epsilon-plus", "lrp-epsilon-alpha2-beta1"),
+            *("scorecam", "ablationcam"),
+        )
+    },
+}
+"""Options of `onnxplain.export`, by the names in the table."""
+
+SLOW = ("scorecam", "ablationcam")
+"""They ask the network hundreds of times, and are left to the small one."""
+
+
+def written(
+    source: Any,
+    folder: Path,
+    slow: bool,
+    settings: Mapping[str, Any],
+    progress: Callable[[int, int], object],
+) -> dict[str, Path]:
+    """The candidates' graphs of a network; without those for which it has not what they need.
+
+    Args:
+        folder: what is in it is not made again.
+        slow: with the slow ones.
+        settings: of the export besides.
+        progress: called with how many of them are done.
     """
-    Attributes:
-        name: as the table calls it.
-        method: and `options`, as `onnxplain.export` takes them.
-        slow: whether it asks the network hundreds of times, and is left to the small one.
-    """
-
-    name: str
-    method: str
-    options: Mapping[str, Any] = field(default_factory=dict)
-    slow: bool = False
-
-    def write(self, source: Any, folder: Path, settings: Mapping[str, Any]) -> Path | None:
-        """The explain graph; None where the network has not what the method needs."""
-        path = folder / f"{self.name}.onnx"
+    folder.mkdir(parents=True, exist_ok=True)
+    asked = [name for name in CANDIDATES if slow or name not in SLOW]
+    made = {}
+    for done, name in enumerate(asked, 1):
+        path = folder / f"{name}.onnx"
         try:
-            export(source, path, method=self.method, **settings, **self.options)
+            if not path.is_file():
+                export(source, path, **CANDIDATES[name], **settings)
+            made[name] = path
         except SourceError:
-            return None
-        return path
-
-
-def _of(method: str, **options: Any) -> Candidate:
-    return Candidate(method, method, options)
-
-
-CANDIDATES: Sequence[Candidate] = (
-    *(Candidate(f"excitation, T = {T:g}", "excitation", {"temperature": T}) for T in (0.3, 1.0)),
-    _of("semantic"),
-    _of("gradient"),
-    _of("guided"),
-    _of("deconvnet"),
-    _of("input-x-gradient"),
-    Candidate(
-        "integrated-gradients",
-        "gradient",
-        {"estimator": "integrated-gradients", "parameters": {"steps": 10}},
-    ),
-    Candidate("smoothgrad", "gradient", {"estimator": "smoothgrad", "parameters": {"samples": 5}}),
-    Candidate(
-        "smoothgrad of excitation",
-        "excitation",
-        {"temperature": 1.0, "estimator": "smoothgrad", "parameters": {"samples": 5}},
-    ),
-    *map(_of, ("gradcam", "gradcam++", "xgradcam", "layercam", "hirescam", "eigencam")),
-    _of("guided-gradcam"),
-    _of("lrp-zplus"),
-    _of("lrp-epsilon-plus"),
-    _of("lrp-epsilon-alpha2-beta1"),
-    Candidate("scorecam", "scorecam", slow=True),
-    Candidate("ablationcam", "ablationcam", slow=True),
-)
+            pass
+        progress(done, len(asked))
+    return made

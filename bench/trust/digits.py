@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -25,10 +27,7 @@ def canvases(
     Args:
         test: of the digits that the network is not trained on.
     """
-    from sklearn.datasets import load_digits
-
-    data, random = load_digits(), np.random.default_rng(seed)
-    digits = (data.images * (255 / 16)).astype(np.uint8)
+    (digits, known), random = _digits(), np.random.default_rng(seed)
     own = range(_TRAINED_ON, len(digits)) if test else range(_TRAINED_ON)
     pictures = np.zeros((count, SIZE, SIZE), np.uint8)
     masks = np.zeros(pictures.shape, bool)
@@ -40,7 +39,16 @@ def canvases(
             _put(picture, piece[tuple(random.integers(0, 2, 2))], 8, random)
         at, side = _put(picture, digits[i], int(random.integers(_LEAST, _MOST)), random)
         mask[at] = _sized(digits[i], side) > 64
-    return pictures, data.target[chosen].astype(np.int64), masks
+    return pictures, known[chosen], masks
+
+
+@cache
+def _digits() -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """Pictures [N,8,8], and their classes."""
+    from sklearn.datasets import load_digits
+
+    data = load_digits()
+    return (data.images * (255 / 16)).astype(np.uint8), data.target.astype(np.int64)
 
 
 def _put(
@@ -69,8 +77,12 @@ def untrained() -> nn.Module:
     )
 
 
-def train(network: nn.Module) -> float:
-    """Its accuracy then, on digits it was not trained on."""
+def train(network: nn.Module, progress: Callable[[int, int], object]) -> float:
+    """Its accuracy then, on digits it was not trained on.
+
+    Args:
+        progress: called with how many steps are done.
+    """
     optimiser = torch.optim.AdamW(network.parameters(), 3e-3)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 5e-3, total_steps=_STEPS)
     for step in range(_STEPS):
@@ -80,6 +92,7 @@ def train(network: nn.Module) -> float:
         loss.backward()  # type: ignore[no-untyped-call]
         optimiser.step()
         schedule.step()
+        progress(step + 1, _STEPS)
     network.eval()
     pictures, classes, _ = canvases(500, _STEPS, test=True)
     with torch.no_grad():
@@ -91,11 +104,19 @@ def _as_input(pictures: NDArray[np.uint8]) -> torch.Tensor:
     return torch.from_numpy(pictures[:, None] / np.float32(127.5) - 1)
 
 
-def write_canvases(folder: Path, count: int) -> tuple[list[Path], list[int], NDArray[np.bool_]]:
-    """Test pictures as files, their classes, and the masks [N,48,48]."""
-    folder.mkdir(parents=True, exist_ok=True)
-    pictures, classes, masks = canvases(count, _STEPS + 1, test=True)
-    paths = [folder / f"{i:03d}.png" for i in range(count)]
-    for path, picture in zip(paths, pictures, strict=True):
+def write_canvases(folder: Path, masks: Path, count: int) -> tuple[dict[Path, int], float]:
+    """Test pictures as files, with their classes, and beside them where each digit's strokes are.
+
+    Returns:
+        The class by file, and the share of all pixels that are strokes.
+    """
+    for one in (folder, masks):
+        one.mkdir(parents=True, exist_ok=True)
+    pictures, classes, strokes = canvases(count, _STEPS + 1, test=True)
+    of = {}
+    for i, picture in enumerate(pictures):
+        path = folder / f"{i:03d}.png"
         Image.fromarray(picture).save(path)
-    return paths, classes.tolist(), masks
+        Image.fromarray(np.where(strokes[i], 255, 0).astype(np.uint8)).save(masks / path.name)
+        of[path] = int(classes[i])
+    return of, float(strokes.mean())

@@ -180,9 +180,9 @@ def choose(
             raise InputError(
                 f"none of {len(found.images)} images can be used: {found.scores[0].error}"
             )
-        costs = _costs([*graphs.values()], provider)
+        ratios = costs([*graphs.values()], provider)
         measured = [
-            Measured(candidate, costs[i], {n: signs[n] * means[n][i] for n in QUALITIES})
+            Measured(candidate, ratios[i], {n: signs[n] * means[n][i] for n in QUALITIES})
             for i, candidate in enumerate(graphs)
         ]
         chosen = best_of(measured, most)
@@ -243,7 +243,7 @@ def _exported(
     return graphs, refused
 
 
-def _costs(graphs: Sequence[Path], provider: str) -> list[float]:
+def costs(graphs: Sequence[Path], provider: str) -> list[float]:
     """Explain ÷ forward of each, by interleaved rounds on one image of noise, or on as many as the
     graphs take at once."""
     explainers = [load(path, provider) for path in graphs]
