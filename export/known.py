@@ -46,7 +46,7 @@ register_network = KNOWN.register
 register_network(
     Known(
         "efficientnet-lite0",
-        "onnxplain tune, 0.97 on four photographs; layers by bench.gallery",
+        "onnxplain tune chose 0.97 (docs/accentuation.md); layers by bench.gallery",
         temperatures={"excitation": 1.0},
         layers={"layercam": "_blocks.10"},
     )
