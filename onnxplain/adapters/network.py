@@ -8,6 +8,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import torch
 from torch import nn
+from torch.autograd.function import once_differentiable
 
 from onnxplain.contract.explain import DIRECTION, Metadata
 from onnxplain.errors import InputError
@@ -33,7 +34,8 @@ class Network(nn.Module):
     It is that of the file's method: of `gradient` the gradient, as of the network that the file was
     made of; of `excitation` the pullback in its place, so that SmoothGrad or integrated gradients
     of another package become those of excitation. What is differentiated is one class's logit of
-    each image, times a number: the file explains one class at a time. Both passes run the graph.
+    each image, times a number: the file explains one class at a time. Both passes run the graph,
+    which has no second derivative: asked for one, PyTorch raises a RuntimeError.
 
     Args:
         graph: of a classifier, whose pullback is a direction in which to change the image.
@@ -120,6 +122,7 @@ class _Logits(torch.autograd.Function):
         return logits
 
     @staticmethod
+    @once_differentiable  # type: ignore[untyped-decorator]
     def backward(ctx: Any, *cotangents: torch.Tensor) -> tuple[torch.Tensor, None]:
         (images,), (cotangent,) = ctx.saved_tensors, cotangents
         factor, target = _one_class(cotangent)

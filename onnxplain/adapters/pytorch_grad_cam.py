@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from pytorch_grad_cam.utils.image import scale_cam_image
+from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 
 from onnxplain.adapters.network import Graph, check_classifier, classes_of, explained, opened
 from onnxplain.errors import InputError
@@ -43,8 +44,7 @@ class GradCAM:
         """
         Args:
             input_tensor: float [N,C,H,W], normalised.
-            targets: of each image what has a `category`, such as a `ClassifierOutputTarget`; None
-                takes the predicted classes.
+            targets: a `ClassifierOutputTarget` of each image; None takes the predicted classes.
 
         Returns:
             The maps, [N,H,W], from 0 to 1 each. The logits are in `outputs`.
@@ -68,11 +68,9 @@ class GradCAM:
     def _classes(self, targets: Sequence[Any] | None) -> Any:
         if targets is None:
             return None
-        try:
-            categories = [int(target.category) for target in targets]
-        except (AttributeError, TypeError):
+        if not all(isinstance(target, ClassifierOutputTarget) for target in targets):
             raise InputError(
-                "a file explains a class: targets are ClassifierOutputTarget(index), one for each "
-                "image"
-            ) from None
-        return classes_of(self.explainer, categories)
+                "a file explains a class's logit: targets are ClassifierOutputTarget(index), one "
+                "for each image"
+            )
+        return classes_of(self.explainer, [int(target.category) for target in targets])

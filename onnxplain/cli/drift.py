@@ -77,6 +77,9 @@ def report_drift(
     write_page(drift, new, reference, folder / "drift.html")
     for path, problem in drift.unreadable:
         complain(f"{path}: {problem}")
+    for image in drift.images:
+        if image.problem:
+            complain(f"{image.path}: {image.problem}")
     say(f"{drift.verdict}; {folder / 'drift.html'}")
     if not drift.passed or drift.unreadable:
         raise typer.Exit(1)
@@ -84,11 +87,9 @@ def report_drift(
 
 def _targets(paths: Sequence[Path], labels: Path) -> list[Target | None]:
     """The class of each image that has a label."""
-    from onnxplain.evaluation.images import label_of, read_labels
+    from onnxplain.evaluation.images import labels_of, read_labels
 
-    known = read_labels(labels)
-    found = [label_of(path, known) for path in paths]
-    return [int(one) if one and one.isdecimal() else one for one in found]
+    return list(labels_of(paths, read_labels(labels)))
 
 
 def _read(thresholds: Sequence[str]) -> dict[str, float]:

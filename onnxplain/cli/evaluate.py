@@ -104,6 +104,12 @@ def evaluate(
     that cannot be read is a row with its reason, and the exit status is 1.
     """
     if against is not None:
+        of_metrics = {"--masks": masks, "--metrics": metrics, "--count": most, "--seed": seed}
+        for option, value in {**of_metrics, "--quick": quick or None}.items():
+            if value is not None:
+                raise InputError(
+                    f"{option} is of metrics, and --against of likeness: leave one out"
+                )
         report_drift(models, against, images, labels, threshold or [], folder, provider, precision)
         return
     if threshold:

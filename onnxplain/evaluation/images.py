@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import os
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +21,8 @@ from onnxplain.reading import opened
 from onnxplain.runtime.inputs.batches import as_batch, as_photograph
 from onnxplain.runtime.inputs.images import find_images, load_image
 from onnxplain.runtime.inputs.targets import as_indices
+
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -60,16 +65,21 @@ def listed(
         masks: a folder of images with the same names, but for the suffix, light where the thing is.
 
     Raises:
-        InputError: a label that is no class of the network's.
+        InputError: a label that is no class of the network's; labels of other images alone.
     """
-    common = _common(paths)
-    names = [path.resolve().relative_to(common).as_posix() for path in paths]
+    places = [_place(path) for path in paths]
+    common = Path(os.path.commonpath([place.parent for place in places]))
+    names = [place.relative_to(common).as_posix() for place in places]
+    targets = labels_of(paths, labels)
     order = list(range(len(paths)))
     if count is not None and count < len(paths):
         chosen = np.random.default_rng(seed).choice(len(paths), count, replace=False)
         order = sorted(chosen.tolist())
-    of_name = {mask.stem: mask for mask in find_images(masks)} if masks is not None else {}
-    return [_sample(paths[i], names[i], labels, first, of_name.get(paths[i].stem)) for i in order]
+    of_mask = {} if masks is None else _by_tails(masks)
+    return [
+        _sample(paths[i], names[i], targets[i], first, _of_tail(places[i].with_suffix(""), of_mask))
+        for i in order
+    ]
 
 
 def pixels_of(path: Path, pre: Preprocessing) -> NDArray[np.float32]:
@@ -81,13 +91,25 @@ def pixels_of(path: Path, pre: Preprocessing) -> NDArray[np.float32]:
     return as_pixels(as_batch(path, pre)[0], pre)
 
 
-def mask_of(path: Path, pre: Preprocessing) -> NDArray[np.bool_]:
+def mask_of(path: Path, image: Path, pre: Preprocessing) -> NDArray[np.bool_]:
     """Where a network sees the thing, [1,1,H,W]: an image's mask, cut as the image is.
 
     Raises:
-        InputError: it cannot be read.
+        InputError: one of them cannot be read; the mask has other proportions than the image, or
+            nothing light where the network sees it.
     """
-    light = np.asarray(as_photograph(load_image(path), pre).convert("L")) > 127
+    mask, (width, height) = load_image(path), load_image(image).size
+    if abs(mask.width * height - mask.height * width) > max(width, height):  # by rounding at most
+        raise InputError(
+            f"the mask '{path}' is of {mask.width} × {mask.height} pixels, and its image of "
+            f"{width} × {height}: they lie on each other where their proportions are the same"
+        )
+    light = np.asarray(as_photograph(mask, pre).convert("L")) > 127
+    if not light.any():
+        raise InputError(
+            f"the mask '{path}' is dark wherever the network sees it: the thing is what is light, "
+            "above 127 of 255"
+        )
     return light[None, None]
 
 
@@ -120,35 +142,60 @@ def read_labels(path: Path) -> dict[str, str]:
     return labels
 
 
-def label_of(path: Path, labels: Mapping[str, str]) -> str | None:
-    """A file's label, by the last parts of its path, as many as there are labels for."""
-    parts = path.resolve().parts
-    tails = (str(Path(*parts[-n:])) for n in range(len(parts), 0, -1))
-    return next((labels[tail] for tail in tails if tail in labels), None)
+def labels_of(paths: Sequence[Path], labels: Mapping[str, str]) -> list[int | str | None]:
+    """Each file's label, by the last parts of its path, as many as there are labels for; None where
+    there is none.
+
+    Raises:
+        InputError: there are labels, and none is of a file.
+    """
+    found = [_of_tail(_place(path), labels) for path in paths]
+    if labels and not any(found):
+        raise InputError(
+            f"no image has a label: there is one of {next(iter(labels))!r}, and an image "
+            f"'{paths[0]}'"
+        )
+    return [int(label) if label and label.isdecimal() else label for label in found]
 
 
-def _common(paths: Sequence[Path]) -> Path:
-    folders = [path.resolve().parent for path in paths]
-    common = folders[0]
-    while not all(folder.is_relative_to(common) for folder in folders):
-        common = common.parent
-    return common
+def _place(path: Path) -> Path:
+    """Where a file is, by the names that it was given by: a link's own, not that of its target."""
+    return Path(os.path.abspath(path))
+
+
+def _tails(path: Path) -> list[str]:
+    """Its last parts, the most first."""
+    return [str(Path(*path.parts[-n:])) for n in range(len(path.parts), 0, -1)]
+
+
+def _of_tail(path: Path, known: Mapping[str, _T]) -> _T | None:
+    return next((known[tail] for tail in _tails(path) if tail in known), None)
+
+
+def _by_tails(folder: Path) -> dict[str, Path]:
+    """A folder's images by the last parts of their paths, but for the suffix: each by those that
+    are of no other, and by its path from the folder."""
+    found = {mask: mask.relative_to(folder).with_suffix("") for mask in find_images(folder)}
+    count = Counter(tail for path in found.values() for tail in _tails(path))
+    whole = {str(path): mask for mask, path in found.items()}
+    return whole | {
+        tail: mask for mask, path in found.items() for tail in _tails(path) if count[tail] == 1
+    }
 
 
 def _sample(
-    path: Path, name: str, labels: Mapping[str, str], first: Subject, mask: Path | None
+    path: Path, name: str, label: int | str | None, first: Subject, mask: Path | None
 ) -> Sample:
-    label, target = label_of(path, labels), None
+    target = -1
     if label is not None:
-        named: int | str = int(label) if label.isdecimal() else label
-        target = int(as_indices(named, 1, first.classes, first.explainer.labels, False)[0])
+        target = int(as_indices(label, 1, first.classes, first.explainer.labels, False)[0])
     try:
         digest = _digest(path)
         of_mask = "" if mask is None else _digest(mask)
         pixels = pixels_of(path, first.preprocessing)
     except (InputError, OSError) as error:
         return Sample(path, name, "", -1, str(error))
-    if target is None:
+    if label is None:
         target = int(first.logits(pixels).argmax())
     return Sample(path, name, digest, target, mask=mask, mask_digest=of_mask)
 

@@ -33,7 +33,7 @@ class Metric:
         better: `HIGHER` or `LOWER`.
         asks: what it asks, in a sentence.
         arguments: of the class, for an image of a height and a width; functions by their names in
-            `quantus.functions.similarity_func` and in `LOSSES`.
+            `SIMILARITIES`, `quantus.functions.similarity_func` and `LOSSES`.
         on: `IMAGE`, `GREY`, `MASKED`, `MOSAIC` or `PATCHES`.
         softmax: whether it asks for probabilities, not logits.
         times_image: whether a pullback that is a direction is taken times the image.
@@ -83,7 +83,8 @@ class Metric:
 
         given = dict(self.arguments(height, width))
         if "similarity_func" in given:
-            given["similarity_func"] = getattr(similarity_func, given["similarity_func"])
+            name = given["similarity_func"]
+            given["similarity_func"] = SIMILARITIES.get(name) or getattr(similarity_func, name)
         if "loss_func" in given:
             given["loss_func"] = LOSSES[given["loss_func"]]
         if self.quantus == "RandomLogit":
@@ -113,6 +114,23 @@ def optimal_beta(
 
 
 LOSSES = {"optimal_beta": optimal_beta}
+
+
+def spearman(
+    a: NDArray[Any], b: NDArray[Any], batched: bool = False, **_: Any
+) -> NDArray[np.float64]:
+    """Quantus's rank correlation of one image's values, [1,n] each; NaN where those of one side are
+    all the same or no numbers, with which Quantus 0.6 fails."""
+    from quantus.functions.similarity_func import correlation_spearman
+
+    if not min(np.ptp(a), np.ptp(b)) > 0:
+        return np.full(len(a), np.nan)
+    found: NDArray[np.float64] = correlation_spearman(a, b, batched=batched)
+    return found
+
+
+SIMILARITIES = {"spearman": spearman}
+"""In place of Quantus's own."""
 
 
 def part(height: int, width: int, parts: int) -> int:

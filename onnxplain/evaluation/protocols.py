@@ -81,6 +81,7 @@ SEMANTIC_PULLBACKS = Protocol(
             lambda height, width: {
                 "nr_samples": 10,
                 "features_in_step": part(height, width, 4) ** 2,
+                "similarity_func": "spearman",
             },
             softmax=True,
             long=True,

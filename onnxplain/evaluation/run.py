@@ -7,7 +7,7 @@ import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -89,6 +89,7 @@ def evaluate(
             opened(file, name, folder, provider, precision, threads, forwards)
             for file, name in zip(files, _names(files), strict=True)
         ]
+        _check_alike(subjects)
         of_masks = None if masks is None else Path(masks)
         samples = listed(paths, labels or {}, subjects[0], count, seed, of_masks)
         scores: list[Score] = []
@@ -113,10 +114,30 @@ def evaluate(
             seed,
             earlier,
         )
+        store.finish(evaluation.scores, evaluation.to_json())
         if store.folder is not None:
             write_page(evaluation, _drawn(subjects, samples), store.folder / PAGE)
-    store.finish(evaluation.scores, evaluation.to_json())
     return evaluation
+
+
+def _check_alike(subjects: Sequence[Subject]) -> None:
+    """
+    Raises:
+        InputError: a class's index is not the same class of all.
+    """
+    first, *others = subjects
+    for other in others:
+        if other.classes != first.classes:
+            raise InputError(
+                f"{first.name} has {first.classes} classes, and {other.name} {other.classes}: "
+                "graphs of one classifier are compared"
+            )
+        named = first.explainer.labels, other.explainer.labels
+        if all(named) and named[0] != named[1]:
+            raise InputError(
+                f"the classes of {first.name} and {other.name} are not called alike, or are in "
+                "another order: graphs of one classifier are compared"
+            )
 
 
 def _drawn(subjects: Sequence[Subject], samples: Sequence[Sample]) -> Callable[[int, int], Row]:
@@ -174,9 +195,8 @@ def _cells(
             @lru_cache(maxsize=1)
             def explained(subject: Subject = subject, sample: Sample = sample) -> Explained:
                 pre, mask = subject.preprocessing, sample.mask
-                seen = None if mask is None else mask_of(mask, pre)
-                image = pixels(sample.path, pre)
-                return Explained(subject, image, sample.target, seen)
+                seen = None if mask is None else partial(mask_of, mask, sample.path, pre)
+                return Explained(subject, pixels(sample.path, pre), sample.target, seen)
 
             @lru_cache(maxsize=1)
             def tiles(
@@ -233,7 +253,7 @@ def _names(files: Sequence[Path]) -> list[str]:
     """Short, each once: the file's name, or as much of its path as tells it from the others."""
     if len({file.resolve() for file in files}) < len(files):
         raise InputError("an explain graph is given twice")
-    parts = [file.resolve().parts for file in files]
+    parts = [Path(os.path.abspath(file)).parts for file in files]
     for n in range(1, max(map(len, parts)) + 1):
         names = ["/".join(part[-n:]) for part in parts]
         if len(set(names)) == len(names):

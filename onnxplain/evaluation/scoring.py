@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -44,11 +44,15 @@ class Explained:
 
     Attributes:
         image: [1,C,H,W] in [-1, 1].
-        mask: of what it shows, bool [1,1,H,W]; None where that is not known.
+        mask: gives what it shows, bool [1,1,H,W]; None where that is not known.
     """
 
     def __init__(
-        self, subject: Subject, image: Array, target: int, mask: Array | None = None
+        self,
+        subject: Subject,
+        image: Array,
+        target: int,
+        mask: Callable[[], Array] | None = None,
     ) -> None:
         self.subject, self.image, self.mask = subject, image, mask
         self.target = np.array([target])
@@ -83,7 +87,7 @@ def score(metric: Metric, explained: Explained, tiles: Tiles | None, seed: int) 
         except (InputError, AssertionError, ValueError) as error:
             raise ScoreError(" ".join(str(error).split())) from error
     if not np.isfinite(found):
-        raise ScoreError(f"the score is {found}: all that it compares is the same")
+        raise ScoreError(f"the score is {found}: all that it compares is the same, or no number")
     return found
 
 
@@ -185,7 +189,7 @@ def _view(metric: Metric, explained: Explained, tiles: Tiles | None, seed: int) 
             return size
 
         given = explained.image, explained.target, _Model(asked), sizes
-        return _View(*given, mask=explained.mask)
+        return _View(*given, mask=explained.mask())
     return _View(explained.image, explained.target, _Model(asked), explain)
 
 

@@ -45,7 +45,7 @@ class Subject:
 
     Attributes:
         name: as tables call it.
-        digest: of what its answers are of: the file, the provider and the precision.
+        digest: of what its answers are of: the file, its weights, the provider and the precision.
         explainer: the file, opened.
         logits: of images, [N, classes]: the forward pass alone, where it can be cut out.
         classes: how many there are.

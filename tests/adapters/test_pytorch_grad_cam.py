@@ -7,7 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import pytorch_grad_cam
-from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
+from pytorch_grad_cam.utils.model_targets import (
+    BinaryClassifierOutputTarget,
+    ClassifierOutputSoftmaxTarget,
+    ClassifierOutputTarget,
+)
 
 import onnxplain
 from onnxplain.adapters.pytorch_grad_cam import GradCAM
@@ -33,6 +37,9 @@ def test_the_maps_are_pytorch_grad_cams(tmp_path: Path) -> None:
         np.testing.assert_allclose(ours.outputs, network(X).detach(), atol=1e-5)
         with pytest.raises(InputError, match=r"targets are ClassifierOutputTarget\(index\)"):
             ours(X, [lambda y: y.sum()] * 2)
+        other = [ClassifierOutputSoftmaxTarget(2), BinaryClassifierOutputTarget(0)]
+        with pytest.raises(InputError, match="a file explains a class's logit"):
+            ours(X, other)
 
 
 def test_a_file_of_another_method(tmp_path: Path) -> None:

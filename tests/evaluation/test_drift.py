@@ -158,14 +158,16 @@ def test_an_explanation_that_overflows_is_a_drifted_image(
     large = copy.deepcopy(network)
     large[7].weight.data *= 1e30
     large[3].weight.data *= 1e30
-    found = compare(
-        opened(write(large, tmp_path / "large.onnx")),
-        opened(folder / "excitation.onnx"),
-        paths[:2],
-    )
+    reference = folder / "excitation.onnx"
+    found = compare(opened(write(large, tmp_path / "large.onnx")), opened(reference), paths[:2])
     assert found.share == 1
     assert "not finite" in found.images[0].problem
     json.dumps(found.record(), allow_nan=False)
+    out = "-o", tmp_path / "out"
+    status, said = run(tmp_path / "large.onnx", "--against", reference, "-i", paths[0], *out)
+    assert status == 1
+    assert f"{paths[0].name}: " in said
+    assert "not finite" in said
 
 
 def test_the_page_shows_the_worst_first(folder: Path, paths: list[Path], tmp_path: Path) -> None:
@@ -222,6 +224,17 @@ def test_the_command_takes_labels_and_refuses_what_it_cannot_do(
     assert [image["target"] for image in images] == ["digit 7", "digit 3"]
     for wrong in (["--threshold", "ssim"], ["--threshold", "likeness=1"], [reference]):
         assert run(*usual, *wrong)[0] == InputError.exit_code
+    for ignored in (["-m", "focus"], ["--count", 1], ["--quick"], ["--seed", 0]):
+        status, said = run(*usual, *ignored)
+        assert status == InputError.exit_code
+        assert "is of metrics, and --against of likeness" in said
+    status, said = run(*usual[:-1], labels)
+    assert status == InputError.exit_code
+    assert "cannot write into" in said
+    labels.write_text("of another folder.png,3\n")
+    status, said = run(*usual, "--labels", labels)
+    assert status == InputError.exit_code
+    assert "no image has a label" in said
     alone = run(reference, "-i", paths[0], "--threshold", "ssim=1", "-o", tmp_path)
     assert alone[0] == InputError.exit_code
     assert "--against" in alone[1]

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from PIL import Image
@@ -135,7 +136,7 @@ def test_deletion_insertion_and_masks_by_hand(
         right = np.mean([(a + b) / 2 for a, b in itertools.pairwise(curve)])
         np.testing.assert_allclose(found.of(name)[0, 1], right, atol=1e-4)
     size = np.abs(pullback[0]).sum(0)
-    seen = mask_of(tmp_path / "masks" / "1.png", pre)[0, 0]
+    seen = mask_of(tmp_path / "masks" / "1.png", images / "1.png", pre)[0, 0]
     assert seen[:, 10:].all()
     assert not seen[:, :6].any()
     np.testing.assert_allclose(
@@ -187,3 +188,52 @@ def test_explanations_of_one_network_share_its_forward_pass(
     assert gradient is times_image
     assert others is not gradient
     assert len(forwards) == 2
+
+
+def test_graphs_of_other_classes_are_not_compared(
+    graphs: dict[str, Path], network: nn.Module, images: Path, tmp_path: Path
+) -> None:
+    given = {"example": torch.zeros(1, 3, SIDE, SIDE), "method": "gradient", "mean": MEAN}
+    other = nn.Sequential(network, nn.Linear(4, 5)).eval()
+    onnxplain.export(other, tmp_path / "five.onnx", **given)  # type: ignore[call-overload]
+    with pytest.raises(InputError, match="gradient has 4 classes, and five 5"):
+        evaluate([graphs["gradient"], tmp_path / "five.onnx"], images, provider="cpu")
+    for name in ("abcd", "abdc"):
+        onnxplain.export(network, tmp_path / f"{name}.onnx", labels=list(name), **given)  # type: ignore[call-overload]
+    with pytest.raises(InputError, match="classes of abcd and abdc are not called alike"):
+        evaluate([tmp_path / "abcd.onnx", tmp_path / "abdc.onnx"], images, provider="cpu")
+
+
+def test_other_weights_beside_a_file_are_computed_again(
+    graphs: dict[str, Path], images: Path, tmp_path: Path
+) -> None:
+    """The file itself stays as it is, byte by byte."""
+    path, weights = tmp_path / "x.onnx", tmp_path / "x.bin"
+    model = onnx.load(graphs["gradient"])
+    onnx.save_model(
+        model, path, save_as_external_data=True, location=weights.name, size_threshold=500
+    )
+    given = {"metrics": ["random-logit"], "provider": "cpu", "out": tmp_path / "out"}
+    first = evaluate(path, images, **given)  # type: ignore[arg-type]
+    assert evaluate(path, images, **given).earlier == 4  # type: ignore[arg-type]
+    values = np.frombuffer(weights.read_bytes(), np.float32)
+    weights.write_bytes(np.ascontiguousarray(values[::-1]).tobytes())
+    again = evaluate(path, images, **given)  # type: ignore[arg-type]
+    assert again.earlier == 0
+    assert (again.of("random-logit") != first.of("random-logit")).any()
+
+
+def test_a_sure_network_has_no_monotonicity(images: Path, tmp_path: Path) -> None:
+    """Its probability is 1 whatever becomes grey, and a rank correlation is not of constants."""
+    network = nn.Sequential(nn.Flatten(), nn.Linear(3 * SIDE * SIDE, 4)).eval()
+    with torch.no_grad():
+        network[1].bias += torch.tensor([0.0, 1e4, 0.0, 0.0])
+    example = torch.zeros(1, 3, SIDE, SIDE)
+    onnxplain.export(network, tmp_path / "x.onnx", example=example, method="gradient", mean=MEAN)
+    names = ["monotonicity-correlation", "max-sensitivity"]
+    found = evaluate(tmp_path / "x.onnx", images, metrics=names, provider="cpu")
+    assert {problem.error for problem in found.problems} == {
+        "the score is nan: all that it compares is the same, or no number"
+    }
+    assert np.isnan(found.of("monotonicity-correlation")).all()
+    assert np.isfinite(found.of("max-sensitivity")).all()
