@@ -8,7 +8,6 @@ from typing import Any, TypeAlias
 import numpy as np
 import torch
 from torch import nn
-from torch.autograd.function import once_differentiable
 
 from onnxplain.contract.explain import DIRECTION, Metadata
 from onnxplain.errors import InputError
@@ -35,7 +34,7 @@ class Network(nn.Module):
     made of; of `excitation` the pullback in its place, so that SmoothGrad or integrated gradients
     of another package become those of excitation. What is differentiated is one class's logit of
     each image, times a number: the file explains one class at a time. Both passes run the graph,
-    which has no second derivative: asked for one, PyTorch raises a RuntimeError.
+    which has no second derivative: asked for one, by `create_graph=True`, it raises an InputError.
 
     Args:
         graph: of a classifier, whose pullback is a direction in which to change the image.
@@ -122,8 +121,9 @@ class _Logits(torch.autograd.Function):
         return logits
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
     def backward(ctx: Any, *cotangents: torch.Tensor) -> tuple[torch.Tensor, None]:
+        if torch.is_grad_enabled():  # by create_graph alone; the result would be a constant
+            raise InputError("an explain graph has no second derivative: create_graph=False")
         (images,), (cotangent,) = ctx.saved_tensors, cotangents
         factor, target = _one_class(cotangent)
         pullback = explained(ctx.explainer, images, target).pullback
