@@ -44,6 +44,8 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     made["reference/commands.md"] = commands()
     made["reference/methods.md"] = methods()
     made["reference/metadata.md"] = metadata()
+    for one in (ROOT / "examples/notebooks").glob("*.py"):
+        made[f"notebooks/{one.stem}.md"] = notebook(one.read_text())
     for page, text in made.items():
         files.append(File.generated(config, page, content=text))
     return files
@@ -71,6 +73,18 @@ def from_the_top(text: str) -> str:
     """A page of the repository's top as one of this folder."""
     text = re.sub(r"\]\((?![a-z]+:|#|docs/)([^)\s]+)\)", r"](../\1)", text)
     return text.replace("](docs/", "](")
+
+
+def notebook(text: str) -> str:
+    """A notebook in jupytext's percent format: its prose, and its code in fences."""
+    parts = []
+    for cell in re.split(r"^# %%", text, flags=re.MULTILINE)[1:]:
+        kind, _, body = cell.partition("\n")
+        if "[markdown]" in kind:
+            parts.append(re.sub(r"^# ?", "", body, flags=re.MULTILINE).strip())
+        else:
+            parts.append(f"```python\n{body.strip()}\n```")
+    return "\n\n".join(parts)
 
 
 def methods() -> str:

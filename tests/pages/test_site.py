@@ -44,6 +44,13 @@ def test_the_reference_is_made_of_the_code(site: Path) -> None:
     assert "multiply_adds" in said(site / "reference" / "metadata" / "index.html")
 
 
+def test_notebooks_are_pages(site: Path) -> None:
+    for one in (ROOT / "examples/notebooks").glob("*.py"):
+        page = said(site / "notebooks" / one.stem / "index.html")
+        assert "onnxplain.export(" in page
+        assert "# %%" not in page
+
+
 def test_nothing_is_fetched_from_elsewhere(site: Path) -> None:
     """Neither type nor scripts: a reader's browser asks this site alone."""
     asked = r"<(?:script|img|iframe|link(?=[^>]*stylesheet))[^>]*(?:src|href)=\"?(https?:[^\" >]+)"
