@@ -75,4 +75,4 @@ Image.fromarray(picture[0])
 
 # %%
 metadata = session.get_modelmeta().custom_metadata_map
-{name: json.loads(metadata[f"onnxplain.{name}"]) for name in ("temperature", "preprocessing")}
+{name: json.loads(metadata[f"onnxplain.{name}"]) for name in ("parameters", "preprocessing")}

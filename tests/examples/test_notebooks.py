@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 from pathlib import Path
 from typing import Any
 
@@ -51,4 +52,4 @@ def test_any_onnx_file(folder: Path, lite0_forward: Path) -> None:
     expected = onnxplain.load("camera.explain.onnx", "cpu")(photograph)
     assert picture.shape == (1, *photograph.shape)
     assert (picture == expected.picture).all()
-    assert values["metadata"]["onnxplain.temperature"] == "1.0"
+    assert json.loads(values["metadata"]["onnxplain.parameters"]) == {"temperature": 1.0}
