@@ -18,7 +18,7 @@ def run(name: str) -> dict[str, Any]:
     """A notebook's values after its last cell, where what ends a cell has been shown."""
     values: dict[str, Any] = {}
     for cell in (NOTEBOOKS / name).read_text().split("# %%"):
-        *begin, last = ast.parse(f"#{cell}").body or [ast.Pass()]
+        *begin, last = ast.parse(f"#{cell}").body or ast.parse("pass").body
         if isinstance(last, ast.Expr):
             exec(compile(ast.Module(begin, []), name, "exec"), values)
             shown = eval(compile(ast.Expression(last.value), name, "eval"), values)
