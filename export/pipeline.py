@@ -129,6 +129,8 @@ def export(source: Network, path: str | os.PathLike[str], options: ExportOptions
             metadata = replace(metadata, notes=(*metadata.notes, *notes))
     for note in metadata.notes:
         logger.warning("%s", note)
+    if (hint := untuned(options, method_of(options), source)) is not None:
+        logger.info("%s", hint)
     return metadata
 
 
@@ -153,7 +155,8 @@ class _Derived:
 
 
 def _derived(source: Network, options: ExportOptions, plain: bool = False) -> _Derived:
-    method, options = _suited(options, source)
+    method = method_of(options)
+    options = suited(options, method, source)
     estimator = estimator_of(method, options)
     given, sampling = divided(method, estimator, options)
     values = parameters_of(method, options, given)
@@ -232,14 +235,6 @@ def _derived(source: Network, options: ExportOptions, plain: bool = False) -> _D
     model.producer_name, model.producer_version = "onnxplain", __version__
     model.metadata_props.update(metadata.to_props())
     return _Derived(found, model, metadata)
-
-
-def _suited(options: ExportOptions, source: Network) -> tuple[Method, ExportOptions]:
-    """The method asked for, and the options with what is known of the network."""
-    method = method_of(options)
-    if (hint := untuned(options, method, source)) is not None:
-        logger.info("%s", hint)
-    return method, suited(options, method, source)
 
 
 def _network_of(source: Network, options: ExportOptions, classifier: bool | None) -> Source:

@@ -237,7 +237,7 @@ def pixels_of(options: ExportOptions) -> Pixels:
         ),
         (
             options.any_size and (options.preprocess or options.picture is not None),
-            "preprocess and picture are of images of one size: give that in place of size=any",
+            "preprocess and picture need images of one size: give that size in place of any",
         ),
         (
             options.any_size and {options.fit, options.resize, options.fill} != {None},

@@ -87,6 +87,16 @@ def test_of_another_network_it_is_said_how_its_own_is_found(
     assert hint in " ".join(done.stderr.split())
 
 
+def test_a_network_that_cannot_be_read_gets_no_hint(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "onnxplain")
+    (tmp_path / "broken.onnx").write_bytes(b"no network")
+    with pytest.raises(onnxplain.OnnxplainError):
+        onnxplain.export(tmp_path / "broken.onnx", tmp_path / "x.onnx")
+    assert not caplog.records
+
+
 @pytest.mark.usefixtures("small")
 def test_a_network_by_name_is_explained_and_exported_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -82,6 +82,17 @@ def _own_inputs(signature: Signature) -> list[str]:
     ]
 
 
+def _sizes(output: str, shape: tuple[int | None, ...], targets: str) -> str:
+    """An output's. Those that are open have the letters of the inputs', or are unknown: `?`."""
+    letters = ["N", *"?" * (len(shape) - 1)]
+    if output in (PICTURE, CONCEPT_RELEVANCE):
+        leading = targets.split(", ")
+        letters[: len(leading)] = leading
+    if output == PICTURE:
+        letters[-3:-1] = "h", "w"
+    return ", ".join(str(size or letter) for size, letter in zip(shape, letters, strict=True))
+
+
 def _pullbacks(backend: Backend, targets: str) -> list[str]:
     metadata = backend.signature.metadata
     if not metadata.values:
@@ -157,8 +168,7 @@ def info(
     ]
     inputs += [f"{name} {signature.dtype} []" for name in signature.live]
     outputs = [
-        f"{name} [{', '.join('N' if size is None else str(size) for size in port.shape)}]"
-        for name, port in signature.outputs.items()
+        f"{name} [{_sizes(name, port.shape, targets)}]" for name, port in signature.outputs.items()
     ]
     if signature.metadata.objective.is_class:
         others = [one for one in outputs if one.startswith((ATTENTION, CONCEPT_RELEVANCE, *_DRAWN))]

@@ -340,6 +340,22 @@ def test_a_camera_s_picture_is_of_the_whole_photograph(
         np.testing.assert_allclose(found["picture"][0], np.asarray(expected).astype(int), atol=1)
 
 
+@pytest.mark.parametrize(
+    ("options", "sizes"),
+    [
+        ({"preprocess": True}, "[N, h, w, 3]"),
+        ({"multi_target": True}, f"[N, K, {HEIGHT}, {WIDTH}, 3]"),
+        ({}, f"[N, {HEIGHT}, {WIDTH}, 3]"),
+    ],
+)
+def test_info_names_the_open_sizes_of_a_picture(
+    written: Written, options: dict[str, bool], sizes: str
+) -> None:
+    path = written(picture="overlay", **options)
+    said = CliRunner().invoke(app, ["info", str(path)], env={"COLUMNS": "200"}).output
+    assert f"picture {sizes}" in said
+
+
 @pytest.mark.parametrize("fit", ["letterbox", "squash"])
 @pytest.mark.parametrize("size", [(1, 1), (640, 1), (2000, 30), (300, 200)])
 def test_a_camera_s_picture_however_it_is_fitted(

@@ -135,7 +135,7 @@ def test_the_command_line_takes_indices(
 ) -> None:
     shown = CliRunner().invoke(app, ["info", str(conditional[1])], env={"COLUMNS": "200"}).output
     assert "concepts [N, 256]: how much each channel of layer1" in shown
-    assert "concept_relevance [N, N, 256]" in shown
+    assert "concept_relevance [N, K, 256]" in shown
     image = tmp_path / "noise.png"
     picture = np.random.default_rng(2).integers(0, 256, (64, 64, 3), dtype=np.uint8)
     Image.fromarray(picture).save(image)
