@@ -84,7 +84,7 @@ def _own_inputs(signature: Signature) -> list[str]:
 
 def _sizes(output: str, shape: tuple[int | None, ...], targets: str) -> str:
     """An output's. Those that are open have the letters of the inputs', or are unknown: `?`."""
-    letters = ["N", *"?" * (len(shape) - 1)]
+    letters = ["N", *"?" * len(shape)][: len(shape)]
     if output in (PICTURE, CONCEPT_RELEVANCE):
         leading = targets.split(", ")
         letters[: len(leading)] = leading
