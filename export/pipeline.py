@@ -162,8 +162,8 @@ def _derived(source: Network, options: ExportOptions, plain: bool = False) -> _D
     values = parameters_of(method, options, given)
     if options.times_image:
         method = replace(method, times_input=True)
-    live, asked, pixels = live_of(method, options), objective_of(options), pixels_of(options)
-    look = picture_of(options)
+    live, asked = live_of(method, options), objective_of(options)
+    pixels, look = pixels_of(options), picture_of(options)
     classifier = None if asked is None else asked.cotangent is not None
 
     options.progress(STAGES[0])

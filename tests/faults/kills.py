@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Any
 
 import av
+from PIL import Image
 
 from onnxplain.cli import app
 from onnxplain.files import replacing
@@ -44,6 +45,8 @@ _UNFINISHED = {
 }
 """What `visualize`, `top-images`, `train` and `evaluate` keep until they are done, to go on
 from."""
+_TIMED = "c.png"
+"""Where `choose` draws what explanations cost, as measured."""
 _LOG = "events.out.tfevents."
 """How the files of TensorBoard's begin, to which a training adds while it runs."""
 
@@ -117,6 +120,10 @@ def content(path: Path) -> str:
             return "whole" if json.loads(data) else ""
     if path.suffix == ".html" and data.rstrip().endswith(b"</html>"):
         return "whole"
+    if path.name == _TIMED and data != OLD:
+        with contextlib.suppress(OSError), Image.open(path) as picture:
+            picture.load()
+            return "whole"
     if path.suffix == ".mkv" and data != OLD:
         with contextlib.suppress(av.error.FFmpegError), av.open(str(path)) as film:
             return "whole" if any(film.decode(video=0)) else "without frames"
