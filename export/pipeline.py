@@ -194,8 +194,7 @@ def _derived(source: Network, options: ExportOptions, plain: bool = False) -> _D
         metadata = describe(found, canonical, options, method, parameters, ends, excepted, by)
         if fit is not None:
             metadata = explaining(metadata, objective, fit)
-        metadata = looking(metadata, layers, attended)
-        metadata = conditional(metadata, concepts)
+        metadata = conditional(looking(metadata, layers, attended), concepts)
         metadata = replace(estimated(metadata, estimator, sampling), pixels=pixels)
         added = add_pullback(
             model,
