@@ -464,7 +464,7 @@ def test_the_command_ranks_shows_and_reports_what_it_cannot_read(
         (["-c", "1"], 4, "--channel goes with one --layer"),
         (["--sheet", "x.png"], 4, "give some with --channel"),
         (["--by", "median"], 4, "choose one of max, mean"),
-        (["-o", "/nowhere/table.json"], 4, "there is no folder"),
+        (["-o", "/nowhere/table.json"], 4, "the folder /nowhere does not exist"),
         (["--provider", "abacus"], 5, "unknown provider"),
         (["-k", "0"], 2, "or equal to 1"),
     ],

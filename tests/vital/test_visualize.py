@@ -30,7 +30,6 @@ from onnxplain.runtime.cache import cache_folder
 from onnxplain.runtime.onnx_file import read_metadata
 from onnxplain.runtime.sessions import PROVIDERS
 from onnxplain.vital import engine, optimisation, output, phase, references
-from onnxplain.vital import visualize as entrance
 from onnxplain.vital.features import fitting
 from onnxplain.vital.graphs.features import write_features
 from onnxplain.vital.graphs.step import write_step
@@ -442,7 +441,7 @@ def test_batch_norms_are_folded_or_stay_apart(
         asked.append(fold_norms)
         return read_subject(*of, fold_norms=fold_norms, **options)
 
-    monkeypatch.setattr(entrance, "read_subject", read)
+    monkeypatch.setattr("onnxplain.vital.graphs.subject.read_subject", read)
     see(layer="7", channel=3, settings=replace(SHORT, steps=1, batch_norm=given))
     assert asked == [folded]
 
