@@ -16,6 +16,7 @@ from typing import Any
 
 from onnxplain.bench.drift import drift_table
 from onnxplain.bench.estimators.table import estimators_table
+from onnxplain.bench.evaluation.table import agreement_table, time_table
 from onnxplain.bench.gpu.table import gpu_table
 from onnxplain.bench.launches import SIDES
 from onnxplain.bench.launches import ratios as ratios_of_nodes
@@ -363,6 +364,7 @@ PAGES: dict[str, dict[str, Callable[[Any], str]]] = {
     "docs/choose.md": {"demo": ascents_table},
     "docs/costs.md": {"kernels": kernels_table, "profile": profile_tables},
     "docs/differentiate.md": {"rivals": rivals_tables},
+    "docs/evaluate.md": {"evaluation": agreement_table, "evaluation_time": time_table},
     "docs/inputs.md": {"sizes": sizes_table},
     "docs/drift.md": {"drift": drift_table},
     "docs/networks.md": {"zoo": zoo_counts},

@@ -25,6 +25,7 @@ from PIL import Image
 
 import onnxplain
 from onnxplain.bench.evaluation import peer
+from onnxplain.bench.evaluation.table import AGREES
 from onnxplain.evaluation.images import Sample, listed, pixels_of
 from onnxplain.evaluation.metrics import MOSAIC
 from onnxplain.evaluation.protocols import SEMANTIC_PULLBACKS
@@ -39,7 +40,6 @@ RESULTS = Path(__file__).resolve().parents[1] / "results/evaluation.json"
 METHODS = ("excitation", "semantic", "gradcam", "gradient", "input-x-gradient")
 SEED = SEMANTIC_PULLBACKS.seed
 _TEMPERATURE = 1.0
-_AGREES = 1e-3
 _SOURCE = "efficientnet-lite0"
 _PHOTOGRAPHS = ("chelsea", "coffee", "rocket", "astronaut", "stereo_motorcycle")
 
@@ -98,7 +98,7 @@ def both(
             "graph": timed(partial(score, metric, explained, shown, seed)),
             "pytorch": timed(partial(peer.score, metric, of, method, *given)),
         }
-        if apart(row, "pytorch") > _AGREES:
+        if apart(row, "pytorch") > AGREES:
             own = peer.score(metric, of, method, *given, explain=subject.explain)
             row["of_the_graphs_pullback"] = {"score": own}
         yield row
@@ -124,7 +124,7 @@ def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
         return {
             "scores": len(some),
             "largest_difference": max(apart(row, "pytorch") for row in some),
-            "differ": sum(apart(row, "pytorch") > _AGREES for row in some),
+            "differ": sum(apart(row, "pytorch") > AGREES for row in some),
             "largest_difference_of_the_graphs_pullback": max(
                 apart(row, same if same in row else "pytorch") for row in some
             ),
