@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import glob
+import hashlib
 import json
 import os
 import stat
@@ -56,6 +57,16 @@ def opened(path: str | os.PathLike[str], most: int | None = None) -> BufferedRea
     except BaseException:
         os.close(handle)
         raise
+
+
+def sha256(path: str | os.PathLike[str]) -> str:
+    """The SHA-256 of a file, as hexadecimal.
+
+    Raises:
+        OSError: as `opened` does.
+    """
+    with opened(path) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def other_kind(status: os.stat_result) -> str | None:

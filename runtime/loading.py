@@ -11,9 +11,10 @@ from typing import Any
 from onnxplain.contract.explain import Metadata
 from onnxplain.contract.precision import precision_named
 from onnxplain.errors import BackendError, InputError
+from onnxplain.reading import sha256
 from onnxplain.runtime.explainer import Explainer
 from onnxplain.runtime.inputs.batches import ImageLike
-from onnxplain.runtime.onnx_file import read_metadata, read_ports
+from onnxplain.runtime.onnx_file import digest, read_metadata, read_ports
 from onnxplain.runtime.sessions import (
     AUTO,
     PROVIDERS,
@@ -52,6 +53,20 @@ def signature_of(path: Path) -> Signature:
         engine = read_engine(path)
         return Signature.of(engine.metadata, engine.inputs, engine.outputs)
     return Signature.of(read_metadata(path), *read_ports(path))
+
+
+def digest_of(path: Path) -> str:
+    """The SHA-256 of an explain graph with its external weights, or of an engine.
+
+    Raises:
+        BackendError: it cannot be read.
+    """
+    if path.suffix != SUFFIX:
+        return digest(path)
+    try:
+        return sha256(path)
+    except OSError as error:
+        raise BackendError(f"'{path}' cannot be read: {error.strerror}") from error
 
 
 def load(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import json
 import os
 from collections.abc import Iterator
@@ -14,7 +13,7 @@ from typing import Any
 
 from onnxplain.errors import InputError
 from onnxplain.files import clear, replacing
-from onnxplain.reading import parsed
+from onnxplain.reading import parsed, sha256
 
 
 @contextmanager
@@ -89,10 +88,8 @@ class Folder:
     def commit(self, shard: int, rows: int, errors: int) -> Record:
         """Record that a shard's part, which is in place, is complete."""
         part = self.part(shard)
-        with part.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
         size, plan = part.stat().st_size, self._plan_digest()
-        record = Record(shard, part.name, rows, errors, size, digest, plan)
+        record = Record(shard, part.name, rows, errors, size, sha256(part), plan)
         write_json(self._record(shard), asdict(record))
         return record
 
@@ -123,7 +120,7 @@ class Folder:
                 left.unlink(missing_ok=True)
 
     def _plan_digest(self) -> str:
-        return hashlib.sha256(self.plan.read_bytes()).hexdigest()
+        return sha256(self.plan)
 
     def _record(self, shard: int) -> Path:
         return self.commits / f"{shard:06d}.json"

@@ -14,10 +14,8 @@ import pyarrow.parquet
 
 from onnxplain.batch.commit import Folder, durable, write_json
 from onnxplain.batch.listing import Item
-from onnxplain.errors import BackendError, InputError
+from onnxplain.errors import InputError
 from onnxplain.reading import parsed
-from onnxplain.runtime import onnx_file
-from onnxplain.runtime.sessions.tensorrt.engine import SUFFIX
 from onnxplain.version import __version__
 
 _SCHEMA = pyarrow.schema(
@@ -144,21 +142,6 @@ def read_plan(folder: Folder) -> Plan:
             f"'{folder.path}' has shards of a run whose plan cannot be read ({error}); "
             "choose another folder"
         ) from error
-
-
-def model_digest(model: Path) -> str:
-    """The SHA-256 of an explain graph with its external weights, or of an engine.
-
-    Raises:
-        BackendError: it cannot be read.
-    """
-    if model.suffix != SUFFIX:
-        return onnx_file.digest(model)
-    try:
-        with model.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise BackendError(f"'{model}' cannot be read: {error.strerror}") from error
 
 
 class Listing:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from onnxplain.batch.cluster import connected, explained
 from onnxplain.batch.commit import Folder, write_json
 from onnxplain.batch.listing import Columns, list_items
-from onnxplain.batch.plan import Plan, Recipe, model_digest, settle
+from onnxplain.batch.plan import Plan, Recipe, settle
 from onnxplain.batch.rows import STORES
 from onnxplain.batch.shard import ENGINE, on_gpu
 from onnxplain.batch.worker import Job, raise_problem
@@ -24,7 +24,7 @@ from onnxplain.contract.pixels import PHOTOGRAPH
 from onnxplain.contract.precision import precision_named
 from onnxplain.errors import BackendError, InputError
 from onnxplain.runtime.inputs.estimator import decoded_once
-from onnxplain.runtime.loading import metadata_of
+from onnxplain.runtime.loading import digest_of, metadata_of
 from onnxplain.runtime.sessions import PROVIDERS, check_provider
 from onnxplain.runtime.sessions.tensorrt.engine import SUFFIX
 
@@ -168,7 +168,7 @@ def _recipe(model: Path, options: Options, images: Mapping[str, NDArray[Any]]) -
         check_provider(options.provider)
         provider = options.provider
     return Recipe(
-        model=model_digest(model),
+        model=digest_of(model),
         provider=provider,
         precision=precision_named(options.precision),
         temperature=options.temperature,

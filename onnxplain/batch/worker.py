@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 
 from onnxplain.batch.attempt import Attempt
 from onnxplain.batch.commit import Folder, Record
-from onnxplain.batch.plan import Listing, Recipe, model_digest
+from onnxplain.batch.plan import Listing, Recipe
 from onnxplain.batch.shard import ShardExplainer
 from onnxplain.errors import BackendError, InputError, OnnxplainError
 from onnxplain.runtime import load
+from onnxplain.runtime.loading import digest_of
 from onnxplain.version import __version__
 
 _ATTEMPTS = 4  # machines get lost now and then
@@ -94,7 +95,7 @@ def _check_machine(model: Path, recipe: Recipe) -> None:
             f"{platform.node()} has onnxplain {__version__}, and the run is of "
             f"{recipe.onnxplain}: install the same on every machine"
         )
-    if model_digest(model) != recipe.model:
+    if digest_of(model) != recipe.model:
         raise BackendError(
             f"'{model}' on {platform.node()} is another file than the run was begun with: copy the "
             "same to every machine"

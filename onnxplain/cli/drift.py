@@ -18,7 +18,6 @@ from onnxplain.files import make_folder, replacing
 
 if TYPE_CHECKING:
     from onnxplain.evaluation.drift import Drift
-    from onnxplain.runtime.inputs.targets import Target
 
 SHARE = "drifted"
 """What `--threshold` calls the share of the images that may have drifted."""
@@ -50,6 +49,7 @@ def report_drift(
     """
     from onnxplain.evaluation.drift import ALLOWED, compare
     from onnxplain.evaluation.drift_page import write_page
+    from onnxplain.evaluation.images import labels_of, read_labels
     from onnxplain.runtime import find_images, load
 
     if len(models) != 1:
@@ -57,9 +57,10 @@ def report_drift(
     given = _read(thresholds)
     allowed = given.pop(SHARE, ALLOWED)
     paths = find_images(images)
-    targets = None if labels is None else _targets(paths, labels)
+    known = None if labels is None else read_labels(labels)
     make_folder(folder)
     reference, new = load(against, "cpu"), load(models[0], provider, precision)
+    targets = None if known is None else labels_of(paths, known, reference.labels)
     with remaining_bar() as progress:
         task = progress.add_task("comparing", total=len(paths))
         drift = compare(
@@ -83,13 +84,6 @@ def report_drift(
     say(f"{drift.verdict}; {folder / 'drift.html'}")
     if not drift.passed or drift.unreadable:
         raise typer.Exit(1)
-
-
-def _targets(paths: Sequence[Path], labels: Path) -> list[Target | None]:
-    """The class of each image that has a label."""
-    from onnxplain.evaluation.images import labels_of, read_labels
-
-    return list(labels_of(paths, read_labels(labels)))
 
 
 def _read(thresholds: Sequence[str]) -> dict[str, float]:

@@ -138,8 +138,12 @@ def evaluate(
     out.print(_table(evaluation))
     if evaluation.earlier:
         note(f"{evaluation.earlier} of {len(evaluation.scores)} scores are of an earlier run")
-    for what, why in evaluation.problems_said().items():
-        complain(f"{what}: {why}")
+    if any(evaluation.uneven(metric.name) for metric in evaluation.metrics):
+        note(
+            "n: the images that have a score; where it differs, the best is of those of all graphs"
+        )
+    for line in evaluation.problems_said():
+        complain(line)
     say(f"{folder / PAGE}  {len(evaluation.images)} images")
     if evaluation.problems:
         raise typer.Exit(1)
@@ -158,6 +162,7 @@ def _table(evaluation: Evaluation) -> Table:
             text = (
                 f"{mean.mean:.3g} [dim]{mean.low:.3g} … {mean.high:.3g}[/]" if mean.count else "–"
             )
+            text += f" n = {mean.count}" if evaluation.uneven(metric.name) else ""
             cells.append(f"[bold]{text}[/]" if i == best or tied else text)
         table.add_row(f"{metric.name} {metric.arrow}", *cells)
     return table

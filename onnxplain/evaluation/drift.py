@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -15,7 +15,10 @@ from onnxplain.evaluation.alike import CLASS, MEASURES
 from onnxplain.runtime.explainer import Explainer
 from onnxplain.runtime.explanation import Explanation
 from onnxplain.runtime.inputs.images import load_image
-from onnxplain.runtime.inputs.targets import Target, fixed_targets
+from onnxplain.runtime.inputs.targets import Target, fixed_targets, target_input
+
+Answer: TypeAlias = Explanation | InputError
+"""An explanation, or why there is none."""
 
 ALLOWED = 0.1
 """The share of the images that may have drifted: a class near the boundary changes by rounding."""
@@ -140,8 +143,8 @@ def compare(
 
     Raises:
         InputError: no image, or none that can be read; a threshold of an unknown name, or of what
-            is no number; `targets` that are not one for each image; or files whose explanations
-            cannot be compared: of other objectives, numbers of classes or sizes.
+            is no number; `targets` that are not one for each image, or no class; or files whose
+            explanations cannot be compared: of other objectives, numbers of classes or sizes.
         BackendError: a runtime failed, or a file explains no images.
     """
     asked = thresholds_for(new, reference, thresholds)
@@ -149,6 +152,8 @@ def compare(
         raise InputError(f"allowed is a share from 0 to 1, not {allowed}")
     if targets is not None and len(targets) != len(paths):
         raise InputError(f"targets are one for each of {len(paths)} images, not {len(targets)}")
+    for target in targets or ():
+        target_input(reference.backend.signature, target, 1)
     images, unreadable = [], []
     for done, path in enumerate(paths, 1):
         target = None if targets is None else targets[done - 1]
@@ -168,14 +173,18 @@ def compare(
 
 def explained(
     new: Explainer, reference: Explainer, picture: Any, target: Target | None = None
-) -> tuple[Explanation, Explanation | InputError]:
-    """An image by the reference, and by the new file for the same target, or why that cannot.
+) -> tuple[Answer, Answer]:
+    """An image by the reference, and by the new file for the same target; where the reference has
+    none, the same reason for both.
 
     Raises:
-        InputError: the reference cannot explain the image.
+        InputError: the two are of other sizes.
         BackendError: a runtime failed.
     """
-    right = _alone(reference(picture, target))
+    try:
+        right = _alone(reference(picture, target))
+    except InputError as error:
+        return error, error
     fixed = fixed_targets(reference.backend.signature, right.targets, target)
     try:
         found = _alone(new(picture, fixed))
@@ -226,10 +235,13 @@ def _alone(explanation: Explanation) -> Explanation:
 def _measured(
     path: Path,
     asked: Target | None,
-    right: Explanation,
-    found: Explanation | InputError,
+    right: Answer,
+    found: Answer,
     least: Mapping[str, float],
 ) -> ImageDrift:
+    if isinstance(right, InputError):
+        said = "" if asked is None else str(asked)
+        return ImageDrift(path, said, asked, problem=f"the reference: {right}")
     target = str(np.ravel(np.array(right.names, dtype=object))[0])
     if isinstance(found, InputError):
         return ImageDrift(path, target, asked, problem=str(found))

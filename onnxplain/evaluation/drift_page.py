@@ -108,7 +108,9 @@ def _measure(drift: Drift, name: str) -> Markup:
 def _image(image: ImageDrift, drift: Drift, new: Explainer, reference: Explainer) -> Markup:
     right, found = explained(new, reference, load_image(image.path), image.asked)
     name = image.path.name
-    figures = [_figure(Image.fromarray(right.photographs[0]), "photograph", name)]
+    figures = []
+    if not isinstance(right, InputError):
+        figures.append(_figure(Image.fromarray(right.photographs[0]), "photograph", name))
     for title, explanation in (("reference", right), ("new", found)):
         if not isinstance(explanation, InputError):
             figures += _figures(explanation, title, name)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import hashlib
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -17,7 +16,7 @@ from numpy.typing import NDArray
 from onnxplain.contract.explain import Preprocessing
 from onnxplain.errors import InputError
 from onnxplain.evaluation.subject import Subject, as_pixels
-from onnxplain.reading import opened
+from onnxplain.reading import opened, sha256
 from onnxplain.runtime.inputs.batches import as_batch, as_photograph
 from onnxplain.runtime.inputs.images import find_images, load_image
 from onnxplain.runtime.inputs.targets import as_indices
@@ -70,7 +69,7 @@ def listed(
     places = [_place(path) for path in paths]
     common = Path(os.path.commonpath([place.parent for place in places]))
     names = [place.relative_to(common).as_posix() for place in places]
-    targets = labels_of(paths, labels)
+    targets = labels_of(paths, labels, first.explainer.labels)
     order = list(range(len(paths)))
     if count is not None and count < len(paths):
         chosen = np.random.default_rng(seed).choice(len(paths), count, replace=False)
@@ -142,9 +141,14 @@ def read_labels(path: Path) -> dict[str, str]:
     return labels
 
 
-def labels_of(paths: Sequence[Path], labels: Mapping[str, str]) -> list[int | str | None]:
+def labels_of(
+    paths: Sequence[Path], labels: Mapping[str, str], names: Sequence[str]
+) -> list[int | str | None]:
     """Each file's label, by the last parts of its path, as many as there are labels for; None where
     there is none.
+
+    Args:
+        names: of the classes, of which a number may be one; another number is an index.
 
     Raises:
         InputError: there are labels, and none is of a file.
@@ -155,7 +159,10 @@ def labels_of(paths: Sequence[Path], labels: Mapping[str, str]) -> list[int | st
             f"no image has a label: there is one of {next(iter(labels))!r}, and an image "
             f"'{paths[0]}'"
         )
-    return [int(label) if label and label.isdecimal() else label for label in found]
+    return [
+        int(label) if label and label.isdecimal() and label not in names else label
+        for label in found
+    ]
 
 
 def _place(path: Path) -> Path:
@@ -190,16 +197,11 @@ def _sample(
     if label is not None:
         target = int(as_indices(label, 1, first.classes, first.explainer.labels, False)[0])
     try:
-        digest = _digest(path)
-        of_mask = "" if mask is None else _digest(mask)
+        digest = sha256(path)
+        of_mask = "" if mask is None else sha256(mask)
         pixels = pixels_of(path, first.preprocessing)
     except (InputError, OSError) as error:
         return Sample(path, name, "", -1, str(error))
     if label is None:
         target = int(first.logits(pixels).argmax())
     return Sample(path, name, digest, target, mask=mask, mask_digest=of_mask)
-
-
-def _digest(path: Path) -> str:
-    with opened(path) as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

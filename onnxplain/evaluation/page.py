@@ -105,6 +105,8 @@ def _row(evaluation: Evaluation, metric: Metric) -> Markup:
     for i, mean in enumerate(evaluation.estimates(metric.name)):
         status = "best" if i == best else "tied" if evaluation.tied(metric.name)[i] else ""
         interval = f"{mean.low:.3g} … {mean.high:.3g}" if mean.count else ""
+        if evaluation.uneven(metric.name):
+            interval = f"{interval}, n = {mean.count}".removeprefix(", ")
         shown = f"{mean.mean:.3g}" if mean.count else "–"
         cells.append(fill(_CELL, status=status, mean=shown, interval=interval))
     return fill(_ROW, name=metric.name, asks=metric.asks, arrow=metric.arrow, cells=join(cells))
@@ -200,7 +202,7 @@ def _figure(evaluation: Evaluation, graph: int, image: int, row: Row) -> Markup:
 
 
 def _problems(evaluation: Evaluation) -> Markup:
-    lines = [f"{what}: {why}" for what, why in evaluation.problems_said().items()]
+    lines = evaluation.problems_said()
     if not lines:
         return Markup("")
     return fill(_PROBLEMS, lines=join([fill(_LINE, line=line) for line in lines]))

@@ -44,11 +44,21 @@ class Evaluation:
         """Each graph's mean by a metric, with its interval."""
         return estimates(self.of(metric))
 
+    def uneven(self, metric: str) -> bool:
+        """Whether the graphs' means are of different images, as some have no score of all."""
+        there = np.isfinite(self.of(metric))
+        return bool((there[there.any(1)] != there.any(0)).any())
+
     def best(self, metric: str) -> int | None:
-        """The graph of the best mean; None where there is no score."""
-        means = np.array([one.mean for one in self.estimates(metric)])
-        if not np.isfinite(means).any():
+        """The graph of the best mean over the images of which every graph that has scores has one;
+        None where there is no such image."""
+        scores = self.of(metric)
+        there = np.isfinite(scores)
+        scored = there.any(1)
+        shared = there[scored].all(0)
+        if not (scored.any() and shared.any()):
             return None
+        means = np.where(scored, scores[:, shared].mean(1), np.nan)
         chosen = next(one for one in self.metrics if one.name == metric)
         return int(np.nanargmax(means if chosen.better == HIGHER else -means))
 
@@ -70,14 +80,21 @@ class Evaluation:
         """The scores that there are not."""
         return [score for score in self.scores if score.score is None]
 
-    def problems_said(self) -> dict[str, str]:
-        """Why there is no score, by what it is not of: an image that cannot be used is there once,
-        and not for each graph and metric."""
-        said = {}
+    def problems_said(self) -> list[str]:
+        """Why there is no score, each reason once: of an image that cannot be used, and of a metric
+        for all images and graphs together that it is the same for."""
+        said = dict[str, None]()
+        alike = dict[tuple[str, str], list[Score]]()
         for problem in self.problems:
-            of = f"{problem.metric} of {problem.image} by {problem.graph}"
-            said[problem.image if problem.target < 0 else of] = problem.error
-        return said
+            if problem.target < 0:
+                said[f"{problem.image}: {problem.error}"] = None
+            else:
+                alike.setdefault((problem.metric, problem.error), []).append(problem)
+        for (metric, error), scores in alike.items():
+            images = _counted({score.image for score in scores}, "images")
+            graphs = _counted({score.graph for score in scores}, "graphs")
+            said[f"{metric} of {images} by {graphs}: {error}"] = None
+        return list(said)
 
     def to_json(self) -> dict[str, Any]:
         """Means and intervals by metric and graph, and what the evaluation was of."""
@@ -108,6 +125,11 @@ class Evaluation:
                 for metric in self.metrics
             },
         }
+
+
+def _counted(names: set[str], what: str) -> str:
+    """The one, or how many."""
+    return f"{len(names)} {what}" if len(names) > 1 else next(iter(names))
 
 
 def _number(value: float) -> float | None:

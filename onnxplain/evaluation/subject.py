@@ -21,9 +21,11 @@ from onnxplain.contract.explain import DIRECTION, IMAGE, LOGITS, Preprocessing
 from onnxplain.contract.pixels import Pixels
 from onnxplain.errors import InputError
 from onnxplain.evaluation.deferred import Deferred, Remembered, Together
-from onnxplain.reference.forward import write_forward
+from onnxplain.reading import sha256
+from onnxplain.reference.forward import forward_proto
 from onnxplain.runtime import Explainer, load
 from onnxplain.runtime.inputs.batches import filled
+from onnxplain.runtime.loading import digest_of
 from onnxplain.runtime.onnx_file import weights_beside
 from onnxplain.runtime.outputs import in_floats
 from onnxplain.runtime.predictions import probabilities_of
@@ -135,25 +137,19 @@ def opened(
         raise InputError(f"'{path}' takes {', '.join(metadata.estimator.inputs)} besides an image")
     backend = explainer.backend
     chosen = {"provider": backend.provider, "precision": backend.precision}
-    beside = [] if path.suffix == SUFFIX else weights_beside(path)
-    contents = [_digest(file) for file in (path, *beside)]
-    digest = hashlib.sha256(json.dumps([*contents, chosen]).encode()).hexdigest()
+    digest = hashlib.sha256(json.dumps([digest_of(path), chosen]).encode()).hexdigest()
     if path.suffix == SUFFIX:
         logits = _of_explainer(explainer)
     else:
-        cut = _cut(path, folder / digest)
-        network = _network(cut, metadata.preprocessing, chosen)
+        model = forward_proto(path)
+        network = _network(model, path, metadata.preprocessing, chosen)
         if network not in forwards:
+            cut = _saved(model, path, folder / digest)
             forwards[network] = Remembered(_forward(explainer, cut, threads), _REMEMBERED)
         logits = forwards[network]
     example = np.zeros((1, *metadata.preprocessing.shape(metadata.preprocessing.channels)))
     classes = logits(as_pixels(example, metadata.preprocessing)).shape[1]
     return Subject(name, digest, explainer, logits, classes)
-
-
-def _digest(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _of_explainer(explainer: Explainer) -> Logits:
@@ -167,25 +163,29 @@ def _of_explainer(explainer: Explainer) -> Logits:
     return logits
 
 
-def _cut(path: Path, folder: Path) -> Path:
-    """The forward pass alone, a third of an explanation's cost: a file in `folder`."""
+def _saved(forward: onnx.ModelProto, path: Path, folder: Path) -> Path:
+    """A file's forward pass, a third of an explanation's cost, as one in `folder`."""
     try:
         folder.mkdir(exist_ok=True)
         for weights in weights_beside(path):
             beside = folder / weights.resolve().relative_to(path.parent.resolve())
             beside.parent.mkdir(parents=True, exist_ok=True)
             _link(weights, beside)
-        return write_forward(path, folder / path.name)
+        onnx.save(forward, folder / path.name)
+        return folder / path.name
     except OSError as error:
         raise InputError(f"cannot write into '{folder}': {error.strerror or error}") from error
 
 
-def _network(cut: Path, pre: Preprocessing, chosen: Mapping[str, str]) -> str:
-    """A digest of what a forward pass's answers are of, whatever method its file explains by."""
-    model = onnx.load(cut, load_external_data=False)
-    del model.metadata_props[:]
-    content = hashlib.sha256(model.SerializeToString(deterministic=True)).hexdigest()
-    of = [content, *map(_digest, weights_beside(cut)), asdict(pre), chosen]
+def _network(
+    forward: onnx.ModelProto, path: Path, pre: Preprocessing, chosen: Mapping[str, str]
+) -> str:
+    """A digest of what a file's forward pass answers, whatever method the file explains by."""
+    bare = onnx.ModelProto()
+    bare.CopyFrom(forward)
+    del bare.metadata_props[:]
+    content = hashlib.sha256(bare.SerializeToString(deterministic=True)).hexdigest()
+    of = [content, *map(sha256, weights_beside(path)), asdict(pre), chosen]
     return hashlib.sha256(json.dumps(of, sort_keys=True).encode()).hexdigest()
 
 

@@ -170,6 +170,28 @@ def test_an_explanation_that_overflows_is_a_drifted_image(
     assert "not finite" in said
 
 
+def test_an_image_that_the_reference_cannot_explain_is_a_row_with_the_reason(
+    network: nn.Module, folder: Path, paths: list[Path], tmp_path: Path
+) -> None:
+    """Not the end of it; but a class that there is not is a wrong call."""
+    large = copy.deepcopy(network)
+    large[7].weight.data *= 1e30
+    large[3].weight.data *= 1e30
+    reference = opened(write(large, tmp_path / "large.onnx"))
+    new = opened(folder / "excitation.onnx")
+    found = compare(new, reference, paths[:2], targets=[3, None])
+    assert [image.target for image in found.images] == ["3", ""]
+    for image in found.images:
+        assert image.problem.startswith("the reference: ")
+        assert "not finite" in image.problem
+    assert not found.passed
+    json.dumps(found.record(), allow_nan=False)
+    write_page(found, new, reference, tmp_path / "drift.html")
+    assert (tmp_path / "drift.html").read_text().count("the reference: ") == 2
+    with pytest.raises(InputError, match="target 10 is out of range"):
+        compare(new, reference, paths[:2], targets=[None, 10])
+
+
 def test_the_page_shows_the_worst_first(folder: Path, paths: list[Path], tmp_path: Path) -> None:
     reference, new = (opened(folder / name) for name in ("excitation.onnx", "excitation.3.onnx"))
     found = compare(new, reference, paths)

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+from torch import nn
+from typer.testing import CliRunner
 
+import onnxplain
+from onnxplain.cli import app
 from onnxplain.errors import InputError
 from onnxplain.evaluation import evaluate
 from onnxplain.evaluation.images import Sample, labels_of, listed
 from onnxplain.evaluation.subject import Subject, opened
 from onnxplain.runtime import find_images
 
-from .small import SIDE
+from .small import MEAN, SIDE, STD
 
 
 @pytest.fixture(scope="module")
@@ -98,11 +104,32 @@ def test_a_link_has_the_label_of_its_own_name(
 
 def test_labels_of_other_images_are_an_error() -> None:
     paths = [Path("photos/0.png"), Path("photos/1.png")]
-    assert labels_of(paths, {"photos/1.png": "7", "x.png": "2"}) == [None, 7]
-    assert labels_of(paths, {"0.png": "cat"}) == ["cat", None]
-    assert labels_of(paths, {}) == [None, None]
+    assert labels_of(paths, {"photos/1.png": "7", "x.png": "2"}, ()) == [None, 7]
+    assert labels_of(paths, {"0.png": "cat"}, ["cat"]) == ["cat", None]
+    assert labels_of(paths, {}, ()) == [None, None]
     with pytest.raises(InputError, match=r"there is one of '0.jpg', and an image 'photos/0.png'"):
-        labels_of(paths, {"0.jpg": "7"})
+        labels_of(paths, {"0.jpg": "7"}, ())
+
+
+def test_a_number_that_is_a_classs_name_is_that_class(
+    network: nn.Module, images: Path, tmp_path: Path
+) -> None:
+    """Of classes called 2, 3, 5 and 7 the class "3" is the second, and 0 an index."""
+    path, example = tmp_path / "x.onnx", torch.zeros(1, 3, SIDE, SIDE)
+    given = {"example": example, "method": "gradient", "mean": MEAN, "std": STD}
+    onnxplain.export(network, path, labels=["2", "3", "5", "7"], **given)  # type: ignore[call-overload]
+    labels = {"0.png": "3", "1.png": "0", "2.png": "7", "3.png": "2"}
+    asked = {"labels": labels, "metrics": ["random-logit"], "provider": "cpu"}
+    found = evaluate(path, images, **asked)  # type: ignore[arg-type]
+    assert [score.target for score in found.scores] == [1, 0, 3, 0]
+    (tmp_path / "labels.csv").write_text("".join(f"{k},{v}\n" for k, v in labels.items()))
+    options = ["-i", images, "--labels", tmp_path / "labels.csv", "-o", tmp_path / "out"]
+    done = CliRunner().invoke(
+        app, ["evaluate", str(path), "--against", *map(str, [path, *options])]
+    )
+    assert done.exit_code == 0, done.output
+    record = json.loads((tmp_path / "out" / "drift.json").read_text())
+    assert [image["target"] for image in record["images"]] == ["3", "2", "7", "2"]
 
 
 def test_an_image_that_has_a_label_and_cannot_be_read_has_no_class(

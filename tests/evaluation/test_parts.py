@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 import torch
 
+from onnxplain.cli.evaluate import _table
 from onnxplain.errors import InputError
 from onnxplain.evaluation.deferred import Deferred, Remembered, Together
 from onnxplain.evaluation.metrics import HIGHER, Metric, optimal_beta, part
-from onnxplain.evaluation.page import ranked
+from onnxplain.evaluation.page import _row, ranked
 from onnxplain.evaluation.result import Evaluation
 from onnxplain.evaluation.statistics import differences, estimates
 from onnxplain.evaluation.store import Score
@@ -119,4 +120,48 @@ def test_images_are_ranked_by_all_metrics() -> None:
     ]
     evaluation = Evaluation(("g",), metrics, ("0", "1", "2"), tuple(scores), 0)
     assert ranked(evaluation, 0) == [1, 2, 0]
-    assert evaluation.problems_said() == {"a of 2 by g": ""}
+    assert evaluation.problems_said() == ["a of 2 by g: "]
+
+
+def evaluated(rows: list[list[float | None]], why: str = "") -> Evaluation:
+    """Of one metric, of which more is better; a row for each graph."""
+    names = [f"g{i}" for i in range(len(rows))]
+    images = tuple(f"{i}.png" for i in range(len(rows[0])))
+    scores = [
+        Score("", name, "", image, 0, "a", row[i], "" if row[i] is not None else why)
+        for i, image in enumerate(images)
+        for name, row in zip(names, rows, strict=True)
+    ]
+    return Evaluation(tuple(names), (Metric("a", "", HIGHER, ""),), images, tuple(scores), 0)
+
+
+def test_graphs_that_lack_scores_are_compared_on_the_images_that_they_share() -> None:
+    """The second is better on each image that both have; the first lacks the hard ones, and so has
+    the greater mean."""
+    found = evaluated([[0.5, 0.6, None, None], [0.7, 0.7, 0.0, 0.1], [None] * 4])
+    assert found.estimates("a")[0].mean > found.estimates("a")[1].mean
+    assert found.best("a") == 1
+    assert found.uneven("a")
+    assert [one.count for one in found.behind("a")] == [2, 4, 0]
+    np.testing.assert_allclose(found.behind("a")[0].mean, -0.15)
+    assert found.tied("a") == [False, True, False]
+    assert not evaluated([[0.5, None], [0.7, None], [None, None]]).uneven("a")
+    assert evaluated([[0.5, None], [None, 0.7]]).best("a") is None
+
+
+def test_a_table_says_of_how_many_images_a_mean_is_where_graphs_differ() -> None:
+    uneven = evaluated([[0.5, 0.6, None], [0.7, 0.7, 0.1]])
+    assert [cell.count("n = 2") for cell in cells(uneven)] == [1, 0]
+    assert [cell.count("n = 3") for cell in cells(uneven)] == [0, 1]
+    assert "n = " not in "".join(cells(evaluated([[0.5, None], [0.7, None]])))
+    page = _row(uneven, uneven.metrics[0])
+    assert page.index("n = 2") < page.index("n = 3")
+
+
+def cells(evaluation: Evaluation) -> list[str]:
+    return [str(next(iter(column.cells))) for column in _table(evaluation).columns[1:]]
+
+
+def test_a_reason_that_is_the_same_for_all_is_said_once() -> None:
+    found = evaluated([[None, None, 0.3], [None, 0.2, None]], "there is one class")
+    assert found.problems_said() == ["a of 3 images by 2 graphs: there is one class"]
