@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from onnxplain.evaluation.metrics import MOSAIC, PATCHES, Metric, part
+from onnxplain.evaluation.metrics import MOSAIC, PATCHES, RANDOMISED, Metric, part
 from onnxplain.evaluation.scoring import Tiles, mosaic_of
 from onnxplain.reference.pytorch import explain
 
@@ -99,15 +99,17 @@ def score(
     Args:
         explain: instead of `attribution`, of pixels and targets.
     """
-    attributed = explain or partial(attribution, of, method=method, temperature=temperature)
+    usual = partial(attribution, method=method, temperature=temperature)
+    attributed = explain or partial(usual, of)
     height, width = image.shape[2:]
     made = metric.made(height, width, classes, seed)
     given: dict[str, Any] = {"x_batch": image, "y_batch": np.array([target]), "a_batch": None}
     model: nn.Module = of
+    randomised = metric.on == RANDOMISED
     x = image
 
     def explain_func(model: Any, inputs: Any, targets: Any, **_: Any) -> Array:
-        found = attributed(inputs, targets)
+        found = usual(model, inputs, targets) if randomised else attributed(inputs, targets)
         return found * inputs if metric.times_image and method in DIRECTIONS else found
 
     if metric.on == MOSAIC:

@@ -92,9 +92,10 @@ def evaluate(
 
     The protocol is that of the semantic pullbacks' paper: infidelity, faithfulness-correlation,
     faithfulness-estimate, monotonicity-correlation, max-sensitivity, random-logit and focus, each a
-    class of Quantus. Further metrics are deletion and insertion, and with --masks pointing-game and
-    relevance-mass. An arrow says which way is better. The interval holds 95 % of the means of
-    resampled images. The best is bold, and so is what these images do not tell from it.
+    class of Quantus. Further metrics are deletion and insertion, mprt, smooth-mprt and
+    efficient-mprt, and with --masks pointing-game and relevance-mass. An arrow says which way is
+    better. The interval holds 95 % of the means of resampled images. The best is bold, and so is
+    what these images do not tell from it.
 
     With --against, both files explain the class that the other one predicts (or the labels), and
     each image is held to thresholds of likeness; the exit status is 1 where more than a tenth of

@@ -3,7 +3,8 @@
 `evaluate` asks metrics of Quantus's, image by image, and goes one way: `images` finds image files
 and their classes; `subject` opens graphs and asks them in pixels of [-1, 1]; `scoring` makes one
 score of graph × image × metric, where `metrics` and `protocols` declare what is asked of Quantus,
-and `deferred` has the network answer in batches; `store` keeps each score as it is made;
+and `deferred` has the network answer in batches, `randomised` writes the same graph with its
+weights shuffled, and `networks` shows both to Quantus; `store` keeps each score as it is made;
 `statistics` and `page` are of the table. `drift` asks whether two files still explain alike, for
 which Quantus and PyTorch need not be there.
 """

@@ -15,10 +15,13 @@ from onnxplain.errors import InputError
 
 HIGHER, LOWER = "higher", "lower"
 
-IMAGE, GREY, MASKED, MOSAIC, PATCHES = "image", "grey", "masked", "mosaic", "patches"
+IMAGE, GREY, MASKED, MOSAIC, PATCHES, RANDOMISED = (
+    *("image", "grey", "masked", "mosaic", "patches", "randomised"),
+)
 """What a metric looks at: the image; mid-grey, into which the image is put bit by bit; the image
-with the mask of what it shows; a mosaic of it, another of its class and two of others; or the
-image's patches, each of which is there (1) or not (0: mid-grey)."""
+with the mask of what it shows; a mosaic of it, another of its class and two of others; the image's
+patches, each of which is there (1) or not (0: mid-grey); or the image, by the network and by the
+same network with its weights shuffled."""
 
 Arguments = Mapping[str, Any]
 
@@ -34,7 +37,7 @@ class Metric:
         asks: what it asks, in a sentence.
         arguments: of the class, for an image of a height and a width; functions by their names in
             `SIMILARITIES`, `quantus.functions.similarity_func` and `LOSSES`.
-        on: `IMAGE`, `GREY`, `MASKED`, `MOSAIC` or `PATCHES`.
+        on: `IMAGE`, `GREY`, `MASKED`, `MOSAIC`, `PATCHES` or `RANDOMISED`.
         softmax: whether it asks for probabilities, not logits.
         times_image: whether a pullback that is a direction is taken times the image.
         long: whether it is left out where little time is given.

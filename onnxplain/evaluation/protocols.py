@@ -12,6 +12,7 @@ from onnxplain.evaluation.metrics import (
     MASKED,
     MOSAIC,
     PATCHES,
+    RANDOMISED,
     Metric,
     part,
 )
@@ -153,6 +154,42 @@ OTHERS = (
         HIGHER,
         "How much of the attribution's size lies on what the mask says is the thing?",
         on=MASKED,
+    ),
+    Metric(
+        "mprt",
+        "MPRT",
+        LOWER,
+        "How alike are the pixels' ranks by the network and by the same one with the weights of "
+        "every layer shuffled?",
+        lambda height, width: {
+            "similarity_func": "spearman",
+            "skip_layers": True,
+            "return_last_correlation": True,
+        },
+        on=RANDOMISED,
+    ),
+    Metric(
+        "smooth-mprt",
+        "SmoothMPRT",
+        LOWER,
+        "How alike are they, where both are means over an image with noise?",
+        lambda height, width: {
+            "similarity_func": "spearman",
+            "skip_layers": True,
+            "return_last_correlation": True,
+            "nr_samples": 50,
+            "noise_magnitude": 0.1,
+        },
+        on=RANDOMISED,
+    ),
+    Metric(
+        "efficient-mprt",
+        "EfficientMPRT",
+        HIGHER,
+        "By how much does the entropy of the pullback's histogram rise when the weights of every "
+        "layer are shuffled?",
+        on=RANDOMISED,
+        softmax=True,
     ),
 )
 """Metrics of no protocol."""

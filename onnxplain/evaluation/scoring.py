@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,16 @@ from quantus.functions.mosaic_func import mosaic_creation
 
 from onnxplain.errors import InputError
 from onnxplain.evaluation.deferred import Deferred
-from onnxplain.evaluation.metrics import GREY, MASKED, MOSAIC, PATCHES, Metric, part
+from onnxplain.evaluation.metrics import (
+    GREY,
+    MASKED,
+    MOSAIC,
+    PATCHES,
+    RANDOMISED,
+    Metric,
+    part,
+)
+from onnxplain.evaluation.networks import Networks
 from onnxplain.evaluation.subject import Subject
 
 Array = NDArray[Any]
@@ -83,7 +93,8 @@ def score(metric: Metric, explained: Explained, tiles: Tiles | None, seed: int) 
             view = _view(metric, explained, tiles, seed)
             height, width = explained.image.shape[2:]
             made = metric.made(height, width, explained.subject.classes, seed)
-            found = float(_asked(made, view))
+            asked = _asked_of_networks if metric.on == RANDOMISED else _asked
+            found = float(asked(made, view))
         except (InputError, AssertionError, ValueError) as error:
             raise ScoreError(" ".join(str(error).split())) from error
     if not np.isfinite(found):
@@ -107,7 +118,7 @@ class _View:
 
     images: Array
     targets: Array
-    model: _Model
+    model: _Model | Networks
     explain: Any
     custom: Any = None
     mask: Array | None = None
@@ -151,6 +162,27 @@ def _asked(made: Any, view: _View) -> float:
     return float(np.trapezoid(found) / (len(found) - 1) if np.ndim(found) else found)
 
 
+def _asked_of_networks(made: Any, view: _View) -> float:
+    """The same of a metric that goes its own way, from one network to another."""
+    data = {"model": view.model, "x_batch": view.images, "y_batch": view.targets}
+    made.explain_func, made.explain_func_kwargs, made.batch_size = view.explain, {}, 1
+    made.general_preprocess = lambda **_: data | made.custom_preprocess(a_batch=None, **data)
+    made.explain_smooth_batch_numpy = partial(_smoothed, made, view.explain)
+    (found,) = made(**data, device="cpu")
+    return float(found)
+
+
+def _smoothed(
+    made: Any, explain: Any, model: Any, x_batch: Array, y_batch: Array, std: Array, **_: Any
+) -> Array:
+    """In place of `SmoothMPRT`'s, which asks Captum, sample by sample: the same samples."""
+    noises = [np.random.randn(*x_batch.shape) * std for _ in range(made.nr_samples - 1)]
+    noisy = [x_batch + noise for noise in noises] + [x_batch]
+    inputs = np.concatenate(noisy).astype(np.float32)
+    mean: Array = explain(model, inputs, y_batch.repeat(len(noisy))).mean(0, keepdims=True)
+    return mean
+
+
 def _view(metric: Metric, explained: Explained, tiles: Tiles | None, seed: int) -> _View:
     subject = explained.subject
 
@@ -190,6 +222,15 @@ def _view(metric: Metric, explained: Explained, tiles: Tiles | None, seed: int) 
 
         given = explained.image, explained.target, _Model(asked), sizes
         return _View(*given, mask=explained.mask())
+    if metric.on == RANDOMISED:
+
+        def explain_by(model: Networks, inputs: Array, targets: Array, **_: Any) -> Array:
+            if model.subject is subject:
+                return explained.explain(inputs, targets, metric.times_image)
+            return model.subject.explain(inputs, targets, metric.times_image)
+
+        networks = Networks(subject, metric.softmax)
+        return _View(explained.image, explained.target, networks, explain_by)
     return _View(explained.image, explained.target, _Model(asked), explain)
 
 

@@ -9,6 +9,7 @@ import shutil
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from onnxplain.contract.explain import DIRECTION, IMAGE, LOGITS, Preprocessing
 from onnxplain.contract.pixels import Pixels
 from onnxplain.errors import InputError
 from onnxplain.evaluation.deferred import Deferred, Remembered, Together
+from onnxplain.evaluation.randomised import write_shuffled
 from onnxplain.reading import sha256
 from onnxplain.reference.forward import forward_proto
 from onnxplain.runtime import Explainer, load
@@ -51,6 +53,7 @@ class Subject:
         explainer: the file, opened.
         logits: of images, [N, classes]: the forward pass alone, where it can be cut out.
         classes: how many there are.
+        randomised: gives the same file with its layers' weights shuffled, opened once.
     """
 
     name: str
@@ -58,6 +61,7 @@ class Subject:
     explainer: Explainer
     logits: Logits
     classes: int
+    randomised: Callable[[], Subject]
 
     @property
     def preprocessing(self) -> Preprocessing:
@@ -149,7 +153,16 @@ def opened(
         logits = forwards[network]
     example = np.zeros((1, *metadata.preprocessing.shape(metadata.preprocessing.channels)))
     classes = logits(as_pixels(example, metadata.preprocessing)).shape[1]
-    return Subject(name, digest, explainer, logits, classes)
+
+    @cache
+    def randomised() -> Subject:
+        if path.suffix == SUFFIX:
+            raise InputError("an engine's weights cannot be shuffled: give the explain graph")
+        shuffled = write_shuffled(path, folder / f"{digest}-shuffled")
+        settings = backend.provider, backend.precision, threads
+        return opened(shuffled, name, folder, *settings, forwards)
+
+    return Subject(name, digest, explainer, logits, classes, randomised)
 
 
 def _of_explainer(explainer: Explainer) -> Logits:

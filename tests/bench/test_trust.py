@@ -42,7 +42,7 @@ def test_what_is_stopped_keeps_whole_images_and_goes_on(
     two = {name: candidates.CANDIDATES[name] for name in ("gradient", "excitation, T = 1")}
     names = ("random-logit", "relevance-mass")
     monkeypatch.setattr(candidates, "CANDIDATES", two)
-    monkeypatch.setattr(trust, "METRICS", {name: trust.METRICS[name] for name in names})
+    monkeypatch.setattr(trust, "SHOWN", [trust.METRICS[name] for name in names])
     work, out = tmp_path / "work", tmp_path / "trust.json"
     (work / "digits").mkdir(parents=True)
     made = {"weights": untrained().state_dict(), "accuracy": 0.1}

@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 import hashlib
+from functools import partial
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import torch
+from onnx import numpy_helper
 from torch import nn
 
-from onnxplain.bench.evaluation.peer import OfPixels, score
-from onnxplain.evaluation import Evaluation, evaluate
+from onnxplain.bench.evaluation.peer import OfPixels, attribution, score
+from onnxplain.errors import InputError
+from onnxplain.evaluation import METRICS, Evaluation, evaluate
 from onnxplain.evaluation.images import pixels_of
+from onnxplain.evaluation.randomised import write_shuffled
 from onnxplain.evaluation.run import drawn
 from onnxplain.evaluation.scoring import Tiles, mosaic_of
+from onnxplain.evaluation.subject import Logits, opened
 from onnxplain.runtime.loading import metadata_of
 
 from .small import MEAN, METHODS, STD
 
-pytest.importorskip("quantus")
+quantus = pytest.importorskip("quantus")
 
 
 @pytest.fixture(scope="module")
@@ -55,6 +61,82 @@ def test_every_score_is_quantus_own(
         right = score(metric, of, one.graph, seen[one.image], one.target, tiles, seed, classes=4)
         apart[one.metric, one.graph, one.image] = abs(one.score - right)
     assert {of: by for of, by in apart.items() if by > 1e-3} == {}
+
+
+def test_randomised_networks_are_scored_as_quantus_does(
+    network: nn.Module,
+    graphs: dict[str, Path],
+    images: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Quantus resets PyTorch's layers, here to the values that the graph's shuffled layers have."""
+    names = ["mprt", "smooth-mprt", "efficient-mprt"]
+    found = evaluate([*graphs.values()], images / "1.png", metrics=names, provider="cpu")
+    given = graphs["gradient"], "g", tmp_path, "cpu", "float32", None
+    path = opened(*given, {}).randomised().explainer.path
+    assert path is not None
+    graph = onnx.load(path).graph
+    tensors = [t for t in graph.initializer if t.name.endswith(("weight", "bias"))]
+    drawn_for = {tuple(t.dims): torch.tensor(numpy_helper.to_array(t)) for t in tensors}
+
+    def reset(layer: nn.Conv2d | nn.Linear) -> None:
+        for parameter in (layer.weight, layer.bias):
+            new = drawn_for[tuple(parameter.shape)]
+            assert not torch.equal(parameter, new)
+            torch.testing.assert_close(parameter.flatten().sort()[0], new.flatten().sort()[0])
+            with torch.no_grad():
+                parameter.copy_(new)
+
+    for kind in (nn.Conv2d, nn.Linear):
+        monkeypatch.setattr(kind, "reset_parameters", reset)
+    pre = metadata_of(graphs["gradient"]).preprocessing
+    x, of = pixels_of(images / "1.png", pre), OfPixels(network, MEAN, STD).eval()
+    digest = hashlib.sha256((images / "1.png").read_bytes()).hexdigest()
+    for one in found.scores:
+        assert one.score is not None, one.error
+        metric = METRICS[one.metric]
+        smooth = partial(_attribution, method=one.graph)
+        monkeypatch.setattr(quantus, "explain", smooth)
+        seed = drawn(314, digest, metric.name)
+        right = score(metric, of, one.graph, x, one.target, None, seed, classes=4)
+        assert abs(one.score - right) < 1e-3, one
+
+
+def _attribution(
+    model: OfPixels, inputs: np.ndarray, targets: np.ndarray, method: str, **_: object
+) -> np.ndarray:
+    return attribution(model, inputs, targets, method)
+
+
+def test_methods_of_one_network_are_of_one_shuffled_network(
+    graphs: dict[str, Path], images: Path, tmp_path: Path
+) -> None:
+    """The forward and the backward pass are: the gradient is that of the logits, by differences."""
+    forwards: dict[str, Logits] = {}
+    subjects = [opened(graphs[m], m, tmp_path, "cpu", "float32", None, forwards) for m in METHODS]
+    x = pixels_of(images / "1.png", subjects[0].preprocessing)
+    whole, shuffled = subjects[0].logits(x), [one.randomised().logits(x) for one in subjects]
+    assert not np.allclose(whole, shuffled[0], rtol=0.1)
+    for other in shuffled[1:]:
+        np.testing.assert_allclose(other, shuffled[0], rtol=1e-5)
+    gradient = subjects[0].randomised().explain(x, np.array([2]))
+    step = 1e-3 * np.sign(gradient)
+    ahead, behind = (subjects[0].randomised().logits(x + s)[0, 2] for s in (step, -step))
+    np.testing.assert_allclose((gradient * 2 * step).sum(), ahead - behind, rtol=0.02)
+
+
+def test_a_file_that_keeps_copies_of_weights_is_not_shuffled(
+    graphs: dict[str, Path], tmp_path: Path
+) -> None:
+    """Its backward pass would be that of the network as it was."""
+    model = onnx.load(graphs["gradient"])
+    weight = next(t for t in model.graph.initializer if len(t.dims) == 4)
+    flipped = numpy_helper.to_array(weight)[..., ::-1, ::-1]
+    model.graph.initializer.append(numpy_helper.from_array(flipped.copy(), "flipped"))
+    onnx.save(model, tmp_path / "x.onnx")
+    with pytest.raises(InputError, match="keeps a copy of weights, 'flipped'"):
+        write_shuffled(tmp_path / "x.onnx", tmp_path / "out")
 
 
 def _mosaics_images(own: str, predicted: dict[str, int], digest: str) -> tuple[str, ...]:
