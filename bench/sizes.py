@@ -33,7 +33,7 @@ from torchvision.models.segmentation.fcn import FCNHead
 
 from onnxplain import load
 from onnxplain.bench.markdown import markdown
-from onnxplain.bench.progress import progress_bar
+from onnxplain.bench.over_networks import add_options, chosen, measure
 from onnxplain.bench.zoo.entry import awaken, sentence
 from onnxplain.errors import SourceError
 from onnxplain.export import export
@@ -202,30 +202,26 @@ def _shown(row: Mapping[str, Any], reasons: dict[str, int]) -> str:
 
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="onnxplain.bench.sizes", description=__doc__)
-    parser.add_argument("networks", nargs="*", help="These alone; else all.")
-    parser.add_argument("--quick", action="store_true", help="Small networks.")
-    parser.add_argument("--again", action="store_true", help="Also what has been measured.")
+    add_options(parser, quick="Small networks.")
     parser.add_argument("--out", type=Path, default=RESULTS)
     given = parser.parse_args(arguments)
-    networks = QUICK if given.quick else NETWORKS
-    if unknown := {*given.networks} - {*networks}:
-        parser.error(f"no network {', '.join(unknown)}; there are {', '.join(networks)}")
-    names = given.networks or list(networks)
-    with progress_bar() as progress:
-        task = progress.add_task("", total=len(names) * len(METHODS) * len(PROVIDERS))
-        for name in names:
-            done = {_key(row) for row in _known(given.out)}
-            wanted = [
-                m
-                for m in METHODS
-                if given.again or any((name, m, p) not in done for p in PROVIDERS)
-            ]
-            progress.advance(task, (len(METHODS) - len(wanted)) * len(PROVIDERS))
-            progress.update(task, description=name)
-            for row in compare(name, networks[name], wanted) if wanted else ():
-                others = [r for r in _known(given.out) if _key(r) != _key(row)]
-                _keep(given.out, sorted([*others, row], key=_place))
-                progress.advance(task)
+    networks = chosen(parser, given, NETWORKS, QUICK)
+
+    def done(name: str, method: str) -> bool:
+        known = {_key(row) for row in _known(given.out)}
+        return not given.again and all((name, method, p) in known for p in PROVIDERS)
+
+    def keep(row: Mapping[str, Any]) -> None:
+        others = [r for r in _known(given.out) if _key(r) != _key(row)]
+        _keep(given.out, sorted([*others, row], key=_place))
+
+    measure(
+        dict.fromkeys(networks, METHODS),
+        done,
+        lambda name, methods: compare(name, networks[name], methods),
+        keep,
+        rows=len(PROVIDERS),
+    )
 
 
 def _key(row: Mapping[str, Any]) -> tuple[str, str, str]:

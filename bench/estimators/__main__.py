@@ -21,7 +21,7 @@ from onnxplain.bench.estimators.networks import NETWORKS, QUICK
 from onnxplain.bench.estimators.parity import compare
 from onnxplain.bench.estimators.rows import ROWS
 from onnxplain.bench.networks import photographs
-from onnxplain.bench.progress import progress_bar
+from onnxplain.bench.over_networks import add_options, chosen, measure
 from onnxplain.files import replacing
 from onnxplain.machine import machine
 
@@ -31,31 +31,26 @@ RESULTS = Path(__file__).resolve().parents[1] / "results/estimators.json"
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="onnxplain.bench.estimators", description=__doc__)
     parser.add_argument("what", choices=["parity", "costs"])
-    parser.add_argument("networks", nargs="*", help="These alone; else all.")
-    parser.add_argument("--quick", action="store_true", help="Small networks; costs of few steps.")
-    parser.add_argument("--again", action="store_true", help="Also what has been measured.")
+    add_options(parser, quick="Small networks; costs of few steps.")
     parser.add_argument("--out", type=Path, default=RESULTS)
     given = parser.parse_args(arguments)
-    networks = QUICK if given.quick else NETWORKS
-    if unknown := {*given.networks} - {*networks}:
-        parser.error(f"no network {', '.join(unknown)}; there are {', '.join(networks)}")
+    networks = chosen(parser, given, NETWORKS, QUICK)
     if given.what == "costs":
         _keep(given.out, "costs", costs(quick=given.quick))
         return
-    names = given.networks or list(networks)
-    wanted = [(n, row) for n in names for row in ROWS if row.goes_with(networks[n])]
     known = _known(given.out)["parity"]
-    done = set() if given.again else {_key(r) for r in known if not r["reason"]}
-    with progress_bar() as progress:
-        task = progress.add_task("", total=len(wanted))
-        progress.advance(task, sum((n, *row.key) in done for n, row in wanted))
-        for name in names:
-            rows = [row for n, row in wanted if n == name and (n, *row.key) not in done]
-            progress.update(task, description=name)
-            for record in compare(name, networks[name], rows, photographs()) if rows else ():
-                others = [r for r in _known(given.out)["parity"] if _key(r) != _key(record)]
-                _keep(given.out, "parity", sorted([*others, record], key=_place))
-                progress.advance(task)
+    kept = set() if given.again else {_key(r) for r in known if not r["reason"]}
+
+    def keep(record: dict[str, Any]) -> None:
+        others = [r for r in _known(given.out)["parity"] if _key(r) != _key(record)]
+        _keep(given.out, "parity", sorted([*others, record], key=_place))
+
+    measure(
+        {name: [row for row in ROWS if row.goes_with(of)] for name, of in networks.items()},
+        lambda name, row: (name, *row.key) in kept,
+        lambda name, rows: compare(name, networks[name], rows, photographs()),
+        keep,
+    )
 
 
 def _key(record: dict[str, Any]) -> tuple[str, str, str]:

@@ -11,9 +11,8 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
-import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,6 +25,7 @@ from PIL import Image
 import onnxplain
 from onnxplain.bench.evaluation import peer
 from onnxplain.bench.evaluation.table import AGREES
+from onnxplain.bench.progress import progress_bar
 from onnxplain.evaluation.images import Sample, listed, pixels_of
 from onnxplain.evaluation.metrics import MOSAIC
 from onnxplain.evaluation.protocols import SEMANTIC_PULLBACKS
@@ -33,7 +33,7 @@ from onnxplain.evaluation.run import drawn, partners
 from onnxplain.evaluation.scoring import Explained, Tiles, score
 from onnxplain.evaluation.subject import Logits, Subject, opened
 from onnxplain.export.sources.source import torch_network
-from onnxplain.files import replacing
+from onnxplain.files import replacing, scratch
 from onnxplain.machine import machine
 
 RESULTS = Path(__file__).resolve().parents[1] / "results/evaluation.json"
@@ -143,7 +143,7 @@ def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
     return {"images": len({row["image"] for row in rows}), **of(rows), **by}
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="onnxplain.bench.evaluation", description=__doc__)
     parser.add_argument("--images", type=int, default=20)
     parser.add_argument("--methods", default=",".join(METHODS))
@@ -152,49 +152,49 @@ def main() -> None:
     )
     parser.add_argument("--threads", type=int, help="of each; as many as each takes by itself")
     parser.add_argument("--out", type=Path, default=RESULTS)
-    given = parser.parse_args()
+    given = parser.parse_args(arguments)
     if given.threads is not None:
         torch.set_num_threads(given.threads)
-    network = torch_network(_SOURCE).module.eval()
     methods, metrics = given.methods.split(","), tuple(given.metrics.split(","))
     rows = json.loads(given.out.read_text())["rows"] if given.out.is_file() else []
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        subjects: dict[str, Subject] = {}
-        forwards: dict[str, Logits] = {}
-        for method in methods:
-            path = folder / f"{method}.onnx"
-            onnxplain.export(
-                _SOURCE,
-                path,
-                method=method,
-                temperature=_TEMPERATURE if method == "excitation" else None,
-            )
-            subjects[method] = opened(
-                path, method, folder, "cpu", "float32", given.threads, forwards
-            )
+    with scratch() as folder, progress_bar() as progress:
+        task = progress.add_task("exporting", total=given.images * len(methods) * len(metrics))
+        subjects = exported(methods, folder, given.threads)
         first = next(iter(subjects.values()))
-        parameters = {
-            k: v for s in subjects.values() for k, v in s.explainer.metadata.parameters.items()
-        }
-        layer = network.get_submodule(str(parameters["layer"])) if "layer" in parameters else None
-        pre = first.preprocessing
-        of = peer.OfPixels(network, pre.mean, pre.std, layer).eval()
+        of = network_of_pixels(list(subjects.values()))
         samples = listed(photographs(folder, given.images), {}, first, None, SEED)
         done = {(row["image"], row["method"], row["metric"]) for row in rows}
         for sample, method in itertools.product(samples, methods):
+            progress.update(task, description=f"{sample.name}, {method}")
             left = tuple(m for m in metrics if (sample.name, method, m) not in done)
-            rows.extend(both(sample, samples, method, subjects[method], of, left))
-            written = {
-                "machine": machine(),
-                "threads": given.threads,
-                **summary(rows),
-                "rows": rows,
-            }
+            progress.advance(task, len(metrics) - len(left))
+            for row in both(sample, samples, method, subjects[method], of, left):
+                rows.append(row)
+                progress.advance(task)
+            kept = {"machine": machine(), "threads": given.threads, **summary(rows), "rows": rows}
             with replacing(given.out) as beside:
-                beside.write_text(json.dumps(written, indent=1) + "\n")
-            found = {k: written[k] for k in ("largest_difference", "differ", "ratio")}
-            print(sample.name, method, found, flush=True)
+                beside.write_text(json.dumps(kept, indent=1) + "\n")
+
+
+def exported(methods: Sequence[str], folder: Path, threads: int | None) -> dict[str, Subject]:
+    """The network's explain graphs by method, opened."""
+    subjects: dict[str, Subject] = {}
+    forwards: dict[str, Logits] = {}
+    for method in methods:
+        path = folder / f"{method}.onnx"
+        temperature = _TEMPERATURE if method == "excitation" else None
+        onnxplain.export(_SOURCE, path, method=method, temperature=temperature)
+        subjects[method] = opened(path, method, folder, "cpu", "float32", threads, forwards)
+    return subjects
+
+
+def network_of_pixels(subjects: Sequence[Subject]) -> peer.OfPixels:
+    """PyTorch's network, with the layer that one of the methods is of."""
+    network = torch_network(_SOURCE).module.eval()
+    parameters = {k: v for s in subjects for k, v in s.explainer.metadata.parameters.items()}
+    layer = network.get_submodule(str(parameters["layer"])) if "layer" in parameters else None
+    pre = subjects[0].preprocessing
+    return peer.OfPixels(network, pre.mean, pre.std, layer).eval()
 
 
 if __name__ == "__main__":
