@@ -24,6 +24,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,8 @@ from .commands import COMMANDS, OLD, OVER_FILES, material
 
 RESULTS = Path(__file__).resolve().parents[2] / "bench/results/kills.json"
 KILLS = 20
+_LATE = "onnxplain.evaluation.run"
+"""What commands import when they run, Quantus with it: more than all else that they do there."""
 _TOUCHES = ("os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.link")
 _UNFINISHED = {
     *("preview.png", "unfinished.npz", "unfinished.json", "t.json"),
@@ -203,6 +206,7 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=RESULTS)
     given = parser.parse_args()
     os.environ["XDG_CACHE_HOME"] = os.environ.get("XDG_CACHE_HOME", str(Path.home() / ".cache"))
+    import_module(_LATE)
     failed = False
     with tempfile.TemporaryDirectory() as folder:
         at = Path(folder, "material")
