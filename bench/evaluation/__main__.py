@@ -98,36 +98,42 @@ def both(
             "graph": timed(partial(score, metric, explained, shown, seed)),
             "pytorch": timed(partial(peer.score, metric, of, method, *given)),
         }
-        if apart(row, "pytorch") > AGREES:
-            own = peer.score(metric, of, method, *given, explain=subject.explain)
-            row["of_the_graphs_pullback"] = {"score": own}
+        if apart(row, "graph", "pytorch") > AGREES:
+            again = partial(peer.score, metric, of, method, *given)
+            row["of_the_graphs_pullback"] = {"score": again(explain=subject.explain)}
+            kernels = partial(peer.without_onednn, of, method=method, temperature=temperature)
+            row["without_onednn"] = {"score": again(explain=kernels)}
         yield row
 
 
-def apart(row: dict[str, Any], who: str) -> float:
-    """By how much the graph's score differs: infidelity is in squared logits and has no bound, so
-    in parts of a score above 1."""
-    right = row[who]["score"]
-    return abs(row["graph"]["score"] - right) / max(1, abs(right))
+def apart(row: dict[str, Any], who: str, other: str) -> float:
+    """By how much a score differs: infidelity is in squared logits and has no bound, so in parts
+    of a score above 1."""
+    right = row[other]["score"]
+    return abs(row[who]["score"] - right) / max(1, abs(right))
 
 
 def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
     """The largest difference of a score, and how long both took, of all, by metric and by method.
 
     Pixels that two right pullbacks sort otherwise are disturbed in other steps. So scores that
-    differ are made once more by PyTorch of the graph's pullback.
+    differ are made once more by PyTorch of the graph's pullback, and of its own that is computed
+    by its other kernels, which tells how far it differs from itself.
     """
 
     def of(some: list[dict[str, Any]]) -> dict[str, Any]:
-        same = "of_the_graphs_pullback"
+        same, kernels = "of_the_graphs_pullback", "without_onednn"
+        itself = [apart(row, kernels, "pytorch") for row in some if kernels in row]
         ours, theirs = (sum(row[who]["seconds"] for row in some) for who in ("graph", "pytorch"))
         return {
             "scores": len(some),
-            "largest_difference": max(apart(row, "pytorch") for row in some),
-            "differ": sum(apart(row, "pytorch") > AGREES for row in some),
+            "largest_difference": max(apart(row, "graph", "pytorch") for row in some),
+            "differ": sum(apart(row, "graph", "pytorch") > AGREES for row in some),
             "largest_difference_of_the_graphs_pullback": max(
-                apart(row, same if same in row else "pytorch") for row in some
+                apart(row, "graph", same if same in row else "pytorch") for row in some
             ),
+            "largest_difference_of_pytorchs_kernels": max(itself, default=0.0),
+            "differ_by_pytorchs_kernels": sum(one > AGREES for one in itself),
             "graph_seconds": ours,
             "pytorch_seconds": theirs,
             "ratio": theirs / ours,

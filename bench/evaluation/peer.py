@@ -82,6 +82,12 @@ def attribution(
     return answer
 
 
+def without_onednn(*given: Any, **options: Any) -> Array:
+    """`attribution` by PyTorch's own kernels: as right, and rounded otherwise."""
+    with torch.backends.mkldnn.flags(enabled=False):  # type: ignore[no-untyped-call]
+        return attribution(*given, **options)
+
+
 def score(
     metric: Metric,
     of: OfPixels,

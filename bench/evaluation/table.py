@@ -65,5 +65,8 @@ def _agreement(measured: Mapping[str, Any]) -> str:
     return (
         f"Of {count} scores ({methods}), more than {AGREES:g} apart: {differ}, by at most "
         f"{measured['largest_difference']:.1e}. With the graph's own pullback given to PyTorch's "
-        f"network for these, the largest difference of all: {same:.1e}."
+        f"network for these, the largest difference of all: {same:.1e}. PyTorch itself, with its "
+        f"convolutions for the pullback by other kernels (without oneDNN), differs from PyTorch in "
+        f"{measured['differ_by_pytorchs_kernels']} of these, by at most "
+        f"{measured['largest_difference_of_pytorchs_kernels']:.1e}."
     )
