@@ -11,7 +11,7 @@ from onnxplain.export.estimators.estimator import Own
 from onnxplain.export.methods import METHODS
 from onnxplain.export.methods.layer_rules import RULES
 from onnxplain.export.objectives import OBJECTIVES
-from onnxplain.export.suggest import nearest
+from onnxplain.suggest import nearest
 
 
 class Entry(NamedTuple):

@@ -5,13 +5,12 @@ from __future__ import annotations
 import warnings
 from importlib.metadata import entry_points
 
-GROUP = "onnxplain"
-"""Of the entry points by which a package names the module to import."""
+from onnxplain.contract.names import EXTENSIONS
 
 
 def load_extensions() -> None:
     """Import what installed packages name; one that fails is a warning, and the rest goes on."""
-    for entry in entry_points(group=GROUP):
+    for entry in entry_points(group=EXTENSIONS):
         try:
             entry.load()
         except Exception as error:

@@ -16,8 +16,8 @@ from onnxplain.export.grids import Layer, is_seen, last_tokens, placed
 from onnxplain.export.operators import Kind, row_of
 from onnxplain.export.provenance import modules_of
 from onnxplain.export.subgraphs import operands
-from onnxplain.export.suggest import nearest
 from onnxplain.export.tensors import USUAL, usual
+from onnxplain.suggest import nearest
 
 
 def value_named(graph: ir.Graph, name: str) -> ir.Value:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Protocol, TypeVar
 
 from onnxplain.errors import SourceError
-from onnxplain.export.suggest import most_like, squeezed
+from onnxplain.suggest import called, unknown
 
 
 class Named(Protocol):
@@ -47,15 +47,10 @@ class Registry(dict[str, Entry]):
         """
         found = self.find(name)
         if found is None:
-            close = most_like(name, self, 1)
-            guess = f"did you mean {close[0]}? There are" if close else "choose one of"
-            raise SourceError(f"no {self.what} {name!r}; {guess} {', '.join(self)}")
+            raise SourceError(unknown(self.what, name, self))
         return found
 
     def find(self, name: str) -> Entry | None:
         """The entry of that name, or which is also called so, however that is spelled."""
-        if name in self:
-            return self[name]
-        others = {squeezed(alias): one for one in self.values() for alias in one.aliases}
-        others |= {squeezed(own): one for own, one in self.items()}
-        return others.get(squeezed(name))
+        own = called(name, self)
+        return None if own is None else self[own]

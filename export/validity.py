@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from onnxplain.contract.explain import MAP, NO_DIRECTIONS, PRODUCT, RELEVANCE, TARGET
+from onnxplain.contract.names import an_estimator, neither
 from onnxplain.contract.objective import CLASS
 from onnxplain.contract.picture import PictureOptions
 from onnxplain.contract.pixels import NETWORK, RGB, Pixels
@@ -28,7 +29,6 @@ from onnxplain.export.objectives import LOGIT, Objective, get_objective
 from onnxplain.export.objectives.from_file import SUFFIX, of_file
 from onnxplain.export.objectives.own import of_function
 from onnxplain.export.parameters import Parameter
-from onnxplain.options import declared
 
 
 def picture_of(options: ExportOptions) -> PictureOptions | None:
@@ -63,10 +63,7 @@ def method_of(options: ExportOptions) -> Method:
     name = options.method
     estimator = ESTIMATORS.find(name)
     if estimator is not None and METHODS.find(name) is None:
-        raise SourceError(
-            f"{estimator.name} asks a method at many images: choose one, such as "
-            f"method='gradient', and estimator='{estimator.name}'"
-        )
+        raise SourceError(an_estimator(estimator.name))
     return with_rules(get_method(name), options.rules or {})
 
 
@@ -111,11 +108,7 @@ def divided(
             "leave it out"
         )
     if unknown := sorted(given.keys() - own - others):
-        has = ", ".join(sorted([*others, *own]))
-        raise SourceError(
-            f"neither method {method.name!r} nor estimator {estimator.name!r} has {unknown[0]}; "
-            f"they have {has}"
-        )
+        raise SourceError(neither(method.name, others, estimator.name, own, unknown))
     asked = {name: value for name, value in given.items() if name in own}
     return {n: v for n, v in given.items() if n in others}, estimator.values(asked)
 
@@ -220,10 +213,7 @@ def pixels_of(options: ExportOptions) -> Pixels:
     Raises:
         SourceError: a choice that there is not, or options that do not go together.
     """
-    for name, declaration in declared(ExportOptions).items():
-        value = getattr(options, name)
-        if declaration.choices and value is not None and value not in declaration.choices:
-            raise SourceError(f"{name} is {' or '.join(declaration.choices)}, not {value!r}")
+    options.check_choices()
     quantised = options.quantise_output or ""
     for wrong, message in (
         (

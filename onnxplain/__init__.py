@@ -16,6 +16,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from onnxplain.asking import Export
 from onnxplain.comparison import COMPARISONS, OUTPUT_COMPARISONS
 from onnxplain.contract.explain import VALUES
 from onnxplain.errors import OnnxplainError
@@ -53,7 +54,7 @@ _HOMES = {
 def __getattr__(name: str) -> Any:
     with explained():
         if name == "export":
-            return import_module("onnxplain.export")
+            return Export("onnxplain.export")
         if name in _HOMES:
             return getattr(import_module(_HOMES[name]), name)
     raise AttributeError(f"module 'onnxplain' has no attribute {name!r}")

@@ -8,7 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from onnxplain.asking import check_source
 from onnxplain.contract.explain import METHOD
+from onnxplain.contract.names import check_names
+from onnxplain.contract.request import ExportOptions
 from onnxplain.errors import InputError, SourceError
 from onnxplain.files import replacing, scratch
 from onnxplain.named import graph_of, is_name
@@ -18,6 +21,7 @@ from onnxplain.runtime.onnx_file import read_metadata
 from onnxplain.runtime.pictures import page, wall
 from onnxplain.runtime.pictures.figures import Row
 from onnxplain.runtime.pictures.markup import Markup, now
+from onnxplain.runtime.sessions.providers import check_provider
 from onnxplain.version import __version__
 
 METHODS = ("excitation", "gradcam", "lrp-epsilon-plus", "gradient")
@@ -88,6 +92,12 @@ def write_gallery(
     """
     if not (networks and images and methods):
         raise InputError("a gallery has a network, an image and a method at least")
+    if provider != "auto":
+        check_provider(provider)
+    for network in filter(is_name, networks):
+        check_source(network)
+    for method in methods:
+        check_names(ExportOptions(method=method))
     asked = [(network, _methods_of(network, methods)) for network in networks]
     total, done = sum(len(own) for _, own in asked), 0
     good, failures = _readable(images)

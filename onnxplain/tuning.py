@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from onnxplain.asking import check_asked
 from onnxplain.contract.explain import METHOD, Metadata
 from onnxplain.contract.request import ExportOptions
 from onnxplain.errors import BackendError
@@ -49,6 +50,7 @@ def tune_source(
 
     if _explains(source):
         return tuned(source)
+    check_asked(source, None, options)
     from onnxplain.export import export
 
     with scratch() as folder:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torchvision
 
+from onnxplain.contract import names
 from onnxplain.contract.request import ExportOptions
 from onnxplain.errors import SourceError
 from onnxplain.export.estimators import ESTIMATORS
@@ -16,9 +17,9 @@ from onnxplain.export.objectives import OBJECTIVES
 from onnxplain.export.pipeline import export
 from onnxplain.export.registry import Registry
 from onnxplain.export.sources.source import torch_network
-from onnxplain.export.sources.torchvision_names import torchvision_names
-from onnxplain.export.suggest import spelled, squeezed
 from onnxplain.export.validity import method_of
+from onnxplain.networks import torchvision_names
+from onnxplain.suggest import spelled, squeezed
 
 
 @pytest.mark.parametrize(
@@ -46,6 +47,16 @@ def test_a_method_is_found_by_what_others_call_it(said: str, meant: str) -> None
 def test_no_two_are_called_alike(table: Registry) -> None:
     names = [squeezed(n) for one in table.values() for n in (one.name, *one.aliases)]
     assert len(set(names)) == len(names)
+
+
+@pytest.mark.parametrize("table", [METHODS, RULES, ESTIMATORS, OBJECTIVES], ids=lambda t: t.what)
+def test_what_is_known_before_the_rules_is_what_they_declare(table: Registry) -> None:
+    known = getattr(names, f"{table.what.upper()}S")
+    assert list(known) == [name for name in table if name in known]  # other tests register more
+    for name, one in known.items():
+        assert one.aliases == table[name].aliases
+        if table in (METHODS, ESTIMATORS):
+            assert one.parameters == tuple(parameter.name for parameter in table[name].own)
 
 
 def test_an_estimator_given_as_a_method_says_how_it_is_asked_for() -> None:

@@ -16,8 +16,8 @@ from onnxplain.export.canonical.general import opened, settle, spell
 from onnxplain.export.canonical.half import HALF
 from onnxplain.export.canonical.patterns import recognise
 from onnxplain.export.canonical.quantisers import recognise_dynamic_quantisers
-from onnxplain.export.suggest import nearest
 from onnxplain.export.tensors import dims
+from onnxplain.suggest import nearest
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import onnx_ir as ir
 from onnxscript import OpBuilder
 
 from onnxplain.contract.explain import DIRECTION, MAP, PRODUCT, RELEVANCE, AscentDefaults
-from onnxplain.errors import SourceError
+from onnxplain.contract.names import check_parameters
 from onnxplain.export.autodiff import Rule
 from onnxplain.export.methods.placement import WEIGHTED, placed
 from onnxplain.export.methods.probes import CHUNK, Probe
@@ -177,11 +177,7 @@ class Method:
 
     def check_known(self, names: Iterable[str]) -> None:
         """Raise SourceError if one is the name of no parameter."""
-        known = [parameter.name for parameter in self.own]
-        for name in names:
-            if name not in known:
-                others = f" (it has {', '.join(known)})" if known else ""
-                raise SourceError(f"method {self.name!r} has no {name}; leave it out{others}")
+        check_parameters(self.name, names, [parameter.name for parameter in self.own])
 
     def noted(
         self, values: Mapping[str, float | None], live: Collection[str] = ()

@@ -11,8 +11,8 @@ from onnxplain.errors import SourceError
 from onnxplain.export.autodiff import Cotangents, Node, Rule, operator_name
 from onnxplain.export.operators import Kind, row_of
 from onnxplain.export.provenance import modules_of
-from onnxplain.export.suggest import nearest
 from onnxplain.export.values import varies
+from onnxplain.suggest import nearest
 
 WEIGHTED = (Kind.CONVOLUTION, Kind.MATRIX_PRODUCT)
 """The kinds of layers with weights."""

@@ -9,11 +9,9 @@ from __future__ import annotations
 from collections import Counter
 
 from onnxplain.contract.explain import MAP
+from onnxplain.contract.names import TIMES
 from onnxplain.errors import SourceError
 from onnxplain.export.methods.method import METHODS, Method, register_method
-
-TIMES = "*"
-"""Between the names of a product's factors."""
 
 
 def get_method(name: str) -> Method:

@@ -8,13 +8,10 @@ from typing import TYPE_CHECKING, Any
 from onnxplain.contract.explain import CROP, SQUASH, Preprocessing
 from onnxplain.errors import SourceError
 from onnxplain.export.sources.labels import imagenet_labels
-from onnxplain.export.suggest import nearest
+from onnxplain.suggest import nearest
 
 if TYPE_CHECKING:
     import torch
-
-PREFIX = "timm/"
-"""`timm/pvt_v2_b1`, `timm/resnet50.a1_in1k`: the names that timm and the Hugging Face hub use."""
 
 
 def timm_module(

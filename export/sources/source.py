@@ -14,7 +14,6 @@ from onnxplain.contract.explain import DEFAULT_WEIGHTS, NO_WEIGHTS, Preprocessin
 from onnxplain.contract.nodes import forbidden
 from onnxplain.errors import SourceError
 from onnxplain.export.sources.from_programs import exported_to_onnx, load_archive, script_to_onnx
-from onnxplain.export.sources.from_timm import PREFIX as TIMM
 from onnxplain.export.sources.from_timm import timm_labels, timm_module, timm_preprocessing
 from onnxplain.export.sources.from_transformers import (
     configured_labels,
@@ -22,20 +21,15 @@ from onnxplain.export.sources.from_transformers import (
     load_folder,
 )
 from onnxplain.export.sources.labels import imagenet_labels
-from onnxplain.export.sources.torchvision_names import torchvision_names
 from onnxplain.export.sources.tracing import blank_image, import_torch, trace
-from onnxplain.export.suggest import nearest, spelled
 from onnxplain.extras import LITE0, TORCH, require
+from onnxplain.networks import EFFICIENTNET_LITE0, FILES, TIMM, canonical
 from onnxplain.reading import beside, regular, unreadable
 
 if TYPE_CHECKING:
     import torch
 
-FILES = (".onnx", ".pt", ".pth", ".pt2")
-"""How the names of files that hold networks end: ONNX, TorchScript twice, `torch.export`."""
-
 _LARGE_WEIGHT = 2**20  # bytes
-EFFICIENTNET_LITE0 = "efficientnet-lite0"
 
 
 @dataclass(frozen=True)
@@ -360,7 +354,7 @@ def torch_network(
     """
     if name.startswith(TIMM):
         require("zoo", name, (*TORCH, "timm"))
-    name = _canonical(name)
+    name = canonical(name)
     torch = import_torch()
     pretrained = weights.upper() == "DEFAULT"
     with torch.random.fork_rng(devices=[]):
@@ -393,30 +387,6 @@ def _timm(name: str, pretrained: bool, size: tuple[int, int] | None) -> TorchNet
     module: Any = timm_module(name.removeprefix(TIMM), pretrained, size)
     return TorchNetwork(
         name, module, timm_preprocessing(module.pretrained_cfg), timm_labels(module)
-    )
-
-
-def _canonical(name: str) -> str:
-    """How a network's name is spelled where it is from.
-
-    Raises:
-        SourceError: there is none of that name that is a classifier.
-    """
-    if name.startswith(TIMM):
-        return name
-    require("torch", "exporting from PyTorch", TORCH)
-    classifiers, others = torchvision_names()
-    known = [EFFICIENTNET_LITE0, *classifiers]
-    if (found := spelled(name, known)) is not None:
-        return found
-    if spelled(name, others) is not None:
-        raise SourceError(
-            f"{name!r} of torchvision's is no image classifier: make it in Python, and export "
-            "the module: export(torchvision.models.get_model(name), path, example=x)"
-        )
-    raise SourceError(
-        f"no network {name!r}: it is neither a file, nor {EFFICIENTNET_LITE0!r}, nor one of "
-        f"torchvision's classifiers, nor {TIMM}NAME of timm's; {nearest(name, known)}"
     )
 
 

@@ -18,8 +18,8 @@ from onnxplain.errors import SourceError
 from onnxplain.export.canonical.opsets import OPSET
 from onnxplain.export.canonical.optimise import optimise
 from onnxplain.export.sources.spelling import spelled
-from onnxplain.export.suggest import nearest
 from onnxplain.extras import TORCH, require
+from onnxplain.suggest import nearest
 
 if TYPE_CHECKING:
     import torch

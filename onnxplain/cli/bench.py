@@ -11,6 +11,7 @@ import typer
 from rich.table import Table
 
 from onnxplain import machine
+from onnxplain.asking import check_source
 from onnxplain.cli.app import command
 from onnxplain.cli.console import err, out, say, shown
 from onnxplain.cli.options import as_integers
@@ -74,9 +75,6 @@ def bench(
         onnxplain bench resnet50 --profile             # what to make faster next
         onnxplain bench resnet50 --launches            # what a GPU at batch 1 waits for
     """
-    from onnxplain.bench.suite.measure import Scope
-    from onnxplain.bench.suite.suite import NETWORKS, Plan
-
     if device not in ("cpu", "cuda"):
         raise InputError(f"the device is cpu or cuda, not {device!r}")
     if profile and (quick or check or device != "cpu"):
@@ -85,6 +83,11 @@ def bench(
         raise InputError("--launches goes with networks, --out and --check alone")
     if path is not None and not path.parent.is_dir():
         raise InputError(f"cannot write '{path}': there is no folder '{path.parent}'")
+    for network in networks or ():
+        check_source(network)
+    from onnxplain.bench.suite.measure import Scope
+    from onnxplain.bench.suite.suite import NETWORKS, Plan
+
     baseline = _read(check, "networks" if launches else "records") if check else None
     cores = threads or machine.threads()
     if profile:

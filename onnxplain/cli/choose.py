@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
 
+from onnxplain.asking import check_asked
 from onnxplain.cli.app import command
 from onnxplain.cli.console import note, out, say, shown
 from onnxplain.cli.export_options import with_export_options
@@ -71,20 +74,27 @@ def choose(
         onnxplain choose resnet50 -i photos/ --most 3 --temperatures 0.2,0.3,0.5
         onnxplain choose classifier.onnx -i photos/ --estimators smoothgrad,integrated-gradients
     """
+    tried = [] if methods is None else methods.split(",")
+    asked = [None, *(estimators.split(",") if estimators else [])]
+    numbers = as_floats(temperatures, "--temperatures") or (None,)
+    for method, estimator in product(tried or [options.method], asked):
+        check_asked(source, path, replace(options, method=method, estimator=estimator))
+    from onnxplain.runtime import find_images
+
+    found = find_images(images)
     from onnxplain.evaluation.choosing import TRIED, plot
     from onnxplain.evaluation.choosing import choose as measure
-    from onnxplain.runtime import find_images
 
     given = {n: value for n, value in vars(options).items() if n not in (*_TRIED, "temperature")}
     with remaining_bar() as progress:
         task = progress.add_task("choosing", total=None)
         choice = measure(
             source,
-            find_images(images),
+            found,
             path,
-            methods=TRIED if methods is None else methods.split(","),
-            temperatures=as_floats(temperatures, "--temperatures") or (None,),
-            estimators=[None, *(estimators.split(",") if estimators else [])],
+            methods=tried or TRIED,
+            temperatures=numbers,
+            estimators=asked,
             most=most,
             options=given,
             count=most_images,

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 from rich.progress import Progress
 
+from onnxplain.asking import check_asked
 from onnxplain.cli.app import command
 from onnxplain.cli.console import file_size, say
 from onnxplain.cli.export_options import with_export_options
@@ -16,8 +17,11 @@ from onnxplain.cli.progress import progress_bar, stages_of
 from onnxplain.contract.explain import Metadata
 from onnxplain.contract.request import ExportOptions
 from onnxplain.errors import InputError
-from onnxplain.extras import require_for
+from onnxplain.networks import FILES
 from onnxplain.options import declared
+
+AUTO = "auto"
+"""The temperature that photographs tell."""
 
 
 @command
@@ -65,16 +69,16 @@ def export(
     What is there as a file or folder is read; anything else is a name. A module in memory goes
     through Python: onnxplain.export(module, "mine.explain.onnx", example=x).
     """
-    require_for(source)
+    path = path or Path(f"{_stem(source)}.explain.onnx")
+    options = replace(options, temperature=_number(temperature, images))
+    check_asked(source, path, options)
     import onnxplain
     from onnxplain.export import STAGES
 
-    path = path or Path(f"{_stem(source)}.explain.onnx")
     with progress_bar() as progress:
         begin = stages_of(progress, STAGES)
-        options = replace(
-            options, temperature=_temperature(temperature, source, images, options, progress)
-        )
+        if temperature == AUTO:
+            options = replace(options, temperature=_tuned(source, images, options, progress))
         metadata = onnxplain.export(source, path, **vars(replace(options, progress=begin)))
         begin("done")
     _tell(path, metadata)
@@ -91,27 +95,28 @@ def _tell(path: Path, metadata: Metadata) -> None:
 
 def _stem(source: str) -> str:
     """What a source is called, for the file made of it."""
-    from onnxplain.export.sources.source import FILES
-
     name = Path(source).resolve().name if Path(source).is_dir() else Path(source).name
     return Path(name).stem if name.endswith(FILES) else name
 
 
-def _temperature(
-    text: str | None,
-    source: str,
-    images: list[str] | None,
-    options: ExportOptions,
-    progress: Progress,
-) -> float | None:
-    """The number given, or the one that photographs tell."""
-    if text != "auto":
-        try:
-            return None if text is None else float(text)
-        except ValueError:
-            raise InputError(f"--temperature takes a number or auto, not {text!r}") from None
-    if not images:
+def _number(temperature: str | None, images: list[str] | None) -> float | None:
+    """The temperature given, None where none is, or photographs are to tell it.
+
+    Raises:
+        InputError: it is no number; or there are no photographs.
+    """
+    if temperature == AUTO and not images:
         raise InputError("--temperature auto needs photographs to tune on: --images FOLDER")
+    try:
+        return None if temperature in (None, AUTO) else float(temperature)
+    except ValueError:
+        raise InputError(f"--temperature takes a number or auto, not {temperature!r}") from None
+
+
+def _tuned(
+    source: str, images: list[str] | None, options: ExportOptions, progress: Progress
+) -> float | None:
+    """The temperature that photographs tell."""
     from onnxplain.runtime import find_images
     from onnxplain.runtime.tune import TEMPERATURES
     from onnxplain.tuning import tune_source
@@ -119,7 +124,7 @@ def _temperature(
     task = progress.add_task("tuning", total=len(TEMPERATURES))
     tuning = tune_source(
         source,
-        find_images(images),
+        find_images(images or []),
         options,
         progress=lambda done: progress.update(task, completed=done),
     )

@@ -14,8 +14,8 @@ import numpy as np
 from onnxplain.contract.explain import FITS, INTERPOLATIONS
 from onnxplain.contract.picture import PictureOptions
 from onnxplain.contract.pixels import FORMATS, GEOMETRIES, NETWORK, QUANTISED, RGB
-from onnxplain.errors import InputError
-from onnxplain.options import option
+from onnxplain.errors import InputError, SourceError
+from onnxplain.options import declared, option
 
 ANY = "any"
 """The size of an image that stays open."""
@@ -319,6 +319,18 @@ class ExportOptions:
         if isinstance(self.layer, str):
             return (self.layer,)
         return tuple(self.layer or ())
+
+    def check_choices(self) -> None:
+        """
+        Raises:
+            SourceError: a choice that there is not.
+            InputError: `size` is another word than any.
+        """
+        _ = self.any_size
+        for name, declaration in declared(ExportOptions).items():
+            value = getattr(self, name)
+            if declaration.choices and value is not None and value not in declaration.choices:
+                raise SourceError(f"{name} is {' or '.join(declaration.choices)}, not {value!r}")
 
     @property
     def ascends(self) -> bool:

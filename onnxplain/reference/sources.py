@@ -15,8 +15,9 @@ import onnx
 from onnxplain.errors import SourceError, UnfinishedError
 from onnxplain.export.sources.from_programs import load_archive
 from onnxplain.export.sources.from_transformers import load_folder
-from onnxplain.export.sources.source import FILES, torch_network
+from onnxplain.export.sources.source import torch_network
 from onnxplain.export.sources.tracing import blank_image, logits_of, outputs_of, twin
+from onnxplain.networks import FILES
 from onnxplain.reference.forward import all_nodes
 from onnxplain.reference.products import factors_of
 from onnxplain.reference.running import run, session_options

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from onnxplain.asking import check_source
 from onnxplain.errors import InputError
 from onnxplain.files import writable
 from onnxplain.options import also_called, declared
@@ -104,6 +105,7 @@ def visualize(
 
     engine = Engine(provider, threads, precision).checked()
 
+    check_source(source)
     from onnxplain.vital.graphs.subject import read_subject
     from onnxplain.vital.phases import plans_of, run
 

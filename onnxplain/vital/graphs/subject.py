@@ -20,8 +20,8 @@ from onnxplain.export.canonical.ends import image_axes
 from onnxplain.export.describe import preprocessing
 from onnxplain.export.layers import home_of, value_named
 from onnxplain.export.sources.source import Source, read
-from onnxplain.export.suggest import nearest
 from onnxplain.export.tensors import dims, rank, size_of
+from onnxplain.suggest import nearest
 from onnxplain.version import __version__
 from onnxplain.vital.graphs.matching import channel_axis
 from onnxplain.vital.graphs.stages import pick_layers

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from onnxplain.asking import check_source
 from onnxplain.contract.channels import ChannelsMetadata, maximum, mean, position
 from onnxplain.contract.explain import IMAGE, Metadata, Preprocessing
 from onnxplain.errors import InputError
@@ -100,6 +101,8 @@ def top_images(
     """
     by = check_search(images, k, by, patch, path, provider, batch)
     from onnxplain.vital.graphs.channels import write_channels
+
+    check_source(source)
     from onnxplain.vital.graphs.subject import Subject, read_subject
 
     if isinstance(source, Subject):

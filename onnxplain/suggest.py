@@ -4,7 +4,18 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Protocol, TypeVar
+
+
+class Aliased(Protocol):
+    """What has other names."""
+
+    @property
+    def aliases(self) -> tuple[str, ...]: ...
+
+
+Entry = TypeVar("Entry", bound=Aliased)
 
 
 def squeezed(name: str) -> str:
@@ -14,6 +25,23 @@ def squeezed(name: str) -> str:
     `regnet_x_1_6gf` is not `regnet_x_16gf`.
     """
     return re.sub(r"(?<!\d)[-_ ]+|[-_ ]+(?!\d)", "", name.casefold())
+
+
+def called(name: str, table: Mapping[str, Entry]) -> str | None:
+    """The name in a table of what is called so, or also called so, however that is spelled."""
+    if name in table:
+        return name
+    others = {squeezed(alias): own for own, one in table.items() for alias in one.aliases}
+    others |= {squeezed(own): own for own in table}
+    return others.get(squeezed(name))
+
+
+def unknown(what: str, name: str, known: Iterable[str]) -> str:
+    """The sentence that says that no `what` is called so, which is most like, and which are."""
+    known = list(known)
+    close = most_like(name, known, 1)
+    guess = f"did you mean {close[0]}? There are" if close else "choose one of"
+    return f"no {what} {name!r}; {guess} {', '.join(known)}"
 
 
 def spelled(name: str, known: Iterable[str]) -> str | None:

@@ -1,0 +1,65 @@
+"""The names of networks; torchvision's are read where they are declared, as to import it costs
+seconds."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+
+from onnxplain.errors import SourceError
+from onnxplain.extras import TORCH, require
+from onnxplain.suggest import nearest, spelled
+
+FILES = (".onnx", ".pt", ".pth", ".pt2")
+"""How the names of files that hold networks end: ONNX, TorchScript twice, `torch.export`."""
+
+EFFICIENTNET_LITE0 = "efficientnet-lite0"
+
+TIMM = "timm/"
+"""`timm/pvt_v2_b1`, `timm/resnet50.a1_in1k`: the names that timm and the Hugging Face hub use."""
+
+_DECLARED = re.compile(
+    r"^@register_model\((?:name=\"(?P<name>\w+)\")?\)\n(?:.*\n)*?def (?P<builder>\w+)\(", re.M
+)
+
+
+def canonical(name: str) -> str:
+    """How a network's name is spelled where it is from.
+
+    Raises:
+        SourceError: there is none of that name that is a classifier.
+    """
+    if name.startswith(TIMM):
+        return name
+    require("torch", "exporting from PyTorch", TORCH)
+    classifiers, others = torchvision_names()
+    known = [EFFICIENTNET_LITE0, *classifiers]
+    if (found := spelled(name, known)) is not None:
+        return found
+    if spelled(name, others) is not None:
+        raise SourceError(
+            f"{name!r} of torchvision's is no image classifier: make it in Python, and export "
+            "the module: export(torchvision.models.get_model(name), path, example=x)"
+        )
+    raise SourceError(
+        f"no network {name!r}: it is neither a file, nor {EFFICIENTNET_LITE0!r}, nor one of "
+        f"torchvision's classifiers, nor {TIMM}NAME of timm's; {nearest(name, known)}"
+    )
+
+
+@cache
+def torchvision_names() -> tuple[list[str], list[str]]:
+    """The classifiers' names, and those of all other networks; none where it is not installed."""
+    spec = find_spec("torchvision")
+    if spec is None or spec.origin is None:
+        return [], []
+    models = Path(spec.origin).parent / "models"
+    return _declared(models.glob("*.py")), _declared(models.glob("*/*.py"))
+
+
+def _declared(files: Iterable[Path]) -> list[str]:
+    found = (one for file in sorted(files) for one in _DECLARED.finditer(file.read_text("utf-8")))
+    return [one["name"] or one["builder"] for one in found]
