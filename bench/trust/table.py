@@ -64,7 +64,7 @@ def _table(data: Mapping[str, Any]) -> str:
         verdicts = [_verdict(metric, graph) for metric in metrics.values()]
         good = sum(verdict != "" for verdict in verdicts)
         cells = [
-            _cell(metric["means"][graph]["mean"], verdict)
+            _cell(metric, graph, verdict)
             for metric, verdict in zip(metrics.values(), verdicts, strict=True)
         ]
         first = [] if cost is None else [f"{cost[graph]:.1f}"]
@@ -74,9 +74,15 @@ def _table(data: Mapping[str, Any]) -> str:
     return markdown(header, rows)
 
 
-def _cell(mean: float | None, verdict: str) -> str:
-    shown = "" if mean is None else f"{mean:.3g}"
-    return f"**{shown}**" if verdict == _BEST else f"{shown} {verdict}".strip()
+def _cell(metric: Mapping[str, Any], graph: str, verdict: str) -> str:
+    """A mean; and of how many images, where the graphs' differ in that."""
+    found = {name: one for name, one in metric["means"].items() if one["mean"] is not None}
+    if graph not in found:
+        return ""
+    mean = f"{found[graph]['mean']:.3g}"
+    shown = f"**{mean}**" if verdict == _BEST else f"{mean} {verdict}".strip()
+    uneven = len({one["images"] for one in found.values()}) > 1
+    return f"{shown} (n = {found[graph]['images']})" if uneven else shown
 
 
 _BEST, _TIED = "best", "≈"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -87,10 +88,12 @@ def test_images_that_are_not_whole_are_left_out() -> None:
     np.testing.assert_array_equal(found.of("infidelity"), [[0, 2], [0, 2]])
 
 
-def metric(better: str, *figures: tuple[float | None, float, float]) -> dict[str, Any]:
+def metric(
+    better: str, *figures: tuple[float | None, float, float], images: Sequence[int] = (4, 4, 4)
+) -> dict[str, Any]:
     means = {
-        graph: {"mean": mean, "behind the best": [low, high]}
-        for graph, (mean, low, high) in zip(GRAPHS, figures, strict=True)
+        graph: {"mean": mean, "behind the best": [low, high], "images": count}
+        for graph, (mean, low, high), count in zip(GRAPHS, figures, images, strict=True)
     }
     return {"better": better, "means": means}
 
@@ -119,4 +122,8 @@ def test_the_best_is_marked_by_the_data() -> None:
     assert "| gradcam | 1.0 | **0.75** |  | 1 of 2 |" in said
     assert "beaten at both temperatures in 1 of 2 columns: focus (best: gradcam)." in said
     assert "Digits" not in said
+    some = metric("higher", (0.5, -0.3, -0.2), (0.6, -0.2, 0.1), (0.75, 0.0, 0.0), images=(4, 3, 4))
+    said = trust_tables({"photographs": DATA | {"metrics": {"focus": some}}})
+    assert "| guided | 2.0 | 0.6 ≈ (n = 3) | 1 of 1 |" in said
+    assert "| gradcam | 1.0 | **0.75** (n = 4) | 1 of 1 |" in said
     assert trust_tables({}) == "**Pending**: nothing has been measured yet."
