@@ -88,10 +88,10 @@ def preprocessing(
     if options.resize is not None and given.fit != CROP:
         raise SourceError(
             f"resize is of a crop, and {given.fit} resizes to the input's size: leave out resize, "
-            "or say fit=crop"
+            "or say fit='crop'"
         )
     if options.fill is not None and given.fit == SQUASH:
-        raise SourceError("squash leaves no border: leave out fill, or say fit=letterbox")
+        raise SourceError("squash leaves no border: leave out fill, or say fit='letterbox'")
     try:
         given.check()
     except ValueError as error:
@@ -325,7 +325,7 @@ def _notes(
     if _taken_for_classifier(found, canonical, options):
         yield (
             f"nothing shows that {canonical.logits} are classes' logits; if they are an embedding "
-            "or a regression, say objective=embedding or objective=value"
+            "or a regression, say objective='embedding' or objective='value'"
         )
 
 

@@ -17,11 +17,13 @@ from onnxplain.files import replacing, scratch
 from onnxplain.named import graph_of, is_name
 from onnxplain.runtime import Explainer, load
 from onnxplain.runtime.inputs.images import load_image
+from onnxplain.runtime.loading import signature_of
 from onnxplain.runtime.onnx_file import read_metadata
 from onnxplain.runtime.pictures import page, wall
 from onnxplain.runtime.pictures.figures import Row
 from onnxplain.runtime.pictures.markup import Markup, now
 from onnxplain.runtime.sessions.providers import check_provider
+from onnxplain.runtime.sessions.tensorrt.engine import SUFFIX
 from onnxplain.version import __version__
 
 METHODS = ("excitation", "gradcam", "lrp-epsilon-plus", "gradient")
@@ -74,8 +76,8 @@ def write_gallery(
     A method that is not for a network is named there with the reason.
 
     Args:
-        networks: names, exported into the cache; explain graphs, each by its own method; or other
-            files as for `onnxplain.export`.
+        networks: names, exported into the cache; explain graphs and engines, each by its own
+            method; or other files as for `onnxplain.export`.
         images: files; `find_images` finds them. One that cannot be read is named on the page.
         path: the .html file to write; it is replaced as a whole or not at all.
         methods: by which to explain.
@@ -136,7 +138,9 @@ def _readable(images: Sequence[Path]) -> tuple[list[Path], list[tuple[Path, str]
 
 
 def _own_method(network: Path) -> str | None:
-    """That of an explain graph; None of another network."""
+    """That of an explain graph or an engine; None of another network."""
+    if network.suffix == SUFFIX:
+        return signature_of(network).metadata.method
     if is_name(network) or network.suffix != ".onnx":
         return None
     return read_metadata(network).get(METHOD)

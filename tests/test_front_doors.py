@@ -481,6 +481,7 @@ def test_the_command_names_its_file_after_the_source_and_prints_the_notes(
     assert result.exit_code == 0, result.output
     assert onnx.load("scripted.explain.onnx").graph.output[0].name == "logits"
     assert "note: assumed ImageNet's mean" in result.output
+    assert "give --mean and --std" in result.output
 
 
 def test_an_untrained_vit_takes_images_of_its_own_size(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -117,7 +117,7 @@ def _root(
 ) -> None:
     before = trusted.set(trust)
     context.call_on_close(lambda: trusted.reset(before))
-    logger, notes = logging.getLogger("onnxplain"), Notes()
+    logger, notes = logging.getLogger("onnxplain"), Notes(with_flags)
     level = logger.level
     logger.setLevel(logging.INFO)
     logger.addHandler(notes)

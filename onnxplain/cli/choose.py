@@ -11,7 +11,7 @@ import typer
 from rich.table import Table
 
 from onnxplain.asking import check_asked
-from onnxplain.cli.app import command
+from onnxplain.cli.app import command, with_flags
 from onnxplain.cli.console import note, out, say, shown
 from onnxplain.cli.export_options import with_export_options
 from onnxplain.cli.options import Source, as_floats
@@ -101,7 +101,7 @@ def choose(
             progress=lambda done, total: progress.update(task, completed=done, total=total),
         )
     for name, why in choice.refused.items():
-        note(f"{name}: {why}")
+        note(f"{name}: {with_flags(why)}")
     out.print(_table(choice))
     drawn = path.with_suffix(".png")
     plot(choice, drawn, Path(source).name)

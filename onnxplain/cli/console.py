@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,11 +31,15 @@ def note(line: str) -> None:
 
 
 class Notes(logging.Handler):
-    """Where the logger `onnxplain` is heard on the command line."""
+    """Where the logger `onnxplain` is heard on the command line, in the command line's words."""
+
+    def __init__(self, worded: Callable[[str], str]) -> None:
+        super().__init__()
+        self.worded = worded
 
     def emit(self, record: logging.LogRecord) -> None:
         if record.name == "onnxplain":  # the service's logger, below it, has a format of its own
-            note(f"note: {record.getMessage()}")
+            note(f"note: {self.worded(record.getMessage())}")
 
 
 def complain(line: str) -> None:

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from onnxplain.cli.app import command
+from onnxplain.cli.app import command, with_flags
 from onnxplain.cli.console import file_size, note, say
 from onnxplain.cli.declared import with_options
 from onnxplain.cli.export_options import as_names, as_sizes
@@ -61,4 +61,4 @@ def differentiate(
     for name, words in {**made.inputs, **made.outputs}.items():
         say(f"  {'in ' if name in made.inputs else 'out'}  {name}  {words}")
     for line in made.notes:
-        note(f"note: {line}")
+        note(f"note: {with_flags(line)}")

@@ -218,8 +218,6 @@ def explain_images(
 
     paths = find_images(images)
     targets = [as_target(text) for text in target or [_default_target(explainer)]]
-    explainer.check(targets if target else None, temperature, inputs)
-    look.check()
     size = _batch_size(explainer, paths, batch, 1 if explainer.multi_target else len(targets))
     make_folder(folder)
     stems = dict(zip(paths, free_stems(paths, folder, [".png"]), strict=True))

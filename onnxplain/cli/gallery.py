@@ -17,7 +17,8 @@ Networks = Annotated[
     typer.Option(
         "--network",
         "-n",
-        help="A network's name, an explain graph, or another file as for `onnxplain export`. Give "
+        help="A network's name, an explain graph or engine, or another file as for `onnxplain "
+        "export`. Give "
         "it again for more.",
     ),
 ]

@@ -10,7 +10,7 @@ import typer
 from onnxplain.cli.app import command
 from onnxplain.cli.declared import with_options
 from onnxplain.cli.explain import Batch, Folder, explain_images
-from onnxplain.cli.options import Images, Targets, Temperature
+from onnxplain.cli.options import Images, Targets, Temperature, as_target
 from onnxplain.contract.picture import GRID, PictureOptions
 
 
@@ -32,8 +32,10 @@ def run_engine(
         onnxplain build resnet50.explain.onnx --sm 89
         onnxplain run-engine resnet50.explain.engine photos/ -o why
     """
+    look.check()
     from onnxplain.runtime import Explainer
     from onnxplain.runtime.sessions.tensorrt import open_engine
 
     explainer = Explainer(open_engine(engine))
+    explainer.check([as_target(text) for text in target] if target else None, temperature)
     explain_images(explainer, images, folder, target, look, temperature, batch)

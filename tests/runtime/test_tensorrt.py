@@ -16,11 +16,13 @@ import pytest
 import torch
 import torchvision
 from onnx import TensorProto, helper
+from PIL import Image
 from typer.testing import CliRunner
 
 import onnxplain
 from onnxplain.cli import app
 from onnxplain.errors import BackendError, InputError
+from onnxplain.gallery import write_gallery
 from onnxplain.runtime import cache as kept_files
 from onnxplain.runtime.cache import cache_folder
 from onnxplain.runtime.sessions import cuda_driver as driver
@@ -95,6 +97,13 @@ def test_an_engine_is_built_for_two_gpus_without_one(built: tuple[Path, Path]) -
     assert list(engine.inputs) == ["image", "target"]
     assert engine.outputs["pullback"].shape == (None, 3, 32, 32)
     assert len(engine.payload) > 10_000
+
+
+def test_a_gallery_takes_an_engine_for_what_it_is(built: tuple[Path, Path], tmp_path: Path) -> None:
+    photograph = tmp_path / "a.png"
+    Image.new("RGB", (32, 32), "teal").save(photograph)
+    with pytest.raises(BackendError, match="GPU"):  # no network to be exported
+        write_gallery([built[1]], [photograph], tmp_path / "g.html")
 
 
 def test_an_engine_file_needs_no_other_file(built: tuple[Path, Path]) -> None:
