@@ -16,7 +16,7 @@ from onnxplain.runtime.pictures.kinds import READINGS, drawn
 from onnxplain.runtime.pictures.markup import Markup, fill, join
 
 _MEANING = (
-    "Beside each photograph stands a row for each network: what is explained, and a picture by "
+    "Each photograph has a row for each network: what is explained, and a picture by "
     "each method, with how it is read. Each is scaled by itself: strengths are not to be compared."
 )
 _NETWORK = Template("""\
