@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 import onnx_ir as ir
 
+from onnxplain.contract.pixels import SEEN
 from onnxplain.export.autodiff import Node, operator_name
 from onnxplain.export.operators import Kind, row_of
 from onnxplain.export.shapes import infer_shapes
@@ -32,10 +33,15 @@ def at_usual_size(model: ir.Model) -> ir.Graph:
     if numbers is None:
         return model.graph
     copy = model.clone()
+    made = [y for node in copy.graph for y in node.outputs]
+    for seen in (y for y in made if y.name == SEEN):  # no inference follows a camera's sizes
+        image = ir.Value(name=f"{SEEN}.usual", type=seen.type, shape=seen.shape)
+        ir.convenience.replace_all_uses_with(seen, image)
+        copy.graph.inputs.append(image)
     for x in copy.graph.inputs:
         sizes = (n if isinstance(n, int) else n.evaluate(numbers) for n in x.shape or ())
         x.shape = ir.Shape([n if isinstance(n, int) else 1 for n in sizes])
-    for value in (*(y for node in copy.graph for y in node.outputs), *copy.graph.outputs):
+    for value in (*made, *copy.graph.outputs):
         value.shape = None
     infer_shapes(copy)
     return copy.graph

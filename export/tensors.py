@@ -263,3 +263,17 @@ def integers(op: OpBuilder, array: np.ndarray) -> ir.Value:
     name = f"pullback.integers_{len(op.builder.root.graph.initializers)}"
     tensor = ir.tensor(array.astype(np.int64), name=name)
     return op.builder.initializer(tensor, name, qualify=False)
+
+
+def on_device(op: OpBuilder, number: ir.Value) -> ir.Value:
+    """An int64 scalar that the processor has computed of sizes, as [1] where the pixels are.
+
+    The operands of Range are the processor's on every device, its result is not. So no run waits
+    for a copy, and ONNX Runtime's CUDA provider records its graphs.
+    """
+    return op.Range(number, op.Add(number, 1), 1)
+
+
+def scalar_like(op: OpBuilder, number: ir.Value, like: ir.Value) -> ir.Value:
+    """The same as a scalar with the dtype of `like`."""
+    return op.Squeeze(op.CastLike(on_device(op, number), like), [0])

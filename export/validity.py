@@ -226,10 +226,6 @@ def pixels_of(options: ExportOptions) -> Pixels:
             "an ascent in one call puts out no pullback: leave out quantise_output",
         ),
         (
-            options.any_size and (options.preprocess or options.picture is not None),
-            "preprocess and picture need images of one size: give that size in place of any",
-        ),
-        (
             options.any_size and {options.fit, options.resize, options.fill} != {None},
             "with size=any photographs keep their own sizes: leave out fit, resize and fill",
         ),

@@ -139,7 +139,7 @@ def _check(signature: Signature, images: Any) -> None:
     pixels, shape = signature.metadata.pixels, list(images.shape)
     pre = signature.metadata.preprocessing
     expected: list[Any] = list(pixels.shape or pre.image_shape)
-    if pre.any_size:
+    if pre.any_size and not pixels:
         if len(shape) != 4 or not pre.takes(tuple(shape[1:])) or not shape[0]:
             raise InputError(
                 f"a tensor of images has the shape [N, {pre.described_shape}], not {shape}"

@@ -203,7 +203,7 @@ def _check_geometry(metadata: Metadata, pullback: tuple[int | None, ...]) -> Non
     """
     pre, whole = metadata.preprocessing, metadata.pixels.geometry == PHOTOGRAPH
     sides = pullback[-3:-1] if pre.layout == "NHWC" else pullback[-2:]
-    if sides != ((None, None) if whole else (pre.height, pre.width)):
+    if sides != ((None, None) if whole or pre.any_size else (pre.height, pre.width)):
         raise BackendError(
             f"the file's metadata say that '{PULLBACK}' has the size of the "
             f"{metadata.pixels.geometry}, its graph {_text(pullback)}; export it again"

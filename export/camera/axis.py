@@ -1,8 +1,7 @@
 """Where a photograph comes to lie in a network's input, along one axis, in nodes on its size.
 
 Sizes are whole numbers that no runtime rounds. ONNX Runtime computes them on the processor, where
-Shape leaves them; `on_device` takes them to where the pixels are without a copy that a run waits
-for.
+Shape leaves them; `onnxplain.export.tensors.on_device` takes them to where the pixels are.
 """
 
 from __future__ import annotations
@@ -25,13 +24,13 @@ class Axis:
         side: the photograph's pixels.
         resized: what it is resized to.
         first: which of those is the input's first; negative where the input begins with a border.
-        size: the input's pixels.
+        size: the input's pixels; a value where they are as many as it is resized to.
     """
 
     side: ir.Value
     resized: ir.Value
     first: ir.Value
-    size: int
+    size: int | ir.Value
 
 
 def axes(op: OpBuilder, height: ir.Value, width: ir.Value, pre: Preprocessing) -> tuple[Axis, Axis]:
@@ -39,6 +38,8 @@ def axes(op: OpBuilder, height: ir.Value, width: ir.Value, pre: Preprocessing) -
 
     The same sums as `onnxplain.runtime.inputs.batches`; `round` is Python's, half to even.
     """
+    if pre.any_size:
+        return _own(op, height, pre.multiple), _own(op, width, pre.multiple)
     if pre.fit == CROP:
         shorter = op.Min(height, width)
         resized = [op.Div(op.Mul(side, pre.resize), shorter) for side in (height, width)]
@@ -55,6 +56,16 @@ def axes(op: OpBuilder, height: ir.Value, width: ir.Value, pre: Preprocessing) -
         for side, new, size in zip((height, width), resized, (pre.height, pre.width), strict=True)
     )
     return rows, columns
+
+
+def _own(op: OpBuilder, side: ir.Value, multiple: int) -> Axis:
+    """Of a network that takes any size: all of it, resized to the nearest multiple."""
+    if multiple > 1:
+        times = op.Max(_rounded(op, side, integer(op, multiple)), 1)
+        resized = op.Mul(times, multiple)
+    else:
+        resized = side
+    return Axis(side, resized, integer(op, 0), resized)
 
 
 def integer(op: OpBuilder, number: int) -> ir.Value:
@@ -80,11 +91,3 @@ def _crop_offset(op: OpBuilder, surplus: ir.Value, half: str) -> ir.Value:
         return op.Sub(op.Div(op.Max(surplus, 0), 2), border)
     border = op.Div(missing, 2)
     return op.Sub(_rounded(op, op.Max(surplus, 0), integer(op, 2)), border)
-
-
-def on_device(op: OpBuilder, number: ir.Value) -> ir.Value:
-    """An int64 scalar that the processor has computed, as [1] where the pixels are.
-
-    The operands of Range are the processor's on every device, its result is not: no copy.
-    """
-    return op.Range(number, op.Add(number, 1), 1)

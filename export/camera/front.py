@@ -13,6 +13,7 @@ from onnxplain.contract.pixels import (
     GRAY,
     HEIGHT,
     NV12,
+    PHOTOGRAPH_SIDES,
     ROWS,
     SEEN,
     WIDTH,
@@ -51,7 +52,7 @@ def see(op: OpBuilder, pre: Preprocessing, pixels: Pixels) -> Camera:
     seen = graph.inputs[0]
     graph.inputs.remove(seen)
     seen.name = f"{SEEN}.before"
-    sizes = [size or name for size, name in zip(pixels.shape, _names(pixels), strict=True)]
+    sizes = [size or name for size, name in zip(pixels.shape, _names(pixels, pre), strict=True)]
     frame = op.builder.input(
         IMAGE, ir.DataType.UINT8, [dims(seen)[0], *(_size(size) for size in sizes)]
     )
@@ -83,7 +84,9 @@ def _camera(
     small = _coloured(op, small, pixels, pre)
     if pre.layout == "NHWC":
         small = op.Transpose(small, perm=[0, 2, 3, 1])
-    small = _normalised(op, op.Reshape(small, [0, *pre.image_shape]), pre)
+    if not pre.any_size:
+        small = op.Reshape(small, [0, *pre.image_shape])
+    small = _normalised(op, small, pre)
     if seen.dtype != small.dtype:
         small = op.Cast(small, to=seen.dtype)
     small.shape, small.name = seen.shape, SEEN
@@ -91,8 +94,10 @@ def _camera(
     return Camera(op, _photograph(op, frame, value, pixels), rows, columns, pre)
 
 
-def _names(pixels: Pixels) -> list[str]:
-    named = [ROWS if pixels.format == NV12 else HEIGHT, WIDTH]
+def _names(pixels: Pixels, pre: Preprocessing) -> list[str]:
+    """Of the sizes, as far as they are open; where the network has open ones too, others."""
+    named = [*(PHOTOGRAPH_SIDES if pre.any_size else (HEIGHT, WIDTH))]
+    named[0] = ROWS if pixels.format == NV12 else named[0]
     return [named.pop(0) if size is None else "" for size in pixels.shape]
 
 
@@ -104,6 +109,8 @@ def _resized(
     op: OpBuilder, value: ir.Value, rows: Axis, columns: Axis, pre: Preprocessing, down: int
 ) -> ir.Value:
     """Whole numbers [N, h, w, C] or [N, C, h, w], h being the axis `down`, as [N, C, H, W]."""
+    if pre.multiple == 1:
+        return op.Transpose(value, perm=[0, 3, 1, 2]) if down == 1 else value
     inside = [in_photograph(op, axis, axis.size) for axis in (rows, columns)]
     if pre.interpolation == NEAREST:
         for axis, centres in enumerate(inside, down):
@@ -111,7 +118,7 @@ def _resized(
         small = op.Transpose(value, perm=[0, 3, 1, 2]) if down == 1 else value
     else:
         small = resampled(op, value, rows, columns, pre.interpolation, down)
-    if pre.fill or pre.interpolation == NEAREST:
+    if not pre.any_size and (pre.fill or pre.interpolation == NEAREST):
         shown = op.Mul(op.Unsqueeze(inside[0].within, [1]), inside[1].within)
         small = op.Add(op.Mul(small, shown), op.Mul(op.Sub(1.0, shown), float(pre.fill)))
     return small

@@ -11,6 +11,7 @@ from onnxplain.contract.explain import DIRECTION, PRODUCT, PULLBACK, RELEVANCE, 
 from onnxplain.contract.pixels import (
     INT8,
     PHOTOGRAPH,
+    PHOTOGRAPH_SIDES,
     PULLBACK_SCALE,
     PULLBACK_SEEN,
     PULLBACK_WHOLE,
@@ -35,7 +36,8 @@ def put_out(op: OpBuilder, metadata: Metadata, camera: Camera | None) -> None:
     if camera is not None and pixels.geometry == PHOTOGRAPH:
         with named_after(op, CAMERA):
             placed = _on_photograph(op, camera, _pullback(graph), metadata)
-        _replace(graph, placed, PULLBACK_SEEN)
+        if placed is not _pullback(graph):
+            _replace(graph, placed, PULLBACK_SEEN)
     if pixels.quantised:
         pullback = _pullback(graph)
         scale, small = _quantised(op, pullback, pixels.quantised)
@@ -57,7 +59,7 @@ def _on_photograph(
     g = _WAYS_BACK.get(metadata.kind, Camera.place)(camera, g)
     if is_last:
         g = op.Transpose(g, perm=[*before, width - 2, width - 1, width - 3])
-    height_width = [ir.SymbolicDim(f"photograph_{name}") for name in ("height", "width")]
+    height_width = [*map(ir.SymbolicDim, PHOTOGRAPH_SIDES)]
     shape = dims(pullback)
     first = width - 3 if is_last else width - 2
     g.shape = ir.Shape([*shape[:first], *height_width, *shape[first + 2 :]])

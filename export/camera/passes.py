@@ -7,9 +7,10 @@ from dataclasses import replace
 import onnx_ir as ir
 from onnxscript import OpBuilder
 
-from onnxplain.export.camera.axis import Axis, on_device
+from onnxplain.export.camera.axis import Axis
 from onnxplain.export.camera.colours import rounded
 from onnxplain.export.camera.resampling import Windows, windows
+from onnxplain.export.tensors import on_device
 
 _DOWN, _ACROSS = 2, 3
 """The axes of [N, C, h, w] that a pass goes along."""
@@ -80,6 +81,8 @@ def _multiplied(op: OpBuilder, image: ir.Value, by: Windows, along: int) -> ir.V
         part, own = op.Slice(image, begin, end, [along]), op.Gather(weights, i, axis=0)
         parts.append(op.MatMul(own, part) if along == _DOWN else op.MatMul(part, own))
     whole = op.Concat(*parts, axis=along) if by.groups > 1 else parts[0]
+    if not isinstance(by.size, int):
+        return op.Slice(whole, [0], op.Reshape(by.size, [1]), [along])
     return whole if by.size % by.groups == 0 else op.Slice(whole, [0], [by.size], [along])
 
 

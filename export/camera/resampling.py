@@ -11,14 +11,18 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 import onnx_ir as ir
+from numpy.typing import NDArray
 from onnxscript import OpBuilder
 
-from onnxplain.export.camera.axis import Axis, integer, on_device
-from onnxplain.export.tensors import integers
+from onnxplain.export.camera.axis import Axis, integer
+from onnxplain.export.tensors import integers, on_device
+
+Count: TypeAlias = int | ir.Value
+"""A number, or an int64 scalar of the graph, on the processor."""
 
 
 class Filter(NamedTuple):
@@ -116,9 +120,16 @@ def _centres(op: OpBuilder, at: ir.Value, count: ir.Value, to: ir.Value) -> Cent
     return Centres(whole, part, _number(op, op.Equal(at, kept)))
 
 
-def in_photograph(op: OpBuilder, axis: Axis, count: int) -> Centres:
+def _counted(op: OpBuilder, count: Count) -> ir.Value:
+    """0, 1, … to `count`, where the pixels are."""
+    if isinstance(count, int):
+        return integers(op, np.arange(count))
+    return op.Range(integer(op, 0), count, 1)
+
+
+def in_photograph(op: OpBuilder, axis: Axis, count: Count) -> Centres:
     """Where `count` pixels of the network's input lie in the photograph, from its first on."""
-    at = op.Add(integers(op, np.arange(count)), on_device(op, axis.first))
+    at = op.Add(_counted(op, count), on_device(op, axis.first))
     return _centres(op, at, axis.resized, axis.side)
 
 
@@ -138,33 +149,48 @@ class Windows:
     length: ir.Value
     weights: ir.Value
     groups: int
-    size: int
+    size: Count
 
 
 def windows(op: OpBuilder, axis: Axis, interpolation: str) -> Windows:
     """Of one axis of the network's input."""
-    groups = max(1, min(_GROUPS, axis.size // _EACH))
-    filter_, each = FILTERS[interpolation], -(-axis.size // groups)
+    groups, each = _parted(op, axis.size)
+    filter_ = FILTERS[interpolation]
     # ⌈reach⌉ pixels before and behind the one that the centre lies in
     doubled = op.Mul(axis.resized, 2)
     widest = op.Mul(op.Max(axis.side, axis.resized), filter_.reach)
     margin = op.Div(op.Add(widest, op.Sub(doubled, 1)), doubled)
     span = op.Div(op.Mul(axis.side, each), axis.resized)
     length = op.Min(op.Add(op.Add(span, op.Mul(margin, 2)), 2), axis.side)
-    firsts = integers(op, np.arange(groups) * each)
 
-    def begin(side: ir.Value, resized: ir.Value, first: ir.Value, *others: ir.Value) -> ir.Value:
-        before, most = others
+    def begin(many: Count, side: ir.Value, resized: ir.Value, *others: ir.Value) -> ir.Value:
+        first, before, most = others
+        firsts = _times(op, np.arange(groups), many)
         own = op.Max(op.Min(op.Add(firsts, first), op.Sub(resized, 1)), 0)
         centre = op.Div(op.Mul(op.Add(op.Mul(own, 2), 1), side), op.Mul(resized, 2))
         return op.Max(op.Min(op.Sub(centre, before), most), 0)
 
     sizes = axis.side, axis.resized, axis.first, margin, op.Sub(axis.side, length)
-    start = op.Reshape(begin(*(on_device(op, n) for n in sizes)), [groups, 1, 1])
+    there = each if isinstance(each, int) else on_device(op, each)
+    start = op.Reshape(begin(there, *(on_device(op, n) for n in sizes)), [groups, 1, 1])
     at = op.Add(start, op.Range(integer(op, 0), length, 1))
-    centres = in_photograph(op, axis, groups * each)
-    weights = _weights(op, axis, centres, at, filter_, each)
-    return Windows(begin(*sizes), length, _normalised(op, weights), groups, axis.size)
+    outputs = groups * each if isinstance(each, int) else op.Mul(each, groups)
+    weights = _weights(op, axis, in_photograph(op, axis, outputs), at, filter_, groups)
+    return Windows(begin(each, *sizes), length, _normalised(op, weights), groups, axis.size)
+
+
+def _parted(op: OpBuilder, size: Count) -> tuple[int, Count]:
+    """Into how many groups outputs are parted, and of how many each is."""
+    if isinstance(size, int):
+        groups = max(1, min(_GROUPS, size // _EACH))
+        return groups, -(-size // groups)
+    return _GROUPS, op.Div(op.Add(size, _GROUPS - 1), _GROUPS)
+
+
+def _times(op: OpBuilder, numbers: NDArray[np.int64], factor: Count) -> ir.Value:
+    if isinstance(factor, int):
+        return integers(op, numbers * factor)
+    return op.Mul(integers(op, numbers), factor)
 
 
 def matrix(op: OpBuilder, axis: Axis, interpolation: str) -> ir.Value:
@@ -175,18 +201,18 @@ def matrix(op: OpBuilder, axis: Axis, interpolation: str) -> ir.Value:
         taken = op.Equal(op.Unsqueeze(centres.whole, [1]), op.Unsqueeze(at, [0]))
         return op.Mul(_number(op, taken), op.Unsqueeze(centres.within, [1]))
     each = op.Reshape(at, [1, 1, -1])
-    weights = _weights(op, axis, centres, each, FILTERS[interpolation], axis.size)
+    weights = _weights(op, axis, centres, each, FILTERS[interpolation], 1)
     return op.Squeeze(_normalised(op, weights), [0])
 
 
 def _weights(
-    op: OpBuilder, axis: Axis, centres: Centres, at: ir.Value, filter_: Filter, each: int
+    op: OpBuilder, axis: Axis, centres: Centres, at: ir.Value, filter_: Filter, groups: int
 ) -> ir.Value:
     """Of the pixels `at` [G, 1, K], before they are made to sum to 1: float32 [G, P, K].
 
     The filter is stretched by side / resized where the photograph is made smaller.
     """
-    by_group = [-1, each, 1]
+    by_group = [groups, -1, 1]
     apart = op.Sub(_short(op, at), op.Reshape(_short(op, centres.whole), by_group))
     offset = op.Reshape(op.Sub(0.5, centres.part), by_group)
     side, resized = (_number(op, on_device(op, n)) for n in (axis.side, axis.resized))
@@ -213,13 +239,13 @@ def placement(op: OpBuilder, axis: Axis) -> ir.Value:
     found = _centres(op, photograph, axis.side, axis.resized)
     first, resized = (on_device(op, n) for n in (axis.first, axis.resized))
     cell = op.Sub(found.whole, first)
-    shown = op.And(op.GreaterOrEqual(cell, 0), op.Less(cell, axis.size))
+    size = axis.size if isinstance(axis.size, int) else resized
+    shown = op.And(op.GreaterOrEqual(cell, 0), op.Less(cell, size))
     low = op.Max(op.Neg(first), 0)
-    high = op.Sub(op.Min(op.Sub(resized, first), axis.size), 1)
+    high = op.Sub(op.Min(op.Sub(resized, first), size), 1)
     at = op.Add(_number(op, cell), op.Sub(found.part, 0.5))
     at = op.Max(op.Min(at, _number(op, high)), _number(op, low))
-    own: Any = np.arange(axis.size)
-    apart = op.Sub(op.Unsqueeze(at, [1]), _number(op, integers(op, own)))
+    apart = op.Sub(op.Unsqueeze(at, [1]), _number(op, _counted(op, axis.size)))
     return op.Mul(_bilinear(op, apart), op.Unsqueeze(_number(op, shown), [1]))
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import onnx_ir as ir
 from onnxscript import OpBuilder
 
-from onnxplain.export.tensors import constant, integers, size_of, static
+from onnxplain.export.tensors import constant, dims, integers, on_device, size_of, static
 
 _BLACK, _WHITE = (0.5, 0.5, 0.5, 255.5), 255.5  # before the fraction is dropped
 
@@ -73,15 +73,24 @@ def around_region(op: OpBuilder, pixels: ir.Value, inside: ir.Value, several: bo
 _END = 2**31 - 1
 
 
-def region_of_network(op: OpBuilder, region: ir.Value, height: int, width: int) -> ir.Value:
-    """A region [N,h',w'], positive inside, of the network's size: [N,1,H,W], 1 inside and 0
+def region_of_network(op: OpBuilder, region: ir.Value, maps: ir.Value) -> ir.Value:
+    """A region [N,h',w'], positive inside, of the size of maps [M,C,H,W]: [N,1,H,W], 1 inside and 0
     beyond."""
-    rows, columns = static(region, 1)
-    for axis, size, count in ((1, height, rows), (2, width, columns)):
-        nearest = np.floor((np.arange(size) + 0.5) * count / size)
-        region = op.Gather(region, integers(op, nearest), axis=axis)
+    for axis, count in enumerate(static(region, 1), 1):
+        nearest = _nearest(op, count, maps, axis + 1)
+        region = op.Gather(region, nearest, axis=axis)
     inside = op.CastLike(op.Greater(region, 0.0), region)
     return op.Unsqueeze(inside, [1])
+
+
+def _nearest(op: OpBuilder, count: int, maps: ir.Value, axis: int) -> ir.Value:
+    """Which of `count` cells each pixel along an axis of maps lies in."""
+    size = dims(maps)[axis]
+    if isinstance(size, int):
+        return integers(op, (2 * np.arange(size) + 1) * count // (2 * size))
+    pixels = op.Squeeze(op.Shape(maps, start=axis, end=axis + 1), [0])
+    doubled = op.Add(op.Mul(op.Range(0, pixels, 1), 2), 1)
+    return op.Div(op.Mul(doubled, count), op.Mul(on_device(op, pixels), 2))
 
 
 def _drawn(op: OpBuilder, pixels: ir.Value, inner: ir.Value, outer: ir.Value) -> ir.Value:

@@ -10,7 +10,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 from onnxscript import OpBuilder
 
-from onnxplain.contract.explain import PULLBACK, Preprocessing
+from onnxplain.contract.explain import HEIGHT, PULLBACK, WIDTH, Preprocessing
 from onnxplain.contract.objective import EXPLAINED_BOX
 from onnxplain.contract.picture import (
     GREATEST,
@@ -20,15 +20,14 @@ from onnxplain.contract.picture import (
     PICTURE,
     PULLBACK_STYLE,
     PictureOptions,
-    gaussian,
-    thinning,
 )
+from onnxplain.contract.pixels import PHOTOGRAPH_SIDES
 from onnxplain.contract.precision import DRAWING
 from onnxplain.export.camera import Camera
-from onnxplain.export.camera.axis import on_device
 from onnxplain.export.drawn.marks import around_boxes, around_region, region_of_network
+from onnxplain.export.drawn.scaled import scaled
 from onnxplain.export.provenance import named_after
-from onnxplain.export.tensors import constant, dims, in_float32, rank, size_of
+from onnxplain.export.tensors import constant, dims, in_float32, on_device, rank, size_of
 
 
 @dataclass(frozen=True)
@@ -71,8 +70,9 @@ def add_picture(
     several = rank(pullback) == 5
     leading = dims(pullback)[: 2 if several else 1]
     sizes: list[int | ir.SymbolicDim] = [pre.height, pre.width]
-    if camera is not None:
-        sizes = [ir.SymbolicDim(f"photograph_{name}") for name in ("height", "width")]
+    if camera is not None or pre.any_size:
+        names = (HEIGHT, WIDTH) if camera is None else PHOTOGRAPH_SIDES
+        sizes = [*map(ir.SymbolicDim, names)]
     picture.name, picture.shape = PICTURE, ir.Shape([*leading, *sizes, look.channels])
     picture.dtype = ir.DataType.UINT8
     graph.outputs.append(picture)
@@ -143,7 +143,7 @@ def _picture(
     """[N,h,w,3] or [N,K,h,w,3], or of four channels, in floats, whose fraction is to be dropped."""
     several, graph = rank(pullback) == 5, op.builder.graph
     maps, channels = _maps(op, _counted(op, in_float32(op, pullback)), pre, several)
-    values = _scaled(op, look, maps, (channels, pre.height, pre.width))
+    values = scaled(op, look, maps, channels, pre)
     values = canvas.place(values)
     if look.style == PULLBACK_STYLE:
         pixels = op.Transpose(op.Add(op.Mul(values, 127.5), 128.0), perm=[0, 2, 3, 1])
@@ -170,7 +170,7 @@ def _picture(
         return pixels
     if region is not None:
         given = next(x for x in graph.inputs if x.name == region)
-        inside = region_of_network(op, in_float32(op, given), pre.height, pre.width)
+        inside = region_of_network(op, in_float32(op, given), maps)
         within = op.CastLike(op.GreaterOrEqual(canvas.place(inside), 0.5), inside)
         pixels = around_region(op, pixels, within, several)
     for output in graph.outputs:
@@ -197,42 +197,20 @@ def _maps(
     """[N,C,H,W], the targets together with the images, of a pullback of either layout; and C."""
     channels = size_of(pullback, -1 if pre.layout == "NHWC" else -3)
     if several:
-        pullback = op.Reshape(pullback, [-1, *pre.shape(channels)])
+        sizes = [-1, *pre.shape(channels)]
+        if pre.any_size:
+            sizes = op.Concat([-1], op.Shape(pullback, start=2), axis=0)
+        each = op.Reshape(pullback, sizes)
+        each.shape = ir.Shape([None, *dims(pullback)[2:]])
+        pullback = each
     if pre.layout == "NHWC":
         pullback = op.Transpose(pullback, perm=[0, 3, 1, 2])
     return pullback, channels
 
 
-def _scaled(
-    op: OpBuilder, look: PictureOptions, maps: ir.Value, sizes: tuple[int, int, int]
-) -> ir.Value:
-    """The values of maps [M,C,H,W] by their white points, [M,1,H,W]; of the style `pullback`
-    [M,1 or 3,H,W]."""
-    channels, height, width = sizes
-    if look.style == PULLBACK_STYLE:
-        values = maps if channels in (1, 3) else op.ReduceMean(maps, [1], keepdims=1)
-        channels = channels if channels in (1, 3) else 1
-    else:
-        values = maps if look.has_signs else op.Abs(maps)
-        values = op.ReduceSum(values, [1], keepdims=1) if channels > 1 else values
-        channels = 1
-        if (sigma := look.sigma(height, width)) > 0:
-            down, across = (constant(op, gaussian(n, sigma), maps) for n in (height, width))
-            values = op.MatMul(op.MatMul(down, values), op.Transpose(across, perm=[1, 0]))
-    magnitudes = op.Abs(values) if look.has_signs else values
-    step, k = thinning(height, width, look.white_percentile, channels)
-    sorted_ = magnitudes
-    if step > 1:
-        sorted_ = op.Slice(magnitudes, [0, 0], [height, width], [2, 3], [step, step])
-    greatest, _ = op.TopK(op.Flatten(sorted_, axis=1), [k], _outputs=2)
-    white = op.Reshape(op.Slice(greatest, [k - 1], [k], [1]), [-1, 1, 1, 1])
-    most = op.ReduceMax(magnitudes, [1, 2, 3], keepdims=1)
-    white = op.Where(op.Greater(white, 0.0), white, most)
-    white = op.Where(op.Greater(white, 0.0), white, 1.0)
-    return op.Clip(op.Div(values, white), -1.0 if look.has_signs else 0.0, 1.0)
-
-
 def _by_target(op: OpBuilder, x: ir.Value, pullback: ir.Value) -> ir.Value:
     """[N · K, …] as [N, K, …]."""
     leading = op.Shape(pullback, start=0, end=2)
-    return op.Reshape(x, op.Concat(leading, op.Shape(x, start=1), axis=0))
+    y = op.Reshape(x, op.Concat(leading, op.Shape(x, start=1), axis=0))
+    y.shape = ir.Shape([*dims(pullback)[:2], *dims(x)[1:]])
+    return y

@@ -16,6 +16,7 @@ from onnxplain.export.tensors import (
     dims,
     integers,
     is_known,
+    on_device,
     rank,
     size_of,
 )
@@ -161,4 +162,8 @@ def sides(op: OpBuilder, image: ir.Value, like: ir.Value) -> ir.Value:
     sizes = [dims(image)[axis] for axis in axes]
     if all(map(is_known, sizes)):
         return constant(op, np.array(sizes, np.float64), like)
-    return op.CastLike(op.Gather(op.Shape(image), axes), like)
+    width, height = (
+        on_device(op, op.Squeeze(op.Shape(image, start=axis, end=axis + 1), [0]))
+        for axis in axes[:2]
+    )
+    return op.CastLike(op.Concat(width, height, width, height, axis=0), like)

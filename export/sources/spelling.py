@@ -121,6 +121,7 @@ def _shares(x: Any, axis: int, count: int) -> Any:
 
     n = x.shape[axis]
     cell, place = torch.arange(count, device=x.device)[:, None], torch.arange(n, device=x.device)
-    inside = (cell * n < (place + 1) * count) & (place * count < (cell + 1) * n)
+    many = torch.arange(n, n + 1, device=x.device)  # n where x is, and not where sizes are computed
+    inside = (cell * many < (place + 1) * count) & (place * count < (cell + 1) * many)
     counted = inside.to(x.dtype)
     return counted / counted.sum(1, keepdim=True)

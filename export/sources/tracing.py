@@ -79,16 +79,16 @@ def trace(
         except SourceError:
             raise
         except Exception as dynamic:
-            if any_size:
-                raise SourceError(
-                    f"PyTorch can't trace {name} with an open height and width "
-                    f"({root_cause(dynamic)}); give a number, size=HEIGHT"
-                ) from dynamic
             try:
-                model = _export(network, given, (), fold_norms)
+                model = _fixed(network, given, fold_norms, any_size)
+            except SourceError:
+                raise
             except Exception as error:
                 raise SourceError(
-                    f"PyTorch could not export {name}: {root_cause(error)}"
+                    f"PyTorch can't trace {name} with an open height and width "
+                    f"({root_cause(error)}); give a number, size=HEIGHT"
+                    if any_size
+                    else f"PyTorch could not export {name}: {root_cause(error)}"
                 ) from error
             _check_first_axis(network, whole)
             fixed_batch = f"PyTorch can't trace {name} with an open one ({root_cause(dynamic)})"
@@ -225,11 +225,11 @@ class Example:
         wider = (torch.nn.functional.pad(x, [0, 64]) if x.ndim == 4 else x for x in self.tensors)
         return Example([*wider], self.names)
 
-    def image_axes(self) -> list[Axes]:
-        """Of each tensor: the batch, and an image's height and width."""
-        image: Axes = {0: _BATCH, 2: _HEIGHT, 3: _WIDTH}
+    def image_axes(self, batch: bool = True) -> list[Axes]:
+        """Of each tensor: the batch, if that is open, and an image's height and width."""
+        sides: Axes = {2: _HEIGHT, 3: _WIDTH}
         return [
-            image if x.ndim == 4 else dict.fromkeys(range(min(x.ndim, 1)), _BATCH)
+            {**({0: _BATCH} if batch and x.ndim else {}), **(sides if x.ndim == 4 else {})}
             for x in self.tensors
         ]
 
@@ -257,6 +257,16 @@ def _open(network: torch.nn.Module, example: Example, fold_norms: bool, any_size
         with contextlib.suppress(Exception):  # of any kind: it is the user's own code
             return _export(network, twice, lengthy, fold_norms)
     return _export(network, twice, plain, fold_norms)
+
+
+def _fixed(
+    network: torch.nn.Module, example: Example, fold_norms: bool, any_size: bool
+) -> ir.Model:
+    """Its graph for one sample; with an image's open height and width, where these are wanted."""
+    if not any_size:
+        return _export(network, example, (), fold_norms)
+    wide = example.widened()
+    return _export(network, wide, wide.image_axes(batch=False), fold_norms)
 
 
 def _export(
@@ -440,10 +450,18 @@ def twin(module: torch.nn.Module) -> torch.nn.Module:
 _SHOWN = 200  # characters of PyTorch's reason: some list every size of a graph
 
 
+_OF_DATA = (
+    "what an image shows decides how large something in it is, as how many boxes a detector keeps: "
+    "give what comes before as a module of its own"
+)
+
+
 def root_cause(error: BaseException) -> str:
     """What the error at the root of the chain begins with, without terminal colours."""
     while error.__cause__ is not None:
         error = error.__cause__
+    if type(error).__name__ == "GuardOnDataDependentSymNode":
+        return _OF_DATA
     lines = re.sub(r"\x1b\[[0-9;]*m", "", str(error)).strip().splitlines()
     line = lines[0] if lines else type(error).__name__
     return line if len(line) <= _SHOWN else f"{line[:_SHOWN]} …"

@@ -18,6 +18,7 @@ from onnxplain.export.tensors import (
     integers,
     reshape,
     reshape_like,
+    scalar_like,
     size_of,
     spread_to,
     static,
@@ -89,7 +90,8 @@ def global_average_pool(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
     if all(isinstance(n, int) for n in sizes):
         spatial = static(x, 2)
         return op.Expand(op.Mul(g, 1.0 / math.prod(spatial)), [1, 1, *spatial])
-    share = op.Div(g, op.CastLike(op.ReduceProd(op.Shape(x, start=2), keepdims=0), g))
+    count = op.ReduceProd(op.Shape(x, start=2), keepdims=0)
+    share = op.Div(g, scalar_like(op, count, g))
     return spread_to(op, share, x)
 
 

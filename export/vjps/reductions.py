@@ -18,6 +18,7 @@ from onnxplain.export.tensors import (
     dims,
     integers,
     rank,
+    scalar_like,
     size_of,
     spread_to,
 )
@@ -60,7 +61,7 @@ def reduce_mean(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
         share = op.Mul(g, 1.0 / math.prod(size_of(x, axis) for axis in axes))
     else:
         means = op.Max(op.Size(node.outputs[0]), 1)  # there may be none
-        share = op.Div(g, op.CastLike(op.Div(op.Size(x), means), g))
+        share = op.Div(g, scalar_like(op, op.Div(op.Size(x), means), g))
     return _spread(op, node, share, axes)
 
 

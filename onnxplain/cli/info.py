@@ -49,7 +49,14 @@ def _on_cuda(model: Path) -> str:
         raise BackendError(found)
     nodes = found.nodes.total() - found.copies
     if found.whole:
-        return f"all {nodes} nodes stay on the GPU; CUDA graphs can be recorded"
+        sizes = found.on_processor.total()
+        stay = f"all {nodes} nodes stay on the GPU"
+        if sizes:
+            stay = (
+                f"{nodes - sizes} of {nodes} nodes stay on the GPU; the others compute sizes on "
+                "the processor, and none is copied"
+            )
+        return f"{stay}; CUDA graphs can be recorded"
     left = ", ".join(f"{count} {name}" for name, count in found.on_processor.most_common())
     return (
         f"{found.on_processor.total()} of {nodes} nodes run on the processor: {left}\n"
@@ -96,9 +103,7 @@ def _sizes(output: str, shape: tuple[int | None, ...], targets: str) -> str:
 def _pullbacks(backend: Backend, targets: str) -> list[str]:
     metadata = backend.signature.metadata
     if not metadata.values:
-        if metadata.preprocessing.any_size:
-            return [f"pullback [{targets}, {metadata.described_pullback}]"]
-        shape, pixels = list(map(str, metadata.pullback_shape)), metadata.pixels
+        shape, pixels = metadata.described_pullback.split(", "), metadata.pixels
         if pixels.geometry == PHOTOGRAPH:
             at = 0 if metadata.preprocessing.layout == "NHWC" else 1
             shape[at : at + 2] = "h", "w"

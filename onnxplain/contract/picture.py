@@ -8,8 +8,8 @@ NumPy, `onnxplain.export.drawn` as nodes of the graph, both by the numbers that 
    finite, or not below `GREATEST`, counts as 0, so that no sum of it is infinite in float32.
 2. v / w, clipped to [0, 1], or to [-1, 1] where v has a sign. The white point w is an order
    statistic: of the n magnitudes |v| at every s-th row and column, the k-th greatest, for
-   k = n - ⌈(n - 1) · percentile / 100⌉ and the least s with which k ≤ 3840 (`thinning`): as many
-   as TensorRT sorts. Where that is 0, w is the greatest |v| of all; where that is too, 1.
+   k = n - ⌈(n - 1) · percentile / 100⌉ and the least s up to 96 with which k ≤ 3840 (`thinning`):
+   as many as TensorRT sorts. Where that is 0, w is the greatest |v| of all; where that is too, 1.
 3. Its place among the `LEVELS` of a colour map: round(2048 u), for u = v, or (v + 1) / 2 where it
    has a sign.
 4. That level's colour; of an overlay (1 - a) · 0.8 · grey + a · colour, where
@@ -84,7 +84,13 @@ GREY = (0.299, 0.587, 0.114)
 """What red, green and blue weigh in grey (ITU-R BT.601)."""
 
 _DIM, _RISE = 0.8, 0.75  # of an overlay's photograph; the power by which what covers it rises
-_SORTED = 3840  # values that TensorRT's TopK gives at most
+
+SORTED = 3840
+"""Values that TensorRT's TopK gives at most."""
+
+STEPS = 96
+"""The most rows and columns of which one is taken for a white point: enough of three channels of 11
+million pixels, whatever the percentile."""
 
 _MAPS = (HEATMAP, OVERLAY, SIGNED, GRID)
 _OF_STYLES = {
@@ -317,9 +323,9 @@ def rank_from_top(count: int, percentile: float) -> int:
 
 def thinning(height: int, width: int, percentile: float, channels: int = 1) -> tuple[int, int]:
     """The white point of a map: the s by which every s-th row and column is taken, and the k."""
-    for step in range(1, max(height, width) + 1):
+    for step in range(1, STEPS + 1):
         count = channels * math.ceil(height / step) * math.ceil(width / step)
-        if (rank := rank_from_top(count, percentile)) <= _SORTED:
+        if (rank := rank_from_top(count, percentile)) <= SORTED:
             break
     return step, rank
 

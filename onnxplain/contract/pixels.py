@@ -26,6 +26,9 @@ multiplied."""
 HEIGHT, WIDTH, ROWS = "height", "width", "rows"
 """The names of open dimensions of `image`; rows are those of nv12, 3/2 of the height."""
 
+PHOTOGRAPH_SIDES = "photograph_height", "photograph_width"
+"""The names of those that are a photograph's, and not the network's."""
+
 SEEN, PULLBACK_SEEN, PULLBACK_WHOLE = "image.seen", "pullback.seen", "pullback.whole"
 """Values within a graph: the network's input that it makes of `image`, and the pullback before it
 is laid on the photograph, and before it is quantised."""

@@ -152,7 +152,8 @@ def _right(asked: Asked, source: Any, options: dict[str, Any], classes: Array) -
             except Exception as error:  # whatever a network may raise that the reference can't run
                 why = str(error)
 
-    answering = derivation(metadata, source, options, classes.ndim == 2)
+    height, width = asked.images.shape[2:]
+    answering = derivation(metadata, source, options, classes.ndim == 2, (height, width))
     answer = estimated(asked.explainer, lambda x: answering(x, classes), asked.images)
     return Right(answer, None, f"a fresh derivation in float64: {why}")
 

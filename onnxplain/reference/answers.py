@@ -165,7 +165,11 @@ def of_pytorch(metadata: Metadata, module: nn.Module, images: Array, classes: Ar
 
 
 def derivation(
-    metadata: Metadata, source: Any, options: dict[str, Any], several: bool
+    metadata: Metadata,
+    source: Any,
+    options: dict[str, Any],
+    several: bool,
+    size: tuple[int, int],
 ) -> Answering:
     """A fresh explain graph's answers, of the source, by the method and parameters that metadata
     name, evaluated in float64, and derived without what makes graphs quick: what is wrong in the
@@ -174,6 +178,7 @@ def derivation(
     Args:
         source, options: as `onnxplain.export` takes them.
         several: whether each image has several classes.
+        size: the images' height and width.
 
     Raises:
         SourceError: the source cannot be exported.
@@ -183,9 +188,9 @@ def derivation(
     from onnxplain.export.sources.tracing import blank_image
 
     pre = metadata.preprocessing
-    options = {**options, **as_asked(metadata.parameters), "size": (pre.height, pre.width)}
+    options = {**options, **as_asked(metadata.parameters), "size": size}
     if not isinstance(source, str | os.PathLike):
-        options["example"] = blank_image(source, pre.channels, (pre.height, pre.width))
+        options["example"] = blank_image(source, pre.channels, size)
     options |= {"method": metadata.method, "multi_target": several}
     options |= {"mean": pre.mean, "std": pre.std}  # the bounds of pixels, by which box goes
     with scratch() as folder:

@@ -50,7 +50,9 @@ def as_input(
     sizes = {one.shape for one in frames}
     drawn = signature.outputs.get(PICTURE)
     if len(sizes) > 1 and (
-        pixels.geometry == PHOTOGRAPH or (drawn is not None and None in drawn.shape[-3:-1])
+        pre.any_size
+        or pixels.geometry == PHOTOGRAPH
+        or (drawn is not None and None in drawn.shape[-3:-1])
     ):
         raise InputError(
             "what this file puts out has each photograph's size: explain those of one size "

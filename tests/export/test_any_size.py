@@ -145,6 +145,58 @@ def test_a_map_of_tokens_whose_places_nothing_tells_is_refused(tmp_path: Path) -
         onnxplain.export(network, tmp_path / "no.onnx", method="gradcam", **options)
 
 
+class Joined(nn.Module):
+    """A map shrunk to a quarter, and joined with what it was made of: sides are multiples of 4."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.down = nn.Conv2d(3, 4, 4, 4)
+        self.up = nn.ConvTranspose2d(4, 3, 4, 4)
+        self.head = nn.Conv2d(6, 2, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(torch.cat([x, self.up(torch.relu(self.down(x)))], 1)).mean((2, 3))
+
+
+class Alone(Joined):
+    """Whose code takes the batch for a number, and which takes any size."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(x).repeat(len(x), 1)[:1]
+
+
+class Kept(nn.Module):
+    """As many places as exceed a threshold, of which the image decides."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        kept = x[x > 0]
+        return x.mean((2, 3)) if kept.shape[0] > 9 else x.amax((2, 3))
+
+
+def test_a_batch_that_pytorch_cannot_open_leaves_the_sides_open(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    network, path = Alone().eval(), tmp_path / "alone.onnx"
+    onnxplain.export(
+        network, path, example=torch.zeros(1, 3, 16, 16), method="gradient", size="any"
+    )
+    for height, width in ((12, 20), (32, 8)):
+        x = torch.from_numpy(noise(height, width, 1)).requires_grad_()
+        network(x)[0, 1].backward()
+        found = session(path).run(
+            ["pullback"], {"image": noise(height, width, 1), "target": np.array([1])}
+        )
+        assert x.grad is not None
+        np.testing.assert_allclose(found[0], x.grad, atol=1e-6)
+
+
+def test_sizes_that_an_image_s_content_decides_are_refused_in_a_sentence(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match="what an image shows decides how large") as refused:
+        onnxplain.export(
+            Kept().eval(), tmp_path / "no.onnx", example=torch.rand(1, 3, 16, 16), size="any"
+        )
+    assert len(str(refused.value)) < 400
+
+
 def is_pytorchs(network: nn.Module, path: Path, size: tuple[int, int]) -> None:
     x = torch.from_numpy(noise(*size)).requires_grad_()
     logits = network(x)
@@ -222,19 +274,6 @@ def test_noise_is_of_one_size(odd: nn.Module, tmp_path: Path) -> None:
             example=torch.zeros(1, 3, 24, 24),
             **{"size": "any", "estimator": "smoothgrad"},
         )
-
-
-class Joined(nn.Module):
-    """A map shrunk to a quarter, and joined with what it was made of: sides are multiples of 4."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.down = nn.Conv2d(3, 4, 4, 4)
-        self.up = nn.ConvTranspose2d(4, 3, 4, 4)
-        self.head = nn.Conv2d(6, 2, 1)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.head(torch.cat([x, self.up(torch.relu(self.down(x)))], 1)).mean((2, 3))
 
 
 def written(network: nn.Module, path: Path, height: int = 16, width: int = 16) -> Path:

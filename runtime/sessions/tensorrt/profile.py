@@ -54,7 +54,8 @@ class Profile:
         if pre.any_size:
             for name, usual in ((HEIGHT, pre.height), (WIDTH, pre.width)):
                 least = max(usual // 2 // pre.multiple, 1) * pre.multiple
-                sides[name] = least, usual, 2 * usual
+                sides[name] = sides[f"photograph_{name}"] = least, usual, 2 * usual
+            sides[ROWS] = tuple(side - side % 2 + side // 2 for side in sides[HEIGHT])
         if batches is None:
             batches = (1,) if pixels else BATCHES
         return cls(_range(batches, "batch"), _range(targets, "targets"), dict(sizes), sides)
