@@ -55,7 +55,8 @@ class Profile:
             for name, usual in ((HEIGHT, pre.height), (WIDTH, pre.width)):
                 least = max(usual // 2 // pre.multiple, 1) * pre.multiple
                 sides[name] = sides[f"photograph_{name}"] = least, usual, 2 * usual
-            sides[ROWS] = tuple(side - side % 2 + side // 2 for side in sides[HEIGHT])
+            least, usual, most = (3 * (side // 2) for side in sides[HEIGHT])
+            sides[ROWS] = least, usual, most
         if batches is None:
             batches = (1,) if pixels else BATCHES
         return cls(_range(batches, "batch"), _range(targets, "targets"), dict(sizes), sides)
