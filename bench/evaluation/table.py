@@ -42,7 +42,7 @@ def time_table(measured: Mapping[str, Any]) -> str:
             markdown(["seconds", "explain graphs", "Quantus over PyTorch", "÷"], rows),
             f"{_of(measured)}, each score by one and then by the other, on {machine['cpu']}, "
             f"{machine['cores']} cores, {threads}, PyTorch {versions['torch']}, Captum "
-            f"{versions['captum']}. {_agreement(measured)}",
+            f"{versions['captum']}.",
         ]
     )
 
