@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -77,3 +78,40 @@ def test_the_estimators_go_on_where_they_were(
     assert [(r["network"], r["row"], r["package"]) for r in records] == keys
     again = [key for key in keys[:2] if key[1:] == ROWS[0].key]  # what was refused is tried again
     assert sorted(made) == sorted([*keys, *again])
+
+
+def test_the_evaluation_goes_on_where_it_was(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    pytest.importorskip("quantus")
+    from onnxplain.bench.evaluation import __main__ as evaluation
+
+    made: list[tuple[str, str, str]] = []
+    images = [SimpleNamespace(name=f"{i}.png") for i in range(2)]
+
+    def both(
+        sample: Any, _: object, method: str, __: object, of: object, metrics: Sequence[str]
+    ) -> Iterator[dict[str, Any]]:
+        for metric in metrics:
+            made.append((sample.name, method, metric))
+            one = {"score": 0.5, "seconds": 1.0}
+            key = {"image": sample.name, "method": method, "metric": metric}
+            yield key | {"graph": one, "pytorch": one}
+        stop()
+
+    monkeypatch.setattr(evaluation, "both", both)
+    monkeypatch.setattr(evaluation, "exported", lambda methods, *_: dict.fromkeys(methods))
+    monkeypatch.setattr(evaluation, "network_of_pixels", list)
+    monkeypatch.setattr(evaluation, "photographs", lambda *_: [])
+    monkeypatch.setattr(evaluation, "listed", lambda *_: images)
+    path, stop = tmp_path / "evaluation.json", until(1)
+    command = ["--images", "2", "--methods", "a,b", "--metrics", "x,y", "--out", str(path)]
+    with pytest.raises(KeyboardInterrupt):
+        evaluation.main(command)
+    stop = until(1000)
+    evaluation.main(command)
+    keys = [(f"{i}.png", method, metric) for i in range(2) for method in "ab" for metric in "xy"]
+    kept = json.loads(path.read_text())
+    assert [(row["image"], row["method"], row["metric"]) for row in kept["rows"]] == keys
+    assert made == [*keys[:4], *keys[2:]]  # what was not whole when it was stopped, again
+    assert (kept["scores"], kept["images"], kept["ratio"]) == (8, 2, 1.0)
