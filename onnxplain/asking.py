@@ -69,6 +69,9 @@ class Export(ModuleType):
     def __getattr__(self, name: str) -> Any:
         return getattr(_package(), name)
 
+    def __getattribute__(self, name: str) -> Any:  # which modules have of their own: None
+        return _package().__doc__ if name == "__doc__" else super().__getattribute__(name)
+
     def __dir__(self) -> list[str]:
         return dir(_package())
 

@@ -3,9 +3,11 @@ before anything heavy is imported."""
 
 from __future__ import annotations
 
+import inspect
 import json
 import subprocess
 import sys
+from importlib import import_module
 from importlib.metadata import packages_distributions, requires
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,7 @@ from typer.testing import CliRunner
 
 import onnxplain
 from onnxplain import errors, extras
+from onnxplain.asking import Export
 from onnxplain.cli import app
 from onnxplain.cli.app import with_flags
 
@@ -299,6 +302,11 @@ ON_THE_COMMAND_LINE: dict[str, tuple[str, str, int]] = {
         3,
     ),
     "no image to choose by": ("choose net.onnx -i none", "no image found at 'none'", 4),
+    "no image, and a parameter that one of the methods to choose from has": (
+        "choose net.onnx -i none --methods gradient,lrp --param epsilon=0.1",
+        "no image found at 'none'",
+        4,
+    ),
     "an unknown network to measure": ("bench resnet51", "no network 'resnet51'", 3),
     "an unknown network to explain": ("explain resnet51 cat.jpg", "no network 'resnet51'", 3),
     "an unknown method to explain by": (
@@ -383,6 +391,12 @@ def test_the_command_line_refuses(name: str, said: dict[str, Any]) -> None:
 
 def test_nothing_heavy_is_imported_for_that(said: dict[str, Any]) -> None:
     assert {name: heavy for name, (_, _, heavy) in said.items() if heavy} == {}
+
+
+def test_what_stands_for_the_export_until_it_is_imported_says_what_it_is() -> None:
+    stands, package = Export("onnxplain.export"), import_module("onnxplain.export")
+    assert inspect.getdoc(stands) == inspect.getdoc(package) != inspect.getdoc(Export)
+    assert inspect.signature(stands) == inspect.signature(package)
 
 
 # ----- exit statuses -----

@@ -78,7 +78,8 @@ def choose(
     asked = [None, *(estimators.split(",") if estimators else [])]
     numbers = as_floats(temperatures, "--temperatures") or (None,)
     for method, estimator in product(tried or [options.method], asked):
-        check_asked(source, path, replace(options, method=method, estimator=estimator))
+        named = replace(options, method=method, estimator=estimator, parameters=None)
+        check_asked(source, path, named)  # parameters may be of some candidates alone
     from onnxplain.runtime import find_images
 
     found = find_images(images)

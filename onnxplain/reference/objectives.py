@@ -68,7 +68,7 @@ def verify_objective(
         **as_asked(metadata.parameters),
         **{"method": metadata.method, "check": False},
         **{"settings": dict(metadata.objective.settings)},
-        **{"multi_target": explainer.multi_target, "size": (pre.height, pre.width)},
+        **{"multi_target": explainer.multi_target, "size": images.shape[2:]},
     }
     if not isinstance(source, str | os.PathLike):
         asked["example"] = blank_image(source, pre.channels, asked["size"])

@@ -242,6 +242,8 @@ def test_verify_holds_both_parts_to_their_sources(explained: Explained, tmp_path
     onnx.save(model, source)
     path = explained(multiple=MULTIPLE, preprocess=True, geometry="photograph")
     assert onnxplain.verify(path, source, images=[noise(50, 37, 3)]).passed
+    with pytest.raises(InputError, match="of one size, and these have 36 × 48, 40 × 40 pixels"):
+        onnxplain.verify(path, source, images=[noise(50, 37, 3), noise(40, 41, 3)])
 
 
 def test_what_a_size_of_its_own_leaves_nothing_to_choose_of(tmp_path: Path) -> None:

@@ -136,6 +136,16 @@ def test_a_file_is_verified_against_its_source(folder: Path) -> None:
         onnxplain.verify(folder / "map.onnx", provider="cpu")
 
 
+def test_what_takes_images_of_any_size_is_verified_on_those_of_another() -> None:
+    explainer = exported(
+        vector(5), size="any", objective="embedding", settings={"similarity": "dot"}
+    )
+    other = torch.randn(2, 3, 19, 30, generator=torch.Generator().manual_seed(3)).numpy()
+    found = onnxplain.verify(explainer.path, vector(5), images=[other], provider="cpu")
+    assert found.passed, found
+    assert found.images == 2
+
+
 def halved(module: torch.nn.Module) -> None:
     if isinstance(module, torch.nn.Conv2d):
         module.weight.data /= 2
