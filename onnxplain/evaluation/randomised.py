@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
+from numpy.typing import NDArray
 from onnx import numpy_helper
 
 from onnxplain.errors import InputError
@@ -56,17 +58,20 @@ def write_shuffled(path: Path, folder: Path) -> Path:
 
 def layers_weights(graph: onnx.GraphProto) -> dict[str, int]:
     """The initializers that convolutions and dense layers read, themselves or by nodes of
-    constants alone, and of which layer each is, the first being 0."""
-    initializers = {tensor.name for tensor in graph.initializer}
+    constants alone, and of which layer each is, the first being 0.
+
+    None of int64: these are shapes and axes.
+    """
+    numbers = {t.name for t in graph.initializer if t.data_type != onnx.TensorProto.INT64}
     made_by = {name: node for node in graph.node for name in node.output}
-    varying = {value.name for value in graph.input} - initializers
+    varying = {value.name for value in graph.input} - {t.name for t in graph.initializer}
     for node in graph.node:  # in topological order
         if not varying.isdisjoint(node.input):
             varying.update(node.output)
 
     def read(names: Sequence[str]) -> Iterator[str]:
         for name in names:
-            if name in initializers:
+            if name in numbers:
                 yield name
             elif name in made_by and name not in varying:
                 yield from read(made_by[name].input)
@@ -83,16 +88,20 @@ def layers_weights(graph: onnx.GraphProto) -> dict[str, int]:
 def _check_shared(path: Path, weights: Mapping[str, Any], names: Collection[str]) -> None:
     """
     Raises:
-        InputError: a tensor that no layer reads has a layer's weights in any order.
+        InputError: a tensor that no layer reads has a layer's weights in another order.
     """
 
-    def values(name: str) -> bytes:
-        return np.sort(numpy_helper.to_array(weights[name]), axis=None).tobytes()
+    def size(name: str) -> int:
+        return math.prod(weights[name].dims)
 
-    several = [name for name in names if np.prod(weights[name].dims) > 1]
-    sizes = {int(np.prod(weights[name].dims)) for name in several}
-    rest = [n for n in weights.keys() - set(names) if int(np.prod(weights[n].dims)) in sizes]
-    own = {values(name) for name in several} if rest else set()
+    def in_order(name: str) -> NDArray[Any]:
+        return np.sort(numpy_helper.to_array(weights[name]), axis=None)
+
+    rest = weights.keys() - set(names)
+    sizes = {size(name) for name in names} & {size(name) for name in rest}
+    own = (in_order(name) for name in names if size(name) in sizes)
+    # What has one value throughout, such as biases of 0, no order changes.
+    changed = {values.tobytes() for values in own if (values[:1] != values[-1:]).any()}
     for name in rest:
-        if values(name) in own:
+        if size(name) in sizes and in_order(name).tobytes() in changed:
             raise InputError(f"'{path}' keeps a copy of weights, {name!r}: they cannot be shuffled")

@@ -10,14 +10,14 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from onnx import numpy_helper
+from onnx import helper, numpy_helper
 from torch import nn
 
 from onnxplain.bench.evaluation.peer import OfPixels, attribution, score
 from onnxplain.errors import InputError
 from onnxplain.evaluation import METRICS, Evaluation, evaluate
 from onnxplain.evaluation.images import pixels_of
-from onnxplain.evaluation.randomised import write_shuffled
+from onnxplain.evaluation.randomised import layers_weights, write_shuffled
 from onnxplain.evaluation.run import drawn
 from onnxplain.evaluation.scoring import Tiles, mosaic_of
 from onnxplain.evaluation.subject import Logits, opened
@@ -137,6 +137,35 @@ def test_a_file_that_keeps_copies_of_weights_is_not_shuffled(
     onnx.save(model, tmp_path / "x.onnx")
     with pytest.raises(InputError, match="keeps a copy of weights, 'flipped'"):
         write_shuffled(tmp_path / "x.onnx", tmp_path / "out")
+
+
+def test_what_no_order_changes_may_be_shared(graphs: dict[str, Path], tmp_path: Path) -> None:
+    """Biases of 0, as of a network that is not trained: other tensors are such too."""
+    model = onnx.load(graphs["gradient"])
+    bias = next(t for t in model.graph.initializer if t.name.endswith("bias"))
+    zeros = np.zeros(tuple(bias.dims), np.float32)
+    bias.CopyFrom(numpy_helper.from_array(zeros, bias.name))
+    model.graph.initializer.append(numpy_helper.from_array(zeros, "others"))
+    onnx.save(model, tmp_path / "x.onnx")
+    assert write_shuffled(tmp_path / "x.onnx", tmp_path / "out").is_file()
+
+
+def test_shapes_are_no_weights() -> None:
+    """Of a dense layer whose weights are reshaped: [2, 3], and not [3, 2]."""
+    nodes = [
+        helper.make_node("Reshape", ["flat", "sizes"], ["matrix"]),
+        helper.make_node("MatMul", ["image", "matrix"], ["logits"]),
+    ]
+    tensors = [
+        numpy_helper.from_array(np.arange(6, dtype=np.float32), "flat"),
+        numpy_helper.from_array(np.array([2, 3]), "sizes"),
+    ]
+    ends = (
+        [helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [1, count])]
+        for name, count in (("image", 2), ("logits", 3))
+    )
+    graph = helper.make_graph(nodes, "reshaped", *ends, tensors)
+    assert layers_weights(graph) == {"flat": 0}
 
 
 def _mosaics_images(own: str, predicted: dict[str, int], digest: str) -> tuple[str, ...]:
