@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ from onnxplain.errors import InputError
 from onnxplain.extras import require_for
 from onnxplain.files import make_folder
 from onnxplain.runtime.cache import cache_folder, hashed, make_room, used
-from onnxplain.version import __version__
+from onnxplain.version import __version__, installed_version
 
 logger = logging.getLogger("onnxplain")
 
@@ -46,7 +45,7 @@ def graph_of(
             )
         return model
     options: dict[str, Any] = {} if method is None else {"method": method}
-    key = [str(model), options, __version__, [_version(name) for name in _WEIGHTS]]
+    key = [str(model), options, __version__, [*map(installed_version, _WEIGHTS)]]
     path = cache_folder("networks") / f"{model.name}-{hashed(key)}.explain.onnx"
     if path.exists():
         used(path)
@@ -59,10 +58,3 @@ def graph_of(
     make_room(path)
     logger.info("%s is exported once, to %s", model, path)
     return path
-
-
-def _version(name: str) -> str:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return ""

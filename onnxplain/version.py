@@ -1,10 +1,16 @@
-"""The installed version."""
+"""The installed versions."""
 
 from __future__ import annotations
 
 from importlib.metadata import PackageNotFoundError, version
 
-try:
-    __version__ = version("onnxplain")
-except PackageNotFoundError:  # a source tree that was never installed
-    __version__ = "0.0.0"
+
+def installed_version(distribution: str) -> str:
+    """That of an installed distribution; empty if it is not."""
+    try:
+        return version(distribution)
+    except PackageNotFoundError:
+        return ""
+
+
+__version__ = installed_version("onnxplain") or "0.0.0"  # of a source tree that is not installed

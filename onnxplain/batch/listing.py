@@ -14,7 +14,7 @@ from onnxplain.batch.tables import column_of_ids, column_of_images, opened
 from onnxplain.errors import InputError
 from onnxplain.reading import matching
 from onnxplain.reading import opened as opened_file
-from onnxplain.runtime.inputs.images import SUFFIXES
+from onnxplain.runtime.inputs.images import SUFFIXES, files_in
 
 if TYPE_CHECKING:
     import pyarrow.parquet
@@ -98,22 +98,11 @@ def _files(path: str) -> Iterator[str]:
         yield path
         return
     images = False
-    for file in _walk(path, SUFFIXES):
+    for file in files_in(path, SUFFIXES):
         images = True
         yield file
     if not images:
-        yield from _walk(path, (TAR, TABLE))
-
-
-def _walk(folder: str, suffixes: tuple[str, ...]) -> Iterator[str]:
-    def refuse(error: OSError) -> None:
-        raise InputError(f"'{error.filename}' cannot be searched: {error.strerror}")
-
-    for parent, folders, files in os.walk(folder, onerror=refuse):
-        folders.sort()
-        for name in sorted(files):
-            if name.lower().endswith(suffixes) and not name.startswith("."):
-                yield os.path.join(parent, name)
+        yield from files_in(path, (TAR, TABLE))
 
 
 def _items(file: str, columns: Columns) -> Iterator[Item]:

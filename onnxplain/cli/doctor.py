@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from importlib.metadata import PackageNotFoundError, version
 
 from rich.table import Table
 
@@ -12,6 +11,7 @@ from onnxplain.cli.app import command
 from onnxplain.cli.console import out, say
 from onnxplain.errors import BackendError
 from onnxplain.machine import saturates
+from onnxplain.version import installed_version
 
 _WHY = {
     "tensorrt": "the fastest on a GPU",
@@ -39,7 +39,7 @@ def doctor() -> None:
     table = Table("provider", "installed", "computes in", "", title="What runs explain graphs")
     missing: dict[str, list[str]] = {}
     for name, provider in PROVIDERS.items():
-        installed = [f"{package} {_version(package)}" for package in provider.packages]
+        installed = [f"{package} {installed_version(package)}" for package in provider.packages]
         reason = provider.missing()
         if reason is not None:
             missing.setdefault(reason, []).append(name)
@@ -78,10 +78,3 @@ def _auto(precision: str, preferred: Callable[[str], Iterator[str]]) -> str:
     if taken is None:
         return f"auto in {precision}: takes none; nothing here computes in it"
     return f"auto in {precision}: {taken}, {_WHY.get(taken, 'which alone computes in it here')}"
-
-
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return ""

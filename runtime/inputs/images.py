@@ -62,6 +62,23 @@ def _matches(path: str | os.PathLike[str]) -> list[Path]:
     ]
 
 
+def files_in(folder: str, suffixes: tuple[str, ...]) -> Iterator[str]:
+    """The files in a folder, at any depth, that end so and are not hidden; in one order always.
+
+    Raises:
+        InputError: it, or a folder in it, cannot be searched.
+    """
+
+    def refuse(error: OSError) -> None:
+        raise InputError(f"'{error.filename}' cannot be searched: {error.strerror}")
+
+    for parent, folders, files in os.walk(folder, onerror=refuse):
+        folders.sort()
+        for name in sorted(files):
+            if name.lower().endswith(suffixes) and not name.startswith("."):
+                yield os.path.join(parent, name)
+
+
 def load_image(source: str | os.PathLike[str] | Image.Image | BinaryIO) -> Image.Image:
     """Decode a file (its path, or opened) of one of `formats`, or convert a PIL image, to mode RGB,
     upright.

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from onnxplain.errors import InputError
-from onnxplain.runtime.inputs.images import SUFFIXES
+from onnxplain.runtime.inputs.images import SUFFIXES, files_in
 
 _REPORTED_EVERY = 1000
 
@@ -75,17 +75,10 @@ def list_images(
 
 
 def _files(given: str) -> Iterator[str]:
-    def refuse(error: OSError) -> None:
-        raise InputError(f"'{error.filename}' cannot be searched: {error.strerror}")
-
-    if not os.path.isdir(given):
+    if os.path.isdir(given):
+        yield from files_in(given, SUFFIXES)
+    else:
         yield given
-        return
-    for parent, folders, files in os.walk(given, onerror=refuse):
-        folders.sort()
-        for name in sorted(files):
-            if name.lower().endswith(SUFFIXES) and not name.startswith("."):
-                yield os.path.join(parent, name)
 
 
 def _check_apart(inputs: Sequence[str]) -> None:
