@@ -18,7 +18,7 @@ from onnxplain.export.grids import Tokens, placed
 from onnxplain.export.layers import cut_values
 from onnxplain.export.methods import Method
 from onnxplain.export.operators import Kind, row_of
-from onnxplain.export.tensors import rank
+from onnxplain.export.tensors import input_of, rank
 from onnxplain.export.values import is_weight, varies
 
 
@@ -83,7 +83,7 @@ def attention_of(graph: ir.Graph, ends: Sequence[ir.Value], method: Method) -> A
     products = [node for node in nodes if weighs_values(node)]
     if not products:
         raise refusal("the network has none (no Softmax whose rows weigh values)")
-    weights, values = ([_operand(node, i) for node in products] for i in (0, 1))
+    weights, values = ([input_of(node, i) for node in products] for i in (0, 1))
     cuts = cut_values(graph, lambda y: rank(y) > 2, ends) if True in by_layer else []
     found = places.of(graph, nodes, [*values, *cuts])
     pooled = weights.pop() if by_layer == {True} and pools(weights) else None
@@ -104,12 +104,6 @@ def attention_of(graph: ir.Graph, ends: Sequence[ir.Value], method: Method) -> A
         raise refusal("its blocks do not end in tokens that all of it goes through")
     read = _read(graph, products[len(weights) - 1].outputs[0], ends)
     return Attended(weights, tokens[0], read, blocks, pooled)
-
-
-def _operand(node: ir.Node, index: int) -> ir.Value:
-    x = node.inputs[index]
-    assert x is not None
-    return x
 
 
 def weighs_values(node: ir.Node) -> bool:

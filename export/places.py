@@ -31,7 +31,7 @@ from onnxplain.export.canonical.ends import image_axes
 from onnxplain.export.canonical.evaluate import concrete, evaluated
 from onnxplain.export.operators import Axes, Kind, Linear, row_of
 from onnxplain.export.subgraphs import operands
-from onnxplain.export.tensors import attribute, rank, static
+from onnxplain.export.tensors import attribute, input_of, rank, static
 from onnxplain.export.windows import window_of
 
 Boxes: TypeAlias = np.ndarray
@@ -258,12 +258,6 @@ def _needed(at: Boxes | None) -> Boxes:
     return at
 
 
-def _given(node: ir.Node) -> ir.Value:
-    x = node.inputs[0]
-    assert x is not None
-    return x
-
-
 def _everywhere(node: ir.Node, y: ir.Value, read: Sequence[Boxes]) -> Boxes:
     whole = _all([np.fmin.reduce(at.reshape(-1, 6), axis=0) for at in read])
     return whole.reshape((1,) * (0 if y.shape is None else len(y.shape)) + (6,))
@@ -289,7 +283,7 @@ def _squeezed(at: Boxes) -> Boxes:
 
 def _windowed(node: ir.Node, at: Boxes, convolution: bool) -> Boxes:
     """The box around a window. Padding is counted as the image goes on, outside its borders."""
-    x, y, kernel = _given(node), node.outputs[0], None
+    x, y, kernel = input_of(node), node.outputs[0], None
     if convolution:
         assert node.inputs[1] is not None
         kernel = static(node.inputs[1], 2)
@@ -310,7 +304,7 @@ def _windowed(node: ir.Node, at: Boxes, convolution: bool) -> Boxes:
 
 def _resized(node: ir.Node, at: Boxes) -> Boxes:
     """What lies between is of what lies between, in proportion to the whole axis."""
-    before, after = sizes_of(_given(node)), sizes_of(node.outputs[0])
+    before, after = sizes_of(input_of(node)), sizes_of(node.outputs[0])
     for axis, (old, new) in enumerate(zip(before, after, strict=True)):
         if old == new or at.shape[axis] == 1:
             continue

@@ -122,6 +122,13 @@ def attribute(node: Node, name: str, default: int) -> int:
     return node.attributes.get_int(name, default)
 
 
+def input_of(node: ir.Node, index: int = 0) -> ir.Value:
+    """An input that the operator has always."""
+    x = node.inputs[index]
+    assert x is not None
+    return x
+
+
 def axis_from_end(node: Node, default: int, of: ir.Value) -> int:
     """The node's `axis` attribute, counted from the end of `of` (always negative)."""
     axis = attribute(node, "axis", default)
@@ -247,6 +254,11 @@ def pad_open(
 def size_at(op: OpBuilder, value: ir.Value, axis: int) -> ir.Value:
     """The size along an axis, counted from the end, as a vector of one."""
     return op.Shape(value, start=axis, end=axis + 1 or None)
+
+
+def scalar_size_at(op: OpBuilder, value: ir.Value, axis: int) -> ir.Value:
+    """The size along an axis as an int64 scalar, which the processor computes."""
+    return op.Squeeze(size_at(op, value, axis), [0])
 
 
 def is_known(size: int | ir.SymbolicDim) -> TypeGuard[int]:

@@ -31,17 +31,12 @@ class Camera:
     columns: Axis
     preprocessing: Preprocessing
 
-    @property
-    def sees_all(self) -> bool:
-        """Whether the network sees the photograph's own pixels: all of them, none resized."""
-        return self.preprocessing.multiple == 1
-
     def place(self, value: ir.Value) -> ir.Value:
         """A map of the network's size laid on the photograph: float [N,C,H,W] → [N,C,h,w].
 
         By bilinear interpolation; 0 where the photograph was cropped.
         """
-        if self.sees_all:
+        if self.preprocessing.keeps_pixels:
             return value
         with_rows, with_columns = (placement(self.op, axis) for axis in (self.rows, self.columns))
         across = self.op.MatMul(value, self.op.Transpose(with_columns, perm=[1, 0]))
@@ -64,7 +59,7 @@ class Camera:
 
         The weights of each sum to 1, and so the sum is kept, but for that of a border.
         """
-        if self.sees_all:
+        if self.preprocessing.keeps_pixels:
             return value
         down, across = (
             matrix(self.op, axis, self.preprocessing.interpolation)

@@ -27,7 +27,7 @@ from onnxplain.export.camera.colours import luminance, rgb_of_nv12
 from onnxplain.export.camera.passes import resampled
 from onnxplain.export.camera.resampling import NEAREST, in_photograph
 from onnxplain.export.provenance import named_after
-from onnxplain.export.tensors import constant, dims
+from onnxplain.export.tensors import constant, dims, scalar_size_at
 
 
 def see(op: OpBuilder, pre: Preprocessing, pixels: Pixels) -> Camera:
@@ -76,9 +76,7 @@ def _camera(
         value = op.Unsqueeze(value, [3])
     elif pixels.format == NV12:
         value, down = rgb_of_nv12(op, value), 2
-    height, width = (
-        op.Squeeze(op.Shape(value, start=axis, end=axis + 1), [0]) for axis in (down, down + 1)
-    )
+    height, width = (scalar_size_at(op, value, axis) for axis in (down, down + 1))
     rows, columns = axes(op, height, width, pre)
     small = _resized(op, value, rows, columns, pre, down)
     small = _coloured(op, small, pixels, pre)
@@ -109,7 +107,7 @@ def _resized(
     op: OpBuilder, value: ir.Value, rows: Axis, columns: Axis, pre: Preprocessing, down: int
 ) -> ir.Value:
     """Whole numbers [N, h, w, C] or [N, C, h, w], h being the axis `down`, as [N, C, H, W]."""
-    if pre.multiple == 1:
+    if pre.keeps_pixels:
         return op.Transpose(value, perm=[0, 3, 1, 2]) if down == 1 else value
     inside = [in_photograph(op, axis, axis.size) for axis in (rows, columns)]
     if pre.interpolation == NEAREST:

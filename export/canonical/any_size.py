@@ -15,7 +15,7 @@ import onnx
 import onnx_ir as ir
 from onnx_ir.passes.common import _c_api_utils
 
-from onnxplain.contract.explain import HEIGHT, WIDTH
+from onnxplain.contract.pixels import HEIGHT, WIDTH
 from onnxplain.errors import SourceError
 from onnxplain.export.canonical.ends import image_axes
 from onnxplain.export.tensors import USUAL, dims

@@ -15,7 +15,7 @@ import onnx_ir as ir
 
 from onnxplain.export.autodiff import operator_name
 from onnxplain.export.operators import Axes, row_of
-from onnxplain.export.tensors import array_of, attribute, axis_of, dims, rank
+from onnxplain.export.tensors import array_of, attribute, axis_of, dims, input_of, rank
 
 At: TypeAlias = Mapping[ir.Value | None, int]
 """Value → its batch axis. What is not in it has the same for all samples."""
@@ -67,12 +67,6 @@ def _alone(node: ir.Node, at: At) -> int | None:
     return None if others else at.get(node.inputs[0])
 
 
-def _input(node: ir.Node, index: int = 0) -> ir.Value:
-    x = node.inputs[index]
-    assert x is not None
-    return x
-
-
 def _same_place(node: ir.Node, at: At) -> int | None:
     """The batch of all inputs that have one is at the same place, counted from the end."""
     places = {at[x] - rank(x) for x in node.inputs if x is not None and x in at}
@@ -85,7 +79,7 @@ def _images(node: ir.Node, at: At) -> int | None:
 
 def _along(node: ir.Node, at: At) -> int | None:
     """Not along the batch; ArgMax may leave its axis out."""
-    x, batch = _input(node), _alone(node, at)
+    x, batch = input_of(node), _alone(node, at)
     axis = axis_of(node, x) + rank(x)
     if batch is None or batch == axis:
         return None
@@ -95,7 +89,7 @@ def _along(node: ir.Node, at: At) -> int | None:
 
 def _gather(node: ir.Node, at: At) -> int | None:
     """The axes of the indices stand where that of the data was."""
-    data, index = _input(node), _input(node, 1)
+    data, index = input_of(node), input_of(node, 1)
     axis = axis_of(node, data) + rank(data)
     if data not in at:
         return axis + at[index]
@@ -106,13 +100,13 @@ def _gather(node: ir.Node, at: At) -> int | None:
 
 def _normalised(node: ir.Node, at: At) -> int | None:
     """Over all axes from `axis` on."""
-    x, batch = _input(node), _alone(node, at)
+    x, batch = input_of(node), _alone(node, at)
     first = attribute(node, "axis", -1) % rank(x)
     return batch if batch is not None and batch < first else None
 
 
 def _l2_normalised(node: ir.Node, at: At) -> int | None:
-    x, batch = _input(node), _alone(node, at)
+    x, batch = input_of(node), _alone(node, at)
     axes = [axis % rank(x) for axis in node.attributes.get_ints("axes")]
     return None if batch in axes else batch
 
@@ -126,14 +120,14 @@ def _concatenated(node: ir.Node, at: At) -> int | None:
 
 def _by_elements(node: ir.Node, at: At) -> int | None:
     """Of GatherElements and ScatterElements, whose indices and data are alike."""
-    batch, x = _same_place(node, at), _input(node)
+    batch, x = _same_place(node, at), input_of(node)
     every = all(v in at for v in node.inputs)
     return None if not every or batch == attribute(node, "axis", 0) % rank(x) else batch
 
 
 def _listed(node: ir.Node, at: At) -> int | None:
     """The axes that the second input lists are reduced, left out or put in."""
-    batch, x, y = _alone(node, at), _input(node), node.outputs[0]
+    batch, x, y = _alone(node, at), input_of(node), node.outputs[0]
     listed = array_of(node.inputs[1]) if len(node.inputs) > 1 else None
     if batch is None or listed is None or not listed.size:
         return None
@@ -146,19 +140,19 @@ def _listed(node: ir.Node, at: At) -> int | None:
 
 
 def _slice(node: ir.Node, at: At) -> int | None:
-    batch, x = _alone(node, at), _input(node)
+    batch, x = _alone(node, at), input_of(node)
     axes = array_of(node.inputs[3]) if len(node.inputs) > 3 else None
     return None if axes is None or batch in [int(a) % rank(x) for a in axes] else batch
 
 
 def _matrices(node: ir.Node, at: At) -> int | None:
     batch = _alone(node, at)
-    return batch if batch is not None and batch < rank(_input(node)) - 2 else None
+    return batch if batch is not None and batch < rank(input_of(node)) - 2 else None
 
 
 def _matmul(node: ir.Node, at: At) -> int | None:
     """Not along an axis that is summed over, nor the rows of one and the columns of the other."""
-    a, b = _input(node), _input(node, 1)
+    a, b = input_of(node), input_of(node, 1)
     summed = {a: rank(a) - 1, b: max(rank(b) - 2, 0)}
     if any(at[x] == summed[x] for x in (a, b) if x in at) or 1 in (rank(a), rank(b)):
         return None
@@ -194,14 +188,14 @@ def _expanded(node: ir.Node, at: At) -> int | None:
 
 
 def _transpose(node: ir.Node, at: At) -> int | None:
-    reverse = list(reversed(range(rank(_input(node)))))
+    reverse = list(reversed(range(rank(input_of(node)))))
     return list(node.attributes.get_ints("perm", reverse)).index(at[node.inputs[0]])
 
 
 def _reshaped(node: ir.Node, at: At, joined: Joined) -> tuple[int, Joined] | None:
     """The batch axis, and what is joined with the batch: as many elements stand before and behind
     it as did. So attention's [N, heads, …] → [N · heads, …] keeps samples apart."""
-    x, y, batch = _input(node), node.outputs[0], _alone(node, at)
+    x, y, batch = input_of(node), node.outputs[0], _alone(node, at)
     if batch is None:
         return None
     sides = _product(dims(x)[:batch]), _product(dims(x)[batch + 1 :])

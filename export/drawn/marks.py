@@ -6,7 +6,15 @@ import numpy as np
 import onnx_ir as ir
 from onnxscript import OpBuilder
 
-from onnxplain.export.tensors import constant, dims, integers, on_device, size_of, static
+from onnxplain.export.tensors import (
+    constant,
+    dims,
+    integers,
+    on_device,
+    scalar_size_at,
+    size_of,
+    static,
+)
 
 _BLACK, _WHITE = (0.5, 0.5, 0.5, 255.5), 255.5  # before the fraction is dropped
 
@@ -88,7 +96,7 @@ def _nearest(op: OpBuilder, count: int, maps: ir.Value, axis: int) -> ir.Value:
     size = dims(maps)[axis]
     if isinstance(size, int):
         return integers(op, (2 * np.arange(size) + 1) * count // (2 * size))
-    pixels = op.Squeeze(op.Shape(maps, start=axis, end=axis + 1), [0])
+    pixels = scalar_size_at(op, maps, axis)
     doubled = op.Add(op.Mul(op.Range(0, pixels, 1), 2), 1)
     return op.Div(op.Mul(doubled, count), op.Mul(on_device(op, pixels), 2))
 

@@ -10,7 +10,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 from onnxscript import OpBuilder
 
-from onnxplain.contract.explain import HEIGHT, PULLBACK, WIDTH, Preprocessing
+from onnxplain.contract.explain import PULLBACK, Preprocessing
 from onnxplain.contract.objective import EXPLAINED_BOX
 from onnxplain.contract.picture import (
     GREATEST,
@@ -21,7 +21,7 @@ from onnxplain.contract.picture import (
     PULLBACK_STYLE,
     PictureOptions,
 )
-from onnxplain.contract.pixels import PHOTOGRAPH_SIDES
+from onnxplain.contract.pixels import HEIGHT, PHOTOGRAPH_SIDES, WIDTH
 from onnxplain.contract.precision import DRAWING
 from onnxplain.export.camera import Camera
 from onnxplain.export.drawn.marks import around_boxes, around_region, region_of_network

@@ -17,7 +17,7 @@ from onnxplain.contract.picture import (
     gaussian,
     thinning,
 )
-from onnxplain.export.tensors import constant, integers, on_device
+from onnxplain.export.tensors import constant, integers, on_device, scalar_size_at
 
 
 def scaled(
@@ -115,5 +115,4 @@ def _rank_from_top(op: OpBuilder, counts: ir.Value, percentile: float) -> ir.Val
 
 def _sides(op: OpBuilder, maps: ir.Value) -> tuple[ir.Value, ir.Value]:
     """Height and width of [M,C,H,W], int64 scalars on the processor."""
-    height, width = (op.Squeeze(op.Shape(maps, start=axis, end=axis + 1), [0]) for axis in (2, 3))
-    return height, width
+    return scalar_size_at(op, maps, 2), scalar_size_at(op, maps, 3)

@@ -18,6 +18,7 @@ from onnxplain.export.tensors import (
     is_known,
     on_device,
     rank,
+    scalar_size_at,
     size_of,
 )
 
@@ -162,8 +163,5 @@ def sides(op: OpBuilder, image: ir.Value, like: ir.Value) -> ir.Value:
     sizes = [dims(image)[axis] for axis in axes]
     if all(map(is_known, sizes)):
         return constant(op, np.array(sizes, np.float64), like)
-    width, height = (
-        on_device(op, op.Squeeze(op.Shape(image, start=axis, end=axis + 1), [0]))
-        for axis in axes[:2]
-    )
+    width, height = (on_device(op, scalar_size_at(op, image, axis)) for axis in axes[:2])
     return op.CastLike(op.Concat(width, height, width, height, axis=0), like)

@@ -12,7 +12,15 @@ from dataclasses import dataclass, replace
 
 import onnx_ir as ir
 
-from onnxplain.export.tensors import array_of, attribute, axis_of, dims, rank, usual_size_of
+from onnxplain.export.tensors import (
+    array_of,
+    attribute,
+    axis_of,
+    dims,
+    input_of,
+    rank,
+    usual_size_of,
+)
 
 
 @dataclass(frozen=True)
@@ -147,7 +155,7 @@ def _merged(of: Sequence[End]) -> End:
 
 def _moved(node: ir.Node, value: ir.Value, axis: int) -> Followed:
     at = axis_before(node, value, axis)
-    return None if at is None else ends(_first(node), at)
+    return None if at is None else ends(input_of(node), at)
 
 
 def axis_before(node: ir.Node, value: ir.Value, axis: int) -> int | None:
@@ -155,7 +163,7 @@ def axis_before(node: ir.Node, value: ir.Value, axis: int) -> int | None:
 
     The same entries are in front of a reshape where what lies before or behind is as large.
     """
-    x = _first(node)
+    x = input_of(node)
     if node.op_type == "Transpose":
         return int(node.attributes.get_ints("perm", list(reversed(range(rank(x)))))[axis])
     if node.op_type in ("Identity", "Cast"):
@@ -175,7 +183,7 @@ def _volume(sizes: Sequence[int | ir.SymbolicDim]) -> tuple[int, list[str]]:
 
 
 def _split(node: ir.Node, value: ir.Value, axis: int) -> Followed:
-    whole = ends(_first(node), axis)
+    whole = ends(input_of(node), axis)
     if attribute(node, "axis", 0) % rank(value) != axis:
         return whole
     outputs = list(node.outputs)
@@ -190,7 +198,7 @@ def _sliced(node: ir.Node, value: ir.Value, axis: int) -> Followed:
     starts, stops = (array.tolist() for array in given[:2] if array is not None)
     axes = list(range(len(starts))) if len(given) < 3 or given[2] is None else given[2].tolist()
     steps = [1] * len(starts) if len(given) < 4 or given[3] is None else given[3].tolist()
-    found = ends(_first(node), axis)
+    found = ends(input_of(node), axis)
     for at, start, stop, step in zip(axes, starts, stops, steps, strict=True):
         if at % rank(value) == axis:
             found = found[start:stop:step] if step > 0 else []
@@ -199,7 +207,7 @@ def _sliced(node: ir.Node, value: ir.Value, axis: int) -> Followed:
 
 def _gathered(node: ir.Node, value: ir.Value, axis: int) -> Followed:
     """Along another axis: which images, places or boxes."""
-    x, index = _first(node), node.inputs[1]
+    x, index = input_of(node), node.inputs[1]
     assert index is not None
     along, wide = attribute(node, "axis", 0) % rank(x), rank(index)
     if node.op_type == "GatherElements":
@@ -216,12 +224,6 @@ def _gathered(node: ir.Node, value: ir.Value, axis: int) -> Followed:
     if axis < along:
         return ends(x, axis) if node.op_type == "Gather" else None
     return None if axis < along + wide else ends(x, axis - wide + 1)
-
-
-def _first(node: ir.Node) -> ir.Value:
-    x = node.inputs[0]
-    assert x is not None
-    return x
 
 
 MOVED = ("Transpose", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Identity", "Cast")

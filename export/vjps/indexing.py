@@ -25,6 +25,7 @@ from onnxplain.export.tensors import (
     rank,
     reshape,
     reshape_like,
+    scalar_size_at,
     static,
     zeros_like,
 )
@@ -86,7 +87,7 @@ def _tuples(op: OpBuilder, node: Node) -> ir.Value:
     leading = op.Concat(op.Shape(index, end=-1), [1], axis=0)
     columns = []
     for axis in range(attribute(node, "batch_dims", 0)):
-        count = op.Squeeze(op.Shape(x, start=axis, end=axis + 1), [0])
+        count = scalar_size_at(op, x, axis)
         at = op.Range(integers(op, np.array(0)), count, integers(op, np.array(1)))
         columns.append(op.Expand(op.Unsqueeze(at, list(range(1, rank(index) - axis))), leading))
     return op.Concat(*columns, index, axis=-1) if columns else index

@@ -17,7 +17,15 @@ from onnxscript import OpBuilder
 
 from onnxplain.export.autodiff import Cotangents, Node
 from onnxplain.export.operators import Half, Kind, Linear, register_vjp
-from onnxplain.export.tensors import attribute, constant, reshape, size_of, static, zeros_like
+from onnxplain.export.tensors import (
+    attribute,
+    constant,
+    reshape,
+    scalar_size_at,
+    size_of,
+    static,
+    zeros_like,
+)
 
 CONSTANTS: Mapping[str, Mapping[int, str]] = {"RoiAlign": {1: "the places of its regions"}}
 """Inputs that an explanation takes for constants, though they have a derivative: by operator."""
@@ -64,7 +72,7 @@ def roi_align(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
     along = op.Transpose(op.MatMul(g, B), perm=[0, 2, 1, 3])  # [regions, bins, channels, width]
     along = reshape(op, along, [-1, channels * width])
     A = op.Transpose(_interpolation(op, rows), perm=[2, 0, 1])  # [height, regions, bins]
-    images = op.Range(0, op.Squeeze(op.Shape(x, start=0, end=1), [0]), 1)
+    images = op.Range(0, scalar_size_at(op, x, 0), 1)
     own = op.CastLike(op.Equal(op.Unsqueeze(images, [1]), image), x)  # [images, regions]
     every = op.Mul(op.Shape(image), size_of(g, 2))
     A = op.Mul(op.Unsqueeze(own, [-3, -1]), A)

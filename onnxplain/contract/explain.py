@@ -33,9 +33,6 @@ IMAGE, TARGET, TEMPERATURE, LOGITS, PULLBACK = (
 )
 """Inputs and outputs of every explain graph (`temperature` only of a live one)."""
 
-HEIGHT, WIDTH = "height", "width"
-"""The names of the open sizes of an image of any size."""
-
 ORIGIN, ALPHA, EPS, LIMIT, NEXT_IMAGE = "origin", "alpha", "eps", "limit", "next_image"
 """What a graph exported with a step of the ascent has besides."""
 
@@ -186,6 +183,11 @@ class Preprocessing:
     @property
     def any_size(self) -> bool:
         return self.multiple > 0
+
+    @property
+    def keeps_pixels(self) -> bool:
+        """Whether the network sees all of a photograph's pixels, and none resized."""
+        return self.multiple == 1
 
     @property
     def channels(self) -> int:

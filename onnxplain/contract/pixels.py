@@ -24,7 +24,8 @@ PULLBACK_SCALE = "pullback_scale"
 multiplied."""
 
 HEIGHT, WIDTH, ROWS = "height", "width", "rows"
-"""The names of open dimensions of `image`; rows are those of nv12, 3/2 of the height."""
+"""The names of open dimensions of `image`, pixels or the network's own input; rows are those of
+nv12, 3/2 of the height."""
 
 PHOTOGRAPH_SIDES = "photograph_height", "photograph_width"
 """The names of those that are a photograph's, and not the network's."""

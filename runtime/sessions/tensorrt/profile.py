@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from onnxplain.contract.explain import HEIGHT, IMAGE, NO_IMAGE, TARGET, WIDTH, Preprocessing
-from onnxplain.contract.pixels import ROWS, Pixels
+from onnxplain.contract.explain import IMAGE, NO_IMAGE, TARGET, Preprocessing
+from onnxplain.contract.pixels import HEIGHT, PHOTOGRAPH_SIDES, ROWS, WIDTH, Pixels
 from onnxplain.errors import BackendError
 from onnxplain.runtime.sessions.tensorrt.engine import Shape
 
@@ -52,9 +52,10 @@ class Profile:
         """
         sides = {}
         if pre.any_size:
-            for name, usual in ((HEIGHT, pre.height), (WIDTH, pre.width)):
+            usuals = pre.height, pre.width
+            for *names, usual in zip((HEIGHT, WIDTH), PHOTOGRAPH_SIDES, usuals, strict=True):
                 least = max(usual // 2 // pre.multiple, 1) * pre.multiple
-                sides[name] = sides[f"photograph_{name}"] = least, usual, 2 * usual
+                sides |= dict.fromkeys(names, (least, usual, 2 * usual))
             least, usual, most = (3 * (side // 2) for side in sides[HEIGHT])
             sides[ROWS] = least, usual, most
         if batches is None:
