@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from fractions import Fraction
-
 import numpy as np
 import onnx_ir as ir
 from onnxscript import OpBuilder
@@ -15,6 +13,7 @@ from onnxplain.contract.picture import (
     STEPS,
     PictureOptions,
     gaussian,
+    share_above,
     thinning,
 )
 from onnxplain.export.tensors import constant, integers, on_device, scalar_size_at
@@ -105,7 +104,7 @@ def _rank_from_top(op: OpBuilder, counts: ir.Value, percentile: float) -> ir.Val
     Numbers of whose rank it is enough that it is beyond `SORTED` are made less, so that no product
     is beyond 32 bits, as OpenVINO computes.
     """
-    share = (100 - Fraction(str(percentile))) / 100
+    share = share_above(percentile)
     if not share:
         return op.Add(op.Mul(counts, 0), 1)
     enough = int(SORTED / share) + share.denominator

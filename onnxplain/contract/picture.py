@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -318,7 +319,12 @@ def reach(sigma: float) -> int:
 
 def rank_from_top(count: int, percentile: float) -> int:
     """k, so that of `count` numbers the k-th greatest is their percentile: 1 for 100."""
-    return count - math.ceil((count - 1) * percentile / 100)
+    return 1 + math.floor((count - 1) * share_above(percentile))
+
+
+def share_above(percentile: float) -> Fraction:
+    """Which part of numbers is above their percentile: exactly, of the decimals that it has."""
+    return 1 - Fraction(str(percentile)) / 100
 
 
 def thinning(height: int, width: int, percentile: float, channels: int = 1) -> tuple[int, int]:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageColor
 
-from onnxplain.contract.picture import SIGNS, STRENGTHS, PictureOptions, thinning
+from onnxplain.contract.picture import SIGNS, STRENGTHS, PictureOptions, rank_from_top, thinning
 from onnxplain.errors import InputError
 from onnxplain.runtime.pictures.render import (
     Cell,
@@ -219,6 +219,14 @@ def test_a_white_point_needs_no_more_than_tensorrt_sorts(height, width, percenti
     count = (3 if colour else 1) * -(-height // step) * -(-width // step)
     assert 1 <= rank <= min(3840, count)
     assert step == 1 or thinning(height, width, 100)[0] == 1
+
+
+@pytest.mark.parametrize(
+    ("count", "percentile", "rank"), [(41001, 99.9, 42), (1001, 99.5, 6), (7, 0, 7), (7, 100, 1)]
+)
+def test_a_rank_is_counted_exactly(count: int, percentile: float, rank: int) -> None:
+    """1 + ⌊(n - 1) (1 - p)⌋: of 41,001 numbers 0.1 % of 41,000 are 41, and no rounding below."""
+    assert rank_from_top(count, percentile) == rank
 
 
 def test_a_white_point_is_the_higher_order_statistic():
