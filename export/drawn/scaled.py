@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import onnx_ir as ir
 from onnxscript import OpBuilder
@@ -107,7 +109,7 @@ def _rank_from_top(op: OpBuilder, counts: ir.Value, percentile: float) -> ir.Val
     share = share_above(percentile)
     if not share:
         return op.Add(op.Mul(counts, 0), 1)
-    enough = int(SORTED / share) + share.denominator
+    enough = math.ceil(SORTED / share) + 1
     before = op.Sub(op.Min(counts, enough), 1)
     return op.Add(op.Div(op.Mul(before, share.numerator), share.denominator), 1)
 

@@ -171,7 +171,7 @@ def test_on_the_photograph_a_direction_is_by_its_own_pixels(explained: Explained
 def test_a_photograph_is_drawn_as_the_renderer_draws_it(
     explained: Explained, multiple: int, provider: str
 ) -> None:
-    look = "overlay,colours=viridis,percentile=99.9,smoothing=1"
+    look = "overlay,colours=viridis,percentile=33.333,smoothing=1"
     path = explained(multiple=multiple, preprocess=True, picture=look)
     for size in ((44, 60), (200, 300)):  # no larger than what the renderer shows as it is
         explanation = onnxplain.load(path, provider)(noise(*size, 3), 2)
