@@ -50,7 +50,7 @@ class Profile:
         Raises:
             BackendError: others, or not in rising order.
         """
-        sides = {}
+        sides: dict[str, tuple[int, int, int]] = {}
         if pre.any_size:
             usuals = pre.height, pre.width
             for *names, usual in zip((HEIGHT, WIDTH), PHOTOGRAPH_SIDES, usuals, strict=True):
