@@ -51,6 +51,8 @@ PROVIDERS = ("cpu", "openvino")
 BOUND = 1e-4
 """Relative L2 beside the file of one size, up to which rounding accounts for it."""
 
+NOT_MEASURED = "–"
+
 _NAMES = (
     "squeezenet1_1",
     "resnet18",
@@ -175,8 +177,10 @@ def sizes_table(measured: Mapping[str, Any]) -> str:
     reasons = dict[str, int]()
 
     def cell(name: str, method: str) -> str:
-        each = [found.get((name, method, provider)) for provider in PROVIDERS]
-        shown = ["" if row is None else _shown(row, reasons) for row in each]
+        each = [found[key] for p in PROVIDERS if (key := (name, method, p)) in found]
+        if len(each) < len(PROVIDERS):
+            return NOT_MEASURED
+        shown = [_shown(row, reasons) for row in each]
         return shown[0] if len(set(shown)) == 1 else " / ".join(shown)
 
     names = [name for name in NETWORKS if any(name == network for network, *_ in found)]
@@ -187,6 +191,8 @@ def sizes_table(measured: Mapping[str, Any]) -> str:
         markdown(["", *METHODS], rows),
         f"ONNX Runtime {runtime} / OpenVINO {versions['openvino']}.",
     ]
+    if any(NOT_MEASURED in row for row in rows):
+        parts.append(f"{NOT_MEASURED}: not measured.")
     if reasons:
         parts.append("\n".join(f"{number}. {reason}" for reason, number in reasons.items()))
     return "\n\n".join(parts)

@@ -58,9 +58,7 @@ def evaluate(
     ] = None,
     quick: Annotated[
         bool,
-        typer.Option(
-            "--quick", help="Ten images, without the metric that takes three quarters of the time."
-        ),
+        typer.Option("--quick", help="Ten images, without the metric that takes most of the time."),
     ] = False,
     seed: Annotated[
         int | None, typer.Option(min=0, help="Of all draws.", show_default="the protocol's: 314")

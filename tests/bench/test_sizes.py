@@ -75,11 +75,13 @@ def test_the_table_shows_both_runtimes_the_worst_size_and_what_is_beyond_the_bou
             row("gradient", provider, **each)
             for provider, each in zip(PROVIDERS, (near, far), strict=True)
         ),
+        row("excitation", PROVIDERS[0], **near),  # of the other runtime nothing is known yet
         *(row("gradcam", provider, reason="there is no layer") for provider in PROVIDERS),
     ]
     machine = {"versions": {"onnxruntime": "1.31", "openvino": "2026.4"}}
     shown = sizes_table({"rows": rows, "machine": machine})
-    assert "| resnet18 | 2e-07 / **1e-03** |  |  | (1) |  |" in shown
+    assert "| resnet18 | 2e-07 / **1e-03** | – | – | (1) | – |" in shown
+    assert "–: not measured." in shown
     assert "1. there is no layer" in shown
 
 

@@ -19,7 +19,7 @@ DOCUMENT = Path(__file__).parents[2] / "docs" / "camera.md"
 
 def test_the_recipe_explains_a_jpeg(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (code,) = re.findall(r"```python\n(.*?)```", DOCUMENT.read_text(encoding="utf-8"), re.DOTALL)
-    path = explain_graph(tmp_path, preprocess=True)
+    path = explain_graph(tmp_path, preprocess=True).rename(tmp_path / "resnet50.explain.onnx")
     Image.fromarray(noise(70, 90, 3)).save(tmp_path / "photograph.jpg")
     monkeypatch.chdir(tmp_path)
     found: dict[str, Any] = {}

@@ -7,6 +7,7 @@ estimators, extending, inputs, maps, objectives, relevance.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from PIL import Image
 
 import onnxplain
 
-from .markdown import ROOT, blocks
+from .markdown import PAGES, ROOT, blocks, shown
 
 SIZE = 64
 
@@ -101,3 +102,13 @@ def test_pages_that_take_the_file_of_the_readme(folder: Path) -> None:
     values = run("docs/platforms.md")
     assert values["session"].get_inputs()[0].shape[0] == 1  # the batch, once it is known
     assert onnx.load("resnet50.explain.onnx").graph.input[0].name == "image"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=shown)
+def test_what_a_page_opens_is_written_by_one_of_its_commands(page: Path) -> None:
+    code = "\n".join(blocks(page, "python"))
+    written = Counter[str]()
+    for line in "\n".join(blocks(page, "bash")).replace("\\\n", " ").splitlines():
+        if found := re.match(r"onnxplain export (\S+)(?:.* -o (\S+))?", line):
+            written[found[2] or f"{Path(found[1]).name.removesuffix('.onnx')}.explain.onnx"] += 1
+    assert not {name: n for name, n in written.items() if n > 1 and f'"{name}"' in code}

@@ -7,13 +7,10 @@ import re
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from typer.testing import CliRunner
 
 from onnxplain.cli.app import app
-
-from .networks import Fused, Text, pooled, seeded, volumes
 
 PAGE = Path(__file__).parent.parent.parent / "docs" / "inputs.md"
 
@@ -23,16 +20,7 @@ def test_the_recipes_run(tmp_path: Path) -> None:
     blocks = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
     (command,) = re.findall(r"```bash\nonnxplain (.*?)\n```", text, flags=re.DOTALL)
     assert len(blocks) == 6
-    random = np.random.default_rng(0)
-    given: dict[str, Any] = {
-        "pooled": seeded(pooled),
-        "classifier": seeded(Text),
-        "scanner": seeded(volumes),
-        "fused": seeded(Fused),
-        "scan": random.normal(size=(1, 1, 6, 8, 8)).astype(np.float32),
-        "photograph": random.normal(size=(1, 3, 8, 8)).astype(np.float32),
-        "row": random.normal(size=(1, 5)).astype(np.float32),
-    }
+    given = dict[str, Any]()
     with contextlib.chdir(tmp_path):
         for block in blocks:
             exec(block, given)
