@@ -12,6 +12,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 import onnxplain
+from onnxplain import asking
 from onnxplain.cli import app
 from onnxplain.contract.request import ExportOptions
 from onnxplain.demo import NETWORK, TEMPERATURE
@@ -35,6 +36,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
         return TorchNetwork(name, module, source.at_size(pre, (SIZE, SIZE)), ())
 
     monkeypatch.setattr(source, "torch_network", network)
+    monkeypatch.setattr(asking, "canonical", lambda name: name)
     monkeypatch.setitem(
         KNOWN, "our-net", Known("our-net", "us", {"excitation": 0.8}, {"layercam": "stem"})
     )

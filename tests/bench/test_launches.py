@@ -63,7 +63,7 @@ def test_the_command_checks_against_earlier_launches(
     more = COUNTED.nodes | {"explain": {"Conv": 31}}
     results = {"networks": [asdict(COUNTED)], "machine": {}}
     (tmp_path / "earlier.json").write_text(json.dumps(results))
-    command = ["bench", "net", "--launches", "--check", str(tmp_path / "earlier.json")]
+    command = ["bench", "resnet18", "--launches", "--check", str(tmp_path / "earlier.json")]
     for nodes, code in ((COUNTED.nodes, 0), (more, 1)):
         found = replace(COUNTED, nodes=nodes)
         monkeypatch.setattr(launches, "launches", lambda *_, found=found: found)

@@ -138,7 +138,7 @@ def test_a_profile_is_written_and_becomes_a_table(monkeypatch, tmp_path):
     elsewhere = profile.Profile("net", "openvino float32", times, counted)
     monkeypatch.setattr(profile, "profiled", lambda network, threads: [one, elsewhere])
     path = tmp_path / "profile.json"
-    result = CliRunner().invoke(app, ["bench", "net", "--profile", "--out", str(path)])
+    result = CliRunner().invoke(app, ["bench", "resnet18", "--profile", "--out", str(path)])
     assert result.exit_code == 0, result.output
     written = json.loads(path.read_text())
     assert written["profiles"][0]["explain"]["Conv"] == {"forward": 2.0, "backward": 3.0}

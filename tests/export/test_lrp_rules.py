@@ -278,7 +278,7 @@ def test_rules_are_noted_and_asked_for_again(file: Path, tmp_path: Path) -> None
     assert as_asked(metadata.parameters) == {"parameters": given, "rules": rules}
     feeds = {"image": X, "target": TARGETS}
     found = evaluate_in_float64(path, feeds, ["pullback"])["pullback"]
-    again = derivation(metadata, file, {}, several=False)(X, TARGETS).pullback
+    again = derivation(metadata, file, {}, False, X.shape[2:])(X, TARGETS).pullback
     np.testing.assert_allclose(found, again, rtol=1e-6, atol=1e-9)
 
 
