@@ -46,6 +46,34 @@ def rivals_sentence(measured: Mapping[str, Any]) -> str:
     )
 
 
+def maps_table(measured: Mapping[str, Any]) -> str:
+    """OpenVINO-XAI's maps beside Grad-CAM."""
+    found = measured["maps"]
+    rows = [
+        [
+            f"{row['side']} × {row['side']}",
+            f"{row['by']} {row['method']}",
+            " × ".join(map(str, row["shape"])),
+            f"{row['median'] * 1e3:.1f} ms",
+            f"{row['÷ forward']:.2f} ×",
+            f"{row['÷ onnxplain']:.2f} ×" if "÷ onnxplain" in row else "",
+            f"{row['correlation']:.2f}" if "correlation" in row else "",
+        ]
+        for row in found["rows"]
+    ]
+    header = ["features", "", "gives", "median", "÷ forward", "÷ Grad-CAM", "correlation to it"]
+    forward = ", ".join(
+        f"{by} {found['openvino'][by]}: {seconds * 1e3:.1f} ms"
+        for by, seconds in found["forward"].items()
+    )
+    return (
+        f"{markdown(header, rows)}\n\n{found['network']}, batch 1, float32, {found['threads']} "
+        f"threads each on {found['machine']['cpu']}, {found['rounds']} interleaved rounds. The "
+        f"forward pass, by OpenVINO ({forward}). Recipro-CAM gives the maps of all classes at once, "
+        "Activation map one of none; neither is the same method as Grad-CAM of one class."
+    )
+
+
 def _networks(measured: Mapping[str, Any]) -> str:
     rows = []
     for record in measured["records"]:
