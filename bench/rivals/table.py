@@ -69,8 +69,8 @@ def maps_table(measured: Mapping[str, Any]) -> str:
     return (
         f"{markdown(header, rows)}\n\n{found['network']}, batch 1, float32, {found['threads']} "
         f"threads each on {found['machine']['cpu']}, {found['rounds']} interleaved rounds. The "
-        f"forward pass, by OpenVINO ({forward}). Recipro-CAM gives the maps of all classes at once, "
-        "Activation map one of none; neither is the same method as Grad-CAM of one class."
+        f"forward pass, by OpenVINO ({forward}). Recipro-CAM gives the maps of all classes at "
+        "once, Activation map one of none; neither is the same method as Grad-CAM of one class."
     )
 
 
