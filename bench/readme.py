@@ -21,7 +21,7 @@ from onnxplain.bench.gpu.table import gpu_table
 from onnxplain.bench.launches import SIDES
 from onnxplain.bench.launches import ratios as ratios_of_nodes
 from onnxplain.bench.markdown import markdown
-from onnxplain.bench.rivals.table import rivals_sentence, rivals_tables
+from onnxplain.bench.rivals.table import maps_table, rivals_sentence, rivals_tables
 from onnxplain.bench.sizes import sizes_table
 from onnxplain.bench.suite.ratios import ratios
 from onnxplain.bench.suite.record import EAGER, KERNELS, Key, seconds, timed, where
@@ -362,6 +362,7 @@ PAGES: dict[str, dict[str, Callable[[Any], str]]] = {
         "gpu": gpu_table,
     },
     "docs/choose.md": {"demo": ascents_table},
+    "docs/coming-from.md": {"rivals": maps_table},
     "docs/costs.md": {"kernels": kernels_table, "profile": profile_tables},
     "docs/differentiate.md": {"rivals": rivals_tables},
     "docs/evaluate.md": {"evaluation": agreement_table, "evaluation_time": time_table},

@@ -39,7 +39,7 @@ LAYERS = {7: "Clip", 14: "Add"}
 
 OpenVINO-XAI takes no value that a Clip reads, whose first input in OpenVINO is not its data.
 """
-_SCRIPT = Path(__file__).with_name("openvino_xai_worker.py")
+SCRIPT = Path(__file__).with_name("openvino_xai_worker.py")
 
 
 def measure_maps(python: Path, folder: Path, repeats: int, threads: int) -> Record:
@@ -68,21 +68,21 @@ def measure_maps(python: Path, folder: Path, repeats: int, threads: int) -> Reco
         explain = load(path, "openvino", threads=threads).backend.run
         ours[f"{GRAD_CAM} {side}"] = partial(explain, {IMAGE: image, TARGET: target})
         theirs |= {f"{name} {side}": (method, value) for name, method in METHODS.items()}
-    with working(python, _SCRIPT, _job(folder, network, image, threads, theirs)) as worker:
+    with working(python, SCRIPT, _job(folder, network, image, threads, theirs)) as worker:
         asked = {f"{THEIRS} {name}": partial(worker, name) for name in theirs}
         taken = rounds({**ours, **asked}, repeats, WARMUP)
     seconds = {name: samples[WARMUP:] for name, samples in worker.seconds.items()}
     rows: list[Record] = []
     with np.load(folder / "maps.npz") as maps:
         for side in LAYERS:
-            cam, samples = (of[f"{GRAD_CAM} {side}"] for of in (ours, taken))
-            expected = cam()[PULLBACK][0]
+            samples = taken[f"{GRAD_CAM} {side}"]
+            expected = ours[f"{GRAD_CAM} {side}"]()[PULLBACK][0]
             rows.append(_row(OURS, GRAD_CAM, side, expected, samples, taken[FORWARD]))
             for method in METHODS:
-                found, own = (of[f"{method} {side}"] for of in (maps, seconds))
-                row = _row(THEIRS, method, side, found[0], own, seconds[FORWARD])
+                found, own = maps[f"{method} {side}"][0], seconds[f"{method} {side}"]
+                row = _row(THEIRS, method, side, found, own, seconds[FORWARD])
                 row["÷ onnxplain"] = ratio(own, samples)
-                one = found[0][target[0]] if found.ndim > 3 else found[0]
+                one = found[target[0]] if found.ndim > 2 else found
                 row["correlation"] = _correlation(one, expected[0])
                 rows.append(row)
     return {
