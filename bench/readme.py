@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from onnxplain.bench.camera import camera_table
 from onnxplain.bench.drift import drift_table
 from onnxplain.bench.estimators.table import estimators_table
 from onnxplain.bench.evaluation.table import agreement_table, time_table
@@ -371,6 +372,7 @@ PAGES: dict[str, dict[str, Callable[[Any], str]]] = {
     "docs/networks.md": {"zoo": zoo_counts},
     "docs/neurons.md": {"visualisation": visualisation_table, "vital_steps": vital_steps_table},
     "docs/parity.md": {"estimators": estimators_table},
+    "docs/pictures.md": {"camera": camera_table},
     "docs/runtimes.md": {"precision": precision_table},
     "docs/serving.md": {"serving": serving_table, "lake": lake_sentence},
     "docs/signal.md": {"signal": signal_table},
