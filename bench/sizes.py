@@ -191,8 +191,10 @@ def sizes_table(measured: Mapping[str, Any]) -> str:
         markdown(["", *METHODS], rows),
         f"ONNX Runtime {runtime} / OpenVINO {versions['openvino']}.",
     ]
-    if any(NOT_MEASURED in row for row in rows):
-        parts.append(f"{NOT_MEASURED}: not measured.")
+    left = [name for name in NETWORKS if name not in names]
+    if left or any(NOT_MEASURED in row for row in rows):
+        others = f"; nor were {', '.join(left)}" if left else ""
+        parts.append(f"{NOT_MEASURED}: not measured{others}.")
     if reasons:
         parts.append("\n".join(f"{number}. {reason}" for reason, number in reasons.items()))
     return "\n\n".join(parts)
