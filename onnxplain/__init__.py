@@ -21,13 +21,13 @@ from onnxplain.comparison import COMPARISONS, OUTPUT_COMPARISONS
 from onnxplain.contract.explain import VALUES
 from onnxplain.errors import OnnxplainError
 from onnxplain.extras import explained
-from onnxplain.version import __version__
 
 if TYPE_CHECKING:
     from onnxplain.export import module as export
     from onnxplain.export.differentiate import differentiate
     from onnxplain.reference.verification import verify
     from onnxplain.runtime import Explainer, Explanation, accentuate, load
+    from onnxplain.version import __version__
     from onnxplain.vital.visualize import visualize
 
 __all__ = [
@@ -46,6 +46,7 @@ __all__ = [
 _HOMES = {
     "differentiate": "onnxplain.export.differentiate",
     "verify": "onnxplain.reference.verification",
+    "__version__": "onnxplain.version",
     "visualize": "onnxplain.vital.visualize",
     **dict.fromkeys(["Explainer", "Explanation", "accentuate", "load"], "onnxplain.runtime"),
 }

@@ -14,6 +14,7 @@ import dataclasses
 import functools
 import inspect
 import os
+import sys
 import textwrap
 import types
 import typing
@@ -21,8 +22,6 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Integral, Real
 from typing import Any, Generic, ParamSpec, Protocol, TypeVar
-
-import numpy as np
 
 from onnxplain.errors import InputError
 
@@ -271,7 +270,8 @@ def _is(value: Any, hint: Any) -> bool:
         number = Integral if origin is int else Real
         return isinstance(value, number) and not isinstance(value, bool)
     if origin is bool:
-        return isinstance(value, bool | np.bool_)
+        numpy = sys.modules.get("numpy")  # imported already where the value is NumPy's
+        return isinstance(value, (bool, getattr(numpy, "bool_", bool)))
     if hasattr(origin, "_fields"):  # a named tuple
         hints = typing.get_type_hints(origin).values()
         return isinstance(value, origin) and all(map(_is, value, hints))

@@ -10,6 +10,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 from onnxscript import OpBuilder
 
+from onnxplain.contract.colours import blend, levels
 from onnxplain.contract.explain import PULLBACK, Preprocessing
 from onnxplain.contract.objective import EXPLAINED_BOX
 from onnxplain.contract.picture import (
@@ -156,9 +157,9 @@ def _picture(
     level = _by_target(op, level, pullback) if several else level
     flat = op.Reshape(level, [-1])
     if look.style != OVERLAY or look.transparent:
-        colours = [_looked_up(op, column, flat, values) for column in look.levels().T]
+        colours = [_looked_up(op, column, flat, values) for column in levels(look).T]
     else:
-        keep, *colours = (_looked_up(op, column, flat, values) for column in look.blend().T)
+        keep, *colours = (_looked_up(op, column, flat, values) for column in blend(look).T)
         grey = op.Unsqueeze(canvas.grey(), [1]) if several else canvas.grey()
         kept = op.Reshape(op.Mul(op.Reshape(keep, op.Shape(level)), grey), [-1])
         colours = [op.Add(colour, kept) for colour in colours]

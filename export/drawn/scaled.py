@@ -8,13 +8,13 @@ import numpy as np
 import onnx_ir as ir
 from onnxscript import OpBuilder
 
+from onnxplain.contract.colours import gaussian
 from onnxplain.contract.explain import Preprocessing
 from onnxplain.contract.picture import (
     PULLBACK_STYLE,
     SORTED,
     STEPS,
     PictureOptions,
-    gaussian,
     share_above,
     thinning,
 )
@@ -67,7 +67,7 @@ def _smoothed(
 
 
 def _gaussian(op: OpBuilder, size: ir.Value, sigma: ir.Value) -> ir.Value:
-    """`onnxplain.contract.picture.gaussian`: float32 [size, size] of a scalar and of [1]."""
+    """`onnxplain.contract.colours.gaussian`: float32 [size, size] of a scalar and of [1]."""
     at = op.Cast(op.Range(0, size, 1), to=ir.DataType.FLOAT)
     distance = op.Abs(op.Sub(op.Unsqueeze(at, [1]), at))
     by_sigma = op.Div(distance, sigma)

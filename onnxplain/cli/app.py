@@ -14,7 +14,6 @@ from onnxplain.cli.console import Notes, err, out, sentence
 from onnxplain.errors import OnnxplainError
 from onnxplain.extras import explained
 from onnxplain.reading import trusted
-from onnxplain.version import __version__
 
 app = typer.Typer(
     name="onnxplain",
@@ -46,23 +45,27 @@ def commands(command: Any) -> Iterator[Any]:
         yield from commands(one)
 
 
-def with_flags(message: str) -> str:
-    """A message in which the arguments that are options of commands are written as those."""
-    flags = {
+@functools.cache
+def _flags() -> dict[str, str]:
+    """Those of all commands' options, by name."""
+    return {
         option.name: flag
         for command in commands(typer.main.get_command(app))
         for option in command.params
         for flag in option.opts
         if flag.startswith("--")
     }
-    negations = {name: flag.replace("--", "--no-") for name, flag in flags.items()}
+
+
+def with_flags(message: str) -> str:
+    """A message in which the arguments that are options of commands are written as those."""
 
     def as_flag(found: re.Match[str]) -> str:
-        name, value = found[1], found[2].strip("[']").removeprefix("True")
-        named = negations if value == "False" else flags
-        return (
-            f"{named[name]} {value.removeprefix('False')}".rstrip() if name in flags else found[0]
-        )
+        if (flag := _flags().get(found[1])) is None:
+            return found[0]
+        value = found[2].strip("[']").removeprefix("True")
+        flag = flag.replace("--", "--no-") if value == "False" else flag
+        return f"{flag} {value.removeprefix('False')}".rstrip()
 
     return _KEYWORD.sub(as_flag, message)
 
@@ -96,6 +99,8 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
 
 def _version(wanted: bool) -> None:
     if wanted:
+        from onnxplain.version import __version__
+
         out.print(f"onnxplain {__version__}", highlight=False)
         raise typer.Exit
 

@@ -9,8 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from PIL import Image
-from rich.progress import TaskID
 
 from onnxplain.cli.app import command
 from onnxplain.cli.console import note, say
@@ -21,6 +19,8 @@ from onnxplain.errors import InputError
 from onnxplain.vital.settings import Settings
 
 if TYPE_CHECKING:
+    from rich.progress import TaskID
+
     from onnxplain.vital.phase import Progress
     from onnxplain.vital.result import Visualisation
 
@@ -168,6 +168,8 @@ def _unfinished(folder: Path) -> Path:
 @contextmanager
 def _progress(preview: Path) -> Iterator[Callable[[Progress], None]]:
     """Shows what it is told on a bar for each stage, and the pictures so far in `preview`."""
+    from PIL import Image
+
     from onnxplain.runtime.pictures.figures import write_image
 
     with progress_bar() as bar:

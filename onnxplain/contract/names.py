@@ -7,7 +7,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from importlib.metadata import entry_points
 
 from onnxplain.contract.explain import Range
 from onnxplain.contract.objective import CLASS
@@ -90,8 +89,22 @@ def check_names(options: ExportOptions) -> None:
     Raises:
         SourceError: no such method, estimator, objective or rule, or no such parameter of them.
     """
-    if "onnxplain.export" in sys.modules or entry_points(group=EXTENSIONS):
+    if "onnxplain.export" in sys.modules:
         return
+    try:
+        _check(options)
+    except SourceError:
+        from importlib.metadata import entry_points  # which takes time to import
+
+        if not entry_points(group=EXTENSIONS):
+            raise
+
+
+def _check(options: ExportOptions) -> None:
+    """
+    Raises:
+        SourceError: the package itself brings nothing of that name.
+    """
     method = options.method
     estimator = None
     if options.estimator is not None:

@@ -1,5 +1,7 @@
 """How numbers become colours: the options of every picture, and the formulas behind them.
 
+`onnxplain.contract.colours` has the arrays of these, so that options are read without NumPy.
+
 A pullback p [C, H, W] is drawn in four steps. `onnxplain.runtime.pictures.render` takes them in
 NumPy, `onnxplain.export.drawn` as nodes of the graph, both by the numbers that stand here.
 
@@ -23,9 +25,6 @@ import math
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from onnxplain.errors import InputError
 from onnxplain.options import check, declared, option
@@ -83,8 +82,6 @@ GREATEST = 1e30
 
 GREY = (0.299, 0.587, 0.114)
 """What red, green and blue weigh in grey (ITU-R BT.601)."""
-
-_DIM, _RISE = 0.8, 0.75  # of an overlay's photograph; the power by which what covers it rises
 
 SORTED = 3840
 """Values that TensorRT's TopK gives at most."""
@@ -250,31 +247,6 @@ class PictureOptions:
         """The Gaussian's, in pixels of a map; 0 for none."""
         return (2 if self.smoothing is None else self.smoothing) / 100 * min(height, width)
 
-    def palette(self) -> NDArray[np.float64]:
-        """The colour map, [LEVELS + 1, 3] in [0, 255]."""
-        maps = SIGNS if self.has_signs else STRENGTHS
-        name = self.colours or next(iter(maps))
-        return sampled(np.array(maps[name]), LEVELS + 1)
-
-    def blend(self) -> NDArray[np.float64]:
-        """An overlay's levels, [LEVELS + 1, 4]: what the photograph's grey is multiplied by, and
-        the red, green and blue that are added; a half is in them, for rounding."""
-        cover = self._cover()
-        return np.concatenate([_DIM * (1 - cover), cover * self.palette() + 0.5], axis=1)
-
-    def levels(self) -> NDArray[np.float64]:
-        """The levels of what lies over nothing, [LEVELS + 1, 3]; of a transparent overlay
-        [LEVELS + 1, 4], how much each covers behind its colour; a half is in them."""
-        if not self.transparent:
-            return self.palette() + 0.5
-        return np.concatenate([self.palette(), 255 * self._cover()], axis=1) + 0.5
-
-    def _cover(self) -> NDArray[np.float64]:
-        """How much of a photograph each level covers, [LEVELS + 1, 1]."""
-        u = np.linspace(0, 1, LEVELS + 1)
-        v = np.abs(2 * u - 1) if self.has_signs else u
-        return np.asarray(self.alpha * v[:, None] ** _RISE)
-
     @property
     def channels(self) -> int:
         """Of the picture."""
@@ -295,21 +267,6 @@ def _read(name: str, value: str) -> Any:
         return float(value)
     except ValueError:
         raise InputError(f"{name} of a picture is a number, not {value!r}") from None
-
-
-def sampled(anchors: NDArray[np.float64], count: int) -> NDArray[np.float64]:
-    """Colours at even steps along the straight lines between anchors [A, 3]: [count, 3]."""
-    at, known = np.linspace(0, 1, count), np.linspace(0, 1, len(anchors))
-    return np.stack([np.interp(at, known, channel) for channel in anchors.T], axis=-1)
-
-
-def gaussian(size: int, sigma: float) -> NDArray[np.float64]:
-    """The [size, size] matrix that smooths a signal; its rows sum to 1 also at the borders, and are
-    0 beyond `reach`."""
-    distance = np.arange(1 - size, size)
-    bell = np.where(abs(distance) <= reach(sigma), np.exp(-((distance / sigma) ** 2) / 2), 0)
-    weights = np.lib.stride_tricks.sliding_window_view(bell, size)[::-1]
-    return np.asarray(weights / weights.sum(axis=1, keepdims=True))
 
 
 def reach(sigma: float) -> int:

@@ -7,9 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any, Protocol, runtime_checkable
-
-import numpy as np
 
 from onnxplain.contract.explain import FITS, INTERPOLATIONS
 from onnxplain.contract.picture import PictureOptions
@@ -299,8 +298,9 @@ class ExportOptions:
         """
         if self.size is None or self.any_size:
             return None
-        height, width = np.broadcast_to(self.size, 2).tolist()  # of one number, two, or an array
-        return height, width
+        sides: Any = self.size
+        height, width = (sides, sides) if isinstance(sides, Integral) else sides
+        return int(height), int(width)
 
     @property
     def any_size(self) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from onnxplain.contract.colours import palette
 from onnxplain.contract.picture import LEVELS, PictureOptions
 
 _INK = "#666666"
@@ -22,7 +23,7 @@ def colour_bar(look: PictureOptions, white: float, width: int) -> Image.Image:
     left, right, high = 0, width - 1, max(6, size // 2)
     strip = Image.new("RGB", (width, 2 * high + round(1.5 * size)), "white")
     at = np.rint(np.linspace(0, LEVELS, width)).astype(int)
-    colours = (look.palette()[at] + 0.5).astype(np.uint8)
+    colours = (palette(look)[at] + 0.5).astype(np.uint8)
     strip.paste(Image.fromarray(np.broadcast_to(colours, (high, width, 3))), (left, high))
     draw = ImageDraw.Draw(strip)
     middle = 2 * high + 0.75 * size

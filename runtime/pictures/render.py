@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from onnxplain.contract.colours import blend, gaussian, levels, sampled
 from onnxplain.contract.picture import (
     GREATEST,
     GREY,
@@ -20,10 +21,8 @@ from onnxplain.contract.picture import (
     PULLBACK_STYLE,
     SIGNS,
     PictureOptions,
-    gaussian,
     rank_from_top,
     reach,
-    sampled,
     thinning,
 )
 
@@ -122,13 +121,13 @@ def painted(
         return Image.fromarray(np.broadcast_to(pixels.transpose(1, 2, 0), (*pixels.shape[1:], 3)))
     at = _level(values, look.has_signs)
     if look.style != OVERLAY or look.transparent or photograph is None:
-        return Image.fromarray(look.levels().astype(np.uint8).take(at, axis=0))
-    keep, *colours = look.blend().astype(np.float32).T
+        return Image.fromarray(levels(look).astype(np.uint8).take(at, axis=0))
+    keep, *colours = blend(look).astype(np.float32).T
     kept = keep.take(at) * (photograph.astype(np.float32) @ np.array(GREY, np.float32))
-    blend = np.empty((*at.shape, 3), np.uint8)
+    mixed = np.empty((*at.shape, 3), np.uint8)
     for channel, colour in enumerate(colours):
-        blend[..., channel] = colour.take(at) + kept
-    return Image.fromarray(blend)
+        mixed[..., channel] = colour.take(at) + kept
+    return Image.fromarray(mixed)
 
 
 def _level(values: NDArray[Any], has_signs: bool) -> NDArray[np.intp]:
