@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from numpy.typing import NDArray
 
 from onnxplain.contract.explain import Metadata
 from onnxplain.contract.precision import precision_named
@@ -25,7 +27,7 @@ from onnxplain.runtime.sessions import (
 )
 from onnxplain.runtime.sessions.tensorrt.engine import SUFFIX, read_engine
 from onnxplain.runtime.signature import Signature
-from onnxplain.runtime.verification import HALF, agreement, reference, sample, usual_run
+from onnxplain.runtime.verification import HALF, least_agreement, reference, samples, usual_run
 from onnxplain.runtime.verification import verify as verify_backend
 from onnxplain.timing import median_seconds
 
@@ -126,7 +128,8 @@ class Trial:
     Attributes:
         provider, precision: what was tried.
         cosine: the least of logits and pullback, to ONNX Runtime's on the CPU in float32.
-        seconds: the median of a run's; infinite where it was too far off to be timed.
+        seconds: the median of a run's, of several sizes their sum; infinite where it was too far
+            off to be timed.
         problem: why it could not be tried; empty otherwise.
     """
 
@@ -149,7 +152,8 @@ def fastest(
 
     Args:
         path: an explain graph.
-        images: the caller's own; up to eight of them are timed in one run.
+        images: the caller's own, of any sizes where the file takes such; up to eight of them are
+            timed, those of one size in one run.
         provider: one, or "auto" for all that are here.
         at_least: the least cosine of logits and pullback, 0.99 unless given.
 
@@ -161,20 +165,20 @@ def fastest(
         raise InputError("precision 'auto' compares on images of yours: give some")
     least = HALF if at_least is None else at_least
     right = reference(path, threads)
-    batch = sample(right, images)
+    batches = samples(right, images)
     trials: list[Trial] = []
     best: tuple[float, Explainer] | None = None
     for name, precision in _combinations(provider, options):
         try:
             explainer = Explainer(open_backend(path, name, threads, precision, **options), path)
-            cosine = agreement(explainer, right, batch).cosine
+            cosine = least_agreement(explainer, right, batches).cosine
         except BackendError as error:
             trials.append(Trial(name, precision, problem=str(error)))
             continue
         if not cosine >= least:
             trials.append(Trial(name, precision, cosine))
             continue
-        seconds = median_seconds(usual_run(explainer, batch[:_IMAGES_TIMED]), _TIMED_RUNS)
+        seconds = sum(_timed(explainer, batches))
         trials.append(Trial(name, precision, cosine, seconds))
         if best is None or seconds < best[0]:
             best = seconds, explainer
@@ -182,6 +186,15 @@ def fastest(
         said = "; ".join(f"{t.precision}: {t.problem or f'{t.cosine:.6f}'}" for t in trials)
         raise BackendError(f"no precision of {provider} has a cosine of {least:g} or more: {said}")
     return best[1], trials
+
+
+def _timed(explainer: Explainer, batches: Sequence[NDArray[Any]]) -> Iterator[float]:
+    """The seconds of a run on the first images of each size, until they are enough."""
+    left = _IMAGES_TIMED
+    for batch in batches:
+        if left > 0:
+            yield median_seconds(usual_run(explainer, batch[:left]), _TIMED_RUNS)
+            left -= len(batch)
 
 
 def _combinations(provider: str, options: Mapping[str, Any]) -> list[tuple[str, str]]:

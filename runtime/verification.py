@@ -14,10 +14,11 @@ from numpy.typing import NDArray
 
 from onnxplain.contract.explain import LOGITS, PULLBACK
 from onnxplain.contract.objective import EXPLAINED_BOX, EXPLAINED_CLASS
-from onnxplain.errors import BackendError
+from onnxplain.errors import BackendError, InputError
 from onnxplain.runtime.cosines import cosines
 from onnxplain.runtime.explainer import Explainer
 from onnxplain.runtime.inputs.batches import ImageLike
+from onnxplain.runtime.inputs.each import each
 from onnxplain.runtime.inputs.objective import noise_inputs
 from onnxplain.runtime.inputs.pixels import Batch, as_input, noise_frames
 from onnxplain.runtime.inputs.targets import resolve, target_input
@@ -75,21 +76,39 @@ def reference(path: str | os.PathLike[str], threads: int | None = None) -> Expla
     return Explainer(open_backend(path, "cpu", threads), path)
 
 
-def sample(explainer: Explainer, images: Sequence[ImageLike] | None = None) -> Batch:
-    """Images to measure on, as the graph takes them: those given, or else two of seeded noise.
+def sample(explainer: Explainer) -> NDArray[Any]:
+    """Two images of seeded noise to measure on, or as many as the graph takes, as it takes them.
 
     Raises:
         BackendError: the file explains by something else.
     """
     explainer.metadata.require_image("a comparison on images")
     pre, signature = explainer.metadata.preprocessing, explainer.backend.signature
-    if images is not None:
-        return as_input(images, signature)[0]
     if signature.metadata.pixels:
         return noise_frames(pre, signature.metadata.pixels, signature.batch or 2)
     shape = (signature.batch or 2, *pre.image_shape)
     noise = np.random.default_rng(0).standard_normal(shape)
     return noise.astype(signature.dtype)
+
+
+def samples(explainer: Explainer, images: Sequence[ImageLike] | None = None) -> list[NDArray[Any]]:
+    """Images to measure on, as the graph takes them, those of each size together; those given, or
+    else `sample`.
+
+    Raises:
+        BackendError: the file explains by something else.
+        InputError: an image cannot be used, or there is none.
+    """
+    if images is None:
+        return [sample(explainer)]
+    explainer.metadata.require_image("a comparison on images")
+    of_size: dict[tuple[int, ...], list[NDArray[Any]]] = {}
+    for image in each(images):
+        batch = np.asarray(as_input(image, explainer.backend.signature)[0])
+        of_size.setdefault(batch.shape[1:], []).append(batch)
+    if not of_size:
+        raise InputError("no image given")
+    return [np.concatenate(batches) for batches in of_size.values()]
 
 
 def usual_run(
@@ -144,6 +163,20 @@ def agreement(explainer: Explainer, right: Explainer, images: Batch) -> Agreemen
         float(np.min([least(name) for name in names])),
         least(PULLBACK),
         len(images),
+    )
+
+
+def least_agreement(explainer: Explainer, right: Explainer, batches: Sequence[Batch]) -> Agreement:
+    """The same over batches of several sizes.
+
+    Raises:
+        BackendError: one of them failed.
+    """
+    found = [agreement(explainer, right, images) for images in batches]
+    return Agreement(
+        float(np.min([one.logits for one in found])),
+        float(np.min([one.pullback for one in found])),
+        sum(one.images for one in found),
     )
 
 
@@ -225,7 +258,7 @@ def verify(
     if explainer.metadata.values and images is None:
         found = agreement_of_values(explainer, right)
     else:
-        found = agreement(explainer, right, sample(right, images))
+        found = least_agreement(explainer, right, samples(right, images))
     least = least_cosine(backend.precision) if at_least is None else at_least
     for what, cosine in (("logits", found.logits), ("pullback", found.pullback)):
         if not cosine >= least:

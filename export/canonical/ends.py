@@ -78,7 +78,10 @@ def fix_sizes(graph: ir.Graph, image: ir.Value, size: tuple[int, int] | None) ->
                 )
             shape[axis] = wanted
         elif wanted is not None and wanted != given:
-            raise SourceError(f"the network's input is fixed at {image.shape}; leave out the size")
+            raise SourceError(
+                f"the network's input is fixed at {image.shape}; leave out the size, and compare "
+                "on images of that one"
+            )
     if not isinstance(shape[channels], int):
         shape[channels] = 3
     if not isinstance(shape[0], int):

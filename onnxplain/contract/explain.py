@@ -434,11 +434,10 @@ class Metadata:
         Raises:
             BackendError: the file takes images of any size, and `what` those of one.
         """
-        pre = self.preprocessing
-        if pre.any_size:
+        if self.preprocessing.any_size:
             raise BackendError(
-                f"{what} takes images of one size, and this file those of any: export it again "
-                f"with a number, such as size=({pre.height}, {pre.width})"
+                f"{what} takes images of one size, and this file those of any: export the network "
+                "again with size=HEIGHT"
             )
 
     def _check(self) -> None:

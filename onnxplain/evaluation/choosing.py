@@ -248,7 +248,7 @@ def costs(graphs: Sequence[Path], provider: str) -> list[float]:
     graphs take at once."""
     explainers = [load(path, provider) for path in graphs]
     backend = explainers[0].backend
-    batch = np.asarray(sample(explainers[0]))[: backend.signature.batch or 1]
+    batch = sample(explainers[0])[: backend.signature.batch or 1]
     cut = write_forward(graphs[0], graphs[0].with_suffix(".forward.onnx"))
     forward = open_session(cut, backend.provider)
     calls: dict[str, Callable[[], object]] = {

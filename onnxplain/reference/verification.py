@@ -24,11 +24,11 @@ from onnxplain.runtime import Explainer, load
 from onnxplain.runtime.inputs.batches import ImageLike, as_batch
 from onnxplain.runtime.sessions import preferred
 from onnxplain.runtime.verification import (
-    agreement,
     agreement_of_values,
+    least_agreement,
     least_cosine,
     reference,
-    sample,
+    samples,
 )
 
 Array = npt.NDArray[Any]
@@ -177,7 +177,7 @@ def _against_onnx_runtime(
     if explainer.metadata.values and images is None:
         found = agreement_of_values(explainer, right)
     else:
-        found = agreement(explainer, right, sample(right, images))
+        found = least_agreement(explainer, right, samples(right, images))
     least = least_cosine(backend.precision) if at_least is None else at_least
     checks = tuple(
         Check(what, cosine, None, None, f"cosine ≥ {least:g}", cosine >= least)

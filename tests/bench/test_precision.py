@@ -13,7 +13,7 @@ from PIL import Image
 from onnxplain.bench import precision
 from onnxplain.runtime import load
 from onnxplain.runtime.sessions import PROVIDERS, usable
-from onnxplain.runtime.verification import agreement, least_cosine, sample
+from onnxplain.runtime.verification import least_agreement, least_cosine, samples
 
 RESULTS = Path(precision.__file__).parent / "results" / "precision.json"
 HERE = [(name, p) for name in PROVIDERS for p in usable(name) if p != "int8"]
@@ -23,8 +23,8 @@ HERE = [(name, p) for name in PROVIDERS for p in usable(name) if p != "int8"]
 def test_a_trained_network_is_right_on_photographs(lite0, photographs, provider, kind):
     """Against ONNX Runtime's float32, which test_networks.py holds against the reference."""
     right = load(lite0, "cpu", threads=1)
-    images = sample(right, [photographs[name] for name in ("chelsea", "rocket")])
-    found = agreement(load(lite0, provider, kind, threads=1), right, images)
+    images = samples(right, [photographs[name] for name in ("chelsea", "rocket")])
+    found = least_agreement(load(lite0, provider, kind, threads=1), right, images)
     assert found.cosine >= (0.99999 if kind == "float32" else least_cosine(kind))
 
 

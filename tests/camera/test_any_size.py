@@ -23,6 +23,7 @@ from onnxplain.runtime.fake_cuda.ask import Claims, claims
 from onnxplain.runtime.onnx_file import read_metadata
 from onnxplain.runtime.pictures.canvas import Axis, Canvas
 from onnxplain.runtime.pictures.render import painted, scaled
+from onnxplain.runtime.verification import least_agreement, samples
 
 from ..cuda.conftest import environment as environment
 from ..objectives.networks import exported, images
@@ -189,6 +190,33 @@ def test_photographs_of_several_sizes_are_explained_one_by_one(explained: Explai
         explainer(both)
     shapes = [one.pullback.shape for one in explainer.map(both)]
     assert shapes == [(1, 3, 40, 56), (1, 3, 33, 71)]
+
+
+@pytest.mark.parametrize("options", [{}, {"preprocess": True}], ids=["floats", "pixels"])
+def test_precisions_are_compared_on_photographs_of_several_sizes(
+    explained: Explained, options: dict[str, Any], tmp_path: Path
+) -> None:
+    path, photographs = explained(**options), [noise(40, 56, 3), noise(33, 71, 3), noise(9, 9, 3)]
+    for i, photograph in enumerate([*photographs, photographs[0]]):
+        Image.fromarray(photograph).save(tmp_path / f"{i}.png")
+    command = ["explain", str(path), str(tmp_path), "--precision", "auto", "--provider", "openvino"]
+    done = CliRunner().invoke(app, [*command, "-o", str(tmp_path / "out")])
+    assert done.exit_code == 0, done.output
+    assert "4 of 4 images explained" in done.output
+
+    # A backend that is wrong at one size alone is found.
+    right, broken = onnxplain.load(path, "cpu"), onnxplain.load(path, "cpu")
+    compute, channels_last = broken.backend.run, "preprocess" in options
+
+    def run(inputs: dict[str, Any]) -> dict[str, Any]:
+        found = dict(compute(inputs))
+        side = inputs["image"].shape[2 - channels_last]
+        return found | ({"pullback": -found["pullback"]} if side == 33 else {})
+
+    broken.backend.run = run  # type: ignore[method-assign]
+    agree = least_agreement(broken, right, samples(right, photographs))
+    assert agree.images == 3
+    assert agree.pullback < -0.999 < 0.999 < agree.logits
 
 
 def test_the_box_of_a_detector_and_the_outline_of_a_region() -> None:

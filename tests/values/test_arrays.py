@@ -26,7 +26,7 @@ from onnxplain.runtime.inputs.objective import as_inputs, read_input
 from onnxplain.runtime.report import write_report
 from onnxplain.runtime.signature import Port, Signature
 from onnxplain.runtime.tune import tune
-from onnxplain.runtime.verification import sample
+from onnxplain.runtime.verification import samples
 from onnxplain.serve.models import _metadata
 from onnxplain.serve.packages.triton import Options as Package
 from onnxplain.serve.packages.triton import write_repository
@@ -131,7 +131,7 @@ def test_every_application_names_the_way(words: Explainer, tmp_path: Path) -> No
         "the page": lambda: write_site(file, out),
         "tuning": lambda: tune(words, [photograph]),
         "a grid of counterfactuals": lambda: Grid.of(words, [photograph], None),
-        "a comparison on images": lambda: sample(words, [photograph]),
+        "a comparison on images": lambda: samples(words, [photograph]),
     }
     for what, run in applications.items():
         way = (
