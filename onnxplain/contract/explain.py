@@ -204,6 +204,12 @@ class Preprocessing:
             return self.height, self.width, channels
         return channels, self.height, self.width
 
+    def sides(self, shape: Sequence[int]) -> tuple[int, int]:
+        """Width and height of images of that shape, [C,H,W] or [N,C,H,W], or as the layout has
+        them."""
+        *_, height, width = shape[:-1] if self.layout == "NHWC" else shape
+        return width, height
+
     @property
     def described(self) -> str:
         """How a photograph is made to fit: "shorter side to 256 (bilinear), crop 224 × 224"."""

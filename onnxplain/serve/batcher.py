@@ -37,12 +37,14 @@ class Work:
         targets: [N], or [N,K] for a graph with several targets.
         temperature: None for the graph's own.
         inputs: what the objective takes besides, [N, …] by name.
+        most: images of this size in one call; None for as many as of any other model.
     """
 
     batch: NDArray[Any]
     targets: NDArray[np.int64]
     temperature: float | None = None
     inputs: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+    most: int | None = None
 
     def __post_init__(self) -> None:
         given = self.targets, *self.inputs.values()
@@ -156,7 +158,8 @@ class Batcher(Generic[Explained]):
             await asyncio.wait_for(self._arrived.wait(), seconds)
 
     def _take(self) -> list[_Waiting[Explained]]:
-        first, room = self._queue[0], self._most
+        first = self._queue[0]
+        room = min(self._most, first.work.most or self._most)
         taken = []
         for waiting in list(self._queue):
             size = len(waiting.work)
@@ -201,4 +204,4 @@ class Batcher(Generic[Explained]):
         }
         batch = np.concatenate([work.batch for work in works])
         targets = np.concatenate([work.targets for work in works])
-        return self._run(Work(batch, targets, first.temperature, inputs))
+        return self._run(Work(batch, targets, first.temperature, inputs, first.most))

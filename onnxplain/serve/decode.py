@@ -28,7 +28,7 @@ from onnxplain.runtime.inputs.targets import target_input
 from onnxplain.runtime.pictures.figures import drawn_pixels
 from onnxplain.serve.batcher import Work
 from onnxplain.serve.given import Given, own_inputs
-from onnxplain.serve.pictures import check_pixels, check_resized, open_image
+from onnxplain.serve.pictures import check_pixels, check_resized, most_in_call, open_image
 from onnxplain.serve.refusal import Refusal, malformed, too_large, unusable
 from onnxplain.serve.schemas import (
     LARGEST_INDEX,
@@ -173,17 +173,20 @@ def prepare(asked: Asked, explainer: Explainer, limits: Limits) -> Prepared:
         _check(sent, size, len(targets), explainer.metadata, drawn, limits.pixels)
         if drawn and size is not None:
             _check_drawn(options.look, size, wanted, limits.pixels)
+        pre = explainer.metadata.preprocessing
+        most = most_in_call(size, pre, limits) if size else None
         inputs = own_inputs(asked.inputs, explainer, size, len(targets), limits.pixels)
         if explainer.metadata.pixels:
             image, photograph = _of_photograph(sent, explainer.metadata, drawn)
         else:
-            pre = explainer.metadata.preprocessing
             (image,), (photograph,) = as_batch(_shown(sent), pre, signature.dtype)
+        if not size:
+            most = most_in_call(pre.sides(image.shape), pre, limits)
     except InputError as error:
         raise unusable(str(error)) from None
     # A view: a waiting request holds its image only once.
     batch = np.broadcast_to(image, (len(targets), *image.shape))
-    work = Work(batch, targets, options.temperature, inputs)
+    work = Work(batch, targets, options.temperature, inputs, most)
     kept = _shown(sent) if drawn and size is not None else None
     return Prepared(work, options, photograph, kept, size)
 
@@ -293,7 +296,13 @@ def _json(body: bytes) -> Asked:
 def _raw(body: bytes, metadata: Metadata, framed: Mapping[str, str]) -> NDArray[np.float32] | Frame:
     if framed or metadata.pixels:
         return _frame(body, metadata.pixels, framed)
-    shape = metadata.preprocessing.image_shape
+    pre = metadata.preprocessing
+    if pre.any_size:
+        raise unusable(
+            "of a model that takes images of any size a raw tensor does not say its own: send "
+            f"JSON, float32 [{pre.described_shape}]; a frame says its width and height in the URL"
+        )
+    shape = pre.image_shape
     expected = 4 * math.prod(shape)
     if len(body) != expected:
         raise unusable(

@@ -22,6 +22,7 @@ from onnxplain.serve.access import access, named
 from onnxplain.serve.batcher import Work
 from onnxplain.serve.gate import Place
 from onnxplain.serve.openapi import PROBLEMS, inlined
+from onnxplain.serve.pictures import most_in_call
 from onnxplain.serve.ports import Port, input_ports, output_ports
 from onnxplain.serve.refusal import Refusal, malformed, too_large, unusable
 from onnxplain.serve.service import Service
@@ -191,13 +192,13 @@ def _decode(
     needed = (expected.keys() - optional - {TEMPERATURE}) | ({TARGET} & expected.keys())
     if missing := needed - arrays.keys():
         raise malformed(f"the input {min(missing)!r} is missing")
-    work = _work(arrays, explainer)
+    work = _work(arrays, explainer, limits)
     if work.targets.size > limits.images:
         raise too_large(f"{limits.images} images × targets at most, not {work.targets.size}")
     return request, work
 
 
-def _work(arrays: dict[str, NDArray[Any]], explainer: Explainer) -> Work:
+def _work(arrays: dict[str, NDArray[Any]], explainer: Explainer, limits: Limits) -> Work:
     image, target = arrays[IMAGE], arrays.get(TARGET)
     signature, temperature = explainer.backend.signature, arrays.get(TEMPERATURE)
     explained = explainer.metadata.objective
@@ -219,16 +220,18 @@ def _work(arrays: dict[str, NDArray[Any]], explainer: Explainer) -> Work:
         for name, array in arrays.items()
         if name in explained.inputs and name != TARGET
     }
+    pixels, pre = signature.metadata.pixels, signature.metadata.preprocessing
+    if not pixels and not pre.takes(image.shape[1:]):
+        raise unusable(f"the sides of {IMAGE!r} are positive multiples of {pre.multiple}")
     try:
-        if signature.metadata.pixels:
-            size_of_frame(image.shape, signature.metadata.pixels)
+        size = size_of_frame(image.shape, pixels) if pixels else pre.sides(image.shape)
         warmth = None if temperature is None else float(temperature.reshape(-1)[0])
         live_inputs(signature, warmth)
         targets = target_input(signature, target, len(image))
         inputs = as_inputs(signature, own, len(image))
     except InputError as error:
         raise unusable(str(error)) from None
-    return Work(image, targets, warmth, inputs)
+    return Work(image, targets, warmth, inputs, most_in_call(size, pre, limits))
 
 
 def _vector(array: NDArray[Any]) -> NDArray[Any]:

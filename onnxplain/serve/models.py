@@ -144,9 +144,8 @@ class Models:
 def _explained(explainer: Explainer, batch_size: int, work: Work) -> Explanation:
     """One call's, without photographs; what has no batch axis may be of others, and is left out."""
     batch, targets, inputs = work.batch, work.targets, work.inputs
-    outputs = explainer.answer(
-        batch, targets, work.temperature, batch_size=batch_size, inputs=inputs
-    )
+    most = min(batch_size, work.most or batch_size)
+    outputs = explainer.answer(batch, targets, work.temperature, batch_size=most, inputs=inputs)
     explained = explainer.metadata.objective
     own = {name: array for name, array in outputs.items() if explained.batch_axis(name) is not None}
     photographs = np.zeros((len(batch), 0, 0, 3), np.uint8)
@@ -163,7 +162,6 @@ def _metadata(path: Path) -> Metadata:
     try:
         metadata = metadata_of(path)
         metadata.require_image("the service")
-        metadata.require_one_size("the service")
         if own := ", ".join(map(repr, metadata.estimator.inputs)):
             raise BackendError(f"its estimator takes {own}, and a request gives one image alone")
         return metadata

@@ -12,6 +12,7 @@ from onnxplain.errors import InputError
 from onnxplain.runtime.inputs.batches import placement
 from onnxplain.runtime.inputs.images import formats, load_image, recognised
 from onnxplain.serve.refusal import too_large
+from onnxplain.serve.settings import Limits
 
 
 def open_image(data: bytes, most_pixels: int) -> Image.Image:
@@ -50,3 +51,22 @@ def check_resized(size: Sequence[int], pre: Preprocessing, most: int) -> None:
             f"an image has {most} pixels at most, too, when it is resized for the network, not "
             f"{height * width}"
         )
+
+
+def most_in_call(size: tuple[int, int], pre: Preprocessing, limits: Limits) -> int | None:
+    """How many images of that width and height one call may see of a network that takes any size;
+    None of another.
+
+    Raises:
+        Refusal: one alone has more pixels than a call may see.
+    """
+    if not pre.any_size:
+        return None
+    width, height = pre.resized(size)
+    most = limits.seen_pixels // (width * height)
+    if not most:
+        raise too_large(
+            f"this model sees an image at its own size, and {limits.seen_pixels} pixels at most, "
+            f"not {width} × {height}: send a smaller one"
+        )
+    return most

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from onnxplain.contract.explain import IMAGE, PULLBACK, TARGET, Metadata
+from onnxplain.contract.explain import IMAGE, PULLBACK, TARGET, Metadata, Preprocessing
 from onnxplain.contract.objective import INDEX, OBJECTIVE
 from onnxplain.contract.pixels import PHOTOGRAPH, PULLBACK_SCALE
 from onnxplain.runtime.signature import Signature
@@ -33,13 +33,19 @@ class Port:
         return [*self.sizes[: self.axis], batch, *self.sizes[self.axis :]]
 
 
+def image_sizes(metadata: Metadata, channels: int) -> tuple[int, ...]:
+    """One image as the network takes it, of so many channels; -1 of sides that are open."""
+    pre = metadata.preprocessing
+    return _open(pre, channels) if pre.any_size else pre.shape(channels)
+
+
 def input_ports(signature: Signature) -> list[Port]:
     """The image and what the objective takes, [N, …] each."""
     metadata, floats = signature.metadata, signature.dtype.name
     if metadata.pixels:
         ports = [Port(IMAGE, "uint8", tuple(size or -1 for size in metadata.pixels.shape))]
     else:
-        ports = [Port(IMAGE, floats, metadata.preprocessing.image_shape)]
+        ports = [Port(IMAGE, floats, image_sizes(metadata, metadata.preprocessing.channels))]
     if signature.has_target:
         ports.append(Port(TARGET, "int64", _targets(signature)))
     return ports + [
@@ -76,9 +82,13 @@ def output_ports(signature: Signature, quantised: bool = False) -> list[Port]:
 def _pullback_shape(metadata: Metadata) -> tuple[int, ...]:
     """That of one image and target, open where it is the photograph's."""
     channels = 1 if metadata.is_map else metadata.preprocessing.channels
-    if metadata.pixels.geometry != PHOTOGRAPH:
-        return metadata.pullback_shape
-    return (-1, -1, channels) if metadata.preprocessing.layout == "NHWC" else (channels, -1, -1)
+    if metadata.pixels.geometry == PHOTOGRAPH:
+        return _open(metadata.preprocessing, channels)
+    return image_sizes(metadata, channels)
+
+
+def _open(pre: Preprocessing, channels: int) -> tuple[int, ...]:
+    return replace(pre, height=-1, width=-1).shape(channels)
 
 
 def _targets(signature: Signature) -> tuple[int, ...]:

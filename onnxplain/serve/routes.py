@@ -13,6 +13,7 @@ from onnxplain.serve.answer import MEDIA_TYPES, render
 from onnxplain.serve.decode import decode
 from onnxplain.serve.gate import Place
 from onnxplain.serve.openapi import EXPLAIN, PROBLEMS
+from onnxplain.serve.ports import image_sizes
 from onnxplain.serve.schemas import Health, ModelDescription, ModelList, ObjectiveInput
 from onnxplain.serve.service import Service
 
@@ -121,7 +122,7 @@ def _description(name: str, metadata: Metadata, loaded: bool) -> ModelDescriptio
         loaded=loaded,
         method=metadata.described_method,
         source=metadata.source,
-        input=list(pre.image_shape),
+        input=list(image_sizes(metadata, pre.channels)),
         pixels=metadata.pixels.format,
         mean=list(pre.mean),
         std=list(pre.std),

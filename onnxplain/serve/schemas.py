@@ -259,8 +259,8 @@ class ModelDescription(BaseModel):
     method: str
     source: str
     input: list[int] = Field(
-        description="What the network's input is: [C,H,W], or [H,W,C]. A normalised tensor, unless "
-        "the model takes photographs."
+        description="What the network's input is: [C,H,W], or [H,W,C], -1 for a side that may be "
+        "any. A normalised tensor, unless the model takes photographs."
     )
     pixels: str = Field(
         description="How a photograph lies in the model's input, where the model resizes and "

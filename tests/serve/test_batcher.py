@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -157,6 +158,15 @@ def test_a_request_is_never_split_and_one_larger_than_a_call_goes_alone():
 
     backend, _ = batched(test)
     assert sorted(images for images, _ in backend.calls) == [2, 4, 9]
+
+
+def test_large_images_share_a_call_only_as_far_as_it_may_see_them():
+    async def test(backend, batcher):
+        large = [replace(work(1), most=2) for _ in range(5)]
+        await asyncio.gather(*map(batcher.explain, large))
+
+    backend, _ = batched(test, images=8)
+    assert backend.calls == [(2, None), (2, None), (1, None)]
 
 
 def test_a_view_of_one_image_reaches_the_backend_as_images_of_their_own():

@@ -82,7 +82,6 @@ def write_repository(model: Path, repository: Path, name: str, options: Options)
     engine = read_engine(model) if model.suffix == SUFFIX else None
     signature = _signature(model, engine)
     signature.metadata.require_image("the package for Triton")
-    signature.metadata.require_one_size("the package for Triton")
     folder = repository / name
     config = prototext(model_config(signature, name, options, engine))
     with new_folder(folder) as new:
@@ -268,9 +267,12 @@ def _warmups(signature: Signature, inputs: list[dict[str, Any]], most: int) -> l
 
 
 def _warm_dims(port: dict[str, Any], signature: Signature) -> list[int]:
-    """With photographs of twice the network's size, and one target where their number is open."""
+    """With photographs of twice the network's size, or of the usual one where it takes any; and
+    one target where their number is open."""
     pre, pixels = signature.metadata.preprocessing, signature.metadata.pixels
-    if port["name"] != IMAGE or not pixels:
+    if port["name"] != IMAGE:
         return [abs(dim) for dim in port["dims"]]
-    shape = frame_shape(pixels, 2 * pre.width, 2 * pre.height)
+    times = 1 if pre.any_size else 2
+    photograph = frame_shape(pixels, times * pre.width, times * pre.height) if pixels else None
+    shape = photograph or pre.image_shape
     return [*port["dims"][: -len(shape)], *shape]
