@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import TypeAlias, TypeGuard
 
 import numpy as np
+import numpy.typing as npt
 import onnx
 import onnx_ir as ir
 from onnxscript import OpBuilder
@@ -256,6 +257,10 @@ def size_at(op: OpBuilder, value: ir.Value, axis: int) -> ir.Value:
     return op.Shape(value, start=axis, end=axis + 1 or None)
 
 
+_LEAST_HALF = 2.0**-14
+"""What is smaller float16 does not hold to its usual precision."""
+
+
 def scalar_size_at(op: OpBuilder, value: ir.Value, axis: int) -> ir.Value:
     """The size along an axis as an int64 scalar, which the processor computes."""
     return op.Squeeze(size_at(op, value, axis), [0])
@@ -286,6 +291,22 @@ def on_device(op: OpBuilder, number: ir.Value) -> ir.Value:
     return op.Range(number, op.Add(number, 1), 1)
 
 
-def scalar_like(op: OpBuilder, number: ir.Value, like: ir.Value) -> ir.Value:
-    """The same as a scalar with the dtype of `like`."""
-    return op.Squeeze(op.CastLike(on_device(op, number), like), [0])
+def floats_like(op: OpBuilder, numbers: ir.Value, like: ir.Value) -> ir.Value:
+    """Whole numbers with the dtype of `like`; in float32 where that becomes half precision, which
+    has none above 65,504."""
+    return op.Cast(numbers, to=like.dtype or ir.DataType.FLOAT)
+
+
+def mean_of(op: OpBuilder, total: ir.Value, count: npt.ArrayLike | ir.Value) -> ir.Value:
+    """`total` divided by the number of its terms, which may be an int64 scalar computed of sizes.
+
+    A large number divides by its root, twice: in half precision its reciprocal is next to nothing.
+    """
+    if isinstance(count, ir.Value):
+        root = op.Sqrt(op.Squeeze(floats_like(op, on_device(op, count), total), [0]))
+        return op.Div(op.Div(total, root), root)
+    share = 1 / np.asarray(count, np.float64)
+    if share.min(initial=1) >= _LEAST_HALF:
+        return op.Mul(total, constant(op, share, total))
+    root = constant(op, np.sqrt(share), total)
+    return op.Mul(op.Mul(total, root), root)

@@ -20,6 +20,7 @@ from onnxplain.export.tensors import (
     attribute,
     axis_from_end,
     dims,
+    floats_like,
     gather_transpose,
     integers,
     rank,
@@ -213,7 +214,7 @@ def arithmetic_progression(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents
 
     def of_delta() -> ir.Value:
         zero, one = (integers(op, np.array(n)) for n in (0, 1))
-        steps = op.CastLike(op.Range(zero, op.Size(node.outputs[0]), one), g)
+        steps = floats_like(op, op.Range(zero, op.Size(node.outputs[0]), one), g)
         return op.ReduceSum(op.Mul(g, steps), [-1], keepdims=0)
 
     return [lambda: op.ReduceSum(g, [-1], keepdims=0), None, of_delta]

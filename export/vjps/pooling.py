@@ -16,9 +16,9 @@ from onnxplain.export.tensors import (
     constant,
     dims,
     integers,
+    mean_of,
     reshape,
     reshape_like,
-    scalar_like,
     size_of,
     spread_to,
     static,
@@ -49,9 +49,9 @@ def average_pool(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
         if node.attributes.get_string("auto_pad", "NOTSET").startswith("SAME"):
             pads = [*window.before, *window.after]
     if not window.is_open:
-        share = op.Mul(g, constant(op, 1.0 / window.counts(pads), x))
+        share = mean_of(op, g, window.counts(pads))
     elif [*window.before, *window.padding] == (pads or [0] * 2 * len(window.size)):
-        share = op.Mul(g, 1.0 / window.elements)
+        share = mean_of(op, g, window.elements)
     else:
         share = op.Div(g, _counts(op, x, window, pads))
     return _to_all(op, share, x, window)
@@ -89,10 +89,9 @@ def global_average_pool(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
     sizes = dims(x)[2:]
     if all(isinstance(n, int) for n in sizes):
         spatial = static(x, 2)
-        return op.Expand(op.Mul(g, 1.0 / math.prod(spatial)), [1, 1, *spatial])
+        return op.Expand(mean_of(op, g, math.prod(spatial)), [1, 1, *spatial])
     count = op.ReduceProd(op.Shape(x, start=2), keepdims=0)
-    share = op.Div(g, scalar_like(op, count, g))
-    return spread_to(op, share, x)
+    return spread_to(op, mean_of(op, g, count), x)
 
 
 @register_vjp("GlobalMaxPool", kind=Kind.MAXIMUM, axes=Axes.IMAGES, average="GlobalAveragePool")

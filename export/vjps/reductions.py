@@ -17,8 +17,8 @@ from onnxplain.export.tensors import (
     constant_of,
     dims,
     integers,
+    mean_of,
     rank,
-    scalar_like,
     size_of,
     spread_to,
 )
@@ -58,10 +58,10 @@ def reduce_sum(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
 def reduce_mean(op: OpBuilder, node: Node, g: ir.Value) -> Cotangents:
     x, axes = node.inputs[0], reduced_axes(node)
     if all(isinstance(dims(x)[axis], int) for axis in axes):
-        share = op.Mul(g, 1.0 / math.prod(size_of(x, axis) for axis in axes))
+        share = mean_of(op, g, math.prod(size_of(x, axis) for axis in axes))
     else:
         means = op.Max(op.Size(node.outputs[0]), 1)  # there may be none
-        share = op.Div(g, scalar_like(op, op.Div(op.Size(x), means), g))
+        share = mean_of(op, g, op.Div(op.Size(x), means))
     return _spread(op, node, share, axes)
 
 

@@ -128,3 +128,32 @@ def test_float64_stays_float64(tmp_path: Path) -> None:
     explanation = explain(path, x)
     assert explanation.pullback.dtype == np.float64
     np.testing.assert_allclose(explanation.logits, source_outputs(path, x)[0], rtol=1e-12)
+
+
+MEANS = {
+    "GlobalAveragePool": node("GlobalAveragePool", ["c"], ["h"]),
+    "ReduceMean": node("ReduceMean", ["c", "axes"], ["h"]),
+    "AveragePool": node("AveragePool", ["c"], ["h"], kernel_shape=[660, 645]),
+}
+
+
+@pytest.mark.parametrize(
+    ("mean", "size"),
+    [("GlobalAveragePool", "any"), ("ReduceMean", "any"), *((name, None) for name in MEANS)],
+)
+def test_a_mean_of_more_pixels_than_float16_counts(
+    mean: str, size: str | None, tmp_path: Path
+) -> None:
+    """1 / 425,700 in each of them, of which float16 holds neither the number nor the reciprocal."""
+    tail, weight = head("h", 4)
+    K, W = images(4, 3, 1, 1).astype(np.float16), weight["W"].astype(np.float16)
+    nodes = [node("Conv", ["x", "K"], ["c"]), MEANS[mean], *tail]
+    weights = {"K": K, "W": W, "axes": np.array([2, 3])}
+    sides = ("N", 3, 660, 645)
+    source = write(tmp_path / "n.onnx", nodes, weights, sides, dtype=TensorProto.FLOAT16)
+    options = {"size": size} if size else {}
+    onnxplain.export(source, tmp_path / "e.onnx", method="gradient", check=False, **options)
+    half = onnxplain.load(tmp_path / "e.onnx", "cpu", "float16")
+    found = half(np.zeros([1, *sides[1:]], np.float32), 1).pullback
+    each = K[:, :, 0, 0].T.astype(np.float64) @ W[:, 1] / (660 * 645)
+    np.testing.assert_allclose(found[0], np.broadcast_to(each[:, None, None], sides[1:]), rtol=5e-3)
