@@ -18,8 +18,8 @@ from onnxplain.contract.explain import (
     SQUASH,
     Metadata,
     Preprocessing,
-    Range,
 )
+from onnxplain.contract.ranges import Range
 from onnxplain.contract.request import ExportOptions, as_asked
 from onnxplain.contract.values import Values
 from onnxplain.errors import SourceError

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from onnxplain.contract.explain import Range
+from onnxplain.contract.ranges import Range, Whole, Words
 from onnxplain.errors import SourceError
 
 _TAKEN = ("op", "node", "g", "layer", "pixels", "rules")
@@ -84,15 +84,14 @@ class Count:
         Raises:
             SourceError: it is no whole number within the range.
         """
-        number = isinstance(value, int | float) and not isinstance(value, bool)
-        if not number or value != value // 1 or not self.low <= value <= self.high:
-            raise SourceError(f"{self.name} must be {self.range}, not {value!r}")
+        if value not in self.range:
+            raise SourceError(f"{self.name} {self.range.refusal(value)}")
         return int(value)
 
     @property
-    def range(self) -> str:
-        """The allowed values, in words."""
-        return f"a whole number from {self.low} to {self.high}"
+    def range(self) -> Whole:
+        """The allowed values."""
+        return Whole(self.low, self.high)
 
 
 @dataclass(frozen=True)
@@ -113,13 +112,11 @@ class Choice:
         Raises:
             SourceError: it is none of the choices.
         """
-        words = [word.strip() for word in str(value).split(",")] if self.several else [value]
-        if not set(self.choices).issuperset(words) or len(set(words)) < len(words):
-            raise SourceError(f"{self.name} must be {self.range}, not {value!r}")
-        return ",".join(words)
+        if value not in self.range:
+            raise SourceError(f"{self.name} {self.range.refusal(value)}")
+        return ",".join(self.range.split(value))
 
     @property
-    def range(self) -> str:
-        """The allowed values, in words."""
-        several = "; or several, with commas between" if self.several else ""
-        return f"one of {', '.join(self.choices)}{several}"
+    def range(self) -> Words:
+        """The allowed values."""
+        return Words(self.choices, self.several)

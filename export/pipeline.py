@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import onnx_ir as ir
 
 from onnxplain.comparison import COMPARISONS
+from onnxplain.contract.combinations import combined
 from onnxplain.contract.explain import (
     ALPHA,
     EPS,
@@ -68,8 +69,6 @@ from onnxplain.export.validity import (
     objective_of,
     other_choices,
     parameters_of,
-    picture_of,
-    pixels_of,
 )
 from onnxplain.files import writable
 from onnxplain.options import by_keyword, check_types
@@ -163,7 +162,7 @@ def _derived(source: Network, options: ExportOptions, plain: bool = False) -> _D
     if options.times_image:
         method = replace(method, times_input=True)
     live, asked = live_of(method, options), objective_of(options)
-    pixels, look = pixels_of(options), picture_of(options)
+    pixels, look = combined(options)
     classifier = None if asked is None else asked.cotangent is not None
 
     options.progress(STAGES[0])

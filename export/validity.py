@@ -7,10 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from onnxplain.contract.explain import MAP, NO_DIRECTIONS, PRODUCT, RELEVANCE, TARGET
-from onnxplain.contract.names import an_estimator, neither
+from onnxplain.contract.names import an_estimator, check_either
 from onnxplain.contract.objective import CLASS
-from onnxplain.contract.picture import PictureOptions
-from onnxplain.contract.pixels import NETWORK, RGB, Pixels
 from onnxplain.contract.request import (
     ATTENTIONS,
     BGR,
@@ -20,7 +18,7 @@ from onnxplain.contract.request import (
     ExportOptions,
     joined,
 )
-from onnxplain.errors import InputError, SourceError
+from onnxplain.errors import SourceError
 from onnxplain.export.estimators import ESTIMATORS, Estimator, get_estimator
 from onnxplain.export.methods import METHODS, Method, get_method
 from onnxplain.export.methods.layer_rules import with_rules
@@ -29,29 +27,6 @@ from onnxplain.export.objectives import LOGIT, Objective, get_objective
 from onnxplain.export.objectives.from_file import SUFFIX, of_file
 from onnxplain.export.objectives.own import of_function
 from onnxplain.export.parameters import Parameter
-
-
-def picture_of(options: ExportOptions) -> PictureOptions | None:
-    """The picture that the graph is to draw.
-
-    Raises:
-        SourceError: it draws no such thing, or has nothing to draw; or topk is no number.
-    """
-    if options.topk is not None and options.topk < 1:
-        raise SourceError(f"topk is how many classes are put out, at least 1, not {options.topk}")
-    if options.unroll is not None and (options.picture or options.topk):
-        raise SourceError(
-            "picture and topk are of an explanation, and a file with unroll has none: choose one"
-        )
-    if options.picture is None:
-        return None
-    try:
-        if isinstance(options.picture, str):
-            return PictureOptions.of_graph(options.picture)
-        options.picture.check_of_graph()
-    except InputError as error:
-        raise SourceError(str(error)) from error
-    return options.picture
 
 
 def method_of(options: ExportOptions) -> Method:
@@ -100,17 +75,11 @@ def divided(
     given = dict(options.parameters or {})
     if estimator is None:
         return given, {}
-    own = {one.name for one in estimator.own}
-    others = {one.name for one in method.own}
-    if both := sorted(own & others & given.keys()):
-        raise SourceError(
-            f"method {method.name!r} and estimator {estimator.name!r} both have {both[0]}; "
-            "leave it out"
-        )
-    if unknown := sorted(given.keys() - own - others):
-        raise SourceError(neither(method.name, others, estimator.name, own, unknown))
-    asked = {name: value for name, value in given.items() if name in own}
-    return {n: v for n, v in given.items() if n in others}, estimator.values(asked)
+    own = {one.name for one in method.own}
+    others = {one.name for one in estimator.own}
+    check_either(method.name, own, estimator.name, others, given)
+    asked = {name: value for name, value in given.items() if name in others}
+    return {n: v for n, v in given.items() if n in own}, estimator.values(asked)
 
 
 def parameters_of(
@@ -146,27 +115,11 @@ def parameters_of(
             f"{name} already counts the image in: leave out times_image",
         ),
         (
-            options.step and options.unroll is not None,
-            "step is one step, unroll all of them: choose one",
-        ),
-        (
-            options.ascends and options.multi_target,
-            "an ascent follows one target per image; leave out multi_target",
-        ),
-        (
-            options.unroll is not None and options.unroll < 1,
-            f"unroll at least one step, not {options.unroll}",
-        ),
-        (
             options.concept_layer is not None
             and method.relevance is None
             and not (method.times_input and not method.factors),
             f"concepts are a condition on relevances, and {name} gives none; choose an lrp method, "
             "attn-lrp or cp-lrp",
-        ),
-        (
-            options.attentions and options.unroll is not None,
-            "attentions are of one image, unroll explains several after one another: choose one",
         ),
         (
             options.layers and method.attends and not method.makes_maps,
@@ -205,40 +158,6 @@ def live_of(method: Method, options: ExportOptions) -> list[str]:
     if len(set(names)) < len(names):
         raise SourceError(f"{', '.join(names)}: one is to be live twice")
     return names
-
-
-def pixels_of(options: ExportOptions) -> Pixels:
-    """What the file says of its `image`, and of what becomes of the pullback.
-
-    Raises:
-        SourceError: a choice that there is not, or options that do not go together.
-    """
-    options.check_choices()
-    quantised = options.quantise_output or ""
-    for wrong, message in (
-        (
-            options.preprocess and options.ascends,
-            "an ascent goes on from a picture that it has changed, which is no photograph's "
-            "pixels: leave out preprocess",
-        ),
-        (
-            quantised and options.unroll is not None,
-            "an ascent in one call puts out no pullback: leave out quantise_output",
-        ),
-        (
-            options.any_size and {options.fit, options.resize, options.fill} != {None},
-            "with size=any photographs keep their own sizes: leave out fit, resize and fill",
-        ),
-        (
-            not options.preprocess and (options.pixels != RGB or options.geometry != NETWORK),
-            "pixels and geometry are of a file that takes photographs: add preprocess",
-        ),
-    ):
-        if wrong:
-            raise SourceError(message)
-    if not options.preprocess:
-        return Pixels(quantised=quantised)
-    return Pixels(options.pixels, options.geometry, quantised)
 
 
 def objective_of(options: ExportOptions) -> Objective | None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from onnxplain.contract.combinations import combined
 from onnxplain.contract.names import check_names
 from onnxplain.contract.request import ExportOptions
 from onnxplain.errors import SourceError
@@ -32,7 +33,7 @@ def check_asked(source: Any, path: str | os.PathLike[str] | None, options: Expor
     """
     check_types(options)
     check_names(options)
-    options.check_choices()
+    combined(options)
     if path is not None:
         writable(path, source)
     check_source(source)

@@ -11,8 +11,9 @@ import pytest
 from onnxplain.contract.channels import ChannelLayer, ChannelsMetadata, Span
 from onnxplain.contract.derivatives import Derivatives
 from onnxplain.contract.entries import Entry
-from onnxplain.contract.explain import Metadata, Preprocessing, Range
+from onnxplain.contract.explain import Metadata, Preprocessing
 from onnxplain.contract.pixels import Pixels
+from onnxplain.contract.ranges import Range
 from onnxplain.contract.signals import SignalMetadata
 from onnxplain.contract.steps import MatchedLayer, StepMetadata
 from onnxplain.errors import BackendError

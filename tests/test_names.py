@@ -79,7 +79,8 @@ def test_what_is_known_before_the_rules_is_what_they_declare(
     for name, one in known.items():
         assert one.aliases == table[name].aliases
         if table in (METHODS, ESTIMATORS):
-            assert one.parameters == tuple(parameter.name for parameter in table[name].own)
+            own = [(parameter.name, parameter.range) for parameter in table[name].own]
+            assert [*one.parameters.items()] == own
 
 
 def test_an_estimator_given_as_a_method_says_how_it_is_asked_for() -> None:

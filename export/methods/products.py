@@ -6,11 +6,8 @@ for by the factors' names, `guided*gradcam`; what the literature has a name for 
 
 from __future__ import annotations
 
-from collections import Counter
-
 from onnxplain.contract.explain import MAP
-from onnxplain.contract.names import TIMES
-from onnxplain.errors import SourceError
+from onnxplain.contract.names import TIMES, check_factors
 from onnxplain.export.methods.method import METHODS, Method, register_method
 
 
@@ -34,12 +31,7 @@ def product(name: str, *factors: Method, help: str = "", source: str = "") -> Me
     """
     parts = tuple(part for factor in factors for part in factor.parts)
     parameters = [parameter for part in parts for parameter in part.parameters]
-    many = Counter(parameter.name for parameter in parameters)
-    if both := [parameter for parameter, times in many.items() if times > 1]:
-        raise SourceError(
-            f"two factors of {name!r} have {both[0]}, and only one could be told what it is; "
-            "choose others"
-        )
+    check_factors(name, (parameter.name for parameter in parameters))
     down = [part for part in parts if part.kind != MAP]
     return Method(
         name,

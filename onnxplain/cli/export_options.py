@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 from onnxplain import reading
 from onnxplain.cli.declared import Command, with_options
 from onnxplain.cli.options import as_floats, as_size
-from onnxplain.contract.picture import PictureOptions
 from onnxplain.contract.request import ANY, ExportOptions
 from onnxplain.errors import InputError
 
@@ -103,8 +102,8 @@ def _named(
     return values or None
 
 
-def as_objective(text: str | None, option: str) -> str | None:
-    """An objective's name."""
+def as_text(text: str | None, option: str) -> str | None:
+    """What Python takes as text too."""
     return text
 
 
@@ -148,22 +147,13 @@ def as_names(texts: list[str] | None, option: str) -> tuple[str, ...]:
     return tuple(texts or ())
 
 
-def as_picture(text: str | None, option: str) -> PictureOptions | None:
-    """What a graph is to draw.
-
-    Raises:
-        InputError: it draws no such thing.
-    """
-    return None if text is None else PictureOptions.of_graph(text)
-
-
 _READ: Mapping[str, Callable[[Any, str], Any]] = {
     "size": as_size_or_any,
     "sizes": as_sizes,
     "mean": as_floats,
     "std": as_floats,
     "labels": as_labels,
-    "objective": as_objective,
+    "objective": as_text,
     "settings": as_settings,
     "rules": as_rules,
     "parameters": as_choices,
@@ -171,7 +161,7 @@ _READ: Mapping[str, Callable[[Any, str], Any]] = {
     "live": as_names,
     "wrt": as_names,
     "layer": as_names,
-    "picture": as_picture,
+    "picture": as_text,
 }
 
 

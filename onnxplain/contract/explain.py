@@ -11,7 +11,6 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from numbers import Real
 from typing import Any
 
 from onnxplain.contract.derivatives import Derivatives
@@ -19,6 +18,7 @@ from onnxplain.contract.entries import described, listed
 from onnxplain.contract.estimator import Estimated
 from onnxplain.contract.objective import EXPLAINED_BOX, EXPLAINED_CLASS, OBJECTIVE, Explained
 from onnxplain.contract.pixels import Pixels
+from onnxplain.contract.ranges import GREATEST, LEAST, Range
 from onnxplain.contract.values import Values
 from onnxplain.errors import BackendError
 from onnxplain.options import check_fields, check_type
@@ -64,47 +64,6 @@ NO_DIRECTIONS = {
     MAGNITUDE: "magnitudes",
 }
 """The kinds along which nothing can climb, in words."""
-
-
-_LEAST, _GREATEST = 2.0**-126, (2 - 2.0**-23) * 2.0**127  # of float32's normal numbers
-
-
-@dataclass(frozen=True)
-class Range:
-    """The values that a method's parameter may have, none that is infinite in float32, or less
-    than its least normal number, whose reciprocal may be.
-
-    `closed` says whether `low` and `high` themselves are allowed.
-    """
-
-    low: float = 0.0
-    high: float = math.inf
-    closed: bool = False
-
-    def __contains__(self, value: object) -> bool:
-        if not isinstance(value, Real) or isinstance(value, bool):
-            return False
-        try:
-            number = float(value)
-        except OverflowError:
-            return False
-        if not (number == 0 or _LEAST <= abs(number) <= _GREATEST):
-            return False
-        return self.low <= number <= self.high if self.closed else self.low < number < self.high
-
-    def refusal(self, value: object) -> str:
-        """What to say of a value that is none of them: "must be a positive number, not -1"."""
-        said = f"must be {self}, not {value!r}"
-        size: Any = abs(value) if isinstance(value, Real) else 0
-        if 0 < size < _LEAST or _GREATEST < size < math.inf:
-            said += f"; float32 holds those from {_LEAST:.2g} to {_GREATEST:.2g}"
-        return said
-
-    def __str__(self) -> str:
-        if self == Range():
-            return "a positive number"
-        left, right = "[]" if self.closed else "()"
-        return f"a finite number in {left}{self.low:g}, {self.high:g}{right}"
 
 
 @dataclass(frozen=True)
@@ -460,7 +419,7 @@ class Metadata:
         _check_number("ascent: steps", self.ascent.steps, 1, _LONGEST)
         for name in ("alpha", "eps"):
             if (length := getattr(self.ascent, name)) is not None:
-                _check_number(f"ascent: {name}", length, _LEAST, _GREATEST)
+                _check_number(f"ascent: {name}", length, LEAST, GREATEST)
         if self.multiply_adds.keys() not in (set(), {"forward", "explain"}):
             raise ValueError("multiply_adds must be forward and explain")
         counts = {
@@ -471,13 +430,13 @@ class Metadata:
             "objective: ranks": self.objective.ranks,
         }
         for name, count in counts.items():
-            _check_number(name, count, 0, _GREATEST)
+            _check_number(name, count, 0, GREATEST)
         for name, allowed in self.ranges.items():
             _check_number(f"ranges: {name}: low", allowed.low, -math.inf, allowed.high)
         for name, value in (*self.parameters.items(), *self.estimator.parameters.items()):
             check_type(name, value, str | float | bool)
             if not isinstance(value, str):
-                _check_number(name, value, -_GREATEST, _GREATEST)
+                _check_number(name, value, -GREATEST, GREATEST)
 
     @classmethod
     def from_props(cls, props: Mapping[str, str]) -> Metadata:

@@ -5,11 +5,12 @@ seconds to be imported. `onnxplain.export` declares each in full, and a test hol
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from onnxplain.contract.explain import Range
 from onnxplain.contract.objective import CLASS
+from onnxplain.contract.ranges import Range, Values, Whole, Words
 from onnxplain.contract.request import ExportOptions
 from onnxplain.errors import SourceError
 from onnxplain.suggest import called, unknown
@@ -20,15 +21,21 @@ EXTENSIONS = "onnxplain"
 
 @dataclass(frozen=True)
 class Named:
-    """What is called so: its parameters' names, and what else it is called."""
+    """What is called so: the values of its parameters, by name, and what else it is called."""
 
-    parameters: tuple[str, ...] = ()
+    parameters: Mapping[str, Values] = field(default_factory=dict)
     aliases: tuple[str, ...] = ()
 
 
-_PROBES = Named(("chunk",))
-_LRP = Named(("epsilon", "stabilizer"))
-_NOISE = Named(("samples", "sigma", "seed", "chunk"))
+def _positive(*names: str) -> dict[str, Values]:
+    return dict.fromkeys(names, Range())
+
+
+_CHUNK: dict[str, Values] = {"chunk": Whole()}
+_PROBES = Named(_CHUNK)
+_LRP = Named(_positive("epsilon", "stabilizer"))
+_SEED: dict[str, Values] = {"seed": Whole(0, 2**31 - 1)}
+_NOISE = Named({"samples": Whole(), "sigma": Range(0, 10, closed=True), **_SEED, **_CHUNK})
 
 METHODS: Mapping[str, Named] = {
     "gradient": Named(aliases=("saliency", "vanilla-gradient", "gradients")),
@@ -41,13 +48,15 @@ METHODS: Mapping[str, Named] = {
     "gradcam++": Named(aliases=("gradcampp", "gradcam-plus-plus")),
     **dict.fromkeys(("xgradcam", "layercam", "hirescam", "eigencam", "eigengradcam"), Named()),
     **dict.fromkeys(("scorecam", "ablationcam"), _PROBES),
-    "excitation": Named(("temperature", "relu", "max_pool"), ("excitation-pullback",)),
-    "lrp-zplus": Named(("epsilon",), ("lrp-z+", "zplus", "z+")),
-    "lrp-epsilon": Named(("epsilon",), ("lrp", "epsilon-lrp")),
-    "epsilon-plus": Named(("epsilon",)),
+    "excitation": Named(_positive("temperature", "relu", "max_pool"), ("excitation-pullback",)),
+    "lrp-zplus": Named(_positive("epsilon"), ("lrp-z+", "zplus", "z+")),
+    "lrp-epsilon": Named(_positive("epsilon"), ("lrp", "epsilon-lrp")),
+    "epsilon-plus": Named(_positive("epsilon")),
     "lrp-epsilon-plus": _LRP,
     "lrp-epsilon-plus-flat": _LRP,
-    "lrp-epsilon-gamma-box": Named(("epsilon", "stabilizer", "gamma")),
+    "lrp-epsilon-gamma-box": Named(
+        {**_positive("epsilon", "stabilizer"), "gamma": Range(0, 1e6, closed=True)}
+    ),
     "lrp-epsilon-alpha2-beta1": _LRP,
     "lrp-epsilon-alpha2-beta1-flat": _LRP,
     "guided-gradcam": Named(),
@@ -55,15 +64,24 @@ METHODS: Mapping[str, Named] = {
     "transformer-attribution": Named(),
     "legrad": Named(),
     "semantic": Named(
-        ("temperature", "relu", "gelu", "silu", "max_pool", "attention"), ("semantic-pullback",)
+        _positive("temperature", "relu", "gelu", "silu", "max_pool", "attention"),
+        ("semantic-pullback",),
     ),
     "attn-lrp": Named(),
     "cp-lrp": Named(),
 }
 
 ESTIMATORS: Mapping[str, Named] = {
-    "integrated-gradients": Named(("steps", "baseline", "rule", "chunk"), ("ig",)),
-    "expected-gradients": Named(("samples", "seed", "chunk"), ("gradient-shap",)),
+    "integrated-gradients": Named(
+        {
+            "steps": Whole(),
+            "baseline": Words(("zero", "black", "mean", "blur", "image"), several=True),
+            "rule": Words(("gauss-legendre", "trapezoid")),
+            **_CHUNK,
+        },
+        ("ig",),
+    ),
+    "expected-gradients": Named({"samples": Whole(), **_SEED, **_CHUNK}, ("gradient-shap",)),
     **dict.fromkeys(("smoothgrad", "smoothgrad-squared", "vargrad"), _NOISE),
 }
 
@@ -105,7 +123,6 @@ def _check(options: ExportOptions) -> None:
     Raises:
         SourceError: the package itself brings nothing of that name.
     """
-    method = options.method
     estimator = None
     if options.estimator is not None:
         estimator = _named("estimator", options.estimator, ESTIMATORS)
@@ -114,24 +131,38 @@ def _check(options: ExportOptions) -> None:
     asked = options.objective
     if isinstance(asked, str) and asked != CLASS and not asked.endswith(".onnx"):
         _named("objective", asked, OBJECTIVES)
-    if called(method, METHODS) is None:
-        if (found := called(method, ESTIMATORS)) is not None:
-            raise SourceError(an_estimator(found))
-        for factor in method.split(TIMES):
-            _named("method", factor.strip(), METHODS)
-        return  # a product's parameters are its factors'
-    name = _named("method", method, METHODS)
-    if options.temperature is not None and options.temperature not in Range():
-        raise SourceError(f"temperature {Range().refusal(options.temperature)}")
-    own = METHODS[name].parameters
-    live = [*(["temperature"] if options.live_temperature else []), *options.live]
+    name, own = _method(options.method)
     if options.rules:  # each has parameters of its own
         return
-    given = [*(options.parameters or {}), *([] if options.temperature is None else ["temperature"])]
+    live = [*(["temperature"] if options.live_temperature else []), *options.live]
+    given = dict(options.parameters or {})
+    if options.temperature is not None:
+        given["temperature"] = options.temperature
+    others = {} if estimator is None else ESTIMATORS[estimator].parameters
     if estimator is None:
         check_parameters(name, [*given, *live], own)
-    elif others := set(given) - {*own, *ESTIMATORS[estimator].parameters}:
-        raise SourceError(neither(name, own, estimator, ESTIMATORS[estimator].parameters, others))
+    else:
+        check_either(name, own, estimator, others, given)
+    for each, value in given.items():
+        allowed = {**own, **others}[each]
+        if value not in allowed:
+            raise SourceError(f"{each} {allowed.refusal(value)}")
+
+
+def _method(name: str) -> tuple[str, Mapping[str, Values]]:
+    """What a method or a product is called, and its parameters.
+
+    Raises:
+        SourceError: there is none.
+    """
+    if (found := called(name, METHODS)) is not None:
+        return found, METHODS[found].parameters
+    if (found := called(name, ESTIMATORS)) is not None:
+        raise SourceError(an_estimator(found))
+    factors = [_named("method", factor.strip(), METHODS) for factor in name.split(TIMES)]
+    product, own = TIMES.join(factors), [METHODS[factor].parameters for factor in factors]
+    check_factors(product, (each for one in own for each in one if each not in _CHUNK))
+    return product, {each: values for one in own for each, values in one.items()}
 
 
 def _named(what: str, name: str, table: Mapping[str, Named]) -> str:
@@ -165,11 +196,39 @@ def check_parameters(method: str, given: Iterable[str], own: Iterable[str]) -> N
             raise SourceError(f"method {method!r} has no {name}; leave it out{others}")
 
 
-def neither(
-    method: str, own: Iterable[str], estimator: str, others: Iterable[str], names: Iterable[str]
-) -> str:
-    """The sentence that says that neither has a parameter."""
-    has = ", ".join(sorted({*own, *others}))
-    return (
-        f"neither method {method!r} nor estimator {estimator!r} has {min(names)}; they have {has}"
-    )
+def check_factors(product: str, parameters: Iterable[str]) -> None:
+    """
+    Raises:
+        SourceError: two of a product's factors have parameters of one name, of which either may be
+            meant.
+    """
+    if both := [name for name, times in Counter(parameters).items() if times > 1]:
+        raise SourceError(
+            f"two factors of {product!r} have {both[0]}, and only one could be told what it is; "
+            "choose others"
+        )
+
+
+def check_either(
+    method: str,
+    own: Iterable[str],
+    estimator: str,
+    others: Iterable[str],
+    given: Iterable[str],
+) -> None:
+    """
+    Raises:
+        SourceError: a parameter that is given is of neither the method nor the estimator, or of
+            both.
+    """
+    own, others, given = set(own), set(others), set(given)
+    if both := sorted(own & others & given):
+        raise SourceError(
+            f"method {method!r} and estimator {estimator!r} both have {both[0]}; leave it out"
+        )
+    if unknown := sorted(given - own - others):
+        has = ", ".join(sorted(own | others))
+        raise SourceError(
+            f"neither method {method!r} nor estimator {estimator!r} has {unknown[0]}; they have "
+            f"{has}"
+        )

@@ -8,7 +8,8 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxplain.contract.explain import ALPHA, EPS, LIMIT, TEMPERATURE, Range
+from onnxplain.contract.explain import ALPHA, EPS, LIMIT, TEMPERATURE
+from onnxplain.contract.ranges import Range
 from onnxplain.errors import InputError
 from onnxplain.runtime.signature import Signature
 
