@@ -18,6 +18,10 @@ _FULL = (
     b'Connection: close\r\nContent-Length: 42\r\n\r\n{"error": "too many connections are open"}'
 )
 
+_FIRST = 5.0
+"""How many seconds a new connection has for its first request when the service ends, as in Go's
+`net/http` (`Server.Shutdown`); its client has no other to ask on, and no reason to ask again."""
+
 
 class Connection(H11Protocol):
     """uvicorn's protocol, with time limits where it would wait for ever.
@@ -70,6 +74,21 @@ class Connection(H11Protocol):
             if timer is not None:
                 timer.cancel()
         super().connection_lost(exc)
+
+    def shutdown(self) -> None:
+        """Close, after the answer where a request has begun to come or may be on its way.
+
+        That may be the first of a connection. One that has been kept after an answer may be closed
+        at any time (RFC 9112, 9.5), and its client then asks on another.
+        """
+        begun, _ = self.conn.trailing_data  # of a head: `_too_slow` waits for the rest
+        first = self._silent_since + _FIRST
+        if self.transport.is_closing() or (begun and self._asks_nothing()):
+            return
+        if self.cycle is None and self.loop.time() < first:
+            self.loop.call_at(first, self.shutdown)
+        else:
+            super().shutdown()
 
     def pause_writing(self) -> None:
         super().pause_writing()

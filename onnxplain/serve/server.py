@@ -31,9 +31,6 @@ _NOTICE = 1.0
 _OTHER_FILES = 256
 """Files open besides the clients' connections: models, libraries, the log, new connections."""
 
-_LINGER = 0.5
-"""How many seconds after that for requests still on their way on accepted connections."""
-
 
 class Server(uvicorn.Server):
     """uvicorn's server, which announces its end before it stops accepting connections."""
@@ -46,8 +43,8 @@ class Server(uvicorn.Server):
         """Answer what was accepted, and end.
 
         For a moment everything is still answered, with `Connection: close`, so that load balancers
-        see `/ready` fail and clients leave. uvicorn then closes the connections on which no request
-        is being answered; by then those in use have had their answer.
+        see `/ready` fail and clients leave. Then nothing new is accepted, and connections close:
+        those on which something is asked, after its answer (`Connection.shutdown`).
         """
         self._service.draining = True
         log.event("draining", connections=len(self.server_state.connections))
@@ -56,7 +53,6 @@ class Server(uvicorn.Server):
         for server in self.servers:
             server.close()
         await asyncio.gather(*taken, return_exceptions=True)
-        await asyncio.sleep(_LINGER)
         await super().shutdown(sockets)
         log.event("ended")
 

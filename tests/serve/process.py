@@ -52,6 +52,17 @@ class Process:
         return socket.create_connection((address.hostname, address.port), timeout=PATIENCE)
 
 
+def everything(connection: socket.socket) -> bytes:
+    """What comes until the other side closes; nothing if it resets."""
+    received = b""
+    try:
+        while part := connection.recv(65536):
+            received += part
+    except ConnectionError:
+        pass
+    return received
+
+
 @contextmanager
 def started(
     models: Iterable[object],

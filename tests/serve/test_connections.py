@@ -19,7 +19,7 @@ from uvicorn.server import ServerState
 
 from onnxplain.serve.connections import Connection
 
-from .process import PATIENCE, Process, started
+from .process import PATIENCE, Process, everything, started
 
 HEAD = (
     b"POST /v1/models/tiny:explain HTTP/1.1\r\nHost: localhost\r\n"
@@ -32,17 +32,6 @@ def impatient(graphs: dict[str, Path]) -> Iterator[Process]:
     """A service that waits a second for its clients."""
     with started([graphs["tiny"]], "--read-seconds", "1") as process:
         yield process
-
-
-def everything(connection: socket.socket) -> bytes:
-    """What comes until the other side closes; nothing if it resets."""
-    received = b""
-    try:
-        while part := connection.recv(65536):
-            received += part
-    except ConnectionError:
-        pass
-    return received
 
 
 def drip(connection: socket.socket, data: bytes, pause: float) -> None:

@@ -4,40 +4,62 @@ from __future__ import annotations
 
 import json
 import signal
+import socket
 import ssl
 import subprocess
 import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 
 import httpx
 import pytest
 from typer.testing import CliRunner
 
 from onnxplain.cli import app
-from onnxplain.serve.server import allow_files
+from onnxplain.serve.connections import listen
+from onnxplain.serve.server import _accept_all, allow_files
 
-from .process import PATIENCE, started
+from .process import PATIENCE, everything, started
 
 EXPLAIN = "/v1/models/tiny:explain"
 
 
+def command(*statements: str) -> list[str]:
+    """`onnxplain serve` after these, in `onnxplain.serve`."""
+    given = ["from onnxplain.serve import connections, server", *statements]
+    return [sys.executable, "-c", "; ".join([*given, "import onnxplain.cli.__main__"]), "serve"]
+
+
 def test_sigterm_loses_no_request_that_was_accepted(graphs, png):
-    """Clients ask on and on, on kept connections; each stops when nobody listens any more."""
-    with started([graphs["tiny"]]) as process:
+    """Clients ask on and on, on kept connections; each stops when nobody listens any more.
+
+    Two things are no loss, and a client that is not given the processor for a while meets them. A
+    kept connection may be closed at any time, and a client then asks on another (RFC 9112, 9.3.1).
+    A connection is made by the system before the service has it, and is reset where nobody took it.
+    """
+    with started([graphs["tiny"]], command=command(f"connections._FIRST = {PATIENCE}")) as process:
         answers, broken = [], []
         told = threading.Event()
 
         def ask() -> None:
+            events: list[str] = []
+            seen = {"trace": lambda event, details: events.append(event)}
             with httpx.Client(timeout=PATIENCE) as client:
                 while True:
+                    events.clear()
                     try:
-                        response = client.post(process.url + EXPLAIN, files={"image": png})
+                        response = client.post(
+                            process.url + EXPLAIN, files={"image": png}, extensions=seen
+                        )
                     except httpx.ConnectError:
                         return
                     except httpx.TransportError as error:
-                        broken.append(repr(error))
+                        if "connection.connect_tcp.started" not in events:
+                            continue
+                        if not isinstance(error, httpx.NetworkError):
+                            broken.append(repr(error))
                         return
                     answers.append((told.is_set(), response.status_code))
 
@@ -56,11 +78,61 @@ def test_sigterm_loses_no_request_that_was_accepted(graphs, png):
         assert process.entries("ended")
 
 
-def test_it_says_that_it_ends_while_it_still_answers(graphs):
-    long = "from onnxplain.serve import server; server._NOTICE = 3; import onnxplain.cli.__main__"
-    command = [sys.executable, "-c", long, "serve"]
+def test_a_request_that_comes_long_after_sigterm_is_answered_on_its_connection(graphs):
+    """One whose head has begun, and the first of a connection; not one more on a kept one."""
+    health = b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n"
     with (
-        started([graphs["tiny"]], command=command) as process,
+        started([graphs["tiny"]], command=command(f"connections._FIRST = {PATIENCE}")) as process,
+        process.connect() as new,
+        process.connect() as begun,
+        process.connect() as kept,
+        process.connect() as silent,
+    ):
+        begun.sendall(health[:20])
+        kept.sendall(health)
+        while not kept.recv(65536).endswith(b"}"):
+            pass
+        process.running.send_signal(signal.SIGTERM)
+        assert everything(kept) == b""  # it is closed after a moment
+        with pytest.raises(ConnectionRefusedError):
+            process.connect()
+        time.sleep(1)
+        new.sendall(health)
+        begun.sendall(health[20:])
+        for connection in (new, begun):
+            answer = everything(connection)
+            assert answer.startswith(b"HTTP/1.1 200 ")
+            assert b"connection: close" in answer
+        assert process.running.poll() is None
+        silent.close()
+        assert process.running.wait(PATIENCE) == 0
+
+
+def test_a_connection_that_says_nothing_does_not_hold_up_the_end(graphs):
+    with (
+        started(
+            [graphs["tiny"]], command=command("server._NOTICE = 0", "connections._FIRST = 0.5")
+        ) as process,
+        process.connect() as silent,
+    ):
+        process.running.send_signal(signal.SIGTERM)
+        assert silent.recv(65536) == b""
+        assert process.running.wait(PATIENCE) == 0
+
+
+def test_connections_that_only_the_system_has_made_are_taken():
+    with listen("127.0.0.1", 0) as listener, ExitStack() as opened:
+        listener.setblocking(False)
+        made = [
+            opened.enter_context(socket.create_connection(listener.getsockname())) for _ in "123"
+        ]
+        taken = [opened.enter_context(connection) for connection in _accept_all(listener)]
+        assert [c.getpeername() for c in taken] == [c.getsockname() for c in made]
+
+
+def test_it_says_that_it_ends_while_it_still_answers(graphs):
+    with (
+        started([graphs["tiny"]], command=command("server._NOTICE = 3")) as process,
         httpx.Client(base_url=process.url) as client,
     ):
         assert client.get("/ready").status_code == 200
