@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,6 +10,7 @@ import onnx_ir as ir
 from onnxscript import OpBuilder
 
 from onnxplain.contract.explain import Preprocessing
+from onnxplain.contract.picture import GREY
 from onnxplain.export.camera.axis import Axis
 from onnxplain.export.camera.resampling import matrix, placement
 from onnxplain.export.tensors import constant
@@ -20,16 +22,30 @@ class Camera:
 
     Attributes:
         op: the builder to go on with.
-        photograph: uint8 [N,h,w,3], red, green and blue.
+        photograph: floats of whole numbers, [N,h,w,C] or [N,C,h,w]; TensorRT has no uint8 but at a
+            graph's ends.
+        down: the axis of its rows.
+        colours: which of its channels are red, green and blue; one may be all.
         rows, columns: where the photograph lies in the network's input.
         preprocessing: how it came there.
     """
 
     op: OpBuilder
     photograph: ir.Value
+    down: int
+    colours: Sequence[int]
     rows: Axis
     columns: Axis
     preprocessing: Preprocessing
+
+    def grey(self) -> ir.Value:
+        """The photograph in grey, float [N,h,w]."""
+        weights = np.bincount(self.colours, GREY)
+        if self.down == 1:
+            column = constant(self.op, weights.reshape(-1, 1), self.photograph)
+            return self.op.Squeeze(self.op.MatMul(self.photograph, column), [3])
+        kernel = constant(self.op, weights.reshape(1, -1, 1, 1), self.photograph)
+        return self.op.Squeeze(self.op.Conv(self.photograph, kernel, kernel_shape=[1, 1]), [1])
 
     def place(self, value: ir.Value) -> ir.Value:
         """A map of the network's size laid on the photograph: float [N,C,H,W] → [N,C,h,w].

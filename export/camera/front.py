@@ -89,7 +89,7 @@ def _camera(
         small = op.Cast(small, to=seen.dtype)
     small.shape, small.name = seen.shape, SEEN
     ir.convenience.replace_all_uses_with(seen, small)
-    return Camera(op, _photograph(op, frame, value, pixels), rows, columns, pre)
+    return Camera(op, value, down, _colours(pixels), rows, columns, pre)
 
 
 def _names(pixels: Pixels, pre: Preprocessing) -> list[str]:
@@ -143,15 +143,8 @@ def _normalised(op: OpBuilder, image: ir.Value, pre: Preprocessing) -> ir.Value:
     )
 
 
-def _photograph(op: OpBuilder, frame: ir.Value, value: ir.Value, pixels: Pixels) -> ir.Value:
-    """uint8 [N, h, w, 3] in red, green and blue; of NV12, of the `value` that is that in floats."""
-    if pixels.format == NV12:
-        return op.Cast(op.Transpose(value, perm=[0, 2, 3, 1]), to=ir.DataType.UINT8)
+def _colours(pixels: Pixels) -> tuple[int, int, int]:
+    """Which channels are red, green and blue."""
     if pixels.format == GRAY:
-        grey = op.Unsqueeze(frame, [3])
-        return op.Concat(grey, grey, grey, axis=3)
-    if pixels.axes == (2, 3):
-        frame = op.Transpose(frame, perm=[0, 2, 3, 1])
-    if pixels.format in (BGR, BGR_PLANAR):
-        return op.Gather(frame, [2, 1, 0], axis=3)
-    return frame
+        return 0, 0, 0
+    return (2, 1, 0) if pixels.format in (BGR, BGR_PLANAR) else (0, 1, 2)

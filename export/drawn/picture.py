@@ -95,7 +95,7 @@ def _of_network(op: OpBuilder, image: ir.Value, pre: Preprocessing) -> Canvas:
         x = op.Transpose(x, perm=[0, 2, 3, 1]) if pre.layout == "NCHW" else x
         if pre.channels != 3:
             return _whole(op, op.ReduceMean(x, [-1], keepdims=0))
-        return weighed(op, _whole(op, x))
+        return _weighed(op, _whole(op, x))
 
     return Canvas(grey, lambda value: value, lambda boxes: boxes)
 
@@ -103,9 +103,6 @@ def _of_network(op: OpBuilder, image: ir.Value, pre: Preprocessing) -> Canvas:
 def _of_camera(camera: Camera) -> Canvas:
     """The whole photograph."""
     op = camera.op
-
-    def grey() -> ir.Value:
-        return weighed(op, op.Cast(camera.photograph, to=ir.DataType.FLOAT))
 
     def both(across: ir.Value, down: ir.Value) -> ir.Value:
         each = [on_device(op, number) for number in (across, down)]
@@ -116,14 +113,14 @@ def _of_camera(camera: Camera) -> Canvas:
         side, resized = both(columns.side, rows.side), both(columns.resized, rows.resized)
         return op.Div(op.Mul(op.Add(given, both(columns.first, rows.first)), side), resized)
 
-    return Canvas(grey, camera.place, boxes)
+    return Canvas(camera.grey, camera.place, boxes)
 
 
 def _whole(op: OpBuilder, x: ir.Value) -> ir.Value:
     return op.Clip(op.Round(x), 0.0, 255.0)
 
 
-def weighed(op: OpBuilder, photograph: ir.Value) -> ir.Value:
+def _weighed(op: OpBuilder, photograph: ir.Value) -> ir.Value:
     """Float [N,h,w,3] in grey, [N,h,w]."""
     weights = constant(op, np.array(GREY).reshape(3, 1), photograph)
     return op.Squeeze(op.MatMul(photograph, weights), [-1])

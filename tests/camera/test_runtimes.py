@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 import onnxplain
 from onnxplain.cli import app
 from onnxplain.contract.explain import NO_IMAGE
-from onnxplain.contract.pixels import FORMATS, Pixels
+from onnxplain.contract.pixels import FORMATS, PHOTOGRAPH_SIDES, ROWS, WIDTH, Pixels
 from onnxplain.errors import BackendError, InputError
 from onnxplain.runtime.folder import explain_files
 from onnxplain.runtime.inputs.pixels import frame
@@ -30,7 +30,7 @@ from onnxplain.serve.schemas import Tensor
 from onnxplain.serve.settings import Limits
 
 from ..cuda.small import SIZE
-from .files import explain_graph, noise
+from .files import explain_graph, noise, preprocessing
 
 PHOTOGRAPHS = [noise(44, 60, 3), noise(71, 50, 3, seed=1), noise(44, 60, 3, seed=2)]
 
@@ -240,14 +240,36 @@ def test_an_engine_takes_one_photograph_in_a_run_unless_it_is_told() -> None:
     assert Profile.of(None, TARGETS, {}).batches == BATCHES
 
 
+def test_an_engine_takes_even_sides_of_nv12() -> None:
+    """Whose rows are 3/2 of its height, and which has one chroma for two by two pixels."""
+    pre = preprocessing(height=45, width=71, multiple=1)
+    sides = Profile.of(None, TARGETS, {}, pre, Pixels("nv12")).sides
+    assert sides[WIDTH] == sides[PHOTOGRAPH_SIDES[1]] == (36, 72, 142)
+    assert sides[PHOTOGRAPH_SIDES[0]] == (22, 46, 90)
+    assert sides[ROWS] == (33, 69, 135)
+    assert Profile.of(None, TARGETS, {}, pre, Pixels("rgb")).sides[WIDTH] == (35, 71, 142)
+
+
 @pytest.mark.parametrize(
     "options",
     [
-        {"pixels": "nv12", "geometry": "photograph", "quantise_output": "int8"},
+        {
+            "pixels": "nv12",
+            "geometry": "photograph",
+            "quantise_output": "int8",
+            "picture": "overlay",
+        },
         {"interpolation": "lanczos", "fit": "letterbox", "quantise_output": "float16"},
-        {"pixels": "gray", "interpolation": "nearest", "fit": "squash", "method": "gradcam"},
+        {
+            "pixels": "gray",
+            "interpolation": "nearest",
+            "fit": "squash",
+            "method": "gradcam",
+            "picture": "overlay",
+        },
+        {"pixels": "bgr-planar", "picture": "overlay"},
     ],
-    ids=["nv12", "letterbox", "gray"],
+    ids=["nv12", "letterbox", "gray", "bgr-planar"],
 )
 @pytest.mark.parametrize("precision", ["float32", "float16"])
 def test_tensorrt_rtx_compiles_it(tmp_path: Path, options: dict[str, Any], precision: str) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from onnxplain.contract.explain import IMAGE, NO_IMAGE, TARGET, Preprocessing
-from onnxplain.contract.pixels import HEIGHT, PHOTOGRAPH_SIDES, ROWS, WIDTH, Pixels
+from onnxplain.contract.pixels import HEIGHT, NV12, PHOTOGRAPH_SIDES, ROWS, WIDTH, Pixels
 from onnxplain.errors import BackendError
 from onnxplain.runtime.sessions.tensorrt.engine import Shape
 
@@ -44,8 +44,8 @@ class Profile:
         pixels: Pixels = NETWORK_INPUT,
     ) -> Profile:
         """Of three numbers each, or one that is all three. Sides of any size are from half the
-        usual ones to twice those. Without `batches` those are `BATCHES`; of photographs 1, as 64 of
-        the largest take more than 25 GB.
+        usual ones to twice those, of NV12 even ones. Without `batches` those are `BATCHES`; of
+        photographs 1, as 64 of the largest take more than 25 GB.
 
         Raises:
             BackendError: others, or not in rising order.
@@ -55,7 +55,11 @@ class Profile:
             usuals = pre.height, pre.width
             for *names, usual in zip((HEIGHT, WIDTH), PHOTOGRAPH_SIDES, usuals, strict=True):
                 least = max(usual // 2 // pre.multiple, 1) * pre.multiple
-                sides |= dict.fromkeys(names, (least, usual, 2 * usual))
+                numbers = [least, usual, 2 * usual]
+                if pixels.format == NV12:
+                    numbers = [n + n % 2 for n in numbers]
+                least, usual, most = numbers
+                sides |= dict.fromkeys(names, (least, usual, most))
             least, usual, most = (3 * (side // 2) for side in sides[HEIGHT])
             sides[ROWS] = least, usual, most
         if batches is None:
