@@ -60,9 +60,11 @@ def layers_weights(graph: onnx.GraphProto) -> dict[str, int]:
     """The initializers that convolutions and dense layers read, themselves or by nodes of
     constants alone, and of which layer each is, the first being 0.
 
-    None of int64: these are shapes and axes.
+    A vector that is added to a layer's output is its bias: exporters write a dense layer on tokens
+    as MatMul and Add. None is of int64: these are shapes and axes.
     """
     numbers = {t.name for t in graph.initializer if t.data_type != onnx.TensorProto.INT64}
+    vectors = {t.name for t in graph.initializer if sum(size > 1 for size in t.dims) == 1}
     made_by = {name: node for node in graph.node for name in node.output}
     varying = {value.name for value in graph.input} - {t.name for t in graph.initializer}
     for node in graph.node:  # in topological order
@@ -76,10 +78,15 @@ def layers_weights(graph: onnx.GraphProto) -> dict[str, int]:
             elif name in made_by and name not in varying:
                 yield from read(made_by[name].input)
 
-    layers = [list(read(node.input)) for node in graph.node if node.op_type in _LAYERS]
-    layers = [names for names in layers if names]  # attention multiplies what varies
-    found = dict[str, int]()
-    for layer, names in enumerate(layers):
+    found, of_output = dict[str, int](), dict[str, int]()
+    for node in graph.node:
+        names = list(read(node.input))
+        if node.op_type in _LAYERS and names:  # attention multiplies what varies
+            layer = of_output[node.output[0]] = len(of_output)
+        elif node.op_type == "Add" and (of := of_output.keys() & set(node.input)):
+            names, layer = [name for name in names if name in vectors], of_output[of.pop()]
+        else:
+            continue
         for name in names:
             found.setdefault(name, layer)
     return found

@@ -10,17 +10,15 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from onnx import helper, numpy_helper
+from onnx import numpy_helper
 from torch import nn
 
 from onnxplain.bench.evaluation.peer import OfPixels, attribution, score
-from onnxplain.errors import InputError
 from onnxplain.evaluation import METRICS, Evaluation, evaluate
 from onnxplain.evaluation.images import pixels_of
-from onnxplain.evaluation.randomised import layers_weights, write_shuffled
 from onnxplain.evaluation.run import drawn
 from onnxplain.evaluation.scoring import Tiles, mosaic_of
-from onnxplain.evaluation.subject import Logits, opened
+from onnxplain.evaluation.subject import opened
 from onnxplain.runtime.loading import metadata_of
 
 from .small import MEAN, METHODS, STD
@@ -107,65 +105,6 @@ def _attribution(
     model: OfPixels, inputs: np.ndarray, targets: np.ndarray, method: str, **_: object
 ) -> np.ndarray:
     return attribution(model, inputs, targets, method)
-
-
-def test_methods_of_one_network_are_of_one_shuffled_network(
-    graphs: dict[str, Path], images: Path, tmp_path: Path
-) -> None:
-    """The forward and the backward pass are: the gradient is that of the logits, by differences."""
-    forwards: dict[str, Logits] = {}
-    subjects = [opened(graphs[m], m, tmp_path, "cpu", "float32", None, forwards) for m in METHODS]
-    x = pixels_of(images / "1.png", subjects[0].preprocessing)
-    whole, shuffled = subjects[0].logits(x), [one.randomised().logits(x) for one in subjects]
-    assert not np.allclose(whole, shuffled[0], rtol=0.1)
-    for other in shuffled[1:]:
-        np.testing.assert_allclose(other, shuffled[0], rtol=1e-5)
-    gradient = subjects[0].randomised().explain(x, np.array([2]))
-    step = 1e-3 * np.sign(gradient)
-    ahead, behind = (subjects[0].randomised().logits(x + s)[0, 2] for s in (step, -step))
-    np.testing.assert_allclose((gradient * 2 * step).sum(), ahead - behind, rtol=0.02)
-
-
-def test_a_file_that_keeps_copies_of_weights_is_not_shuffled(
-    graphs: dict[str, Path], tmp_path: Path
-) -> None:
-    """Its backward pass would be that of the network as it was."""
-    model = onnx.load(graphs["gradient"])
-    weight = next(t for t in model.graph.initializer if len(t.dims) == 4)
-    flipped = numpy_helper.to_array(weight)[..., ::-1, ::-1]
-    model.graph.initializer.append(numpy_helper.from_array(flipped.copy(), "flipped"))
-    onnx.save(model, tmp_path / "x.onnx")
-    with pytest.raises(InputError, match="keeps a copy of weights, 'flipped'"):
-        write_shuffled(tmp_path / "x.onnx", tmp_path / "out")
-
-
-def test_what_no_order_changes_may_be_shared(graphs: dict[str, Path], tmp_path: Path) -> None:
-    """Biases of 0, as of a network that is not trained: other tensors are such too."""
-    model = onnx.load(graphs["gradient"])
-    bias = next(t for t in model.graph.initializer if t.name.endswith("bias"))
-    zeros = np.zeros(tuple(bias.dims), np.float32)
-    bias.CopyFrom(numpy_helper.from_array(zeros, bias.name))
-    model.graph.initializer.append(numpy_helper.from_array(zeros, "others"))
-    onnx.save(model, tmp_path / "x.onnx")
-    assert write_shuffled(tmp_path / "x.onnx", tmp_path / "out").is_file()
-
-
-def test_shapes_are_no_weights() -> None:
-    """Of a dense layer whose weights are reshaped: [2, 3], and not [3, 2]."""
-    nodes = [
-        helper.make_node("Reshape", ["flat", "sizes"], ["matrix"]),
-        helper.make_node("MatMul", ["image", "matrix"], ["logits"]),
-    ]
-    tensors = [
-        numpy_helper.from_array(np.arange(6, dtype=np.float32), "flat"),
-        numpy_helper.from_array(np.array([2, 3]), "sizes"),
-    ]
-    ends = (
-        [helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [1, count])]
-        for name, count in (("image", 2), ("logits", 3))
-    )
-    graph = helper.make_graph(nodes, "reshaped", *ends, tensors)
-    assert layers_weights(graph) == {"flat": 0}
 
 
 def _mosaics_images(own: str, predicted: dict[str, int], digest: str) -> tuple[str, ...]:
