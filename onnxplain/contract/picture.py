@@ -279,9 +279,13 @@ def rank_from_top(count: int, percentile: float) -> int:
     return 1 + math.floor((count - 1) * share_above(percentile))
 
 
+_PARTS = 500_000
+
+
 def share_above(percentile: float) -> Fraction:
-    """Which part of numbers is above their percentile: exactly, of the decimals that it has."""
-    return 1 - Fraction(str(percentile)) / 100
+    """Which part of numbers is above their percentile: exactly where that has three decimals, else
+    the nearest fraction whose denominator times `SORTED` is within 32 bits."""
+    return (1 - Fraction(str(percentile)) / 100).limit_denominator(_PARTS)
 
 
 def thinning(height: int, width: int, percentile: float, channels: int = 1) -> tuple[int, int]:

@@ -183,6 +183,19 @@ def test_a_photograph_is_drawn_as_the_renderer_draws_it(
         np.testing.assert_allclose(explanation.picture[0].astype(int), np.asarray(expected), atol=1)
 
 
+@pytest.mark.parametrize("provider", ["cpu", "openvino"])
+@pytest.mark.parametrize("percentile", ["99.123456789", "99.9999", "33.333333333333336"])
+def test_a_percentile_of_any_decimals(explained: Explained, percentile: str, provider: str) -> None:
+    """The graph counts in whole numbers, which OpenVINO has of 32 bits."""
+    look = f"heatmap,percentile={percentile},smoothing=0"
+    explanation = onnxplain.load(explained(picture=look), provider)(noise(40, 56, 3), 2)
+    magnitudes = np.abs(explanation.pullback[0]).sum(0)
+    white = np.percentile(magnitudes, float(percentile), method="higher")
+    expected = painted(np.minimum(magnitudes / white, 1), PictureOptions.of_graph(look))
+    assert explanation.picture is not None
+    np.testing.assert_allclose(explanation.picture[0].astype(int), np.asarray(expected), atol=1)
+
+
 def test_photographs_of_several_sizes_are_explained_one_by_one(explained: Explained) -> None:
     explainer = onnxplain.load(explained(preprocess=True), "cpu")
     both = [noise(40, 56, 3), noise(33, 71, 3)]
