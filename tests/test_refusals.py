@@ -288,6 +288,30 @@ REFUSED: dict[str, tuple[str, str, str, int]] = {
         "unknown provider 'gpu'",
         5,
     ),
+    "an unknown metric": (
+        "onnxplain.evaluation.evaluate('e.onnx', 'cat.jpg', metrics=['nonsense'])",
+        "evaluate e.onnx -i cat.jpg -m nonsense",
+        "no metric 'nonsense'",
+        4,
+    ),
+    "an unknown protocol": (
+        "onnxplain.evaluation.evaluate('e.onnx', 'cat.jpg', protocol='nonsense')",
+        "evaluate e.onnx -i cat.jpg --protocol nonsense",
+        "no protocol 'nonsense'",
+        4,
+    ),
+    "no image to evaluate by": (
+        "onnxplain.evaluation.evaluate('e.onnx', 'none')",
+        "evaluate e.onnx -i none",
+        "no image found at 'none'",
+        4,
+    ),
+    "an unknown provider to evaluate by": (
+        "onnxplain.evaluation.evaluate('e.onnx', 'cat.jpg', provider='gpu')",
+        "evaluate e.onnx -i cat.jpg --provider gpu",
+        "unknown provider 'gpu'; known: auto, cpu",
+        5,
+    ),
     "a class that no visualisation has": (
         "onnxplain.visualize('resnet50', references='.')",
         "visualize resnet50 -r .",
@@ -389,13 +413,6 @@ ON_THE_COMMAND_LINE: dict[str, tuple[str, str, int]] = {
         3,
     ),
     "a temperature in words": ("export net.onnx --temperature hot", "a number or auto", 4),
-    "an unknown metric": ("evaluate e.onnx -i cat.jpg -m nonsense", "no metric 'nonsense'", 4),
-    "no image to evaluate by": ("evaluate e.onnx -i none", "no image found at 'none'", 4),
-    "an unknown provider to evaluate by": (
-        "evaluate e.onnx -i cat.jpg --provider gpu",
-        "unknown provider 'gpu'; known: auto, cpu",
-        5,
-    ),
     "wrong usage": ("explain e.onnx cat.jpg --colour red", "No such option", 2),
 }
 
@@ -409,7 +426,7 @@ ASKED: dict[str, tuple[str, bool]] = {
 SCRIPT = """
 import json, sys
 from typer.testing import CliRunner
-import onnxplain
+import onnxplain.evaluation
 from onnxplain.cli import app
 
 said = {}

@@ -51,21 +51,43 @@ def test_an_onnx_file_is_exported_and_explained(
     assert top["rocket"] == "657"
 
 
-@pytest.mark.parametrize("method", ["gradient", "lrp-epsilon"])
-def test_a_small_one_is_verified(method: str, commands: Path, tmp_path: Path) -> None:
-    """With and without its source, by a fresh derivation of float64."""
+def small(path: Path) -> Path:
+    """A classifier of 5 classes, from 8 × 8 pixels."""
     rng = np.random.default_rng(0)
     nodes = [node("Conv", ["x", "K"], ["c"]), node("Relu", ["c"], ["r"])]
     nodes += [node("Flatten", ["r"], ["f"]), node("MatMul", ["f", "W"], ["y"])]
     weights = {"K": rng.normal(size=[4, 3, 3, 3]), "W": rng.normal(size=[144, 5])}
     weights = {name: array.astype(np.float32) for name, array in weights.items()}
-    source = write(tmp_path / "small.onnx", nodes, weights, (None, 3, 8, 8))
+    return write(path, nodes, weights, (None, 3, 8, 8))
+
+
+@pytest.mark.parametrize("method", ["gradient", "lrp-epsilon"])
+def test_a_small_one_is_verified(method: str, commands: Path, tmp_path: Path) -> None:
+    """With and without its source, by a fresh derivation of float64."""
+    source = small(tmp_path / "small.onnx")
     explain, onnxplain = tmp_path / "explain.onnx", commands / "onnxplain"
     exported = run(onnxplain, "export", source, "-o", explain, "--method", method)
     assert exported.returncode == 0, exported.stderr
     verified = run(onnxplain, "verify", explain, "--source", source)
     assert verified.returncode == 0, verified.stdout + verified.stderr
     assert "fresh derivation" in verified.stdout
+
+
+SEARCH = """
+import sys
+from onnxplain.vital import top_images
+from onnxplain.vital.graphs.subject import read_subject
+source, images = sys.argv[1:]
+subject = read_subject(source, layers=["r"])
+print(top_images(subject, images).best(0) == top_images(source, images, layer="r").best(0))
+"""
+
+
+def test_photographs_are_ranked(commands: Path, photo_folder: Path, tmp_path: Path) -> None:
+    """By the file, and by what was read of it."""
+    source = small(tmp_path / "small.onnx")
+    ranked = run(commands / "python", "-c", SEARCH, source, photo_folder)
+    assert (ranked.stdout, ranked.returncode) == ("True\n", 0), ranked.stderr
 
 
 def test_a_torchvision_name_says_what_to_install(commands: Path, tmp_path: Path) -> None:

@@ -26,10 +26,10 @@ import onnxplain
 from onnxplain.bench.evaluation import peer
 from onnxplain.bench.evaluation.table import AGREES
 from onnxplain.bench.progress import progress_bar
+from onnxplain.evaluation.cells import drawn, partners
 from onnxplain.evaluation.images import Sample, listed, pixels_of
 from onnxplain.evaluation.metrics import MOSAIC
 from onnxplain.evaluation.protocols import SEMANTIC_PULLBACKS
-from onnxplain.evaluation.run import drawn, partners
 from onnxplain.evaluation.scoring import Explained, Tiles, score
 from onnxplain.evaluation.subject import Logits, Subject, opened
 from onnxplain.export.sources.source import torch_network

@@ -49,7 +49,8 @@ def report_drift(
     """
     from onnxplain.evaluation.drift import ALLOWED, compare
     from onnxplain.evaluation.drift_page import write_page
-    from onnxplain.evaluation.images import labels_of, read_labels
+    from onnxplain.evaluation.images import labels_of
+    from onnxplain.evaluation.labels import read_labels
     from onnxplain.runtime import find_images, load
 
     if len(models) != 1:

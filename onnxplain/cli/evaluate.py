@@ -13,7 +13,6 @@ from onnxplain.cli.console import complain, note, out, say, shown
 from onnxplain.cli.drift import report_drift
 from onnxplain.cli.options import Precision, Provider
 from onnxplain.cli.progress import remaining_bar
-from onnxplain.contract.precision import precision_named
 from onnxplain.errors import InputError
 
 if TYPE_CHECKING:
@@ -114,18 +113,8 @@ def evaluate(
         return
     if threshold:
         raise InputError("--threshold is of a comparison: say with --against what to compare with")
-    from onnxplain.evaluation.protocols import metrics_of, protocol_of
-    from onnxplain.runtime import find_images
-    from onnxplain.runtime.sessions.providers import check_provider
-
-    named = None if metrics is None else metrics.split(",")
-    metrics_of(named, protocol_of(protocol), quick)
-    if provider != "auto":
-        check_provider(provider)
-    precision_named(precision)
-    find_images(images)
     from onnxplain.evaluation import evaluate as measure
-    from onnxplain.evaluation.images import read_labels
+    from onnxplain.evaluation.labels import read_labels
     from onnxplain.evaluation.store import PAGE
 
     with remaining_bar() as progress:
@@ -135,7 +124,7 @@ def evaluate(
             images,
             labels=None if labels is None else read_labels(labels),
             masks=masks,
-            metrics=named,
+            metrics=None if metrics is None else metrics.split(","),
             protocol=protocol,
             out=folder,
             count=most,

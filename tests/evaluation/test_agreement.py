@@ -15,8 +15,8 @@ from torch import nn
 
 from onnxplain.bench.evaluation.peer import OfPixels, attribution, score
 from onnxplain.evaluation import METRICS, Evaluation, evaluate
+from onnxplain.evaluation.cells import drawn
 from onnxplain.evaluation.images import pixels_of
-from onnxplain.evaluation.run import drawn
 from onnxplain.evaluation.scoring import Tiles, mosaic_of
 from onnxplain.evaluation.subject import opened
 from onnxplain.runtime.loading import metadata_of

@@ -100,9 +100,9 @@ def top_images(
         BackendError: the provider cannot be used.
     """
     by = check_search(images, k, by, patch, path, provider, batch)
+    if isinstance(source, str | os.PathLike):
+        check_source(source)
     from onnxplain.vital.graphs.channels import write_channels
-
-    check_source(source)
     from onnxplain.vital.graphs.subject import Subject, read_subject
 
     if isinstance(source, Subject):
