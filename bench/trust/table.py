@@ -93,16 +93,10 @@ def _verdict(metric: Mapping[str, Any], graph: str) -> str:
     means = metric["means"]
     if means[graph]["mean"] is None:
         return ""
-    if graph == _best(metric):
+    if graph == metric["best"]:
         return _BEST
     low, high = means[graph]["behind the best"]
     return _TIED if low is not None and low <= 0 <= high else ""
-
-
-def _best(metric: Mapping[str, Any]) -> str | None:
-    sign = 1 if metric["better"] == "higher" else -1
-    found = {g: sign * m["mean"] for g, m in metric["means"].items() if m["mean"] is not None}
-    return max(found, key=lambda graph: found[graph]) if found else None
 
 
 def _beaten(data: Mapping[str, Any]) -> str:
@@ -111,7 +105,7 @@ def _beaten(data: Mapping[str, Any]) -> str:
     losses = [
         f"{name.replace('-', ' ')} (best: {best})"
         for name, metric in data["metrics"].items()
-        if (best := _best(metric)) and not any(_verdict(metric, graph) for graph in graphs)
+        if (best := metric["best"]) and not any(_verdict(metric, graph) for graph in graphs)
     ]
     count = len(data["metrics"])
     if not losses:

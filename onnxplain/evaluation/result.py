@@ -107,6 +107,7 @@ class Evaluation:
                 metric.name: {
                     "better": metric.better,
                     "asks": metric.asks,
+                    "best": None if (best := self.best(metric.name)) is None else self.graphs[best],
                     "means": {
                         graph: {
                             "mean": _number(mean.mean),

@@ -53,7 +53,8 @@ class Subject:
         explainer: the file, opened.
         logits: of images, [N, classes]: the forward pass alone, where it can be cut out.
         classes: how many there are.
-        randomised: gives the same file with its layers' weights shuffled, opened once.
+        randomised: gives the same file with its layers' weights shuffled, opened once; or raises
+            InputError, which is remembered too.
     """
 
     name: str
@@ -155,12 +156,21 @@ def opened(
     classes = logits(as_pixels(example, metadata.preprocessing)).shape[1]
 
     @cache
-    def randomised() -> Subject:
+    def shuffled() -> Subject | InputError:
         if path.suffix == SUFFIX:
-            raise InputError("an engine's weights cannot be shuffled: give the explain graph")
-        shuffled = write_shuffled(path, folder / f"{digest}-shuffled")
+            return InputError("an engine's weights cannot be shuffled: give the explain graph")
+        try:
+            written = write_shuffled(path, folder / f"{digest}-shuffled")
+        except InputError as refusal:
+            return refusal
         settings = backend.provider, backend.precision, threads
-        return opened(shuffled, name, folder, *settings, forwards)
+        return opened(written, name, folder, *settings, forwards)
+
+    def randomised() -> Subject:
+        found = shuffled()
+        if isinstance(found, InputError):
+            raise found.with_traceback(None)
+        return found
 
     return Subject(name, digest, explainer, logits, classes, randomised)
 
@@ -194,11 +204,10 @@ def _network(
     forward: onnx.ModelProto, path: Path, pre: Preprocessing, chosen: Mapping[str, str]
 ) -> str:
     """A digest of what a file's forward pass answers, whatever method the file explains by."""
-    bare = onnx.ModelProto()
-    bare.CopyFrom(forward)
-    del bare.metadata_props[:]
-    content = hashlib.sha256(bare.SerializeToString(deterministic=True)).hexdigest()
-    of = [content, *map(sha256, weights_beside(path)), asdict(pre), chosen]
+    content = hashlib.sha256()
+    for part in (forward.graph, *forward.opset_import, *forward.functions):
+        content.update(part.SerializeToString(deterministic=True))
+    of = [content.hexdigest(), *map(sha256, weights_beside(path)), asdict(pre), chosen]
     return hashlib.sha256(json.dumps(of, sort_keys=True).encode()).hexdigest()
 
 

@@ -89,13 +89,16 @@ def test_images_that_are_not_whole_are_left_out() -> None:
 
 
 def metric(
-    better: str, *figures: tuple[float | None, float, float], images: Sequence[int] = (4, 4, 4)
+    better: str,
+    best: str,
+    *figures: tuple[float | None, float, float],
+    images: Sequence[int] = (4, 4, 4),
 ) -> dict[str, Any]:
     means = {
         graph: {"mean": mean, "behind the best": [low, high], "images": count}
         for graph, (mean, low, high), count in zip(GRAPHS, figures, images, strict=True)
     }
-    return {"better": better, "means": means}
+    return {"better": better, "best": best, "means": means}
 
 
 GRAPHS = ("excitation, T = 1", "guided", "gradcam")
@@ -107,8 +110,10 @@ DATA = {
     "of": 12,
     "cost": dict(zip(GRAPHS, (2.34, 2.0, 1.0), strict=True)),
     "metrics": {
-        "focus": metric("higher", (0.5, -0.3, -0.2), (0.6, -0.2, 0.1), (0.75, 0.0, 0.0)),
-        "infidelity": metric("lower", (1.5, 0.0, 0.0), (2.5, 0.1, 1.2), (None, np.nan, np.nan)),
+        "focus": metric("higher", "gradcam", (0.5, -0.3, -0.2), (0.6, -0.2, 0.1), (0.75, 0.0, 0.0)),
+        "infidelity": metric(
+            "lower", "excitation, T = 1", (1.5, 0.0, 0.0), (2.5, 0.1, 1.2), (None, np.nan, np.nan)
+        ),
     },
 }
 
@@ -122,7 +127,9 @@ def test_the_best_is_marked_by_the_data() -> None:
     assert "| gradcam | 1.0 | **0.75** |  | 1 of 2 |" in said
     assert "beaten at both temperatures in 1 of 2 columns: focus (best: gradcam)." in said
     assert "Digits" not in said
-    some = metric("higher", (0.5, -0.3, -0.2), (0.6, -0.2, 0.1), (0.75, 0.0, 0.0), images=(4, 3, 4))
+    some = metric(
+        "higher", "gradcam", (0.5, -0.3, -0.2), (0.6, -0.2, 0.1), (0.75, 0.0, 0.0), images=(4, 3, 4)
+    )
     said = trust_tables({"photographs": DATA | {"metrics": {"focus": some}}})
     assert "| guided | 2.0 | 0.6 ≈ (n = 3) | 1 of 1 |" in said
     assert "| gradcam | 1.0 | **0.75** (n = 4) | 1 of 1 |" in said

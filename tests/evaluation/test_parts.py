@@ -141,12 +141,14 @@ def test_graphs_that_lack_scores_are_compared_on_the_images_that_they_share() ->
     found = evaluated([[0.5, 0.6, None, None], [0.7, 0.7, 0.0, 0.1], [None] * 4])
     assert found.estimates("a")[0].mean > found.estimates("a")[1].mean
     assert found.best("a") == 1
+    assert found.to_json()["metrics"]["a"]["best"] == "g1"
     assert found.uneven("a")
     assert [one.count for one in found.behind("a")] == [2, 4, 0]
     np.testing.assert_allclose(found.behind("a")[0].mean, -0.15)
     assert found.tied("a") == [False, True, False]
     assert not evaluated([[0.5, None], [0.7, None], [None, None]]).uneven("a")
-    assert evaluated([[0.5, None], [None, 0.7]]).best("a") is None
+    apart = evaluated([[0.5, None], [None, 0.7]])
+    assert apart.best("a") is apart.to_json()["metrics"]["a"]["best"] is None
 
 
 def test_a_table_says_of_how_many_images_a_mean_is_where_graphs_differ() -> None:

@@ -106,9 +106,9 @@ def test_methods_of_one_network_are_of_one_shuffled_network(
 
 
 def test_a_file_that_keeps_copies_of_weights_is_not_shuffled(
-    graphs: dict[str, Path], tmp_path: Path
+    graphs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its backward pass would be that of the network as it was."""
+    """Its backward pass would be that of the network as it was. It is told once, and remembered."""
     model = onnx.load(graphs["gradient"])
     weight = next(t for t in model.graph.initializer if len(t.dims) == 4)
     flipped = numpy_helper.to_array(weight)[..., ::-1, ::-1]
@@ -116,6 +116,11 @@ def test_a_file_that_keeps_copies_of_weights_is_not_shuffled(
     onnx.save(model, tmp_path / "x.onnx")
     with pytest.raises(InputError, match="keeps a copy of weights, 'flipped'"):
         write_shuffled(tmp_path / "x.onnx", tmp_path / "out")
+    subject = opened(tmp_path / "x.onnx", "x", tmp_path, "cpu", "float32", None, {})
+    for _ in range(2):
+        with pytest.raises(InputError, match="keeps a copy"):
+            subject.randomised()
+        monkeypatch.setattr("onnxplain.evaluation.subject.write_shuffled", None)
 
 
 def test_what_no_order_changes_may_be_shared(graphs: dict[str, Path], tmp_path: Path) -> None:
