@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
 from onnxplain.bench.progress import progress_bar
+from onnxplain.files import replacing
+from onnxplain.machine import machine
 
 _Part = TypeVar("_Part")
 _Row = TypeVar("_Row")
@@ -59,3 +63,32 @@ def measure(
             for row in compare(name, left) if left else ():
                 keep(row)
                 progress.advance(task)
+
+
+def known(path: Path) -> dict[str, Any]:
+    """What has been measured; nothing where there is no file."""
+    found: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
+    return found
+
+
+def keep(path: Path, part: str, value: Any) -> None:
+    """Write one part of what has been measured; the others stay."""
+    found = {**known(path), "machine": machine(), part: value}
+    with replacing(path) as beside:
+        beside.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n")
+
+
+def keep_row(
+    path: Path,
+    part: str,
+    row: Mapping[str, Any],
+    key: Callable[[Mapping[str, Any]], object],
+    place: Callable[[Mapping[str, Any]], Any],
+) -> None:
+    """Write one row of a part, in the place of the one with the same key.
+
+    Args:
+        place: what the rows are sorted by.
+    """
+    others = [other for other in known(path).get(part, []) if key(other) != key(row)]
+    keep(path, part, sorted([*others, row], key=place))

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import gc
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -33,13 +32,12 @@ from torchvision.models.segmentation.fcn import FCNHead
 
 from onnxplain import load
 from onnxplain.bench.markdown import markdown
-from onnxplain.bench.over_networks import add_options, chosen, measure
+from onnxplain.bench.over_networks import add_options, chosen, keep_row, known, measure
 from onnxplain.bench.zoo.entry import awaken, sentence
 from onnxplain.errors import SourceError
 from onnxplain.export import export
 from onnxplain.export.sources.source import from_module, torch_network
-from onnxplain.files import replacing, scratch
-from onnxplain.machine import machine
+from onnxplain.files import scratch
 from onnxplain.reference.parity import Parity
 
 RESULTS = Path(__file__).resolve().parent / "results/sizes.json"
@@ -216,18 +214,14 @@ def main(arguments: list[str] | None = None) -> None:
     networks = chosen(parser, given, NETWORKS, QUICK)
 
     def done(name: str, method: str) -> bool:
-        known = {_key(row) for row in _known(given.out)}
-        return not given.again and all((name, method, p) in known for p in PROVIDERS)
-
-    def keep(row: Mapping[str, Any]) -> None:
-        others = [r for r in _known(given.out) if _key(r) != _key(row)]
-        _keep(given.out, sorted([*others, row], key=_place))
+        kept = {_key(row) for row in known(given.out).get("rows", [])}
+        return not given.again and all((name, method, p) in kept for p in PROVIDERS)
 
     measure(
         dict.fromkeys(networks, METHODS),
         done,
         lambda name, methods: compare(name, networks[name], methods),
-        keep,
+        lambda row: keep_row(given.out, "rows", row, _key, _place),
         rows=len(PROVIDERS),
     )
 
@@ -241,17 +235,6 @@ def _place(row: Mapping[str, Any]) -> tuple[int, int, int]:
     name, method, provider = _key(row)
     names = [*QUICK, *NETWORKS]
     return names.index(name), METHODS.index(method), PROVIDERS.index(provider)
-
-
-def _known(path: Path) -> list[dict[str, Any]]:
-    rows: list[dict[str, Any]] = json.loads(path.read_text())["rows"] if path.is_file() else []
-    return rows
-
-
-def _keep(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    with replacing(path) as beside:
-        found = {"machine": machine(), "rows": rows}
-        beside.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n")
 
 
 if __name__ == "__main__":

@@ -55,7 +55,7 @@ from onnxplain.export.known import suited, untuned
 from onnxplain.export.layers import last_spatial, layer_name, spatial_layer, value_named
 from onnxplain.export.lower import stay_on_gpu
 from onnxplain.export.methods import Method
-from onnxplain.export.methods.placement import by_weight, check_names, layer_names
+from onnxplain.export.methods.placement import by_weight, check_layers, layer_names
 from onnxplain.export.methods.weighted import Pixels
 from onnxplain.export.objectives import LOGIT, Fit, Objective
 from onnxplain.export.objectives.recognise import chosen
@@ -372,7 +372,7 @@ def _canonical(
         )
     graph = canonical.model.graph
     if method.named:
-        check_names(method.named, [*known, *layer_names(graph)])
+        check_layers(method.named, [*known, *layer_names(graph)])
     computed = {str(y.name): y for node in graph for y in node.outputs}
     excepted = []
     for name, value in zip(options.excepted, hard, strict=True):

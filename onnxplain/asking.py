@@ -12,9 +12,9 @@ from onnxplain.contract.combinations import combined
 from onnxplain.contract.names import check_names
 from onnxplain.contract.request import ExportOptions
 from onnxplain.errors import SourceError
-from onnxplain.extras import explained, require_for
+from onnxplain.extras import explained
 from onnxplain.files import writable
-from onnxplain.networks import FILES, canonical
+from onnxplain.networks import FILES, canonical, require_for
 from onnxplain.options import by_keyword, check_types
 from onnxplain.reading import unreadable
 

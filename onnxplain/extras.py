@@ -6,11 +6,9 @@ extra its part; a message names the one that is needed at once.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib.util import find_spec
-from pathlib import Path
 
 from onnxplain.errors import BackendError
 
@@ -53,25 +51,6 @@ def require(extra: str, why: str, packages: Iterable[str]) -> None:
     """
     if missing := [name for name in packages if find_spec(name) is None]:
         raise MissingPackageError(f"{why} needs {' and '.join(missing)}: {install(extra)}")
-
-
-def require_for(source: object) -> None:
-    """The same for an export from a source, as far as it can be told from its name.
-
-    Raises:
-        MissingPackageError: one is not.
-    """
-    name = os.fspath(source) if isinstance(source, str | os.PathLike) else ""
-    if name.endswith(".onnx"):
-        require("export", name, EXPORTING)
-    elif name.startswith("timm/"):
-        require("zoo", name, (*TORCH, "timm"))
-    elif name and Path(name).is_dir():
-        require("zoo", name, (*TORCH, "transformers"))
-    elif name.lower().replace("_", "-") == "efficientnet-lite0":
-        require("demo", name, LITE0)
-    else:
-        require("torch", "exporting from PyTorch", TORCH)
 
 
 def install(extra: str) -> str:

@@ -94,8 +94,7 @@ def write_gallery(
     """
     if not (networks and images and methods):
         raise InputError("a gallery has a network, an image and a method at least")
-    if provider != "auto":
-        check_provider(provider)
+    check_provider(provider)
     for network in filter(is_name, networks):
         check_source(network)
     for method in methods:

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from onnxplain.errors import InputError
-from onnxplain.extras import require_for
 from onnxplain.files import make_folder
+from onnxplain.networks import require_for
 from onnxplain.runtime.cache import cache_folder, hashed, make_room, used
 from onnxplain.version import __version__, installed_version
 

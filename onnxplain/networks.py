@@ -1,8 +1,9 @@
-"""The names of networks; torchvision's are read where they are declared, as to import it costs
-seconds."""
+"""The names of networks, and what those need that are of them; torchvision's are read where they
+are declared, as to import it costs seconds."""
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable
 from functools import cache
@@ -10,7 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from onnxplain.errors import SourceError
-from onnxplain.extras import TORCH, require
+from onnxplain.extras import EXPORTING, LITE0, TORCH, require
 from onnxplain.suggest import nearest, spelled
 
 FILES = (".onnx", ".pt", ".pth", ".pt2")
@@ -48,6 +49,26 @@ def canonical(name: str) -> str:
         f"no network {name!r}: it is neither a file, nor {EFFICIENTNET_LITE0!r}, nor one of "
         f"torchvision's classifiers, nor {TIMM}NAME of timm's; {nearest(name, known)}"
     )
+
+
+def require_for(source: object) -> None:
+    """Nothing, if an export from a source has its packages, as far as its name tells; none of them
+    is imported.
+
+    Raises:
+        MissingPackageError: one is not there.
+    """
+    name = os.fspath(source) if isinstance(source, str | os.PathLike) else ""
+    if name.endswith(".onnx"):
+        require("export", name, EXPORTING)
+    elif name.startswith(TIMM):
+        require("zoo", name, (*TORCH, "timm"))
+    elif name and Path(name).is_dir():
+        require("zoo", name, (*TORCH, "transformers"))
+    elif spelled(name, [EFFICIENTNET_LITE0]):
+        require("demo", name, LITE0)
+    else:
+        require("torch", "exporting from PyTorch", TORCH)
 
 
 @cache

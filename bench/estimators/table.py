@@ -14,7 +14,7 @@ from onnxplain.bench.markdown import markdown
 
 def parity_table(measured: Mapping[str, Any]) -> str:
     """Relative L2 by row and network; bold above the bound, empty where the package has none."""
-    found = {(r["network"], r["row"], r["package"]): r for r in measured["parity"]}
+    found = {(r["network"], r["row"], r["package"]): r for r in measured.get("parity", [])}
     names = [n for n in NETWORKS if any(n == network for network, *_ in found)]
     rows = [
         [f"`{row.name}`", row.package, *(_cell(found.get((n, *row.key))) for n in names)]
@@ -38,7 +38,7 @@ def _cell(record: Mapping[str, Any] | None) -> str:
 
 
 def _trained(measured: Mapping[str, Any], name: str) -> bool:
-    return any(r["trained"] for r in measured["parity"] if r["network"] == name)
+    return any(r["trained"] for r in measured.get("parity", []) if r["network"] == name)
 
 
 def costs_table(measured: Mapping[str, Any]) -> str:
@@ -91,6 +91,6 @@ def costs_table(measured: Mapping[str, Any]) -> str:
 def estimators_table(measured: Mapping[str, Any]) -> str:
     """All that there is."""
     parts = [parity_table(measured)]
-    if measured["costs"]:
+    if measured.get("costs"):
         parts += ["## What integrated gradients cost", costs_table(measured["costs"])]
     return "\n\n".join(parts)

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -22,11 +21,10 @@ from onnxplain.bench.rivals.maps import PACKAGE, VERSION, measure_maps
 from onnxplain.bench.rivals.networks import NETWORKS
 from onnxplain.bench.rivals.packages import packages
 from onnxplain.bench.rivals.probes import PROBES, probe
-from onnxplain.files import replacing
+from onnxplain.files import replacing, scratch
 from onnxplain.machine import load_average, machine, threads
 
 RESULTS = Path(__file__).resolve().parents[1] / "results/rivals.json"
-
 
 MAPS = "maps"
 
@@ -42,8 +40,8 @@ def main() -> None:
     found = json.loads(given.out.read_text()) if given.out.is_file() else {}
     if MAPS in given.what or not given.what:
         python = interpreter(PACKAGE, VERSION)
-        with tempfile.TemporaryDirectory(prefix="onnxplain-") as folder:
-            found[MAPS] = measure_maps(python, Path(folder), given.rounds, threads())
+        with scratch() as folder:
+            found[MAPS] = measure_maps(python, folder, given.rounds, threads())
         print(json.dumps(found[MAPS], ensure_ascii=False), flush=True)
     if given.what != [MAPS]:
         kept = found.get("records", []) if given.what else []
@@ -56,11 +54,11 @@ def _gradients(names: Sequence[str], kept: Iterable[Record], rounds: int) -> Rec
     """What was measured of some networks, or of all, beside what is kept; and of the probes."""
     records = {record["network"]: record for record in kept}
     for name in names or NETWORKS:
-        with tempfile.TemporaryDirectory(prefix="onnxplain-") as folder:
-            records[name] = measure(name, Path(folder), rounds, threads())
+        with scratch() as folder:
+            records[name] = measure(name, folder, rounds, threads())
         print(json.dumps(records[name], ensure_ascii=False), flush=True)
-    with tempfile.TemporaryDirectory(prefix="onnxplain-") as folder:
-        probes = {name: probe(name, Path(folder)) for name in PROBES}
+    with scratch() as folder:
+        probes = {name: probe(name, folder) for name in PROBES}
     return {
         "machine": machine(),
         "load average": load_average(),

@@ -78,7 +78,7 @@ def by_weight(named: Mapping[str, Rule], graph: ir.Graph) -> dict[str, Rule]:
     return found
 
 
-def check_names(names: Iterable[str], known: Collection[str]) -> None:
+def check_layers(names: Iterable[str], known: Collection[str]) -> None:
     """
     Raises:
         SourceError: no layer with weights is called so, or stands in what is.

@@ -103,10 +103,13 @@ def _sizes(output: str, shape: tuple[int | None, ...], targets: str) -> str:
 def _pullbacks(backend: Backend, targets: str) -> list[str]:
     metadata = backend.signature.metadata
     if not metadata.values:
-        shape, pixels = metadata.described_pullback.split(", "), metadata.pixels
+        pre, pixels = metadata.preprocessing, metadata.pixels
+        shape = [*map(str, metadata.pullback_shape)]
+        sides = slice(0, 2) if pre.layout == "NHWC" else slice(1, 3)
         if pixels.geometry == PHOTOGRAPH:
-            at = 0 if metadata.preprocessing.layout == "NHWC" else 1
-            shape[at : at + 2] = "h", "w"
+            shape[sides] = "h", "w"
+        elif pre.any_size:
+            shape[sides] = "height", "width"
         dtype = f" {pixels.quantised}" if pixels.quantised else ""
         scale = [f"{PULLBACK_SCALE} [{targets}]"] if pixels.quantised else []
         return [f"pullback{dtype} [{targets}, {', '.join(shape)}]", *scale]

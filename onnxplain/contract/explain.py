@@ -10,7 +10,7 @@ import dataclasses
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from onnxplain.contract.derivatives import Derivatives
@@ -331,14 +331,6 @@ class Metadata:
     def pullback_shape(self) -> tuple[int, int, int]:
         """The pullback of one image for one target, as the graph gives it."""
         return self.preprocessing.shape(1 if self.is_map else self.preprocessing.channels)
-
-    @property
-    def described_pullback(self) -> str:
-        """Its shape in words: "3, 224, 224"."""
-        shown = replace(
-            self.preprocessing, mean=self.preprocessing.mean[: 1 if self.is_map else None]
-        )
-        return shown.described_shape
 
     @property
     def no_direction(self) -> str | None:

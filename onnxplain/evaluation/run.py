@@ -71,8 +71,7 @@ def evaluate(
     """
     chosen = protocol_of(protocol)
     asked = metrics_of(None if metrics is None else list(metrics), chosen, quick)
-    if provider != "auto":
-        check_provider(provider)
+    check_provider(provider)
     precision_named(precision)
     seed = chosen.seed if seed is None else seed
     count = count or (QUICK if quick else chosen.count)

@@ -27,8 +27,7 @@ class Engine:
         Raises:
             BackendError: there is no such provider, or no such precision.
         """
-        if self.provider != "auto":
-            check_provider(self.provider)
+        check_provider(self.provider)
         return replace(self, precision=precision_named(self.precision))
 
     def open(self, path: Path, sizes: Mapping[str, int]) -> Session:

@@ -134,8 +134,7 @@ def check_search(
         raise InputError("patches are ranked by their means: leave out by='max', or the patch")
     by = by or ("max" if patch is None else "mean")
     _check_ranking(k, by, batch)
-    if provider != "auto":
-        check_provider(provider)
+    check_provider(provider)
     if path is not None:
         writable(path)
     if not any(True for _ in walk(_inputs(images))):
