@@ -68,7 +68,11 @@ def probes(model: ir.Model, image: ir.Value, simplify: Callable[[ir.Model], None
             sizes |= {name: _up(sizes[name], multiple) for name in (HEIGHT, WIDTH)}
             return found
         why = why or next(filter(None, wrong))
-    raise SourceError(f"the network takes images of one size alone ({why}); leave out size=any")
+    raise SourceError(
+        "the network takes images of one size alone: it holds numbers for that size, as a "
+        "detector's anchors, a transformer's positions or a layer of all pixels are, and at "
+        f"{why}; leave out size=any, or say which with size=HEIGHT"
+    )
 
 
 def multiple_of(found: Probes) -> int:
@@ -113,7 +117,7 @@ def _contradiction(
         wrong = _reshaped_to_another_number(found)
     except Exception as error:
         wrong = (str(error).strip().splitlines() or [type(error).__name__])[-1]
-    return f"{numbers[2]} × {numbers[3]}: {wrong}" if wrong else ""
+    return f"{numbers[2]} × {numbers[3]} ONNX says {wrong!r}" if wrong else ""
 
 
 def _reshaped_to_another_number(model: onnx.ModelProto) -> str:
