@@ -176,6 +176,15 @@ def reshape_like(op: OpBuilder, value: ir.Value, like: ir.Value) -> ir.Value:
     return reshape(op, value, dims(like))
 
 
+def reshape_each(op: OpBuilder, value: ir.Value, like: ir.Value, axis: int = 0) -> ir.Value:
+    """Reshape to the shape of `like`, but for as many along one axis as there are."""
+    sizes = [-1 if i == axis else n for i, n in enumerate(dims(like))]
+    if all(map(is_known, sizes)):
+        return op.Reshape(value, sizes)
+    before = [op.Shape(like, start=0, end=axis)] if axis else []
+    return op.Reshape(value, op.Concat(*before, [-1], op.Shape(like, start=axis + 1), axis=0))
+
+
 def spread_to(op: OpBuilder, value: ir.Value, like: ir.Value) -> ir.Value:
     """Broadcast to the shape of `like`, whatever that is at run time."""
     spread = op.Expand(value, op.Shape(like))

@@ -6,10 +6,12 @@ principal component v is found by power iteration; the map is what the centred r
 
 from __future__ import annotations
 
+import math
+
 import onnx_ir as ir
 from onnxscript import OpBuilder
 
-from onnxplain.export.tensors import rank, size_of
+from onnxplain.export.tensors import dims, is_known, rank, size_of
 
 SQUARINGS = 12
 """M^(2^12) is a power iteration of 4096 steps: another component that is 0.998 times as large is
@@ -21,7 +23,7 @@ TINY = 1e-20
 
 def eigen_cam(op: OpBuilder, A: ir.Value, g: ir.Value, axes: tuple[int, int, int]) -> ir.Value:
     """X v of X = A, of no class (Muhammad & Yeasin 2020, arXiv 2008.00299)."""
-    low = projection(op, A, _sizes(A, axes), axes[2] == -1)
+    low = projection(op, A, axes)
     if rank(g) == rank(A):
         return low
     return op.Expand(low, op.Concat(op.Shape(g, start=0, end=1), op.Shape(low), axis=0))
@@ -29,42 +31,41 @@ def eigen_cam(op: OpBuilder, A: ir.Value, g: ir.Value, axes: tuple[int, int, int
 
 def eigen_grad_cam(op: OpBuilder, A: ir.Value, g: ir.Value, axes: tuple[int, int, int]) -> ir.Value:
     """X v of X = g A (pytorch-grad-cam's EigenGradCAM)."""
-    return projection(op, op.Mul(g, A), _sizes(A, axes), axes[2] == -1)
+    return projection(op, op.Mul(g, A), axes)
 
 
-def _sizes(A: ir.Value, axes: tuple[int, int, int]) -> tuple[int, int, int]:
-    height, width, channels = (size_of(A, axis) for axis in axes)
-    return height, width, channels
-
-
-def projection(
-    op: OpBuilder, X: ir.Value, sizes: tuple[int, int, int], channels_last: bool
-) -> ir.Value:
+def projection(op: OpBuilder, X: ir.Value, axes: tuple[int, int, int]) -> ir.Value:
     """The centred rows' part along the first principal component, [..., h, w], with the sign by
     which its extreme is positive (Chung & Ying 2025, Seg-Eigen-CAM, Eq. 13).
 
     Args:
         X: [..., h, w, C], or [..., C, h, w].
-        sizes: h, w, C.
+        axes: those of h, w and C, from the end.
     """
-    height, width, channels = sizes
-    places, before = height * width, [0] * (rank(X) - 3)
-    if channels_last:
-        rows = op.Reshape(X, [*before, places, channels])
+    sides, channels = [dims(X)[axis] for axis in axes[:2]], size_of(X, axes[2])
+    before = [0] * (rank(X) - 3)
+    if axes[2] == -1:
+        rows = op.Reshape(X, [*before, -1, channels])
         columns = _turned(op, rows)
     else:
-        columns = op.Reshape(X, [*before, channels, places])
+        columns = op.Reshape(X, [*before, channels, -1])
         rows = _turned(op, columns)
     mean = op.ReduceMean(rows, [-2], keepdims=1)
     rows, columns = op.Sub(rows, mean), op.Sub(columns, _turned(op, mean))
-    if places <= channels:  # X v = |Xᵀ u| u, u being that of X Xᵀ
+    known = [n for n in sides if is_known(n)]
+    if len(known) == 2 and math.prod(known) <= channels:  # X v = |Xᵀ u| u, u being that of X Xᵀ
         u = _first(op, op.MatMul(rows, columns))
         along = op.Mul(op.ReduceL2(op.MatMul(columns, u), [-2], keepdims=1), u)
     else:
         along = op.MatMul(rows, _first(op, op.MatMul(columns, rows)))
     ends = [reduce(along, [-2], keepdims=1) for reduce in (op.ReduceMax, op.ReduceMin)]
     signed = op.Where(op.Less(op.Add(*ends), 0.0), op.Neg(along), along)
-    return op.Reshape(signed, [*before, height, width])
+    if len(known) == 2:
+        return op.Reshape(signed, [*before, *known])
+    own = op.Shape(X, start=axes[0], end=axes[1] + 1 or None)
+    low = op.Reshape(signed, op.Concat(op.Shape(X, end=-3), own, axis=0))
+    low.shape = ir.Shape([*dims(X)[:-3], *sides])
+    return low
 
 
 def _turned(op: OpBuilder, M: ir.Value) -> ir.Value:

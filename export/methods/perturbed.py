@@ -11,7 +11,7 @@ from onnxscript import OpBuilder
 from onnxplain.export.canonical.ends import image_axes
 from onnxplain.export.grids import resized_to
 from onnxplain.export.methods.probes import Channels
-from onnxplain.export.tensors import dims, integers, rank, size_of
+from onnxplain.export.tensors import integers, rank, reshape_each, size_of
 
 TINY = 1e-20
 """Of an objective that is 0, what is lost is measured by this."""
@@ -27,7 +27,7 @@ def masked(channels: Channels) -> ir.Value:
     least, greatest = (f(high, [-2, -1], keepdims=1) for f in (op.ReduceMin, op.ReduceMax))
     mask = op.Div(op.Sub(high, least), op.Add(op.Sub(greatest, least), 1e-8))
     mask = op.Unsqueeze(mask, [-1 if image_axes(image)[2] == 3 else 2])
-    return op.Reshape(op.Mul(mask, image), [-1, *dims(image)[1:]])
+    return reshape_each(op, op.Mul(mask, image), image)
 
 
 def without(channels: Channels) -> ir.Value:
@@ -40,7 +40,7 @@ def without(channels: Channels) -> ir.Value:
     batch = layer.batch_axis
     if batch:
         left = op.Transpose(left, perm=[*range(1, 1 + batch), 0, *range(1 + batch, 1 + rank(A))])
-    return op.Reshape(left, [-1 if axis == batch else n for axis, n in enumerate(dims(A))])
+    return reshape_each(op, left, A, batch)
 
 
 def likely(op: OpBuilder, s: ir.Value, s_k: ir.Value) -> ir.Value:
