@@ -289,9 +289,13 @@ def test_verify_by_finite_differences_tells_a_wrong_gradient(tmp_path: Path) -> 
     assert "WRONG" in text
 
 
-def test_the_installed_command_is_this_one() -> None:
-    command = Path(sys.executable).with_name("onnxplain")
-    shown = subprocess.run([command, "--version"], capture_output=True, text=True, check=True)
+@pytest.mark.parametrize(
+    "command",
+    [[Path(sys.executable).with_name("onnxplain")], [sys.executable, "-m", "onnxplain"]],
+    ids=["program", "module"],
+)
+def test_the_installed_command_is_this_one(command: list[Path | str]) -> None:
+    shown = subprocess.run([*command, "--version"], capture_output=True, text=True, check=True)
     assert shown.stdout.strip() == f"onnxplain {onnxplain.__version__}"
 
 

@@ -452,7 +452,8 @@ _SHOWN = 200  # characters of PyTorch's reason: some list every size of a graph
 
 _OF_DATA = (
     "what an image shows decides how large something in it is, as how many boxes a detector keeps: "
-    "give what comes before as a module of its own"
+    "give what comes before as a module of its own, as docs/objectives.md has it for torchvision's "
+    "detectors"
 )
 
 

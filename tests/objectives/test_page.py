@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torchvision.models.detection.anchor_utils import DefaultBoxGenerator
+from torchvision.models.detection.ssd import SSD, SSDHead
 
 from .networks import images, vector
 from .test_detectors import SIZE, Yolo8
@@ -19,12 +21,30 @@ from .test_sequences import network as recogniser
 PAGE = Path(__file__).parent.parent.parent / "docs" / "objectives.md"
 
 
+class Features(torch.nn.Module):
+    """One map of them, as torchvision's detectors take it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3, 8), torch.nn.ReLU())
+
+    def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
+        return {"0": self.layers(x)}
+
+
+def ssd() -> SSD:
+    torch.manual_seed(0)
+    boxes, head = DefaultBoxGenerator([[1]]), SSDHead([4], [4], 3)
+    return SSD(Features(), boxes, (SIZE, SIZE), 3, head=head)
+
+
 def test_the_recipes_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     blocks = re.findall(r"```python\n(.*?)```", PAGE.read_text(), flags=re.DOTALL)
-    assert len(blocks) == 6
+    assert len(blocks) == 7
     photographs = images(2, SIZE).numpy()
     given: dict[str, Any] = {
         "detector": Yolo8().eval(),
+        "ssd": ssd().eval(),
         "segmenter": maps(),
         "encoder": vector(5),
         "regression": vector(1),
