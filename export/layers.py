@@ -79,14 +79,16 @@ def last_spatial(graph: ir.Graph, read: Sequence[ir.Value] = ()) -> Layer:
         after = dependents(nodes, [value])
         return multiply_adds(node for node in nodes if depends(node, after))
 
+    scores = set[ir.Value]()
     while read and spatial and not rest(spatial[-1]):
-        spatial.pop()
+        scores.add(spatial.pop())
     near = bool(spatial) and 2 * rest(spatial[-1]) <= multiply_adds(nodes)
     ends = read or graph.outputs[:1]
     behind = _attended(graph, between(graph, spatial[-1:], ends)) if spatial else set()
     if not near or behind:
         found = found or _places(graph, nodes)
-        tokens = last_tokens(graph, cut_values(graph, lambda _: True, ends), ends, found)
+        cuts = cut_values(graph, lambda value: value not in scores, ends)
+        tokens = last_tokens(graph, cuts, ends, found)
         if (
             tokens is not None
             and tokens.value not in spatial
@@ -108,10 +110,10 @@ def last_spatial(graph: ir.Graph, read: Sequence[ir.Value] = ()) -> Layer:
         )
     last = spatial[-1]
     raise SourceError(
-        f"the last layer with spatial extent, {layer_name(last)!r} {last.shape}, comes before "
-        "most of the network, which goes on with tokens, and where in the image they are is not "
-        "to be seen from the graph; give another with layer=, or choose another method than a "
-        "class activation map"
+        f"the last layer with spatial extent that all of the network goes through, "
+        f"{layer_name(last)!r} {last.shape}, comes before most of it, which branches there, or "
+        "goes on with tokens of which the graph does not tell where in the image they are; give "
+        "another with layer=, or choose another method than a class activation map"
     )
 
 

@@ -402,7 +402,7 @@ class Tokens(torch.nn.Module):
 
 
 def test_tokens_that_are_of_no_place_have_no_map(tmp_path: Path) -> None:
-    with pytest.raises(SourceError, match=r"'patch_embed' .*where in the image they are is not to"):
+    with pytest.raises(SourceError, match=r"'patch_embed' .*tokens of which the graph does not"):
         onnxplain.export(Tokens(), tmp_path / "x.onnx", size=32, method="gradcam")
     onnxplain.export(Tokens(), tmp_path / "x", size=32, method="gradcam", layer="patch_embed")
     said = r"\[.*16,8\], and not .*all of it is of one part of the image; .*: patch_embed \["

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from onnxplain.errors import SourceError
@@ -68,17 +68,18 @@ def _attention(
 
 def _averages(pool: Callable[..., Any], along: int) -> Callable[..., Any]:
     """An adaptive average pool over the last axes, spelled where some that are of open size are
-    shared out among several cells."""
+    shared out among several cells: one product over all of them, as it is one layer to a rule of
+    relevance."""
 
     def spelling(input: Any, output_size: Any) -> Any:
         cells = _cells(output_size, along)
         if not _is_open(input, cells):
             return pool(input, output_size)
-        for axis, count in enumerate(cells, -along):
-            if count is not None:
-                each = _shares(input, axis, count).mT
-                input = (input.transpose(axis, -1) @ each).transpose(axis, -1)
-        return input
+        shared = {axis: n for axis, n in enumerate(cells, -along) if n is not None}
+        last = [*range(-len(shared), 0)]
+        places = input.movedim([*shared], last).flatten(-len(shared))
+        means = places @ _shares(input, shared).mT
+        return means.unflatten(-1, [*shared.values()]).movedim(last, [*shared])
 
     return spelling
 
@@ -112,8 +113,23 @@ def _is_open(x: Any, cells: Sequence[int | None]) -> bool:
     return any(not isinstance(n, int) and count not in (None, 1) for n, count in pairs)
 
 
-def _shares(x: Any, axis: int, count: int) -> Any:
-    """How much each place along an axis counts in the mean of each cell: [cells, places].
+def _shares(x: Any, cells: Mapping[int, int]) -> Any:
+    """How much each place counts in the mean of each cell: [cells, places], of all axes.
+
+    Args:
+        cells: how many along each axis.
+    """
+    shares = None
+    for axis, count in cells.items():
+        own = _shares_along(x, axis, count)
+        if shares is not None:
+            own = (shares[:, None, :, None] * own[None, :, None, :]).flatten(2).flatten(0, 1)
+        shares = own
+    return shares
+
+
+def _shares_along(x: Any, axis: int, count: int) -> Any:
+    """The same along one axis.
 
     Of n places those from ⌊i n / cells⌋ to ⌈(i + 1) n / cells⌉ are in the cell i.
     """

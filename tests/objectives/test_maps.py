@@ -230,3 +230,28 @@ def test_its_picture_shows_the_region(tmp_path: Path) -> None:
     drawn, without = (np.asarray(e.draw("overlay")) for e in (explanation, plain))
     assert (drawn == 255).all(-1).sum() > (without == 255).all(-1).sum() + 20
     explanation.save(tmp_path / "grid.png", "grid")
+
+
+class Branching(nn.Module):
+    """As LR-ASPP: scores of fine features, to which those of coarse ones are added, enlarged."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fine, self.coarse = nn.Conv2d(3, 4, 3, 2, 1), nn.Conv2d(4, 32, 5, 2, 2)
+        self.of_fine, self.of_coarse = nn.Conv2d(4, 6, 1), nn.Conv2d(32, 6, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        fine = functional.relu(self.fine(x))
+        coarse = functional.relu(self.coarse(fine))
+        enlarged = functional.interpolate(coarse, size=fine.shape[2:], mode="bilinear")
+        scores = self.of_fine(fine) + self.of_coarse(enlarged)
+        return functional.interpolate(scores, size=x.shape[2:], mode="bilinear")
+
+
+@pytest.mark.parametrize("given", [{}, {"size": "any"}])
+def test_no_activation_map_is_one_of_the_scores_themselves(given: dict[str, Any]) -> None:
+    """Behind them no weights tell the classes apart."""
+    with pytest.raises(SourceError, match=r"comes before most of it, which branches there"):
+        exported(seeded(Branching), method="gradcam", **given)
+    at_layer = exported(seeded(Branching), method="gradcam", layer="coarse", **given)
+    assert at_layer(X.numpy(), 1).pullback.any()
