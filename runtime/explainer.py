@@ -154,7 +154,8 @@ class Explainer:
         if is_tensor(images):
             if batch_size is not None:
                 raise InputError("a tensor is explained in one run; split it for smaller batches")
-            images = images[None] if len(images.shape) == 3 else images
+            one = len(self.metadata.pixels.shape) or 3
+            images = images[None] if len(images.shape) == one else images
             scalars = scalar_inputs(self.backend.signature, temperature)
             return explain_tensor(self.backend, images, targets, scalars, inputs)
         signature, images = self.backend.signature, [*each(images)]

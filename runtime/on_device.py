@@ -14,6 +14,7 @@ from onnxplain.contract.explain import IMAGE, LOGITS, ORIGIN, PULLBACK, TARGET
 from onnxplain.contract.objective import OBJECTIVE
 from onnxplain.errors import InputError
 from onnxplain.printable import Brief
+from onnxplain.runtime.inputs.frames import size_of_frame
 from onnxplain.runtime.inputs.objective import as_inputs
 from onnxplain.runtime.inputs.targets import target_input
 from onnxplain.runtime.inputs.tensors import as_numpy, dtype_name, is_tensor, like, on_host
@@ -151,6 +152,8 @@ def _check(signature: Signature, images: Any) -> None:
     )
     if not fits or not shape[0]:
         raise InputError(f"a tensor of images has the shape {['N', *named]}, not {shape}")
+    if pixels:
+        size_of_frame(shape, pixels)
     if signature.batch and shape[0] != signature.batch:
         raise InputError(
             f"this graph was exported for batches of {signature.batch}, not of {shape[0]}"

@@ -68,7 +68,7 @@ def prepare(explainer: Explainer, load: Callable[[], bytes], given: Mapping[str,
             (image,), _ = as_batch(picture, metadata.preprocessing, signature.dtype)
     except InputError as error:
         return Prepared(str(error))
-    return Prepared(None, image, picture.size, inputs)
+    return Prepared(None, image, metadata.pixels.held(picture.size), inputs)
 
 
 def _span(file: str, offset: int, length: int) -> bytes:

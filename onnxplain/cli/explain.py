@@ -42,7 +42,7 @@ from onnxplain.options import declared
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from onnxplain.contract.explain import Metadata, Preprocessing
+    from onnxplain.contract.explain import Metadata
     from onnxplain.runtime import Explainer, Explanation
     from onnxplain.runtime.inputs.scalars import Temperatures
 
@@ -273,7 +273,7 @@ def _record(
     image: Path, picture: Path, explanation: Explanation, metadata: Metadata
 ) -> dict[str, Any]:
     files = {"image": str(image), "picture": str(picture)}
-    record = _predicted(explanation, image, metadata.preprocessing)
+    record = _predicted(explanation, image, metadata)
     if metadata.kind == RELEVANCE and "*" not in metadata.method:  # products conserve nothing
         sums = explanation.relevance_sum.reshape(-1).tolist()
         for target, arrived in zip(record["targets"], sums, strict=True):
@@ -281,7 +281,7 @@ def _record(
     return {**files, **record}
 
 
-def _predicted(explanation: Explanation, image: Path, pre: Preprocessing) -> dict[str, Any]:
+def _predicted(explanation: Explanation, image: Path, metadata: Metadata) -> dict[str, Any]:
     """What the network says, and of what is explained."""
     rows = [target for row in explanation.rows() for target in row.targets]
     indices = explanation.targets.reshape(-1).tolist()
@@ -291,7 +291,7 @@ def _predicted(explanation: Explanation, image: Path, pre: Preprocessing) -> dic
             if explanation.explained.classes:
                 target["index"] = indices[k]
         if EXPLAINED_BOX in explanation.outputs:
-            boxes = _in_photograph(explanation.outputs[EXPLAINED_BOX], image, pre)
+            boxes = _in_photograph(explanation.outputs[EXPLAINED_BOX], image, metadata)
             for target, box in zip(found, boxes, strict=True):
                 target["box"] = box
         return {"objective": explanation.explained.name, "targets": found}
@@ -304,11 +304,10 @@ def _predicted(explanation: Explanation, image: Path, pre: Preprocessing) -> dic
     }
 
 
-def _in_photograph(boxes: NDArray[Any], image: Path, pre: Preprocessing) -> list[list[float]]:
+def _in_photograph(boxes: NDArray[Any], image: Path, metadata: Metadata) -> list[list[float]]:
     from onnxplain.runtime.inputs.batches import box_in_photograph
     from onnxplain.runtime.inputs.images import size_of
 
-    placed: list[list[float]] = box_in_photograph(
-        boxes.reshape(-1, 4), size_of(image), pre
-    ).tolist()
+    held, pre = metadata.pixels.held(size_of(image)), metadata.preprocessing
+    placed: list[list[float]] = box_in_photograph(boxes.reshape(-1, 4), held, pre).tolist()
     return placed

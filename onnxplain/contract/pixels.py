@@ -67,6 +67,12 @@ class Pixels:
             return None, None
         return (3, None, None) if self.axes == (2, 3) else (None, None, 3)
 
+    def held(self, size: tuple[int, int]) -> tuple[int, int]:
+        """The width and height of what a frame has of a photograph of that size: of NV12 an odd
+        last row and column are left out."""
+        width, height = size
+        return (width - width % 2, height - height % 2) if self.format == NV12 else size
+
     @property
     def described(self) -> str:
         """What `image` holds, in words."""

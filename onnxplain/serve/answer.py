@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxplain.contract.estimator import CONVERGENCE_DELTA
-from onnxplain.contract.explain import Preprocessing
+from onnxplain.contract.explain import Metadata
 from onnxplain.contract.objective import EXPLAINED_BOX, EXPLAINED_CLASS
 from onnxplain.errors import InputError
 from onnxplain.runtime import Explainer, Explanation
@@ -67,7 +67,7 @@ def render(name: str, explainer: Explainer, asked: Prepared, explained: Explanat
     if explanation.is_of_class:
         described |= _of_classes(explanation, asked.options.top_k)
     else:
-        described |= _of_objective(explanation, asked, explainer.metadata.preprocessing)
+        described |= _of_objective(explanation, asked, explainer.metadata)
     pullback = explanation.pullback[0].astype(np.float32, copy=False)
     described["pullback"] = Tensor.of(pullback)
     return json.dumps(described, ensure_ascii=False, allow_nan=False).encode()
@@ -140,7 +140,7 @@ def _of_classes(explanation: Explanation, top_k: int) -> dict[str, Any]:
     }
 
 
-def _of_objective(explanation: Explanation, asked: Prepared, pre: Preprocessing) -> dict[str, Any]:
+def _of_objective(explanation: Explanation, asked: Prepared, metadata: Metadata) -> dict[str, Any]:
     """What an `ObjectiveResponse` has besides."""
     (row,), outputs = explanation.rows(), _of_image(explanation)
     targets = [{"name": name, "value": value} for name, value in row.targets]
@@ -149,7 +149,8 @@ def _of_objective(explanation: Explanation, asked: Prepared, pre: Preprocessing)
             target["index"] = index
     if (boxes := outputs.get(EXPLAINED_BOX)) is not None:
         if asked.size is not None:
-            boxes = box_in_photograph(boxes, asked.size, pre)
+            held = metadata.pixels.held(asked.size)
+            boxes = box_in_photograph(boxes, held, metadata.preprocessing)
         for target, box in zip(targets, boxes.tolist(), strict=True):
             target["box"] = box
     small = {

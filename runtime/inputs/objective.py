@@ -311,7 +311,10 @@ def on_photograph(
             except (TypeError, ValueError):
                 continue  # which `as_inputs` refuses
             if box.shape in ((4,), (1, 4)) and np.isfinite(box).all() and box.any():
-                placed[name] = box_in_input(box.reshape(4), size, metadata.preprocessing)
+                held = metadata.pixels.held(size)
+                if (box.reshape(-1)[2:] <= size).all():
+                    box = np.minimum(box, [*held, *held])
+                placed[name] = box_in_input(box.reshape(4), held, metadata.preprocessing)
     return placed
 
 

@@ -100,7 +100,7 @@ def frame(photograph: Image.Image, pixels: Pixels) -> NDArray[np.uint8]:
 
 def _nv12(rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """ITU-R BT.601 of limited range, the chroma of two by two pixels their mean's."""
-    height, width = (side - side % 2 for side in rgb.shape[:2])
+    width, height = Pixels(NV12).held((rgb.shape[1], rgb.shape[0]))
     if not height or not width:
         raise InputError(
             "NV12 holds colours for two by two pixels, and the image has "

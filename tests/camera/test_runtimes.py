@@ -20,6 +20,7 @@ from onnxplain.contract.explain import NO_IMAGE
 from onnxplain.contract.pixels import FORMATS, PHOTOGRAPH_SIDES, ROWS, WIDTH, Pixels
 from onnxplain.errors import BackendError, InputError
 from onnxplain.runtime.folder import explain_files
+from onnxplain.runtime.inputs.objective import on_photograph
 from onnxplain.runtime.inputs.pixels import frame
 from onnxplain.runtime.report import write_report
 from onnxplain.runtime.sessions.tensorrt.profile import BATCHES, TARGETS, Profile
@@ -30,6 +31,9 @@ from onnxplain.serve.schemas import Tensor
 from onnxplain.serve.settings import Limits
 
 from ..cuda.small import SIZE
+from ..objectives.networks import exported
+from ..objectives.test_detectors import SIZE as DETECTED
+from ..objectives.test_detectors import network as detector
 from .files import explain_graph, noise, preprocessing
 
 PHOTOGRAPHS = [noise(44, 60, 3), noise(71, 50, 3, seed=1), noise(44, 60, 3, seed=2)]
@@ -142,6 +146,44 @@ def test_a_tensor_holds_pixels_as_the_graph_takes_them(whole: Path) -> None:
         explainer(torch.zeros(1, 3, 4, 4, dtype=torch.uint8), 1)
     with pytest.raises(InputError, match="holds uint8, a photograph's pixels, not float32"):
         explainer(torch.zeros(1, 4, 4, 3), 1)
+
+
+@pytest.mark.parametrize("form", ["gray", "nv12"])
+def test_a_tensor_of_frames_that_have_no_channels(tmp_path: Path, form: str) -> None:
+    explainer = onnxplain.load(explain_graph(tmp_path, preprocess=True, pixels=form), "cpu")
+    frames = [frame(Image.fromarray(one), Pixels(form)) for one in PHOTOGRAPHS[::2]]
+    found = explainer(torch.from_numpy(np.stack(frames)), 1).pullback.numpy()
+    expected = explainer(PHOTOGRAPHS[::2], 1).pullback
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+    np.testing.assert_allclose(explainer(torch.from_numpy(frames[0].copy()), 1).pullback, found[:1])
+    if form == "nv12":
+        for shape in ((1, 44, 60), (1, 66, 61)):
+            with pytest.raises(InputError, match=r"an even width: not \d+ rows of"):
+                explainer(torch.zeros(shape, dtype=torch.uint8), 1)
+
+
+def test_a_box_lies_where_it_does_in_the_even_part_of_an_odd_photograph(tmp_path: Path) -> None:
+    """Of which alone NV12 has the colours: as of a photograph without its last row and column."""
+    options = {"preprocess": True, "pixels": "nv12", "fit": "squash"}
+    explainer = exported(detector("yolov8"), DETECTED, **options)
+    odd = noise(23, 31, 3)
+    Image.fromarray(odd).save(tmp_path / "odd.png")
+    Image.fromarray(odd[:-1, :-1]).save(tmp_path / "even.png")
+    metadata = explainer.metadata
+    placed = [
+        on_photograph(metadata, {"box": box}, size)["box"]
+        for box, size in (([4, 5, 31, 23], (31, 23)), ([4, 5, 30, 22], (30, 22)))
+    ]
+    np.testing.assert_array_equal(*placed)
+    with pytest.raises(InputError, match="not left, top, right, bottom within the image"):
+        on_photograph(metadata, {"box": [4, 5, 32, 23]}, (31, 23))
+    command = ["explain", str(explainer.path), str(tmp_path), "-o", str(tmp_path / "out")]
+    done = CliRunner().invoke(app, [*command, "--provider", "cpu"])
+    assert done.exit_code == 0, done.output
+    lines = (tmp_path / "out" / "predictions.jsonl").read_text().splitlines()
+    one, other = (json.loads(line)["targets"] for line in lines)
+    assert one == other
+    assert one[0]["box"]
 
 
 @pytest.mark.parametrize("form", FORMATS)
