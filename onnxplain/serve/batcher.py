@@ -37,7 +37,7 @@ class Work:
         targets: [N], or [N,K] for a graph with several targets.
         temperature: None for the graph's own.
         inputs: what the objective takes besides, [N, …] by name.
-        most: images of this size in one call; None for as many as of any other model.
+        most: images of this size in one call, where the model limits these more than the batcher.
     """
 
     batch: NDArray[Any]
@@ -147,10 +147,15 @@ class Batcher(Generic[Explained]):
         while True:
             while not self._queue:
                 await self._news(None)
-            left = self._queue[0].since + self._wait - loop.time()
-            if left <= 0 or self.waiting >= self._most:
+            first = self._queue[0]
+            left = first.since + self._wait - loop.time()
+            if left <= 0 or self.waiting >= self._room(first.work):
                 return self._take()
             await self._news(left)
+
+    def _room(self, work: Work) -> int:
+        """How many images of its size one call takes."""
+        return min(self._most, work.most or self._most)
 
     async def _news(self, seconds: float | None) -> None:
         self._arrived.clear()
@@ -159,7 +164,7 @@ class Batcher(Generic[Explained]):
 
     def _take(self) -> list[_Waiting[Explained]]:
         first = self._queue[0]
-        room = min(self._most, first.work.most or self._most)
+        room = self._room(first.work)
         taken = []
         for waiting in list(self._queue):
             size = len(waiting.work)

@@ -169,6 +169,15 @@ def test_large_images_share_a_call_only_as_far_as_it_may_see_them():
     assert backend.calls == [(2, None), (2, None), (1, None)]
 
 
+def test_a_call_that_may_see_no_more_does_not_wait_for_more():
+    async def test(backend, batcher):
+        large = [replace(work(1), most=2) for _ in range(2)]
+        await asyncio.wait_for(asyncio.gather(*map(batcher.explain, large)), 10)
+
+    backend, _ = batched(test, images=8, wait=60)
+    assert backend.calls == [(2, None)]
+
+
 def test_a_view_of_one_image_reaches_the_backend_as_images_of_their_own():
     async def test(backend, batcher):
         view = np.broadcast_to(np.full((1, 1, 2, 2), 3, np.float32), (5, 1, 2, 2))
