@@ -24,6 +24,7 @@ from onnxplain.serve.schemas import Tensor
 from onnxplain.serve.service import Service
 from onnxplain.serve.settings import Limits, Running, Settings
 
+from ..serve.bodies import arrays, as_png
 from .files import noise
 from .test_camera import as_nv12
 
@@ -52,15 +53,7 @@ def photograph() -> NDArray[np.uint8]:
 
 @pytest.fixture(scope="module")
 def png(photograph: NDArray[np.uint8]) -> bytes:
-    encoded = io.BytesIO()
-    Image.fromarray(photograph).save(encoded, "PNG")
-    return encoded.getvalue()
-
-
-def arrays(response: Any) -> dict[str, NDArray[Any]]:
-    assert response.status_code == 200, response.text
-    with np.load(io.BytesIO(response.content)) as loaded:
-        return dict(loaded)
+    return as_png(photograph)
 
 
 def assert_alike(found: dict[str, NDArray[Any]], expected: onnxplain.Explanation) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -13,7 +12,6 @@ import onnx
 import pytest
 from fastapi.testclient import TestClient
 from numpy.typing import NDArray
-from PIL import Image
 
 import onnxplain
 from onnxplain.runtime import Explainer
@@ -22,6 +20,7 @@ from onnxplain.serve.service import Service
 from onnxplain.serve.settings import Settings
 
 from ..runtime.conftest import HEIGHT, WIDTH, explain_graph
+from .bodies import as_png
 from .process import Process, started
 
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -87,9 +86,7 @@ def photograph() -> NDArray[np.uint8]:
 
 @pytest.fixture(scope="session")
 def png(photograph: NDArray[np.uint8]) -> bytes:
-    encoded = io.BytesIO()
-    Image.fromarray(photograph).save(encoded, "PNG")
-    return encoded.getvalue()
+    return as_png(photograph)
 
 
 @pytest.fixture

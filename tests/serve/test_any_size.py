@@ -23,6 +23,7 @@ from onnxplain.serve.settings import Limits, Running, Settings
 from ..camera.files import answer, noise
 from ..camera.test_any_size import MULTIPLE, network
 from ..camera.test_triton import TYPES, packaged
+from .bodies import arrays, as_png
 
 SIZES = [(40, 56), (33, 71), (64, 16)]
 MOST = 3000
@@ -54,18 +55,6 @@ def client(graphs: dict[str, Path]) -> Iterator[TestClient]:
         yield client
 
 
-def png(photograph: NDArray[np.uint8]) -> bytes:
-    encoded = io.BytesIO()
-    Image.fromarray(photograph).save(encoded, "PNG")
-    return encoded.getvalue()
-
-
-def arrays(response: Any) -> dict[str, NDArray[Any]]:
-    assert response.status_code == 200, response.text
-    with np.load(io.BytesIO(response.content)) as loaded:
-        return dict(loaded)
-
-
 def explained(path: Path, images: Any, targets: Any) -> onnxplain.Explanation:
     return onnxplain.load(path, "cpu", threads=1)(images, targets)
 
@@ -78,7 +67,7 @@ def test_an_image_is_explained_at_its_own_size(
     photograph = noise(*size, 3)
     asked = {"targets": ["1", "-1", "2"], "output": "npz"}
     response = client.post(
-        f"/v1/models/{name}:explain", files={"image": png(photograph)}, data=asked
+        f"/v1/models/{name}:explain", files={"image": as_png(photograph)}, data=asked
     )
     found, several = arrays(response), name == "floats"
     images, targets = ([photograph], [[1, -1, 2]]) if several else ([photograph] * 3, [1, -1, 2])
@@ -96,7 +85,7 @@ def test_a_picture_is_pythons(client: TestClient, graphs: dict[str, Path]) -> No
         expected = explained(path, [photograph], None).draw("overlay")
         response = client.post(
             f"/v1/models/{name}:explain",
-            files={"image": png(photograph)},
+            files={"image": as_png(photograph)},
             data={"output": "png", "style": "overlay"},
         )
         assert response.status_code == 200, response.text
@@ -152,7 +141,7 @@ def test_kserve_has_open_sides(client: TestClient, graphs: dict[str, Path]) -> N
 
 @pytest.mark.parametrize("name", OPTIONS)
 def test_an_image_too_large_for_a_call_is_refused(client: TestClient, name: str) -> None:
-    response = client.post(f"/v1/models/{name}:explain", files={"image": png(noise(60, 52, 3))})
+    response = client.post(f"/v1/models/{name}:explain", files={"image": as_png(noise(60, 52, 3))})
     assert response.status_code == 413
     assert "at its own size, and 3000 pixels at most, not 52 × 60" in response.json()["error"]
 

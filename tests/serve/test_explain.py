@@ -17,15 +17,11 @@ from onnxplain.serve.batcher import Work
 from onnxplain.serve.decode import Prepared
 from onnxplain.serve.schemas import Options, Tensor
 
+from .bodies import arrays
+
 
 def array(tensor: dict[str, Any]) -> np.ndarray:
     return Tensor.model_validate(tensor).array()
-
-
-def arrays(response: Any) -> dict[str, np.ndarray]:
-    assert response.status_code == 200, response.text
-    with np.load(io.BytesIO(response.content)) as loaded:
-        return dict(loaded)
 
 
 @pytest.mark.parametrize("name", ["tiny", "multi", "live", "single", "four", "nhwc", "double"])

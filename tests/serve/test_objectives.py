@@ -19,6 +19,7 @@ from onnxplain.serve.service import Service
 from onnxplain.serve.settings import Settings
 
 from ..objectives.kinds import BOX, IN_INPUT, PHOTOGRAPH
+from .bodies import arrays, as_png
 
 
 @pytest.fixture(scope="module")
@@ -28,18 +29,12 @@ def client(kinds: dict[str, Explainer]) -> Iterator[TestClient]:
         yield client
 
 
-def png(picture: Any) -> bytes:
-    encoded = io.BytesIO()
-    Image.fromarray(np.asarray(picture)).save(encoded, "PNG")
-    return encoded.getvalue()
-
-
 def url(name: str) -> str:
     return f"/v1/models/{name}:explain"
 
 
 def coded(picture: Any) -> str:
-    return base64.b64encode(png(picture)).decode()
+    return base64.b64encode(as_png(picture)).decode()
 
 
 def array(tensor: dict[str, Any]) -> Any:
@@ -52,7 +47,7 @@ def test_a_region_is_a_picture(client: TestClient, kinds: dict[str, Explainer]) 
     left = np.zeros((8, 8))
     left[:, :4] = 1
     expected = kinds["map"](PHOTOGRAPH, 1, region=left)
-    files = {"image": png(PHOTOGRAPH), "region": png(mask)}
+    files = {"image": as_png(PHOTOGRAPH), "region": as_png(mask)}
     answer = client.post(url("map"), files=files, data={"targets": "1"}).json()
     assert answer["objective"] == "segment"
     assert answer["targets"] == [
@@ -74,13 +69,13 @@ def test_a_box_is_in_the_photographs_pixels(
 ) -> None:
     expected = kinds["detector"](PHOTOGRAPH, box=IN_INPUT)
     data = {"box": "40,10,90,60"}
-    answer = client.post(url("detector"), files={"image": png(PHOTOGRAPH)}, data=data).json()
+    answer = client.post(url("detector"), files={"image": as_png(PHOTOGRAPH)}, data=data).json()
     (found,) = answer["targets"]
     np.testing.assert_allclose(found["box"], BOX, atol=1e-4)
     assert found["value"] == pytest.approx(float(expected.objective[0]), rel=1e-5)
     np.testing.assert_allclose(array(answer["pullback"]), expected.pullback, atol=1e-6)
     assert answer["outputs"].keys() == {"output"}
-    in_url = client.post(f"{url('detector')}?box=40,10,90,60", files={"image": png(PHOTOGRAPH)})
+    in_url = client.post(f"{url('detector')}?box=40,10,90,60", files={"image": as_png(PHOTOGRAPH)})
     assert in_url.json() == answer
 
 
@@ -89,7 +84,7 @@ def test_several_objects_are_drawn_with_their_boxes(
 ) -> None:
     asked = {"targets": ["-1", "-2"], "output": "png"}
     plain = asked | {"captions": "false"}
-    response = client.post(url("detector"), files={"image": png(PHOTOGRAPH)}, data=plain)
+    response = client.post(url("detector"), files={"image": as_png(PHOTOGRAPH)}, data=plain)
     drawn = Image.open(io.BytesIO(response.content))
     for k in (0, 1):
         expected = kinds["detector"](PHOTOGRAPH, -1 - k).draw("overlay")
@@ -97,14 +92,13 @@ def test_several_objects_are_drawn_with_their_boxes(
         left = k * expected.width
         picture = drawn.crop((left, 0, left + expected.width, expected.height))
         np.testing.assert_allclose(np.asarray(picture), np.asarray(expected), atol=1)
-    response = client.post(url("detector"), files={"image": png(PHOTOGRAPH)}, data=asked)
+    response = client.post(url("detector"), files={"image": as_png(PHOTOGRAPH)}, data=asked)
     assert Image.open(io.BytesIO(response.content)).height > drawn.height + 40  # captions
     asked["output"] = "npz"
-    response = client.post(url("detector"), files={"image": png(PHOTOGRAPH)}, data=asked)
-    with np.load(io.BytesIO(response.content)) as found:
-        assert found["objective"].shape == (2,)
-        assert found["explained_box"].shape == (2, 4)
-        assert found["output"].ndim == 2
+    found = arrays(client.post(url("detector"), files={"image": as_png(PHOTOGRAPH)}, data=asked))
+    assert found["objective"].shape == (2,)
+    assert found["explained_box"].shape == (2, 4)
+    assert found["output"].ndim == 2
 
 
 def test_a_vector_and_a_number(client: TestClient, kinds: dict[str, Explainer]) -> None:
@@ -166,7 +160,7 @@ def test_a_wrong_input_is_a_sentence(
 
 
 def test_a_wrong_field_is_a_sentence(client: TestClient) -> None:
-    image = {"image": png(PHOTOGRAPH)}
+    image = {"image": as_png(PHOTOGRAPH)}
     for name, data, status, message in (
         ("detector", {"box": "a,b"}, 422, "numbers with commas between"),
         ("detector", {"region": "1"}, 400, "region"),
@@ -176,7 +170,9 @@ def test_a_wrong_field_is_a_sentence(client: TestClient) -> None:
         response = client.post(url(name), files=image, data=data)
         assert response.status_code == status
         assert message in response.json()["error"]
-    both = client.post(url("map"), files={**image, "region": png(PHOTOGRAPH)}, data={"region": "1"})
+    both = client.post(
+        url("map"), files={**image, "region": as_png(PHOTOGRAPH)}, data={"region": "1"}
+    )
     assert "given twice" in both.json()["error"]
     other = client.post(url("map"), files={**image, "query": b"1"})
     assert "'image', or 'region'" in other.json()["error"]
