@@ -64,8 +64,8 @@ def last_spatial(graph: ir.Graph, read: Sequence[ir.Value] = ()) -> Layer:
     place in the image.
 
     Args:
-        read: instead of the logits, what an objective reads. Weights come after the layer then: a
-            map of scores is none, whose channels are classes.
+        read: instead of the logits, what an objective reads. Weights come after the layer
+            then: a map of scores, whose channels are classes, is none.
 
     Raises:
         SourceError: there is neither; or it attends behind it, and takes images of any size.

@@ -266,10 +266,6 @@ def size_at(op: OpBuilder, value: ir.Value, axis: int) -> ir.Value:
     return op.Shape(value, start=axis, end=axis + 1 or None)
 
 
-_LEAST_HALF = 2.0**-14
-"""What is smaller float16 does not hold to its usual precision."""
-
-
 def scalar_size_at(op: OpBuilder, value: ir.Value, axis: int) -> ir.Value:
     """The size along an axis as an int64 scalar, which the processor computes."""
     return op.Squeeze(size_at(op, value, axis), [0])
@@ -301,21 +297,33 @@ def on_device(op: OpBuilder, number: ir.Value) -> ir.Value:
 
 
 def floats_like(op: OpBuilder, numbers: ir.Value, like: ir.Value) -> ir.Value:
-    """Whole numbers with the dtype of `like`; in float32 where that becomes half precision, which
-    has none above 65,504."""
+    """Whole numbers with the dtype of `like`.
+
+    By Cast, and not by CastLike: where `onnxplain.runtime.conversion` makes `like` halves, these
+    stay in float32, as float16 has no number above 65,504.
+    """
     return op.Cast(numbers, to=like.dtype or ir.DataType.FLOAT)
 
 
-def mean_of(op: OpBuilder, total: ir.Value, count: npt.ArrayLike | ir.Value) -> ir.Value:
-    """`total` divided by the number of its terms, which may be an int64 scalar computed of sizes.
+_LEAST_NORMAL_HALF = 2.0**-14
+"""Float16 holds smaller numbers to less than its usual precision."""
 
-    A large number divides by its root, twice: in half precision its reciprocal is next to nothing.
+
+def mean_of(op: OpBuilder, total: ir.Value, count: npt.ArrayLike | ir.Value) -> ir.Value:
+    """`total` divided by the number of its terms.
+
+    A large number divides by its root, twice, also in float32: the file may be converted to
+    float16, which holds neither a number above 65,504 nor its reciprocal.
+
+    Args:
+        count: known, and then of any shape that broadcasts to that of `total`; or an int64 scalar
+            that the processor computes of sizes.
     """
     if isinstance(count, ir.Value):
         root = op.Sqrt(op.Squeeze(floats_like(op, on_device(op, count), total), [0]))
         return op.Div(op.Div(total, root), root)
     share = 1 / np.asarray(count, np.float64)
-    if share.min(initial=1) >= _LEAST_HALF:
+    if share.min(initial=1) >= _LEAST_NORMAL_HALF:
         return op.Mul(total, constant(op, share, total))
     root = constant(op, np.sqrt(share), total)
     return op.Mul(op.Mul(total, root), root)

@@ -1,4 +1,4 @@
-"""The names of networks, and what those need that are of them; torchvision's are read where they
+"""The names of networks, and the packages that these need; torchvision's names are read where they
 are declared, as to import it costs seconds."""
 
 from __future__ import annotations
@@ -52,11 +52,11 @@ def canonical(name: str) -> str:
 
 
 def require_for(source: object) -> None:
-    """Nothing, if an export from a source has its packages, as far as its name tells; none of them
-    is imported.
+    """Look for the packages that an export from a source needs, as far as its name tells, and
+    import none of them.
 
     Raises:
-        MissingPackageError: one is not there.
+        MissingPackageError: one is not installed.
     """
     name = os.fspath(source) if isinstance(source, str | os.PathLike) else ""
     if name.endswith(".onnx"):

@@ -79,7 +79,7 @@ def fix_sizes(graph: ir.Graph, image: ir.Value, size: tuple[int, int] | None) ->
             shape[axis] = wanted
         elif wanted is not None and wanted != given:
             raise SourceError(
-                f"the network's input is fixed at {image.shape}; leave out the size, and compare "
+                f"the network's input is fixed at {image.shape}; leave out the size, or compare "
                 "on images of that one"
             )
     if not isinstance(shape[channels], int):

@@ -47,7 +47,7 @@ def commands(command: Any) -> Iterator[Any]:
 
 @functools.cache
 def _flags() -> dict[str, str]:
-    """Those of all commands' options, by name."""
+    """The flags of all commands' options, by the options' names."""
     return {
         option.name: flag
         for command in commands(typer.main.get_command(app))

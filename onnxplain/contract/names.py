@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from onnxplain.contract.objective import CLASS
-from onnxplain.contract.ranges import Range, Values, Whole, Words
+from onnxplain.contract.ranges import Domain, Range, Whole, Words
 from onnxplain.contract.request import ExportOptions
 from onnxplain.errors import SourceError
 from onnxplain.suggest import called, unknown
@@ -21,20 +21,20 @@ EXTENSIONS = "onnxplain"
 
 @dataclass(frozen=True)
 class Named:
-    """What is called so: the values of its parameters, by name, and what else it is called."""
+    """What is called so: the domains of its parameters, by name, and its aliases."""
 
-    parameters: Mapping[str, Values] = field(default_factory=dict)
+    parameters: Mapping[str, Domain] = field(default_factory=dict)
     aliases: tuple[str, ...] = ()
 
 
-def _positive(*names: str) -> dict[str, Values]:
+def _positive(*names: str) -> dict[str, Domain]:
     return dict.fromkeys(names, Range())
 
 
-_CHUNK: dict[str, Values] = {"chunk": Whole()}
+_CHUNK: dict[str, Domain] = {"chunk": Whole()}
 _PROBES = Named(_CHUNK)
 _LRP = Named(_positive("epsilon", "stabilizer"))
-_SEED: dict[str, Values] = {"seed": Whole(0, 2**31 - 1)}
+_SEED: dict[str, Domain] = {"seed": Whole(0, 2**31 - 1)}
 _NOISE = Named({"samples": Whole(), "sigma": Range(0, 10, closed=True), **_SEED, **_CHUNK})
 
 METHODS: Mapping[str, Named] = {
@@ -149,7 +149,7 @@ def _check(options: ExportOptions) -> None:
             raise SourceError(f"{each} {allowed.refusal(value)}")
 
 
-def _method(name: str) -> tuple[str, Mapping[str, Values]]:
+def _method(name: str) -> tuple[str, Mapping[str, Domain]]:
     """What a method or a product is called, and its parameters.
 
     Raises:
@@ -161,6 +161,7 @@ def _method(name: str) -> tuple[str, Mapping[str, Values]]:
         raise SourceError(an_estimator(found))
     factors = [_named("method", factor.strip(), METHODS) for factor in name.split(TIMES)]
     product, own = TIMES.join(factors), [METHODS[factor].parameters for factor in factors]
+    # Factors that probe have a chunk in common.
     check_factors(product, (each for one in own for each in one if each not in _CHUNK))
     return product, {each: values for one in own for each, values in one.items()}
 
@@ -226,9 +227,9 @@ def check_either(
         raise SourceError(
             f"method {method!r} and estimator {estimator!r} both have {both[0]}; leave it out"
         )
-    if unknown := sorted(given - own - others):
+    if neither := sorted(given - own - others):
         has = ", ".join(sorted(own | others))
         raise SourceError(
-            f"neither method {method!r} nor estimator {estimator!r} has {unknown[0]}; they have "
+            f"neither method {method!r} nor estimator {estimator!r} has {neither[0]}; they have "
             f"{has}"
         )

@@ -280,11 +280,13 @@ def rank_from_top(count: int, percentile: float) -> int:
 
 
 _PARTS = 500_000
+"""Times `SORTED`, and a numerator more, it is within 32 bits, by which graphs count
+(`onnxplain.export.drawn.scaled`)."""
 
 
 def share_above(percentile: float) -> Fraction:
-    """Which part of numbers is above their percentile: exactly where that has three decimals, else
-    the nearest fraction whose denominator times `SORTED` is within 32 bits."""
+    """Which part of numbers is above their percentile: exactly where that has three decimals at
+    most, else the nearest fraction of `_PARTS` parts at most."""
     return (1 - Fraction(str(percentile)) / 100).limit_denominator(_PARTS)
 
 

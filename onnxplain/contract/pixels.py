@@ -68,8 +68,8 @@ class Pixels:
         return (3, None, None) if self.axes == (2, 3) else (None, None, 3)
 
     def held(self, size: tuple[int, int]) -> tuple[int, int]:
-        """The width and height of what a frame has of a photograph of that size: of NV12 an odd
-        last row and column are left out."""
+        """The width and height of what a frame holds of a photograph of that size: NV12 leaves out
+        an odd last row and column."""
         width, height = size
         return (width - width % 2, height - height % 2) if self.format == NV12 else size
 

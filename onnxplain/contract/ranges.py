@@ -1,6 +1,6 @@
-"""The values that a parameter may have: numbers, whole numbers and words.
+"""The domains of parameters: numbers, whole numbers and words.
 
-Each range says whether a value is `in` it, and, as a string, what those in it are.
+Each says whether a value is `in` it, and, as a string, which values are.
 """
 
 from __future__ import annotations
@@ -95,4 +95,4 @@ class Words:
         return f"one of {', '.join(self.choices)}{several}"
 
 
-Values: TypeAlias = Range | Whole | Words
+Domain: TypeAlias = Range | Whole | Words

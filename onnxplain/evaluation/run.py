@@ -66,7 +66,7 @@ def evaluate(
 
     Raises:
         InputError: a graph, image, label or name that cannot be used; `out` cannot be written.
-        BackendError: a graph cannot be opened or run.
+        BackendError: there is no such provider or precision, or a graph cannot be opened or run.
         ModuleNotFoundError: Quantus or PyArrow is not installed.
     """
     chosen = protocol_of(protocol)

@@ -135,6 +135,6 @@ def usable(name: str) -> tuple[str, ...]:
 
 
 def check_provider(name: str) -> None:
-    """Raise BackendError if there is no such provider, nor is it "auto"."""
+    """Raise BackendError where a name is neither a provider's nor "auto"."""
     if name not in ("auto", *PROVIDERS):
         raise BackendError(f"unknown provider '{name}'; known: {', '.join(['auto', *PROVIDERS])}")
