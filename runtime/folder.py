@@ -159,10 +159,21 @@ def _explain(
     batch_size: int,
 ) -> Iterator[Explanation | InputError]:
     """The explanations of those images that could be read, each of `rows` rows, or their errors."""
-    every = [made for _, made in chunk if not isinstance(made, InputError)]
+    every = [(path, made) for path, made in chunk if not isinstance(made, InputError)]
     # photographs of one size after another, or all that the network sees of them
-    for _, own in itertools.groupby(every, key=lambda one: one.image.shape):
-        yield from _together(explainer, [*own], targets, rows, temperature, batch_size)
+    for _, same in itertools.groupby(every, key=lambda one: one[1].image.shape):
+        paths, own = zip(*same, strict=True)
+        try:
+            yield from [*_together(explainer, own, targets, rows, temperature, batch_size)]
+        except BackendError as error:
+            if not explainer.metadata.preprocessing.any_size:
+                raise
+            for path, one in zip(paths, own, strict=True):
+                size = f"{one.source.width} × {one.source.height}"
+                yield InputError(
+                    f"'{path}' of {size} pixels cannot be explained, as it may be too small for "
+                    f"the network, or too large for the memory: {error}"
+                )
 
 
 def _together(

@@ -210,12 +210,23 @@ def test_precisions_are_compared_on_photographs_of_several_sizes(
     explained: Explained, options: dict[str, Any], tmp_path: Path
 ) -> None:
     path, photographs = explained(**options), [noise(40, 56, 3), noise(33, 71, 3), noise(9, 9, 3)]
+    folder = tmp_path / "photographs"
+    folder.mkdir()
     for i, photograph in enumerate([*photographs, photographs[0]]):
-        Image.fromarray(photograph).save(tmp_path / f"{i}.png")
-    command = ["explain", str(path), str(tmp_path), "--precision", "auto", "--provider", "openvino"]
-    done = CliRunner().invoke(app, [*command, "-o", str(tmp_path / "out")])
+        Image.fromarray(photograph).save(folder / f"{i}.png")
+    command = ["explain", str(path), str(folder), "-o", str(tmp_path / "out")]
+    automatic = ["--precision", "auto", "--provider"]
+    done = CliRunner().invoke(app, [*command, *automatic, "openvino"])
     assert done.exit_code == 0, done.output
     assert "4 of 4 images explained" in done.output
+
+    # One photograph too small for the network costs no other its explanation.
+    Image.fromarray(noise(2, 2, 3)).save(folder / "0-small.png")
+    for more in ([*automatic, "cpu"], ["--batch", "4", "--provider", "openvino"]):
+        done = CliRunner().invoke(app, [*command, *more])
+        assert done.exit_code == 1, done.output
+        assert "4 of 5 images explained" in done.output
+        assert "0-small.png' of 2 × 2 pixels cannot be explained" in " ".join(done.output.split())
 
     # A backend that is wrong at one size alone is found.
     right, broken = onnxplain.load(path, "cpu"), onnxplain.load(path, "cpu")
