@@ -544,20 +544,21 @@ def test_the_extras_bring_the_packages_that_are_said_to_be_theirs() -> None:
 
 
 @pytest.mark.parametrize(
-    ("source", "missing", "extra"),
+    ("asked", "missing", "extra"),
     [
-        ("timm/resnet18", ("onnx_ir", "torch", "timm"), "zoo"),
-        ("efficientnet_lite0", ("onnx_ir", "efficientnet_lite_pytorch"), "demo"),
-        ("resnet18", ("onnx_ir", "torch"), "torch"),
-        ("net.onnx", ("onnx_ir", "torch"), "export"),
+        ("export timm/resnet18", ("onnx_ir", "torch", "timm"), "zoo"),
+        ("export efficientnet_lite0", ("onnx_ir", "efficientnet_lite_pytorch"), "demo"),
+        ("export resnet18", ("onnx_ir", "torch"), "torch"),
+        ("export net.onnx", ("onnx_ir", "torch"), "export"),
+        ("methods", ("onnx_ir",), "export"),
     ],
 )
 def test_one_line_names_the_whole_extra(
-    source: str, missing: tuple[str, ...], extra: str, monkeypatch: pytest.MonkeyPatch
+    asked: str, missing: tuple[str, ...], extra: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in missing:
         monkeypatch.setitem(sys.modules, name, None)
-    done = CliRunner().invoke(app, ["export", source, "-o", "x.onnx"])
+    done = CliRunner().invoke(app, asked.split())
     assert done.exit_code == 5
     assert done.output.strip().endswith(f'pip install "onnxplain[{extra}]"')
     assert done.output.count("\n") == 1

@@ -9,6 +9,7 @@ from rich.table import Table
 
 from onnxplain.cli.app import command
 from onnxplain.cli.console import out, say, shown
+from onnxplain.extras import EXPORTING, require
 
 
 @command
@@ -28,6 +29,7 @@ def methods(
         onnxplain methods
         onnxplain methods integrated-gradients      # its parameters
     """
+    require("export", "listing the methods", EXPORTING)
     from onnxplain.export.catalogue import COLUMNS, as_markdown, catalogue
 
     if name is not None:
