@@ -166,14 +166,8 @@ def _explain(
         try:
             yield from [*_together(explainer, own, targets, rows, temperature, batch_size)]
         except BackendError as error:
-            if not explainer.metadata.preprocessing.any_size:
-                raise
             for path, one in zip(paths, own, strict=True):
-                size = f"{one.source.width} × {one.source.height}"
-                yield InputError(
-                    f"'{path}' of {size} pixels cannot be explained, as it may be too small for "
-                    f"the network, or too large for the memory: {error}"
-                )
+                yield explainer.of_its_size(path, one.source.size, error)
 
 
 def _together(

@@ -13,7 +13,7 @@ import numpy as np
 
 from onnxplain.contract.explain import Metadata
 from onnxplain.contract.picture import GRID, OVERLAY, PictureOptions
-from onnxplain.errors import InputError
+from onnxplain.errors import BackendError, InputError
 from onnxplain.files import replacing
 from onnxplain.runtime.ascent import accentuate
 from onnxplain.runtime.explainer import Explainer
@@ -138,10 +138,13 @@ def _article(
     batch = seen.repeat(targets, axis=0)  # a target each, which every graph can do
     ranked = metadata.objective.is_class or metadata.objective.ranks
     asked: Any = [-1 - k for k in range(targets)] if ranked else None
-    explanation = explainer(batch, asked, **given)
-    if explanation.is_of_class:
-        asked = explanation.targets.reshape(-1)
-    ascent = accentuate(explainer, batch, asked, steps, inputs=given)
+    try:
+        explanation = explainer(batch, asked, **given)
+        if explanation.is_of_class:
+            asked = explanation.targets.reshape(-1)
+        ascent = accentuate(explainer, batch, asked, steps, inputs=given)
+    except BackendError as error:
+        raise _UnreadableError(str(explainer.of_its_size(file, picture.size, error))) from error
     rows = explanation.rows()
     row = replace(
         rows[0],

@@ -228,6 +228,10 @@ def test_precisions_are_compared_on_photographs_of_several_sizes(
         assert "4 of 5 images explained" in done.output
         assert "0-small.png' of 2 × 2 pixels cannot be explained" in " ".join(done.output.split())
 
+    if not options:
+        done = CliRunner().invoke(app, ["report", *command[1:3], "-o", str(tmp_path / "r.html")])
+        assert "4 of 5 images" in done.output
+
     # A backend that is wrong at one size alone is found.
     right, broken = onnxplain.load(path, "cpu"), onnxplain.load(path, "cpu")
     compute, channels_last = broken.backend.run, "preprocess" in options
