@@ -10,45 +10,11 @@ from functools import lru_cache, partial
 
 import numpy as np
 
-from onnxplain.errors import InputError
 from onnxplain.evaluation.images import Sample, mask_of, pixels_of
 from onnxplain.evaluation.metrics import MASKED, MOSAIC, Metric
 from onnxplain.evaluation.scoring import Explained, ScoreError, Tiles, score
 from onnxplain.evaluation.store import Score
 from onnxplain.evaluation.subject import Subject
-from onnxplain.runtime.pictures.figures import Row
-
-
-def check_alike(subjects: Sequence[Subject]) -> None:
-    """
-    Raises:
-        InputError: a class's index is not the same class of all.
-    """
-    first, *others = subjects
-    for other in others:
-        if other.classes != first.classes:
-            raise InputError(
-                f"{first.name} has {first.classes} classes, and {other.name} {other.classes}: "
-                "graphs of one classifier are compared"
-            )
-        named = first.explainer.labels, other.explainer.labels
-        if all(named) and named[0] != named[1]:
-            raise InputError(
-                f"the classes of {first.name} and {other.name} are not called alike, or are in "
-                "another order: graphs of one classifier are compared"
-            )
-
-
-def pictures_of(
-    subjects: Sequence[Subject], samples: Sequence[Sample]
-) -> Callable[[int, int], Row]:
-    """What pictures of a graph and an image are drawn from."""
-
-    def row(graph: int, image: int) -> Row:
-        sample = samples[image]
-        return subjects[graph].explainer(sample.path, sample.target).rows()[0]
-
-    return row
 
 
 @dataclass(frozen=True)

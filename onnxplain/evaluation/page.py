@@ -11,9 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxplain.contract.picture import OVERLAY, PictureOptions
+from onnxplain.evaluation.images import Sample
 from onnxplain.evaluation.metrics import LOWER, Metric
 from onnxplain.evaluation.result import Evaluation
 from onnxplain.evaluation.statistics import Estimate
+from onnxplain.evaluation.subject import Subject
 from onnxplain.files import replacing
 from onnxplain.runtime.pictures.canvas import Canvas
 from onnxplain.runtime.pictures.figures import Row
@@ -65,6 +67,16 @@ _LINE = Template("<li>$line</li>")
 
 Rows = Callable[[int, int], Row]
 """What pictures of a graph's explanation of an image are drawn from, by their places."""
+
+
+def pictures_of(subjects: Sequence[Subject], samples: Sequence[Sample]) -> Rows:
+    """What pictures of a graph and an image are drawn from."""
+
+    def row(graph: int, image: int) -> Row:
+        sample = samples[image]
+        return subjects[graph].explainer(sample.path, sample.target).rows()[0]
+
+    return row
 
 
 def write_page(evaluation: Evaluation, row: Rows, path: Path) -> None:

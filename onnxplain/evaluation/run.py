@@ -77,12 +77,12 @@ def evaluate(
     count = count or (QUICK if quick else chosen.count)
     paths = find_images(images)
     files = [Path(graph) for graph in _several(graphs)]
-    from onnxplain.evaluation.cells import cells, check_alike, pictures_of  # which takes seconds
+    from onnxplain.evaluation.cells import cells  # which takes seconds
     from onnxplain.evaluation.images import listed
-    from onnxplain.evaluation.page import write_page
+    from onnxplain.evaluation.page import pictures_of, write_page
     from onnxplain.evaluation.result import Evaluation
     from onnxplain.evaluation.store import PAGE, Store
-    from onnxplain.evaluation.subject import opened
+    from onnxplain.evaluation.subject import check_alike, opened
 
     store = Store(None if out is None else Path(out))
     earlier = 0

@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import cache
@@ -93,6 +93,26 @@ class Subject:
             return probabilities_of(self.logits(images), "softmax")
 
         return Together(probabilities if softmax else self.logits, _TOGETHER)
+
+
+def check_alike(subjects: Sequence[Subject]) -> None:
+    """
+    Raises:
+        InputError: a class's index is not the same class of all.
+    """
+    first, *others = subjects
+    for other in others:
+        if other.classes != first.classes:
+            raise InputError(
+                f"{first.name} has {first.classes} classes, and {other.name} {other.classes}: "
+                "graphs of one classifier are compared"
+            )
+        named = first.explainer.labels, other.explainer.labels
+        if all(named) and named[0] != named[1]:
+            raise InputError(
+                f"the classes of {first.name} and {other.name} are not called alike, or are in "
+                "another order: graphs of one classifier are compared"
+            )
 
 
 def as_pixels(normalised: Array, pre: Preprocessing) -> NDArray[np.float32]:
