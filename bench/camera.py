@@ -110,7 +110,7 @@ def _apart(whole: Path, provider: str, frame: Image.Image) -> int:
 
 
 def camera_table(measured: Mapping[str, Any]) -> str:
-    """Milliseconds of each way by engine, and how many times as long as of a ready input."""
+    """Milliseconds of each way by engine, and how many times as long it took as a ready input."""
     engines = measured["engines"]
     rows = [
         [way, *(_shown(row) for engine in engines for row in engine["rows"] if row["name"] == way)]
@@ -121,8 +121,8 @@ def camera_table(measured: Mapping[str, Any]) -> str:
         f"{markdown(['', *(e['name'] for e in engines)], rows)}\n\n"
         f"{measured['network']}, excitation, a frame of {width} × {height}, float32, "
         f"{measured['threads']} threads, medians of {engines[0]['rounds']} interleaved rounds on "
-        f"{machine['cpu']}, {machine['cores']} cores. The graph's "
-        f"picture is within {max(e['picture'] for e in engines)}/255 of the renderer's."
+        f"{machine['cpu']}, {machine['cores']} cores, and of the ratios within a round. The "
+        f"graph's picture is within {max(e['picture'] for e in engines)}/255 of the renderer's."
     )
 
 
