@@ -50,12 +50,12 @@ Preload = Annotated[
 MaxRequests = Annotated[int, count("Requests in hand; any more get 503 with Retry-After.")]
 MaxMib = Annotated[float, typer.Option(min=0.001, help="Largest body of a request, in MiB.")]
 MaxMegapixels = Annotated[float, typer.Option(min=0.001, help="Largest image, in megapixels.")]
-MaxSeenMegapixels = Annotated[
+MaxCallMegapixels = Annotated[
     float,
     typer.Option(
         min=0.001,
-        help="Of a network that takes any size: the most megapixels that a call sees, of all its "
-        "images together. Time and memory grow with them.",
+        help="Most megapixels of all images in a call together, for a network that takes any size. "
+        "Time and memory grow with them.",
     ),
 ]
 MaxImages = Annotated[int, count("Most images × targets in a request.")]
@@ -114,7 +114,7 @@ def serve(
     max_requests: MaxRequests = 256,
     max_mib: MaxMib = 16,
     max_megapixels: MaxMegapixels = 25,
-    max_seen_megapixels: MaxSeenMegapixels = 2.1,
+    max_call_megapixels: MaxCallMegapixels = 2.1,
     max_images: MaxImages = 16,
     max_connections: MaxConnections = 1024,
     max_seconds: MaxSeconds = 30,
@@ -151,7 +151,7 @@ def serve(
     limits = settings.Limits(
         body_bytes=round(max_mib * settings.MEBIBYTE),
         pixels=round(max_megapixels * 1e6),
-        seen_pixels=round(max_seen_megapixels * 1e6),
+        call_pixels=round(max_call_megapixels * 1e6),
         images=max_images,
         requests=max_requests,
         connections=max_connections,

@@ -63,10 +63,10 @@ def most_in_call(size: tuple[int, int], pre: Preprocessing, limits: Limits) -> i
     if not pre.any_size:
         return None
     width, height = pre.resized(size)
-    most = limits.seen_pixels // (width * height)
+    most = limits.call_pixels // (width * height)
     if not most:
         raise too_large(
-            f"this model sees an image at its own size, and {limits.seen_pixels} pixels at most, "
+            f"this model sees an image at its own size, and {limits.call_pixels} pixels at most, "
             f"not {width} × {height}: send a smaller one"
         )
     return most

@@ -26,7 +26,7 @@ class Limits:
         held_bytes: total size of the bodies of all requests in progress, and of their images as
             their models take them and as pictures show them.
         pixels: size of an image, width × height.
-        seen_pixels: that of all images in one call of a network that takes any size, as it sees
+        call_pixels: size of all images in one call together, as a network that takes any size sees
             them: its time and memory grow with them.
         images: images × targets in one request.
         requests: requests that are accepted and not yet answered, for all models together.
@@ -39,7 +39,7 @@ class Limits:
     body_bytes: int = 16 * MEBIBYTE
     held_bytes: int = 256 * MEBIBYTE
     pixels: int = 25_000_000
-    seen_pixels: int = 2_100_000
+    call_pixels: int = 2_100_000
     images: int = 16
     requests: int = 256
     connections: int = 1024

@@ -49,7 +49,7 @@ def graphs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 @pytest.fixture(scope="module")
 def client(graphs: dict[str, Path]) -> Iterator[TestClient]:
     settings = Settings(
-        graphs, Limits(seen_pixels=MOST), running=Running(provider="cpu", threads=1)
+        graphs, Limits(call_pixels=MOST), running=Running(provider="cpu", threads=1)
     )
     with TestClient(create_app(Service(settings))) as client:
         yield client
