@@ -12,6 +12,9 @@ from onnxplain.errors import BackendError
 from onnxplain.options import check_fields
 from onnxplain.printable import in_lines
 
+DAMAGED = ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError
+"""What reading an entry raises where it is not as it was written."""
+
 
 @dataclass(frozen=True)
 class Entry:
@@ -54,10 +57,7 @@ class Entry:
             found = cls.from_json(in_lines(json.loads(props[cls.KEY])))
             check_fields(found)
             return found
-        except (
-            *(ArithmeticError, AttributeError, LookupError, RecursionError, TypeError),
-            ValueError,
-        ) as error:
+        except DAMAGED as error:
             raise BackendError(
                 f"the file's entry {cls.KEY} cannot be read ({described(error)}); export it again "
                 "with the installed version"

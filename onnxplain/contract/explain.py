@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from onnxplain.contract.derivatives import Derivatives
-from onnxplain.contract.entries import described, listed
+from onnxplain.contract.entries import DAMAGED, described, listed
 from onnxplain.contract.estimator import Estimated
 from onnxplain.contract.objective import EXPLAINED_BOX, EXPLAINED_CLASS, OBJECTIVE, Explained
 from onnxplain.contract.pixels import Pixels
@@ -482,10 +482,7 @@ class Metadata:
             found = cls(**entries)
             found._check()
             return found
-        except (
-            *(ArithmeticError, AttributeError, LookupError, RecursionError, TypeError),
-            ValueError,
-        ) as error:
+        except DAMAGED as error:
             raise BackendError(
                 f"the file's onnxplain metadata cannot be read ({described(error)}); export it "
                 "again with the installed version"

@@ -144,11 +144,6 @@ def signed_image(values: NDArray[Any]) -> Image.Image:
     return painted(scaled(values, _CHANNELS)[0], _CHANNELS)
 
 
-def seismic_image(values: NDArray[Any]) -> Image.Image:
-    """The channels' mean of a pullback [C,H,W], from dark blue over white to dark red."""
-    return Image.fromarray(seismic_colours(seismic_values(values)))
-
-
 def seismic_values(values: NDArray[Any]) -> NDArray[np.float64]:
     """The channels' mean of a pullback [C,H,W], in [-1, 1].
 
@@ -161,7 +156,7 @@ def seismic_values(values: NDArray[Any]) -> NDArray[np.float64]:
 
 
 def seismic_colours(values: NDArray[Any]) -> NDArray[np.uint8]:
-    """Numbers [...] in [-1, 1] as colours [...,3]."""
+    """Numbers [...] in [-1, 1] as colours [...,3], from dark blue over white to dark red."""
     colours: NDArray[np.uint8] = (_SEISMIC + 0.5).astype(np.uint8)[_level(values, True)]
     return colours
 

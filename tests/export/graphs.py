@@ -59,13 +59,13 @@ def source_outputs(path: Path, x: Array, optimised: bool = True) -> list[Array]:
     return session(path, optimised).run(None, {session(path).get_inputs()[0].name: x})
 
 
-def session(path: Path, optimised: bool = True) -> onnxruntime.InferenceSession:
+def session(model: Path | bytes, optimised: bool = True) -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
     options.intra_op_num_threads = 1
     if not optimised:
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
 
 def explain(

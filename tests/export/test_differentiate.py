@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import onnx
 import onnx_ir as ir
-import onnxruntime
 import pytest
 import torch
 import torchvision
@@ -25,7 +24,7 @@ from onnxplain.export.differentiate import STAGES
 from onnxplain.export.finish import clean
 from onnxplain.reference.float64 import evaluator
 
-from .graphs import operators
+from .graphs import operators, session
 
 Array = np.ndarray
 node = helper.make_node
@@ -46,13 +45,10 @@ def energy_file(energy: Energy, tmp_path_factory: pytest.TempPathFactory) -> Pat
 
 def run(path: Path, **feeds: Any) -> dict[str, Array]:
     """The outputs by name; a dot in an input's name is written as two underscores."""
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.log_severity_level = 4
-    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    ready = session(path)
     given = {name.replace("__", "."): np.asarray(value) for name, value in feeds.items()}
-    names = [y.name for y in session.get_outputs()]
-    return dict(zip(names, session.run(None, given), strict=True))
+    names = [y.name for y in ready.get_outputs()]
+    return dict(zip(names, ready.run(None, given), strict=True))
 
 
 def error(found: Array, expected: torch.Tensor) -> float:

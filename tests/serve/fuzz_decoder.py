@@ -32,7 +32,6 @@ from onnxplain.serve.refusal import Refusal
 from onnxplain.serve.settings import Limits
 
 LIMITS = Limits(pixels=100_000, images=4)
-BOUNDARY = b"b"
 
 _PREPROCESSING = Preprocessing(4, 4, 4, mean=(0.5,) * 3, std=(0.5,) * 3)
 _METADATA = Metadata("0", "gradient", "fuzzed", _PREPROCESSING, labels=("cat", "dog"))

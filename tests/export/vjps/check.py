@@ -12,7 +12,6 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 import onnx
 import onnx_ir as ir
-import onnxruntime
 from hypothesis import HealthCheck, settings
 
 from onnxplain.export import VJPS, pull_back
@@ -30,6 +29,8 @@ from onnxplain.export.lower import lower
 from onnxplain.export.vmap import vmap
 from onnxplain.reference.float64 import evaluator
 
+from ..graphs import session
+
 Array = np.ndarray
 TARGETS = 2
 
@@ -46,13 +47,7 @@ def drawn(examples: int = 20) -> settings:
 
 
 def runtime(proto: onnx.ModelProto, feeds: dict[str, Array]) -> list[Array]:
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.log_severity_level = 4
-    session = onnxruntime.InferenceSession(
-        proto.SerializeToString(), options, providers=["CPUExecutionProvider"]
-    )
-    return session.run(None, feeds)
+    return session(proto.SerializeToString()).run(None, feeds)
 
 
 def close(found: Array, expected: Array, tolerance: float, what: str) -> None:

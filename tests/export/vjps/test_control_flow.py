@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 
 import onnxplain
 from onnxplain.errors import NoRuleError
 
+from ..graphs import session
 from .check import close
 
 COVERED = ["If", "Loop", "Scan"]
@@ -28,13 +28,6 @@ STEP = 1e-5
 
 def normal(*shape: int) -> Array:
     return RNG.normal(size=shape)
-
-
-def session(path: Path) -> onnxruntime.InferenceSession:
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4
-    options.intra_op_num_threads = 1
-    return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 
 
 def check(folder: Path, text: str, *at: Feeds, **options: Any) -> None:
