@@ -54,8 +54,8 @@ MaxCallMegapixels = Annotated[
     float,
     typer.Option(
         min=0.001,
-        help="Most megapixels of all images in a call together, for a network that takes any size. "
-        "Time and memory grow with them.",
+        help="Most megapixels of all images in a call together, each for each of its targets, for "
+        "a network that takes any size. Time and memory grow with them.",
     ),
 ]
 MaxImages = Annotated[int, count("Most images × targets in a request.")]

@@ -174,14 +174,15 @@ def prepare(asked: Asked, explainer: Explainer, limits: Limits) -> Prepared:
         if drawn and size is not None:
             _check_drawn(options.look, size, wanted, limits.pixels)
         pre = explainer.metadata.preprocessing
-        most = most_in_call(size, pre, limits) if size else None
+        each = targets[0].size
+        most = most_in_call(size, each, pre, limits) if size else None
         inputs = own_inputs(asked.inputs, explainer, size, len(targets), limits.pixels)
         if explainer.metadata.pixels:
             image, photograph = _of_photograph(sent, explainer.metadata, drawn)
         else:
             (image,), (photograph,) = as_batch(_shown(sent), pre, signature.dtype)
         if not size:
-            most = most_in_call(pre.sides(image.shape), pre, limits)
+            most = most_in_call(pre.sides(image.shape), each, pre, limits)
     except InputError as error:
         raise unusable(str(error)) from None
     # A view: a waiting request holds its image only once.

@@ -231,7 +231,8 @@ def _work(arrays: dict[str, NDArray[Any]], explainer: Explainer, limits: Limits)
         inputs = as_inputs(signature, own, len(image))
     except InputError as error:
         raise unusable(str(error)) from None
-    return Work(image, targets, warmth, inputs, most_in_call(size, pre, limits))
+    most = most_in_call(size, targets[0].size, pre, limits)
+    return Work(image, targets, warmth, inputs, most)
 
 
 def _vector(array: NDArray[Any]) -> NDArray[Any]:

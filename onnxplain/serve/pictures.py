@@ -53,9 +53,14 @@ def check_resized(size: Sequence[int], pre: Preprocessing, most: int) -> None:
         )
 
 
-def most_in_call(size: tuple[int, int], pre: Preprocessing, limits: Limits) -> int | None:
+def most_in_call(
+    size: tuple[int, int], targets: int, pre: Preprocessing, limits: Limits
+) -> int | None:
     """How many images of that width and height one call may see of a network that takes any size;
     None of another.
+
+    Args:
+        targets: of each image, for each of which the call has a backward pass.
 
     Raises:
         Refusal: one alone has more pixels than a call may see.
@@ -63,10 +68,13 @@ def most_in_call(size: tuple[int, int], pre: Preprocessing, limits: Limits) -> i
     if not pre.any_size:
         return None
     width, height = pre.resized(size)
-    most = limits.call_pixels // (width * height)
+    most = limits.call_pixels // (width * height * targets)
     if not most:
+        several, fewer = (
+            (f" × {targets} targets", ", or ask for fewer") if targets > 1 else ("", "")
+        )
         raise too_large(
             f"this model sees an image at its own size, and {limits.call_pixels} pixels at most, "
-            f"not {width} × {height}: send a smaller one"
+            f"not {width} × {height}{several}: send a smaller one{fewer}"
         )
     return most

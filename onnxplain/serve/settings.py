@@ -27,7 +27,7 @@ class Limits:
             their models take them and as pictures show them.
         pixels: size of an image, width × height.
         call_pixels: size of all images in one call together, as a network that takes any size sees
-            them: its time and memory grow with them.
+            them, each counted for each of its targets: time and memory grow with them.
         images: images × targets in one request.
         requests: requests that are accepted and not yet answered, for all models together.
         connections: connections open at a time.

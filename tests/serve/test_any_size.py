@@ -26,8 +26,8 @@ from ..camera.test_triton import TYPES, packaged
 from .bodies import arrays, as_png
 
 SIZES = [(40, 56), (33, 71), (64, 16)]
-MOST = 3000
-"""Pixels in one call: none of `SIZES` goes twice."""
+MOST = 7200
+"""Pixels in one call: of `SIZES` each goes three times, and the largest two not four times."""
 
 OPTIONS: dict[str, dict[str, Any]] = {
     "floats": {"multi_target": True},
@@ -65,13 +65,18 @@ def test_an_image_is_explained_at_its_own_size(
     client: TestClient, graphs: dict[str, Path], name: str, size: tuple[int, int]
 ) -> None:
     photograph = noise(*size, 3)
-    asked = {"targets": ["1", "-1", "2"], "output": "npz"}
+    several = name == "floats"
+    targets = [1, -1, 2] if several else [1, -1, 2, 0]
+    asked = {"targets": [*map(str, targets)], "output": "npz"}
     response = client.post(
         f"/v1/models/{name}:explain", files={"image": as_png(photograph)}, data=asked
     )
-    found, several = arrays(response), name == "floats"
-    images, targets = ([photograph], [[1, -1, 2]]) if several else ([photograph] * 3, [1, -1, 2])
-    expected = explained(graphs[name], images, targets)
+    found = arrays(response)
+    expected = (
+        explained(graphs[name], [photograph], [targets])
+        if several
+        else explained(graphs[name], [photograph] * 4, targets)
+    )
     pullback = expected.pullback.reshape(found["pullback"].shape)
     np.testing.assert_allclose(found["pullback"], pullback, atol=1e-6)
     assert found["pullback"].shape[-2:] == expected.pullback.shape[-2:]
@@ -135,15 +140,25 @@ def test_kserve_has_open_sides(client: TestClient, graphs: dict[str, Path]) -> N
     response = infer(x[..., :-1])
     assert response.status_code == 422
     assert f"positive multiples of {MULTIPLE}" in response.json()["error"]
-    large = np.zeros((2, 3, 60, 60), np.float32)
+    large = np.zeros((2, 3, 88, 88), np.float32)
     assert infer(large).status_code == 413
 
 
 @pytest.mark.parametrize("name", OPTIONS)
 def test_an_image_too_large_for_a_call_is_refused(client: TestClient, name: str) -> None:
-    response = client.post(f"/v1/models/{name}:explain", files={"image": as_png(noise(60, 52, 3))})
+    response = client.post(f"/v1/models/{name}:explain", files={"image": as_png(noise(88, 92, 3))})
     assert response.status_code == 413
-    assert "at its own size, and 3000 pixels at most, not 52 × 60" in response.json()["error"]
+    assert "at its own size, and 7200 pixels at most, not 92 × 88: send" in response.json()["error"]
+
+
+def test_targets_too_many_for_a_call_are_refused(client: TestClient) -> None:
+    """Of a graph that explains them all in one call, for each of which it has a backward pass."""
+    files, targets = {"image": as_png(noise(44, 56, 3))}, ["1", "-1", "2"]
+    response = client.post("/v1/models/floats:explain", files=files, data={"targets": targets})
+    assert response.status_code == 413
+    assert "not 56 × 44 × 3 targets: send a smaller one, or" in response.json()["error"]
+    data = {"targets": targets[:2]}
+    assert client.post("/v1/models/floats:explain", files=files, data=data).status_code == 200
 
 
 def test_the_description_leaves_the_sides_open(client: TestClient) -> None:
