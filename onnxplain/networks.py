@@ -1,10 +1,11 @@
-"""The names of networks, and the packages that these need; torchvision's names are read where they
-are declared, as to import it costs seconds."""
+"""The names of networks, and the packages that these need; torchvision's and timm's names are read
+where they are declared, as to import these costs seconds."""
 
 from __future__ import annotations
 
 import os
 import re
+import sys
 from collections.abc import Iterable
 from functools import cache
 from importlib.util import find_spec
@@ -25,6 +26,7 @@ TIMM = "timm/"
 _DECLARED = re.compile(
     r"^@register_model\((?:name=\"(?P<name>\w+)\")?\)\n(?:.*\n)*?def (?P<builder>\w+)\(", re.M
 )
+_OF_TIMM = re.compile(r"^@register_model\n(?:@.*\n)*def (\w+)\(", re.M)
 
 
 def canonical(name: str) -> str:
@@ -34,6 +36,7 @@ def canonical(name: str) -> str:
         SourceError: there is none of that name that is a classifier.
     """
     if name.startswith(TIMM):
+        _check_timm(name.removeprefix(TIMM))
         return name
     require("torch", "exporting from PyTorch", TORCH)
     classifiers, others = torchvision_names()
@@ -79,6 +82,38 @@ def torchvision_names() -> tuple[list[str], list[str]]:
         return [], []
     models = Path(spec.origin).parent / "models"
     return _declared(models.glob("*.py")), _declared(models.glob("*/*.py"))
+
+
+def not_of_timm(name: str, known: Iterable[str]) -> str:
+    """What to say of a name that timm has no network of."""
+    return f"timm has no network {name!r}; {nearest(name, known)}"
+
+
+def _check_timm(name: str) -> None:
+    """
+    Raises:
+        SourceError: timm's files do not have the word. Of others timm says it itself; and once it
+            is imported of all, as more may be registered.
+    """
+    text = "" if "timm" in sys.modules else _timm_files()
+    word = re.escape(name.partition(".")[0])
+    if text and re.search(rf"\b{word}\b", text) is None:
+        raise SourceError(not_of_timm(name, timm_names()))
+
+
+def timm_names() -> list[str]:
+    """Those that timm lists."""
+    return _OF_TIMM.findall(_timm_files())
+
+
+@cache
+def _timm_files() -> str:
+    """What declares timm's networks; empty where it is not installed."""
+    spec = find_spec("timm")
+    if spec is None or spec.origin is None:
+        return ""
+    files = sorted((Path(spec.origin).parent / "models").glob("*.py"))
+    return "\n".join(file.read_text("utf-8") for file in files)
 
 
 def _declared(files: Iterable[Path]) -> list[str]:

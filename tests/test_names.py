@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import timm
 import torchvision
 
 from onnxplain.contract import names
@@ -21,7 +22,7 @@ from onnxplain.export.pipeline import export
 from onnxplain.export.registry import Registry
 from onnxplain.export.sources.source import torch_network
 from onnxplain.export.validity import method_of
-from onnxplain.networks import torchvision_names
+from onnxplain.networks import timm_names, torchvision_names
 from onnxplain.suggest import spelled, squeezed
 
 
@@ -117,7 +118,18 @@ def test_the_nearest_network_is_suggested_whatever_its_hyphens(tmp_path: Path) -
         export("efficientnet_lite", tmp_path / "x.onnx")
 
 
+def test_timm_declares_the_names_that_it_lists() -> None:
+    assert sorted(timm_names()) == sorted(timm.list_models())
+
+
 def test_torchvision_declares_the_names_that_it_lists() -> None:
     classifiers, others = torchvision_names()
     assert sorted(classifiers) == sorted(torchvision.models.list_models(module=torchvision.models))
     assert sorted(classifiers + others) == sorted(torchvision.models.list_models())
+
+
+def test_names_that_timm_s_networks_had_before_are_names() -> None:
+    """`tv_resnet34` is `resnet34.tv_in1k` now."""
+    code = "from onnxplain.networks import canonical; print(canonical('timm/tv_resnet34'))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "timm/tv_resnet34"

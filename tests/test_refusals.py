@@ -246,6 +246,12 @@ REFUSED: dict[str, tuple[str, str, str, int]] = {
         "no network 'resnet51'",
         3,
     ),
+    "an unknown network of timm's": (
+        "onnxplain.export('timm/resnet51.a1', 'x.onnx')",
+        "export timm/resnet51.a1 -o x.onnx",
+        "timm has no network 'resnet51.a1'; did you mean",
+        3,
+    ),
     "a network that is no classifier": (
         "onnxplain.export('ssdlite320_mobilenet_v3_large', 'x.onnx')",
         "export ssdlite320_mobilenet_v3_large -o x.onnx",

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from onnxplain.contract.explain import CROP, SQUASH, Preprocessing
 from onnxplain.errors import SourceError
 from onnxplain.export.sources.labels import imagenet_labels
+from onnxplain.networks import not_of_timm
 from onnxplain.suggest import nearest
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ def timm_module(
 
     architecture, _, tag = name.partition(".")
     if not timm.is_model(architecture):
-        raise SourceError(f"timm has no network {name!r}; {nearest(name, timm.list_models())}")
+        raise SourceError(not_of_timm(name, timm.list_models()))
     trained = timm.list_pretrained([architecture, f"{architecture}.*"])
     tags = [other.partition(".")[2] for other in trained]
     if tag and tag not in tags:
