@@ -141,7 +141,7 @@ REFUSED: dict[str, tuple[str, str, str, int]] = {
     "an ascent from a photograph's pixels": (
         "onnxplain.export('net.onnx', 'x.onnx', step=True, preprocess=True)",
         "export net.onnx -o x.onnx --step --preprocess",
-        "leave out preprocess",
+        "leave out preprocess=True",
         3,
     ),
     "a step and all of them": (
@@ -153,13 +153,14 @@ REFUSED: dict[str, tuple[str, str, str, int]] = {
     "pixels of a file that takes none": (
         "onnxplain.export('net.onnx', 'x.onnx', pixels='bgr')",
         "export net.onnx -o x.onnx --pixels bgr",
-        "add preprocess",
+        "pixels= and geometry= are of a file that takes photographs: add preprocess=True",
         3,
     ),
     "an option that a picture has not": (
         "onnxplain.export('net.onnx', 'x.onnx', picture='overlay,cow=1')",
         "export net.onnx -o x.onnx --picture overlay,cow=1",
-        "picture is one of heatmap, overlay, signed, pullback, and behind it",
+        "with commas between and each once, NAME=VALUE of colours, signed, alpha, transparent, "
+        "percentile, smoothing; not 'cow=1'",
         3,
     ),
     "a number of a picture out of its range": (

@@ -31,7 +31,7 @@ def _check_ascent(options: ExportOptions) -> None:
         ),
         (
             options.ascends and options.multi_target,
-            "an ascent follows one target per image; leave out multi_target",
+            "an ascent follows one target per image; leave out multi_target=True",
         ),
         (
             options.unroll is not None and options.unroll < 1,
@@ -81,19 +81,19 @@ def _pixels(options: ExportOptions) -> Pixels:
         (
             options.preprocess and options.ascends,
             "an ascent goes on from a picture that it has changed, which is no photograph's "
-            "pixels: leave out preprocess",
+            "pixels: leave out preprocess=True",
         ),
         (
             quantised and options.unroll is not None,
-            "an ascent in one call puts out no pullback: leave out quantise_output",
+            "an ascent in one call puts out no pullback: leave out quantise_output=",
         ),
         (
             options.any_size and {options.fit, options.resize, options.fill} != {None},
-            "with size=any photographs keep their own sizes: leave out fit, resize and fill",
+            "with size='any' photographs keep their own sizes: leave out fit=, resize= and fill=",
         ),
         (
             not options.preprocess and (options.pixels != RGB or options.geometry != NETWORK),
-            "pixels and geometry are of a file that takes photographs: add preprocess",
+            "pixels= and geometry= are of a file that takes photographs: add preprocess=True",
         ),
     ):
         if wrong:

@@ -383,7 +383,7 @@ class Metadata:
         if self.pixels:
             raise BackendError(
                 f"{what} changes or makes the network's own input, and this file takes photographs "
-                "and makes it itself: export the network again without preprocess"
+                "and makes it itself: export the network again without preprocess=True"
             )
 
     def require_one_size(self, what: str) -> None:

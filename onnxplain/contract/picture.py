@@ -182,8 +182,8 @@ class PictureOptions:
             name, equals, value = part.partition("=")
             if name in given or name not in _OF_GRAPHS or not equals:
                 raise InputError(
-                    f"picture is one of {', '.join(DRAWN)}, and behind it "
-                    f"{', '.join(f'{n}=…' for n in _OF_GRAPHS)}, with commas between, not {text!r}"
+                    f"picture is one of {', '.join(DRAWN)}, and behind it, with commas between and "
+                    f"each once, NAME=VALUE of {', '.join(_OF_GRAPHS)}; not {part!r}"
                 )
             given[name] = _read(name, value)
         found = cls(**given)
@@ -261,8 +261,10 @@ def _read(name: str, value: str) -> Any:
     """
     if name == "colours":
         return value
-    if name in ("signed", "transparent") and value in ("true", "false"):
-        return value == "true"
+    if name in ("signed", "transparent"):
+        if value.lower() not in ("true", "false"):
+            raise InputError(f"{name} of a picture is true or false, not {value!r}")
+        return value.lower() == "true"
     try:
         return float(value)
     except ValueError:

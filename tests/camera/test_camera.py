@@ -266,7 +266,7 @@ def test_a_pullback_of_zeros_is_quantised_to_zeros(tmp_path: Path) -> None:
         ({"fit": "squash", "resize": 300}, "resize is of a crop, and squash resizes"),
         ({"fit": "letterbox", "resize": 300}, "resize is of a crop, and letterbox resizes"),
         ({"fit": "squash", "fill": 7}, "squash leaves no border: leave out fill"),
-        ({"size": "any", "fill": 7}, "leave out fit, resize and fill"),
+        ({"size": "any", "fill": 7}, "leave out fit=, resize= and fill="),
     ],
 )
 def test_what_does_not_go_together_is_said(

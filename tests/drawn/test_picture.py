@@ -493,7 +493,9 @@ def test_tensorrt_takes_a_camera_s(written: Written) -> None:
     [
         ({"picture": "grid"}, "a graph draws heatmap, overlay, signed, pullback, and no grid"),
         ({"picture": "cubist"}, "style is one of"),
-        ({"picture": "overlay,size=network"}, "and behind it colours=…"),
+        ({"picture": "overlay,size=network"}, "of colours, signed, .*; not 'size=network'"),
+        ({"picture": "overlay,signed"}, "NAME=VALUE of colours, signed, .*; not 'signed'"),
+        ({"picture": "overlay,signed=yes"}, "signed of a picture is true or false, not 'yes'"),
         ({"picture": "overlay,alpha=much"}, "alpha of a picture is a number, not 'much'"),
         ({"picture": "overlay,colours=coolwarm"}, "shows strengths"),
         ({"picture": PictureOptions(style="overlay", captions=True)}, "captions is of pages"),
