@@ -11,7 +11,7 @@ from onnxplain.export.estimators.estimator import Own
 from onnxplain.export.methods import METHODS
 from onnxplain.export.methods.layer_rules import RULES
 from onnxplain.export.objectives import OBJECTIVES
-from onnxplain.suggest import nearest
+from onnxplain.suggest import called, nearest
 
 
 class Entry(NamedTuple):
@@ -54,18 +54,32 @@ def catalogue() -> Iterator[Entry]:
         yield Entry("objective", objective.name, "", inputs, objective.help, "")
 
 
-def parameters_of(name: str) -> list[tuple[str, str, str, str]]:
-    """Of one of that name, what can be set: its name, default, what it may be, and what it is.
+def entry_called(name: str) -> Entry:
+    """The one that is called so, or also called so, however that is spelled.
 
     Raises:
         SourceError: there is none.
     """
-    known = {entry.name: entry.kind for entry in catalogue()}
-    if name not in known:
+    entries = {entry.name: entry for entry in catalogue()}
+    if name in entries:  # before spellings: the rule z-plus is not the method zplus
+        return entries[name]
+    own = (
+        called(name, METHODS)
+        or called(name, RULES)
+        or called(name, ESTIMATORS)
+        or called(name, OBJECTIVES)
+    )
+    if own is None:
         raise SourceError(
-            f"no method, rule, estimator or objective {name!r}; {nearest(name, known)}"
+            f"no method, rule, estimator or objective {name!r}; {nearest(name, entries)}"
         )
-    if known[name] == "objective":
+    return entries[own]
+
+
+def parameters_of(entry: Entry) -> list[tuple[str, str, str, str]]:
+    """What can be set of one: its name, default, what it may be, and what it is."""
+    name = entry.name
+    if entry.kind == "objective":
         return [
             (one.name, "", " or ".join(one.choices) or "a whole number above 0", one.help)
             for one in OBJECTIVES[name].settings
@@ -82,7 +96,7 @@ def parameters_of(name: str) -> list[tuple[str, str, str, str]]:
             str(one.range),
             one.help,
         )
-        for one in settable[known[name]]()
+        for one in settable[entry.kind]()
     ]
 
 

@@ -311,7 +311,7 @@ register_method(
             Parameter("attention", 1.0, "the temperature of attention's weights"),
         ),
         ascent=AscentDefaults(steps=10, eps=None),
-        help="the same in any network: transformers, smooth activations, norms",
+        help="what the class looks like to any network: transformers, smooth activations, norms",
         source="Satkiewicz 2026, arXiv 2507.22832 v6",
         aliases=("semantic-pullback",),
     )

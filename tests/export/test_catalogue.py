@@ -59,6 +59,33 @@ def test_all_that_is_registered_is_listed_and_described():
         shown = CliRunner().invoke(app, ["methods", entry.name])
         assert shown.exit_code == 0
         assert entry.good_for in shown.output
+        assert f"source: {entry.source}" in shown.output or not entry.source
+        assert f"needs: {entry.needs}" in shown.output or not entry.needs
+
+
+@pytest.mark.parametrize(
+    ("also", "own"),
+    [
+        ("saliency", "method gradient"),
+        ("GradCAM", "method gradcam"),
+        ("IG", "estimator integrated-gradients"),
+        ("alpha_beta", "rule alpha-beta"),
+    ],
+)
+def test_one_is_found_by_the_names_that_an_export_understands(also: str, own: str) -> None:
+    shown = CliRunner().invoke(app, ["methods", also])
+    assert shown.exit_code == 0
+    assert shown.output.startswith(f"{own}: ")
+
+
+def test_every_name_and_use_can_be_read_on_a_terminal_of_80_columns() -> None:
+    shown = CliRunner().invoke(app, ["methods"], env={"COLUMNS": "80"}).output
+    words = [*shown.split(), *shown.replace("-", " ").split()]
+    for entry in catalogue():
+        assert entry.name in words
+        assert set(entry.good_for.replace("-", " ").split()) <= set(words)
+    assert len(shown.splitlines()) < 2.5 * len(list(catalogue()))
+    assert "onnxplain methods NAME" in shown
 
 
 def test_the_command_shows_the_table():
