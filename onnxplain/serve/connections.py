@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any, ClassVar, cast
+from weakref import WeakSet
 
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
@@ -21,6 +22,8 @@ _FULL = (
 _FIRST = 5.0
 """How many seconds a new connection has for its first request when the service ends, as in Go's
 `net/http` (`Server.Shutdown`); its client has no other to ask on, and no reason to ask again."""
+
+_STEP = 0.1  # seconds
 
 
 class Connection(H11Protocol):
@@ -39,6 +42,10 @@ class Connection(H11Protocol):
         options: uvicorn's.
     """
 
+    in_handshake: ClassVar[WeakSet[Connection]] = WeakSet()
+    """Those that asyncio has accepted, and gives their transport once TLS is agreed on; of one that
+    fails it tells nothing."""
+
     def __init__(
         self, most: int, seconds: float, cut: Callable[[str], None], **options: Any
     ) -> None:
@@ -47,8 +54,10 @@ class Connection(H11Protocol):
         self._reading: asyncio.TimerHandle | None = None
         self._writing: asyncio.TimerHandle | None = None
         self._silent_since = self.loop.time()
+        self.in_handshake.add(self)
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        self.in_handshake.discard(self)
         super().connection_made(transport)
         if len(self.connections) > self._most and not self._made_room():
             self._cut("many")
@@ -154,6 +163,15 @@ class Connection(H11Protocol):
         else:
             self._cut("slow")
             self.transport.abort()
+
+
+async def handshakes() -> None:
+    """Wait for those that have begun, as long as for a new connection's first request."""
+    loop = asyncio.get_running_loop()
+    end = loop.time() + _FIRST
+    await asyncio.sleep(_STEP)
+    while Connection.in_handshake and loop.time() < end:
+        await asyncio.sleep(_STEP)
 
 
 def listen(host: str, port: int) -> socket.socket:

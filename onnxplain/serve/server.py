@@ -18,7 +18,7 @@ import uvicorn
 from onnxplain.errors import InputError
 from onnxplain.serve import log
 from onnxplain.serve.app import create_app
-from onnxplain.serve.connections import Connection, listen, url
+from onnxplain.serve.connections import Connection, handshakes, listen, url
 from onnxplain.serve.service import Service
 from onnxplain.serve.settings import Settings
 
@@ -49,11 +49,14 @@ class Server(uvicorn.Server):
         self._service.draining = True
         log.event("draining", connections=len(self.server_state.connections))
         await asyncio.sleep(_NOTICE)
-        taken = [self._take(connection) for s in sockets or [] for connection in _accept_all(s)]
+        made = [connection for listener in sockets or [] for connection in _accept_all(listener)]
+        taken = asyncio.gather(*map(self._take, made), return_exceptions=True)
         for server in self.servers:
             server.close()
-        await asyncio.gather(*taken, return_exceptions=True)
+        await handshakes()
+        self.servers.clear()  # from Python 3.12 on they wait for the others, too
         await super().shutdown(sockets)
+        taken.cancel()
         log.event("ended")
 
     async def _take(self, connection: socket.socket) -> None:
