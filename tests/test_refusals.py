@@ -211,6 +211,12 @@ REFUSED: dict[str, tuple[str, str, str, int]] = {
         "unknown precision 'int4'; known: float32",
         5,
     ),
+    "a provider as ONNX Runtime calls it": (
+        "onnxplain.load('e.onnx', 'CUDAExecutionProvider')",
+        "explain e.onnx cat.jpg --provider CUDAExecutionProvider",
+        "unknown provider 'CUDAExecutionProvider', which is cuda here; known: auto, cpu",
+        5,
+    ),
     "an unknown provider": (
         "onnxplain.load('e.onnx', 'gpu')",
         "explain e.onnx cat.jpg --provider gpu",

@@ -14,7 +14,7 @@ from onnxplain.asking import check_asked
 from onnxplain.cli.app import command, with_flags
 from onnxplain.cli.console import note, out, say, shown
 from onnxplain.cli.export_options import with_export_options
-from onnxplain.cli.options import Source, as_floats
+from onnxplain.cli.options import Source, as_floats, as_names
 from onnxplain.cli.progress import remaining_bar
 from onnxplain.contract.request import ExportOptions
 
@@ -41,16 +41,22 @@ def choose(
         "chosen.explain.onnx"
     ),
     methods: Annotated[
-        str | None,
-        typer.Option(help="With commas between.", show_default="six of different kinds"),
+        list[str] | None,
+        typer.Option(
+            help="With commas between, or give it again for more.",
+            show_default="six of different kinds",
+        ),
     ] = None,
     temperatures: Annotated[
         str | None,
         typer.Option(help="With commas between.", show_default="each method's own"),
     ] = None,
     estimators: Annotated[
-        str | None,
-        typer.Option(help="With commas between, besides none at all.", show_default="none at all"),
+        list[str] | None,
+        typer.Option(
+            help="With commas between, or give it again for more; besides none at all.",
+            show_default="none at all",
+        ),
     ] = None,
     most: Annotated[
         float | None,
@@ -74,8 +80,8 @@ def choose(
         onnxplain choose resnet50 -i photos/ --most 3 --temperatures 0.2,0.3,0.5
         onnxplain choose classifier.onnx -i photos/ --estimators smoothgrad,integrated-gradients
     """
-    tried = [] if methods is None else methods.split(",")
-    asked = [None, *(estimators.split(",") if estimators else [])]
+    tried = as_names(methods) or []
+    asked = [None, *(as_names(estimators) or [])]
     numbers = as_floats(temperatures, "--temperatures") or (None,)
     for method, estimator in product(tried or [options.method], asked):
         named = replace(options, method=method, estimator=estimator, parameters=None)

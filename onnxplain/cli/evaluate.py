@@ -11,7 +11,7 @@ from rich.table import Table
 from onnxplain.cli.app import command
 from onnxplain.cli.console import complain, note, out, say, shown
 from onnxplain.cli.drift import report_drift
-from onnxplain.cli.options import Precision, Provider
+from onnxplain.cli.options import Precision, Provider, as_names
 from onnxplain.cli.progress import remaining_bar
 from onnxplain.errors import InputError
 
@@ -42,8 +42,13 @@ def evaluate(
         typer.Option(help="A folder of masks, called as the images, light where the thing is."),
     ] = None,
     metrics: Annotated[
-        str | None,
-        typer.Option("--metrics", "-m", help="Separated by commas.", show_default="the protocol's"),
+        list[str] | None,
+        typer.Option(
+            "--metrics",
+            "-m",
+            help="Separated by commas, or give it again for more.",
+            show_default="the protocol's",
+        ),
     ] = None,
     protocol: Annotated[str, typer.Option(help="A set of metrics.")] = "semantic-pullbacks",
     most: Annotated[
@@ -103,7 +108,12 @@ def evaluate(
     that cannot be read is a row with its reason, and the exit status is 1.
     """
     if against is not None:
-        of_metrics = {"--masks": masks, "--metrics": metrics, "--count": most, "--seed": seed}
+        of_metrics = {
+            "--masks": masks,
+            "--metrics": metrics or None,
+            "--count": most,
+            "--seed": seed,
+        }
         for option, value in {**of_metrics, "--quick": quick or None}.items():
             if value is not None:
                 raise InputError(
@@ -124,7 +134,7 @@ def evaluate(
             images,
             labels=None if labels is None else read_labels(labels),
             masks=masks,
-            metrics=None if metrics is None else metrics.split(","),
+            metrics=as_names(metrics),
             protocol=protocol,
             out=folder,
             count=most,

@@ -122,6 +122,12 @@ def as_integers(text: str, option: str) -> list[int]:
     return numbers
 
 
+def as_names(given: list[str] | None) -> list[str] | None:
+    """An option's names, separated by commas or each behind an option of its own; None where it was
+    not given."""
+    return [name.strip() for text in given for name in text.split(",")] if given else None
+
+
 def as_floats(text: str | None, option: str) -> tuple[float, ...] | None:
     """An option's numbers, separated by commas; None where it was not given.
 

@@ -16,6 +16,7 @@ from onnxplain.evaluation.metrics import (
     Metric,
     part,
 )
+from onnxplain.suggest import unknown
 
 
 @dataclass(frozen=True)
@@ -224,7 +225,7 @@ def metrics_of(names: list[str] | None, protocol: Protocol, quick: bool) -> tupl
         return tuple(metric for metric in protocol.metrics if not (quick and metric.long))
     for name in names:
         if name not in METRICS:
-            raise InputError(f"no metric {name!r}; there are {', '.join(METRICS)}")
+            raise InputError(unknown("metric", name, METRICS))
         if names.count(name) > 1:
             raise InputError(f"metric {name!r} is given twice")
     if not names:

@@ -372,7 +372,7 @@ def _multipart(body: bytes, parameters: Mapping[bytes, bytes], own: Collection[s
     except (FormParserError, ValueError) as error:
         raise malformed(f"this is not multipart/form-data: {error}") from None
     if IMAGE not in files:
-        raise malformed("there is no file in the field 'image'")
+        raise malformed("there is no file in the field 'image': with curl, -F image=@cat.jpg")
     options, inputs = _options(fields, own)
     image = files.pop(IMAGE)
     if twice := inputs.keys() & files.keys():

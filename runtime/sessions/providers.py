@@ -21,6 +21,7 @@ from onnxplain.runtime.sessions.openvino import options as openvino
 from onnxplain.runtime.sessions.openvino.session import OpenVINO
 from onnxplain.runtime.sessions.protocol import Backend
 from onnxplain.runtime.sessions.tensorrt.package import load_package
+from onnxplain.suggest import called
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,7 @@ class Provider:
         precisions: what it can be asked to compute in, the most exact first.
         packages: the distributions that bring it, any one of them.
         able: which of `precisions` the hardware here has; None for all of them.
+        aliases: what others call it, as ONNX Runtime does.
     """
 
     open: Callable[..., Backend]
@@ -41,6 +43,7 @@ class Provider:
     precisions: tuple[str, ...]
     packages: tuple[str, ...]
     able: Callable[[], tuple[str, ...]] | None = None
+    aliases: tuple[str, ...] = ()
 
     @property
     def options(self) -> tuple[str, ...]:
@@ -49,7 +52,7 @@ class Provider:
         return tuple(p.name for p in parameters if p.kind is Parameter.KEYWORD_ONLY)
 
 
-def _tensorrt(provider: str, package: str) -> Provider:
+def _tensorrt(provider: str, package: str, *aliases: str) -> Provider:
     def open_(
         path: Path,
         precision: str,
@@ -74,7 +77,7 @@ def _tensorrt(provider: str, package: str) -> Provider:
             return str(error)
         return None
 
-    return Provider(open_, missing, tensorrt.PRECISIONS, (package,))
+    return Provider(open_, missing, tensorrt.PRECISIONS, (package,), aliases=aliases)
 
 
 _ONNX_RUNTIME = ("onnxruntime-gpu", "onnxruntime")
@@ -82,7 +85,11 @@ _ONNX_RUNTIME = ("onnxruntime-gpu", "onnxruntime")
 PROVIDERS: Mapping[str, Provider] = MappingProxyType(
     {
         "cpu": Provider(
-            onnx_runtime.open_cpu, lambda: None, onnx_runtime.PRECISIONS, _ONNX_RUNTIME
+            onnx_runtime.open_cpu,
+            lambda: None,
+            onnx_runtime.PRECISIONS,
+            _ONNX_RUNTIME,
+            aliases=("CPUExecutionProvider", "onnxruntime"),
         ),
         "openvino": Provider(
             OpenVINO,
@@ -90,13 +97,29 @@ PROVIDERS: Mapping[str, Provider] = MappingProxyType(
             openvino.PRECISIONS,
             ("openvino",),
             lambda: openvino.devices()[openvino.DEFAULT_DEVICE][1],
+            ("OpenVINOExecutionProvider", "ov"),
         ),
-        "cuda": Provider(cuda.open_cuda, cuda.missing_cuda, cuda.PRECISIONS, _ONNX_RUNTIME),
+        "cuda": Provider(
+            cuda.open_cuda,
+            cuda.missing_cuda,
+            cuda.PRECISIONS,
+            _ONNX_RUNTIME,
+            aliases=("CUDAExecutionProvider",),
+        ),
         "ort-tensorrt": Provider(
-            cuda.open_tensorrt, cuda.missing_tensorrt, cuda.TENSORRT_PRECISIONS, _ONNX_RUNTIME
+            cuda.open_tensorrt,
+            cuda.missing_tensorrt,
+            cuda.TENSORRT_PRECISIONS,
+            _ONNX_RUNTIME,
+            aliases=("TensorrtExecutionProvider",),
         ),
-        "tensorrt": _tensorrt("tensorrt", "tensorrt"),
-        "tensorrt-rtx": _tensorrt("tensorrt-rtx", "tensorrt-rtx-cu13"),
+        "tensorrt": _tensorrt("tensorrt", "tensorrt", "trt"),
+        "tensorrt-rtx": _tensorrt(
+            "tensorrt-rtx",
+            "tensorrt-rtx-cu13",
+            "NvTensorRTRTXExecutionProvider",
+            "trt-rtx",
+        ),
     }
 )
 
@@ -136,5 +159,8 @@ def usable(name: str) -> tuple[str, ...]:
 
 def check_provider(name: str) -> None:
     """Raise BackendError where a name is neither a provider's nor "auto"."""
-    if name not in ("auto", *PROVIDERS):
-        raise BackendError(f"unknown provider '{name}'; known: {', '.join(['auto', *PROVIDERS])}")
+    if name in ("auto", *PROVIDERS):
+        return
+    own = called(name, PROVIDERS)
+    here = "" if own is None else f", which is {own} here"
+    raise BackendError(f"unknown provider '{name}'{here}; known: {', '.join(['auto', *PROVIDERS])}")

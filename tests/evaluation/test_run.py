@@ -148,7 +148,10 @@ def test_deletion_insertion_and_masks_by_hand(
 @pytest.mark.parametrize(
     ("wrong", "said"),
     [
-        (["-m", "beauty"], "no metric 'beauty'; there are infidelity, "),
+        (["-m", "beauty"], "no metric 'beauty'; choose one of infidelity, "),
+        (["-m", "infidelty"], "no metric 'infidelty'; did you mean infidelity? There are "),
+        (["-m", "focus, beauty"], "no metric 'beauty'"),
+        (["-m", "beauty", "-m", "focus"], "no metric 'beauty'"),
         (["-m", "focus,focus"], "metric 'focus' is given twice"),
         (["--protocol", "mine"], "no protocol 'mine'; there is semantic-pullbacks"),
         (["--labels", "{labels}"], "line 1: an image's path and its class are asked for"),
