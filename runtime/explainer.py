@@ -398,24 +398,6 @@ class Explainer:
         """
         check_asked(self.backend.signature, targets, temperature, inputs)
 
-    def of_its_size(
-        self, path: os.PathLike[str], size: tuple[int, int], error: BackendError
-    ) -> InputError:
-        """What is wrong with a photograph on which the runtime failed, if that may be its size.
-
-        Args:
-            size: its width and height.
-
-        Raises:
-            BackendError: the error itself, where every photograph is made the network's one size.
-        """
-        if not self.metadata.preprocessing.any_size:
-            raise error
-        return InputError(
-            f"'{path}' of {size[0]} × {size[1]} pixels cannot be explained, as it may be too small "
-            f"for the network, or too large for the memory: {error}"
-        )
-
     def _run(
         self, chunk: dict[str, NDArray[Any]], scalars: dict[str, NDArray[Any]]
     ) -> Mapping[str, NDArray[Any]]:

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from onnxplain.contract.explain import Metadata
 from onnxplain.errors import BackendError, InputError
 from onnxplain.runtime.ahead import ahead
 from onnxplain.runtime.explainer import Explainer
@@ -167,7 +168,26 @@ def _explain(
             yield from [*_together(explainer, own, targets, rows, temperature, batch_size)]
         except BackendError as error:
             for path, one in zip(paths, own, strict=True):
-                yield explainer.of_its_size(path, one.source.size, error)
+                yield size_refusal(explainer.metadata, path, one.source.size, error)
+
+
+def size_refusal(
+    metadata: Metadata, path: os.PathLike[str], size: tuple[int, int], error: BackendError
+) -> InputError:
+    """What is wrong with a photograph on which the runtime failed, if that may be its size.
+
+    Args:
+        size: its width and height.
+
+    Raises:
+        BackendError: the error itself, where every photograph is made the network's one size.
+    """
+    if not metadata.preprocessing.any_size:
+        raise error
+    return InputError(
+        f"'{path}' of {size[0]} × {size[1]} pixels cannot be explained, as it may be too small "
+        f"for the network, or too large for the memory: {error}"
+    )
 
 
 def _together(

@@ -17,6 +17,7 @@ from onnxplain.errors import BackendError, InputError
 from onnxplain.files import replacing
 from onnxplain.runtime.ascent import accentuate
 from onnxplain.runtime.explainer import Explainer
+from onnxplain.runtime.folder import size_refusal
 from onnxplain.runtime.inputs.batches import as_batch
 from onnxplain.runtime.inputs.images import load_image
 from onnxplain.runtime.inputs.objective import on_photograph
@@ -144,7 +145,7 @@ def _article(
             asked = explanation.targets.reshape(-1)
         ascent = accentuate(explainer, batch, asked, steps, inputs=given)
     except BackendError as error:
-        raise _UnreadableError(str(explainer.of_its_size(file, picture.size, error))) from error
+        raise _UnreadableError(str(size_refusal(metadata, file, picture.size, error))) from error
     rows = explanation.rows()
     row = replace(
         rows[0],
