@@ -49,7 +49,11 @@ _BORDER = 114  # of YOLO's letterboxes
 
 
 def preprocessing(
-    image: ir.Value, given: Preprocessing | None, options: ExportOptions, multiple: int = 0
+    image: ir.Value,
+    given: Preprocessing | None,
+    options: ExportOptions,
+    multiple: int = 0,
+    least: int = 1,
 ) -> Preprocessing:
     """What the source says, or the user, for pixels up to a `scale`; ImageNet's where neither does.
 
@@ -80,7 +84,8 @@ def preprocessing(
             f"input has {channels} channels"
         )
     layout = "NCHW" if dims(image)[1] == channels else "NHWC"
-    given = replace(given, height=height, width=width, layout=layout, multiple=multiple)
+    given = replace(given, height=height, width=width, layout=layout)
+    given = replace(given, multiple=multiple, least=least)
     asked = {name: getattr(options, name) for name in ("fit", "fill", "resize", "interpolation")}
     if options.fit == LETTERBOX and options.fill is None:
         asked["fill"] = _BORDER
@@ -122,7 +127,9 @@ def describe(
     """
     image, pre, values = canonical.model.graph.inputs[0], NO_IMAGE, Values()
     if by is None:
-        pre = preprocessing(image, found.preprocessing, options, canonical.multiple)
+        pre = preprocessing(
+            image, found.preprocessing, options, canonical.multiple, canonical.least
+        )
     else:
         values = described(canonical.model.graph, by, canonical.roots, canonical.inputs)
     labels = found.labels if options.labels is None else tuple(options.labels)

@@ -146,8 +146,11 @@ class _Decoded:
 def _decode(explainer: Explainer, path: Path, given: Mapping[str, Any]) -> _Decoded:
     signature, metadata = explainer.backend.signature, explainer.metadata
     picture = load_image(path)
-    inputs = as_inputs(signature, on_photograph(metadata, given, picture.size), 1)
-    batch, photograph = as_input(picture, signature)
+    try:
+        inputs = as_inputs(signature, on_photograph(metadata, given, picture.size), 1)
+        batch, photograph = as_input(picture, signature)
+    except InputError as error:
+        raise InputError(f"'{path}': {error}") from error
     return _Decoded(picture, batch[0], photograph, inputs)
 
 

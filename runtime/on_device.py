@@ -14,6 +14,7 @@ from onnxplain.contract.explain import IMAGE, LOGITS, ORIGIN, PULLBACK, TARGET
 from onnxplain.contract.objective import OBJECTIVE
 from onnxplain.errors import InputError
 from onnxplain.printable import Brief
+from onnxplain.runtime.inputs.batches import check_size
 from onnxplain.runtime.inputs.frames import size_of_frame
 from onnxplain.runtime.inputs.objective import as_inputs
 from onnxplain.runtime.inputs.targets import target_input
@@ -142,8 +143,9 @@ def _check(signature: Signature, images: Any) -> None:
     expected: list[Any] = list(pixels.shape or pre.image_shape)
     if pre.any_size and not pixels:
         if len(shape) != 4 or not pre.takes(tuple(shape[1:])) or not shape[0]:
+            sides = f", its sides {pre.described_sides}" if pre.described_sides else ""
             raise InputError(
-                f"a tensor of images has the shape [N, {pre.described_shape}], not {shape}"
+                f"a tensor of images has the shape [N, {pre.described_shape}]{sides}, not {shape}"
             )
         expected = shape[1:]
     named = ["any" if size is None else size for size in expected]
@@ -153,7 +155,7 @@ def _check(signature: Signature, images: Any) -> None:
     if not fits or not shape[0]:
         raise InputError(f"a tensor of images has the shape {['N', *named]}, not {shape}")
     if pixels:
-        size_of_frame(shape, pixels)
+        check_size(size_of_frame(shape, pixels), pre)
     if signature.batch and shape[0] != signature.batch:
         raise InputError(
             f"this graph was exported for batches of {signature.batch}, not of {shape[0]}"

@@ -9,10 +9,12 @@ network that shrinks its maps and joins them with what they were made of.
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections.abc import Callable, Mapping
 
 import onnx
 import onnx_ir as ir
+from onnx import helper
 from onnx_ir.passes.common import _c_api_utils
 
 from onnxplain.contract.pixels import HEIGHT, WIDTH
@@ -25,6 +27,7 @@ BATCH = "batch"
 _HEIGHTS, _WIDTHS = (225, 288, 427), (457, 352, 231)  # growing and shrinking, to tell them apart
 _MULTIPLES = (1, 2, 4, 8, 16, 32, 64)
 _BATCHES = (2, 103, 1)
+_WINDOWS = {"Conv", "MaxPool", "AveragePool", "LpPool"}
 
 Probes = Mapping[str, tuple[int, int, int]]
 """The name of an open size → three numbers for it."""
@@ -98,10 +101,27 @@ def _contradiction(
     simplify: Callable[[ir.Model], None],
 ) -> str:
     """What ONNX's shape inference says against one of the sizes; "" if nothing."""
+    numbers = {name: each[index] for name, each in sizes.items()}
+    try:
+        wrong = _reshaped_to_another_number(_inferred(model, image, numbers, simplify))
+    except Exception as error:
+        wrong = (str(error).strip().splitlines() or [type(error).__name__])[-1]
+    return f"{numbers[HEIGHT]} × {numbers[WIDTH]} ONNX says {wrong!r}" if wrong else ""
+
+
+def _inferred(
+    model: ir.Model,
+    image: ir.Value,
+    numbers: Mapping[str, int],
+    simplify: Callable[[ir.Model], None],
+) -> onnx.ModelProto:
+    """The graph with all shapes, for numbers in place of the open sizes; whatever ONNX raises of a
+    contradiction."""
     copy = model.clone()
     given = next(x for x in copy.graph.inputs if x.name == image.name)
-    numbers = [sizes[str(n.value)][index] if not isinstance(n, int) else n for n in dims(given)]
-    given.shape = ir.Shape(numbers)
+    given.shape = ir.Shape(
+        [n if isinstance(n, int) else numbers[str(n.value)] for n in dims(given)]
+    )
     simplify(copy)  # so that sizes which are computed are there
     for node in copy.graph:
         for y in node.outputs:
@@ -112,12 +132,52 @@ def _contradiction(
             proto, check_type=True, strict_mode=True, data_prop=True
         )
 
-    try:
-        found = _c_api_utils.call_onnx_api(ask, copy)
-        wrong = _reshaped_to_another_number(found)
-    except Exception as error:
-        wrong = (str(error).strip().splitlines() or [type(error).__name__])[-1]
-    return f"{numbers[2]} × {numbers[3]} ONNX says {wrong!r}" if wrong else ""
+    return _c_api_utils.call_onnx_api(ask, copy)
+
+
+def least_side(
+    model: ir.Model, image: ir.Value, multiple: int, simplify: Callable[[ir.Model], None]
+) -> int:
+    """The least that height and width may be: the first multiple of `multiple` from which on every
+    window finds a place on what it slides over, and every value has elements."""
+
+    def taken(times: int) -> bool:
+        numbers = {BATCH: 1, **dict.fromkeys((HEIGHT, WIDTH), times * multiple)}
+        try:
+            found = _inferred(model, image, numbers, simplify)
+        except Exception:
+            return False
+        return not _reshaped_to_another_number(found) and _has_places(found)
+
+    most = max(model.graph.meta[USUAL][name] for name in (HEIGHT, WIDTH)) // multiple
+    return multiple * (1 + bisect_left(range(1, most), True, key=taken))
+
+
+def _has_places(model: onnx.ModelProto) -> bool:
+    shapes = {
+        value.name: [size.dim_value for size in value.type.tensor_type.shape.dim]
+        for value in (*model.graph.input, *model.graph.value_info, *model.graph.output)
+        if all(size.HasField("dim_value") for size in value.type.tensor_type.shape.dim)
+    }
+    computed = (name for node in model.graph.node for name in node.output)
+    if not all(size > 0 for name in computed for size in shapes.get(name, ())):
+        return False
+    return all(_fits(node, shapes) for node in model.graph.node if node.op_type in _WINDOWS)
+
+
+def _fits(node: onnx.NodeProto, shapes: Mapping[str, list[int]]) -> bool:
+    """Whether a window lies within what it slides over and its border. ONNX's inference divides
+    toward 0, and finds a place for one that reaches a little farther; which one has where sizes are
+    rounded up."""
+    given = {one.name: helper.get_attribute_value(one) for one in node.attribute}
+    kernel = given.get("kernel_shape") or shapes.get(node.input[1], [])[2:]
+    sides = shapes.get(node.input[0], [])[2:]
+    if not sides or given.get("ceil_mode") or given.get("auto_pad", b"").startswith(b"SAME"):
+        return True
+    pads = given.get("pads") or [0] * 2 * len(kernel)
+    apart = given.get("dilations") or [1] * len(kernel)
+    each = zip(sides, pads, pads[len(kernel) :], kernel, apart, strict=False)
+    return all(side + before + after > (k - 1) * d for side, before, after, k, d in each)
 
 
 def _reshaped_to_another_number(model: onnx.ModelProto) -> str:

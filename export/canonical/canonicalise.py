@@ -20,7 +20,7 @@ from onnx_ir.passes import common
 from onnxplain.contract.explain import IMAGE, LOGITS, RESERVED
 from onnxplain.errors import NoRuleError
 from onnxplain.export.autodiff import between, dependents
-from onnxplain.export.canonical.any_size import multiple_of, open_size, probes
+from onnxplain.export.canonical.any_size import least_side, multiple_of, open_size, probes
 from onnxplain.export.canonical.batch import free_batch, mixes
 from onnxplain.export.canonical.control_flow import refuse_sequences
 from onnxplain.export.canonical.ends import (
@@ -56,7 +56,7 @@ class Canonical:
     image, or other values, those within the network behind an Identity of their own
     (`onnxplain.export.canonical.ports.Forward`). `inputs` are the network's own, by their names in
     the source, where they stay beside what it is explained by. An image's height and width may be
-    any multiples of `multiple`, where that is not 0.
+    any multiples of `multiple` from `least` on, where that is not 0.
     """
 
     model: ir.Model
@@ -69,6 +69,7 @@ class Canonical:
     left_out: Sequence[str] = ()
     inputs: Mapping[str, ir.Value] = field(default_factory=dict)
     multiple: int = 0
+    least: int = 1
 
     @classmethod
     def of(
@@ -80,6 +81,7 @@ class Canonical:
         fixed_batch: str | None = None,
         inputs: Mapping[str, ir.Value] = MappingProxyType({}),
         multiple: int = 0,
+        least: int = 1,
     ) -> Canonical:
         """What was learned, put together."""
         by_default = "softmax" if outputs.logits else ""
@@ -94,6 +96,7 @@ class Canonical:
             outputs.left_out,
             inputs,
             multiple,
+            least,
         )
 
 
@@ -169,8 +172,11 @@ def canonicalise(
     refuse_sequences(between(graph, [image], graph.outputs))
     show_relus(graph, image)
     fixed_batch = free_batch(model)
+    multiple, least = 0, 1
     if any_size:
         settle_sizes(model, [image], simplify, name_all=True, sizes=sizes)
+        multiple = multiple_of(sizes)
+        least = least_side(model, image, multiple, simplify)
     recognise_dynamic_quantisers(graph)
     by_name = dict(zip(names, own, strict=True))
     outputs = explained_outputs(model, by_name, named, classifier, {IMAGE: image}).with_whole(
@@ -182,8 +188,15 @@ def canonicalise(
         rename(outputs.values[0], LOGITS)
     make_way(graph, RESERVED)
     patterns = recognise(model, was_half)
-    multiple = multiple_of(sizes) if any_size else 0
-    return Canonical.of(model, outputs, patterns, {IMAGE: image}, fixed_batch, multiple=multiple)
+    return Canonical.of(
+        model,
+        outputs,
+        patterns,
+        {IMAGE: image},
+        fixed_batch,
+        multiple=multiple,
+        least=least,
+    )
 
 
 def _beside(graph: ir.Graph, image: ir.Value, whole: Mapping[str, ir.Value]) -> dict[str, ir.Value]:

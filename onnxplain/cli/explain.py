@@ -42,7 +42,7 @@ from onnxplain.options import declared
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from onnxplain.contract.explain import Metadata
+    from onnxplain.contract.explain import Metadata, Preprocessing
     from onnxplain.runtime import Explainer, Explanation
     from onnxplain.runtime.inputs.scalars import Temperatures
 
@@ -139,7 +139,7 @@ def explain(
     wanted = [as_target(text) for text in target] if target else None
     check_asked(signature, wanted, live, inputs)
     if precision == "auto":
-        explainer = _fastest(model, images, provider, at_least)
+        explainer = _fastest(model, images, provider, at_least, signature.metadata.preprocessing)
     else:
         import onnxplain
 
@@ -169,13 +169,15 @@ def _no_options_of_images(look: PictureOptions, batch: str) -> None:
         )
 
 
-def _fastest(model: Path, images: list[str], provider: str, at_least: float | None) -> Explainer:
+def _fastest(
+    model: Path, images: list[str], provider: str, at_least: float | None, pre: Preprocessing
+) -> Explainer:
     """What `--precision auto` chooses by the first images, with a table of what it tried."""
     from onnxplain.runtime import find_images
     from onnxplain.runtime.loading import fastest
 
     with err.status("comparing the precisions"):
-        compared = list(itertools.islice(_readable(find_images(images)), _COMPARED))
+        compared = list(itertools.islice(_usable(find_images(images), pre), _COMPARED))
         explainer, trials = fastest(model, compared, provider, None, at_least)
     table = Table("provider", "precision", "cosine", "ms", "")
     for trial in trials:
@@ -191,13 +193,15 @@ def _fastest(model: Path, images: list[str], provider: str, at_least: float | No
     return explainer
 
 
-def _readable(paths: Iterable[Path]) -> Iterator[Path]:
-    """The images that can be read; the others are reported when all are explained."""
+def _usable(paths: Iterable[Path], pre: Preprocessing) -> Iterator[Path]:
+    """The images that can be read, and are large enough for the network; the others are reported
+    when all are explained."""
+    from onnxplain.runtime.inputs.batches import check_size
     from onnxplain.runtime.inputs.images import load_image
 
     for path in paths:
         with suppress(InputError):
-            load_image(path)
+            check_size(load_image(path).size, pre)
             yield path
 
 
@@ -265,8 +269,9 @@ def _batch_size(explainer: Explainer, paths: list[Path], batch: str, rows: int) 
     if len(paths) < _MANY:
         signature = explainer.backend.signature
         return signature.batch or min(max(signature.least, rows), signature.most or rows)
+    pre = explainer.metadata.preprocessing
     with err.status("finding the best batch"):
-        return next((best_batch_size(explainer, path) for path in _readable(paths)), 1)
+        return next((best_batch_size(explainer, path) for path in _usable(paths, pre)), 1)
 
 
 def _record(

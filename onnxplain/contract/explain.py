@@ -98,7 +98,7 @@ EVEN, DOWN = HALVES = ("even", "down")
 """Where the centre goes that is half a pixel off: to the even one, and of a border toward 0, as
 torchvision rounds; or down, as Hugging Face does."""
 
-_AS_0_1 = {"fit": CROP, "fill": 0, "half": EVEN, "multiple": 0}
+_AS_0_1 = {"fit": CROP, "fill": 0, "half": EVEN, "multiple": 0, "least": 1}
 """What a preprocessing was in files of 0.1, which do not say so."""
 
 _LARGEST = 2**15  # pixels of a side
@@ -123,8 +123,9 @@ class Preprocessing:
     values in [0, 1]; `interpolation` is one of Pillow's resampling names in lower case; `layout` is
     "NCHW" or "NHWC"; `fill` is the border's grey, of 0…255; `half` is one of `HALVES`.
     Where `multiple` is not 0 the network takes any size: a photograph keeps its own, but for sides
-    that are no multiples of it, which are resized to the nearest; and `height` × `width` is the
-    size of what is no photograph, such as noise to compare on.
+    that are no multiples of it, which are resized to the nearest; none of what the network sees may
+    be less than `least`, as windows would find no place on it; and `height` × `width` is the size
+    of what is no photograph, such as noise to compare on.
     """
 
     height: int
@@ -138,6 +139,7 @@ class Preprocessing:
     fill: int = 0
     half: str = EVEN
     multiple: int = 0
+    least: int = 1
 
     @property
     def any_size(self) -> bool:
@@ -174,7 +176,8 @@ class Preprocessing:
         """How a photograph is made to fit: "shorter side to 256 (bilinear), crop 224 × 224"."""
         if self.any_size:
             more = f"; sides to multiples of {self.multiple}" if self.multiple > 1 else ""
-            return f"at its own size{more}"
+            least = f"; from {self.least} × {self.least} on" if self.least > self.multiple else ""
+            return f"at its own size{more}{least}"
         size = f"{self.height} × {self.width}"
         border = f", border {self.fill}" if self.fill else ""
         if self.fit == CROP:
@@ -206,9 +209,20 @@ class Preprocessing:
         sides = height, width
         return (
             channels == self.channels
-            and min(sides) > 0
+            and min(sides) >= self.least
             and not any(n % self.multiple for n in sides)
         )
+
+    def sees(self, size: tuple[int, int]) -> bool:
+        """Whether the network sees anything of a photograph of that width and height."""
+        return not self.any_size or min(self.resized(size)) >= self.least
+
+    @property
+    def described_sides(self) -> str:
+        """What is asked of open ones, in words: "multiples of 32, from 64 on"."""
+        words = [f"multiples of {self.multiple}"] if self.multiple > 1 else []
+        words += [f"from {self.least} on"] if self.least > max(self.multiple, 1) else []
+        return ", ".join(words)
 
     @property
     def described_shape(self) -> str:
@@ -229,6 +243,7 @@ class Preprocessing:
             ValueError: something that no export writes.
         """
         _check_number("preprocessing: multiple", self.multiple, 0, _LARGEST)
+        _check_number("preprocessing: least", self.least, 1, _LARGEST)
         for name in ("height", "width", "resize"):
             _check_number(f"preprocessing: {name}", getattr(self, name), 1, _LARGEST)
         if not self.mean or len(self.std) != len(self.mean):

@@ -89,7 +89,7 @@ def sizes_tried(file: Path) -> list[tuple[int, int]]:
     if not pre.any_size:
         return [usual]
     near = (round(n * share / pre.multiple) for n, share in zip(usual, (0.85, 1.15), strict=True))
-    height, width = ((times | 1) * pre.multiple for times in near)
+    height, width = (max((times | 1) * pre.multiple, pre.least) for times in near)
     return [usual, (height, width)]
 
 

@@ -222,16 +222,16 @@ def _work(arrays: dict[str, NDArray[Any]], explainer: Explainer, limits: Limits)
     }
     pixels, pre = signature.metadata.pixels, signature.metadata.preprocessing
     if not pixels and not pre.takes(image.shape[1:]):
-        raise unusable(f"the sides of {IMAGE!r} are positive multiples of {pre.multiple}")
+        raise unusable(f"the sides of {IMAGE!r} are {pre.described_sides or 'positive'}")
     try:
         size = size_of_frame(image.shape, pixels) if pixels else pre.sides(image.shape)
         warmth = None if temperature is None else float(temperature.reshape(-1)[0])
         live_inputs(signature, warmth)
         targets = target_input(signature, target, len(image))
         inputs = as_inputs(signature, own, len(image))
+        most = most_in_call(size, targets[0].size, pre, limits)
     except InputError as error:
         raise unusable(str(error)) from None
-    most = most_in_call(size, targets[0].size, pre, limits)
     return Work(image, targets, warmth, inputs, most)
 
 

@@ -9,7 +9,7 @@ from PIL import Image
 
 from onnxplain.contract.explain import Preprocessing
 from onnxplain.errors import InputError
-from onnxplain.runtime.inputs.batches import placement
+from onnxplain.runtime.inputs.batches import check_size, placement
 from onnxplain.runtime.inputs.images import formats, load_image, recognised
 from onnxplain.serve.refusal import too_large
 from onnxplain.serve.settings import Limits
@@ -64,9 +64,11 @@ def most_in_call(
 
     Raises:
         Refusal: one alone has more pixels than a call may see.
+        InputError: it is too small for the network.
     """
     if not pre.any_size:
         return None
+    check_size(size, pre)
     width, height = pre.resized(size)
     most = limits.call_pixels // (width * height * targets)
     if not most:

@@ -161,7 +161,7 @@ def _part(item: ImageLike, pre: Preprocessing) -> tuple[NDArray[Any], NDArray[np
 def _as_given(array: NDArray[Any], pre: Preprocessing) -> NDArray[Any]:
     batch = array[None] if array.ndim == 3 else array
     if batch.ndim != 4 or not pre.takes(batch.shape[1:]):
-        sides = f", its sides multiples of {pre.multiple}" if pre.multiple > 1 else ""
+        sides = f", its sides {pre.described_sides}" if pre.described_sides else ""
         raise InputError(
             f"normalised floats have the shape [{pre.described_shape}]{sides}, or the same with N "
             f"before it, not {list(array.shape)}; uint8 pixels of any size are resized and "
@@ -260,8 +260,10 @@ def as_photograph(image: Image.Image, pre: Preprocessing) -> Image.Image:
     """What a network sees of an image: resized, and cropped.
 
     Raises:
-        InputError: the image is so elongated that it would be too large when resized.
+        InputError: the image is so elongated that it would be too large when resized, or too small
+            for the network.
     """
+    check_size(image.size, pre)
     (width, height), (left, top) = placement(image.size, pre)
     if width * height > (Image.MAX_IMAGE_PIXELS or np.inf):
         raise InputError(
@@ -283,6 +285,18 @@ def placement(size: tuple[int, int], pre: Preprocessing) -> tuple[tuple[int, int
     surplus = (n - m for n, m in zip(resized, pre.cropped(resized), strict=True))
     left, top = (s // 2 if pre.half == DOWN else crop_offset(s) for s in surplus)
     return resized, (left, top)
+
+
+def check_size(size: tuple[int, int], pre: Preprocessing) -> None:
+    """
+    Raises:
+        InputError: a photograph of that width and height is too small for a network of any size.
+    """
+    if not pre.sees(size):
+        raise InputError(
+            f"the network takes sides of {pre.least} pixels or more, and this image has "
+            f"{size[0]} × {size[1]}: enlarge it"
+        )
 
 
 def crop_offset(surplus: int) -> int:

@@ -21,7 +21,13 @@ from onnxplain.contract.pixels import (
     Pixels,
 )
 from onnxplain.errors import InputError
-from onnxplain.runtime.inputs.batches import ImageLike, as_batch, as_photograph, photographs
+from onnxplain.runtime.inputs.batches import (
+    ImageLike,
+    as_batch,
+    as_photograph,
+    check_size,
+    photographs,
+)
 from onnxplain.runtime.inputs.frames import photograph_of
 from onnxplain.runtime.signature import Signature
 
@@ -69,6 +75,7 @@ def view(frame: NDArray[np.uint8], metadata: Metadata) -> NDArray[np.uint8]:
         InputError: as `as_photograph`.
     """
     shown = photograph_of(frame, metadata.pixels)
+    check_size((shown.shape[1], shown.shape[0]), metadata.preprocessing)
     if metadata.pixels.geometry == PHOTOGRAPH:
         return shown
     whole = Image.fromarray(np.ascontiguousarray(shown))

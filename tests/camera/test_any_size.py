@@ -226,7 +226,9 @@ def test_precisions_are_compared_on_photographs_of_several_sizes(
         done = CliRunner().invoke(app, [*command, *more])
         assert done.exit_code == 1, done.output
         assert "4 of 5 images explained" in done.output
-        assert "0-small.png' of 2 × 2 pixels cannot be explained" in " ".join(done.output.split())
+        assert "0-small.png': the network takes sides of 3 pixels or more" in " ".join(
+            done.output.split()
+        )
 
     if not options:
         done = CliRunner().invoke(app, ["report", *command[1:3], "-o", str(tmp_path / "r.html")])
@@ -283,7 +285,8 @@ def test_tensorrt_takes_it(explained: Explained) -> None:
 def test_the_file_says_so(explained: Explained) -> None:
     path = explained(preprocess=True, picture="overlay", geometry="photograph")
     said = CliRunner().invoke(app, ["info", str(path)], env={"COLUMNS": "200"}).output
-    for words in ("at its own size, in the graph", "picture [N, h, w, 3]", "pullback [N, 3, h, w]"):
+    own = "at its own size; from 3 × 3 on, in the graph"
+    for words in (own, "picture [N, h, w, 3]", "pullback [N, 3, h, w]"):
         assert words in said
     cost = Metadata.from_props(read_metadata(path)).multiply_adds
     plain = Metadata.from_props(read_metadata(explained())).multiply_adds

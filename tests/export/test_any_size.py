@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from torch import nn
 
 import onnxplain
 from onnxplain.contract.explain import Metadata
-from onnxplain.errors import SourceError
+from onnxplain.errors import InputError, SourceError
 from onnxplain.runtime.onnx_file import read_metadata
 
 SIZES = [(24, 24), (23, 33), (40, 30)]
@@ -313,6 +314,39 @@ def test_sides_are_multiples_of_what_the_network_needs(tmp_path: Path) -> None:
     assert found.preprocessing.multiple == 4
     explanation = onnxplain.load(path, "cpu")(np.zeros((13, 21, 3), np.uint8))
     assert explanation.pullback.shape == (1, 3, 12, 20)
+
+
+WINDOWS = {
+    "floor": [nn.Conv2d(3, 4, 7, 2), nn.ReLU(), nn.MaxPool2d(3, 2), nn.Conv2d(4, 4, 3)],
+    "ceil": [nn.Conv2d(3, 4, 3, 2), nn.ReLU(), nn.MaxPool2d(3, 2, ceil_mode=True)],
+    "dilated": [nn.Conv2d(3, 4, 3, dilation=2), nn.AvgPool2d(2), nn.Conv2d(4, 4, 2, padding=1)],
+}
+
+
+def least_of(network: nn.Module) -> int:
+    """The least side that PyTorch lets a network have."""
+    for side in range(1, 40):
+        with contextlib.suppress(RuntimeError):
+            network(torch.zeros(1, 3, side, side))
+            return side
+    raise AssertionError
+
+
+@pytest.mark.parametrize("kind", WINDOWS)
+def test_sides_have_as_many_pixels_as_the_windows_need(kind: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    ending = nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 5)
+    network, path = nn.Sequential(*WINDOWS[kind], *ending).eval(), tmp_path / "windows.onnx"
+    example, least = torch.zeros(1, 3, 32, 32), least_of(network)
+    found = onnxplain.export(network, path, example=example, method="gradient", size="any")
+    assert found.preprocessing.least == least
+    is_pytorchs(network, path, (least, 33))
+    is_pytorchs(network, path, (40, least))
+    explainer = onnxplain.load(path, "cpu")
+    with pytest.raises(InputError, match=f"sides of {least} pixels or more"):
+        explainer(np.zeros((40, least - 1, 3), np.uint8))
+    with pytest.raises(InputError, match=f"its sides from {least} on"):
+        explainer(np.zeros((3, least - 1, 40), np.float32))
 
 
 def test_a_network_of_one_size_is_refused(tmp_path: Path) -> None:

@@ -54,7 +54,7 @@ class Profile:
         if pre.any_size:
             usuals = pre.height, pre.width
             for *names, usual in zip((HEIGHT, WIDTH), PHOTOGRAPH_SIDES, usuals, strict=True):
-                least = max(usual // 2 // pre.multiple, 1) * pre.multiple
+                least = max(usual // 2 // pre.multiple * pre.multiple, pre.multiple, pre.least)
                 numbers = [least, usual, 2 * usual]
                 if pixels.format == NV12:
                     numbers = [n + n % 2 for n in numbers]
