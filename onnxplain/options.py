@@ -11,6 +11,7 @@ alone; `onnxplain.cli.declared` makes a command's options of them.
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import functools
 import inspect
 import os
@@ -126,7 +127,10 @@ def by_keyword(
             try:
                 fields.bind(*args, **kwargs)
             except TypeError as error:
-                raise TypeError(f"{function.__name__}(): {error}; options go by keyword") from None
+                wrong = [name for name in kwargs if name not in fields.parameters]
+                close = difflib.get_close_matches(min(wrong, default=""), fields.parameters, 1, 0.8)
+                guess = f"; did you mean {close[0]}?" if close else "; options go by keyword"
+                raise TypeError(f"{function.__name__}(): {error}{guess}") from None
             return function(source, path, kind(*args, **kwargs))
 
         own, fields = inspect.signature(function), inspect.signature(kind)

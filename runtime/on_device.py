@@ -10,10 +10,12 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from onnxplain.contract.estimator import CONVERGENCE_DELTA
 from onnxplain.contract.explain import IMAGE, LOGITS, ORIGIN, PULLBACK, TARGET
 from onnxplain.contract.objective import OBJECTIVE
 from onnxplain.errors import InputError
 from onnxplain.printable import Brief
+from onnxplain.runtime.explanation import Explanation
 from onnxplain.runtime.inputs.batches import check_size
 from onnxplain.runtime.inputs.frames import size_of_frame
 from onnxplain.runtime.inputs.objective import as_inputs
@@ -51,6 +53,21 @@ class TensorExplanation(Brief):
     targets: Any
     outputs: Mapping[str, Any] = field(default_factory=dict)
     objective: Any = None
+
+    @property
+    def convergence_delta(self) -> Any:
+        """As of `Explanation`."""
+        return self.outputs.get(CONVERGENCE_DELTA)
+
+    def __getattr__(self, name: str) -> Any:
+        """Raise AttributeError: what it lacks, `Explanation` may have."""
+        message = f"a TensorExplanation has no attribute {name!r}"
+        if hasattr(Explanation, name):
+            message += (
+                ", as it holds tensors where they lie; the explanation of a list has: "
+                "explainer(list(images))"
+            )
+        raise AttributeError(message)
 
 
 def explain_tensor(

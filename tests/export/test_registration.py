@@ -69,3 +69,8 @@ def test_a_method_that_cannot_be(name: str, parameters: Any) -> None:
 def test_an_option_that_there_is_not(arguments: Any, options: Any, tmp_path: Path) -> None:
     with pytest.raises(TypeError, match=r"^export\(\): .*options go by keyword"):
         onnxplain.export("net.onnx", tmp_path / "e.onnx", *arguments, **options)
+
+
+def test_a_misspelled_option_is_told_the_one_that_was_meant(tmp_path: Path) -> None:
+    with pytest.raises(TypeError, match=r"^export\(\): .*'weight'; did you mean weights\?$"):
+        onnxplain.export("resnet18", tmp_path / "e.onnx", weight="none")  # type: ignore[call-arg]

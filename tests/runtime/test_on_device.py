@@ -33,6 +33,19 @@ def test_a_tensor_of_torch_gives_tensors_of_torch(graph_file, tiny, x, provider)
     np.testing.assert_allclose(explanation.pullback, expected, rtol=1e-5)
 
 
+def test_what_an_explanation_of_a_tensor_lacks_that_of_a_list_has(explainer, x, tmp_path):
+    images = torch.from_numpy(x)
+    found = explainer(images)
+    assert found.convergence_delta is None
+    for name in ("save", "draw", "labels", "relevance_sum"):
+        with pytest.raises(AttributeError, match=rf"no attribute '{name}'.*list\(images\)"):
+            getattr(found, name)
+    with pytest.raises(AttributeError, match=r"no attribute 'cow'$"):
+        _ = found.cow
+    explainer(list(images)).save(tmp_path / "why.png")
+    assert (tmp_path / "why.png").exists()
+
+
 @pytest.mark.parametrize("targets", [None, -1, torch.tensor([-1, -1, -1])], ids=str)
 def test_targets_are_those_asked_for(explainer, x, targets):
     found = explainer(torch.from_numpy(x), targets)
