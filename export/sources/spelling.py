@@ -67,13 +67,13 @@ def _attention(
 
 
 def _averages(pool: Callable[..., Any], along: int) -> Callable[..., Any]:
-    """An adaptive average pool over the last axes, spelled where some that are of open size are
-    shared out among several cells: one product over all of them, as it is one layer to a rule of
-    relevance."""
+    """An adaptive average pool over the last axes, spelled where some are of open size, unless all
+    are left as they are or become one cell, of which the exporter has a form: one product over all
+    that are shared out, as it is one layer to a rule of relevance."""
 
     def spelling(input: Any, output_size: Any) -> Any:
         cells = _cells(output_size, along)
-        if not _is_open(input, cells):
+        if not _open_axes(input, along) or {*cells} in ({1}, {None}):
             return pool(input, output_size)
         shared = {axis: n for axis, n in enumerate(cells, -along) if n is not None}
         last = [*range(-len(shared), 0)]
@@ -91,7 +91,8 @@ def _maxima(pool: Callable[..., Any], along: int) -> Callable[..., Any]:
     """
 
     def spelling(input: Any, output_size: Any, return_indices: bool = False) -> Any:
-        if _is_open(input, _cells(output_size, along)):
+        cells, open_ = _cells(output_size, along), _open_axes(input, along)
+        if any(cells[axis] not in (None, 1) for axis in open_):
             raise SourceError(
                 f"an adaptive maximum pool to {output_size} has other windows at every size, which "
                 "no operator of ONNX has: give a number, size=HEIGHT"
@@ -106,11 +107,9 @@ def _cells(output_size: Any, along: int) -> Sequence[int | None]:
     return [output_size] * along if isinstance(output_size, int) else output_size
 
 
-def _is_open(x: Any, cells: Sequence[int | None]) -> bool:
-    """Whether an axis of open size is shared out among several cells."""
-    sizes = x.shape[-len(cells) :]
-    pairs = zip(sizes, cells, strict=True)
-    return any(not isinstance(n, int) and count not in (None, 1) for n, count in pairs)
+def _open_axes(x: Any, along: int) -> list[int]:
+    """Which of the last axes are of open size."""
+    return [axis for axis in range(-along, 0) if not isinstance(x.shape[axis], int)]
 
 
 def _shares(x: Any, cells: Mapping[int, int]) -> Any:

@@ -74,7 +74,7 @@ class Adaptive(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.stem = nn.Conv2d(3, 4, 3, 2, 1)
-        self.head = nn.Linear(4 * (2 * 5 + 3 + 2 * 2 + 4), 5)
+        self.head = nn.Linear(4 * (2 * 5 + 3 + 2 * 2 + 4 + 1 + 2), 5)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = torch.tanh(self.stem(nn.functional.pad(x, (1, 2, 2, 1), "circular")))
@@ -85,7 +85,10 @@ class Adaptive(nn.Module):
         rows = nn.functional.adaptive_avg_pool2d(x, (None, 3)).amax(2)
         volume = nn.functional.adaptive_avg_pool3d(x[:, :, None], (1, 2, 2))
         series = nn.functional.adaptive_avg_pool1d(x.mean(3), 4)
-        return self.head(torch.cat([part.flatten(1) for part in (grid, rows, volume, series)], 1))
+        column = nn.functional.adaptive_avg_pool2d(x, (None, 1)).amax(2)
+        beside = nn.functional.adaptive_avg_pool2d(x.mean(3, keepdim=True), (2, None))
+        parts = grid, rows, volume, series, column, beside
+        return self.head(torch.cat([part.flatten(1) for part in parts], 1))
 
 
 @pytest.fixture(scope="module")
