@@ -331,8 +331,8 @@ def _notes(
         )
     if _taken_for_classifier(found, canonical, options):
         yield (
-            f"nothing shows that {canonical.logits} are classes' logits; if they are an embedding "
-            "or a regression, say objective='embedding' or objective='value'"
+            f"nothing shows that the output '{canonical.logits}' holds classes' logits; if it is "
+            "an embedding or a regression, say objective='embedding' or objective='value'"
         )
 
 

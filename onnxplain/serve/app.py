@@ -74,7 +74,8 @@ def _errors(app: FastAPI, service: Service) -> None:
 
     @app.exception_handler(HTTPException)
     async def other(request: Request, error: HTTPException) -> Response:
-        return JSONResponse({"error": error.detail}, error.status_code, error.headers)
+        said = f"{error.detail}: /docs lists what can be asked, as POST /v1/models/NAME:explain"
+        return JSONResponse({"error": said}, error.status_code, error.headers)
 
     @app.exception_handler(Exception)
     async def unexpected(request: Request, error: Exception) -> Response:

@@ -129,6 +129,19 @@ def test_another_method_is_named_as_such(client, method, path):
     response = client.request(method, path)
     assert response.status_code == 405
     assert response.headers["allow"]
+    assert response.json()["error"].startswith("Method Not Allowed: /docs lists")
+
+
+def test_who_asks_at_another_path_is_told_where_the_paths_are(client, png):
+    response = client.post("/v1/models/tiny/explain", files={"image": png})
+    assert response.status_code == 404
+    assert response.json()["error"].startswith("Not Found: /docs lists what can be asked")
+
+
+def test_a_file_s_name_in_place_of_the_file_is_told_how_it_is_sent(client):
+    response = client.post(EXPLAIN, files={"image": (None, "cat.jpg")})
+    assert response.status_code == 400
+    assert "-F image=@cat.jpg" in response.json()["error"]
 
 
 def test_a_large_body_is_refused_whether_it_says_so_or_not(serve):
