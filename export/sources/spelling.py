@@ -76,10 +76,10 @@ def _averages(pool: Callable[..., Any], along: int) -> Callable[..., Any]:
         if not _open_axes(input, along) or {*cells} in ({1}, {None}):
             return pool(input, output_size)
         shared = {axis: n for axis, n in enumerate(cells, -along) if n is not None}
-        last = [*range(-len(shared), 0)]
-        places = input.movedim([*shared], last).flatten(-len(shared))
-        means = places @ _shares(input, shared).mT
-        return means.unflatten(-1, [*shared.values()]).movedim(last, [*shared])
+        rows = [*range(-len(shared) - 1, -1)]
+        places = input.movedim([*shared], rows).flatten(rows[0], -2)
+        means = _shares(input, shared) @ places
+        return means.unflatten(-2, [*shared.values()]).movedim(rows, [*shared])
 
     return spelling
 
