@@ -99,7 +99,7 @@ def last_spatial(graph: ir.Graph, read: Sequence[ir.Value] = ()) -> Layer:
         raise SourceError(
             f"behind the last layer with spatial extent, {layer_name(spatial[-1])!r}, the network "
             "attends to tokens, and of images of any size nothing tells where in the image they "
-            "are; give that or another with layer=, or a number in place of size=any"
+            "are; give that or another with layer=, or a number in place of size='any'"
         )
     if near:
         return Layer(spatial[-1], spatial_axes(spatial[-1], graph.inputs[0]))

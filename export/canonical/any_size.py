@@ -74,7 +74,7 @@ def probes(model: ir.Model, image: ir.Value, simplify: Callable[[ir.Model], None
     raise SourceError(
         "the network takes images of one size alone: it holds numbers for that size, as a "
         "detector's anchors, a transformer's positions or a layer of all pixels are, and at "
-        f"{why}; leave out size=any, or say which with size=HEIGHT"
+        f"{why}; leave out size='any', or say which with size=HEIGHT"
     )
 
 

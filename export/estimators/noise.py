@@ -60,7 +60,7 @@ def noisy_sums(asked: Asked, values: Sampling, *powers: int) -> list[ir.Value]:
     if not all(map(is_known, dims(x)[1:])):
         raise SourceError(
             "the noise of an estimator is written into the file, for images of one size: give a "
-            "number, size=HEIGHT, instead of size=any"
+            "number, size=HEIGHT, instead of size='any'"
         )
     *rows, length = static(x, 1)
     numbers, starts = noise_data(values["samples"], tuple(rows), length, values["seed"])

@@ -79,7 +79,7 @@ def _run_at(file: Path, size: tuple[int, int]) -> None:
     except BackendError as error:
         raise SourceError(
             f"it does not run on images of {size[0]} × {size[1]}, so the network takes one size: "
-            f"give that, size=HEIGHT, instead of size=any ({error})"
+            f"give that, size=HEIGHT, instead of size='any' ({error})"
         ) from error
 
 
