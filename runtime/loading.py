@@ -166,8 +166,6 @@ def fastest(
     least = HALF if at_least is None else at_least
     right = reference(path, threads)
     batches = samples(right, images)
-    if right.metadata.preprocessing.any_size:
-        batches = _taken(right, batches)
     trials: list[Trial] = []
     best: tuple[float, Explainer] | None = None
     for name, precision in _combinations(provider, options):
@@ -188,24 +186,6 @@ def fastest(
         said = "; ".join(f"{t.precision}: {t.problem or f'{t.cosine:.6f}'}" for t in trials)
         raise BackendError(f"no precision of {provider} has a cosine of {least:g} or more: {said}")
     return best[1], trials
-
-
-def _taken(right: Explainer, batches: Sequence[NDArray[Any]]) -> list[NDArray[Any]]:
-    """Those of a size that the network takes: an image may be too small for it.
-
-    Raises:
-        BackendError: it takes none.
-    """
-    found, refused = list[NDArray[Any]](), BackendError("no image")
-    for batch in batches:
-        try:
-            usual_run(right, batch)()
-            found.append(batch)
-        except BackendError as error:
-            refused = error
-    if not found:
-        raise refused
-    return found
 
 
 def _timed(explainer: Explainer, batches: Sequence[NDArray[Any]]) -> Iterator[float]:
