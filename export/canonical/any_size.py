@@ -20,6 +20,7 @@ from onnx_ir.passes.common import _c_api_utils
 from onnxplain.contract.pixels import HEIGHT, WIDTH
 from onnxplain.errors import SourceError
 from onnxplain.export.canonical.ends import image_axes
+from onnxplain.export.operators import Axes, row_of
 from onnxplain.export.tensors import USUAL, dims
 
 BATCH = "batch"
@@ -27,7 +28,6 @@ BATCH = "batch"
 _HEIGHTS, _WIDTHS = (225, 288, 427), (457, 352, 231)  # growing and shrinking, to tell them apart
 _MULTIPLES = (1, 2, 4, 8, 16, 32, 64)
 _BATCHES = (2, 103, 1)
-_WINDOWS = {"Conv", "MaxPool", "AveragePool", "LpPool"}
 
 Probes = Mapping[str, tuple[int, int, int]]
 """The name of an open size → three numbers for it."""
@@ -162,7 +162,8 @@ def _has_places(model: onnx.ModelProto) -> bool:
     computed = (name for node in model.graph.node for name in node.output)
     if not all(size > 0 for name in computed for size in shapes.get(name, ())):
         return False
-    return all(_fits(node, shapes) for node in model.graph.node if node.op_type in _WINDOWS)
+    sliding = (n for n in model.graph.node if row_of(n.op_type).axes is Axes.WINDOW)
+    return all(_fits(node, shapes) for node in sliding)
 
 
 def _fits(node: onnx.NodeProto, shapes: Mapping[str, list[int]]) -> bool:

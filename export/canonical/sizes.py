@@ -179,7 +179,13 @@ _OF_NO_FORMULA = re.compile(r"size_\d+_\d+_\d+")
 for the three numbers."""
 
 
-_MOST_STRIDES = 128
+def _largest_factor(n: int) -> int:
+    """The largest prime factor."""
+    return next((max(p, _largest_factor(n // p)) for p in range(2, n) if n % p == 0), n)
+
+
+_STRIDES = sorted(range(2, 129), key=lambda s: (_largest_factor(s), s))
+"""Of windows over windows, the likeliest first: powers of 2, then what is left of 2 and 3, …"""
 
 
 def _formula(found: tuple[int, int, int | None], name: str, numbers: Sequence[int]) -> str | None:
@@ -190,7 +196,7 @@ def _formula(found: tuple[int, int, int | None], name: str, numbers: Sequence[in
     pairs = [(m, n) for m, n in zip(found, numbers, strict=True) if m is not None]
     if all(pairs[0][0] - pairs[0][1] == m - n for m, n in pairs):
         return f"{name} + {pairs[0][0] - pairs[0][1]}"
-    for s in range(2, _MOST_STRIDES + 1):
+    for s in _STRIDES:
         more = max(s * m - n for m, n in pairs)
         if all((n + more) // s == m for m, n in pairs):
             return f"({name} + {more})//{s}"

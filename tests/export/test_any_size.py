@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,8 @@ import onnxplain
 from onnxplain.contract.explain import Metadata
 from onnxplain.errors import InputError, SourceError
 from onnxplain.runtime.onnx_file import read_metadata
+
+from .graphs import head, images, node, write
 
 SIZES = [(24, 24), (23, 33), (40, 30)]
 
@@ -132,6 +135,23 @@ def test_a_pool_to_several_cells_is_the_layer_that_it_is_at_one_size(
     np.testing.assert_allclose(free, fixed, atol=1e-5 * np.abs(fixed).max())
     assert method == "gradcam" or fixed.sum() < 0.9  # the stabiliser is felt
     assert fixed.any()
+
+
+def test_the_forwards_multiply_adds_are_those_of_the_usual_size(tmp_path: Path) -> None:
+    """Five windows in a row, with borders as TensorFlow has them, leave a 32nd of a side; to the
+    sizes that are tried, a 29th rounds alike."""
+    window = {"strides": [2, 2], "pads": [0, 0, 1, 1]}
+    names = ["x", *(f"c{i}" for i in range(5))]
+    nodes = [node("Conv", [x, "K"], [y], **window) for x, y in itertools.pairwise(names)]
+    tail, weights = head("h", 3)
+    nodes += [node("GlobalAveragePool", [names[-1]], ["h"]), *tail]
+    weights["K"] = images(3, 3, 3, 3)
+    source, found = write(tmp_path / "n.onnx", nodes, weights, ("N", 3, 224, 224)), []
+    for size in (224, "any"):
+        path = tmp_path / f"{size}.explain.onnx"
+        onnxplain.export(source, path, method="gradient", size=size, check=False)
+        found.append(Metadata.from_props(read_metadata(path)).multiply_adds["forward"])
+    assert found[0] == found[1]
 
 
 class Attending(nn.Module):
